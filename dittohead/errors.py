@@ -1,0 +1,104 @@
+"""Say what went wrong, where, and what to do next: the exception tree.
+
+    DittoheadError                 what / where / hint, printed "where: what. hint"
+    ├── ConfigError                config.yaml is wrong; the daemon does not start (exit status 78)
+    ├── StoreError                 the store cannot be read or written
+    ├── StationError               a folder cannot be moved between stations
+    │   └── NameTaken              the wanted name exists already; nothing was replaced
+    ├── Superseded                 another run of this job took over; this one must stop at once
+    └── StepError                  a step did not succeed; the class says what happens next
+        ├── ItemError              this folder is at fault: to failed/ with the reason
+        ├── TransientError         try again after a back-off
+        └── TargetError            an outside place is down or full: it is paused, its jobs wait
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class DittoheadError(Exception):
+    """An error a person can act on.
+
+    Args:
+        what: one plain statement, without a full stop.
+        where: a path, a URI or `config.yaml:LINE:COLUMN`; empty when there is no such place.
+        hint: the next action, a command where there is one.
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}. {self.hint}" if self.hint else text
+
+
+class ConfigError(DittoheadError):
+    """The configuration cannot be used; `problems` holds every finding, not only the first."""
+
+    exit_status = os.EX_CONFIG
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        hint: str = "",
+        problems: tuple[DittoheadError, ...] = (),
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.problems = problems or (self,)
+
+    def __str__(self) -> str:
+        if self.problems == (self,):
+            return super().__str__()
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class StoreError(DittoheadError):
+    """The store cannot be opened, read or written."""
+
+
+class StationError(DittoheadError):
+    """A folder cannot be moved between the stations."""
+
+
+class NameTaken(StationError):
+    """The wanted name exists at the destination; nothing was replaced."""
+
+
+class Superseded(DittoheadError):
+    """The job's fencing token no longer holds: a later run owns the job."""
+
+
+class StepError(DittoheadError):
+    """A step did not succeed."""
+
+
+class ItemError(StepError):
+    """This folder is at fault, or can only be mended by a person: it goes to failed/."""
+
+
+class TransientError(StepError):
+    """A passing fault: the step is tried again.
+
+    Args:
+        retry_after_s: seconds the far side asked for (`Retry-After`); None leaves it to the policy.
+    """
+
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class TargetError(StepError):
+    """An outside place is down, full or refuses us: no fault of this folder.
+
+    The worker's `target()` for the step is paused; its jobs wait and go on by themselves.
+    """

@@ -1,0 +1,281 @@
+"""Files made durable, renamed without replacing, and read safely by directory descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from dittohead.errors import ItemError
+
+#: Deeper trees, and longer paths, cannot be handed to other programs (PATH_MAX is 4096 with the
+#: root in front of it), and each level costs one open descriptor during the walk.
+MAX_DEPTH = 256
+MAX_PATH = 3500
+
+#: One read for hashing: large enough that the interpreter's part vanishes, small enough for the cache.
+_BLOCK = 1 << 20
+
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def rename_noreplace(source: bytes, destination: bytes) -> None:
+    """Rename, or fail when the destination exists, be it an empty directory.
+
+    Not durable by itself: fsync both parents.
+    Raises: FileExistsError, OSError (EXDEV across file systems and bind mounts).
+    Source: rename(2), renameat2 with RENAME_NOREPLACE, Linux 3.15.
+    """
+    result = _libc.renameat2(
+        _AT_FDCWD, ctypes.c_char_p(source), _AT_FDCWD, ctypes.c_char_p(destination), _RENAME_NOREPLACE
+    )
+    if result == 0:
+        return
+    code = ctypes.get_errno()
+    if code != errno.EINVAL:
+        raise OSError(code, os.strerror(code), source, None, destination)
+    _rename_by_claim(source, destination)
+
+
+def _rename_by_claim(source: bytes, destination: bytes) -> None:
+    """Rename on a file system without RENAME_NOREPLACE (NFS): take the name by mkdir, then replace it.
+
+    Between mkdir and rename an empty directory stands there, which rename replaces atomically.
+    """
+    if stat.S_ISDIR(os.lstat(source).st_mode):
+        os.mkdir(destination, 0o700)
+        try:
+            os.rename(source, destination)
+        except OSError:
+            os.rmdir(destination)
+            raise
+    else:
+        os.link(source, destination, follow_symlinks=False)
+        os.unlink(source)
+
+
+def fsync_dir(path: str | bytes | Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, _OPEN_DIR & ~os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_file(path: str | bytes | Path) -> None:
+    """Make a file's bytes durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_filesystem(path: str | bytes | Path) -> None:
+    """Make all that was written to the file system that holds `path` durable (syncfs).
+
+    One call costs less than an fsync for each of thousands of files.
+    Raises: OSError: also for write-back errors since Linux 5.8.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), os.fspath(path))
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def durable_file(path: Path, mode: int = 0o640) -> Iterator[IO[bytes]]:
+    """Write a file that is there whole and durable, or not at all.
+
+    # 1 write temp  2 fsync  3 rename (replacing)  4 fsync parent
+    """
+    temp = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    try:
+        with open(temp, "wb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, mode)) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temp, path)
+        fsync_dir(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temp)
+        raise
+
+
+def write_durably(path: Path, data: bytes, mode: int = 0o640) -> None:
+    """Write a small file durably, replacing what was there."""
+    with durable_file(path, mode) as file:
+        file.write(data)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """One name met by `walk`; `dir_fd` is open only until the walk goes on."""
+
+    path: bytes  #: relative to the walk's root
+    name: bytes
+    dir_fd: int
+    status: os.stat_result  #: lstat
+    is_empty_dir: bool = False
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a word."""
+        return _KINDS.get(stat.S_IFMT(self.status.st_mode), "thing of an unknown kind")
+
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFLNK: "symbolic link",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFBLK: "block device",
+    stat.S_IFCHR: "character device",
+}
+
+
+def walk(root: Path | bytes) -> Iterator[Found]:
+    """Walk a tree by directory descriptors; no link is followed, no special file is opened.
+
+    Yields everything that is not a directory, and directories that are empty. A file system
+    mounted inside the tree is refused. Memory is that of the largest single directory's names.
+
+    Raises: ItemError: too deep, a path too long, or a directory that cannot be read.
+    """
+    root_bytes = os.fsencode(root)
+    top = _open_dir(root_bytes, None, b"")
+    device = os.fstat(top).st_dev
+    stack: list[tuple[int, bytes, Iterator[bytes]]] = [(top, b"", iter(sorted(_names(top, b""))))]
+    try:
+        while stack:
+            fd, prefix, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                stack.pop()
+                os.close(fd)
+                continue
+            path = prefix + name
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                yield Found(path=path, name=name, dir_fd=fd, status=status)
+                continue
+            _check_size(path, len(stack), status.st_dev, device)
+            inner = _open_dir(name, fd, path)
+            listing = _names(inner, path)
+            if listing:
+                stack.append((inner, path + b"/", iter(sorted(listing))))
+            else:
+                os.close(inner)
+                yield Found(path=path, name=name, dir_fd=fd, status=status, is_empty_dir=True)
+    except FileNotFoundError as error:
+        raise ItemError(
+            "the folder changed while it was read",
+            where=os.fsdecode(error.filename or b""),
+            hint="Upload it again, renaming only when the copy is complete",
+        ) from error
+    finally:
+        for fd, _, _ in stack:
+            os.close(fd)
+
+
+def _check_size(path: bytes, depth: int, device: int, root_device: int) -> None:
+    if depth > MAX_DEPTH or len(path) > MAX_PATH:
+        raise ItemError(
+            f"the folder is nested too deeply (more than {MAX_DEPTH} levels or {MAX_PATH} bytes of path)",
+            where=os.fsdecode(path[:120]) + "...",
+            hint="Pack the deep part into an archive file, then move the folder to the inbox again",
+        )
+    if device != root_device:
+        raise ItemError(
+            "another file system is mounted inside the folder",
+            where=os.fsdecode(path),
+            hint="Unmount it, then move the folder to the inbox again",
+        )
+
+
+def _open_dir(name: bytes, dir_fd: int | None, path: bytes) -> int:
+    try:
+        return os.open(name, _OPEN_DIR, dir_fd=dir_fd)
+    except PermissionError as error:
+        raise _unreadable(path) from error
+
+
+def _names(fd: int, path: bytes) -> list[bytes]:
+    try:
+        return [os.fsencode(name) for name in os.listdir(fd)]
+    except PermissionError as error:
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: bytes) -> ItemError:
+    return ItemError(
+        "the daemon may not read this",
+        where=os.fsdecode(path) or ".",
+        hint="Give the daemon's group read access (chmod -R g+rX), then move the folder to the inbox again",
+    )
+
+
+def open_regular(name: bytes, dir_fd: int | None = None) -> tuple[int, os.stat_result]:
+    """Open a regular file for reading: no link followed, no FIFO waited on.
+
+    Returns: the descriptor, to be closed by the caller, and its fstat.
+    Raises: ItemError: it is not (or no longer) a regular file, or may not be read.
+    """
+    try:
+        fd = os.open(name, _OPEN_FILE, dir_fd=dir_fd)
+    except PermissionError as error:
+        raise _unreadable(name) from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise ItemError("this is no regular file", where=os.fsdecode(name)) from error
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise ItemError("this is no regular file", where=os.fsdecode(name))
+    return fd, status
+
+
+def sha256_fd(fd: int, buffer: memoryview) -> tuple[str, int]:
+    """Return (SHA-256 as 64 hex digits, bytes read) of an open file, from where it stands.
+
+    Releases the interpreter lock while it reads and hashes, so threads run side by side.
+    """
+    digest = hashlib.sha256()
+    total = 0
+    while count := os.readv(fd, [buffer]):
+        digest.update(buffer[:count])
+        total += count
+    return digest.hexdigest(), total
+
+
+def hash_buffer() -> memoryview:
+    """Return a buffer for `sha256_fd`; one per thread."""
+    return memoryview(bytearray(_BLOCK))
+
+
+def sha256_file(path: Path | bytes) -> tuple[str, int]:
+    """Return (SHA-256, size) of a regular file. Raises: ItemError, OSError."""
+    fd, _ = open_regular(os.fsencode(path))
+    try:
+        return sha256_fd(fd, hash_buffer())
+    finally:
+        os.close(fd)

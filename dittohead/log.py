@@ -1,0 +1,82 @@
+"""Logging: structlog, the names of all log events, JSON for machines and colour for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+import structlog
+
+# Event names are `noun.past_verb` and stable: people search for them.
+DAEMON_STARTED: Final = "daemon.started"
+DAEMON_STOPPING: Final = "daemon.stopping"
+DAEMON_STOPPED: Final = "daemon.stopped"
+DAEMON_SWEPT: Final = "daemon.swept"
+CONFIG_LOADED: Final = "config.loaded"
+CONFIG_REFUSED: Final = "config.refused"
+CONFIG_WARNED: Final = "config.warned"
+WATCH_ARMED: Final = "watch.armed"
+WATCH_LOST: Final = "watch.lost"
+WATCH_STALE: Final = "watch.stale_upload"
+WATCH_IGNORED: Final = "watch.ignored"
+CLAIM_HELD: Final = "claim.held"
+CLAIM_REFUSED: Final = "claim.refused"
+CLAIM_ADOPTED: Final = "claim.adopted"
+JOB_CLAIMED: Final = "job.claimed"
+JOB_RESUMED: Final = "job.resumed"
+JOB_WAITING: Final = "job.waiting"
+JOB_PAUSED: Final = "job.paused"
+JOB_FROZEN: Final = "job.frozen"
+JOB_THAWED: Final = "job.thawed"
+JOB_REOPENED: Final = "job.reopened"
+JOB_CANCELLED: Final = "job.cancelled"
+JOB_FINISHED: Final = "job.finished"
+JOB_MOVED: Final = "job.moved"
+JOB_CRASHED: Final = "job.crashed"
+STEP_STARTED: Final = "step.started"
+STEP_PROGRESSED: Final = "step.progressed"
+STEP_FINISHED: Final = "step.finished"
+STEP_WAITING: Final = "step.waiting"
+STEP_RETRIED: Final = "step.retried"
+STEP_FAILED: Final = "step.failed"
+TARGET_PAUSED: Final = "target.paused"
+TARGET_RESUMED: Final = "target.resumed"
+TARGET_NEARLY_FULL: Final = "target.nearly_full"
+NOTIFY_SENT: Final = "notify.sent"
+NOTIFY_FAILED: Final = "notify.failed"
+NOTIFY_GIVEN_UP: Final = "notify.given_up"
+TASK_CRASHED: Final = "daemon.task_crashed"
+
+
+def configure(*, level: str = "info", json: bool | None = None) -> None:
+    """Set up structlog for this process, writing to standard error.
+
+    Args:
+        level: "debug", "info", "warning" or "error".
+        json: one JSON object a line; by default when standard error is no terminal.
+    """
+    as_json = not sys.stderr.isatty() if json is None else json
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso" if as_json else "%H:%M:%S", utc=as_json),
+    ]
+    if as_json:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        processors.append(structlog.dev.ConsoleRenderer(colors=True, pad_event_to=20))
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get() -> Any:
+    """Return the logger; context (job, name, step) comes from `bind`."""
+    return structlog.get_logger()
+
+
+bind = structlog.contextvars.bound_contextvars

@@ -1,0 +1,204 @@
+"""The words: stations, states, and the frozen records that pass between the rooms."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NewType
+from urllib.parse import quote_from_bytes
+
+JobId = NewType("JobId", str)
+
+#: The version of the receipt's and the JSON outputs' shape.
+SCHEMA = "dittohead/1"
+
+
+class Station(StrEnum):
+    """One of the four directories under the root that hold people's folders."""
+
+    INBOX = "inbox"
+    PROCESSING = "processing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class JobState(StrEnum):
+    """What a job is doing now."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FROZEN = "frozen"
+    DONE = "done"
+    FAILED = "failed"
+
+
+#: States in which the folder belongs in processing/.
+ACTIVE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED, JobState.FROZEN})
+#: States in which the job is over.
+TERMINAL = frozenset({JobState.DONE, JobState.FAILED})
+
+
+class StepState(StrEnum):
+    """How far one step of a job is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class EventType(StrEnum):
+    """PREMIS event types used in receipts.
+
+    Source: PREMIS 3 eventType vocabulary, id.loc.gov/vocabulary/preservation/eventType.
+    """
+
+    INGESTION_START = "ingestion start"
+    INGESTION_END = "ingestion end"
+    DIGEST = "message digest calculation"
+    FIXITY = "fixity check"
+    VALIDATION = "validation"
+    MIGRATION = "migration"
+    REPLICATION = "replication"
+    EXECUTION = "execution"
+    TRANSFER = "transfer"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arrival:
+    """An undotted directory found in the inbox."""
+
+    folder: bytes  #: its name in the inbox, as the kernel gives it
+    dev: int  #: st_dev
+    ino: int  #: st_ino
+    uid: int  #: owner's numeric user id
+    seen_at: float  #: when a scan first saw it, seconds since the epoch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One file (or empty directory) of a manifest."""
+
+    path: bytes  #: relative to the folder, as the kernel gives it
+    size: int  #: bytes; 0 for a directory
+    sha256: str  #: 64 lower-case hex digits; "" for a directory
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    ino: int = 0
+    is_dir: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Output:
+    """One file a step made in `work/<job id>/<step>/`."""
+
+    path: bytes  #: relative to the step's work directory
+    size: int  #: bytes
+    sha256: str
+    source: bytes = b""  #: the input's relative path it was made from; b"" for none or many
+    detail: dict[str, Any] = field(default_factory=dict)  #: facts worth a place in the receipt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Location:
+    """One file at a place outside, and how it was checked there."""
+
+    uri: str  #: of the file: file:///..., rsync://..., s3://...
+    path: bytes  #: relative path of the input it is a copy of
+    size: int
+    sha256: str
+    verified_by: str  #: such as "sha256 read-back" or "rsync --checksum"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened to a job, in PREMIS terms."""
+
+    type: EventType
+    outcome: str  #: "success", "warning" or "failure"
+    detail: str
+    agent: str  #: program and version
+    step: str = ""
+    at: datetime = field(default_factory=lambda: utcnow())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRow:
+    """One step of a job, as the store knows it."""
+
+    position: int
+    name: str
+    worker: str
+    state: StepState
+    attempts: int  #: tries since the step last began afresh
+    started_at: datetime | None
+    finished_at: datetime | None
+    saved: dict[str, Any]  #: what the worker saved for its next try
+    result: dict[str, Any]  #: totals: detail, outputs, locations, bytes
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One passage of one arrival through one pipeline."""
+
+    id: JobId
+    name: str  #: the original name, for people (see `display`)
+    folder: bytes  #: its present name at `station`
+    station: Station  #: where the folder was last put
+    dev: int
+    ino: int
+    uid: int
+    pipeline: str
+    definition: dict[str, Any]  #: the pipeline as it was at the claim
+    values: dict[str, str]  #: the match's named groups
+    state: JobState
+    reason: str  #: why it waits, is paused, frozen or failed; "" otherwise
+    error: dict[str, Any] | None  #: {what, where, hint, kind, step} of a failure
+    token: int  #: fencing token: the number of the run that owns it
+    wake_at: datetime | None
+    target: str  #: the paused target it waits for
+    files: int
+    size: int
+    claimed_at: datetime
+    finished_at: datetime | None
+    host: str
+
+
+def utcnow() -> datetime:
+    """Return the present moment, aware, UTC."""
+    return datetime.now(UTC)
+
+
+def display(name: bytes) -> str:
+    """Return a name for people: UTF-8 text, or percent-encoded when it is not UTF-8."""
+    try:
+        return name.decode("utf-8")
+    except UnicodeDecodeError:
+        return quote_from_bytes(name, safe="/ ")
+
+
+def is_utf8(name: bytes) -> bool:
+    """Tell whether the name can be written as text."""
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """Return the moment as RFC 3339 in UTC with milliseconds, or None."""
+    if moment is None:
+        return None
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def host_name() -> str:
+    """Return this host's name, as receipts give it."""
+    return os.uname().nodename

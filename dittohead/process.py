@@ -1,0 +1,276 @@
+"""Every external program: spawn it in its own group, stream what it says, kill it, reap it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dittohead.errors import ItemError
+
+#: Marks each child (and what it starts) as ours, so that the next start can end what a killed
+#: daemon left behind. The value is the root the daemon works on.
+MARK = "DITTOHEAD_ROOT"
+
+#: Seconds between SIGTERM and SIGKILL: rsync needs well under one to put its partial file aside.
+GRACE_S = 3.0
+
+#: Bytes kept of each output stream for messages and results.
+TAIL = 64 * 1024
+
+_CHUNK = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """How a program ended."""
+
+    argv: tuple[str | bytes, ...]
+    returncode: int  #: negative: minus the signal's number
+    stdout: bytes  #: the last 64 KiB
+    stderr: bytes  #: the last 64 KiB
+    seconds: float
+
+    @property
+    def complaint(self) -> str:
+        """The last non-empty line of stderr, or how it ended, for messages."""
+        lines = [line for line in self.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        if lines:
+            return lines[-1].strip()
+        if self.returncode < 0:
+            return f"ended by {signal.Signals(-self.returncode).name}"
+        return f"exit status {self.returncode}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Whether a program is there, and which version; apart from running it."""
+
+    program: str
+    package: str  #: the Debian package that holds it
+    version_argv: tuple[str, ...] = ("--version",)
+    version_pattern: str = r"(\d+(?:\.\d+)+)"
+
+    def path(self) -> str:
+        """Return the program's absolute path. Raises: ItemError: not installed."""
+        found = shutil.which(self.program)
+        if found is None:
+            raise ItemError(
+                f"{self.program} is not installed",
+                where=self.program,
+                hint=f"apt-get install {self.package}",
+            )
+        return found
+
+    def version(self) -> str | None:
+        """Return the version it prints, "?" where it prints none, None when not installed."""
+        if shutil.which(self.program) is None:
+            return None
+        said = subprocess.run(  # noqa: S603  # a fixed argv of our own
+            [self.path(), *self.version_argv], capture_output=True, check=False, timeout=20
+        )
+        match = re.search(self.version_pattern, (said.stdout + said.stderr).decode("utf-8", "replace"))
+        return match[1] if match else "?"
+
+
+def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for children: C locale, our mark, no notify socket, no credentials."""
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in {"NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_USEC", "WATCHDOG_PID"}
+    }
+    env |= {"LC_ALL": "C", MARK: str(root)}
+    return env | dict(extra or {})
+
+
+class Child:
+    """A running program, from `start()`; use the context manager so that it is always reaped."""
+
+    def __init__(self, process: asyncio.subprocess.Process, argv: Sequence[str | bytes]) -> None:
+        self.process = process
+        self.argv = tuple(argv)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def start(
+        cls,
+        argv: Sequence[str | bytes],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+    ) -> AsyncIterator[Child]:
+        """Start `argv` (absolute program, no shell) in a session of its own.
+
+        On leaving, for whatever reason, the whole group has ended and the child is reaped.
+        Raises: OSError: it cannot be started.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        child = cls(process, argv)
+        try:
+            yield child
+        finally:
+            await _finish(child.end())
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child's whole group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, number)
+
+    async def end(self) -> None:
+        """Ask the group to end, then make it; return when the child is reaped."""
+        if self.process.returncode is None:
+            self.signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(GRACE_S):
+                    await self._drained()
+            except TimeoutError:
+                self.signal(signal.SIGKILL)
+                await self._drained()
+        # What the child started may have outlived it.
+        self.signal(signal.SIGKILL)
+        transport = getattr(self.process, "_transport", None)
+        if transport is not None:  # closes our ends of pipes that a grandchild still holds
+            transport.close()
+
+    async def _drained(self) -> None:
+        """Wait for the child's end, reading away what it still says so that it cannot block."""
+        waiting = asyncio.ensure_future(self.process.wait())
+        readers = [
+            asyncio.ensure_future(_discard(stream))
+            for stream in (self.process.stdout, self.process.stderr)
+            if stream is not None
+        ]
+        try:
+            await waiting
+        finally:
+            for task in (waiting, *readers):
+                task.cancel()
+            await asyncio.gather(waiting, *readers, return_exceptions=True)
+
+
+async def run(
+    argv: Sequence[str | bytes],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    stdin: Path | None = None,
+    timeout_s: float | None = None,
+    on_stdout: Callable[[bytes], None] | None = None,
+    output: Path | None = None,
+) -> Completed:
+    """Run a program to its end and return how it ended.
+
+    Args:
+        argv: absolute program and its arguments; no shell.
+        env: from `environment()`.
+        stdin: a file for it to read; nothing otherwise.
+        timeout_s: ends the whole group when it takes longer.
+        on_stdout: is given each piece of standard output as it comes (for progress).
+        output: a file to which standard output and error are appended.
+
+    Returns: also for a non-zero exit status; mapping those is the caller's.
+    Raises: TimeoutError: after `timeout_s`; OSError: it cannot be started.
+    On cancellation the group has ended and is reaped before CancelledError leaves.
+    """
+    started = time.monotonic()
+    tails = (bytearray(), bytearray())
+    with contextlib.ExitStack() as files:
+        feed = files.enter_context(open(stdin, "rb")).fileno() if stdin else subprocess.DEVNULL
+        sink = files.enter_context(open(output, "ab")) if output else None
+
+        def keep(index: int, data: bytes) -> None:
+            tails[index].extend(data)
+            del tails[index][:-TAIL]
+            if sink is not None:
+                sink.write(data)
+            if index == 0 and on_stdout is not None:
+                on_stdout(data)
+
+        async with asyncio.timeout(timeout_s), Child.start(argv, env=env, cwd=cwd, stdin=feed) as child:
+            process = child.process
+            assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018
+            async with asyncio.TaskGroup() as group:
+                pumps = [
+                    group.create_task(_pump(process.stdout, keep, 0)),
+                    group.create_task(_pump(process.stderr, keep, 1)),
+                ]
+                await process.wait()
+                # A grandchild may hold the pipes open for ever: what it says later is not waited for.
+                await asyncio.wait(pumps, timeout=GRACE_S)
+                for pump in pumps:
+                    pump.cancel()
+    assert process.returncode is not None  # noqa: S101
+    return Completed(
+        argv=tuple(argv),
+        returncode=process.returncode,
+        stdout=bytes(tails[0]),
+        stderr=bytes(tails[1]),
+        seconds=time.monotonic() - started,
+    )
+
+
+def sweep(root: Path) -> list[int]:
+    """Kill what a daemon of this root that was killed left running; return the process ids.
+
+    To be called under the root's lock, before anything is started. A process counts as ours when
+    its environment carries our mark with this root; only /proc entries we may read are seen.
+    """
+    mark = f"{MARK}={root}".encode()
+    killed = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                ours = mark in file.read().split(b"\0")
+            if ours:
+                os.kill(int(entry), signal.SIGKILL)
+                killed.append(int(entry))
+        except OSError:
+            continue
+    return killed
+
+
+async def _pump(stream: asyncio.StreamReader, keep: Callable[[int, bytes], None], index: int) -> None:
+    while data := await stream.read(_CHUNK):
+        keep(index, data)
+
+
+async def _discard(stream: asyncio.StreamReader) -> None:
+    with contextlib.suppress(RuntimeError):  # another coroutine is reading it, which serves as well
+        while await stream.read(_CHUNK):
+            pass
+
+
+async def _finish(work: Coroutine[None, None, None]) -> None:
+    """Run `work` to its end even if we are cancelled meanwhile (again), then let that through."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

@@ -1,0 +1,185 @@
+"""The contract between the engine and everything that does domain work; no implementation."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from dittohead.model import Entry, Event, Location, Output
+
+
+class Options(BaseModel):
+    """What a step's options in config.yaml may be; a worker subclasses it.
+
+    Every text may hold placeholders (`{name}`, `{id}`, `{date}`, the match's groups), which the
+    engine fills in before the worker sees them. The description of each field is the reference page.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The files a step takes: the payload, or what an earlier step made."""
+
+    root: Path  #: absolute directory the entries are relative to
+    entries: Callable[[], Iterator[Entry]]  #: reads them from disk anew at each call; never all in memory
+    files: int
+    size: int  #: bytes of all files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """The step is complete; everything it promised is durable and verified."""
+
+    detail: str = ""  #: one line for people, such as "16 images, 41 MB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """The step needs an outside answer; `run` is called again after `seconds`, or when poked.
+
+    What the worker needs then it must have put in `state`.
+    """
+
+    reason: str
+    seconds: float
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+StepResult = Done | Wait
+
+
+class StepContext(abc.ABC):
+    """What a running step may know and do. One per try; only for the loop's thread."""
+
+    job_id: str
+    name: str  #: the folder's original name
+    pipeline: str
+    step: str  #: this step's name
+    payload: Path  #: processing/NAME: to be read, never written
+    work: Path  #: work/<job id>/<step>/: this step's own, exists, may hold an earlier try's remains
+    source: Source
+    attempt: int  #: 1 for the first try
+    saved: Mapping[str, Any]  #: what `save` or `Wait.state` kept, {} at first
+    log: Any  #: structlog logger, bound to job, name and step
+    env: Mapping[str, str]  #: the environment for child processes
+
+    @abc.abstractmethod
+    async def save(self, state: dict[str, Any]) -> None:
+        """Keep `state` durably for this step's next try, replacing what was kept before.
+
+        Raises: Superseded.
+        """
+
+    @abc.abstractmethod
+    async def fence(self) -> None:
+        """Check that this run still owns the job; to be called right before publishing.
+
+        Raises: Superseded.
+        """
+
+    @abc.abstractmethod
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Tell how far the step is; `unit` is "bytes" or a plural noun such as "images". Cheap."""
+
+    @abc.abstractmethod
+    def output(self, output: Output) -> None:
+        """Record a file made in `work`. Recorded anew at each try."""
+
+    @abc.abstractmethod
+    def location(self, location: Location) -> None:
+        """Record a verified file outside. Recorded anew at each try."""
+
+    @abc.abstractmethod
+    def event(self, event: Event) -> None:
+        """Record a PREMIS event; committed with the step's result."""
+
+    @abc.abstractmethod
+    def full(self, target: str, used: float, capacity: int) -> None:
+        """Report how full a target's filesystem is: `used` 0..1, `capacity` in bytes."""
+
+    @abc.abstractmethod
+    def spare_slot(self) -> AbstractAsyncContextManager[None] | None:
+        """Take one more slot of this step's kind if one is free now, for a further child process.
+
+        Returns None when there is none. To be given back soon after `contended` turns true.
+        """
+
+    @property
+    @abc.abstractmethod
+    def contended(self) -> bool:
+        """Whether another job waits for a slot of this kind."""
+
+    @abc.abstractmethod
+    def log_file(self) -> Path:
+        """Return the file that holds what this step's programs print; appended to."""
+
+    @abc.abstractmethod
+    def secret(self, name: str) -> str:
+        """Return a credential by its file name. Raises: ItemError when there is none."""
+
+
+class Worker(abc.ABC, Generic[OptionsT]):
+    """Code that can do one kind of step.
+
+    One instance serves the whole process; it keeps no state of a job. `run` may be called again
+    for the same step after a crash at any point, after a failure and after `Wait`: it MUST leave
+    the same result, MUST never change the payload, and on cancellation MUST leave no child
+    process behind (dittohead.process sees to it). Raise ItemError, TransientError or TargetError;
+    anything else is taken for a defect of the worker and fails the job with a traceback in the log.
+    """
+
+    name: ClassVar[str]  #: the key in config.yaml
+    Options: ClassVar[type[Options]]
+    makes_outputs: ClassVar[bool] = False  #: a later step may take from it (`from:`)
+    space_factor: ClassVar[float] = 0.0  #: bytes it may write under work/, per byte of the folder
+    default_limit: ClassVar[int] = 2  #: steps (or child processes) of this kind at once, per host
+
+    def check(self, options: OptionsT) -> list[str]:
+        """Return what makes these options impossible on this host, each a statement with its cure.
+
+        Called by `dittohead check` and at start, before placeholders are filled in; must not
+        reach out to the network.
+        """
+        return []
+
+    def target(self, options: OptionsT) -> str:
+        """Return the outside place this step writes to, which can be paused; "" for none."""
+        return ""
+
+    async def doctor(self, options: OptionsT) -> AsyncIterator[tuple[bool, str]]:
+        """Yield (ok, statement) for each thing worth checking outside, for `dittohead doctor`."""
+        for _ in ():
+            yield True, ""
+
+    @abc.abstractmethod
+    async def run(self, ctx: StepContext, options: OptionsT) -> StepResult:
+        """Do the step. See the class for what it must promise."""
+
+    async def verify(self, ctx: VerifyContext, options: OptionsT) -> None:
+        """Check this step's recorded locations where they lie, for `dittohead verify`.
+
+        Report each with `ctx.report`. A worker without locations need not do anything.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyContext:
+    """What `Worker.verify` may know."""
+
+    locations: Callable[[], Iterator[Location]]
+    source: Source | None  #: the files the step took, where they still lie on disk; None if gone
+    env: Mapping[str, str]
+    report: Callable[[bool, str, str], None]  #: (ok, uri, statement)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,0 +1,114 @@
+"""A step's context without an engine: runs one worker alone, and keeps what it recorded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from dittohead.files import sha256_file, walk
+from dittohead.model import Entry, Event, Location, Output
+from dittohead.process import environment
+from dittohead.worker import Source, StepContext
+
+
+def source_of(root: Path) -> Source:
+    """Return the files below `root` as a step would be given them."""
+    found = []
+    for item in walk(root):
+        if item.is_empty_dir:
+            found.append(Entry(path=item.path, size=0, sha256="", is_dir=True))
+        else:
+            digest, size = sha256_file(bytes(root) + b"/" + item.path)
+            found.append(
+                Entry(
+                    path=item.path,
+                    size=size,
+                    sha256=digest,
+                    mtime_ns=item.status.st_mtime_ns,
+                    ctime_ns=item.status.st_ctime_ns,
+                    ino=item.status.st_ino,
+                )
+            )
+    return Source(
+        root=root, entries=lambda: iter(found), files=len(found), size=sum(e.size for e in found)
+    )
+
+
+class LoneContext(StepContext):
+    """The contract, recorded in lists."""
+
+    def __init__(
+        self,
+        base: Path,
+        payload: Path,
+        *,
+        source: Source | None = None,
+        spare: int = 0,
+        job_id: str = "01JTESTTESTTESTTESTTESTTEST",
+        secrets: Mapping[str, str] | None = None,
+        step: str = "step",
+    ) -> None:
+        self.job_id, self.name, self.pipeline, self.step = job_id, payload.name, "test", step
+        self.payload = payload
+        self.work = base / "work" / job_id / step
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.source = source or source_of(payload)
+        self.attempt = 1
+        self.saved: dict[str, Any] = {}
+        self.log = structlog.get_logger()
+        self.env = environment(base)
+        self.spare = spare
+        self.secrets = dict(secrets or {})
+        self.outputs: list[Output] = []
+        self.locations: list[Location] = []
+        self.events: list[Event] = []
+        self.progressed: list[tuple[int, int, str]] = []
+        self.fullness: list[tuple[str, float]] = []
+        self.fences = 0
+
+    async def save(self, state: dict[str, Any]) -> None:
+        self.saved = dict(state)
+
+    async def fence(self) -> None:
+        self.fences += 1
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.progressed.append((done, total, unit))
+
+    def output(self, output: Output) -> None:
+        self.outputs.append(output)
+
+    def location(self, location: Location) -> None:
+        self.locations.append(location)
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def full(self, target: str, used: float, capacity: int) -> None:
+        self.fullness.append((target, used))
+
+    def spare_slot(self) -> AbstractAsyncContextManager[None] | None:
+        if self.spare <= 0:
+            return None
+        self.spare -= 1
+        return contextlib.nullcontext()
+
+    @property
+    def contended(self) -> bool:
+        return False
+
+    def log_file(self) -> Path:
+        return self.work.parent / f"{self.step}.log"
+
+    def secret(self, name: str) -> str:
+        return self.secrets[name]
+
+    def again(self) -> None:
+        """Begin another try: what was recorded is forgotten, what was saved is kept."""
+        self.outputs, self.locations, self.events = [], [], []
+        self.attempt += 1
