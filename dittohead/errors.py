@@ -1,15 +1,15 @@
 """Say what went wrong, where, and what to do next: the exception tree.
 
-    DittoheadError                 what / where / hint, printed "where: what. hint"
-    ├── ConfigError                config.yaml is wrong; the daemon does not start (exit status 78)
-    ├── StoreError                 the store cannot be read or written
-    ├── StationError               a folder cannot be moved between stations
-    │   └── NameTaken              the wanted name exists already; nothing was replaced
-    ├── Superseded                 another run of this job took over; this one must stop at once
-    └── StepError                  a step did not succeed; the class says what happens next
-        ├── ItemError              this folder is at fault: to failed/ with the reason
-        ├── TransientError         try again after a back-off
-        └── TargetError            an outside place is down or full: it is paused, its jobs wait
+DittoheadError                 what / where / hint, printed "where: what. hint"
+├── ConfigError                config.yaml is wrong; the daemon does not start (exit status 78)
+├── StoreError                 the store cannot be read or written
+├── StationError               a folder cannot be moved between stations
+│   └── NameTaken              the wanted name exists already; nothing was replaced
+├── Superseded                 another run of this job took over; this one must stop at once
+└── StepError                  a step did not succeed; the class says what happens next
+    ├── ItemError              this folder is at fault: to failed/ with the reason
+    ├── TransientError         try again after a back-off
+    └── TargetError            an outside place is down or full: it is paused, its jobs wait
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -254,16 +254,22 @@ def open_regular(name: bytes, dir_fd: int | None = None) -> tuple[int, os.stat_r
     return fd, status
 
 
-def sha256_fd(fd: int, buffer: memoryview) -> tuple[str, int]:
+def sha256_fd(fd: int, buffer: memoryview, on_block: Callable[[int], None] | None = None) -> tuple[str, int]:
     """Return (SHA-256 as 64 hex digits, bytes read) of an open file, from where it stands.
 
     Releases the interpreter lock while it reads and hashes, so threads run side by side.
+
+    Args:
+        buffer: from `hash_buffer`, one per thread.
+        on_block: is given the size of each block read; may raise to stop.
     """
     digest = hashlib.sha256()
     total = 0
     while count := os.readv(fd, [buffer]):
         digest.update(buffer[:count])
         total += count
+        if on_block is not None:
+            on_block(count)
     return digest.hexdigest(), total
 
 

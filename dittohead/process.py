@@ -74,7 +74,7 @@ class Probe:
         """Return the version it prints, "?" where it prints none, None when not installed."""
         if shutil.which(self.program) is None:
             return None
-        said = subprocess.run(  # noqa: S603  # a fixed argv of our own
+        said = subprocess.run(  # a fixed argv of our own
             [self.path(), *self.version_argv], capture_output=True, check=False, timeout=20
         )
         match = re.search(self.version_pattern, (said.stdout + said.stderr).decode("utf-8", "replace"))

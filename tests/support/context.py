@@ -34,9 +34,7 @@ def source_of(root: Path) -> Source:
                     ino=item.status.st_ino,
                 )
             )
-    return Source(
-        root=root, entries=lambda: iter(found), files=len(found), size=sum(e.size for e in found)
-    )
+    return Source(root=root, entries=lambda: iter(found), files=len(found), size=sum(e.size for e in found))
 
 
 class LoneContext(StepContext):

@@ -10,14 +10,14 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class symlink:  # noqa: N801  # reads as a builder
+class symlink:  # reads as a builder
     """A symbolic link to `to`."""
 
     to: str
 
 
 @dataclass(frozen=True)
-class fifo:  # noqa: N801
+class fifo:
     """A named pipe nobody writes to."""
 
 

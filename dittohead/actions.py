@@ -1,0 +1,182 @@
+"""The write door: retry, rerun, freeze, thaw, cancel, poke; rows, carried out by the daemon alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dittohead import log, queries
+from dittohead.dispatch import Dispatch
+from dittohead.engine import Engine
+from dittohead.errors import DittoheadError, NameTaken
+from dittohead.finish import finish
+from dittohead.model import ACTIVE, TERMINAL, Job, JobState, Station, StepState
+from dittohead.reconcile import fetch
+from dittohead.store import jobs as job_store
+from dittohead.store import requests as request_store
+from dittohead.store.requests import Request
+
+#: What may be asked for.
+ACTIONS = ("retry", "rerun", "freeze", "thaw", "cancel", "poke")
+
+
+class Refused(DittoheadError):
+    """The request cannot be carried out; nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Carries out what people ask for."""
+
+    engine: Engine
+    dispatch: Dispatch
+
+    async def answer_all(self) -> int:
+        """Carry out every open request, in order; return how many there were."""
+        waiting = await self.engine.store.read(request_store.open_requests)
+        for request in waiting:
+            said = await self._answer(request)
+            await self.engine.store.write(request_store.answer, request.id, said)
+        return len(waiting)
+
+    async def _answer(self, request: Request) -> dict[str, Any]:
+        try:
+            message = await self.carry_out(request)
+        except (DittoheadError, queries.NoSuchJob) as error:
+            return {"ok": False, "message": str(error)}
+        except OSError as error:
+            return {"ok": False, "message": f"{error.filename or ''}: {error.strerror}".lstrip(": ")}
+        return {"ok": True, "message": message}
+
+    async def carry_out(self, request: Request) -> str:
+        """Do one thing and return what was done, in words. Raises: Refused, NoSuchJob."""
+        doers: dict[str, Callable[[Job, Request], Awaitable[str]]] = {
+            "retry": self._retry,
+            "rerun": self._rerun,
+            "freeze": self._freeze,
+            "thaw": self._thaw,
+            "cancel": self._cancel,
+            "poke": self._poke,
+        }
+        active = () if request.action in ("retry", "rerun") else sorted(ACTIVE)
+        job = await self.engine.store.read(queries.resolve, request.job, active)
+        message = await doers[request.action](job, request)
+        self.dispatch.wake()
+        return message
+
+    async def _retry(self, job: Job, request: Request) -> str:
+        if job.state is JobState.FAILED:
+            steps = await self.engine.store.read(job_store.steps_of, job.id)
+            position = next((s.position for s in steps if s.state is not StepState.DONE), len(steps))
+            await self._reopen(job, position)
+            name = steps[position].name if position < len(steps) else "the last check"
+            return f"{job.name}: tried again from step {name}"
+        if job.state is JobState.DONE:
+            raise Refused(f"{job.name} is done", hint=f"To do it all again: dittohead rerun {job.id}")
+        return await self._poke(job, request)
+
+    async def _rerun(self, job: Job, request: Request) -> str:
+        if job.state not in TERMINAL:
+            raise Refused(f"{job.name} is not over ({job.state})", hint=f"First: dittohead cancel {job.id}")
+        step = request.args.get("from")
+        if not step:
+            return await self._back_to_inbox(job)
+        steps = await self.engine.store.read(job_store.steps_of, job.id)
+        position = next((s.position for s in steps if s.name == step), None)
+        if position is None:
+            names = ", ".join(s.name for s in steps)
+            raise Refused(f'{job.name} has no step "{step}"', hint=f"There are {names}")
+        undone = next((s for s in steps[:position] if s.state is not StepState.DONE), None)
+        if undone is not None:
+            raise Refused(
+                f"the step {undone.name} comes before {step} and is not done",
+                hint=f"dittohead retry {job.id}",
+            )
+        await self._reopen(job, position)
+        return f"{job.name}: run again from step {step}"
+
+    async def _back_to_inbox(self, job: Job) -> str:
+        name = job.name.encode()
+        self._must_lie_there(job)
+        try:
+            await asyncio.to_thread(
+                self.engine.stations.bring_back, job.station, job.folder, Station.INBOX, name
+            )
+        except NameTaken as error:
+            raise Refused("a folder of this name is in the inbox already", where=error.where) from error
+        log.get().info(log.JOB_REOPENED, job=job.id, name=job.name)
+        return f"{job.name}: moved back to the inbox; a new job begins"
+
+    async def _reopen(self, job: Job, position: int) -> None:
+        self._must_lie_there(job)
+        if self.engine.stations.exists(Station.PROCESSING, job.folder):
+            raise Refused(
+                "another folder of this name is being processed",
+                where=job.name,
+                hint="Try again when it is done",
+            )
+        await self.engine.store.write(job_store.reopen, job.id, position)
+        await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
+
+    def _must_lie_there(self, job: Job) -> None:
+        if not self.engine.stations.exists(job.station, job.folder):
+            raise Refused(
+                "the folder is no longer there",
+                where=str(self.engine.stations.folder(job.station, job.folder)),
+                hint="If it was moved elsewhere, move it to the inbox to process it again",
+            )
+
+    async def _freeze(self, job: Job, request: Request) -> str:
+        self._must_be_active(job)
+        reason = str(request.args.get("reason") or "no reason given")
+        text = f"frozen by {request.who}: {reason}"
+        async with self.dispatch.halted(job.id):
+            await self.engine.store.write(job_store.set_state, job.id, JobState.FROZEN, text)
+        log.get().info(log.JOB_FROZEN, job=job.id, name=job.name, reason=text)
+        return f"{job.name}: frozen"
+
+    async def _thaw(self, job: Job, request: Request) -> str:
+        if job.state is not JobState.FROZEN:
+            raise Refused(f"{job.name} is not frozen ({job.state})")
+        await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
+        log.get().info(log.JOB_THAWED, job=job.id, name=job.name, who=request.who)
+        return f"{job.name}: thawed"
+
+    async def _cancel(self, job: Job, request: Request) -> str:
+        self._must_be_active(job)
+        async with self.dispatch.halted(job.id):
+            return await self._end(job, request)
+
+    async def _end(self, job: Job, request: Request) -> str:
+        taken, steps, _ = await self.engine.store.write(job_store.begin_run, job.id, ACTIVE)
+        if taken.state in TERMINAL:
+            raise Refused(f"{job.name} has just ended ({taken.state})")
+        step = next((s for s in steps if s.state is not StepState.DONE), None)
+        error = {
+            "what": f"cancelled by {request.who}",
+            "where": job.name,
+            "hint": f"To go on after all: dittohead retry {job.id}",
+            "kind": "cancelled",
+            "step": step.name if step else "",
+        }
+        log.get().info(log.JOB_CANCELLED, job=job.id, name=job.name, who=request.who)
+        await finish(self.engine, taken, JobState.FAILED, error)
+        return f"{job.name}: cancelled; the folder is in failed/"
+
+    async def _poke(self, job: Job, request: Request) -> str:
+        self._must_be_active(job)
+        if job.state is JobState.FROZEN:
+            raise Refused(f"{job.name} is frozen", hint=f"dittohead thaw {job.id}")
+        if job.state is JobState.RUNNING:
+            return f"{job.name}: is running"
+        if job.state is JobState.PAUSED:
+            await self.engine.targets.resume(job.target)
+        else:
+            await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
+        return f"{job.name}: looked at now"
+
+    def _must_be_active(self, job: Job) -> None:
+        if job.state in TERMINAL:
+            raise Refused(f"{job.name} is over ({job.state})", hint=f"dittohead show {job.id}")

@@ -1,0 +1,130 @@
+"""What `doctor` looks at: permissions, programs, the image library, targets."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dittohead import lock, templates
+from dittohead.config import Config
+from dittohead.errors import DittoheadError, StationError
+from dittohead.model import Station
+from dittohead.registry import Registry
+from dittohead.stations import Stations
+from dittohead.watcher import filesystem_type, needs_polling
+
+#: Bit of CAP_DAC_OVERRIDE. Source: capability.h.
+_DAC_OVERRIDE = 1 << 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at."""
+
+    level: str  #: "good", "warning" or "bad"
+    about: str
+    message: str
+
+
+async def examine(config: Config, workers: Registry) -> list[Finding]:
+    """Look at everything; never raises for what is wrong, but reports it."""
+    found = list(_stations(config))
+    for pipeline in config.pipelines:
+        for step in pipeline.steps:
+            about = f"{pipeline.name}, step {step.name}"
+            found.extend([f async for f in _step(workers, step.worker, step.options, about)])
+    return found
+
+
+def _stations(config: Config) -> list[Finding]:
+    stations = Stations(config.root)
+    found = []
+    try:
+        stations.prepare()
+    except StationError as error:
+        return [Finding(level="bad", about="stations", message=str(error))]
+    found.append(
+        Finding(
+            level="good",
+            about="stations",
+            message=f"{config.root}: folders can be renamed between them",
+        )
+    )
+    kind = filesystem_type(stations.path(Station.INBOX))
+    how = "polled" if needs_polling(kind) else "watched by inotify"
+    found.append(Finding(level="good", about="inbox", message=f"on {kind}, {how}"))
+    found.append(_permissions(stations.path(Station.INBOX)))
+    running = "a daemon runs on this root" if lock.is_held(stations.state) else "no daemon runs here"
+    found.append(Finding(level="good", about="daemon", message=running))
+    return found
+
+
+def _permissions(inbox: Path) -> Finding:
+    """Say which of the three set-ups holds: capability, group or ACL, or the same user."""
+    if _effective_capabilities() & _DAC_OVERRIDE:
+        return Finding(
+            level="warning" if os.geteuid() == 0 else "good",
+            about="permissions",
+            message="this user may move every upload (CAP_DAC_OVERRIDE)"
+            + ("; it is root: better run the daemon as a user of its own" if os.geteuid() == 0 else ""),
+        )
+    status = os.stat(inbox)
+    if _default_acl(inbox):
+        return Finding(
+            level="good", about="permissions", message="uploads are movable by the inbox's default ACL"
+        )
+    if status.st_mode & stat.S_ISGID and status.st_mode & stat.S_IWGRP:
+        return Finding(
+            level="good",
+            about="permissions",
+            message="uploaders of the inbox's group hand folders over if their umask is 002 "
+            "(sshd: internal-sftp -u 0002)",
+        )
+    if status.st_mode & stat.S_IWOTH:
+        return Finding(
+            level="warning",
+            about="permissions",
+            message="others may upload here, but their folders will not be writable to this user and "
+            "cannot be claimed; see docs/permissions.md",
+        )
+    return Finding(level="good", about="permissions", message="uploads come from this very user (same uid)")
+
+
+def _effective_capabilities() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def _default_acl(path: Path) -> bool:
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_default"))
+    except OSError:
+        return False
+
+
+async def _step(
+    workers: Registry, worker_name: str, options: dict[str, object], about: str
+) -> AsyncIterator[Finding]:
+    worker = workers.get(worker_name)
+    with tempfile.TemporaryDirectory() as work:
+        known = {"name": "NAME", "id": "ID", "date": "DATE", "payload": work, "work": work}
+        try:
+            given = templates.render(options, _AnyGroup(known))
+            async for good, message in worker.doctor(worker.Options.model_validate(given)):
+                yield Finding(level="good" if good else "bad", about=about, message=message)
+        except (DittoheadError, OSError, ValueError) as error:
+            yield Finding(level="bad", about=about, message=str(error))
+
+
+class _AnyGroup(dict[str, str]):
+    """Stands in for the match's groups, which no folder has given yet."""
+
+    def get(self, key: str, default: object = None) -> str:
+        return self[key] if key in self else key.upper()

@@ -1,0 +1,185 @@
+"""From arrival to job: may this folder be taken now, and the claim itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from ulid import ULID
+
+from dittohead import log, templates
+from dittohead.config import Config, Pipeline
+from dittohead.engine import AGENT
+from dittohead.errors import ItemError, NameTaken, StationError
+from dittohead.manifest import measure
+from dittohead.model import (
+    Arrival,
+    Event,
+    EventType,
+    Job,
+    JobId,
+    Station,
+    display,
+    host_name,
+    is_utf8,
+    rfc3339,
+    utcnow,
+)
+from dittohead.registry import Registry
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.store.jobs import NewJob
+from dittohead.targets import Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Why an arrival stays in the inbox for now."""
+
+    reason: str
+    for_space: bool = False  #: the disk is too full for it
+
+
+@dataclass(kw_only=True)
+class Claimer:
+    """Takes arrivals into processing/, or says why not yet."""
+
+    config: Config
+    stations: Stations
+    store: Store
+    workers: Registry
+    targets: Targets
+    #: bytes that jobs under way may still write under the root
+    reserved: dict[str, int] = field(default_factory=dict)
+
+    async def claim(self, arrival: Arrival) -> Job | Held | None:
+        """Claim an arrival: the durable rename, then its row; None when it has gone.
+
+        A crash between the two leaves a folder in processing/ without a row, which the next start
+        adopts.
+        """
+        matched = self.config.pipeline_for(display(arrival.folder)) if is_utf8(arrival.folder) else None
+        held = self._waits_for_target(matched, arrival)
+        if held is not None:
+            return held
+        needed = await self._needed(arrival, matched)
+        if (lacking := self._lacking(needed)) > 0:
+            return Held(
+                reason=f"needs {_mib(lacking)} more free disk space under {self.stations.root}",
+                for_space=True,
+            )
+        try:
+            # In the loop's own thread: a rename and two fsyncs take less than a hop to another one
+            # may, and nothing else is to happen between the decision and the claim.
+            if not self.stations.claim(arrival):
+                return None
+        except NameTaken:
+            return Held(reason="an earlier folder of this name is still being processed")
+        except StationError as error:
+            return Held(reason=str(error))
+        job = await self.adopt(arrival)
+        self.reserved[job.id] = needed
+        return job
+
+    def released(self, job_id: str) -> None:
+        """Forget what a job that has ended had reserved."""
+        self.reserved.pop(job_id, None)
+
+    async def adopt(self, arrival: Arrival) -> Job:
+        """Make the job of a folder that lies in processing/."""
+        name = await self._name(arrival)
+        matched = self.config.pipeline_for(name) if is_utf8(arrival.folder) else None
+        pipeline, values = matched if matched is not None else (None, {})
+        definition = pipeline.definition() if pipeline else self._refusal(arrival.folder, name)
+        job = await self.store.write(
+            job_store.create,
+            NewJob(
+                id=JobId(str(ULID())),
+                name=name,
+                folder=arrival.folder,
+                dev=arrival.dev,
+                ino=arrival.ino,
+                uid=arrival.uid,
+                pipeline=pipeline.name if pipeline else "",
+                definition=definition,
+                values=values,
+                steps=[(step.name, step.worker) for step in pipeline.steps] if pipeline else [],
+                host=host_name(),
+            ),
+            Event(
+                type=EventType.INGESTION_START,
+                outcome="success",
+                detail=f"claimed from the inbox; owner uid {arrival.uid}, "
+                f"ready since {rfc3339(utcnow().fromtimestamp(arrival.seen_at, utcnow().tzinfo))}",
+                agent=AGENT,
+            ),
+        )
+        log.get().info(log.JOB_CLAIMED, job=job.id, name=job.name, pipeline=job.pipeline, uid=arrival.uid)
+        return job
+
+    async def _name(self, arrival: Arrival) -> str:
+        """Return the original name of a folder that a finished job had left under another one."""
+        known = await self.store.read(job_store.original_name, arrival.folder, arrival.ino)
+        return known or display(arrival.folder)
+
+    def _refusal(self, folder: bytes, name: str) -> dict[str, Any]:
+        if not is_utf8(folder):
+            what = "the folder's name is not UTF-8 text"
+            hint = "Rename it, then move it to the inbox again"
+        else:
+            patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in self.config.pipelines)
+            what = "no pipeline's match fits the folder's name"
+            hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
+        return {"steps": [], "refuse": {"what": what, "where": name, "hint": hint}}
+
+    def _waits_for_target(
+        self, matched: tuple[Pipeline, Mapping[str, str]] | None, arrival: Arrival
+    ) -> Held | None:
+        if matched is None or not any(row.paused for row in self.targets.rows()):
+            return None
+        pipeline, groups = matched
+        payload = str(self.stations.folder(Station.PROCESSING, arrival.folder))
+        values = {
+            "id": "0",
+            "date": "0",
+            "work": str(self.stations.work),
+            "payload": payload,
+            **groups,
+            "name": display(arrival.folder),
+        }
+        for step in pipeline.steps:
+            worker = self.workers.get(step.worker)
+            try:
+                options = worker.Options.model_validate(templates.render(step.options, values))
+            except (ItemError, ValidationError):
+                return None  # the job itself will say what is wrong
+            target = worker.target(options)
+            why = self.targets.paused(target) if target else None
+            if why is not None:
+                return Held(reason=f"the target {target} is paused: {why}")
+        return None
+
+    async def _needed(self, arrival: Arrival, matched: tuple[Pipeline, Mapping[str, str]] | None) -> int:
+        if matched is None or matched[0].space_factor == 0:
+            return 0
+        path = self.stations.folder(Station.INBOX, arrival.folder)
+        try:
+            _, size = await asyncio.to_thread(measure, path)
+        except (ItemError, OSError):
+            return 0  # the manifest will say what is wrong, with the folder in processing/
+        return int(size * matched[0].space_factor)
+
+    def _lacking(self, needed: int) -> int:
+        status = os.statvfs(self.stations.root)
+        free = status.f_bavail * status.f_frsize
+        floor = self.config.settings.space.floor
+        return needed + sum(self.reserved.values()) + floor - free
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):,.0f} MiB"

@@ -1,0 +1,154 @@
+"""What all commands share: --config anywhere, errors with sysexits codes, JSON, the store for readers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.markup import escape as markup
+
+from dittohead import config as config_module
+from dittohead.config import Config
+from dittohead.daemon import open_store
+from dittohead.errors import DittoheadError, StoreError
+from dittohead.queries import NoSuchJob
+from dittohead.stations import Stations
+from dittohead.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Exit statuses. Source: sysexits.h.
+OK = os.EX_OK
+USAGE = os.EX_USAGE
+DATA = os.EX_DATAERR  # a job failed, a check did not hold
+NO_INPUT = os.EX_NOINPUT  # no such job, folder or file
+UNAVAILABLE = os.EX_UNAVAILABLE  # what was asked for cannot be done now
+TEMPORARY = os.EX_TEMPFAIL  # another daemon holds the root
+NO_PERMISSION = os.EX_NOPERM
+CONFIG = os.EX_CONFIG
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Group(click.Group):
+    """Commands whose --config may stand before or after their name, with errors said plainly."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_config_option())
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = ctx.params.pop("config_path", None)
+        ctx.obj = {"config": given}
+        try:
+            return super().invoke(ctx)
+        except DittoheadError as error:
+            fail(str(error), getattr(error, "exit_status", UNAVAILABLE))
+        except NoSuchJob as error:
+            fail(str(error), NO_INPUT)
+        except PermissionError as error:
+            fail(f"{error.filename}: permission denied. Run this as the daemon's user", NO_PERMISSION)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.UsageError as error:
+            error.show()
+            sys.exit(USAGE)
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            err.print("interrupted")
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(OK)
+
+
+def fail(message: str, status: int) -> None:
+    """Print an error and leave with a sysexits status."""
+    for line in message.splitlines():
+        err.print(f"[red]error:[/red] {escape(line)}")
+    sys.exit(status)
+
+
+def escape(text: str) -> str:
+    """Return text from outside for a terminal: no markup, no control characters."""
+    return markup("".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text))
+
+
+def _config_option() -> click.Option:
+    return click.Option(
+        ["--config", "config_path"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The configuration; default ./config.yaml, then /etc/dittohead/config.yaml.",
+    )
+
+
+def with_config(command: F) -> F:
+    """Give a command its own --config, so that it may stand after the command's name too."""
+
+    def remember(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+        if value is not None:
+            ctx.obj["config"] = value
+
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        callback=remember,
+        help="The configuration; default ./config.yaml, then /etc/dittohead/config.yaml.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """Give a reading command --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def config_path() -> Path:
+    """Return the configuration's path. Raises: ConfigError: there is none."""
+    return config_module.find(click.get_current_context().obj["config"])
+
+
+def load_config() -> Config:
+    """Load the configuration. Raises: ConfigError."""
+    return config_module.load(config_path())
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, indented for people and still one document for programs."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+@contextmanager
+def reading(config: Config) -> Iterator[tuple[Store, Stations]]:
+    """Open the store to read, whether a daemon runs or not.
+
+    Raises: StoreError: there is no store yet, or it cannot be read.
+    """
+    stations = Stations(config.root)
+    if config.settings.store == "sqlite" and not (stations.state / "dittohead.sqlite3").exists():
+        raise StoreError(
+            "there is no store here yet",
+            where=str(stations.state),
+            hint="It is made when the daemon first starts: dittohead run",
+        )
+    store = open_store(config, stations)
+    try:
+        yield store, stations
+    finally:
+        store.close()

@@ -1,0 +1,312 @@
+"""Commands on jobs: status, list, show, retry, rerun, freeze, thaw, cancel, poke, verify."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import time
+from typing import Any
+
+import click
+from rich.table import Table
+
+from dittohead import daemon, live, lock, queries, receipt, registry
+from dittohead.cli.base import (
+    DATA,
+    UNAVAILABLE,
+    err,
+    escape,
+    fail,
+    json_option,
+    load_config,
+    out,
+    print_json,
+    reading,
+    with_config,
+)
+from dittohead.cli.follow import places
+from dittohead.config import Config
+from dittohead.model import JobState, display
+from dittohead.store import requests as request_store
+from dittohead.verify import Report, verify_job
+
+#: How long a command waits for the daemon's answer.
+_ANSWER_S = 30.0
+
+_COLOURS = {
+    "running": "cyan",
+    "waiting": "yellow",
+    "paused": "yellow",
+    "frozen": "blue",
+    "done": "green",
+    "failed": "red",
+}
+
+
+@click.command()
+@with_config
+@json_option
+def status(as_json: bool) -> None:
+    """Show what runs, what waits and why, and what needs attention."""
+    config = load_config()
+    with reading(config) as (store, stations):
+        found = {
+            "running_daemon": lock.is_held(stations.state),
+            **store.run(queries.overview),
+            "live": live.read(stations.state) if lock.is_held(stations.state) else {},
+            "inbox": [display(arrival.folder) for arrival in stations.scan().arrivals[:1000]],
+        }
+    if as_json:
+        print_json(found)
+    else:
+        _print_status(config, found)
+
+
+def _print_status(config: Config, found: dict[str, Any]) -> None:
+    now = found["live"]
+    watcher = now.get("watcher", {})
+    daemon_line = (
+        f"[green]running[/green] (process {now.get('pid', '?')}), watching by {watcher.get('mode', '?')}"
+        + (f" ({escape(watcher['reason'])})" if watcher.get("reason") else "")
+        if found["running_daemon"]
+        else "[red]not running[/red]; start it: dittohead run"
+    )
+    out.print(f"dittohead on {escape(str(config.root))}: {daemon_line}")
+    counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items() if count)
+    out.print(f"jobs: {counts or 'none yet'}; {len(found['inbox'])} folders in the inbox")
+    for target in found["targets"]:
+        if target["paused"]:
+            out.print(f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}")
+    for name, reason in now.get("held", {}).items():
+        out.print(f"[yellow]waits in the inbox[/yellow] {escape(name)}: {escape(reason)}")
+    for upload in now.get("stale", []):
+        hours = upload["age_seconds"] / 3600
+        size = f"{upload['bytes']:,} bytes"
+        out.print(f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {hours:.0f} h, {size}")
+    for name in now.get("strays", []):
+        out.print(f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory")
+    for job in found["active"]:
+        out.print(_active_line(job, now.get("progress", {}).get(job["id"])))
+    for job in found["failed"]:
+        out.print(f"[red]failed[/red]   {escape(job['name'])}  {job['id']}  {escape(job['reason'])}")
+    if found["unsent_notices"]:
+        out.print(f"{found['unsent_notices']} notices wait to be sent")
+
+
+def _active_line(job: dict[str, Any], progress: dict[str, Any] | None) -> str:
+    colour = _COLOURS[job["state"]]
+    line = f"[{colour}]{job['state']:<8}[/{colour}] {escape(job['name'])}  {job['id']}"
+    if "steps" in job:
+        line += f"  step {min(job['steps_done'] + 1, job['steps'])} of {job['steps']} ({job['step']})"
+    if progress:
+        total = f" of {progress['total']:,}" if progress["total"] else ""
+        line += f"  {progress['done']:,}{total} {progress['unit']}"
+        if "eta_seconds" in progress:
+            line += f", {progress['eta_seconds']:.0f} s left"
+    return line + (f"  {escape(job['reason'])}" if job["reason"] else "")
+
+
+@click.command("list")
+@with_config
+@json_option
+@click.option("--state", "states", multiple=True, type=click.Choice([s.value for s in JobState]))
+@click.option("--pipeline", default="", help="Only jobs of this pipeline.")
+@click.option("--name", default="", help="Only jobs whose name holds this text.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
+def list_(as_json: bool, states: tuple[str, ...], pipeline: str, name: str, limit: int) -> None:
+    """List jobs, the latest first."""
+    with reading(load_config()) as (store, _):
+        found = store.run(
+            queries.listing,
+            states=[JobState(state) for state in states],
+            pipeline=pipeline,
+            name=name,
+            limit=limit,
+        )
+    if as_json:
+        print_json([queries.summary(job) for job in found])
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("job", "state", "name", "pipeline", "files", "bytes", "claimed", "reason"):
+        table.add_column(column, justify="right" if column in ("files", "bytes") else "left")
+    for job in found:
+        colour = _COLOURS[job.state.value]
+        table.add_row(
+            job.id,
+            f"[{colour}]{job.state.value}[/{colour}]",
+            escape(job.name),
+            escape(job.pipeline),
+            f"{job.files:,}",
+            f"{job.size:,}",
+            job.claimed_at.strftime("%Y-%m-%d %H:%M:%SZ"),
+            escape(job.reason),
+        )
+    out.print(table)
+
+
+@click.command()
+@with_config
+@json_option
+@click.argument("job")
+def show(as_json: bool, job: str) -> None:
+    """Show one job: its steps, events and where everything is.
+
+    JOB is an id, the beginning of one, or a folder's name (its latest job).
+    """
+    with reading(load_config()) as (store, stations):
+        found = store.run(queries.resolve, job)
+        fields = store.run(queries.detail, found)
+        fields["folder_path"] = str(stations.folder(found.station, found.folder))
+        path = receipt.path_of(stations.receipts, found)
+        fields["receipt"] = str(path) if path.exists() else None
+        fields["locations"] = [
+            {"uri": uri, "files": count, "verified_by": how}
+            for uri, count, how in store.run(places, stations, found.id)
+        ]
+    if as_json:
+        print_json(fields)
+    else:
+        _print_job(fields)
+
+
+def _print_job(fields: dict[str, Any]) -> None:
+    colour = _COLOURS[fields["state"]]
+    out.print(
+        f"[bold]{escape(fields['name'])}[/bold]  [{colour}]{fields['state']}[/{colour}]  {fields['id']}"
+    )
+    if fields["reason"]:
+        out.print(f"  {escape(fields['reason'])}")
+    out.print(
+        f"  pipeline {escape(fields['pipeline'] or 'none')}, {fields['files']:,} files, "
+        f"{fields['bytes']:,} bytes, claimed {fields['claimed_at']}"
+    )
+    out.print(f"  folder: {escape(fields['folder_path'])}")
+    for step in fields["all_steps"]:
+        seconds = f"{step['seconds']:.2f} s" if "seconds" in step else ""
+        out.print(
+            f"  {step['state']:<8} {escape(step['name']):<14} {seconds:>10}  "
+            f"{escape(step.get('detail', '') or step['error'])}"
+        )
+    for place in fields["locations"]:
+        out.print(
+            f"  {place['files']} files verified ({escape(place['verified_by'])}) at {escape(place['uri'])}"
+        )
+    for event in fields["events"]:
+        out.print(f"  {event['at']}  {event['type']:<26} {event['outcome']:<8} {escape(event['detail'])}")
+    if fields["receipt"]:
+        out.print(f"  receipt: {escape(fields['receipt'])}")
+
+
+def _ask(action: str, jobs: tuple[str, ...], **args: Any) -> None:
+    """Leave a request for the daemon and print its answer; without a daemon, carry it out here."""
+    config = load_config()
+    good = True
+    with reading(config) as (store, stations):
+        for job in jobs:
+            number = store.run(request_store.add, action, job, args, getpass.getuser())
+            if lock.is_held(stations.state):
+                daemon.poke(stations.state)
+            else:
+                daemon.answer_requests(config)
+            good &= _print_answer(_wait_for_answer(store, number), job)
+    if not good:
+        raise click.exceptions.Exit(UNAVAILABLE)
+
+
+def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:
+    end = time.monotonic() + _ANSWER_S
+    while time.monotonic() < end:
+        answer: dict[str, Any] | None = store.run(request_store.answer_to, number)
+        if answer is not None:
+            return answer
+        time.sleep(0.05)
+    fail("the daemon has not answered yet; it will carry this out: dittohead status", 75)
+    raise AssertionError("unreachable")
+
+
+def _print_answer(answer: dict[str, Any], job: str) -> bool:
+    if answer["ok"]:
+        out.print(escape(answer["message"]))
+    else:
+        err.print(f"[red]error:[/red] {escape(answer['message'])}")
+    return bool(answer["ok"])
+
+
+@click.command()
+@with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+def retry(jobs: tuple[str, ...]) -> None:
+    """Try a failed job again, from the step that failed; wake one that waits."""
+    _ask("retry", jobs)
+
+
+@click.command()
+@with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option("--from", "step", help="From this step on; earlier steps keep their results.")
+def rerun(jobs: tuple[str, ...], step: str | None) -> None:
+    """Do a finished job again: as a new job from the inbox, or with --from the same job from a step."""
+    _ask("rerun", jobs, **({"from": step} if step else {}))
+
+
+@click.command()
+@with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB|NAME...")
+@click.option("--reason", required=True, help="Why; shown wherever the job is shown.")
+def freeze(jobs: tuple[str, ...], reason: str) -> None:
+    """Stop a job where it is until it is thawed."""
+    _ask("freeze", jobs, reason=reason)
+
+
+@click.command()
+@with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+def thaw(jobs: tuple[str, ...]) -> None:
+    """Let a frozen job go on."""
+    _ask("thaw", jobs)
+
+
+@click.command()
+@with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+def cancel(jobs: tuple[str, ...]) -> None:
+    """End a job; its folder goes to failed/ and can be retried."""
+    _ask("cancel", jobs)
+
+
+@click.command()
+@with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+def poke(jobs: tuple[str, ...]) -> None:
+    """Look now at a job that waits for an answer, a retry or a paused target."""
+    _ask("poke", jobs)
+
+
+@click.command()
+@with_config
+@json_option
+@click.argument("job")
+def verify(as_json: bool, job: str) -> None:
+    """Check a finished job's receipt against what is on disk and at the targets."""
+    config = load_config()
+    with reading(config) as (store, stations):
+        found = store.run(queries.resolve, job)
+        report = asyncio.run(verify_job(found, store, stations, registry.default()))
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _print_report(report)
+    if not report.good:
+        raise click.exceptions.Exit(DATA)
+
+
+def _print_report(report: Report) -> None:
+    for place, count in report.checked.items():
+        out.print(f"[green]ok[/green]   {escape(place)}: {count} files as in the receipt")
+    for place, problem in report.problems:
+        out.print(f"[red]bad[/red]  {escape(place)}: {escape(problem)}")
+    if not report.good:
+        err.print(f"[red]{len(report.problems)} differences[/red]")
+
+
+COMMANDS = (status, list_, show, retry, rerun, freeze, thaw, cancel, poke, verify)

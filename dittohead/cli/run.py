@@ -1,0 +1,84 @@
+"""Commands that move folders: run, drop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from dittohead import daemon, log
+from dittohead.cli.base import DATA, NO_INPUT, err, escape, fail, load_config, out, with_config
+from dittohead.cli.follow import follow
+from dittohead.errors import DittoheadError
+from dittohead.model import Station, utcnow
+from dittohead.stations import Stations
+from dittohead.upload import Upload
+
+
+@click.command()
+@with_config
+@click.option(
+    "--log-json/--log-pretty", default=None, help="Log lines; by default JSON unless on a terminal."
+)
+def run(log_json: bool | None) -> None:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C."""
+    config = load_config()
+    log.configure(level=config.settings.log, json=log_json)
+    daemon.main(config)
+
+
+@click.command()
+@with_config
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", help="Another name for the folder in the inbox; for a single PATH.")
+@click.option("--follow", "-f", "watch", is_flag=True, help="Show each step until the job is over.")
+def drop(paths: tuple[Path, ...], name: str | None, watch: bool) -> None:
+    """Upload folders the right way: copy as .NAME, make durable, rename to NAME.
+
+    PATH is a directory, or a file, which gets a folder of its own name.
+    """
+    config = load_config()
+    if name is not None and len(paths) > 1:
+        raise click.UsageError("--name goes with a single PATH")
+    stations = Stations(config.root)
+    inbox = stations.path(Station.INBOX)
+    if not inbox.is_dir():
+        fail(f"{inbox}: there is no inbox. Start the daemon, or: dittohead init", NO_INPUT)
+    started = utcnow()
+    dropped = [_drop_one(path, inbox, name) for path in paths]
+    if watch and not follow(config, dropped, since=started):
+        raise click.exceptions.Exit(DATA)
+
+
+def _drop_one(path: Path, inbox: Path, name: str | None) -> str:
+    upload = Upload(path, inbox, name)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=err,
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(escape(f"uploading {upload.name}"), total=upload.size)
+        try:
+            upload.copy(lambda count: bar.advance(task, count))
+        except KeyboardInterrupt:
+            err.print(f"interrupted; the part copied is {escape(os.fsdecode(upload.hidden))}")
+            raise
+        except OSError as error:
+            raise DittoheadError(
+                f"the upload failed ({error.strerror})",
+                where=str(error.filename or upload.hidden),
+                hint=f"Remove {os.fsdecode(upload.hidden)} and try again",
+            ) from error
+    upload.publish()
+    out.print(f"{escape(upload.name)}: {upload.files} files, {upload.size:,} bytes, handed over")
+    return upload.name
+
+
+COMMANDS = (run, drop)

@@ -1,0 +1,104 @@
+"""Commands before the first run: init, check, doctor, schema."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from dittohead import __version__, registry
+from dittohead.checkup import Finding, examine
+from dittohead.cli.base import (
+    DATA,
+    err,
+    escape,
+    fail,
+    json_option,
+    load_config,
+    out,
+    print_json,
+    with_config,
+)
+from dittohead.files import write_durably
+from dittohead.schema import json_schema
+from dittohead.stations import Stations
+
+
+@click.command()
+@with_config
+@click.argument("directory", type=click.Path(path_type=Path), default=".")
+@click.pass_context
+def init(ctx: click.Context, directory: Path) -> None:
+    """Write a commented config.yaml and make the stations.
+
+    DIRECTORY becomes the root; by default the present directory. An existing config.yaml is kept.
+    """
+    path = ctx.obj["config"] or directory / "config.yaml"
+    if path.exists():
+        fail(f"{path}: is there already; it was not touched", DATA)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = files("dittohead.cli").joinpath("init.yaml").read_text(encoding="utf-8")
+    root = os.path.relpath(directory.absolute(), path.parent.absolute())
+    write_durably(path, text.replace("@ROOT@", root).encode(), 0o644)
+    Stations(directory.absolute()).prepare()
+    out.print(f"{escape(str(path))}: written; the stations are in {escape(str(directory.absolute()))}")
+    out.print(f"Next: edit it, then: dittohead --config {escape(str(path))} check")
+
+
+@click.command()
+@with_config
+@json_option
+def check(as_json: bool) -> None:
+    """Check config.yaml: every error with its line, and what to write instead."""
+    config = load_config()
+    if as_json:
+        print_json(
+            {
+                "path": str(config.path),
+                "root": str(config.root),
+                "limits": config.limits,
+                "pipelines": [
+                    {"name": p.name, "match": p.match.pattern, **p.definition()} for p in config.pipelines
+                ],
+            }
+        )
+        return
+    out.print(f"{escape(str(config.path))}: good")
+    for pipeline in config.pipelines:
+        steps = " → ".join(step.name for step in pipeline.steps)
+        out.print(f"  {escape(pipeline.name)}: {escape(pipeline.match.pattern)}: {escape(steps)}")
+
+
+@click.command()
+@with_config
+@json_option
+def doctor(as_json: bool) -> None:
+    """Look at permissions, programs, the image library and the targets; say what to do."""
+    config = load_config()
+    found = asyncio.run(examine(config, registry.default()))
+    if as_json:
+        print_json([{"level": f.level, "about": f.about, "message": f.message} for f in found])
+    else:
+        out.print(f"dittohead {__version__}, {escape(str(config.path))}")
+        for finding in found:
+            _print(finding)
+    if any(finding.level == "bad" for finding in found):
+        err.print("[red]Something is wrong; see above.[/red]")
+        raise click.exceptions.Exit(DATA)
+
+
+def _print(finding: Finding) -> None:
+    mark = {"good": "[green]ok  [/green]", "warning": "[yellow]warn[/yellow]", "bad": "[red]bad [/red]"}
+    out.print(f"{mark[finding.level]} {escape(finding.about)}: {escape(finding.message)}")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of config.yaml, for editors."""
+    print_json(json_schema(registry.default()))
+
+
+COMMANDS = (init, check, doctor, schema)

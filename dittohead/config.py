@@ -1,0 +1,376 @@
+"""config.yaml to frozen settings; every error with file, line, column and a suggestion, all at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from dittohead import registry as registry_module
+from dittohead import rules, templates
+from dittohead.errors import ConfigError, DittoheadError
+from dittohead.registry import Registry
+from dittohead.settings import PipelineSettings, Settings
+from dittohead.worker import Options, Worker
+from dittohead.yamlmap import Document, Place, read
+
+#: Where the configuration is looked for, in this order.
+DEFAULTS = (Path("config.yaml"), Path("/etc/dittohead/config.yaml"))
+
+#: Jobs at once when `limits: {jobs:}` says nothing.
+DEFAULT_JOBS = 8
+
+_STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_KEEP_WORK_S = 7 * 86400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A worker with its options, inside a pipeline."""
+
+    name: str
+    worker: str
+    source: str  #: name of the earlier step whose output it takes; "" for the payload
+    options: dict[str, Any]  #: as written, with placeholders
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the store keeps it."""
+        return {"name": self.name, "worker": self.worker, "from": self.source, "options": self.options}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """A named, ordered list of steps, chosen for an arrival by its match."""
+
+    name: str
+    match: re.Pattern[str]
+    steps: tuple[Step, ...]
+    settings: PipelineSettings
+    space_factor: float  #: bytes needed under the root for each byte of the folder
+    keep_work_s: float | None  #: None: for ever
+
+    def definition(self) -> dict[str, Any]:
+        """Return what is copied into a job at its claim."""
+        return {
+            "steps": [step.as_dict() for step in self.steps],
+            "links": self.settings.links,
+            "ignore": self.settings.ignore,
+            "keep_work_s": self.keep_work_s,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The configuration, checked."""
+
+    path: Path
+    root: Path
+    settings: Settings
+    pipelines: tuple[Pipeline, ...]
+    limits: dict[str, int]  #: "jobs" and every worker's name
+    warnings: tuple[str, ...] = ()
+
+    def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
+        """Return the first pipeline whose match fits the whole name, and the match's groups."""
+        for pipeline in self.pipelines:
+            found = pipeline.match.fullmatch(name)
+            if found is not None:
+                return pipeline, {key: value or "" for key, value in found.groupdict().items()}
+        return None
+
+
+def find(path: Path | None) -> Path:
+    """Return the configuration's path: the one given, or the first default there is.
+
+    Raises: ConfigError: none is there.
+    """
+    if path is not None:
+        return path
+    for candidate in DEFAULTS:
+        if candidate.exists():
+            return candidate
+    raise ConfigError(
+        "there is no configuration: neither ./config.yaml nor /etc/dittohead/config.yaml",
+        hint="Write one with: dittohead init",
+    )
+
+
+def load(path: Path, registry: Registry | None = None) -> Config:
+    """Read and check config.yaml.
+
+    Raises: ConfigError: with every problem found, each naming line and key.
+    """
+    workers = registry or registry_module.default()
+    document = read(path)
+    if not isinstance(document.data, dict):
+        raise ConfigError(
+            "the configuration is empty or no mapping", where=str(path), hint="See: dittohead init"
+        )
+    try:
+        settings = Settings.model_validate(document.data)
+    except ValidationError as error:
+        found = list(_problems(error, document, (), Settings))
+        raise ConfigError("the configuration has errors", problems=tuple(found)) from error
+    return _Checker(document, settings, workers).config()
+
+
+class _Checker:
+    """Checks what one model alone cannot: steps, placeholders, references, limits."""
+
+    def __init__(self, document: Document, settings: Settings, workers: Registry) -> None:
+        self.document, self.settings, self.workers = document, settings, workers
+        self.found: list[DittoheadError] = []
+
+    def config(self) -> Config:
+        pipelines = [
+            pipeline
+            for name, given in self.settings.pipelines.items()
+            if (pipeline := self.pipeline(name, given)) is not None
+        ]
+        limits = self.limits()
+        for problem in rules.check_rules(self.settings.notify):
+            self.found.append(ConfigError(problem, where=self.document.where(("notify",), key=True)))
+        if self.found:
+            raise ConfigError("the configuration has errors", problems=tuple(self.found))
+        return Config(
+            path=self.document.path,
+            root=(self.document.path.resolve().parent / self.settings.root).absolute(),
+            settings=self.settings,
+            pipelines=tuple(pipelines),
+            limits=limits,
+        )
+
+    def wrong(self, what: str, place: Place, *, key: bool = False, hint: str = "") -> None:
+        self.found.append(ConfigError(what, where=self.document.where(place, key=key), hint=hint))
+
+    def limits(self) -> dict[str, int]:
+        known = {"jobs": DEFAULT_JOBS}
+        for name in self.workers.names():
+            if name in self.settings.limits or self._used(name):
+                try:
+                    known[name] = self.workers.get(name).default_limit
+                except ConfigError as error:
+                    self.found.append(error)
+        for name in self.settings.limits:
+            if name not in known:
+                hint = suggest(name, ["jobs", *self.workers.names()])
+                self.wrong(f'there is no kind of step "{name}"', ("limits", name), key=True, hint=hint)
+        return known | self.settings.limits
+
+    def _used(self, worker: str) -> bool:
+        return any(worker in step for given in self.settings.pipelines.values() for step in given.steps)
+
+    def pipeline(self, name: str, given: PipelineSettings) -> Pipeline | None:
+        pattern = re.compile(given.match)
+        place: Place = ("pipelines", name)
+        clash = templates.BUILT_IN & set(pattern.groupindex)
+        for group in sorted(clash):
+            self.wrong(
+                f'the group name "{group}" is taken: {{{group}}} has a meaning of its own',
+                (*place, "match"),
+                hint="Call the group something else",
+            )
+        known = templates.BUILT_IN | frozenset(pattern.groupindex)
+        steps: list[Step] = []
+        before = len(self.found)
+        for index, raw in enumerate(given.steps):
+            step = self.step(raw, (*place, "steps", index), known, steps)
+            if step is not None:
+                steps.append(step)
+        if len(self.found) > before:
+            return None
+        return Pipeline(
+            name=name,
+            match=pattern,
+            steps=tuple(steps),
+            settings=given,
+            space_factor=self._factor(given, steps),
+            keep_work_s=self._keep(given, steps),
+        )
+
+    def _factor(self, given: PipelineSettings, steps: list[Step]) -> float:
+        if given.space_factor is not None:
+            return given.space_factor
+        return sum(self.workers.get(step.worker).space_factor for step in steps)
+
+    def _keep(self, given: PipelineSettings, steps: list[Step]) -> float | None:
+        if given.keep_work == "forever":
+            return None
+        if given.keep_work is not None:
+            return given.keep_work
+        taken = {step.source for step in steps}
+        made = [step.name for step in steps if self.workers.get(step.worker).makes_outputs]
+        return _KEEP_WORK_S if all(name in taken for name in made) else None
+
+    def step(
+        self, raw: dict[str, Any], place: Place, known: frozenset[str], earlier: list[Step]
+    ) -> Step | None:
+        kinds = [key for key in raw if key not in ("name", "from")]
+        if len(kinds) != 1:
+            self.wrong(
+                "a step is one key, the worker's name, with its options"
+                + (f"; here stand {', '.join(kinds)}" if kinds else ""),
+                place,
+                hint="Begin each step with a dash of its own",
+            )
+            return None
+        kind = kinds[0]
+        if kind not in self.workers.names():
+            hint = suggest(kind, self.workers.names())
+            self.wrong(f'there is no worker "{kind}"', (*place, kind), key=True, hint=hint)
+            return None
+        try:
+            worker = self.workers.get(kind)
+        except ConfigError as error:
+            self.found.append(error)
+            return None
+        return self._step_of(worker, raw, (*place, kind), known, earlier)
+
+    def _step_of(
+        self,
+        worker: Worker[Any],
+        raw: dict[str, Any],
+        place: Place,
+        known: frozenset[str],
+        earlier: list[Step],
+    ) -> Step | None:
+        before = len(self.found)
+        given = raw[worker.name]
+        given = {} if given is None else given
+        if not isinstance(given, dict):
+            self.wrong("options are a mapping, such as {key: value}", place)
+            return None
+        options = dict(given)
+        # name: and from: are the engine's; they may stand beside the worker's key or among its options.
+        name = self._common("name", raw, options, worker) or worker.name
+        source = self._common("from", raw, options, worker) or ""
+        self._check_name(str(name), place, earlier)
+        self._check_source(str(source), place, earlier)
+        self._check_placeholders(options, place, known)
+        checked = self._check_options(worker, options, place)
+        if checked is not None and len(self.found) == before:
+            for problem in worker.check(checked):
+                self.wrong(problem, place, key=True)
+        if len(self.found) > before:
+            return None
+        return Step(name=str(name), worker=worker.name, source=str(source), options=options)
+
+    def _common(self, key: str, raw: dict[str, Any], options: dict[str, Any], worker: Worker[Any]) -> Any:
+        beside = raw.get(key)
+        if key in options and key not in worker.Options.model_fields:
+            return options.pop(key)
+        return beside
+
+    def _check_name(self, name: str, place: Place, earlier: list[Step]) -> None:
+        if not _STEP_NAME.fullmatch(name):
+            self.wrong(
+                f'"{name}" is no name for a step',
+                (*place, "name"),
+                hint="Use letters, digits, - and _, beginning with a letter",
+            )
+        elif name in {step.name for step in earlier}:
+            self.wrong(
+                f'an earlier step is called "{name}" too',
+                place,
+                key=True,
+                hint=f"Tell them apart: {{name: {name}-2, ...}}",
+            )
+
+    def _check_source(self, source: str, place: Place, earlier: list[Step]) -> None:
+        if not source:
+            return
+        names = [step.name for step in earlier]
+        here = (*place, "from")
+        if source not in names:
+            hint = suggest(source, names) or "Only a step that comes before can be named"
+            self.wrong(f'there is no earlier step "{source}"', here, hint=hint)
+        elif not self.workers.get(earlier[names.index(source)].worker).makes_outputs:
+            self.wrong(f'the step "{source}" makes nothing that could be taken', here)
+
+    def _check_placeholders(self, value: Any, place: Place, known: frozenset[str]) -> None:
+        if isinstance(value, str):
+            for problem, name in templates.problems(value, known):
+                hint = suggest(name, known) or (f"There are {', '.join(sorted(known))}" if name else "")
+                self.wrong(problem, place, hint=hint)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                self._check_placeholders(item, (*place, index), known)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                self._check_placeholders(item, (*place, key), known)
+
+    def _check_options(self, worker: Worker[Any], options: dict[str, Any], place: Place) -> Options | None:
+        try:
+            return worker.Options.model_validate(options)
+        except ValidationError as error:
+            self.found.extend(_problems(error, self.document, place, worker.Options))
+            return None
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return 'Did you mean "..."?' for the nearest known word, or ""."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'Did you mean "{close[0]}"?' if close else ""
+
+
+def _problems(
+    error: ValidationError, document: Document, place: Place, model: type[BaseModel]
+) -> Iterator[DittoheadError]:
+    """Turn pydantic's findings into ours, each with its line; values are never shown."""
+    seen = set()
+    for finding in error.errors(include_url=False):
+        location: Place = (*place, *finding["loc"])
+        key = str(finding["loc"][-1]) if finding["loc"] else ""
+        owner = _model_at(model, finding["loc"][:-1])
+        phrase = _PHRASES.get(finding["type"], _plain_phrase)(finding, key, owner)
+        where = document.where(location, key=finding["type"] == "extra_forbidden")
+        if (where, phrase) not in seen:
+            seen.add((where, phrase))
+            yield ConfigError(phrase[0], where=where, hint=phrase[1])
+
+
+def _unknown(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
+    known = [] if owner is None else [f.alias or name for name, f in owner.model_fields.items()]
+    hint = suggest(key, known) or (f"There are {', '.join(known)}" if known else "")
+    return f'unknown key "{key}"', hint
+
+
+def _missing(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
+    described = "" if owner is None or key not in owner.model_fields else owner.model_fields[key].description
+    return f'the key "{key}" is missing', described or ""
+
+
+def _plain_phrase(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
+    message = finding["msg"].removeprefix("Value error, ")
+    return (f'"{key}": {message[:1].lower()}{message[1:]}' if key else message), ""
+
+
+_PHRASES: dict[str, Callable[[Any, str, type[BaseModel] | None], tuple[str, str]]] = {
+    "extra_forbidden": _unknown,
+    "missing": _missing,
+}
+
+
+def _model_at(model: type[BaseModel], location: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """Return the model that stands at a location inside another, None where that is unclear."""
+    here: type[BaseModel] | None = model
+    for part in location:
+        if here is None or not isinstance(part, str):
+            continue
+        found = here.model_fields.get(part)
+        if found is None:
+            continue
+        here = next((kind for kind in _kinds(found.annotation) if issubclass(kind, BaseModel)), None)
+    return here
+
+
+def _kinds(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _kinds(inner)

@@ -1,0 +1,178 @@
+"""What a running step is given: its folders, its source, its recorders; one for each try."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+from dittohead import log, manifest, receipt
+from dittohead.errors import ItemError
+from dittohead.limits import FairLimiter
+from dittohead.model import Entry, Event, Job, Location, Output, Station, StepRow
+from dittohead.process import environment
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.worker import Source, StepContext
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """Where a job's files lie: work/<job id>/ and what is in it."""
+
+    stations: Stations
+    job: Job
+
+    @property
+    def payload(self) -> Path:
+        """The folder itself, in processing/."""
+        return self.stations.folder(Station.PROCESSING, self.job.folder)
+
+    @property
+    def home(self) -> Path:
+        """work/<job id>/."""
+        return self.stations.work / self.job.id
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest taken at the claim."""
+        return self.home / "manifest.jsonl"
+
+    def work(self, step: str) -> Path:
+        """Return the directory a step makes things in; step names hold no dot."""
+        return self.home / step
+
+    def outputs(self, step: str) -> Path:
+        """Return the list of what a step made."""
+        return self.home / f"{step}.outputs.jsonl"
+
+    def locations(self, step: str) -> Path:
+        """Return the list of what a step delivered."""
+        return self.home / f"{step}.locations.jsonl"
+
+    def log(self, step: str) -> Path:
+        """Return what a step's programs printed."""
+        return self.home / f"{step}.log"
+
+    def source(self, step: str, result: dict[str, Any]) -> Source:
+        """Return the files of an earlier step's output, or with step "" of the payload."""
+        if not step:
+            return Source(
+                root=self.payload,
+                entries=lambda: manifest.read(self.manifest),
+                files=self.job.files,
+                size=self.job.size,
+            )
+        path = self.outputs(step)
+        return Source(
+            root=self.work(step),
+            entries=lambda: _entries(path),
+            files=result.get("outputs", 0),
+            size=result.get("bytes", 0),
+        )
+
+    def lost(self, step: StepRow) -> bool:
+        """Tell whether a step that is done made files that are no longer there."""
+        return bool(step.result.get("outputs")) and not (
+            self.outputs(step.name).exists() and self.work(step.name).is_dir()
+        )
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    for output in receipt.read_outputs(path):
+        yield Entry(path=output.path, size=output.size, sha256=output.sha256)
+
+
+def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
+    """Return what the placeholders of a step's options stand for."""
+    return {
+        **job.values,
+        "name": job.name,
+        "id": job.id,
+        "date": job.claimed_at.astimezone(UTC).strftime("%Y-%m-%d"),
+        "payload": str(files.payload),
+        "work": str(files.work(step)),
+    }
+
+
+class Context(StepContext):
+    """One try of one step."""
+
+    def __init__(
+        self,
+        *,
+        job: Job,
+        row: StepRow,
+        files: JobFiles,
+        source: Source,
+        store: Store,
+        limiter: FairLimiter,
+        secret: Callable[[str], str],
+        report: Callable[[str, str, int, int, str], None],
+    ) -> None:
+        self.job_id, self.name, self.pipeline, self.step = job.id, job.name, job.pipeline, row.name
+        self.payload, self.work, self.source = files.payload, files.work(row.name), source
+        self.attempt = row.attempts + 1
+        self.saved = row.saved
+        self.log = log.get()
+        self.env = environment(files.stations.root)
+        self.events: list[Event] = []
+        self.fullness: list[tuple[str, float, int]] = []
+        self.outputs = receipt.Recorder(files.outputs(row.name))
+        self.locations = receipt.Recorder(files.locations(row.name))
+        self._job, self._row, self._files, self._store = job, row, files, store
+        self._limiter, self._secret, self._report = limiter, secret, report
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    async def save(self, state: dict[str, Any]) -> None:
+        await self._store.write(job_store.save_step, self.job_id, self._job.token, self._row.position, state)
+        self.saved = state
+
+    async def fence(self) -> None:
+        await self._store.read(job_store.check_token, self.job_id, self._job.token)
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self._report(self.job_id, self.step, done, total, unit)
+
+    def output(self, output: Output) -> None:
+        self.outputs.add(receipt.output_fields(output))
+
+    def location(self, location: Location) -> None:
+        self.locations.add(receipt.location_fields(location))
+
+    def event(self, event: Event) -> None:
+        self.events.append(dataclasses.replace(event, step=self.step))
+
+    def full(self, target: str, used: float, capacity: int) -> None:
+        self.fullness.append((target, used, capacity))
+
+    def spare_slot(self) -> AbstractAsyncContextManager[None] | None:
+        return self._limiter.spare(self._job.uid)
+
+    @property
+    def contended(self) -> bool:
+        return self._limiter.contended
+
+    def log_file(self) -> Path:
+        return self._files.log(self.step)
+
+    def secret(self, name: str) -> str:
+        try:
+            return self._secret(name)
+        except KeyError as error:
+            raise ItemError(
+                f'there is no credential "{name}"',
+                where=f"step {self.step}",
+                hint=f"Give it to the service with LoadCredential={name}:/path, then: "
+                f"dittohead retry {self.job_id}",
+            ) from error
+
+    def close(self, *, durable: bool) -> None:
+        """Finish the result files. Blocking when durable."""
+        self.outputs.close(durable=durable)
+        self.locations.close(durable=durable)

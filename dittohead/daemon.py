@@ -1,0 +1,394 @@
+"""Start-up and shutdown, in order: lock, stations, store, dispatch, watcher, notices, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from dittohead import __version__, live, lock, log, notify, process, registry, sdnotify
+from dittohead.actions import Actions
+from dittohead.claims import Claimer
+from dittohead.config import Config, load
+from dittohead.credentials import Credentials
+from dittohead.dispatch.local import LocalDispatch
+from dittohead.engine import Engine
+from dittohead.errors import ConfigError, DittoheadError
+from dittohead.housekeeping import Housekeeper
+from dittohead.limits import FairLimiter
+from dittohead.model import display
+from dittohead.reconcile import reconcile
+from dittohead.stations import Scan, Stations
+from dittohead.store import Store, sqlite_url
+from dittohead.store.outbox import StoreOutbox
+from dittohead.targets import Targets
+from dittohead.watcher import Watcher
+
+#: How often what readers see is written while something happens.
+_LIVE_S = 0.5
+
+#: Requests are looked for this often even when nobody pokes.
+_REQUESTS_S = 5.0
+
+#: Store and stations are compared this often.
+_RECONCILE_S = 60.0
+
+
+def open_store(config: Config, stations: Stations) -> Store:
+    """Open the store that the configuration names. Raises: ConfigError, StoreError."""
+    if config.settings.store == "sqlite":
+        return Store.open(sqlite_url(stations.state))
+    url = sa.make_url(config.settings.store).set(drivername="postgresql+psycopg")
+    if config.settings.store_credential:
+        try:
+            password = Credentials(config.path)(config.settings.store_credential)
+        except KeyError as error:
+            raise ConfigError(
+                f'there is no credential "{config.settings.store_credential}"',
+                where=str(config.path),
+                hint="Give it to the service with LoadCredential=, or put it in credentials/",
+            ) from error
+        url = url.set(password=password)
+    return Store.open(url)
+
+
+def poke(state: Path) -> None:
+    """Tell a running daemon that a request waits. Never fails: the daemon looks by itself too."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        with _near(state):
+            sock.sendto(b"!", "poke.sock")
+
+
+@contextlib.contextmanager
+def _near(state: Path) -> Iterator[None]:
+    # A unix socket's path may have 107 bytes at most; a root may lie deeper than that.
+    before = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+    os.chdir(state)
+    try:
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+class Daemon:
+    """One process on one root."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.stations = Stations(config.root)
+        self.live = live.Live(self.stations.state / "live.json")
+        self._stop = asyncio.Event()
+        self._interrupt = asyncio.Event()
+        self._poked = asyncio.Event()
+        self._scan: Scan | None = None
+        self._last_status = ""
+
+    async def run(self) -> None:
+        """Work until told to stop. Raises: DittoheadError: it cannot start."""
+        _raise_file_limit()
+        self.stations.prepare()
+        with lock.held(self.stations.state):
+            killed = process.sweep(self.stations.root)
+            if killed:
+                log.get().warning(log.DAEMON_SWEPT, processes=len(killed))
+            store = await asyncio.to_thread(open_store, self.config, self.stations)
+            try:
+                await self._work(store)
+            finally:
+                sdnotify.stopping()
+                await asyncio.to_thread(store.close)
+                log.get().info(log.DAEMON_STOPPED)
+
+    async def _work(self, store: Store) -> None:
+        await self._build(store)
+        mended = await reconcile(self.engine, self.claimer, ())
+        log.get().info(
+            log.DAEMON_STARTED,
+            version=__version__,
+            root=str(self.stations.root),
+            pipelines=[pipeline.name for pipeline in self.config.pipelines],
+            mended=mended,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        background = [
+            asyncio.create_task(coroutine, name=name)
+            for name, coroutine in (
+                ("dispatch", self.dispatch.run()),
+                ("watcher", self.watcher.run()),
+                ("notify", self.notifier.run()),
+                ("requests", self._requests()),
+                ("reconcile", self._reconciles()),
+                ("housekeeping", self.housekeeper.run()),
+                ("live", self._write_live()),
+                ("ready", self._say_ready()),
+            )
+        ]
+        try:
+            await self._until_stopped(background)
+            log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
+            sdnotify.stopping()
+            await self._drain()
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            self._poke_server.close()
+            self.live.path.unlink(missing_ok=True)
+
+    async def answer_only(self) -> None:
+        """Open everything, answer the open requests, close; nothing is started."""
+        with lock.held(self.stations.state):
+            store = await asyncio.to_thread(open_store, self.config, self.stations)
+            try:
+                await self._build(store)
+                await self.actions.answer_all()
+                self._poke_server.close()
+            finally:
+                await asyncio.to_thread(store.close)
+
+    async def _build(self, store: Store) -> None:
+        settings, credentials = self.config.settings, Credentials(self.config.path)
+        workers = registry.default()
+        self.notifier = notify.Notifier(StoreOutbox(store), settings.notify, credentials)
+        self.targets = Targets(store, self.compose, settings.nearly_full)
+        await self.targets.load()
+        self.limits = {
+            name: FairLimiter(limit) for name, limit in self.config.limits.items() if name != "jobs"
+        }
+        self.engine = Engine(
+            store=store,
+            stations=self.stations,
+            workers=workers,
+            targets=self.targets,
+            limits=_Limits(self.limits, workers),
+            compose=self.compose,
+            retry=settings.retry,
+            secret=credentials,
+            report=self.live.report,
+            clear_report=self.live.clear,
+            wake_notifier=self.notifier.wake,
+        )
+        self.claimer = Claimer(
+            config=self.config,
+            stations=self.stations,
+            store=store,
+            workers=workers,
+            targets=self.targets,
+        )
+        self.dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
+        self.actions = Actions(self.engine, self.dispatch)
+        self.watcher = Watcher(self.stations, settings.watch, self._on_scan)
+        self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
+        await self._open_poke_socket()
+
+    def compose(self, event: str, **facts: Any) -> list[Any]:
+        """Return the notices that the rules ask for at an event."""
+        return notify.notices(self.config.settings.notify, self.stations.root, event, **facts)
+
+    async def _until_stopped(self, background: list[asyncio.Task[None]]) -> None:
+        """Wait for a signal; a background task that ends on its own takes the daemon down with it."""
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
+        watched = {task for task in background if task.get_name() != "ready"}
+        done, _ = await asyncio.wait({stop, *watched}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for task in done & watched:
+            log.get().error(log.TASK_CRASHED, task=task.get_name(), exc_info=task.exception())
+            raise DittoheadError(
+                f"the daemon's part {task.get_name()} ended unexpectedly",
+                hint="This is a defect of dittohead; the log has a traceback",
+            ) from task.exception()
+
+    async def _drain(self) -> None:
+        settings = self.config.settings.stop
+        self.dispatch.draining = True
+        if settings.mode != "drain" or not self.dispatch.running:
+            return
+        idle = asyncio.create_task(self.dispatch.idle.wait())
+        interrupt = asyncio.create_task(self._interrupt.wait())
+        keepalive = asyncio.create_task(self._extend_stop())
+        try:
+            await asyncio.wait({idle, interrupt}, timeout=settings.drain, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (idle, interrupt, keepalive):
+                task.cancel()
+
+    async def _extend_stop(self) -> None:
+        while True:
+            sdnotify.extend_timeout(15)
+            sdnotify.watchdog()
+            await asyncio.sleep(5)
+
+    def _on_stop(self) -> None:
+        if self._stop.is_set():
+            self._interrupt.set()
+        self._stop.set()
+
+    def _on_reload(self) -> None:
+        sdnotify.reloading()
+        try:
+            self._apply(load(self.config.path))
+        except ConfigError as error:
+            log.get().error(log.CONFIG_REFUSED, error=str(error))
+        finally:
+            sdnotify.ready()
+
+    def _apply(self, config: Config) -> None:
+        """Use a new configuration for what comes; jobs in flight keep the pipeline they began with."""
+        old = self.config
+        for key in ("root", "store"):
+            before = getattr(old, key, None) or getattr(old.settings, key)
+            after = getattr(config, key, None) or getattr(config.settings, key)
+            if before != after:
+                raise ConfigError(
+                    f'"{key}" cannot change while the daemon runs', hint="systemctl restart dittohead"
+                )
+        self.config = self.claimer.config = config
+        self.engine.retry = config.settings.retry
+        self.notifier.rules = config.settings.notify
+        self.dispatch.limit = config.limits["jobs"]
+        for name, limit in config.limits.items():
+            if name != "jobs":
+                self.limits.setdefault(name, FairLimiter(limit)).resize(limit)
+        self.watcher.look()
+        self.dispatch.wake()
+        log.get().info(log.CONFIG_LOADED, path=str(config.path))
+
+    # -- what goes on all the time -----------------------------------------------------------
+
+    def _on_scan(self, scan: Scan) -> None:
+        fresh = set(scan.strays) - set(self._scan.strays if self._scan else ())
+        for name in fresh:
+            log.get().warning(
+                log.WATCH_IGNORED,
+                name=display(name),
+                reason="it is not a directory; only directories are processed",
+            )
+        self._scan = scan
+        self.dispatch.offer(scan.arrivals)
+        # Only a scan that came to its end feeds the watchdog: it proves the loop and the disk.
+        sdnotify.watchdog()
+
+    async def _say_ready(self) -> None:
+        await self.watcher.ready.wait()
+        sdnotify.ready()
+
+    async def _requests(self) -> None:
+        while True:
+            self._poked.clear()
+            await self.actions.answer_all()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REQUESTS_S):
+                    await self._poked.wait()
+
+    async def _reconciles(self) -> None:
+        while True:
+            await asyncio.sleep(_RECONCILE_S)
+            try:
+                if await reconcile(self.engine, self.claimer, self.dispatch.running):
+                    self.dispatch.wake()
+            except (DittoheadError, OSError) as error:
+                log.get().error(log.TASK_CRASHED, task="reconcile", error=str(error))
+
+    async def _write_live(self) -> None:
+        while True:
+            self.live.held = {display(name): why for name, why in self.dispatch.held.items()}
+            self.live.facts = self._facts()
+            with contextlib.suppress(OSError):  # a full disk must not stop the work it reports
+                self.live.write()
+            self._say_status()
+            await asyncio.sleep(_LIVE_S)
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "watcher": {
+                "mode": self.watcher.mode,
+                "reason": self.watcher.reason,
+                # In whole intervals: else the file would be written anew for ever.
+                "last_scan_at": int(self.watcher.last_scan_at),
+                "losses": self.watcher.losses,
+            },
+            "backlog": self.dispatch.backlog,
+            "running": len(self.dispatch.running),
+            "uploads": len(self._scan.uploads) if self._scan else 0,
+            "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
+            "stale": self.housekeeper.stale,
+            "free_bytes": _free(self.stations.root),
+        }
+
+    def _say_status(self) -> None:
+        paused = sum(row.paused for row in self.targets.rows())
+        text = (
+            f"{len(self.dispatch.running)} running, {self.dispatch.backlog} waiting in the inbox, "
+            f"{paused} targets paused; watching by {self.watcher.mode}"
+        )
+        if text != self._last_status:
+            self._last_status = text
+            sdnotify.status(text)
+
+    async def _open_poke_socket(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        with _near(self.stations.state):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink("poke.sock")
+            sock.bind("poke.sock")
+        poked = self._poked
+
+        class Poked(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, addr: Any) -> None:
+                poked.set()
+
+        self._poke_server, _ = await asyncio.get_running_loop().create_datagram_endpoint(Poked, sock=sock)
+
+
+class _Limits(dict[str, FairLimiter]):
+    """Limiters by worker's name; one for a worker that only an older configuration used is made."""
+
+    def __init__(self, known: dict[str, FairLimiter], workers: registry.Registry) -> None:
+        super().__init__(known)
+        self._known, self._workers = known, workers
+
+    def __missing__(self, name: str) -> FairLimiter:
+        limiter = self._known.get(name) or FairLimiter(self._workers.get(name).default_limit)
+        self._known[name] = self[name] = limiter
+        return limiter
+
+
+def _free(path: Path) -> int:
+    """Free bytes, in steps of 16 MiB so that what readers see does not change all the time."""
+    status = os.statvfs(path)
+    return (status.f_bavail * status.f_frsize) >> 24 << 24
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def answer_requests(config: Config) -> None:
+    """Carry out what people asked for while no daemon runs, under the root's lock.
+
+    Raises: lock.Locked: a daemon has just started and will do it.
+    """
+    asyncio.run(Daemon(config).answer_only())
+
+
+def main(config: Config) -> None:
+    """Run the daemon in this process until it is told to stop."""
+    process.prepare_loop()
+    asyncio.run(Daemon(config).run())

@@ -1,0 +1,34 @@
+"""What every run of a job shares: the store, the stations, the workers, the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from dittohead import __version__
+from dittohead.limits import FairLimiter
+from dittohead.registry import Registry
+from dittohead.settings import Retry
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.targets import Composer, Targets
+
+#: Who did it, in events of our own.
+AGENT = f"dittohead {__version__}"
+
+
+@dataclass(kw_only=True)
+class Engine:
+    """Everything a run needs; one for the process."""
+
+    store: Store
+    stations: Stations
+    workers: Registry
+    targets: Targets
+    limits: Mapping[str, FairLimiter]  #: by worker's name
+    compose: Composer
+    retry: Retry
+    secret: Callable[[str], str]  #: a credential by name; KeyError when there is none
+    report: Callable[[str, str, int, int, str], None]  #: (job, step, done, total, unit)
+    clear_report: Callable[[str], None]
+    wake_notifier: Callable[[], None]

@@ -1,0 +1,162 @@
+"""The end of a job: receipt, commit, notices, and the folder's durable move to done/ or failed/."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from dittohead import log, manifest, receipt
+from dittohead.context import JobFiles
+from dittohead.engine import AGENT, Engine
+from dittohead.errors import DittoheadError
+from dittohead.model import Event, EventType, Job, JobState, Station, StepRow, StepState, utcnow
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.store import outbox as outbox_store
+
+
+async def finish(
+    engine: Engine,
+    job: Job,
+    state: JobState,
+    error: dict[str, Any] | None,
+    *,
+    failed_step: int | None = None,
+) -> None:
+    """End a job that this run owns.
+
+    # 1 receipt durable  2 commit state, event and notices  3 reason file  4 rename the folder
+    # 5 record where it is.  A crash after 2 is mended by `settle` at the next start.
+
+    Raises: Superseded, StoreError.
+    """
+    reason = _reason(error)
+    outcome = "success" if state is JobState.DONE else "failure"
+    event = Event(type=EventType.INGESTION_END, outcome=outcome, detail=reason or "done", agent=AGENT)
+    over = dataclasses.replace(job, state=state, error=error, reason=reason, finished_at=utcnow())
+    steps = await engine.store.read(job_store.steps_of, job.id)
+    events = [*await engine.store.read(job_store.events_of, job.id), event]
+    path = receipt.path_of(engine.stations.receipts, job)
+    await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
+    notices = engine.compose(state.value, job=over, steps=steps, receipt=path)
+
+    def work(connection: Connection) -> None:
+        assert over.finished_at is not None  # noqa: S101
+        job_store.finish(
+            connection,
+            job.id,
+            job.token,
+            state=state,
+            reason=reason,
+            error=error,
+            finished_at=over.finished_at.timestamp(),
+            failed_step=failed_step,
+        )
+        job_store.add_events(connection, job.id, [event])
+        outbox_store.add(connection, notices)
+
+    await engine.store.write(work)
+    await settle(engine.store, engine.stations, over)
+    _log_end(over, steps)
+    if notices:
+        engine.wake_notifier()
+
+
+def _log_end(job: Job, steps: list[StepRow]) -> None:
+    assert job.finished_at is not None  # noqa: S101
+    fields = {
+        "state": job.state.value,
+        "files": job.files,
+        "bytes": job.size,
+        "seconds": round((job.finished_at - job.claimed_at).total_seconds(), 3),
+        "locations": sum(step.result.get("locations", 0) for step in steps),
+        "pipeline": job.pipeline,
+    }
+    if job.state is JobState.DONE:
+        log.get().info(log.JOB_FINISHED, **fields)
+    else:
+        log.get().error(log.JOB_FINISHED, **fields, reason=job.reason)
+
+
+def _reason(error: dict[str, Any] | None) -> str:
+    if error is None:
+        return ""
+    text = str(DittoheadError(error["what"], where=error["where"], hint=error["hint"]))
+    return f"step {error['step']}: {text}" if error["step"] else text
+
+
+def write_receipt(
+    path: Path, stations: Stations, job: Job, steps: list[StepRow], events: list[Event]
+) -> None:
+    """Write a job's receipt from its manifest and its steps' result files. Blocking."""
+    files = JobFiles(stations, job)
+    done = [step.name for step in steps if step.state is StepState.DONE]
+    receipt.write(
+        path,
+        job,
+        entries=manifest.read(files.manifest, ignored=True) if files.manifest.exists() else (),
+        outputs=((s, o) for s in done for o in receipt.read_outputs(files.outputs(s))),
+        locations=((s, o) for s in done for o in receipt.read_locations(files.locations(s))),
+        events=events,
+    )
+
+
+async def settle(store: Store, stations: Stations, job: Job) -> None:
+    """Move the folder of a job that is over to done/ or failed/, and record where it lies.
+
+    Harmless to repeat: a folder that has left processing/ is left where it is.
+    """
+    station = Station.DONE if job.state is JobState.DONE else Station.FAILED
+
+    def move() -> bytes:
+        if station is Station.FAILED and not stations.exists(station, job.folder):
+            stations.write_reason(job.folder, _reason_text(stations, job, job.folder))
+        name = stations.settle(job.folder, station)
+        if station is Station.FAILED and name != job.folder:
+            stations.write_reason(name, _reason_text(stations, job, name))
+        return name
+
+    try:
+        name = await asyncio.to_thread(move)
+    except FileNotFoundError:
+        name = job.folder
+    await store.write(job_store.moved, job.id, station, name)
+    log.get().info(log.JOB_MOVED, station=station.value, folder=os.fsdecode(name))
+
+
+def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
+    error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
+    lines = [
+        f"{job.name} was not finished.",
+        "",
+        f"What:   {error['what']}",
+        f"Where:  {error['where'] or (('step ' + error['step']) if error['step'] else 'the folder')}",
+        f"Do:     {error['hint'] or 'Mend it, then try again.'}",
+        "",
+        "To try again from the step that failed:",
+        f"    dittohead retry {job.id}",
+        "To try again from the first step, move the folder back:",
+        f"    mv {_quoted(stations.folder(Station.FAILED, folder))} {_quoted(stations.path(Station.INBOX))}/",
+        "",
+        f"Job {job.id}, pipeline {job.pipeline or 'none'}, step {error['step'] or 'none'}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(os.fsencode(path).decode("utf-8", "backslashreplace"))
+
+
+def remove_work(stations: Stations, job_id: str) -> None:
+    """Remove work/<job id>/ with all that is in it. Blocking; never leaves work/."""
+    home = stations.work / job_id
+    if home.parent == stations.work and home.is_dir() and not home.is_symlink():
+        shutil.rmtree(home, ignore_errors=True)

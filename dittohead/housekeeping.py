@@ -1,0 +1,107 @@
+"""What is done now and then: old work removed, stale uploads told of."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dittohead import log
+from dittohead.engine import Engine
+from dittohead.errors import StoreError
+from dittohead.finish import remove_work
+from dittohead.model import JobState, Station, display
+from dittohead.settings import Watch
+from dittohead.stations import Scan
+from dittohead.store import jobs as job_store
+from dittohead.store import outbox as outbox_store
+from dittohead.store.tables import outbox
+from dittohead.watcher import stale_uploads
+
+#: Between two rounds; the first comes soon after the start.
+_ROUND_S = 600.0
+_FIRST_S = 2.0
+
+#: A stale upload is told of again after this long.
+_AGAIN_S = 7 * 86400.0
+
+
+class Housekeeper:
+    """Keeps work/ from growing and uploads from being forgotten."""
+
+    def __init__(self, engine: Engine, watch: Watch, scan: Callable[[], Scan | None]) -> None:
+        self._engine, self._watch, self._scan = engine, watch, scan
+        self.stale: list[dict[str, Any]] = []  #: {name, age_seconds, bytes}
+
+    async def run(self) -> None:
+        """Make rounds until cancelled."""
+        wait = min(_FIRST_S, self._watch.stale_after)
+        while True:
+            await asyncio.sleep(wait)
+            wait = min(_ROUND_S, max(self._watch.stale_after / 2, 0.2))
+            try:
+                await self.stale_round()
+                await self.work_round()
+            except (StoreError, OSError) as error:
+                log.get().error(log.TASK_CRASHED, task="housekeeping", error=str(error))
+
+    async def stale_round(self) -> None:
+        """Look for dotted folders nobody writes to any more; told of once a week each."""
+        scan, found = self._scan(), []
+        if scan is None:
+            return
+        async for name, age, size in stale_uploads(
+            self._engine.stations, scan.uploads, self._watch.stale_after
+        ):
+            found.append({"name": display(name), "age_seconds": round(age), "bytes": size})
+            await self._tell(display(name), age, size)
+        self.stale = found
+
+    async def _tell(self, name: str, age: float, size: int) -> None:
+        notices = self._engine.compose("stale", name=name, age_seconds=age, size=size)
+        before = {fields["name"] for fields in self.stale}
+        if name not in before:
+            log.get().warning(log.WATCH_STALE, upload=name, age_seconds=round(age), bytes=size)
+
+        def work(connection: Connection) -> None:
+            known = connection.execute(
+                sa.select(outbox.c.id).where(
+                    outbox.c.event == "stale",
+                    outbox.c.job_id == _key(name),
+                    outbox.c.created_at > time.time() - _AGAIN_S,
+                )
+            ).first()
+            if known is None:
+                outbox_store.add(connection, notices, about=_key(name))
+
+        if notices:
+            await self._engine.store.write(work)
+            self._engine.wake_notifier()
+
+    async def work_round(self) -> None:
+        """Remove work/<job id>/ of jobs that have been done for longer than their pipeline keeps it."""
+        homes = await asyncio.to_thread(_names, self._engine.stations.work)
+        for job_id in homes:
+            try:
+                job = await self._engine.store.read(job_store.get, job_id)
+            except KeyError:
+                continue  # not ours to judge: a rebuilt store may not know it yet
+            keep = job.definition.get("keep_work_s")
+            if job.state is not JobState.DONE or job.station is not Station.DONE or keep is None:
+                continue
+            if job.finished_at is not None and time.time() - job.finished_at.timestamp() >= keep:
+                await asyncio.to_thread(remove_work, self._engine.stations, job_id)
+
+
+def _names(path: Any) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def _key(name: str) -> str:
+    """Return what stands for an upload in the outbox's column for a job: 26 characters at most."""
+    return "u" + hashlib.sha256(name.encode()).hexdigest()[:25]

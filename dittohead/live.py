@@ -1,0 +1,97 @@
+"""What is true only now (progress, held arrivals, the watcher's mode), in state/live.json for readers.
+
+Not durable and not the truth: it is replaced up to twice a second while something happens, and a
+reader must take a daemon as dead when the lock is free, whatever stands here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: Arrivals named with their reason; the others are only counted.
+_NAMED = 50
+
+
+@dataclass
+class Progress:
+    """How far one job's present step is, with a rate from its own history."""
+
+    step: str
+    done: int
+    total: int
+    unit: str
+    since: float
+    first: int  #: what was done already when it was first told
+
+    def fields(self, now: float) -> dict[str, Any]:
+        """Return it as JSON fields; `eta_seconds` only where the total is known."""
+        elapsed = max(now - self.since, 0.001)
+        rate = (self.done - self.first) / elapsed
+        fields: dict[str, Any] = {
+            "step": self.step,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "per_second": round(rate, 2),
+        }
+        if self.total and rate > 0:
+            fields["eta_seconds"] = round((self.total - self.done) / rate, 1)
+        return fields
+
+
+@dataclass
+class Live:
+    """Collects what is true now and writes it for readers."""
+
+    path: Path
+    progress: dict[str, Progress] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+    _written: str = ""
+
+    def report(self, job: str, step: str, done: int, total: int, unit: str) -> None:
+        """Note a step's progress. Cheap; may come from any thread."""
+        known = self.progress.get(job)
+        if known is None or known.step != step:
+            self.progress[job] = Progress(step, done, total, unit, time.monotonic(), done)
+        else:
+            known.done, known.total, known.unit = done, total, unit
+
+    def clear(self, job: str) -> None:
+        """Forget a job's progress."""
+        self.progress.pop(job, None)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all of it."""
+        now = time.monotonic()
+        return {
+            **self.facts,
+            "pid": os.getpid(),
+            "held": dict(list(self.held.items())[:_NAMED]),
+            "held_count": len(self.held),
+            "progress": {job: p.fields(now) for job, p in list(self.progress.items())},
+        }
+
+    def write(self) -> None:
+        """Write the file when something changed."""
+        text = json.dumps(self.snapshot(), ensure_ascii=False)
+        if text == self._written:
+            return
+        temp = self.path.with_suffix(".tmp")
+        temp.write_text(text, encoding="utf-8")
+        os.replace(temp, self.path)
+        self._written = text
+
+
+def read(state: Path) -> dict[str, Any]:
+    """Return what the daemon last wrote, {} when there is nothing to read."""
+    try:
+        found = json.loads((state / "live.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,294 @@
+"""The manifest: path, size and SHA-256 of every file, taken at the claim and checked before the end.
+
+One JSON object a line, in the order of `files.walk`, so that a million files need no memory and two
+walks can be compared line by line.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from dittohead import files
+from dittohead.errors import ItemError
+from dittohead.model import Entry, is_utf8
+from dittohead.threads import Stop
+
+#: Below this a file is hashed by the walking thread itself: handing it over costs more.
+_INLINE = 256 * 1024
+#: Files open at once while their digests are computed.
+_AHEAD = 16
+#: Hashing threads: two keep a fast disk and both of a small machine's cores busy.
+_THREADS = 2
+#: Names shown of those that are refused.
+_SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What a manifest amounts to."""
+
+    files: int
+    size: int  #: bytes
+    skipped: int  #: links and special files left out, by the pipeline's wish
+
+
+def path_fields(path: bytes) -> dict[str, Any]:
+    """Return how a path is written in JSON: as text, or percent-encoded and flagged."""
+    if is_utf8(path):
+        return {"path": path.decode()}
+    return {"path": quote_from_bytes(path, safe="/"), "encoding": "percent"}
+
+
+def path_bytes(fields: dict[str, Any]) -> bytes:
+    """Return the path that `path_fields` wrote."""
+    text: str = fields["path"]
+    return unquote_to_bytes(text) if fields.get("encoding") == "percent" else text.encode()
+
+
+def measure(root: Path) -> tuple[int, int]:
+    """Return (files, bytes) of a tree, reading no content. Raises: ItemError."""
+    count = size = 0
+    for found in files.walk(root):
+        count += 1
+        size += found.status.st_size if found.kind == "file" else 0
+    return count, size
+
+
+def take(
+    root: Path,
+    destination: Path,
+    *,
+    stop: Stop,
+    skip_specials: bool = False,
+    ignore: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda size: None,
+) -> Totals:
+    """Walk the folder, hash every file, and write the manifest durably to `destination`.
+
+    Blocking: to be run in a thread. Links and special files are refused, or left out and counted
+    when `skip_specials`. Names matching an `ignore` pattern stand in the manifest as ignored.
+
+    Args:
+        progress: is given the number of bytes hashed since its last call, from any thread.
+
+    Raises: ItemError: something that is no file, cannot be read or changes meanwhile; Stopped.
+    """
+    refused: list[str] = []
+    totals = {"files": 0, "size": 0, "skipped": 0, "refused": 0}
+    with files.durable_file(destination) as out, _Hasher(out, stop, progress, totals) as hasher:
+        for found in files.walk(root):
+            stop.check()
+            if found.is_empty_dir:
+                hasher.directory(found)
+            elif found.kind == "file":
+                hasher.file(found, ignored=_matches(found.path, ignore))
+            elif skip_specials:
+                totals["skipped"] += 1
+            else:
+                totals["refused"] += 1
+                if len(refused) < _SHOWN:
+                    refused.append(f"{os.fsdecode(found.path)!r} is a {found.kind}")
+        hasher.drain(0)
+        if refused:
+            raise _refusal(refused, totals["refused"])
+    return Totals(files=totals["files"], size=totals["size"], skipped=totals["skipped"])
+
+
+def _refusal(refused: list[str], count: int) -> ItemError:
+    more = f" and {count - len(refused)} more" if count > len(refused) else ""
+    return ItemError(
+        "only plain files and directories can be taken: " + "; ".join(refused) + more,
+        hint="Replace each by a copy of what it stands for, or delete it",
+    )
+
+
+def _matches(path: bytes, patterns: Sequence[str]) -> bool:
+    if not patterns:
+        return False
+    parts = os.fsdecode(path).split("/")
+    return any(fnmatch.fnmatchcase(part, pattern) for part in parts for pattern in patterns)
+
+
+class _Hasher:
+    """Writes entries in order while a few large files are hashed ahead of the writing."""
+
+    def __init__(
+        self, out: IO[bytes], stop: Stop, progress: Callable[[int], None], totals: dict[str, int]
+    ) -> None:
+        self._out, self._stop, self._progress, self._totals = out, stop, progress, totals
+        self._pool: ThreadPoolExecutor | None = None
+        self._queue: deque[tuple[dict[str, Any], Future[str] | str | None]] = deque()
+        self._buffers: deque[memoryview] = deque()
+
+    def __enter__(self) -> _Hasher:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+
+    def directory(self, found: files.Found) -> None:
+        self._queue.append(({**path_fields(found.path), "dir": True}, None))
+        self.drain(_AHEAD)
+
+    def file(self, found: files.Found, *, ignored: bool) -> None:
+        fd, status = _open(found)
+        fields: dict[str, Any] = {
+            **path_fields(found.path),
+            "size": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "ctime_ns": status.st_ctime_ns,
+            "ino": status.st_ino,
+        }
+        if ignored:
+            fields["ignored"] = True
+        self._totals["files"] += 1
+        self._totals["size"] += status.st_size
+        if status.st_size <= _INLINE:
+            self._queue.append((fields, self._hash(fd, status.st_size, found.path)))
+        else:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="manifest")
+            self._queue.append((fields, self._pool.submit(self._hash, fd, status.st_size, found.path)))
+        self.drain(_AHEAD)
+
+    def _hash(self, fd: int, size: int, path: bytes) -> str:
+        try:
+            buffer = self._buffers.pop()
+        except IndexError:
+            buffer = files.hash_buffer()
+        try:
+            digest, count = files.sha256_fd(fd, buffer, self._block)
+        finally:
+            os.close(fd)
+            self._buffers.append(buffer)
+        if count != size:
+            raise ItemError(
+                f"the file had {size} bytes when it was opened and {count} when it was read",
+                where=os.fsdecode(path),
+                hint="Upload the folder again, renaming it only when the copy is complete",
+            )
+        return digest
+
+    def _block(self, size: int) -> None:
+        self._stop.check()
+        self._progress(size)
+
+    def drain(self, keep: int) -> None:
+        """Write entries from the front until at most `keep` wait."""
+        while len(self._queue) > keep:
+            fields, digest = self._queue.popleft()
+            if digest is not None:
+                fields["sha256"] = digest if isinstance(digest, str) else digest.result()
+            self._out.write(_line(fields))
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _open(found: files.Found) -> tuple[int, os.stat_result]:
+    try:
+        return files.open_regular(found.name, found.dir_fd)
+    except ItemError as error:
+        raise ItemError(error.what, where=os.fsdecode(found.path), hint=error.hint) from error
+    except FileNotFoundError as error:
+        raise _changed(found.path, "vanished") from error
+
+
+def read(path: Path, *, ignored: bool = False) -> Iterator[Entry]:
+    """Read a manifest's entries in order; those that are ignored only when asked for."""
+    with open(path, "rb") as file:
+        for line in file:
+            fields = json.loads(line)
+            if ignored or not fields.get("ignored"):
+                yield _entry(fields)
+
+
+def _entry(fields: dict[str, Any]) -> Entry:
+    return Entry(
+        path=path_bytes(fields),
+        size=fields.get("size", 0),
+        sha256=fields.get("sha256", ""),
+        mtime_ns=fields.get("mtime_ns", 0),
+        ctime_ns=fields.get("ctime_ns", 0),
+        ino=fields.get("ino", 0),
+        is_dir=fields.get("dir", False),
+    )
+
+
+def recheck(root: Path, manifest: Path, *, stop: Stop, digests: bool = False) -> int:
+    """Compare the folder with its manifest, entry by entry; return the number of files.
+
+    A file whose size, mtime and ctime are unchanged is taken as unchanged, unless `digests`; any
+    other is hashed again, so that a mere `chmod` or `touch` is no change.
+
+    Raises: ItemError: a file was changed, added or removed since the claim; Stopped.
+    """
+    count = 0
+    buffer = files.hash_buffer()
+    expected = read(manifest, ignored=True)
+    for found in files.walk(root):
+        stop.check()
+        if not found.is_empty_dir and found.kind != "file":
+            if _skipped(manifest, found):
+                continue
+            raise _changed(found.path, f"replaced by a {found.kind}")
+        entry = next(expected, None)
+        if entry is None or entry.path != found.path:
+            raise _difference(entry, found.path)
+        if not found.is_empty_dir:
+            count += 1
+            _compare(found, entry, buffer, stop, digests=digests)
+    missing = next(expected, None)
+    if missing is not None:
+        raise _changed(missing.path, "removed")
+    return count
+
+
+def _skipped(manifest: Path, found: files.Found) -> bool:
+    """Tell whether a link or special file was there at the claim too (it is in no manifest line)."""
+    return found.status.st_ctime_ns <= os.stat(manifest).st_mtime_ns
+
+
+def _difference(entry: Entry | None, path: bytes) -> ItemError:
+    if entry is None or entry.path.split(b"/") > path.split(b"/"):
+        return _changed(path, "added")
+    return _changed(entry.path, "removed")
+
+
+def _compare(found: files.Found, entry: Entry, buffer: memoryview, stop: Stop, *, digests: bool) -> None:
+    status = found.status
+    same = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) == (
+        entry.size,
+        entry.mtime_ns,
+        entry.ctime_ns,
+    )
+    if same and not digests:
+        return
+    if status.st_size != entry.size:
+        raise _changed(entry.path, "changed")
+    fd, _ = _open(found)
+    try:
+        digest, _ = files.sha256_fd(fd, buffer, lambda size: stop.check())
+    finally:
+        os.close(fd)
+    if digest != entry.sha256:
+        raise _changed(entry.path, "changed")
+
+
+def _changed(path: bytes, how: str) -> ItemError:
+    return ItemError(
+        f"this was {how} after the folder was handed over",
+        where=os.fsdecode(path),
+        hint="Make sure that no program still writes to it, then move the folder to the inbox again",
+    )

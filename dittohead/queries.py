@@ -1,0 +1,172 @@
+"""The read door: what the command line, the page and metrics may ask of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dittohead.model import Job, JobState, StepRow, StepState, display, rfc3339
+from dittohead.store import jobs as job_store
+from dittohead.store import targets as target_store
+from dittohead.store.tables import jobs, outbox
+
+
+class NoSuchJob(LookupError):
+    """No job, or more than one, fits what was given; the message is for people."""
+
+
+def resolve(connection: Connection, wanted: str, states: Sequence[JobState] = ()) -> Job:
+    """Return the job of an id, the beginning of an id, or the latest job of a name.
+
+    Args:
+        states: of several jobs of one name, those in these states come first.
+
+    Raises: NoSuchJob.
+    """
+    exact = connection.execute(sa.select(jobs).where(jobs.c.id == wanted.upper())).mappings().first()
+    if exact is not None:
+        return job_store.to_job(exact)
+    preferred = (
+        sa.case((jobs.c.state.in_([s.value for s in states]), 0), else_=1) if states else sa.literal(0)
+    )
+    named = (
+        connection.execute(
+            sa.select(jobs)
+            .where(jobs.c.name == wanted)
+            .order_by(preferred, jobs.c.claimed_at.desc())
+            .limit(1)
+        )
+        .mappings()
+        .first()
+    )
+    if named is not None:
+        return job_store.to_job(named)
+    if len(wanted) >= 6 and wanted.isalnum():
+        begun = connection.execute(
+            sa.select(jobs).where(jobs.c.id.startswith(wanted.upper())).limit(2)
+        ).mappings()
+        found = list(begun)
+        if len(found) == 1:
+            return job_store.to_job(found[0])
+        if found:
+            raise NoSuchJob(f'more than one job\'s id begins with "{wanted}"; give more of it')
+    raise NoSuchJob(f'there is no job "{wanted}"; see: dittohead list')
+
+
+def listing(
+    connection: Connection,
+    *,
+    states: Sequence[JobState] = (),
+    pipeline: str = "",
+    name: str = "",
+    limit: int = 50,
+) -> list[Job]:
+    """Return jobs, the latest claim first."""
+    query = sa.select(jobs).order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    if states:
+        query = query.where(jobs.c.state.in_([state.value for state in states]))
+    if pipeline:
+        query = query.where(jobs.c.pipeline == pipeline)
+    if name:
+        query = query.where(jobs.c.name.contains(name, autoescape=True))
+    return [job_store.to_job(row) for row in connection.execute(query).mappings()]
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Return how many jobs there are in each state."""
+    found = connection.execute(sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)).all()
+    return {state.value: 0 for state in JobState} | {row[0]: row[1] for row in found}
+
+
+def unsent(connection: Connection) -> int:
+    """Return how many notices wait to be sent."""
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(outbox).where(outbox.c.state == "due")
+    ).scalar_one()
+
+
+def overview(connection: Connection) -> dict[str, Any]:
+    """Return what `status` shows of the store: counts, jobs not over, the latest failures, targets."""
+    unfinished = [s for s in JobState if s not in (JobState.DONE, JobState.FAILED)]
+    return {
+        "counts": counts(connection),
+        "active": [
+            summary(job, job_store.steps_of(connection, job.id))
+            for job in listing(connection, states=unfinished, limit=50)
+        ],
+        "failed": [summary(job) for job in listing(connection, states=[JobState.FAILED], limit=5)],
+        "targets": [
+            {
+                "name": row.name,
+                "paused": row.paused,
+                "reason": row.reason,
+                "nearly_full": row.nearly_full,
+            }
+            for row in target_store.load(connection)
+        ],
+        "unsent_notices": unsent(connection),
+    }
+
+
+def summary(job: Job, steps: Sequence[StepRow] = ()) -> dict[str, Any]:
+    """Return a job in a few fields, for lists and as JSON."""
+    fields: dict[str, Any] = {
+        "id": job.id,
+        "name": job.name,
+        "pipeline": job.pipeline,
+        "state": job.state.value,
+        "reason": job.reason,
+        "station": job.station.value,
+        "folder": display(job.folder),
+        "files": job.files,
+        "bytes": job.size,
+        "claimed_at": rfc3339(job.claimed_at),
+        "finished_at": rfc3339(job.finished_at),
+        "wake_at": rfc3339(job.wake_at),
+        "target": job.target,
+        "host": job.host,
+        "uid": job.uid,
+    }
+    if steps:
+        done = sum(step.state is StepState.DONE for step in steps)
+        fields["steps_done"], fields["steps"] = done, len(steps)
+        fields["step"] = next((s.name for s in steps if s.state is not StepState.DONE), "")
+    return fields
+
+
+def detail(connection: Connection, job: Job) -> dict[str, Any]:
+    """Return everything about one job but its files."""
+    return {
+        **summary(job, job_store.steps_of(connection, job.id)),
+        "error": job.error,
+        "values": job.values,
+        "definition": job.definition,
+        "all_steps": [_step(row) for row in job_store.steps_of(connection, job.id)],
+        "events": [
+            {
+                "type": event.type.value,
+                "step": event.step,
+                "at": rfc3339(event.at),
+                "outcome": event.outcome,
+                "detail": event.detail,
+                "agent": event.agent,
+            }
+            for event in job_store.events_of(connection, job.id)
+        ],
+    }
+
+
+def _step(row: StepRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "worker": row.worker,
+        "state": row.state.value,
+        "attempts": row.attempts,
+        "started_at": rfc3339(row.started_at),
+        "finished_at": rfc3339(row.finished_at),
+        "error": row.error,
+        **row.result,
+    }

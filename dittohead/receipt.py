@@ -1,0 +1,172 @@
+"""The receipt: one JSON file for each finished job, streamed, durable before the folder moves."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from dittohead import files, manifest
+from dittohead.model import SCHEMA, Entry, Event, Job, Location, Output, rfc3339
+from dittohead.stations import fit
+
+
+def path_of(receipts: Path, job: Job) -> Path:
+    """Return where a job's receipt is: receipts/NAME.JOBID.json, the name cut where too long."""
+    name = job.name.replace("/", "_").encode("utf-8", "surrogateescape")
+    return receipts / os.fsdecode(fit(name, f".{job.id}.json".encode()))
+
+
+def write(
+    path: Path,
+    job: Job,
+    *,
+    entries: Iterable[Entry],
+    outputs: Iterable[tuple[str, Output]],
+    locations: Iterable[tuple[str, Location]],
+    events: Iterable[Event],
+) -> None:
+    """Write a job's receipt durably, replacing an earlier one of the same job. Blocking.
+
+    Streams its parts, so that a million files need no memory.
+    """
+    head = {
+        "schema": SCHEMA,
+        "job": job.id,
+        "name": job.name,
+        "folder": manifest.path_fields(job.folder)["path"],
+        "pipeline": job.pipeline,
+        "state": job.state.value,
+        "host": job.host,
+        "claimed_at": rfc3339(job.claimed_at),
+        "finished_at": rfc3339(job.finished_at),
+        "error": job.error,
+    }
+    with files.durable_file(path) as out:
+        out.write(json.dumps(head, ensure_ascii=False, indent=1).encode()[:-2])
+        out.write(b',\n "manifest": {"algorithm": "sha256", "files": ')
+        _array(out, entries, _entry)
+        out.write(b'},\n "outputs": ')
+        _array(out, outputs, lambda pair: output_fields(pair[1], step=pair[0]))
+        out.write(b',\n "locations": ')
+        _array(out, locations, lambda pair: location_fields(pair[1], step=pair[0]))
+        out.write(b',\n "events": ')
+        _array(out, events, event_fields)
+        out.write(b"\n}\n")
+
+
+def _array(out: IO[bytes], items: Iterable[Any], fields: Callable[[Any], dict[str, Any] | None]) -> None:
+    separator = b"["
+    for item in items:
+        line = fields(item)
+        if line is not None:
+            out.write(separator + b"\n  " + json.dumps(line, ensure_ascii=False).encode())
+            separator = b","
+    out.write(b"]" if separator == b"," else b"[]")
+
+
+def _entry(entry: Entry) -> dict[str, Any] | None:
+    if entry.is_dir:
+        return None
+    return {**manifest.path_fields(entry.path), "size": entry.size, "sha256": entry.sha256}
+
+
+def output_fields(output: Output, **more: str) -> dict[str, Any]:
+    """Return an output as it stands in receipts and result files."""
+    fields = {
+        **more,
+        **manifest.path_fields(output.path),
+        "size": output.size,
+        "sha256": output.sha256,
+    }
+    if output.source:
+        fields["source"] = manifest.path_fields(output.source)["path"]
+    if output.detail:
+        fields["detail"] = output.detail
+    return fields
+
+
+def location_fields(location: Location, **more: str) -> dict[str, Any]:
+    """Return a location as it stands in receipts and result files."""
+    return {
+        **more,
+        "uri": location.uri,
+        **manifest.path_fields(location.path),
+        "size": location.size,
+        "sha256": location.sha256,
+        "verified_by": location.verified_by,
+    }
+
+
+def event_fields(event: Event) -> dict[str, Any]:
+    """Return an event as it stands in receipts."""
+    return {
+        "type": event.type.value,
+        "step": event.step,
+        "at": rfc3339(event.at),
+        "outcome": event.outcome,
+        "detail": event.detail,
+        "agent": event.agent,
+    }
+
+
+class Recorder:
+    """Collects what a step made or delivered, a JSON line each, for a result file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self.size = 0
+        self._file: IO[bytes] | None = None
+
+    def add(self, fields: dict[str, Any]) -> None:
+        """Append one record."""
+        if self._file is None:
+            self._file = open(self.path, "wb")  # noqa: SIM115  # closed by `close`
+        self._file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
+        self.count += 1
+        self.size += fields["size"]
+
+    def close(self, *, durable: bool) -> None:
+        """Finish the file; with `durable` its bytes are on disk afterwards. Blocking."""
+        if self._file is not None:
+            self._file.flush()
+            if durable:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+        elif durable:
+            self.path.unlink(missing_ok=True)  # an earlier try's
+
+
+def read_outputs(path: Path) -> Iterator[Output]:
+    """Read the outputs a step recorded; none when it made none."""
+    for fields in _lines(path):
+        yield Output(
+            path=manifest.path_bytes(fields),
+            size=fields["size"],
+            sha256=fields["sha256"],
+            source=fields.get("source", "").encode(),
+            detail=fields.get("detail", {}),
+        )
+
+
+def read_locations(path: Path) -> Iterator[Location]:
+    """Read the locations a step recorded; none when it delivered none."""
+    for fields in _lines(path):
+        yield Location(
+            uri=fields["uri"],
+            path=manifest.path_bytes(fields),
+            size=fields["size"],
+            sha256=fields["sha256"],
+            verified_by=fields["verified_by"],
+        )
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        with open(path, "rb") as file:
+            for line in file:
+                yield json.loads(line)

@@ -1,0 +1,109 @@
+"""Bring store and stations together: the directory decides where a folder is, the store how far it got."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+from dittohead import log
+from dittohead.claims import Claimer
+from dittohead.engine import Engine
+from dittohead.errors import NameTaken, StationError
+from dittohead.finish import finish, settle
+from dittohead.model import ACTIVE, Arrival, Job, JobState, Station
+from dittohead.store import jobs as job_store
+
+
+async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) -> int:
+    """Mend every difference a crash or an admin's `mv` left; return how many there were.
+
+    A claim without a row is adopted; a finished row whose folder has not moved is moved; a
+    reopened job's folder is fetched; a folder that an admin moved out of processing/ cancels its
+    job. Jobs in `running` are left alone.
+    """
+    mended = 0
+    for job in await engine.store.read(job_store.unmoved):
+        if job.id not in running:
+            await settle(engine.store, engine.stations, job)
+            mended += 1
+    active = await engine.store.read(job_store.active)
+    present = set(await asyncio.to_thread(engine.stations.listing, Station.PROCESSING))
+    for job in active:
+        if job.id not in running and job.folder not in present:
+            await _absent(engine, job)
+            mended += 1
+    # A row is written right after its folder came: the rows are to be read after the listing.
+    owned = {job.folder for job in await engine.store.read(job_store.active)}
+    for folder in sorted(present - owned):
+        mended += await _adopt(engine, claimer, folder)
+    return mended
+
+
+async def _absent(engine: Engine, job: Job) -> None:
+    if job.station in (Station.DONE, Station.FAILED):
+        await fetch(engine, job)
+        return
+    current = await engine.store.read(job_store.get, job.id)
+    if current.state not in ACTIVE or engine.stations.exists(Station.PROCESSING, job.folder):
+        return  # it ended while we looked
+    taken, _, _ = await engine.store.write(job_store.begin_run, job.id, ACTIVE)
+    error = {
+        "what": "the folder was moved out of processing/ by hand, which cancels its job",
+        "where": job.name,
+        "hint": f"To process it, move it to {engine.stations.path(Station.INBOX)}",
+        "kind": "cancelled",
+        "step": "",
+    }
+    log.get().warning(log.JOB_CANCELLED, job=job.id, name=job.name, reason=error["what"])
+    await finish(engine, taken, JobState.FAILED, error)
+
+
+async def fetch(engine: Engine, job: Job) -> None:
+    """Bring a reopened job's folder from done/ or failed/ back to processing/.
+
+    Raises: NameTaken, FileNotFoundError, StationError.
+    """
+    try:
+        await asyncio.to_thread(engine.stations.bring_back, job.station, job.folder, Station.PROCESSING)
+    except (NameTaken, FileNotFoundError, StationError) as error:
+        log.get().warning(log.CLAIM_REFUSED, job=job.id, name=job.name, reason=str(error))
+        taken, _, _ = await engine.store.write(job_store.begin_run, job.id, ACTIVE)
+        reason = {
+            "what": "the folder could not be brought back to processing/",
+            "where": str(engine.stations.folder(job.station, job.folder)),
+            "hint": "See that it lies there and that no other folder of its name is in processing/, "
+            f"then: dittohead retry {job.id}",
+            "kind": "item",
+            "step": "",
+        }
+        # It never left its station: only the row goes back.
+        await engine.store.write(
+            job_store.finish,
+            taken.id,
+            taken.token,
+            state=JobState.FAILED,
+            reason=reason["what"],
+            error=reason,
+            finished_at=taken.claimed_at.timestamp(),
+            failed_step=None,
+        )
+        raise
+    await engine.store.write(job_store.moved, job.id, Station.PROCESSING, job.folder)
+    log.get().info(log.JOB_REOPENED, job=job.id, name=job.name)
+
+
+async def _adopt(engine: Engine, claimer: Claimer, folder: bytes) -> int:
+    try:
+        status = engine.stations.identity(Station.PROCESSING, folder)
+    except FileNotFoundError:
+        return 0
+    arrival = Arrival(
+        folder=folder,
+        dev=status.st_dev,
+        ino=status.st_ino,
+        uid=status.st_uid,
+        seen_at=status.st_ctime,
+    )
+    job = await claimer.adopt(arrival)
+    log.get().warning(log.CLAIM_ADOPTED, job=job.id, name=job.name)
+    return 1

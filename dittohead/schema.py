@@ -1,0 +1,40 @@
+"""The JSON Schema of config.yaml, made from the settings and every worker's options."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dittohead.registry import Registry
+from dittohead.settings import Settings
+
+
+def json_schema(workers: Registry) -> dict[str, Any]:
+    """Return the schema, JSON Schema 2020-12; a step is one of the workers there are."""
+    schema = Settings.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    choices = []
+    for name in workers.names():
+        worker = workers.get(name)
+        options = worker.Options.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(options.pop("$defs", {}))
+        options["properties"] = {
+            "name": {"type": "string", "description": "Tells two steps of a kind apart."},
+            "from": {"type": "string", "description": "The earlier step whose output is taken."},
+            **options.get("properties", {}),
+        }
+        definitions[f"{name}-step"] = options
+        choices.append(
+            {
+                "type": "object",
+                "required": [name],
+                "properties": {
+                    name: {"anyOf": [{"$ref": f"#/$defs/{name}-step"}, {"type": "null"}]},
+                    "name": {"type": "string"},
+                    "from": {"type": "string"},
+                },
+                "additionalProperties": False,
+            }
+        )
+    pipeline = definitions["PipelineSettings"]["properties"]
+    pipeline["steps"]["items"] = {"oneOf": choices}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dittohead", **schema}

@@ -1,0 +1,157 @@
+"""What config.yaml may say: each setting, its default and its meaning."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from dittohead.options import Duration, Size
+from dittohead.rules import Rule
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Retry(_Model):
+    """How a step that failed for a passing reason is tried again."""
+
+    attempts: int = Field(8, ge=1, description="Tries before the job fails.")
+    first: Duration = Field(5.0, description="Wait before the second try; doubled each time, with jitter.")
+    most: Duration = Field(900.0, description="The longest wait between two tries.")
+
+
+class Watch(_Model):
+    """How the inbox is watched."""
+
+    mode: Literal["auto", "inotify", "polling"] = Field(
+        "auto",
+        description="`auto` polls where the file system sends no events (NFS, SMB, FUSE).",
+    )
+    interval: Duration = Field(
+        5.0, gt=0, description="The inbox is looked at this often even without any event."
+    )
+    stale_after: Duration = Field(
+        86400.0, description="A dotted folder older than this is reported as a stale upload."
+    )
+
+
+class Space(_Model):
+    """When the disk is too full to take another folder."""
+
+    floor: Size = Field(
+        1 << 30, description="Bytes that stay free on the root's file system; below, work waits."
+    )
+
+
+class Stop(_Model):
+    """What `systemctl stop` does with jobs that are running."""
+
+    mode: Literal["interrupt", "drain"] = Field(
+        "interrupt",
+        description="`interrupt` ends running steps at once, they are repeated at the next start; "
+        "`drain` finishes running jobs first.",
+    )
+    drain: Duration = Field(
+        3600.0, description="The longest a drain may take before it turns into an interrupt."
+    )
+
+
+class Http(_Model):
+    """Where the read-only JSON pages are served."""
+
+    listen: str = Field(
+        "127.0.0.1:8140", description="HOST:PORT, or the path of a unix socket beginning with /."
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        if not value.startswith("/") and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", value):
+            raise ValueError('"HOST:PORT" or the path of a unix socket is wanted')
+        return value
+
+
+class PipelineSettings(_Model):
+    """A named, ordered list of steps, and which folders go through it."""
+
+    match: str = Field(
+        description="Regular expression that the whole folder name must match; its named groups can "
+        "stand in any option. The first pipeline that matches is taken."
+    )
+    steps: list[dict[str, Any]] = Field(min_length=1, description="The steps, in order.")
+    links: Literal["refuse", "skip"] = Field(
+        "refuse",
+        description="What to do with a folder that holds symbolic links, FIFOs, sockets or devices: "
+        "fail it, or leave them out and record how many.",
+    )
+    ignore: list[str] = Field(
+        default_factory=list,
+        description="Names (`*` and `?` allowed) that no step is given, such as `.DS_Store`; they stay "
+        "in the folder and stand in its manifest.",
+    )
+    space_factor: float | None = Field(
+        None,
+        ge=0,
+        description="Free bytes needed under the root for each byte of the folder; by default the sum "
+        "of what the steps declare.",
+    )
+    keep_work: Duration | Literal["forever"] | None = Field(
+        None,
+        description="How long what the steps made is kept under work/ after the job is done. By "
+        "default 7d, or for ever when a step made something that no later step delivers.",
+    )
+
+    @field_validator("match")
+    @classmethod
+    def _match(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"this is no regular expression: {error}") from error
+        return value
+
+
+class Settings(_Model):
+    """The whole of config.yaml."""
+
+    root: Path = Field(
+        description="Directory that holds inbox, processing, done and failed, on one file system; "
+        "relative to this file."
+    )
+    store: str = Field("sqlite", description="`sqlite` (embedded), or `postgresql://user@host/database`.")
+    store_credential: str | None = Field(
+        None, description="Name of the credential file that holds the PostgreSQL password."
+    )
+    limits: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict,
+        description="Bounds on this host: `jobs`, and steps (or child processes) of each kind at once.",
+    )
+    pipelines: dict[str, PipelineSettings] = Field(
+        min_length=1, description="The pipelines, in the order they are tried."
+    )
+    notify: list[Rule] = Field(default_factory=list, description="Whom to tell of what.")
+    nearly_full: float = Field(
+        90.0, gt=0, le=100, description="Percent of a target's disk from which its people are told."
+    )
+    http: Http | None = Field(None, description="The read-only JSON pages; none when left out.")
+    retry: Retry = Field(default_factory=lambda: Retry.model_validate({}), description="Tries.")
+    watch: Watch = Field(default_factory=lambda: Watch.model_validate({}), description="The inbox.")
+    space: Space = Field(default_factory=lambda: Space.model_validate({}), description="The disk.")
+    stop: Stop = Field(default_factory=lambda: Stop.model_validate({}), description="Stopping.")
+    log: Literal["debug", "info", "warning", "error"] = Field("info", description="The least log level.")
+
+    @field_validator("store")
+    @classmethod
+    def _store(cls, value: str) -> str:
+        if value != "sqlite" and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError('"sqlite" or "postgresql://user@host/database" is wanted')
+        if re.search(r"://[^/@]*:[^/@]*@", value):
+            raise ValueError(
+                "a password does not belong here; put it in a credential file and name that with "
+                "store_credential"
+            )
+        return value

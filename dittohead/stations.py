@@ -1,0 +1,288 @@
+"""The only renames of people's folders: inbox, processing, done, failed, each move durable."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import pwd
+import stat
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from dittohead.errors import NameTaken, StationError
+from dittohead.files import fsync_dir, rename_noreplace, write_durably
+from dittohead.model import Arrival, Station, display, utcnow
+
+#: The longest file name of the usual file systems, in bytes.
+NAME_MAX = 255
+_REASON = b".reason.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """What one look at the inbox found."""
+
+    arrivals: list[Arrival]
+    uploads: list[bytes]  #: dotted directories: uploads in progress, or given up
+    strays: list[bytes]  #: undotted things that are no directories; left alone
+    inode: tuple[int, int]  #: (st_dev, st_ino) of the inbox itself
+
+
+@dataclass
+class Stations:
+    """The four directories under one root, on one file system."""
+
+    root: Path
+    _known: dict[bytes, Arrival] = field(default_factory=dict)
+
+    def path(self, station: Station) -> Path:
+        """Return the station's directory."""
+        return self.root / station.value
+
+    def folder(self, station: Station, folder: bytes) -> Path:
+        """Return where a folder lies in a station."""
+        return Path(os.fsdecode(os.path.join(os.fsencode(self.path(station)), folder)))
+
+    @property
+    def work(self) -> Path:
+        """Where steps put what they make."""
+        return self.root / "work"
+
+    @property
+    def receipts(self) -> Path:
+        """Where receipts are written."""
+        return self.root / "receipts"
+
+    @property
+    def state(self) -> Path:
+        """Where the SQLite store and the lock lie."""
+        return self.root / "state"
+
+    def prepare(self) -> None:
+        """Make what is missing, and prove by trial that folders can be renamed between the stations.
+
+        Raises: StationError: a directory cannot be made or written, or the stations lie on
+        different file systems (or bind mounts of one, which rename(2) treats alike).
+        """
+        modes = {Station.INBOX: 0o755, Station.PROCESSING: 0o700, Station.DONE: 0o750, Station.FAILED: 0o750}
+        for path, mode in [(self.path(s), m) for s, m in modes.items()] + [
+            (self.work, 0o700),
+            (self.receipts, 0o750),
+            (self.state, 0o700),
+        ]:
+            self._make(path, mode)
+        self._trial()
+
+    def _make(self, path: Path, mode: int) -> None:
+        try:
+            path.mkdir(mode=mode, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StationError(
+                f"this directory cannot be made ({error.strerror})",
+                where=str(path),
+                hint="Check root: in config.yaml, and that the daemon's user may write there",
+            ) from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise StationError(
+                "the daemon may not write here",
+                where=str(path),
+                hint=f"chown {_user(os.geteuid())} {path}",
+            )
+
+    def _trial(self) -> None:
+        name = f".trial-{uuid.uuid4().hex}".encode()
+        places = [os.fsencode(self.path(station)) for station in Station]
+        here = os.path.join(places[0], name)
+        os.mkdir(here, 0o700)
+        try:
+            for place in (*places[1:], places[0]):
+                there = os.path.join(place, name)
+                rename_noreplace(here, there)
+                here = there
+        except OSError as error:
+            raise StationError(
+                f"a folder cannot be renamed between the stations ({error.strerror})",
+                where=str(self.root),
+                hint="inbox, processing, done and failed must lie on one file system and one mount; "
+                "under systemd list their common parent once in ReadWritePaths=",
+            ) from error
+        finally:
+            os.rmdir(here)
+
+    def scan(self) -> Scan:
+        """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
+
+        Decides by names and types on disk, never by events. Blocking; 1,000 entries cost well
+        under a millisecond, since only new names are looked at closely.
+
+        Raises: OSError: the inbox is missing or cannot be read.
+        """
+        inbox = os.fsencode(self.path(Station.INBOX))
+        arrivals: list[Arrival] = []
+        uploads: list[bytes] = []
+        strays: list[bytes] = []
+        with os.scandir(inbox) as entries:
+            for entry in entries:
+                if entry.name.startswith(b"."):
+                    if entry.is_dir(follow_symlinks=False):
+                        uploads.append(entry.name)
+                elif not entry.is_dir(follow_symlinks=False):
+                    strays.append(entry.name)
+                elif (arrival := self._arrival(entry)) is not None:
+                    arrivals.append(arrival)
+        self._known = {arrival.folder: arrival for arrival in arrivals}
+        status = os.stat(inbox)
+        return Scan(arrivals=arrivals, uploads=uploads, strays=strays, inode=(status.st_dev, status.st_ino))
+
+    def _arrival(self, entry: os.DirEntry[bytes]) -> Arrival | None:
+        known = self._known.get(entry.name)
+        if known is not None and known.ino == entry.inode():
+            return known
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return Arrival(
+            folder=entry.name,
+            dev=status.st_dev,
+            ino=status.st_ino,
+            uid=status.st_uid,
+            seen_at=status.st_ctime,  # the rename that made it ready touches the ctime
+        )
+
+    def claim(self, arrival: Arrival) -> bool:
+        """Move inbox/NAME to processing/NAME, durably.
+
+        After return a power cut leaves the folder in processing/, never in both.
+
+        Returns: False when the folder is no longer in the inbox.
+        Raises: NameTaken: processing/ holds the name; the arrival waits. StationError: it may not
+        be moved, with the owner and mode that stand in the way.
+        Source: rename(2), RENAME_NOREPLACE.
+        """
+        try:
+            self._move(Station.INBOX, arrival.folder, Station.PROCESSING, arrival.folder)
+        except FileNotFoundError:
+            return False
+        place = self.folder(Station.PROCESSING, arrival.folder)
+        if not stat.S_ISDIR(os.lstat(place).st_mode):
+            # Swapped for something else between scan and rename: back to where it came from.
+            self._move(Station.PROCESSING, arrival.folder, Station.INBOX, arrival.folder)
+            return False
+        if not self.exists(Station.FAILED, arrival.folder):
+            self.forget_reason(arrival.folder)
+        return True
+
+    def settle(self, folder: bytes, station: Station, *, now: datetime | None = None) -> bytes:
+        """Move processing/FOLDER to done/ or failed/, durably; return its name there.
+
+        A name taken there gets a time suffix; nothing is ever replaced.
+        Raises: FileNotFoundError: it is not in processing/; StationError.
+        """
+        for name in _free_names(folder, now or utcnow()):
+            try:
+                self._move(Station.PROCESSING, folder, station, name)
+            except NameTaken:
+                continue
+            return name
+        raise AssertionError("unreachable: the names go on for ever")
+
+    def bring_back(self, station: Station, folder: bytes, to: Station, name: bytes | None = None) -> None:
+        """Move a finished folder back, to be worked on again: to processing/ or to inbox/.
+
+        Raises: NameTaken, FileNotFoundError, StationError.
+        """
+        self._move(station, folder, to, folder if name is None else name)
+        if station is Station.FAILED:
+            self.forget_reason(folder)
+
+    def exists(self, station: Station, folder: bytes) -> bool:
+        """Tell whether the station holds that name."""
+        return os.path.lexists(self.folder(station, folder))
+
+    def listing(self, station: Station) -> list[bytes]:
+        """Return the names of the folders in a station."""
+        with os.scandir(os.fsencode(self.path(station))) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
+            ]
+
+    def identity(self, station: Station, folder: bytes) -> os.stat_result:
+        """Return the folder's own lstat."""
+        return os.lstat(self.folder(station, folder))
+
+    def write_reason(self, folder: bytes, text: str) -> Path:
+        """Write failed/NAME.reason.txt beside a folder, durably, replacing an earlier one."""
+        path = self.reason_path(folder)
+        write_durably(path, text.encode("utf-8", "backslashreplace"))
+        return path
+
+    def forget_reason(self, folder: bytes) -> None:
+        """Remove a reason file whose folder has left failed/."""
+        with contextlib.suppress(FileNotFoundError):
+            self.reason_path(folder).unlink()
+
+    def reason_path(self, folder: bytes) -> Path:
+        """Return where a failed folder's reason is written."""
+        return self.folder(Station.FAILED, fit(folder, _REASON))
+
+    def _move(self, source: Station, name: bytes, destination: Station, new_name: bytes) -> None:
+        # 1 rename without replacing  2 fsync the new parent  3 fsync the old parent.
+        # The new parent first: a cut between the two shows the folder in both, never in neither,
+        # and the file system's journal resolves that to one of them.
+        here, there = self.folder(source, name), self.folder(destination, new_name)
+        try:
+            rename_noreplace(os.fsencode(here), os.fsencode(there))
+        except FileExistsError as error:
+            raise NameTaken("this name is taken", where=str(there)) from error
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _refusal(error, here) from error
+        fsync_dir(self.path(destination))
+        fsync_dir(self.path(source))
+
+
+def _refusal(error: OSError, folder: Path) -> StationError:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        status = os.lstat(folder)
+        return StationError(
+            f"the daemon may not move this folder: mode {stat.S_IMODE(status.st_mode):04o}, "
+            f"owner {_user(status.st_uid)}",
+            where=display(os.fsencode(folder)),
+            hint="Moving a directory needs write access to it: chmod g+w, or see: dittohead doctor",
+        )
+    return StationError(f"this folder cannot be moved ({error.strerror})", where=display(os.fsencode(folder)))
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def fit(name: bytes, ending: bytes) -> bytes:
+    """Return name + ending, the name cut at a character so that it fits a directory entry."""
+    if len(name) + len(ending) <= NAME_MAX:
+        return name + ending
+    kept = name[: NAME_MAX - len(ending)]
+    while kept and name[len(kept)] & 0xC0 == 0x80:  # not inside a UTF-8 character
+        kept = kept[:-1]
+    return kept + ending
+
+
+def _free_names(folder: bytes, now: datetime) -> Iterator[bytes]:
+    yield folder
+    moment = now.strftime(".%Y%m%dT%H%M%SZ").encode()
+    yield fit(folder, moment)
+    number = 2
+    while True:
+        yield fit(folder, moment + b".%d" % number)
+        number += 1

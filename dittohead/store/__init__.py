@@ -1,0 +1,12 @@
+"""The store: which step of which job is done, with what result; one transaction a function.
+
+Every change of a job commits together with its events and notices. A function that changes a
+job takes the run's fencing token and raises Superseded, having changed nothing, when another run
+owns the job.
+"""
+
+from __future__ import annotations
+
+from dittohead.store.engine import Store, sqlite_url
+
+__all__ = ["Store", "sqlite_url"]

@@ -1,0 +1,166 @@
+"""Open the database, and run each transaction whole in the store's one writing thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from dittohead.errors import StoreError
+from dittohead.store import schema
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: How long a statement waits for another process's write (the CLI's requests) before it fails.
+_BUSY_S = 30
+
+
+class Store:
+    """The durable memory of the daemon.
+
+    A transaction is a plain function of a Connection, run whole in one thread: one hop for a
+    transaction, not one for every statement, and a single writer without any lock of ours.
+    `write` returns only after the commit is on disk (SQLite: WAL with synchronous=FULL).
+    """
+
+    def __init__(self, url: sa.URL) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
+        self._local = threading.local()
+
+    @classmethod
+    def open(cls, url: sa.URL) -> Store:
+        """Open the store, making or migrating its tables. Blocking.
+
+        Raises: StoreError: it cannot be reached, is damaged, or is of a newer version.
+        """
+        store = cls(url)
+        try:
+            schema.upgrade(store.engine)
+            if url.get_backend_name() == "sqlite":
+                _check_sqlite(store.engine, url)
+        except SQLAlchemyError as error:
+            raise _refusal(error, url) from error
+        return store
+
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `work(connection, ...)` as one transaction; committed and durable on return.
+
+        Cancellation does not undo it: the transaction either ran whole or never began.
+        Raises: StoreError, and what `work` raises (then nothing was written).
+        """
+        return await self._run(self._writer, work, *args, **kwargs)
+
+    async def read(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `work(connection, ...)`, which only reads, beside the writer."""
+        return await self._run(self._reader, work, *args, **kwargs)
+
+    async def _run(
+        self,
+        pool: ThreadPoolExecutor,
+        work: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        def call() -> T:
+            return self.run(work, *args, **kwargs)
+
+        future = asyncio.get_running_loop().run_in_executor(pool, call)
+        return await asyncio.shield(future)
+
+    def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one transaction in the calling thread. Blocking; for the command line and tests."""
+        try:
+            connection = self._connection()
+            with connection.begin():
+                return work(connection, *args, **kwargs)
+        except SQLAlchemyError as error:
+            self._forget()
+            raise _refusal(error, self.url) from error
+
+    def _connection(self) -> Connection:
+        # One connection a thread, kept open: taking one from the pool costs more than a statement.
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None or connection.closed or connection.invalidated:
+            connection = self.engine.connect()
+            self._local.connection = connection
+        return connection
+
+    def _forget(self) -> None:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is not None:
+            self._local.connection = None
+            try:
+                connection.close()
+            except SQLAlchemyError:
+                connection.invalidate()
+
+    def close(self) -> None:
+        """Finish what is under way and close. Blocking."""
+        for pool in (self._writer, self._reader):
+            pool.submit(self._forget).result()
+            pool.shutdown(wait=True)
+        self._forget()
+        self.engine.dispose()
+
+
+def sqlite_url(state: Path) -> sa.URL:
+    """Return the URL of the embedded store in the root's state/ directory."""
+    return sa.URL.create("sqlite", database=str(state / "dittohead.sqlite3"))
+
+
+def _engine(url: sa.URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    engine = sa.create_engine(
+        url,
+        connect_args={"timeout": _BUSY_S, "isolation_level": None, "check_same_thread": False},
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _configure(connection: Any, record: Any) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that reads first and writes then could otherwise fail at once
+        # with "database is locked", no matter how long it may wait.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _check_sqlite(engine: Engine, url: sa.URL) -> None:
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    if found != "ok":
+        raise StoreError(
+            f"the store is damaged ({found})",
+            where=str(url.database),
+            hint="Stop here, keep a copy of the file, and restore it from a backup",
+        )
+
+
+def _refusal(error: SQLAlchemyError, url: sa.URL) -> StoreError:
+    # The driver's own words only: SQLAlchemy's add the statement with its values.
+    said = str(error.orig).strip() if isinstance(error, DBAPIError) else type(error).__name__
+    where = str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
+    hint = ""
+    if isinstance(error, OperationalError):
+        hint = "Check that the store can be reached, is not full and may be written by the daemon"
+    return StoreError(said.splitlines()[0] if said else "unknown error", where=where, hint=hint)

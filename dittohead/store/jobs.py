@@ -1,0 +1,500 @@
+"""Transactions on jobs, steps and events. Each function is one, given its Connection by the Store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from dittohead.errors import Superseded
+from dittohead.model import (
+    ACTIVE,
+    TERMINAL,
+    Event,
+    EventType,
+    Job,
+    JobId,
+    JobState,
+    Station,
+    StepRow,
+    StepState,
+    utcnow,
+)
+from dittohead.store.tables import events, jobs, steps
+
+# The statements of every step of every job, built once: building one anew costs several times
+# what SQLite needs to run it. The columns an UPDATE sets are those it is given values for.
+_JOB = sa.select(jobs).where(jobs.c.id == sa.bindparam("b_job"))
+_STEPS = sa.select(steps).where(steps.c.job_id == sa.bindparam("b_job")).order_by(steps.c.position)
+_HELD = sa.select(jobs.c.id).where(
+    jobs.c.id == sa.bindparam("b_job"),
+    jobs.c.token == sa.bindparam("b_token"),
+    jobs.c.state == JobState.RUNNING.value,
+)
+_UPDATE_JOB = jobs.update().where(jobs.c.id == sa.bindparam("b_job"), jobs.c.token == sa.bindparam("b_token"))
+_UPDATE_STEP = steps.update().where(
+    steps.c.job_id == sa.bindparam("b_job"), steps.c.position == sa.bindparam("b_position")
+)
+_IN_FLIGHT = (steps.c.job_id == sa.bindparam("b_job"), steps.c.state == StepState.RUNNING.value)
+_CRASHED = steps.update().where(*_IN_FLIGHT).values(crashes=steps.c.crashes + 1)
+_CRASHES = sa.select(steps.c.crashes).where(*_IN_FLIGHT)
+_BEGIN = (
+    jobs.update()
+    .where(jobs.c.id == sa.bindparam("b_job"), jobs.c.state.in_(sa.bindparam("b_states", expanding=True)))
+    .values(token=jobs.c.token + 1, state=JobState.RUNNING.value, reason="", wake_at=None, target="")
+)
+_MOVED = jobs.update().where(jobs.c.id == sa.bindparam("b_job"))
+_INSERT_JOB, _INSERT_STEPS, _INSERT_EVENTS = jobs.insert(), steps.insert(), events.insert()
+
+#: States from which dispatch may run a job; a paused one only as its target's probe.
+RUNNABLE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewJob:
+    """What is known of a job at its claim."""
+
+    id: JobId
+    name: str
+    folder: bytes
+    dev: int
+    ino: int
+    uid: int
+    pipeline: str
+    definition: dict[str, Any]
+    values: dict[str, str]
+    steps: Sequence[tuple[str, str]]  #: (step's name, worker's name)
+    host: str
+
+
+def create(connection: Connection, new: NewJob, event: Event) -> Job:
+    """Add a job whose folder has just come to rest in processing/."""
+    now = utcnow().timestamp()
+    connection.execute(
+        _INSERT_JOB,
+        {
+            "id": new.id,
+            "name": new.name,
+            "folder": new.folder,
+            "station": Station.PROCESSING.value,
+            "dev": str(new.dev),
+            "ino": str(new.ino),
+            "uid": new.uid,
+            "pipeline": new.pipeline,
+            "definition": new.definition,
+            "vals": new.values,
+            "state": JobState.WAITING.value,
+            "reason": "",
+            "error": None,
+            "token": 0,
+            "wake_at": None,
+            "target": "",
+            "files": 0,
+            "size": 0,
+            "claimed_at": now,
+            "finished_at": None,
+            "host": new.host,
+        },
+    )
+    if new.steps:
+        connection.execute(
+            _INSERT_STEPS,
+            [_blank_step(new.id, i, name, worker) for i, (name, worker) in enumerate(new.steps)],
+        )
+    add_events(connection, new.id, [event])
+    return get(connection, new.id)
+
+
+def _blank_step(job_id: str, position: int, name: str, worker: str) -> dict[str, Any]:
+    return {
+        "job_id": job_id,
+        "position": position,
+        "name": name,
+        "worker": worker,
+        "state": StepState.PENDING.value,
+        "attempts": 0,
+        "crashes": 0,
+        "started_at": None,
+        "finished_at": None,
+        "saved": {},
+        "result": {},
+        "error": "",
+    }
+
+
+def get(connection: Connection, job_id: str) -> Job:
+    """Return one job. Raises: KeyError."""
+    row = connection.execute(_JOB, {"b_job": job_id}).mappings().first()
+    if row is None:
+        raise KeyError(job_id)
+    return to_job(row)
+
+
+def steps_of(connection: Connection, job_id: str) -> list[StepRow]:
+    """Return a job's steps in order."""
+    return [_to_step(row) for row in connection.execute(_STEPS, {"b_job": job_id}).mappings()]
+
+
+def events_of(connection: Connection, job_id: str) -> list[Event]:
+    """Return a job's events in the order they were recorded."""
+    found = connection.execute(
+        sa.select(events).where(events.c.job_id == job_id).order_by(events.c.id)
+    ).mappings()
+    return [
+        Event(
+            type=EventType(row["type"]),
+            outcome=row["outcome"],
+            detail=row["detail"],
+            agent=row["agent"],
+            step=row["step"],
+            at=datetime.fromtimestamp(row["at"], UTC),
+        )
+        for row in found
+    ]
+
+
+def begin_run(
+    connection: Connection, job_id: str, states: Collection[JobState] = RUNNABLE
+) -> tuple[Job, list[StepRow], int]:
+    """Take a job for a new run: its token grows, so that any earlier run's results are refused.
+
+    A job in another state than `states` is left as it is.
+
+    Returns: the job, its steps, and how often the step in flight has seen the daemon die.
+    """
+    connection.execute(_BEGIN, {"b_job": job_id, "b_states": _values(states)})
+    connection.execute(_CRASHED, {"b_job": job_id})
+    crashes = connection.execute(_CRASHES, {"b_job": job_id}).scalar() or 0
+    return get(connection, job_id), steps_of(connection, job_id), crashes
+
+
+def check_token(connection: Connection, job_id: str, token: int) -> None:
+    """Raises: Superseded: another run owns the job, or it is over."""
+    if connection.execute(_HELD, {"b_job": job_id, "b_token": token}).first() is None:
+        raise Superseded("another run owns this job", where=job_id)
+
+
+def update_job(connection: Connection, job_id: str, token: int, **changes: Any) -> None:
+    """Change a job that this run owns. Raises: Superseded (and nothing is changed)."""
+    result = connection.execute(_UPDATE_JOB, {"b_job": job_id, "b_token": token, **changes})
+    if result.rowcount != 1:
+        raise Superseded("another run owns this job", where=job_id)
+
+
+def set_manifest(
+    connection: Connection, job_id: str, token: int, files: int, size: int, found: Iterable[Event]
+) -> None:
+    """Record that the manifest is on disk."""
+    update_job(connection, job_id, token, files=files, size=size)
+    add_events(connection, job_id, found)
+
+
+def start_step(connection: Connection, job_id: str, token: int, position: int) -> None:
+    """Record that a step is in flight."""
+    check_token(connection, job_id, token)
+    _step(connection, job_id, position, **_STARTED(utcnow().timestamp()))
+
+
+def _STARTED(now: float) -> dict[str, Any]:  # reads as the constant it nearly is
+    return {"state": StepState.RUNNING.value, "started_at": now, "finished_at": None, "error": ""}
+
+
+def finish_step(
+    connection: Connection,
+    job_id: str,
+    token: int,
+    position: int,
+    *,
+    result: dict[str, Any],
+    found: Iterable[Event],
+    following: int | None,
+) -> None:
+    """Record a step's result and events, and that the following one is in flight: one commit."""
+    now = utcnow().timestamp()
+    check_token(connection, job_id, token)
+    _step(
+        connection,
+        job_id,
+        position,
+        state=StepState.DONE.value,
+        finished_at=now,
+        result=result,
+        saved={},
+        error="",
+        crashes=0,
+    )
+    add_events(connection, job_id, found)
+    if following is not None:
+        _step(connection, job_id, following, **_STARTED(now))
+
+
+def save_step(connection: Connection, job_id: str, token: int, position: int, saved: dict[str, Any]) -> None:
+    """Keep what a worker wants to know at its next try."""
+    check_token(connection, job_id, token)
+    _step(connection, job_id, position, saved=saved)
+
+
+def interrupt(connection: Connection, job_id: str, token: int, position: int | None) -> None:
+    """Record that a run was stopped in good order: its step in flight has not crashed."""
+    update_job(connection, job_id, token, state=JobState.WAITING.value, reason="")
+    if position is not None:
+        connection.execute(
+            steps.update()
+            .where(
+                steps.c.job_id == job_id,
+                steps.c.position == position,
+                steps.c.state == StepState.RUNNING.value,
+            )
+            .values(state=StepState.PENDING.value, crashes=0)
+        )
+
+
+def put_off(
+    connection: Connection,
+    job_id: str,
+    token: int,
+    position: int,
+    *,
+    state: JobState,
+    reason: str,
+    wake_at: float | None,
+    step: dict[str, Any],
+    target: str = "",
+    found: Iterable[Event] = (),
+) -> None:
+    """Lay a job aside (waiting, paused or frozen); it holds no slot and no memory until it wakes."""
+    update_job(connection, job_id, token, state=state.value, reason=reason, wake_at=wake_at, target=target)
+    if position >= 0:
+        _step(connection, job_id, position, **step)
+    add_events(connection, job_id, found)
+
+
+def finish(
+    connection: Connection,
+    job_id: str,
+    token: int,
+    *,
+    state: JobState,
+    reason: str,
+    error: dict[str, Any] | None,
+    finished_at: float,
+    failed_step: int | None,
+) -> None:
+    """Record that the job is over; its folder is moved after this commit."""
+    update_job(
+        connection,
+        job_id,
+        token,
+        state=state.value,
+        reason=reason,
+        error=error,
+        wake_at=None,
+        target="",
+        finished_at=finished_at,
+    )
+    if failed_step is not None:
+        _step(
+            connection,
+            job_id,
+            failed_step,
+            state=StepState.FAILED.value,
+            finished_at=finished_at,
+            error=reason,
+        )
+
+
+def moved(connection: Connection, job_id: str, station: Station, folder: bytes) -> None:
+    """Record where a job's folder has come to rest."""
+    connection.execute(_MOVED, {"b_job": job_id, "station": station.value, "folder": folder})
+
+
+def reopen(connection: Connection, job_id: str, from_position: int) -> None:
+    """Make a finished job wait again, from a step on; earlier steps keep their results.
+
+    The folder is moved back after this commit.
+    """
+    connection.execute(
+        jobs.update()
+        .where(jobs.c.id == job_id)
+        .values(
+            state=JobState.WAITING.value,
+            reason="",
+            error=None,
+            wake_at=None,
+            finished_at=None,
+            target="",
+            token=jobs.c.token + 1,
+        )
+    )
+    connection.execute(
+        steps.update()
+        .where(steps.c.job_id == job_id, steps.c.position >= from_position)
+        .values(
+            state=StepState.PENDING.value,
+            attempts=0,
+            crashes=0,
+            saved={},
+            result={},
+            error="",
+            started_at=None,
+            finished_at=None,
+        )
+    )
+
+
+def set_state(connection: Connection, job_id: str, state: JobState, reason: str) -> None:
+    """Freeze or thaw: change an active job's state whoever runs it; a run in flight loses its token."""
+    connection.execute(
+        jobs.update()
+        .where(jobs.c.id == job_id, jobs.c.state.in_(_values(ACTIVE)))
+        .values(state=state.value, reason=reason, wake_at=None, target="", token=jobs.c.token + 1)
+    )
+
+
+def wake_target(connection: Connection, target: str) -> None:
+    """Let every job that waits for a target go on."""
+    connection.execute(
+        jobs.update()
+        .where(jobs.c.state == JobState.PAUSED.value, jobs.c.target == target)
+        .values(state=JobState.WAITING.value, reason="", target="")
+    )
+
+
+def ready(connection: Connection, now: float, limit: int, leaving_out: Collection[str]) -> list[Job]:
+    """Return jobs that may run now, oldest claim first: waiting and due, or left running by a crash."""
+    found = connection.execute(
+        sa.select(jobs)
+        .where(
+            jobs.c.state.in_([JobState.WAITING.value, JobState.RUNNING.value]),
+            sa.or_(jobs.c.wake_at.is_(None), jobs.c.wake_at <= now),
+            jobs.c.id.not_in(list(leaving_out)),
+        )
+        .order_by(jobs.c.claimed_at, jobs.c.id)
+        .limit(limit)
+    ).mappings()
+    return [to_job(row) for row in found]
+
+
+def first_paused(connection: Connection, target: str) -> str | None:
+    """Return the oldest job that waits for a target."""
+    return connection.execute(
+        sa.select(jobs.c.id)
+        .where(jobs.c.state == JobState.PAUSED.value, jobs.c.target == target)
+        .order_by(jobs.c.claimed_at)
+        .limit(1)
+    ).scalar()
+
+
+def next_wake(connection: Connection, now: float) -> float | None:
+    """Return when the next waiting job is due, later than `now`."""
+    return connection.execute(
+        sa.select(sa.func.min(jobs.c.wake_at)).where(
+            jobs.c.state == JobState.WAITING.value, jobs.c.wake_at > now
+        )
+    ).scalar()
+
+
+def active(connection: Connection) -> list[Job]:
+    """Return every job that is not over, oldest first."""
+    found = connection.execute(
+        sa.select(jobs).where(jobs.c.state.in_(_values(ACTIVE))).order_by(jobs.c.claimed_at)
+    ).mappings()
+    return [to_job(row) for row in found]
+
+
+def unmoved(connection: Connection) -> list[Job]:
+    """Return jobs that are over while their folder was last seen in processing/."""
+    found = connection.execute(
+        sa.select(jobs).where(jobs.c.state.in_(_values(TERMINAL)), jobs.c.station == Station.PROCESSING.value)
+    ).mappings()
+    return [to_job(row) for row in found]
+
+
+def original_name(connection: Connection, folder: bytes, ino: int) -> str | None:
+    """Return the name a folder had at its last job, when a finished job left it under this one."""
+    return connection.execute(
+        sa.select(jobs.c.name)
+        .where(
+            jobs.c.folder == folder,
+            jobs.c.ino == str(ino),
+            jobs.c.state.in_(_values(TERMINAL)),
+        )
+        .order_by(jobs.c.claimed_at.desc())
+        .limit(1)
+    ).scalar()
+
+
+def add_events(connection: Connection, job_id: str, found: Iterable[Event]) -> None:
+    """Append events to a job."""
+    rows = [
+        {
+            "job_id": job_id,
+            "step": event.step,
+            "type": event.type.value,
+            "outcome": event.outcome,
+            "detail": event.detail,
+            "agent": event.agent,
+            "at": event.at.timestamp(),
+        }
+        for event in found
+    ]
+    if rows:
+        connection.execute(_INSERT_EVENTS, rows)
+
+
+def _step(connection: Connection, job_id: str, position: int, **changes: Any) -> None:
+    connection.execute(_UPDATE_STEP, {"b_job": job_id, "b_position": position, **changes})
+
+
+def _values(states: Collection[JobState]) -> list[str]:
+    return sorted(state.value for state in states)
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def to_job(row: RowMapping) -> Job:
+    """Return a row of the jobs table as a Job."""
+    return Job(
+        id=JobId(row["id"]),
+        name=row["name"],
+        folder=bytes(row["folder"]),
+        station=Station(row["station"]),
+        dev=int(row["dev"]),
+        ino=int(row["ino"]),
+        uid=row["uid"],
+        pipeline=row["pipeline"],
+        definition=row["definition"],
+        values=row["vals"],
+        state=JobState(row["state"]),
+        reason=row["reason"],
+        error=row["error"],
+        token=row["token"],
+        wake_at=_moment(row["wake_at"]),
+        target=row["target"],
+        files=row["files"],
+        size=row["size"],
+        claimed_at=datetime.fromtimestamp(row["claimed_at"], UTC),
+        finished_at=_moment(row["finished_at"]),
+        host=row["host"],
+    )
+
+
+def _to_step(row: RowMapping) -> StepRow:
+    return StepRow(
+        position=row["position"],
+        name=row["name"],
+        worker=row["worker"],
+        state=StepState(row["state"]),
+        attempts=row["attempts"],
+        started_at=_moment(row["started_at"]),
+        finished_at=_moment(row["finished_at"]),
+        saved=row["saved"],
+        result=row["result"],
+        error=row["error"],
+    )

@@ -1,0 +1,1 @@
+"""Alembic migrations: additive, applied at start."""

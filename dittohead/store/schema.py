@@ -1,0 +1,49 @@
+"""Make and migrate the tables with Alembic; quick when there is nothing to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from dittohead.errors import StoreError
+
+#: The newest revision in migrations/versions; a test compares the two.
+HEAD = "0001"
+
+
+def current(engine: Engine) -> str | None:
+    """Return the revision the database is at, None when it is empty."""
+    with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the database to HEAD.
+
+    Raises: StoreError: it was made by a newer dittohead.
+    """
+    found = current(engine)
+    if found == HEAD:  # Alembic takes longer to import than all else at start
+        return
+    if found is not None and found > HEAD:
+        raise StoreError(
+            f"the store was made by a newer dittohead (revision {found}; this one knows {HEAD})",
+            where=engine.url.render_as_string(),
+            hint="Install that version again; a store is never taken back to an older one",
+        )
+    with engine.begin() as connection:
+        _migrate(connection)
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,157 @@
+"""Outside places: whether a step may start now, when one is paused, resumed or nearly full."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from sqlalchemy.engine import Connection
+
+from dittohead import log
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.store import outbox as outbox_store
+from dittohead.store import targets as target_store
+from dittohead.store.outbox import NewNotice
+from dittohead.store.targets import TargetRow
+
+#: First wait before one job may try a paused target again; doubled up to the last.
+PROBE_FIRST_S = 15.0
+PROBE_MOST_S = 600.0
+
+#: A target reported as nearly full is reported again only after it had this much (percent) more room.
+_HYSTERESIS = 5.0
+
+#: Makes the notices of an event: (event, facts) -> rows for the outbox.
+Composer = Callable[..., list[NewNotice]]
+
+
+class Targets:
+    """The paused targets, in memory and in the store."""
+
+    def __init__(self, store: Store, compose: Composer, nearly_full: float) -> None:
+        self._store = store
+        self._compose = compose
+        self._nearly_full = nearly_full
+        self._rows: dict[str, TargetRow] = {}
+        self._probing: set[str] = set()
+
+    async def load(self) -> None:
+        """Read what the store remembers; a probe is due at once after a start."""
+        for row in await self._store.read(target_store.load):
+            self._rows[row.name] = replace(row, probe_at=0.0) if row.paused else row
+
+    def rows(self) -> list[TargetRow]:
+        """Return every target known."""
+        return sorted(self._rows.values(), key=lambda row: row.name)
+
+    def paused(self, name: str) -> str | None:
+        """Return why a target is paused, None when it is not."""
+        row = self._rows.get(name)
+        return row.reason if row is not None and row.paused else None
+
+    def may_try(self, name: str) -> bool:
+        """Tell whether a job may use the target now: it is not paused, or the job is its probe."""
+        row = self._rows.get(name)
+        if row is None or not row.paused:
+            return True
+        return name in self._probing
+
+    def next_probe(self) -> float | None:
+        """Return when the next paused target is to be tried, seconds since the epoch."""
+        times = [
+            row.probe_at
+            for row in self._rows.values()
+            if row.paused and row.probe_at is not None and row.name not in self._probing
+        ]
+        return min(times, default=None)
+
+    async def probes(self) -> list[str]:
+        """Return jobs that may try a paused target now, one each; a target nobody waits for resumes."""
+        chosen = []
+        for row in list(self._rows.values()):
+            due = row.paused and row.probe_at is not None and row.probe_at <= time.time()
+            if not due or row.name in self._probing:
+                continue
+            job = await self._store.read(job_store.first_paused, row.name)
+            if job is None:
+                await self.resume(row.name)
+            else:
+                self._probing.add(row.name)
+                chosen.append(job)
+        return chosen
+
+    async def pause(self, name: str, reason: str) -> None:
+        """Pause a target, or put off its next probe; people are told once for each pause."""
+        known = self._rows.get(name)
+        again = known is not None and known.paused
+        failures = known.failures + 1 if known is not None and again else 1
+        wait = min(PROBE_FIRST_S * 2 ** min(failures - 1, 20), PROBE_MOST_S) * random.uniform(0.8, 1.2)  # noqa: S311
+        row = TargetRow(
+            name=name,
+            paused=True,
+            reason=reason,
+            since=known.since if known is not None and again else time.time(),
+            probe_at=time.time() + wait,
+            failures=failures,
+            nearly_full=known.nearly_full if known is not None else False,
+        )
+        self._rows[name] = row
+        self._probing.discard(name)
+        await self._put(row, [] if again else self._compose("paused", target=name, reason=reason))
+        if not again:
+            log.get().error(log.TARGET_PAUSED, target=name, reason=reason)
+
+    async def resume(self, name: str) -> None:
+        """Let the target's jobs go on; called after a step that used it succeeded."""
+        row = self._rows.get(name)
+        self._probing.discard(name)
+        if row is None or not row.paused:
+            return
+        row = replace(row, paused=False, reason="", since=None, probe_at=None, failures=0)
+        self._rows[name] = row
+        await self._put(row, self._compose("resumed", target=name), wake=True)
+        log.get().info(log.TARGET_RESUMED, target=name)
+
+    def probe_over(self, name: str) -> None:
+        """Forget a probe that came to no result (its job was frozen, cancelled or failed)."""
+        self._probing.discard(name)
+
+    async def fullness(self, name: str, used: float, capacity: int) -> None:
+        """Tell people, once, when a target's disk is nearly full.
+
+        Args:
+            used: the part in use, 0 to 1.
+            capacity: bytes of the whole.
+        """
+        percent = used * 100
+        known = self._rows.get(name)
+        was = known is not None and known.nearly_full
+        if was and percent < self._nearly_full - _HYSTERESIS:
+            await self._set_full(name, full=False, notices=[])
+        elif not was and percent >= self._nearly_full:
+            free = int(capacity * (1 - used))
+            log.get().warning(log.TARGET_NEARLY_FULL, target=name, percent=round(percent, 1))
+            await self._set_full(
+                name,
+                full=True,
+                notices=self._compose("nearly_full", target=name, percent=percent, free=free),
+            )
+
+    async def _set_full(self, name: str, *, full: bool, notices: list[NewNotice]) -> None:
+        known = self._rows.get(name) or TargetRow(
+            name=name, paused=False, reason="", since=None, probe_at=None, failures=0, nearly_full=False
+        )
+        self._rows[name] = replace(known, nearly_full=full)
+        await self._put(self._rows[name], notices)
+
+    async def _put(self, row: TargetRow, notices: list[NewNotice], *, wake: bool = False) -> None:
+        def work(connection: Connection) -> None:
+            target_store.put(connection, row)
+            outbox_store.add(connection, notices)
+            if wake:
+                job_store.wake_target(connection, row.name)
+
+        await self._store.write(work)

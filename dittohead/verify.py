@@ -1,0 +1,154 @@
+"""Check a finished job: its receipt against the folder, what was made, and the targets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from dittohead import files, receipt, templates
+from dittohead.context import JobFiles, values_of
+from dittohead.errors import DittoheadError
+from dittohead.manifest import path_bytes
+from dittohead.model import TERMINAL, Job, display
+from dittohead.process import environment
+from dittohead.registry import Registry
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.worker import Source, VerifyContext
+
+
+@dataclass
+class Report:
+    """What was found."""
+
+    job: str
+    checked: dict[str, int] = field(default_factory=dict)  #: files as they should be, by place
+    problems: list[tuple[str, str]] = field(default_factory=list)  #: (where, what)
+
+    @property
+    def good(self) -> bool:
+        """Whether everything is as the receipt says."""
+        return not self.problems
+
+    def note(self, place: str, problem: str | None) -> None:
+        """Record one file's check."""
+        if problem is None:
+            self.checked[place] = self.checked.get(place, 0) + 1
+        else:
+            self.problems.append((place, problem))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON fields."""
+        return {
+            "job": self.job,
+            "good": self.good,
+            "checked": self.checked,
+            "problems": [{"where": where, "what": what} for where, what in self.problems],
+        }
+
+
+async def verify_job(job: Job, store: Store, stations: Stations, workers: Registry) -> Report:
+    """Read every file again, here and at the targets, and compare with the receipt.
+
+    Raises: DittoheadError: the job is not over, or has no receipt.
+    """
+    if job.state not in TERMINAL:
+        raise DittoheadError(f"{job.name} is not over ({job.state})", hint=f"dittohead show {job.id}")
+    path = receipt.path_of(stations.receipts, job)
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DittoheadError("the receipt cannot be read", where=str(path)) from error
+    report = Report(job.id)
+    await asyncio.to_thread(_folder, job, stations, fields, report)
+    await asyncio.to_thread(_outputs, job, stations, fields, report)
+    await _targets(job, store, stations, workers, report)
+    return report
+
+
+def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report) -> None:
+    root = stations.folder(job.station, job.folder)
+    expected = {path_bytes(item): item for item in fields["manifest"]["files"]}
+    found = 0
+    try:
+        for item in files.walk(root):
+            if item.kind != "file":
+                continue
+            known = expected.pop(item.path, None)
+            place = f"{root}/{display(item.path)}"
+            if known is None:
+                report.note(place, "is not in the manifest")
+                continue
+            fd, _ = files.open_regular(item.name, item.dir_fd)
+            with open(fd, "rb", buffering=0):
+                digest, _ = files.sha256_fd(fd, files.hash_buffer())
+            if digest != known["sha256"]:
+                report.note(place, "differs from the manifest")
+            else:
+                found += 1
+    except (OSError, DittoheadError) as error:
+        report.note(str(root), str(error))
+    if found:
+        report.checked[str(root)] = found
+    for path in expected:
+        report.note(f"{root}/{display(path)}", "is missing")
+
+
+def _outputs(job: Job, stations: Stations, fields: dict[str, Any], report: Report) -> None:
+    home = JobFiles(stations, job).home
+    if not home.exists():
+        return  # kept only as long as the pipeline says; the receipt and the targets remain
+    for output in fields["outputs"]:
+        directory = home / output["step"]
+        path = bytes(directory) + b"/" + path_bytes(output)
+        try:
+            good = files.sha256_file(path)[0] == output["sha256"]
+        except (OSError, DittoheadError) as error:
+            report.note(display(path), str(error))
+            continue
+        if good:
+            report.note(str(directory), None)
+        else:
+            report.note(display(path), "differs from the receipt")
+
+
+async def _targets(job: Job, store: Store, stations: Stations, workers: Registry, report: Report) -> None:
+    job_files = JobFiles(stations, job)
+    for row in await store.read(job_store.steps_of, job.id):
+        if not row.result.get("locations"):
+            continue
+        given = job.definition["steps"][row.position]
+        try:
+            worker = workers.get(row.worker)
+            filled = templates.render(given["options"], values_of(job, job_files, row.name))
+            options = worker.Options.model_validate(filled)
+        except (KeyError, DittoheadError, ValidationError) as error:
+            report.note(f"step {row.name}", f"cannot be checked: {error}")
+            continue
+        path = job_files.locations(row.name)
+        context = VerifyContext(
+            locations=lambda path=path: receipt.read_locations(path),  # type: ignore[misc]  # bound now
+            source=_source(job, stations, job_files, given["from"], row.result),
+            env=environment(stations.root),
+            report=lambda ok, uri, what: report.note(uri if not ok else _place(uri), None if ok else what),
+        )
+        await worker.verify(context, options)
+
+
+def _place(uri: str) -> str:
+    return uri.rsplit("/", 1)[0] + "/"
+
+
+def _source(
+    job: Job, stations: Stations, job_files: JobFiles, step: str, result: dict[str, Any]
+) -> Source | None:
+    source = job_files.source(step, result)
+    if step:
+        return source if source.root.is_dir() else None
+    root = stations.folder(job.station, job.folder)
+    return Source(root=root, entries=source.entries, files=source.files, size=source.size)
