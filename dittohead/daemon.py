@@ -390,5 +390,5 @@ def answer_requests(config: Config) -> None:
 
 def main(config: Config) -> None:
     """Run the daemon in this process until it is told to stop."""
-    process.prepare_loop()
+    process.use_pidfd()
     asyncio.run(Daemon(config).run())

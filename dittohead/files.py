@@ -254,6 +254,30 @@ def open_regular(name: bytes, dir_fd: int | None = None) -> tuple[int, os.stat_r
     return fd, status
 
 
+@contextlib.contextmanager
+def opened_beneath(root: Path | bytes, path: bytes) -> Iterator[int]:
+    """Open a regular file below a root, following no link in any component below it.
+
+    Raises: ItemError: it is no regular file, or a link stands in its path; FileNotFoundError, OSError.
+    """
+    fds = [os.open(root, _OPEN_DIR & ~os.O_NOFOLLOW)]
+    try:
+        *parents, name = path.split(b"/")
+        for parent in parents:
+            try:
+                fds.append(os.open(parent, _OPEN_DIR, dir_fd=fds[-1]))
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise
+                raise ItemError("a link stands in this path", where=os.fsdecode(path)) from error
+        fd, _ = open_regular(name, fds[-1])
+        fds.append(fd)
+        yield fd
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
 def sha256_fd(fd: int, buffer: memoryview, on_block: Callable[[int], None] | None = None) -> tuple[str, int]:
     """Return (SHA-256 as 64 hex digits, bytes read) of an open file, from where it stands.
 

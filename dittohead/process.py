@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,13 +74,15 @@ class Probe:
 
     def version(self) -> str | None:
         """Return the version it prints, "?" where it prints none, None when not installed."""
-        if shutil.which(self.program) is None:
-            return None
-        said = subprocess.run(  # a fixed argv of our own
-            [self.path(), *self.version_argv], capture_output=True, check=False, timeout=20
-        )
-        match = re.search(self.version_pattern, (said.stdout + said.stderr).decode("utf-8", "replace"))
-        return match[1] if match else "?"
+        found = shutil.which(self.program)
+        return None if found is None else _version((found, *self.version_argv), self.version_pattern)
+
+
+@functools.cache
+def _version(argv: tuple[str, ...], pattern: str) -> str:
+    said = subprocess.run(argv, capture_output=True, check=False, timeout=20)
+    match = re.search(pattern, (said.stdout + said.stderr).decode("utf-8", "replace"))
+    return match[1] if match else "?"
 
 
 def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -176,7 +180,7 @@ async def run(
     stdin: Path | None = None,
     timeout_s: float | None = None,
     on_stdout: Callable[[bytes], None] | None = None,
-    output: Path | None = None,
+    on_output: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run a program to its end and return how it ended.
 
@@ -186,7 +190,7 @@ async def run(
         stdin: a file for it to read; nothing otherwise.
         timeout_s: ends the whole group when it takes longer.
         on_stdout: is given each piece of standard output as it comes (for progress).
-        output: a file to which standard output and error are appended.
+        on_output: is given each piece of standard output and of standard error.
 
     Returns: also for a non-zero exit status; mapping those is the caller's.
     Raises: TimeoutError: after `timeout_s`; OSError: it cannot be started.
@@ -196,13 +200,12 @@ async def run(
     tails = (bytearray(), bytearray())
     with contextlib.ExitStack() as files:
         feed = files.enter_context(open(stdin, "rb")).fileno() if stdin else subprocess.DEVNULL
-        sink = files.enter_context(open(output, "ab")) if output else None
 
         def keep(index: int, data: bytes) -> None:
             tails[index].extend(data)
             del tails[index][:-TAIL]
-            if sink is not None:
-                sink.write(data)
+            if on_output is not None:
+                on_output(data)
             if index == 0 and on_stdout is not None:
                 on_stdout(data)
 
@@ -249,6 +252,16 @@ def sweep(root: Path) -> list[int]:
         except OSError:
             continue
     return killed
+
+
+def use_pidfd() -> None:
+    """Reap children by pidfd on Python 3.11, whose default is a thread for every child.
+
+    Later versions do so by themselves. To be called before the loop is made.
+    """
+    if sys.version_info < (3, 12):
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
 
 
 async def _pump(stream: asyncio.StreamReader, keep: Callable[[int, bytes], None], index: int) -> None:

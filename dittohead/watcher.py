@@ -95,6 +95,7 @@ class Watcher:
         self._inbox = stations.path(Station.INBOX)
         self._hint = asyncio.Event()
         self._rearm = asyncio.Event()
+        self._back = asyncio.Event()  # the inbox was missing and is there again
         self._decided = asyncio.Event()  # armed for the first time, or given up
         self._armed_inode: tuple[int, int] | None = None
         self.mode = "starting"  #: "inotify", "polling", or "starting"; "missing" without an inbox
@@ -164,6 +165,7 @@ class Watcher:
         if self.mode == "missing":
             self.mode = "polling"
             self._rearm.set()
+            self._back.set()
         self.last_scan_at = time.time()
         self._on_scan(scan)
         self.ready.set()
@@ -188,7 +190,10 @@ class Watcher:
             log.get().warning(log.WATCH_LOST, reason=reason, losses=self.losses)
             self._hint.set()
             wait = _RETRY_FIRST_S if time.monotonic() - started > _RETRY_MOST_S else wait
-            await asyncio.sleep(wait)
+            self._back.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._back.wait()
             wait = min(wait * 2, _RETRY_MOST_S)
 
     async def _watch(self) -> None:
@@ -201,7 +206,6 @@ class Watcher:
             debounce=_DEBOUNCE_MS,
             stop_event=self._rearm,
             force_polling=False,
-            raise_interrupt=False,
         )
         test = asyncio.create_task(self._self_test(), name="watch:self-test")
         try:

@@ -34,7 +34,8 @@ TEMPORARY = os.EX_TEMPFAIL  # another daemon holds the root
 NO_PERMISSION = os.EX_NOPERM
 CONFIG = os.EX_CONFIG
 
-out = Console(highlight=False, soft_wrap=True)
+# Where it is no terminal, lines are for programs: never cut or wrapped.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

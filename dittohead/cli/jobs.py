@@ -128,7 +128,8 @@ def list_(as_json: bool, states: tuple[str, ...], pipeline: str, name: str, limi
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("job", "state", "name", "pipeline", "files", "bytes", "claimed", "reason"):
-        table.add_column(column, justify="right" if column in ("files", "bytes") else "left")
+        justify: Any = "right" if column in ("files", "bytes") else "left"
+        table.add_column(column, justify=justify, no_wrap=column != "reason")
     for job in found:
         colour = _COLOURS[job.state.value]
         table.add_row(

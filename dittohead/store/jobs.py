@@ -35,7 +35,13 @@ _HELD = sa.select(jobs.c.id).where(
     jobs.c.token == sa.bindparam("b_token"),
     jobs.c.state == JobState.RUNNING.value,
 )
-_UPDATE_JOB = jobs.update().where(jobs.c.id == sa.bindparam("b_job"), jobs.c.token == sa.bindparam("b_token"))
+# A job that is over is owned by nobody: an interruption in the moment after the last commit must
+# not make it wait again.
+_UPDATE_JOB = jobs.update().where(
+    jobs.c.id == sa.bindparam("b_job"),
+    jobs.c.token == sa.bindparam("b_token"),
+    jobs.c.state == JobState.RUNNING.value,
+)
 _UPDATE_STEP = steps.update().where(
     steps.c.job_id == sa.bindparam("b_job"), steps.c.position == sa.bindparam("b_position")
 )

@@ -1,0 +1,222 @@
+"""command: any program, as an argument list without a shell; what it leaves in {work} is its output."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from dittohead import files
+from dittohead.errors import ItemError, TargetError, TransientError
+from dittohead.model import Event, EventType, Output
+from dittohead.options import Duration
+from dittohead.process import Completed, run
+from dittohead.threads import Stop, in_thread
+from dittohead.worker import Done, Options, StepContext, StepResult, Wait, Worker
+
+#: EX_TEMPFAIL. Source: sysexits.h.
+_TEMPFAIL = 75
+#: A secret shorter than this would mask half of every line; it is refused.
+_SECRET_LEAST = 4
+
+
+class CommandOptions(Options):
+    """What a command step may be told."""
+
+    argv: list[str] = Field(
+        min_length=1, description="The program (absolute, or found on PATH) and its arguments; no shell."
+    )
+    timeout: Duration = Field(3600.0, description="The longest one run may take.")
+    env: dict[str, str] = Field(default_factory=dict, description="Further environment variables.")
+    secrets: dict[str, str] = Field(
+        default_factory=dict,
+        description="Environment variables whose values are credentials, by the credential's name; "
+        "they are masked in what the program prints.",
+    )
+    cwd: Literal["work", "payload"] = Field("work", description="The directory it runs in.")
+    expect: list[int] = Field(default=[0], description="Exit statuses that mean done.")
+    wait_exit: list[int] = Field(
+        default=[_TEMPFAIL],
+        description="Exit statuses that mean: not yet, ask again. The job waits without a slot; the last "
+        "line printed is the reason shown.",
+    )
+    poll: Duration = Field(600.0, description="How long to wait before asking again.")
+    give_up: Duration = Field(14 * 86400.0, description="How long to go on asking.")
+    retry_exit: list[int] = Field(default_factory=list, description="Exit statuses of passing faults.")
+    target_exit: list[int] = Field(
+        default_factory=list, description="Exit statuses that mean the target is down or full."
+    )
+    target: str = Field("", description="Name of the outside place it uses, which can be paused.")
+
+
+class CommandWorker(Worker[CommandOptions]):
+    """Runs a program; its exit status decides what happens next."""
+
+    name = "command"
+    Options = CommandOptions
+    makes_outputs = True
+
+    def check(self, options: CommandOptions) -> list[str]:
+        """Find the program, where its name holds no placeholder."""
+        program = options.argv[0]
+        if "{" in program or shutil.which(program):
+            return []
+        return [f'the program "{program}" is not there or not executable; install it or give its whole path']
+
+    def target(self, options: CommandOptions) -> str:
+        """Return what the options call it."""
+        return options.target
+
+    async def run(self, ctx: StepContext, options: CommandOptions) -> StepResult:
+        """Run the program and read its exit status.
+
+        What an earlier, killed try left in {work} is removed first, but not when the program asked
+        to be asked again: its work then goes on.
+        """
+        asked_at = float(ctx.saved.get("asked_at", 0.0)) or time.time()
+        if not ctx.saved.get("asked_at"):
+            await asyncio.to_thread(_empty, ctx.work)
+        secrets = {key: ctx.secret(name) for key, name in options.secrets.items()}
+        short = [key for key, value in secrets.items() if len(value) < _SECRET_LEAST]
+        if short:
+            raise ItemError(f"the credential for {short[0]} is empty or too short to be one")
+        ended = await self._run(ctx, options, secrets)
+        said = _mask(_last_line(ended), secrets)
+        ctx.event(
+            Event(
+                type=EventType.EXECUTION,
+                outcome="success" if ended.returncode in options.expect + options.wait_exit else "failure",
+                detail=f"{os.path.basename(options.argv[0])}: exit status {ended.returncode}",
+                agent=options.argv[0],
+            )
+        )
+        if ended.returncode in options.expect:
+            count = await in_thread(lambda stop: _record(ctx, stop))
+            return Done(detail=said if not count else f"{count} files made")
+        return self._otherwise(ctx, options, ended.returncode, said, asked_at)
+
+    def _otherwise(
+        self, ctx: StepContext, options: CommandOptions, status: int, said: str, asked_at: float
+    ) -> StepResult:
+        program = os.path.basename(options.argv[0])
+        what = f"{program} ended with exit status {status}" + (f": {said}" if said else "")
+        if status in options.wait_exit:
+            if time.time() - asked_at > options.give_up:
+                raise ItemError(f"no answer came within the time given ({said or program})")
+            return Wait(
+                reason=said or f"{program} says: not yet",
+                seconds=options.poll,
+                state={"asked_at": asked_at},
+            )
+        if status in options.retry_exit:
+            raise TransientError(what)
+        if status in options.target_exit:
+            raise TargetError(what, where=options.target)
+        raise ItemError(what, where=f"step {ctx.step}", hint=f"See what it printed: {ctx.log_file()}")
+
+    async def _run(self, ctx: StepContext, options: CommandOptions, secrets: dict[str, str]) -> Completed:
+        program = shutil.which(options.argv[0])
+        if program is None:
+            raise ItemError("this program is not installed", where=options.argv[0])
+        env = {
+            **ctx.env,
+            "DITTOHEAD_JOB": ctx.job_id,
+            "DITTOHEAD_NAME": ctx.name,
+            "DITTOHEAD_PAYLOAD": str(ctx.payload),
+            "DITTOHEAD_WORK": str(ctx.work),
+            **options.env,
+            **secrets,
+        }
+        printed = _Printed(ctx.log_file(), list(secrets.values()))
+        try:
+            return await run(
+                [program, *options.argv[1:]],
+                env=env,
+                cwd=ctx.work if options.cwd == "work" else ctx.payload,
+                timeout_s=options.timeout or None,
+                on_output=printed.write,
+            )
+        except TimeoutError as error:
+            raise ItemError(
+                f"{os.path.basename(program)} was ended: it took longer than {options.timeout:g} s",
+                where=f"step {ctx.step}",
+                hint=f"See what it printed: {ctx.log_file()}, or set a longer timeout",
+            ) from error
+        except PermissionError as error:
+            raise ItemError("this program may not be executed", where=program) from error
+        finally:
+            printed.close()
+
+
+class _Printed:
+    """Appends what a program prints to the step's log, with secrets masked across pieces."""
+
+    def __init__(self, path: Path, secrets: list[str]) -> None:
+        self._file = open(path, "ab")  # noqa: SIM115  # closed by `close`
+        self._secrets = [secret.encode() for secret in secrets]
+        self._rest = b""
+
+    def write(self, data: bytes) -> None:
+        data = self._rest + data
+        for secret in self._secrets:
+            data = data.replace(secret, b"***")
+        # What might be the beginning of a secret is kept back until the next piece.
+        keep = max((len(secret) - 1 for secret in self._secrets), default=0)
+        cut = max(len(data) - keep, 0)
+        self._file.write(data[:cut])
+        self._rest = data[cut:]
+
+    def close(self) -> None:
+        self._file.write(self._rest)
+        self._file.close()
+
+
+def _mask(text: str, secrets: dict[str, str]) -> str:
+    for secret in secrets.values():
+        text = text.replace(secret, "***")
+    return text
+
+
+def _last_line(ended: Completed) -> str:
+    for stream in (ended.stdout, ended.stderr):
+        lines = [line.strip() for line in stream.decode("utf-8", "replace").splitlines() if line.strip()]
+        if lines:
+            return lines[-1][:300]
+    return ""
+
+
+def _empty(work: Path) -> None:
+    for entry in work.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _record(ctx: StepContext, stop: Stop) -> int:
+    """Record every file the program left in {work}; make them durable."""
+    count = 0
+    buffer = files.hash_buffer()
+    for found in files.walk(ctx.work):
+        stop.check()
+        if found.is_empty_dir:
+            continue
+        if found.kind != "file":
+            raise ItemError(
+                f"the program left a {found.kind} in its work directory", where=os.fsdecode(found.path)
+            )
+        fd, _ = files.open_regular(found.name, found.dir_fd)
+        try:
+            digest, size = files.sha256_fd(fd, buffer, lambda size: stop.check())
+        finally:
+            os.close(fd)
+        ctx.output(Output(path=found.path, size=size, sha256=digest))
+        count += 1
+    if count:
+        files.sync_filesystem(ctx.work)
+    return count

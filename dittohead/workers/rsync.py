@@ -1,0 +1,631 @@
+"""rsync: deliver exactly the manifest's files to a local path or over ssh, and verify them there.
+
+The list of files comes from the manifest (`--files-from`), so what is not in it is never sent, and
+no link is followed. Locally every delivered file is read back and compared with the manifest by
+SHA-256; over ssh a second pass with `--checksum` compares both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from pydantic import Field, field_validator
+
+from dittohead import files
+from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model import Entry, Event, EventType, Location
+from dittohead.options import Duration, Size
+from dittohead.process import Completed, Probe, run
+from dittohead.threads import Stop, in_thread
+from dittohead.worker import Done, Options, Source, StepContext, StepResult, VerifyContext, Worker
+
+PROBE = Probe(program="rsync", package="rsync")
+SSH = Probe(program="ssh", package="openssh-client", version_argv=("-V",), version_pattern=r"OpenSSH_(\S+)")
+
+#: Below this rsync has holes that let whoever may write the source or the target mislead it.
+_ADVISED = (3, 5, 0)
+
+_HOST = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9][\w.-]*):"
+)
+_BACKUP = ".dittohead-backup"
+_PARTIAL = ".dittohead-partial"
+_SHOWN = 5
+#: Copies `version` makes at most beside each other.
+_VERSIONS = 10_000
+
+#: What rsync's exit statuses mean, and which error each becomes. Source: rsync(1), EXIT VALUES.
+_EXITS: dict[int, tuple[type[StepError], str]] = {
+    1: (ItemError, "rsync did not understand its options"),
+    2: (ItemError, "the far side's rsync is not compatible"),
+    3: (ItemError, "rsync could not select the files or directories"),
+    4: (ItemError, "the far side's rsync lacks a feature"),
+    5: (TargetError, "the far side could not start rsync"),
+    6: (TransientError, "rsync's daemon could not log"),
+    10: (TransientError, "the connection failed"),
+    11: (TransientError, "reading or writing failed"),
+    12: (TransientError, "the connection broke off"),
+    13: (TransientError, "rsync gave up"),
+    14: (TransientError, "rsync's processes lost each other"),
+    20: (TransientError, "rsync was interrupted"),
+    21: (TransientError, "rsync's processes lost each other"),
+    22: (TransientError, "rsync had too little memory"),
+    23: (ItemError, "some files could not be delivered"),
+    24: (ItemError, "files vanished from the folder while they were delivered"),
+    25: (ItemError, "rsync stopped at its limit of deletions"),
+    30: (TransientError, "nothing came through for too long"),
+    35: (TransientError, "the far side's daemon did not answer in time"),
+    127: (TargetError, "the far side has no rsync"),
+    255: (TargetError, "the host cannot be reached or refuses us"),
+}
+#: Words in rsync's complaint that say more than its exit status.
+_SAID: tuple[tuple[str, type[StepError], str], ...] = (
+    ("No space left on device", TargetError, "the target is full"),
+    ("Disk quota exceeded", TargetError, "the target's quota is used up"),
+    ("Read-only file system", TargetError, "the target is mounted read-only"),
+    ("Stale file handle", TargetError, "the target's server has lost the mount"),
+    ("Transport endpoint is not connected", TargetError, "the target's mount is broken"),
+    ("Input/output error", TargetError, "the disk gives errors"),
+    ("Connection refused", TargetError, "the host refuses connections"),
+    ("Permission denied (", TargetError, "the host refuses our key"),
+    ("Host key verification failed", TargetError, "the host's key is not the known one"),
+)
+
+
+class SshOptions(Options):
+    """How to reach a host. The host's key is always checked, and no password is ever asked for."""
+
+    port: int | None = Field(None, ge=1, le=65535, description="The port; ssh's own default otherwise.")
+    identity: str | None = Field(None, description="The private key's file.")
+    known_hosts: str | None = Field(None, description="The file with the hosts' keys.")
+    connect_timeout: Duration = Field(15.0, description="How long to wait for the connection.")
+
+
+class RsyncOptions(Options):
+    """What an rsync step may be told."""
+
+    to: str = Field(
+        description="Absolute path, `host:/path` or `user@host:/path`; the folder's content goes into it."
+    )
+    on_conflict: Literal["refuse", "backup", "version"] = Field(
+        "refuse",
+        description="When the target has a different file of the same name: deliver nothing; move the "
+        "old file to .dittohead-backup/JOB/ there; or deliver everything beside it as PATH.v2.",
+    )
+    chmod: str | None = Field(None, description="rsync's --chmod, such as `D2775,F664`.")
+    chown: str | None = Field(None, description="rsync's --chown, `user:group`.")
+    perms: bool = Field(False, description="Keep the modes of the files.")
+    mkpath: bool = Field(
+        False, description="Make all missing parts of the path; else only its last one is made."
+    )
+    require_mount: str | None = Field(
+        None, description="A local path that must be a mount point; else the target is taken to be down."
+    )
+    bwlimit: Size | None = Field(None, description="Bytes a second at most.")
+    timeout: Duration = Field(60.0, description="How long nothing may come through before it is an error.")
+    ssh: SshOptions = Field(
+        default_factory=lambda: SshOptions.model_validate({}), description="How to reach the host."
+    )
+    rsync_path: str | None = Field(None, description="The rsync program on the far side.")
+
+    @field_validator("to")
+    @classmethod
+    def _to(cls, value: str) -> str:
+        if "::" in value.split("/")[0] or value.startswith("rsync://"):
+            raise ValueError("rsync daemons cannot be used; write host:/path for ssh")
+        host = _HOST.match(value)
+        path = value[host.end() :] if host else value
+        if not path.startswith("/"):
+            raise ValueError("an absolute path, or host:/absolute/path, is wanted")
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where a delivery goes."""
+
+    host: str  #: "user@host"; "" for a local path
+    path: str  #: absolute, without a final slash
+
+    @property
+    def argument(self) -> str:
+        return f"{self.host}:{self.path}/" if self.host else f"{self.path}/"
+
+    def beside(self, number: int) -> _Place:
+        return self if number == 1 else _Place(host=self.host, path=f"{self.path}.v{number}")
+
+    def uri(self, path: bytes) -> str:
+        whole = quote_from_bytes(os.fsencode(self.path) + b"/" + path, safe="/")
+        return f"ssh://{self.host}{whole}" if self.host else f"file://{whole}"
+
+
+def _place(options: RsyncOptions) -> _Place:
+    host = _HOST.match(options.to)
+    path = options.to[host.end() :] if host else options.to
+    return _Place(host=host[0][:-1] if host else "", path="/" + path.strip("/"))
+
+
+class RsyncWorker(Worker[RsyncOptions]):
+    """Delivers a folder's (or a step's) files; identical ones are left, different ones never lost."""
+
+    name = "rsync"
+    Options = RsyncOptions
+
+    def check(self, options: RsyncOptions) -> list[str]:
+        """See that the programs are there."""
+        needed = [PROBE] + ([SSH] if _place(options).host else [])
+        return [
+            f"{probe.program} is not installed: apt-get install {probe.package}"
+            for probe in needed
+            if probe.version() is None
+        ]
+
+    def target(self, options: RsyncOptions) -> str:
+        """Return the host, or the mount the path lies on."""
+        place = _place(options)
+        if place.host:
+            return place.host
+        if options.require_mount:
+            return options.require_mount
+        parts = place.path.split("/")
+        return "/".join(parts[:2]) if len(parts) > 2 else place.path
+
+    async def run(self, ctx: StepContext, options: RsyncOptions) -> StepResult:
+        """Check for conflicts, deliver, verify. Twice leaves the same files at the target."""
+        delivery = _Delivery(ctx, options)
+        await delivery.prepare()
+        await delivery.deliver()
+        count = await delivery.verify()
+        return Done(detail=f"{count} files, {ctx.source.size:,} bytes to {delivery.place.argument}")
+
+    async def doctor(self, options: RsyncOptions) -> AsyncIterator[tuple[bool, str]]:
+        """Look at rsync's version and at the target."""
+        version = PROBE.version()
+        if version is None:
+            yield False, "rsync is not installed: apt-get install rsync"
+            return
+        numbers = tuple(int(part) for part in version.split(".")[:3])
+        known = "" if numbers >= _ADVISED else "; 3.5.0 closes holes in all before it: update it when you can"
+        yield True, f"rsync {version}{known}"
+        place = _place(options)
+        if place.host:
+            ended = await run(
+                [SSH.path(), *_ssh_arguments(options.ssh), place.host, "true"],
+                env=dict(os.environ),
+                timeout_s=options.ssh.connect_timeout + 10,
+            )
+            good = ended.returncode == 0
+            yield good, f"{place.host}: " + ("reached by ssh" if good else ended.complaint)
+            return
+        if options.require_mount and not os.path.ismount(options.require_mount):
+            yield False, f"{options.require_mount} is not mounted"
+        base = _nearest(place.path)
+        good = os.access(base, os.W_OK | os.X_OK)
+        free = os.statvfs(base)
+        size = free.f_bavail * free.f_frsize / 1e9
+        yield good, f"{base}: " + (f"writable, {size:,.1f} GB free" if good else "may not be written")
+
+    async def verify(self, ctx: VerifyContext, options: RsyncOptions) -> None:
+        """Read what was delivered again: locally by SHA-256, over ssh by rsync --checksum."""
+        if not _place(options).host:
+            await in_thread(lambda stop: _verify_locations(ctx, stop))
+            return
+        first = next(ctx.locations(), None)
+        if first is None:
+            return
+        if ctx.source is None:
+            ctx.report(False, first.uri, "cannot be compared: the folder is no longer here")
+            return
+        await _verify_remote(ctx, ctx.source, options, first)
+
+
+class _Delivery:
+    """One try of one rsync step."""
+
+    def __init__(self, ctx: StepContext, options: RsyncOptions) -> None:
+        self.ctx, self.options = ctx, options
+        self.wanted = _place(options)
+        self.place = self.wanted
+        self.agent = f"rsync {PROBE.version() or '?'}"
+        self.list = ctx.work / "files"
+        self.exists = True
+
+    async def prepare(self) -> None:
+        """Write the list of files, choose the version, refuse conflicts before anything is delivered."""
+        await in_thread(lambda stop: _write_list(self.ctx.source, self.list))
+        if self.wanted.host == "":
+            await asyncio.to_thread(self._check_local_base)
+        chosen = self.ctx.saved.get("version")
+        if self.options.on_conflict == "version":
+            number = int(chosen) if chosen else await self._choose_version()
+            await self.ctx.save({"version": number})
+            self.place = self.wanted.beside(number)
+        elif self.options.on_conflict == "refuse":
+            conflicts = await self._conflicts(self.place)
+            if conflicts:
+                raise _conflict(self.place, conflicts)
+
+    def _check_local_base(self) -> None:
+        mount = self.options.require_mount
+        if mount and not os.path.ismount(mount):
+            raise TargetError("nothing is mounted here", where=mount, hint="Mount it; work goes on by itself")
+        parent = os.path.dirname(self.wanted.path)
+        if os.path.isdir(parent) or self.options.mkpath:
+            return
+        raise ItemError(
+            "the target folder does not exist",
+            where=parent,
+            hint=f"Check the folder's name; or make it (or set mkpath: true), "
+            f"then: dittohead retry {self.ctx.job_id}",
+        )
+
+    async def _choose_version(self) -> int:
+        for number in range(1, _VERSIONS):
+            if not await self._conflicts(self.wanted.beside(number)):
+                return number
+        raise ItemError("there are too many versions", where=self.wanted.argument)
+
+    async def _conflicts(self, place: _Place) -> list[str]:
+        """Return files at the place that differ from ours under the same name; only a few of many."""
+        if place.host:
+            return await self._remote_conflicts(place)
+        self.exists = os.path.lexists(place.path)
+        if not self.exists:
+            return []
+        return await in_thread(lambda stop: _local_conflicts(self.ctx.source, place.path, stop))
+
+    async def _remote_conflicts(self, place: _Place) -> list[str]:
+        differing: list[str] = []
+        ended = await self._rsync(
+            place, "--dry-run", "--existing", "--checksum", "--out-format=%i %n", on_line=_changed(differing)
+        )
+        missing = ended.returncode in (3, 11, 12, 23) and b"No such file or directory" in ended.stderr
+        if ended.returncode != 0 and not missing:
+            raise _failure(ended, place, self.ctx)
+        return differing
+
+    async def deliver(self) -> None:
+        """Send the files; rsync writes each under a temporary name and renames it."""
+        await self.ctx.fence()
+        policy = {
+            # A file that appeared after the check is left alone, and the second pass finds it.
+            "refuse": ["--ignore-existing"],
+            "version": ["--ignore-existing"],
+            "backup": ["--checksum", "--backup", f"--backup-dir={_BACKUP}/{self.ctx.job_id}"],
+        }[self.options.on_conflict]
+        if not self.wanted.host and not self.exists:
+            policy = []
+        progress = _Progress(self.ctx)
+        ended = await self._rsync(
+            self.place,
+            *policy,
+            f"--partial-dir={_PARTIAL}",
+            "--info=progress2",
+            "--no-inc-recursive",
+            *(["--mkpath"] if self.options.mkpath else []),
+            on_stdout=progress,
+        )
+        if ended.returncode != 0:
+            raise _failure(ended, self.place, self.ctx)
+        self.ctx.event(
+            Event(
+                type=EventType.REPLICATION,
+                outcome="success",
+                detail=f"{self.ctx.source.files} files to {self.place.argument}",
+                agent=self.agent,
+            )
+        )
+
+    async def verify(self) -> int:
+        """Compare what lies at the target with the manifest; return the number of files."""
+        how = "rsync --checksum" if self.place.host else "sha256 read-back"
+        if self.place.host:
+            await self._second_pass()
+            count = await in_thread(lambda stop: self._record(how))
+        else:
+            count = await in_thread(self._read_back)
+        self.ctx.event(
+            Event(
+                type=EventType.FIXITY,
+                outcome="success",
+                detail=f"{count} files at {self.place.argument} by {how}",
+                agent=self.agent if self.place.host else "dittohead (hashlib SHA-256)",
+            )
+        )
+        self.list.unlink(missing_ok=True)
+        return count
+
+    def _read_back(self, stop: Stop) -> int:
+        # Written data first goes to disk as a whole: one call, not one for each file.
+        files.sync_filesystem(self.place.path)
+        wrong = list(_compare(self.ctx.source, self.place.path, stop, self._location))
+        if wrong:
+            raise self._differs(wrong)
+        status = os.statvfs(self.place.path)
+        used = 1 - status.f_bavail / max(status.f_blocks, 1)
+        self.ctx.full(self.options.require_mount or self.place.path, used, status.f_blocks * status.f_frsize)
+        return self.ctx.source.files
+
+    def _location(self, entry: Entry, how: str = "sha256 read-back") -> None:
+        self.ctx.location(
+            Location(
+                uri=self.place.uri(entry.path),
+                path=entry.path,
+                size=entry.size,
+                sha256=entry.sha256,
+                verified_by=how,
+            )
+        )
+
+    def _record(self, how: str) -> int:
+        for entry in self.ctx.source.entries():
+            if not entry.is_dir:
+                self._location(entry, how)
+        return self.ctx.source.files
+
+    async def _second_pass(self) -> None:
+        differing: list[str] = []
+        ended = await self._rsync(
+            self.place, "--dry-run", "--checksum", "--out-format=%i %n", on_line=_changed(differing)
+        )
+        if ended.returncode != 0:
+            raise _failure(ended, self.place, self.ctx)
+        if differing:
+            raise self._differs(differing)
+
+    def _differs(self, names: list[str]) -> StepError:
+        if self.options.on_conflict != "backup" and self.exists:
+            return _conflict(self.place, names)
+        return TransientError(
+            f"after delivery {len(names)} files differ from the manifest: {_some(names)}",
+            where=self.place.argument,
+            hint="Look at the target's disk and network",
+        )
+
+    async def _rsync(
+        self,
+        place: _Place,
+        *more: str,
+        on_stdout: Callable[[bytes], None] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
+        lines = _Lines(on_line) if on_line else None
+        ended = await run(
+            [*_arguments(self.options, place), *more, *_paths(self.ctx.source.root, self.list, place)],
+            env=self.ctx.env,
+            on_stdout=lines or on_stdout,
+        )
+        if ended.stderr:
+            with open(self.ctx.log_file(), "ab") as log:
+                log.write(ended.stderr)
+        return ended
+
+
+# -- arguments -------------------------------------------------------------------------------
+
+
+def _arguments(options: RsyncOptions, place: _Place) -> list[str]:
+    """Return rsync's options that every pass shares."""
+    given = [PROBE.path(), "--times", "--dirs", "--from0", f"--timeout={max(int(options.timeout), 1)}"]
+    given += ["--perms"] if options.perms or options.chmod else []
+    given += [f"--chmod={options.chmod}"] if options.chmod else []
+    given += ["--owner", "--group", f"--chown={options.chown}"] if options.chown else []
+    given += [f"--bwlimit={max(options.bwlimit // 1024, 1)}"] if options.bwlimit else []
+    # Modes of directories are the target's business (setgid study folders), not the upload's.
+    given += [] if options.perms or options.chmod else ["--no-implied-dirs", "--omit-dir-times"]
+    if place.host:
+        given += ["--secluded-args", "--rsh=" + shlex.join([SSH.path(), *_ssh_arguments(options.ssh)])]
+        given += [f"--rsync-path={options.rsync_path}"] if options.rsync_path else []
+    return given
+
+
+def _paths(root: Path, listed: Path, place: _Place) -> list[str | bytes]:
+    return [f"--files-from={listed}", "--", os.fsencode(root) + b"/", os.fsencode(place.argument)]
+
+
+def _ssh_arguments(ssh: SshOptions) -> list[str]:
+    given = [
+        "-oBatchMode=yes",
+        "-oStrictHostKeyChecking=yes",
+        f"-oConnectTimeout={max(int(ssh.connect_timeout), 1)}",
+        "-oServerAliveInterval=15",
+        "-oServerAliveCountMax=4",
+    ]
+    given += [f"-p{ssh.port}"] if ssh.port else []
+    given += [f"-i{ssh.identity}", "-oIdentitiesOnly=yes"] if ssh.identity else []
+    given += [f"-oUserKnownHostsFile={ssh.known_hosts}"] if ssh.known_hosts else []
+    return given
+
+
+def _write_list(source: Source, path: Path) -> None:
+    with open(path, "wb") as out:
+        for entry in source.entries():
+            out.write(entry.path + (b"/\0" if entry.is_dir else b"\0"))
+
+
+# -- comparing -------------------------------------------------------------------------------
+
+
+def _local_conflicts(source: Source, place: str, stop: Stop) -> list[str]:
+    """Return what lies at the place under our names and is something else."""
+    found = []
+    for entry in source.entries():
+        stop.check()
+        if not entry.is_dir and not _same_or_absent(place, entry, stop):
+            found.append(os.fsdecode(entry.path))
+            if len(found) > _SHOWN:
+                break
+    return found
+
+
+def _same_or_absent(place: str, entry: Entry, stop: Stop) -> bool:
+    try:
+        with files.opened_beneath(os.fsencode(place), entry.path) as fd:
+            if os.fstat(fd).st_size != entry.size:
+                return False
+            return files.sha256_fd(fd, files.hash_buffer(), lambda n: stop.check())[0] == entry.sha256
+    except FileNotFoundError:
+        return True
+    except ItemError:
+        return False
+
+
+def _compare(source: Source, place: str, stop: Stop, good: Callable[[Entry], None]) -> Iterator[str]:
+    """Read every file at the place; call `good` for those as in the manifest, yield the others."""
+    buffer = files.hash_buffer()
+    for entry in source.entries():
+        stop.check()
+        if entry.is_dir:
+            continue
+        try:
+            with files.opened_beneath(os.fsencode(place), entry.path) as fd:
+                digest, _ = files.sha256_fd(fd, buffer, lambda n: stop.check())
+        except (FileNotFoundError, ItemError):
+            digest = "missing"
+        if digest == entry.sha256:
+            good(entry)
+        else:
+            yield os.fsdecode(entry.path)
+
+
+def _verify_locations(ctx: VerifyContext, stop: Stop) -> None:
+    for location in ctx.locations():
+        stop.check()
+        path = unquote_to_bytes(location.uri.removeprefix("file://"))
+        try:
+            digest = files.sha256_file(path)[0]
+        except (OSError, ItemError) as error:
+            ctx.report(False, location.uri, f"cannot be read: {error}")
+            continue
+        good = digest == location.sha256
+        ctx.report(good, location.uri, "" if good else "differs from the receipt")
+
+
+async def _verify_remote(ctx: VerifyContext, source: Source, options: RsyncOptions, first: Location) -> None:
+    inner = first.uri.removeprefix("ssh://")
+    host, _, whole = inner.partition("/")
+    tail = quote_from_bytes(first.path, safe="/")
+    place = _Place(host=host, path="/" + whole[: len(whole) - len(tail)].strip("/"))
+    differing: list[str] = []
+    with tempfile.TemporaryDirectory() as work:
+        listed = Path(work) / "files"
+        await asyncio.to_thread(_write_list, source, listed)
+        ended = await run(
+            [
+                *_arguments(options, place),
+                "--dry-run",
+                "--checksum",
+                "--out-format=%i %n",
+                *_paths(source.root, listed, place),
+            ],
+            env=ctx.env,
+            on_stdout=_Lines(_changed(differing)),
+        )
+    if ended.returncode != 0:
+        ctx.report(False, place.argument, ended.complaint)
+    for name in differing:
+        ctx.report(False, f"{place.argument}{name}", "differs from the folder or is missing")
+    if ended.returncode == 0 and not differing:
+        for location in ctx.locations():
+            ctx.report(True, location.uri, "")
+
+
+# -- reading rsync's words -------------------------------------------------------------------
+
+
+class _Lines:
+    """Cuts a stream into lines."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line, self._rest = on_line, b""
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._on_line(line.decode("utf-8", "backslashreplace"))
+
+
+def _changed(found: list[str]) -> Callable[[str], None]:
+    """Collect the names of files whose content would be sent. Source: rsync(1), --itemize-changes."""
+
+    def look(line: str) -> None:
+        marks, _, name = line.partition(" ")
+        if len(marks) >= 2 and marks[0] in "<>c" and marks[1] != "d":
+            found.append(name)
+
+    return look
+
+
+class _Progress:
+    """Reads `--info=progress2`: bytes so far."""
+
+    _AMOUNT = re.compile(rb"\r?\s*([\d,]+)\s+\d+%")
+
+    def __init__(self, ctx: StepContext) -> None:
+        self._ctx = ctx
+
+    def __call__(self, data: bytes) -> None:
+        amounts = self._AMOUNT.findall(data)
+        if amounts:
+            self._ctx.progress(int(amounts[-1].replace(b",", b"")), self._ctx.source.size, "bytes")
+
+
+def _failure(ended: Completed, place: _Place, ctx: StepContext) -> StepError:
+    """Turn rsync's end into one of our errors, in words."""
+    said = ended.stderr.decode("utf-8", "replace")
+    detail = _detail(said) or ended.complaint
+    for words, kind, meaning in _SAID:
+        if words in said:
+            return kind(f"{meaning} (rsync: {detail})", where=place.argument)
+    if "No such file or directory" in said and ended.returncode in (3, 11, 12):
+        return ItemError(
+            "the target folder does not exist",
+            where=place.argument,
+            hint=f"Check the folder's name; or make it (or set mkpath: true), "
+            f"then: dittohead retry {ctx.job_id}",
+        )
+    if "Permission denied" in said:
+        return ItemError(
+            f"the daemon may not write there (rsync: {detail})",
+            where=place.argument,
+            hint=f"Give it write access, then: dittohead retry {ctx.job_id}",
+        )
+    kind, meaning = _EXITS.get(ended.returncode, (TransientError, "rsync ended unexpectedly"))
+    return kind(f"{meaning} (rsync {ended.returncode}: {detail})", where=place.argument)
+
+
+def _detail(said: str) -> str:
+    """Return the line that says most: not rsync's closing summary."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [
+        line for line in lines if not line.startswith(("rsync error:", "rsync: connection unexpectedly"))
+    ]
+    return (telling or lines or [""])[0][:300]
+
+
+def _conflict(place: _Place, names: list[str]) -> ItemError:
+    return ItemError(
+        f"the target has other files under these names: {_some(names)}; nothing was replaced",
+        where=place.argument,
+        hint="Compare them; rename the folder, or set on_conflict: backup or version",
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = ", ..." if len(names) > _SHOWN else ""
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + more
+
+
+def _nearest(path: str) -> str:
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path

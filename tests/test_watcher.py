@@ -1,0 +1,187 @@
+"""The watcher: whatever way a folder comes, it is seen; whatever happens to the watch, it recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dittohead.model import Station
+from dittohead.settings import Watch
+from dittohead.stations import Scan, Stations
+from dittohead.watcher import Watcher, filesystem_type, needs_polling, stale_uploads
+
+#: Longer than any test: what is seen is then seen by an event, not by the timed scan.
+NEVER = 1000.0
+
+
+class Seen:
+    """Collects scans and wakes whoever waits for one."""
+
+    def __init__(self) -> None:
+        self.scans: list[Scan] = []
+        self.changed = asyncio.Condition()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, scan: Scan) -> None:
+        self.scans.append(scan)
+        self._loop.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def until(self, *names: bytes) -> None:
+        """Wait for a scan that holds these arrivals."""
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(
+                lambda: bool(self.scans) and set(names) <= {a.folder for a in self.scans[-1].arrivals}
+            )
+
+
+@contextlib.asynccontextmanager
+async def watching(root: Path, **settings: object) -> AsyncIterator[tuple[Watcher, Stations, Seen]]:
+    stations = Stations(root)
+    stations.prepare()
+    seen = Seen()
+    watcher = Watcher(stations, Watch.model_validate({"interval": NEVER, **settings}), seen)
+    task = asyncio.create_task(watcher.run())
+    try:
+        async with asyncio.timeout(20):
+            await watcher.ready.wait()
+        yield watcher, stations, seen
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_rename_in_is_seen_by_an_event(tmp_path: Path) -> None:
+    """The uploader's protocol: .name becomes name."""
+    async with watching(tmp_path) as (watcher, stations, seen):
+        assert watcher.mode == "inotify"
+        inbox = stations.path(Station.INBOX)
+        (inbox / ".x").mkdir()
+        (inbox / ".x").rename(inbox / "x")
+        await seen.until(b"x")
+
+
+async def test_every_other_way_in_is_seen_too(tmp_path: Path) -> None:
+    """Moved in from done/, made undotted, there at start."""
+    (tmp_path / "inbox" / "early").mkdir(parents=True)
+    (tmp_path / "done" / "again").mkdir(parents=True)
+    async with watching(tmp_path) as (_, stations, seen):
+        await seen.until(b"early")
+        inbox = stations.path(Station.INBOX)
+        (tmp_path / "done" / "again").rename(inbox / "again")
+        await seen.until(b"early", b"again")
+        (inbox / "made").mkdir()
+        await seen.until(b"early", b"again", b"made")
+
+
+async def test_names_that_editors_and_tools_use_are_seen(tmp_path: Path) -> None:
+    """Nothing is filtered but the dot."""
+    names = ["box~", "node_modules", "a.swp", "#x#", "new\nline", "-rf", "a:b", "😀", "x" * 255]
+    async with watching(tmp_path) as (_, stations, seen):
+        for name in names:
+            (stations.path(Station.INBOX) / name).mkdir()
+        await seen.until(*(os.fsencode(name) for name in names))
+
+
+async def test_a_name_that_is_not_utf8_does_not_end_the_watch(tmp_path: Path) -> None:
+    """watchfiles raises on such a name; the next arrival is seen all the same."""
+    async with watching(tmp_path) as (watcher, stations, seen):
+        inbox = os.fsencode(stations.path(Station.INBOX))
+        os.mkdir(inbox + b"/bad\xff\xfe")
+        await seen.until(b"bad\xff\xfe")
+        async with asyncio.timeout(20):
+            while watcher.mode != "inotify":
+                await asyncio.sleep(0.01)
+        os.mkdir(inbox + b"/after")
+        await seen.until(b"after")
+
+
+async def test_an_inbox_that_is_removed_and_made_anew_is_watched_again(tmp_path: Path) -> None:
+    """Missing is a state that is shown, not the end."""
+    async with watching(tmp_path, interval=0.05) as (watcher, stations, seen):
+        inbox = stations.path(Station.INBOX)
+        shutil.rmtree(inbox)
+        async with asyncio.timeout(20):
+            while watcher.mode != "missing":
+                await asyncio.sleep(0.01)
+            inbox.mkdir()
+            (inbox / "x").mkdir()
+        await seen.until(b"x")
+        async with asyncio.timeout(20):
+            while watcher.mode != "inotify":
+                await asyncio.sleep(0.01)
+
+
+async def test_an_inbox_replaced_by_another_directory_is_noticed(tmp_path: Path) -> None:
+    """The watch looks at the old inode; the scan sees the new one and re-arms it."""
+    async with watching(tmp_path, interval=0.05) as (watcher, stations, seen):
+        inbox = stations.path(Station.INBOX)
+        inbox.rename(tmp_path / "old")
+        inbox.mkdir()
+        async with asyncio.timeout(20):
+            while watcher.losses == 0 or watcher.mode != "inotify":
+                await asyncio.sleep(0.01)
+        (inbox / "x").mkdir()
+        await seen.until(b"x")
+
+
+async def test_polling_sees_arrivals_without_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For NFS and SMB: the mode is said, and the timed scan does the work."""
+    monkeypatch.setattr("dittohead.watcher._POLL_S", 0.02)
+    async with watching(tmp_path, mode="polling") as (watcher, stations, seen):
+        assert (watcher.mode, watcher.reason) == ("polling", "set by watch: {mode: polling}")
+        (stations.path(Station.INBOX) / "x").mkdir()
+        await seen.until(b"x")
+
+
+def test_network_file_systems_are_polled() -> None:
+    """By type, from the mount table."""
+    assert [needs_polling(k) for k in ("nfs4", "cifs", "fuse.sshfs", "ext4", "tmpfs", "btrfs")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert filesystem_type(Path("/proc")) == "proc"
+
+
+async def test_dotted_names_files_and_links_are_no_arrivals(tmp_path: Path) -> None:
+    """Uploads in progress and what is no directory stay where they are."""
+    async with watching(tmp_path) as (_, stations, seen):
+        inbox = stations.path(Station.INBOX)
+        (inbox / ".up").mkdir()
+        (inbox / "file.txt").write_text("x")
+        (inbox / "link").symlink_to(tmp_path)
+        (inbox / "x").mkdir()
+        await seen.until(b"x")
+        scan = seen.scans[-1]
+        assert [a.folder for a in scan.arrivals] == [b"x"]
+        assert scan.uploads == [b".up"]
+        assert sorted(scan.strays) == [b"file.txt", b"link"]
+        assert sorted(os.listdir(inbox)) == [".up", "file.txt", "link", "x"]
+
+
+async def test_stale_uploads_are_told_with_age_and_size(tmp_path: Path) -> None:
+    """The age is that of the newest thing inside: a long upload that goes on is not stale."""
+    stations = Stations(tmp_path)
+    stations.prepare()
+    for name in (".old", ".new"):
+        folder = stations.path(Station.INBOX) / name
+        folder.mkdir()
+        (folder / "a").write_bytes(b"12345")
+        os.utime(folder, (1, 1))
+    os.utime(stations.path(Station.INBOX) / ".old" / "a", (1000, 1000))
+    found = [f async for f in stale_uploads(stations, [b".old", b".new", b".gone"], 3600)]
+    assert [(name, size) for name, _, size in found] == [(b".old", 5)]
+    assert found[0][1] > 10_000_000
