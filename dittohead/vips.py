@@ -13,6 +13,7 @@ reads a JSON request a line and answers a JSON line:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -124,13 +125,15 @@ def _serve(vips: Any, request: dict[str, Any]) -> dict[str, Any]:
         return {"ok": False, "kind": "image", "what": error.what}
     except MemoryError:
         return {"ok": False, "kind": "memory", "what": "the image needs more memory than allowed"}
-    except OSError as error:
-        kind = "disk" if error.errno in _DISK else "image"
-        return {"ok": False, "kind": kind, "what": error.strerror or str(error)}
     except vips.Error as error:
         what = explain(str(error))
         kind = "disk" if "disk is full" in what else "memory" if "more memory" in what else "image"
         return {"ok": False, "kind": kind, "what": what}
+    except OSError as error:
+        kind = "disk" if error.errno in _DISK else "image"
+        return {"ok": False, "kind": kind, "what": error.strerror or str(error)}
+    except Exception as error:  # noqa: BLE001  # one image's surprise must not take the next one along
+        return {"ok": False, "kind": "image", "what": f"unforeseen {type(error).__name__}: {error}"}
 
 
 def explain(said: str) -> str:
@@ -151,10 +154,16 @@ def convert(vips: Any, request: dict[str, Any]) -> dict[str, Any]:
 
     # 1 write temp  2 read every level back  3 fsync  4 rename.  The caller makes the names durable.
     """
-    recipe, out = request["recipe"], Path(request["out"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temp = out.with_name(f".{out.name[:200]}.tmp")
-    with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["path"])) as fd:
+    recipe, out = request["recipe"], os.fsencode(request["out"])
+    os.makedirs(os.path.dirname(out), exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        fd = stack.enter_context(
+            files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["path"]))
+        )
+        folder = os.open(os.path.dirname(out), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, folder)
+        # A plain name below a descriptor: libvips takes only UTF-8, and reads "x.tif[...]" as options.
+        temp = Path(f"/proc/self/fd/{folder}/.{os.getpid()}.tmp")
         if files.sha256_fd(fd, files.hash_buffer())[0] != request["sha256"]:
             raise Refused("the file is not what it was at the claim")
         # By descriptor: no link is followed, and no name is taken for libvips' options ("a.tif[page=1]").

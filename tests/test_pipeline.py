@@ -228,7 +228,9 @@ async def test_a_target_that_is_down_is_paused_and_its_jobs_wait(tmp_path, monke
         for i in range(6):
             await house.until(lambda: (house.look() or True) and house.targets.paused("store-1") is None)
             await house.until_over(f"x{i}")
-    assert [(j.name, j.state.value, j.reason, j.target) for j in house.jobs() if j.state is not JobState.DONE] == []
+    assert [
+        (j.name, j.state.value, j.reason, j.target) for j in house.jobs() if j.state is not JobState.DONE
+    ] == []
     assert [event for event, _ in house.told if event in ("paused", "resumed")] == ["paused", "resumed"]
     house.store.close()
 

@@ -383,8 +383,7 @@ class _Delivery:
             raise self._differs(differing)
 
     def _differs(self, names: list[str]) -> StepError:
-        if self.options.on_conflict != "backup" and self.exists:
-            return _conflict(self.place, names)
+        # Damaged on the way, or written by somebody else since the check: sent or refused next time.
         return TransientError(
             f"after delivery {len(names)} files differ from the manifest: {_some(names)}",
             where=self.place.argument,
@@ -554,13 +553,17 @@ class _Lines:
             self._on_line(line.decode("utf-8", "backslashreplace"))
 
 
+#: A file whose content would be sent: ">f..." or "<f...", eleven marks, then its name.
+_ITEM = re.compile(r"[<>c][fLDS][.+?cstpoguax]{9} (.*)", re.DOTALL)
+
+
 def _changed(found: list[str]) -> Callable[[str], None]:
     """Collect the names of files whose content would be sent. Source: rsync(1), --itemize-changes."""
 
     def look(line: str) -> None:
-        marks, _, name = line.partition(" ")
-        if len(marks) >= 2 and marks[0] in "<>c" and marks[1] != "d":
-            found.append(name)
+        match = _ITEM.fullmatch(line)
+        if match is not None:
+            found.append(match[1])
 
     return look
 

@@ -1,0 +1,35 @@
+# Everything a newcomer types: `make demo`, `make test`; `make help` lists the rest.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+
+.PHONY: help demo test check bench install setup clean
+
+help:           ## list what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 12
+
+setup:          ## install what is missing to run (says what, first)
+	@tools/setup run
+
+demo: setup     ## start the daemon, drop a sample folder, show the result
+	@$(PY) tools/demo
+
+test:           ## install what is missing and run all checks and tests
+	@tools/setup test
+	@$(MAKE) --no-print-directory check
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check:          ## style, types and layers; quick
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo
+
+bench:          ## run the benchmarks against their peers and print a table
+	@tools/setup test
+	@$(PY) -m benchmarks
+
+install:        ## install the service on this machine (says what, first)
+	@tools/install
+
+clean:          ## remove what make made here
+	rm -rf $(VENV) .demo *.egg-info
