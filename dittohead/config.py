@@ -256,8 +256,7 @@ class _Checker:
         if checked is not None and len(self.found) == before:
             for problem in worker.check(checked):
                 self.wrong(problem, place, key=True)
-        if len(self.found) > before:
-            return None
+        # Returned also when it is wrong: later steps may name it, and are not wrong for that.
         return Step(name=str(name), worker=worker.name, source=str(source), options=options)
 
     def _common(self, key: str, raw: dict[str, Any], options: dict[str, Any], worker: Worker[Any]) -> Any:
@@ -325,7 +324,7 @@ def _problems(
     seen = set()
     for finding in error.errors(include_url=False):
         location: Place = (*place, *finding["loc"])
-        key = str(finding["loc"][-1]) if finding["loc"] else ""
+        key = next((part for part in reversed(finding["loc"]) if isinstance(part, str)), "")
         owner = _model_at(model, finding["loc"][:-1])
         phrase = _PHRASES.get(finding["type"], _plain_phrase)(finding, key, owner)
         where = document.where(location, key=finding["type"] == "extra_forbidden")

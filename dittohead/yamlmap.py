@@ -26,12 +26,13 @@ class Document:
     def where(self, place: Place, *, key: bool = False) -> str:
         """Return "FILE:LINE:COLUMN" of a key or a value, or of the nearest part around it."""
         marks = self.keys if key else self.values
-        while place:
+        while True:
             mark = marks.get(place) or self.keys.get(place) or self.values.get(place)
             if mark is not None:
                 return f"{self.path}:{mark[0]}:{mark[1]}"
+            if not place:
+                return str(self.path)
             place = place[:-1]
-        return str(self.path)
 
 
 def read(path: Path) -> Document:
@@ -82,7 +83,8 @@ def _mapping(
     loader.flatten_mapping(node)
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
-        key = str(loader.construct_object(key_node))
+        # As written: to YAML 1.1 the key `on` is the truth value True.
+        key = str(key_node.value)
         here = (*place, key)
         mark = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         if key in result:

@@ -60,12 +60,13 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
+            # Without click's own standalone mode, whose exit status for wrong usage is another, an
+            # Exit comes back as a number.
+            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+            sys.exit(status if isinstance(status, int) else OK)
         except click.UsageError as error:
             error.show()
             sys.exit(USAGE)
-        except click.exceptions.Exit as error:
-            sys.exit(error.exit_code)
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)

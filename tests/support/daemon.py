@@ -1,0 +1,125 @@
+"""The real daemon as a process, driven as people drive it: files, signals and the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+DITTOHEAD = [sys.executable, "-m", "dittohead"]
+
+
+class Site:
+    """A root, its config.yaml, and a daemon that may be started, killed and started again."""
+
+    def __init__(self, root: Path, config: str) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        self.config = root / "config.yaml"
+        self.config.write_text(textwrap.dedent(config))
+        self.log = root / "daemon.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+
+    def start(self, *, wait: bool = True) -> None:
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [*DITTOHEAD, "--config", str(self.config), "run"],
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                start_new_session=True,
+            )
+        if wait:
+            began = len(self.events("watch.armed"))
+            self.until(lambda: len(self.events("watch.armed")) > began or self._dead())
+
+    def _dead(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        return False
+
+    def kill(self) -> None:
+        """SIGKILL the daemon alone; what it started lives on, as after a crash."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, timeout_s: float = 20) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout_s)
+
+    def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line."""
+        said = subprocess.run(
+            [*DITTOHEAD, "--config", str(self.config), *arguments],
+            capture_output=True,
+            text=True,
+            env=self.env,
+            timeout=100,
+            check=False,
+            **more,
+        )
+        assert not check or said.returncode == 0, said.stdout + said.stderr
+        return said
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def json_failing(self, *arguments: str) -> Any:
+        """Return what a command prints that ends with a failure's exit status."""
+        said = self.run(*arguments, "--json", check=False)
+        assert said.returncode == os.EX_DATAERR, said.stderr
+        return json.loads(said.stdout)
+
+    def events(self, event: str) -> list[dict[str, Any]]:
+        """Return the daemon's log lines of one event."""
+        found = []
+        for line in self.log.read_text().splitlines() if self.log.exists() else []:
+            with contextlib.suppress(ValueError):
+                fields = json.loads(line)
+                if fields.get("event") == event:
+                    found.append(fields)
+        return found
+
+    def until(self, check: Callable[[], Any], timeout_s: float = 60) -> Any:
+        """Wait until a condition holds and return it."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            found = check()
+            if found:
+                return found
+            time.sleep(0.01)
+        raise AssertionError("never came true; the log ends: " + self.log.read_text()[-3000:])
+
+    def drop(self, name: str, what: dict[str | bytes, Any]) -> None:
+        """The uploader's protocol, by hand."""
+        from tests.support.trees import tree
+
+        tree(self.root / "inbox" / f".{name}", what)
+        (self.root / "inbox" / f".{name}").rename(self.root / "inbox" / name)
+
+    def receipts(self, name: str = "") -> list[dict[str, Any]]:
+        paths = sorted((self.root / "receipts").glob(f"{name}*.json"))
+        return [json.loads(path.read_bytes()) for path in paths]
+
+
+@contextlib.contextmanager
+def site(root: Path, config: str) -> Iterator[Site]:
+    """A site whose daemon is dead when the block ends."""
+    made = Site(root, config)
+    try:
+        yield made
+    finally:
+        if made.process is not None and made.process.poll() is None:
+            made.process.kill()
+            made.process.wait()

@@ -1,0 +1,116 @@
+"""config.yaml: every mistake is named with its line and key, and what to write instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dittohead.config import load
+from dittohead.errors import ConfigError
+from dittohead.registry import default
+from dittohead.schema import json_schema
+from dittohead.yamlmap import read
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    """Return the errors of a configuration, without the file's directory."""
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    return [str(problem).replace(str(tmp_path) + "/", "") for problem in caught.value.problems]
+
+
+GOOD = """\
+root: .
+pipelines:
+  scans:
+    match: "(?P<study>[a-z0-9]+)-.*"
+    steps:
+      - convert: {quality: 85}
+      - rsync: {from: convert, to: "/tmp/{study}/{name}/"}
+"""
+
+
+def test_a_good_configuration_loads(tmp_path: Path) -> None:
+    """With defaults filled in, and the root relative to the file."""
+    (tmp_path / "config.yaml").write_text(GOOD)
+    config = load(tmp_path / "config.yaml")
+    assert config.root == tmp_path
+    assert [step.name for step in config.pipelines[0].steps] == ["convert", "rsync"]
+    assert config.pipelines[0].steps[1].source == "convert"
+    assert config.limits["jobs"] == 8
+    found = config.pipeline_for("lab1-x")
+    assert found is not None
+    assert found[1] == {"study": "lab1"}
+    assert config.pipeline_for("lab1-x\n") is None
+    assert config.pipeline_for("Lab1") is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("quality: 85", "qualty: 85", 'config.yaml:6:19: unknown key "qualty". Did you mean "quality"?'),
+        ("quality: 85", "quality: 850", 'config.yaml:6:28: "quality": input should be less than or equal to 100'),
+        ("- convert", "- covert", 'config.yaml:6:9: there is no worker "covert". Did you mean "convert"?'),
+        ("{study}", "{stuy}", 'config.yaml:7:36: there is no placeholder {stuy}. Did you mean "study"?'),
+        ("{name}/", "{name/", 'config.yaml:7:36: a single "{"; write "{{" for the character itself'),
+        ("from: convert", "from: conver", 'config.yaml:7:23: there is no earlier step "conver". Did you mean "convert"?'),
+        ("from: convert", "from: rsync", 'config.yaml:7:23: there is no earlier step "rsync". Only a step that comes before can be named'),
+        ("[a-z0-9]+)", "[a-z0-9+)", 'config.yaml:4:12: "match": this is no regular expression: unterminated character set at position 10'),
+        ("<study>", "<name>", 'config.yaml:4:12: the group name "name" is taken: {name} has a meaning of its own. Call the group something else'),
+        ("root: .\n", "", 'config.yaml:1:1: the key "root" is missing.'),
+        ("root: .\n", "root: .\nroot: .\n", 'config.yaml:2:1: the key "root" stands here a second time. The first is on line 1; remove one of them'),
+        ("root: .\n", "root: .\nlimits: {convrt: 2}\n", 'config.yaml:2:10: there is no kind of step "convrt". Did you mean "convert"?'),
+        ("root: .\n", "root: .\nstore: mysql://x\n", 'config.yaml:2:8: "store": "sqlite" or "postgresql://user@host/database" is wanted'),
+        ("root: .\n", "root: .\nstore: postgresql://u:geheim@h/d\n", "a password does not belong here"),
+        ("root: .\n", "root: .\nwatch: {interval: soon}\n", "'soon' is no duration; write"),
+        ("root: .\n", "root: .\nnotify: [{on: [failed]}]\n", "exactly one of url, url_credential and smtp is wanted"),
+        ("root: .\n", "root: .\nnotify: [{url: 'json://x', on: [fialed]}]\n", 'config.yaml:2:33: "on": input should be'),
+        ("root: .\n", "root: [\n", "this is no valid YAML"),
+        ("- convert: {quality: 85}", "- {convert: {}, rsync: {}}", "a step is one key, the worker's name, with its options; here stand convert, rsync"),
+        ("rsync: {from: convert,", "rsync: {from: convert, name: convert,", 'an earlier step is called "convert" too'),
+        ('"/tmp/{study}/{name}/"', '"relative/"', "an absolute path, or host:/absolute/path, is wanted"),
+        ("convert: {quality: 85}", "command: {argv: [no-such-program-here]}", 'the program "no-such-program-here" is not there'),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_named_with_its_place(tmp_path: Path, before: str, after: str, said: str) -> None:
+    """File, line, column, what is wrong and what to write."""
+    assert before in GOOD
+    found = problems(tmp_path, GOOD.replace(before, after, 1))
+    assert said in found[0], found
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
+    """Not one at each try."""
+    text = GOOD.replace("quality", "qualty").replace("{study}", "{stuy}").replace("to:", "too:")
+    assert len(problems(tmp_path, text)) >= 3
+
+
+def test_a_password_in_the_store_is_not_shown(tmp_path: Path) -> None:
+    """Not even in the error about it."""
+    found = problems(tmp_path, GOOD.replace("root: .\n", "root: .\nstore: postgresql://u:geheim@h/d\n"))
+    assert "geheim" not in "".join(found)
+
+
+def test_the_shipped_configurations_load(tmp_path: Path) -> None:
+    """config.yaml of the checkout, and what `dittohead init` writes."""
+    top = Path(__file__).parent.parent / "config.yaml"
+    assert load(top).pipelines
+    text = (top.parent / "dittohead" / "cli" / "init.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(text.replace("@ROOT@", ".").replace("@DELIVER@", "/x"))
+    assert load(tmp_path / "config.yaml").pipelines
+
+
+def test_the_schema_accepts_what_the_loader_accepts(tmp_path: Path) -> None:
+    """Editors use it; it knows every worker's options and refuses unknown keys."""
+    import jsonschema
+
+    schema = json_schema(default())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    (tmp_path / "c.yaml").write_text(GOOD)
+    jsonschema.validate(read(tmp_path / "c.yaml").data, schema)
+    (tmp_path / "c.yaml").write_text(GOOD.replace("quality", "qualty"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(read(tmp_path / "c.yaml").data, schema)
