@@ -7,6 +7,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import secrets
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -105,7 +106,8 @@ def durable_file(path: Path, mode: int = 0o640) -> Iterator[IO[bytes]]:
 
     # 1 write temp  2 fsync  3 rename (replacing)  4 fsync parent
     """
-    temp = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+    # A name of its own, not one made from the file's, which may fill a directory entry already.
+    temp = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         with open(temp, "wb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, mode)) as file:
             yield file

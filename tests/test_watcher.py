@@ -93,7 +93,7 @@ async def test_names_that_editors_and_tools_use_are_seen(tmp_path: Path) -> None
 
 
 async def test_a_name_that_is_not_utf8_does_not_end_the_watch(tmp_path: Path) -> None:
-    """watchfiles raises on such a name; the next arrival is seen all the same."""
+    """Watchfiles raises on such a name; the next arrival is seen all the same."""
     async with watching(tmp_path) as (watcher, stations, seen):
         inbox = os.fsencode(stations.path(Station.INBOX))
         os.mkdir(inbox + b"/bad\xff\xfe")

@@ -65,7 +65,10 @@ pipelines:
 """
         )
         here.start()
-        tree(tmp_path / "up" / "lab1-x", {"a.tif": tiff(900, 700), "sub": {"b.jpg": jpeg(500, 400)}, "n.txt": "hi"})
+        tree(
+            tmp_path / "up" / "lab1-x",
+            {"a.tif": tiff(900, 700), "sub": {"b.jpg": jpeg(500, 400)}, "n.txt": "hi"},
+        )
         said = here.run("drop", "--follow", str(tmp_path / "up" / "lab1-x"))
         assert "done: " in said.stdout
         assert read_tree(tmp_path / "study/lab1/lab1-x") == read_tree(tmp_path / "up/lab1-x")
@@ -111,13 +114,19 @@ def test_kill_9_at_many_moments_loses_and_repeats_nothing(steps: Site, tmp_path:
         steps.until(lambda target=target: len(ran(tmp_path)) >= target * 3 or len(steps.receipts()) == 12)
         steps.kill()
         stations = Counter(
-            name for s in ("inbox", "processing", "done", "failed") for name in os.listdir(steps.root / s) if name[0] != "."
+            name
+            for s in ("inbox", "processing", "done", "failed")
+            for name in os.listdir(steps.root / s)
+            if name[0] != "."
         )
         assert stations == Counter(names)
         steps.start()
     steps.until(lambda: len(os.listdir(steps.root / "done")) == 12)
     for i, name in enumerate(names):
-        assert read_tree(steps.root / "done" / name) == {b"a.txt": name.encode(), b"sub/b.bin": bytes([i]) * 5000}
+        assert read_tree(steps.root / "done" / name) == {
+            b"a.txt": name.encode(),
+            b"sub/b.bin": bytes([i]) * 5000,
+        }
     steps.until(lambda: len(steps.receipts()) == 12)
     jobs = steps.json("list")
     assert Counter(job["name"] for job in jobs) == Counter(names)
@@ -229,14 +238,20 @@ def test_a_command_without_a_daemon_is_carried_out_all_the_same(steps: Site, tmp
 
 def test_config_may_stand_before_or_after_the_command(steps: Site) -> None:
     """As people type it."""
-    before = subprocess.run([*DITTOHEAD, "--config", steps.config, "check"], capture_output=True, text=True, check=True)
-    after = subprocess.run([*DITTOHEAD, "check", "--config", steps.config], capture_output=True, text=True, check=True)
+    before = subprocess.run(
+        [*DITTOHEAD, "--config", steps.config, "check"], capture_output=True, text=True, check=True
+    )
+    after = subprocess.run(
+        [*DITTOHEAD, "check", "--config", steps.config], capture_output=True, text=True, check=True
+    )
     assert before.stdout == after.stdout
 
 
 def test_a_bad_configuration_ends_with_78_and_every_line(tmp_path: Path) -> None:
     """So that systemd does not start it again and again."""
-    with site(tmp_path, "root: .\npipelines:\n  a:\n    match: x\n    steps:\n      - convrt: {}\nfoo: 1\n") as here:
+    with site(
+        tmp_path, "root: .\npipelines:\n  a:\n    match: x\n    steps:\n      - convrt: {}\nfoo: 1\n"
+    ) as here:
         said = here.run("run", check=False)
     assert said.returncode == os.EX_CONFIG
     assert f'{here.config}:7:1: unknown key "foo"' in said.stderr
@@ -247,7 +262,9 @@ def test_the_terminal_shows_a_bar_and_the_steps(steps: Site, tmp_path: Path) -> 
     steps.start()
     (tmp_path / "go").touch()
     tree(tmp_path / "up" / "x", {"a.bin": os.urandom(2_000_000)})
-    shown = _in_terminal([*DITTOHEAD, "--config", str(steps.config), "drop", "-f", str(tmp_path / "up" / "x")])
+    shown = _in_terminal(
+        [*DITTOHEAD, "--config", str(steps.config), "drop", "-f", str(tmp_path / "up" / "x")]
+    )
     assert "handed over" in shown
     for step in ("one", "two", "three"):
         assert f"done\x1b[0m {step}" in shown

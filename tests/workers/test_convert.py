@@ -131,7 +131,7 @@ async def test_16_bits_are_scaled_not_clipped(rig: Rig) -> None:
 
 
 async def test_lossless_keeps_every_pixel_and_16_bits(rig: Rig) -> None:
-    """deflate changes nothing, and the result says that it was compared."""
+    """Deflate changes nothing, and the result says that it was compared."""
     source = pixels(300, 200, 1, np.uint16)
     path, output = await rig.one("a.tif", encode(source, "TIFF"), compression="deflate")
     assert np.array_equal(decoded(path), source)

@@ -1,0 +1,168 @@
+"""The store: the same promises on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from dittohead.errors import StoreError, Superseded
+from dittohead.model import Event, EventType, JobId, JobState, StepState
+from dittohead.store import Store, schema, sqlite_url
+from dittohead.store import jobs as job_store
+from dittohead.store import requests as request_store
+from dittohead.store import targets as target_store
+from dittohead.store.jobs import NewJob
+from dittohead.store.tables import metadata
+from dittohead.store.targets import TargetRow
+from tests.support.house import House
+from tests.support.postgres import postgres
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[sa.URL]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "sqlite":
+        made = Store.open(sqlite_url(tmp_path))
+    else:
+        made = Store.open(request.getfixturevalue("server"))
+    yield made
+    if request.param == "postgresql":
+        made.run(lambda c: [c.execute(table.delete()) for table in reversed(metadata.sorted_tables)])
+    made.close()
+
+
+EVENT = Event(type=EventType.FIXITY, outcome="success", detail="d", agent="a")
+
+
+def new_job(store: Store, number: int = 1, name: str = "x") -> str:
+    job = NewJob(
+        id=JobId(f"J{number:025}"),
+        name=name,
+        folder=b"bad\xff",
+        dev=2**63 + 5,
+        ino=2**64 - 1,
+        uid=1000,
+        pipeline="p",
+        definition={"steps": []},
+        values={"a": "ü"},
+        steps=[("one", "script"), ("two", "script")],
+        host="h",
+    )
+    return store.run(job_store.create, job, EVENT).id
+
+
+def test_a_job_comes_back_as_it_was_put_in(store: Store) -> None:
+    """Names that are no text, inodes of 64 bits, groups with umlauts."""
+    job = store.run(job_store.get, new_job(store))
+    assert (job.folder, job.dev, job.ino, job.values) == (b"bad\xff", 2**63 + 5, 2**64 - 1, {"a": "ü"})
+    assert job.state is JobState.WAITING
+    assert [e.detail for e in store.run(job_store.events_of, job.id)] == ["d"]
+
+
+def test_a_steps_result_its_events_and_the_next_start_are_one_commit(store: Store) -> None:
+    """All or nothing."""
+    job_id = new_job(store)
+    job, _, _ = store.run(job_store.begin_run, job_id)
+    store.run(job_store.start_step, job_id, job.token, 0)
+    store.run(job_store.finish_step, job_id, job.token, 0, result={"n": 1}, found=[EVENT], following=1)
+    steps = store.run(job_store.steps_of, job_id)
+    assert [s.state for s in steps] == [StepState.DONE, StepState.RUNNING]
+    assert steps[0].result == {"n": 1}
+    assert len(store.run(job_store.events_of, job_id)) == 2
+
+
+def test_an_old_token_changes_nothing(store: Store) -> None:
+    """Whatever a superseded run wants to write."""
+    job_id = new_job(store)
+    old, _, _ = store.run(job_store.begin_run, job_id)
+    store.run(job_store.begin_run, job_id)
+    for attempt in (
+        lambda: store.run(job_store.start_step, job_id, old.token, 0),
+        lambda: store.run(job_store.save_step, job_id, old.token, 0, {"x": 1}),
+        lambda: store.run(job_store.finish_step, job_id, old.token, 0, result={}, found=[EVENT], following=1),
+        lambda: store.run(job_store.update_job, job_id, old.token, reason="x"),
+    ):
+        with pytest.raises(Superseded):
+            attempt()
+    assert len(store.run(job_store.events_of, job_id)) == 1
+
+
+def test_a_step_that_sees_the_daemon_die_counts_it(store: Store) -> None:
+    """After five deaths the job is frozen instead of killing the daemon for ever."""
+    job_id = new_job(store)
+    job, _, crashes = store.run(job_store.begin_run, job_id)
+    assert crashes == 0
+    store.run(job_store.start_step, job_id, job.token, 0)
+    assert [store.run(job_store.begin_run, job_id)[2] for _ in range(3)] == [1, 2, 3]
+
+
+def test_due_jobs_come_oldest_first_and_sleeping_ones_not(store: Store) -> None:
+    """What dispatch asks for."""
+    ids = [new_job(store, number) for number in (1, 2, 3)]
+    job, _, _ = store.run(job_store.begin_run, ids[1])
+    put_off = {"state": JobState.WAITING, "reason": "r", "wake_at": 5000.0, "step": {"state": "waiting"}}
+    store.run(job_store.put_off, ids[1], job.token, 0, **put_off)
+    assert [j.id for j in store.run(job_store.ready, 4000.0, 10, [])] == [ids[0], ids[2]]
+    assert store.run(job_store.next_wake, 4000.0) == 5000.0
+    assert [j.id for j in store.run(job_store.ready, 6000.0, 10, [ids[0]])] == [ids[1], ids[2]]
+
+
+def test_targets_and_requests_are_kept(store: Store) -> None:
+    """Put twice, read once."""
+    row = TargetRow(name="t", paused=True, reason="r", since=1.0, probe_at=2.0, failures=1, nearly_full=False)
+    store.run(target_store.put, row)
+    store.run(target_store.put, row)
+    assert store.run(target_store.load) == [row]
+    number = store.run(request_store.add, "retry", "x", {"from": "one"}, "me")
+    assert [r.id for r in store.run(request_store.open_requests)] == [number]
+    store.run(request_store.answer, number, {"ok": True, "message": "m"})
+    assert store.run(request_store.open_requests) == []
+    assert store.run(request_store.answer_to, number) == {"ok": True, "message": "m"}
+
+
+def test_the_migrations_make_what_the_code_expects(store: Store) -> None:
+    """No table, column or index differs."""
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": False})
+        assert compare_metadata(context, metadata) == []
+    assert schema.current(store.engine) == schema.HEAD
+
+
+async def test_a_folder_goes_through_on_either(store: Store, tmp_path: Path) -> None:
+    """The engine itself."""
+    house = House(tmp_path / "root", store=store)
+    house.arrive("x")
+    async with house.running():
+        job = await house.until_over("x")
+    assert job.state is JobState.DONE
+    assert len(house.worker.ran) == 3
+
+
+def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """An older daemon must not write into it."""
+    Store.open(sqlite_url(tmp_path)).close()
+    with sqlite3.connect(tmp_path / "dittohead.sqlite3") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(StoreError, match="made by a newer dittohead"):
+        Store.open(sqlite_url(tmp_path))
+
+
+def test_a_damaged_store_is_refused_in_words(tmp_path: Path) -> None:
+    """Never worked on as if nothing were wrong."""
+    (tmp_path / "dittohead.sqlite3").write_bytes(b"this is no database" * 1000)
+    with pytest.raises(StoreError, match="not a database"):
+        Store.open(sqlite_url(tmp_path))

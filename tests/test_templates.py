@@ -1,0 +1,36 @@
+"""Placeholders: what an uploader chose as a name never becomes a path or an option of its own making."""
+
+from __future__ import annotations
+
+import pytest
+
+from dittohead.errors import ItemError
+from dittohead.templates import problems, render
+
+VALUES = {"name": "lab-1", "study": "..", "dash": "-rf", "dot": ".", "empty": ""}
+
+
+def test_texts_in_lists_and_maps_are_filled_in() -> None:
+    """Anywhere among the options; braces can be written doubled."""
+    given = {"argv": ["x", "{name}/{name}", "{{name}}"], "n": 3, "deep": [{"a": "{name}"}]}
+    assert render(given, VALUES) == {
+        "argv": ["x", "lab-1/lab-1", "{name}"],
+        "n": 3,
+        "deep": [{"a": "lab-1"}],
+    }
+
+
+@pytest.mark.parametrize("text", ["/x/{study}/y", "{dash}", "/a/{dot}{dot}/b", "/x/{empty}/y", "/x/{dot}"])
+def test_a_name_cannot_climb_or_become_an_option(text: str) -> None:
+    """`..` as a study, a leading dash, nothing at all."""
+    with pytest.raises(ItemError, match="cannot be filled in"):
+        render(text, VALUES)
+
+
+def test_problems_are_found_before_any_folder_comes() -> None:
+    """Unknown names and single braces."""
+    assert [p for p, _ in problems("{a} {b} } {", frozenset({"a"}))] == [
+        "there is no placeholder {b}",
+        'a single "}"; write "}}" for the character itself',
+        'a single "{"; write "{{" for the character itself',
+    ]

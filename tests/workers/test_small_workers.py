@@ -1,0 +1,140 @@
+"""checksum and command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dittohead.errors import ItemError, TargetError, TransientError
+from dittohead.worker import Done, StepResult, Wait
+from dittohead.workers.checksum import ChecksumOptions, ChecksumWorker
+from dittohead.workers.command import CommandOptions, CommandWorker
+from tests.support.context import LoneContext, source_of
+from tests.support.trees import read_tree, tree
+
+
+async def test_sha256sum_accepts_the_list(tmp_path: Path) -> None:
+    """GNU coreutils itself checks it, names with newlines, backslashes and bytes included."""
+    names: list[str | bytes] = ["a", "new\nline", "back\\slash", "cr\rx", b"bad\xff", "-dash", " space "]
+    root = tree(tmp_path / "x", {**dict.fromkeys(names, b"data"), "sub": {"b": os.urandom(10_000)}, "e": {}})
+    ctx = LoneContext(tmp_path, root)
+    await ChecksumWorker().run(ctx, ChecksumOptions())
+    listed = ctx.work / "manifest-sha256.txt"
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", listed], cwd=root, check=True)
+    assert len(listed.read_bytes().splitlines()) == 8
+    before = listed.read_bytes()
+    ctx.again()
+    await ChecksumWorker().run(ctx, ChecksumOptions())
+    assert listed.read_bytes() == before
+
+
+async def test_checksum_finds_what_is_no_longer_as_claimed(tmp_path: Path) -> None:
+    """The list would otherwise vouch for damaged files."""
+    root = tree(tmp_path / "x", {"a": "1", "b": "2"})
+    source = source_of(root)
+    (root / "b").write_text("3")
+    with pytest.raises(ItemError, match="b: this file is not what it was at the claim"):
+        await ChecksumWorker().run(LoneContext(tmp_path, root, source=source), ChecksumOptions())
+
+
+class Rig:
+    """Runs shell lines as a command step."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.payload = tree(base / "payload", {"a": "1"})
+        self.ctx = LoneContext(base, self.payload, secrets={"token": "S3CRETVALUE", "short": "x"})
+
+    async def run(self, script: str, **options: Any) -> StepResult:
+        given = CommandOptions.model_validate({"argv": ["sh", "-c", script], **options})
+        return await CommandWorker().run(self.ctx, given)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+async def test_what_a_program_leaves_in_work_is_its_output(rig: Rig) -> None:
+    """Recorded with digests; its words go to the step's log."""
+    await rig.run('mkdir sub; cp "$DITTOHEAD_PAYLOAD/a" sub/b; echo said; echo complained >&2')
+    assert [(o.path, o.size) for o in rig.ctx.outputs] == [(b"sub/b", 1)]
+    assert sorted(rig.ctx.log_file().read_text().split()) == ["complained", "said"]
+
+
+async def test_exit_statuses_decide_what_happens_next(rig: Rig) -> None:
+    """Done, failed, not yet, try again, target down."""
+    assert await rig.run("echo fine") == Done(detail="fine")
+    assert await rig.run("exit 3", expect=[0, 3]) == Done()
+    with pytest.raises(ItemError, match=r"sh ended with exit status 3: no scanner"):
+        await rig.run("echo no scanner; exit 3")
+    waiting = await rig.run("echo queued at the far side; exit 75", poll="5m")
+    assert isinstance(waiting, Wait)
+    assert (waiting.reason, waiting.seconds) == ("queued at the far side", 300)
+    with pytest.raises(TransientError):
+        await rig.run("exit 4", retry_exit=[4])
+    with pytest.raises(TargetError, match="tape"):
+        await rig.run("exit 5", target_exit=[5], target="tape")
+
+
+async def test_a_repeated_try_begins_afresh_but_a_repeated_question_does_not(rig: Rig) -> None:
+    """A killed try's remains would be taken for results; a ticket must still be there."""
+    (rig.ctx.work / "remains").write_text("x")
+    result = await rig.run("echo T1 > ticket; exit 75")
+    assert isinstance(result, Wait)
+    rig.ctx.saved = result.state
+    assert read_tree(rig.ctx.work) == {b"ticket": b"T1\n"}
+    await rig.run("test -e ticket")
+    rig.ctx.saved = {"asked_at": 1.0}
+    with pytest.raises(ItemError, match="no answer came within the time given"):
+        await rig.run("exit 75")
+
+
+async def test_a_program_that_takes_too_long_is_ended_with_all_it_started(rig: Rig) -> None:
+    """Its grandchildren too."""
+    with pytest.raises(ItemError, match="took longer than 0.3 s"):
+        await rig.run("sleep 1003 & sleep 1003", timeout="300ms")
+    assert subprocess.run(["pgrep", "-f", "sleep 1003"], check=False).returncode == 1
+
+
+async def test_cancelling_ends_it_with_all_it_started(rig: Rig) -> None:
+    """Also one that ignores SIGTERM."""
+    task = asyncio.create_task(
+        rig.run("trap '' TERM; touch there; sleep 1004 & while :; do sleep 1004; done")
+    )
+    async with asyncio.timeout(20):
+        while not (rig.ctx.work / "there").exists():
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert subprocess.run(["pgrep", "-f", "sleep 1004"], check=False).returncode == 1
+
+
+async def test_secrets_reach_the_program_and_nothing_else(rig: Rig) -> None:
+    """Masked in the log, in the error, across pieces of output; never among the arguments."""
+    script = 'printf "%s" "S3CRET"; sleep 0.05; echo VALUE; echo "$TOKEN $TOKEN" >&2; echo "<$TOKEN>"; exit 9'
+    with pytest.raises(ItemError) as caught:
+        await rig.run(script, secrets={"TOKEN": "token"})
+    everything = str(caught.value) + rig.ctx.log_file().read_text()
+    assert "S3CRETVALUE" not in everything
+    assert "<***>" in str(caught.value)
+    assert "***" in rig.ctx.log_file().read_text()
+
+
+async def test_much_output_without_a_newline_does_no_harm(rig: Rig) -> None:
+    """More than any buffer, in one line."""
+    await rig.run("head -c 3000000 /dev/zero | tr '\\0' x")
+    assert rig.ctx.log_file().stat().st_size == 3_000_000
+
+
+async def test_a_grandchild_that_keeps_the_pipe_open_does_not_hold_the_step(rig: Rig) -> None:
+    """A daemon started carelessly by the program."""
+    async with asyncio.timeout(30):
+        await rig.run("sleep 1005 & echo done")
+    assert subprocess.run(["pgrep", "-f", "sleep 1005"], check=False).returncode == 1
