@@ -110,6 +110,7 @@ def durable_file(path: Path, mode: int = 0o640) -> Iterator[IO[bytes]]:
     temp = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         with open(temp, "wb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, mode)) as file:
+            os.fchmod(file.fileno(), mode)  # whatever the umask
             yield file
             file.flush()
             os.fsync(file.fileno())

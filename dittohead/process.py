@@ -22,6 +22,9 @@ from dittohead.errors import ItemError
 #: daemon left behind. The value is the root the daemon works on.
 MARK = "DITTOHEAD_ROOT"
 
+#: What programs make is readable unless they say otherwise (deliveries); our own files say by mode.
+_UMASK = 0o022
+
 #: Seconds between SIGTERM and SIGKILL: rsync needs well under one to put its partial file aside.
 GRACE_S = 3.0
 
@@ -128,6 +131,7 @@ class Child:
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
+            umask=_UMASK,
         )
         child = cls(process, argv)
         try:

@@ -79,7 +79,9 @@ class Stations:
 
     def _make(self, path: Path, mode: int) -> None:
         try:
-            path.mkdir(mode=mode, parents=True, exist_ok=True)
+            if not path.is_dir():
+                path.mkdir(parents=True)
+                path.chmod(mode)  # whatever the umask; one that is there keeps its own
         except OSError as error:
             raise StationError(
                 f"this directory cannot be made ({error.strerror})",

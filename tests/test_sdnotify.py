@@ -1,0 +1,44 @@
+"""sd_notify over real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from dittohead import sdnotify
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_each_message_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
+    """By a path and by an abstract name."""
+    name = f"@dittohead-test-{os.getpid()}" if abstract else str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind("\0" + name[1:] if abstract else name)
+        server.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        sdnotify.ready()
+        sdnotify.status("2 running\nx")
+        sdnotify.watchdog()
+        sdnotify.stopping()
+        sdnotify.extend_timeout(1.5)
+        sdnotify.reloading()
+        said = [server.recv(1000) for _ in range(6)]
+    assert said[:5] == [
+        b"READY=1",
+        b"STATUS=2 running x",
+        b"WATCHDOG=1",
+        b"STOPPING=1",
+        b"EXTEND_TIMEOUT_USEC=1500000",
+    ]
+    assert said[5].startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+
+
+def test_without_a_socket_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every daemon is run by systemd."""
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    sdnotify.ready()
+    monkeypatch.setenv("NOTIFY_SOCKET", "/no/such/socket")
+    sdnotify.ready()
