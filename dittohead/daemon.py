@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dittohead import __version__, live, lock, log, notify, process, registry, sdnotify
+from dittohead import __version__, live, lock, log, notify, process, registry, sdnotify, web
 from dittohead.actions import Actions
 from dittohead.claims import Claimer
 from dittohead.config import Config, load
@@ -137,7 +137,8 @@ class Daemon:
             )
         ]
         try:
-            await self._until_stopped(background)
+            async with web.serving(self.config.settings.http, store, self._snapshot):
+                await self._until_stopped(background)
             log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
             sdnotify.stopping()
             await self._drain()
@@ -304,12 +305,16 @@ class Daemon:
 
     async def _write_live(self) -> None:
         while True:
-            self.live.held = {display(name): why for name, why in self.dispatch.held.items()}
-            self.live.facts = self._facts()
+            self._snapshot()
             with contextlib.suppress(OSError):  # a full disk must not stop the work it reports
                 self.live.write()
             self._say_status()
             await asyncio.sleep(_LIVE_S)
+
+    def _snapshot(self) -> dict[str, Any]:
+        self.live.held = {display(name): why for name, why in self.dispatch.held.items()}
+        self.live.facts = self._facts()
+        return self.live.snapshot()
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -39,10 +39,13 @@ LOSSLESS = frozenset({"none", "deflate", "lzw", "zstd", "packbits"})
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 #: libvips' words and what they mean to a technician.
+_ENDS_EARLY = (
+    r"premature end|truncat|not enough data|read error|end of (file|stream)|unexpected end|incomplete"
+    r"|short read|Read(Scan|Encoded)|IDAT: |unable to read"
+)
 _MEANINGS = (
     (
-        r"premature end|truncat|not enough data|read error|end of (file|stream)|unexpected end|incomplete"
-        + r"|short read|Read(Scan|Encoded)|IDAT: |unable to read",
+        _ENDS_EARLY,
         "the file ends early or is damaged inside",
     ),
     (

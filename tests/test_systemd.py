@@ -22,7 +22,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT: left out"
 
 @needs_systemd
 def test_the_service_is_exposed_by_1_2_at_most() -> None:
-    """systemd's own score, without any capability."""
+    """Systemd's own score, without any capability."""
     said = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", str(UNIT)],
         capture_output=True,
