@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,17 @@ class JobFiles:
     stations: Stations
     job: Job
 
-    @property
+    @cached_property
     def payload(self) -> Path:
         """The folder itself, in processing/."""
         return self.stations.folder(Station.PROCESSING, self.job.folder)
 
-    @property
+    @cached_property
     def home(self) -> Path:
         """work/<job id>/."""
         return self.stations.work / self.job.id
 
-    @property
+    @cached_property
     def manifest(self) -> Path:
         """The manifest taken at the claim."""
         return self.home / "manifest.jsonl"
@@ -116,7 +117,7 @@ class Context(StepContext):
         report: Callable[[str, str, int, int, str], None],
     ) -> None:
         self.job_id, self.name, self.pipeline, self.step = job.id, job.name, job.pipeline, row.name
-        self.payload, self.work, self.source = files.payload, files.work(row.name), source
+        self.payload, self.source = files.payload, source
         self.attempt = row.attempts + 1
         self.saved = row.saved
         self.log = log.get()
@@ -127,7 +128,13 @@ class Context(StepContext):
         self.locations = receipt.Recorder(files.locations(row.name))
         self._job, self._row, self._files, self._store = job, row, files, store
         self._limiter, self._secret, self._report = limiter, secret, report
-        self.work.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def work(self) -> Path:  # type: ignore[override]  # made when it is first asked for
+        """work/<job id>/<step>/."""
+        path = self._files.work(self.step)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     async def save(self, state: dict[str, Any]) -> None:
         await self._store.write(job_store.save_step, self.job_id, self._job.token, self._row.position, state)

@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,9 +301,15 @@ def sha256_fd(fd: int, buffer: memoryview, on_block: Callable[[int], None] | Non
     return digest.hexdigest(), total
 
 
+_local = threading.local()
+
+
 def hash_buffer() -> memoryview:
-    """Return a buffer for `sha256_fd`; one per thread."""
-    return memoryview(bytearray(_BLOCK))
+    """Return the calling thread's buffer for `sha256_fd`, made once: new memory is not free."""
+    buffer: memoryview | None = getattr(_local, "buffer", None)
+    if buffer is None:
+        buffer = _local.buffer = memoryview(bytearray(_BLOCK))
+    return buffer
 
 
 def sha256_file(path: Path | bytes) -> tuple[str, int]:

@@ -42,8 +42,8 @@ async def finish(
     outcome = "success" if state is JobState.DONE else "failure"
     event = Event(type=EventType.INGESTION_END, outcome=outcome, detail=reason or "done", agent=AGENT)
     over = dataclasses.replace(job, state=state, error=error, reason=reason, finished_at=utcnow())
-    steps = await engine.store.read(job_store.steps_of, job.id)
-    events = [*await engine.store.read(job_store.events_of, job.id), event]
+    steps, events = await engine.store.read(job_store.ending, job.id)
+    events.append(event)
     path = receipt.path_of(engine.stations.receipts, job)
     await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
     notices = engine.compose(state.value, job=over, steps=steps, receipt=path)

@@ -127,7 +127,6 @@ class _Hasher:
         self._out, self._stop, self._progress, self._totals = out, stop, progress, totals
         self._pool: ThreadPoolExecutor | None = None
         self._queue: deque[tuple[dict[str, Any], Future[str] | str | None]] = deque()
-        self._buffers: deque[memoryview] = deque()
 
     def __enter__(self) -> _Hasher:
         return self
@@ -163,14 +162,9 @@ class _Hasher:
 
     def _hash(self, fd: int, size: int, path: bytes) -> str:
         try:
-            buffer = self._buffers.pop()
-        except IndexError:
-            buffer = files.hash_buffer()
-        try:
-            digest, count = files.sha256_fd(fd, buffer, self._block)
+            digest, count = files.sha256_fd(fd, files.hash_buffer(), self._block)
         finally:
             os.close(fd)
-            self._buffers.append(buffer)
         if count != size:
             raise ItemError(
                 f"the file had {size} bytes when it was opened and {count} when it was read",

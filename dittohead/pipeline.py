@@ -48,22 +48,30 @@ CRASHES_MOST = 5
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
 
-async def run_job(engine: Engine, job_id: str) -> None:
+async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
     """Walk a job's steps from where the store says it is, until it ends or is laid aside.
 
     Everything the job can meet is dealt with here. What leaves is cancellation, and a fault of
     the store or the receipts' disk: the job is then as the store says, to be run again later.
+
+    Args:
+        fresh: the job was created this moment, and its first run with it.
+
+    Returns: whether the job is over.
     """
-    job, steps, crashes = await engine.store.write(job_store.begin_run, job_id)
+    if fresh:
+        steps, crashes = await engine.store.read(job_store.steps_of, job.id), 0
+    else:
+        job, steps, crashes = await engine.store.write(job_store.begin_run, job.id)
     if job.state is not JobState.RUNNING:
-        return
+        return False
     run = _Run(engine, job, steps)
     with log.bind(job=job.id, name=job.name):
         try:
             if crashes >= CRASHES_MOST:
                 await run.freeze_after_crashes(crashes)
             else:
-                await run.whole()
+                return await run.whole()
         except asyncio.CancelledError:
             await run.interrupted()
             raise
@@ -73,6 +81,7 @@ async def run_job(engine: Engine, job_id: str) -> None:
             engine.clear_report(job.id)
             if run.target:
                 engine.targets.probe_over(run.target)
+    return False
 
 
 class _Run:
@@ -86,17 +95,20 @@ class _Run:
 
     # -- the story of a job ------------------------------------------------------------------
 
-    async def whole(self) -> None:
-        """Manifest, steps, check, finish; whatever goes wrong ends in the right place."""
+    async def whole(self) -> bool:
+        """Manifest, steps, check, finish; whatever goes wrong ends in the right place.
+
+        Returns: whether the job is over.
+        """
         try:
             if not await self._walk():
-                return
+                return False
         except (Superseded, StoreError):
             raise
         except Exception as error:  # noqa: BLE001  # around one job: a defect fails that job only
-            await self._went_wrong(error)
-        else:
-            await self._over(JobState.DONE, None)
+            return await self._went_wrong(error)
+        await self._over(JobState.DONE, None)
+        return True
 
     async def _walk(self) -> bool:
         """Do what is left to do; return False when the job was laid aside."""
@@ -110,19 +122,21 @@ class _Run:
         await self._recheck()
         return True
 
-    async def _went_wrong(self, error: Exception) -> None:
+    async def _went_wrong(self, error: Exception) -> bool:
         if isinstance(error, OSError) and error.errno in _DISK:
             self.target = f"disk of {self.engine.stations.root}"
             what = f"the disk gave an error ({error.strerror})"
             error = TargetError(what, where=os.fsdecode(error.filename or ""))
         if isinstance(error, TransientError):
-            await self._retry(error)
-        elif isinstance(error, TargetError):
+            return await self._retry(error)
+        if isinstance(error, TargetError):
             await self._pause(error)
-        elif isinstance(error, DittoheadError):
+            return False
+        if isinstance(error, DittoheadError):
             await self._over(JobState.FAILED, _fields(error, "item", self._step_name()))
         else:
             await self._fail_as_defect(error)
+        return True
 
     def _check_matched(self) -> None:
         refusal = self.job.definition.get("refuse")
@@ -174,6 +188,8 @@ class _Run:
             job_store.set_manifest, self.job.id, self.job.token, totals.files, totals.size, [event]
         )
         self._replace_job(files=totals.files, size=totals.size)
+        if self.steps:
+            self.steps[0] = dataclasses.replace(self.steps[0], state=StepState.RUNNING)
         log.get().info(
             log.STEP_FINISHED, step="manifest", files=totals.files, bytes=totals.size, seconds=seconds
         )
@@ -315,14 +331,14 @@ class _Run:
         )
         log.get().info(log.STEP_WAITING, reason=result.reason, seconds=result.seconds)
 
-    async def _retry(self, error: TransientError) -> None:
+    async def _retry(self, error: TransientError) -> bool:
         policy, index = self.engine.retry, self.position
         attempts = 1 if index is None else self.steps[index].attempts + 1
         if index is None or attempts >= policy.attempts:
             text = f"{error.what} (tried {attempts} times)"
             final = ItemError(text, where=error.where, hint=error.hint)
             await self._over(JobState.FAILED, _fields(final, "transient", self._step_name()))
-            return
+            return True
         wait = min(policy.first * 2 ** (attempts - 1), policy.most) * random.uniform(0.7, 1.3)  # noqa: S311
         if error.retry_after_s is not None:
             wait = max(wait, error.retry_after_s)
@@ -338,6 +354,7 @@ class _Run:
             },
         )
         log.get().warning(log.STEP_RETRIED, error=str(error), wait_seconds=round(wait, 1))
+        return False
 
     async def _pause(self, error: TargetError) -> None:
         name = self.target or self._step_name()

@@ -37,6 +37,7 @@ class Targets:
         self._nearly_full = nearly_full
         self._rows: dict[str, TargetRow] = {}
         self._probing: set[str] = set()
+        self.on_resume: Callable[[], None] = lambda: None  #: its jobs may run again
 
     async def load(self) -> None:
         """Read what the store remembers; a probe is due at once after a start."""
@@ -114,6 +115,7 @@ class Targets:
         self._rows[name] = row
         await self._put(row, self._compose("resumed", target=name), wake=True)
         log.get().info(log.TARGET_RESUMED, target=name)
+        self.on_resume()
 
     def probe_over(self, name: str) -> None:
         """Forget a probe that came to no result (its job was frozen, cancelled or failed)."""

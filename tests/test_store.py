@@ -68,7 +68,7 @@ def test_a_job_comes_back_as_it_was_put_in(store: Store) -> None:
     """Names that are no text, inodes of 64 bits, groups with umlauts."""
     job = store.run(job_store.get, new_job(store))
     assert (job.folder, job.dev, job.ino, job.values) == (b"bad\xff", 2**63 + 5, 2**64 - 1, {"a": "ü"})
-    assert job.state is JobState.WAITING
+    assert (job.state, job.token) == (JobState.RUNNING, 1)
     assert [e.detail for e in store.run(job_store.events_of, job.id)] == ["d"]
 
 

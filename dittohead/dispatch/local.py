@@ -38,7 +38,7 @@ class LocalDispatch:
         self._look = True  # rows may have become ready since they were last read
         self._next_wake: float | None = None
         self._left_alone: dict[str, float] = {}
-        self._latest: dict[bytes, Arrival] = {}
+        engine.targets.on_resume = self.wake
 
     @property
     def running(self) -> Collection[str]:
@@ -125,7 +125,7 @@ class LocalDispatch:
             if self._ready.get(owner):
                 job = self._ready[owner].popleft()
                 if job.id not in self._tasks and job.id not in self._left_alone:
-                    self._start(job)
+                    self._start(job, fresh=False)
             elif not await self._claim(self._arrivals[owner].popleft()):
                 return
 
@@ -162,7 +162,7 @@ class LocalDispatch:
         result = await self.claimer.claim(arrival)
         if isinstance(result, Job):
             self.held.pop(arrival.folder, None)
-            self._start(result)
+            self._start(result, fresh=True)
         elif isinstance(result, Held):
             if self.held.get(arrival.folder) != result.reason:
                 log.get().warning(log.CLAIM_HELD, name=display(arrival.folder), reason=result.reason)
@@ -173,16 +173,17 @@ class LocalDispatch:
             self.held.pop(arrival.folder, None)
         return True
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, *, fresh: bool) -> None:
         self._turn += 1
         self._served[job.uid] = self._turn
         self._owners[job.id] = job.uid
         self.idle.clear()
-        self._tasks[job.id] = asyncio.create_task(self._run(job), name=f"job:{job.id}")
+        self._tasks[job.id] = asyncio.create_task(self._run(job, fresh=fresh), name=f"job:{job.id}")
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job, *, fresh: bool) -> None:
+        over = False
         try:
-            await run_job(self.engine, job.id)
+            over = await run_job(self.engine, job, fresh=fresh)
         except Exception as error:  # noqa: BLE001  # around one job
             log.get().exception(log.JOB_CRASHED, job=job.id, name=job.name, error=str(error))
             self._left_alone[job.id] = time.time() + _BACK_OFF_S
@@ -191,4 +192,6 @@ class LocalDispatch:
             self.claimer.released(job.id)
             if not self._tasks:
                 self.idle.set()
-            self.wake()
+            # A job that is over makes no row ready; only its slot is free.
+            self._look = self._look or not over
+            self._wake.set()

@@ -77,6 +77,8 @@ class Store:
         **kwargs: P.kwargs,
     ) -> T:
         def call() -> T:
+            if pool is self._reader:
+                self._local.reading = True
             return self.run(work, *args, **kwargs)
 
         future = asyncio.get_running_loop().run_in_executor(pool, call)
@@ -96,7 +98,8 @@ class Store:
         # One connection a thread, kept open: taking one from the pool costs more than a statement.
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.closed or connection.invalidated:
-            connection = self.engine.connect()
+            reading = getattr(self._local, "reading", False)
+            connection = self.engine.connect().execution_options(dittohead_reading=reading)
             self._local.connection = connection
         return connection
 
@@ -139,8 +142,10 @@ def _engine(url: sa.URL) -> Engine:
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # IMMEDIATE: a transaction that reads first and writes then could otherwise fail at once
-        # with "database is locked", no matter how long it may wait.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        # with "database is locked", no matter how long it may wait. The reading thread must not
+        # take the writer's lock.
+        reading = connection.get_execution_options().get("dittohead_reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
 

@@ -78,7 +78,7 @@ class NewJob:
 
 
 def create(connection: Connection, new: NewJob, event: Event) -> Job:
-    """Add a job whose folder has just come to rest in processing/."""
+    """Add a job whose folder has just come to rest in processing/; its first run begins with this."""
     now = utcnow().timestamp()
     connection.execute(
         _INSERT_JOB,
@@ -93,10 +93,10 @@ def create(connection: Connection, new: NewJob, event: Event) -> Job:
             "pipeline": new.pipeline,
             "definition": new.definition,
             "vals": new.values,
-            "state": JobState.WAITING.value,
+            "state": JobState.RUNNING.value,  # its run follows at once; left over, it is taken up again
             "reason": "",
             "error": None,
-            "token": 0,
+            "token": 1,
             "wake_at": None,
             "target": "",
             "files": 0,
@@ -178,6 +178,11 @@ def begin_run(
     return get(connection, job_id), steps_of(connection, job_id), crashes
 
 
+def ending(connection: Connection, job_id: str) -> tuple[list[StepRow], list[Event]]:
+    """Return what a receipt needs of a job: its steps and its events."""
+    return steps_of(connection, job_id), events_of(connection, job_id)
+
+
 def check_token(connection: Connection, job_id: str, token: int) -> None:
     """Raises: Superseded: another run owns the job, or it is over."""
     if connection.execute(_HELD, {"b_job": job_id, "b_token": token}).first() is None:
@@ -194,9 +199,10 @@ def update_job(connection: Connection, job_id: str, token: int, **changes: Any) 
 def set_manifest(
     connection: Connection, job_id: str, token: int, files: int, size: int, found: Iterable[Event]
 ) -> None:
-    """Record that the manifest is on disk."""
+    """Record that the manifest is on disk, and that the first step is in flight: one commit."""
     update_job(connection, job_id, token, files=files, size=size)
     add_events(connection, job_id, found)
+    _step(connection, job_id, 0, **_STARTED(utcnow().timestamp()))
 
 
 def start_step(connection: Connection, job_id: str, token: int, position: int) -> None:
