@@ -82,7 +82,8 @@ def rsync(base: Path, quick: bool) -> Iterator[Row]:
             ours = time.perf_counter() - started
         (base / f"pp{turn}").mkdir()
         (base / f"po{turn}").mkdir()
-        loop = f'mv {base}/rp{turn}/"$1" {base}/pp{turn}/ && rsync -rt {base}/pp{turn}/"$1"/ {base}/po{turn}/"$1"/'
+        here, out = f"{base}/pp{turn}", f"{base}/po{turn}"
+        loop = f'mv {base}/rp{turn}/"$1" {here}/ && rsync -rt {here}/"$1"/ {out}/"$1"/'
         started = time.perf_counter()
         subprocess.run(f"ls {base}/rp{turn} | xargs -P4 -I@ sh -c '{loop}' sh @", shell=True, check=True)
         peer = time.perf_counter() - started

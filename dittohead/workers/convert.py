@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fnmatch
 import hashlib
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from array import array
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +26,9 @@ from typing import IO, Any, Literal
 from pydantic import Field, field_validator
 
 from dittohead import files
-from dittohead.errors import ItemError, TransientError
+from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.manifest import path_bytes, path_fields
-from dittohead.model import Entry, Event, EventType, Output
+from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.options import Duration, Size
 from dittohead.process import Child
 from dittohead.threads import Stop, in_thread
@@ -31,10 +36,25 @@ from dittohead.worker import Done, Options, StepContext, StepResult, Worker
 
 _CORES = os.cpu_count() or 1
 _IMAGES = ["*.tif", "*.tiff", "*.jpg", "*.jpeg", "*.png", "*.webp", "*.jp2", "*.heic", "*.bmp", "*.gif"]
-#: Files that systems leave beside images; never taken for one. Source: facts about drop folders of
-#: macOS, Windows and Synology.
-_JUNK = ["._*", ".DS_Store", "Thumbs.db", "desktop.ini"]
+
+#: What macOS, Windows and Synology leave beside images, thumbnails among it; never taken for one.
+_JUNK = ("._*", ".DS_Store", "Thumbs.db", "desktop.ini")
+_JUNK_FOLDERS = frozenset({b"@eaDir", b"__MACOSX", b".AppleDouble"})
+
+#: Bad images named in the reason; the rest is counted.
 _SHOWN = 5
+
+#: Where the package lies: children start there, so that no folder they work on is on their sys.path.
+_HOME = Path(__file__).resolve().parents[2]
+
+#: Bytes that must still fit when a child has died, or the disk is what killed it.
+_ROOM = 4 << 20
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+#: Seconds until a full disk is tried again: people and other jobs make room in minutes.
+_RETRY_S = 60.0
+
+_NAME_MAX = 255  #: bytes of a file name
 
 
 class ConvertOptions(Options):
@@ -58,8 +78,11 @@ class ConvertOptions(Options):
         description="Names of the files that are images; upper and lower case alike.",
     )
     others: Literal["skip", "fail"] = Field("skip", description="What to do with other files.")
-    verify: bool = Field(True, description="Read every level back before the result counts.")
-    memory: Size = Field(4 << 30, ge=512 << 20, description="Address space a child process may use.")
+    verify: bool = Field(
+        True,
+        description="Compare each image with the manifest first, and read every level of the result back.",
+    )
+    memory: Size = Field(2 << 30, ge=512 << 20, description="Address space a child process may use.")
     timeout: Duration = Field(600.0, gt=0, description="The longest one image may take.")
 
     @field_validator("tile")
@@ -88,6 +111,7 @@ def abilities() -> dict[str, Any]:
         capture_output=True,
         check=False,
         timeout=60,
+        cwd=_HOME,
         env={**os.environ, "LC_ALL": "C"},
     )
     if asked.returncode != 0:
@@ -102,7 +126,7 @@ class ConvertWorker(Worker[ConvertOptions]):
     name = "convert"
     Options = ConvertOptions
     makes_outputs = True
-    space_factor = 1.0
+    space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
 
     def check(self, options: ConvertOptions) -> list[str]:
@@ -129,18 +153,22 @@ class ConvertWorker(Worker[ConvertOptions]):
         What an earlier, killed try has finished is kept when its digests still hold.
         """
         conversion = _Conversion(ctx, options)
-        await in_thread(conversion.survey)
-        if conversion.total == 0:
-            raise ItemError(
-                f"there are no images in the folder (names such as {', '.join(options.match[:4])})",
-                hint="Put the images in, then move the folder to the inbox again",
-            )
-        await conversion.run()
-        await in_thread(conversion.settle)
-        return conversion.result()
+        try:
+            await in_thread(conversion.survey)
+            if conversion.total == 0:
+                raise ItemError(
+                    f"there are no images in the folder (names such as {', '.join(options.match[:4])})",
+                    hint="Put the images in, then move the folder to the inbox again",
+                )
+            await conversion.run()
+            await in_thread(conversion.settle)
+        finally:
+            await in_thread(conversion.close)
+        version = (await asyncio.to_thread(abilities)).get("version", "?")
+        return conversion.result(agent=f"libvips {version}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Task:
     """One image to be converted."""
 
@@ -153,91 +181,83 @@ class _Conversion:
 
     def __init__(self, ctx: StepContext, options: ConvertOptions) -> None:
         self.ctx, self.options = ctx, options
-        self.total = self.done = self.skipped = self.reused = self.bad = 0
+        self.total = self.done = self.skipped = self.reused = self.bad = self.warned = 0
         self.reasons: list[str] = []
-        self.warned = 0
+        self._names = _Names()
         self._journal = _Journal(ctx.work.parent / f"{ctx.step}.journal.jsonl", options.recipe())
-        self._clashing: set[bytes] = set()
-        self._children = 0
+        #: Half-made results and libvips' own temporary files; beside `work`, for no name to clash.
+        self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
+        self._turn = asyncio.Lock()
+        self._tasks: Iterator[_Task] = iter(())
+        self._children = self._begun = 0
 
     # -- which files, and what they become ---------------------------------------------------
 
     def survey(self, stop: Stop) -> None:
         """Count the images and find names that would clash; read what an earlier try finished."""
-        seen: set[bytes] = set()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir()
+        self._names.learn(entry.path for entry in self._images(stop, self._other))
+        self._names.avoid(entry.path for entry in self._images(stop))
+        self.total = len(self._names)
+        self._journal.load()
+        self._tasks = self.tasks()
+
+    def _images(self, stop: Stop | None = None, other: Any = None) -> Iterator[Entry]:
         for entry in self.ctx.source.entries():
-            stop.check()
+            if stop is not None:
+                stop.check()
             if entry.is_dir:
                 continue
-            if not self._is_image(entry.path):
-                self._other(entry)
-                continue
-            self.total += 1
-            key = _digest(_stem(entry.path))
-            (self._clashing if key in seen else seen).add(key)
-        self._journal.load()
+            if self._is_image(entry.path):
+                yield entry
+            elif other is not None:
+                other(entry)
 
     def _is_image(self, path: bytes) -> bool:
-        name = os.fsdecode(os.path.basename(path))
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in _JUNK):
-            return False
-        return any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in self.options.match)
+        name = os.fsdecode(os.path.basename(path)).lower()
+        return not _is_junk(path) and any(
+            fnmatch.fnmatchcase(name, pattern.lower()) for pattern in self.options.match
+        )
 
     def tasks(self) -> Iterator[_Task]:
-        """Yield the images; a.jpg beside a.png become a.jpg.tif and a.png.tif, never one a.tif."""
-        for entry in self.ctx.source.entries():
-            if entry.is_dir or not self._is_image(entry.path):
-                continue
-            clash = _digest(_stem(entry.path)) in self._clashing
-            base = entry.path if clash else os.path.splitext(entry.path)[0]
-            yield _Task(entry=entry, out=base + b".tif")
+        """Yield the images and what they become."""
+        for entry in self._images():
+            yield _Task(entry=entry, out=self._names.output(entry.path))
 
     def _other(self, entry: Entry) -> None:
         self.skipped += 1
-        name = os.fsdecode(entry.path)
-        junk = any(fnmatch.fnmatchcase(os.path.basename(name), pattern) for pattern in _JUNK)
-        if self.options.others == "fail" and not junk:
+        if self.options.others == "fail" and not _is_junk(entry.path):
             self._failed(entry, "this is no image, and others: fail is set")
 
     # -- children ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Convert everything with as many children as there are slots."""
-        tasks = self.tasks()
         try:
             async with asyncio.TaskGroup() as group:
-                self._start_runner(group, tasks, None)
-        except* (TransientError, ItemError) as errors:
+                self._start_runner(group, None)
+        except* StepError as errors:
             raise errors.exceptions[0] from None
-        finally:
-            self._journal.close()
 
-    def _start_runner(
-        self,
-        group: asyncio.TaskGroup,
-        tasks: Iterator[_Task],
-        slot: AbstractAsyncContextManager[None] | None,
-    ) -> None:
+    def _start_runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
         self._children += 1
-        group.create_task(self._runner(group, tasks, slot), name=f"convert:{self.ctx.job_id}")
+        group.create_task(self._runner(group, slot), name=f"convert:{self.ctx.job_id}")
 
-    async def _runner(
-        self,
-        group: asyncio.TaskGroup,
-        tasks: Iterator[_Task],
-        slot: AbstractAsyncContextManager[None] | None,
-    ) -> None:
+    async def _runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
         """Convert images one after another in one child; an extra one leaves when others wait."""
         async with slot or contextlib.nullcontext(), contextlib.AsyncExitStack() as stack:
             child: _Child | None = None
-            for task in tasks:
-                if self._reuse(task):
+            while (picked := await self._next()) is not None:
+                task, known = picked
+                if known is not None:
+                    self._good(task, known)
                     continue
-                self._grow(group, tasks)
+                self._grow(group)
                 if child is None:
-                    child = await stack.enter_async_context(_Child.start(self.ctx, self.options))
+                    child = await stack.enter_async_context(self._child())
                 answer = await child.ask(self._request(task), self.options.timeout)
-                if answer is None:  # it died, and may have taken an innocent image along: once more, alone
+                if answer is None or answer.get("kind") == "memory":
                     await stack.aclose()
                     child = None
                     answer = await self._alone(task)
@@ -246,53 +266,104 @@ class _Conversion:
                     break
             self._children -= 1
 
-    def _grow(self, group: asyncio.TaskGroup, tasks: Iterator[_Task]) -> None:
-        if self._children < min(_CORES * 2, self.total - self.done):
+    async def _next(self) -> tuple[_Task, dict[str, Any] | None] | None:
+        """Return the next image, with what an earlier try made of it if that is still right."""
+        async with self._turn:
+            picked = await in_thread(self._pick)
+        self._begun += picked is not None
+        return picked
+
+    def _pick(self, stop: Stop) -> tuple[_Task, dict[str, Any] | None] | None:
+        task = next(self._tasks, None)
+        return None if task is None else (task, self._finished(task, stop))
+
+    def _finished(self, task: _Task, stop: Stop) -> dict[str, Any] | None:
+        known = self._journal.find(task)
+        if known is None:
+            return None
+        with contextlib.suppress(OSError, ItemError):
+            with files.opened_beneath(self.ctx.work, task.out) as fd:
+                made = files.sha256_fd(fd, files.hash_buffer(), lambda _: stop.check())
+            if made == (known["sha256"], known["size"]):
+                self.reused += 1
+                return known
+        return None
+
+    def _grow(self, group: asyncio.TaskGroup) -> None:
+        if self._begun < self.total and self._children < self.total:
             slot = self.ctx.spare_slot()
             if slot is not None:
-                self._start_runner(group, tasks, slot)
+                self._start_runner(group, slot)
+
+    def _child(self) -> AbstractAsyncContextManager[_Child]:
+        return _Child.start(self.ctx, self.options, self._scratch)
 
     async def _alone(self, task: _Task) -> dict[str, Any]:
-        async with _Child.start(self.ctx, self.options) as child:
-            answer = await child.ask(self._request(task), self.options.timeout)
-            if answer is not None:
-                return answer
-            return {"ok": False, "kind": "image", "what": child.epitaph(self.options)}
+        """Try once more an image whose child died: another may have worn that child out.
+
+        In this try the child decodes the source before it writes, which finds the reason where
+        libvips crashes instead of telling one.
+        """
+        await in_thread(self._see_room)
+        async with self._child() as child:
+            answer = await child.ask({**self._request(task), "careful": True}, self.options.timeout)
+            if answer is None:
+                await in_thread(self._see_room)
+                answer = {"ok": False, "kind": "image", "what": child.epitaph(self.options)}
+        if answer.get("kind") == "memory":
+            answer["what"] = f"it needs more than {self.options.memory >> 20} MiB of memory"
+        return answer
+
+    def _see_room(self, stop: Stop) -> None:
+        """Find out whether a full disk was what killed a child: libvips 8.14 crashes of it.
+
+        What the child left is still there, so the disk is as full as it was then.
+        Raises: TransientError.
+        """
+        path = self._scratch / "room"
+        try:
+            with open(path, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _ROOM)
+        except OSError as error:
+            if error.errno in _DISK:
+                raise self._full(os.strerror(error.errno)) from error
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _full(self, what: str) -> TransientError:
+        # The disk of work/ is ours, not an outside target: wait for room and go on.
+        return TransientError(
+            f"the disk of work/ takes no more data ({what})",
+            where=str(self.ctx.work),
+            hint="Make room; the step goes on by itself",
+            retry_after_s=_RETRY_S,
+        )
 
     def _request(self, task: _Task) -> dict[str, Any]:
+        temp = hashlib.blake2b(task.out, digest_size=16).hexdigest()
         return {
             "root": os.fsdecode(self.ctx.source.root),
             "path": os.fsdecode(task.entry.path),
             "sha256": task.entry.sha256,
+            "temp": str(self._scratch / f"{temp}.tif"),
             "out": os.fsdecode(os.path.join(os.fsencode(self.ctx.work), task.out)),
             "recipe": self.options.recipe(),
         }
 
     # -- results -----------------------------------------------------------------------------
 
-    def _reuse(self, task: _Task) -> bool:
-        known = self._journal.known.get(task.out)
-        if known is None or known["source_sha256"] != task.entry.sha256:
-            return False
-        path = os.path.join(os.fsencode(self.ctx.work), task.out)
-        try:
-            same = files.sha256_file(path) == (known["sha256"], known["size"])
-        except (OSError, ItemError):
-            return False
-        if same:
-            self.reused += 1
-            self._good(task, known)
-        return same
-
     def _take(self, task: _Task, answer: dict[str, Any]) -> None:
-        if answer["ok"]:
-            self._journal.add(task, answer)
-            self._good(task, answer)
-        elif answer["kind"] == "disk":
-            # The disk of work/ is ours, not an outside target: wait for room and go on.
-            raise TransientError(answer["what"], where=str(self.ctx.work), retry_after_s=60)
-        else:
+        if not answer["ok"]:
+            if answer["kind"] == "disk":
+                raise self._full(answer["what"])
             self._failed(task.entry, answer["what"])
+            return
+        try:
+            self._journal.add(task, answer)
+        except OSError as error:
+            raise self._full(error.strerror or str(error)) from error
+        self._good(task, answer)
 
     def _good(self, task: _Task, answer: dict[str, Any]) -> None:
         self.done += 1
@@ -311,27 +382,30 @@ class _Conversion:
     def _failed(self, entry: Entry, what: str) -> None:
         self.bad += 1
         if len(self.reasons) < _SHOWN:
-            self.reasons.append(f"{os.fsdecode(entry.path)}: {what}")
+            self.reasons.append(f"{display(entry.path)}: {what}")
 
     def settle(self, stop: Stop) -> None:
-        """Make everything durable and remove what belongs to no image of this folder."""
-        wanted = {task.out for task in self.tasks()} if not self.bad else None
+        """Remove what belongs to no image of this folder and make the rest durable."""
+        wanted = array("Q", sorted(_digest(task.out) for task in self.tasks()))
         for found in files.walk(self.ctx.work):
             stop.check()
-            stale = found.name.startswith(b".") and found.name.endswith(b".tmp")
-            if wanted is not None and not found.is_empty_dir and (stale or found.path not in wanted):
+            if not found.is_empty_dir and not _holds(wanted, _digest(found.path)):
                 os.unlink(found.name, dir_fd=found.dir_fd)
         files.sync_filesystem(self.ctx.work)
 
-    def result(self) -> Done:
+    def close(self, stop: Stop) -> None:
+        """Let go of everything but the results."""
+        self._journal.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def result(self, agent: str) -> Done:
         """Return what was done. Raises: ItemError: some images are bad."""
         if self.bad:
             more = f"; and {self.bad - len(self.reasons)} more" if self.bad > len(self.reasons) else ""
             raise ItemError(
                 f"{self.bad} of {self.total} images cannot be converted: {'; '.join(self.reasons)}{more}",
-                hint="Replace or remove them, then move the folder to the inbox again",
+                hint="Scan or copy them again or take them out, then move the folder to the inbox again",
             )
-        agent = f"libvips {abilities().get('version', '?')}"
         outcome = "warning" if self.warned else "success"
         detail = f"{self.done} images to {self.options.format}, {self.options.compression}"
         if self.warned:
@@ -355,14 +429,14 @@ class _Child:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def start(cls, ctx: StepContext, options: ConvertOptions) -> AsyncIterator[_Child]:
+    async def start(cls, ctx: StepContext, options: ConvertOptions, scratch: Path) -> AsyncIterator[_Child]:
         argv = [sys.executable, "-m", "dittohead.vips", str(options.memory)]
+        # libvips puts the smaller levels, and large turned images, in TMPDIR: that is to be our
+        # disk, and swept. Each arena of malloc reserves 64 MiB of the address space that is limited.
+        env = {**ctx.env, "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2"}
         with open(ctx.log_file(), "ab") as log:
             async with Child.start(
-                argv,
-                env={**ctx.env, "VIPS_CONCURRENCY": "1", "TMPDIR": str(ctx.work.parent)},
-                stdin=subprocess.PIPE,
-                stderr=log.fileno(),
+                argv, env=env, cwd=_HOME, stdin=subprocess.PIPE, stderr=log.fileno()
             ) as child:
                 yield cls(child)
 
@@ -380,7 +454,7 @@ class _Child:
             return None
         except (BrokenPipeError, ConnectionResetError):
             line = b""
-        if not line:
+        if not line.endswith(b"\n"):  # nothing, or cut short by its end
             await process.wait()
             return None
         answer: dict[str, Any] = json.loads(line)
@@ -392,35 +466,96 @@ class _Child:
             return f"it took longer than {options.timeout:g} s"
         status = self._child.process.returncode or 0
         name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return (
-            f"the image library crashed ({name}); it may need more than {options.memory >> 20} MiB of memory"
-        )
+        return f"the image library crashed ({name}), or needed more than {options.memory >> 20} MiB of memory"
+
+
+class _Names:
+    """What each image becomes: a.tif of a.jpg, but a.jpg.tif and a.png.tif where both are there.
+
+    Knows images by eight bytes each, so that a million of them take 8 MB.
+    """
+
+    def __init__(self) -> None:
+        self._stems = array("Q")
+        self._clashing: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._stems)
+
+    def learn(self, paths: Iterable[bytes]) -> None:
+        """Take in all images; those alike but for their ending, in upper or lower case, clash."""
+        self._stems = array("Q", sorted(_digest(_stem(path)) for path in paths))
+        self._clashing = {one for one, two in itertools.pairwise(self._stems) if one == two}
+
+    def avoid(self, paths: Iterable[bytes]) -> None:
+        """See that no result takes the name of a folder, or of another image's long form."""
+        before = b""
+        for path in paths:
+            taken = [path.lower()]  # a.jpg.bmp is not to become the a.jpg.tif of a.jpg
+            folder = os.path.dirname(path)
+            if folder != before:
+                before, parts = folder, folder.split(b"/")
+                folders = (b"/".join(parts[: i + 1]) for i in range(len(parts)))
+                taken += [_stem(name) for name in folders if name.lower().endswith(b".tif")]
+            found = (_digest(name) for name in taken)
+            self._clashing.update(digest for digest in found if _holds(self._stems, digest))
+
+    def output(self, path: bytes) -> bytes:
+        """Return the result's path; a name too long for a file system is cut and given a digest."""
+        base = path if _digest(_stem(path)) in self._clashing else os.path.splitext(path)[0]
+        folder, name = os.path.split(base)
+        if len(name) + 4 > _NAME_MAX:
+            mark = b"~" + hashlib.blake2b(path, digest_size=8).hexdigest().encode()
+            name = _cut(name, _NAME_MAX - 4 - len(mark)) + mark
+        return os.path.join(folder, name + b".tif")
 
 
 class _Journal:
-    """What earlier tries of the step have finished: a JSON line for each image."""
+    """What earlier tries of the step have finished: a JSON line for each image.
+
+    It need not be durable: a line counts only if the file it speaks of has the digest it gives.
+    """
 
     def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
-        self._path, self._recipe = (
-            path,
-            hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest(),
-        )
+        self._path = path
+        self._recipe = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         self._file: IO[bytes] | None = None
-        self.known: dict[bytes, dict[str, Any]] = {}
+        self._lines: dict[int, int] = {}  #: where the last line about a result stands
 
     def load(self) -> None:
         """Read it; lines of another recipe and a half last line do not count."""
-        if not self._path.exists():
-            return
+        self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115  # closed by `close`
         with open(self._path, "rb") as file:
+            at, line = 0, b"\n"
             for line in file:
-                with contextlib.suppress(ValueError):
-                    fields = json.loads(line)
-                    if fields["recipe"] == self._recipe:
-                        self.known[path_bytes(fields)] = fields
+                fields = self._fields(line)
+                if fields is not None:
+                    self._lines[_digest(path_bytes(fields))] = at
+                at += len(line)
+        if not line.endswith(b"\n"):
+            self._file.write(b"\n")
+
+    def _fields(self, line: bytes) -> dict[str, Any] | None:
+        with contextlib.suppress(ValueError):
+            fields: dict[str, Any] = json.loads(line)
+            if fields["recipe"] == self._recipe:
+                return fields
+        return None
+
+    def find(self, task: _Task) -> dict[str, Any] | None:
+        """Return what an earlier try made of this very input."""
+        at = self._lines.get(_digest(task.out))
+        if at is None:
+            return None
+        with open(self._path, "rb") as file:
+            file.seek(at)
+            fields = self._fields(file.readline())
+        if fields is None or path_bytes(fields) != task.out:
+            return None
+        return fields if fields["source_sha256"] == task.entry.sha256 else None
 
     def add(self, task: _Task, answer: dict[str, Any]) -> None:
-        """Note a finished image."""
+        """Note a finished image. Raises: OSError."""
         fields = {
             **path_fields(task.out),
             "recipe": self._recipe,
@@ -429,8 +564,7 @@ class _Journal:
             "size": answer["size"],
             "detail": answer["detail"],
         }
-        if self._file is None:
-            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by `close`
+        assert self._file is not None  # noqa: S101
         self._file.write(json.dumps(fields).encode() + b"\n")
 
     def close(self) -> None:
@@ -440,10 +574,30 @@ class _Journal:
             self._file = None
 
 
+def _is_junk(path: bytes) -> bool:
+    *folders, name = path.split(b"/")
+    if not _JUNK_FOLDERS.isdisjoint(folders):
+        return True
+    return any(fnmatch.fnmatchcase(os.fsdecode(name), pattern) for pattern in _JUNK)
+
+
 def _stem(path: bytes) -> bytes:
     return os.path.splitext(path)[0].lower()
 
 
-def _digest(name: bytes) -> bytes:
-    # Eight bytes for each image are enough to find clashes among millions.
-    return hashlib.blake2b(name, digest_size=8).digest()
+def _digest(name: bytes) -> int:
+    # Eight bytes for each name are enough to tell millions apart; a chance likeness only makes a
+    # name longer, or is seen when the name itself is compared.
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+
+
+def _holds(ordered: array[int], value: int) -> bool:
+    at = bisect_left(ordered, value)
+    return at < len(ordered) and ordered[at] == value
+
+
+def _cut(name: bytes, size: int) -> bytes:
+    """Return at most `size` bytes of a name, not ending within a character."""
+    while size and name[size] & 0xC0 == 0x80:
+        size -= 1
+    return name[:size]
