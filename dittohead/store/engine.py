@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,9 @@ from dittohead.store import schema
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: One transaction's future, its value, and what it raised.
+_Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 #: How long a statement waits for another process's write (the CLI's requests) before it fails.
 _BUSY_S = 30
@@ -36,6 +40,8 @@ class Store:
         self.engine = _engine(url)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
+        self._queue: deque[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = deque()
+        self._draining = False
         self._local = threading.local()
 
     @classmethod
@@ -58,31 +64,88 @@ class Store:
     ) -> T:
         """Run `work(connection, ...)` as one transaction; committed and durable on return.
 
+        What waits while a commit reaches the disk is committed together, each in a savepoint of its
+        own: the disk's latency is paid once for all of them.
+
         Cancellation does not undo it: the transaction either ran whole or never began.
         Raises: StoreError, and what `work` raises (then nothing was written).
         """
-        return await self._run(self._writer, work, *args, **kwargs)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._queue.append((lambda connection: work(connection, *args, **kwargs), future))
+        if not self._draining:
+            self._draining = True
+            drained = loop.run_in_executor(self._writer, self._write_together, self._taken())
+            drained.add_done_callback(self._written)
+        return await asyncio.shield(future)
+
+    def _taken(self) -> list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]]:
+        taken = list(self._queue)
+        self._queue.clear()
+        return taken
+
+    def _written(self, drained: asyncio.Future[list[_Outcome]]) -> None:
+        """Tell who waited, in the loop's thread; then write what has come meanwhile."""
+        for future, value, error in drained.result():
+            if future.cancelled():
+                continue
+            if error is not None:
+                future.set_exception(error)
+                future.exception()  # seen: whoever waited may have been cancelled
+            else:
+                future.set_result(value)
+        if self._queue:
+            again = drained.get_loop().run_in_executor(self._writer, self._write_together, self._taken())
+            again.add_done_callback(self._written)
+        else:
+            self._draining = False
+
+    def _write_together(
+        self, taken: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]]
+    ) -> list[_Outcome]:
+        """Run transactions with one commit; if that fails, all of them have failed."""
+        outcomes: list[_Outcome] = []
+        try:
+            connection = self._connection()
+            with connection.begin():
+                for work, future in taken:
+                    outcomes.append(self._in_savepoint(connection, work, future, alone=len(taken) == 1))
+        except SQLAlchemyError as error:
+            self._forget()
+            failed = _refusal(error, self.url)
+            return [(future, None, failed) for _, future in taken]
+        except BaseException as error:  # noqa: BLE001  # raised by the only transaction, which is rolled back
+            return [(future, None, error) for _, future in taken]
+        return outcomes
+
+    def _in_savepoint(
+        self,
+        connection: Connection,
+        work: Callable[[Connection], Any],
+        future: asyncio.Future[Any],
+        *,
+        alone: bool,
+    ) -> _Outcome:
+        if alone:
+            return (future, work(connection), None)
+        try:
+            with connection.begin_nested():
+                return (future, work(connection), None)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # noqa: BLE001  # its own; the others' work stands
+            return (future, None, error)
 
     async def read(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run `work(connection, ...)`, which only reads, beside the writer."""
-        return await self._run(self._reader, work, *args, **kwargs)
 
-    async def _run(
-        self,
-        pool: ThreadPoolExecutor,
-        work: Callable[Concatenate[Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
         def call() -> T:
-            if pool is self._reader:
-                self._local.reading = True
+            self._local.reading = True
             return self.run(work, *args, **kwargs)
 
-        future = asyncio.get_running_loop().run_in_executor(pool, call)
-        return await asyncio.shield(future)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, call)
 
     def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one transaction in the calling thread. Blocking; for the command line and tests."""
