@@ -70,7 +70,7 @@ def rsync(base: Path, quick: bool) -> Iterator[Row]:
         source = folders(base / f"rs{turn}", count)
         shutil.copytree(source, base / f"rp{turn}")
         config = f"""
-            limits: {{jobs: 4, rsync: 4}}
+            limits: {{jobs: 8, rsync: 4}}
             pipelines: {{all: {{match: ".*", steps: [{{rsync: {{to: "{base}/out{turn}/{{name}}/"}}}}]}}}}
             """
         (base / f"out{turn}").mkdir()

@@ -60,7 +60,7 @@ async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
     Returns: whether the job is over.
     """
     if fresh:
-        steps, crashes = await engine.store.read(job_store.steps_of, job.id), 0
+        steps, crashes = _fresh_steps(job), 0
     else:
         job, steps, crashes = await engine.store.write(job_store.begin_run, job.id)
     if job.state is not JobState.RUNNING:
@@ -82,6 +82,25 @@ async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
             if run.target:
                 engine.targets.probe_over(run.target)
     return False
+
+
+def _fresh_steps(job: Job) -> list[StepRow]:
+    """Return the steps of a job that was created this moment, as the store has just been told."""
+    return [
+        StepRow(
+            position=position,
+            name=given["name"],
+            worker=given["worker"],
+            state=StepState.PENDING,
+            attempts=0,
+            started_at=None,
+            finished_at=None,
+            saved={},
+            result={},
+            error="",
+        )
+        for position, given in enumerate(job.definition["steps"])
+    ]
 
 
 class _Run:

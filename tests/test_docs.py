@@ -1,0 +1,69 @@
+"""The words are true: the reference is what the code says, the README's examples load, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dittohead.cli import main
+from dittohead.config import load
+
+TOP = Path(__file__).parent.parent
+PAGES = sorted([TOP / "README.md", *(TOP / "docs").glob("*.md"), TOP / "systemd" / "README.md"])
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    """Settings, workers' options, commands and log events; made anew by tools/reference."""
+    said = subprocess.run(
+        [sys.executable, TOP / "tools" / "reference", "--check"], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+
+
+def test_the_readmes_configuration_loads(tmp_path: Path) -> None:
+    """As a newcomer would copy it."""
+    (block,) = re.findall(r"```yaml\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "config.yaml").write_text(block)
+    assert [step.name for step in load(tmp_path / "config.yaml").pipelines[0].steps] == [
+        "convert",
+        "originals",
+        "pyramids",
+    ]
+
+
+def test_the_readmes_worker_is_a_worker() -> None:
+    """The shortest step of one's own."""
+    (block,) = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    made: dict[str, object] = {"__name__": "example"}
+    exec(compile(block, "README.md", "exec"), made)
+    assert made["CountWorker"]().name == "count"  # type: ignore[operator]
+
+
+def test_every_command_the_readme_names_exists() -> None:
+    """`dittohead WORD` in code."""
+    named = set(
+        re.findall(
+            r"dittohead (?:--config \S+ )?([a-z]+)\b",
+            " ".join(re.findall(r"`[^`]+`|^    .*$", (TOP / "README.md").read_text(), re.MULTILINE)),
+        )
+    )
+    assert named - set(main.commands) == set()
+    assert set(main.commands) - named <= {"schema"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    """Relative ones."""
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+
+
+def test_no_committed_file_names_a_machine_or_a_registry() -> None:
+    """The project speaks of itself alone."""
+    files = subprocess.check_output(["git", "ls-files"], cwd=TOP, text=True).split()
+    hosts = re.compile("pypi" + r"\.org|files\.python" + "hosted|registry\\." + "npmjs|deb\\." + "debian")
+    assert [name for name in files if hosts.search((TOP / name).read_text(errors="replace"))] == []
