@@ -144,6 +144,26 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, number)
 
+    async def exited(self) -> int:
+        """Wait for the child itself to end, and return its exit status.
+
+        asyncio's own wait() returns only when every pipe is closed as well, which a grandchild that
+        holds one open can put off for ever.
+        """
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ProcessLookupError):  # reaped already
+            fd = os.pidfd_open(self.process.pid)
+            loop.add_reader(fd, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(fd)
+                os.close(fd)
+        while (status := self.process.returncode) is None:
+            await asyncio.sleep(0.001)  # the watcher is about to learn of it
+        return status
+
     async def end(self) -> None:
         """Ask the group to end, then make it; return when the child is reaped."""
         if self.process.returncode is None:
@@ -162,7 +182,7 @@ class Child:
 
     async def _drained(self) -> None:
         """Wait for the child's end, reading away what it still says so that it cannot block."""
-        waiting = asyncio.ensure_future(self.process.wait())
+        waiting = asyncio.ensure_future(self.exited())
         readers = [
             asyncio.ensure_future(_discard(stream))
             for stream in (self.process.stdout, self.process.stderr)
@@ -221,7 +241,7 @@ async def run(
                     group.create_task(_pump(process.stdout, keep, 0)),
                     group.create_task(_pump(process.stderr, keep, 1)),
                 ]
-                await process.wait()
+                await child.exited()
                 # A grandchild may hold the pipes open for ever: what it says later is not waited for.
                 await asyncio.wait(pumps, timeout=GRACE_S)
                 for pump in pumps:

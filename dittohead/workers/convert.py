@@ -455,7 +455,7 @@ class _Child:
         except (BrokenPipeError, ConnectionResetError):
             line = b""
         if not line.endswith(b"\n"):  # nothing, or cut short by its end
-            await process.wait()
+            await self._child.exited()
             return None
         answer: dict[str, Any] = json.loads(line)
         return answer
