@@ -62,7 +62,8 @@ class Actions:
         }
         active = () if request.action in ("retry", "rerun") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
-        message = await doers[request.action](job, request)
+        async with self.engine.folders:
+            message = await doers[request.action](job, request)
         self.dispatch.wake()
         return message
 
@@ -117,8 +118,9 @@ class Actions:
                 where=job.name,
                 hint="Try again when it is done",
             )
-        await self.engine.store.write(job_store.reopen, job.id, position)
-        await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
+        async with self.dispatch.halted(job.id):  # not to be run before its folder is back
+            await self.engine.store.write(job_store.reopen, job.id, position)
+            await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
     def _must_lie_there(self, job: Job) -> None:
         if not self.engine.stations.exists(job.station, job.folder):

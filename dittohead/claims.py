@@ -6,9 +6,11 @@ import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy.engine import Connection
 from ulid import ULID
 
 from dittohead import log, templates
@@ -27,7 +29,6 @@ from dittohead.model import (
     host_name,
     is_utf8,
     rfc3339,
-    utcnow,
 )
 from dittohead.registry import Registry
 from dittohead.stations import Stations
@@ -56,6 +57,8 @@ class Claimer:
     targets: Targets
     #: bytes that jobs under way may still write under the root
     reserved: dict[str, int] = field(default_factory=dict)
+    #: folders between their rename and the commit of their row
+    claiming: set[bytes] = field(default_factory=set)
 
     async def claim(self, arrival: Arrival) -> Job | Held | None:
         """Claim an arrival: the durable rename, then its row; None when it has gone.
@@ -73,16 +76,19 @@ class Claimer:
                 reason=f"needs {_mib(lacking)} more free disk space under {self.stations.root}",
                 for_space=True,
             )
+        self.claiming.add(arrival.folder)
         try:
             # In the loop's own thread: a rename and two fsyncs take less than a hop to another one
             # may, and nothing else is to happen between the decision and the claim.
             if not self.stations.claim(arrival):
                 return None
+            job = await self.adopt(arrival)
         except NameTaken:
             return Held(reason="an earlier folder of this name is still being processed")
         except StationError as error:
             return Held(reason=str(error))
-        job = await self.adopt(arrival)
+        finally:
+            self.claiming.discard(arrival.folder)
         self.reserved[job.id] = needed
         return job
 
@@ -92,12 +98,19 @@ class Claimer:
 
     async def adopt(self, arrival: Arrival) -> Job:
         """Make the job of a folder that lies in processing/."""
-        name = await self._name(arrival)
+        job = await self.store.write(self._create, arrival)
+        log.get().info(log.JOB_CLAIMED, job=job.id, name=job.name, pipeline=job.pipeline, uid=arrival.uid)
+        return job
+
+    def _create(self, connection: Connection, arrival: Arrival) -> Job:
+        # A folder that a finished job had left under another name gets its original one back.
+        known = job_store.original_name(connection, arrival.folder, arrival.ino)
+        name = known or display(arrival.folder)
         matched = self.config.pipeline_for(name) if is_utf8(arrival.folder) else None
         pipeline, values = matched if matched is not None else (None, {})
-        definition = pipeline.definition() if pipeline else self._refusal(arrival.folder, name)
-        job = await self.store.write(
-            job_store.create,
+        ready = datetime.fromtimestamp(arrival.seen_at, UTC)
+        return job_store.create(
+            connection,
             NewJob(
                 id=JobId(str(ULID())),
                 name=name,
@@ -106,7 +119,7 @@ class Claimer:
                 ino=arrival.ino,
                 uid=arrival.uid,
                 pipeline=pipeline.name if pipeline else "",
-                definition=definition,
+                definition=pipeline.definition() if pipeline else self._refusal(arrival.folder, name),
                 values=values,
                 steps=[(step.name, step.worker) for step in pipeline.steps] if pipeline else [],
                 host=host_name(),
@@ -114,18 +127,10 @@ class Claimer:
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
-                detail=f"claimed from the inbox; owner uid {arrival.uid}, "
-                f"ready since {rfc3339(utcnow().fromtimestamp(arrival.seen_at, utcnow().tzinfo))}",
+                detail=f"claimed from the inbox; owner uid {arrival.uid}, ready since {rfc3339(ready)}",
                 agent=AGENT,
             ),
         )
-        log.get().info(log.JOB_CLAIMED, job=job.id, name=job.name, pipeline=job.pipeline, uid=arrival.uid)
-        return job
-
-    async def _name(self, arrival: Arrival) -> str:
-        """Return the original name of a folder that a finished job had left under another one."""
-        known = await self.store.read(job_store.original_name, arrival.folder, arrival.ino)
-        return known or display(arrival.folder)
 
     def _refusal(self, folder: bytes, name: str) -> dict[str, Any]:
         if not is_utf8(folder):

@@ -100,8 +100,12 @@ def find(path: Path | None) -> Path:
     )
 
 
-def load(path: Path, registry: Registry | None = None) -> Config:
+def load(path: Path, registry: Registry | None = None, *, probe: bool = True) -> Config:
     """Read and check config.yaml.
+
+    Args:
+        probe: also ask each worker whether this host can do what is wanted, which may start
+            programs; commands that only read leave it out.
 
     Raises: ConfigError: with every problem found, each naming line and key.
     """
@@ -116,14 +120,15 @@ def load(path: Path, registry: Registry | None = None) -> Config:
     except ValidationError as error:
         found = list(_problems(error, document, (), Settings))
         raise ConfigError("the configuration has errors", problems=tuple(found)) from error
-    return _Checker(document, settings, workers).config()
+    return _Checker(document, settings, workers, probe=probe).config()
 
 
 class _Checker:
     """Checks what one model alone cannot: steps, placeholders, references, limits."""
 
-    def __init__(self, document: Document, settings: Settings, workers: Registry) -> None:
+    def __init__(self, document: Document, settings: Settings, workers: Registry, *, probe: bool) -> None:
         self.document, self.settings, self.workers = document, settings, workers
+        self.probe = probe
         self.found: list[DittoheadError] = []
 
     def config(self) -> Config:
@@ -253,7 +258,7 @@ class _Checker:
         self._check_source(str(source), place, earlier)
         self._check_placeholders(options, place, known)
         checked = self._check_options(worker, options, place)
-        if checked is not None and len(self.found) == before:
+        if self.probe and checked is not None and len(self.found) == before:
             for problem in worker.check(checked):
                 self.wrong(problem, place, key=True)
         # Returned also when it is wrong: later steps may name it, and are not wrong for that.

@@ -21,7 +21,7 @@ from dittohead.config import Config, load
 from dittohead.credentials import Credentials
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
-from dittohead.errors import ConfigError, DittoheadError
+from dittohead.errors import ConfigError, DittoheadError, StoreError
 from dittohead.housekeeping import Housekeeper
 from dittohead.limits import FairLimiter
 from dittohead.model import display
@@ -248,13 +248,18 @@ class Daemon:
 
     def _apply(self, config: Config) -> None:
         """Use a new configuration for what comes; jobs in flight keep the pipeline they began with."""
-        old = self.config
-        for key in ("root", "store"):
-            before = getattr(old, key, None) or getattr(old.settings, key)
-            after = getattr(config, key, None) or getattr(config.settings, key)
-            if before != after:
+        old, new = self.config.settings, config.settings
+        for key, same in (
+            ("root", config.root == self.config.root),
+            ("store", new.store == old.store),
+            ("http", new.http == old.http),
+            ("watch", new.watch == old.watch),
+        ):
+            if not same:
                 raise ConfigError(
-                    f'"{key}" cannot change while the daemon runs', hint="systemctl restart dittohead"
+                    f'"{key}" cannot change while the daemon runs',
+                    where=str(config.path),
+                    hint="systemctl restart dittohead",
                 )
         self.config = self.claimer.config = config
         self.engine.retry = config.settings.retry
@@ -289,7 +294,10 @@ class Daemon:
     async def _requests(self) -> None:
         while True:
             self._poked.clear()
-            await self.actions.answer_all()
+            try:
+                await self.actions.answer_all()
+            except StoreError as error:  # tried again; a database that restarts takes nobody down
+                log.get().error(log.TASK_CRASHED, task="requests", error=str(error))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_REQUESTS_S):
                     await self._poked.wait()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dittohead import __version__
 from dittohead.limits import FairLimiter
@@ -32,3 +33,7 @@ class Engine:
     report: Callable[[str, str, int, int, str], None]  #: (job, step, done, total, unit)
     clear_report: Callable[[str], None]
     wake_notifier: Callable[[], None]
+    #: held by whoever moves folders for a reason other than a run of their job: an admin's request,
+    #: or the comparison of store and stations, each of which would take the other's half-done move
+    #: for something to mend
+    folders: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -160,8 +160,8 @@ class Child:
             finally:
                 loop.remove_reader(fd)
                 os.close(fd)
-        while (status := self.process.returncode) is None:
-            await asyncio.sleep(0.001)  # the watcher is about to learn of it
+        while (status := self.process.returncode) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)  # the child watcher is about to learn of it
         return status
 
     async def end(self) -> None:

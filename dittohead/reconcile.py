@@ -21,6 +21,11 @@ async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) 
     reopened job's folder is fetched; a folder that an admin moved out of processing/ cancels its
     job. Jobs in `running` are left alone.
     """
+    async with engine.folders:
+        return await _mend(engine, claimer, running)
+
+
+async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> int:
     mended = 0
     for job in await engine.store.read(job_store.unmoved):
         if job.id not in running:
@@ -32,8 +37,10 @@ async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) 
         if job.id not in running and job.folder not in present:
             await _absent(engine, job)
             mended += 1
-    # A row is written right after its folder came: the rows are to be read after the listing.
-    owned = {job.folder for job in await engine.store.read(job_store.active)}
+    # A row is written right after its folder came: what is being claimed is noted between the
+    # listing and the reading of the rows, so that each folder listed is in one of them.
+    claiming = set(claimer.claiming)
+    owned = claiming | {job.folder for job in await engine.store.read(job_store.active)}
     for folder in sorted(present - owned):
         mended += await _adopt(engine, claimer, folder)
     return mended

@@ -481,3 +481,47 @@ async def test_an_interruption_after_the_last_commit_leaves_the_job_done(house: 
     with pytest.raises(Superseded):
         await house.store.write(job_store.interrupt, job.id, job.token, None)
     assert house.job("x").state is JobState.DONE
+
+
+async def test_a_nearly_full_target_is_told_once(house: House) -> None:
+    """Again only after it had room in between."""
+    used = 0.95
+
+    async def deliver(ctx: StepContext) -> StepResult:
+        ctx.full("/study/lab1", used, 1000)
+        return Done()
+
+    house.worker.plays["first"] = deliver
+    async with house.running():
+        for name, used in (("a", 0.95), ("b", 0.97), ("c", 0.88), ("d", 0.5), ("e", 0.93)):  # noqa: B007
+            house.arrive(name)
+            house.look()
+            await house.until(lambda name=name: bool(house.jobs(name)))
+            await house.until_over(name)
+    assert [round(f["percent"]) for e, f in house.told if e == "nearly_full"] == [95, 93]
+
+
+async def test_a_step_that_kills_the_daemon_again_and_again_is_frozen(house: House) -> None:
+    """Five deaths in one step, and the folder is set aside instead of the service."""
+    house.arrive("x")
+    reached = asyncio.Event()
+
+    async def hang(ctx: StepContext) -> StepResult:
+        reached.set()
+        await asyncio.Event().wait()
+        return Done()
+
+    house.worker.plays["second"] = hang
+    async with house.running():
+        await reached.wait()
+        job = house.job("x")
+        await house.store.write(job_store.set_state, job.id, JobState.RUNNING, "")  # as a kill leaves it
+    for _ in range(5):
+        await house.store.write(job_store.begin_run, job.id)
+    again = House(house.root)
+    async with again.running():
+        await again.until(lambda: again.job("x").state is JobState.FROZEN)
+        assert "died 6 times during step second" in again.job("x").reason
+        assert (await again.ask("thaw", "x"))["ok"]
+        await again.until_over("x")
+    again.store.close()

@@ -126,9 +126,13 @@ def config_path() -> Path:
     return config_module.find(click.get_current_context().obj["config"])
 
 
-def load_config() -> Config:
-    """Load the configuration. Raises: ConfigError."""
-    return config_module.load(config_path())
+def load_config(*, probe: bool = False) -> Config:
+    """Load the configuration. Raises: ConfigError.
+
+    Args:
+        probe: also check what this host can do; for commands that start work.
+    """
+    return config_module.load(config_path(), probe=probe)
 
 
 def print_json(value: Any) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import os
+import pwd
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -208,10 +211,21 @@ def _ask(action: str, jobs: tuple[str, ...], **args: Any) -> None:
             if lock.is_held(stations.state):
                 daemon.poke(stations.state)
             else:
+                _must_be_its_user(stations.state)
                 daemon.answer_requests(config)
             good &= _print_answer(_wait_for_answer(store, number), job)
     if not good:
         raise click.exceptions.Exit(UNAVAILABLE)
+
+
+def _must_be_its_user(state: Path) -> None:
+    """Without a daemon this command writes in its stead, and must not leave files it cannot read."""
+    owner = state.stat().st_uid
+    if owner != os.geteuid():
+        name = pwd.getpwuid(owner).pw_name
+        fail(
+            f"no daemon runs; it will answer when it starts. Or run this as its user: sudo -u {name} ...", 77
+        )
 
 
 def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:

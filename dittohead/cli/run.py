@@ -25,7 +25,7 @@ from dittohead.upload import Upload
 )
 def run(log_json: bool | None) -> None:
     """Run the daemon in the foreground, until SIGTERM or Ctrl-C."""
-    config = load_config()
+    config = load_config(probe=True)
     log.configure(level=config.settings.log, json=log_json)
     daemon.main(config)
 

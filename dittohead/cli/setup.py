@@ -54,7 +54,7 @@ def init(ctx: click.Context, directory: Path) -> None:
 @json_option
 def check(as_json: bool) -> None:
     """Check config.yaml: every error with its line, and what to write instead."""
-    config = load_config()
+    config = load_config(probe=True)
     if as_json:
         print_json(
             {

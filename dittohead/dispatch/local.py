@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Iterable
 from dittohead import log
 from dittohead.claims import Claimer, Held
 from dittohead.engine import Engine
+from dittohead.errors import StoreError
 from dittohead.model import Arrival, Job, display
 from dittohead.pipeline import run_job
 from dittohead.store import jobs as job_store
@@ -87,8 +88,12 @@ class LocalDispatch:
         try:
             while True:
                 self._wake.clear()
-                if not self.draining:
+                try:
                     await self._fill()
+                except StoreError as error:
+                    log.get().error(log.JOB_CRASHED, error=str(error))
+                    self._look = True
+                    self._next_wake = time.time() + _BACK_OFF_S
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._patience()):
                         await self._wake.wait()
@@ -117,6 +122,8 @@ class LocalDispatch:
         return max(min(times) - now, 0.05)
 
     async def _fill(self) -> None:
+        if self.draining:
+            return
         await self._read_ready()
         while len(self._tasks) < self.limit and not self.draining:
             owner = self._fairest()
