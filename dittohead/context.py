@@ -121,13 +121,17 @@ class Context(StepContext):
         self.attempt = row.attempts + 1
         self.saved = row.saved
         self.log = log.get()
-        self.env = environment(files.stations.root)
         self.events: list[Event] = []
         self.fullness: list[tuple[str, float, int]] = []
         self.outputs = receipt.Recorder(files.outputs(row.name))
         self.locations = receipt.Recorder(files.locations(row.name))
         self._job, self._row, self._files, self._store = job, row, files, store
         self._limiter, self._secret, self._report = limiter, secret, report
+
+    @cached_property
+    def env(self) -> dict[str, str]:  # type: ignore[override]  # made when it is first asked for
+        """The environment for child processes."""
+        return environment(self._files.stations.root)
 
     @cached_property
     def work(self) -> Path:  # type: ignore[override]  # made when it is first asked for

@@ -39,7 +39,7 @@ from dittohead.model import (
 )
 from dittohead.store import jobs as job_store
 from dittohead.threads import in_thread
-from dittohead.worker import Done, Options, Wait, Worker
+from dittohead.worker import Done, Options, StepResult, Wait, Worker
 
 #: A step that has seen the daemon die this often without ending is frozen: it may be the cause.
 CRASHES_MOST = 5
@@ -243,7 +243,15 @@ class _Run:
         async with limiter.slot(self.job.uid):
             if row.state is not StepState.RUNNING:
                 await self.engine.store.write(job_store.start_step, self.job.id, self.job.token, index)
-            return await self._attempt(index, worker, options, limiter)
+            context, result, seconds = await self._attempt(index, worker, options, limiter)
+        # The slot is for the work; the next one need not wait for this one's commit.
+        with log.bind(step=row.name, attempt=context.attempt):
+            if isinstance(result, Wait):
+                context.close(durable=False)
+                await self._wait(index, result, context.events)
+                return False
+            await self._done(index, result, context, seconds)
+        return True
 
     def _prepare(self, row: StepRow, given: dict[str, Any]) -> tuple[Worker[Any], Options]:
         try:
@@ -263,7 +271,9 @@ class _Run:
                 where=f"step {row.name}",
             ) from error
 
-    async def _attempt(self, index: int, worker: Worker[Any], options: Options, limiter: FairLimiter) -> bool:
+    async def _attempt(
+        self, index: int, worker: Worker[Any], options: Options, limiter: FairLimiter
+    ) -> tuple[Context, StepResult, float]:
         row, engine = self.steps[index], self.engine
         source = self.job.definition["steps"][index]["from"]
         taken = next((step.result for step in self.steps if step.name == source), {})
@@ -285,12 +295,7 @@ class _Run:
             except BaseException:
                 context.close(durable=False)
                 raise
-            if isinstance(result, Wait):
-                context.close(durable=False)
-                await self._wait(index, result, context.events)
-                return False
-            await self._done(index, result, context, time.monotonic() - started)
-        return True
+        return context, result, time.monotonic() - started
 
     async def _done(self, index: int, result: Done, context: Context, seconds: float) -> None:
         # 1 result files durable  2 commit the result, its events and the next step's start.

@@ -166,3 +166,21 @@ def test_a_damaged_store_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "dittohead.sqlite3").write_bytes(b"this is no database" * 1000)
     with pytest.raises(StoreError, match="not a database"):
         Store.open(sqlite_url(tmp_path))
+
+
+async def test_transactions_that_wait_together_fail_alone(store: Store) -> None:
+    """One of many committed at once raises: it has changed nothing, the others have."""
+    import asyncio
+
+    def add(connection: sa.Connection, name: str, fail: bool) -> str:
+        request_store.add(connection, "retry", name, {}, "me")
+        if fail:
+            raise LookupError(name)
+        return name
+
+    results = await asyncio.gather(
+        *(store.write(add, f"r{i}", i % 3 == 0) for i in range(30)), return_exceptions=True
+    )
+    assert [isinstance(r, LookupError) for r in results] == [i % 3 == 0 for i in range(30)]
+    kept = [request.job for request in store.run(request_store.open_requests)]
+    assert kept == [f"r{i}" for i in range(30) if i % 3]

@@ -128,13 +128,17 @@ class Store:
     ) -> _Outcome:
         if alone:
             return (future, work(connection), None)
+        # By hand: SQLAlchemy's own savepoints cost as much as the statements inside.
+        connection.exec_driver_sql("SAVEPOINT one")
         try:
-            with connection.begin_nested():
-                return (future, work(connection), None)
+            outcome: _Outcome = (future, work(connection), None)
         except SQLAlchemyError:
             raise
         except Exception as error:  # noqa: BLE001  # its own; the others' work stands
-            return (future, None, error)
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT one")
+            outcome = (future, None, error)
+        connection.exec_driver_sql("RELEASE SAVEPOINT one")
+        return outcome
 
     async def read(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs

@@ -241,9 +241,7 @@ class _Delivery:
 
     async def prepare(self) -> None:
         """Write the list of files, choose the version, refuse conflicts before anything is delivered."""
-        await in_thread(lambda stop: _write_list(self.ctx.source, self.list))
-        if self.wanted.host == "":
-            await asyncio.to_thread(self._check_local_base)
+        await in_thread(self._begin)
         chosen = self.ctx.saved.get("version")
         if self.options.on_conflict == "version":
             number = int(chosen) if chosen else await self._choose_version()
@@ -253,6 +251,11 @@ class _Delivery:
             conflicts = await self._conflicts(self.place)
             if conflicts:
                 raise _conflict(self.place, conflicts)
+
+    def _begin(self, stop: Stop) -> None:
+        _write_list(self.ctx.source, self.list)
+        if self.wanted.host == "":
+            self._check_local_base()
 
     def _check_local_base(self) -> None:
         mount = self.options.require_mount
