@@ -209,6 +209,9 @@ class RsyncWorker(Worker[RsyncOptions]):
         if options.require_mount and not os.path.ismount(options.require_mount):
             yield False, f"{options.require_mount} is not mounted"
         base = _nearest(place.path)
+        if base == "/":
+            yield False, f"{'/'.join(place.path.split('/')[:2])} does not exist"
+            return
         good = os.access(base, os.W_OK | os.X_OK)
         free = os.statvfs(base)
         size = free.f_bavail * free.f_frsize / 1e9
