@@ -1,4 +1,4 @@
-"""What the benchmarks share: a daemon process, its costs, and rows of the table."""
+"""What the benchmarks share: a daemon process and what it costs, peers, and rows of the table."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DITTOHEAD = [sys.executable, "-m", "dittohead"]
 _TICKS = os.sysconf("SC_CLK_TCK")
+_NOOP = "limits: {jobs: 8}\npipelines: {all: {match: '.*', steps: [%s]}}\n"
 
 
 @dataclass(frozen=True)
@@ -27,63 +29,82 @@ class Row:
 
     name: str
     ours: str
-    peer: str
-    ratio: str
-    goal: str
-    holds: bool | None  #: None: for information
+    peer: str = ""
+    ratio: str = ""
+    goal: str = ""
+    holds: bool | None = None  #: None: for information
 
 
 class Daemon:
-    """A real daemon on a root of its own."""
+    """A real daemon process on a root of its own."""
+
+    command: Sequence[str] = DITTOHEAD
 
     def __init__(self, root: Path, config: str) -> None:
         self.root = root
+        self.config = root / "config.yaml"
+        self.log = root / "daemon.log"
         root.mkdir(parents=True)
-        (root / "config.yaml").write_text("root: .\nspace: {floor: 0}\n" + textwrap.dedent(config))
-        self.log = open(root / "daemon.log", "wb")  # noqa: SIM115  # closed by stop
-        self.process: subprocess.Popen[bytes] | None = None
+        self.config.write_text("root: .\nspace: {floor: 0}\n" + textwrap.dedent(config))
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(self._argv(), stdout=log, stderr=log)
+        self.until(lambda: b"watch.armed" in self.log.read_bytes())
 
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [*DITTOHEAD, "--config", str(self.root / "config.yaml"), "run"], stdout=self.log, stderr=self.log
-        )
-        self.until(lambda: b"watch.armed" in (self.root / "daemon.log").read_bytes())
+    def _argv(self) -> list[str]:
+        return [*DITTOHEAD, "--config", str(self.config), "run"]
 
-    def until(self, check: object, timeout_s: float = 600, pause_s: float = 0.005) -> None:
+    def until(self, check: Callable[[], bool], timeout_s: float = 300, pause_s: float = 0.005) -> None:
+        """Wait until a condition holds; if it never does, end with the daemon's log."""
         end = time.monotonic() + timeout_s
-        while not check():  # type: ignore[operator]  # a callable
-            if time.monotonic() > end or (self.process and self.process.poll() is not None):
-                raise SystemExit((self.root / "daemon.log").read_text()[-2000:])
+        while not check():
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise SystemExit(self.log.read_text()[-2000:])
             time.sleep(pause_s)
 
-    def cpu_seconds(self) -> float:
-        """CPU of the daemon itself and of the children it has reaped."""
-        assert self.process is not None
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return sum(int(fields[i]) for i in (11, 12)) / _TICKS
+    def done(self, count: int) -> Callable[[], bool]:
+        """Return a check that this many folders lie in done/."""
+        return lambda: len(os.listdir(self.root / "done")) >= count
 
-    def rss_mb(self, what: str = "VmRSS") -> float:
-        assert self.process is not None
+    def drop(self, source: Path, names: Sequence[str]) -> None:
+        """Rename ready folders into the inbox, one after another, as fast as that goes."""
+        for name in names:
+            os.rename(source / name, self.root / "inbox" / name)
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU seconds of the daemon's own process, children not counted."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def memory_mb(self, what: str = "VmRSS") -> float:
+        """Return the resident memory, or with "VmHWM" the most there was."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(what):
+            if line.startswith(what + ":"):
                 return int(line.split()[1]) / 1024
         return 0.0
 
     def stop(self) -> None:
-        assert self.process is not None
+        """End it in good order."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        self.log.close()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
-    def done(self) -> int:
-        return len(os.listdir(self.root / "done"))
+
+class NoopDaemon(Daemon):
+    """A daemon whose pipeline is steps that do nothing, in its own process."""
+
+    def __init__(self, root: Path, steps: int = 1) -> None:
+        super().__init__(root, _NOOP % ", ".join(f"{{noop: {{name: s{i}}}}}" for i in range(steps)))
+
+    def _argv(self) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.noop", str(self.config)]
 
 
 @contextlib.contextmanager
-def daemon(base: Path, name: str, config: str) -> Iterator[Daemon]:
-    """Run a daemon while inside."""
-    made = Daemon(base / name, config)
-    made.start()
+def running(made: Daemon) -> Iterator[Daemon]:
+    """Stop the daemon when the block ends."""
     try:
         yield made
     finally:
@@ -92,7 +113,7 @@ def daemon(base: Path, name: str, config: str) -> Iterator[Daemon]:
 
 @contextlib.contextmanager
 def workplace(where: str | None) -> Iterator[Path]:
-    """A directory on a real disk, removed at the end."""
+    """Make a directory on a real disk, removed at the end."""
     base = Path(tempfile.mkdtemp(prefix="dittohead-bench-", dir=where or "/var/tmp"))
     try:
         yield base
@@ -100,24 +121,30 @@ def workplace(where: str | None) -> Iterator[Path]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def folders(base: Path, count: int, files: int = 10, size: int = 2000) -> Path:
-    """Make folders of small files; return their parent."""
-    base.mkdir(parents=True)
-    for i in range(count):
-        folder = base / f"f{i:05}"
-        folder.mkdir()
+def folders(base: Path, count: int, files: int = 1, size: int = 10) -> list[str]:
+    """Make folders of small files below `base`; return their names."""
+    names = [f"f{i:05}" for i in range(count)]
+    for name in names:
+        (base / name).mkdir(parents=True)
         for j in range(files):
-            (folder / f"{j}.txt").write_bytes(bytes([j % 251]) * size)
-    return base
+            (base / name / f"{j}.txt").write_bytes(bytes([j % 251]) * size)
+    return names
 
 
-def median(values: list[float]) -> float:
-    return statistics.median(values)
+def settle_disk() -> None:
+    """Write out what earlier parts left, so that the next one does not pay for it."""
+    os.sync()
+    time.sleep(0.2)
 
 
-def steps_seconds(root: Path, name: str) -> dict[str, float]:
-    """Return the seconds of each step of a job."""
-    said = subprocess.check_output(
-        [*DITTOHEAD, "--config", str(root / "config.yaml"), "show", name, "--json"], text=True
-    )
-    return {step["name"]: step.get("seconds", 0.0) for step in json.loads(said)["all_steps"]}
+def shown(root: Path, name: str) -> dict[str, Any]:
+    """Return what `dittohead show --json` says of a job."""
+    config = str(root / "config.yaml")
+    said = subprocess.check_output([*DITTOHEAD, "--config", config, "show", name, "--json"], text=True)
+    found: dict[str, Any] = json.loads(said)
+    return found
+
+
+def ratio_of(ours: Sequence[float], peer: Sequence[float]) -> float:
+    """Return the median of the ratios of pairs measured one after another."""
+    return statistics.median(a / b for a, b in zip(ours, peer, strict=True))

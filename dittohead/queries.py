@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model import Job, JobState, StepRow, StepState, display, rfc3339
+from dittohead.receipt import event_fields
 from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
 from dittohead.store.tables import jobs, outbox
@@ -145,17 +146,7 @@ def detail(connection: Connection, job: Job) -> dict[str, Any]:
         "values": job.values,
         "definition": job.definition,
         "all_steps": [_step(row) for row in job_store.steps_of(connection, job.id)],
-        "events": [
-            {
-                "type": event.type.value,
-                "step": event.step,
-                "at": rfc3339(event.at),
-                "outcome": event.outcome,
-                "detail": event.detail,
-                "agent": event.agent,
-            }
-            for event in job_store.events_of(connection, job.id)
-        ],
+        "events": [event_fields(event) for event in job_store.events_of(connection, job.id)],
     }
 
 

@@ -18,6 +18,19 @@ from tests.support.house import CONFIG, House
 from tests.support.trees import fifo, read_tree, symlink
 
 
+def hang_in(house: House, step: str) -> asyncio.Event:
+    """Make a step never end; the event is set when it is reached."""
+    reached = asyncio.Event()
+
+    async def hang(ctx: StepContext) -> StepResult:
+        reached.set()
+        await asyncio.Event().wait()
+        return Done()
+
+    house.worker.plays[step] = hang
+    return reached
+
+
 async def test_a_folder_goes_through_every_step_to_done(house: House) -> None:
     """The story of a job: claimed, three steps in order, done, with a receipt."""
     house.arrive("lab-1", {"a.txt": "hello", "sub": {"b.bin": b"\0" * 300_000}, "empty": {}})
@@ -44,14 +57,7 @@ async def test_a_folder_goes_through_every_step_to_done(house: House) -> None:
 async def test_done_steps_are_not_run_again_after_an_interruption(house: House) -> None:
     """A stop in the second step: the next start resumes there."""
     house.arrive("x")
-    reached = asyncio.Event()
-
-    async def hang(ctx: StepContext) -> StepResult:
-        reached.set()
-        await asyncio.Event().wait()
-        return Done()
-
-    house.worker.plays["second"] = hang
+    reached = hang_in(house, "second")
     async with house.running():
         await reached.wait()
     assert house.where("x") == ["processing"]
@@ -352,14 +358,7 @@ async def test_moving_a_folder_back_to_the_inbox_runs_it_again(house: House) -> 
 async def test_freeze_stops_a_running_job_and_thaw_lets_it_go_on(house: House) -> None:
     """A frozen job holds no slot and says by whom and why."""
     house.arrive("x")
-    reached = asyncio.Event()
-
-    async def hang(ctx: StepContext) -> StepResult:
-        reached.set()
-        await asyncio.Event().wait()
-        return Done()
-
-    house.worker.plays["second"] = hang
+    reached = hang_in(house, "second")
     async with house.running():
         await reached.wait()
         assert (await house.ask("freeze", "x", reason="rights unclear"))["ok"]
@@ -374,14 +373,7 @@ async def test_freeze_stops_a_running_job_and_thaw_lets_it_go_on(house: House) -
 async def test_cancel_ends_a_job_in_failed(house: House) -> None:
     """A running step is stopped; the folder can be retried."""
     house.arrive("x")
-    reached = asyncio.Event()
-
-    async def hang(ctx: StepContext) -> StepResult:
-        reached.set()
-        await asyncio.Event().wait()
-        return Done()
-
-    house.worker.plays["second"] = hang
+    reached = hang_in(house, "second")
     async with house.running():
         await reached.wait()
         assert (await house.ask("cancel", "x"))["ok"]
@@ -504,14 +496,7 @@ async def test_a_nearly_full_target_is_told_once(house: House) -> None:
 async def test_a_step_that_kills_the_daemon_again_and_again_is_frozen(house: House) -> None:
     """Five deaths in one step, and the folder is set aside instead of the service."""
     house.arrive("x")
-    reached = asyncio.Event()
-
-    async def hang(ctx: StepContext) -> StepResult:
-        reached.set()
-        await asyncio.Event().wait()
-        return Done()
-
-    house.worker.plays["second"] = hang
+    reached = hang_in(house, "second")
     async with house.running():
         await reached.wait()
         job = house.job("x")

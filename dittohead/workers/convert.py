@@ -21,13 +21,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from dittohead import files
 from dittohead.errors import ItemError, StepError, TransientError
-from dittohead.manifest import path_bytes, path_fields
+from dittohead.journal import Journal, name_digest
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.options import Duration, Size
 from dittohead.process import Child
@@ -184,7 +184,7 @@ class _Conversion:
         self.total = self.done = self.skipped = self.reused = self.bad = self.warned = 0
         self.reasons: list[str] = []
         self._names = _Names()
-        self._journal = _Journal(ctx.work.parent / f"{ctx.step}.journal.jsonl", options.recipe())
+        self._journal = Journal(ctx.work.parent / f"{ctx.step}.journal.jsonl", options.recipe())
         #: Half-made results and libvips' own temporary files; beside `work`, for no name to clash.
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
         self._turn = asyncio.Lock()
@@ -278,7 +278,7 @@ class _Conversion:
         return None if task is None else (task, self._finished(task, stop))
 
     def _finished(self, task: _Task, stop: Stop) -> dict[str, Any] | None:
-        known = self._journal.find(task)
+        known = self._journal.find(task.out, task.entry.sha256)
         if known is None:
             return None
         with contextlib.suppress(OSError, ItemError):
@@ -360,7 +360,7 @@ class _Conversion:
             self._failed(task.entry, answer["what"])
             return
         try:
-            self._journal.add(task, answer)
+            self._journal.add(task.out, task.entry.sha256, answer)
         except OSError as error:
             raise self._full(error.strerror or str(error)) from error
         self._good(task, answer)
@@ -386,10 +386,10 @@ class _Conversion:
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
-        wanted = array("Q", sorted(_digest(task.out) for task in self.tasks()))
+        wanted = array("Q", sorted(name_digest(task.out) for task in self.tasks()))
         for found in files.walk(self.ctx.work):
             stop.check()
-            if not found.is_empty_dir and not _holds(wanted, _digest(found.path)):
+            if not found.is_empty_dir and not _holds(wanted, name_digest(found.path)):
                 os.unlink(found.name, dir_fd=found.dir_fd)
         files.sync_filesystem(self.ctx.work)
 
@@ -484,7 +484,7 @@ class _Names:
 
     def learn(self, paths: Iterable[bytes]) -> None:
         """Take in all images; those alike but for their ending, in upper or lower case, clash."""
-        self._stems = array("Q", sorted(_digest(_stem(path)) for path in paths))
+        self._stems = array("Q", sorted(name_digest(_stem(path)) for path in paths))
         self._clashing = {one for one, two in itertools.pairwise(self._stems) if one == two}
 
     def avoid(self, paths: Iterable[bytes]) -> None:
@@ -497,81 +497,17 @@ class _Names:
                 before, parts = folder, folder.split(b"/")
                 folders = (b"/".join(parts[: i + 1]) for i in range(len(parts)))
                 taken += [_stem(name) for name in folders if name.lower().endswith(b".tif")]
-            found = (_digest(name) for name in taken)
+            found = (name_digest(name) for name in taken)
             self._clashing.update(digest for digest in found if _holds(self._stems, digest))
 
     def output(self, path: bytes) -> bytes:
         """Return the result's path; a name too long for a file system is cut and given a digest."""
-        base = path if _digest(_stem(path)) in self._clashing else os.path.splitext(path)[0]
+        base = path if name_digest(_stem(path)) in self._clashing else os.path.splitext(path)[0]
         folder, name = os.path.split(base)
         if len(name) + 4 > _NAME_MAX:
             mark = b"~" + hashlib.blake2b(path, digest_size=8).hexdigest().encode()
             name = _cut(name, _NAME_MAX - 4 - len(mark)) + mark
         return os.path.join(folder, name + b".tif")
-
-
-class _Journal:
-    """What earlier tries of the step have finished: a JSON line for each image.
-
-    It need not be durable: a line counts only if the file it speaks of has the digest it gives.
-    """
-
-    def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
-        self._path = path
-        self._recipe = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-        self._file: IO[bytes] | None = None
-        self._lines: dict[int, int] = {}  #: where the last line about a result stands
-
-    def load(self) -> None:
-        """Read it; lines of another recipe and a half last line do not count."""
-        self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115  # closed by `close`
-        with open(self._path, "rb") as file:
-            at, line = 0, b"\n"
-            for line in file:
-                fields = self._fields(line)
-                if fields is not None:
-                    self._lines[_digest(path_bytes(fields))] = at
-                at += len(line)
-        if not line.endswith(b"\n"):
-            self._file.write(b"\n")
-
-    def _fields(self, line: bytes) -> dict[str, Any] | None:
-        with contextlib.suppress(ValueError):
-            fields: dict[str, Any] = json.loads(line)
-            if fields["recipe"] == self._recipe:
-                return fields
-        return None
-
-    def find(self, task: _Task) -> dict[str, Any] | None:
-        """Return what an earlier try made of this very input."""
-        at = self._lines.get(_digest(task.out))
-        if at is None:
-            return None
-        with open(self._path, "rb") as file:
-            file.seek(at)
-            fields = self._fields(file.readline())
-        if fields is None or path_bytes(fields) != task.out:
-            return None
-        return fields if fields["source_sha256"] == task.entry.sha256 else None
-
-    def add(self, task: _Task, answer: dict[str, Any]) -> None:
-        """Note a finished image. Raises: OSError."""
-        fields = {
-            **path_fields(task.out),
-            "recipe": self._recipe,
-            "source_sha256": task.entry.sha256,
-            "sha256": answer["sha256"],
-            "size": answer["size"],
-            "detail": answer["detail"],
-        }
-        assert self._file is not None  # noqa: S101
-        self._file.write(json.dumps(fields).encode() + b"\n")
-
-    def close(self) -> None:
-        """Finish."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 def _is_junk(path: bytes) -> bool:
@@ -583,12 +519,6 @@ def _is_junk(path: bytes) -> bool:
 
 def _stem(path: bytes) -> bytes:
     return os.path.splitext(path)[0].lower()
-
-
-def _digest(name: bytes) -> int:
-    # Eight bytes for each name are enough to tell millions apart; a chance likeness only makes a
-    # name longer, or is seen when the name itself is compared.
-    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
 
 
 def _holds(ordered: array[int], value: int) -> bool:

@@ -25,6 +25,7 @@ from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import Entry, Event, EventType, Location
 from dittohead.options import Duration, Size
 from dittohead.process import Completed, Probe, run
+from dittohead.rsync_words import Lines, changed, failure
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Options, Source, StepContext, StepResult, VerifyContext, Worker
 
@@ -42,43 +43,6 @@ _PARTIAL = ".dittohead-partial"
 _SHOWN = 5
 #: Copies `version` makes at most beside each other.
 _VERSIONS = 10_000
-
-#: What rsync's exit statuses mean, and which error each becomes. Source: rsync(1), EXIT VALUES.
-_EXITS: dict[int, tuple[type[StepError], str]] = {
-    1: (ItemError, "rsync did not understand its options"),
-    2: (ItemError, "the far side's rsync is not compatible"),
-    3: (ItemError, "rsync could not select the files or directories"),
-    4: (ItemError, "the far side's rsync lacks a feature"),
-    5: (TargetError, "the far side could not start rsync"),
-    6: (TransientError, "rsync's daemon could not log"),
-    10: (TransientError, "the connection failed"),
-    11: (TransientError, "reading or writing failed"),
-    12: (TransientError, "the connection broke off"),
-    13: (TransientError, "rsync gave up"),
-    14: (TransientError, "rsync's processes lost each other"),
-    20: (TransientError, "rsync was interrupted"),
-    21: (TransientError, "rsync's processes lost each other"),
-    22: (TransientError, "rsync had too little memory"),
-    23: (ItemError, "some files could not be delivered"),
-    24: (ItemError, "files vanished from the folder while they were delivered"),
-    25: (ItemError, "rsync stopped at its limit of deletions"),
-    30: (TransientError, "nothing came through for too long"),
-    35: (TransientError, "the far side's daemon did not answer in time"),
-    127: (TargetError, "the far side has no rsync"),
-    255: (TargetError, "the host cannot be reached or refuses us"),
-}
-#: Words in rsync's complaint that say more than its exit status.
-_SAID: tuple[tuple[str, type[StepError], str], ...] = (
-    ("No space left on device", TargetError, "the target is full"),
-    ("Disk quota exceeded", TargetError, "the target's quota is used up"),
-    ("Read-only file system", TargetError, "the target is mounted read-only"),
-    ("Stale file handle", TargetError, "the target's server has lost the mount"),
-    ("Transport endpoint is not connected", TargetError, "the target's mount is broken"),
-    ("Input/output error", TargetError, "the disk gives errors"),
-    ("Connection refused", TargetError, "the host refuses connections"),
-    ("Permission denied (", TargetError, "the host refuses our key"),
-    ("Host key verification failed", TargetError, "the host's key is not the known one"),
-)
 
 
 class SshOptions(Options):
@@ -292,11 +256,11 @@ class _Delivery:
     async def _remote_conflicts(self, place: _Place) -> list[str]:
         differing: list[str] = []
         ended = await self._rsync(
-            place, "--dry-run", "--existing", "--checksum", "--out-format=%i %n", on_line=_changed(differing)
+            place, "--dry-run", "--existing", "--checksum", "--out-format=%i %n", on_line=changed(differing)
         )
         missing = ended.returncode in (3, 11, 12, 23) and b"No such file or directory" in ended.stderr
         if ended.returncode != 0 and not missing:
-            raise _failure(ended, place, self.ctx)
+            raise self._failure(ended, place)
         return differing
 
     async def deliver(self) -> None:
@@ -321,7 +285,7 @@ class _Delivery:
             on_stdout=progress,
         )
         if ended.returncode != 0:
-            raise _failure(ended, self.place, self.ctx)
+            raise self._failure(ended, self.place)
         self.ctx.event(
             Event(
                 type=EventType.REPLICATION,
@@ -381,10 +345,10 @@ class _Delivery:
     async def _second_pass(self) -> None:
         differing: list[str] = []
         ended = await self._rsync(
-            self.place, "--dry-run", "--checksum", "--out-format=%i %n", on_line=_changed(differing)
+            self.place, "--dry-run", "--checksum", "--out-format=%i %n", on_line=changed(differing)
         )
         if ended.returncode != 0:
-            raise _failure(ended, self.place, self.ctx)
+            raise self._failure(ended, self.place)
         if differing:
             raise self._differs(differing)
 
@@ -396,6 +360,9 @@ class _Delivery:
             hint="Look at the target's disk and network",
         )
 
+    def _failure(self, ended: Completed, place: _Place) -> StepError:
+        return failure(ended, place.argument, f"dittohead retry {self.ctx.job_id}")
+
     async def _rsync(
         self,
         place: _Place,
@@ -403,7 +370,7 @@ class _Delivery:
         on_stdout: Callable[[bytes], None] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
-        lines = _Lines(on_line) if on_line else None
+        lines = Lines(on_line) if on_line else None
         ended = await run(
             [*_arguments(self.options, place), *more, *_paths(self.ctx.source.root, self.list, place)],
             env=self.ctx.env,
@@ -533,7 +500,7 @@ async def _verify_remote(ctx: VerifyContext, source: Source, options: RsyncOptio
                 *_paths(source.root, listed, place),
             ],
             env=ctx.env,
-            on_stdout=_Lines(_changed(differing)),
+            on_stdout=Lines(changed(differing)),
         )
     if ended.returncode != 0:
         ctx.report(False, place.argument, ended.complaint)
@@ -545,33 +512,6 @@ async def _verify_remote(ctx: VerifyContext, source: Source, options: RsyncOptio
 
 
 # -- reading rsync's words -------------------------------------------------------------------
-
-
-class _Lines:
-    """Cuts a stream into lines."""
-
-    def __init__(self, on_line: Callable[[str], None]) -> None:
-        self._on_line, self._rest = on_line, b""
-
-    def __call__(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._on_line(line.decode("utf-8", "backslashreplace"))
-
-
-#: A file whose content would be sent: ">f..." or "<f...", eleven marks, then its name.
-_ITEM = re.compile(r"[<>c][fLDS][.+?cstpoguax]{9} (.*)", re.DOTALL)
-
-
-def _changed(found: list[str]) -> Callable[[str], None]:
-    """Collect the names of files whose content would be sent. Source: rsync(1), --itemize-changes."""
-
-    def look(line: str) -> None:
-        match = _ITEM.fullmatch(line)
-        if match is not None:
-            found.append(match[1])
-
-    return look
 
 
 class _Progress:
@@ -586,39 +526,6 @@ class _Progress:
         amounts = self._AMOUNT.findall(data)
         if amounts:
             self._ctx.progress(int(amounts[-1].replace(b",", b"")), self._ctx.source.size, "bytes")
-
-
-def _failure(ended: Completed, place: _Place, ctx: StepContext) -> StepError:
-    """Turn rsync's end into one of our errors, in words."""
-    said = ended.stderr.decode("utf-8", "replace")
-    detail = _detail(said) or ended.complaint
-    for words, kind, meaning in _SAID:
-        if words in said:
-            return kind(f"{meaning} (rsync: {detail})", where=place.argument)
-    if "No such file or directory" in said and ended.returncode in (3, 11, 12):
-        return ItemError(
-            "the target folder does not exist",
-            where=place.argument,
-            hint=f"Check the folder's name; or make it (or set mkpath: true), "
-            f"then: dittohead retry {ctx.job_id}",
-        )
-    if "Permission denied" in said:
-        return ItemError(
-            f"the daemon may not write there (rsync: {detail})",
-            where=place.argument,
-            hint=f"Give it write access, then: dittohead retry {ctx.job_id}",
-        )
-    kind, meaning = _EXITS.get(ended.returncode, (TransientError, "rsync ended unexpectedly"))
-    return kind(f"{meaning} (rsync {ended.returncode}: {detail})", where=place.argument)
-
-
-def _detail(said: str) -> str:
-    """Return the line that says most: not rsync's closing summary."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    telling = [
-        line for line in lines if not line.startswith(("rsync error:", "rsync: connection unexpectedly"))
-    ]
-    return (telling or lines or [""])[0][:300]
 
 
 def _conflict(place: _Place, names: list[str]) -> ItemError:

@@ -1,0 +1,82 @@
+"""What earlier tries of a step have finished, so that a repeated one need not make it again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import IO, Any
+
+from dittohead.manifest import path_bytes, path_fields
+
+
+class Journal:
+    """What earlier tries of the step have finished: a JSON line for each image.
+
+    It need not be durable: a line counts only if the file it speaks of has the digest it gives.
+    """
+
+    def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
+        self._path = path
+        self._recipe = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        self._file: IO[bytes] | None = None
+        self._lines: dict[int, int] = {}  #: where the last line about a result stands
+
+    def load(self) -> None:
+        """Read it; lines of another recipe and a half last line do not count."""
+        self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115  # closed by `close`
+        with open(self._path, "rb") as file:
+            at, line = 0, b"\n"
+            for line in file:
+                fields = self._fields(line)
+                if fields is not None:
+                    self._lines[name_digest(path_bytes(fields))] = at
+                at += len(line)
+        if not line.endswith(b"\n"):
+            self._file.write(b"\n")
+
+    def _fields(self, line: bytes) -> dict[str, Any] | None:
+        with contextlib.suppress(ValueError):
+            fields: dict[str, Any] = json.loads(line)
+            if fields["recipe"] == self._recipe:
+                return fields
+        return None
+
+    def find(self, path: bytes, source_sha256: str) -> dict[str, Any] | None:
+        """Return what an earlier try made of this very input."""
+        at = self._lines.get(name_digest(path))
+        if at is None:
+            return None
+        with open(self._path, "rb") as file:
+            file.seek(at)
+            fields = self._fields(file.readline())
+        if fields is None or path_bytes(fields) != path:
+            return None
+        return fields if fields["source_sha256"] == source_sha256 else None
+
+    def add(self, path: bytes, source_sha256: str, answer: dict[str, Any]) -> None:
+        """Note a finished image. Raises: OSError."""
+        fields = {
+            **path_fields(path),
+            "recipe": self._recipe,
+            "source_sha256": source_sha256,
+            "sha256": answer["sha256"],
+            "size": answer["size"],
+            "detail": answer["detail"],
+        }
+        assert self._file is not None  # noqa: S101
+        self._file.write(json.dumps(fields).encode() + b"\n")
+
+    def close(self) -> None:
+        """Finish."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def name_digest(name: bytes) -> int:
+    """Return what stands for a name among very many."""
+    # Eight bytes for each name are enough to tell millions apart; a chance likeness only makes a
+    # name longer, or is seen when the name itself is compared.
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")

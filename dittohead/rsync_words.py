@@ -1,0 +1,110 @@
+"""What rsync says: its exit statuses, its complaints and its itemized lines, in our words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.process import Completed
+
+#: What rsync's exit statuses mean, and which error each becomes. Source: rsync(1), EXIT VALUES.
+_EXITS: dict[int, tuple[type[StepError], str]] = {
+    1: (ItemError, "rsync did not understand its options"),
+    2: (ItemError, "the far side's rsync is not compatible"),
+    3: (ItemError, "rsync could not select the files or directories"),
+    4: (ItemError, "the far side's rsync lacks a feature"),
+    5: (TargetError, "the far side could not start rsync"),
+    6: (TransientError, "rsync's daemon could not log"),
+    10: (TransientError, "the connection failed"),
+    11: (TransientError, "reading or writing failed"),
+    12: (TransientError, "the connection broke off"),
+    13: (TransientError, "rsync gave up"),
+    14: (TransientError, "rsync's processes lost each other"),
+    20: (TransientError, "rsync was interrupted"),
+    21: (TransientError, "rsync's processes lost each other"),
+    22: (TransientError, "rsync had too little memory"),
+    23: (ItemError, "some files could not be delivered"),
+    24: (ItemError, "files vanished from the folder while they were delivered"),
+    25: (ItemError, "rsync stopped at its limit of deletions"),
+    30: (TransientError, "nothing came through for too long"),
+    35: (TransientError, "the far side's daemon did not answer in time"),
+    127: (TargetError, "the far side has no rsync"),
+    255: (TargetError, "the host cannot be reached or refuses us"),
+}
+#: Words in rsync's complaint that say more than its exit status.
+_SAID: tuple[tuple[str, type[StepError], str], ...] = (
+    ("No space left on device", TargetError, "the target is full"),
+    ("Disk quota exceeded", TargetError, "the target's quota is used up"),
+    ("Read-only file system", TargetError, "the target is mounted read-only"),
+    ("Stale file handle", TargetError, "the target's server has lost the mount"),
+    ("Transport endpoint is not connected", TargetError, "the target's mount is broken"),
+    ("Input/output error", TargetError, "the disk gives errors"),
+    ("Connection refused", TargetError, "the host refuses connections"),
+    ("Permission denied (", TargetError, "the host refuses our key"),
+    ("Host key verification failed", TargetError, "the host's key is not the known one"),
+)
+
+
+class Lines:
+    """Cuts a stream into lines."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line, self._rest = on_line, b""
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._on_line(line.decode("utf-8", "backslashreplace"))
+
+
+#: A file whose content would be sent: ">f..." or "<f...", eleven marks, then its name.
+_ITEM = re.compile(r"[<>c][fLDS][.+?cstpoguax]{9} (.*)", re.DOTALL)
+
+
+def changed(found: list[str]) -> Callable[[str], None]:
+    """Collect the names of files whose content would be sent. Source: rsync(1), --itemize-changes."""
+
+    def look(line: str) -> None:
+        match = _ITEM.fullmatch(line)
+        if match is not None:
+            found.append(match[1])
+
+    return look
+
+
+def failure(ended: Completed, where: str, again: str) -> StepError:
+    """Return the error that an rsync which did not succeed stands for.
+
+    Args:
+        where: the target, as people know it.
+        again: the command that tries the step again.
+    """
+    said = ended.stderr.decode("utf-8", "replace")
+    detail = _detail(said) or ended.complaint
+    for words, kind, meaning in _SAID:
+        if words in said:
+            return kind(f"{meaning} (rsync: {detail})", where=where)
+    if "No such file or directory" in said and ended.returncode in (3, 11, 12):
+        return ItemError(
+            "the target folder does not exist",
+            where=where,
+            hint=f"Check the folder's name; or make it (or set mkpath: true), then: {again}",
+        )
+    if "Permission denied" in said:
+        return ItemError(
+            f"the daemon may not write there (rsync: {detail})",
+            where=where,
+            hint=f"Give it write access, then: {again}",
+        )
+    kind, meaning = _EXITS.get(ended.returncode, (TransientError, "rsync ended unexpectedly"))
+    return kind(f"{meaning} (rsync {ended.returncode}: {detail})", where=where)
+
+
+def _detail(said: str) -> str:
+    """Return the line that says most: not rsync's closing summary."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [
+        line for line in lines if not line.startswith(("rsync error:", "rsync: connection unexpectedly"))
+    ]
+    return (telling or lines or [""])[0][:300]
