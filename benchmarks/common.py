@@ -53,7 +53,7 @@ class Daemon:
     def _argv(self) -> list[str]:
         return [*DITTOHEAD, "--config", str(self.config), "run"]
 
-    def until(self, check: Callable[[], bool], timeout_s: float = 300, pause_s: float = 0.005) -> None:
+    def until(self, check: Callable[[], bool], timeout_s: float = 200, pause_s: float = 0.005) -> None:
         """Wait until a condition holds; if it never does, end with the daemon's log."""
         end = time.monotonic() + timeout_s
         while not check():

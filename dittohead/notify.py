@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import shlex
 import smtplib
 import ssl
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -94,7 +96,11 @@ class Notifier:
     async def send_due(self) -> int:
         """Try every notice that is due, a few at once; return how many there were."""
         notices = await self._outbox.due(self._now(), AT_ONCE)
-        await asyncio.gather(*(self._send(notice) for notice in notices))
+        ends = await asyncio.gather(*(self._send(notice) for notice in notices), return_exceptions=True)
+        # All have ended before the next look: a notice still under way would be due again and go twice.
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
         return len(notices)
 
     async def _send(self, notice: Notice) -> None:
@@ -104,9 +110,10 @@ class Notifier:
             return
         try:
             if rule.smtp is not None:
-                await asyncio.to_thread(self._mail, rule.smtp, notice)
+                smtp = rule.smtp
+                await _in_own_thread(lambda: self._mail(smtp, notice))
             else:
-                await asyncio.to_thread(self._apprise, rule, notice)
+                await _in_own_thread(lambda: self._apprise(rule, notice))
         except _NotSent as error:
             await self._failed(notice, rule, str(error))
         except Exception as error:  # noqa: BLE001  # a receiver's library may raise anything, secrets in it
@@ -114,15 +121,17 @@ class Notifier:
         else:
             await self._outbox.sent(notice.id)
             log.get().info(
-                log.NOTIFY_SENT, notice=notice.id, notice_event=notice.event, to=rule.shown, job=notice.job
+                log.NOTIFY_SENT, notice=notice.id, notice_event=notice.event, to=_shown(rule), job=notice.job
             )
 
     async def _failed(self, notice: Notice, rule: Rule, error: str) -> None:
         if (self._now() - notice.created_at).total_seconds() > GIVE_UP_S:
-            await self._give_up(notice, rule.shown, error)
+            await self._give_up(notice, _shown(rule), error)
             return
         wait = min(RETRY_FIRST_S * 2 ** min(notice.attempts, 20), RETRY_MOST_S) * random.uniform(0.8, 1.2)  # noqa: S311
-        log.get().warning(log.NOTIFY_FAILED, notice=notice.id, to=rule.shown, error=error, wait_s=round(wait))
+        log.get().warning(
+            log.NOTIFY_FAILED, notice=notice.id, to=_shown(rule), error=error, wait_s=round(wait)
+        )
         await self._outbox.postponed(notice.id, self._now() + timedelta(seconds=wait), error)
 
     async def _give_up(self, notice: Notice, to: str, error: str) -> None:
@@ -142,8 +151,7 @@ class Notifier:
     def _apprise(self, rule: Rule, notice: Notice) -> None:
         import apprise  # large, and only where a rule needs it
 
-        # Apprise logs the URLs it could not reach, tokens and all.
-        logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+        _hush()
         url = self._credential(rule.url_credential) if rule.url_credential else rule.url
         sender = apprise.Apprise()
         if not url or not sender.add(url):
@@ -153,27 +161,35 @@ class Notifier:
             raise _NotSent("the receiver did not take it")
 
     def _mail(self, smtp: Smtp, notice: Notice) -> None:
-        message = EmailMessage(policy=SMTP_POLICY)
-        message["From"], message["To"] = smtp.sender, ", ".join(smtp.to)
-        message["Subject"] = notice.subject
-        message["Date"] = notice.created_at
-        message["Message-ID"] = f"<{notice.id}@{host_name()}>"  # the same at every try
-        message["X-Dittohead-Notice"] = notice.id
-        message["Auto-Submitted"] = "auto-generated"
-        message.set_content(notice.body + "\n")
+        message = _message(smtp, notice)
         password = self._credential(smtp.password_credential) if smtp.password_credential else None
         try:
-            with smtplib.SMTP(smtp.host, smtp.port, timeout=TIMEOUT_S) as server:
+            server = smtplib.SMTP(smtp.host, smtp.port, timeout=TIMEOUT_S)
+            try:
                 self._encrypt(server, smtp)
                 if smtp.user is not None:
                     server.login(smtp.user, password or "")
-                server.send_message(message)
+                refused = server.send_message(message)
+                # The mail is taken; a server that says goodbye badly must not get it again.
+                with contextlib.suppress(smtplib.SMTPException, OSError):
+                    server.quit()
+            finally:
+                server.close()
         except smtplib.SMTPAuthenticationError as error:
             raise _NotSent("the mail server refused the login") from error
+        except smtplib.SMTPRecipientsRefused as error:
+            raise _NotSent("the mail server refused every address of this rule") from error
         except smtplib.SMTPResponseException as error:
             raise _NotSent(f"the mail server answered {error.smtp_code}") from error
         except (smtplib.SMTPException, OSError) as error:
             raise _NotSent(f"the mail server cannot be used ({type(error).__name__})") from error
+        if refused:  # not tried again: the others would get it twice
+            log.get().warning(
+                log.NOTIFY_FAILED,
+                notice=notice.id,
+                to=", ".join(sorted(refused)),
+                error="the mail server refused these addresses and took the others",
+            )
 
     def _encrypt(self, server: smtplib.SMTP, smtp: Smtp) -> None:
         server.ehlo()
@@ -184,6 +200,66 @@ class Notifier:
             server.ehlo()
         elif smtp.starttls == "required" or smtp.user is not None:
             raise _NotSent("the mail server offers no encryption, and a password is not sent without")
+
+
+async def _in_own_thread(work: Callable[[], None]) -> None:
+    """Run a blocking send in a thread that dies with the process.
+
+    The event loop's own threads are waited for at the end: a receiver that says nothing would hold
+    up a stop for longer than systemd waits. A send left behind goes out again, with the same id.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if done.done():  # cancelled meanwhile
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def body() -> None:
+        failure: BaseException | None = None
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, failure)
+
+    threading.Thread(target=body, name="notice", daemon=True).start()
+    await done
+
+
+def _hush() -> None:
+    """Keep what the libraries log to themselves: URLs they could not reach, tokens and all."""
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    # urllib3 logs each request's path, which is the token in many URLs, at the level debug.
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL + 1)
+
+
+def _shown(rule: Rule) -> str:
+    """Return a rule for logs, also one whose URL cannot be taken apart."""
+    try:
+        return rule.shown
+    except ValueError:
+        return "a rule whose URL cannot be read"
+
+
+def _message(smtp: Smtp, notice: Notice) -> EmailMessage:
+    message = EmailMessage(policy=SMTP_POLICY)
+    try:
+        message["From"], message["To"] = smtp.sender, ", ".join(smtp.to)
+    except ValueError as error:  # such as a line break in an address
+        raise _NotSent("the addresses of this rule cannot be used") from error
+    message["Subject"] = notice.subject
+    message["Date"] = notice.created_at
+    message["Message-ID"] = f"<{notice.id}@{host_name()}>"  # the same at every try
+    message["X-Dittohead-Notice"] = notice.id
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(f"{notice.body}\n\nnotice {notice.id}\n")
+    return message
 
 
 def notices(rules: Sequence[Rule], root: Path, event: str, **facts: Any) -> list[NewNotice]:
@@ -208,22 +284,43 @@ def notices(rules: Sequence[Rule], root: Path, event: str, **facts: Any) -> list
 def compose(event: str, root: Path, **facts: Any) -> tuple[str, str]:
     """Return (subject, body) in plain words; control characters in names are made visible."""
     subject, body = _WORDS[event](root, **facts)
-    return _one_line(subject), body
+    subject = _visible(subject)
+    return subject if len(subject) <= 200 else subject[:197] + "...", _visible(body, but="\n")
 
 
-def _one_line(text: str) -> str:
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return shown if len(shown) <= 200 else shown[:197] + "..."
+def _visible(text: str, *, but: str = "") -> str:
+    """Return text without control characters and lone surrogates, each shown as an escape.
+
+    A line break in a name would forge lines of a mail, an escape sequence would write to a reader's
+    terminal, and a lone surrogate (a byte that is not UTF-8) cannot be stored or sent at all.
+    """
+    return "".join(c if c.isprintable() or c in but else repr(c)[1:-1] for c in text)
+
+
+def _shell(path: bytes) -> str:
+    """Return a path as one word of a shell's command line, exact to the byte, in printable text.
+
+    Source: POSIX.1-2024, 2.2.4 "Dollar-Single-Quotes"; bash, zsh and ksh have long had them.
+    """
+    text = path.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return shlex.quote(text)
+    # Three octal digits: a hexadecimal escape would swallow digits that follow it.
+    shown = "".join(
+        c if c.isprintable() and c not in "\\'" else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
+        for c in text
+    )
+    return f"$'{shown}'"
 
 
 def _done(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> tuple[str, str]:
     delivered = sum(step.result.get("locations", 0) for step in steps)
     lines = [
-        f"{job.name} is done: {job.files:,} files, {_bytes(job.size)}.",
+        f"{_visible(job.name)} is done: {job.files:,} files, {_bytes(job.size)}.",
         f"{delivered:,} files were delivered and verified." if delivered else "",
-        *(f"  {step.name}: {step.result.get('detail', '')}" for step in steps),
+        *(_visible(f"  {step.name}: {step.result.get('detail', '')}") for step in steps),
         "",
-        f"Receipt: {receipt}",
+        f"Receipt: {_visible(str(receipt))}",
         f"Job {job.id}, pipeline {job.pipeline}.",
     ]
     return f"Done: {job.name}", "\n".join(lines)
@@ -231,33 +328,41 @@ def _done(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> t
 
 def _failed(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> tuple[str, str]:
     error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
-    source = shlex.quote(str(root / Station.FAILED.value / job.name))
     lines = [
-        f"{job.name} was not finished; nothing is lost, the folder is in failed/.",
+        f"{_visible(job.name)} was not finished; nothing is lost, the folder is in failed/.",
         "",
-        f"What:  {error['what']}",
-        f"Where: {error['where'] or error['step'] or 'the folder'}",
-        f"Do:    {error['hint'] or 'mend it, then try again'}",
+        f"What:  {_visible(error['what'])}",
+        f"Where: {_visible(error['where'] or error['step'] or 'the folder')}",
+        f"Do:    {_visible(error['hint'] or 'mend it, then try again')}",
         "",
         "To try again from the step that failed:",
         f"    dittohead retry {job.id}",
         "or from the first step:",
-        f"    mv {source} {shlex.quote(str(root / Station.INBOX.value))}/",
+        f"    {_from_the_first_step(root, job)}",
         "",
         f"Job {job.id}, pipeline {job.pipeline or 'none'}, step {error['step'] or 'none'}.",
     ]
     return f"Failed: {job.name}", "\n".join(lines)
 
 
+def _from_the_first_step(root: Path, job: Job) -> str:
+    """Return the command that runs a failed folder again, before it lies in failed/."""
+    folder = os.path.join(os.fsencode(root), Station.FAILED.value.encode(), job.folder)
+    # An earlier failure of that name lies there, and this one gets a name nobody knows yet.
+    if os.path.lexists(folder):
+        return f"dittohead rerun {job.id}"
+    return f"mv {_shell(folder)} {_shell(os.fsencode(root / Station.INBOX.value))}/"
+
+
 def _nearly_full(root: Path, *, target: str, percent: float, free: int) -> tuple[str, str]:
-    text = f"Your study is {percent:.0f}% full: {target} has {_bytes(free)} left."
+    text = f"Your study is {percent:.0f}% full: {_visible(target)} has {_bytes(free)} left."
     return f"{percent:.0f}% full: {target}", text + "\nMake room before it is full; deliveries wait then."
 
 
 def _stale(root: Path, *, name: str, age_seconds: float, size: int) -> tuple[str, str]:
     hours = age_seconds / 3600
     text = (
-        f"The upload {name} in {root / Station.INBOX.value} has not changed for {hours:,.0f} hours "
+        f"The upload {_visible(name)} in {root / Station.INBOX.value} has not changed for {hours:,.0f} hours "
         f"({_bytes(size)}). If it is complete, rename it without the dot; if it was given up, "
         "delete it. It is never touched by itself."
     )
@@ -266,14 +371,14 @@ def _stale(root: Path, *, name: str, age_seconds: float, size: int) -> tuple[str
 
 def _paused(root: Path, *, target: str, reason: str) -> tuple[str, str]:
     text = (
-        f"{target} cannot be used: {reason}\n\nIts jobs wait and go on by themselves when it can be "
-        "used again; it is tried every few minutes. To try now: dittohead poke JOB"
+        f"{_visible(target)} cannot be used: {_visible(reason)}\n\nIts jobs wait and go on by themselves "
+        "when it can be used again; it is tried every few minutes. To try now: dittohead poke JOB"
     )
     return f"Paused: {target}", text
 
 
 def _resumed(root: Path, *, target: str) -> tuple[str, str]:
-    return f"Resumed: {target}", f"{target} can be used again; its jobs go on."
+    return f"Resumed: {target}", f"{_visible(target)} can be used again; its jobs go on."
 
 
 _WORDS: dict[str, Callable[..., tuple[str, str]]] = {

@@ -48,6 +48,19 @@ def watchdog() -> None:
     _send("WATCHDOG=1")
 
 
+def watchdog_interval_s() -> float | None:
+    """Return within how many seconds systemd wants to hear `watchdog`; None when it does not listen.
+
+    Source: sd_watchdog_enabled(3): $WATCHDOG_PID, when set, names the one process that is meant.
+    """
+    try:
+        microseconds = int(os.environ.get("WATCHDOG_USEC", ""))
+        meant = int(os.environ.get("WATCHDOG_PID", os.getpid()))
+    except ValueError:
+        return None
+    return microseconds / 1_000_000 if microseconds > 0 and meant == os.getpid() else None
+
+
 def extend_timeout(seconds: float) -> None:
     """Ask for more time to start or stop, counted from now."""
     _send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")

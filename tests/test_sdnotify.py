@@ -42,3 +42,25 @@ def test_without_a_socket_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> No
     sdnotify.ready()
     monkeypatch.setenv("NOTIFY_SOCKET", "/no/such/socket")
     sdnotify.ready()
+
+
+@pytest.mark.parametrize(
+    ("usec", "pid", "wanted"),
+    [
+        ("120000000", None, 120.0),
+        ("1500000", "ours", 1.5),
+        ("120000000", "1", None),  # meant for another process
+        (None, None, None),
+        ("0", None, None),
+        ("soon", None, None),
+    ],
+)
+def test_the_watchdogs_interval_is_what_systemd_asks_of_this_process(
+    monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None, wanted: float | None
+) -> None:
+    """Nothing when it does not listen, or listens to another."""
+    given = {"WATCHDOG_USEC": usec, "WATCHDOG_PID": str(os.getpid()) if pid == "ours" else pid}
+    for key, value in given.items():
+        if value is not None:
+            monkeypatch.setenv(key, value)
+    assert sdnotify.watchdog_interval_s() == wanted
