@@ -20,25 +20,61 @@ needs_systemd = pytest.mark.skipif(
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT: left out")
 
 
-@needs_systemd
-def test_the_service_is_exposed_by_1_2_at_most() -> None:
-    """Systemd's own score, without any capability."""
+EXAMPLE = TOP / "systemd" / "dittohead.service.d-example.conf"
+
+
+def install(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the installer."""
     said = subprocess.run(
-        ["systemd-analyze", "security", "--offline=yes", str(UNIT)],
+        [TOP / "tools" / "install", *arguments], capture_output=True, text=True, check=False
+    )
+    assert not check or said.returncode == 0, said.stderr
+    return said
+
+
+def exposure(folder: Path, **changed: str) -> float:
+    """Systemd's score for the unit, with some of its settings changed as by a drop-in."""
+    text = UNIT.read_text()
+    for key, value in changed.items():
+        text, count = re.subn(rf"^{key}=.*$", f"{key}={value}", text, flags=re.MULTILINE)
+        assert count == 1, key
+    (folder / "dittohead.service").write_text(text)
+    said = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", str(folder / "dittohead.service")],
         capture_output=True,
         text=True,
         check=False,
     )
     score = re.search(r"Overall exposure level for dittohead.service: ([\d.]+)", said.stdout)
     assert score is not None, said.stderr
-    assert float(score[1]) <= 1.2
+    return float(score[1])
+
+
+@needs_systemd
+def test_the_service_is_exposed_by_1_2_at_most(tmp_path: Path) -> None:
+    """Systemd's own score, without any capability."""
+    assert exposure(tmp_path) <= 1.2
+
+
+@needs_systemd
+def test_what_the_drop_ins_cost_is_what_the_pages_say(tmp_path: Path) -> None:
+    """Whoever opens the service further is to know by how much."""
+    capability = exposure(
+        tmp_path, CapabilityBoundingSet="CAP_DAC_OVERRIDE", AmbientCapabilities="CAP_DAC_OVERRIDE"
+    )
+    assert f"from 1.2 to {capability}" in (TOP / "docs/permissions.md").read_text()
+    install_page = (TOP / "docs/install.md").read_text()
+    assert f"(score {exposure(tmp_path, RestrictSUIDSGID='no')})" in install_page
+    assert f"(score {exposure(tmp_path, ProtectHome='read-only')})" in install_page
 
 
 @needs_systemd
 def test_systemd_finds_no_mistake_in_the_unit(tmp_path: Path) -> None:
-    """With a program that is there in the place of ours."""
+    """With a program that is there in the place of ours, and with the example drop-in."""
     text = UNIT.read_text().replace("/opt/dittohead/bin/dittohead", "/bin/true")
     (tmp_path / "dittohead.service").write_text(text)
+    (tmp_path / "dittohead.service.d").mkdir()
+    shutil.copy(EXAMPLE, tmp_path / "dittohead.service.d" / "site.conf")
     said = subprocess.run(
         ["systemd-analyze", "verify", str(tmp_path / "dittohead.service")],
         capture_output=True,
@@ -57,12 +93,11 @@ def test_the_unit_lists_the_stations_parent_once() -> None:
 
 def test_the_installer_puts_every_file_in_place_and_keeps_an_edited_config(tmp_path: Path) -> None:
     """Twice the same; a configuration is never overwritten."""
-    install = [str(TOP / "tools" / "install"), "--files-only", "--root", str(tmp_path)]
-    subprocess.run(install, check=True, capture_output=True)
+    install("--files-only", "--root", tmp_path)
     config = tmp_path / "etc/dittohead/config.yaml"
     assert "root: /srv/dittohead" in config.read_text()
     config.write_text("mine")
-    subprocess.run(install, check=True, capture_output=True)
+    assert "kept" in install("--files-only", "--root", tmp_path).stdout
     assert config.read_text() == "mine"
     for place in (
         "etc/systemd/system/dittohead.service",
@@ -72,16 +107,65 @@ def test_the_installer_puts_every_file_in_place_and_keeps_an_edited_config(tmp_p
         assert (tmp_path / place).exists()
 
 
+def test_the_unit_runs_what_the_installer_installs(tmp_path: Path) -> None:
+    """The program and the configuration, where the installer put them; the stations' parent as in it."""
+    install("--files-only", "--root", tmp_path)
+    unit = (tmp_path / "etc/systemd/system/dittohead.service").read_text()
+    assert unit == UNIT.read_text()
+    (prefix,) = re.findall(r"^root='' prefix=(\S+) ", (TOP / "tools/install").read_text(), re.MULTILINE)
+    (program, config) = re.findall(r"^ExecStart=(\S+) --config (\S+) run$", unit, re.MULTILINE)[0]
+    assert program == f"{prefix}/bin/dittohead"
+    assert (tmp_path / config.lstrip("/")).exists()
+    (parent,) = re.findall(r"^ReadWritePaths=(\S+)$", unit, re.MULTILINE)
+    assert f"root: {parent}\n" in (tmp_path / config.lstrip("/")).read_text()
+
+
+def test_with_another_prefix_the_unit_runs_the_program_there(tmp_path: Path) -> None:
+    """Else the service would not start, or start an older program."""
+    install("--files-only", "--root", tmp_path, "--prefix", "/usr/local/lib/dittohead/")
+    unit = (tmp_path / "etc/systemd/system/dittohead.service").read_text()
+    assert "ExecStart=/usr/local/lib/dittohead/bin/dittohead --config" in unit
+    assert "/opt/" not in unit
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--what"],
+        ["--root"],
+        ["--root", "/x"],  # everything else would go to this machine
+        ["--files-only", "--prefix", "relative"],
+        ["--files-only", "--prefix", "/a|b"],
+    ],
+)
+def test_the_installer_refuses_what_it_cannot_do(arguments: list[str], tmp_path: Path) -> None:
+    """Before it has touched anything."""
+    said = install(*arguments, check=False)
+    assert said.returncode == os.EX_USAGE
+    assert said.stderr.startswith(("usage: ", "install: --prefix wants"))
+
+
 @needs_systemd
 @needs_root
 def test_user_and_stations_are_made_by_systemds_own_tools(tmp_path: Path) -> None:
-    """The drop box has mode 3773, as the field's drop boxes have."""
-    subprocess.run(
-        [str(TOP / "tools/install"), "--files-only", "--root", str(tmp_path)], check=True, capture_output=True
-    )
+    """The drop box has mode 3773, as the field's drop boxes have; twice the same."""
+    install("--files-only", "--root", tmp_path)
     subprocess.run(["systemd-sysusers", f"--root={tmp_path}"], check=True, capture_output=True)
-    assert "dittohead" in (tmp_path / "etc/passwd").read_text()
-    subprocess.run(["systemd-tmpfiles", "--create", f"--root={tmp_path}"], check=True, capture_output=True)
-    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "srv/dittohead").iterdir()}
-    assert modes["inbox"] == 0o3773
-    assert modes["processing"] == modes["state"] == modes["work"] == 0o700
+    (user,) = re.findall(r"^dittohead:x:(\d+):", (tmp_path / "etc/passwd").read_text(), re.MULTILINE)
+    for _ in range(2):
+        subprocess.run(
+            ["systemd-tmpfiles", "--create", f"--root={tmp_path}"], check=True, capture_output=True
+        )
+    parent = tmp_path / "srv/dittohead"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [parent, *parent.iterdir()]}
+    assert modes == {
+        "dittohead": 0o755,
+        "inbox": 0o3773,
+        "processing": 0o700,
+        "done": 0o750,
+        "failed": 0o750,
+        "work": 0o700,
+        "receipts": 0o750,
+        "state": 0o700,
+    }
+    assert {path.stat().st_uid for path in [parent, *parent.iterdir()]} == {int(user)}
