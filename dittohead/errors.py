@@ -28,13 +28,18 @@ class DittoheadError(Exception):
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
-        self.what = what
-        self.where = where
-        self.hint = hint
+        # Names on disk may hold bytes that are no text: what reaches a receipt, the store or a
+        # terminal must be.
+        self.what, self.where, self.hint = _text(what), _text(where), _text(hint)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}. {self.hint}" if self.hint else text
+
+
+def _text(text: str) -> str:
+    """Return the text with bytes that are no UTF-8 made visible, each as its hexadecimal escape."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 class ConfigError(DittoheadError):

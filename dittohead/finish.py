@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from dittohead import log, manifest, receipt
 from dittohead.context import JobFiles
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import DittoheadError
-from dittohead.model import Event, EventType, Job, JobState, Station, StepRow, StepState, utcnow
+from dittohead.model import Event, EventType, Job, JobState, Station, StepRow, StepState, shell_word, utcnow
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
@@ -134,6 +133,8 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
 
 def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
     error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
+    source = shell_word(os.fsencode(stations.folder(Station.FAILED, folder)))
+    inbox = shell_word(os.fsencode(stations.path(Station.INBOX)))
     lines = [
         f"{job.name} was not finished.",
         "",
@@ -144,15 +145,11 @@ def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
         "To try again from the step that failed:",
         f"    dittohead retry {job.id}",
         "To try again from the first step, move the folder back:",
-        f"    mv {_quoted(stations.folder(Station.FAILED, folder))} {_quoted(stations.path(Station.INBOX))}/",
+        f"    mv {source} {inbox}/",
         "",
         f"Job {job.id}, pipeline {job.pipeline or 'none'}, step {error['step'] or 'none'}.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def remove_work(stations: Stations, job_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -180,6 +181,22 @@ def display(name: bytes) -> str:
         return name.decode("utf-8")
     except UnicodeDecodeError:
         return quote_from_bytes(name, safe="/ ")
+
+
+def shell_word(path: bytes) -> str:
+    """Return a path as one word of a shell's command line, exact to the byte, in printable text.
+
+    Source: POSIX.1-2024, 2.2.4 "Dollar-Single-Quotes"; bash, zsh and ksh have long had them.
+    """
+    text = path.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return shlex.quote(text)
+    # Three octal digits: a hexadecimal escape would swallow digits that follow it.
+    shown = "".join(
+        c if c.isprintable() and c not in "\\'" else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
+        for c in text
+    )
+    return f"$'{shown}'"
 
 
 def is_utf8(name: bytes) -> bool:

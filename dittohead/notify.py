@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import random
-import shlex
 import smtplib
 import ssl
 import threading
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 
 from dittohead import log
 from dittohead.errors import DittoheadError, StoreError
-from dittohead.model import Job, Station, StepRow, host_name, utcnow
+from dittohead.model import Job, Station, StepRow, host_name, shell_word, utcnow
 from dittohead.rules import Rule, Smtp
 from dittohead.store.outbox import NewNotice, Notice
 
@@ -297,22 +296,6 @@ def _visible(text: str, *, but: str = "") -> str:
     return "".join(c if c.isprintable() or c in but else repr(c)[1:-1] for c in text)
 
 
-def _shell(path: bytes) -> str:
-    """Return a path as one word of a shell's command line, exact to the byte, in printable text.
-
-    Source: POSIX.1-2024, 2.2.4 "Dollar-Single-Quotes"; bash, zsh and ksh have long had them.
-    """
-    text = path.decode("utf-8", "surrogateescape")
-    if text.isprintable():
-        return shlex.quote(text)
-    # Three octal digits: a hexadecimal escape would swallow digits that follow it.
-    shown = "".join(
-        c if c.isprintable() and c not in "\\'" else "".join(f"\\{byte:03o}" for byte in os.fsencode(c))
-        for c in text
-    )
-    return f"$'{shown}'"
-
-
 def _done(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> tuple[str, str]:
     delivered = sum(step.result.get("locations", 0) for step in steps)
     lines = [
@@ -351,7 +334,7 @@ def _from_the_first_step(root: Path, job: Job) -> str:
     # An earlier failure of that name lies there, and this one gets a name nobody knows yet.
     if os.path.lexists(folder):
         return f"dittohead rerun {job.id}"
-    return f"mv {_shell(folder)} {_shell(os.fsencode(root / Station.INBOX.value))}/"
+    return f"mv {shell_word(folder)} {shell_word(os.fsencode(root / Station.INBOX.value))}/"
 
 
 def _nearly_full(root: Path, *, target: str, percent: float, free: int) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 #: What people can be told of.
 NoticeEvent = Literal["done", "failed", "nearly_full", "stale", "paused", "resumed"]
@@ -51,6 +51,17 @@ class Rule(BaseModel):
         default_factory=list, description="Only jobs of these pipelines; all when left out."
     )
     name: str = Field("", description="What this rule is called in the log.")
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        try:
+            scheme = urlsplit(value or "x://").scheme
+        except ValueError:
+            scheme = ""
+        if not scheme:
+            raise ValueError("this is no URL")  # the value is not shown: it may hold a token
+        return value
 
     @model_validator(mode="after")
     def _one_way(self) -> Rule:

@@ -68,6 +68,7 @@ def test_a_good_configuration_loads(tmp_path: Path) -> None:
         ("root: .\n", "root: .\nwatch: {interval: soon}\n", "'soon' is no duration; write"),
         ("root: .\n", "root: .\nnotify: [{on: [failed]}]\n", "exactly one of url, url_credential and smtp is wanted"),
         ("root: .\n", "root: .\nnotify: [{url: 'json://x', on: [fialed]}]\n", 'config.yaml:2:33: "on": input should be'),
+        ("root: .\n", "root: .\nnotify: [{url: 'json://[S3CRET'}]\n", 'config.yaml:2:16: "url": this is no URL'),
         ("root: .\n", "root: [\n", "this is no valid YAML"),
         ("- convert: {quality: 85}", "- {convert: {}, rsync: {}}", "a step is one key, the worker's name, with its options; here stand convert, rsync"),
         ("rsync: {from: convert,", "rsync: {from: convert, name: convert,", 'an earlier step is called "convert" too'),

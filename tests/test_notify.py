@@ -213,13 +213,13 @@ async def test_no_secret_reaches_the_log_or_the_store(
             rule(url=f"json://user:S3CRET1@127.0.0.1:{got.port}/S3CRET2"),
             rule(url_credential="hook"),
             rule(url="nonsense://S3CRET3"),
-            rule(url="json://[S3CRET6"),
+            rule(url_credential="odd"),
             mail(box, user="u", password_credential="pw"),
             mail(box, port=1),
         ]
         for to in tos:
             put(store, to)
-        secrets = {"hook": f"json://127.0.0.1:{got.port}/S3CRET4", "pw": "S3CRET5"}
+        secrets = {"hook": f"json://127.0.0.1:{got.port}/S3CRET4", "pw": "S3CRET5", "odd": "json://[S3CRET6"}
         notifier = Notifier(StoreOutbox(store), tos, secrets.__getitem__)
         await notifier.send_due()
         await notifier.send_due()
@@ -278,10 +278,10 @@ def test_a_receiver_that_says_nothing_does_not_hold_up_a_stop(store: Store) -> N
 
 async def test_a_url_that_cannot_be_read_harms_nobody_else(store: Store, box: Mailbox) -> None:
     """Its own notice is tried again; the others go out."""
-    bad, good = rule(url="json://[nonsense"), mail(box)
+    bad, good = rule(url_credential="bad"), mail(box)
     put(store, bad)
     put(store, good)
-    await Notifier(StoreOutbox(store), [bad, good], {}.__getitem__).send_due()
+    await Notifier(StoreOutbox(store), [bad, good], {"bad": "json://[nonsense"}.__getitem__).send_due()
     assert [row["state"] for row in sorted(rows(store), key=lambda row: row["id"])] == ["due", "sent"]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import time
+from typing import Any
 
 import pytest
 
@@ -300,6 +301,19 @@ async def test_a_name_that_is_not_utf8_ends_in_failed(house: House) -> None:
     assert job.state is JobState.FAILED
     assert "not UTF-8" in job.reason
     assert house.where(b"bad\xff\xfe") == ["failed"]
+
+
+async def test_trouble_with_names_that_are_no_text_ends_in_failed_too(house: House) -> None:
+    """The reason, the receipt and the store take it; the folder is not stuck."""
+    what: dict[str | bytes, Any] = {"a": "1"}
+    for _ in range(300):
+        what = {b"\xff": what}
+    house.arrive("deep", what)
+    house.arrive("fifo", {b"\xfe": fifo()})
+    async with house.running():
+        assert "nested too deeply" in (await house.until_over("deep")).reason
+        assert "is a FIFO" in (await house.until_over("fifo")).reason
+    assert house.where("deep") == house.where("fifo") == ["failed"]
 
 
 async def test_an_empty_folder_ends_in_failed(house: House) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dittohead.process import sweep
+
 DITTOHEAD = [sys.executable, "-m", "dittohead"]
 
 
@@ -123,3 +125,4 @@ def site(root: Path, config: str) -> Iterator[Site]:
         if made.process is not None and made.process.poll() is None:
             made.process.kill()
             made.process.wait()
+        sweep(root)
