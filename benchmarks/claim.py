@@ -38,7 +38,7 @@ while os.read(fd, 4096):
 
 def measure(base: Path, quick: bool) -> Iterator[Row]:
     """Drop folders one at a time, after random gaps, and wait for each to leave the inbox."""
-    count = 40 if quick else 150
+    count = 30 if quick else 150
     (base / "peer/inbox").mkdir(parents=True)
     (base / "peer/done").mkdir()
     bare = subprocess.Popen(

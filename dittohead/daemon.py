@@ -26,6 +26,7 @@ from dittohead.housekeeping import Housekeeper
 from dittohead.limits import FairLimiter
 from dittohead.model import display
 from dittohead.reconcile import reconcile
+from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 from dittohead.store import Store, sqlite_url
 from dittohead.store.outbox import StoreOutbox
@@ -191,9 +192,16 @@ class Daemon:
         )
         self.dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
         self.actions = Actions(self.engine, self.dispatch)
-        self.watcher = Watcher(self.stations, settings.watch, self._on_scan)
+        self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
         await self._open_poke_socket()
+
+    def _watch_settings(self) -> Watch:
+        """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""
+        watch, limit = self.config.settings.watch, sdnotify.watchdog_interval_s()
+        if limit is None or watch.interval <= limit / 2:
+            return watch
+        return watch.model_copy(update={"interval": limit / 2})
 
     def compose(self, event: str, **facts: Any) -> list[Any]:
         """Return the notices that the rules ask for at an event."""
