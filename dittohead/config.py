@@ -73,7 +73,6 @@ class Config:
     settings: Settings
     pipelines: tuple[Pipeline, ...]
     limits: dict[str, int]  #: "jobs" and every worker's name
-    warnings: tuple[str, ...] = ()
 
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
         """Return the first pipeline whose match fits the whole name, and the match's groups."""
