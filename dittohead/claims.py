@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import log, templates
+from dittohead import faults, log, templates
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import ItemError, NameTaken, StationError
@@ -80,6 +80,7 @@ class Claimer:
         try:
             # In the loop's own thread: a rename and two fsyncs take less than a hop to another one
             # may, and nothing else is to happen between the decision and the claim.
+            faults.point("claim.decided")
             if not self.stations.claim(arrival):
                 return None
             job = await self.adopt(arrival)
@@ -106,24 +107,10 @@ class Claimer:
         # A folder that a finished job had left under another name gets its original one back.
         known = job_store.original_name(connection, arrival.folder, arrival.ino)
         name = known or display(arrival.folder)
-        matched = self.config.pipeline_for(name) if is_utf8(arrival.folder) else None
-        pipeline, values = matched if matched is not None else (None, {})
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
         return job_store.create(
             connection,
-            NewJob(
-                id=JobId(str(ULID())),
-                name=name,
-                folder=arrival.folder,
-                dev=arrival.dev,
-                ino=arrival.ino,
-                uid=arrival.uid,
-                pipeline=pipeline.name if pipeline else "",
-                definition=pipeline.definition() if pipeline else self._refusal(arrival.folder, name),
-                values=values,
-                steps=[(step.name, step.worker) for step in pipeline.steps] if pipeline else [],
-                host=host_name(),
-            ),
+            new_job(self.config, arrival, name, JobId(str(ULID()))),
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -131,16 +118,6 @@ class Claimer:
                 agent=AGENT,
             ),
         )
-
-    def _refusal(self, folder: bytes, name: str) -> dict[str, Any]:
-        if not is_utf8(folder):
-            what = "the folder's name is not UTF-8 text"
-            hint = "Rename it, then move it to the inbox again"
-        else:
-            patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in self.config.pipelines)
-            what = "no pipeline's match fits the folder's name"
-            hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
-        return {"steps": [], "refuse": {"what": what, "where": name, "hint": hint}}
 
     def _waits_for_target(
         self, matched: tuple[Pipeline, Mapping[str, str]] | None, arrival: Arrival
@@ -188,3 +165,42 @@ class Claimer:
 
 def _mib(size: int) -> str:
     return f"{size / (1 << 20):,.0f} MiB"
+
+
+def new_job(
+    config: Config, arrival: Arrival, name: str, job_id: JobId, *, pipeline: str | None = None
+) -> NewJob:
+    """Return what the store is to know of a folder, by today's configuration.
+
+    Args:
+        name: the folder's original name.
+        pipeline: the one it is known to belong to; chosen by its name when None.
+    """
+    matched = config.pipeline_for(name) if is_utf8(arrival.folder) else None
+    if pipeline is not None and matched is not None and matched[0].name != pipeline:
+        matched = None
+    chosen, values = matched if matched is not None else (None, {})
+    return NewJob(
+        id=job_id,
+        name=name,
+        folder=arrival.folder,
+        dev=arrival.dev,
+        ino=arrival.ino,
+        uid=arrival.uid,
+        pipeline=chosen.name if chosen else "",
+        definition=chosen.definition() if chosen else _refusal(config, arrival.folder, name),
+        values=values,
+        steps=[(step.name, step.worker) for step in chosen.steps] if chosen else [],
+        host=host_name(),
+    )
+
+
+def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
+    if not is_utf8(folder):
+        what = "the folder's name is not UTF-8 text"
+        hint = "Rename it, then move it to the inbox again"
+    else:
+        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
+        what = "no pipeline's match fits the folder's name"
+        hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
+    return {"steps": [], "refuse": {"what": what, "where": name, "hint": hint}}

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dittohead import __version__, live, lock, log, notify, process, registry, sdnotify, web
+from dittohead import __version__, live, lock, log, notify, process, rebuild, registry, sdnotify, web
 from dittohead.actions import Actions
 from dittohead.claims import Claimer
 from dittohead.config import Config, load
@@ -43,10 +43,10 @@ _REQUESTS_S = 5.0
 _RECONCILE_S = 60.0
 
 
-def open_store(config: Config, stations: Stations) -> Store:
-    """Open the store that the configuration names. Raises: ConfigError, StoreError."""
+def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:
+    """Open the store that the configuration names; `check` it for damage. Raises: ConfigError, StoreError."""
     if config.settings.store == "sqlite":
-        return Store.open(sqlite_url(stations.state))
+        return Store.open(sqlite_url(stations.state), check=check)
     url = sa.make_url(config.settings.store).set(drivername="postgresql+psycopg")
     if config.settings.store_credential:
         try:
@@ -102,8 +102,11 @@ class Daemon:
             killed = process.sweep(self.stations.root)
             if killed:
                 log.get().warning(log.DAEMON_SWEPT, processes=len(killed))
-            store = await asyncio.to_thread(open_store, self.config, self.stations)
+            await asyncio.to_thread(self.stations.tidy)
+            store = await asyncio.to_thread(open_store, self.config, self.stations, check=True)
             try:
+                if await asyncio.to_thread(rebuild.is_needed, store, self.stations):
+                    await asyncio.to_thread(rebuild.rebuild, store, self.stations, self.config)
                 await self._work(store)
             finally:
                 sdnotify.stopping()

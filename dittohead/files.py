@@ -7,6 +7,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 import threading
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from dittohead import faults
 from dittohead.errors import ItemError
 
 #: Deeper trees, and longer paths, cannot be handed to other programs (PATH_MAX is 4096 with the
@@ -114,13 +116,34 @@ def durable_file(path: Path, mode: int = 0o640) -> Iterator[IO[bytes]]:
             os.fchmod(file.fileno(), mode)  # whatever the umask
             yield file
             file.flush()
+            faults.point("file.written")
             os.fsync(file.fileno())
+        faults.point("file.durable")
         os.replace(temp, path)
+        faults.point("file.renamed")
         fsync_dir(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temp)
         raise
+
+
+#: The names `durable_file` gives what it has not finished.
+_TEMPORARY = re.compile(rb"\.\d+-[0-9a-f]{16}\.tmp")
+
+
+def remove_unfinished(directory: Path) -> int:
+    """Remove what a crash left of files that `durable_file` was writing here; return how many.
+
+    Only while nobody else writes here.
+    """
+    count = 0
+    with os.scandir(os.fsencode(directory)) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
+                count += 1
+    return count
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o640) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import log, manifest, receipt
+from dittohead import faults, log, manifest, receipt
 from dittohead.context import JobFiles
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import DittoheadError
@@ -37,6 +37,7 @@ async def finish(
 
     Raises: Superseded, StoreError.
     """
+    faults.point("finish.begun")
     reason = _reason(error)
     outcome = "success" if state is JobState.DONE else "failure"
     event = Event(type=EventType.INGESTION_END, outcome=outcome, detail=reason or "done", agent=AGENT)
@@ -45,6 +46,7 @@ async def finish(
     events.append(event)
     path = receipt.path_of(engine.stations.receipts, job)
     await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
+    faults.point("finish.receipt")
     notices = engine.compose(state.value, job=over, steps=steps, receipt=path)
 
     def work(connection: Connection) -> None:
@@ -63,6 +65,7 @@ async def finish(
         outbox_store.add(connection, notices)
 
     await engine.store.write(work)
+    faults.point("finish.committed")
     await settle(engine.store, engine.stations, over)
     _log_end(over, steps)
     if notices:
@@ -89,7 +92,8 @@ def _reason(error: dict[str, Any] | None) -> str:
     if error is None:
         return ""
     text = str(DittoheadError(error["what"], where=error["where"], hint=error["hint"]))
-    return f"step {error['step']}: {text}" if error["step"] else text
+    step = f"step {error['step']}"
+    return text if not error["step"] or text.startswith(step) else f"{step}: {text}"
 
 
 def write_receipt(
@@ -105,6 +109,7 @@ def write_receipt(
         outputs=((s, o) for s in done for o in receipt.read_outputs(files.outputs(s))),
         locations=((s, o) for s in done for o in receipt.read_locations(files.locations(s))),
         events=events,
+        steps=steps,
     )
 
 
@@ -118,6 +123,7 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
     def move() -> bytes:
         if station is Station.FAILED and not stations.exists(station, job.folder):
             stations.write_reason(job.folder, _reason_text(stations, job, job.folder))
+            faults.point("finish.reason")
         name = stations.settle(job.folder, station)
         if station is Station.FAILED and name != job.folder:
             stations.write_reason(name, _reason_text(stations, job, name))
@@ -127,6 +133,7 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
         name = await asyncio.to_thread(move)
     except FileNotFoundError:
         name = job.folder
+    faults.point("finish.moved")
     await store.write(job_store.moved, job.id, station, name)
     log.get().info(log.JOB_MOVED, station=station.value, folder=os.fsdecode(name))
 

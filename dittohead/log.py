@@ -43,6 +43,8 @@ TARGET_NEARLY_FULL: Final = "target.nearly_full"
 NOTIFY_SENT: Final = "notify.sent"
 NOTIFY_FAILED: Final = "notify.failed"
 NOTIFY_GIVEN_UP: Final = "notify.given_up"
+STORE_REBUILT: Final = "store.rebuilt"
+REBUILD_UNREADABLE: Final = "store.unreadable_receipt"
 TASK_CRASHED: Final = "daemon.task_crashed"
 
 

@@ -17,7 +17,7 @@ from email.policy import SMTP as SMTP_POLICY
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead import log
+from dittohead import faults, log
 from dittohead.errors import DittoheadError, StoreError
 from dittohead.model import Job, Station, StepRow, host_name, shell_word, utcnow
 from dittohead.rules import Rule, Smtp
@@ -118,6 +118,7 @@ class Notifier:
         except Exception as error:  # noqa: BLE001  # a receiver's library may raise anything, secrets in it
             await self._failed(notice, rule, f"unforeseen {type(error).__name__}")
         else:
+            faults.point("notice.sent")
             await self._outbox.sent(notice.id)
             log.get().info(
                 log.NOTIFY_SENT, notice=notice.id, notice_event=notice.event, to=_shown(rule), job=notice.job

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dittohead import log, manifest, templates
+from dittohead import faults, log, manifest, templates
 from dittohead.context import Context, JobFiles, values_of
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
@@ -188,6 +188,7 @@ class _Run:
                 progress=self._counter("manifest"),
             )
         )
+        faults.point("manifest.taken")
         seconds = round(time.monotonic() - started, 3)
         if totals.files == 0:
             raise ItemError(
@@ -299,12 +300,14 @@ class _Run:
 
     async def _done(self, index: int, result: Done, context: Context, seconds: float) -> None:
         # 1 result files durable  2 commit the result, its events and the next step's start.
+        faults.point("step.ran")
         row, engine = self.steps[index], self.engine
         made, delivered = context.outputs.count, context.locations.count
         if made or delivered:
             await asyncio.to_thread(_make_durable, context, self.files.home)
         else:
             context.close(durable=True)
+        faults.point("step.durable")
         totals = {
             "detail": result.detail,
             "outputs": made,

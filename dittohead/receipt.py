@@ -5,11 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from dittohead import files, manifest
-from dittohead.model import SCHEMA, Entry, Event, Job, Location, Output, rfc3339
+from dittohead.model import (
+    SCHEMA,
+    Entry,
+    Event,
+    EventType,
+    Job,
+    Location,
+    Output,
+    StepRow,
+    StepState,
+    rfc3339,
+)
 from dittohead.stations import fit
 
 
@@ -27,6 +39,7 @@ def write(
     outputs: Iterable[tuple[str, Output]],
     locations: Iterable[tuple[str, Location]],
     events: Iterable[Event],
+    steps: Iterable[StepRow] = (),
 ) -> None:
     """Write a job's receipt durably, replacing an earlier one of the same job. Blocking.
 
@@ -36,13 +49,15 @@ def write(
         "schema": SCHEMA,
         "job": job.id,
         "name": job.name,
-        "folder": manifest.path_fields(job.folder)["path"],
+        **_folder_fields(job.folder),
         "pipeline": job.pipeline,
         "state": job.state.value,
         "host": job.host,
         "claimed_at": rfc3339(job.claimed_at),
         "finished_at": rfc3339(job.finished_at),
         "error": job.error,
+        "uid": job.uid,
+        "steps": [_step_fields(step, job) for step in steps],
     }
     with files.durable_file(path) as out:
         out.write(json.dumps(head, ensure_ascii=False, indent=1).encode()[:-2])
@@ -65,6 +80,29 @@ def _array(out: IO[bytes], items: Iterable[Any], fields: Callable[[Any], dict[st
             out.write(separator + b"\n  " + json.dumps(line, ensure_ascii=False).encode())
             separator = b","
     out.write(b"]" if separator == b"," else b"[]")
+
+
+def _folder_fields(folder: bytes) -> dict[str, Any]:
+    fields = manifest.path_fields(folder)
+    encoding = {"folder_encoding": fields["encoding"]} if "encoding" in fields else {}
+    return {"folder": fields["path"], **encoding}
+
+
+def folder_bytes(fields: dict[str, Any]) -> bytes:
+    """Return the folder's name at the claim, as a receipt gives it."""
+    return manifest.path_bytes({"path": fields["folder"], "encoding": fields.get("folder_encoding", "")})
+
+
+def _step_fields(step: StepRow, job: Job) -> dict[str, Any]:
+    failed = job.error is not None and job.error["step"] == step.name and step.state is not StepState.DONE
+    return {
+        "name": step.name,
+        "worker": step.worker,
+        "state": StepState.FAILED if failed else step.state,
+        "started_at": rfc3339(step.started_at),
+        "finished_at": rfc3339(step.finished_at),
+        "detail": step.result.get("detail", ""),
+    }
 
 
 def _entry(entry: Entry) -> dict[str, Any] | None:
@@ -112,6 +150,30 @@ def event_fields(event: Event) -> dict[str, Any]:
     }
 
 
+def read_events(fields: Iterable[dict[str, Any]]) -> Iterator[Event]:
+    """Read the events of a receipt. Raises: KeyError, ValueError: they are none."""
+    for event in fields:
+        yield Event(
+            type=EventType(event["type"]),
+            step=event["step"],
+            at=datetime.fromisoformat(event["at"]),
+            outcome=event["outcome"],
+            detail=event["detail"],
+            agent=event["agent"],
+        )
+
+
+def read_location(fields: dict[str, Any]) -> Location:
+    """Read one location of a receipt or a result file."""
+    return Location(
+        uri=fields["uri"],
+        path=manifest.path_bytes(fields),
+        size=fields["size"],
+        sha256=fields["sha256"],
+        verified_by=fields["verified_by"],
+    )
+
+
 class Recorder:
     """Collects what a step made or delivered, a JSON line each, for a result file."""
 
@@ -155,14 +217,7 @@ def read_outputs(path: Path) -> Iterator[Output]:
 
 def read_locations(path: Path) -> Iterator[Location]:
     """Read the locations a step recorded; none when it delivered none."""
-    for fields in _lines(path):
-        yield Location(
-            uri=fields["uri"],
-            path=manifest.path_bytes(fields),
-            size=fields["size"],
-            sha256=fields["sha256"],
-            verified_by=fields["verified_by"],
-        )
+    yield from map(read_location, _lines(path))
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

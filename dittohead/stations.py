@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from dittohead import faults
 from dittohead.errors import NameTaken, StationError
-from dittohead.files import fsync_dir, rename_noreplace, write_durably
+from dittohead.files import fsync_dir, remove_unfinished, rename_noreplace, write_durably
 from dittohead.model import Arrival, Station, display, utcnow
 
 #: The longest file name of the usual file systems, in bytes.
@@ -76,6 +77,13 @@ class Stations:
         ]:
             self._make(path, mode)
         self._trial()
+
+    def tidy(self) -> int:
+        """Remove half-written receipts and reasons that a crash left; return how many.
+
+        Only under the root's lock.
+        """
+        return sum(remove_unfinished(path) for path in (self.receipts, self.path(Station.FAILED), self.state))
 
     def _make(self, path: Path, mode: int) -> None:
         try:
@@ -247,8 +255,11 @@ class Stations:
             raise
         except OSError as error:
             raise _refusal(error, here) from error
+        faults.point("move.renamed")
         fsync_dir(self.path(destination))
+        faults.point("move.arrived")
         fsync_dir(self.path(source))
+        faults.point("move.durable")
 
 
 def _refusal(error: OSError, folder: Path) -> StationError:

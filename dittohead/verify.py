@@ -67,7 +67,7 @@ async def verify_job(job: Job, store: Store, stations: Stations, workers: Regist
     report = Report(job.id)
     await asyncio.to_thread(_folder, job, stations, fields, report)
     await asyncio.to_thread(_outputs, job, stations, fields, report)
-    await _targets(job, store, stations, workers, report)
+    await _targets(job, store, stations, workers, fields["locations"], report)
     return report
 
 
@@ -117,22 +117,29 @@ def _outputs(job: Job, stations: Stations, fields: dict[str, Any], report: Repor
             report.note(display(path), "differs from the receipt")
 
 
-async def _targets(job: Job, store: Store, stations: Stations, workers: Registry, report: Report) -> None:
+async def _targets(
+    job: Job,
+    store: Store,
+    stations: Stations,
+    workers: Registry,
+    locations: list[dict[str, Any]],
+    report: Report,
+) -> None:
     job_files = JobFiles(stations, job)
     for row in await store.read(job_store.steps_of, job.id):
-        if not row.result.get("locations"):
+        delivered = [fields for fields in locations if fields["step"] == row.name]
+        if not delivered:
             continue
-        given = job.definition["steps"][row.position]
         try:
+            given = job.definition["steps"][row.position]
             worker = workers.get(row.worker)
             filled = templates.render(given["options"], values_of(job, job_files, row.name))
             options = worker.Options.model_validate(filled)
-        except (KeyError, DittoheadError, ValidationError) as error:
+        except (LookupError, DittoheadError, ValidationError) as error:
             report.note(f"step {row.name}", f"cannot be checked: {error}")
             continue
-        path = job_files.locations(row.name)
         context = VerifyContext(
-            locations=lambda path=path: receipt.read_locations(path),  # type: ignore[misc]  # bound now
+            locations=lambda delivered=delivered: map(receipt.read_location, delivered),  # type: ignore[misc]
             source=_source(job, stations, job_files, given["from"], row.result),
             env=environment(stations.root),
             report=lambda ok, uri, what: report.note(uri if not ok else _place(uri), None if ok else what),

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from dittohead import faults
 from dittohead.errors import StoreError
 from dittohead.store import schema
 
@@ -22,6 +23,12 @@ T = TypeVar("T")
 
 #: One transaction's future, its value, and what it raised.
 _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+#: What to do about a damaged file.
+_DAMAGED = (
+    "Stop the daemon; restore the file from a backup, or make it anew from receipts and stations "
+    "(the damaged one is kept): dittohead rebuild"
+)
 
 #: How long a statement waits for another process's write (the CLI's requests) before it fails.
 _BUSY_S = 30
@@ -45,15 +52,18 @@ class Store:
         self._local = threading.local()
 
     @classmethod
-    def open(cls, url: sa.URL) -> Store:
+    def open(cls, url: sa.URL, *, check: bool = True) -> Store:
         """Open the store, making or migrating its tables. Blocking.
+
+        Args:
+            check: read all of it to find damage; for the daemon at its start.
 
         Raises: StoreError: it cannot be reached, is damaged, or is of a newer version.
         """
         store = cls(url)
         try:
             schema.upgrade(store.engine)
-            if url.get_backend_name() == "sqlite":
+            if check and url.get_backend_name() == "sqlite":
                 _check_sqlite(store.engine, url)
         except SQLAlchemyError as error:
             raise _refusal(error, url) from error
@@ -110,6 +120,8 @@ class Store:
             with connection.begin():
                 for work, future in taken:
                     outcomes.append(self._in_savepoint(connection, work, future, alone=len(taken) == 1))
+                faults.point("store.written")
+            faults.point("store.committed")
         except SQLAlchemyError as error:
             self._forget()
             failed = _refusal(error, self.url)
@@ -224,7 +236,7 @@ def _check_sqlite(engine: Engine, url: sa.URL) -> None:
         raise StoreError(
             f"the store is damaged ({found})",
             where=str(url.database),
-            hint="Stop here, keep a copy of the file, and restore it from a backup",
+            hint=_DAMAGED,
         )
 
 
@@ -233,6 +245,8 @@ def _refusal(error: SQLAlchemyError, url: sa.URL) -> StoreError:
     said = str(error.orig).strip() if isinstance(error, DBAPIError) else type(error).__name__
     where = str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
     hint = ""
-    if isinstance(error, OperationalError):
+    if "malformed" in said or "not a database" in said:
+        hint = _DAMAGED
+    elif isinstance(error, OperationalError):
         hint = "Check that the store can be reached, is not full and may be written by the daemon"
     return StoreError(said.splitlines()[0] if said else "unknown error", where=where, hint=hint)

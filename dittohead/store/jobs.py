@@ -77,7 +77,7 @@ class NewJob:
     host: str
 
 
-def create(connection: Connection, new: NewJob, event: Event) -> Job:
+def create(connection: Connection, new: NewJob, *found: Event) -> Job:
     """Add a job whose folder has just come to rest in processing/; its first run begins with this."""
     now = utcnow().timestamp()
     connection.execute(
@@ -111,7 +111,7 @@ def create(connection: Connection, new: NewJob, event: Event) -> Job:
             _INSERT_STEPS,
             [_blank_step(new.id, i, name, worker) for i, (name, worker) in enumerate(new.steps)],
         )
-    add_events(connection, new.id, [event])
+    add_events(connection, new.id, found)
     return get(connection, new.id)
 
 

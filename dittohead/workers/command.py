@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,8 @@ from dittohead.worker import Done, Options, StepContext, StepResult, Wait, Worke
 
 #: EX_TEMPFAIL. Source: sysexits.h.
 _TEMPFAIL = 75
+#: How a program's end by SIGKILL looks, its own or, through a shell, its child's.
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 #: A secret shorter than this would mask half of every line; it is refused.
 _SECRET_LEAST = 4
 
@@ -115,6 +118,8 @@ class CommandWorker(Worker[CommandOptions]):
             )
         if status in options.retry_exit:
             raise TransientError(what)
+        if status in _KILLED:  # by hand or for want of memory: that is not the folder's fault
+            raise TransientError(f"{program} was killed from outside", hint="See whether memory ran out")
         if status in options.target_exit:
             raise TargetError(what, where=options.target)
         raise ItemError(what, where=f"step {ctx.step}", hint=f"See what it printed: {ctx.log_file()}")

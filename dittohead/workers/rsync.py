@@ -20,7 +20,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pydantic import Field, field_validator
 
-from dittohead import files
+from dittohead import faults, files
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import Entry, Event, EventType, Location
 from dittohead.options import Duration, Size
@@ -209,6 +209,7 @@ class _Delivery:
     async def prepare(self) -> None:
         """Write the list of files, choose the version, refuse conflicts before anything is delivered."""
         await in_thread(self._begin)
+        faults.point("rsync.listed")
         chosen = self.ctx.saved.get("version")
         if self.options.on_conflict == "version":
             number = int(chosen) if chosen else await self._choose_version()
@@ -286,6 +287,7 @@ class _Delivery:
         )
         if ended.returncode != 0:
             raise self._failure(ended, self.place)
+        faults.point("rsync.delivered")
         self.ctx.event(
             Event(
                 type=EventType.REPLICATION,
@@ -303,6 +305,7 @@ class _Delivery:
             count = await in_thread(lambda stop: self._record(how))
         else:
             count = await in_thread(self._read_back)
+        faults.point("rsync.verified")
         self.ctx.event(
             Event(
                 type=EventType.FIXITY,

@@ -30,11 +30,12 @@ class Site:
         self.log = root / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        self.program = DITTOHEAD  #: what `start` runs
 
     def start(self, *, wait: bool = True) -> None:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [*DITTOHEAD, "--config", str(self.config), "run"],
+                [*self.program, "--config", str(self.config), "run"],
                 stdout=log,
                 stderr=log,
                 env=self.env,

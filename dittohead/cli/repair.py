@@ -1,0 +1,67 @@
+"""Commands for bad days: rebuild."""
+
+from __future__ import annotations
+
+import click
+
+from dittohead import lock, log
+from dittohead import rebuild as rebuilding
+from dittohead.cli.base import DATA, escape, fail, load_config, out, with_config
+from dittohead.config import Config
+from dittohead.daemon import open_store
+from dittohead.errors import StoreError
+from dittohead.model import utcnow
+from dittohead.stations import Stations
+from dittohead.store import Store
+
+
+@click.command()
+@with_config
+def rebuild() -> None:
+    """Make a damaged or lost store anew from receipts, stations and work/.
+
+    The damaged files are kept beside it. Finished jobs come back from their receipts; folders in
+    processing/ begin their steps again and find what earlier tries left. A store that is sound is
+    not touched. Stop the daemon first.
+    """
+    config = load_config()
+    stations = Stations(config.root)
+    stations.prepare()
+    log.configure(level="error")
+    with lock.held(stations.state):
+        store = _empty_store(config, stations)
+        try:
+            said = rebuilding.rebuild(store, stations, config)
+        finally:
+            store.close()
+    out.print(f"the store was made anew: {escape(str(said))}")
+    out.print("Lost: notices not yet sent, and why jobs were frozen. Next: dittohead run")
+    if said.unreadable:
+        raise click.exceptions.Exit(DATA)
+
+
+def _empty_store(config: Config, stations: Stations) -> Store:
+    try:
+        store = open_store(config, stations, check=True)
+    except StoreError:
+        if config.settings.store != "sqlite":
+            raise
+        _set_aside(stations)
+        return open_store(config, stations)
+    if not rebuilding.is_empty(store):
+        store.close()
+        fail(f"{config.root}: the store is sound and knows its jobs; it was not touched", DATA)
+    return store
+
+
+def _set_aside(stations: Stations) -> None:
+    moment = utcnow().strftime("%Y%m%dT%H%M%SZ")
+    for suffix in ("-shm", "-wal", ""):
+        path = stations.state / f"dittohead.sqlite3{suffix}"
+        if path.exists():
+            kept = stations.state / f"damaged-{moment}.sqlite3{suffix}"
+            path.rename(kept)
+            out.print(f"kept: {escape(str(kept))}")
+
+
+COMMANDS = (rebuild,)

@@ -1,0 +1,37 @@
+"""Named moments at which a test may let the daemon die; nothing happens at them otherwise.
+
+Each is a moment between two effects that a crash can part: a rename and its fsync, a durable receipt
+and the commit that follows. The tests replace `point` before the daemon is imported; see
+docs/reliability.md for what they do with it.
+"""
+
+from __future__ import annotations
+
+#: Every point, in the order in which a job meets them.
+POINTS = (
+    "claim.decided",
+    "move.renamed",  # between the stations, not yet durable
+    "move.arrived",  # the new parent is durable, the old one not yet
+    "move.durable",
+    "store.written",  # the statements have run, the commit has not
+    "store.committed",
+    "file.written",  # under its temporary name, not yet durable
+    "file.durable",
+    "file.renamed",  # in its place, the directory not yet durable
+    "manifest.taken",
+    "step.ran",  # the worker has returned, its result is not recorded
+    "step.durable",
+    "rsync.listed",
+    "rsync.delivered",
+    "rsync.verified",
+    "finish.begun",
+    "finish.receipt",
+    "finish.committed",
+    "finish.reason",
+    "finish.moved",
+    "notice.sent",  # handed over, not recorded
+)
+
+
+def point(name: str) -> None:
+    """Do nothing, at a moment worth dying at."""

@@ -1,0 +1,249 @@
+"""Make a lost store anew from what lies on disk: receipts, stations and work/.
+
+Jobs that are over come from their receipts. A folder in processing/ gets its job back under its old
+id when work/ holds a manifest that speaks of that very folder; its steps begin again, and find what
+earlier tries have left. Lost for good are notices not yet sent, and why a job was frozen or waiting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from dittohead import log, manifest
+from dittohead.claims import new_job
+from dittohead.config import Config
+from dittohead.engine import AGENT
+from dittohead.model import (
+    Arrival,
+    Event,
+    EventType,
+    JobId,
+    JobState,
+    Station,
+    StepState,
+    display,
+    is_utf8,
+)
+from dittohead.receipt import folder_bytes, read_events
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.store import rebuild as rows
+
+
+@dataclass
+class Rebuilt:
+    """What came back."""
+
+    over: int = 0  #: jobs from receipts
+    resumed: int = 0  #: folders in processing/ whose job has its old id and work
+    unreadable: list[str] = field(default_factory=list)  #: receipts that are no receipts
+
+    def __str__(self) -> str:
+        text = f"{self.over} finished jobs from their receipts, {self.resumed} jobs under way from work/"
+        if self.unreadable:
+            text += f"; {len(self.unreadable)} receipts cannot be read: {', '.join(self.unreadable[:3])}"
+        return text
+
+
+def is_empty(store: Store) -> bool:
+    """Tell whether the store knows no job. Blocking."""
+    return not store.run(rows.any_job)
+
+
+def is_needed(store: Store, stations: Stations) -> bool:
+    """Tell whether the store knows no job while receipts or work speak of some. Blocking."""
+    return is_empty(store) and any(any(_visible(path)) for path in (stations.receipts, stations.work))
+
+
+def _visible(path: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def rebuild(store: Store, stations: Stations, config: Config) -> Rebuilt:
+    """Fill an empty store from what lies on disk. Blocking; only under the root's lock.
+
+    Folders in processing/ that no work/ speaks of are left for the next start, which adopts them.
+
+    Raises: StoreError.
+    """
+    done = Rebuilt()
+    # By id: a job's id sorts by the time of its claim.
+    for path in sorted((Path(e.path) for e in _visible(stations.receipts)), key=_job_in_name):
+        try:
+            fields = json.loads(path.read_bytes())
+            given = _finished(fields, stations, config)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            done.unreadable.append(path.name)
+            log.get().error(
+                log.REBUILD_UNREADABLE, receipt=str(path), error=f"{type(error).__name__}: {error}"
+            )
+            continue
+        store.run(given)
+        done.over += 1
+    done.resumed = _resume(store, stations, config)
+    log.get().warning(
+        log.STORE_REBUILT, finished=done.over, resumed=done.resumed, unreadable=len(done.unreadable)
+    )
+    return done
+
+
+def _job_in_name(path: Path) -> str:
+    return path.name.removesuffix(".json").rpartition(".")[2]
+
+
+# -- jobs that are over ----------------------------------------------------------------------
+
+
+def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Callable[[Connection], None]:
+    """Return the transaction that adds a job from its receipt."""
+    state = JobState(fields["state"])
+    station = Station.DONE if state is JobState.DONE else Station.FAILED
+    folder = _lies_as(folder_bytes(fields), fields, stations, station)
+    status = stations.identity(station, folder) if stations.exists(station, folder) else None
+    arrival = Arrival(
+        folder=folder,
+        dev=status.st_dev if status else 0,
+        ino=status.st_ino if status else 0,
+        uid=int(fields.get("uid", status.st_uid if status else 0)),
+        seen_at=_seconds(fields["claimed_at"]),
+    )
+    new = new_job(config, arrival, fields["name"], JobId(fields["job"]), pipeline=fields["pipeline"])
+    steps = [(step["name"], step["worker"]) for step in fields.get("steps", [])]
+    results = {step["name"]: _result(step, fields) for step in fields.get("steps", [])}
+    states = {step["name"]: StepState(step["state"]) for step in fields.get("steps", [])}
+    if [name for name, _ in steps] != [name for name, _ in new.steps]:
+        # Its pipeline has changed since: the history stands, but it can only be run again as a whole.
+        new = rows.without_definition(new, steps, _CHANGED)
+    files = fields["manifest"]["files"]
+    found = list(read_events(fields["events"]))
+
+    def add(connection: Connection) -> None:
+        job_store.create(connection, new, *found)
+        rows.put_over(
+            connection,
+            new.id,
+            state=state,
+            station=station,
+            error=fields["error"],
+            files=len(files),
+            size=sum(file["size"] for file in files),
+            claimed_at=_seconds(fields["claimed_at"]),
+            finished_at=_seconds(fields["finished_at"]),
+            host=fields["host"],
+            pipeline=fields["pipeline"],
+            steps={name: (states[name], results[name]) for name, _ in steps},
+        )
+
+    return add
+
+
+_CHANGED = "its pipeline has changed since it ran, and the store was made anew"
+
+
+def _lies_as(folder: bytes, fields: dict[str, Any], stations: Stations, station: Station) -> bytes:
+    """Return the name under which the folder of a job lies in its station now.
+
+    A name that was taken got a time suffix: where there are such, the one that holds what the
+    receipt says.
+    """
+    names = [n for n in stations.listing(station) if n == folder or n.startswith(folder[:200] + b".2")]
+    if len(names) < 2:
+        return names[0] if names else folder
+    expected = {manifest.path_bytes(file): file["size"] for file in fields["manifest"]["files"]}
+    for name in names:
+        if all(_size(stations.folder(station, name), path) == size for path, size in expected.items()):
+            return name
+    return folder
+
+
+def _size(root: Path, path: bytes) -> int | None:
+    try:
+        return os.lstat(os.path.join(os.fsencode(root), path)).st_size
+    except OSError:
+        return None
+
+
+def _result(step: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    outputs = [o for o in fields["outputs"] if o["step"] == step["name"]]
+    locations = [o for o in fields["locations"] if o["step"] == step["name"]]
+    return {
+        "detail": step.get("detail", ""),
+        "outputs": len(outputs),
+        "bytes": sum(o["size"] for o in outputs),
+        "locations": len(locations),
+        "delivered_bytes": sum(o["size"] for o in locations),
+    }
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+# -- jobs under way --------------------------------------------------------------------------
+
+
+def _resume(store: Store, stations: Stations, config: Config) -> int:
+    """Give folders in processing/ their old ids back."""
+    homes = {
+        entry.name: Path(entry.path) / "manifest.jsonl"
+        for entry in _visible(stations.work)
+        if (Path(entry.path) / "manifest.jsonl").exists() and not store.run(rows.knows, entry.name)
+    }
+    count = 0
+    for folder in stations.listing(Station.PROCESSING):
+        root = stations.folder(Station.PROCESSING, folder)
+        # The latest first: a folder that was run again has more than one.
+        job_id = next((job for job in sorted(homes, reverse=True) if _speaks_of(homes[job], root)), None)
+        if job_id is None:
+            continue
+        store.run(_under_way(folder, JobId(job_id), homes.pop(job_id), stations, config))
+        count += 1
+    return count
+
+
+def _under_way(
+    folder: bytes, job_id: JobId, listed: Path, stations: Stations, config: Config
+) -> Callable[[Connection], None]:
+    status = stations.identity(Station.PROCESSING, folder)
+    arrival = Arrival(
+        folder=folder, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid, seen_at=status.st_ctime
+    )
+    new = new_job(config, arrival, display(folder), job_id)
+    sizes = [entry.size for entry in manifest.read(listed, ignored=True) if not entry.is_dir]
+    event = Event(
+        type=EventType.INGESTION_START,
+        outcome="warning",
+        detail="the store was lost and made anew; the manifest is the one taken at the claim",
+        agent=AGENT,
+    )
+
+    def add(connection: Connection) -> None:
+        job_store.create(connection, new, event)
+        job_store.set_manifest(connection, new.id, 1, len(sizes), sum(sizes), [])
+
+    return add
+
+
+def _speaks_of(listed: Path, root: Path) -> bool:
+    """Tell whether a manifest is of the folder: each file is there by its own inode."""
+    empty = True
+    try:
+        for entry in manifest.read(listed, ignored=True):
+            status = os.lstat(os.path.join(os.fsencode(root), entry.path))
+            if not entry.is_dir:
+                empty = False
+                if status.st_ino != entry.ino:
+                    return False
+    except (OSError, ValueError, KeyError):
+        return False
+    return not empty and is_utf8(os.path.basename(os.fsencode(root)))

@@ -1,0 +1,83 @@
+"""Transactions that fill an empty store from receipts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dittohead.model import JobState, Station, StepState
+from dittohead.store.jobs import NewJob
+from dittohead.store.tables import jobs, steps
+
+
+def any_job(connection: Connection) -> bool:
+    """Tell whether the store knows a job."""
+    return connection.execute(sa.select(jobs.c.id).limit(1)).first() is not None
+
+
+def knows(connection: Connection, job_id: str) -> bool:
+    """Tell whether the store knows this job."""
+    return connection.execute(sa.select(jobs.c.id).where(jobs.c.id == job_id)).first() is not None
+
+
+def without_definition(new: NewJob, known: Sequence[tuple[str, str]], why: str) -> NewJob:
+    """Return a job whose pipeline is not what it was: its steps are history, none can be run."""
+    hint = "Move the folder to the inbox to process it from the first step"
+    refuse = {"what": why, "where": new.name, "hint": hint}
+    return dataclasses.replace(new, steps=known, definition={"steps": [], "refuse": refuse})
+
+
+def put_over(
+    connection: Connection,
+    job_id: str,
+    *,
+    state: JobState,
+    station: Station,
+    error: dict[str, Any] | None,
+    files: int,
+    size: int,
+    claimed_at: float,
+    finished_at: float,
+    host: str,
+    pipeline: str,
+    steps: Mapping[str, tuple[StepState, dict[str, Any]]],
+) -> None:
+    """Turn a job that was just created into one that is over."""
+    connection.execute(
+        jobs.update()
+        .where(jobs.c.id == job_id)
+        .values(
+            state=state.value,
+            station=station.value,
+            error=error,
+            reason=error["what"] if error else "",
+            files=files,
+            size=size,
+            claimed_at=claimed_at,
+            finished_at=finished_at,
+            host=host,
+            pipeline=pipeline,
+        )
+    )
+    _put_steps(connection, job_id, steps, finished_at)
+
+
+def _put_steps(
+    connection: Connection,
+    job_id: str,
+    found: Mapping[str, tuple[StepState, dict[str, Any]]],
+    finished_at: float,
+) -> None:
+    for name, (state, result) in found.items():
+        done = state is StepState.DONE
+        connection.execute(
+            steps.update()
+            .where(steps.c.job_id == job_id, steps.c.name == name)
+            .values(
+                state=state.value, result=result if done else {}, finished_at=finished_at if done else None
+            )
+        )

@@ -1,0 +1,91 @@
+"""The quick part of what `python -m tests.crash` does at length, and power cuts at every fault point."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dittohead.faults import POINTS
+from tests.crash.batch import Batch
+from tests.crash.driver import endure
+from tests.crash.power import KINDS, Disk, disk
+from tests.support.receivers import Mailbox, mailbox
+from tests.support.sshd import Sshd, sshd
+
+pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
+
+LONG = "DITTOHEAD_LONG" in os.environ
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    with sshd(tmp_path_factory.mktemp("server") / "ssh") as made:
+        yield made
+
+
+@pytest.fixture
+def box() -> Iterator[Mailbox]:
+    with mailbox() as made:
+        yield made
+
+
+@pytest.fixture
+def batch(tmp_path: Path, server: Sshd, box: Mailbox) -> Iterator[Batch]:
+    made = Batch.make(tmp_path / "root", tmp_path / "out", server, box, seed=5)
+    yield made
+    if made.site.process is not None:
+        made.kill(group=True)
+
+
+def test_killed_at_random_nothing_is_lost_doubled_or_repeated(batch: Batch) -> None:
+    """The daemon, its children, or both; at fault points and at any moment."""
+    said = endure(batch, kills=15, folders=6)
+    assert said.endswith("no violation")
+
+
+def test_every_fault_point_is_reached_and_a_death_there_harms_nothing(batch: Batch) -> None:
+    """Once each, in the order in which a job meets them."""
+    (batch.site.root / "inbox").mkdir()
+    for point in POINTS:
+        for kind in ("far", "near", "bad"):
+            batch.drop(kind)
+        batch.start(f"{point}:1:kill")
+        assert batch.live(60), f"{point} is never reached"
+        batch.check_now()
+    batch.to_the_end()
+    reached = (batch.base / "reached").read_text().split()
+    assert set(reached) == set(POINTS)
+
+
+@pytest.fixture(params=sorted(KINDS))
+def cut(
+    request: pytest.FixtureRequest, tmp_path: Path, server: Sshd, box: Mailbox
+) -> Iterator[tuple[Batch, Disk]]:
+    with disk(tmp_path, request.param) as drive:
+        made = Batch.make(drive.mount / "root", tmp_path / "out", server, box, seed=6)
+        made.site.env["MORTAL_DISK"] = str(drive.mount)
+        try:
+            yield made, drive
+        finally:
+            if made.site.process is not None:
+                made.kill(group=True)
+
+
+def test_a_power_cut_at_any_fault_point_loses_nothing(cut: tuple[Batch, Disk]) -> None:
+    """A real file system forgets all that was not made durable; its journal is recovered; work goes on."""
+    batch, drive = cut
+    (batch.site.root / "inbox").mkdir()
+    places = [(point, number) for point in POINTS for number in ((1, 2, 3, 5, 8) if LONG else (1,))]
+    random.Random(7).shuffle(places)
+    for point, number in places:
+        for kind in ("far", "near", "bad"):
+            batch.drop(kind)
+        batch.start(f"{point}:{number}:power")
+        assert batch.live(60), f"{point} is not reached {number} times"
+        drive.again()
+        batch.check_now()
+    batch.to_the_end()
