@@ -287,19 +287,40 @@ def opened_beneath(root: Path | bytes, path: bytes) -> Iterator[int]:
 
     Raises: ItemError: it is no regular file, or a link stands in its path; FileNotFoundError, OSError.
     """
+    parent, _, name = path.rpartition(b"/")
+    with directory_beneath(root, parent) as directory:
+        fd, _ = open_regular(name, directory)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def remove_if_written_since(name: bytes, dir_fd: int, since: float) -> bool:
+    """Remove a regular file that was last written at or after a moment; return whether it was."""
+    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode) or status.st_ctime < since:
+        return False
+    os.unlink(name, dir_fd=dir_fd)
+    return True
+
+
+@contextlib.contextmanager
+def directory_beneath(root: Path | bytes, path: bytes) -> Iterator[int]:
+    """Open a directory below a root (b"" for the root itself), following no link below it.
+
+    Raises: ItemError: a link stands in its path; FileNotFoundError, OSError.
+    """
     fds = [os.open(root, _OPEN_DIR & ~os.O_NOFOLLOW)]
     try:
-        *parents, name = path.split(b"/")
-        for parent in parents:
+        for parent in path.split(b"/") if path else ():
             try:
                 fds.append(os.open(parent, _OPEN_DIR, dir_fd=fds[-1]))
             except OSError as error:
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                     raise
                 raise ItemError("a link stands in this path", where=os.fsdecode(path)) from error
-        fd, _ = open_regular(name, fds[-1])
-        fds.append(fd)
-        yield fd
+        yield fds[-1]
     finally:
         for fd in fds:
             os.close(fd)

@@ -9,7 +9,6 @@ import os
 import random
 import smtplib
 import ssl
-import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -22,6 +21,7 @@ from dittohead.errors import DittoheadError, StoreError
 from dittohead.model import Job, Station, StepRow, host_name, shell_word, utcnow
 from dittohead.rules import Rule, Smtp
 from dittohead.store.outbox import NewNotice, Notice
+from dittohead.threads import detached
 
 #: Waits between tries: doubled from the first to the last, with jitter.
 RETRY_FIRST_S, RETRY_MOST_S = 30.0, 6 * 3600.0
@@ -108,11 +108,13 @@ class Notifier:
             await self._give_up(notice, "a rule that is gone", "its rule is no longer in config.yaml")
             return
         try:
+            # A receiver that says nothing would hold up a stop for longer than systemd waits. A send
+            # left behind goes out again, with the same id.
             if rule.smtp is not None:
                 smtp = rule.smtp
-                await _in_own_thread(lambda: self._mail(smtp, notice))
+                await detached(lambda: self._mail(smtp, notice), "notice")
             else:
-                await _in_own_thread(lambda: self._apprise(rule, notice))
+                await detached(lambda: self._apprise(rule, notice), "notice")
         except _NotSent as error:
             await self._failed(notice, rule, str(error))
         except Exception as error:  # noqa: BLE001  # a receiver's library may raise anything, secrets in it
@@ -200,36 +202,6 @@ class Notifier:
             server.ehlo()
         elif smtp.starttls == "required" or smtp.user is not None:
             raise _NotSent("the mail server offers no encryption, and a password is not sent without")
-
-
-async def _in_own_thread(work: Callable[[], None]) -> None:
-    """Run a blocking send in a thread that dies with the process.
-
-    The event loop's own threads are waited for at the end: a receiver that says nothing would hold
-    up a stop for longer than systemd waits. A send left behind goes out again, with the same id.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def tell(error: BaseException | None) -> None:
-        if done.done():  # cancelled meanwhile
-            return
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
-
-    def body() -> None:
-        failure: BaseException | None = None
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(tell, failure)
-
-    threading.Thread(target=body, name="notice", daemon=True).start()
-    await done
 
 
 def _hush() -> None:

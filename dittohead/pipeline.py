@@ -59,6 +59,7 @@ async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
 
     Returns: whether the job is over.
     """
+    probed = job.target  # paused, if this run is to try it; a step's target may be another by now
     if fresh:
         steps, crashes = _fresh_steps(job), 0
     else:
@@ -79,8 +80,8 @@ async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
             log.get().info(log.JOB_SUPERSEDED)
         finally:
             engine.clear_report(job.id)
-            if run.target:
-                engine.targets.probe_over(run.target)
+            for target in {run.target, probed} - {""}:
+                engine.targets.probe_over(target)
     return False
 
 

@@ -1,11 +1,12 @@
-"""Work in threads that really ends when its task is cancelled."""
+"""Work in threads: that really ends when its task is cancelled, or that may be left behind."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -19,6 +20,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.beats = 0  #: grows with every check: a sign of life
 
     def set(self) -> None:
         """Ask the thread to leave."""
@@ -26,6 +28,7 @@ class Stop:
 
     def check(self) -> None:
         """Leave if asked to. Raises: Stopped."""
+        self.beats += 1
         if self._event.is_set():
             raise Stopped
 
@@ -50,3 +53,79 @@ async def in_thread(work: Callable[[Stop], T]) -> T:
         if not task.cancelled():
             task.exception()  # seen: Stopped, or what no longer matters
         raise
+
+
+def detached(work: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Run blocking work in a thread that dies with the process, and return a future of its result.
+
+    The loop's own threads are waited for at the end: work that never ends would hold up a stop.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(value: T | None, error: BaseException | None) -> None:
+        if done.done():  # cancelled meanwhile
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(value)  # type: ignore[arg-type]  # T when there is no error
+
+    def body() -> None:
+        value, failure = None, None
+        try:
+            value = work()
+        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, value, failure)
+
+    threading.Thread(target=body, name=name, daemon=True).start()
+    return done
+
+
+class Hung(Exception):
+    """A thread showed no sign of life for too long, and was left behind."""
+
+
+#: Threads left behind, by what they look at.
+_hung: dict[str, asyncio.Future[Any]] = {}
+
+#: How long a thread that looks at something outside has to leave when its task is cancelled.
+_LEAVE_S = 3.0
+
+
+async def in_own_thread(work: Callable[[Stop], T], *, key: str, stall_s: float) -> T:
+    """Run `work(stop)` in a thread of its own, which is left behind when it hangs.
+
+    For reading what may never answer: a thread of the loop's pool would be lost for everything
+    else. While one hangs, no other is sent after it.
+
+    Args:
+        key: what it looks at.
+        stall_s: seconds without a `stop.check` after which it is taken to hang.
+
+    Raises: Hung; what `work` raises.
+    """
+    before = _hung.get(key)
+    if before is not None and not before.done():
+        raise Hung
+    stop = Stop()
+    done = detached(lambda: work(stop), f"look:{key}")
+    try:
+        while not done.done():
+            beats = stop.beats
+            await asyncio.wait([done], timeout=stall_s)
+            if not done.done() and stop.beats == beats:
+                raise Hung
+        return done.result()
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([done], timeout=min(stall_s, _LEAVE_S))
+        raise
+    finally:
+        if not done.done():
+            stop.set()
+            _hung[key] = done
+        elif not done.cancelled():
+            done.exception()  # seen: Stopped, or what no longer matters

@@ -20,6 +20,7 @@ from watchfiles import Change, awatch
 
 from dittohead import log
 from dittohead.model import Station
+from dittohead.mounts import mount_of
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 
@@ -70,16 +71,7 @@ _RETRY_FIRST_S, _RETRY_MOST_S = 0.5, 30.0
 
 def filesystem_type(path: Path) -> str:
     """Return the type of the file system that holds `path`, such as "ext4", "nfs4" or "fuse.sshfs"."""
-    wanted = os.path.realpath(path)
-    best, kind = "", "unknown"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            before, _, after = line.partition(" - ")
-            point = before.split()[4].encode().decode("unicode_escape")
-            inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, after.split()[0]
-    return kind
+    return mount_of(os.path.realpath(path)).kind
 
 
 def needs_polling(kind: str) -> bool:
@@ -136,17 +128,13 @@ class Watcher:
             started = time.monotonic()
             await self._scan_once()
             # A large inbox under a storm of events is not to be scanned without pause.
-            await asyncio.sleep(min((time.monotonic() - started) * _REST, 2.0) if self._busy else 0)
+            await asyncio.sleep(min((time.monotonic() - started) * _REST, 2.0) if self._hint.is_set() else 0)
             limit = self._settings.interval
             if self.mode != "inotify":
                 limit = min(limit, _POLL_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(limit):
                     await self._hint.wait()
-
-    @property
-    def _busy(self) -> bool:
-        return self._hint.is_set()
 
     async def _scan_once(self) -> None:
         try:

@@ -21,8 +21,10 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from pydantic import Field, field_validator
 
 from dittohead import faults, files
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.local_target import SHOWN, LocalTarget
 from dittohead.model import Entry, Event, EventType, Location
+from dittohead.mounts import mount_of
 from dittohead.options import Duration, Size
 from dittohead.process import Completed, Probe, run
 from dittohead.rsync_words import Lines, changed, failure
@@ -40,7 +42,8 @@ _HOST = re.compile(
 )
 _BACKUP = ".dittohead-backup"
 _PARTIAL = ".dittohead-partial"
-_SHOWN = 5
+#: How long `doctor` waits for a file system.
+_DOCTOR_S = 10.0
 #: Copies `version` makes at most beside each other.
 _VERSIONS = 10_000
 
@@ -140,8 +143,9 @@ class RsyncWorker(Worker[RsyncOptions]):
             return place.host
         if options.require_mount:
             return options.require_mount
-        parts = place.path.split("/")
-        return "/".join(parts[:2]) if len(parts) > 2 else place.path
+        point = mount_of(place.path).point
+        # A path on the system's own disk: its first directory is as good a name as any.
+        return point if point not in ("", "/") else "/".join(place.path.split("/")[:2])
 
     async def run(self, ctx: StepContext, options: RsyncOptions) -> StepResult:
         """Check for conflicts, deliver, verify. Twice leaves the same files at the target."""
@@ -170,16 +174,9 @@ class RsyncWorker(Worker[RsyncOptions]):
             good = ended.returncode == 0
             yield good, f"{place.host}: " + ("reached by ssh" if good else ended.complaint)
             return
-        if options.require_mount and not os.path.ismount(options.require_mount):
-            yield False, f"{options.require_mount} is not mounted"
-        base = _nearest(place.path)
-        if base == "/":
-            yield False, f"{'/'.join(place.path.split('/')[:2])} does not exist"
-            return
-        good = os.access(base, os.W_OK | os.X_OK)
-        free = os.statvfs(base)
-        size = free.f_bavail * free.f_frsize / 1e9
-        yield good, f"{base}: " + (f"writable, {size:,.1f} GB free" if good else "may not be written")
+        target = LocalTarget(place.path, mount=options.require_mount, stall_s=_DOCTOR_S)
+        for good, said in await target.look(lambda stop: list(_look_at(place.path, options.require_mount))):
+            yield good, said
 
     async def verify(self, ctx: VerifyContext, options: RsyncOptions) -> None:
         """Read what was delivered again: locally by SHA-256, over ssh by rsync --checksum."""
@@ -205,39 +202,30 @@ class _Delivery:
         self.agent = f"rsync {PROBE.version() or '?'}"
         self.list = ctx.work / "files"
         self.exists = True
+        self.tried_before = _written_at(self.list)
+        self.local = None if self.place.host else self._at(self.place)
+
+    def _at(self, place: _Place) -> LocalTarget:
+        return LocalTarget(
+            place.path, mount=self.options.require_mount, stall_s=max(self.options.timeout, 1.0)
+        )
 
     async def prepare(self) -> None:
         """Write the list of files, choose the version, refuse conflicts before anything is delivered."""
-        await in_thread(self._begin)
+        await in_thread(lambda stop: _write_list(self.ctx.source, self.list))
+        if self.local is not None:
+            await self.local.check(mkpath=self.options.mkpath, again=f"dittohead retry {self.ctx.job_id}")
         faults.point("rsync.listed")
         chosen = self.ctx.saved.get("version")
         if self.options.on_conflict == "version":
             number = int(chosen) if chosen else await self._choose_version()
             await self.ctx.save({"version": number})
             self.place = self.wanted.beside(number)
+            self.local = None if self.place.host else self._at(self.place)
         elif self.options.on_conflict == "refuse":
             conflicts = await self._conflicts(self.place)
             if conflicts:
                 raise _conflict(self.place, conflicts)
-
-    def _begin(self, stop: Stop) -> None:
-        _write_list(self.ctx.source, self.list)
-        if self.wanted.host == "":
-            self._check_local_base()
-
-    def _check_local_base(self) -> None:
-        mount = self.options.require_mount
-        if mount and not os.path.ismount(mount):
-            raise TargetError("nothing is mounted here", where=mount, hint="Mount it; work goes on by itself")
-        parent = os.path.dirname(self.wanted.path)
-        if os.path.isdir(parent) or self.options.mkpath:
-            return
-        raise ItemError(
-            "the target folder does not exist",
-            where=parent,
-            hint=f"Check the folder's name; or make it (or set mkpath: true), "
-            f"then: dittohead retry {self.ctx.job_id}",
-        )
 
     async def _choose_version(self) -> int:
         for number in range(1, _VERSIONS):
@@ -249,10 +237,9 @@ class _Delivery:
         """Return files at the place that differ from ours under the same name; only a few of many."""
         if place.host:
             return await self._remote_conflicts(place)
-        self.exists = os.path.lexists(place.path)
-        if not self.exists:
-            return []
-        return await in_thread(lambda stop: _local_conflicts(self.ctx.source, place.path, stop))
+        found = await self._at(place).conflicts(self.ctx.source)
+        self.exists = found is not None
+        return found or []
 
     async def _remote_conflicts(self, place: _Place) -> list[str]:
         differing: list[str] = []
@@ -299,12 +286,12 @@ class _Delivery:
 
     async def verify(self) -> int:
         """Compare what lies at the target with the manifest; return the number of files."""
-        how = "rsync --checksum" if self.place.host else "sha256 read-back"
-        if self.place.host:
+        how = "sha256 read-back" if self.local else "rsync --checksum"
+        if self.local is not None:
+            count = await self._read_back(self.local)
+        else:
             await self._second_pass()
             count = await in_thread(lambda stop: self._record(how))
-        else:
-            count = await in_thread(self._read_back)
         faults.point("rsync.verified")
         self.ctx.event(
             Event(
@@ -317,15 +304,14 @@ class _Delivery:
         self.list.unlink(missing_ok=True)
         return count
 
-    def _read_back(self, stop: Stop) -> int:
-        # Written data first goes to disk as a whole: one call, not one for each file.
-        files.sync_filesystem(self.place.path)
-        wrong = list(_compare(self.ctx.source, self.place.path, stop, self._location))
+    async def _read_back(self, target: LocalTarget) -> int:
+        wrong, status = await target.read_back(self.ctx.source, self._location)
         if wrong:
             raise self._differs(wrong)
-        status = os.statvfs(self.place.path)
+        if self.tried_before is not None:
+            await target.remove_leftovers(self.ctx.source, self.tried_before)
         used = 1 - status.f_bavail / max(status.f_blocks, 1)
-        self.ctx.full(self.options.require_mount or self.place.path, used, status.f_blocks * status.f_frsize)
+        self.ctx.full(target.name, used, status.f_blocks * status.f_frsize)
         return self.ctx.source.files
 
     def _location(self, entry: Entry, how: str = "sha256 read-back") -> None:
@@ -422,54 +408,23 @@ def _ssh_arguments(ssh: SshOptions) -> list[str]:
 
 
 def _write_list(source: Source, path: Path) -> None:
+    first = _written_at(path)
     with open(path, "wb") as out:
         for entry in source.entries():
             out.write(entry.path + (b"/\0" if entry.is_dir else b"\0"))
+    if first is not None:  # of all tries so far: see `LocalTarget.remove_leftovers`
+        os.utime(path, (first, first))
+
+
+def _written_at(path: Path) -> float | None:
+    """Return when the list was first written; it is there only if an earlier try did not end well."""
+    try:
+        return os.stat(path).st_mtime
+    except FileNotFoundError:
+        return None
 
 
 # -- comparing -------------------------------------------------------------------------------
-
-
-def _local_conflicts(source: Source, place: str, stop: Stop) -> list[str]:
-    """Return what lies at the place under our names and is something else."""
-    found = []
-    for entry in source.entries():
-        stop.check()
-        if not entry.is_dir and not _same_or_absent(place, entry, stop):
-            found.append(os.fsdecode(entry.path))
-            if len(found) > _SHOWN:
-                break
-    return found
-
-
-def _same_or_absent(place: str, entry: Entry, stop: Stop) -> bool:
-    try:
-        with files.opened_beneath(os.fsencode(place), entry.path) as fd:
-            if os.fstat(fd).st_size != entry.size:
-                return False
-            return files.sha256_fd(fd, files.hash_buffer(), lambda n: stop.check())[0] == entry.sha256
-    except FileNotFoundError:
-        return True
-    except ItemError:
-        return False
-
-
-def _compare(source: Source, place: str, stop: Stop, good: Callable[[Entry], None]) -> Iterator[str]:
-    """Read every file at the place; call `good` for those as in the manifest, yield the others."""
-    buffer = files.hash_buffer()
-    for entry in source.entries():
-        stop.check()
-        if entry.is_dir:
-            continue
-        try:
-            with files.opened_beneath(os.fsencode(place), entry.path) as fd:
-                digest, _ = files.sha256_fd(fd, buffer, lambda n: stop.check())
-        except (FileNotFoundError, ItemError):
-            digest = "missing"
-        if digest == entry.sha256:
-            good(entry)
-        else:
-            yield os.fsdecode(entry.path)
 
 
 def _verify_locations(ctx: VerifyContext, stop: Stop) -> None:
@@ -540,8 +495,21 @@ def _conflict(place: _Place, names: list[str]) -> ItemError:
 
 
 def _some(names: list[str]) -> str:
-    more = ", ..." if len(names) > _SHOWN else ""
-    return ", ".join(repr(name) for name in names[:_SHOWN]) + more
+    more = ", ..." if len(names) > SHOWN else ""
+    return ", ".join(repr(name) for name in names[:SHOWN]) + more
+
+
+def _look_at(path: str, mount: str | None) -> Iterator[tuple[bool, str]]:
+    if mount and not os.path.ismount(mount):
+        yield False, f"{mount} is not mounted"
+    base = _nearest(path)
+    if base == "/":
+        yield False, f"{'/'.join(path.split('/')[:2])} does not exist"
+        return
+    good = os.access(base, os.W_OK | os.X_OK)
+    free = os.statvfs(base)
+    size = free.f_bavail * free.f_frsize / 1e9
+    yield good, f"{base}: " + (f"writable, {size:,.1f} GB free" if good else "may not be written")
 
 
 def _nearest(path: str) -> str:
