@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import tempfile
@@ -13,6 +14,7 @@ from dittohead import lock, templates
 from dittohead.config import Config
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import Station
+from dittohead.owners import is_known
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.watcher import filesystem_type, needs_polling
@@ -33,6 +35,7 @@ class Finding:
 async def examine(config: Config, workers: Registry) -> list[Finding]:
     """Look at everything; never raises for what is wrong, but reports it."""
     found = list(_stations(config))
+    found.extend(await asyncio.to_thread(_uploaders, config))
     for pipeline in config.pipelines:
         for step in pipeline.steps:
             about = f"{pipeline.name}, step {step.name}"
@@ -61,6 +64,30 @@ def _stations(config: Config) -> list[Finding]:
     running = "a daemon runs on this root" if lock.is_held(stations.state) else "no daemon runs here"
     found.append(Finding(level="good", about="daemon", message=running))
     return found
+
+
+def _uploaders(config: Config) -> list[Finding]:
+    """Say who may use which pipeline, and whether people can be told apart at all."""
+    found = []
+    for pipeline in config.pipelines:
+        names = pipeline.settings.uploaders
+        unknown = [name for name in names if not is_known(name)]
+        about = f"{pipeline.name}, uploaders"
+        if unknown:
+            message = f"there is no group or user {', '.join(unknown)}: nobody is admitted by that"
+            found.append(Finding(level="warning", about=about, message=message))
+        elif names:
+            found.append(Finding(level="good", about=about, message=", ".join(names)))
+    inbox = Stations(config.root).path(Station.INBOX)
+    if found and inbox.is_dir() and _same_user(inbox):
+        message = "all uploads come from one user, whoever made them: uploaders cannot tell people apart"
+        found.append(Finding(level="warning", about="uploaders", message=message))
+    return found
+
+
+def _same_user(inbox: Path) -> bool:
+    """Tell whether only this very user may create folders in the inbox."""
+    return not (inbox.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) or _default_acl(inbox))
 
 
 def _permissions(inbox: Path) -> Finding:

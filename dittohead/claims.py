@@ -30,6 +30,7 @@ from dittohead.model import (
     is_utf8,
     rfc3339,
 )
+from dittohead.owners import Owner, owner
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
@@ -99,18 +100,20 @@ class Claimer:
 
     async def adopt(self, arrival: Arrival) -> Job:
         """Make the job of a folder that lies in processing/."""
-        job = await self.store.write(self._create, arrival)
+        guarded = any(pipeline.settings.uploaders for pipeline in self.config.pipelines)
+        known = await asyncio.to_thread(owner, arrival.uid) if guarded else None
+        job = await self.store.write(self._create, arrival, known)
         log.get().info(log.JOB_CLAIMED, job=job.id, name=job.name, pipeline=job.pipeline, uid=arrival.uid)
         return job
 
-    def _create(self, connection: Connection, arrival: Arrival) -> Job:
+    def _create(self, connection: Connection, arrival: Arrival, known_owner: Owner | None) -> Job:
         # A folder that a finished job had left under another name gets its original one back.
         known = job_store.original_name(connection, arrival.folder, arrival.ino)
         name = known or display(arrival.folder)
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
         return job_store.create(
             connection,
-            new_job(self.config, arrival, name, JobId(str(ULID()))),
+            new_job(self.config, arrival, name, JobId(str(ULID())), known_owner),
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -168,18 +171,28 @@ def _mib(size: int) -> str:
 
 
 def new_job(
-    config: Config, arrival: Arrival, name: str, job_id: JobId, *, pipeline: str | None = None
+    config: Config,
+    arrival: Arrival,
+    name: str,
+    job_id: JobId,
+    known_owner: Owner | None = None,
+    *,
+    pipeline: str | None = None,
 ) -> NewJob:
     """Return what the store is to know of a folder, by today's configuration.
 
     Args:
         name: the folder's original name.
+        known_owner: who it is that must be admitted by the pipeline; None for a job that was.
         pipeline: the one it is known to belong to; chosen by its name when None.
     """
     matched = config.pipeline_for(name) if is_utf8(arrival.folder) else None
     if pipeline is not None and matched is not None and matched[0].name != pipeline:
         matched = None
     chosen, values = matched if matched is not None else (None, {})
+    refusal = None if chosen is not None else _refusal(config, arrival.folder, name)
+    if chosen is not None and known_owner is not None and not known_owner.may_use(chosen.settings.uploaders):
+        refusal = _not_admitted(chosen, known_owner, name)
     return NewJob(
         id=job_id,
         name=name,
@@ -188,9 +201,9 @@ def new_job(
         ino=arrival.ino,
         uid=arrival.uid,
         pipeline=chosen.name if chosen else "",
-        definition=chosen.definition() if chosen else _refusal(config, arrival.folder, name),
+        definition=chosen.definition() if chosen and refusal is None else refusal or {},
         values=values,
-        steps=[(step.name, step.worker) for step in chosen.steps] if chosen else [],
+        steps=[(step.name, step.worker) for step in chosen.steps] if chosen and refusal is None else [],
         host=host_name(),
     )
 
@@ -203,4 +216,13 @@ def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
         patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
         what = "no pipeline's match fits the folder's name"
         hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
+    return {"steps": [], "refuse": {"what": what, "where": name, "hint": hint}}
+
+
+def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> dict[str, Any]:
+    what = (
+        f"its owner, {known_owner.user}, may not use the pipeline {pipeline.name}: "
+        f"that is for {', '.join(pipeline.settings.uploaders)}"
+    )
+    hint = "Have one of those upload it, or rename it for another pipeline; then move it to the inbox again"
     return {"steps": [], "refuse": {"what": what, "where": name, "hint": hint}}

@@ -83,12 +83,17 @@ def take(
     Raises: ItemError: something that is no file, cannot be read or changes meanwhile; Stopped.
     """
     refused: list[str] = []
+    holder = os.lstat(root).st_uid
     totals = {"files": 0, "size": 0, "skipped": 0, "refused": 0}
     with files.durable_file(destination) as out, _Hasher(out, stop, progress, totals) as hasher:
         for found in files.walk(root):
             stop.check()
             if found.is_empty_dir:
                 hasher.directory(found)
+            elif found.kind == "file" and _is_anothers(found.status, holder):
+                totals["refused"] += 1
+                if len(refused) < _SHOWN:
+                    refused.append(f"{os.fsdecode(found.path)!r} is a hard link to a file of another owner")
             elif found.kind == "file":
                 hasher.file(found, ignored=_matches(found.path, ignore))
             elif skip_specials:
@@ -101,6 +106,15 @@ def take(
         if refused:
             raise _refusal(refused, totals["refused"])
     return Totals(files=totals["files"], size=totals["size"], skipped=totals["skipped"])
+
+
+def _is_anothers(status: os.stat_result, holder: int) -> bool:
+    """Tell whether a file may have been linked into the folder by somebody who cannot read it.
+
+    Linux lets people link to files they can neither read nor write where fs.protected_hardlinks is
+    off, and the daemon may be able to read them. What root hands over, root could read.
+    """
+    return status.st_nlink > 1 and status.st_uid != holder != 0
 
 
 def _refusal(refused: list[str], count: int) -> ItemError:

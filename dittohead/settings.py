@@ -83,6 +83,11 @@ class PipelineSettings(_Model):
         "stand in any option. The first pipeline that matches is taken."
     )
     steps: list[dict[str, Any]] = Field(min_length=1, description="The steps, in order.")
+    uploaders: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list,
+        description="Groups (or users) of whom a folder's owner must be one; others' folders go to "
+        "`failed/`. Everybody by default: the name alone chooses the pipeline.",
+    )
     links: Literal["refuse", "skip"] = Field(
         "refuse",
         description="What to do with a folder that holds symbolic links, FIFOs, sockets or devices: "
