@@ -1,0 +1,159 @@
+"""A machine with a real systemd: this one's files under an overlay, booted by systemd-nspawn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOP = Path(__file__).parent.parent.parent
+
+#: Units of the host that have no business in there.
+_MASKED = ("ssh.service", "ssh.socket", "postgresql.service", "apt-daily.timer", "apt-daily-upgrade.timer")
+
+
+class Machine:
+    """Runs commands in the booted machine; `files` is its root as seen from here."""
+
+    def __init__(self, files: Path, init: int) -> None:
+        self.files, self._init = files, init
+
+    def run(self, *argv: str | Path, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command there as root, or as `user=` by number."""
+        user = more.pop("user", None)
+        inner = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        said = subprocess.run(
+            ["nsenter", "-t", str(self._init), "-m", "-u", "-i", "-p", "-n", "--", *inner, *argv],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+            **more,
+        )
+        assert not check or said.returncode == 0, f"{argv}: {said.stdout[-2000:]}{said.stderr[-2000:]}"
+        return said
+
+    def show(self, name: str) -> str:
+        """Return a property of the service."""
+        return self.run("systemctl", "show", "-P", name, "dittohead").stdout.strip()
+
+    def journal(self) -> str:
+        """Return what the service has logged."""
+        return self.run("journalctl", "-u", "dittohead", "-o", "cat", "--no-pager").stdout
+
+    def until(self, check: Callable[[], Any], timeout_s: float = 60) -> Any:
+        """Wait until a condition holds and return it."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            found = check()
+            if found:
+                return found
+            time.sleep(0.05)
+        raise AssertionError("never came true; the journal ends: " + self.journal()[-3000:])
+
+
+@contextlib.contextmanager
+def machine(base: Path) -> Iterator[Machine]:
+    """Boot one until the block ends; skips, with the reason, where that cannot be done."""
+    if os.geteuid() != 0:
+        pytest.skip("NEEDS ROOT to boot a real systemd: left out")
+    if not (shutil.which("systemd-nspawn") and Path("/usr/lib/systemd/systemd").exists()):
+        pytest.skip("SYSTEMD-NSPAWN IS NOT INSTALLED: no systemd is booted")
+    base.mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        _mount(stack, "-t", "tmpfs", "-o", "size=8g", "tmpfs", base)
+        for name in ("up", "work", "merged"):
+            (base / name).mkdir()
+        options = f"lowerdir=/,upperdir={base}/up,workdir={base}/work"
+        _mount(stack, "-t", "overlay", "overlay", "-o", options, base / "merged")
+        files = base / "merged"
+        for unit in _MASKED:
+            link = files / "etc/systemd/system" / unit
+            link.unlink(missing_ok=True)
+            link.symlink_to("/dev/null")
+        shutil.rmtree(files / "var/log/journal", ignore_errors=True)
+        init = stack.enter_context(_booted(files, base / "console"))
+        yield Machine(files, init)
+
+
+def _mount(stack: contextlib.ExitStack, *arguments: str | Path) -> None:
+    said = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    if said.returncode != 0:
+        pytest.skip(f"CANNOT MOUNT WHAT A MACHINE NEEDS ({said.stderr.strip()}): no systemd is booted")
+    stack.callback(subprocess.run, ["umount", "-l", arguments[-1]], check=False)
+
+
+@contextlib.contextmanager
+def _booted(files: Path, console: Path) -> Iterator[int]:
+    # It wants a terminal, which `script` gives it.
+    command = f"systemd-nspawn -D {files} --register=no --keep-unit -b --link-journal=no --console=read-only"
+    with open(console, "wb") as out:
+        process = subprocess.Popen(
+            ["script", "-qfc", command, "/dev/null"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        yield _wait_for_init(process, console)
+    finally:
+        for pid in _descendants(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+
+
+def _wait_for_init(process: subprocess.Popen[bytes], console: Path) -> int:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert process.poll() is None, console.read_text(errors="replace")[-3000:]
+        for pid in _descendants(process.pid):
+            with contextlib.suppress(OSError):
+                is_init = b"systemd\0" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b" ")[0] + b"\0"
+                status = Path(f"/proc/{pid}/status").read_text()
+                if (
+                    is_init
+                    and "\nNSpid:" in status
+                    and status.split("\nNSpid:")[1].split("\n")[0].split()[1:] == ["1"]
+                ):
+                    said = subprocess.run(
+                        [
+                            "nsenter",
+                            "-t",
+                            str(pid),
+                            "-m",
+                            "-u",
+                            "-i",
+                            "-p",
+                            "-n",
+                            "--",
+                            "systemctl",
+                            "is-system-running",
+                        ],
+                        capture_output=True,
+                        text=True,
+                        check=False,
+                    )
+                    if said.stdout.strip() in ("running", "degraded"):
+                        return pid
+        time.sleep(0.1)
+    raise AssertionError("it does not come up: " + console.read_text(errors="replace")[-3000:])
+
+
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += [int(child) for child in (task / "children").read_text().split()]
+    return found[1:]
