@@ -42,6 +42,9 @@ _REQUESTS_S = 5.0
 #: Store and stations are compared this often.
 _RECONCILE_S = 60.0
 
+#: After a fault of the disk or the store they are compared this soon.
+_TROUBLE_S = 5.0
+
 
 def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:
     """Open the store that the configuration names; `check` it for damage. Raises: ConfigError, StoreError."""
@@ -91,6 +94,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._interrupt = asyncio.Event()
         self._poked = asyncio.Event()
+        self._compare = asyncio.Event()  # store and stations may differ
         self._scan: Scan | None = None
         self._last_status = ""
 
@@ -194,6 +198,7 @@ class Daemon:
             targets=self.targets,
         )
         self.dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
+        self.dispatch.on_trouble = self._compare.set
         self.actions = Actions(self.engine, self.dispatch)
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
@@ -315,12 +320,17 @@ class Daemon:
 
     async def _reconciles(self) -> None:
         while True:
-            await asyncio.sleep(_RECONCILE_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RECONCILE_S):
+                    await self._compare.wait()
+                    self._compare.clear()
+                    await asyncio.sleep(_TROUBLE_S)  # it may last; and one trouble seldom comes alone
             try:
                 if await reconcile(self.engine, self.claimer, self.dispatch.running):
                     self.dispatch.wake()
             except (DittoheadError, OSError) as error:
                 log.get().error(log.TASK_CRASHED, task="reconcile", error=str(error))
+                self._compare.set()
 
     async def _write_live(self) -> None:
         while True:

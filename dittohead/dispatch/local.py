@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
 from dittohead import log
 from dittohead.claims import Claimer, Held
@@ -39,6 +39,7 @@ class LocalDispatch:
         self._look = True  # rows may have become ready since they were last read
         self._next_wake: float | None = None
         self._left_alone: dict[str, float] = {}
+        self.on_trouble: Callable[[], None] = lambda: None  #: store and stations may differ
         engine.targets.on_resume = self.wake
 
     @property
@@ -90,10 +91,12 @@ class LocalDispatch:
                 self._wake.clear()
                 try:
                     await self._fill()
-                except StoreError as error:
-                    log.get().error(log.JOB_CRASHED, error=str(error))
+                except (StoreError, OSError) as error:
+                    # The store, or the disk under the stations; a claim may have been left half done.
+                    log.get().error(log.CLAIM_FAILED, error=str(error))
                     self._look = True
                     self._next_wake = time.time() + _BACK_OFF_S
+                    self.on_trouble()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._patience()):
                         await self._wake.wait()
