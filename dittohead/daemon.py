@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from dittohead import __version__, live, lock, log, notify, process, rebuild, registry, sdnotify, web
 from dittohead.actions import Actions
 from dittohead.claims import Claimer
+from dittohead.clock import Clock
 from dittohead.config import Config, load
 from dittohead.credentials import Credentials
 from dittohead.dispatch.local import LocalDispatch
@@ -29,6 +31,8 @@ from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 from dittohead.store import Store, sqlite_url
+from dittohead.store import jobs as job_store
+from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
 from dittohead.targets import Targets
 from dittohead.watcher import Watcher
@@ -97,6 +101,7 @@ class Daemon:
         self._compare = asyncio.Event()  # store and stations may differ
         self._scan: Scan | None = None
         self._last_status = ""
+        self._clock, self._set_back = Clock(), 0.0
 
     async def run(self) -> None:
         """Work until told to stop. Raises: DittoheadError: it cannot start."""
@@ -338,7 +343,30 @@ class Daemon:
             with contextlib.suppress(OSError):  # a full disk must not stop the work it reports
                 self.live.write()
             self._say_status()
+            await self._heed_clock()
             await asyncio.sleep(_LIVE_S)
+
+    async def _heed_clock(self) -> None:
+        """Whatever is due by the clock stays due in as many seconds when the clock is set back."""
+        self._set_back += self._clock.set_back_by()
+        if not self._set_back:
+            return
+        seconds = self._set_back
+
+        def work(connection: Connection) -> None:
+            job_store.sooner(connection, seconds)
+            outbox_store.sooner(connection, seconds)
+
+        try:
+            await self.engine.store.write(work)
+        except StoreError as error:  # tried again
+            log.get().error(log.TASK_CRASHED, task="clock", error=str(error))
+            return
+        self._set_back = 0.0
+        self.targets.sooner(seconds)
+        self.dispatch.sooner(seconds)
+        self.notifier.wake()
+        log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 
     def _snapshot(self) -> dict[str, Any]:
         self.live.held = {display(name): why for name, why in self.dispatch.held.items()}

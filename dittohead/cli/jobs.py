@@ -30,6 +30,7 @@ from dittohead.cli.base import (
 from dittohead.cli.follow import places
 from dittohead.config import Config
 from dittohead.model import JobState, display
+from dittohead.stations import Stations
 from dittohead.store import requests as request_store
 from dittohead.verify import Report, verify_job
 
@@ -57,12 +58,19 @@ def status(as_json: bool) -> None:
             "running_daemon": lock.is_held(stations.state),
             **store.run(queries.overview),
             "live": live.read(stations.state) if lock.is_held(stations.state) else {},
-            "inbox": [display(arrival.folder) for arrival in stations.scan().arrivals[:1000]],
+            "inbox": _in_inbox(stations),
         }
     if as_json:
         print_json(found)
     else:
         _print_status(config, found)
+
+
+def _in_inbox(stations: Stations) -> list[str]:
+    try:
+        return [display(arrival.folder) for arrival in stations.scan().arrivals[:1000]]
+    except FileNotFoundError:  # the daemon's own words about it follow
+        return []
 
 
 def _print_status(config: Config, found: dict[str, Any]) -> None:

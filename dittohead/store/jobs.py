@@ -410,6 +410,13 @@ def next_wake(connection: Connection, now: float) -> float | None:
     ).scalar()
 
 
+def sooner(connection: Connection, seconds: float) -> None:
+    """Let what waits for a moment be due so much earlier: the clock was set back."""
+    connection.execute(
+        jobs.update().where(jobs.c.wake_at.is_not(None)).values(wake_at=jobs.c.wake_at - seconds)
+    )
+
+
 def active(connection: Connection) -> list[Job]:
     """Return every job that is not over, oldest first."""
     found = connection.execute(

@@ -15,6 +15,7 @@ from tests.crash.driver import endure
 from tests.crash.power import KINDS, Disk, disk
 from tests.support.receivers import Mailbox, mailbox
 from tests.support.sshd import Sshd, sshd
+from tests.support.strace import failing
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -59,6 +60,32 @@ def test_every_fault_point_is_reached_and_a_death_there_harms_nothing(batch: Bat
     batch.to_the_end()
     reached = (batch.base / "reached").read_text().split()
     assert set(reached) == set(POINTS)
+
+
+#: Calls that change what lies on disk, or make it durable.
+_CALLS = ("renameat2", "rename", "fsync", "fdatasync", "pwrite64", "mkdir", "unlink", "ftruncate")
+
+
+def test_killed_between_any_two_system_calls_nothing_is_lost(batch: Batch) -> None:
+    """Wherever no fault point stands: at the Nth call of a kind, inside SQLite and the kernel's doors."""
+    (batch.site.root / "inbox").mkdir()
+    died = 0
+    rounds = 200 if LONG else 8
+    for _ in range(rounds):
+        for kind in ("far", "near", "bad"):
+            batch.drop(kind)
+        armed = len(batch.site.events("watch.armed"))
+        batch.start()
+        process = batch.site.process
+        assert process is not None
+        batch.site.until(lambda armed=armed: len(batch.site.events("watch.armed")) > armed)
+        fault = f"{batch.chance.choice(_CALLS)}:signal=SIGKILL:when={batch.chance.randint(1, 30)}"
+        with failing(process.pid, batch.base / "calls", fault):
+            died += batch.live(3)  # a call that seldom comes need not come so often
+        batch.kill(group=False)
+        batch.check_now()
+    assert died > rounds / 4
+    batch.to_the_end()
 
 
 @pytest.fixture(params=sorted(KINDS))

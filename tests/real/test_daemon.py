@@ -167,6 +167,24 @@ def test_sigterm_interrupts_and_the_next_start_goes_on(steps: Site, tmp_path: Pa
     steps.until(lambda: (steps.root / "done" / "x").exists())
 
 
+def test_a_second_sigterm_turns_a_drain_into_an_interrupt(steps: Site, tmp_path: Path) -> None:
+    """Whoever cannot wait says so again; the job goes on at the next start, from the step in flight."""
+    steps.config.write_text(steps.config.read_text() + "stop: {mode: drain}\n")
+    steps.start()
+    steps.drop("x", {"a": "1"})
+    steps.until(lambda: "two" in ran(tmp_path))
+    assert steps.process is not None
+    steps.process.send_signal(signal.SIGTERM)
+    steps.until(lambda: steps.events("daemon.stopping"))
+    assert steps.process.poll() is None
+    assert steps.stop() == 0
+    assert os.listdir(steps.root / "processing") == ["x"]
+    (tmp_path / "go").touch()
+    steps.start()
+    steps.until(lambda: (steps.root / "done" / "x").exists())
+    assert ran(tmp_path) == ["one", "two", "two", "three"]
+
+
 def test_a_second_daemon_is_kept_out(steps: Site) -> None:
     """By the root's lock, with the other's process id."""
     steps.start()
