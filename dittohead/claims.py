@@ -44,7 +44,7 @@ class Held:
     """Why an arrival stays in the inbox for now."""
 
     reason: str
-    for_space: bool = False  #: the disk is too full for it
+    for_space: bool = False  #: the disk is too full for it now, and others are not to overtake it
 
 
 @dataclass(kw_only=True)
@@ -75,7 +75,8 @@ class Claimer:
         if (lacking := self._lacking(needed)) > 0:
             return Held(
                 reason=f"needs {_mib(lacking)} more free disk space under {self.stations.root}",
-                for_space=True,
+                # Others wait only where waiting helps: jobs under way will give room back.
+                for_space=bool(self.reserved) and needed < self._capacity(),
             )
         self.claiming.add(arrival.folder)
         try:
@@ -158,6 +159,10 @@ class Claimer:
         except (ItemError, OSError):
             return 0  # the manifest will say what is wrong, with the folder in processing/
         return int(size * matched[0].space_factor)
+
+    def _capacity(self) -> int:
+        status = os.statvfs(self.stations.root)
+        return status.f_blocks * status.f_frsize
 
     def _lacking(self, needed: int) -> int:
         status = os.statvfs(self.stations.root)

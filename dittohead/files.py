@@ -200,7 +200,7 @@ def walk(root: Path | bytes) -> Iterator[Found]:
                 os.close(fd)
                 continue
             path = prefix + name
-            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            status = _status(name, fd, path)
             if not stat.S_ISDIR(status.st_mode):
                 yield Found(path=path, name=name, dir_fd=fd, status=status)
                 continue
@@ -223,6 +223,13 @@ def walk(root: Path | bytes) -> Iterator[Found]:
             os.close(fd)
 
 
+def _status(name: bytes, dir_fd: int, path: bytes) -> os.stat_result:
+    try:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except PermissionError as error:  # a directory may be listed without x, and nothing more
+        raise _unreadable(path) from error
+
+
 def _check_size(path: bytes, depth: int, device: int, root_device: int) -> None:
     if depth > MAX_DEPTH or len(path) > MAX_PATH:
         raise ItemError(
@@ -243,6 +250,14 @@ def _open_dir(name: bytes, dir_fd: int | None, path: bytes) -> int:
         return os.open(name, _OPEN_DIR, dir_fd=dir_fd)
     except PermissionError as error:
         raise _unreadable(path) from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise ItemError(
+            "this was no longer a directory when it was to be read",
+            where=os.fsdecode(path),
+            hint="Make sure that no program still writes to it, then move the folder to the inbox again",
+        ) from error
 
 
 def _names(fd: int, path: bytes) -> list[bytes]:
@@ -270,6 +285,12 @@ def open_regular(name: bytes, dir_fd: int | None = None) -> tuple[int, os.stat_r
         fd = os.open(name, _OPEN_FILE, dir_fd=dir_fd)
     except PermissionError as error:
         raise _unreadable(name) from error
+    except BlockingIOError as error:  # a lease, as Samba takes. Source: fcntl(2), F_SETLEASE
+        raise ItemError(
+            "another program holds this file open",
+            where=os.fsdecode(name),
+            hint="Close it there, then move the folder to the inbox again",
+        ) from error
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise

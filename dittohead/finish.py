@@ -14,8 +14,19 @@ from sqlalchemy.engine import Connection
 from dittohead import faults, log, manifest, receipt
 from dittohead.context import JobFiles
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import DittoheadError
-from dittohead.model import Event, EventType, Job, JobState, Station, StepRow, StepState, shell_word, utcnow
+from dittohead.errors import DittoheadError, StationError
+from dittohead.model import (
+    Event,
+    EventType,
+    Job,
+    JobState,
+    Station,
+    StepRow,
+    StepState,
+    shell_word,
+    utcnow,
+    visible,
+)
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
@@ -66,7 +77,10 @@ async def finish(
 
     await engine.store.write(work)
     faults.point("finish.committed")
-    await settle(engine.store, engine.stations, over)
+    try:
+        await settle(engine.store, engine.stations, over)
+    except StationError as refused:  # moved when it can be: the comparison tries again and again
+        log.get().error(log.JOB_STUCK, name=job.name, error=str(refused))
     _log_end(over, steps)
     if notices:
         engine.wake_notifier()
@@ -142,12 +156,13 @@ def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
     error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
     source = shell_word(os.fsencode(stations.folder(Station.FAILED, folder)))
     inbox = shell_word(os.fsencode(stations.path(Station.INBOX)))
+    place = f"step {error['step']}" if error["step"] else "the folder"
     lines = [
-        f"{job.name} was not finished.",
+        f"{visible(job.name)} was not finished.",
         "",
-        f"What:   {error['what']}",
-        f"Where:  {error['where'] or (('step ' + error['step']) if error['step'] else 'the folder')}",
-        f"Do:     {error['hint'] or 'Mend it, then try again.'}",
+        f"What:   {visible(error['what'])}",
+        f"Where:  {visible(error['where']) or place}",
+        f"Do:     {visible(error['hint']) or 'Mend it, then try again.'}",
         "",
         "To try again from the step that failed:",
         f"    dittohead retry {job.id}",

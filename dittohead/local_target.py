@@ -165,6 +165,7 @@ def _differing(source: Source, place: str, stop: Stop, good: Callable[[Entry], N
     for entry in source.entries():
         stop.check()
         if entry.is_dir:
+            wrong += [] if _is_dir_beneath(place, entry.path) else [os.fsdecode(entry.path)]
             continue
         try:
             with files.opened_beneath(os.fsencode(place), entry.path) as fd:
@@ -177,6 +178,14 @@ def _differing(source: Source, place: str, stop: Stop, good: Callable[[Entry], N
         else:
             wrong.append(os.fsdecode(entry.path))
     return wrong
+
+
+def _is_dir_beneath(place: str, path: bytes) -> bool:
+    try:
+        with files.directory_beneath(os.fsencode(place), path):
+            return True
+    except (FileNotFoundError, ItemError):
+        return False
 
 
 def _remove_leftovers(place: str, source: Source, since: float, stop: Stop) -> int:

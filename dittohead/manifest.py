@@ -82,6 +82,9 @@ def take(
 
     Raises: ItemError: something that is no file, cannot be read or changes meanwhile; Stopped.
     """
+    # What the uploader has written is made durable, and every page of it clean: one that is written
+    # through a mapping from now on shows in the file's times, which an already dirty page does not.
+    files.sync_filesystem(root.parent)
     refused: list[str] = []
     holder = os.lstat(root).st_uid
     totals = {"files": 0, "size": 0, "skipped": 0, "refused": 0}
@@ -98,6 +101,7 @@ def take(
                 hasher.file(found, ignored=_matches(found.path, ignore))
             elif skip_specials:
                 totals["skipped"] += 1
+                hasher.special(found)
             else:
                 totals["refused"] += 1
                 if len(refused) < _SHOWN:
@@ -151,6 +155,10 @@ class _Hasher:
 
     def directory(self, found: files.Found) -> None:
         self._queue.append(({**path_fields(found.path), "dir": True}, None))
+        self.drain(_AHEAD)
+
+    def special(self, found: files.Found) -> None:
+        self._queue.append(({**path_fields(found.path), "special": found.kind}, None))
         self.drain(_AHEAD)
 
     def file(self, found: files.Found, *, ignored: bool) -> None:
@@ -210,16 +218,26 @@ def _open(found: files.Found) -> tuple[int, os.stat_result]:
     except ItemError as error:
         raise ItemError(error.what, where=os.fsdecode(found.path), hint=error.hint) from error
     except FileNotFoundError as error:
-        raise _changed(found.path, "vanished") from error
+        raise changed(found.path, "vanished") from error
 
 
 def read(path: Path, *, ignored: bool = False) -> Iterator[Entry]:
-    """Read a manifest's entries in order; those that are ignored only when asked for."""
+    """Read a manifest's entries in order; those that are ignored only when asked for.
+
+    Links and special files that were left out are no entries.
+    """
+    for entry, special in _read(path, ignored=ignored):
+        if not special:
+            yield entry
+
+
+def _read(path: Path, *, ignored: bool) -> Iterator[tuple[Entry, str]]:
+    """Yield (entry, what it is if it is no file or directory), in order."""
     with open(path, "rb") as file:
         for line in file:
             fields = json.loads(line)
             if ignored or not fields.get("ignored"):
-                yield _entry(fields)
+                yield _entry(fields), fields.get("special", "")
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
@@ -244,34 +262,28 @@ def recheck(root: Path, manifest: Path, *, stop: Stop, digests: bool = False) ->
     """
     count = 0
     buffer = files.hash_buffer()
-    expected = read(manifest, ignored=True)
+    expected = _read(manifest, ignored=True)
     for found in files.walk(root):
         stop.check()
-        if not found.is_empty_dir and found.kind != "file":
-            if _skipped(manifest, found):
-                continue
-            raise _changed(found.path, f"replaced by a {found.kind}")
-        entry = next(expected, None)
+        entry, special = next(expected, (None, ""))
         if entry is None or entry.path != found.path:
             raise _difference(entry, found.path)
-        if not found.is_empty_dir:
+        kind = special or ("directory" if entry.is_dir else "file")
+        if found.kind != kind:
+            raise changed(found.path, f"replaced by a {found.kind}")
+        if kind == "file":
             count += 1
             _compare(found, entry, buffer, stop, digests=digests)
-    missing = next(expected, None)
+    missing, _ = next(expected, (None, ""))
     if missing is not None:
-        raise _changed(missing.path, "removed")
+        raise changed(missing.path, "removed")
     return count
-
-
-def _skipped(manifest: Path, found: files.Found) -> bool:
-    """Tell whether a link or special file was there at the claim too (it is in no manifest line)."""
-    return found.status.st_ctime_ns <= os.stat(manifest).st_mtime_ns
 
 
 def _difference(entry: Entry | None, path: bytes) -> ItemError:
     if entry is None or entry.path.split(b"/") > path.split(b"/"):
-        return _changed(path, "added")
-    return _changed(entry.path, "removed")
+        return changed(path, "added")
+    return changed(entry.path, "removed")
 
 
 def _compare(found: files.Found, entry: Entry, buffer: memoryview, stop: Stop, *, digests: bool) -> None:
@@ -284,17 +296,18 @@ def _compare(found: files.Found, entry: Entry, buffer: memoryview, stop: Stop, *
     if same and not digests:
         return
     if status.st_size != entry.size:
-        raise _changed(entry.path, "changed")
+        raise changed(entry.path, "changed")
     fd, _ = _open(found)
     try:
         digest, _ = files.sha256_fd(fd, buffer, lambda size: stop.check())
     finally:
         os.close(fd)
     if digest != entry.sha256:
-        raise _changed(entry.path, "changed")
+        raise changed(entry.path, "changed")
 
 
-def _changed(path: bytes, how: str) -> ItemError:
+def changed(path: bytes, how: str) -> ItemError:
+    """Return the error of a file that is not what it was at the claim."""
     return ItemError(
         f"this was {how} after the folder was handed over",
         where=os.fsdecode(path),

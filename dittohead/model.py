@@ -183,6 +183,15 @@ def display(name: bytes) -> str:
         return quote_from_bytes(name, safe="/ ")
 
 
+def visible(text: str, *, but: str = "") -> str:
+    """Return text without control characters and lone surrogates, each shown as an escape.
+
+    A line break in a name would forge lines of a mail or a reason, an escape sequence would write to a
+    reader's terminal, and a lone surrogate (a byte that is not UTF-8) cannot be stored or sent at all.
+    """
+    return "".join(c if c.isprintable() or c in but else repr(c)[1:-1] for c in text)
+
+
 def shell_word(path: bytes) -> str:
     """Return a path as one word of a shell's command line, exact to the byte, in printable text.
 

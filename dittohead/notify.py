@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from dittohead import faults, log
 from dittohead.errors import DittoheadError, StoreError
-from dittohead.model import Job, Station, StepRow, host_name, shell_word, utcnow
+from dittohead.model import Job, Station, StepRow, host_name, shell_word, utcnow, visible
 from dittohead.rules import Rule, Smtp
 from dittohead.store.outbox import NewNotice, Notice
 from dittohead.threads import detached
@@ -256,27 +256,18 @@ def notices(rules: Sequence[Rule], root: Path, event: str, **facts: Any) -> list
 def compose(event: str, root: Path, **facts: Any) -> tuple[str, str]:
     """Return (subject, body) in plain words; control characters in names are made visible."""
     subject, body = _WORDS[event](root, **facts)
-    subject = _visible(subject)
-    return subject if len(subject) <= 200 else subject[:197] + "...", _visible(body, but="\n")
-
-
-def _visible(text: str, *, but: str = "") -> str:
-    """Return text without control characters and lone surrogates, each shown as an escape.
-
-    A line break in a name would forge lines of a mail, an escape sequence would write to a reader's
-    terminal, and a lone surrogate (a byte that is not UTF-8) cannot be stored or sent at all.
-    """
-    return "".join(c if c.isprintable() or c in but else repr(c)[1:-1] for c in text)
+    subject = visible(subject)
+    return subject if len(subject) <= 200 else subject[:197] + "...", visible(body, but="\n")
 
 
 def _done(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> tuple[str, str]:
     delivered = sum(step.result.get("locations", 0) for step in steps)
     lines = [
-        f"{_visible(job.name)} is done: {job.files:,} files, {_bytes(job.size)}.",
+        f"{visible(job.name)} is done: {job.files:,} files, {_bytes(job.size)}.",
         f"{delivered:,} files were delivered and verified." if delivered else "",
-        *(_visible(f"  {step.name}: {step.result.get('detail', '')}") for step in steps),
+        *(visible(f"  {step.name}: {step.result.get('detail', '')}") for step in steps),
         "",
-        f"Receipt: {_visible(str(receipt))}",
+        f"Receipt: {visible(str(receipt))}",
         f"Job {job.id}, pipeline {job.pipeline}.",
     ]
     return f"Done: {job.name}", "\n".join(lines)
@@ -285,11 +276,11 @@ def _done(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> t
 def _failed(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> tuple[str, str]:
     error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
     lines = [
-        f"{_visible(job.name)} was not finished; nothing is lost, the folder is in failed/.",
+        f"{visible(job.name)} was not finished; nothing is lost, the folder is in failed/.",
         "",
-        f"What:  {_visible(error['what'])}",
-        f"Where: {_visible(error['where'] or error['step'] or 'the folder')}",
-        f"Do:    {_visible(error['hint'] or 'mend it, then try again')}",
+        f"What:  {visible(error['what'])}",
+        f"Where: {visible(error['where'] or error['step'] or 'the folder')}",
+        f"Do:    {visible(error['hint'] or 'mend it, then try again')}",
         "",
         "To try again from the step that failed:",
         f"    dittohead retry {job.id}",
@@ -311,14 +302,14 @@ def _from_the_first_step(root: Path, job: Job) -> str:
 
 
 def _nearly_full(root: Path, *, target: str, percent: float, free: int) -> tuple[str, str]:
-    text = f"Your study is {percent:.0f}% full: {_visible(target)} has {_bytes(free)} left."
+    text = f"Your study is {percent:.0f}% full: {visible(target)} has {_bytes(free)} left."
     return f"{percent:.0f}% full: {target}", text + "\nMake room before it is full; deliveries wait then."
 
 
 def _stale(root: Path, *, name: str, age_seconds: float, size: int) -> tuple[str, str]:
     hours = age_seconds / 3600
     text = (
-        f"The upload {_visible(name)} in {root / Station.INBOX.value} has not changed for {hours:,.0f} hours "
+        f"The upload {visible(name)} in {root / Station.INBOX.value} has not changed for {hours:,.0f} hours "
         f"({_bytes(size)}). If it is complete, rename it without the dot; if it was given up, "
         "delete it. It is never touched by itself."
     )
@@ -327,14 +318,14 @@ def _stale(root: Path, *, name: str, age_seconds: float, size: int) -> tuple[str
 
 def _paused(root: Path, *, target: str, reason: str) -> tuple[str, str]:
     text = (
-        f"{_visible(target)} cannot be used: {_visible(reason)}\n\nIts jobs wait and go on by themselves "
+        f"{visible(target)} cannot be used: {visible(reason)}\n\nIts jobs wait and go on by themselves "
         "when it can be used again; it is tried every few minutes. To try now: dittohead poke JOB"
     )
     return f"Paused: {target}", text
 
 
 def _resumed(root: Path, *, target: str) -> tuple[str, str]:
-    return f"Resumed: {target}", f"{_visible(target)} can be used again; its jobs go on."
+    return f"Resumed: {target}", f"{visible(target)} can be used again; its jobs go on."
 
 
 _WORDS: dict[str, Callable[..., tuple[str, str]]] = {

@@ -147,6 +147,8 @@ class _Run:
             self.target = f"disk of {self.engine.stations.root}"
             what = f"the disk gave an error ({error.strerror})"
             error = TargetError(what, where=os.fsdecode(error.filename or ""))
+        else:
+            error = await self._folders_fault() or error
         if isinstance(error, TransientError):
             return await self._retry(error)
         if isinstance(error, TargetError):
@@ -157,6 +159,22 @@ class _Run:
         else:
             await self._fail_as_defect(error)
         return True
+
+    async def _folders_fault(self) -> ItemError | None:
+        """Return what was changed in the folder since the claim, where a step has met trouble.
+
+        Before a target is paused for all, or somebody told of a program's words: what a step stumbled
+        over may be the folder not being any more what was handed over.
+        """
+        if self.position is None or not self.files.manifest.exists():
+            return None
+        try:
+            await self._recheck()
+        except ItemError as error:
+            return error
+        except OSError:  # the trouble itself; it is told already
+            return None
+        return None
 
     def _check_matched(self) -> None:
         refusal = self.job.definition.get("refuse")

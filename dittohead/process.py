@@ -33,6 +33,9 @@ TAIL = 64 * 1024
 
 _CHUNK = 64 * 1024
 
+#: A group of programs that has moved and computed less than this has done nothing.
+_IDLE_BYTES, _IDLE_TICKS = 4096, 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
@@ -203,6 +206,7 @@ async def run(
     cwd: Path | None = None,
     stdin: Path | None = None,
     timeout_s: float | None = None,
+    stall_s: float | None = None,
     on_stdout: Callable[[bytes], None] | None = None,
     on_output: Callable[[bytes], None] | None = None,
 ) -> Completed:
@@ -213,11 +217,12 @@ async def run(
         env: from `environment()`.
         stdin: a file for it to read; nothing otherwise.
         timeout_s: ends the whole group when it takes longer.
+        stall_s: ends the whole group when its processes together have done next to nothing for so long.
         on_stdout: is given each piece of standard output as it comes (for progress).
         on_output: is given each piece of standard output and of standard error.
 
     Returns: also for a non-zero exit status; mapping those is the caller's.
-    Raises: TimeoutError: after `timeout_s`; OSError: it cannot be started.
+    Raises: TimeoutError: after `timeout_s` or `stall_s`; OSError: it cannot be started.
     On cancellation the group has ended and is reaped before CancelledError leaves.
     """
     started = time.monotonic()
@@ -241,7 +246,8 @@ async def run(
                     group.create_task(_pump(process.stdout, keep, 0)),
                     group.create_task(_pump(process.stderr, keep, 1)),
                 ]
-                await child.exited()
+                async with _watched(child, stall_s):
+                    await child.exited()
                 # A grandchild may hold the pipes open for ever: what it says later is not waited for.
                 await asyncio.wait(pumps, timeout=GRACE_S)
                 for pump in pumps:
@@ -254,6 +260,49 @@ async def run(
         stderr=bytes(tails[1]),
         seconds=time.monotonic() - started,
     )
+
+
+@contextlib.asynccontextmanager
+async def _watched(child: Child, stall_s: float | None) -> AsyncIterator[None]:
+    """Raise TimeoutError inside the block when the child's group shows no sign of life for so long."""
+    if stall_s is None:
+        yield
+        return
+    async with asyncio.timeout(None) as limit:
+
+        async def watch() -> None:
+            while True:
+                before = _work_done(child.process.pid)
+                await asyncio.sleep(stall_s)
+                after = _work_done(child.process.pid)
+                moved = sum(bytes_ - before.get(pid, (0, 0))[0] for pid, (bytes_, _) in after.items())
+                ticks = sum(ticks - before.get(pid, (0, 0))[1] for pid, (_, ticks) in after.items())
+                # Programs that wait for each other still say so from time to time.
+                if moved < _IDLE_BYTES and ticks < _IDLE_TICKS:
+                    limit.reschedule(asyncio.get_running_loop().time())
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+
+
+def _work_done(group: int) -> dict[int, tuple[int, int]]:
+    """Return (bytes read and written, clock ticks computed) so far of each process of a group.
+
+    Source: proc(5), /proc/PID/stat (fields 5, 14, 15) and /proc/PID/io (rchar, wchar).
+    """
+    found = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                moved = Path(f"/proc/{entry}/io").read_text().split()[1:4:2]
+                found[int(entry)] = (sum(map(int, moved)), sum(map(int, fields[11:13])))
+        except (OSError, IndexError):
+            continue
+    return found
 
 
 def sweep(root: Path) -> list[int]:

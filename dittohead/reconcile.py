@@ -28,9 +28,13 @@ async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) 
 async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> int:
     mended = 0
     for job in await engine.store.read(job_store.unmoved):
-        if job.id not in running:
+        if job.id in running:
+            continue
+        try:
             await settle(engine.store, engine.stations, job)
             mended += 1
+        except StationError as error:  # one folder that cannot be moved holds up nobody
+            log.get().error(log.JOB_STUCK, job=job.id, name=job.name, error=str(error))
     active = await engine.store.read(job_store.active)
     present = set(await asyncio.to_thread(engine.stations.listing, Station.PROCESSING))
     for job in active:

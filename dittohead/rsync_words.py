@@ -32,18 +32,26 @@ _EXITS: dict[int, tuple[type[StepError], str]] = {
     127: (TargetError, "the far side has no rsync"),
     255: (TargetError, "the host cannot be reached or refuses us"),
 }
-#: Words in rsync's complaint that say more than its exit status.
-_SAID: tuple[tuple[str, type[StepError], str], ...] = (
-    ("No space left on device", TargetError, "the target is full"),
-    ("Disk quota exceeded", TargetError, "the target's quota is used up"),
-    ("Read-only file system", TargetError, "the target is mounted read-only"),
-    ("Stale file handle", TargetError, "the target's server has lost the mount"),
-    ("Transport endpoint is not connected", TargetError, "the target's mount is broken"),
-    ("Input/output error", TargetError, "the disk gives errors"),
-    ("Connection refused", TargetError, "the host refuses connections"),
-    ("Permission denied (", TargetError, "the host refuses our key"),
-    ("Host key verification failed", TargetError, "the host's key is not the known one"),
-)
+#: What the far end's disk says, in rsync's own complaints; the source's disk is the daemon's.
+_TARGET_SAYS: dict[str, str] = {
+    "No space left on device": "the target is full",
+    "Disk quota exceeded": "the target's quota is used up",
+    "Read-only file system": "the target is mounted read-only",
+    "Stale file handle": "the target's server has lost the mount",
+    "Transport endpoint is not connected": "the target's mount is broken",
+    "Input/output error": "the disk gives errors",
+}
+#: What ssh says, in lines that are not rsync's.
+_SSH_SAYS: dict[str, str] = {
+    "Connection refused": "the host refuses connections",
+    "Permission denied (": "the host refuses our key",
+    "Host key verification failed": "the host's key is not the known one",
+}
+#: One complaint of rsync's: who says it and the system's words. What stands between may hold any name,
+#: which must not be taken for the words themselves.
+_COMPLAINT = re.compile(r"rsync: \[(?P<who>\w+)[^]]*\] .*: (?P<words>[^:\"]+) \((?P<errno>\d+)\)")
+#: A complaint without a name in it.
+_BARE = re.compile(r"rsync: (?:\[\w+[^]]*\] )?[\w ]+ failed: (?P<words>[^:\"]+) \((?P<errno>\d+)\)")
 
 
 class Lines:
@@ -82,16 +90,22 @@ def failure(ended: Completed, where: str, again: str) -> StepError:
     """
     said = ended.stderr.decode("utf-8", "replace")
     detail = _detail(said) or ended.complaint
-    for words, kind, meaning in _SAID:
-        if words in said:
-            return kind(f"{meaning} (rsync: {detail})", where=where)
-    if "No such file or directory" in said and ended.returncode in (3, 11, 12):
+    complaints = [match for line in said.splitlines() if (match := _complaint(line)) is not None]
+    for match in complaints:
+        meaning = _TARGET_SAYS.get(match["words"], "")
+        if meaning and match.groupdict().get("who") != "sender":
+            return TargetError(f"{meaning} (rsync: {detail})", where=where)
+    for words, meaning in _SSH_SAYS.items():
+        if any(words in line for line in said.splitlines() if not line.startswith("rsync")):
+            return TargetError(f"{meaning} (rsync: {detail})", where=where)
+    said_there = {match["words"] for match in complaints if match.groupdict().get("who") != "sender"}
+    if "No such file or directory" in said_there and ended.returncode in (3, 11, 12):
         return ItemError(
             "the target folder does not exist",
             where=where,
             hint=f"Check the folder's name; or make it (or set mkpath: true), then: {again}",
         )
-    if "Permission denied" in said:
+    if "Permission denied" in said_there:
         return ItemError(
             f"the daemon may not write there (rsync: {detail})",
             where=where,
@@ -99,6 +113,10 @@ def failure(ended: Completed, where: str, again: str) -> StepError:
         )
     kind, meaning = _EXITS.get(ended.returncode, (TransientError, "rsync ended unexpectedly"))
     return kind(f"{meaning} (rsync {ended.returncode}: {detail})", where=where)
+
+
+def _complaint(line: str) -> re.Match[str] | None:
+    return _COMPLAINT.fullmatch(line) or _BARE.fullmatch(line)
 
 
 def _detail(said: str) -> str:

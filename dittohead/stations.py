@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import pwd
 import stat
@@ -235,12 +236,18 @@ class Stations:
 
     def forget_reason(self, folder: bytes) -> None:
         """Remove a reason file whose folder has left failed/."""
+        path = self.reason_path(folder)
         with contextlib.suppress(FileNotFoundError):
-            self.reason_path(folder).unlink()
+            path.unlink()
 
     def reason_path(self, folder: bytes) -> Path:
-        """Return where a failed folder's reason is written."""
-        return self.folder(Station.FAILED, fit(folder, _REASON))
+        """Return where a failed folder's reason is written: where no folder is called like that."""
+        path = self.folder(Station.FAILED, fit(folder, _REASON))
+        number = 2
+        while path.is_dir():
+            path = self.folder(Station.FAILED, fit(folder, b".reason-%d.txt" % number))
+            number += 1
+        return path
 
     def _move(self, source: Station, name: bytes, destination: Station, new_name: bytes) -> None:
         # 1 rename without replacing  2 fsync the new parent  3 fsync the old parent.
@@ -282,9 +289,13 @@ def _user(uid: int) -> str:
 
 
 def fit(name: bytes, ending: bytes) -> bytes:
-    """Return name + ending, the name cut at a character so that it fits a directory entry."""
+    """Return name + ending, the name cut at a character so that it fits a directory entry.
+
+    Names alike in what is left of them are told apart by eight digits of their SHA-256.
+    """
     if len(name) + len(ending) <= NAME_MAX:
         return name + ending
+    ending = b"~" + hashlib.sha256(name).hexdigest()[:8].encode() + ending
     kept = name[: NAME_MAX - len(ending)]
     while kept and name[len(kept)] & 0xC0 == 0x80:  # not inside a UTF-8 character
         kept = kept[:-1]

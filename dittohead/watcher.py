@@ -19,6 +19,8 @@ from pathlib import Path
 from watchfiles import Change, awatch
 
 from dittohead import log
+from dittohead.errors import ItemError
+from dittohead.files import walk
 from dittohead.model import Station
 from dittohead.mounts import mount_of
 from dittohead.settings import Watch
@@ -247,14 +249,13 @@ async def stale_uploads(
 
 
 def _newest(folder: Path) -> tuple[float, int] | None:
+    """Return (mtime of the newest thing inside, bytes), as far as it can be looked at."""
     newest, size = 0.0, 0
     try:
         newest = os.lstat(folder).st_mtime
-        for parent, _, names in os.walk(os.fsencode(folder)):
-            newest = max(newest, os.lstat(parent).st_mtime)
-            for name in names:
-                status = os.lstat(os.path.join(parent, name))
-                newest, size = max(newest, status.st_mtime), size + status.st_size
-    except OSError:
+        for found in walk(folder):
+            newest = max(newest, found.status.st_mtime)
+            size += found.status.st_size if found.kind == "file" else 0
+    except (OSError, ItemError):  # changed meanwhile, closed to us, or deeper than can be handled
         return None if newest == 0.0 else (newest, size)
     return newest, size

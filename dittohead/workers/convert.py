@@ -478,6 +478,7 @@ class _Names:
     def __init__(self) -> None:
         self._stems = array("Q")
         self._clashing: set[int] = set()
+        self._folders: set[int] = set()  #: those called like a result
 
     def __len__(self) -> int:
         return len(self._stems)
@@ -496,15 +497,20 @@ class _Names:
             if folder != before:
                 before, parts = folder, folder.split(b"/")
                 folders = (b"/".join(parts[: i + 1]) for i in range(len(parts)))
-                taken += [_stem(name) for name in folders if name.lower().endswith(b".tif")]
+                alike = [name.lower() for name in folders if name.lower().endswith(b".tif")]
+                self._folders.update(map(name_digest, alike))
+                taken += map(_stem, alike)
             found = (name_digest(name) for name in taken)
             self._clashing.update(digest for digest in found if _holds(self._stems, digest))
 
     def output(self, path: bytes) -> bytes:
-        """Return the result's path; a name too long for a file system is cut and given a digest."""
+        """Return the result's path.
+
+        A name that is too long for a file system is cut, and given a digest as is one that a folder has.
+        """
         base = path if name_digest(_stem(path)) in self._clashing else os.path.splitext(path)[0]
         folder, name = os.path.split(base)
-        if len(name) + 4 > _NAME_MAX:
+        if len(name) + 4 > _NAME_MAX or name_digest(base.lower() + b".tif") in self._folders:
             mark = b"~" + hashlib.blake2b(path, digest_size=8).hexdigest().encode()
             name = _cut(name, _NAME_MAX - 4 - len(mark)) + mark
         return os.path.join(folder, name + b".tif")
@@ -528,6 +534,8 @@ def _holds(ordered: array[int], value: int) -> bool:
 
 def _cut(name: bytes, size: int) -> bytes:
     """Return at most `size` bytes of a name, not ending within a character."""
+    if len(name) <= size:
+        return name
     while size and name[size] & 0xC0 == 0x80:
         size -= 1
     return name[:size]

@@ -20,7 +20,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pydantic import Field, field_validator
 
-from dittohead import faults, files
+from dittohead import faults, files, manifest
 from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.local_target import SHOWN, LocalTarget
 from dittohead.model import Entry, Event, EventType, Location
@@ -41,7 +41,10 @@ _HOST = re.compile(
     r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9][\w.-]*):"
 )
 _BACKUP = ".dittohead-backup"
-_PARTIAL = ".dittohead-partial"
+#: With the job's id in it, so that nothing in a folder can be called like it.
+_PARTIAL = ".dittohead-partial-"
+#: rsync itself is to notice first what it can notice.
+_STALL_MORE_S = 5.0
 #: How long `doctor` waits for a file system.
 _DOCTOR_S = 10.0
 #: Copies `version` makes at most beside each other.
@@ -266,7 +269,7 @@ class _Delivery:
         ended = await self._rsync(
             self.place,
             *policy,
-            f"--partial-dir={_PARTIAL}",
+            f"--partial-dir={_PARTIAL}{self.ctx.job_id}",
             "--info=progress2",
             "--no-inc-recursive",
             *(["--mkpath"] if self.options.mkpath else []),
@@ -290,7 +293,9 @@ class _Delivery:
         if self.local is not None:
             count = await self._read_back(self.local)
         else:
+            touched = await in_thread(lambda stop: dict(_touched(self.ctx.source, stop)))
             await self._second_pass()
+            await in_thread(lambda stop: _unchanged(self.ctx.source, touched, stop))
             count = await in_thread(lambda stop: self._record(how))
         faults.point("rsync.verified")
         self.ctx.event(
@@ -360,11 +365,16 @@ class _Delivery:
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
         lines = Lines(on_line) if on_line else None
-        ended = await run(
-            [*_arguments(self.options, place), *more, *_paths(self.ctx.source.root, self.list, place)],
-            env=self.ctx.env,
-            on_stdout=lines or on_stdout,
-        )
+        try:
+            ended = await run(
+                [*_arguments(self.options, place), *more, *_paths(self.ctx.source.root, self.list, place)],
+                env=self.ctx.env,
+                # Its own --timeout sees the connection only, not a read or write that hangs.
+                stall_s=self.options.timeout + _STALL_MORE_S,
+                on_stdout=lines or on_stdout,
+            )
+        except TimeoutError as error:
+            raise TransientError("rsync did nothing for too long", where=place.argument) from error
         if ended.stderr:
             with open(self.ctx.log_file(), "ab") as log:
                 log.write(ended.stderr)
@@ -376,9 +386,17 @@ class _Delivery:
 
 def _arguments(options: RsyncOptions, place: _Place) -> list[str]:
     """Return rsync's options that every pass shares."""
-    given = [PROBE.path(), "--times", "--dirs", "--from0", f"--timeout={max(int(options.timeout), 1)}"]
+    given = [
+        PROBE.path(),
+        "--times",
+        "--dirs",
+        "--sparse",
+        "--from0",
+        f"--timeout={max(int(options.timeout), 1)}",
+    ]
     given += ["--perms"] if options.perms or options.chmod else []
-    given += [f"--chmod={options.chmod}"] if options.chmod else []
+    # Else what its owner may not read is delivered so that nobody can compare it.
+    given += [f"--chmod={options.chmod or 'Du+rwx,Fu+r'}"] if not options.perms or options.chmod else []
     given += ["--owner", "--group", f"--chown={options.chown}"] if options.chown else []
     given += [f"--bwlimit={max(options.bwlimit // 1024, 1)}"] if options.bwlimit else []
     # Modes of directories are the target's business (setgid study folders), not the upload's.
@@ -407,11 +425,48 @@ def _ssh_arguments(ssh: SshOptions) -> list[str]:
     return given
 
 
+def _touched(source: Source, stop: Stop) -> Iterator[tuple[bytes, int]]:
+    """Yield (path, ctime in ns) of the payload's files whose times are not those of the manifest."""
+    for entry in source.entries():
+        stop.check()
+        if entry.is_dir or not entry.ctime_ns:  # what a step made is the daemon's own
+            continue
+        with files.opened_beneath(source.root, entry.path) as fd:
+            status = os.fstat(fd)
+        if (status.st_size, status.st_mtime_ns, status.st_ctime_ns) != (
+            entry.size,
+            entry.mtime_ns,
+            entry.ctime_ns,
+        ):
+            yield entry.path, status.st_ctime_ns
+
+
+def _unchanged(source: Source, before: dict[bytes, int], stop: Stop) -> None:
+    """See that what was compared with the far side was what the manifest says.
+
+    Args:
+        before: what `_touched` said before the comparison.
+
+    Raises: ItemError: a file is another; TransientError: one was touched meanwhile.
+    """
+    meanwhile = dict(_touched(source, stop))
+    for entry in source.entries():
+        if entry.path not in meanwhile:
+            continue
+        with files.opened_beneath(source.root, entry.path) as fd:
+            digest, _ = files.sha256_fd(fd, files.hash_buffer(), lambda n: stop.check())
+        if digest != entry.sha256:
+            raise manifest.changed(entry.path, "changed")
+        if before.get(entry.path) != meanwhile[entry.path]:
+            raise TransientError("this was touched while it was delivered", where=os.fsdecode(entry.path))
+
+
 def _write_list(source: Source, path: Path) -> None:
     first = _written_at(path)
     with open(path, "wb") as out:
         for entry in source.entries():
-            out.write(entry.path + (b"/\0" if entry.is_dir else b"\0"))
+            # "./": a name that begins with # or ; would be a comment. Source: rsync(1), --files-from.
+            out.write(b"./" + entry.path + (b"/\0" if entry.is_dir else b"\0"))
     if first is not None:  # of all tries so far: see `LocalTarget.remove_leftovers`
         os.utime(path, (first, first))
 

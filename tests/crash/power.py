@@ -20,6 +20,7 @@ KINDS = {"ext4": ("mkfs.ext4 -q -F", "64M"), "xfs": ("mkfs.xfs -q -f", "320M")}
 class Disk:
     """A mounted image; `again` is what a reboot does: journal recovery, and what was lost is lost."""
 
+    kind: str
     image: Path
     mount: Path
 
@@ -38,7 +39,7 @@ def disk(base: Path, kind: str) -> Iterator[Disk]:
         pytest.skip("NEEDS ROOT to mount a disk that can lose its power: left out")
     if shutil.which(make.split()[0], path=path) is None:
         pytest.skip(f"{make.split()[0].upper()} IS NOT INSTALLED: power cuts on {kind} are left out")
-    made = Disk(base / f"{kind}.img", base / f"{kind}.mnt")
+    made = Disk(kind, base / f"{kind}.img", base / f"{kind}.mnt")
     made.mount.mkdir(parents=True)
     with open(made.image, "wb") as file:
         subprocess.run(["truncate", "-s", size, made.image], check=True, stdout=file)
