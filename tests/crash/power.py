@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,10 @@ class Disk:
 
     def again(self) -> None:
         """Unmount and mount, as after a power cut."""
-        subprocess.run(["umount", self.mount], check=True)
+        end = time.monotonic() + 20
+        while subprocess.run(["umount", self.mount], check=False, capture_output=True).returncode:
+            assert time.monotonic() < end, "something still uses the disk"
+            time.sleep(0.05)  # who was killed may not be gone yet
         subprocess.run(["mount", "-o", "loop", self.image, self.mount], check=True)
 
 

@@ -144,7 +144,7 @@ CASES: dict[str | bytes, Case] = {
     "modes": _good({"a": "1", "b": "2", "d": {"c": "3"}, "e": {}}, (os.chmod, "a", 0o6777),
                    (os.chmod, "b", 0o444), (os.chmod, "d", 0o555), (os.chmod, "e", 0o7777)),
     "times": _good({"a": "1", "b": "2"}, (os.utime, "a", (-(2**31),) * 2), (os.utime, "b", (2**33,) * 2)),
-    "leased": _bad("Where:  a\n", last=((by.lease, "a"),)),
+    "leased": _bad("another program holds this file open", "Where:  a\n", last=((by.lease, "a"),)),
     "depth-256": _good({"a": "1"}, (by.chain, 256)),
     "depth-257": _bad(_DEEP, "d/d/d", do=[(by.chain, 257)]),
     "depth-2000": _bad(_DEEP, "d/d/d", do=[(by.chain, 2000)]),
@@ -206,7 +206,8 @@ def test_pyramids_are_made_of_the_images_alone(troubled: Box) -> None:
 # -- changes during the job ------------------------------------------------------------------
 
 Attacked = tuple[Box, dict[bytes, Any]]  #: the box, and how each folder was left by who attacked it
-_CONTENT = {"a.bin": os.urandom(2_000_000), "b.txt": "x" * 32, "d": {"canary.txt": "y" * 32}}
+_BIG = os.urandom(2_000_000)
+_CONTENT = {"a.bin": _BIG, "b.txt": "x" * 32, "d": {"canary.txt": "y" * 32}}
 #: What an uploader does who has kept everything open, and the path that must be named ("": no change).
 # fmt: off
 CHANGES: dict[str, tuple[str, list[Deed]]] = {
@@ -244,7 +245,7 @@ def _params(attacks: list[tuple[str, str]]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def attacked() -> Iterator[Attacked]:
-    """Each of ATTACKS, over or given up."""
+    """Each of ATTACKS, over."""
     left: dict[bytes, Any] = {}
     with box() as here:
         for moment, how in ATTACKS:
@@ -262,7 +263,7 @@ def attacked() -> Iterator[Attacked]:
             here.change(folder, *CHANGES[how][1])
             left[folder] = snapshot(here.path("processing", folder))
             (here.meet / f"go-{name}").touch()
-        here.until_over(*left.keys())
+        here.until_over(*left)
         yield here, left
 
 
@@ -328,6 +329,38 @@ def test_a_folder_cannot_pause_the_target_for_all(deed: Deed) -> None:
         here.check_calm()
 
 
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="a name in what rsync says is taken for ssh's words"
+)
+def test_a_name_cannot_speak_for_ssh() -> None:
+    """A file called like ssh's complaint, gone while rsync wants it and back before anybody else looks."""
+    name = "b: Permission denied (x"
+    with box() as here:
+        folder = here.upload("during-x", {"a.bin": _BIG, name: "1", "z.bin": _BIG})
+        for big, deed in (("a.bin", (os.rename, name, "{gone}")), ("z.bin", (os.rename, "{gone}", name))):
+            here.until(lambda big=big: list((here.target / "during-x").glob(f".{big}.*")))
+            here.change(folder, deed)
+        here.until(lambda: here.stations_of(folder) == ["failed"] or here.events("target.paused"))
+        assert here.stations_of(folder) == ["failed"]
+        here.check_calm()
+
+
+@pytest.mark.xfail(
+    strict=True, raises=AssertionError, reason="a page that is never clean leaves the times as they are"
+)
+def test_a_page_that_is_written_all_the_time_is_seen() -> None:
+    """Whoever goes on writing through a mapping fails, whenever something else is written."""
+    with box() as here:
+        folder = here.prepare("none-x", {"a": "x" * 200})
+        here.publish(folder, (by.map_page, "a", True))
+        here.until(lambda: (here.meet / "at-none-x").exists() or here.stations_of(folder) == ["failed"])
+        here.change(folder, (by.write_page, b"else"))
+        (here.meet / "go-none-x").touch()
+        here.until_over(folder)
+        assert here.stations_of(folder) == ["failed"]
+        assert "after the folder was handed over" in here.reason(folder)
+
+
 @needs_two
 def test_a_folder_made_immovable_during_the_job_holds_up_nobody() -> None:
     """It stays in processing/ until it can be moved; the daemon goes on, and starts again."""
@@ -353,7 +386,7 @@ def test_a_folder_may_be_called_like_anothers_reason() -> None:
     with box() as here:
         here.until_over(here.upload("x.reason.txt", {}))
         folder = here.upload("x", {"l": symlink("a")})
-        here.until_over(folder, timeout_s=4)
+        here.until_over(folder)
         here.check(b"x.reason.txt", "failed")
         here.check_calm()
         assert here.stop() == 0
@@ -383,7 +416,7 @@ def test_a_folder_that_never_fits_holds_up_nobody() -> None:
         here.upload("img-x", {"a": "1"}, (by.sparse, "big", 10 << 40))
         here.until(lambda: here.events("claim.held"))
         folder = here.upload("later", {"a": "1"})
-        here.until(lambda: here.stations_of(folder) == ["done"], timeout_s=4)
+        here.until(lambda: here.stations_of(folder) == ["done"])
 
 
 @pytest.mark.slow

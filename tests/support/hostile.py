@@ -25,6 +25,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,6 @@ _ENV = {key: value for key, value in os.environ.items() if key not in ("COLUMNS"
 #: Another interpreter than the virtualenv's own finds everything too.
 _ENV["PYTHONPATH"] = f"{TOP}:{sysconfig.get_path('purelib')}"
 _HUGE = 1 << 40  #: larger files are not read
-
 Deed = tuple[Any, ...]  #: what is done in a folder: a function, and its arguments relative to the folder
 
 
@@ -103,7 +103,7 @@ pipelines:
 AWKWARD = [os.fsencode(name) for name in (
     "a\nb", "\r", "a\tb", "\x1b[2J", "-rf", "--delete", "a:b", "host:path", "::", "%41", "%", "'", '"', "$(id)",
     "`id`", "\\", "a\\nb", "*", "?", "[a]", "~", "{name}", "{{", "😀", "...", "..a", " ", "a ", " a", "A", "a", "é",
-    "e\u0301", "n" * 255, "é" * 127, ".dittohead-backup", "manifest.jsonl", "files",
+    "e\u0301", "n" * 255, "é" * 127, "#a", ";", ".dittohead-partial", ".dittohead-backup", "manifest.jsonl", "files",
     ".DS_Store", "Thumbs.db", "@eaDir", "._a", ".rsync-filter", ".cvsignore", "lost+found", "a.reason.txt", "a.v2",
     "No space left on device", "Permission denied (13)", "canary.txt",
 )] + [b"\xff\xfe", b"\xed\xa0\x80", b"a\x80b"]  # fmt: skip
@@ -262,11 +262,18 @@ def let_go() -> None:
     _kept.clear()
 
 
-def map_page(path: str) -> None:
-    """Map a file and write to its page once: what is written there later need not touch its times."""
+def map_page(path: str, always: bool = False) -> None:
+    """Map a file and write to its page, once or always: while it is dirty, its times tell of nothing."""
     with open(path, "r+b") as file:
         _kept.append(mmap.mmap(file.fileno(), 0))
     _kept[-1][0:1] = _kept[-1][0:1]
+    if always:
+        threading.Thread(target=_scribble, args=_kept[-1:], daemon=True).start()
+
+
+def _scribble(page: mmap.mmap) -> None:
+    while True:
+        page[0:1] = page[0:1]
 
 
 def write_page(data: bytes) -> None:
@@ -279,10 +286,8 @@ class Uploader:
 
     def __init__(self, inbox: Path) -> None:
         argv = [python(), "-P", "-c", "from tests.support.hostile import serve; serve()"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self._process = subprocess.Popen(
-            argv, cwd=inbox, env=_ENV, umask=0o002, **pipes, **_as(UPLOADER, DAEMON)
-        )
+        given = {"cwd": inbox, "env": _ENV, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen(argv, umask=0o002, **given, **_as(UPLOADER, DAEMON))
 
     def do(self, folder: bytes | None, *deed: Any) -> Any:
         """Let him call a function, standing in a folder, and return what comes of it."""
@@ -319,10 +324,8 @@ class Box(Site):
             self._own(self.root / place, mode)
         for path in (self.root, self.target, self.meet):
             self._own(path, 0o755)
-        for path in (
-            self.canary,
-            *(self.root / place / "canary.txt" for place in ("state", "processing/hold-other")),
-        ):
+        places = ("outside", "root/state", "root/processing/hold-other")
+        for path in [base / place / "canary.txt" for place in places]:
             self._own(path.parent, 0o700)
             path.write_text(self.secret)
             self._own(path, 0o600)
@@ -429,7 +432,7 @@ class Box(Site):
         for line in self.log.read_text().splitlines():
             fields = json.loads(line) if line.startswith("{") else {"exception": line}
             ours = fields.get("name", display(folder)) == display(folder)
-            if ours and not {"exception", "exc_info"}.isdisjoint(fields):
+            if ours and {"exception", "exc_info"} & {*fields}:
                 found.append(line)
         return found
 
@@ -453,12 +456,9 @@ class Box(Site):
 
     def leaks(self) -> list[Path]:
         """Return the files of the target, work/ and receipts/ that hold the secret."""
-        secret, found = self.secret.encode(), []
-        for place in (self.target, self.root / "work", self.root / "receipts"):
-            for path in place.rglob("*"):
-                if path.is_file() and not path.is_symlink() and secret in path.read_bytes():
-                    found.append(path)
-        return found
+        places = (self.target, self.root / "work", self.root / "receipts")
+        files = (path for place in places for path in place.rglob("*") if path.is_file())
+        return [path for path in files if self.secret.encode() in path.read_bytes()]
 
     def check_calm(self) -> None:
         """The daemon works on; nothing outside the folders was read or changed."""

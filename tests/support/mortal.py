@@ -45,10 +45,10 @@ def arm(dies: str, reached: str) -> None:
                     file.write(name + "\n")
             if name != wanted or seen[name] != int(number):
                 return
-            if how == "power":
-                cut_power(Path(os.environ["MORTAL_DISK"]))
             if how != "kill":
                 process.sweep(root)
+            if how == "power":
+                cut_power(Path(os.environ["MORTAL_DISK"]))
             os.kill(os.getpid(), signal.SIGKILL)
 
     faults.point = point
