@@ -171,6 +171,8 @@ def troubled() -> Iterator[Box]:
     with box() as here:
         folders = []
         for name, case in CASES.items():
+            if case.marks is needs_two and not by.ROOT:
+                continue
             folder = here.prepare(name, case.what, *case.deeds)
             if by.ROOT and name == "device":
                 os.mknod(here.hidden[folder] / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
