@@ -119,6 +119,7 @@ class Context(StepContext):
         self.job_id, self.name, self.pipeline, self.step = job.id, job.name, job.pipeline, row.name
         self.payload, self.source = files.payload, source
         self.attempt = row.attempts + 1
+        self.claimed_at = job.claimed_at.timestamp()
         self.saved = row.saved
         self.log = log.get()
         self.events: list[Event] = []

@@ -118,25 +118,26 @@ class LocalTarget:
         return await self.look(work)
 
     async def read_back(
-        self, source: Source, good: Callable[[Entry], None]
+        self, source: Source, good: Callable[[Entry], None], since: float
     ) -> tuple[list[str], os.statvfs_result]:
         """Make what was delivered durable, read it all, call `good` for what is as in the manifest.
+
+        Then remove what a killed rsync of an earlier try had half written: files named as rsync names
+        them, for files of ours, that are no files of ours, and were written `since` (seconds since the
+        epoch) the claim.
 
         Returns: the names of what is not, and the file system's state.
         """
         # Written data first goes to disk as a whole: one call, not one for each file.
         await self.look(lambda stop: files.sync_filesystem(self.path), max(_SYNC_LEAST_S, 10 * self._stall_s))
-        return await self.look(
-            lambda stop: (_differing(source, self.path, stop, good), os.statvfs(self.path))
-        )
 
-    async def remove_leftovers(self, source: Source, since: float) -> int:
-        """Remove what rsync had half written when it was killed in an earlier try; return how many.
+        def work(stop: Stop) -> tuple[list[str], os.statvfs_result]:
+            wrong = _differing(source, self.path, stop, good)
+            if not wrong:
+                _remove_leftovers(self.path, source, since, stop)
+            return wrong, os.statvfs(self.path)
 
-        Only files named as rsync names them, for files of ours, that are no files of ours, and were
-        written since that try began (seconds since the epoch).
-        """
-        return await self.look(lambda stop: _remove_leftovers(self.path, source, since, stop))
+        return await self.look(work)
 
 
 def _is_dir(path: str) -> bool:
@@ -189,21 +190,41 @@ def _is_dir_beneath(place: str, path: bytes) -> bool:
 
 
 def _remove_leftovers(place: str, source: Source, since: float, stop: Stop) -> int:
-    ours: defaultdict[bytes, set[bytes]] = defaultdict(set)
+    # Names are kept only for directories where there is something like a leftover, which is rare.
+    suspects: dict[bytes, list[bytes]] = {}
+    seen: set[bytes] = set()
     for entry in source.entries():
-        parent, _, name = entry.path.rpartition(b"/")
-        ours[parent].add(name)
-    count = 0
-    for parent, names in ours.items():
         stop.check()
-        try:
-            with files.directory_beneath(os.fsencode(place), parent) as fd:
-                for found in map(os.fsencode, os.listdir(fd)):
-                    if _is_leftover(found, names) and files.remove_if_written_since(found, fd, since):
-                        count += 1
-        except (FileNotFoundError, ItemError):
-            continue
+        parent = os.path.dirname(entry.path)
+        if parent not in seen:
+            seen.add(parent)
+            if found := _alike(place, parent):
+                suspects[parent] = found
+    ours: defaultdict[bytes, set[bytes]] = defaultdict(set)
+    for entry in source.entries() if suspects else ():
+        parent, name = os.path.split(entry.path)
+        if parent in suspects:
+            ours[parent].add(name)
+    count = 0
+    for parent, found in suspects.items():
+        stop.check()
+        with files.directory_beneath(os.fsencode(place), parent) as fd:
+            for name in found:
+                if _is_leftover(name, ours[parent]):
+                    count += files.remove_if_written_since(name, fd, since)
     return count
+
+
+def _alike(place: str, parent: bytes) -> list[bytes]:
+    """Return the names in a directory that look like those of rsync's temporary files."""
+    try:
+        with (
+            files.directory_beneath(os.fsencode(place), parent) as fd,
+            os.scandir(fd) as entries,
+        ):
+            return [name for e in entries if _TEMPORARY.fullmatch(name := os.fsencode(e.name))]
+    except (FileNotFoundError, ItemError):
+        return []
 
 
 def _is_leftover(found: bytes, names: set[bytes]) -> bool:

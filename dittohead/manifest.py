@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,10 @@ _INLINE = 256 * 1024
 _AHEAD = 16
 #: Hashing threads: two keep a fast disk and both of a small machine's cores busy.
 _THREADS = 2
+#: Stands for the ctime of a file that was written while the manifest was taken: it is no file's.
+HOT = -1
+#: The coarsest step of the kernel's clock for time stamps. Source: Linux, CONFIG_HZ_100.
+_TICK_NS = 10_000_000
 #: Names shown of those that are refused.
 _SHOWN = 5
 
@@ -84,11 +89,12 @@ def take(
     """
     # What the uploader has written is made durable, and every page of it clean: one that is written
     # through a mapping from now on shows in the file's times, which an already dirty page does not.
+    begun = time.time_ns() - _TICK_NS
     files.sync_filesystem(root.parent)
     refused: list[str] = []
     holder = os.lstat(root).st_uid
     totals = {"files": 0, "size": 0, "skipped": 0, "refused": 0}
-    with files.durable_file(destination) as out, _Hasher(out, stop, progress, totals) as hasher:
+    with files.durable_file(destination) as out, _Hasher(out, stop, progress, totals, begun) as hasher:
         for found in files.walk(root):
             stop.check()
             if found.is_empty_dir:
@@ -140,8 +146,14 @@ class _Hasher:
     """Writes entries in order while a few large files are hashed ahead of the writing."""
 
     def __init__(
-        self, out: IO[bytes], stop: Stop, progress: Callable[[int], None], totals: dict[str, int]
+        self,
+        out: IO[bytes],
+        stop: Stop,
+        progress: Callable[[int], None],
+        totals: dict[str, int],
+        begun: int,
     ) -> None:
+        self._begun = begun
         self._out, self._stop, self._progress, self._totals = out, stop, progress, totals
         self._pool: ThreadPoolExecutor | None = None
         self._queue: deque[tuple[dict[str, Any], Future[str] | str | None]] = deque()
@@ -167,7 +179,8 @@ class _Hasher:
             **path_fields(found.path),
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
-            "ctime_ns": status.st_ctime_ns,
+            # One that is being written may go on being written unseen: its times prove nothing.
+            "ctime_ns": status.st_ctime_ns if status.st_ctime_ns < self._begun else HOT,
             "ino": status.st_ino,
         }
         if ignored:

@@ -41,12 +41,15 @@ _TARGET_SAYS: dict[str, str] = {
     "Transport endpoint is not connected": "the target's mount is broken",
     "Input/output error": "the disk gives errors",
 }
-#: What ssh says, in lines that are not rsync's.
-_SSH_SAYS: dict[str, str] = {
-    "Connection refused": "the host refuses connections",
-    "Permission denied (": "the host refuses our key",
-    "Host key verification failed": "the host's key is not the known one",
-}
+#: What ssh says when it gives up; whole lines, since rsync's may hold any name. Source: OpenSSH,
+#: sshconnect.c and sshconnect2.c.
+_SSH_SAYS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"ssh: connect to host \S+ port \d+: Connection refused"), "the host refuses connections"),
+    (re.compile(r"\S+: Permission denied \([a-z,-]+\)\."), "the host refuses our key"),
+    (re.compile(r"Host key verification failed\."), "the host's key is not the known one"),
+)
+#: The exit statuses rsync has when ssh gave up.
+_SSH_EXITS = (12, 255)
 #: One complaint of rsync's: who says it and the system's words. What stands between may hold any name,
 #: which must not be taken for the words themselves.
 _COMPLAINT = re.compile(r"rsync: \[(?P<who>\w+)[^]]*\] .*: (?P<words>[^:\"]+) \((?P<errno>\d+)\)")
@@ -95,8 +98,8 @@ def failure(ended: Completed, where: str, again: str) -> StepError:
         meaning = _TARGET_SAYS.get(match["words"], "")
         if meaning and match.groupdict().get("who") != "sender":
             return TargetError(f"{meaning} (rsync: {detail})", where=where)
-    for words, meaning in _SSH_SAYS.items():
-        if any(words in line for line in said.splitlines() if not line.startswith("rsync")):
+    for pattern, meaning in _SSH_SAYS if ended.returncode in _SSH_EXITS else ():
+        if any(pattern.fullmatch(line.strip()) for line in said.splitlines()):
             return TargetError(f"{meaning} (rsync: {detail})", where=where)
     said_there = {match["words"] for match in complaints if match.groupdict().get("who") != "sender"}
     if "No such file or directory" in said_there and ended.returncode in (3, 11, 12):

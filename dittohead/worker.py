@@ -71,6 +71,7 @@ class StepContext(abc.ABC):
     work: Path  #: work/<job id>/<step>/: this step's own, exists, may hold an earlier try's remains
     source: Source
     attempt: int  #: 1 for the first try
+    claimed_at: float  #: when the folder was claimed, seconds since the epoch
     saved: Mapping[str, Any]  #: what `save` or `Wait.state` kept, {} at first
     log: Any  #: structlog logger, bound to job, name and step
     env: Mapping[str, str]  #: the environment for child processes

@@ -77,9 +77,12 @@ def test_every_change_after_the_claim_is_found(tmp_path: Path, change: str) -> N
         manifest.recheck(root, tmp_path / "m", stop=Stop())
 
 
-def test_a_flipped_bit_that_leaves_the_times_is_found_by_digest(tmp_path: Path) -> None:
+def test_a_flipped_bit_that_leaves_the_times_is_found_by_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Damage on the disk itself: seen when digests are asked for."""
     root = tree(tmp_path / "x", {"a": b"a" * 100})
+    monkeypatch.setattr(manifest, "_TICK_NS", -(10**12))  # as if it had been written long ago
     take(root, tmp_path / "m")
     entry = next(manifest.read(tmp_path / "m"))
     text = (tmp_path / "m").read_text().replace(entry.sha256, hashlib.sha256(b"other").hexdigest())
@@ -87,6 +90,14 @@ def test_a_flipped_bit_that_leaves_the_times_is_found_by_digest(tmp_path: Path) 
     manifest.recheck(root, tmp_path / "m", stop=Stop())
     with pytest.raises(ItemError, match="changed"):
         manifest.recheck(root, tmp_path / "m", stop=Stop(), digests=True)
+
+
+def test_the_times_of_a_file_that_is_being_written_prove_nothing(tmp_path: Path) -> None:
+    """Written while the manifest is taken, it is read again at the end, whatever its times say."""
+    root = tree(tmp_path / "x", {"a": b"a" * 100})
+    take(root, tmp_path / "m")
+    assert next(manifest.read(tmp_path / "m")).ctime_ns == manifest.HOT
+    assert manifest.recheck(root, tmp_path / "m", stop=Stop()) == 1
 
 
 def test_specials_are_refused_or_left_out(tmp_path: Path) -> None:

@@ -205,7 +205,6 @@ class _Delivery:
         self.agent = f"rsync {PROBE.version() or '?'}"
         self.list = ctx.work / "files"
         self.exists = True
-        self.tried_before = _written_at(self.list)
         self.local = None if self.place.host else self._at(self.place)
 
     def _at(self, place: _Place) -> LocalTarget:
@@ -310,11 +309,9 @@ class _Delivery:
         return count
 
     async def _read_back(self, target: LocalTarget) -> int:
-        wrong, status = await target.read_back(self.ctx.source, self._location)
+        wrong, status = await target.read_back(self.ctx.source, self._location, self.ctx.claimed_at)
         if wrong:
             raise self._differs(wrong)
-        if self.tried_before is not None:
-            await target.remove_leftovers(self.ctx.source, self.tried_before)
         used = 1 - status.f_bavail / max(status.f_blocks, 1)
         self.ctx.full(target.name, used, status.f_blocks * status.f_frsize)
         return self.ctx.source.files
@@ -462,21 +459,10 @@ def _unchanged(source: Source, before: dict[bytes, int], stop: Stop) -> None:
 
 
 def _write_list(source: Source, path: Path) -> None:
-    first = _written_at(path)
     with open(path, "wb") as out:
         for entry in source.entries():
             # "./": a name that begins with # or ; would be a comment. Source: rsync(1), --files-from.
             out.write(b"./" + entry.path + (b"/\0" if entry.is_dir else b"\0"))
-    if first is not None:  # of all tries so far: see `LocalTarget.remove_leftovers`
-        os.utime(path, (first, first))
-
-
-def _written_at(path: Path) -> float | None:
-    """Return when the list was first written; it is there only if an earlier try did not end well."""
-    try:
-        return os.stat(path).st_mtime
-    except FileNotFoundError:
-        return None
 
 
 # -- comparing -------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ _leaves = st.one_of(*[st.binary(max_size=40)] * 6, st.just({}), st.just(fifo()) 
 _trees = st.recursive(_leaves, lambda kids: st.dictionaries(_names, kids, max_size=4), max_leaves=8)
 _folders = st.dictionaries(_names, _trees, max_size=5)
 _tops = st.builds(bytes.__add__, st.sampled_from([b"", b"", b"skip-"]), _names).filter(
-    lambda n: n[:1] != b"." and len(n) <= 255
+    # Beside a failed folder of the name without it, that name is taken: see the test of its own.
+    lambda n: n[:1] != b"." and len(n) <= 255 and not n.endswith(b".reason.txt")
 )
 
 
@@ -331,9 +332,6 @@ def test_a_folder_cannot_pause_the_target_for_all(deed: Deed) -> None:
         here.check_calm()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a name in what rsync says is taken for ssh's words"
-)
 def test_a_name_cannot_speak_for_ssh() -> None:
     """A file called like ssh's complaint, gone while rsync wants it and back before anybody else looks."""
     name = "b: Permission denied (x"
@@ -347,9 +345,6 @@ def test_a_name_cannot_speak_for_ssh() -> None:
         here.check_calm()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="a page that is never clean leaves the times as they are"
-)
 def test_a_page_that_is_written_all_the_time_is_seen() -> None:
     """Whoever goes on writing through a mapping fails, whenever something else is written."""
     with box() as here:

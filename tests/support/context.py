@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -57,6 +58,7 @@ class LoneContext(StepContext):
         self.work.mkdir(parents=True, exist_ok=True)
         self.source = source or source_of(payload)
         self.attempt = 1
+        self.claimed_at = time.time()
         self.saved: dict[str, Any] = {}
         self.log = structlog.get_logger()
         self.env = environment(base)
