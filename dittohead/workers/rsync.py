@@ -85,6 +85,11 @@ class RsyncOptions(Options):
     ssh: SshOptions = Field(
         default_factory=lambda: SshOptions.model_validate({}), description="How to reach the host."
     )
+    fsync: bool = Field(
+        False,
+        description="Over ssh: have the far side flush each file to its disk before it counts as delivered; "
+        "rsync 3.2.4 or newer is wanted at both ends. A local target is always flushed.",
+    )
     rsync_path: str | None = Field(None, description="The rsync program on the far side.")
 
     @field_validator("to")
@@ -401,6 +406,7 @@ def _arguments(options: RsyncOptions, place: _Place) -> list[str]:
     if place.host:
         given += ["--secluded-args", "--rsh=" + shlex.join([SSH.path(), *_ssh_arguments(options.ssh)])]
         given += [f"--rsync-path={options.rsync_path}"] if options.rsync_path else []
+        given += ["--fsync"] if options.fsync else []
     return given
 
 

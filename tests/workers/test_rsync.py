@@ -17,7 +17,7 @@ import pytest
 from dittohead.errors import ItemError, TargetError
 from dittohead.model import Location
 from dittohead.worker import VerifyContext
-from dittohead.workers.rsync import RsyncOptions, RsyncWorker
+from dittohead.workers.rsync import PROBE, RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.sshd import Sshd, sshd
 from tests.support.trees import fifo, read_tree, symlink, tree
@@ -257,6 +257,26 @@ async def test_a_host_that_is_down_pauses_the_target(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="refuses connections"):
         await worker.run(LoneContext(tmp_path, tmp_path / "payload"), options)
     assert worker.target(options) == server.host
+
+
+async def test_the_far_side_flushes_when_asked_to(tmp_path: Path, server: Sshd) -> None:
+    """`fsync: true` reaches the far side's rsync: seen in the calls it makes."""
+    called = tmp_path / "called"
+    program = tmp_path / "rsync"
+    program.write_text(f'#!/bin/sh\nexec strace -f -A -o {called} -e fsync {PROBE.path()} "$@"\n')
+    program.chmod(0o755)
+    payload = tree(tmp_path / "x", {"a": "1"})
+    options = RsyncOptions.model_validate(
+        {
+            "to": f"{server.host}:{tmp_path}/t/",
+            "ssh": server.options,
+            "rsync_path": str(program),
+            "fsync": True,
+        }
+    )
+    await RsyncWorker().run(LoneContext(tmp_path, payload), options)
+    assert read_tree(tmp_path / "t") == {b"a": b"1"}
+    assert "fsync(" in called.read_text()
 
 
 async def test_an_unknown_host_key_is_refused(tmp_path: Path, server: Sshd) -> None:
