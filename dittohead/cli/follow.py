@@ -22,7 +22,7 @@ from dittohead.store import jobs as job_store
 
 _LOOK_S = 0.1
 #: How long a dropped folder may lie in the inbox before it is said that no daemon runs.
-_PATIENCE_S = 5.0
+_PATIENCE_S = 10.0
 
 
 def follow(config: Config, names: Sequence[str], *, since: datetime) -> bool:
@@ -39,7 +39,8 @@ def follow(config: Config, names: Sequence[str], *, since: datetime) -> bool:
 def _wait_for_store(config: Config) -> None:
     state = Stations(config.root).state
     end = time.monotonic() + _PATIENCE_S
-    while not lock.is_held(state):
+    # A daemon that has just been started makes the store first, and then tells that it is there.
+    while not (lock.is_held(state) and live.read(state)):
         if time.monotonic() > end:
             fail(
                 "no daemon runs on this root; the folder waits in the inbox. Start it: dittohead run",

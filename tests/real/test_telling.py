@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from dittohead import lock
+from dittohead.cli import follow
+from dittohead.config import load
 from tests.support.daemon import site
 from tests.support.receivers import mailbox
 from tests.support.trees import fifo, read_tree, tree
@@ -123,3 +127,20 @@ def test_init_and_doctor_lead_a_newcomer(tmp_path: Path) -> None:
         assert [f for f in found if f["level"] == "bad"] == []
         schema = here.run("schema").stdout
         assert '"pyramid-tiff"' in schema
+
+
+def test_a_drop_waits_until_a_starting_daemon_has_made_its_store(tmp_path: Path) -> None:
+    """Whoever starts the one and drops into the other at once is not told that there is no store."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (tmp_path / "config.yaml").write_text(
+        'root: .\npipelines: {all: {match: ".*", steps: [{command: {argv: ["true"]}}]}}\n'
+    )
+    waiting = threading.Thread(target=follow._wait_for_store, args=(load(tmp_path / "config.yaml"),))
+    with lock.held(state):  # it has begun to start
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        (state / "live.json").write_text('{"pid": 1}')
+        waiting.join(60)
+        assert not waiting.is_alive()
