@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -85,7 +85,9 @@ class Claimer:
             faults.point("claim.decided")
             if not self.stations.claim(arrival):
                 return None
-            job = await self.adopt(arrival)
+            # Whose it is, of the folder that was moved: the scan may have seen another of its name.
+            status = self.stations.identity(Station.PROCESSING, arrival.folder)
+            job = await self.adopt(replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid))
         except NameTaken:
             return Held(reason="an earlier folder of this name is still being processed")
         except StationError as error:

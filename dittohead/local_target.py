@@ -123,8 +123,8 @@ class LocalTarget:
         """Make what was delivered durable, read it all, call `good` for what is as in the manifest.
 
         Then remove what a killed rsync of an earlier try had half written: files named as rsync names
-        them, for files of ours, that are no files of ours, and were written `since` (seconds since the
-        epoch) the claim.
+        them for files of ours, closed to others as rsync keeps them, written `since` (seconds since the
+        epoch) the claim, and holding nothing but the beginning of our file.
 
         Returns: the names of what is not, and the file system's state.
         """
@@ -210,7 +210,9 @@ def _remove_leftovers(place: str, source: Source, since: float, stop: Stop) -> i
         stop.check()
         with files.directory_beneath(os.fsencode(place), parent) as fd:
             for name in found:
-                if _is_leftover(name, ours[parent]):
+                whole = _whose(name, ours[parent])
+                path = os.path.join(parent, whole) if whole else b""
+                if path and _is_beginning(name, fd, os.fsencode(source.root), path):
                     count += files.remove_if_written_since(name, fd, since)
     return count
 
@@ -227,9 +229,33 @@ def _alike(place: str, parent: bytes) -> list[bytes]:
         return []
 
 
-def _is_leftover(found: bytes, names: set[bytes]) -> bool:
+def _whose(found: bytes, names: set[bytes]) -> bytes:
+    """Return the file of ours that rsync would give such a temporary name; b"" when there is none."""
     match = _TEMPORARY.fullmatch(found)
     if match is None or found in names:
-        return False
+        return b""
     name = match["name"]
-    return name in names or (len(name) > _CUT_FROM and any(full.startswith(name) for full in names))
+    if name in names:
+        return name
+    alike = [full for full in names if full.startswith(name)] if len(name) > _CUT_FROM else []
+    return alike[0] if len(alike) == 1 else b""
+
+
+def _is_beginning(name: bytes, dir_fd: int, root: bytes, path: bytes) -> bool:
+    """Tell whether a file holds what one of ours begins with, and is closed to all but its owner."""
+    try:
+        fd, status = files.open_regular(name, dir_fd)
+    except (OSError, ItemError):
+        return False
+    try:
+        if status.st_mode & 0o077:  # rsync opens a file to others when it is whole
+            return False
+        with files.opened_beneath(root, path) as own:
+            while part := os.read(fd, 1 << 20):
+                if os.pread(own, len(part), os.lseek(fd, 0, os.SEEK_CUR) - len(part)) != part:
+                    return False
+        return True
+    except (OSError, ItemError):
+        return False
+    finally:
+        os.close(fd)

@@ -62,10 +62,13 @@ def test_a_half_written_file_of_a_killed_rsync_is_removed(tmp_path: Path) -> Non
     with site(tmp_path / "root", config) as here:
         place.mkdir(parents=True)
         (place / ".big.bin.Zz9Zz9").write_text("somebody's, from before")
+        (place / ".big.bin.Zz9Zz9").chmod(0o600)
         here.start()
         here.drop("o-big", {"big.bin": os.urandom(3_000_000)})
         here.until(lambda: len(list(place.glob(".big.bin.*"))) == 2)
         here.kill()
+        (place / ".big.bin.backup").write_text("another's, written meanwhile, of six letters by chance")
+        (place / ".big.bin.backup").chmod(0o600)
         here.start()
         here.until(lambda: (here.root / "done/o-big").exists())
-    assert sorted(os.listdir(place)) == [".big.bin.Zz9Zz9", "big.bin"]
+    assert sorted(os.listdir(place)) == [".big.bin.Zz9Zz9", ".big.bin.backup", "big.bin"]

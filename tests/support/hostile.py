@@ -429,7 +429,7 @@ class Box(Site):
     def traces(self, folder: bytes) -> list[str]:
         """Return the log's lines with a traceback that are about a folder, or about none."""
         found = []
-        for line in self.log.read_text().splitlines():
+        for line in self.log.read_text().rpartition("\n")[0].splitlines():
             fields = json.loads(line) if line.startswith("{") else {"exception": line}
             ours = fields.get("name", display(folder)) == display(folder)
             if ours and {"exception", "exc_info"} & {*fields}:
