@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,16 @@ class Disk:
     mount: Path
 
     def again(self) -> None:
-        """Unmount and mount, as after a power cut."""
-        end = time.monotonic() + 20
-        while subprocess.run(["umount", self.mount], check=False, capture_output=True).returncode:
-            assert time.monotonic() < end, "something still uses the disk"
-            time.sleep(0.05)  # who was killed may not be gone yet
-        subprocess.run(["mount", "-o", "loop", self.image, self.mount], check=True)
+        """Mount what is on the disk, as after a power cut.
+
+        A copy of it: somebody else's mount namespace may still hold the old mount, which stays dead.
+        """
+        subprocess.run(["umount", "-l", self.mount], check=True)
+        copy = self.image.with_name(f"{self.image.name}.again")
+        subprocess.run(["cp", "--sparse=always", self.image, copy], check=True)
+        copy.replace(self.image)
+        options = "loop,nouuid" if self.kind == "xfs" else "loop"
+        subprocess.run(["mount", "-o", options, self.image, self.mount], check=True)
 
 
 @contextlib.contextmanager

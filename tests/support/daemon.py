@@ -33,6 +33,7 @@ class Site:
         self.program = DITTOHEAD  #: what `start` runs
 
     def start(self, *, wait: bool = True) -> None:
+        began = len(self.events("watch.armed"))
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [*self.program, "--config", str(self.config), "run"],
@@ -42,7 +43,6 @@ class Site:
                 start_new_session=True,
             )
         if wait:
-            began = len(self.events("watch.armed"))
             self.until(lambda: len(self.events("watch.armed")) > began or self._dead())
 
     def _dead(self) -> bool:
