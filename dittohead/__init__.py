@@ -11,7 +11,7 @@ from dittohead.errors import (
     TransientError,
 )
 from dittohead.model import Entry, Event, EventType, Location, Output
-from dittohead.worker import Done, Options, Source, StepContext, StepResult, VerifyContext, Wait, Worker
+from dittohead.worker import Done, Inputs, Options, StepContext, StepResult, VerifyContext, Wait, Worker
 
 __version__ = "0.1.0"
 
@@ -22,11 +22,11 @@ __all__ = [
     "Entry",
     "Event",
     "EventType",
+    "Inputs",
     "ItemError",
     "Location",
     "Options",
     "Output",
-    "Source",
     "StepContext",
     "StepError",
     "StepResult",

@@ -19,7 +19,7 @@ from dittohead.process import environment
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
-from dittohead.worker import Source, StepContext
+from dittohead.worker import Inputs, StepContext
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ class JobFiles:
         """Return what a step's programs printed."""
         return self.home / f"{step}.log"
 
-    def source(self, step: str, result: dict[str, Any]) -> Source:
+    def source(self, step: str, result: dict[str, Any]) -> Inputs:
         """Return the files of an earlier step's output, or with step "" of the payload."""
         if not step:
-            return Source(
+            return Inputs(
                 root=self.payload,
                 entries=lambda: manifest.read(self.manifest),
                 files=self.job.files,
                 size=self.job.size,
             )
         path = self.outputs(step)
-        return Source(
+        return Inputs(
             root=self.work(step),
             entries=lambda: _entries(path),
             files=result.get("outputs", 0),
@@ -110,7 +110,7 @@ class Context(StepContext):
         job: Job,
         row: StepRow,
         files: JobFiles,
-        source: Source,
+        source: Inputs,
         store: Store,
         limiter: FairLimiter,
         secret: Callable[[str], str],

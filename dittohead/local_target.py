@@ -19,7 +19,7 @@ from dittohead import files
 from dittohead.errors import ItemError, TargetError
 from dittohead.model import Entry
 from dittohead.threads import Hung, Stop, in_own_thread
-from dittohead.worker import Source
+from dittohead.worker import Inputs
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ class LocalTarget:
             hint=f"Check the folder's name; or make it (or set mkpath: true), then: {again}",
         )
 
-    async def conflicts(self, source: Source) -> list[str] | None:
+    async def conflicts(self, source: Inputs) -> list[str] | None:
         """Return what lies there under our names and is something else, a few of many.
 
         Returns: None when there is nothing at all.
@@ -118,7 +118,7 @@ class LocalTarget:
         return await self.look(work)
 
     async def read_back(
-        self, source: Source, good: Callable[[Entry], None], since: float
+        self, source: Inputs, good: Callable[[Entry], None], since: float
     ) -> tuple[list[str], os.statvfs_result]:
         """Make what was delivered durable, read it all, call `good` for what is as in the manifest.
 
@@ -160,7 +160,7 @@ def _same_or_absent(place: str, entry: Entry, stop: Stop) -> bool:
         return False
 
 
-def _differing(source: Source, place: str, stop: Stop, good: Callable[[Entry], None]) -> list[str]:
+def _differing(source: Inputs, place: str, stop: Stop, good: Callable[[Entry], None]) -> list[str]:
     buffer = files.hash_buffer()
     wrong = []
     for entry in source.entries():
@@ -189,7 +189,7 @@ def _is_dir_beneath(place: str, path: bytes) -> bool:
         return False
 
 
-def _remove_leftovers(place: str, source: Source, since: float, stop: Stop) -> int:
+def _remove_leftovers(place: str, source: Inputs, since: float, stop: Stop) -> int:
     # Names are kept only for directories where there is something like a leftover, which is rare.
     suspects: dict[bytes, list[bytes]] = {}
     seen: set[bytes] = set()

@@ -19,7 +19,7 @@ from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
-from dittohead.worker import Source, VerifyContext
+from dittohead.worker import Inputs, VerifyContext
 
 
 @dataclass
@@ -153,9 +153,9 @@ def _place(uri: str) -> str:
 
 def _source(
     job: Job, stations: Stations, job_files: JobFiles, step: str, result: dict[str, Any]
-) -> Source | None:
+) -> Inputs | None:
     source = job_files.source(step, result)
     if step:
         return source if source.root.is_dir() else None
     root = stations.folder(job.station, job.folder)
-    return Source(root=root, entries=source.entries, files=source.files, size=source.size)
+    return Inputs(root=root, entries=source.entries, files=source.files, size=source.size)

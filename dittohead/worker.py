@@ -29,7 +29,7 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Inputs:
     """The files a step takes: the payload, or what an earlier step made."""
 
     root: Path  #: absolute directory the entries are relative to
@@ -69,7 +69,7 @@ class StepContext(abc.ABC):
     step: str  #: this step's name
     payload: Path  #: processing/NAME: to be read, never written
     work: Path  #: work/<job id>/<step>/: this step's own, exists, may hold an earlier try's remains
-    source: Source
+    source: Inputs
     attempt: int  #: 1 for the first try
     claimed_at: float  #: when the folder was claimed, seconds since the epoch
     saved: Mapping[str, Any]  #: what `save` or `Wait.state` kept, {} at first
@@ -180,7 +180,7 @@ class VerifyContext:
     """What `Worker.verify` may know."""
 
     locations: Callable[[], Iterator[Location]]
-    source: Source | None  #: the files the step took, where they still lie on disk; None if gone
+    source: Inputs | None  #: the files the step took, where they still lie on disk; None if gone
     env: Mapping[str, str]
     report: Callable[[bool, str, str], None]  #: (ok, uri, statement)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)

@@ -11,7 +11,7 @@ from dittohead import __version__, files
 from dittohead.errors import ItemError
 from dittohead.model import Entry, Event, EventType, Output
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Options, Source, StepContext, StepResult, Worker
+from dittohead.worker import Done, Inputs, Options, StepContext, StepResult, Worker
 
 _AGENT = f"dittohead {__version__} (hashlib SHA-256)"
 
@@ -71,7 +71,7 @@ class ChecksumWorker(Worker[ChecksumOptions]):
         return Done(detail=f"{count} files" + (" verified" if options.verify else ""))
 
 
-def _verify(source: Source, entry: Entry, buffer: memoryview, stop: Stop) -> None:
+def _verify(source: Inputs, entry: Entry, buffer: memoryview, stop: Stop) -> None:
     path = os.path.join(os.fsencode(source.root), entry.path)
     try:
         with files.opened_beneath(source.root, entry.path) as fd:

@@ -29,7 +29,7 @@ from dittohead.options import Duration, Size
 from dittohead.process import Completed, Probe, run
 from dittohead.rsync_words import Lines, changed, failure
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Options, Source, StepContext, StepResult, VerifyContext, Worker
+from dittohead.worker import Done, Inputs, Options, StepContext, StepResult, VerifyContext, Worker
 
 PROBE = Probe(program="rsync", package="rsync")
 SSH = Probe(program="ssh", package="openssh-client", version_argv=("-V",), version_pattern=r"OpenSSH_(\S+)")
@@ -428,7 +428,7 @@ def _ssh_arguments(ssh: SshOptions) -> list[str]:
     return given
 
 
-def _touched(source: Source, stop: Stop) -> Iterator[tuple[bytes, int]]:
+def _touched(source: Inputs, stop: Stop) -> Iterator[tuple[bytes, int]]:
     """Yield (path, ctime in ns) of the payload's files whose times are not those of the manifest."""
     for entry in source.entries():
         stop.check()
@@ -444,7 +444,7 @@ def _touched(source: Source, stop: Stop) -> Iterator[tuple[bytes, int]]:
             yield entry.path, status.st_ctime_ns
 
 
-def _unchanged(source: Source, before: dict[bytes, int], stop: Stop) -> None:
+def _unchanged(source: Inputs, before: dict[bytes, int], stop: Stop) -> None:
     """See that what was compared with the far side was what the manifest says.
 
     Args:
@@ -464,7 +464,7 @@ def _unchanged(source: Source, before: dict[bytes, int], stop: Stop) -> None:
             raise TransientError("this was touched while it was delivered", where=os.fsdecode(entry.path))
 
 
-def _write_list(source: Source, path: Path) -> None:
+def _write_list(source: Inputs, path: Path) -> None:
     with open(path, "wb") as out:
         for entry in source.entries():
             # "./": a name that begins with # or ; would be a comment. Source: rsync(1), --files-from.
@@ -487,7 +487,7 @@ def _verify_locations(ctx: VerifyContext, stop: Stop) -> None:
         ctx.report(good, location.uri, "" if good else "differs from the receipt")
 
 
-async def _verify_remote(ctx: VerifyContext, source: Source, options: RsyncOptions, first: Location) -> None:
+async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptions, first: Location) -> None:
     inner = first.uri.removeprefix("ssh://")
     host, _, whole = inner.partition("/")
     tail = quote_from_bytes(first.path, safe="/")

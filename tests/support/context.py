@@ -14,10 +14,10 @@ import structlog
 from dittohead.files import sha256_file, walk
 from dittohead.model import Entry, Event, Location, Output
 from dittohead.process import environment
-from dittohead.worker import Source, StepContext
+from dittohead.worker import Inputs, StepContext
 
 
-def source_of(root: Path) -> Source:
+def source_of(root: Path) -> Inputs:
     """Return the files below `root` as a step would be given them."""
     found = []
     for item in walk(root):
@@ -35,7 +35,7 @@ def source_of(root: Path) -> Source:
                     ino=item.status.st_ino,
                 )
             )
-    return Source(root=root, entries=lambda: iter(found), files=len(found), size=sum(e.size for e in found))
+    return Inputs(root=root, entries=lambda: iter(found), files=len(found), size=sum(e.size for e in found))
 
 
 class LoneContext(StepContext):
@@ -46,7 +46,7 @@ class LoneContext(StepContext):
         base: Path,
         payload: Path,
         *,
-        source: Source | None = None,
+        source: Inputs | None = None,
         spare: int = 0,
         job_id: str = "01JTESTTESTTESTTESTTESTTEST",
         secrets: Mapping[str, str] | None = None,
