@@ -49,6 +49,9 @@ _RECONCILE_S = 60.0
 #: After a fault of the disk or the store they are compared this soon.
 _TROUBLE_S = 5.0
 
+#: Seconds a start waits for the root's lock: a command that finds no daemon holds it for a moment.
+_LOCK_PATIENCE_S = 3.0
+
 
 def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:
     """Open the store that the configuration names; `check` it for damage. Raises: ConfigError, StoreError."""
@@ -107,7 +110,7 @@ class Daemon:
         """Work until told to stop. Raises: DittoheadError: it cannot start."""
         _raise_file_limit()
         self.stations.prepare()
-        with lock.held(self.stations.state):
+        with lock.held(self.stations.state, patience_s=_LOCK_PATIENCE_S):
             killed = process.sweep(self.stations.root)
             if killed:
                 log.get().warning(log.DAEMON_SWEPT, processes=len(killed))

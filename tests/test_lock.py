@@ -1,0 +1,30 @@
+"""Who may work on a root."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from dittohead import lock
+
+
+def test_a_start_waits_for_a_command_that_holds_the_lock_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dittohead thaw` without a daemon takes the lock: a daemon started meanwhile used to end with an error."""
+    command = contextlib.ExitStack()
+    command.enter_context(lock.held(tmp_path))
+    monkeypatch.setattr(lock.time, "sleep", lambda _: command.close())
+    with lock.held(tmp_path, patience_s=1):
+        assert lock.is_held(tmp_path)
+
+
+def test_a_holder_that_stays_is_named_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(lock.time, "sleep", waited.append)
+    said = "another dittohead works on this root"
+    with lock.held(tmp_path), pytest.raises(lock.Locked, match=said), lock.held(tmp_path, patience_s=1):
+        raise AssertionError
+    assert sum(waited) == pytest.approx(1)
