@@ -26,10 +26,11 @@ class Digests:
 
     Args:
         algorithms: of CRC64NVME, CRC32C, CRC32, SHA256, SHA1, MD5.
+        sha256: False leaves the SHA-256 out, unless it is among them.
     """
 
-    def __init__(self, algorithms: Iterable[str] = ()) -> None:
-        wanted = {"SHA256", *algorithms}
+    def __init__(self, algorithms: Iterable[str] = (), *, sha256: bool = True) -> None:
+        wanted = {*algorithms, *(["SHA256"] if sha256 else [])}
         self._crc = dict.fromkeys(sorted(wanted & _CRC.keys()), 0)
         self._hashes = {name: _HASHES[name]() for name in sorted(wanted & _HASHES.keys())}
         self.size = 0  #: bytes so far
@@ -46,6 +47,10 @@ class Digests:
     def sha256(self) -> str:
         """The SHA-256, 64 lower-case hex digits."""
         return self._hashes["SHA256"].hexdigest()
+
+    def has(self, algorithm: str) -> bool:
+        """Tell whether this checksum was taken."""
+        return algorithm in self._crc or algorithm in self._hashes
 
     def value(self, algorithm: str) -> str:
         """Return a checksum as S3 writes it: base64 of its big-endian bytes."""

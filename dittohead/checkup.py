@@ -6,12 +6,12 @@ import asyncio
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dittohead import lock, templates
-from dittohead.config import Config
+from dittohead.config import Config, Step
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import Station
 from dittohead.owners import is_known
@@ -32,14 +32,14 @@ class Finding:
     message: str
 
 
-async def examine(config: Config, workers: Registry) -> list[Finding]:
+async def examine(config: Config, workers: Registry, secret: Callable[[str], str]) -> list[Finding]:
     """Look at everything; never raises for what is wrong, but reports it."""
     found = list(_stations(config))
     found.extend(await asyncio.to_thread(_uploaders, config))
     for pipeline in config.pipelines:
         for step in pipeline.steps:
             about = f"{pipeline.name}, step {step.name}"
-            found.extend([f async for f in _step(workers, step.worker, step.options, about)])
+            found.extend([f async for f in _step(workers, secret, step, about)])
     return found
 
 
@@ -137,14 +137,14 @@ def _default_acl(path: Path) -> bool:
 
 
 async def _step(
-    workers: Registry, worker_name: str, options: dict[str, object], about: str
+    workers: Registry, secret: Callable[[str], str], step: Step, about: str
 ) -> AsyncIterator[Finding]:
-    worker = workers.get(worker_name)
+    worker = workers.get(step.worker)
     with tempfile.TemporaryDirectory() as work:
         known = {"name": "NAME", "id": "ID", "date": "DATE", "payload": work, "work": work}
         try:
-            given = templates.render(options, _AnyGroup(known))
-            async for good, message in worker.doctor(worker.Options.model_validate(given)):
+            given = templates.render_options(step.options, _AnyGroup(known), worker.per_file)
+            async for good, message in worker.doctor(worker.Options.model_validate(given), secret):
                 yield Finding(level="good" if good else "bad", about=about, message=message)
         except (DittoheadError, OSError, ValueError) as error:
             yield Finding(level="bad", about=about, message=str(error))

@@ -255,7 +255,8 @@ class _Checker:
         source = self._common("from", raw, options, worker) or ""
         self._check_name(str(name), place, earlier)
         self._check_source(str(source), place, earlier)
-        self._check_placeholders(options, place, known)
+        for key, value in options.items():
+            self._check_placeholders(value, (*place, key), self._known(key, worker, place, known))
         checked = self._check_options(worker, options, place)
         if self.probe and checked is not None and len(self.found) == before:
             for problem in worker.check(checked):
@@ -294,6 +295,19 @@ class _Checker:
             self.wrong(f'there is no earlier step "{source}"', here, hint=hint)
         elif not self.workers.get(earlier[names.index(source)].worker).makes_outputs:
             self.wrong(f'the step "{source}" makes nothing that could be taken', here)
+
+    def _known(self, key: str, worker: Worker[Any], place: Place, known: frozenset[str]) -> frozenset[str]:
+        """Return the placeholders that an option may use: more, where it is a template for each file."""
+        if key not in worker.per_file:
+            return known
+        for group in sorted(templates.FILE & known):
+            self.wrong(
+                f"{{{group}}} stands for a part of each file's path here, and a group of match is called "
+                f'"{group}" too',
+                (*place, key),
+                hint="Call the group something else",
+            )
+        return known | templates.FILE
 
     def _check_placeholders(self, value: Any, place: Place, known: frozenset[str]) -> None:
         if isinstance(value, str):

@@ -56,6 +56,10 @@ class JobFiles:
         """Return the list of what a step delivered."""
         return self.home / f"{step}.locations.jsonl"
 
+    def outside(self, step: str) -> Path:
+        """Return the notes of what a step has begun outside; they outlive work/."""
+        return self.stations.state / "outside" / f"{self.job.id}.{step}.jsonl"
+
     def log(self, step: str) -> Path:
         """Return what a step's programs printed."""
         return self.home / f"{step}.log"
@@ -120,6 +124,7 @@ class Context(StepContext):
         self.payload, self.source = files.payload, source
         self.attempt = row.attempts + 1
         self.claimed_at = job.claimed_at.timestamp()
+        self.outside = files.outside(row.name)
         self.saved = row.saved
         self.log = log.get()
         self.events: list[Event] = []
@@ -176,13 +181,9 @@ class Context(StepContext):
     def secret(self, name: str) -> str:
         try:
             return self._secret(name)
-        except KeyError as error:
-            raise ItemError(
-                f'there is no credential "{name}"',
-                where=f"step {self.step}",
-                hint=f"Give it to the service with LoadCredential={name}:/path, then: "
-                f"dittohead retry {self.job_id}",
-            ) from error
+        except ItemError as error:
+            hint = f"{error.hint}, then: dittohead retry {self.job_id}"
+            raise ItemError(error.what, where=f"step {self.step}", hint=hint) from error
 
     def close(self, *, durable: bool) -> None:
         """Finish the result files. Blocking when durable."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dittohead.errors import ItemError
+
 
 class Credentials:
     """Reads a credential at each use, so that a changed one needs no restart."""
@@ -24,3 +26,13 @@ class Credentials:
             except OSError:
                 continue
         raise KeyError(name)
+
+    def needed(self, name: str) -> str:
+        """Return a credential. Raises: ItemError: there is none, with what to do."""
+        try:
+            return self(name)
+        except KeyError as error:
+            raise ItemError(
+                f'there is no credential "{name}"',
+                hint=f"Give it to the service with LoadCredential={name}:/path",
+            ) from error

@@ -148,6 +148,7 @@ class Daemon:
                 ("requests", self._requests()),
                 ("reconcile", self._reconciles()),
                 ("housekeeping", self.housekeeper.run()),
+                ("outside", self.housekeeper.run_outside()),
                 ("live", self._write_live()),
                 ("ready", self._say_ready()),
             )
@@ -193,7 +194,7 @@ class Daemon:
             limits=_Limits(self.limits, workers),
             compose=self.compose,
             retry=settings.retry,
-            secret=credentials,
+            secret=credentials.needed,
             report=self.live.report,
             clear_report=self.live.clear,
             wake_notifier=self.notifier.wake,

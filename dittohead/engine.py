@@ -29,7 +29,7 @@ class Engine:
     limits: Mapping[str, FairLimiter]  #: by worker's name
     compose: Composer
     retry: Retry
-    secret: Callable[[str], str]  #: a credential by name; KeyError when there is none
+    secret: Callable[[str], str]  #: a credential by name; ItemError when there is none
     report: Callable[[str, str, int, int, str], None]  #: (job, step, done, total, unit)
     clear_report: Callable[[str], None]
     wake_notifier: Callable[[], None]

@@ -107,3 +107,11 @@ class TargetError(StepError):
 
     The worker's `target()` for the step is paused; its jobs wait and go on by themselves.
     """
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first single error of a group, however deep: what a group of tasks failed of."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,13 +18,19 @@ from dittohead import log
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
 from dittohead.finish import remove_work
-from dittohead.model import JobState, Station, display
+from dittohead.model import TERMINAL, JobState, Station, display
 from dittohead.settings import Watch
 from dittohead.stations import Scan
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.tables import outbox
 from dittohead.watcher import stale_uploads
+
+#: Between two looks at what jobs left unfinished outside; nothing is there nearly always.
+_OUTSIDE_S = 20.0
+
+#: Seconds until what could not be undone outside is tried again, at first and at most.
+_UNDO_S, _UNDO_MOST_S = 60.0, 3600.0
 
 #: Between two rounds; the first comes soon after the start.
 _ROUND_S = 600.0
@@ -37,6 +46,7 @@ class Housekeeper:
     def __init__(self, engine: Engine, watch: Watch, scan: Callable[[], Scan | None]) -> None:
         self._engine, self._watch, self._scan = engine, watch, scan
         self.stale: list[dict[str, Any]] = []  #: {name, age_seconds, bytes}
+        self._put_off: dict[Path, tuple[float, float]] = {}  #: notes -> (not before, wait)
 
     async def run(self) -> None:
         """Make rounds until cancelled."""
@@ -96,6 +106,59 @@ class Housekeeper:
                 continue
             if job.finished_at is not None and time.time() - job.finished_at.timestamp() >= keep:
                 await asyncio.to_thread(remove_work, self._engine.stations, job_id)
+
+    async def run_outside(self) -> None:
+        """Undo what jobs that are over left unfinished outside; at the start and until cancelled."""
+        while True:
+            try:
+                await self.outside_round()
+            except (StoreError, OSError) as error:
+                log.get().error(log.TASK_CRASHED, task="outside", error=str(error))
+            await asyncio.sleep(_OUTSIDE_S)
+
+    async def outside_round(self) -> None:
+        """Have each worker let go of what its notes say, where their job is over."""
+        for notes in await asyncio.to_thread(_notes, self._engine.stations.state / "outside"):
+            job_id, _, step = notes.name.removesuffix(".jsonl").partition(".")
+            due, wait = self._put_off.get(notes, (0.0, _UNDO_S))
+            if time.monotonic() < due or not await self._is_over(job_id):
+                continue
+            with log.bind(job=job_id, step=step):
+                try:
+                    await self._let_go(notes)
+                except Exception as error:  # noqa: BLE001  # a site's own worker may raise anything
+                    self._put_off[notes] = (time.monotonic() + wait, min(wait * 2, _UNDO_MOST_S))
+                    log.get().warning(log.OUTSIDE_LEFT, error=str(error), wait_seconds=wait)
+                else:
+                    self._put_off.pop(notes, None)
+                    log.get().info(log.OUTSIDE_UNDONE)
+
+    async def _is_over(self, job_id: str) -> bool:
+        try:
+            job = await self._engine.store.read(job_store.get, job_id)
+        except KeyError:
+            return True
+        return job.state in TERMINAL
+
+    async def _let_go(self, notes: Path) -> None:
+        head = await asyncio.to_thread(_head, notes)
+        if head is not None:
+            await self._engine.workers.get(head["worker"]).let_go(notes, self._engine.secret)
+        await asyncio.to_thread(notes.unlink, missing_ok=True)
+
+
+def _notes(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.jsonl"))
+
+
+def _head(notes: Path) -> dict[str, Any] | None:
+    """Return whose notes these are; None when the daemon died before it could write that."""
+    with open(notes, "rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                fields: dict[str, Any] = json.loads(line)
+                return fields
+    return None
 
 
 def _names(path: Any) -> list[str]:

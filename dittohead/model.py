@@ -113,6 +113,8 @@ class Location:
     size: int
     sha256: str
     verified_by: str  #: such as "sha256 read-back" or "rsync --checksum"
+    checksum: str = ""  #: the place's own, as "CRC64NVME:BASE64"; "" where it has none
+    version: str = ""  #: the version's id where the place keeps versions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

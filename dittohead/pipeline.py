@@ -281,7 +281,8 @@ class _Run:
                 f'the worker "{row.worker}" is not installed any more',
                 hint=f"Install its package, then: dittohead retry {self.job.id}",
             ) from error
-        filled = templates.render(given["options"], values_of(self.job, self.files, row.name))
+        values = values_of(self.job, self.files, row.name)
+        filled = templates.render_options(given["options"], values, worker.per_file)
         try:
             return worker, worker.Options.model_validate(filled)
         except ValidationError as error:

@@ -128,7 +128,7 @@ def output_fields(output: Output, **more: str) -> dict[str, Any]:
 
 def location_fields(location: Location, **more: str) -> dict[str, Any]:
     """Return a location as it stands in receipts and result files."""
-    return {
+    fields = {
         **more,
         "uri": location.uri,
         **manifest.path_fields(location.path),
@@ -136,6 +136,11 @@ def location_fields(location: Location, **more: str) -> dict[str, Any]:
         "sha256": location.sha256,
         "verified_by": location.verified_by,
     }
+    if location.checksum:
+        fields["checksum"] = location.checksum
+    if location.version:
+        fields["version"] = location.version
+    return fields
 
 
 def event_fields(event: Event) -> dict[str, Any]:
@@ -171,6 +176,8 @@ def read_location(fields: dict[str, Any]) -> Location:
         size=fields["size"],
         sha256=fields["sha256"],
         verified_by=fields["verified_by"],
+        checksum=fields.get("checksum", ""),
+        version=fields.get("version", ""),
     )
 
 

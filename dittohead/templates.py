@@ -11,6 +11,9 @@ from dittohead.errors import ItemError
 #: What every step may use besides the named groups of its pipeline's `match`.
 BUILT_IN = frozenset({"name", "id", "date", "payload", "work"})
 
+#: What an option that is a template for each file may use besides; its worker fills them in.
+FILE = frozenset({"path", "folder", "file", "stem", "ext", "sha256", "size"})
+
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|\{|\}")
 
 
@@ -23,6 +26,53 @@ def problems(text: str, known: frozenset[str]) -> Iterator[tuple[str, str]]:
             yield f'a single "{match[0]}"; write "{match[0] * 2}" for the character itself', ""
         elif match[1] not in known:
             yield f"there is no placeholder {{{match[1]}}}", match[1]
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Return a file's template with its placeholders filled in, whatever they hold, even nothing."""
+    return _TOKEN.sub(
+        lambda match: match[0][0] if match[0] in ("{{", "}}") else values.get(match[1] or "", ""), text
+    )
+
+
+def render_options(
+    options: Mapping[str, Any], values: Mapping[str, str], per_file: frozenset[str]
+) -> dict[str, Any]:
+    """Return a step's options with their placeholders filled in.
+
+    Args:
+        per_file: options that are templates for each file: what stands for a file is left in them,
+            and braces in values are doubled, so that no name is taken for a placeholder later.
+
+    Raises: ItemError.
+    """
+    escaped = _ForLater(values)
+    return {
+        key: render(_double(value), escaped) if key in per_file else render(value, values)
+        for key, value in options.items()
+    }
+
+
+class _ForLater(dict[str, str]):
+    """Values for a template that is filled in once more, for each file."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__()
+        self._values = values
+
+    def get(self, key: str, default: Any = "") -> str:
+        if key in FILE:
+            return f"{{{key}}}"
+        return self._values.get(key, "").replace("{", "{{").replace("}", "}}")
+
+
+def _double(value: Any) -> Any:
+    """Double the doubled braces of a template that is filled in twice."""
+    if isinstance(value, str):
+        return value.replace("{{", "{{{{").replace("}}", "}}}}")
+    if isinstance(value, dict):
+        return {key: _double(item) for key, item in value.items()}
+    return value
 
 
 def render(value: Any, values: Mapping[str, str]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from dittohead import files, receipt, templates
 from dittohead.context import JobFiles, values_of
-from dittohead.errors import DittoheadError
+from dittohead.errors import DittoheadError, StepError
 from dittohead.manifest import path_bytes
 from dittohead.model import TERMINAL, Job, display
 from dittohead.process import environment
@@ -52,7 +53,9 @@ class Report:
         }
 
 
-async def verify_job(job: Job, store: Store, stations: Stations, workers: Registry) -> Report:
+async def verify_job(
+    job: Job, store: Store, stations: Stations, workers: Registry, secret: Callable[[str], str]
+) -> Report:
     """Read every file again, here and at the targets, and compare with the receipt.
 
     Raises: DittoheadError: the job is not over, or has no receipt.
@@ -67,7 +70,7 @@ async def verify_job(job: Job, store: Store, stations: Stations, workers: Regist
     report = Report(job.id)
     await asyncio.to_thread(_folder, job, stations, fields, report)
     await asyncio.to_thread(_outputs, job, stations, fields, report)
-    await _targets(job, store, stations, workers, fields["locations"], report)
+    await _targets(job, store, stations, workers, secret, fields["locations"], report)
     return report
 
 
@@ -122,6 +125,7 @@ async def _targets(
     store: Store,
     stations: Stations,
     workers: Registry,
+    secret: Callable[[str], str],
     locations: list[dict[str, Any]],
     report: Report,
 ) -> None:
@@ -133,7 +137,8 @@ async def _targets(
         try:
             given = job.definition["steps"][row.position]
             worker = workers.get(row.worker)
-            filled = templates.render(given["options"], values_of(job, job_files, row.name))
+            values = values_of(job, job_files, row.name)
+            filled = templates.render_options(given["options"], values, worker.per_file)
             options = worker.Options.model_validate(filled)
         except (LookupError, DittoheadError, ValidationError) as error:
             report.note(f"step {row.name}", f"cannot be checked: {error}")
@@ -142,9 +147,13 @@ async def _targets(
             locations=lambda delivered=delivered: map(receipt.read_location, delivered),  # type: ignore[misc]
             source=_source(job, stations, job_files, given["from"], row.result),
             env=environment(stations.root),
+            secret=secret,
             report=lambda ok, uri, what: report.note(uri if not ok else _place(uri), None if ok else what),
         )
-        await worker.verify(context, options)
+        try:
+            await worker.verify(context, options)
+        except StepError as error:
+            report.note(f"step {row.name}", f"cannot be checked: {error}")
 
 
 def _place(uri: str) -> str:

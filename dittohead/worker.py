@@ -72,6 +72,7 @@ class StepContext(abc.ABC):
     source: Inputs
     attempt: int  #: 1 for the first try
     claimed_at: float  #: when the folder was claimed, seconds since the epoch
+    outside: Path  #: a file for notes of what is begun outside and unfinished; see `Worker.let_go`
     saved: Mapping[str, Any]  #: what `save` or `Wait.state` kept, {} at first
     log: Any  #: structlog logger, bound to job, name and step
     env: Mapping[str, str]  #: the environment for child processes
@@ -146,6 +147,7 @@ class Worker(abc.ABC, Generic[OptionsT]):
     makes_outputs: ClassVar[bool] = False  #: a later step may take from it (`from:`)
     space_factor: ClassVar[float] = 0.0  #: bytes it may write under work/, per byte of the folder
     default_limit: ClassVar[int] = 2  #: steps (or child processes) of this kind at once, per host
+    per_file: ClassVar[frozenset[str]] = frozenset()  #: options that are templates for each file
 
     def check(self, options: OptionsT) -> list[str]:
         """Return what makes these options impossible on this host, each a statement with its cure.
@@ -159,14 +161,28 @@ class Worker(abc.ABC, Generic[OptionsT]):
         """Return the outside place this step writes to, which can be paused; "" for none."""
         return ""
 
-    async def doctor(self, options: OptionsT) -> AsyncIterator[tuple[bool, str]]:
-        """Yield (ok, statement) for each thing worth checking outside, for `dittohead doctor`."""
+    async def doctor(
+        self, options: OptionsT, secret: Callable[[str], str]
+    ) -> AsyncIterator[tuple[bool, str]]:
+        """Yield (ok, statement) for each thing worth checking outside, for `dittohead doctor`.
+
+        Args:
+            secret: gives a credential by its file name. Raises: ItemError: there is none.
+        """
         for _ in ():
             yield True, ""
 
     @abc.abstractmethod
     async def run(self, ctx: StepContext, options: OptionsT) -> StepResult:
         """Do the step. See the class for what it must promise."""
+
+    async def let_go(self, notes: Path, secret: Callable[[str], str]) -> None:
+        """Undo what a step left unfinished outside, when its job is over without it.
+
+        Called while the file of notes (`StepContext.outside`) exists, which MUST begin with a JSON
+        line holding "worker" and "job"; it is removed when this returns. Raise StepError to be
+        called again later.
+        """
 
     async def verify(self, ctx: VerifyContext, options: OptionsT) -> None:
         """Check this step's recorded locations where they lie, for `dittohead verify`.
@@ -183,4 +199,5 @@ class VerifyContext:
     source: Inputs | None  #: the files the step took, where they still lie on disk; None if gone
     env: Mapping[str, str]
     report: Callable[[bool, str, str], None]  #: (ok, uri, statement)
+    secret: Callable[[str], str] = lambda name: ""  #: gives a credential by its file name
     stopped: asyncio.Event = field(default_factory=asyncio.Event)

@@ -84,12 +84,12 @@ def test_owners_are_known_by_their_groups() -> None:
 async def test_doctor_names_groups_that_do_not_exist(tmp_path: Path) -> None:
     """And says where uploads come from one user, who may be anybody."""
     house = House(tmp_path, CONFIG % "no-such-group-at-all")
-    found = {f.about: (f.level, f.message) for f in await examine(house.config, house.workers)}
+    found = {f.about: (f.level, f.message) for f in await examine(house.config, house.workers, str)}
     assert found["ours, uploaders"][0] == "warning"
     assert "no-such-group-at-all" in found["ours, uploaders"][1]
     assert "cannot tell people apart" in found["uploaders"][1]
     (tmp_path / "inbox").chmod(0o3773)
-    assert "uploaders" not in {f.about for f in await examine(house.config, house.workers)}
+    assert "uploaders" not in {f.about for f in await examine(house.config, house.workers, str)}
     house.store.close()
 
 

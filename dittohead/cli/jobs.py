@@ -29,6 +29,7 @@ from dittohead.cli.base import (
 )
 from dittohead.cli.follow import places
 from dittohead.config import Config
+from dittohead.credentials import Credentials
 from dittohead.model import JobState, display
 from dittohead.stations import Stations
 from dittohead.store import requests as request_store
@@ -314,7 +315,8 @@ def verify(as_json: bool, job: str) -> None:
     config = load_config()
     with reading(config) as (store, stations):
         found = store.run(queries.resolve, job)
-        report = asyncio.run(verify_job(found, store, stations, registry.default()))
+        secret = Credentials(config.path).needed
+        report = asyncio.run(verify_job(found, store, stations, registry.default(), secret))
     if as_json:
         print_json(report.as_dict())
     else:

@@ -22,6 +22,7 @@ from dittohead.cli.base import (
     print_json,
     with_config,
 )
+from dittohead.credentials import Credentials
 from dittohead.files import write_durably
 from dittohead.schema import json_schema
 from dittohead.stations import Stations
@@ -79,7 +80,7 @@ def check(as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """Look at permissions, programs, the image library and the targets; say what to do."""
     config = load_config()
-    found = asyncio.run(examine(config, registry.default()))
+    found = asyncio.run(examine(config, registry.default(), Credentials(config.path).needed))
     if as_json:
         print_json([{"level": f.level, "about": f.about, "message": f.message} for f in found])
     else:

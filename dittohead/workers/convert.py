@@ -16,7 +16,7 @@ import subprocess
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -139,7 +139,9 @@ class ConvertWorker(Worker[ConvertOptions]):
             return [f"libvips {found['version']} here cannot write {options.compression}; it can: {known}"]
         return []
 
-    async def doctor(self, options: ConvertOptions) -> AsyncIterator[tuple[bool, str]]:
+    async def doctor(
+        self, options: ConvertOptions, secret: Callable[[str], str]
+    ) -> AsyncIterator[tuple[bool, str]]:
         """Say which libvips there is and what it reads."""
         found = await asyncio.to_thread(abilities)
         if not found:

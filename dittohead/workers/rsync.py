@@ -163,7 +163,9 @@ class RsyncWorker(Worker[RsyncOptions]):
         count = await delivery.verify()
         return Done(detail=f"{count} files, {ctx.source.size:,} bytes to {delivery.place.argument}")
 
-    async def doctor(self, options: RsyncOptions) -> AsyncIterator[tuple[bool, str]]:
+    async def doctor(
+        self, options: RsyncOptions, secret: Callable[[str], str]
+    ) -> AsyncIterator[tuple[bool, str]]:
         """Look at rsync's version and at the target."""
         version = PROBE.version()
         if version is None:

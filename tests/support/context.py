@@ -60,6 +60,7 @@ class LoneContext(StepContext):
         self.attempt = 1
         self.claimed_at = time.time()
         self.saved: dict[str, Any] = {}
+        self.outside = base / "state" / "outside" / f"{job_id}.{step}.jsonl"
         self.log = structlog.get_logger()
         self.env = environment(base)
         self.spare = spare

@@ -1,0 +1,140 @@
+"""How fast a store is asked: requests at once, waits when it throttles, bytes a second; for all jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from dittohead import s3
+from dittohead.errors import TransientError
+
+T = TypeVar("T")
+
+#: Tries of one request before its step is put off; with the waits between them about six seconds.
+_TRIES = 5
+_FIRST_S = 0.3
+
+#: A wait that the store asks for and that is longer than this is not sat out holding a slot.
+_PATIENCE_S = 20.0
+
+#: Answers of one throttled moment count once.
+_MOMENT_S = 1.0
+
+
+class Pace:
+    """A window of requests that halves when the store throttles and grows again as answers come.
+
+    Additive increase, multiplicative decrease, as TCP does: many jobs find the rate that a store
+    bears without knowing of each other. Turns are given in the order they are asked for, so a
+    job of a thousand files does not starve one of three.
+
+    Args:
+        most: requests at once when nothing is wrong.
+        bytes_per_s: bandwidth that may be used; None for all there is.
+    """
+
+    def __init__(self, most: int, bytes_per_s: float | None = None) -> None:
+        self._most = most
+        self.window = float(most)  #: requests at once, just now
+        self.bytes_per_s = bytes_per_s
+        self._running = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._halved_at = 0.0
+        self._next_byte_at = 0.0
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold one place in the window; waits for it."""
+        if self._running >= int(self.window) or self._waiting:
+            await self._queue()
+        else:
+            self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._admit()
+
+    async def _queue(self) -> None:
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # admitted in the same moment
+                self._running -= 1
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting and self._running < int(self.window):
+            place = self._waiting.popleft()
+            if not place.done():
+                self._running += 1
+                place.set_result(None)
+
+    def well(self) -> None:
+        """Take note of a good answer."""
+        self.window = min(float(self._most), self.window + 1 / self.window)
+        self._admit()
+
+    def slow_down(self) -> None:
+        """Take note of a refusal for want of capacity."""
+        now = time.monotonic()
+        if now - self._halved_at > _MOMENT_S:
+            self._halved_at = now
+            self.window = max(1.0, self.window / 2)
+
+    async def spend(self, size: int) -> None:
+        """Wait until `size` more bytes may be sent."""
+        if self.bytes_per_s is None:
+            return
+        now = time.monotonic()
+        begin = max(now, self._next_byte_at)
+        self._next_byte_at = begin + size / self.bytes_per_s
+        if begin > now:
+            await asyncio.sleep(begin - now)
+
+    async def persist(
+        self,
+        request: Callable[[], Awaitable[T]],
+        *,
+        where: str,
+        doing: str,
+        expected: frozenset[str] = frozenset(),
+    ) -> T:
+        """Make a request until it succeeds, or its fault is none that passes.
+
+        Args:
+            request: makes it once; called again for each try.
+            expected: codes of answers that the caller deals with; raised as they are.
+
+        Raises: StepError: see `s3.fault`; ClientError of an expected code.
+        """
+        for attempt in range(1, _TRIES + 1):
+            try:
+                async with self.turn():
+                    answer = await request()
+            except Exception as error:
+                code = s3.code_of(error)
+                if code in expected:
+                    raise
+                fault = s3.fault(error, where=where, doing=doing)
+                if code in s3.SLOW_DOWN:
+                    self.slow_down()
+                if not isinstance(fault, TransientError) or attempt == _TRIES:
+                    raise fault from error
+                asked = fault.retry_after_s or 0.0
+                if asked > _PATIENCE_S:
+                    raise fault from error
+                # Full jitter: with equal waits all retries would fall into one throttle window.
+                await asyncio.sleep(max(asked, _FIRST_S * 2**attempt * random.random()))  # noqa: S311
+            else:
+                self.well()
+                return answer
+        raise AssertionError  # the last try returns or raises

@@ -1,0 +1,446 @@
+"""upload: files to an S3 bucket, each verified by the store's own checksum; never over another object."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from botocore.exceptions import ClientError
+from pydantic import Field
+
+from dittohead import __version__, faults, files, s3
+from dittohead.checksums import Digests
+from dittohead.errors import ItemError, StepError, TransientError, first_of
+from dittohead.model import Entry, Event, EventType, Location, display
+from dittohead.options import Size
+from dittohead.pace import Pace
+from dittohead.s3_bucket import EXISTS, SENDINGS, Abilities, Bucket, PieceSent, Stored
+from dittohead.s3_notes import Notes
+from dittohead.s3_notes import read as read_notes
+from dittohead.s3_objects import ObjectOptions
+from dittohead.s3_parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
+from dittohead.slices import Slice
+from dittohead.threads import Stop, in_thread
+from dittohead.worker import Done, Options, StepContext, StepResult, VerifyContext, Worker
+
+_AGENT = f"dittohead {__version__} (aiobotocore)"
+
+#: Files up to this size are read once, into memory, and sent from there.
+_SMALL = 1 << 20
+
+#: Requests at once to one store, whatever the number of jobs: each holds about one piece of memory.
+_MOST_REQUESTS = 32
+
+#: Parts of one large file at once.
+_PARTS = 8
+
+#: Files under way at once in one step.
+_FILES = 16
+
+#: Faulty files named in the reason; the rest is counted.
+_SHOWN = 5
+
+
+class UploadOptions(s3.Connection, ObjectOptions, Options):
+    """What an upload step may be told."""
+
+    bucket: str = Field(description="The bucket, which must exist.")
+    replace: bool = Field(
+        False,
+        description="Replace an object of the same key that is another; refused by default, unless the "
+        "bucket keeps versions. One that is the same is always left as it is.",
+    )
+    verify: Literal["checksum", "read-back"] = Field(
+        "checksum",
+        description="`checksum`: by the store's own checksum, read back only where it has none; "
+        "`read-back`: every object is read back too.",
+    )
+    part_size: Size = Field(
+        8 << 20, ge=LEAST_PART, le=5 << 30, description="Bytes of a part; more for files above 80 GB."
+    )
+    parallel: int = Field(_FILES, ge=1, le=64, description="Files under way at once.")
+    bandwidth: Size | None = Field(
+        None, gt=0, description="Bytes a second to this bucket, of all jobs together."
+    )
+
+
+class UploadWorker(Worker[UploadOptions]):
+    """Sends every file of its source to a bucket, and knows afterwards that it is whole there."""
+
+    name = "upload"
+    Options = UploadOptions
+    per_file = frozenset({"key", "metadata"})
+    default_limit = 4
+
+    def __init__(self) -> None:
+        self._paces: dict[str, Pace] = {}
+
+    def target(self, options: UploadOptions) -> str:
+        """Return the bucket, with its store where that is not Amazon's."""
+        address = options.address()
+        return f"s3://{options.bucket}" + (f" at {address}" if address else "")
+
+    async def doctor(
+        self, options: UploadOptions, secret: Callable[[str], str]
+    ) -> AsyncIterator[tuple[bool, str]]:
+        """Say whether the bucket can be reached and what its store does."""
+        try:
+            async with s3.client(options, secret) as client:
+                bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+                found = await bucket.abilities(options.prefix)
+        except StepError as error:
+            yield False, str(error)
+            return
+        how = f"checks {found.checksum}" if found.checksum else "checks nothing: ETag or read-back is used"
+        versions = "keeps versions" if found.versioned else "keeps no versions"
+        yield True, f"{self.target(options)} can be written; the store {how}, the bucket {versions}"
+
+    def _pace(self, options: UploadOptions) -> Pace:
+        pace = self._paces.setdefault(self.target(options), Pace(_MOST_REQUESTS))
+        pace.bytes_per_s = options.bandwidth
+        return pace
+
+    async def run(self, ctx: StepContext, options: UploadOptions) -> StepResult:
+        """Send what is not there yet; a try after a crash goes on where the last one was."""
+        await in_thread(lambda stop: options.check_keys(ctx.source.entries(), stop))
+        head = {"worker": self.name, "job": ctx.job_id, "options": options.model_dump(mode="json")}
+        notes = await asyncio.to_thread(Notes, ctx.outside, head)
+        done = False
+        try:
+            async with s3.client(options, ctx.secret) as client:
+                bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+                sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.prefix))
+                await sending.run()
+            done = True
+        finally:
+            await asyncio.to_thread(notes.close, done=done)
+        return sending.result(self.target(options))
+
+    async def let_go(self, notes: Path, secret: Callable[[str], str]) -> None:
+        """Abort the multipart uploads of a job that is over."""
+        head, unfinished = await asyncio.to_thread(read_notes, notes)
+        if not unfinished:
+            return
+        options = UploadOptions.model_validate(head["options"])
+        others = await asyncio.to_thread(_others, notes)
+        async with s3.client(options, secret) as client:
+            bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+            for upload in unfinished.values():
+                if upload.upload_id:
+                    await bucket.abort(upload.key, upload.upload_id)
+                elif upload.key not in others:
+                    for upload_id in await bucket.unfinished(upload.key):
+                        await bucket.abort(upload.key, upload_id)
+
+    async def verify(self, ctx: VerifyContext, options: UploadOptions) -> None:
+        """Ask the store for each object's size and checksum; read it back where it gives none."""
+        async with s3.client(options, ctx.secret) as client:
+            bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+            await _each(ctx.locations(), options.parallel, lambda location: _look(ctx, bucket, location))
+
+
+async def _look(ctx: VerifyContext, bucket: Bucket, location: Location) -> None:
+    key = location.uri.removeprefix(bucket.uri(""))
+    try:
+        head = await bucket.head(key, location.version)
+        if head is None:
+            problem = "is missing"
+        elif head["ContentLength"] != location.size:
+            problem = f"has {head['ContentLength']} bytes, not {location.size}"
+        elif await _kept(bucket, key, head, location):
+            problem = ""
+        else:
+            problem = "is another object now"
+    except StepError as error:
+        problem = f"cannot be checked: {error}"
+    ctx.report(not problem, location.uri, problem)
+
+
+async def _kept(bucket: Bucket, key: str, head: dict[str, Any], location: Location) -> bool:
+    algorithm, _, value = location.checksum.partition(":")
+    told = head.get(f"Checksum{algorithm}") if algorithm else None
+    if told is not None:
+        return bool(told == value)
+    return await bucket.sha256(key, location.version) == location.sha256
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """A file's bytes, or the open file where they are many, with the digests of what was read."""
+
+    fd: int
+    size: int
+    data: bytes | None
+    digests: Digests
+
+    def body(self, piece_sent: PieceSent) -> Any:
+        """Return it as a request's body."""
+        return self.data if self.data is not None else Slice(self.fd, 0, self.size, piece_sent)
+
+
+class _Sending:
+    """One try of one upload step."""
+
+    def __init__(
+        self, ctx: StepContext, options: UploadOptions, bucket: Bucket, notes: Notes, abilities: Abilities
+    ) -> None:
+        self.ctx, self.options, self.bucket, self.notes = ctx, options, bucket, notes
+        self.abilities = abilities
+        self.sent = self.there = self.bytes = self.bad = 0
+        self.reasons: list[str] = []
+        self.verified_by: set[str] = set()
+        self._settling = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Send every file; a file at fault does not keep the others. Raises: StepError."""
+        entries = (entry for entry in self.ctx.source.entries() if not entry.is_dir)
+        await _each(entries, self.options.parallel, self._file)
+        if self.bad:
+            more = f"; and {self.bad - len(self.reasons)} more" if self.bad > len(self.reasons) else ""
+            raise ItemError(
+                f"{self.bad} files cannot be uploaded: {'; '.join(self.reasons)}{more}",
+                hint=f"When that is settled: dittohead retry {self.ctx.job_id}",
+            )
+
+    async def _file(self, entry: Entry) -> None:
+        key = self.options.key_of(entry)
+        try:
+            with files.opened_beneath(self.ctx.source.root, entry.path) as fd:
+                stored = await self._stored(entry, key, fd)
+        except ItemError as error:
+            self.bad += 1
+            if len(self.reasons) < _SHOWN:
+                self.reasons.append(f"{display(entry.path)}: {error.what}")
+            return
+        if self.options.verify == "read-back" and "read back" not in stored.verified_by:
+            await self._read_back(stored, entry)
+        self._good(entry, stored)
+
+    async def _read_back(self, stored: Stored, entry: Entry) -> None:
+        if await self.bucket.sha256(stored.key, stored.version) != entry.sha256:
+            await self.bucket.discard(stored.key, stored.version)
+
+    async def _stored(self, entry: Entry, key: str, fd: int) -> Stored:
+        if entry.size >= 2 * self.options.part_size:
+            return await self._large(entry, key, fd)
+        content = await in_thread(lambda stop: _read(fd, entry, self.abilities.algorithm, stop))
+        self.ctx.progress(self.bytes, self.ctx.source.size, "bytes")
+        if self.ctx.attempt > 1 or not self.abilities.conditional:
+            found = await self._found(key, content.digests)
+            if found is not None:
+                return found
+        return await self._small(entry, key, content)
+
+    # -- an object that is there -------------------------------------------------------------
+
+    @property
+    def _may_replace(self) -> bool:
+        return self.options.replace or self.abilities.versioned
+
+    async def _found(self, key: str, digests: Digests) -> Stored | None:
+        """Return the object of this key if it is this file; None when it is to be sent.
+
+        Raises: ItemError: there is another, which may not be replaced.
+        """
+        head = await self.bucket.head(key)
+        if head is None:
+            return None
+        same = await self.bucket.same(key, head, digests)
+        if same is None and not self._may_replace:
+            raise ItemError(f"there is another object at {self.bucket.uri(key)}, and replace is not set")
+        return same
+
+    # -- one request -------------------------------------------------------------------------
+
+    async def _small(self, entry: Entry, key: str, content: _Content) -> Stored:
+        guard = {} if self._may_replace or self.abilities.conditional is False else {"IfNoneMatch": "*"}
+        for _ in range(SENDINGS):
+            try:
+                answer = await self._put(entry, key, content, guard)
+            except ClientError as error:
+                if s3.code_of(error) not in EXISTS:
+                    self._learnt(conditional=False)  # it knows no If-None-Match; we have looked
+                    guard = {}
+                    continue
+                found = await self._found(key, content.digests)
+                if found is not None:
+                    return found
+                continue
+            stored = await self.bucket.verified(key, answer, content.digests, self.abilities)
+            if stored is not None:
+                await self._try_condition(entry, key, content)
+                return stored
+            guard = {}  # what lies there is ours, and wrong
+        await self.bucket.discard(key, "")
+        raise AssertionError  # discard raises
+
+    async def _put(self, entry: Entry, key: str, content: _Content, guard: dict[str, str]) -> dict[str, Any]:
+        algorithm = self.abilities.algorithm
+        name = "ContentMD5" if self.abilities.checksum is None else f"Checksum{algorithm}"
+        return await self.bucket.send(
+            "put_object",
+            "uploading",
+            content.body,
+            expected=EXISTS | ({"NotImplemented", "501"} if guard else frozenset()),
+            Key=key,
+            **{name: content.digests.value(algorithm)},
+            **self.options.parameters(entry),
+            **guard,
+        )
+
+    async def _try_condition(self, entry: Entry, key: str, content: _Content) -> None:
+        """Find out, once, whether the store heeds If-None-Match: by sending the same object again."""
+        if self.abilities.conditional is not None or self._settling.locked():
+            return
+        async with self._settling:
+            try:
+                await self._put(entry, key, content, {"IfNoneMatch": "*"})
+                self._learnt(conditional=False)
+            except ClientError as error:
+                self._learnt(conditional=s3.code_of(error) in EXISTS)
+
+    def _learnt(self, *, conditional: bool) -> None:
+        self.bucket.learnt(conditional=conditional)
+        self.abilities = dataclasses.replace(self.abilities, conditional=conditional)
+
+    # -- parts -------------------------------------------------------------------------------
+
+    async def _large(self, entry: Entry, key: str, fd: int) -> Stored:
+        """Send a large file in parts, unless it is there."""
+        if await self.bucket.head(key) is not None and key not in self.notes.open:
+            found = await self._found(key, await in_thread(lambda stop: _digest(fd, self.abilities, stop)))
+            if found is not None:
+                return found
+        for _ in range(SENDINGS):
+            parts = Parts(
+                self.bucket,
+                self.abilities,
+                self.notes,
+                self._large_file(entry, key, fd),
+                at_once=_PARTS,
+                sent=self._progress,
+            )
+            try:
+                return await parts.run()
+            except AlreadyThere:
+                digests = await in_thread(lambda stop: _digest(fd, self.abilities, stop))
+                found = await self._found(key, digests)
+                if found is not None:
+                    return found
+        raise TransientError("the key comes and goes", where=self.bucket.uri(key))
+
+    def _large_file(self, entry: Entry, key: str, fd: int) -> LargeFile:
+        return LargeFile(
+            fd=fd,
+            size=entry.size,
+            sha256=entry.sha256,
+            key=key,
+            part_size=part_size(entry.size, self.options.part_size),
+            parameters=self.options.parameters(entry),
+            replace=self._may_replace,
+        )
+
+    # -- results -----------------------------------------------------------------------------
+
+    def _progress(self, size: int) -> None:
+        self.bytes += size
+        self.ctx.progress(self.bytes, self.ctx.source.size, "bytes")
+
+    def _good(self, entry: Entry, stored: Stored) -> None:
+        faults.point("upload.verified")
+        if stored.fresh:
+            self.sent += 1
+        else:
+            self.there += 1
+        self.verified_by.add(stored.verified_by)
+        self.ctx.location(
+            Location(
+                uri=self.bucket.uri(stored.key),
+                path=entry.path,
+                size=entry.size,
+                sha256=entry.sha256,
+                verified_by=stored.verified_by,
+                checksum=stored.checksum,
+                version=stored.version,
+            )
+        )
+        if entry.size < 2 * self.options.part_size:
+            self._progress(entry.size)
+
+    def result(self, target: str) -> Done:
+        """Return what was done."""
+        count = self.sent + self.there
+        words = f"{count} files, {self.ctx.source.size:,} bytes to {target}"
+        if self.there:
+            words += f"; {self.there} of them were there already"
+        how = ", ".join(sorted(self.verified_by)) or "nothing to verify"
+        self.ctx.event(Event(type=EventType.REPLICATION, outcome="success", detail=words, agent=_AGENT))
+        self.ctx.event(
+            Event(type=EventType.FIXITY, outcome="success", detail=f"{count} files: {how}", agent=_AGENT)
+        )
+        return Done(detail=words)
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def _read(fd: int, entry: Entry, algorithm: str, stop: Stop) -> _Content:
+    """Read a file, into memory where it is small. Raises: ItemError: it is not what it was."""
+    digests = Digests([algorithm])
+    data: bytes | None = None
+    if entry.size <= _SMALL:
+        data = _whole(fd, entry.size)
+        digests.update(data)
+    else:
+        _feed(fd, digests, stop)
+    if digests.sha256 != entry.sha256:
+        raise ItemError("the file is not what it was at the claim")
+    return _Content(fd=fd, size=entry.size, data=data, digests=digests)
+
+
+def _whole(fd: int, size: int) -> bytes:
+    # One byte more, so that a file that has grown is seen.
+    return os.pread(fd, size + 1, 0)
+
+
+def _digest(fd: int, abilities: Abilities, stop: Stop) -> Digests:
+    digests = Digests([abilities.algorithm])
+    _feed(fd, digests, stop)
+    return digests
+
+
+def _feed(fd: int, digests: Digests, stop: Stop) -> None:
+    buffer = files.hash_buffer()
+    os.lseek(fd, 0, os.SEEK_SET)
+    while size := os.readv(fd, [buffer]):
+        stop.check()
+        digests.update(buffer[:size])
+
+
+async def _each(items: Iterator[Any], at_once: int, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+    """Do `work` with every item, several at once. Raises: the first StepError or OSError of any."""
+
+    async def runner() -> None:
+        for item in items:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(runner())
+    except* (StepError, OSError) as errors:
+        raise first_of(errors) from None
+
+
+def _others(notes: Path) -> set[str]:
+    """Return the keys that another job means to upload just now, by the notes beside these."""
+    found: set[str] = set()
+    for path in notes.parent.iterdir():
+        if path != notes:
+            found |= read_notes(path)[1].keys()
+    return found
