@@ -24,6 +24,12 @@ POINTS = (
     "rsync.listed",
     "rsync.delivered",
     "rsync.verified",
+    "upload.intended",  # noted that a multipart upload will be begun
+    "upload.begun",  # the store has given its id, which is not noted
+    "upload.part",  # the store has a part
+    "upload.sent",  # it has all parts
+    "upload.completed",
+    "upload.verified",
     "finish.begun",
     "finish.receipt",
     "finish.committed",

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.crash.batch import Batch
 from tests.crash.driver import endure
 from tests.support.receivers import mailbox
+from tests.support.s3_server import S3Server
 from tests.support.sshd import sshd
 
 
@@ -23,8 +24,8 @@ def main() -> None:
     given = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="crash-", dir=given.dir))
     print(f"seed {given.seed}, in {place} (kept when something does not hold)", file=sys.stderr)
-    with sshd(place / "ssh") as server, mailbox() as box:
-        batch = Batch.make(place / "root", place / "out", server, box, given.seed)
+    with sshd(place / "ssh") as server, mailbox() as box, S3Server() as store:
+        batch = Batch.make(place / "root", place / "out", server, box, store, given.seed)
         try:
             said = endure(
                 batch,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -19,6 +20,7 @@ from typing import Any
 from dittohead.process import MARK, sweep
 from tests.support.daemon import Site
 from tests.support.receivers import Mailbox
+from tests.support.s3_server import S3Server
 from tests.support.sshd import Sshd
 from tests.support.trees import read_tree, tree
 
@@ -27,7 +29,7 @@ STATIONS = ("inbox", "processing", "done", "failed")
 
 CONFIG = """
 root: .
-limits: {{jobs: 5, command: 4, rsync: 3}}
+limits: {{jobs: 5, command: 4, rsync: 3, upload: 3}}
 retry: {{first: 10ms, most: 40ms}}
 space: {{floor: 0}}
 watch: {{interval: 1s}}
@@ -47,6 +49,12 @@ pipelines:
       - rsync: {{name: store, to: "{base}/near/{{name}}", mkpath: true}}
       - rsync: {{name: made, from: make, to: "{base}/made/{{name}}", mkpath: true}}
       - command: {{name: last, argv: [sh, -c, '{note}', last]}}
+  cloud:
+    match: "cloud-.*"
+    steps:
+      - command: {{name: first, argv: [sh, -c, '{note}', first]}}
+      - upload: {{name: lift, bucket: "{bucket}", prefix: "{{name}}/", endpoint_url: "{store}", part_size: 5MiB}}
+      - command: {{name: last, argv: [sh, -c, '{note}', last]}}
   bad:
     match: "bad-.*"
     steps:
@@ -58,6 +66,10 @@ notify:
 """
 
 
+#: Bytes of a file that is uploaded in parts: two of five MiB and a rest.
+_LARGE = 11 << 20
+
+
 @dataclass
 class Batch:
     """What was dropped, and what has been seen of it."""
@@ -65,32 +77,43 @@ class Batch:
     site: Site
     base: Path  #: outside the root, on a disk that is never cut: targets, ledger
     mailbox: Mailbox
+    store: S3Server
+    bucket: str
     chance: random.Random
     dropped: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
     done_steps: dict[tuple[str, str], int] = field(default_factory=dict)  #: its lines in the ledger
     reruns: int = 0
 
     @classmethod
-    def make(cls, root: Path, base: Path, server: Sshd, mailbox: Mailbox, seed: int) -> Batch:
+    def make(
+        cls, root: Path, base: Path, server: Sshd, mailbox: Mailbox, store: S3Server, seed: int
+    ) -> Batch:
         """Write the configuration; nothing is started."""
         base.mkdir(parents=True, exist_ok=True)
         ssh = ", ".join(f"{key}: {value}" for key, value in server.options.items())
         note = f'echo "$DITTOHEAD_JOB $0" >> {base}/ledger'
-        site = Site(root, CONFIG.format(note=note, host=server.host, base=base, ssh=ssh, port=mailbox.port))
+        bucket = f"crash-{secrets.token_hex(4)}"  # what moto keeps is the process's, not the server's
+        store.client().create_bucket(Bucket=bucket)
+        config = CONFIG.format(
+            bucket=bucket, note=note, host=server.host, base=base, ssh=ssh, port=mailbox.port, store=store.url
+        )
+        site = Site(root, config)
         site.log = base / "daemon.log"  # not on the disk that is cut
         site.program = [sys.executable, "-m", "tests.support.mortal"]
         site.env |= {
             "PYTHONPATH": str(TOP),
             "MORTAL_ROOT": str(site.root.resolve()),
             "MORTAL_REACHED": str(base / "reached"),
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
         }
-        return cls(site, base, mailbox, random.Random(seed))
+        return cls(site, base, mailbox, store, bucket, random.Random(seed))
 
     # -- people ------------------------------------------------------------------------------
 
     def drop(self, kind: str = "") -> str:
         """Upload a folder of some size, made durable as `dittohead drop` does."""
-        kind = kind or self.chance.choice(["far", "far", "near", "near", "near", "bad"])
+        kind = kind or self.chance.choice(["far", "far", "near", "near", "cloud", "cloud", "bad"])
         name = f"{kind}-{len(self.dropped):04}"
         sizes = [self.chance.choice([0, 10, 5_000, 300_000]) for _ in range(self.chance.randint(1, 6))]
         sizes[0] = max(sizes[0], 10)
@@ -98,6 +121,8 @@ class Batch:
             f"{i:02}.bin": self.chance.randbytes(size) for i, size in enumerate(sizes)
         }
         what["sub"] = {"note é.txt": name}
+        if kind == "cloud":
+            what["large.bin"] = self.chance.randbytes(_LARGE)
         hidden = tree(self.site.root / "inbox" / f".{name}", what)
         self.dropped[name] = read_tree(hidden)
         _sync(self.site.root)
@@ -179,6 +204,7 @@ class Batch:
             assert state == station == ("failed" if name.startswith("bad") else "done"), job
         self._check_receipts([job for job, *_ in jobs])
         self._check_deliveries()
+        self._check_store()
         self._check_notices([job for job, *_ in jobs])
         leftovers = [p for p in (self.site.root / "work").iterdir() if p.name not in {j for j, *_ in jobs}]
         assert leftovers == []
@@ -192,7 +218,7 @@ class Batch:
             assert listed == {path: len(data) for path, data in self.dropped[receipt["name"]].items()}
             delivered = Counter((place["step"], place["path"]) for place in receipt["locations"])
             assert set(delivered.values()) <= {1}
-            steps = {"far": ["send"], "near": ["store"], "bad": []}[receipt["pipeline"]]
+            steps = {"far": ["send"], "near": ["store"], "cloud": ["lift"], "bad": []}[receipt["pipeline"]]
             assert {p for s, p in delivered if s in steps} == (
                 {p.decode() for p in listed} if steps else set()
             )
@@ -218,6 +244,25 @@ class Batch:
         }
         for path, data in counts.items():
             assert len(data) == len(self.dropped[path.split(b"/")[0].decode()])
+
+    def _check_store(self) -> None:
+        client = self.store.client()
+        expected = {
+            f"{name}/".encode() + path: data
+            for name, files in self.dropped.items()
+            if name.startswith("cloud")
+            for path, data in files.items()
+        }
+        listed = client.list_objects_v2(Bucket=self.bucket).get("Contents", [])
+        there = {
+            item["Key"].encode(): client.get_object(Bucket=self.bucket, Key=item["Key"])["Body"].read()
+            for item in listed
+        }
+        assert there.keys() == expected.keys(), sorted(there.keys() ^ expected.keys())
+        assert there == expected
+        assert client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", []) == []
+        assert set(self.store.parts_kept.values()) <= {1}  # no part that the store had was sent again
+        assert list((self.site.root / "state").glob("outside/*")) == []
 
     def _check_notices(self, jobs: list[str]) -> None:
         rows = {row[0]: row[1:] for row in self.rows("SELECT id, job_id, event, state, subject FROM outbox")}

@@ -14,10 +14,16 @@ from tests.crash.driver import endure
 from tests.crash.power import KINDS, Disk, disk
 from tests.support.length import LONG
 from tests.support.receivers import Mailbox, mailbox
+from tests.support.s3_server import S3Server
 from tests.support.sshd import Sshd, sshd
 from tests.support.strace import failing
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def _kinds(point: str = "upload") -> tuple[str, ...]:
+    """Return kinds of folders of which one comes to a point; large ones only where they are needed."""
+    return ("far", "near", "bad", "cloud") if point.startswith("upload") else ("far", "near", "bad")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +39,14 @@ def box() -> Iterator[Mailbox]:
 
 
 @pytest.fixture
-def batch(tmp_path: Path, server: Sshd, box: Mailbox) -> Iterator[Batch]:
-    made = Batch.make(tmp_path / "root", tmp_path / "out", server, box, seed=5)
+def store() -> Iterator[S3Server]:
+    with S3Server() as made:
+        yield made
+
+
+@pytest.fixture
+def batch(tmp_path: Path, server: Sshd, box: Mailbox, store: S3Server) -> Iterator[Batch]:
+    made = Batch.make(tmp_path / "root", tmp_path / "out", server, box, store, seed=5)
     yield made
     if made.site.process is not None:
         made.kill(group=True)
@@ -50,7 +62,7 @@ def test_every_fault_point_is_reached_and_a_death_there_harms_nothing(batch: Bat
     """Once each, in the order in which a job meets them."""
     (batch.site.root / "inbox").mkdir()
     for point in POINTS:
-        for kind in ("far", "near", "bad"):
+        for kind in _kinds(point):
             batch.drop(kind)
         batch.start(f"{point}:1:kill")
         assert batch.live(60), f"{point} is never reached"
@@ -70,7 +82,7 @@ def test_killed_between_any_two_system_calls_nothing_is_lost(batch: Batch) -> No
     died = 0
     rounds = 200 if LONG else 8
     for _ in range(rounds):
-        for kind in ("far", "near", "bad"):
+        for kind in _kinds():
             batch.drop(kind)
         armed = len(batch.site.events("watch.armed"))
         batch.start()
@@ -88,10 +100,10 @@ def test_killed_between_any_two_system_calls_nothing_is_lost(batch: Batch) -> No
 
 @pytest.fixture(params=sorted(KINDS))
 def cut(
-    request: pytest.FixtureRequest, tmp_path: Path, server: Sshd, box: Mailbox
+    request: pytest.FixtureRequest, tmp_path: Path, server: Sshd, box: Mailbox, store: S3Server
 ) -> Iterator[tuple[Batch, Disk]]:
     with disk(tmp_path, request.param) as drive:
-        made = Batch.make(drive.mount / "root", tmp_path / "out", server, box, seed=6)
+        made = Batch.make(drive.mount / "root", tmp_path / "out", server, box, store, seed=6)
         made.site.env["MORTAL_DISK"] = str(drive.mount)
         try:
             yield made, drive
@@ -110,7 +122,7 @@ def test_a_power_cut_at_any_fault_point_loses_nothing(cut: tuple[Batch, Disk]) -
     places = [(point, number) for point in points for number in numbers]
     random.Random(7).shuffle(places)
     for point, number in places:
-        for kind in ("far", "near", "bad"):
+        for kind in _kinds(point):
             batch.drop(kind)
         batch.start(f"{point}:{number}:power")
         assert batch.live(60), f"{point} is not reached {number} times"

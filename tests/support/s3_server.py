@@ -10,13 +10,16 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from botocore.session import get_session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from dittohead.checksums import checksum
@@ -91,6 +94,8 @@ class S3Server:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._kept: dict[str, dict[str, str]] = {}  #: path -> checksum headers
         self._parts: dict[str, dict[int, bytes]] = {}
+        self._part_sums: dict[tuple[str, int], list[tuple[str, str]]] = {}
+        self.parts_kept: Counter[tuple[str, int]] = Counter()  #: how often each part of an upload was taken
         self._lock = threading.Lock()
         self._server = make_server("127.0.0.1", 0, self, threaded=True, request_handler=_Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -114,6 +119,16 @@ class S3Server:
     def fail(self, operation: str, kind: str, times: int = 1, key: str = "", **headers: str) -> None:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         self.faults.append(Fault(operation, kind, times, given, key))
+
+    def client(self) -> Any:
+        """Return a client of botocore's, which waits for its answers."""
+        return get_session().create_client(
+            "s3",
+            endpoint_url=self.url,
+            region_name="us-east-1",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
 
     # -- WSGI --------------------------------------------------------------------------------
 
@@ -185,6 +200,9 @@ class S3Server:
         headers = [(k, v) for k, v in said["headers"] if not k.lower().startswith("x-amz-checksum")]
         if said["status"].startswith("2"):
             headers += self._kept_now(request, body)
+        if request.method == "GET" and "uploadId" in request.query:
+            answer = [self._listed(request, b"".join(answer))]
+            headers = [(k, v) for k, v in headers if k.lower() != "content-length"]
         if not self.etags:
             headers = [(k, '"opaque-1"' if k.lower() == "etag" else v) for k, v in headers]
         start(said["status"], headers)
@@ -214,13 +232,26 @@ class S3Server:
             if name.startswith("x-amz-checksum-") and algorithm is not None:
                 yield algorithm, value
 
+    def _listed(self, request: Request, text: bytes) -> bytes:
+        """Return ListParts' answer with the parts' checksums, which S3 gives and moto does not."""
+
+        def checksums(match: re.Match[bytes]) -> bytes:
+            given = self._part_sums.get((request.query["uploadId"], int(match[1])), [])
+            return match[0] + b"".join(f"<Checksum{k}>{v}</Checksum{k}>".encode() for k, v in given)
+
+        return re.sub(rb"<PartNumber>(\d+)</PartNumber>", checksums, text)
+
     def _kept_now(self, request: Request, body: bytes) -> list[tuple[str, str]]:
         """Keep what was sent, and return the headers that tell of it."""
         given = {f"x-amz-checksum-{name.lower()}": value for name, value in self._given(request)}
         if not self.checks:
             given = {}
         if request.operation == "part":
-            self._parts.setdefault(request.query["uploadId"], {})[int(request.query["partNumber"])] = body
+            upload, number = request.query["uploadId"], int(request.query["partNumber"])
+            self._parts.setdefault(upload, {})[number] = body
+            self.parts_kept[upload, number] += 1
+            if self.checks:
+                self._part_sums[upload, number] = list(self._given(request))
             return list(given.items())
         if request.operation in ("put", "complete"):
             self._kept[request.path] = {**given, "x-amz-checksum-type": "FULL_OBJECT"} if given else {}
