@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import configparser
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
 from functools import cache
+from importlib.metadata import version
 from typing import Any, Literal
 
 import aiohttp
@@ -218,6 +220,7 @@ async def client(
         connection.endpoint_url is not None if connection.path_style is None else connection.path_style
     )
     config = AioConfig(
+        user_agent=f"dittohead/{version('dittohead')}",  # by default it is worked out anew for each request
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=_CONNECT_S,
         read_timeout=_SILENT_S,
@@ -275,6 +278,9 @@ def _warm(session: AioSession) -> None:
             pass
 
     asyncio.run(once())
+    # What a session knows of S3 are tens of thousands of objects, for ever. Left out here, they are not
+    # gone through again by each full garbage collection, which held the loop for 50 ms.
+    gc.freeze()
 
 
 def code_of(error: BaseException) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -229,6 +230,29 @@ class Bucket:
             )
         except ClientError:
             return None
+
+    async def absent(self, keys: Collection[str]) -> set[str]:
+        """Return those of some keys that surely are not there, by one listing of where they would lie.
+
+        The others may be there: they lie behind others' keys, or the user may not list.
+        """
+        first = min(keys)
+        given: dict[str, Any] = {"StartAfter": first[:-1]} if len(first) > 1 else {}
+        try:
+            answer = await self.ask(
+                "list_objects_v2",
+                "listing",
+                expected=_UNKNOWN | {"AccessDenied"},
+                Prefix=os.path.commonprefix(list(keys)),  # noqa: RUF071  # of characters, as S3 has it
+                **given,
+            )
+        except ClientError:
+            return set()
+        there = {item["Key"] for item in answer.get("Contents", ())}
+        if not answer.get("IsTruncated"):
+            return set(keys) - there
+        last = max((key.encode() for key in there), default=b"")  # S3 sorts by UTF-8
+        return {key for key in keys if key.encode() < last} - there
 
     async def same(self, key: str, head: dict[str, Any], digests: Digests) -> Stored | None:
         """Return how an object that lies there was seen to be this very file; None when it is another."""

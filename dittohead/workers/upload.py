@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from botocore.exceptions import ClientError
 from pydantic import Field
@@ -28,6 +29,8 @@ from dittohead.slices import Slice
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Options, StepContext, StepResult, VerifyContext, Worker
 
+T = TypeVar("T")
+
 _AGENT = f"dittohead {__version__} (aiobotocore)"
 
 #: Files up to this size are read once, into memory, and sent from there.
@@ -41,6 +44,9 @@ _PARTS = 8
 
 #: Files under way at once in one step.
 _FILES = 16
+
+#: Files that one listing looks for: S3 lists a thousand keys at a time.
+_AHEAD = 500
 
 #: Faulty files named in the reason; the rest is counted.
 _SHOWN = 5
@@ -141,7 +147,8 @@ class UploadWorker(Worker[UploadOptions]):
         """Ask the store for each object's size and checksum; read it back where it gives none."""
         async with s3.client(options, ctx.secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
-            await _each(ctx.locations(), options.parallel, lambda location: _look(ctx, bucket, location))
+            places = _stream(ctx.locations())
+            await _each(places, options.parallel, lambda location: _look(ctx, bucket, location))
 
 
 async def _look(ctx: VerifyContext, bucket: Bucket, location: Location) -> None:
@@ -198,8 +205,7 @@ class _Sending:
 
     async def run(self) -> None:
         """Send every file; a file at fault does not keep the others. Raises: StepError."""
-        entries = (entry for entry in self.ctx.source.entries() if not entry.is_dir)
-        await _each(entries, self.options.parallel, self._file)
+        await _each(self._files(), self.options.parallel, self._file)
         if self.bad:
             more = f"; and {self.bad - len(self.reasons)} more" if self.bad > len(self.reasons) else ""
             raise ItemError(
@@ -207,11 +213,20 @@ class _Sending:
                 hint=f"When that is settled: dittohead retry {self.ctx.job_id}",
             )
 
-    async def _file(self, entry: Entry) -> None:
-        key = self.options.key_of(entry)
+    async def _files(self) -> AsyncIterator[tuple[Entry, str, bool]]:
+        """Yield each file, its key, and whether to look what lies there before it is sent."""
+        entries = (entry for entry in self.ctx.source.entries() if not entry.is_dir)
+        while some := [(entry, self.options.key_of(entry)) for entry in islice(entries, _AHEAD)]:
+            looks = self.ctx.attempt > 1 or not self.abilities.conditional
+            absent = await self.bucket.absent([key for _, key in some]) if looks else set()
+            for entry, key in some:
+                yield entry, key, looks and key not in absent
+
+    async def _file(self, item: tuple[Entry, str, bool]) -> None:
+        entry, key, look = item
         try:
             with files.opened_beneath(self.ctx.source.root, entry.path) as fd:
-                stored = await self._stored(entry, key, fd)
+                stored = await self._stored(entry, key, fd, look=look)
         except ItemError as error:
             self.bad += 1
             if len(self.reasons) < _SHOWN:
@@ -225,12 +240,12 @@ class _Sending:
         if await self.bucket.sha256(stored.key, stored.version) != entry.sha256:
             await self.bucket.discard(stored.key, stored.version)
 
-    async def _stored(self, entry: Entry, key: str, fd: int) -> Stored:
+    async def _stored(self, entry: Entry, key: str, fd: int, *, look: bool) -> Stored:
         if entry.size >= 2 * self.options.part_size:
             return await self._large(entry, key, fd)
         content = await in_thread(lambda stop: _read(fd, entry, self.abilities.algorithm, stop))
         self.ctx.progress(self.bytes, self.ctx.source.size, "bytes")
-        if self.ctx.attempt > 1 or not self.abilities.conditional:
+        if look:
             found = await self._found(key, content.digests)
             if found is not None:
                 return found
@@ -422,11 +437,19 @@ def _feed(fd: int, digests: Digests, stop: Stop) -> None:
         digests.update(buffer[:size])
 
 
-async def _each(items: Iterator[Any], at_once: int, work: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+async def _each(
+    items: AsyncIterator[T], at_once: int, work: Callable[[T], Coroutine[Any, Any, None]]
+) -> None:
     """Do `work` with every item, several at once. Raises: the first StepError or OSError of any."""
+    turn = asyncio.Lock()
 
     async def runner() -> None:
-        for item in items:
+        while True:
+            async with turn:
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
             await work(item)
 
     try:
@@ -435,6 +458,11 @@ async def _each(items: Iterator[Any], at_once: int, work: Callable[[Any], Corout
                 group.create_task(runner())
     except* (StepError, OSError) as errors:
         raise first_of(errors) from None
+
+
+async def _stream(items: Iterable[T]) -> AsyncIterator[T]:
+    for item in items:
+        yield item
 
 
 def _others(notes: Path) -> set[str]:

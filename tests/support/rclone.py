@@ -32,14 +32,18 @@ def program() -> str:
 
 
 @contextlib.contextmanager
-def rclone(base: Path) -> Iterator[Rclone]:
-    """Run a server until the block ends."""
+def rclone(base: Path, *, cache: str = "0s") -> Iterator[Rclone]:
+    """Run a server until the block ends.
+
+    Args:
+        cache: how long it believes what it has seen of a directory; what it wrote itself it knows.
+    """
     base.mkdir(parents=True, exist_ok=True)
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     env = {**os.environ, "RCLONE_AUTH_KEY": f'"{ACCESS},{SECRET}"', "RCLONE_CONFIG": "/dev/null"}
-    argv = [program(), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", "0s", str(base)]
+    argv = [program(), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--dir-cache-time", cache, str(base)]
     with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             for _ in range(1000):

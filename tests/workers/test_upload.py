@@ -132,6 +132,14 @@ async def test_a_store_without_checksums_is_verified_by_etag_or_read_back(
     assert not [key for key in await it.objects() if "probe" in key]
 
 
+async def test_who_may_not_delete_can_upload_all_the_same(server: S3Server, tmp_path: Path) -> None:
+    server.checks = False  # so that the probe is taken, and stays
+    it = await place(server, tmp_path, {"a": b"1"})
+    server.fail("delete", "AccessDenied")
+    await it.run()
+    assert await it.objects() == {"a": b"1", ".dittohead-probe": b"probe"}
+
+
 async def test_the_store_is_asked_once_what_it_checks(server: S3Server, tmp_path: Path) -> None:
     it = await place(server, tmp_path, FOLDER)
     await it.run()
@@ -528,6 +536,25 @@ async def test_encryption_and_object_lock_are_asked_for(server: S3Server, tmp_pa
             assert request.headers["x-amz-server-side-encryption"] == "AES256"
             assert request.headers["x-amz-object-lock-mode"] == "GOVERNANCE"
             assert request.headers["x-amz-object-lock-legal-hold"] == "ON"
+
+
+@pytest.mark.parametrize("fault", ["", "AccessDenied", "501"])
+async def test_what_lies_behind_a_thousand_others_or_cannot_be_listed_is_not_overwritten(
+    server: S3Server, tmp_path: Path, fault: str
+) -> None:
+    server.conditions = False  # so that it is ours to look
+    it = await place(server, tmp_path, {"m": b"1", "z": b"mine"})
+    async with s3.client(it.options, {"keys": KEYS}.__getitem__) as client:
+        for n in range(0 if fault else 1001):
+            await client.put_object(Bucket=it.bucket, Key=f"n{n}", Body=b"")
+        await client.put_object(Bucket=it.bucket, Key="z", Body=b"another's")
+    if fault:
+        server.fail("get", fault, times=2)  # the question for versions, and the listing
+    with pytest.raises(ItemError, match="z: there is another object"):
+        await it.run()
+    objects = await it.call("get_object", Key="z")
+    assert objects["ContentLength"] == len(b"another's")
+    assert (await it.call("head_object", Key="m"))["ContentLength"] == 1
 
 
 async def test_two_files_with_one_key_are_refused_before_anything_is_sent(
