@@ -11,7 +11,17 @@ from dittohead.errors import (
     TransientError,
 )
 from dittohead.model import Entry, Event, EventType, Location, Output
-from dittohead.worker import Done, Inputs, Options, StepContext, StepResult, VerifyContext, Wait, Worker
+from dittohead.worker import (
+    Done,
+    Inputs,
+    Options,
+    Recipe,
+    StepContext,
+    StepResult,
+    VerifyContext,
+    Wait,
+    Worker,
+)
 
 __version__ = "0.1.0"
 
@@ -27,6 +37,7 @@ __all__ = [
     "Location",
     "Options",
     "Output",
+    "Recipe",
     "StepContext",
     "StepError",
     "StepResult",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC
@@ -47,6 +47,11 @@ class JobFiles:
     def work(self, step: str) -> Path:
         """Return the directory a step makes things in; step names hold no dot."""
         return self.home / step
+
+    def earlier(self, step: str, jobs: Sequence[str]) -> list[Path]:
+        """Return the directories this step made things in, in other jobs, where they still are."""
+        found = (self.stations.work / job / step for job in jobs)
+        return [path for path in found if path.is_dir()]
 
     def outputs(self, step: str) -> Path:
         """Return the list of what a step made."""
@@ -115,6 +120,7 @@ class Context(StepContext):
         row: StepRow,
         files: JobFiles,
         source: Inputs,
+        earlier: Sequence[Path],
         store: Store,
         limiter: FairLimiter,
         secret: Callable[[str], str],
@@ -122,6 +128,7 @@ class Context(StepContext):
     ) -> None:
         self.job_id, self.name, self.pipeline, self.step = job.id, job.name, job.pipeline, row.name
         self.payload, self.source = files.payload, source
+        self.earlier = earlier
         self.attempt = row.attempts + 1
         self.claimed_at = job.claimed_at.timestamp()
         self.outside = files.outside(row.name)

@@ -102,6 +102,8 @@ class Housekeeper:
             except KeyError:
                 continue  # not ours to judge: a rebuilt store may not know it yet
             keep = job.definition.get("keep_work_s")
+            if await self._engine.store.read(job_store.is_superseded, job):
+                keep = 0.0  # a later job of the folder has made it all again, or taken it over
             if job.state is not JobState.DONE or job.station is not Station.DONE or keep is None:
                 continue
             if job.finished_at is not None and time.time() - job.finished_at.timestamp() >= keep:

@@ -39,7 +39,7 @@ from dittohead.model import (
 )
 from dittohead.store import jobs as job_store
 from dittohead.threads import in_thread
-from dittohead.worker import Done, Options, StepResult, Wait, Worker
+from dittohead.worker import Done, Options, Recipe, StepResult, Wait, Worker
 
 #: A step that has seen the daemon die this often without ending is frozen: it may be the cause.
 CRASHES_MOST = 5
@@ -270,7 +270,7 @@ class _Run:
                 context.close(durable=False)
                 await self._wait(index, result, context.events)
                 return False
-            await self._done(index, result, context, seconds)
+            await self._done(index, result, context, seconds, worker.recipe(options))
         return True
 
     def _prepare(self, row: StepRow, given: dict[str, Any]) -> tuple[Worker[Any], Options]:
@@ -298,11 +298,13 @@ class _Run:
         row, engine = self.steps[index], self.engine
         source = self.job.definition["steps"][index]["from"]
         taken = next((step.result for step in self.steps if step.name == source), {})
+        before = await engine.store.read(job_store.earlier, self.job) if worker.makes_outputs else []
         context = Context(
             job=self.job,
             row=row,
             files=self.files,
             source=self.files.source(source, taken),
+            earlier=self.files.earlier(row.name, before),
             store=engine.store,
             limiter=limiter,
             secret=engine.secret,
@@ -318,7 +320,9 @@ class _Run:
                 raise
         return context, result, time.monotonic() - started
 
-    async def _done(self, index: int, result: Done, context: Context, seconds: float) -> None:
+    async def _done(
+        self, index: int, result: Done, context: Context, seconds: float, recipe: Recipe | None
+    ) -> None:
         # 1 result files durable  2 commit the result, its events and the next step's start.
         faults.point("step.ran")
         row, engine = self.steps[index], self.engine
@@ -335,6 +339,7 @@ class _Run:
             "locations": delivered,
             "delivered_bytes": context.locations.size,
             "seconds": round(seconds, 3),
+            **({"recipe": recipe.as_dict()} if recipe is not None else {}),
         }
         following = index + 1 if index + 1 < len(self.steps) else None
         await engine.store.write(

@@ -182,6 +182,7 @@ def _result(step: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         "bytes": sum(o["size"] for o in outputs),
         "locations": len(locations),
         "delivered_bytes": sum(o["size"] for o in locations),
+        **({"recipe": step["recipe"]} if "recipe" in step else {}),
     }
 
 

@@ -102,6 +102,7 @@ def _step_fields(step: StepRow, job: Job) -> dict[str, Any]:
         "started_at": rfc3339(step.started_at),
         "finished_at": rfc3339(step.finished_at),
         "detail": step.result.get("detail", ""),
+        **({"recipe": step.result["recipe"]} if "recipe" in step.result else {}),
     }
 
 

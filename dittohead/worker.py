@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,18 @@ class Inputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What decides what a step makes of a file; of equal ones the results are equal."""
+
+    settings: Mapping[str, Any]  #: JSON values by name, such as {"quality": 85}
+    tools: Mapping[str, str]  #: versions of what does the work, such as {"libvips": "8.14.1"}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the store and receipts keep it."""
+        return {"settings": dict(self.settings), "tools": dict(self.tools)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Done:
     """The step is complete; everything it promised is durable and verified."""
 
@@ -70,6 +82,7 @@ class StepContext(abc.ABC):
     payload: Path  #: processing/NAME: to be read, never written
     work: Path  #: work/<job id>/<step>/: this step's own, exists, may hold an earlier try's remains
     source: Inputs
+    earlier: Sequence[Path]  #: work directories of this step in earlier jobs of the name, the latest first
     attempt: int  #: 1 for the first try
     claimed_at: float  #: when the folder was claimed, seconds since the epoch
     outside: Path  #: a file for notes of what is begun outside and unfinished; see `Worker.let_go`
@@ -171,6 +184,13 @@ class Worker(abc.ABC, Generic[OptionsT]):
         """
         for _ in ():
             yield True, ""
+
+    def recipe(self, options: OptionsT) -> Recipe | None:
+        """Return what decides what this step makes, so that a change of it is seen; None: it makes nothing.
+
+        It is kept with the step's result: `dittohead rerun --changed` compares.
+        """
+        return None
 
     @abc.abstractmethod
     async def run(self, ctx: StepContext, options: OptionsT) -> StepResult:

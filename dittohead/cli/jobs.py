@@ -1,4 +1,4 @@
-"""Commands on jobs: status, list, show, retry, rerun, freeze, thaw, cancel, poke, verify."""
+"""Commands on jobs: status, list, show, retry, freeze, thaw, cancel, poke, verify."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _print_job(fields: dict[str, Any]) -> None:
         out.print(f"  receipt: {escape(fields['receipt'])}")
 
 
-def _ask(action: str, jobs: tuple[str, ...], **args: Any) -> None:
+def ask(action: str, jobs: tuple[str, ...], **args: Any) -> None:
     """Leave a request for the daemon and print its answer; without a daemon, carry it out here."""
     config = load_config()
     good = True
@@ -261,16 +261,7 @@ def _print_answer(answer: dict[str, Any], job: str) -> bool:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def retry(jobs: tuple[str, ...]) -> None:
     """Try a failed job again, from the step that failed; wake one that waits."""
-    _ask("retry", jobs)
-
-
-@click.command()
-@with_config
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
-@click.option("--from", "step", help="From this step on; earlier steps keep their results.")
-def rerun(jobs: tuple[str, ...], step: str | None) -> None:
-    """Do a finished job again: as a new job from the inbox, or with --from the same job from a step."""
-    _ask("rerun", jobs, **({"from": step} if step else {}))
+    ask("retry", jobs)
 
 
 @click.command()
@@ -279,7 +270,7 @@ def rerun(jobs: tuple[str, ...], step: str | None) -> None:
 @click.option("--reason", required=True, help="Why; shown wherever the job is shown.")
 def freeze(jobs: tuple[str, ...], reason: str) -> None:
     """Stop a job where it is until it is thawed."""
-    _ask("freeze", jobs, reason=reason)
+    ask("freeze", jobs, reason=reason)
 
 
 @click.command()
@@ -287,7 +278,7 @@ def freeze(jobs: tuple[str, ...], reason: str) -> None:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def thaw(jobs: tuple[str, ...]) -> None:
     """Let a frozen job go on."""
-    _ask("thaw", jobs)
+    ask("thaw", jobs)
 
 
 @click.command()
@@ -295,7 +286,7 @@ def thaw(jobs: tuple[str, ...]) -> None:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def cancel(jobs: tuple[str, ...]) -> None:
     """End a job; its folder goes to failed/ and can be retried."""
-    _ask("cancel", jobs)
+    ask("cancel", jobs)
 
 
 @click.command()
@@ -303,7 +294,7 @@ def cancel(jobs: tuple[str, ...]) -> None:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def poke(jobs: tuple[str, ...]) -> None:
     """Look now at a job that waits for an answer, a retry or a paused target."""
-    _ask("poke", jobs)
+    ask("poke", jobs)
 
 
 @click.command()
@@ -334,4 +325,4 @@ def _print_report(report: Report) -> None:
         err.print(f"[red]{len(report.problems)} differences[/red]")
 
 
-COMMANDS = (status, list_, show, retry, rerun, freeze, thaw, cancel, poke, verify)
+COMMANDS = (status, list_, show, retry, freeze, thaw, cancel, poke, verify)

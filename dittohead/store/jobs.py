@@ -447,6 +447,51 @@ def original_name(connection: Connection, folder: bytes, ino: int) -> str | None
     ).scalar()
 
 
+def earlier(connection: Connection, job: Job, limit: int = 3) -> list[JobId]:
+    """Return the ids of jobs of the same name that are over, the latest first."""
+    return [
+        JobId(found)
+        for found in connection.execute(
+            sa.select(jobs.c.id)
+            .where(jobs.c.name == job.name, jobs.c.id != job.id, jobs.c.state.in_(_values(TERMINAL)))
+            .order_by(jobs.c.claimed_at.desc())
+            .limit(limit)
+        ).scalars()
+    ]
+
+
+def is_superseded(connection: Connection, job: Job) -> bool:
+    """Tell whether a later job has done the same folder again."""
+    return (
+        connection.execute(
+            sa.select(jobs.c.id)
+            .where(
+                jobs.c.name == job.name,
+                jobs.c.ino == str(job.ino),
+                jobs.c.claimed_at > job.claimed_at.timestamp(),
+                jobs.c.state == JobState.DONE.value,
+            )
+            .limit(1)
+        ).first()
+        is not None
+    )
+
+
+def latest_done(connection: Connection, pipeline: str) -> list[Job]:
+    """Return the jobs of a pipeline that are done and were not done again, by name."""
+    later = jobs.alias()
+    query = sa.select(jobs).where(
+        jobs.c.pipeline == pipeline,
+        jobs.c.state == JobState.DONE.value,
+        ~sa.exists().where(
+            later.c.name == jobs.c.name,
+            later.c.ino == jobs.c.ino,
+            later.c.claimed_at > jobs.c.claimed_at,
+        ),
+    )
+    return [to_job(row) for row in connection.execute(query.order_by(jobs.c.name)).mappings()]
+
+
 def add_events(connection: Connection, job_id: str, found: Iterable[Event]) -> None:
     """Append events to a job."""
     rows = [

@@ -57,6 +57,7 @@ class LoneContext(StepContext):
         self.work = base / "work" / job_id / step
         self.work.mkdir(parents=True, exist_ok=True)
         self.source = source or source_of(payload)
+        self.earlier: list[Path] = []
         self.attempt = 1
         self.claimed_at = time.time()
         self.saved: dict[str, Any] = {}

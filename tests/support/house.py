@@ -26,7 +26,7 @@ from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.outbox import NewNotice
 from dittohead.targets import Targets
-from dittohead.worker import Done, Options, StepContext, StepResult, Worker
+from dittohead.worker import Done, Options, Recipe, StepContext, StepResult, Worker
 from tests.support.trees import tree
 
 
@@ -46,11 +46,15 @@ class ScriptWorker(Worker[ScriptOptions]):
     default_limit = 4
 
     def __init__(self) -> None:
+        self.tools: dict[str, str] = {}  #: versions in the steps' recipes; none without any
         self.plays: dict[str, Callable[[StepContext], Awaitable[StepResult]]] = {}
         self.ran: list[tuple[str, str]] = []  #: (folder, step) of each try, in order
 
     def target(self, options: ScriptOptions) -> str:
         return options.target
+
+    def recipe(self, options: ScriptOptions) -> Recipe | None:
+        return Recipe(settings={"do": options.do}, tools=self.tools) if self.tools else None
 
     async def run(self, ctx: StepContext, options: ScriptOptions) -> StepResult:
         self.ran.append((ctx.name, ctx.step))

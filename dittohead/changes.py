@@ -1,0 +1,96 @@
+"""Which finished folders today's configuration would do otherwise, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from dittohead import templates
+from dittohead.config import Config, Step
+from dittohead.context import JobFiles, values_of
+from dittohead.errors import ItemError
+from dittohead.model import Job, Station, StepRow, StepState
+from dittohead.registry import Registry
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.worker import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One folder in done/, compared with what would be done to it today."""
+
+    job: Job
+    changes: list[str] = field(default_factory=list)  #: such as "convert: quality 85 -> 90"
+    tools: list[str] = field(default_factory=list)  #: such as "convert: libvips 8.14.1 -> 8.16.0"
+
+
+def compare(
+    config: Config, pipeline: str, workers: Registry, store: Store, stations: Stations
+) -> Iterator[Finding]:
+    """Yield a finding for each folder in done/ that a pipeline has done, by name. Blocking."""
+    for job in store.run(job_store.latest_done, pipeline):
+        if stations.exists(Station.DONE, job.folder):
+            yield _finding(config, workers, stations, job, store.run(job_store.steps_of, job.id))
+
+
+def _finding(config: Config, workers: Registry, stations: Stations, job: Job, rows: list[StepRow]) -> Finding:
+    matched = config.pipeline_for(job.name)
+    if matched is None:
+        return Finding(job=job, changes=["no pipeline fits its name any more"])
+    pipeline, values = matched
+    if pipeline.name != job.pipeline:
+        return Finding(job=job, changes=[f"its name fits the pipeline {pipeline.name} now"])
+    finding = Finding(job=job)
+    today = dataclasses.replace(job, values=values)
+    known = {row.name: row for row in rows if row.state is StepState.DONE}
+    for step in pipeline.steps:
+        row = known.get(step.name)
+        if row is None:
+            finding.changes.append(f"{step.name}: is new")
+        elif row.worker != step.worker:
+            finding.changes.append(f"{step.name}: {row.worker} -> {step.worker}")
+        else:
+            _compare_step(finding, workers, step, today, JobFiles(stations, today), row)
+    return finding
+
+
+def _compare_step(
+    finding: Finding, workers: Registry, step: Step, job: Job, files: JobFiles, row: StepRow
+) -> None:
+    try:
+        recipe = _recipe(workers, step, job, files)
+    except (ItemError, ValidationError) as error:
+        finding.changes.append(f"{step.name}: {str(error).splitlines()[0]}")
+        return
+    if recipe is None:
+        return
+    before = row.result.get("recipe")
+    if before is None:
+        finding.changes.append(f"{step.name}: how it was done is not recorded")
+        return
+    today = recipe.as_dict()
+    finding.changes.extend(_differences(step.name, before["settings"], today["settings"]))
+    finding.tools.extend(_differences(step.name, before["tools"], today["tools"]))
+
+
+def _recipe(workers: Registry, step: Step, job: Job, files: JobFiles) -> Recipe | None:
+    worker = workers.get(step.worker)
+    filled = templates.render_options(step.options, values_of(job, files, step.name), worker.per_file)
+    return worker.recipe(worker.Options.model_validate(filled))
+
+
+def _differences(step: str, before: Mapping[str, Any], today: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted(before.keys() | today.keys()):
+        old, new = before.get(key, "unset"), today.get(key, "unset")
+        if old != new:
+            yield f"{step}: {key} {_shown(old)} -> {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

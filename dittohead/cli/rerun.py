@@ -1,0 +1,88 @@
+"""Command rerun: jobs named, or all that today's configuration would do otherwise."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import click
+
+from dittohead import registry
+from dittohead.changes import Finding, compare
+from dittohead.cli.base import escape, json_option, load_config, out, print_json, reading, with_config
+from dittohead.cli.jobs import ask
+from dittohead.config import Config
+
+
+@click.command()
+@with_config
+@json_option
+@click.argument("jobs", nargs=-1, metavar="[JOB...]")
+@click.option("--from", "step", help="From this step on; earlier steps keep their results.")
+@click.option("--pipeline", help="Instead of naming jobs: of this pipeline, those that --changed selects.")
+@click.option(
+    "--changed", is_flag=True, help="Those that the pipeline, as it is configured now, would do otherwise."
+)
+@click.option("--tools", is_flag=True, help="Those too that were done with other versions of tools.")
+@click.option("--dry-run", is_flag=True, help="Only say how many they are, and why.")
+def rerun(
+    as_json: bool,
+    jobs: tuple[str, ...],
+    step: str | None,
+    pipeline: str | None,
+    changed: bool,
+    tools: bool,
+    dry_run: bool,
+) -> None:
+    """Do a finished job again: as a new job from the inbox, or with --from the same job from a step."""
+    if not changed:
+        if pipeline or tools or dry_run or as_json:
+            raise click.UsageError("--pipeline, --tools, --dry-run and --json go with --changed")
+        if not jobs:
+            raise click.UsageError("name jobs, or give --pipeline NAME --changed")
+        ask("rerun", jobs, **({"from": step} if step else {}))
+        return
+    if as_json and not dry_run:
+        raise click.UsageError("--json goes with --dry-run")
+    if jobs or step or not pipeline:
+        raise click.UsageError("--changed goes with --pipeline NAME, and with no JOB and no --from")
+    config = load_config()
+    known = [found.name for found in config.pipelines]
+    if pipeline not in known:
+        raise click.UsageError(f"there is no pipeline {pipeline}; there are: {', '.join(known)}")
+    found = _compared(config, pipeline)
+    chosen = [finding for finding in found if finding.changes or (tools and finding.tools)]
+    others = [finding for finding in found if finding.tools and finding not in chosen]
+    if as_json:
+        print_json(_as_json(pipeline, len(found), chosen, others))
+    else:
+        _print(pipeline, len(found), chosen, others)
+    if chosen and not dry_run:
+        ask("rerun", tuple(finding.job.id for finding in chosen))
+
+
+def _compared(config: Config, pipeline: str) -> list[Finding]:
+    with reading(config) as (store, stations):
+        return list(compare(config, pipeline, registry.default(), store, stations))
+
+
+def _as_json(pipeline: str, done: int, chosen: list[Finding], others: list[Finding]) -> dict[str, Any]:
+    def fields(findings: list[Finding]) -> list[dict[str, Any]]:
+        return [
+            {"id": f.job.id, "name": f.job.name, "changes": f.changes, "tools": f.tools} for f in findings
+        ]
+
+    return {"pipeline": pipeline, "done": done, "selected": fields(chosen), "other_tools": fields(others)}
+
+
+def _print(pipeline: str, done: int, chosen: list[Finding], others: list[Finding]) -> None:
+    out.print(f"{len(chosen)} of {done} folders that {escape(pipeline)} has done would be done otherwise now")
+    for why, count in Counter(why for f in chosen for why in f.changes or f.tools).most_common():
+        out.print(f"  {count:>6}  {escape(why)}")
+    if others:
+        out.print(f"{len(others)} more were done with other versions of tools; --tools selects them too")
+        for why, count in Counter(why for f in others for why in f.tools).most_common():
+            out.print(f"  {count:>6}  {escape(why)}")
+
+
+COMMANDS = (rerun,)

@@ -1,0 +1,146 @@
+"""Which folders a changed configuration would do otherwise; what earlier jobs made, and how long it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dittohead.changes import Finding, compare
+from dittohead.config import load
+from dittohead.housekeeping import Housekeeper
+from dittohead.model import Output, Station
+from dittohead.worker import Done, StepContext, StepResult
+from tests.support.house import House
+
+CONFIG = """
+root: .
+limits: {jobs: 4, script: 4}
+space: {floor: 0}
+pipelines:
+  scans:
+    match: "(?P<study>[a-z]+)-.*"
+    keep_work: forever
+    steps:
+      - script: {name: make, do: "%s"}
+      - script: {name: send}
+"""
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path / "root", CONFIG % "quality 85 for {study}")
+    made.worker.tools = {"vips": "8.14"}
+    yield made
+    made.store.close()
+
+
+async def done(house: House, *names: str) -> None:
+    async with house.running():
+        for name in names:
+            house.arrive(name)
+        house.look()
+        for name in names:
+            await house.until_over(name)
+
+
+def found(house: House, text: str) -> dict[str, Finding]:
+    """Compare what was done with another configuration."""
+    path = house.root / "config.yaml"
+    path.write_text(text)
+    config = load(path, house.workers)
+    return {f.job.name: f for f in compare(config, "scans", house.workers, house.store, house.stations)}
+
+
+async def test_nothing_has_changed(house: House) -> None:
+    await done(house, "a-1", "b-1")
+    for finding in found(house, CONFIG % "quality 85 for {study}").values():
+        assert finding.changes == finding.tools == []
+
+
+async def test_a_changed_option_names_what_it_was_and_is_for_each_folder(house: House) -> None:
+    """Placeholders are filled in: a change that does not reach a folder does not select it."""
+    await done(house, "a-1", "b-1")
+    findings = found(house, CONFIG % "quality {study}")
+    assert findings["a-1"].changes == ["make: do quality 85 for a -> quality a"]
+    assert findings["b-1"].changes == ["make: do quality 85 for b -> quality b"]
+    assert {name: f.changes for name, f in found(house, CONFIG % "quality 85 for a").items()} == {
+        "a-1": [],
+        "b-1": ["make: do quality 85 for b -> quality 85 for a"],
+    }
+
+
+async def test_another_version_of_a_tool_is_told_apart_from_a_change(house: House) -> None:
+    await done(house, "a-1")
+    house.worker.tools = {"vips": "8.15"}
+    finding = found(house, CONFIG % "quality 85 for {study}")["a-1"]
+    assert (finding.changes, finding.tools[0]) == ([], "make: vips 8.14 -> 8.15")
+
+
+async def test_new_steps_other_pipelines_and_unknown_recipes_are_changes(house: House) -> None:
+    house.worker.tools = {}
+    await done(house, "a-1")
+    house.worker.tools = {"vips": "8.14"}
+    text = CONFIG % "quality 85 for {study}"
+    changes = found(house, text + "      - script: {name: tell}\n")["a-1"].changes
+    assert changes[0] == "make: how it was done is not recorded"
+    assert changes[-1] == "tell: is new"
+    first = text.replace("  scans:", '  first: {match: "a-.*", steps: [script: {}]}\n  scans:')
+    assert found(house, first)["a-1"].changes == ["its name fits the pipeline first now"]
+    assert found(house, text.replace("[a-z]+", "[b-z]+"))["a-1"].changes == [
+        "no pipeline fits its name any more"
+    ]
+
+
+async def test_only_folders_that_are_done_and_there_count_once_each(house: House) -> None:
+    await done(house, "a-1", "b-1", "c-1")
+    house.stations.folder(Station.DONE, b"b-1").rename(house.root / "elsewhere")
+    async with house.running():
+        assert (await house.ask("rerun", "a-1"))["ok"]
+        house.look()
+        await house.until(lambda: len(house.jobs("a-1")) == 2)
+        await house.until_over("a-1")
+    findings = found(house, CONFIG % "other")
+    assert sorted(findings) == ["a-1", "c-1"]
+    assert findings["a-1"].job.id == house.job("a-1").id
+
+
+async def test_a_job_sees_what_the_same_step_made_in_earlier_jobs(house: House) -> None:
+    seen: list[list[bytes]] = []
+
+    async def make(ctx: StepContext) -> StepResult:
+        seen.append([(path / "made").read_bytes() for path in ctx.earlier])
+        (ctx.work / "made").write_bytes(b"%d" % len(seen))
+        ctx.output(Output(path=b"made", size=1, sha256="0" * 64))
+        return Done()
+
+    house.worker.plays["make"] = make
+    await done(house, "a-1", "b-1")
+    for _ in range(2):
+        async with house.running():
+            before = len(house.jobs("a-1"))
+            await house.ask("rerun", "a-1")
+            house.look()
+            await house.until(lambda before=before: len(house.jobs("a-1")) > before)
+            await house.until_over("a-1")
+    assert seen[:2] == [[], []]
+    assert seen[2:] == [[b"1"], [b"3", b"1"]] or seen[2:] == [[b"2"], [b"3", b"2"]]
+
+
+async def test_work_that_a_later_job_has_made_again_is_removed_though_it_is_kept_for_ever(
+    house: House,
+) -> None:
+    await done(house, "a-1")
+    first = house.job("a-1")
+    keeper = Housekeeper(house.engine, house.config.settings.watch, lambda: None)
+    await keeper.work_round()
+    assert (house.stations.work / first.id).exists()
+    async with house.running():
+        await house.ask("rerun", "a-1")
+        house.look()
+        await house.until(lambda: len(house.jobs("a-1")) == 2)
+        await house.until_over("a-1")
+    await keeper.work_round()
+    assert not (house.stations.work / first.id).exists()
+    assert (house.stations.work / house.job("a-1").id).exists()
