@@ -329,7 +329,9 @@ class Batch:
     def to_the_end(self, patience_s: float = 120) -> None:
         """Run without any death until everything is over and told; then check it all."""
         self.start()
-        self.site.until(lambda: self.unfinished() == 0 or self.thaw() < 0, patience_s)
+        self.site.until(lambda: self.unfinished() == 0 or self.thaw() < 0 or self.live(0), patience_s)
+        assert self.site.process is not None
+        assert self.site.process.poll() is None, self.site.log.read_text()[-3000:]
         self.site.until(
             lambda: (
                 not self.rows("SELECT id FROM jobs WHERE station = 'processing'")
