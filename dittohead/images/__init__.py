@@ -1,0 +1,1 @@
+"""Images: the only rooms that import libvips, in child processes."""
