@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backlog, claim, convert, engine, hashing, idle, rsync, s3
+from benchmarks import backlog, claim, convert, engine, hashing, idle, rsync, s3, tiles
 from benchmarks.common import Row, settle_disk, workplace
 
 ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
@@ -23,6 +23,7 @@ ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "engine": engine.measure,
     "idle": idle.measure,
     "backlog": backlog.measure,
+    "tiles": tiles.measure,
 }
 _COLUMNS = ("what", "ours", "peer", "ratio", "goal", "holds")
 _HOLDS = {True: "yes", False: "no", None: ""}

@@ -21,7 +21,7 @@ from dittohead.images import tiles
 from tests.support.images import encode, pixels
 from tests.support.tiff_reader import Tags, directories, pixels_of
 
-_TYPES = {
+_TYPES: dict[str, Any] = {
     "uchar": np.uint8,
     "char": np.int8,
     "ushort": np.uint16,
@@ -48,7 +48,7 @@ def noise(
 ) -> pyvips.Image:
     """Return random pixels over the whole range of their type."""
     rng = np.random.default_rng(width * 1000 + height)
-    kind = np.dtype(_TYPES[form])
+    kind: Any = np.dtype(_TYPES[form])
     if kind.kind == "f":
         array = rng.normal(0, 1000, (height, width, bands)).astype(kind)
     else:
@@ -222,7 +222,7 @@ def test_libtiff_finds_no_fault(tmp_path: Path) -> None:
     for form in ("uchar", "ushort", "float"):
         image = noise(300, 200, form=form)
         ours, theirs = written(tmp_path, image), by_libvips(tmp_path, image)
-        for argv in (["tiffinfo", "-D", "-s", ours], ["tiffcmp", "-l", ours, theirs]):
+        for argv in (["tiffinfo", "-D", "-s", str(ours)], ["tiffcmp", "-l", str(ours), str(theirs)]):
             found = subprocess.run(argv, capture_output=True, text=True, check=True)
             assert "Warning" not in found.stderr
             assert "Error" not in found.stderr
