@@ -14,8 +14,10 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from dittohead.errors import ItemError, TransientError
+from dittohead.images.options import ConvertOptions
+from dittohead.images.process import abilities
 from dittohead.model import Output
-from dittohead.workers.convert import ConvertOptions, ConvertWorker, abilities
+from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.images import by_vips, decoded, encode, jpeg, levels, pixels, tiff
 from tests.support.trees import read_tree, symlink, tree
@@ -484,6 +486,6 @@ def _children(base: Path) -> list[int]:
                 command = Path(f"/proc/{entry}/cmdline").read_bytes()
             except OSError:
                 continue
-            if f"DITTOHEAD_ROOT={base}".encode() in environ.split(b"\0") and b"dittohead.vips" in command:
+            if f"DITTOHEAD_ROOT={base}".encode() in environ.split(b"\0") and b"dittohead.images" in command:
                 found.append(int(entry))
     return found

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dittohead.vips import directories, explain
+from dittohead.images.reasons import explain
+from dittohead.images.tiff import directories
 from tests.support.images import encode, jpeg, pixels, tiff
 
 
@@ -24,7 +25,7 @@ class ImageChild:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dittohead.vips", str(2 << 30)],
+            [sys.executable, "-m", "dittohead.images", str(2 << 30)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,0 +1,82 @@
+"""The child program: serve requests about images, whatever happens to one of them.
+
+The daemon never imports this module: a crash, a leak or a hostile image ends a child, not the
+daemon. One child serves many images, since starting one costs more than a small image. It reads a
+JSON request a line and answers a JSON line (file names as Python's surrogateescape text):
+
+    {"root": DIR, "path": REL, "sha256": HEX, "temp": FILE, "out": FILE, "recipe": {...}, "careful": BOOL}
+    {"ok": true, "size": N, "sha256": HEX, "detail": {...}}
+    {"ok": false, "kind": "image" | "disk" | "memory", "what": TEXT}
+
+`--probe` prints what this libvips can read and write and ends.
+
+libvips itself never sees a file's name, only /proc/self/fd/N of a descriptor opened here: no link
+is followed, a name that is not UTF-8 can be opened, "a.tif[page=1]" is not taken for options, and
+each opening has a position of its own. All loaders open by path, so this serves every one of them.
+
+Limits of libvips: of a JPEG's EXIF only orientation and resolution reach a TIFF (ICC and XMP do
+whole); an image that gives no resolution is written with 10 pixels per centimetre.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import sys
+from typing import IO, Any
+
+from dittohead.errors import ItemError
+from dittohead.images import making
+from dittohead.images.library import probe, pyvips
+from dittohead.images.overheard import Overheard
+from dittohead.images.reasons import Refused, explain
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+_overheard = Overheard()
+
+
+def main() -> None:
+    """Serve requests from standard input until it ends."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # a library that prints must not break the protocol
+    memory = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else 0
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if "--probe" in sys.argv:
+        _answer(answers, probe())
+        return
+    for line in sys.stdin.buffer:
+        _answer(answers, serve(json.loads(line)))
+
+
+def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:
+    answers.write(json.dumps(value).encode() + b"\n")
+
+
+def serve(request: dict[str, Any]) -> dict[str, Any]:
+    """Convert one image and return the answer, whatever happens to it."""
+    with _overheard.listening():
+        return _attempt(request)
+
+
+def _attempt(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"ok": True, **making.convert(request, _overheard)}
+    except Refused as error:
+        return {"ok": False, "kind": "image", "what": str(error)}
+    except ItemError as error:
+        return {"ok": False, "kind": "image", "what": error.what}
+    except MemoryError:
+        return {"ok": False, "kind": "memory", "what": "it needs more memory than is allowed"}
+    except OSError as error:
+        kind = "disk" if error.errno in _DISK else "image"
+        return {"ok": False, "kind": kind, "what": error.strerror or str(error)}
+    except pyvips.Error as error:
+        kind, what = explain(str(error), _overheard.warnings)
+        return {"ok": False, "kind": kind, "what": what}
+    except Exception as error:  # noqa: BLE001  # one image's surprise must not take the next one along
+        return {"ok": False, "kind": "image", "what": f"unforeseen {type(error).__name__}: {error}"}
