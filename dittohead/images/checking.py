@@ -1,22 +1,27 @@
-"""Read back what was written: every level decoded, lossless ones compared pixel by pixel."""
+"""Read back what was written: all of it decoded, lossless results compared pixel by pixel."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from dittohead.images import tiff
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
+from dittohead.images.recipe import Recipe
 
 
-def verify_levels(made: int, image: pyvips.Image, recipe: dict[str, Any]) -> int:
-    """Open and decode every level; return how many there are."""
-    width, height, tile = image.width, image.height, recipe["tile"]
+def reopened(made: int, page: int = 0) -> pyvips.Image:
+    """Return the result as it is in its file."""
+    options = {"page": page} if page else {}
+    return pyvips.Image.new_from_file(
+        f"/proc/self/fd/{made}", access="sequential", fail_on="warning", **options
+    )
+
+
+def verify_levels(made: int, image: pyvips.Image, recipe: Recipe) -> int:
+    """Open and decode every level of a pyramid; return how many there are. Raises: Refused."""
+    width, height, tile = image.width, image.height, recipe.tile
     levels = list(tiff.directories(made))
     for level, tags in enumerate(levels):
-        page = pyvips.Image.new_from_file(
-            f"/proc/self/fd/{made}", page=level, access="sequential", fail_on="warning"
-        )
+        page = reopened(made, level)
         if (page.width, page.height, page.bands) != (width, height, image.bands):
             raise Refused(
                 f"level {level} of the result is {page.width}x{page.height}x{page.bands}, "
@@ -27,15 +32,38 @@ def verify_levels(made: int, image: pyvips.Image, recipe: dict[str, Any]) -> int
         # One row of each row of tiles decodes every tile; the mean of all pixels takes twice as long.
         rows = -(-height // tile) * tile
         page.embed(0, 0, width, rows, extend="copy").subsample(1, tile).avg()
+        last = (width, height)
         width, height = max(width // 2, 1), max(height // 2, 1)
-    if width > tile or height > tile:
-        raise Refused("the result lacks its smallest levels")
+        if last == (width, height):
+            break
+    _see_the_smallest(len(levels), (width, height), recipe)
     return len(levels)
+
+
+def _see_the_smallest(levels: int, after: tuple[int, int], recipe: Recipe) -> None:
+    """See that a pyramid ends where it is to end; `after` is the size of one more level."""
+    if recipe.levels == "one":
+        if levels != 1:
+            raise Refused("the result has smaller levels, and none are wanted")
+    elif max(after) > (recipe.tile if recipe.levels == "tile" else 1):
+        raise Refused("the result lacks its smallest levels")
+
+
+def verify_single(made: int, image: pyvips.Image) -> None:
+    """Decode a result of one image. Raises: Refused."""
+    see_size(reopened(made), (image.width, image.height), "the result").avg()
+
+
+def see_size(found: pyvips.Image, size: tuple[int, int], what: str) -> pyvips.Image:
+    """Return an image that has a size. Raises: Refused."""
+    if (found.width, found.height) != size:
+        raise Refused(f"{what} is {found.width}x{found.height}, not {size[0]}x{size[1]}")
+    return found
 
 
 def compare(image: pyvips.Image, made: int) -> None:
     """Compare a written image with what it was made of, pixel by pixel. Raises: Refused."""
-    written = pyvips.Image.new_from_file(f"/proc/self/fd/{made}", access="sequential", fail_on="warning")
+    written = reopened(made)
     if (written.bands, written.format) != (image.bands, image.format):
         raise Refused("the result's pixels are of another type than the source's")
     image, written = image.copy(coding="none"), written.copy(coding="none")

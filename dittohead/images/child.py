@@ -2,10 +2,12 @@
 
 The daemon never imports this module: a crash, a leak or a hostile image ends a child, not the
 daemon. One child serves many images, since starting one costs more than a small image. It reads a
-JSON request a line and answers a JSON line (file names as Python's surrogateescape text):
+JSON request a line and answers JSON lines (file names as Python's surrogateescape text):
 
-    {"root": DIR, "path": REL, "sha256": HEX, "temp": FILE, "out": FILE, "recipe": {...}, "careful": BOOL}
-    {"ok": true, "size": N, "sha256": HEX, "detail": {...}}
+    {"root": DIR, "path": REL, "sha256": HEX, "work": DIR, "out": REL, "temp": PATH,
+     "recipe": {...}, "careful": BOOL}
+    {"file": REL, "size": N, "sha256": HEX, "detail": {...}}      one for each file published
+    {"ok": true}
     {"ok": false, "kind": "image" | "disk" | "memory", "what": TEXT}
 
 `--probe` prints what this libvips can read and write and ends.
@@ -13,9 +15,6 @@ JSON request a line and answers a JSON line (file names as Python's surrogateesc
 libvips itself never sees a file's name, only /proc/self/fd/N of a descriptor opened here: no link
 is followed, a name that is not UTF-8 can be opened, "a.tif[page=1]" is not taken for options, and
 each opening has a position of its own. All loaders open by path, so this serves every one of them.
-
-Limits of libvips: of a JPEG's EXIF only orientation and resolution reach a TIFF (ICC and XMP do
-whole); an image that gives no resolution is written with 10 pixels per centimetre.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from typing import IO, Any
 
 from dittohead.errors import ItemError
@@ -50,22 +50,27 @@ def main() -> None:
         _answer(answers, probe())
         return
     for line in sys.stdin.buffer:
-        _answer(answers, serve(json.loads(line)))
+        for answer in serve(json.loads(line)):
+            _answer(answers, answer)
 
 
 def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:
     answers.write(json.dumps(value).encode() + b"\n")
 
 
-def serve(request: dict[str, Any]) -> dict[str, Any]:
-    """Convert one image and return the answer, whatever happens to it."""
+def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Convert one image and yield the answers, whatever happens to it."""
     with _overheard.listening():
-        return _attempt(request)
+        made: list[dict[str, Any]] = []
+        end = _attempt(request, made)
+    yield from made
+    yield end
 
 
-def _attempt(request: dict[str, Any]) -> dict[str, Any]:
+def _attempt(request: dict[str, Any], made: list[dict[str, Any]]) -> dict[str, Any]:
     try:
-        return {"ok": True, **making.convert(request, _overheard)}
+        made.extend(making.convert(making.Request.parse(request), _overheard))
+        return {"ok": True}
     except Refused as error:
         return {"ok": False, "kind": "image", "what": str(error)}
     except ItemError as error:

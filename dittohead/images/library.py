@@ -53,13 +53,23 @@ def may_use_imagemagick(allowed: bool) -> None:
     pyvips.operation_block_set("VipsForeignLoadMagick", not allowed)
 
 
+#: What each format is written by.
+_SAVERS = {"jpeg": "jpegsave", "png": "pngsave", "jp2": "jp2ksave", "iiif-static": "dzsave"}
+
+
 def probe() -> dict[str, Any]:
-    """Return {"version", "load": [...], "compressions": [...]} of this machine's libvips."""
+    """Return the version of this machine's libvips, and what it can load and write."""
+    loaders = {name: f"{name}load" for name in _LOADERS} | {"bmp": "magickload"}
     return {
         "version": ".".join(str(pyvips.version(i)) for i in range(3)),
-        "load": [name for name in _LOADERS if pyvips.type_find("VipsOperation", f"{name}load")],
+        "load": [name for name, loader in loaders.items() if _has(loader)],
+        "formats": ["pyramid-tiff", *(name for name, saver in _SAVERS.items() if _has(saver))],
         "compressions": [n for n in ("jpeg", "deflate", "lzw", "webp", "zstd", "none") if _writes(n)],
     }
+
+
+def _has(operation: str) -> bool:
+    return bool(pyvips.type_find("VipsOperation", operation))
 
 
 def _writes(compression: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from typing import Any
 
+from dittohead.images import tiff
 from dittohead.images.library import may_use_imagemagick, pyvips
 from dittohead.images.reasons import Refused
 
@@ -23,28 +25,38 @@ _SIGNATURES = (
     (b"%PDF", "PDF"),
 )
 
-#: Pixels per inch a PDF's first page is drawn at: it has none of its own.
-PDF_DPI = 300
+#: PostScript is a program, and its interpreter reads files.
+_POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 
 
-def open_image(fd: int, **options: Any) -> pyvips.Image:
-    """Open an image so that any damage fails it; an unknown tag is no damage."""
+def open_image(fd: int, *, page: int | None = None, dpi: int = 300, access: str = "sequential") -> Any:
+    """Open an image so that any damage fails it; an unknown tag is no damage.
+
+    Args:
+        fd: the file.
+        page: counted from 1; None for the one that the file calls its first.
+        dpi: what a PDF is drawn at: it has no pixels of its own.
+        access: "sequential", or "random" where the pixels are taken in another order.
+    """
     head = os.pread(fd, 16, 0)
     if not head:
         raise Refused("the file is empty: no image")
+    if head.startswith(_POSTSCRIPT):
+        raise Refused("PostScript is not drawn here; make a PDF or an image of it")
     # BMP is read by ImageMagick alone; nothing that begins otherwise gets there.
     may_use_imagemagick(head.startswith(b"BM"))
     # "warning" is what sees a damaged Huffman code in a JPEG; "error" writes its garbage out.
-    given = {"access": "sequential", "fail_on": "warning", **options}
+    given: dict[str, Any] = {"access": access, "fail_on": "warning"}
+    if page is not None:
+        given["page"] = page - 1
     if head.startswith(b"%PDF"):
-        given["dpi"] = PDF_DPI
+        given["dpi"] = dpi
     try:
-        image: pyvips.Image = pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given)
+        return pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given)
     except pyvips.Error as error:
         if re.search("not a known file format|not in a known format|operation is blocked", str(error)):
             raise Refused(_unknown(head)) from error
         raise
-    return image
 
 
 def _unknown(head: bytes) -> str:
@@ -57,8 +69,24 @@ def _unknown(head: bytes) -> str:
 def count_pages(fd: int, image: pyvips.Image) -> int:
     """Return the number of pages; the levels of a pyramid, and a thumbnail, are no pages."""
     count = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
-    if count > 1:
-        second = open_image(fd, page=1)
+    if count > 1 and image.get("vips-loader") != "pdfload":
+        second = open_image(fd, page=2)
         if second.width <= image.width // 2 + 1 and second.height <= image.height // 2 + 1:
             return 1
     return count
+
+
+def sample(fd: int, image: pyvips.Image) -> tuple[int, bool]:
+    """Return (bits of a sample, whether the pixels are places in a palette) of the file itself.
+
+    libvips makes 8 bits of fewer and colours of a palette, and does not tell.
+    """
+    loader = image.get("vips-loader")
+    if loader == "tiffload":
+        first = next(tiff.directories(fd), {})
+        return tiff.bits(fd), first.get(tiff.PHOTOMETRIC) == 3
+    if loader == "pngload":
+        # Source: PNG section 11.2.1: IHDR is first; bit depth and colour type at bytes 24 and 25.
+        depth, kind = struct.unpack("BB", os.pread(fd, 2, 24))
+        return depth, kind == 3
+    return 0, loader == "gifload"

@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import itertools
 import os
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ _JUNK_FOLDERS = frozenset({b"@eaDir", b"__MACOSX", b".AppleDouble"})
 
 _NAME_MAX = 255  #: bytes of a file name
 
+#: What a page's name ends in: a-0001 is a page of a.
+_PAGE = re.compile(rb"-\d{4}$")
+
 
 class Names:
     """What each image becomes: a.tif of a.jpg, but a.jpg.tif and a.png.tif where both are there.
@@ -25,7 +29,10 @@ class Names:
     Knows images by eight bytes each, so that a million of them take 8 MB.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, suffix: bytes = b".tif", *, pages: bool = False) -> None:
+        """Name results that end in `suffix`; with `pages` an image may have several, NAME-0001 ..."""
+        self._suffix, self._pages = suffix, pages
+        self._room = _NAME_MAX - len(suffix) - (5 if pages else 0)
         self._stems = array("Q")
         self._clashing: set[int] = set()
         self._folders: set[int] = set()  #: those called like a result
@@ -47,11 +54,20 @@ class Names:
             if folder != before:
                 before, parts = folder, folder.split(b"/")
                 folders = (b"/".join(parts[: i + 1]) for i in range(len(parts)))
-                alike = [name.lower() for name in folders if name.lower().endswith(b".tif")]
+                alike = [name.lower() for name in folders if name.lower().endswith(self._suffix)]
                 self._folders.update(map(name_digest, alike))
                 taken += map(_stem, alike)
             found = (name_digest(name) for name in taken)
             self._clashing.update(digest for digest in found if holds(self._stems, digest))
+            if self._like_a_page(_stem(path)):
+                self._clashing.add(name_digest(_stem(path)))
+
+    def _like_a_page(self, stem: bytes) -> bool:
+        """Tell whether a-0001.jpg would be called like a page of a.pdf, or like one of a.pdf's long form."""
+        before, dash, _ = stem.rpartition(b"-")
+        if not self._pages or not _PAGE.search(stem) or not dash:
+            return False
+        return bool(os.path.splitext(before)[1]) or holds(self._stems, name_digest(before))
 
     def output(self, path: bytes) -> bytes:
         """Return the result's path.
@@ -60,10 +76,12 @@ class Names:
         """
         base = path if name_digest(_stem(path)) in self._clashing else os.path.splitext(path)[0]
         folder, name = os.path.split(base)
-        if len(name) + 4 > _NAME_MAX or name_digest(base.lower() + b".tif") in self._folders:
+        taken = name_digest(base.lower() + self._suffix) in self._folders
+        odd = self._pages and base == path and _PAGE.search(base)  # "a.b-0001" is an ending too
+        if taken or odd or len(name) > self._room:
             mark = b"~" + hashlib.blake2b(path, digest_size=8).hexdigest().encode()
-            name = _cut(name, _NAME_MAX - 4 - len(mark)) + mark
-        return os.path.join(folder, name + b".tif")
+            name = _cut(name, self._room - len(mark)) + mark
+        return os.path.join(folder, name + self._suffix)
 
 
 def is_junk(path: bytes) -> bool:

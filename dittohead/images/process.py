@@ -69,18 +69,27 @@ class ImageChild:
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             async with asyncio.timeout(timeout_s):
-                line = await process.stdout.readline()
+                answer = await self._answer(process.stdout)
         except TimeoutError:
             self._timed_out = True
             await self._child.end()
             return None
         except (BrokenPipeError, ConnectionResetError):
-            line = b""
-        if not line.endswith(b"\n"):  # nothing, or cut short by its end
+            answer = None
+        if answer is None:
             await self._child.exited()
-            return None
-        answer: dict[str, Any] = json.loads(line)
         return answer
+
+    @staticmethod
+    async def _answer(lines: asyncio.StreamReader) -> dict[str, Any] | None:
+        """Return the last line of an answer, with the files told before it; None when it is cut short."""
+        made: list[dict[str, Any]] = []
+        while (line := await lines.readline()).endswith(b"\n"):
+            told: dict[str, Any] = json.loads(line)
+            if "ok" in told:
+                return {**told, "files": made}
+            made.append(told)
+        return None
 
     def epitaph(self, options: ConvertOptions) -> str:
         """Say how the child ended, in words."""

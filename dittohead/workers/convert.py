@@ -1,4 +1,4 @@
-"""convert: images to pyramid TIFFs, in child processes with limits, each read back before it counts."""
+"""convert: images to pyramids, derivatives and tiles, in child processes, each read back before it counts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 from array import array
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -20,12 +21,15 @@ from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.images.names import Names, holds, is_junk
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
+from dittohead.images.recipe import LOADERS, SUFFIXES
+from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, StepContext, StepResult, Worker
 
 _CORES = os.cpu_count() or 1
+
 #: Bad images named in the reason; the rest is counted.
 _SHOWN = 5
 
@@ -33,16 +37,20 @@ _SHOWN = 5
 _ROOM = 4 << 20
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
+#: A program, whose interpreter reads files.
+_POSTSCRIPT = frozenset({"eps", "ps"})
+
 #: Seconds until a full disk is tried again: people and other jobs make room in minutes.
 _RETRY_S = 60.0
 
 
 class ConvertWorker(Worker[ConvertOptions]):
-    """Makes a pyramid TIFF of every image, under the same relative name."""
+    """Makes a pyramid, a derivative or a static IIIF service of every image, under the same relative name."""
 
     name = "convert"
     Options = ConvertOptions
     makes_outputs = True
+    per_file = frozenset({"iiif_id"})
     space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
 
@@ -51,10 +59,7 @@ class ConvertWorker(Worker[ConvertOptions]):
         found = abilities()
         if not found:
             return ["the image library is not installed: apt-get install libvips42"]
-        if options.compression not in found["compressions"]:
-            known = ", ".join(found["compressions"])
-            return [f"libvips {found['version']} here cannot write {options.compression}; it can: {known}"]
-        return []
+        return list(_impossible(options, found))
 
     async def doctor(
         self, options: ConvertOptions, secret: Callable[[str], str]
@@ -87,12 +92,35 @@ class ConvertWorker(Worker[ConvertOptions]):
         return conversion.result(agent=f"libvips {version}")
 
 
+def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]:
+    """Yield what this libvips cannot do of what is asked for."""
+    here = f"libvips {found['version']} here"
+    if options.format not in found["formats"]:
+        yield f"{here} cannot write {options.format}; it can: {', '.join(found['formats'])}"
+    if options.format == "pyramid-tiff" and options.compression not in found["compressions"]:
+        yield f"{here} cannot write {options.compression}; it can: {', '.join(found['compressions'])}"
+    if "match" in options.model_fields_set:
+        for pattern in options.match:
+            ending = pattern.lower().rpartition(".")[2]
+            if ending in _POSTSCRIPT:
+                yield f"{pattern} is PostScript, which is not drawn here; make PDFs or images of it"
+            elif LOADERS.get(ending, "") not in ("", *found["load"]):
+                yield f"{here} cannot read {pattern}; it can: {', '.join(found['load'])}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Task:
     """One image to be converted."""
 
     entry: Entry
     out: bytes  #: relative to the step's work directory
+    recipe: dict[str, Any]
+
+    @property
+    def source(self) -> str:
+        """What stands for the input and for what is its own in how it is made."""
+        size = (self.recipe.get("max_width"), self.recipe.get("max_height"))
+        return f"{self.entry.sha256} {size[0]}x{size[1]}"
 
 
 class _Conversion:
@@ -101,8 +129,12 @@ class _Conversion:
     def __init__(self, ctx: StepContext, options: ConvertOptions) -> None:
         self.ctx, self.options = ctx, options
         self.total = self.done = self.skipped = self.reused = self.bad = self.warned = 0
+        self.lost: Counter[str] = Counter()  #: images that no longer say something, by what
         self.reasons: list[str] = []
-        self._names = Names()
+        self._suffix = SUFFIXES[options.format].encode()
+        self._names = Names(self._suffix, pages=options.pages != "first")
+        self._sizes = Sizes(options.sizes)
+        self._made = array("Q")  #: digests of the names of all results
         self._journal = Journal(ctx.work.parent / f"{ctx.step}.journal.jsonl", options.recipe())
         #: Half-made results and libvips' own temporary files; beside `work`, for no name to clash.
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
@@ -141,11 +173,18 @@ class _Conversion:
 
     def tasks(self) -> Iterator[_Task]:
         """Yield the images and what they become."""
+        recipe = self.options.child_recipe()
         for entry in self._images():
-            yield _Task(entry=entry, out=self._names.output(entry.path))
+            yield _Task(
+                entry=entry,
+                out=self._names.output(entry.path),
+                recipe=self._sizes.narrowed(entry.path, recipe),
+            )
 
     def _other(self, entry: Entry) -> None:
         self.skipped += 1
+        if self._sizes.learn(entry.path):
+            return
         if self.options.others == "fail" and not is_junk(entry.path):
             self._failed(entry, "this is no image, and others: fail is set")
 
@@ -197,16 +236,18 @@ class _Conversion:
         return None if task is None else (task, self._finished(task, stop))
 
     def _finished(self, task: _Task, stop: Stop) -> dict[str, Any] | None:
-        known = self._journal.find(task.out, task.entry.sha256)
-        if known is None:
+        known = self._journal.find(task.out, task.source)
+        if known is None or not all(self._holds(file, stop) for file in known["files"]):
             return None
+        self.reused += 1
+        return known
+
+    def _holds(self, file: dict[str, Any], stop: Stop) -> bool:
         with contextlib.suppress(OSError, ItemError):
-            with files.opened_beneath(self.ctx.work, task.out) as fd:
+            with files.opened_beneath(self.ctx.work, os.fsencode(file["file"])) as fd:
                 made = files.sha256_fd(fd, files.hash_buffer(), lambda _: stop.check())
-            if made == (known["sha256"], known["size"]):
-                self.reused += 1
-                return known
-        return None
+            return made == (file["sha256"], file["size"])
+        return False
 
     def _grow(self, group: asyncio.TaskGroup) -> None:
         if self._begun < self.total and self._children < self.total:
@@ -265,9 +306,10 @@ class _Conversion:
             "root": os.fsdecode(self.ctx.source.root),
             "path": os.fsdecode(task.entry.path),
             "sha256": task.entry.sha256,
-            "temp": str(self._scratch / f"{temp}.tif"),
-            "out": os.fsdecode(os.path.join(os.fsencode(self.ctx.work), task.out)),
-            "recipe": self.options.recipe(),
+            "temp": str(self._scratch / temp),
+            "work": str(self.ctx.work),
+            "out": os.fsdecode(task.out),
+            "recipe": task.recipe,
         }
 
     # -- results -----------------------------------------------------------------------------
@@ -279,23 +321,28 @@ class _Conversion:
             self._failed(task.entry, answer["what"])
             return
         try:
-            self._journal.add(task.out, task.entry.sha256, answer)
+            self._journal.add(task.out, task.source, answer["files"])
         except OSError as error:
             raise self._full(error.strerror or str(error)) from error
         self._good(task, answer)
 
     def _good(self, task: _Task, answer: dict[str, Any]) -> None:
         self.done += 1
-        self.warned += bool(answer["detail"].get("warnings"))
-        self.ctx.output(
-            Output(
-                path=task.out,
-                size=answer["size"],
-                sha256=answer["sha256"],
-                source=task.entry.path,
-                detail=answer["detail"],
+        details = [file["detail"] for file in answer["files"]]
+        self.warned += any("warnings" in detail for detail in details)
+        self.lost.update({name for detail in details for name in detail.get("lost", ())})
+        for file in answer["files"]:
+            path = os.fsencode(file["file"])
+            self._made.append(name_digest(path))
+            self.ctx.output(
+                Output(
+                    path=path,
+                    size=file["size"],
+                    sha256=file["sha256"],
+                    source=task.entry.path,
+                    detail=file["detail"],
+                )
             )
-        )
         self.ctx.progress(self.done + self.bad, self.total, "images")
 
     def _failed(self, entry: Entry, what: str) -> None:
@@ -305,7 +352,7 @@ class _Conversion:
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
-        wanted = array("Q", sorted(name_digest(task.out) for task in self.tasks()))
+        wanted = array("Q", sorted(self._made))
         for found in files.walk(self.ctx.work):
             stop.check()
             if not found.is_empty_dir and not holds(wanted, name_digest(found.path)):
@@ -326,12 +373,15 @@ class _Conversion:
                 hint="Scan or copy them again or take them out, then move the folder to the inbox again",
             )
         outcome = "warning" if self.warned else "success"
-        detail = f"{self.done} images to {self.options.format}, {self.options.compression}"
+        detail = f"{self.done} images to {self.options.words()}"
+        if self.lost:
+            named = ", ".join(f"{name} ({count})" for name, count in self.lost.most_common(_SHOWN))
+            detail += f"; not carried over: {named}"
         if self.warned:
             detail += f"; {self.warned} with a warning, see outputs"
         self.ctx.event(Event(type=EventType.MIGRATION, outcome=outcome, detail=detail, agent=agent))
         if self.options.verify:
-            detail = f"every level of {self.done} images decoded"
+            detail = f"all results of {self.done} images decoded"
             self.ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail=detail, agent=agent))
         words = [f"{self.done} images"]
         words += [f"{self.reused} of them from before"] if self.reused else []
