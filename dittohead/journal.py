@@ -43,8 +43,8 @@ class Journal:
                 return fields
         return None
 
-    def find(self, path: bytes, source_sha256: str) -> dict[str, Any] | None:
-        """Return what an earlier try made of this very input."""
+    def find(self, path: bytes, source: str) -> dict[str, Any] | None:
+        """Return what an earlier try made of this very input, of which `source` is a digest."""
         at = self._lines.get(name_digest(path))
         if at is None:
             return None
@@ -53,17 +53,15 @@ class Journal:
             fields = self._fields(file.readline())
         if fields is None or path_bytes(fields) != path:
             return None
-        return fields if fields["source_sha256"] == source_sha256 else None
+        return fields if fields["source"] == source else None
 
-    def add(self, path: bytes, source_sha256: str, answer: dict[str, Any]) -> None:
+    def add(self, path: bytes, source: str, files: list[dict[str, Any]]) -> None:
         """Note a finished image. Raises: OSError."""
         fields = {
             **path_fields(path),
             "recipe": self._recipe,
-            "source_sha256": source_sha256,
-            "sha256": answer["sha256"],
-            "size": answer["size"],
-            "detail": answer["detail"],
+            "source": source,
+            "files": files,
         }
         assert self._file is not None  # noqa: S101
         self._file.write(json.dumps(fields).encode() + b"\n")

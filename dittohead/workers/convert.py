@@ -1,4 +1,4 @@
-"""convert: images to pyramid TIFFs, in child processes with limits, each read back before it counts."""
+"""convert: images to pyramids, derivatives and tiles, in child processes, each read back before it counts."""
 
 from __future__ import annotations
 
@@ -7,125 +7,50 @@ import contextlib
 import errno
 import fnmatch
 import hashlib
-import itertools
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from array import array
-from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, field_validator
+from typing import Any
 
 from dittohead import files
 from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.images.names import Names, holds, is_junk
+from dittohead.images.options import ConvertOptions
+from dittohead.images.process import ImageChild, abilities
+from dittohead.images.recipe import LOADERS, SUFFIXES
+from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest
 from dittohead.model import Entry, Event, EventType, Output, display
-from dittohead.options import Duration, Size
-from dittohead.process import Child
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Options, StepContext, StepResult, Worker
+from dittohead.worker import Done, StepContext, StepResult, Worker
 
 _CORES = os.cpu_count() or 1
-_IMAGES = ["*.tif", "*.tiff", "*.jpg", "*.jpeg", "*.png", "*.webp", "*.jp2", "*.heic", "*.bmp", "*.gif"]
-
-#: What macOS, Windows and Synology leave beside images, thumbnails among it; never taken for one.
-_JUNK = ("._*", ".DS_Store", "Thumbs.db", "desktop.ini")
-_JUNK_FOLDERS = frozenset({b"@eaDir", b"__MACOSX", b".AppleDouble"})
 
 #: Bad images named in the reason; the rest is counted.
 _SHOWN = 5
-
-#: Where the package lies: children start there, so that no folder they work on is on their sys.path.
-_HOME = Path(__file__).resolve().parents[2]
 
 #: Bytes that must still fit when a child has died, or the disk is what killed it.
 _ROOM = 4 << 20
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
+#: A program, whose interpreter reads files.
+_POSTSCRIPT = frozenset({"eps", "ps"})
+
 #: Seconds until a full disk is tried again: people and other jobs make room in minutes.
 _RETRY_S = 60.0
 
-_NAME_MAX = 255  #: bytes of a file name
-
-
-class ConvertOptions(Options):
-    """What a convert step may be told."""
-
-    format: Literal["pyramid-tiff"] = Field("pyramid-tiff", description="What is made.")
-    compression: Literal["jpeg", "deflate", "lzw", "webp", "zstd", "none"] = Field(
-        "jpeg",
-        description="How tiles are compressed. `jpeg` and `webp` hold 8-bit grey or colour, and images are "
-        "brought to that; the others keep every pixel and are compared with the source.",
-    )
-    quality: int = Field(
-        85,
-        ge=1,
-        le=100,
-        description="Of JPEG and WebP; from 90 on libvips writes JPEG tiles as RGB, three times larger.",
-    )
-    tile: int = Field(256, ge=64, le=1024, multiple_of=16, description="Width and height of a tile, pixels.")
-    match: list[str] = Field(
-        default_factory=lambda: list(_IMAGES),
-        description="Names of the files that are images; upper and lower case alike.",
-    )
-    others: Literal["skip", "fail"] = Field("skip", description="What to do with other files.")
-    verify: bool = Field(
-        True,
-        description="Compare each image with the manifest first, and read every level of the result back.",
-    )
-    memory: Size = Field(2 << 30, ge=512 << 20, description="Address space a child process may use.")
-    timeout: Duration = Field(600.0, gt=0, description="The longest one image may take.")
-
-    @field_validator("tile")
-    @classmethod
-    def _power(cls, value: int) -> int:
-        if value & (value - 1):
-            raise ValueError("a power of two from 64 to 1024 is wanted")
-        return value
-
-    def recipe(self) -> dict[str, Any]:
-        """Return what decides the result, for the child and for recognising it again."""
-        return {
-            "format": self.format,
-            "compression": self.compression,
-            "quality": self.quality,
-            "tile": self.tile,
-            "verify": self.verify,
-        }
-
-
-@cache
-def abilities() -> dict[str, Any]:
-    """Return what this machine's libvips can do, asked of a child once; {} when there is none."""
-    asked = subprocess.run(
-        [sys.executable, "-m", "dittohead.vips", "--probe"],
-        capture_output=True,
-        check=False,
-        timeout=60,
-        cwd=_HOME,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    if asked.returncode != 0:
-        return {}
-    found: dict[str, Any] = json.loads(asked.stdout)
-    return found
-
 
 class ConvertWorker(Worker[ConvertOptions]):
-    """Makes a pyramid TIFF of every image, under the same relative name."""
+    """Makes a pyramid, a derivative or a static IIIF service of every image, under the same relative name."""
 
     name = "convert"
     Options = ConvertOptions
     makes_outputs = True
+    per_file = frozenset({"iiif_id"})
     space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
 
@@ -134,10 +59,7 @@ class ConvertWorker(Worker[ConvertOptions]):
         found = abilities()
         if not found:
             return ["the image library is not installed: apt-get install libvips42"]
-        if options.compression not in found["compressions"]:
-            known = ", ".join(found["compressions"])
-            return [f"libvips {found['version']} here cannot write {options.compression}; it can: {known}"]
-        return []
+        return list(_impossible(options, found))
 
     async def doctor(
         self, options: ConvertOptions, secret: Callable[[str], str]
@@ -170,12 +92,35 @@ class ConvertWorker(Worker[ConvertOptions]):
         return conversion.result(agent=f"libvips {version}")
 
 
+def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]:
+    """Yield what this libvips cannot do of what is asked for."""
+    here = f"libvips {found['version']} here"
+    if options.format not in found["formats"]:
+        yield f"{here} cannot write {options.format}; it can: {', '.join(found['formats'])}"
+    if options.format == "pyramid-tiff" and options.compression not in found["compressions"]:
+        yield f"{here} cannot write {options.compression}; it can: {', '.join(found['compressions'])}"
+    if "match" in options.model_fields_set:
+        for pattern in options.match:
+            ending = pattern.lower().rpartition(".")[2]
+            if ending in _POSTSCRIPT:
+                yield f"{pattern} is PostScript, which is not drawn here; make PDFs or images of it"
+            elif LOADERS.get(ending, "") not in ("", *found["load"]):
+                yield f"{here} cannot read {pattern}; it can: {', '.join(found['load'])}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Task:
     """One image to be converted."""
 
     entry: Entry
     out: bytes  #: relative to the step's work directory
+    recipe: dict[str, Any]
+
+    @property
+    def source(self) -> str:
+        """What stands for the input and for what is its own in how it is made."""
+        size = (self.recipe.get("max_width"), self.recipe.get("max_height"))
+        return f"{self.entry.sha256} {size[0]}x{size[1]}"
 
 
 class _Conversion:
@@ -184,8 +129,12 @@ class _Conversion:
     def __init__(self, ctx: StepContext, options: ConvertOptions) -> None:
         self.ctx, self.options = ctx, options
         self.total = self.done = self.skipped = self.reused = self.bad = self.warned = 0
+        self.lost: Counter[str] = Counter()  #: images that no longer say something, by what
         self.reasons: list[str] = []
-        self._names = _Names()
+        self._suffix = SUFFIXES[options.format].encode()
+        self._names = Names(self._suffix, pages=options.pages != "first")
+        self._sizes = Sizes(options.sizes)
+        self._made = array("Q")  #: digests of the names of all results
         self._journal = Journal(ctx.work.parent / f"{ctx.step}.journal.jsonl", options.recipe())
         #: Half-made results and libvips' own temporary files; beside `work`, for no name to clash.
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
@@ -218,18 +167,25 @@ class _Conversion:
 
     def _is_image(self, path: bytes) -> bool:
         name = os.fsdecode(os.path.basename(path)).lower()
-        return not _is_junk(path) and any(
+        return not is_junk(path) and any(
             fnmatch.fnmatchcase(name, pattern.lower()) for pattern in self.options.match
         )
 
     def tasks(self) -> Iterator[_Task]:
         """Yield the images and what they become."""
+        recipe = self.options.child_recipe()
         for entry in self._images():
-            yield _Task(entry=entry, out=self._names.output(entry.path))
+            yield _Task(
+                entry=entry,
+                out=self._names.output(entry.path),
+                recipe=self._sizes.narrowed(entry.path, recipe),
+            )
 
     def _other(self, entry: Entry) -> None:
         self.skipped += 1
-        if self.options.others == "fail" and not _is_junk(entry.path):
+        if self._sizes.learn(entry.path):
+            return
+        if self.options.others == "fail" and not is_junk(entry.path):
             self._failed(entry, "this is no image, and others: fail is set")
 
     # -- children ----------------------------------------------------------------------------
@@ -249,7 +205,7 @@ class _Conversion:
     async def _runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
         """Convert images one after another in one child; an extra one leaves when others wait."""
         async with slot or contextlib.nullcontext(), contextlib.AsyncExitStack() as stack:
-            child: _Child | None = None
+            child: ImageChild | None = None
             while (picked := await self._next()) is not None:
                 task, known = picked
                 if known is not None:
@@ -280,16 +236,18 @@ class _Conversion:
         return None if task is None else (task, self._finished(task, stop))
 
     def _finished(self, task: _Task, stop: Stop) -> dict[str, Any] | None:
-        known = self._journal.find(task.out, task.entry.sha256)
-        if known is None:
+        known = self._journal.find(task.out, task.source)
+        if known is None or not all(self._holds(file, stop) for file in known["files"]):
             return None
+        self.reused += 1
+        return known
+
+    def _holds(self, file: dict[str, Any], stop: Stop) -> bool:
         with contextlib.suppress(OSError, ItemError):
-            with files.opened_beneath(self.ctx.work, task.out) as fd:
+            with files.opened_beneath(self.ctx.work, os.fsencode(file["file"])) as fd:
                 made = files.sha256_fd(fd, files.hash_buffer(), lambda _: stop.check())
-            if made == (known["sha256"], known["size"]):
-                self.reused += 1
-                return known
-        return None
+            return made == (file["sha256"], file["size"])
+        return False
 
     def _grow(self, group: asyncio.TaskGroup) -> None:
         if self._begun < self.total and self._children < self.total:
@@ -297,8 +255,8 @@ class _Conversion:
             if slot is not None:
                 self._start_runner(group, slot)
 
-    def _child(self) -> AbstractAsyncContextManager[_Child]:
-        return _Child.start(self.ctx, self.options, self._scratch)
+    def _child(self) -> AbstractAsyncContextManager[ImageChild]:
+        return ImageChild.start(self.ctx, self.options, self._scratch)
 
     async def _alone(self, task: _Task) -> dict[str, Any]:
         """Try once more an image whose child died: another may have worn that child out.
@@ -348,9 +306,10 @@ class _Conversion:
             "root": os.fsdecode(self.ctx.source.root),
             "path": os.fsdecode(task.entry.path),
             "sha256": task.entry.sha256,
-            "temp": str(self._scratch / f"{temp}.tif"),
-            "out": os.fsdecode(os.path.join(os.fsencode(self.ctx.work), task.out)),
-            "recipe": self.options.recipe(),
+            "temp": str(self._scratch / temp),
+            "work": str(self.ctx.work),
+            "out": os.fsdecode(task.out),
+            "recipe": task.recipe,
         }
 
     # -- results -----------------------------------------------------------------------------
@@ -362,23 +321,28 @@ class _Conversion:
             self._failed(task.entry, answer["what"])
             return
         try:
-            self._journal.add(task.out, task.entry.sha256, answer)
+            self._journal.add(task.out, task.source, answer["files"])
         except OSError as error:
             raise self._full(error.strerror or str(error)) from error
         self._good(task, answer)
 
     def _good(self, task: _Task, answer: dict[str, Any]) -> None:
         self.done += 1
-        self.warned += bool(answer["detail"].get("warnings"))
-        self.ctx.output(
-            Output(
-                path=task.out,
-                size=answer["size"],
-                sha256=answer["sha256"],
-                source=task.entry.path,
-                detail=answer["detail"],
+        details = [file["detail"] for file in answer["files"]]
+        self.warned += any("warnings" in detail for detail in details)
+        self.lost.update({name for detail in details for name in detail.get("lost", ())})
+        for file in answer["files"]:
+            path = os.fsencode(file["file"])
+            self._made.append(name_digest(path))
+            self.ctx.output(
+                Output(
+                    path=path,
+                    size=file["size"],
+                    sha256=file["sha256"],
+                    source=task.entry.path,
+                    detail=file["detail"],
+                )
             )
-        )
         self.ctx.progress(self.done + self.bad, self.total, "images")
 
     def _failed(self, entry: Entry, what: str) -> None:
@@ -388,10 +352,10 @@ class _Conversion:
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
-        wanted = array("Q", sorted(name_digest(task.out) for task in self.tasks()))
+        wanted = array("Q", sorted(self._made))
         for found in files.walk(self.ctx.work):
             stop.check()
-            if not found.is_empty_dir and not _holds(wanted, name_digest(found.path)):
+            if not found.is_empty_dir and not holds(wanted, name_digest(found.path)):
                 os.unlink(found.name, dir_fd=found.dir_fd)
         files.sync_filesystem(self.ctx.work)
 
@@ -409,135 +373,17 @@ class _Conversion:
                 hint="Scan or copy them again or take them out, then move the folder to the inbox again",
             )
         outcome = "warning" if self.warned else "success"
-        detail = f"{self.done} images to {self.options.format}, {self.options.compression}"
+        detail = f"{self.done} images to {self.options.words()}"
+        if self.lost:
+            named = ", ".join(f"{name} ({count})" for name, count in self.lost.most_common(_SHOWN))
+            detail += f"; not carried over: {named}"
         if self.warned:
             detail += f"; {self.warned} with a warning, see outputs"
         self.ctx.event(Event(type=EventType.MIGRATION, outcome=outcome, detail=detail, agent=agent))
         if self.options.verify:
-            detail = f"every level of {self.done} images decoded"
+            detail = f"all results of {self.done} images decoded"
             self.ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail=detail, agent=agent))
         words = [f"{self.done} images"]
         words += [f"{self.reused} of them from before"] if self.reused else []
         words += [f"{self.skipped} other files left"] if self.skipped else []
         return Done(detail=", ".join(words))
-
-
-class _Child:
-    """One running image process."""
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-        self._timed_out = False
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def start(cls, ctx: StepContext, options: ConvertOptions, scratch: Path) -> AsyncIterator[_Child]:
-        argv = [sys.executable, "-m", "dittohead.vips", str(options.memory)]
-        # libvips puts the smaller levels, and large turned images, in TMPDIR: that is to be our
-        # disk, and swept. Each arena of malloc reserves 64 MiB of the address space that is limited.
-        env = {**ctx.env, "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2"}
-        with open(ctx.log_file(), "ab") as log:
-            async with Child.start(
-                argv, env=env, cwd=_HOME, stdin=subprocess.PIPE, stderr=log.fileno()
-            ) as child:
-                yield cls(child)
-
-    async def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
-        """Return the answer, None when the child died or took too long (and is dead now)."""
-        process = self._child.process
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            async with asyncio.timeout(timeout_s):
-                line = await process.stdout.readline()
-        except TimeoutError:
-            self._timed_out = True
-            await self._child.end()
-            return None
-        except (BrokenPipeError, ConnectionResetError):
-            line = b""
-        if not line.endswith(b"\n"):  # nothing, or cut short by its end
-            await self._child.exited()
-            return None
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def epitaph(self, options: ConvertOptions) -> str:
-        """Say how the child ended, in words."""
-        if self._timed_out:
-            return f"it took longer than {options.timeout:g} s"
-        status = self._child.process.returncode or 0
-        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return f"the image library crashed ({name}), or needed more than {options.memory >> 20} MiB of memory"
-
-
-class _Names:
-    """What each image becomes: a.tif of a.jpg, but a.jpg.tif and a.png.tif where both are there.
-
-    Knows images by eight bytes each, so that a million of them take 8 MB.
-    """
-
-    def __init__(self) -> None:
-        self._stems = array("Q")
-        self._clashing: set[int] = set()
-        self._folders: set[int] = set()  #: those called like a result
-
-    def __len__(self) -> int:
-        return len(self._stems)
-
-    def learn(self, paths: Iterable[bytes]) -> None:
-        """Take in all images; those alike but for their ending, in upper or lower case, clash."""
-        self._stems = array("Q", sorted(name_digest(_stem(path)) for path in paths))
-        self._clashing = {one for one, two in itertools.pairwise(self._stems) if one == two}
-
-    def avoid(self, paths: Iterable[bytes]) -> None:
-        """See that no result takes the name of a folder, or of another image's long form."""
-        before = b""
-        for path in paths:
-            taken = [path.lower()]  # a.jpg.bmp is not to become the a.jpg.tif of a.jpg
-            folder = os.path.dirname(path)
-            if folder != before:
-                before, parts = folder, folder.split(b"/")
-                folders = (b"/".join(parts[: i + 1]) for i in range(len(parts)))
-                alike = [name.lower() for name in folders if name.lower().endswith(b".tif")]
-                self._folders.update(map(name_digest, alike))
-                taken += map(_stem, alike)
-            found = (name_digest(name) for name in taken)
-            self._clashing.update(digest for digest in found if _holds(self._stems, digest))
-
-    def output(self, path: bytes) -> bytes:
-        """Return the result's path.
-
-        A name that is too long for a file system is cut, and given a digest as is one that a folder has.
-        """
-        base = path if name_digest(_stem(path)) in self._clashing else os.path.splitext(path)[0]
-        folder, name = os.path.split(base)
-        if len(name) + 4 > _NAME_MAX or name_digest(base.lower() + b".tif") in self._folders:
-            mark = b"~" + hashlib.blake2b(path, digest_size=8).hexdigest().encode()
-            name = _cut(name, _NAME_MAX - 4 - len(mark)) + mark
-        return os.path.join(folder, name + b".tif")
-
-
-def _is_junk(path: bytes) -> bool:
-    *folders, name = path.split(b"/")
-    if not _JUNK_FOLDERS.isdisjoint(folders):
-        return True
-    return any(fnmatch.fnmatchcase(os.fsdecode(name), pattern) for pattern in _JUNK)
-
-
-def _stem(path: bytes) -> bytes:
-    return os.path.splitext(path)[0].lower()
-
-
-def _holds(ordered: array[int], value: int) -> bool:
-    at = bisect_left(ordered, value)
-    return at < len(ordered) and ordered[at] == value
-
-
-def _cut(name: bytes, size: int) -> bytes:
-    """Return at most `size` bytes of a name, not ending within a character."""
-    if len(name) <= size:
-        return name
-    while size and name[size] & 0xC0 == 0x80:
-        size -= 1
-    return name[:size]

@@ -14,34 +14,13 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from dittohead.errors import ItemError, TransientError
-from dittohead.model import Output
-from dittohead.workers.convert import ConvertOptions, ConvertWorker, abilities
+from dittohead.images.options import ConvertOptions
+from dittohead.images.process import abilities
+from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext, source_of
+from tests.support.convert import Rig
 from tests.support.images import by_vips, decoded, encode, jpeg, levels, pixels, tiff
 from tests.support.trees import read_tree, symlink, tree
-
-
-class Rig:
-    """A payload and the worker."""
-
-    def __init__(self, base: Path) -> None:
-        self.base, self.payload = base, base / "payload"
-        self.worker = ConvertWorker()
-
-    async def convert(
-        self, what: dict[str | bytes, Any] | None = None, *, ctx: LoneContext | None = None, **options: Any
-    ) -> LoneContext:
-        if what is not None:
-            tree(self.payload, what)
-        ctx = ctx or LoneContext(self.base, self.payload)
-        self.ctx = ctx
-        self.result = await self.worker.run(ctx, ConvertOptions.model_validate(options))
-        return ctx
-
-    async def one(self, name: str, data: bytes, **options: Any) -> tuple[Path, Output]:
-        ctx = await self.convert({name: data}, **options)
-        (output,) = ctx.outputs
-        return ctx.work / os.fsdecode(output.path), output
 
 
 @pytest.fixture
@@ -181,7 +160,7 @@ async def test_floats_are_kept_losslessly_and_refused_otherwise(rig: Rig) -> Non
     """Nobody knows what white is in them; not-a-number is no difference."""
     data = pixels(60, 40, 1).astype(np.float32)
     data[3, 3] = np.nan
-    with pytest.raises(ItemError, match=r"floating-point numbers.*use compression: deflate"):
+    with pytest.raises(ItemError, match=r"floating-point numbers.*with compression: deflate"):
         await rig.one("a.tif", encode(data, "TIFF"))
     path, _ = await rig.one("a.tif", encode(data, "TIFF"), compression="deflate")
     assert np.array_equal(decoded(path), data, equal_nan=True)
@@ -484,6 +463,6 @@ def _children(base: Path) -> list[int]:
                 command = Path(f"/proc/{entry}/cmdline").read_bytes()
             except OSError:
                 continue
-            if f"DITTOHEAD_ROOT={base}".encode() in environ.split(b"\0") and b"dittohead.vips" in command:
+            if f"DITTOHEAD_ROOT={base}".encode() in environ.split(b"\0") and b"dittohead.images" in command:
                 found.append(int(entry))
     return found

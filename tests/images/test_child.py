@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dittohead.vips import directories, explain
+from dittohead.images.reasons import explain
+from dittohead.images.tiff import directories
 from tests.support.images import encode, jpeg, pixels, tiff
 
 
@@ -24,7 +25,7 @@ class ImageChild:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dittohead.vips", str(2 << 30)],
+            [sys.executable, "-m", "dittohead.images", str(2 << 30)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -37,15 +38,18 @@ class ImageChild:
             "path": name,
             "sha256": hashlib.sha256(data).hexdigest(),
             "temp": str(self.folder / "temp"),
-            "out": str(self.folder / "out" / "a.tif"),
+            "work": str(self.folder / "out"),
+            "out": "a.tif",
             "recipe": {"compression": "jpeg", "quality": 85, "tile": 256, "verify": True, **recipe},
         }
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
+        made: list[dict[str, Any]] = []
+        while "ok" not in (answer := json.loads(self.process.stdout.readline())):
+            made.append(answer)
+        return {**answer, "files": made, **({"detail": made[0]["detail"]} if made else {})}
 
 
 @pytest.fixture

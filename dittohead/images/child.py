@@ -1,0 +1,87 @@
+"""The child program: serve requests about images, whatever happens to one of them.
+
+The daemon never imports this module: a crash, a leak or a hostile image ends a child, not the
+daemon. One child serves many images, since starting one costs more than a small image. It reads a
+JSON request a line and answers JSON lines (file names as Python's surrogateescape text):
+
+    {"root": DIR, "path": REL, "sha256": HEX, "work": DIR, "out": REL, "temp": PATH,
+     "recipe": {...}, "careful": BOOL}
+    {"file": REL, "size": N, "sha256": HEX, "detail": {...}}      one for each file published
+    {"ok": true}
+    {"ok": false, "kind": "image" | "disk" | "memory", "what": TEXT}
+
+`--probe` prints what this libvips can read and write and ends.
+
+libvips itself never sees a file's name, only /proc/self/fd/N of a descriptor opened here: no link
+is followed, a name that is not UTF-8 can be opened, "a.tif[page=1]" is not taken for options, and
+each opening has a position of its own. All loaders open by path, so this serves every one of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+from dittohead.errors import ItemError
+from dittohead.images import making
+from dittohead.images.library import probe, pyvips
+from dittohead.images.overheard import Overheard
+from dittohead.images.reasons import Refused, explain
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+_overheard = Overheard()
+
+
+def main() -> None:
+    """Serve requests from standard input until it ends."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # a library that prints must not break the protocol
+    memory = int(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1].isdigit() else 0
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    if "--probe" in sys.argv:
+        _answer(answers, probe())
+        return
+    for line in sys.stdin.buffer:
+        for answer in serve(json.loads(line)):
+            _answer(answers, answer)
+
+
+def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:
+    answers.write(json.dumps(value).encode() + b"\n")
+
+
+def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Convert one image and yield the answers, whatever happens to it."""
+    with _overheard.listening():
+        made: list[dict[str, Any]] = []
+        end = _attempt(request, made)
+    yield from made
+    yield end
+
+
+def _attempt(request: dict[str, Any], made: list[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        made.extend(making.convert(making.Request.parse(request), _overheard))
+        return {"ok": True}
+    except Refused as error:
+        return {"ok": False, "kind": "image", "what": str(error)}
+    except ItemError as error:
+        return {"ok": False, "kind": "image", "what": error.what}
+    except MemoryError:
+        return {"ok": False, "kind": "memory", "what": "it needs more memory than is allowed"}
+    except OSError as error:
+        kind = "disk" if error.errno in _DISK else "image"
+        return {"ok": False, "kind": kind, "what": error.strerror or str(error)}
+    except pyvips.Error as error:
+        kind, what = explain(str(error), _overheard.warnings)
+        return {"ok": False, "kind": kind, "what": what}
+    except Exception as error:  # noqa: BLE001  # one image's surprise must not take the next one along
+        return {"ok": False, "kind": "image", "what": f"unforeseen {type(error).__name__}: {error}"}

@@ -1,0 +1,84 @@
+"""Write a single image: JPEG, PNG, or lossless JPEG 2000."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+
+from dittohead.images import jp2
+from dittohead.images.library import pyvips
+from dittohead.images.reasons import Refused
+from dittohead.images.recipe import JPEG_MOST, Recipe
+
+#: Markers: the begin of the scan, the JFIF header, and where EXIF and XMP lie.
+_SCAN, _APP0, _APP1 = 0xFFDA, 0xFFE0, 0xFFE1
+
+
+def write(image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None) -> None:
+    """Write the image to the open file `made`.
+
+    Args:
+        image: what the format holds.
+        made: open for reading and writing.
+        recipe: how.
+        known: pixels per mm across and down, None when they are not known.
+    """
+    name = f"/proc/self/fd/{made}"
+    if recipe.format == "jpeg":
+        see_that_jpeg_holds(image)
+        _jpeg(image, made, recipe, known)
+    elif recipe.format == "png":
+        image.pngsave(name)
+    else:
+        jp2.write(image, made, recipe.tile, known)
+
+
+def _jpeg(image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None) -> None:
+    if image.get_typeof("exif-data"):
+        image.jpegsave(f"/proc/self/fd/{made}", **jpeg_options(recipe), optimize_coding=True)
+        return
+    # For a source without EXIF libvips makes some up, with a resolution, and leaves the JFIF header out.
+    with tempfile.TemporaryFile() as file:
+        image.jpegsave(f"/proc/self/fd/{file.fileno()}", **jpeg_options(recipe), optimize_coding=True)
+        os.write(made, b"\xff\xd8" + _jfif(known))
+        _copy_without_exif(file.fileno(), made)
+
+
+def _jfif(known: tuple[float, float] | None) -> bytes:
+    # Source: JFIF 1.02: version, units (1: of an inch, 0: only a shape), Xdensity, Ydensity, no thumbnail.
+    across, down = (min(round(value * 25.4), 0xFFFF) for value in known or (0, 0))
+    given = (1, across, down) if across and down else (0, 1, 1)
+    return struct.pack(">HH5sHBHHBB", _APP0, 16, b"JFIF\0", 0x0102, *given, 0, 0)
+
+
+def _copy_without_exif(source: int, made: int) -> None:
+    """Copy a JPEG from its second segment on, but for headers and EXIF.
+
+    Source: ITU T.81 annex B: segments of a marker and a length before the scan; EXIF 2.3 4.5.4: APP1.
+    """
+    at = 2
+    while True:
+        marker, size = struct.unpack(">HH", os.pread(source, 4, at))
+        if marker == _SCAN:
+            break
+        segment = os.pread(source, size + 2, at)
+        if marker != _APP0 and not (marker == _APP1 and segment[4:10] == b"Exif\0\0"):
+            os.write(made, segment)
+        at += size + 2
+    while piece := os.pread(source, 1 << 20, at):
+        at += os.write(made, piece)
+
+
+def jpeg_options(recipe: Recipe) -> dict[str, int | str]:
+    """Return libvips' options for a JPEG."""
+    return {"Q": recipe.quality, "subsample_mode": recipe.subsampling}
+
+
+def see_that_jpeg_holds(image: pyvips.Image) -> None:
+    """See that a JPEG can be this large. Raises: Refused."""
+    if max(image.width, image.height) > JPEG_MOST:
+        raise Refused(
+            f"{image.width}x{image.height} is more than a JPEG holds ({JPEG_MOST} pixels on a side); "
+            "set max_width and max_height, or use format: pyramid-tiff"
+        )

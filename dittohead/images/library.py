@@ -1,0 +1,81 @@
+"""The only door to libvips: loaded without executable memory, told what it may open."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+import cffi
+
+#: What may be loaded: name, libvips class. Others are left out because they read further files
+#: (OpenSlide, SVG), run interpreters (ImageMagick) or take any text for numbers (CSV, matrix).
+_LOADERS = {
+    "tiff": "VipsForeignLoadTiff",
+    "jpeg": "VipsForeignLoadJpeg",
+    "png": "VipsForeignLoadPng",
+    "webp": "VipsForeignLoadWebp",
+    "jp2k": "VipsForeignLoadJp2k",
+    "heif": "VipsForeignLoadHeif",
+    "gif": "VipsForeignLoadNsgif",
+    "jxl": "VipsForeignLoadJxl",
+    "pdf": "VipsForeignLoadPdf",
+}
+
+
+def _without_callbacks() -> None:
+    # pyvips makes C callbacks at import (for its log and for progress signals, neither used here),
+    # which needs memory that is writable and executable: the service is denied that
+    # (MemoryDenyWriteExecute=). GLib's own log handler, which writes to standard error, stands in.
+    handler = ctypes.cast(ctypes.CDLL("libglib-2.0.so.0").g_log_default_handler, ctypes.c_void_p).value
+
+    def callback(ffi: Any, kind: Any, function: Any = None, **_: Any) -> Any:
+        pointer = ffi.cast("void *", handler if kind == "GLogFunc" else 0)
+        return pointer if function is not None else lambda function: pointer
+
+    cffi.FFI.callback = callback
+
+
+# Read by libvips when it is loaded. One thread: the daemon runs as many children as it may.
+os.environ["VIPS_CONCURRENCY"] = "1"
+_without_callbacks()
+import pyvips as pyvips  # noqa: E402  # after what it must find
+
+# libvips remembers loaded files by name: /proc/self/fd/5 is another file each time.
+pyvips.cache_set_max(0)
+pyvips.operation_block_set("VipsForeignLoad", True)
+for _kind in _LOADERS.values():
+    pyvips.operation_block_set(_kind, False)
+
+
+def may_use_imagemagick(allowed: bool) -> None:
+    """Let libvips open the next file by ImageMagick, or not."""
+    pyvips.operation_block_set("VipsForeignLoadMagick", not allowed)
+
+
+#: What each format is written by.
+_SAVERS = {"jpeg": "jpegsave", "png": "pngsave", "jp2": "jp2ksave", "iiif-static": "dzsave"}
+
+
+def probe() -> dict[str, Any]:
+    """Return the version of this machine's libvips, and what it can load and write."""
+    loaders = {name: f"{name}load" for name in _LOADERS} | {"bmp": "magickload"}
+    return {
+        "version": ".".join(str(pyvips.version(i)) for i in range(3)),
+        "load": [name for name, loader in loaders.items() if _has(loader)],
+        "formats": ["pyramid-tiff", *(name for name, saver in _SAVERS.items() if _has(saver))],
+        "compressions": [n for n in ("jpeg", "deflate", "lzw", "webp", "zstd", "none") if _writes(n)],
+    }
+
+
+def _has(operation: str) -> bool:
+    return bool(pyvips.type_find("VipsOperation", operation))
+
+
+def _writes(compression: str) -> bool:
+    # Three bands and no pyramid: libvips 8.14 crashes when writing one fails (WebP holds no grey).
+    try:
+        pyvips.Image.black(16, 16, bands=3).tiffsave_buffer(compression=compression, tile=True)
+    except pyvips.Error:
+        return False
+    return True

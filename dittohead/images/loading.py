@@ -1,0 +1,92 @@
+"""Open an image so that damage fails it, and count its pages."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from typing import Any
+
+from dittohead.images import tiff
+from dittohead.images.library import may_use_imagemagick, pyvips
+from dittohead.images.reasons import Refused
+
+#: How files begin, to tell a damaged image from a text.
+_SIGNATURES = (
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"\xff\xd8", "JPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"RIFF", "WebP"),
+    (b"GIF8", "GIF"),
+    (b"\0\0\0\x0cjP", "JPEG 2000"),
+    (b"BM", "BMP"),
+    (b"%PDF", "PDF"),
+)
+
+#: PostScript is a program, and its interpreter reads files.
+_POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+
+
+def open_image(fd: int, *, page: int | None = None, dpi: int = 300, access: str = "sequential") -> Any:
+    """Open an image so that any damage fails it; an unknown tag is no damage.
+
+    Args:
+        fd: the file.
+        page: counted from 1; None for the one that the file calls its first.
+        dpi: what a PDF is drawn at: it has no pixels of its own.
+        access: "sequential", or "random" where the pixels are taken in another order.
+    """
+    head = os.pread(fd, 16, 0)
+    if not head:
+        raise Refused("the file is empty: no image")
+    if head.startswith(_POSTSCRIPT):
+        raise Refused("PostScript is not drawn here; make a PDF or an image of it")
+    # BMP is read by ImageMagick alone; nothing that begins otherwise gets there.
+    may_use_imagemagick(head.startswith(b"BM"))
+    # "warning" is what sees a damaged Huffman code in a JPEG; "error" writes its garbage out.
+    given: dict[str, Any] = {"access": access, "fail_on": "warning"}
+    if page is not None:
+        given["page"] = page - 1
+    if head.startswith(b"%PDF"):
+        given["dpi"] = dpi
+    try:
+        return pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given)
+    except pyvips.Error as error:
+        if re.search("not a known file format|not in a known format|operation is blocked", str(error)):
+            raise Refused(_unknown(head)) from error
+        raise
+
+
+def _unknown(head: bytes) -> str:
+    kind = next((kind for begin, kind in _SIGNATURES if head.startswith(begin)), "")
+    if kind:
+        return f"it begins like a {kind}, but the file ends early or is damaged"
+    return "this is no image, or of a kind that cannot be read"
+
+
+def count_pages(fd: int, image: pyvips.Image) -> int:
+    """Return the number of pages; the levels of a pyramid, and a thumbnail, are no pages."""
+    count = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
+    if count > 1 and image.get("vips-loader") != "pdfload":
+        second = open_image(fd, page=2)
+        if second.width <= image.width // 2 + 1 and second.height <= image.height // 2 + 1:
+            return 1
+    return count
+
+
+def sample(fd: int, image: pyvips.Image) -> tuple[int, bool]:
+    """Return (bits of a sample, whether the pixels are places in a palette) of the file itself.
+
+    libvips makes 8 bits of fewer and colours of a palette, and does not tell.
+    """
+    loader = image.get("vips-loader")
+    if loader == "tiffload":
+        first = next(tiff.directories(fd), {})
+        return tiff.bits(fd), first.get(tiff.PHOTOMETRIC) == 3
+    if loader == "pngload":
+        # Source: PNG section 11.2.1: IHDR is first; bit depth and colour type at bytes 24 and 25.
+        depth, kind = struct.unpack("BB", os.pread(fd, 2, 24))
+        return depth, kind == 3
+    return 0, loader == "gifload"

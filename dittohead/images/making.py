@@ -1,0 +1,322 @@
+"""One image from its file to published, verified results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from dittohead import files
+from dittohead.images import (
+    box,
+    checking,
+    colour,
+    derivative,
+    iiif,
+    jp2,
+    loading,
+    metadata,
+    pyramid,
+    resolution,
+)
+from dittohead.images.library import pyvips
+from dittohead.images.overheard import Overheard
+from dittohead.images.reasons import Refused
+from dittohead.images.recipe import LOSSLESS, Recipe, wanted_pages
+from dittohead.templates import fill
+
+#: Fields of libvips that are not to reach a result: pictures of the source as it was.
+_STALE = ("jpeg-thumbnail-data", "heif-thumbnail")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a child is asked for."""
+
+    root: bytes  #: of the source
+    path: bytes  #: the image, relative to `root`
+    sha256: str
+    work: bytes  #: where results are published
+    out: bytes  #: the result, relative to `work`
+    temp: bytes  #: a path for what is unfinished, on the same file system
+    recipe: Recipe
+    careful: bool
+
+    @classmethod
+    def parse(cls, given: dict[str, Any]) -> Request:
+        """Return the request of a JSON line."""
+        paths = {key: os.fsencode(given[key]) for key in ("root", "path", "work", "out", "temp")}
+        return cls(
+            **paths,
+            sha256=given["sha256"],
+            recipe=Recipe(**given["recipe"]),
+            careful=given.get("careful", False),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Page:
+    """One page of a source and what becomes of it."""
+
+    fd: int
+    number: int | None  #: counted from 1; None for the one the file calls its first
+    out: bytes  #: relative to `work`
+    recipe: Recipe
+    warnings: list[str]
+    facts: dict[str, Any]  #: for the result's detail
+
+    @property
+    def own(self) -> dict[str, Any]:
+        return {"page": self.number, "dpi": self.recipe.dpi}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """Pixels ready to be written."""
+
+    image: pyvips.Image
+    changes: list[str]
+    said: dict[str, Any]  #: the source's metadata
+    transformed: bool  #: to another colour space
+    same: bool  #: every pixel is the source's own, turned at most
+    known: tuple[float, float] | None  #: pixels per mm
+
+
+def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
+    """Make the results of one image, and yield a record of each file that is published.
+
+    # 1 compare the input's digest  2 write temp  3 read it all back  4 fsync  5 rename.
+    # The daemon makes the names durable.
+    """
+    os.makedirs(os.path.dirname(os.path.join(request.work, request.out)), exist_ok=True)
+    with files.opened_beneath(request.root, request.path) as fd:
+        # First, so that the load finds the file in memory. Nothing else sees a flipped bit in a JPEG.
+        if request.recipe.verify and files.sha256_fd(fd, files.hash_buffer())[0] != request.sha256:
+            raise Refused("the file is not what it was at the claim")
+        for page in _pages(fd, request):
+            if request.careful:
+                # libvips 8.14 crashes when a source fails late in writing a pyramid: find the reason first.
+                loading.open_image(fd, **page.own).avg()
+            make = _make_folder if page.recipe.format == "iiif-static" else _make_file
+            yield from make(page, request, overheard)
+
+
+def _pages(fd: int, request: Request) -> Iterator[_Page]:
+    recipe, out = request.recipe, request.out
+    count = loading.count_pages(fd, loading.open_image(fd, dpi=recipe.dpi))
+    wanted = wanted_pages(recipe.pages, count)
+    if not wanted:
+        raise Refused(f"it has {count} page{'s' if count > 1 else ''}, and pages: {recipe.pages} are wanted")
+    warnings = []
+    if recipe.pages == "first" and count > 1:
+        warnings.append(f"only the first of {count} pages was converted")
+    elif recipe.pages not in ("first", "all") and int(recipe.pages.rpartition("-")[2]) > count:
+        warnings.append(f"it has only {count} pages of {recipe.pages}")
+    for number in wanted:
+        facts = {"pages": count} if count > 1 else {}
+        if count > 1 and recipe.pages != "first":
+            facts["page"] = number
+        numbered = out[: -len(recipe.suffix)] + f"-{number:04}{recipe.suffix}".encode()
+        yield _Page(
+            fd=fd,
+            number=None if recipe.pages == "first" or count == 1 else number,
+            out=numbered if "page" in facts else out,
+            recipe=recipe,
+            warnings=list(warnings),
+            facts=facts,
+        )
+
+
+# -- pixels ----------------------------------------------------------------------------------
+
+
+def _prepare(page: _Page) -> _Prepared:
+    """Open a page and bring it to what the recipe wants and the format holds; say every change."""
+    recipe = page.recipe
+    image = loading.open_image(page.fd, **page.own)
+    said, known = metadata.found_in(page.fd, image), resolution.of(image)
+    changes = _by_loading(page, image)
+    orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+    if 2 <= orientation <= 8:
+        # Turning takes the pixels in another order than they come.
+        image = loading.open_image(page.fd, access="random", **page.own).autorot()
+        changes.append(f"turned upright (orientation {orientation})")
+        if known and orientation >= 5:
+            known = known[1], known[0]
+    upright = image
+    image, transformed = colour.fit(image, recipe, changes)
+    width, height = box.fitted(
+        image.width, image.height, (recipe.max_width, recipe.max_height), enlarge=recipe.enlarge
+    )
+    if (width, height) != (image.width, image.height):
+        size = f"{image.width}x{image.height} to {width}x{height}"
+        changes.append(f"made {'smaller' if width < image.width else 'larger'}, {size}")
+        # What was 10 cm wide stays 10 cm wide.
+        known = known and (known[0] * width / image.width, known[1] * height / image.height)
+        image = colour.resize(image, width, height)
+    same = image is upright
+    image = _without(image, _STALE)
+    return _Prepared(
+        image=_with_resolution(image, known),
+        changes=changes,
+        said=said,
+        transformed=transformed,
+        same=same,
+        known=known,
+    )
+
+
+def _by_loading(page: _Page, image: pyvips.Image) -> list[str]:
+    """Return the changes that opening a file makes."""
+    if image.get("vips-loader") == "pdfload":
+        return [f"drawn at {page.recipe.dpi} dpi"]
+    bits, palette = loading.sample(page.fd, image)
+    if palette:
+        return ["palette made colours"]
+    return [f"{bits} bit{'s' if bits > 1 else ''} made 8"] if 0 < bits < 8 else []
+
+
+def _without(image: pyvips.Image, names: tuple[str, ...]) -> pyvips.Image:
+    image = image.copy()
+    for name in names:
+        if image.get_typeof(name):
+            image.remove(name)
+    return image
+
+
+def _with_resolution(image: pyvips.Image, known: tuple[float, float] | None) -> pyvips.Image:
+    # 72 is what EXIF wants where nobody knows; elsewhere it is taken away again (see `resolution`).
+    across, down = known or (72 / 25.4, 72 / 25.4)
+    image = image.copy(xres=across, yres=down)
+    if not image.get_typeof("resolution-unit"):
+        image.set_type(pyvips.GValue.gstr_type, "resolution-unit", "in")
+    return image
+
+
+# -- one file --------------------------------------------------------------------------------
+
+
+def _make_file(page: _Page, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
+    made = os.open(request.temp, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        detail = _fill_file(page, made)
+        detail |= _heard(page, overheard)
+        os.fsync(made)
+        os.lseek(made, 0, os.SEEK_SET)
+        digest, size = files.sha256_fd(made, files.hash_buffer())
+        os.replace(request.temp, os.path.join(request.work, page.out))
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(request.temp)
+        raise
+    finally:
+        os.close(made)
+    yield {"file": os.fsdecode(page.out), "size": size, "sha256": digest, "detail": detail}
+
+
+def _fill_file(page: _Page, made: int) -> dict[str, Any]:
+    """Write one result and read it back; return its detail."""
+    recipe, prepared = page.recipe, _prepare(page)
+    image, detail = prepared.image, _detail(page, prepared)
+    if recipe.format == "pyramid-tiff":
+        pyramid.write(image, made, recipe)
+    else:
+        derivative.write(image, made, recipe, prepared.known)
+    if prepared.known is None:
+        resolution.remove(made, recipe.format)
+    if recipe.verify:
+        if recipe.format == "pyramid-tiff":
+            detail["levels"] = checking.verify_levels(made, image, recipe)
+        else:
+            checking.verify_single(made, image)
+        if recipe.format in ("png", "jp2") or recipe.compression in LOSSLESS:
+            checking.compare(_prepare(page).image, made)
+            detail["lossless" if prepared.same else "compared"] = True
+    lost = metadata.lost(prepared.said, _said_by(made, recipe), transformed=prepared.transformed)
+    return detail | ({"lost": lost} if lost else {})
+
+
+def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
+    said = metadata.found_in(made, checking.reopened(made))
+    if recipe.format == "jp2":
+        icc, xmp = jp2.carried(made)
+        said |= {name: value for name, value in (("ICC profile", icc), ("XMP", xmp)) if value}
+    return said
+
+
+def _detail(page: _Page, prepared: _Prepared) -> dict[str, Any]:
+    image = prepared.image
+    detail: dict[str, Any] = {"width": image.width, "height": image.height, "bands": image.bands}
+    detail |= page.facts
+    if prepared.known:
+        detail["dpi"] = resolution.dpi(prepared.known)
+    if prepared.changes:
+        detail["changes"] = prepared.changes
+    return detail
+
+
+def _heard(page: _Page, overheard: Overheard) -> dict[str, Any]:
+    warnings = [*page.warnings, *overheard.notable]
+    return {"warnings": warnings} if warnings else {}
+
+
+# -- a folder of tiles -----------------------------------------------------------------------
+
+
+def _make_folder(page: _Page, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
+    temp, out = Path(os.fsdecode(request.temp)), Path(os.fsdecode(os.path.join(request.work, page.out)))
+    shutil.rmtree(temp, ignore_errors=True)  # of a child that died
+    try:
+        prepared = _prepare(page)
+        size = prepared.image.width, prepared.image.height
+        iiif.write(lambda: _bare(_prepare(page).image), temp, page.recipe, _uri(page, request))
+        count = iiif.verify(temp, size, page.recipe)
+        detail = _detail(page, prepared) | {"tiles": count}
+        lost = metadata.lost(prepared.said, _said_by_tiles(prepared, page.recipe), transformed=True)
+        detail |= _heard(page, overheard) | ({"lost": lost} if lost else {})
+        records = list(_records(temp, page.out, detail))
+        if out.exists():  # of an earlier try; by a rename, so that it is whole or gone
+            os.rename(out, temp.with_suffix(".old"))
+            shutil.rmtree(temp.with_suffix(".old"))
+        os.rename(temp, out)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    yield from records
+
+
+def _bare(image: pyvips.Image) -> pyvips.Image:
+    """Return the image with its profile alone: the rest would be in every tile."""
+    names = [name for name in image.get_fields() if name.endswith("-data") and name != "icc-profile-data"]
+    names += [name for name in image.get_fields() if name.startswith("exif-")]
+    return _without(image, tuple(names))
+
+
+def _said_by_tiles(prepared: _Prepared, recipe: Recipe) -> dict[str, Any]:
+    kept = ("ICC profile",) if recipe.colour == "keep" else ()
+    return {name: value for name, value in prepared.said.items() if name in kept}
+
+
+def _uri(page: _Page, request: Request) -> str:
+    """Return the image's id: the template, filled in for where the folder will be."""
+    path = page.out
+    folder, name = os.path.split(path)
+    stem, ext = os.path.splitext(name)
+    values = {"path": path, "folder": folder, "file": name, "stem": stem, "ext": ext[1:]}
+    known = {key: quote(value) for key, value in values.items()}
+    known |= {"sha256": request.sha256, "size": str(os.fstat(page.fd).st_size)}
+    return fill(page.recipe.iiif_id, known)
+
+
+def _records(folder: Path, out: bytes, detail: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a record of each file; the detail stands with info.json, the others are its parts."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder)
+            digest, size = files.sha256_file(path)
+            own = detail if str(name) == "info.json" else {}
+            yield {"file": f"{os.fsdecode(out)}/{name}", "size": size, "sha256": digest, "detail": own}

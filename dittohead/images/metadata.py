@@ -1,0 +1,61 @@
+"""What an image says of itself besides its pixels: compared before and after, and what is lost named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dittohead.images import tiff
+from dittohead.images.library import pyvips
+from dittohead.images.reasons import Refused
+
+_BLOBS = {"icc-profile-data": "ICC profile", "xmp-data": "XMP", "iptc-data": "IPTC"}
+
+#: EXIF that is about the file and not the picture: made anew with the file.
+_OF_THE_FILE = {"Orientation", "XResolution", "YResolution", "ResolutionUnit", "YCbCrPositioning"}
+_OF_THE_FILE |= {"PixelXDimension", "PixelYDimension", "ExifVersion", "FlashpixVersion", "ColorSpace"}
+_OF_THE_FILE |= {"InteroperabilityIndex", "InteroperabilityVersion", "ComponentsConfiguration"}
+
+#: ifd1 is the thumbnail.
+_DIRECTORIES = ("exif-ifd0-", "exif-ifd2-", "exif-ifd3-")
+
+
+def found_in(fd: int, image: pyvips.Image) -> dict[str, Any]:
+    """Return {name: value} of what a file says of its picture."""
+    found: dict[str, Any] = {
+        name: bytes(image.get(key)) for key, name in _BLOBS.items() if image.get_typeof(key)
+    }
+    for field in image.get_fields():
+        if field.startswith(_DIRECTORIES):
+            name = field.rsplit("-", 1)[1]
+            if name not in _OF_THE_FILE:
+                # "1/125 sec. (1/125 sec., Rational, 1 components, 8 bytes)": the first form is the value.
+                found[f"EXIF {name}"] = str(image.get(field)).rsplit(" (", 1)[0]
+    return found | {f"TIFF {name}": value for name, value in tiff.texts(fd).items()}
+
+
+def lost(before: dict[str, Any], after: dict[str, Any], *, transformed: bool) -> list[str]:
+    """Return the names of what a result no longer says.
+
+    Args:
+        before: of the source.
+        after: of the result.
+        transformed: the pixels were brought to another colour space, and its profile is another.
+
+    Raises: Refused: the profile is there and another.
+    """
+    missing = [name for name, value in before.items() if after.get(name) != value]
+    if transformed:
+        missing = [name for name in missing if name != "ICC profile"]
+    elif "ICC profile" in missing and "ICC profile" in after:
+        raise Refused("the result's ICC profile is not the source's")
+    return _together(missing, before)
+
+
+def _together(missing: list[str], before: dict[str, Any]) -> list[str]:
+    """Name EXIF once when all of it is gone."""
+    all_exif = [name for name in before if name.startswith("EXIF ")]
+    gone = [name for name in missing if name.startswith("EXIF ")]
+    if gone and gone == all_exif:
+        missing = [name for name in missing if name not in gone]
+        missing.append("EXIF")
+    return missing

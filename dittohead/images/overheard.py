@@ -1,0 +1,57 @@
+"""What the image libraries print while they work on one image."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+
+#: A damaged TIFF can make libtiff complain once for each of a million strips.
+_HEARD_MAX = 64 * 1024
+
+#: How GLib prints a warning: "(process:12): VIPS-WARNING **: 10:11:12.123: TEXT".
+_WARNING = re.compile(r"VIPS-WARNING \*\*: (?:[\d:.]+: )?(.*)")
+
+#: Said of sound images too: private tags of scanners, and a profile every second PNG carries.
+_HARMLESS = re.compile(r"Unknown field with tag|known incorrect sRGB|error in tile|^read gave")
+
+
+class Overheard:
+    """Keeps what the libraries print to standard error during one image, then passes it on.
+
+    By descriptor, since a log handler of ours would be a C callback (see library.py).
+    """
+
+    def __init__(self) -> None:
+        self._kept = os.memfd_create("said")
+        fcntl.fcntl(self._kept, fcntl.F_SETFL, os.O_APPEND)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Keep what is printed while the block runs."""
+        real = os.dup(2)
+        os.ftruncate(self._kept, 0)
+        os.dup2(self._kept, 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+            with contextlib.suppress(OSError):  # a full disk under the step's log
+                os.write(2, self._text())
+
+    def _text(self) -> bytes:
+        return os.pread(self._kept, _HEARD_MAX, 0)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What libvips complained of, each thing once."""
+        found = _WARNING.findall(self._text().decode("utf-8", "replace"))
+        return list(dict.fromkeys(line.strip() for line in found))
+
+    @property
+    def notable(self) -> list[str]:
+        """The complaints worth a place in the receipt."""
+        return [line for line in self.warnings if not _HARMLESS.search(line)][:3]

@@ -1,0 +1,100 @@
+"""The daemon's side of the child program: start it, ask it, say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dittohead.images.options import ConvertOptions
+from dittohead.process import Child
+from dittohead.worker import StepContext
+
+#: Where the package lies: children start there, so that no folder they work on is on their sys.path.
+_HOME = Path(__file__).resolve().parents[2]
+
+
+@cache
+def abilities() -> dict[str, Any]:
+    """Return what this machine's libvips can do, asked of a child once; {} when there is none."""
+    asked = subprocess.run(
+        [sys.executable, "-m", "dittohead.images", "--probe"],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        cwd=_HOME,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    if asked.returncode != 0:
+        return {}
+    found: dict[str, Any] = json.loads(asked.stdout)
+    return found
+
+
+class ImageChild:
+    """One running image process."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._timed_out = False
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def start(
+        cls, ctx: StepContext, options: ConvertOptions, scratch: Path
+    ) -> AsyncIterator[ImageChild]:
+        """Run a child process while the block runs."""
+        argv = [sys.executable, "-m", "dittohead.images", str(options.memory)]
+        # libvips puts the smaller levels, and large turned images, in TMPDIR: that is to be our
+        # disk, and swept. Each arena of malloc reserves 64 MiB of the address space that is limited.
+        env = {**ctx.env, "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2"}
+        with open(ctx.log_file(), "ab") as log:
+            async with Child.start(
+                argv, env=env, cwd=_HOME, stdin=subprocess.PIPE, stderr=log.fileno()
+            ) as child:
+                yield cls(child)
+
+    async def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
+        """Return the answer, None when the child died or took too long (and is dead now)."""
+        process = self._child.process
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            async with asyncio.timeout(timeout_s):
+                answer = await self._answer(process.stdout)
+        except TimeoutError:
+            self._timed_out = True
+            await self._child.end()
+            return None
+        except (BrokenPipeError, ConnectionResetError):
+            answer = None
+        if answer is None:
+            await self._child.exited()
+        return answer
+
+    @staticmethod
+    async def _answer(lines: asyncio.StreamReader) -> dict[str, Any] | None:
+        """Return the last line of an answer, with the files told before it; None when it is cut short."""
+        made: list[dict[str, Any]] = []
+        while (line := await lines.readline()).endswith(b"\n"):
+            told: dict[str, Any] = json.loads(line)
+            if "ok" in told:
+                return {**told, "files": made}
+            made.append(told)
+        return None
+
+    def epitaph(self, options: ConvertOptions) -> str:
+        """Say how the child ended, in words."""
+        if self._timed_out:
+            return f"it took longer than {options.timeout:g} s"
+        status = self._child.process.returncode or 0
+        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return f"the image library crashed ({name}), or needed more than {options.memory >> 20} MiB of memory"

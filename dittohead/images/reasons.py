@@ -1,0 +1,45 @@
+"""Why an image cannot be converted, in words of people."""
+
+from __future__ import annotations
+
+import re
+
+_DAMAGED = (
+    r"premature end|truncat|not enough data|unexpected end|end of (file|stream)|bytes, expected"
+    r"|inconsistent with stream length|corrupt|read error|decod|unable to (read|parse)|bad |invalid"
+    r"|not yet in table"
+)
+
+#: libvips' words and what they mean to a technician; the first that matches.
+_MEANINGS = (
+    ("disk", r"No space left|Disk quota|Read-only file system", "the disk of work/ is full"),
+    (
+        "memory",
+        r"(out of|insufficient) memory|(unable to|cannot) allocate",
+        "it needs more memory than is allowed",
+    ),
+    # The two look alike to most decoders, and ask for the same: scan or copy it again.
+    ("image", _DAMAGED, "the file ends early or is damaged inside"),
+)
+
+
+class Refused(Exception):  # says what happened to the image
+    """This image cannot be converted; the message is for people."""
+
+
+def explain(complaint: str, said: list[str]) -> tuple[str, str]:
+    """Return (kind, libvips' complaint in words with its own last line in brackets).
+
+    Args:
+        complaint: the error's text.
+        said: the warnings before it, which often tell more.
+    """
+    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+    telling = (
+        [line for line in lines if not line.startswith("unable to call")] or lines or ["no reason given"]
+    )
+    own = re.sub(r'"?/proc/self/fd/\d+"?', "the file", telling[-1])[:200]
+    for kind, pattern, meaning in _MEANINGS:
+        if re.search(pattern, "\n".join([complaint, *said]), re.IGNORECASE):
+            return kind, f"{meaning} ({own})"
+    return "image", f"the image library refused it ({own})"

@@ -1,0 +1,94 @@
+"""What decides a result: the part of the options that a child is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Compressions of a TIFF that change no pixel.
+LOSSLESS = frozenset({"none", "deflate", "lzw", "zstd"})
+
+#: What each format's results end in; that of iiif-static is a directory.
+SUFFIXES = {
+    "pyramid-tiff": ".tif",
+    "jpeg": ".jpg",
+    "png": ".png",
+    "jp2": ".jp2",
+    "iiif-static": ".iiif",
+}
+
+#: What reads files of an ending, where it may be missing from a build of libvips.
+LOADERS = {
+    "pdf": "pdf",
+    "jp2": "jp2k",
+    "j2k": "jp2k",
+    "heic": "heif",
+    "heif": "heif",
+    "avif": "heif",
+    "jxl": "jxl",
+    "webp": "webp",
+    "gif": "gif",
+    "bmp": "bmp",
+}
+
+#: The most pixels a JPEG has on a side.
+#: Source: libjpeg's JPEG_MAX_DIMENSION.
+JPEG_MOST = 65_500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How one image is made; what is left out has no part in it."""
+
+    format: str = "pyramid-tiff"
+    compression: str = ""  #: of the tiles of a pyramid
+    quality: int = 85  #: of JPEG and WebP
+    effort: int = 4  #: of deflate: 1 to 12
+    subsampling: str = "auto"  #: of the colour of a JPEG: auto, on, off
+    tile: int = 256  #: width and height, pixels
+    levels: str = "tile"  #: where a pyramid ends: tile, pixel, one
+    colour: str = "keep"  #: keep, srgb
+    max_width: int | None = None  #: pixels
+    max_height: int | None = None  #: pixels
+    enlarge: bool = False
+    pages: str = "first"  #: first, all, or such as 2-5
+    dpi: int = 300  #: a PDF is drawn at
+    iiif_id: str = ""  #: template of an image's URI
+    verify: bool = True
+
+    @property
+    def suffix(self) -> str:
+        """What the result's name ends in."""
+        return SUFFIXES[self.format]
+
+    @property
+    def holds(self) -> str:
+        """Which pixels the format holds.
+
+        "any" all of them; "exact" 8 or 16 bits, grey or RGB, with or without alpha; "lossy" 8
+        bits, grey or RGB.
+        """
+        if self.format == "pyramid-tiff":
+            return "any" if self.compression in LOSSLESS else "lossy"
+        return "exact" if self.format in ("png", "jp2") else "lossy"
+
+    @property
+    def grey(self) -> bool:
+        """Whether grey stays grey: WebP holds colour only."""
+        return self.compression != "webp"
+
+
+def wanted_pages(pages: str, count: int) -> list[int]:
+    """Return the pages to be taken, counted from 1, of an image that has `count`; may be empty."""
+    if pages == "first":
+        return [1]
+    first, last = (1, count) if pages == "all" else page_range(pages)
+    return list(range(first, min(last, count) + 1))
+
+
+def page_range(pages: str) -> tuple[int, int]:
+    """Return the first and the last page of "2-5" or "3". Raises: ValueError."""
+    first, _, last = pages.partition("-")
+    found = int(first), int(last or first)
+    if not 1 <= found[0] <= found[1] <= 9999:
+        raise ValueError
+    return found

@@ -1,0 +1,164 @@
+"""Read the directories of a TIFF."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dittohead.images.reasons import Refused
+
+#: Tags: the sides of a tile, the bits of a sample, what the samples mean, the unit of resolution.
+TILE_WIDTH, TILE_HEIGHT = 322, 323
+BITS, PHOTOMETRIC, RESOLUTION_UNIT = 258, 262, 296
+
+#: Tags of people and devices, and whole blocks; ICC and XMP are read by libvips.
+TEXTS = {
+    269: "DocumentName",
+    270: "ImageDescription",
+    271: "Make",
+    272: "Model",
+    285: "PageName",
+    305: "Software",
+    306: "DateTime",
+    315: "Artist",
+    316: "HostComputer",
+    33432: "Copyright",
+    33723: "IPTC",
+    34377: "Photoshop",
+    34665: "EXIF",
+    34853: "GPS",
+}
+
+#: Bytes of a value by its kind.
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
+
+#: A value longer than this is not read: no text is, and a hostile file may claim any length.
+_LONGEST = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One entry of a directory."""
+
+    kind: int
+    count: int
+    value: bytes  #: as it stands in the entry: the value, or where it is
+    at: int  #: where `value` stands in the file
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    order: str
+    count: str
+    entry: str
+    offset: str
+    first: int
+
+
+def _layout(fd: int) -> _Layout:
+    head = _piece(fd, 16, 0)
+    order = "<" if head[:2] == b"II" else ">"
+    big = struct.unpack_from(order + "H", head, 2)[0] == 43
+    count, entry, offset = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
+    (first,) = struct.unpack_from(order + offset, head, 8 if big else 4)
+    return _Layout(order, order + count, order + entry, order + offset, first)
+
+
+def fields(fd: int) -> Iterator[dict[int, Field]]:
+    """Yield {tag: field} of each directory of a TIFF. Raises: Refused.
+
+    Source: TIFF 6.0 section 2; BigTIFF as in libtiff's documentation.
+    """
+    layout = _layout(fd)
+    at, seen = layout.first, set[int]()
+    while at and at not in seen:
+        seen.add(at)
+        (count,) = struct.unpack(layout.count, _piece(fd, struct.calcsize(layout.count), at))
+        at += struct.calcsize(layout.count)
+        size, place = struct.calcsize(layout.entry), struct.calcsize(layout.offset)
+        if count * size > _LONGEST:
+            raise Refused("the result's directories cannot be read")
+        block = _piece(fd, count * size + place, at)
+        found = {}
+        for i, entry in enumerate(struct.iter_unpack(layout.entry, block[: count * size])):
+            tag, kind, number, value = entry
+            found[tag] = Field(kind, number, value, at + (i + 1) * size - place)
+        yield found
+        (at,) = struct.unpack_from(layout.offset, block, count * size)
+
+
+def directories(fd: int) -> Iterator[dict[int, int]]:
+    """Yield {tag: value} of each directory of a TIFF, for tags of one short or long value.
+
+    libvips does not tell how a TIFF is tiled.
+    """
+    order = _layout(fd).order
+    for found in fields(fd):
+        yield {tag: _number(order, field) for tag, field in found.items() if _is_number(field)}
+
+
+def _is_number(field: Field) -> bool:
+    return field.count == 1 and field.kind in (3, 4)
+
+
+def _number(order: str, field: Field) -> int:
+    value: int = struct.unpack_from(order + ("H" if field.kind == 3 else "I"), field.value)[0]
+    return value
+
+
+def texts(fd: int) -> dict[str, bytes]:
+    """Return {name: value} of what people and devices wrote into the first directory; {} of no TIFF.
+
+    Of EXIF and GPS, which are directories of their own, only that they are there.
+    """
+    if os.pread(fd, 4, 0) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return {}
+    try:
+        layout = _layout(fd)
+        first = next(fields(fd), {})
+        return {TEXTS[tag]: _value(fd, layout, field) for tag, field in first.items() if tag in TEXTS}
+    except (Refused, struct.error, OverflowError):
+        return {}
+
+
+def _value(fd: int, layout: _Layout, field: Field) -> bytes:
+    if field.kind in (4, 13) and field.count == 1:
+        return b"there"
+    size = field.count * _SIZES.get(field.kind, 1)
+    if size <= len(field.value):
+        return field.value[:size].rstrip(b"\0")
+    (at,) = struct.unpack(layout.offset, field.value)
+    return _piece(fd, min(size, _LONGEST), at).rstrip(b"\0")
+
+
+def bits(fd: int) -> int:
+    """Return the bits of a sample in the first directory; 0 when they cannot be told."""
+    try:
+        layout = _layout(fd)
+        field = next(fields(fd), {}).get(BITS)
+        if field is None:
+            return 1  # TIFF 6.0: the default
+        inline = field.count * 2 <= len(field.value)
+        data = field.value if inline else _piece(fd, 2, struct.unpack(layout.offset, field.value)[0])
+        found: int = struct.unpack_from(layout.order + "H", data)[0]
+    except (Refused, struct.error, OverflowError):
+        return 0
+    return found
+
+
+def without_resolution(fd: int) -> None:
+    """Say in every directory that the resolution has no unit: TIFF has no way to leave it out."""
+    order = _layout(fd).order
+    for found in fields(fd):
+        field = found.get(RESOLUTION_UNIT)
+        if field is not None and _is_number(field):
+            os.pwrite(fd, struct.pack(order + "H", 1), field.at)
+
+
+def _piece(fd: int, size: int, at: int) -> bytes:
+    data = os.pread(fd, size, at)
+    if len(data) != size:
+        raise Refused("the result's directories cannot be read")
+    return data
