@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -108,44 +109,52 @@ def _number(order: str, field: Field) -> int:
     return value
 
 
-def texts(fd: int) -> dict[str, bytes]:
-    """Return {name: value} of what people and devices wrote into the first directory; {} of no TIFF.
-
-    Of EXIF and GPS, which are directories of their own, only that they are there.
-    """
+def of_page(fd: int, page: int) -> dict[int, Field]:
+    """Return a page's fields; {} of no TIFF, and of one that only libtiff can read."""
     if os.pread(fd, 4, 0) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return {}
     try:
-        layout = _layout(fd)
-        first = next(fields(fd), {})
-        return {TEXTS[tag]: _value(fd, layout, field) for tag, field in first.items() if tag in TEXTS}
+        return next(itertools.islice(fields(fd), page - 1, None), {})
     except (Refused, struct.error, OverflowError):
         return {}
 
 
-def _value(fd: int, layout: _Layout, field: Field) -> bytes:
+def texts(fd: int, page: int = 1) -> dict[str, bytes]:
+    """Return {name: value} of what people and devices wrote into a page's directory.
+
+    Of EXIF and GPS, which are directories of their own, only that they are there.
+    """
+    found = of_page(fd, page)
+    try:
+        return {TEXTS[tag]: _value(fd, field) for tag, field in found.items() if tag in TEXTS}
+    except (Refused, struct.error, OverflowError):
+        return {}
+
+
+def _value(fd: int, field: Field) -> bytes:
     if field.kind in (4, 13) and field.count == 1:
         return b"there"
     size = field.count * _SIZES.get(field.kind, 1)
     if size <= len(field.value):
         return field.value[:size].rstrip(b"\0")
-    (at,) = struct.unpack(layout.offset, field.value)
+    (at,) = struct.unpack(_layout(fd).offset, field.value)
     return _piece(fd, min(size, _LONGEST), at).rstrip(b"\0")
 
 
-def bits(fd: int) -> int:
-    """Return the bits of a sample in the first directory; 0 when they cannot be told."""
+def sample(fd: int, page: int) -> tuple[int, bool]:
+    """Return (bits of a sample or 0, whether pixels are places in a palette) of a page."""
+    found = of_page(fd, page)
+    meaning, bits = found.get(PHOTOMETRIC), found.get(BITS)
+    if not found or bits is None:
+        return (1 if found else 0), False  # TIFF 6.0: 1 is the default
+    layout = _layout(fd)
+    palette = meaning is not None and _is_number(meaning) and _number(layout.order, meaning) == 3
     try:
-        layout = _layout(fd)
-        field = next(fields(fd), {}).get(BITS)
-        if field is None:
-            return 1  # TIFF 6.0: the default
-        inline = field.count * 2 <= len(field.value)
-        data = field.value if inline else _piece(fd, 2, struct.unpack(layout.offset, field.value)[0])
-        found: int = struct.unpack_from(layout.order + "H", data)[0]
+        inline = bits.count * 2 <= len(bits.value)
+        data = bits.value if inline else _piece(fd, 2, struct.unpack(layout.offset, bits.value)[0])
+        return struct.unpack_from(layout.order + "H", data)[0], palette
     except (Refused, struct.error, OverflowError):
-        return 0
-    return found
+        return 0, palette
 
 
 def without_resolution(fd: int) -> None:

@@ -311,6 +311,39 @@ async def test_bits_and_palettes_are_told(rig: Rig) -> None:
     }
 
 
+@pytest.mark.parametrize("bits", [10, 12])
+async def test_bits_between_8_and_16_are_scaled_and_told(rig: Rig, bits: int) -> None:
+    """White stays white; a JPEG 2000 of 12 bits is no picture in the dark."""
+    ramp = np.tile(np.linspace(0, 2**bits - 1, 256).astype(np.uint16), (64, 1))
+    data = imagecodecs.jpeg2k_encode(ramp, level=0, bitspersample=bits)
+    path, output = await rig.one("a.jp2", data, compression="deflate")
+    assert output.detail["changes"] == [f"{bits} bits made 16"]
+    assert np.array_equal(decoded(path) >> (16 - bits), ramp)
+    path, output = await rig.one("a.jp2", data)
+    assert decoded(path).max() >= 254
+
+
+@pytest.mark.parametrize("kind", ["none", "of another space"])
+async def test_a_profile_that_does_not_fit_is_no_reason_to_invent_colours(rig: Rig, kind: str) -> None:
+    """Libvips takes its own in its place without a word."""
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    data = tiff(90, 60, icc_profile=b"x" * 500 if kind == "none" else lab)
+    path, output = await rig.one("a.tif", data, format="png", colour="srgb")
+    assert output.detail["changes"] == ["a profile that does not fit left out"]
+    assert output.detail["lost"] == ["ICC profile"]
+    assert np.array_equal(decoded(path), pixels(90, 60))
+
+
+async def test_xmp_that_a_jpeg_has_no_room_for_is_told(rig: Rig) -> None:
+    """A segment holds 64 KiB."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + b" " * 100_000 + b"</x:xmpmeta>"
+    data = tiff(60, 40, tiffinfo={700: xmp})
+    path, output = await rig.one("a.tif", data, format="jpeg")
+    assert output.detail["lost"] == ["XMP"]
+    path, output = await rig.one("a.tif", data, format="jp2")
+    assert xmp in path.read_bytes()
+
+
 # -- pages -----------------------------------------------------------------------------------
 
 
