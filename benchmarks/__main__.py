@@ -11,13 +11,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backlog, claim, convert, engine, hashing, idle, rsync
+from benchmarks import backlog, claim, convert, engine, formats, hashing, idle, rsync
 from benchmarks.common import Row, settle_disk, workplace
 
 ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "claim": claim.measure,
     "rsync": rsync.measure,
     "convert": convert.measure,
+    "formats": formats.measure,
     "manifest": hashing.measure,
     "engine": engine.measure,
     "idle": idle.measure,
