@@ -23,6 +23,7 @@ from dittohead.images import (
     metadata,
     pyramid,
     resolution,
+    tags,
 )
 from dittohead.images.library import pyvips
 from dittohead.images.overheard import Overheard
@@ -225,8 +226,10 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
     """Write one result and read it back; return its detail."""
     recipe, prepared = page.recipe, _prepare(page)
     image, detail = prepared.image, _detail(page, prepared)
+    kept: set[str] = set()
     if recipe.format == "pyramid-tiff":
         pyramid.write(image, made, recipe)
+        kept = _carry(page, image, made)
     else:
         derivative.write(image, made, recipe, prepared.known)
     if prepared.known is None:
@@ -239,8 +242,18 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
         if recipe.format in ("png", "jp2") or recipe.compression in LOSSLESS:
             checking.compare(_prepare(page).image, made)
             detail["lossless" if prepared.same else "compared"] = True
-    lost = metadata.lost(prepared.said, _said_by(made, recipe), transformed=prepared.transformed)
+    after = _said_by(made, recipe) | {name: prepared.said[name] for name in kept & prepared.said.keys()}
+    lost = metadata.lost(prepared.said, after, transformed=prepared.transformed)
     return detail | ({"lost": lost} if lost else {})
+
+
+def _carry(page: _Page, image: pyvips.Image, made: int) -> set[str]:
+    """Write the source's own tags and EXIF into a TIFF; return the names of the EXIF that is in it now."""
+    if image.get_typeof("exif-data"):
+        found = tags.of_exif(bytes(image.get("exif-data")))
+    else:
+        found = tags.of_tiff(page.fd, page.number or 1)
+    return metadata.carried_by(image) if found and tags.append(made, found) else set()
 
 
 def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
