@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backlog, claim, convert, engine, hashing, idle, rsync, s3, tiles
+from benchmarks import backlog, claim, convert, engine, formats, hashing, idle, rsync, s3, tiles
 from benchmarks.common import Row, settle_disk, workplace
 
 ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
@@ -19,6 +19,7 @@ ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "rsync": rsync.measure,
     "convert": convert.measure,
     "s3": s3.measure,
+    "formats": formats.measure,
     "manifest": hashing.measure,
     "engine": engine.measure,
     "idle": idle.measure,

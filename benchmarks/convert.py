@@ -18,7 +18,7 @@ _FLAGS = "--tile --pyramid --compression jpeg --Q 85 --tile-width 256 --tile-hei
 def measure(base: Path, quick: bool) -> Iterator[Row]:
     """Compare the step's own seconds, verified and not, with the program's."""
     count, rounds = (8, 1) if quick else (16, 2)
-    source = _images(base, count)
+    source = images(base, count)
     peer, steps, jobs = [], {False: [], True: []}, {False: [], True: []}  # type: ignore[var-annotated]
     for turn in range(rounds):
         here = base / str(turn)
@@ -41,14 +41,14 @@ def measure(base: Path, quick: bool) -> Iterator[Row]:
         yield Row("  the whole job, manifest to done/", ours, "", f"{whole:.2f} of its time")
 
 
-def _images(base: Path, count: int) -> Path:
+def images(base: Path, count: int, width: int = 6000, height: int = 8000) -> Path:
     """Make two images of noise and waves; link them under many names."""
     source = base / "source"
     source.mkdir()
     for seed in (1, 2):
         for line in (
-            f"vips perlin waves.v 6000 8000 --cell-size 512 --uchar --seed {seed}",
-            f"vips gaussnoise noise.v 6000 8000 --sigma 12 --mean 0 --seed {seed}",
+            f"vips perlin waves.v {width} {height} --cell-size 512 --uchar --seed {seed}",
+            f"vips gaussnoise noise.v {width} {height} --sigma 12 --mean 0 --seed {seed}",
             "vips add waves.v noise.v grey.v",
             "vips cast grey.v byte.v uchar",
             "vips bandjoin 'byte.v waves.v byte.v' three.v",

@@ -11,6 +11,9 @@ from dittohead.images.recipe import Recipe
 
 _WORDS_OF_COLOUR = ("lab", "labs", "labq", "lch", "xyz", "scrgb", "hsv", "yxy", "cmc")
 
+#: What libvips calls pixels, and a profile their space.
+_SPACES = {"srgb": b"RGB ", "rgb": b"RGB ", "rgb16": b"RGB ", "b-w": b"GRAY", "grey16": b"GRAY"}
+
 _KEEP_FLOAT = "use format: pyramid-tiff with compression: deflate"
 
 
@@ -31,6 +34,14 @@ def fit(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> tuple[pyvips
 def profile(image: pyvips.Image) -> bytes:
     """Return the image's ICC profile, b"" when it has none."""
     return bytes(image.get("icc-profile-data")) if image.get_typeof("icc-profile-data") else b""
+
+
+def _usable(icc: bytes, space: bytes) -> bool:
+    """Tell whether this is a profile, and for that colour space.
+
+    Source: ICC.1:2010 7.2: the space at byte 16, the signature at byte 36.
+    """
+    return len(icc) > 132 and icc[36:40] == b"acsp" and icc[16:20] == space
 
 
 def description(icc: bytes) -> str:
@@ -64,7 +75,10 @@ def _srgb(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
     if image.interpretation == "cmyk":
         return _from_cmyk(image, changes)
     own = profile(image)
-    if own and image.interpretation in ("srgb", "rgb", "rgb16", "b-w", "grey16", "lab", "labs"):
+    if own and image.interpretation in _SPACES:
+        if not _usable(own, _SPACES[image.interpretation]):
+            changes.append("a profile that does not fit left out")
+            return without_profile(image)
         called = description(own)
         if "sRGB" in called:  # once more would only round
             return image
@@ -89,7 +103,7 @@ def _coloured(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
 
 
 def _from_cmyk(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
-    own = bool(profile(image))
+    own = _usable(profile(image), b"CMYK")
     changes.append("CMYK made sRGB" + (" by its profile" if own else ""))
     depth = 16 if image.format == "ushort" else 8
     return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
+from typing import Any
 
 from dittohead.images import jp2
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 from dittohead.images.recipe import JPEG_MOST, Recipe
+
+#: Pixels.
+_SMALL = 16_000_000
 
 #: Markers: the begin of the scan, the JFIF header, and where EXIF and XMP lie.
 _SCAN, _APP0, _APP1 = 0xFFDA, 0xFFE0, 0xFFE1
@@ -36,11 +40,11 @@ def write(image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, fl
 
 def _jpeg(image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None) -> None:
     if image.get_typeof("exif-data"):
-        image.jpegsave(f"/proc/self/fd/{made}", **jpeg_options(recipe), optimize_coding=True)
+        image.jpegsave(f"/proc/self/fd/{made}", **_options(image, recipe))
         return
     # For a source without EXIF libvips makes some up, with a resolution, and leaves the JFIF header out.
     with tempfile.TemporaryFile() as file:
-        image.jpegsave(f"/proc/self/fd/{file.fileno()}", **jpeg_options(recipe), optimize_coding=True)
+        image.jpegsave(f"/proc/self/fd/{file.fileno()}", **_options(image, recipe))
         os.write(made, b"\xff\xd8" + _jfif(known))
         _copy_without_exif(file.fileno(), made)
 
@@ -68,6 +72,12 @@ def _copy_without_exif(source: int, made: int) -> None:
         at += size + 2
     while piece := os.pread(source, 1 << 20, at):
         at += os.write(made, piece)
+
+
+def _options(image: pyvips.Image, recipe: Recipe) -> dict[str, Any]:
+    # Better Huffman tables are 3 % or so smaller; libjpeg keeps the whole image in memory for them.
+    small = image.width * image.height <= _SMALL
+    return {**jpeg_options(recipe), "optimize_coding": small}
 
 
 def jpeg_options(recipe: Recipe) -> dict[str, int | str]:

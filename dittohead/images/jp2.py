@@ -44,6 +44,19 @@ def boxes(fd: int, at: int, end: int) -> Iterator[Box]:
         at = after
 
 
+def bits(fd: int) -> int:
+    """Return the bits of a sample as a file's header gives them, 0 when it does not."""
+    try:
+        for box in boxes(fd, 0, os.fstat(fd).st_size):
+            for inner in boxes(fd, box.at, box.end) if box.kind == b"jp2h" else ():
+                if inner.kind == b"ihdr":
+                    (depth,) = os.pread(fd, 1, inner.at + 10)
+                    return 0 if depth == 255 else (depth & 127) + 1
+    except (Refused, struct.error, ValueError):
+        pass
+    return 0
+
+
 def write(image: pyvips.Image, made: int, tile: int, known: tuple[float, float] | None) -> None:
     """Write the image to the open file `made`: what libvips writes, and the boxes it leaves out."""
     icc = colour.profile(image)

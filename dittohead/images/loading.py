@@ -7,7 +7,7 @@ import re
 import struct
 from typing import Any
 
-from dittohead.images import tiff
+from dittohead.images import jp2, tiff
 from dittohead.images.library import may_use_imagemagick, pyvips
 from dittohead.images.reasons import Refused
 
@@ -76,15 +76,18 @@ def count_pages(fd: int, image: pyvips.Image) -> int:
     return count
 
 
-def sample(fd: int, image: pyvips.Image) -> tuple[int, bool]:
-    """Return (bits of a sample, whether the pixels are places in a palette) of the file itself.
+def sample(fd: int, image: pyvips.Image, page: int) -> tuple[int, bool]:
+    """Return (bits of a sample or 0, whether the pixels are places in a palette) of the file itself.
 
-    libvips makes 8 bits of fewer and colours of a palette, and does not tell.
+    libvips makes 8 bits of fewer, 16 of 9 and more, and colours of a palette, and does not tell.
     """
     loader = image.get("vips-loader")
     if loader == "tiffload":
-        first = next(tiff.directories(fd), {})
-        return tiff.bits(fd), first.get(tiff.PHOTOMETRIC) == 3
+        return tiff.sample(fd, page)
+    if loader == "jp2kload":
+        return jp2.bits(fd), False
+    if loader == "heifload" and image.get_typeof("heif-bitdepth"):
+        return int(image.get("heif-bitdepth")), False
     if loader == "pngload":
         # Source: PNG section 11.2.1: IHDR is first; bit depth and colour type at bytes 24 and 25.
         depth, kind = struct.unpack("BB", os.pread(fd, 2, 24))

@@ -23,6 +23,7 @@ from dittohead.images import (
     metadata,
     pyramid,
     resolution,
+    tags,
 )
 from dittohead.images.library import pyvips
 from dittohead.images.overheard import Overheard
@@ -139,7 +140,7 @@ def _prepare(page: _Page) -> _Prepared:
     """Open a page and bring it to what the recipe wants and the format holds; say every change."""
     recipe = page.recipe
     image = loading.open_image(page.fd, **page.own)
-    said, known = metadata.found_in(page.fd, image), resolution.of(image)
+    said, known = metadata.found_in(page.fd, image, page.number or 1), resolution.of(image)
     changes = _by_loading(page, image)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     if 2 <= orientation <= 8:
@@ -175,10 +176,12 @@ def _by_loading(page: _Page, image: pyvips.Image) -> list[str]:
     """Return the changes that opening a file makes."""
     if image.get("vips-loader") == "pdfload":
         return [f"drawn at {page.recipe.dpi} dpi"]
-    bits, palette = loading.sample(page.fd, image)
+    bits, palette = loading.sample(page.fd, image, page.number or 1)
     if palette:
         return ["palette made colours"]
-    return [f"{bits} bit{'s' if bits > 1 else ''} made 8"] if 0 < bits < 8 else []
+    if bits in (0, 8, 16) or bits > 16:
+        return []
+    return [f"{bits} bit{'s' if bits > 1 else ''} made {8 if bits < 8 else 16}"]
 
 
 def _without(image: pyvips.Image, names: tuple[str, ...]) -> pyvips.Image:
@@ -223,8 +226,10 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
     """Write one result and read it back; return its detail."""
     recipe, prepared = page.recipe, _prepare(page)
     image, detail = prepared.image, _detail(page, prepared)
+    kept: set[str] = set()
     if recipe.format == "pyramid-tiff":
         pyramid.write(image, made, recipe)
+        kept = _carry(page, image, made)
     else:
         derivative.write(image, made, recipe, prepared.known)
     if prepared.known is None:
@@ -237,8 +242,18 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
         if recipe.format in ("png", "jp2") or recipe.compression in LOSSLESS:
             checking.compare(_prepare(page).image, made)
             detail["lossless" if prepared.same else "compared"] = True
-    lost = metadata.lost(prepared.said, _said_by(made, recipe), transformed=prepared.transformed)
+    after = _said_by(made, recipe) | {name: prepared.said[name] for name in kept & prepared.said.keys()}
+    lost = metadata.lost(prepared.said, after, transformed=prepared.transformed)
     return detail | ({"lost": lost} if lost else {})
+
+
+def _carry(page: _Page, image: pyvips.Image, made: int) -> set[str]:
+    """Write the source's own tags and EXIF into a TIFF; return the names of the EXIF that is in it now."""
+    if image.get_typeof("exif-data"):
+        found = tags.of_exif(bytes(image.get("exif-data")))
+    else:
+        found = tags.of_tiff(page.fd, page.number or 1)
+    return metadata.carried_by(image) if found and tags.append(made, found) else set()
 
 
 def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
@@ -277,7 +292,9 @@ def _make_folder(page: _Page, request: Request, overheard: Overheard) -> Iterato
         iiif.write(lambda: _bare(_prepare(page).image), temp, page.recipe, _uri(page, request))
         count = iiif.verify(temp, size, page.recipe)
         detail = _detail(page, prepared) | {"tiles": count}
-        lost = metadata.lost(prepared.said, _said_by_tiles(prepared, page.recipe), transformed=True)
+        # The profile is in every tile, or the pixels are sRGB by it.
+        kept = {name: value for name, value in prepared.said.items() if name == "ICC profile"}
+        lost = metadata.lost(prepared.said, kept, transformed=True)
         detail |= _heard(page, overheard) | ({"lost": lost} if lost else {})
         records = list(_records(temp, page.out, detail))
         if out.exists():  # of an earlier try; by a rename, so that it is whole or gone
@@ -294,11 +311,6 @@ def _bare(image: pyvips.Image) -> pyvips.Image:
     names = [name for name in image.get_fields() if name.endswith("-data") and name != "icc-profile-data"]
     names += [name for name in image.get_fields() if name.startswith("exif-")]
     return _without(image, tuple(names))
-
-
-def _said_by_tiles(prepared: _Prepared, recipe: Recipe) -> dict[str, Any]:
-    kept = ("ICC profile",) if recipe.colour == "keep" else ()
-    return {name: value for name, value in prepared.said.items() if name in kept}
 
 
 def _uri(page: _Page, request: Request) -> str:

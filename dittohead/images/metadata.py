@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dittohead.images import tiff
+from dittohead.images import tags, tiff
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 
@@ -19,8 +19,8 @@ _OF_THE_FILE |= {"InteroperabilityIndex", "InteroperabilityVersion", "Components
 _DIRECTORIES = ("exif-ifd0-", "exif-ifd2-", "exif-ifd3-")
 
 
-def found_in(fd: int, image: pyvips.Image) -> dict[str, Any]:
-    """Return {name: value} of what a file says of its picture."""
+def found_in(fd: int, image: pyvips.Image, page: int = 1) -> dict[str, Any]:
+    """Return {name: value} of what a file says of a page's picture."""
     found: dict[str, Any] = {
         name: bytes(image.get(key)) for key, name in _BLOBS.items() if image.get_typeof(key)
     }
@@ -30,7 +30,19 @@ def found_in(fd: int, image: pyvips.Image) -> dict[str, Any]:
             if name not in _OF_THE_FILE:
                 # "1/125 sec. (1/125 sec., Rational, 1 components, 8 bytes)": the first form is the value.
                 found[f"EXIF {name}"] = str(image.get(field)).rsplit(" (", 1)[0]
-    return found | {f"TIFF {name}": value for name, value in tiff.texts(fd).items()}
+    found |= dict.fromkeys(tags.of_tiff(fd, page).left, b"there")
+    return found | {f"TIFF {name}": value for name, value in tiff.texts(fd, page).items()}
+
+
+def carried_by(image: pyvips.Image) -> set[str]:
+    """Return the names of the EXIF that `tags` carries to a TIFF."""
+    first = {f"EXIF {name}" for name in tags.NAMES.values()}
+    found = set()
+    for field in image.get_fields():
+        name = f"EXIF {field.rsplit('-', 1)[1]}" if field.startswith(_DIRECTORIES) else ""
+        if name and (name in first or not field.startswith("exif-ifd0-")):
+            found.add(name)
+    return found - {"EXIF MakerNote"}
 
 
 def lost(before: dict[str, Any], after: dict[str, Any], *, transformed: bool) -> list[str]:
@@ -44,10 +56,10 @@ def lost(before: dict[str, Any], after: dict[str, Any], *, transformed: bool) ->
     Raises: Refused: the profile is there and another.
     """
     missing = [name for name, value in before.items() if after.get(name) != value]
-    if transformed:
-        missing = [name for name in missing if name != "ICC profile"]
-    elif "ICC profile" in missing and "ICC profile" in after:
-        raise Refused("the result's ICC profile is not the source's")
+    if "ICC profile" in missing and "ICC profile" in after:
+        if not transformed:
+            raise Refused("the result's ICC profile is not the source's")
+        missing.remove("ICC profile")
     return _together(missing, before)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ TEXTS = {
 }
 
 #: Bytes of a value by its kind.
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8}
 
 #: A value longer than this is not read: no text is, and a hostile file may claim any length.
 _LONGEST = 1 << 20
@@ -49,7 +50,9 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class Layout:
+    """How the numbers of a file are written: formats for `struct`."""
+
     order: str
     count: str
     entry: str
@@ -57,30 +60,31 @@ class _Layout:
     first: int
 
 
-def _layout(fd: int) -> _Layout:
-    head = _piece(fd, 16, 0)
+def layout_of(fd: int) -> Layout:
+    """Return a file's layout. Raises: Refused, struct.error."""
+    head = piece(fd, 16, 0)
     order = "<" if head[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", head, 2)[0] == 43
     count, entry, offset = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
     (first,) = struct.unpack_from(order + offset, head, 8 if big else 4)
-    return _Layout(order, order + count, order + entry, order + offset, first)
+    return Layout(order, order + count, order + entry, order + offset, first)
 
 
-def fields(fd: int) -> Iterator[dict[int, Field]]:
-    """Yield {tag: field} of each directory of a TIFF. Raises: Refused.
+def fields(fd: int, start: int = 0) -> Iterator[dict[int, Field]]:
+    """Yield {tag: field} of each directory of a TIFF, from the one at `start`. Raises: Refused.
 
     Source: TIFF 6.0 section 2; BigTIFF as in libtiff's documentation.
     """
-    layout = _layout(fd)
-    at, seen = layout.first, set[int]()
+    layout = layout_of(fd)
+    at, seen = start or layout.first, set[int]()
     while at and at not in seen:
         seen.add(at)
-        (count,) = struct.unpack(layout.count, _piece(fd, struct.calcsize(layout.count), at))
+        (count,) = struct.unpack(layout.count, piece(fd, struct.calcsize(layout.count), at))
         at += struct.calcsize(layout.count)
         size, place = struct.calcsize(layout.entry), struct.calcsize(layout.offset)
         if count * size > _LONGEST:
             raise Refused("the result's directories cannot be read")
-        block = _piece(fd, count * size + place, at)
+        block = piece(fd, count * size + place, at)
         found = {}
         for i, entry in enumerate(struct.iter_unpack(layout.entry, block[: count * size])):
             tag, kind, number, value = entry
@@ -94,7 +98,7 @@ def directories(fd: int) -> Iterator[dict[int, int]]:
 
     libvips does not tell how a TIFF is tiled.
     """
-    order = _layout(fd).order
+    order = layout_of(fd).order
     for found in fields(fd):
         yield {tag: _number(order, field) for tag, field in found.items() if _is_number(field)}
 
@@ -108,56 +112,66 @@ def _number(order: str, field: Field) -> int:
     return value
 
 
-def texts(fd: int) -> dict[str, bytes]:
-    """Return {name: value} of what people and devices wrote into the first directory; {} of no TIFF.
-
-    Of EXIF and GPS, which are directories of their own, only that they are there.
-    """
+def of_page(fd: int, page: int) -> dict[int, Field]:
+    """Return a page's fields; {} of no TIFF, and of one that only libtiff can read."""
     if os.pread(fd, 4, 0) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return {}
     try:
-        layout = _layout(fd)
-        first = next(fields(fd), {})
-        return {TEXTS[tag]: _value(fd, layout, field) for tag, field in first.items() if tag in TEXTS}
+        return next(itertools.islice(fields(fd), page - 1, None), {})
     except (Refused, struct.error, OverflowError):
         return {}
 
 
-def _value(fd: int, layout: _Layout, field: Field) -> bytes:
-    if field.kind in (4, 13) and field.count == 1:
+def texts(fd: int, page: int = 1) -> dict[str, bytes]:
+    """Return {name: value} of what people and devices wrote into a page's directory.
+
+    Of EXIF and GPS, which are directories of their own, only that they are there.
+    """
+    found = of_page(fd, page)
+    try:
+        return {TEXTS[tag]: value(fd, field) for tag, field in found.items() if tag in TEXTS}
+    except (Refused, struct.error, OverflowError):
+        return {}
+
+
+def value(fd: int, field: Field) -> bytes:
+    """Return a field's bytes as they stand in the file; b"there" for a directory's place."""
+    if field.kind in (4, 13, 16, 18) and field.count == 1:
         return b"there"
-    size = field.count * _SIZES.get(field.kind, 1)
+    size = field.count * SIZES.get(field.kind, 1)
     if size <= len(field.value):
         return field.value[:size].rstrip(b"\0")
-    (at,) = struct.unpack(layout.offset, field.value)
-    return _piece(fd, min(size, _LONGEST), at).rstrip(b"\0")
+    (at,) = struct.unpack(layout_of(fd).offset, field.value)
+    return piece(fd, min(size, _LONGEST), at).rstrip(b"\0")
 
 
-def bits(fd: int) -> int:
-    """Return the bits of a sample in the first directory; 0 when they cannot be told."""
+def sample(fd: int, page: int) -> tuple[int, bool]:
+    """Return (bits of a sample or 0, whether pixels are places in a palette) of a page."""
+    found = of_page(fd, page)
+    meaning, bits = found.get(PHOTOMETRIC), found.get(BITS)
+    if not found or bits is None:
+        return (1 if found else 0), False  # TIFF 6.0: 1 is the default
+    layout = layout_of(fd)
+    palette = meaning is not None and _is_number(meaning) and _number(layout.order, meaning) == 3
     try:
-        layout = _layout(fd)
-        field = next(fields(fd), {}).get(BITS)
-        if field is None:
-            return 1  # TIFF 6.0: the default
-        inline = field.count * 2 <= len(field.value)
-        data = field.value if inline else _piece(fd, 2, struct.unpack(layout.offset, field.value)[0])
-        found: int = struct.unpack_from(layout.order + "H", data)[0]
+        inline = bits.count * 2 <= len(bits.value)
+        data = bits.value if inline else piece(fd, 2, struct.unpack(layout.offset, bits.value)[0])
+        return struct.unpack_from(layout.order + "H", data)[0], palette
     except (Refused, struct.error, OverflowError):
-        return 0
-    return found
+        return 0, palette
 
 
 def without_resolution(fd: int) -> None:
     """Say in every directory that the resolution has no unit: TIFF has no way to leave it out."""
-    order = _layout(fd).order
+    order = layout_of(fd).order
     for found in fields(fd):
         field = found.get(RESOLUTION_UNIT)
         if field is not None and _is_number(field):
             os.pwrite(fd, struct.pack(order + "H", 1), field.at)
 
 
-def _piece(fd: int, size: int, at: int) -> bytes:
+def piece(fd: int, size: int, at: int) -> bytes:
+    """Return so many bytes. Raises: Refused: they are not there."""
     data = os.pread(fd, size, at)
     if len(data) != size:
         raise Refused("the result's directories cannot be read")

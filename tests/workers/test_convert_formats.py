@@ -278,15 +278,75 @@ async def test_metadata_is_carried_where_the_format_holds_it(rig: Rig, form: str
 
 
 async def test_what_is_lost_is_said(rig: Rig) -> None:
-    """In the output and in the step's event: EXIF does not reach a TIFF, nor do most of a TIFF's tags."""
+    """In the output and in the step's event: EXIF does not reach a JPEG 2000, nor do a TIFF's tags."""
     details = await rig.details(
-        {"a.jpg": with_everything(), "b.tif": tiff(90, 60, software="ScanStation", description="folio 1r")}
+        {"a.jpg": with_everything(), "b.tif": tiff(90, 60, software="ScanStation", description="folio 1r")},
+        format="jp2",
     )
-    assert details["a.tif"]["lost"] == ["EXIF"]
-    assert details["b.tif"]["lost"] == ["TIFF Software"]
+    assert details["a.jp2"]["lost"] == ["EXIF"]
+    assert details["b.jp2"]["lost"] == ["TIFF ImageDescription", "TIFF Software"]
     (event,) = [event for event in rig.ctx.events if event.type.value == "migration"]
     assert "not carried over: " in event.detail
     assert "EXIF (1)" in event.detail
+
+
+def with_exif(kind: str, **options: Any) -> bytes:
+    """Return an image with tags of every kind of value, in EXIF and GPS."""
+    image = Image.fromarray(pixels(300, 200))
+    exif = image.getexif()
+    exif[0x010F], exif[0x0110], exif[0x013B], exif[0x8298] = "Phase One", "IQ4", "Zoë", "© Museum"
+    inner = exif.get_ifd(0x8769)
+    inner[0x829A], inner[0x9003], inner[0x8827] = IFDRational(1, 125), "2026:01:02 03:04:05", 200
+    inner[0x9286] = b"ASCII\0\0\0a note of the operator"
+    gps = exif.get_ifd(0x8825)
+    gps[1], gps[2] = "N", (IFDRational(50, 1), IFDRational(56, 1), IFDRational(1234, 100))
+    return encode(image, kind, exif=exif, **options)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}, {"max_width": 100}])
+async def test_exif_reaches_a_pyramid(rig: Rig, kind: str, options: dict[str, Any]) -> None:
+    """Which libvips leaves out: people's and devices' tags, EXIF and GPS, as Pillow reads them."""
+    data = with_exif("JPEG" if kind == "TIFF" else kind)
+    if kind == "TIFF":  # Pillow writes none
+        data = (await rig.one("a.x", data, match=["*"]))[0].read_bytes()
+    path, output = await rig.one("a.x", data, match=["*"], **options)
+    assert "lost" not in output.detail
+    with Image.open(path) as image, Image.open(io.BytesIO(data)) as source:
+        found, wanted = image.getexif(), source.getexif()
+        assert {tag: found[tag] for tag in (271, 272, 315, 33432)} == {
+            tag: wanted[tag] for tag in (271, 272, 315, 33432)
+        }
+        for ifd in (0x8769, 0x8825):
+            assert dict(found.get_ifd(ifd)) == dict(wanted.get_ifd(ifd)) != {}
+        assert image.size[0] == options.get("max_width", 300)
+        assert found.get(274, 1) == 1
+        for page in range(getattr(image, "n_frames", 1)):
+            image.seek(page)  # the directories still lead to the pixels
+            image.load()
+
+
+@pytest.mark.parametrize("order", ["II", "MM"])
+async def test_exif_of_either_byte_order(rig: Rig, order: str) -> None:
+    """A camera's is often the other one."""
+    import struct
+
+    mark = "<" if order == "II" else ">"
+    text = b"Phase One\0"
+    inner = 8 + 2 + 12 * 2 + 4 + len(text)
+    block = order.encode() + struct.pack(mark + "HI", 42, 8) + struct.pack(mark + "H", 2)
+    block += struct.pack(mark + "HHII", 0x010F, 2, len(text), 8 + 2 + 24 + 4)
+    block += struct.pack(mark + "HHII", 0x8769, 4, 1, inner) + struct.pack(mark + "I", 0) + text
+    block += struct.pack(mark + "H", 2) + struct.pack(mark + "HHIHH", 0x8827, 3, 1, 400, 0)
+    block += struct.pack(mark + "HHII", 0x829A, 5, 1, inner + 2 + 24 + 4) + struct.pack(mark + "I", 0)
+    block += struct.pack(mark + "II", 1, 250)
+    path, output = await rig.one("a.jpg", encode(pixels(90, 60), "JPEG", exif=b"Exif\0\0" + block))
+    with Image.open(path) as image:
+        inner_tags = image.getexif().get_ifd(0x8769)
+        assert image.getexif()[271] == "Phase One"
+        assert inner_tags[0x8827] == 400
+        assert float(inner_tags[0x829A]) == 1 / 250
+    assert "lost" not in output.detail
 
 
 async def test_bits_and_palettes_are_told(rig: Rig) -> None:
@@ -309,6 +369,39 @@ async def test_bits_and_palettes_are_told(rig: Rig) -> None:
         "d.tif": ["palette made colours"],
         "e.tif": ["palette made colours"],
     }
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+async def test_bits_between_8_and_16_are_scaled_and_told(rig: Rig, bits: int) -> None:
+    """White stays white; a JPEG 2000 of 12 bits is no picture in the dark."""
+    ramp = np.tile(np.linspace(0, 2**bits - 1, 256).astype(np.uint16), (64, 1))
+    data = imagecodecs.jpeg2k_encode(ramp, level=0, bitspersample=bits)
+    path, output = await rig.one("a.jp2", data, compression="deflate")
+    assert output.detail["changes"] == [f"{bits} bits made 16"]
+    assert np.array_equal(decoded(path) >> (16 - bits), ramp)
+    path, output = await rig.one("a.jp2", data)
+    assert decoded(path).max() >= 254
+
+
+@pytest.mark.parametrize("kind", ["none", "of another space"])
+async def test_a_profile_that_does_not_fit_is_no_reason_to_invent_colours(rig: Rig, kind: str) -> None:
+    """Libvips takes its own in its place without a word."""
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    data = tiff(90, 60, icc_profile=b"x" * 500 if kind == "none" else lab)
+    path, output = await rig.one("a.tif", data, format="png", colour="srgb")
+    assert output.detail["changes"] == ["a profile that does not fit left out"]
+    assert output.detail["lost"] == ["ICC profile"]
+    assert np.array_equal(decoded(path), pixels(90, 60))
+
+
+async def test_xmp_that_a_jpeg_has_no_room_for_is_told(rig: Rig) -> None:
+    """A segment holds 64 KiB."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">' + b" " * 100_000 + b"</x:xmpmeta>"
+    data = tiff(60, 40, tiffinfo={700: xmp})
+    path, output = await rig.one("a.tif", data, format="jpeg")
+    assert output.detail["lost"] == ["XMP"]
+    path, output = await rig.one("a.tif", data, format="jp2")
+    assert xmp in path.read_bytes()
 
 
 # -- pages -----------------------------------------------------------------------------------
