@@ -24,17 +24,24 @@ class Journal:
         self._lines: dict[int, int] = {}  #: where the last line about a result stands
 
     def load(self) -> None:
-        """Read it; lines of another recipe and a half last line do not count."""
+        """Read it, to be gone on with."""
         self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115  # closed by `close`
-        with open(self._path, "rb") as file:
-            at, line = 0, b"\n"
+        if not self.read():
+            self._file.write(b"\n")
+
+    def read(self) -> bool:
+        """Read it; lines of another recipe and a half last line do not count, nor does a missing file.
+
+        Returns: whether the last line is whole.
+        """
+        at, line = 0, b"\n"
+        with contextlib.suppress(FileNotFoundError), open(self._path, "rb") as file:
             for line in file:
                 fields = self._fields(line)
                 if fields is not None:
                     self._lines[name_digest(path_bytes(fields))] = at
                 at += len(line)
-        if not line.endswith(b"\n"):
-            self._file.write(b"\n")
+        return line.endswith(b"\n")
 
     def _fields(self, line: bytes) -> dict[str, Any] | None:
         with contextlib.suppress(ValueError):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Raised when the same recipe makes other results than before, with the same libvips.
+VERSION = "1"
+
 #: Compressions of a TIFF that change no pixel.
 LOSSLESS = frozenset({"none", "deflate", "lzw", "zstd"})
 

@@ -16,17 +16,20 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import files
+from dittohead import __version__, files
 from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.images.names import Names, holds, is_junk
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
-from dittohead.images.recipe import LOADERS, SUFFIXES
+from dittohead.images.recipe import LOADERS, SUFFIXES, VERSION
+from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, StepContext, StepResult, Worker
+from dittohead.worker import Done, Recipe, StepContext, StepResult, Worker
+
+AGENT = f"dittohead {__version__}"
 
 _CORES = os.cpu_count() or 1
 
@@ -71,12 +74,19 @@ class ConvertWorker(Worker[ConvertOptions]):
         else:
             yield True, f"libvips {found['version']} reads {', '.join(found['load'])}"
 
+    def recipe(self, options: ConvertOptions) -> Recipe:
+        """Return what decides the results, with the version of libvips."""
+        tools = {"libvips": abilities().get("version", "?"), "converter": VERSION}
+        return Recipe(settings=options.recipe(), tools=tools)
+
     async def run(self, ctx: StepContext, options: ConvertOptions) -> StepResult:
         """Convert every image; all are tried before bad ones fail the step.
 
-        What an earlier, killed try has finished is kept when its digests still hold.
+        What an earlier, killed try has finished, or an earlier job of the folder by the same recipe
+        and tools, is kept when its digests still hold.
         """
-        conversion = _Conversion(ctx, options)
+        recipe = await asyncio.to_thread(self.recipe, options)
+        conversion = _Conversion(ctx, options, recipe)
         try:
             await in_thread(conversion.survey)
             if conversion.total == 0:
@@ -88,8 +98,7 @@ class ConvertWorker(Worker[ConvertOptions]):
             await in_thread(conversion.settle)
         finally:
             await in_thread(conversion.close)
-        version = (await asyncio.to_thread(abilities)).get("version", "?")
-        return conversion.result(agent=f"libvips {version}")
+        return conversion.result(agent=f"libvips {recipe.tools['libvips']}")
 
 
 def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]:
@@ -126,7 +135,7 @@ class _Task:
 class _Conversion:
     """One try of one convert step."""
 
-    def __init__(self, ctx: StepContext, options: ConvertOptions) -> None:
+    def __init__(self, ctx: StepContext, options: ConvertOptions, recipe: Recipe) -> None:
         self.ctx, self.options = ctx, options
         self.total = self.done = self.skipped = self.reused = self.bad = self.warned = 0
         self.lost: Counter[str] = Counter()  #: images that no longer say something, by what
@@ -135,7 +144,9 @@ class _Conversion:
         self._names = Names(self._suffix, pages=options.pages != "first")
         self._sizes = Sizes(options.sizes)
         self._made = array("Q")  #: digests of the names of all results
-        self._journal = Journal(ctx.work.parent / f"{ctx.step}.journal.jsonl", options.recipe())
+        self._journal = Journal(journal_of(ctx.work), recipe.as_dict())
+        self._earlier = Earlier(ctx.earlier, recipe.as_dict())
+        self.taken: Counter[str] = Counter()  #: images taken over, by the job that made them
         #: Half-made results and libvips' own temporary files; beside `work`, for no name to clash.
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
         self._turn = asyncio.Lock()
@@ -152,6 +163,7 @@ class _Conversion:
         self._names.avoid(entry.path for entry in self._images(stop))
         self.total = len(self._names)
         self._journal.load()
+        self._earlier.load()
         self._tasks = self.tasks()
 
     def _images(self, stop: Stop | None = None, other: Any = None) -> Iterator[Entry]:
@@ -237,17 +249,14 @@ class _Conversion:
 
     def _finished(self, task: _Task, stop: Stop) -> dict[str, Any] | None:
         known = self._journal.find(task.out, task.source)
-        if known is None or not all(self._holds(file, stop) for file in known["files"]):
+        if known is not None and all(is_whole(self.ctx.work, file, stop) for file in known["files"]):
+            self.reused += 1
+            return known
+        taken = self._earlier.take(task.out, task.source, self.ctx.work, stop)
+        if taken is None:
             return None
-        self.reused += 1
-        return known
-
-    def _holds(self, file: dict[str, Any], stop: Stop) -> bool:
-        with contextlib.suppress(OSError, ItemError):
-            with files.opened_beneath(self.ctx.work, os.fsencode(file["file"])) as fd:
-                made = files.sha256_fd(fd, files.hash_buffer(), lambda _: stop.check())
-            return made == (file["sha256"], file["size"])
-        return False
+        self._journal.add(task.out, task.source, taken)
+        return {"files": taken}
 
     def _grow(self, group: asyncio.TaskGroup) -> None:
         if self._begun < self.total and self._children < self.total:
@@ -330,6 +339,7 @@ class _Conversion:
         self.done += 1
         details = [file["detail"] for file in answer["files"]]
         self.warned += any("warnings" in detail for detail in details)
+        self.taken.update({detail["reused_from"] for detail in details if "reused_from" in detail})
         self.lost.update({name for detail in details for name in detail.get("lost", ())})
         for file in answer["files"]:
             path = os.fsencode(file["file"])
@@ -380,10 +390,15 @@ class _Conversion:
         if self.warned:
             detail += f"; {self.warned} with a warning, see outputs"
         self.ctx.event(Event(type=EventType.MIGRATION, outcome=outcome, detail=detail, agent=agent))
-        if self.options.verify:
-            detail = f"all results of {self.done} images decoded"
+        taken = [f"{count} of them from job {job}" for job, count in self.taken.items()]
+        if taken:
+            detail = f"{', '.join(taken)}: same input, recipe and tools; digests compared"
+            self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=AGENT))
+        if self.options.verify and self.done > self.taken.total():
+            detail = f"all results of {self.done - self.taken.total()} images decoded"
             self.ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail=detail, agent=agent))
         words = [f"{self.done} images"]
+        words += taken
         words += [f"{self.reused} of them from before"] if self.reused else []
         words += [f"{self.skipped} other files left"] if self.skipped else []
         return Done(detail=", ".join(words))
