@@ -61,16 +61,17 @@ def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:
 def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Convert one image and yield the answers, whatever happens to it."""
     with _overheard.listening():
-        made: list[dict[str, Any]] = []
-        end = _attempt(request, made)
-    yield from made
-    yield end
+        try:
+            yield from making.convert(making.Request.parse(request), _overheard)
+            yield {"ok": True}
+        except Exception as error:  # noqa: BLE001  # one image's surprise must not take the next one along
+            yield _failure(error)
 
 
-def _attempt(request: dict[str, Any], made: list[dict[str, Any]]) -> dict[str, Any]:
+def _failure(error: Exception) -> dict[str, Any]:
+    """Return an error as the answer's last line."""
     try:
-        made.extend(making.convert(making.Request.parse(request), _overheard))
-        return {"ok": True}
+        raise error
     except Refused as error:
         return {"ok": False, "kind": "image", "what": str(error)}
     except ItemError as error:
@@ -83,5 +84,5 @@ def _attempt(request: dict[str, Any], made: list[dict[str, Any]]) -> dict[str, A
     except pyvips.Error as error:
         kind, what = explain(str(error), _overheard.warnings)
         return {"ok": False, "kind": kind, "what": what}
-    except Exception as error:  # noqa: BLE001  # one image's surprise must not take the next one along
+    except Exception as error:  # noqa: BLE001  # of ours; named as such
         return {"ok": False, "kind": "image", "what": f"unforeseen {type(error).__name__}: {error}"}

@@ -100,6 +100,7 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
         if request.recipe.verify and files.sha256_fd(fd, files.hash_buffer())[0] != request.sha256:
             raise Refused("the file is not what it was at the claim")
         for page in _pages(fd, request):
+            overheard.mark()
             if request.careful:
                 # libvips 8.14 crashes when a source fails late in writing a pyramid: find the reason first.
                 loading.open_image(fd, **page.own).avg()

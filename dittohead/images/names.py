@@ -20,7 +20,7 @@ _JUNK_FOLDERS = frozenset({b"@eaDir", b"__MACOSX", b".AppleDouble"})
 _NAME_MAX = 255  #: bytes of a file name
 
 #: What a page's name ends in: a-0001 is a page of a.
-_PAGE = re.compile(rb"-\d{4}$")
+_PAGE = re.compile(rb"-\d{4,}$")
 
 
 class Names:
@@ -32,7 +32,7 @@ class Names:
     def __init__(self, suffix: bytes = b".tif", *, pages: bool = False) -> None:
         """Name results that end in `suffix`; with `pages` an image may have several, NAME-0001 ..."""
         self._suffix, self._pages = suffix, pages
-        self._room = _NAME_MAX - len(suffix) - (5 if pages else 0)
+        self._room = _NAME_MAX - len(suffix) - (7 if pages else 0)
         self._stems = array("Q")
         self._clashing: set[int] = set()
         self._folders: set[int] = set()  #: those called like a result

@@ -131,7 +131,7 @@ class ConvertOptions(Options):
         description="Compare each image with the manifest first, and read all of the result back.",
     )
     memory: Size = Field(2 << 30, ge=512 << 20, description="Address space a child process may use.")
-    timeout: Duration = Field(600.0, gt=0, description="The longest one image may take.")
+    timeout: Duration = Field(600.0, gt=0, description="The longest one image may take, or one page.")
 
     @field_validator("tile")
     @classmethod

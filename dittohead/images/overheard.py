@@ -26,6 +26,7 @@ class Overheard:
 
     def __init__(self) -> None:
         self._kept = os.memfd_create("said")
+        self._from = 0
         fcntl.fcntl(self._kept, fcntl.F_SETFL, os.O_APPEND)
 
     @contextlib.contextmanager
@@ -33,6 +34,7 @@ class Overheard:
         """Keep what is printed while the block runs."""
         real = os.dup(2)
         os.ftruncate(self._kept, 0)
+        self._from = 0
         os.dup2(self._kept, 2)
         try:
             yield
@@ -42,13 +44,17 @@ class Overheard:
             with contextlib.suppress(OSError):  # a full disk under the step's log
                 os.write(2, self._text())
 
-    def _text(self) -> bytes:
-        return os.pread(self._kept, _HEARD_MAX, 0)
+    def mark(self) -> None:
+        """Forget for `warnings` what was printed up to now: the next page begins."""
+        self._from = os.fstat(self._kept).st_size
+
+    def _text(self, start: int = 0) -> bytes:
+        return os.pread(self._kept, _HEARD_MAX, start)
 
     @property
     def warnings(self) -> list[str]:
         """What libvips complained of, each thing once."""
-        found = _WARNING.findall(self._text().decode("utf-8", "replace"))
+        found = _WARNING.findall(self._text(self._from).decode("utf-8", "replace"))
         return list(dict.fromkeys(line.strip() for line in found))
 
     @property

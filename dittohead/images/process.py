@@ -68,8 +68,7 @@ class ImageChild:
         assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
-            async with asyncio.timeout(timeout_s):
-                answer = await self._answer(process.stdout)
+            answer = await self._answer(process.stdout, timeout_s)
         except TimeoutError:
             self._timed_out = True
             await self._child.end()
@@ -81,15 +80,21 @@ class ImageChild:
         return answer
 
     @staticmethod
-    async def _answer(lines: asyncio.StreamReader) -> dict[str, Any] | None:
-        """Return the last line of an answer, with the files told before it; None when it is cut short."""
+    async def _answer(lines: asyncio.StreamReader, timeout_s: float) -> dict[str, Any] | None:
+        """Return the last line of an answer, with the files told before it; None when it is cut short.
+
+        Raises: TimeoutError: no line came for so long.
+        """
         made: list[dict[str, Any]] = []
-        while (line := await lines.readline()).endswith(b"\n"):
+        while True:
+            async with asyncio.timeout(timeout_s):
+                line = await lines.readline()
+            if not line.endswith(b"\n"):
+                return None
             told: dict[str, Any] = json.loads(line)
             if "ok" in told:
                 return {**told, "files": made}
             made.append(told)
-        return None
 
     def epitaph(self, options: ConvertOptions) -> str:
         """Say how the child ended, in words."""

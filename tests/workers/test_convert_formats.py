@@ -85,9 +85,9 @@ def test_lossless_is_lossless(
     source = source[:, :, 0] if bands == 1 else source
     rig = Rig(tmp_path_factory.mktemp("lossless"))
     options = {"format": form} if form in ("png", "jp2") else {"compression": form}
-    # With room of our own: by itself it makes too little for a column of noise.
-    data = bytes(imagecodecs.png_encode(source, out=source.nbytes * 2 + 4096))
-    path, output = asyncio.run(rig.one("a.png", data, **options))
+    path, output = asyncio.run(
+        rig.one("a.png", imagecodecs.png_encode(source, out=2 * source.nbytes + 4096), **options)
+    )
     assert output.detail["lossless"] is True
     if form in ("png", "jp2") or (dtype == np.uint8 and bands != 2) or bands == 1:  # Pillow reads no others
         assert np.array_equal(np.squeeze(_decoded_elsewhere(path)), np.squeeze(source))
@@ -433,6 +433,21 @@ async def test_every_page_becomes_a_result_of_its_own(rig: Rig, kind: str) -> No
         for i, page in enumerate(found):
             assert np.array_equal(page, pixels(120, 80, seed=1 + i))
     assert not np.array_equal(found[0], found[1])
+
+
+async def test_a_bad_page_fails_its_image_and_leaves_none_of_its_pages(rig: Rig) -> None:
+    """Those before it are no half of a book."""
+    with pytest.raises(ItemError, match="1 of 2 images"):
+        await rig.convert({"a.tif": document("TIFF", 3)[:-20_000], "b.tif": tiff()}, pages="all")
+    assert set(read_tree(rig.ctx.work)) == {b"b.tif"}
+
+
+async def test_the_time_limit_is_for_each_page(rig: Rig) -> None:
+    """A book takes long; a page does not."""
+    pages = [Image.fromarray(pixels(900, 900, seed=i)) for i in range(8)]
+    data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    details = await rig.details({"a.tif": data}, pages="all", compression="deflate", timeout="3s")
+    assert len(details) == 8
 
 
 async def test_a_range_of_pages(rig: Rig) -> None:
