@@ -258,7 +258,7 @@ class Bucket:
         """Return how an object that lies there was seen to be this very file; None when it is another."""
         if head["ContentLength"] != digests.size:
             return None
-        version = _version(head)
+        version = version_of(head)
         found = checksums.stored(head)
         if found is not None and digests.has(found[0]):
             if digests.value(found[0]) != found[1]:
@@ -297,7 +297,7 @@ class Bucket:
         In this order: the store refuses what does not fit its checksum; it gives the MD5 of what it
         holds as the ETag; it is read back.
         """
-        version = _version(answer)
+        version = version_of(answer)
         if abilities.checksum is not None:
             told = f"{abilities.checksum}:{digests.value(abilities.checksum)}"
             words = f"{abilities.checksum} checked by the store"
@@ -359,6 +359,7 @@ class Bucket:
         )
 
 
-def _version(answer: dict[str, Any]) -> str:
+def version_of(answer: dict[str, Any]) -> str:
+    """Return the version's id in an answer; "" where the bucket keeps no versions."""
     version = str(answer.get("VersionId") or "")
     return "" if version == "null" else version

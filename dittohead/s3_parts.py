@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from dittohead import checksums, faults, s3
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TransientError, first_of
-from dittohead.s3_bucket import ABSENT, EXISTS, GONE, Abilities, Bucket, Stored
+from dittohead.s3_bucket import ABSENT, EXISTS, GONE, Abilities, Bucket, Stored, version_of
 from dittohead.s3_notes import Notes, Upload
 from dittohead.slices import Slice
 from dittohead.threads import Stop, in_thread
@@ -78,6 +78,7 @@ class Parts:
         self._proved = True  #: whether the store has given the MD5 of every part
         self._beginnings = 0  #: requests to begin; of those whose answer was lost we know no id
         self._certain = True  #: whether what lies there is what we completed
+        self._version = ""  #: of what we completed
 
     async def run(self) -> Stored:
         """Send it and return how it is known to be whole.
@@ -265,7 +266,7 @@ class Parts:
             given["IfNoneMatch"] = "*"
         parts = [self._done[number] for number in sorted(self._done)]
         try:
-            await self.bucket.ask(
+            answer = await self.bucket.ask(
                 "complete_multipart_upload",
                 "completing an upload",
                 expected=EXISTS | GONE,
@@ -280,11 +281,13 @@ class Parts:
             if s3.code_of(error) in EXISTS:
                 raise AlreadyThere from error
             self._certain = False
+        else:
+            self._version = version_of(answer)
         faults.point("upload.completed")
 
     async def _seen(self, upload: Upload, whole: Digests) -> Stored:
         """Look at what lies there now, and return how it is known to be whole."""
-        head = await self.bucket.head(upload.key)
+        head = await self.bucket.head(upload.key, self._version)
         if head is None or head["ContentLength"] != self.file.size:
             self.notes.over(upload.key)
             raise TransientError("the completed object is not there, or of another size", where=self._uri)
@@ -294,12 +297,14 @@ class Parts:
                 await self.bucket.abort(upload.key, upload_id)
         self.notes.over(upload.key)
         if stored is None:
-            await self.bucket.discard(upload.key, str(head.get("VersionId") or ""))
+            if not self._certain:  # what lies there is another's, or older: not ours to remove
+                raise TransientError("the store has forgotten the upload", where=self._uri)
+            await self.bucket.discard(upload.key, self._version)
             raise AssertionError  # discard raises
         return stored
 
     async def _proof(self, head: dict[str, Any], whole: Digests) -> Stored | None:
-        algorithm, version = self._algorithm, str(head.get("VersionId") or "").replace("null", "")
+        algorithm, version = self._algorithm, version_of(head)
         told = checksums.stored(head)
         if told is not None and whole.has(told[0]):
             if told[1] != whole.value(told[0]):

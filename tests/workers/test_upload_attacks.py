@@ -1,0 +1,136 @@
+"""Uploads attacked: answers lost, stores that answer strangely, others who write the same keys."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dittohead import faults, s3_bucket
+from dittohead.errors import TransientError
+from tests.support.context import LoneContext
+from tests.support.s3_server import Request, S3Server
+from tests.workers.test_upload import MIB, Place, place
+
+pytestmark = pytest.mark.service
+
+LARGE = 10 * MIB  #: two parts of the smallest size
+SMALLEST: dict[str, Any] = {"part_size": "5MiB"}
+
+
+def nothing_strange(request: Request, start: Any) -> Iterable[bytes] | None:
+    """Leave every answer to the server."""
+    return None
+
+
+class StrangeServer(S3Server):
+    """A server whose answers can be put another way: `strange` may answer itself."""
+
+    strange: Callable[[Request, Any], Iterable[bytes] | None] = staticmethod(nothing_strange)
+
+    def _answer(self, environ: dict[str, Any], request: Request, body: bytes, start: Any) -> Iterable[bytes]:
+        answer = self.strange(request, start)
+        return super()._answer(environ, request, body, start) if answer is None else answer
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing learnt of a store by another test, and no long waits between tries."""
+    s3_bucket._known.clear()
+    monkeypatch.setattr("dittohead.pace._FIRST_S", 0.001)
+
+
+@pytest.fixture(scope="module")
+def one() -> Iterator[StrangeServer]:
+    with StrangeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def server(one: StrangeServer) -> Iterator[StrangeServer]:
+    one.requests.clear()
+    one.faults.clear()
+    one.checks = one.conditions = one.etags = True
+    one.strange = nothing_strange
+    yield one
+    one.on_request = lambda request: None
+    one.strange = nothing_strange
+
+
+def new_job(it: Place) -> None:
+    """Have the same folder come again, as another job's."""
+    it.ctx = LoneContext(it.base, it.payload, secrets=it.ctx.secrets, step="upload", job_id="02JTEST")
+    it.server.requests.clear()
+
+
+def believe(it: Place) -> None:
+    """Have the store's abilities be known: it checks, and heeds conditions."""
+    abilities = s3_bucket.Abilities(checksum="CRC64NVME", versioned=False, conditional=True)
+    s3_bucket._known[it.options.address(), it.bucket] = (time.monotonic(), abilities)
+
+
+def once(server: S3Server, operation: str, work: Callable[[], None]) -> None:
+    """Do something when the server has the next request of an operation, before it answers."""
+    left = [work]
+
+    def look(request: Request) -> None:
+        if request.operation == operation and left:
+            left.pop()()
+
+    server.on_request = look
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+async def test_an_object_that_lay_there_before_is_not_removed_when_the_upload_was_forgotten(
+    server: StrangeServer, tmp_path: Path, versioned: bool
+) -> None:
+    """A lifecycle rule aborts the upload right before it is completed; below the key lies an older one."""
+    it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST, replace=not versioned)
+    if versioned:
+        await it.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    older = os.urandom(LARGE)
+    await it.call("put_object", Key="a", Body=older)
+
+    def forgotten(request: Request, start: Any) -> Iterable[bytes] | None:
+        if request.operation != "complete":
+            return None
+        start("404 Not Found", [("Content-Type", "application/xml")])
+        return [b"<Error><Code>NoSuchUpload</Code></Error>"]
+
+    server.strange = forgotten
+    with pytest.raises(TransientError):
+        await it.run()
+    server.strange = nothing_strange
+    assert await it.objects() == {"a": older}
+    it.again()
+    await it.run()
+    assert await it.objects() != {"a": older}
+
+
+async def test_another_version_that_comes_right_after_ours_is_not_removed(
+    server: S3Server, tmp_path: Path
+) -> None:
+    it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
+    await it.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    theirs = os.urandom(LARGE)
+
+    def write(name: str) -> None:
+        if name == "upload.completed":
+            server.client().put_object(Bucket=it.bucket, Key="a", Body=theirs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faults, "point", write)
+        await it.run()
+    assert await it.objects() == {"a": theirs}
+    versions = (await it.call("list_object_versions"))["Versions"]
+    ours = next(version["VersionId"] for version in versions if not version["IsLatest"])
+    assert [location.version for location in it.ctx.locations] == [ours]
+
+
+def test_a_version_whose_id_holds_null_is_kept_as_it_is() -> None:
+    assert s3_bucket.version_of({"VersionId": "anullb"}) == "anullb"
+    assert s3_bucket.version_of({"VersionId": "null"}) == ""
