@@ -24,6 +24,9 @@ _MISMATCH: Final = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
 #: How a store says that there is an object already (If-None-Match: *).
 EXISTS: Final = frozenset({"PreconditionFailed", "412"})
 
+#: How a store says that it knows no If-None-Match.
+NO_CONDITIONS: Final = frozenset({"NotImplemented", "501"})
+
 #: How a store says that there is no such object, or no such upload.
 ABSENT: Final = frozenset({"NoSuchKey", "NotFound", "404", "NoSuchVersion"})
 GONE: Final = frozenset({"NoSuchUpload", "404"})
@@ -167,7 +170,7 @@ class Bucket:
         async with self._asking:
             when, known = _known.get(self._place, (0.0, None))
             if known is None or time.monotonic() - when > _BELIEVED_S:
-                known = Abilities(checksum=await self._checks(prefix), versioned=await self._versioned())
+                known = Abilities(checksum=await self._checks(prefix), versioned=await self.versioned())
                 _known[self._place] = (time.monotonic(), known)
             return known
 
@@ -203,7 +206,8 @@ class Bucket:
                     )
         return None
 
-    async def _versioned(self) -> bool:
+    async def versioned(self) -> bool:
+        """Return whether an object that is overwritten is kept as an earlier version."""
         try:
             answer = await self.ask(
                 "get_bucket_versioning",

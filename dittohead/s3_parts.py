@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from dittohead import checksums, faults, s3
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TransientError, first_of
-from dittohead.s3_bucket import ABSENT, EXISTS, GONE, Abilities, Bucket, Stored, version_of
+from dittohead.s3_bucket import ABSENT, EXISTS, GONE, NO_CONDITIONS, Abilities, Bucket, Stored, version_of
 from dittohead.s3_notes import Notes, Upload
 from dittohead.slices import Slice
 from dittohead.threads import Stop, in_thread
@@ -118,7 +118,7 @@ class Parts:
                 there = await self._listed(known)
                 if there is not None:
                     return known, there
-            await self._forget(known)
+            await self.forget()
         await asyncio.to_thread(self.notes.intend, self.file.key)
         faults.point("upload.intended")
         answer = await self.bucket.ask(
@@ -169,8 +169,11 @@ class Parts:
                 return found
             marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
 
-    async def _forget(self, known: Upload) -> None:
-        """Abort what an earlier try began and cannot be gone on with; it may not know its id."""
+    async def forget(self) -> None:
+        """Abort what an earlier try began and is not gone on with; it may not know its id."""
+        known = self.notes.open.get(self.file.key)
+        if known is None:
+            return
         ids = [known.upload_id] if known.upload_id else await self.bucket.unfinished(known.key)
         for upload_id in ids:
             await self.bucket.abort(known.key, upload_id)
@@ -262,17 +265,16 @@ class Parts:
         if self.abilities.checksum is not None and self._is_crc:
             given[f"Checksum{self._algorithm}"] = whole.value(self._algorithm)
             given["ChecksumType"] = "FULL_OBJECT"
-        if self.abilities.conditional and not self.file.replace:
-            given["IfNoneMatch"] = "*"
+        guarded = self.abilities.conditional is not False and not self.file.replace
+        if not (self.abilities.conditional or self.file.replace):
+            await self._look_again(upload)
         parts = [self._done[number] for number in sorted(self._done)]
         try:
-            answer = await self.bucket.ask(
-                "complete_multipart_upload",
-                "completing an upload",
-                expected=EXISTS | GONE,
+            answer = await self._completed(
                 Key=upload.key,
                 UploadId=upload.upload_id,
                 MultipartUpload={"Parts": parts},
+                guarded=guarded,
                 **given,
             )
         except ClientError as error:
@@ -284,6 +286,29 @@ class Parts:
         else:
             self._version = version_of(answer)
         faults.point("upload.completed")
+
+    async def _completed(self, *, guarded: bool, **given: Any) -> dict[str, Any]:
+        """Complete it, where the store knows If-None-Match only if there is no such object."""
+        doing, expected = "completing an upload", EXISTS | GONE
+        if guarded:
+            try:
+                return await self.bucket.ask(
+                    "complete_multipart_upload",
+                    doing,
+                    expected=expected | NO_CONDITIONS,
+                    IfNoneMatch="*",
+                    **given,
+                )
+            except ClientError as error:
+                if s3.code_of(error) not in NO_CONDITIONS:
+                    raise
+        return await self.bucket.ask("complete_multipart_upload", doing, expected=expected, **given)
+
+    async def _look_again(self, upload: Upload) -> None:
+        """See that nothing has come while the parts were sent, where the store may not see to it."""
+        if await self.bucket.head(upload.key) is not None:
+            await self.give_up(upload)
+            raise AlreadyThere
 
     async def _seen(self, upload: Upload, whole: Digests) -> Stored:
         """Look at what lies there now, and return how it is known to be whole."""

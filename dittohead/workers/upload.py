@@ -16,11 +16,20 @@ from pydantic import Field
 
 from dittohead import __version__, faults, files, s3
 from dittohead.checksums import Digests
-from dittohead.errors import ItemError, StepError, TransientError, first_of
+from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
 from dittohead.model import Entry, Event, EventType, Location, display
 from dittohead.options import Size
 from dittohead.pace import Pace
-from dittohead.s3_bucket import EXISTS, SENDINGS, Abilities, Bucket, PieceSent, Stored
+from dittohead.s3_bucket import (
+    EXISTS,
+    NO_CONDITIONS,
+    SENDINGS,
+    Abilities,
+    Bucket,
+    PieceSent,
+    Stored,
+    version_of,
+)
 from dittohead.s3_notes import Notes
 from dittohead.s3_notes import read as read_notes
 from dittohead.s3_objects import ObjectOptions
@@ -202,6 +211,7 @@ class _Sending:
         self.reasons: list[str] = []
         self.verified_by: set[str] = set()
         self._settling = asyncio.Lock()
+        self._asked = False
 
     async def run(self) -> None:
         """Send every file; a file at fault does not keep the others. Raises: StepError."""
@@ -217,7 +227,8 @@ class _Sending:
         """Yield each file, its key, and whether to look what lies there before it is sent."""
         entries = (entry for entry in self.ctx.source.entries() if not entry.is_dir)
         while some := [(entry, self.options.key_of(entry)) for entry in islice(entries, _AHEAD)]:
-            looks = self.ctx.attempt > 1 or not self.abilities.conditional
+            replaces = self.options.replace or self.abilities.versioned
+            looks = self.ctx.attempt > 1 or replaces or not self.abilities.conditional
             absent = await self.bucket.absent([key for _, key in some]) if looks else set()
             for entry, key in some:
                 yield entry, key, looks and key not in absent
@@ -237,71 +248,84 @@ class _Sending:
         self._good(entry, stored)
 
     async def _read_back(self, stored: Stored, entry: Entry) -> None:
-        if await self.bucket.sha256(stored.key, stored.version) != entry.sha256:
+        if await self.bucket.sha256(stored.key, stored.version) == entry.sha256:
+            return
+        if stored.fresh:
             await self.bucket.discard(stored.key, stored.version)
+        raise TargetError(
+            "what lies there reads back as something else than its checksum says; it is left as it is",
+            where=self.bucket.uri(stored.key),
+            hint="Check the store's disks and whatever lies between, then it goes on by itself",
+        )
 
     async def _stored(self, entry: Entry, key: str, fd: int, *, look: bool) -> Stored:
         if entry.size >= 2 * self.options.part_size:
             return await self._large(entry, key, fd)
         content = await in_thread(lambda stop: _read(fd, entry, self.abilities.algorithm, stop))
         self.ctx.progress(self.bytes, self.ctx.source.size, "bytes")
+        guarded = self.abilities.conditional is not False
         if look:
-            found = await self._found(key, content.digests)
+            found, other = await self._found(key, content.digests)
             if found is not None:
                 return found
-        return await self._small(entry, key, content)
+            guarded = guarded and not other
+        return await self._small(entry, key, content, guarded=guarded)
 
     # -- an object that is there -------------------------------------------------------------
 
-    @property
-    def _may_replace(self) -> bool:
-        return self.options.replace or self.abilities.versioned
+    async def _may_replace(self) -> bool:
+        # Whoever suspends a bucket's versions would lose the object: asked anew, not believed for an hour.
+        return self.options.replace or (self.abilities.versioned and await self.bucket.versioned())
 
-    async def _found(self, key: str, digests: Digests) -> Stored | None:
-        """Return the object of this key if it is this file; None when it is to be sent.
+    async def _found(self, key: str, digests: Digests) -> tuple[Stored | None, bool]:
+        """Return (the object of this key if it is this file, whether it is another that may be replaced).
 
         Raises: ItemError: there is another, which may not be replaced.
         """
         head = await self.bucket.head(key)
         if head is None:
-            return None
+            return None, False
         same = await self.bucket.same(key, head, digests)
-        if same is None and not self._may_replace:
+        if same is None and not await self._may_replace():
             raise ItemError(f"there is another object at {self.bucket.uri(key)}, and replace is not set")
-        return same
+        return same, same is None
 
     # -- one request -------------------------------------------------------------------------
 
-    async def _small(self, entry: Entry, key: str, content: _Content) -> Stored:
-        guard = {} if self._may_replace or self.abilities.conditional is False else {"IfNoneMatch": "*"}
+    async def _small(self, entry: Entry, key: str, content: _Content, *, guarded: bool) -> Stored:
+        wrong: dict[str, Any] | None = None
         for _ in range(SENDINGS):
             try:
-                answer = await self._put(entry, key, content, guard)
+                answer = await self._put(entry, key, content, guarded=guarded)
             except ClientError as error:
-                if s3.code_of(error) not in EXISTS:
-                    self._learnt(conditional=False)  # it knows no If-None-Match; we have looked
-                    guard = {}
-                    continue
-                found = await self._found(key, content.digests)
+                unknown = s3.code_of(error) not in EXISTS  # it knows no If-None-Match
+                if unknown:
+                    self._learnt(conditional=False)
+                found, other = await self._found(key, content.digests)
                 if found is not None:
                     return found
+                guarded = not unknown and not other
                 continue
             stored = await self.bucket.verified(key, answer, content.digests, self.abilities)
             if stored is not None:
                 await self._try_condition(entry, key, content)
                 return stored
-            guard = {}  # what lies there is ours, and wrong
-        await self.bucket.discard(key, "")
+            wrong = answer
+            guarded = False  # what lies there is ours, and wrong
+        if wrong is None:
+            raise TransientError("the key comes and goes", where=self.bucket.uri(key))
+        await self.bucket.discard(key, version_of(wrong))
         raise AssertionError  # discard raises
 
-    async def _put(self, entry: Entry, key: str, content: _Content, guard: dict[str, str]) -> dict[str, Any]:
+    async def _put(self, entry: Entry, key: str, content: _Content, *, guarded: bool) -> dict[str, Any]:
+        guard = {"IfNoneMatch": "*"} if guarded else {}
         algorithm = self.abilities.algorithm
         name = "ContentMD5" if self.abilities.checksum is None else f"Checksum{algorithm}"
         return await self.bucket.send(
             "put_object",
             "uploading",
             content.body,
-            expected=EXISTS | ({"NotImplemented", "501"} if guard else frozenset()),
+            expected=EXISTS | (NO_CONDITIONS if guarded else frozenset()),
             Key=key,
             **{name: content.digests.value(algorithm)},
             **self.options.parameters(entry),
@@ -310,14 +334,18 @@ class _Sending:
 
     async def _try_condition(self, entry: Entry, key: str, content: _Content) -> None:
         """Find out, once, whether the store heeds If-None-Match: by sending the same object again."""
-        if self.abilities.conditional is not None or self._settling.locked():
+        if self.abilities.conditional is not None or self._asked or self._settling.locked():
             return
         async with self._settling:
             try:
-                await self._put(entry, key, content, {"IfNoneMatch": "*"})
+                await self._put(entry, key, content, guarded=True)
                 self._learnt(conditional=False)
             except ClientError as error:
                 self._learnt(conditional=s3.code_of(error) in EXISTS)
+            except StepError as error:
+                # It lets nobody send what is there, or is troubled: no fault of what has arrived.
+                self._asked = True
+                self.ctx.log.debug("upload.unasked", error=str(error))
 
     def _learnt(self, *, conditional: bool) -> None:
         self.bucket.learnt(conditional=conditional)
@@ -327,29 +355,30 @@ class _Sending:
 
     async def _large(self, entry: Entry, key: str, fd: int) -> Stored:
         """Send a large file in parts, unless it is there."""
-        if await self.bucket.head(key) is not None and key not in self.notes.open:
-            found = await self._found(key, await in_thread(lambda stop: _digest(fd, self.abilities, stop)))
-            if found is not None:
-                return found
+        there = await self.bucket.head(key) is not None
         for _ in range(SENDINGS):
+            replace = await self._may_replace()
             parts = Parts(
                 self.bucket,
                 self.abilities,
                 self.notes,
-                self._large_file(entry, key, fd),
+                self._large_file(entry, key, fd, replace=replace),
                 at_once=_PARTS,
                 sent=self._progress,
             )
+            if there:
+                digests = await in_thread(lambda stop: _digest(fd, self.abilities, stop))
+                found, _ = await self._found(key, digests)
+                if found is not None:
+                    await parts.forget()
+                    return found
             try:
                 return await parts.run()
             except AlreadyThere:
-                digests = await in_thread(lambda stop: _digest(fd, self.abilities, stop))
-                found = await self._found(key, digests)
-                if found is not None:
-                    return found
+                there = True
         raise TransientError("the key comes and goes", where=self.bucket.uri(key))
 
-    def _large_file(self, entry: Entry, key: str, fd: int) -> LargeFile:
+    def _large_file(self, entry: Entry, key: str, fd: int, *, replace: bool) -> LargeFile:
         return LargeFile(
             fd=fd,
             size=entry.size,
@@ -357,7 +386,7 @@ class _Sending:
             key=key,
             part_size=part_size(entry.size, self.options.part_size),
             parameters=self.options.parameters(entry),
-            replace=self._may_replace,
+            replace=replace,
         )
 
     # -- results -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +12,10 @@ from typing import Any
 import pytest
 
 from dittohead import faults, s3_bucket
-from dittohead.errors import TransientError
+from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from tests.support.context import LoneContext
 from tests.support.s3_server import Request, S3Server
-from tests.workers.test_upload import MIB, Place, place
+from tests.workers.test_upload import MIB, Place, interrupted, place
 
 pytestmark = pytest.mark.service
 
@@ -134,3 +135,142 @@ async def test_another_version_that_comes_right_after_ours_is_not_removed(
 def test_a_version_whose_id_holds_null_is_kept_as_it_is() -> None:
     assert s3_bucket.version_of({"VersionId": "anullb"}) == "anullb"
     assert s3_bucket.version_of({"VersionId": "null"}) == ""
+
+
+async def test_large_files_alone_are_guarded_too(server: S3Server, tmp_path: Path) -> None:
+    """Nothing small has shown yet that the store heeds If-None-Match: it is asked all the same."""
+    it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
+
+    def write() -> None:
+        server.client().put_object(Bucket=it.bucket, Key="a", Body=b"theirs")
+
+    once(server, "part", write)
+    with pytest.raises(ItemError, match="another object"):
+        await it.run()
+    assert await it.objects() == {"a": b"theirs"}
+    assert await it.uploads() == []
+
+
+async def test_what_came_while_the_daemon_was_down_is_seen_before_an_upload_goes_on(
+    server: S3Server, tmp_path: Path
+) -> None:
+    server.conditions = False
+    it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
+    await interrupted(it, "part", 2)
+    await it.call("put_object", Key="a", Body=b"theirs")
+    it.again()
+    with pytest.raises(ItemError, match="another object"):
+        await it.run()
+    assert await it.objects() == {"a": b"theirs"}
+
+
+async def test_what_was_completed_is_not_sent_again_after_a_stop(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
+    task = asyncio.ensure_future(it.run())
+    monkeypatch.setattr(faults, "point", lambda name: task.cancel() if name == "upload.completed" else None)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+    it.again()
+    await it.run()
+    assert server.count("part") == server.count("create") == 0
+    assert await it.uploads() == []
+
+
+async def test_what_rotted_at_the_store_before_is_not_removed(server: S3Server, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": b"right"}, verify="read-back")
+    await it.run()
+    kept = dict(server._kept)
+    await it.call("put_object", Key="a", Body=b"wrong")
+    server._kept.update(kept)  # the checksum it had: bits have flipped since
+    new_job(it)
+    with pytest.raises(TargetError):
+        await it.run()
+    assert await it.objects() == {"a": b"wrong"}
+
+
+async def test_an_object_that_comes_and_goes_is_not_removed(server: StrangeServer, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": b"ours"})
+    await it.call("put_object", Key="a", Body=b"theirs")
+
+    def not_seen(request: Request, start: Any) -> Iterable[bytes] | None:
+        if request.operation in ("head",) or "list-type" in request.query:
+            start("404 Not Found", [("Content-Length", "0")])
+            return []
+        return None
+
+    await it.call("put_object", Key="warm", Body=b"")
+    believe(it)
+    server.strange = not_seen
+    with pytest.raises(StepError):
+        await it.run()
+    server.strange = nothing_strange
+    assert (await it.objects())["a"] == b"theirs"
+
+
+async def test_a_versioned_bucket_gets_no_second_version_of_what_is_there(
+    server: S3Server, tmp_path: Path
+) -> None:
+    it = await place(server, tmp_path, {"a": b"1", "b": b"2"})
+    await it.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    await it.run()
+    new_job(it)
+    done = await it.run()
+    assert "2 of them were there already" in done.detail
+    assert len((await it.call("list_object_versions"))["Versions"]) == 2
+
+
+async def test_versioning_that_was_suspended_meanwhile_is_seen(server: S3Server, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": b"1"})
+    await it.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    await it.run()
+    await it.call("put_bucket_versioning", VersioningConfiguration={"Status": "Suspended"})
+    await it.call("put_object", Key="b", Body=b"theirs")
+    (it.payload / "b").write_bytes(b"ours")
+    new_job(it)
+    with pytest.raises(ItemError, match="another object"):
+        await it.run()
+    assert (await it.objects())["b"] == b"theirs"
+
+
+async def test_a_store_that_heeds_conditions_no_longer_is_looked_at_first(
+    server: StrangeServer, tmp_path: Path
+) -> None:
+    it = await place(server, tmp_path, {"a": b"1"})
+    await it.run()
+    (it.payload / "b").write_bytes(b"ours")
+    await it.call("put_object", Key="b", Body=b"theirs")
+    new_job(it)
+
+    def refuse(request: Request, start: Any) -> Iterable[bytes] | None:
+        if request.operation == "put" and "if-none-match" in request.headers:
+            start("501 Not Implemented", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>NotImplemented</Code></Error>"]
+        return None
+
+    server.strange = refuse
+    with pytest.raises(ItemError, match="another object"):
+        await it.run()
+    assert (await it.objects())["b"] == b"theirs"
+
+
+async def test_a_store_that_keeps_what_is_there_does_not_pause_for_our_asking(
+    server: StrangeServer, tmp_path: Path
+) -> None:
+    """Write once: what lies there can be sent again by nobody, whatever If-None-Match says."""
+    it = await place(server, tmp_path, {"a": b"1", "b": b"2"})
+    seen: set[str] = set()
+
+    def worm(request: Request, start: Any) -> Iterable[bytes] | None:
+        if request.operation == "put" and "probe" not in request.path:
+            if request.path in seen:
+                start("403 Forbidden", [("Content-Type", "application/xml")])
+                return [b"<Error><Code>AccessDenied</Code><Message>write once</Message></Error>"]
+            seen.add(request.path)
+        return None
+
+    server.strange = worm
+    await it.run()
+    assert await it.objects() == {"a": b"1", "b": b"2"}
