@@ -23,6 +23,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import exceptions as boto
 from botocore.handlers import add_expect_header
+from botocore.parsers import ResponseParserError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
@@ -327,6 +328,7 @@ _BROKEN = (
     boto.IncompleteReadError,
     boto.ResponseStreamingError,
     aiohttp.ClientError,
+    ResponseParserError,  # a proxy's page, an answer cut short
     TimeoutError,
     ConnectionError,
 )

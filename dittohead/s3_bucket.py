@@ -104,24 +104,26 @@ class Bucket:
         *,
         expected: frozenset[str] = frozenset(),
         trying: Callable[[], None] = lambda: None,
+        wanted: str = "",
         **parameters: Any,
     ) -> dict[str, Any]:
         """Make one request of the bucket, again and again while its fault passes.
 
         Args:
             trying: called before each try.
+            wanted: what an answer must hold; without it it is none of S3's.
 
         Raises: StepError; ClientError of an expected code.
         """
         method = getattr(self._client, operation)
+        where = self.uri(parameters.get("Key", ""))
 
         async def once() -> dict[str, Any]:
             trying()
             async with asyncio.timeout(_STALL_S):
                 answer: dict[str, Any] = await method(Bucket=self.name, **parameters)
-                return answer
+            return _holding(wanted, answer, where)
 
-        where = self.uri(parameters.get("Key", ""))
         return await self.pace.persist(once, where=where, doing=doing, expected=expected)
 
     async def send(
@@ -141,6 +143,7 @@ class Bucket:
         Raises: StepError; ClientError of an expected code.
         """
         method, loop = getattr(self._client, operation), asyncio.get_running_loop()
+        where = self.uri(parameters["Key"])
 
         async def once() -> dict[str, Any]:
             async with asyncio.timeout(_STALL_S) as patience:
@@ -151,9 +154,8 @@ class Bucket:
                     patience.reschedule(loop.time() + _STALL_S)
 
                 answer: dict[str, Any] = await method(Bucket=self.name, Body=body(piece_sent), **parameters)
-                return answer
+            return _holding("ETag", answer, where)
 
-        where = self.uri(parameters["Key"])
         return await self.pace.persist(once, where=where, doing=doing, expected=expected)
 
     # -- what the store can do ---------------------------------------------------------------
@@ -252,11 +254,14 @@ class Bucket:
             )
         except ClientError:
             return set()
-        there = {item["Key"] for item in answer.get("Contents", ())}
+        listed = [item["Key"] for item in answer.get("Contents", ())]
+        there = {_plain(key) for key in listed}
+        absent = {key for key in keys if _plain(key) not in there and key.isprintable()}
         if not answer.get("IsTruncated"):
-            return set(keys) - there
-        last = max((key.encode() for key in there), default=b"")  # S3 sorts by UTF-8
-        return {key for key in keys if key.encode() < last} - there
+            return absent
+        order = [key.encode() for key in listed]  # S3 sorts by UTF-8; who does not has told nothing
+        last = order[-1] if order and order == sorted(order) else b""
+        return {key for key in absent if key.encode() < last}
 
     async def same(self, key: str, head: dict[str, Any], digests: Digests) -> Stored | None:
         """Return how an object that lies there was seen to be this very file; None when it is another."""
@@ -361,6 +366,18 @@ class Bucket:
             where=self.uri(key),
             hint="Check the store's disks and whatever lies between, then it goes on by itself",
         )
+
+
+def _holding(wanted: str, answer: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return an answer. Raises: TransientError: it lacks what S3 says; a proxy's page, for one."""
+    if wanted and not answer.get(wanted):
+        raise TransientError(f"the answer holds no {wanted}: is it the store's?", where=where)
+    return answer
+
+
+def _plain(key: str) -> str:
+    """Return a listed key so that it does not matter how the store encodes spaces: as " " or as "+"."""
+    return key.replace("+", " ")
 
 
 def version_of(answer: dict[str, Any]) -> str:

@@ -125,6 +125,7 @@ class Parts:
             "create_multipart_upload",
             "beginning an upload",
             trying=self._begin,
+            wanted="UploadId",
             Key=self.file.key,
             **self.file.parameters,
             **self._kind(),
@@ -297,12 +298,15 @@ class Parts:
                     doing,
                     expected=expected | NO_CONDITIONS,
                     IfNoneMatch="*",
+                    wanted="ETag",
                     **given,
                 )
             except ClientError as error:
                 if s3.code_of(error) not in NO_CONDITIONS:
                     raise
-        return await self.bucket.ask("complete_multipart_upload", doing, expected=expected, **given)
+        return await self.bucket.ask(
+            "complete_multipart_upload", doing, expected=expected, wanted="ETag", **given
+        )
 
     async def _look_again(self, upload: Upload) -> None:
         """See that nothing has come while the parts were sent, where the store may not see to it."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -274,3 +275,81 @@ async def test_a_store_that_keeps_what_is_there_does_not_pause_for_our_asking(
     server.strange = worm
     await it.run()
     assert await it.objects() == {"a": b"1", "b": b"2"}
+
+
+@pytest.mark.parametrize("plus", [b"+", b"%2B"])
+async def test_keys_are_known_in_a_listing_however_it_encodes_them(
+    server: StrangeServer, tmp_path: Path, plus: bytes
+) -> None:
+    """Amazon writes a space as "+" and a plus as "%2B"; other stores leave the plus as it is."""
+    names = {"b+c": b"1", "b c": b"2", "b%2Bc": b"3", "e\u0301": b"4", "b&<": b"5"}
+    server.conditions = False
+    it = await place(server, tmp_path, {**names}, prefix="p/")
+    for name in names:
+        await it.call("put_object", Key=f"p/{name}", Body=b"theirs")
+
+    def listed(request: Request, start: Any) -> Iterable[bytes] | None:
+        if "list-type" not in request.query:
+            return None
+        keys = [quote(f"p/{name}", safe="+/").encode().replace(b"+", plus) for name in sorted(names)]
+        start("200 OK", [("Content-Type", "application/xml")])
+        found = b"".join(b"<Contents><Key>%s</Key></Contents>" % key for key in keys)
+        return [b"<ListBucketResult><EncodingType>url</EncodingType>%s</ListBucketResult>" % found]
+
+    server.strange = listed
+    with pytest.raises(ItemError, match="5 files cannot"):
+        await it.run()
+    server.strange = nothing_strange
+    assert {bytes(data) for data in (await it.objects()).values()} == {b"theirs"}
+
+
+async def test_a_listing_in_another_order_is_not_believed(server: StrangeServer, tmp_path: Path) -> None:
+    server.conditions = False
+    it = await place(server, tmp_path, {"b": b"ours", "c": b"ours"})
+    await it.call("put_object", Key="b", Body=b"theirs")
+
+    def listed(request: Request, start: Any) -> Iterable[bytes] | None:
+        if "list-type" not in request.query:
+            return None
+        start("200 OK", [("Content-Type", "application/xml")])
+        found = b"".join(b"<Contents><Key>%s</Key></Contents>" % key for key in (b"z", b"a"))
+        return [b"<ListBucketResult><IsTruncated>true</IsTruncated>%s</ListBucketResult>" % found]
+
+    server.strange = listed
+    with pytest.raises(ItemError, match="another object"):
+        await it.run()
+    server.strange = nothing_strange
+    assert (await it.objects())["b"] == b"theirs"
+
+
+@pytest.mark.parametrize("operation", ["put", "create", "part", "complete"])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("200 OK", b"<html><body>Please log in</body></html>"),
+        ("200 OK", b"<?xml version='1.0'?><InitiateMultipartUploadRes"),
+        ("200 OK", b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>x</Message></Error>"),
+        ("200 OK", b""),
+        ("502 Bad Gateway", b"<html><body>Bad <b>Gateway</body></html>"),
+    ],
+)
+async def test_answers_that_are_not_the_stores_are_not_believed(
+    server: StrangeServer, tmp_path: Path, operation: str, status: str, body: bytes
+) -> None:
+    files = {"a": b"small", "b": os.urandom(LARGE)}
+    it = await place(server, tmp_path, dict(files), **SMALLEST)
+    believe(it)
+    left = [1, 2]
+
+    def strange(request: Request, start: Any) -> Iterable[bytes] | None:
+        if request.operation != operation or not left:
+            return None
+        left.pop()
+        start(status, [("Content-Length", str(len(body))), ("Content-Type", "text/html")])
+        return [body]
+
+    server.strange = strange
+    await it.run()
+    assert not left
+    assert await it.objects() == files
+    assert await it.uploads() == []
