@@ -132,6 +132,7 @@ class Parts:
         )
         faults.point("upload.begun")
         upload = Upload(self.file.key, answer["UploadId"], self.file.sha256, self.file.part_size)
+        await self._forget_lost(upload)
         await asyncio.to_thread(self.notes.began, upload)
         return upload, {}
 
@@ -179,6 +180,13 @@ class Parts:
         for upload_id in ids:
             await self.bucket.abort(known.key, upload_id)
         self.notes.over(known.key)
+
+    async def _forget_lost(self, upload: Upload) -> None:
+        """Abort what was begun by requests whose answers were lost: no later try knows of them."""
+        if self._beginnings > 1:
+            for upload_id in await self.bucket.unfinished(upload.key):
+                if upload_id != upload.upload_id:
+                    await self.bucket.abort(upload.key, upload_id)
 
     async def give_up(self, upload: Upload) -> None:
         """Abort the upload: nothing of it is kept, or paid for."""
@@ -321,9 +329,7 @@ class Parts:
             self.notes.over(upload.key)
             raise TransientError("the completed object is not there, or of another size", where=self._uri)
         stored = await self._proof(head, whole)
-        if self._beginnings > 1:
-            for upload_id in await self.bucket.unfinished(upload.key):
-                await self.bucket.abort(upload.key, upload_id)
+        await self._forget_lost(upload)
         self.notes.over(upload.key)
         if stored is None:
             if not self._certain:  # what lies there is another's, or older: not ours to remove

@@ -142,7 +142,7 @@ class UploadWorker(Worker[UploadOptions]):
         if not unfinished:
             return
         options = UploadOptions.model_validate(head["options"])
-        others = await asyncio.to_thread(_others, notes)
+        others = await asyncio.to_thread(_others, notes, _place(head))
         async with s3.client(options, secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
             for upload in unfinished.values():
@@ -494,10 +494,17 @@ async def _stream(items: Iterable[T]) -> AsyncIterator[T]:
         yield item
 
 
-def _others(notes: Path) -> set[str]:
-    """Return the keys that another job means to upload just now, by the notes beside these."""
+def _others(notes: Path, place: tuple[Any, Any]) -> set[str]:
+    """Return the keys that another job means to upload there just now, by the notes beside these."""
     found: set[str] = set()
     for path in notes.parent.iterdir():
         if path != notes:
-            found |= read_notes(path)[1].keys()
+            head, unfinished = read_notes(path)
+            if _place(head) in (place, (None, None)):  # who does not say where may mean it here
+                found |= unfinished.keys()
     return found
+
+
+def _place(head: dict[str, Any]) -> tuple[Any, Any]:
+    options = head.get("options", {})
+    return options.get("endpoint_url"), options.get("bucket")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +16,8 @@ import pytest
 
 from dittohead import faults, s3_bucket
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.s3_notes import Notes
+from dittohead.s3_notes import read as read_notes
 from tests.support.context import LoneContext
 from tests.support.s3_server import Request, S3Server
 from tests.workers.test_upload import MIB, Place, interrupted, place
@@ -353,3 +357,45 @@ async def test_answers_that_are_not_the_stores_are_not_believed(
     assert not left
     assert await it.objects() == files
     assert await it.uploads() == []
+
+
+async def test_a_lost_beginning_is_not_left_behind_by_a_later_try(server: S3Server, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
+    server.fail("create", "lost-answer", times=1)
+    await interrupted(it, "part", 1)
+    it.again()
+    await it.run()
+    assert await it.uploads() == []
+
+
+async def test_the_same_key_in_another_bucket_keeps_nothing_from_being_let_go(
+    server: S3Server, tmp_path: Path
+) -> None:
+    it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
+    await it.call("create_multipart_upload", Key="a")
+    for job, bucket in (("A", it.bucket), ("B", "another")):
+        options = {**it.options.model_dump(mode="json"), "bucket": bucket}
+        head = {"worker": "upload", "options": options}
+        notes = Notes(it.ctx.outside.with_name(f"{job}.upload.jsonl"), head)
+        notes.intend("a")
+        notes.close(done=False)
+    await it.worker.let_go(it.ctx.outside.with_name("A.upload.jsonl"), it.ctx.secret)
+    assert await it.uploads() == []
+
+
+def test_notes_begin_with_whose_they_are_however_many_write(tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(16) as pool:
+            for number in range(100):
+                path = tmp_path / f"{number}.jsonl"
+                notes = Notes(path, {"worker": "upload", "job": "A"})
+                list(pool.map(notes.intend, map(str, range(16))))
+                notes.close(done=False)
+                lines = path.read_text().split("\n")
+                assert "worker" in lines[0]
+                assert sum("worker" in line for line in lines) == 1
+                assert len(read_notes(path)[1]) == 16
+    finally:
+        sys.setswitchinterval(before)
