@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from dittohead import checksums, s3
 from dittohead.checksums import Digests
-from dittohead.errors import TargetError, TransientError
+from dittohead.errors import StepError, TargetError, TransientError
 from dittohead.pace import Pace
 
 #: How a store says that a checksum does not fit what arrived.
@@ -46,6 +47,9 @@ SENDINGS = 3
 _STALL_S = 60.0
 
 _READ = 256 * 1024
+
+#: Sent to find out what a store checks.
+_PROBE: Final = b"probe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,36 +181,39 @@ class Bucket:
             return known
 
     async def _checks(self, prefix: str) -> str | None:
-        key = f"{prefix}.dittohead-probe"
-        taken = False
+        key = await self._free(f"{prefix}.dittohead-probe")
+        taken: list[str] = []  # versions
         try:
             for algorithm in checksums.WANTED:
                 wrong: dict[str, Any] = {
                     f"Checksum{algorithm}": checksums.checksum(algorithm, b"something else")
                 }
                 try:
-                    await self.ask(
+                    answer = await self.ask(
                         "put_object",
                         "asking what it checks",
                         expected=_MISMATCH | _UNKNOWN,
                         Key=key,
-                        Body=b"probe",
+                        Body=_PROBE,
                         **wrong,
                     )
-                    taken = True
+                    taken.append(version_of(answer))
                 except ClientError as error:
                     if s3.code_of(error) in _MISMATCH:
                         return algorithm
         finally:
-            if taken:
-                with contextlib.suppress(ClientError):  # who may not delete leaves five bytes
-                    await self.ask(
-                        "delete_object",
-                        "removing what it was asked with",
-                        expected=frozenset({"AccessDenied"}),
-                        Key=key,
-                    )
+            for version in dict.fromkeys(taken):
+                with contextlib.suppress(StepError):  # who may not delete leaves five bytes
+                    given: dict[str, Any] = {"VersionId": version} if version else {}
+                    await self.ask("delete_object", "removing what it was asked with", Key=key, **given)
         return None
+
+    async def _free(self, key: str) -> str:
+        """Return a key that no object has, or that we have left there: this one, or one like it."""
+        head = await self.head(key)
+        if head is None or checksums.etag_md5(head) == hashlib.md5(_PROBE, usedforsecurity=False).hexdigest():
+            return key
+        return f"{key}-{secrets.token_hex(8)}"
 
     async def versioned(self) -> bool:
         """Return whether an object that is overwritten is kept as an earlier version."""

@@ -107,7 +107,7 @@ class UploadWorker(Worker[UploadOptions]):
         try:
             async with s3.client(options, secret) as client:
                 bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
-                found = await bucket.abilities(options.prefix)
+                found = await bucket.abilities(options.place)
         except StepError as error:
             yield False, str(error)
             return
@@ -129,7 +129,7 @@ class UploadWorker(Worker[UploadOptions]):
         try:
             async with s3.client(options, ctx.secret) as client:
                 bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
-                sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.prefix))
+                sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.place))
                 await sending.run()
             done = True
         finally:

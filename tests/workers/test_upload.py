@@ -144,7 +144,7 @@ async def test_the_store_is_asked_once_what_it_checks(server: S3Server, tmp_path
     it = await place(server, tmp_path, FOLDER)
     await it.run()
     probes = [request for request in server.requests if "probe" in request.path]
-    assert [probe.operation for probe in probes] == ["put"]  # refused, so nothing is to be removed
+    assert [probe.operation for probe in probes] == ["head", "put"]  # refused: nothing is to be removed
     first = len(server.requests)
     it.worker.target(it.options)
     it.ctx.again()

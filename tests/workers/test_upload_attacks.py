@@ -399,3 +399,27 @@ def test_notes_begin_with_whose_they_are_however_many_write(tmp_path: Path) -> N
                 assert len(read_notes(path)[1]) == 16
     finally:
         sys.setswitchinterval(before)
+
+
+async def test_a_folders_own_file_of_the_probes_name_is_left_alone(server: S3Server, tmp_path: Path) -> None:
+    server.checks = False
+    it = await place(server, tmp_path, {"a": b"1"}, prefix="p/")
+    await it.call("put_object", Key="p/.dittohead-probe", Body=b"precious")
+    await it.run()
+    assert await it.objects() == {"p/.dittohead-probe": b"precious", "p/a": b"1"}
+
+
+async def test_the_probe_leaves_no_version_behind(server: S3Server, tmp_path: Path) -> None:
+    server.checks = False
+    it = await place(server, tmp_path, {"a": b"1"})
+    await it.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    await it.run()
+    found = await it.call("list_object_versions")
+    assert {version["Key"] for version in found["Versions"]} == {"a"}
+    assert not found.get("DeleteMarkers")
+
+
+async def test_with_key_the_probe_stays_below_the_keys_first_folder(server: S3Server, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": b"1"}, key="study7/{sha256}/{file}")
+    await it.run()
+    assert {r.path.split("/")[2] for r in server.requests if r.operation == "put"} == {"study7"}
