@@ -125,7 +125,7 @@ class Pace:
                 if code in expected:
                     raise
                 fault = s3.fault(error, where=where, doing=doing)
-                if code in s3.SLOW_DOWN:
+                if s3.says_slow_down(error):
                     self.slow_down()
                 if not isinstance(fault, TransientError) or attempt == _TRIES:
                     raise fault from error

@@ -33,6 +33,9 @@ from dittohead.model import utcnow
 _CONNECT_S = 10.0
 _SILENT_S = 60.0
 
+#: The longest wait that a store is believed to mean.
+_LONGEST_S = 86400.0
+
 #: Requests a connection pool can carry at once; what runs at once is decided where the work is.
 _POOL = 128
 
@@ -96,7 +99,7 @@ _PASSING = frozenset(
 )
 
 #: Codes by which a store says that it has too much to do.
-SLOW_DOWN = frozenset(
+_SLOW_DOWN = frozenset(
     {
         "SlowDown",
         "Throttling",
@@ -292,6 +295,11 @@ def code_of(error: BaseException) -> str:
     return _BY_STATUS.get(status_of(error), code) if code.isdigit() else code
 
 
+def says_slow_down(error: BaseException) -> bool:
+    """Tell whether a store has too much to do; of HEAD, or from a proxy, the status alone says so."""
+    return code_of(error) in _SLOW_DOWN or status_of(error) in (429, 503)
+
+
 def status_of(error: BaseException) -> int:
     """Return the HTTP status of a store's error; 0 when it is none."""
     if not isinstance(error, boto.ClientError):
@@ -308,10 +316,10 @@ def retry_after_s(error: BaseException) -> float | None:
         return None
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     text = str(headers.get("retry-after", "")).strip()
-    if text.isdigit():
-        return float(text)
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_S)
     with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, (parsedate_to_datetime(text) - utcnow()).total_seconds())
+        return min(max(0.0, (parsedate_to_datetime(text) - utcnow()).total_seconds()), _LONGEST_S)
     return None
 
 
@@ -375,8 +383,8 @@ def _refusal(error: boto.ClientError, where: str, doing: str) -> StepError:
         _session.cache_clear()  # which keeps credentials: the next try reads them anew
     if code in _STANDING:
         return TargetError(what, where=where, hint=_STANDING[code])
-    if code in _PASSING or status >= 500 or status == 429:
-        return TransientError(what, where=where, retry_after_s=retry_after_s(error))
     if status == 507:
         return TargetError(what, where=where, hint="Make room at the store")
+    if code in _PASSING or status >= 500 or status == 429:
+        return TransientError(what, where=where, retry_after_s=retry_after_s(error))
     return ItemError(what, where=where)

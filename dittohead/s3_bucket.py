@@ -32,6 +32,9 @@ NO_CONDITIONS: Final = frozenset({"NotImplemented", "501"})
 ABSENT: Final = frozenset({"NoSuchKey", "NotFound", "404", "NoSuchVersion"})
 GONE: Final = frozenset({"NoSuchUpload", "404"})
 
+#: What answers to HEAD, which have no body, may mean much by: 400, 401 and 403.
+_MUTE: Final = frozenset({"400", "SignatureDoesNotMatch", "AccessDenied"})
+
 #: How a store says that it does not know a request or a header.
 _UNKNOWN: Final = frozenset(
     {"NotImplemented", "MethodNotAllowed", "InvalidArgument", "InvalidRequest", "InvalidDigest", "501", "405"}
@@ -239,10 +242,14 @@ class Bucket:
         given: dict[str, Any] = {"VersionId": version} if version else {}
         try:
             return await self.ask(
-                "head_object", "looking", expected=ABSENT, Key=key, ChecksumMode="ENABLED", **given
+                "head_object", "looking", expected=ABSENT | _MUTE, Key=key, ChecksumMode="ENABLED", **given
             )
-        except ClientError:
-            return None
+        except ClientError as error:
+            if s3.code_of(error) in ABSENT:
+                return None
+            # Another request is told what is wrong, such as that credentials have expired.
+            await self.ask("list_objects_v2", "looking", Prefix=key, MaxKeys=1)
+            raise s3.fault(error, where=self.uri(key), doing="looking") from error
 
     async def absent(self, keys: Collection[str]) -> set[str]:
         """Return those of some keys that surely are not there, by one listing of where they would lie.

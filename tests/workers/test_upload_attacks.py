@@ -423,3 +423,46 @@ async def test_with_key_the_probe_stays_below_the_keys_first_folder(server: S3Se
     it = await place(server, tmp_path, {"a": b"1"}, key="study7/{sha256}/{file}")
     await it.run()
     assert {r.path.split("/")[2] for r in server.requests if r.operation == "put"} == {"study7"}
+
+
+async def test_a_store_that_is_full_pauses_the_bucket(server: S3Server, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": b"x"})
+    server.fail("put", "507", times=100, key="/a")
+    with pytest.raises(TargetError):
+        await it.run()
+
+
+@pytest.mark.parametrize("status", ["400", "403"])
+async def test_expired_credentials_pause_the_bucket_though_head_has_no_body(
+    server: S3Server, tmp_path: Path, status: str
+) -> None:
+    """S3 answers ExpiredToken with 400, and HEAD's answer has no body that would say so."""
+    it = await place(server, tmp_path, {"small": b"1"})
+    await it.run()
+    (it.payload / "a").write_bytes(os.urandom(17 * MIB))
+    new_job(it)
+    server.fail("head", status, times=100)
+    server.fail("get", "ExpiredToken", times=100)
+    with pytest.raises(TargetError, match="ExpiredToken"):
+        await it.run()
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "99999999999"])
+async def test_a_retry_after_that_cannot_be_meant_is_no_defect(
+    server: S3Server, tmp_path: Path, text: str
+) -> None:
+    it = await place(server, tmp_path, {"a": b"x"})
+    server.fail("put", "slow-down", times=100, key="/a", Retry_After=text)
+    with pytest.raises(TransientError) as caught:
+        await it.run()
+    assert caught.value.retry_after_s == 86400
+
+
+@pytest.mark.parametrize("kind", ["429", "503"])
+async def test_throttling_without_a_code_slows_down_too(server: S3Server, tmp_path: Path, kind: str) -> None:
+    it = await place(server, tmp_path, {"a": b"x"})
+    await it.run()
+    it.again()
+    server.fail("head", kind, times=1)
+    await it.run()
+    assert it.worker._pace(it.options).window < 32
