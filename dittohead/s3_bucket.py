@@ -112,12 +112,14 @@ class Bucket:
         expected: frozenset[str] = frozenset(),
         trying: Callable[[], None] = lambda: None,
         wanted: str = "",
+        patience_s: float = 0.0,
         **parameters: Any,
     ) -> dict[str, Any]:
         """Make one request of the bucket, again and again while its fault passes.
 
         Args:
             trying: called before each try.
+            patience_s: for one try, in all; by default a minute.
             wanted: what an answer must hold; without it it is none of S3's.
 
         Raises: StepError; ClientError of an expected code.
@@ -127,7 +129,7 @@ class Bucket:
 
         async def once() -> dict[str, Any]:
             trying()
-            async with asyncio.timeout(_STALL_S):
+            async with asyncio.timeout(patience_s or _STALL_S):
                 answer: dict[str, Any] = await method(Bucket=self.name, **parameters)
             return _holding(wanted, answer, where)
 
@@ -160,7 +162,10 @@ class Bucket:
                     await self.pace.spend(size)
                     patience.reschedule(loop.time() + _STALL_S)
 
-                answer: dict[str, Any] = await method(Bucket=self.name, Body=body(piece_sent), **parameters)
+                content = body(piece_sent)
+                if isinstance(content, bytes):  # sent as one piece
+                    await piece_sent(len(content))
+                answer: dict[str, Any] = await method(Bucket=self.name, Body=content, **parameters)
             return _holding("ETag", answer, where)
 
         return await self.pace.persist(once, where=where, doing=doing, expected=expected)

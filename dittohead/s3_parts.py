@@ -23,6 +23,10 @@ MOST_PARTS: Final = 10_000
 LEAST_PART: Final = 5 << 20
 MOST_OBJECT: Final = 48 << 40  #: bytes; 5 TiB at many other stores, which say so themselves
 
+#: S3 takes minutes to put thousands of parts together, and sends white space meanwhile. Silence is given
+#: up sooner. Source: Amazon S3 API Reference, "CompleteMultipartUpload".
+_COMPLETION_S = 900.0
+
 _MIB = 1 << 20
 
 
@@ -307,13 +311,19 @@ class Parts:
                     expected=expected | NO_CONDITIONS,
                     IfNoneMatch="*",
                     wanted="ETag",
+                    patience_s=_COMPLETION_S,
                     **given,
                 )
             except ClientError as error:
                 if s3.code_of(error) not in NO_CONDITIONS:
                     raise
         return await self.bucket.ask(
-            "complete_multipart_upload", doing, expected=expected, wanted="ETag", **given
+            "complete_multipart_upload",
+            doing,
+            expected=expected,
+            wanted="ETag",
+            patience_s=_COMPLETION_S,
+            **given,
         )
 
     async def _look_again(self, upload: Upload) -> None:

@@ -34,7 +34,7 @@ from dittohead.s3_notes import Notes
 from dittohead.s3_notes import read as read_notes
 from dittohead.s3_objects import ObjectOptions
 from dittohead.s3_parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
-from dittohead.slices import Slice
+from dittohead.slices import PIECE, Slice
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Options, StepContext, StepResult, VerifyContext, Worker
 
@@ -44,6 +44,9 @@ _AGENT = f"dittohead {__version__} (aiobotocore)"
 
 #: Files up to this size are read once, into memory, and sent from there.
 _SMALL = 1 << 20
+
+#: S3 takes no more in one request. Source: Amazon S3 User Guide, "Uploading objects".
+_MOST_AT_ONCE = 5 << 30
 
 #: Requests at once to one store, whatever the number of jobs: each holds about one piece of memory.
 _MOST_REQUESTS = 32
@@ -196,7 +199,9 @@ class _Content:
 
     def body(self, piece_sent: PieceSent) -> Any:
         """Return it as a request's body."""
-        return self.data if self.data is not None else Slice(self.fd, 0, self.size, piece_sent)
+        if self.data is not None and self.size <= PIECE:
+            return self.data
+        return Slice(self.fd, 0, self.size, piece_sent, self.data)
 
 
 class _Sending:
@@ -258,8 +263,11 @@ class _Sending:
             hint="Check the store's disks and whatever lies between, then it goes on by itself",
         )
 
+    def _in_parts(self, entry: Entry) -> bool:
+        return entry.size >= 2 * self.options.part_size or entry.size > _MOST_AT_ONCE
+
     async def _stored(self, entry: Entry, key: str, fd: int, *, look: bool) -> Stored:
-        if entry.size >= 2 * self.options.part_size:
+        if self._in_parts(entry):
             return await self._large(entry, key, fd)
         content = await in_thread(lambda stop: _read(fd, entry, self.abilities.algorithm, stop))
         self.ctx.progress(self.bytes, self.ctx.source.size, "bytes")
@@ -413,7 +421,7 @@ class _Sending:
                 version=stored.version,
             )
         )
-        if entry.size < 2 * self.options.part_size:
+        if not self._in_parts(entry):
             self._progress(entry.size)
 
     def result(self, target: str) -> Done:

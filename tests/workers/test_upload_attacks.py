@@ -466,3 +466,76 @@ async def test_throttling_without_a_code_slows_down_too(server: S3Server, tmp_pa
     server.fail("head", kind, times=1)
     await it.run()
     assert it.worker._pace(it.options).window < 32
+
+
+async def test_completing_may_take_longer_than_a_minute(
+    server: StrangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 sends white space for minutes while it puts thousands of parts together."""
+    it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
+    monkeypatch.setattr(s3_bucket, "_STALL_S", 0.5)
+    once(server, "complete", lambda: time.sleep(1.5))
+    await it.run()
+    assert server.count("complete") == 1
+
+
+async def test_what_is_too_large_for_one_request_goes_in_parts(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dittohead.workers.upload._MOST_AT_ONCE", 7 * MIB, raising=False)
+    it = await place(server, tmp_path, {"a": os.urandom(8 * MIB)}, part_size="6MiB")
+    await it.run()
+    assert server.count("part") == 2
+
+
+@pytest.mark.parametrize("size", [5 * MIB, 10 * MIB - 1, 10 * MIB, 10 * MIB + 1])
+async def test_sizes_about_the_parts_limit(server: S3Server, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    it = await place(server, tmp_path, {"a": data}, **SMALLEST)
+    await it.run()
+    assert await it.objects() == {"a": data}
+
+
+async def test_an_early_answer_leaves_no_writer(server: S3Server, tmp_path: Path) -> None:
+    """The store answers 503 before it has read the body: nothing goes on reading the closed file."""
+    tries = 0
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal tries
+        await reader.readuntil(b"\r\n\r\n")
+        tries += 1
+        writer.write(b"HTTP/1.1 503 Slow\r\nContent-Length: 0\r\n\r\n")
+        await asyncio.sleep(0.5)
+        writer.close()
+
+    it = await place(server, tmp_path, {"a": os.urandom(9 * MIB)}, **SMALLEST)
+    wild = await asyncio.start_server(early, "127.0.0.1", 0, limit=4096)
+    port = wild.sockets[0].getsockname()[1]
+    it.options = it.options.model_copy(update={"endpoint_url": f"http://127.0.0.1:{port}"})
+    believe(it)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(TransientError):
+        await it.run()
+    await asyncio.sleep(0.1)
+    others = [t for t in asyncio.all_tasks() if t is not asyncio.current_task() and "early" not in repr(t)]
+    assert others == []
+    wild.close()
+    await asyncio.sleep(0.6)
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert tries == 5
+
+
+async def test_a_bandwidth_and_patience_are_for_pieces_of_small_files_too(
+    server: S3Server, tmp_path: Path
+) -> None:
+    """32 files of a megabyte at once on a slow line take longer than a minute each, steadily."""
+    it = await place(server, tmp_path, {"a": os.urandom(MIB), "b": os.urandom(100_000)}, bandwidth="1GB")
+    believe(it)
+    spent: list[int] = []
+
+    async def spend(size: int) -> None:
+        spent.append(size)
+
+    it.worker._pace(it.options).spend = spend  # type: ignore[method-assign]
+    await it.run()
+    assert sorted(spent) == [100_000, *[256 << 10] * 4]
