@@ -12,11 +12,14 @@ import configparser
 import contextlib
 import gc
 import json
+import os
+import textwrap
 from collections.abc import AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -27,7 +30,7 @@ from botocore.parsers import ResponseParserError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.model import utcnow
+from dittohead.model import utcnow, visible
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.
 _CONNECT_S = 10.0
@@ -153,6 +156,9 @@ class Connection(BaseModel):
             raise ValueError('an address such as "https://minio.example.org" is wanted')
         if "@" in value.split("/", 3)[2]:
             raise ValueError("a password does not belong here; name a credential with credentials")
+        parts = urlsplit(value)  # which refuses half an IPv6 address
+        if not parts.hostname or parts.port == 0 or any(char.isspace() for char in value):
+            raise ValueError('an address such as "https://minio.example.org" is wanted')
         return value.rstrip("/")
 
     def address(self) -> str:
@@ -216,6 +222,8 @@ async def client(
     Raises: ItemError: the credential is missing; TargetError: it holds no keys.
     """
     keys = _keys(connection, secret)
+    if connection.ca_bundle is not None and not os.path.isfile(connection.ca_bundle):
+        raise TargetError("ca_bundle: there is no such file", where=connection.ca_bundle, hint="Correct it")
     session = _session(None if keys else connection.profile)
     if not hasattr(session, "warm"):
         await asyncio.to_thread(_warm, session)
@@ -371,13 +379,20 @@ def fault(error: BaseException, *, where: str, doing: str) -> StepError:
         return TargetError("there is no such profile", where=where, hint="Correct profile:")
     if isinstance(error, boto.BotoCoreError):
         # What botocore refuses by itself: a key it cannot send, an option it does not know.
-        return ItemError(f"{doing} is not possible ({type(error).__name__}: {error})", where=where)
+        return ItemError(
+            f"{doing} is not possible ({type(error).__name__}: {_short(str(error))})", where=where
+        )
     raise error
+
+
+def _short(text: str) -> str:
+    """Return a store's words as one line that fits a reason, a receipt and a mail."""
+    return textwrap.shorten(visible(" ".join(text.split())), 300, placeholder=" ...")
 
 
 def _refusal(error: boto.ClientError, where: str, doing: str) -> StepError:
     code, status = code_of(error), status_of(error)
-    said = str(error.response.get("Error", {}).get("Message", "")).strip().rstrip(".")
+    said = _short(str(error.response.get("Error", {}).get("Message", ""))).rstrip(".")
     what = f"the store answered {code or status} while {doing}" + (f" ({said})" if said else "")
     if code in _STALE:
         _session.cache_clear()  # which keeps credentials: the next try reads them anew

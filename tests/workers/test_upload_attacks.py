@@ -18,6 +18,7 @@ from dittohead import faults, s3_bucket
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.s3_notes import Notes
 from dittohead.s3_notes import read as read_notes
+from dittohead.workers.upload import UploadOptions
 from tests.support.context import LoneContext
 from tests.support.s3_server import Request, S3Server
 from tests.workers.test_upload import MIB, Place, interrupted, place
@@ -539,3 +540,33 @@ async def test_a_bandwidth_and_patience_are_for_pieces_of_small_files_too(
     it.worker._pace(it.options).spend = spend  # type: ignore[method-assign]
     await it.run()
     assert sorted(spent) == [100_000, *[256 << 10] * 4]
+
+
+async def test_a_stores_long_words_are_cut_short(server: StrangeServer, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": b"1"})
+    believe(it)
+
+    def refuse(request: Request, start: Any) -> Iterable[bytes] | None:
+        if request.operation != "put":
+            return None
+        start("403 Forbidden", [("Content-Type", "application/xml")])
+        return [b"<Error><Code>AccessDenied</Code><Message>%s</Message></Error>" % (b"no\n" * 300_000)]
+
+    server.strange = refuse
+    with pytest.raises(TargetError) as caught:
+        await it.run()
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:99999", "http://exa mple", "https://:9000"])
+def test_an_address_that_is_none_is_refused_with_the_configuration(url: str) -> None:
+    with pytest.raises(ValueError, match="endpoint_url"):
+        UploadOptions.model_validate({"bucket": "b", "endpoint_url": url})
+
+
+async def test_certificates_that_are_missing_pause_the_bucket(server: S3Server, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": b"1"})
+    it.options = it.options.model_copy(update={"ca_bundle": str(tmp_path / "none.pem")})
+    with pytest.raises(TargetError, match="ca_bundle"):
+        await it.run()
