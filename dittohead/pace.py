@@ -30,8 +30,8 @@ class Pace:
     """A window of requests that halves when the store throttles and grows again as answers come.
 
     Additive increase, multiplicative decrease, as TCP does: many jobs find the rate that a store
-    bears without knowing of each other. Turns are given in the order they are asked for, so a
-    job of a thousand files does not starve one of three.
+    bears without knowing of each other. Turns are given to all who wait in turn, and to each in the
+    order it asks for them: a job with a hundred parts under way does not starve one of three files.
 
     Args:
         most: requests at once when nothing is wrong.
@@ -43,15 +43,19 @@ class Pace:
         self.window = float(most)  #: requests at once, just now
         self.bytes_per_s = bytes_per_s
         self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  #: who -> places; the next comes first
         self._halved_at = 0.0
         self._next_byte_at = 0.0
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Hold one place in the window; waits for it."""
+    async def turn(self, who: object = None) -> AsyncIterator[None]:
+        """Hold one place in the window; waits for it.
+
+        Args:
+            who: asks; one for each job.
+        """
         if self._running >= int(self.window) or self._waiting:
-            await self._queue()
+            await self._queue(who)
         else:
             self._running += 1
         try:
@@ -60,9 +64,9 @@ class Pace:
             self._running -= 1
             self._admit()
 
-    async def _queue(self) -> None:
+    async def _queue(self, who: object) -> None:
         place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        self._waiting.setdefault(who, deque()).append(place)
         try:
             await place
         except asyncio.CancelledError:
@@ -73,7 +77,11 @@ class Pace:
 
     def _admit(self) -> None:
         while self._waiting and self._running < int(self.window):
-            place = self._waiting.popleft()
+            who = next(iter(self._waiting))
+            places = self._waiting.pop(who)
+            place = places.popleft()
+            if places:
+                self._waiting[who] = places  # behind the others
             if not place.done():
                 self._running += 1
                 place.set_result(None)
@@ -107,18 +115,20 @@ class Pace:
         where: str,
         doing: str,
         expected: frozenset[str] = frozenset(),
+        who: object = None,
     ) -> T:
         """Make a request until it succeeds, or its fault is none that passes.
 
         Args:
             request: makes it once; called again for each try.
+            who: asks; see `turn`.
             expected: codes of answers that the caller deals with; raised as they are.
 
         Raises: StepError: see `s3.fault`; ClientError of an expected code.
         """
         for attempt in range(1, _TRIES + 1):
             try:
-                async with self.turn():
+                async with self.turn(who):
                     answer = await request()
             except Exception as error:
                 code = s3.code_of(error)

@@ -133,7 +133,7 @@ class Bucket:
                 answer: dict[str, Any] = await method(Bucket=self.name, **parameters)
             return _holding(wanted, answer, where)
 
-        return await self.pace.persist(once, where=where, doing=doing, expected=expected)
+        return await self.pace.persist(once, where=where, doing=doing, expected=expected, who=self)
 
     async def send(
         self,
@@ -168,7 +168,7 @@ class Bucket:
                 answer: dict[str, Any] = await method(Bucket=self.name, Body=content, **parameters)
             return _holding("ETag", answer, where)
 
-        return await self.pace.persist(once, where=where, doing=doing, expected=expected)
+        return await self.pace.persist(once, where=where, doing=doing, expected=expected, who=self)
 
     # -- what the store can do ---------------------------------------------------------------
 
@@ -315,7 +315,7 @@ class Bucket:
                         await asyncio.to_thread(running.update, piece)
             return running.hexdigest()
 
-        return await self.pace.persist(once, where=self.uri(key), doing="reading back")
+        return await self.pace.persist(once, where=self.uri(key), doing="reading back", who=self)
 
     async def verified(
         self, key: str, answer: dict[str, Any], digests: Digests, abilities: Abilities

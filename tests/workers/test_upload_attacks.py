@@ -16,6 +16,7 @@ import pytest
 
 from dittohead import faults, s3_bucket
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.pace import Pace
 from dittohead.s3_notes import Notes
 from dittohead.s3_notes import read as read_notes
 from dittohead.workers.upload import UploadOptions
@@ -570,3 +571,19 @@ async def test_certificates_that_are_missing_pause_the_bucket(server: S3Server, 
     it.options = it.options.model_copy(update={"ca_bundle": str(tmp_path / "none.pem")})
     with pytest.raises(TargetError, match="ca_bundle"):
         await it.run()
+
+
+async def test_a_job_with_many_requests_does_not_starve_one_with_few() -> None:
+    pace, ended = Pace(4), []
+
+    async def job(name: str, at_once: int, each: int) -> None:
+        async def one() -> None:
+            for _ in range(each):
+                async with pace.turn(name):
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(one() for _ in range(at_once)))
+        ended.append(name)
+
+    await asyncio.gather(job("sixteen large files", 128, 5), job("three small files", 1, 10))
+    assert ended == ["three small files", "sixteen large files"]
