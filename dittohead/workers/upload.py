@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -59,6 +60,9 @@ _FILES = 16
 
 #: Files that one listing looks for: S3 lists a thousand keys at a time.
 _AHEAD = 500
+
+#: Seconds that what a job left at a key waits for another job at that key; that one may be over as well.
+_SPARED_S = 86400.0
 
 #: Faulty files named in the reason; the rest is counted.
 _SHOWN = 5
@@ -146,6 +150,7 @@ class UploadWorker(Worker[UploadOptions]):
             return
         options = UploadOptions.model_validate(head["options"])
         others = await asyncio.to_thread(_others, notes, _place(head))
+        spared: list[str] = []
         async with s3.client(options, secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
             for upload in unfinished.values():
@@ -154,6 +159,10 @@ class UploadWorker(Worker[UploadOptions]):
                 elif upload.key not in others:
                     for upload_id in await bucket.unfinished(upload.key):
                         await bucket.abort(upload.key, upload_id)
+                else:
+                    spared.append(upload.key)
+        if spared and time.time() - await asyncio.to_thread(_written_at, notes) < _SPARED_S:
+            raise TransientError("another job uploads to this key just now", where=bucket.uri(spared[0]))
 
     async def verify(self, ctx: VerifyContext, options: UploadOptions) -> None:
         """Ask the store for each object's size and checksum; read it back where it gives none."""
@@ -511,6 +520,10 @@ def _others(notes: Path, place: tuple[Any, Any]) -> set[str]:
             if _place(head) in (place, (None, None)):  # who does not say where may mean it here
                 found |= unfinished.keys()
     return found
+
+
+def _written_at(notes: Path) -> float:
+    return notes.stat().st_mtime
 
 
 def _place(head: dict[str, Any]) -> tuple[Any, Any]:
