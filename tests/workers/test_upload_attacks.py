@@ -16,11 +16,13 @@ import pytest
 
 from dittohead import faults, s3_bucket
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.housekeeping import Housekeeper
 from dittohead.pace import Pace
 from dittohead.s3_notes import Notes
 from dittohead.s3_notes import read as read_notes
 from dittohead.workers.upload import UploadOptions
 from tests.support.context import LoneContext
+from tests.support.house import House
 from tests.support.s3_server import Request, S3Server
 from tests.workers.test_upload import MIB, Place, interrupted, place
 
@@ -587,3 +589,29 @@ async def test_a_job_with_many_requests_does_not_starve_one_with_few() -> None:
 
     await asyncio.gather(job("sixteen large files", 128, 5), job("three small files", 1, 10))
     assert ended == ["three small files", "sixteen large files"]
+
+
+async def test_notes_of_a_job_that_is_tried_again_while_it_is_let_go_of_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = "root: .\nspace: {floor: 0}\npipelines: {p: {match: '.*', steps: [{script: {name: send}}]}}\n"
+    house = House(tmp_path / "root", config)
+    async with house.running():
+        house.arrive("a-1")
+        house.look()
+        await house.until_over("a-1")
+    notes = house.stations.state / "outside" / f"{house.job('a-1').id}.send.jsonl"
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    first = '{"worker": "script", "job": "a-1"}\n'
+    notes.write_text(first)
+    seen: list[str] = []
+
+    async def let_go(self: Any, path: Path, secret: Any) -> None:
+        seen.append(path.read_text())
+        notes.write_text(first + '{"begin": "x"}\n')  # the job goes on, and begins another upload
+
+    monkeypatch.setattr(type(house.worker), "let_go", let_go)
+    await Housekeeper(house.engine, house.config.settings.watch, lambda: None).outside_round()
+    house.store.close()
+    assert seen == [first]
+    assert list(notes.parent.iterdir()) == [notes]
