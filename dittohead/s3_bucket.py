@@ -378,7 +378,7 @@ class Bucket:
         try:
             await self.ask("delete_object", "removing what arrived wrong", Key=key, **given)
             left = "it was removed"
-        except (TargetError, TransientError) as error:
+        except StepError as error:
             left = f"it could not be removed: {error}"
         raise TargetError(
             f"the store keeps something else than what was sent, {SENDINGS} times; {left}",

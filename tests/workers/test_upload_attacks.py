@@ -615,3 +615,15 @@ async def test_notes_of_a_job_that_is_tried_again_while_it_is_let_go_of_stay(
     house.store.close()
     assert seen == [first]
     assert list(notes.parent.iterdir()) == [notes]
+
+
+async def test_what_arrived_wrong_pauses_the_bucket_though_it_cannot_be_removed(
+    server: S3Server, tmp_path: Path
+) -> None:
+    """A locked object: stores refuse to delete it in many words."""
+    server.checks = False
+    it = await place(server, tmp_path, {"small": b"s" * 1000})
+    server.fail("put", "flip", times=5, key="small")
+    server.fail("delete", "InvalidRequest", times=9, key="small")
+    with pytest.raises(TargetError, match="keeps something else than what was sent.*could not be removed"):
+        await it.run()
