@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from dittohead import s3
@@ -42,6 +42,7 @@ class Pace:
         self._most = most
         self.window = float(most)  #: requests at once, just now
         self.bytes_per_s = bytes_per_s
+        self._limits = [bytes_per_s] if bytes_per_s is not None else []
         self._running = 0
         self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  #: who -> places; the next comes first
         self._halved_at = 0.0
@@ -97,6 +98,20 @@ class Pace:
         if now - self._halved_at > _MOMENT_S:
             self._halved_at = now
             self.window = max(1.0, self.window / 2)
+
+    @contextlib.contextmanager
+    def limited(self, bytes_per_s: float | None) -> Iterator[None]:
+        """Limit the bandwidth while the block runs; of several limits the lowest holds for all."""
+        if bytes_per_s is None:
+            yield
+            return
+        self._limits.append(bytes_per_s)
+        self.bytes_per_s = min(self._limits)
+        try:
+            yield
+        finally:
+            self._limits.remove(bytes_per_s)
+            self.bytes_per_s = min(self._limits, default=None)
 
     async def spend(self, size: int) -> None:
         """Wait until `size` more bytes may be sent."""

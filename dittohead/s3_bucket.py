@@ -247,7 +247,13 @@ class Bucket:
         given: dict[str, Any] = {"VersionId": version} if version else {}
         try:
             return await self.ask(
-                "head_object", "looking", expected=ABSENT | _MUTE, Key=key, ChecksumMode="ENABLED", **given
+                "head_object",
+                "looking",
+                expected=ABSENT | _MUTE,
+                wanted="ContentLength",
+                Key=key,
+                ChecksumMode="ENABLED",
+                **given,
             )
         except ClientError as error:
             if s3.code_of(error) in ABSENT:
@@ -389,7 +395,7 @@ class Bucket:
 
 def _holding(wanted: str, answer: dict[str, Any], where: str) -> dict[str, Any]:
     """Return an answer. Raises: TransientError: it lacks what S3 says; a proxy's page, for one."""
-    if wanted and not answer.get(wanted):
+    if wanted and answer.get(wanted) in (None, ""):
         raise TransientError(f"the answer holds no {wanted}: is it the store's?", where=where)
     return answer
 

@@ -123,9 +123,7 @@ class UploadWorker(Worker[UploadOptions]):
         yield True, f"{self.target(options)} can be written; the store {how}, the bucket {versions}"
 
     def _pace(self, options: UploadOptions) -> Pace:
-        pace = self._paces.setdefault(self.target(options), Pace(_MOST_REQUESTS))
-        pace.bytes_per_s = options.bandwidth
-        return pace
+        return self._paces.setdefault(self.target(options), Pace(_MOST_REQUESTS))
 
     async def run(self, ctx: StepContext, options: UploadOptions) -> StepResult:
         """Send what is not there yet; a try after a crash goes on where the last one was."""
@@ -134,10 +132,12 @@ class UploadWorker(Worker[UploadOptions]):
         notes = await asyncio.to_thread(Notes, ctx.outside, head)
         done = False
         try:
+            pace = self._pace(options)
             async with s3.client(options, ctx.secret) as client:
-                bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+                bucket = Bucket(client, options.bucket, options.address(), pace)
                 sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.place))
-                await sending.run()
+                with pace.limited(options.bandwidth):
+                    await sending.run()
             done = True
         finally:
             await asyncio.to_thread(notes.close, done=done)

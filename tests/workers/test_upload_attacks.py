@@ -627,3 +627,34 @@ async def test_what_arrived_wrong_pauses_the_bucket_though_it_cannot_be_removed(
     server.fail("delete", "InvalidRequest", times=9, key="small")
     with pytest.raises(TargetError, match="keeps something else than what was sent.*could not be removed"):
         await it.run()
+
+
+async def test_a_bandwidth_holds_while_another_pipeline_without_one_uses_the_bucket(
+    server: S3Server, tmp_path: Path
+) -> None:
+    it = await place(server, tmp_path, {"a": b"1"}, bandwidth="1MB")
+    seen: list[float | None] = []
+    other = LoneContext(tmp_path, it.payload, secrets=it.ctx.secrets, step="upload", job_id="02JTEST")
+    free = it.options.model_copy(update={"bandwidth": None})
+    pace = it.worker._pace(it.options)
+    with pace.limited(it.options.bandwidth):
+        await it.worker.run(other, free)
+        seen.append(pace.bytes_per_s)
+    assert seen == [1_000_000]
+    assert pace.bytes_per_s is None
+
+
+async def test_a_head_without_a_length_is_no_defect(server: StrangeServer, tmp_path: Path) -> None:
+    it = await place(server, tmp_path, {"a": b"", "b": b"1"})
+    await it.run()
+    it.again()
+
+    def mute(request: Request, start: Any) -> Iterable[bytes] | None:
+        if request.operation != "head" or not request.path.endswith("b"):
+            return None
+        start("200 OK", [("ETag", '"x"')])
+        return []
+
+    server.strange = mute
+    with pytest.raises(TransientError, match="ContentLength"):
+        await it.run()
