@@ -241,8 +241,7 @@ class _Sending:
         """Yield each file, its key, and whether to look what lies there before it is sent."""
         entries = (entry for entry in self.ctx.source.entries() if not entry.is_dir)
         while some := [(entry, self.options.key_of(entry)) for entry in islice(entries, _AHEAD)]:
-            replaces = self.options.replace or self.abilities.versioned
-            looks = self.ctx.attempt > 1 or replaces or not self.abilities.conditional
+            looks = self.ctx.attempt > 1 or self._replaces or not self.abilities.conditional
             absent = await self.bucket.absent([key for _, key in some]) if looks else set()
             for entry, key in some:
                 yield entry, key, looks and key not in absent
@@ -289,6 +288,10 @@ class _Sending:
         return await self._small(entry, key, content, guarded=guarded)
 
     # -- an object that is there -------------------------------------------------------------
+
+    @property
+    def _replaces(self) -> bool:
+        return self.options.replace or self.abilities.versioned
 
     async def _may_replace(self) -> bool:
         # Whoever suspends a bucket's versions would lose the object: asked anew, not believed for an hour.
@@ -352,6 +355,8 @@ class _Sending:
     async def _try_condition(self, entry: Entry, key: str, content: _Content) -> None:
         """Find out, once, whether the store heeds If-None-Match: by sending the same object again."""
         if self.abilities.conditional is not None or self._asked or self._settling.locked():
+            return
+        if self._replaces:  # it is looked in any case, and a second version would stay
             return
         async with self._settling:
             try:

@@ -658,3 +658,12 @@ async def test_a_head_without_a_length_is_no_defect(server: StrangeServer, tmp_p
     server.strange = mute
     with pytest.raises(TransientError, match="ContentLength"):
         await it.run()
+
+
+async def test_a_versioned_bucket_gets_one_version_of_each_file(server: S3Server, tmp_path: Path) -> None:
+    """Whether the store heeds If-None-Match is not tried where trying leaves a second version."""
+    server.conditions = False
+    it = await place(server, tmp_path, {"a": b"1", "b": b"2"})
+    await it.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    await it.run()
+    assert len((await it.call("list_object_versions"))["Versions"]) == 2
