@@ -32,6 +32,9 @@ _OUTSIDE_S = 20.0
 #: Seconds until what could not be undone outside is tried again, at first and at most.
 _UNDO_S, _UNDO_MOST_S = 60.0, 3600.0
 
+#: How the names of notes end whose job was over, and which are being followed up.
+_OVER = ".over"
+
 #: Between two rounds; the first comes soon after the start.
 _ROUND_S = 600.0
 _FIRST_S = 2.0
@@ -121,10 +124,14 @@ class Housekeeper:
     async def outside_round(self) -> None:
         """Have each worker let go of what its notes say, where their job is over."""
         for notes in await asyncio.to_thread(_notes, self._engine.stations.state / "outside"):
-            job_id, _, step = notes.name.removesuffix(".jsonl").partition(".")
+            job_id, step, *_ = notes.name.split(".")
             due, wait = self._put_off.get(notes, (0.0, _UNDO_S))
-            if time.monotonic() < due or not await self._is_over(job_id):
+            if time.monotonic() < due:
                 continue
+            if notes.suffix != _OVER:
+                if not await self._is_over(job_id):
+                    continue
+                notes = await asyncio.to_thread(_set_aside, notes)  # the same, renamed
             with log.bind(job=job_id, step=step):
                 try:
                     await self._let_go(notes)
@@ -150,7 +157,14 @@ class Housekeeper:
 
 
 def _notes(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.jsonl"))
+    return sorted([*directory.glob("*.jsonl"), *directory.glob(f"*{_OVER}")])
+
+
+def _set_aside(notes: Path) -> Path:
+    """Rename notes, so that those of a job that is tried again meanwhile are others, and stay."""
+    aside = notes.with_name(f"{notes.name.removesuffix('.jsonl')}.{time.time_ns()}{_OVER}")
+    notes.rename(aside)
+    return aside
 
 
 def _head(notes: Path) -> dict[str, Any] | None:

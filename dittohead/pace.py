@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from dittohead import s3
@@ -30,8 +30,8 @@ class Pace:
     """A window of requests that halves when the store throttles and grows again as answers come.
 
     Additive increase, multiplicative decrease, as TCP does: many jobs find the rate that a store
-    bears without knowing of each other. Turns are given in the order they are asked for, so a
-    job of a thousand files does not starve one of three.
+    bears without knowing of each other. Turns are given to all who wait in turn, and to each in the
+    order it asks for them: a job with a hundred parts under way does not starve one of three files.
 
     Args:
         most: requests at once when nothing is wrong.
@@ -42,16 +42,21 @@ class Pace:
         self._most = most
         self.window = float(most)  #: requests at once, just now
         self.bytes_per_s = bytes_per_s
+        self._limits = [bytes_per_s] if bytes_per_s is not None else []
         self._running = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: dict[object, deque[asyncio.Future[None]]] = {}  #: who -> places; the next comes first
         self._halved_at = 0.0
         self._next_byte_at = 0.0
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Hold one place in the window; waits for it."""
+    async def turn(self, who: object = None) -> AsyncIterator[None]:
+        """Hold one place in the window; waits for it.
+
+        Args:
+            who: asks; one for each job.
+        """
         if self._running >= int(self.window) or self._waiting:
-            await self._queue()
+            await self._queue(who)
         else:
             self._running += 1
         try:
@@ -60,9 +65,9 @@ class Pace:
             self._running -= 1
             self._admit()
 
-    async def _queue(self) -> None:
+    async def _queue(self, who: object) -> None:
         place = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
+        self._waiting.setdefault(who, deque()).append(place)
         try:
             await place
         except asyncio.CancelledError:
@@ -73,7 +78,11 @@ class Pace:
 
     def _admit(self) -> None:
         while self._waiting and self._running < int(self.window):
-            place = self._waiting.popleft()
+            who = next(iter(self._waiting))
+            places = self._waiting.pop(who)
+            place = places.popleft()
+            if places:
+                self._waiting[who] = places  # behind the others
             if not place.done():
                 self._running += 1
                 place.set_result(None)
@@ -89,6 +98,20 @@ class Pace:
         if now - self._halved_at > _MOMENT_S:
             self._halved_at = now
             self.window = max(1.0, self.window / 2)
+
+    @contextlib.contextmanager
+    def limited(self, bytes_per_s: float | None) -> Iterator[None]:
+        """Limit the bandwidth while the block runs; of several limits the lowest holds for all."""
+        if bytes_per_s is None:
+            yield
+            return
+        self._limits.append(bytes_per_s)
+        self.bytes_per_s = min(self._limits)
+        try:
+            yield
+        finally:
+            self._limits.remove(bytes_per_s)
+            self.bytes_per_s = min(self._limits, default=None)
 
     async def spend(self, size: int) -> None:
         """Wait until `size` more bytes may be sent."""
@@ -107,25 +130,27 @@ class Pace:
         where: str,
         doing: str,
         expected: frozenset[str] = frozenset(),
+        who: object = None,
     ) -> T:
         """Make a request until it succeeds, or its fault is none that passes.
 
         Args:
             request: makes it once; called again for each try.
+            who: asks; see `turn`.
             expected: codes of answers that the caller deals with; raised as they are.
 
         Raises: StepError: see `s3.fault`; ClientError of an expected code.
         """
         for attempt in range(1, _TRIES + 1):
             try:
-                async with self.turn():
+                async with self.turn(who):
                     answer = await request()
             except Exception as error:
                 code = s3.code_of(error)
                 if code in expected:
                     raise
                 fault = s3.fault(error, where=where, doing=doing)
-                if code in s3.SLOW_DOWN:
+                if s3.says_slow_down(error):
                     self.slow_down()
                 if not isinstance(fault, TransientError) or attempt == _TRIES:
                     raise fault from error

@@ -12,25 +12,32 @@ import configparser
 import contextlib
 import gc
 import json
+import os
+import textwrap
 from collections.abc import AsyncIterator, Callable
 from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import exceptions as boto
 from botocore.handlers import add_expect_header
+from botocore.parsers import ResponseParserError
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.model import utcnow
+from dittohead.model import utcnow, visible
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.
 _CONNECT_S = 10.0
 _SILENT_S = 60.0
+
+#: The longest wait that a store is believed to mean.
+_LONGEST_S = 86400.0
 
 #: Requests a connection pool can carry at once; what runs at once is decided where the work is.
 _POOL = 128
@@ -95,7 +102,7 @@ _PASSING = frozenset(
 )
 
 #: Codes by which a store says that it has too much to do.
-SLOW_DOWN = frozenset(
+_SLOW_DOWN = frozenset(
     {
         "SlowDown",
         "Throttling",
@@ -149,6 +156,9 @@ class Connection(BaseModel):
             raise ValueError('an address such as "https://minio.example.org" is wanted')
         if "@" in value.split("/", 3)[2]:
             raise ValueError("a password does not belong here; name a credential with credentials")
+        parts = urlsplit(value)  # which refuses half an IPv6 address
+        if not parts.hostname or parts.port == 0 or any(char.isspace() for char in value):
+            raise ValueError('an address such as "https://minio.example.org" is wanted')
         return value.rstrip("/")
 
     def address(self) -> str:
@@ -212,6 +222,8 @@ async def client(
     Raises: ItemError: the credential is missing; TargetError: it holds no keys.
     """
     keys = _keys(connection, secret)
+    if connection.ca_bundle is not None and not os.path.isfile(connection.ca_bundle):
+        raise TargetError("ca_bundle: there is no such file", where=connection.ca_bundle, hint="Correct it")
     session = _session(None if keys else connection.profile)
     if not hasattr(session, "warm"):
         await asyncio.to_thread(_warm, session)
@@ -291,6 +303,11 @@ def code_of(error: BaseException) -> str:
     return _BY_STATUS.get(status_of(error), code) if code.isdigit() else code
 
 
+def says_slow_down(error: BaseException) -> bool:
+    """Tell whether a store has too much to do; of HEAD, or from a proxy, the status alone says so."""
+    return code_of(error) in _SLOW_DOWN or status_of(error) in (429, 503)
+
+
 def status_of(error: BaseException) -> int:
     """Return the HTTP status of a store's error; 0 when it is none."""
     if not isinstance(error, boto.ClientError):
@@ -307,10 +324,10 @@ def retry_after_s(error: BaseException) -> float | None:
         return None
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     text = str(headers.get("retry-after", "")).strip()
-    if text.isdigit():
-        return float(text)
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_S)
     with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, (parsedate_to_datetime(text) - utcnow()).total_seconds())
+        return min(max(0.0, (parsedate_to_datetime(text) - utcnow()).total_seconds()), _LONGEST_S)
     return None
 
 
@@ -327,6 +344,7 @@ _BROKEN = (
     boto.IncompleteReadError,
     boto.ResponseStreamingError,
     aiohttp.ClientError,
+    ResponseParserError,  # a proxy's page, an answer cut short
     TimeoutError,
     ConnectionError,
 )
@@ -361,20 +379,27 @@ def fault(error: BaseException, *, where: str, doing: str) -> StepError:
         return TargetError("there is no such profile", where=where, hint="Correct profile:")
     if isinstance(error, boto.BotoCoreError):
         # What botocore refuses by itself: a key it cannot send, an option it does not know.
-        return ItemError(f"{doing} is not possible ({type(error).__name__}: {error})", where=where)
+        return ItemError(
+            f"{doing} is not possible ({type(error).__name__}: {_short(str(error))})", where=where
+        )
     raise error
+
+
+def _short(text: str) -> str:
+    """Return a store's words as one line that fits a reason, a receipt and a mail."""
+    return textwrap.shorten(visible(" ".join(text.split())), 300, placeholder=" ...")
 
 
 def _refusal(error: boto.ClientError, where: str, doing: str) -> StepError:
     code, status = code_of(error), status_of(error)
-    said = str(error.response.get("Error", {}).get("Message", "")).strip().rstrip(".")
+    said = _short(str(error.response.get("Error", {}).get("Message", ""))).rstrip(".")
     what = f"the store answered {code or status} while {doing}" + (f" ({said})" if said else "")
     if code in _STALE:
         _session.cache_clear()  # which keeps credentials: the next try reads them anew
     if code in _STANDING:
         return TargetError(what, where=where, hint=_STANDING[code])
-    if code in _PASSING or status >= 500 or status == 429:
-        return TransientError(what, where=where, retry_after_s=retry_after_s(error))
     if status == 507:
         return TargetError(what, where=where, hint="Make room at the store")
+    if code in _PASSING or status >= 500 or status == 429:
+        return TransientError(what, where=where, retry_after_s=retry_after_s(error))
     return ItemError(what, where=where)

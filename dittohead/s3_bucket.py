@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from dittohead import checksums, s3
 from dittohead.checksums import Digests
-from dittohead.errors import TargetError, TransientError
+from dittohead.errors import StepError, TargetError, TransientError
 from dittohead.pace import Pace
 
 #: How a store says that a checksum does not fit what arrived.
@@ -24,9 +25,15 @@ _MISMATCH: Final = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
 #: How a store says that there is an object already (If-None-Match: *).
 EXISTS: Final = frozenset({"PreconditionFailed", "412"})
 
+#: How a store says that it knows no If-None-Match.
+NO_CONDITIONS: Final = frozenset({"NotImplemented", "501"})
+
 #: How a store says that there is no such object, or no such upload.
 ABSENT: Final = frozenset({"NoSuchKey", "NotFound", "404", "NoSuchVersion"})
 GONE: Final = frozenset({"NoSuchUpload", "404"})
+
+#: What answers to HEAD, which have no body, may mean much by: 400, 401 and 403.
+_MUTE: Final = frozenset({"400", "SignatureDoesNotMatch", "AccessDenied"})
 
 #: How a store says that it does not know a request or a header.
 _UNKNOWN: Final = frozenset(
@@ -43,6 +50,9 @@ SENDINGS = 3
 _STALL_S = 60.0
 
 _READ = 256 * 1024
+
+#: Sent to find out what a store checks.
+_PROBE: Final = b"probe"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,25 +111,29 @@ class Bucket:
         *,
         expected: frozenset[str] = frozenset(),
         trying: Callable[[], None] = lambda: None,
+        wanted: str = "",
+        patience_s: float = 0.0,
         **parameters: Any,
     ) -> dict[str, Any]:
         """Make one request of the bucket, again and again while its fault passes.
 
         Args:
             trying: called before each try.
+            patience_s: for one try, in all; by default a minute.
+            wanted: what an answer must hold; without it it is none of S3's.
 
         Raises: StepError; ClientError of an expected code.
         """
         method = getattr(self._client, operation)
+        where = self.uri(parameters.get("Key", ""))
 
         async def once() -> dict[str, Any]:
             trying()
-            async with asyncio.timeout(_STALL_S):
+            async with asyncio.timeout(patience_s or _STALL_S):
                 answer: dict[str, Any] = await method(Bucket=self.name, **parameters)
-                return answer
+            return _holding(wanted, answer, where)
 
-        where = self.uri(parameters.get("Key", ""))
-        return await self.pace.persist(once, where=where, doing=doing, expected=expected)
+        return await self.pace.persist(once, where=where, doing=doing, expected=expected, who=self)
 
     async def send(
         self,
@@ -138,6 +152,7 @@ class Bucket:
         Raises: StepError; ClientError of an expected code.
         """
         method, loop = getattr(self._client, operation), asyncio.get_running_loop()
+        where = self.uri(parameters["Key"])
 
         async def once() -> dict[str, Any]:
             async with asyncio.timeout(_STALL_S) as patience:
@@ -147,11 +162,13 @@ class Bucket:
                     await self.pace.spend(size)
                     patience.reschedule(loop.time() + _STALL_S)
 
-                answer: dict[str, Any] = await method(Bucket=self.name, Body=body(piece_sent), **parameters)
-                return answer
+                content = body(piece_sent)
+                if isinstance(content, bytes):  # sent as one piece
+                    await piece_sent(len(content))
+                answer: dict[str, Any] = await method(Bucket=self.name, Body=content, **parameters)
+            return _holding("ETag", answer, where)
 
-        where = self.uri(parameters["Key"])
-        return await self.pace.persist(once, where=where, doing=doing, expected=expected)
+        return await self.pace.persist(once, where=where, doing=doing, expected=expected, who=self)
 
     # -- what the store can do ---------------------------------------------------------------
 
@@ -167,43 +184,47 @@ class Bucket:
         async with self._asking:
             when, known = _known.get(self._place, (0.0, None))
             if known is None or time.monotonic() - when > _BELIEVED_S:
-                known = Abilities(checksum=await self._checks(prefix), versioned=await self._versioned())
+                known = Abilities(checksum=await self._checks(prefix), versioned=await self.versioned())
                 _known[self._place] = (time.monotonic(), known)
             return known
 
     async def _checks(self, prefix: str) -> str | None:
-        key = f"{prefix}.dittohead-probe"
-        taken = False
+        key = await self._free(f"{prefix}.dittohead-probe")
+        taken: list[str] = []  # versions
         try:
             for algorithm in checksums.WANTED:
                 wrong: dict[str, Any] = {
                     f"Checksum{algorithm}": checksums.checksum(algorithm, b"something else")
                 }
                 try:
-                    await self.ask(
+                    answer = await self.ask(
                         "put_object",
                         "asking what it checks",
                         expected=_MISMATCH | _UNKNOWN,
                         Key=key,
-                        Body=b"probe",
+                        Body=_PROBE,
                         **wrong,
                     )
-                    taken = True
+                    taken.append(version_of(answer))
                 except ClientError as error:
                     if s3.code_of(error) in _MISMATCH:
                         return algorithm
         finally:
-            if taken:
-                with contextlib.suppress(ClientError):  # who may not delete leaves five bytes
-                    await self.ask(
-                        "delete_object",
-                        "removing what it was asked with",
-                        expected=frozenset({"AccessDenied"}),
-                        Key=key,
-                    )
+            for version in dict.fromkeys(taken):
+                with contextlib.suppress(StepError):  # who may not delete leaves five bytes
+                    given: dict[str, Any] = {"VersionId": version} if version else {}
+                    await self.ask("delete_object", "removing what it was asked with", Key=key, **given)
         return None
 
-    async def _versioned(self) -> bool:
+    async def _free(self, key: str) -> str:
+        """Return a key that no object has, or that we have left there: this one, or one like it."""
+        head = await self.head(key)
+        if head is None or checksums.etag_md5(head) == hashlib.md5(_PROBE, usedforsecurity=False).hexdigest():
+            return key
+        return f"{key}-{secrets.token_hex(8)}"
+
+    async def versioned(self) -> bool:
+        """Return whether an object that is overwritten is kept as an earlier version."""
         try:
             answer = await self.ask(
                 "get_bucket_versioning",
@@ -226,10 +247,20 @@ class Bucket:
         given: dict[str, Any] = {"VersionId": version} if version else {}
         try:
             return await self.ask(
-                "head_object", "looking", expected=ABSENT, Key=key, ChecksumMode="ENABLED", **given
+                "head_object",
+                "looking",
+                expected=ABSENT | _MUTE,
+                wanted="ContentLength",
+                Key=key,
+                ChecksumMode="ENABLED",
+                **given,
             )
-        except ClientError:
-            return None
+        except ClientError as error:
+            if s3.code_of(error) in ABSENT:
+                return None
+            # Another request is told what is wrong, such as that credentials have expired.
+            await self.ask("list_objects_v2", "looking", Prefix=key, MaxKeys=1)
+            raise s3.fault(error, where=self.uri(key), doing="looking") from error
 
     async def absent(self, keys: Collection[str]) -> set[str]:
         """Return those of some keys that surely are not there, by one listing of where they would lie.
@@ -248,17 +279,20 @@ class Bucket:
             )
         except ClientError:
             return set()
-        there = {item["Key"] for item in answer.get("Contents", ())}
+        listed = [item["Key"] for item in answer.get("Contents", ())]
+        there = {_plain(key) for key in listed}
+        absent = {key for key in keys if _plain(key) not in there and key.isprintable()}
         if not answer.get("IsTruncated"):
-            return set(keys) - there
-        last = max((key.encode() for key in there), default=b"")  # S3 sorts by UTF-8
-        return {key for key in keys if key.encode() < last} - there
+            return absent
+        order = [key.encode() for key in listed]  # S3 sorts by UTF-8; who does not has told nothing
+        last = order[-1] if order and order == sorted(order) else b""
+        return {key for key in absent if key.encode() < last}
 
     async def same(self, key: str, head: dict[str, Any], digests: Digests) -> Stored | None:
         """Return how an object that lies there was seen to be this very file; None when it is another."""
         if head["ContentLength"] != digests.size:
             return None
-        version = _version(head)
+        version = version_of(head)
         found = checksums.stored(head)
         if found is not None and digests.has(found[0]):
             if digests.value(found[0]) != found[1]:
@@ -287,7 +321,7 @@ class Bucket:
                         await asyncio.to_thread(running.update, piece)
             return running.hexdigest()
 
-        return await self.pace.persist(once, where=self.uri(key), doing="reading back")
+        return await self.pace.persist(once, where=self.uri(key), doing="reading back", who=self)
 
     async def verified(
         self, key: str, answer: dict[str, Any], digests: Digests, abilities: Abilities
@@ -297,7 +331,7 @@ class Bucket:
         In this order: the store refuses what does not fit its checksum; it gives the MD5 of what it
         holds as the ETag; it is read back.
         """
-        version = _version(answer)
+        version = version_of(answer)
         if abilities.checksum is not None:
             told = f"{abilities.checksum}:{digests.value(abilities.checksum)}"
             words = f"{abilities.checksum} checked by the store"
@@ -350,7 +384,7 @@ class Bucket:
         try:
             await self.ask("delete_object", "removing what arrived wrong", Key=key, **given)
             left = "it was removed"
-        except (TargetError, TransientError) as error:
+        except StepError as error:
             left = f"it could not be removed: {error}"
         raise TargetError(
             f"the store keeps something else than what was sent, {SENDINGS} times; {left}",
@@ -359,6 +393,19 @@ class Bucket:
         )
 
 
-def _version(answer: dict[str, Any]) -> str:
+def _holding(wanted: str, answer: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return an answer. Raises: TransientError: it lacks what S3 says; a proxy's page, for one."""
+    if wanted and answer.get(wanted) in (None, ""):
+        raise TransientError(f"the answer holds no {wanted}: is it the store's?", where=where)
+    return answer
+
+
+def _plain(key: str) -> str:
+    """Return a listed key so that it does not matter how the store encodes spaces: as " " or as "+"."""
+    return key.replace("+", " ")
+
+
+def version_of(answer: dict[str, Any]) -> str:
+    """Return the version's id in an answer; "" where the bucket keeps no versions."""
     version = str(answer.get("VersionId") or "")
     return "" if version == "null" else version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ class Notes:
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
         self._path, self._head = path, head
         self._file: IO[bytes] | None = None
+        self._opening = threading.Lock()  # large files are begun in threads, several at once
         self.open = read(path)[1]  #: key -> what an earlier try left unfinished
 
     def intend(self, key: str) -> None:
@@ -68,17 +70,25 @@ class Notes:
             self._path.unlink(missing_ok=True)
 
     def _line(self, fields: dict[str, Any], *, durable: bool) -> None:
-        fresh = self._file is None and not self._path.exists()
-        if self._file is None:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by `close`
-            # A line break first: the last line may be a crash's half.
-            self._file.write((b"" if fresh else b"\n") + json.dumps(self._head).encode() + b"\n")
-        self._file.write(json.dumps(fields).encode() + b"\n")
+        with self._opening:
+            file, fresh = self._opened()
+        file.write(json.dumps(fields).encode() + b"\n")
         if durable:
-            os.fsync(self._file.fileno())
+            os.fsync(file.fileno())
         if fresh:
             fsync_dir(self._path.parent)
+
+    def _opened(self) -> tuple[IO[bytes], bool]:
+        """Return the file, whose first line is the head, and whether it is new."""
+        if self._file is not None:
+            return self._file, False
+        fresh = not self._path.exists()
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by `close`
+        # A line break first: the last line may be a crash's half.
+        file.write((b"" if fresh else b"\n") + json.dumps(self._head).encode() + b"\n")
+        self._file = file
+        return file, fresh
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Upload]]:

@@ -113,6 +113,14 @@ class ObjectOptions(BaseModel):
         template = self.key if values["folder"] else self.key.replace("{folder}/", "")
         return templates.fill(template, values)
 
+    @property
+    def place(self) -> str:
+        """What all keys begin with, up to and with a slash: nowhere else need one be allowed to write."""
+        if self.key is None:
+            return self.prefix
+        folder, slash, _ = self.key.partition("{")[0].rpartition("/")
+        return folder + slash
+
     def check_keys(self, entries: Iterable[Entry], stop: Stop) -> None:
         """See that every file has a key of its own that a store takes, before anything is sent.
 

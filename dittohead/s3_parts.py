@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from dittohead import checksums, faults, s3
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TransientError, first_of
-from dittohead.s3_bucket import ABSENT, EXISTS, GONE, Abilities, Bucket, Stored
+from dittohead.s3_bucket import ABSENT, EXISTS, GONE, NO_CONDITIONS, Abilities, Bucket, Stored, version_of
 from dittohead.s3_notes import Notes, Upload
 from dittohead.slices import Slice
 from dittohead.threads import Stop, in_thread
@@ -22,6 +22,10 @@ from dittohead.threads import Stop, in_thread
 MOST_PARTS: Final = 10_000
 LEAST_PART: Final = 5 << 20
 MOST_OBJECT: Final = 48 << 40  #: bytes; 5 TiB at many other stores, which say so themselves
+
+#: S3 takes minutes to put thousands of parts together, and sends white space meanwhile. Silence is given
+#: up sooner. Source: Amazon S3 API Reference, "CompleteMultipartUpload".
+_COMPLETION_S = 900.0
 
 _MIB = 1 << 20
 
@@ -78,6 +82,7 @@ class Parts:
         self._proved = True  #: whether the store has given the MD5 of every part
         self._beginnings = 0  #: requests to begin; of those whose answer was lost we know no id
         self._certain = True  #: whether what lies there is what we completed
+        self._version = ""  #: of what we completed
 
     async def run(self) -> Stored:
         """Send it and return how it is known to be whole.
@@ -117,19 +122,21 @@ class Parts:
                 there = await self._listed(known)
                 if there is not None:
                     return known, there
-            await self._forget(known)
+            await self.forget()
         await asyncio.to_thread(self.notes.intend, self.file.key)
         faults.point("upload.intended")
         answer = await self.bucket.ask(
             "create_multipart_upload",
             "beginning an upload",
             trying=self._begin,
+            wanted="UploadId",
             Key=self.file.key,
             **self.file.parameters,
             **self._kind(),
         )
         faults.point("upload.begun")
         upload = Upload(self.file.key, answer["UploadId"], self.file.sha256, self.file.part_size)
+        await self._forget_lost(upload)
         await asyncio.to_thread(self.notes.began, upload)
         return upload, {}
 
@@ -168,12 +175,22 @@ class Parts:
                 return found
             marker = {"PartNumberMarker": answer["NextPartNumberMarker"]}
 
-    async def _forget(self, known: Upload) -> None:
-        """Abort what an earlier try began and cannot be gone on with; it may not know its id."""
+    async def forget(self) -> None:
+        """Abort what an earlier try began and is not gone on with; it may not know its id."""
+        known = self.notes.open.get(self.file.key)
+        if known is None:
+            return
         ids = [known.upload_id] if known.upload_id else await self.bucket.unfinished(known.key)
         for upload_id in ids:
             await self.bucket.abort(known.key, upload_id)
         self.notes.over(known.key)
+
+    async def _forget_lost(self, upload: Upload) -> None:
+        """Abort what was begun by requests whose answers were lost: no later try knows of them."""
+        if self._beginnings > 1:
+            for upload_id in await self.bucket.unfinished(upload.key):
+                if upload_id != upload.upload_id:
+                    await self.bucket.abort(upload.key, upload_id)
 
     async def give_up(self, upload: Upload) -> None:
         """Abort the upload: nothing of it is kept, or paid for."""
@@ -261,17 +278,16 @@ class Parts:
         if self.abilities.checksum is not None and self._is_crc:
             given[f"Checksum{self._algorithm}"] = whole.value(self._algorithm)
             given["ChecksumType"] = "FULL_OBJECT"
-        if self.abilities.conditional and not self.file.replace:
-            given["IfNoneMatch"] = "*"
+        guarded = self.abilities.conditional is not False and not self.file.replace
+        if not (self.abilities.conditional or self.file.replace):
+            await self._look_again(upload)
         parts = [self._done[number] for number in sorted(self._done)]
         try:
-            await self.bucket.ask(
-                "complete_multipart_upload",
-                "completing an upload",
-                expected=EXISTS | GONE,
+            answer = await self._completed(
                 Key=upload.key,
                 UploadId=upload.upload_id,
                 MultipartUpload={"Parts": parts},
+                guarded=guarded,
                 **given,
             )
         except ClientError as error:
@@ -280,26 +296,60 @@ class Parts:
             if s3.code_of(error) in EXISTS:
                 raise AlreadyThere from error
             self._certain = False
+        else:
+            self._version = version_of(answer)
         faults.point("upload.completed")
+
+    async def _completed(self, *, guarded: bool, **given: Any) -> dict[str, Any]:
+        """Complete it, where the store knows If-None-Match only if there is no such object."""
+        doing, expected = "completing an upload", EXISTS | GONE
+        if guarded:
+            try:
+                return await self.bucket.ask(
+                    "complete_multipart_upload",
+                    doing,
+                    expected=expected | NO_CONDITIONS,
+                    IfNoneMatch="*",
+                    wanted="ETag",
+                    patience_s=_COMPLETION_S,
+                    **given,
+                )
+            except ClientError as error:
+                if s3.code_of(error) not in NO_CONDITIONS:
+                    raise
+        return await self.bucket.ask(
+            "complete_multipart_upload",
+            doing,
+            expected=expected,
+            wanted="ETag",
+            patience_s=_COMPLETION_S,
+            **given,
+        )
+
+    async def _look_again(self, upload: Upload) -> None:
+        """See that nothing has come while the parts were sent, where the store may not see to it."""
+        if await self.bucket.head(upload.key) is not None:
+            await self.give_up(upload)
+            raise AlreadyThere
 
     async def _seen(self, upload: Upload, whole: Digests) -> Stored:
         """Look at what lies there now, and return how it is known to be whole."""
-        head = await self.bucket.head(upload.key)
+        head = await self.bucket.head(upload.key, self._version)
         if head is None or head["ContentLength"] != self.file.size:
             self.notes.over(upload.key)
             raise TransientError("the completed object is not there, or of another size", where=self._uri)
         stored = await self._proof(head, whole)
-        if self._beginnings > 1:
-            for upload_id in await self.bucket.unfinished(upload.key):
-                await self.bucket.abort(upload.key, upload_id)
+        await self._forget_lost(upload)
         self.notes.over(upload.key)
         if stored is None:
-            await self.bucket.discard(upload.key, str(head.get("VersionId") or ""))
+            if not self._certain:  # what lies there is another's, or older: not ours to remove
+                raise TransientError("the store has forgotten the upload", where=self._uri)
+            await self.bucket.discard(upload.key, self._version)
             raise AssertionError  # discard raises
         return stored
 
     async def _proof(self, head: dict[str, Any], whole: Digests) -> Stored | None:
-        algorithm, version = self._algorithm, str(head.get("VersionId") or "").replace("null", "")
+        algorithm, version = self._algorithm, version_of(head)
         told = checksums.stored(head)
         if told is not None and whole.has(told[0]):
             if told[1] != whole.value(told[0]):

@@ -23,10 +23,19 @@ class Slice:
     Args:
         fd: stays open until the request is over.
         piece_sent: awaited before each piece, with its size: the place for limits and signs of life.
+        data: the bytes, where they are in memory already.
     """
 
-    def __init__(self, fd: int, start: int, size: int, piece_sent: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        fd: int,
+        start: int,
+        size: int,
+        piece_sent: Callable[[int], Awaitable[None]],
+        data: bytes | None = None,
+    ) -> None:
         self.fd, self.start, self.size, self.piece_sent = fd, start, size, piece_sent
+        self.data = data
 
     def __len__(self) -> int:
         return self.size
@@ -61,7 +70,10 @@ class _SlicePayload(payload.Payload):
         part = self._value
         at, end = part.start, part.start + part.size
         while at < end:
-            piece = await asyncio.to_thread(os.pread, part.fd, min(PIECE, end - at), at)
+            if part.data is not None:
+                piece = part.data[at - part.start : at - part.start + PIECE]
+            else:
+                piece = await asyncio.to_thread(os.pread, part.fd, min(PIECE, end - at), at)
             if not piece:
                 raise OSError("the file has become shorter")
             await part.piece_sent(len(piece))

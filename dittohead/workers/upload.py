@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -16,16 +17,25 @@ from pydantic import Field
 
 from dittohead import __version__, faults, files, s3
 from dittohead.checksums import Digests
-from dittohead.errors import ItemError, StepError, TransientError, first_of
+from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
 from dittohead.model import Entry, Event, EventType, Location, display
 from dittohead.options import Size
 from dittohead.pace import Pace
-from dittohead.s3_bucket import EXISTS, SENDINGS, Abilities, Bucket, PieceSent, Stored
+from dittohead.s3_bucket import (
+    EXISTS,
+    NO_CONDITIONS,
+    SENDINGS,
+    Abilities,
+    Bucket,
+    PieceSent,
+    Stored,
+    version_of,
+)
 from dittohead.s3_notes import Notes
 from dittohead.s3_notes import read as read_notes
 from dittohead.s3_objects import ObjectOptions
 from dittohead.s3_parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
-from dittohead.slices import Slice
+from dittohead.slices import PIECE, Slice
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Options, StepContext, StepResult, VerifyContext, Worker
 
@@ -35,6 +45,9 @@ _AGENT = f"dittohead {__version__} (aiobotocore)"
 
 #: Files up to this size are read once, into memory, and sent from there.
 _SMALL = 1 << 20
+
+#: S3 takes no more in one request. Source: Amazon S3 User Guide, "Uploading objects".
+_MOST_AT_ONCE = 5 << 30
 
 #: Requests at once to one store, whatever the number of jobs: each holds about one piece of memory.
 _MOST_REQUESTS = 32
@@ -47,6 +60,9 @@ _FILES = 16
 
 #: Files that one listing looks for: S3 lists a thousand keys at a time.
 _AHEAD = 500
+
+#: Seconds that what a job left at a key waits for another job at that key; that one may be over as well.
+_SPARED_S = 86400.0
 
 #: Faulty files named in the reason; the rest is counted.
 _SHOWN = 5
@@ -98,7 +114,7 @@ class UploadWorker(Worker[UploadOptions]):
         try:
             async with s3.client(options, secret) as client:
                 bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
-                found = await bucket.abilities(options.prefix)
+                found = await bucket.abilities(options.place)
         except StepError as error:
             yield False, str(error)
             return
@@ -107,9 +123,7 @@ class UploadWorker(Worker[UploadOptions]):
         yield True, f"{self.target(options)} can be written; the store {how}, the bucket {versions}"
 
     def _pace(self, options: UploadOptions) -> Pace:
-        pace = self._paces.setdefault(self.target(options), Pace(_MOST_REQUESTS))
-        pace.bytes_per_s = options.bandwidth
-        return pace
+        return self._paces.setdefault(self.target(options), Pace(_MOST_REQUESTS))
 
     async def run(self, ctx: StepContext, options: UploadOptions) -> StepResult:
         """Send what is not there yet; a try after a crash goes on where the last one was."""
@@ -118,10 +132,12 @@ class UploadWorker(Worker[UploadOptions]):
         notes = await asyncio.to_thread(Notes, ctx.outside, head)
         done = False
         try:
+            pace = self._pace(options)
             async with s3.client(options, ctx.secret) as client:
-                bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
-                sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.prefix))
-                await sending.run()
+                bucket = Bucket(client, options.bucket, options.address(), pace)
+                sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.place))
+                with pace.limited(options.bandwidth):
+                    await sending.run()
             done = True
         finally:
             await asyncio.to_thread(notes.close, done=done)
@@ -133,7 +149,8 @@ class UploadWorker(Worker[UploadOptions]):
         if not unfinished:
             return
         options = UploadOptions.model_validate(head["options"])
-        others = await asyncio.to_thread(_others, notes)
+        others = await asyncio.to_thread(_others, notes, _place(head))
+        spared: list[str] = []
         async with s3.client(options, secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
             for upload in unfinished.values():
@@ -142,6 +159,10 @@ class UploadWorker(Worker[UploadOptions]):
                 elif upload.key not in others:
                     for upload_id in await bucket.unfinished(upload.key):
                         await bucket.abort(upload.key, upload_id)
+                else:
+                    spared.append(upload.key)
+        if spared and time.time() - await asyncio.to_thread(_written_at, notes) < _SPARED_S:
+            raise TransientError("another job uploads to this key just now", where=bucket.uri(spared[0]))
 
     async def verify(self, ctx: VerifyContext, options: UploadOptions) -> None:
         """Ask the store for each object's size and checksum; read it back where it gives none."""
@@ -187,7 +208,9 @@ class _Content:
 
     def body(self, piece_sent: PieceSent) -> Any:
         """Return it as a request's body."""
-        return self.data if self.data is not None else Slice(self.fd, 0, self.size, piece_sent)
+        if self.data is not None and self.size <= PIECE:
+            return self.data
+        return Slice(self.fd, 0, self.size, piece_sent, self.data)
 
 
 class _Sending:
@@ -202,6 +225,7 @@ class _Sending:
         self.reasons: list[str] = []
         self.verified_by: set[str] = set()
         self._settling = asyncio.Lock()
+        self._asked = False
 
     async def run(self) -> None:
         """Send every file; a file at fault does not keep the others. Raises: StepError."""
@@ -217,7 +241,7 @@ class _Sending:
         """Yield each file, its key, and whether to look what lies there before it is sent."""
         entries = (entry for entry in self.ctx.source.entries() if not entry.is_dir)
         while some := [(entry, self.options.key_of(entry)) for entry in islice(entries, _AHEAD)]:
-            looks = self.ctx.attempt > 1 or not self.abilities.conditional
+            looks = self.ctx.attempt > 1 or self._replaces or not self.abilities.conditional
             absent = await self.bucket.absent([key for _, key in some]) if looks else set()
             for entry, key in some:
                 yield entry, key, looks and key not in absent
@@ -237,71 +261,91 @@ class _Sending:
         self._good(entry, stored)
 
     async def _read_back(self, stored: Stored, entry: Entry) -> None:
-        if await self.bucket.sha256(stored.key, stored.version) != entry.sha256:
+        if await self.bucket.sha256(stored.key, stored.version) == entry.sha256:
+            return
+        if stored.fresh:
             await self.bucket.discard(stored.key, stored.version)
+        raise TargetError(
+            "what lies there reads back as something else than its checksum says; it is left as it is",
+            where=self.bucket.uri(stored.key),
+            hint="Check the store's disks and whatever lies between, then it goes on by itself",
+        )
+
+    def _in_parts(self, entry: Entry) -> bool:
+        return entry.size >= 2 * self.options.part_size or entry.size > _MOST_AT_ONCE
 
     async def _stored(self, entry: Entry, key: str, fd: int, *, look: bool) -> Stored:
-        if entry.size >= 2 * self.options.part_size:
+        if self._in_parts(entry):
             return await self._large(entry, key, fd)
         content = await in_thread(lambda stop: _read(fd, entry, self.abilities.algorithm, stop))
         self.ctx.progress(self.bytes, self.ctx.source.size, "bytes")
+        guarded = self.abilities.conditional is not False
         if look:
-            found = await self._found(key, content.digests)
+            found, other = await self._found(key, content.digests)
             if found is not None:
                 return found
-        return await self._small(entry, key, content)
+            guarded = guarded and not other
+        return await self._small(entry, key, content, guarded=guarded)
 
     # -- an object that is there -------------------------------------------------------------
 
     @property
-    def _may_replace(self) -> bool:
+    def _replaces(self) -> bool:
         return self.options.replace or self.abilities.versioned
 
-    async def _found(self, key: str, digests: Digests) -> Stored | None:
-        """Return the object of this key if it is this file; None when it is to be sent.
+    async def _may_replace(self) -> bool:
+        # Whoever suspends a bucket's versions would lose the object: asked anew, not believed for an hour.
+        return self.options.replace or (self.abilities.versioned and await self.bucket.versioned())
+
+    async def _found(self, key: str, digests: Digests) -> tuple[Stored | None, bool]:
+        """Return (the object of this key if it is this file, whether it is another that may be replaced).
 
         Raises: ItemError: there is another, which may not be replaced.
         """
         head = await self.bucket.head(key)
         if head is None:
-            return None
+            return None, False
         same = await self.bucket.same(key, head, digests)
-        if same is None and not self._may_replace:
+        if same is None and not await self._may_replace():
             raise ItemError(f"there is another object at {self.bucket.uri(key)}, and replace is not set")
-        return same
+        return same, same is None
 
     # -- one request -------------------------------------------------------------------------
 
-    async def _small(self, entry: Entry, key: str, content: _Content) -> Stored:
-        guard = {} if self._may_replace or self.abilities.conditional is False else {"IfNoneMatch": "*"}
+    async def _small(self, entry: Entry, key: str, content: _Content, *, guarded: bool) -> Stored:
+        wrong: dict[str, Any] | None = None
         for _ in range(SENDINGS):
             try:
-                answer = await self._put(entry, key, content, guard)
+                answer = await self._put(entry, key, content, guarded=guarded)
             except ClientError as error:
-                if s3.code_of(error) not in EXISTS:
-                    self._learnt(conditional=False)  # it knows no If-None-Match; we have looked
-                    guard = {}
-                    continue
-                found = await self._found(key, content.digests)
+                unknown = s3.code_of(error) not in EXISTS  # it knows no If-None-Match
+                if unknown:
+                    self._learnt(conditional=False)
+                found, other = await self._found(key, content.digests)
                 if found is not None:
                     return found
+                guarded = not unknown and not other
                 continue
             stored = await self.bucket.verified(key, answer, content.digests, self.abilities)
             if stored is not None:
                 await self._try_condition(entry, key, content)
                 return stored
-            guard = {}  # what lies there is ours, and wrong
-        await self.bucket.discard(key, "")
+            wrong = answer
+            guarded = False  # what lies there is ours, and wrong
+        if wrong is None:
+            raise TransientError("the key comes and goes", where=self.bucket.uri(key))
+        await self.bucket.discard(key, version_of(wrong))
         raise AssertionError  # discard raises
 
-    async def _put(self, entry: Entry, key: str, content: _Content, guard: dict[str, str]) -> dict[str, Any]:
+    async def _put(self, entry: Entry, key: str, content: _Content, *, guarded: bool) -> dict[str, Any]:
+        guard = {"IfNoneMatch": "*"} if guarded else {}
         algorithm = self.abilities.algorithm
         name = "ContentMD5" if self.abilities.checksum is None else f"Checksum{algorithm}"
         return await self.bucket.send(
             "put_object",
             "uploading",
             content.body,
-            expected=EXISTS | ({"NotImplemented", "501"} if guard else frozenset()),
+            expected=EXISTS | (NO_CONDITIONS if guarded else frozenset()),
             Key=key,
             **{name: content.digests.value(algorithm)},
             **self.options.parameters(entry),
@@ -310,14 +354,20 @@ class _Sending:
 
     async def _try_condition(self, entry: Entry, key: str, content: _Content) -> None:
         """Find out, once, whether the store heeds If-None-Match: by sending the same object again."""
-        if self.abilities.conditional is not None or self._settling.locked():
+        if self.abilities.conditional is not None or self._asked or self._settling.locked():
+            return
+        if self._replaces:  # it is looked in any case, and a second version would stay
             return
         async with self._settling:
             try:
-                await self._put(entry, key, content, {"IfNoneMatch": "*"})
+                await self._put(entry, key, content, guarded=True)
                 self._learnt(conditional=False)
             except ClientError as error:
                 self._learnt(conditional=s3.code_of(error) in EXISTS)
+            except StepError as error:
+                # It lets nobody send what is there, or is troubled: no fault of what has arrived.
+                self._asked = True
+                self.ctx.log.debug("upload.unasked", error=str(error))
 
     def _learnt(self, *, conditional: bool) -> None:
         self.bucket.learnt(conditional=conditional)
@@ -327,29 +377,30 @@ class _Sending:
 
     async def _large(self, entry: Entry, key: str, fd: int) -> Stored:
         """Send a large file in parts, unless it is there."""
-        if await self.bucket.head(key) is not None and key not in self.notes.open:
-            found = await self._found(key, await in_thread(lambda stop: _digest(fd, self.abilities, stop)))
-            if found is not None:
-                return found
+        there = await self.bucket.head(key) is not None
         for _ in range(SENDINGS):
+            replace = await self._may_replace()
             parts = Parts(
                 self.bucket,
                 self.abilities,
                 self.notes,
-                self._large_file(entry, key, fd),
+                self._large_file(entry, key, fd, replace=replace),
                 at_once=_PARTS,
                 sent=self._progress,
             )
+            if there:
+                digests = await in_thread(lambda stop: _digest(fd, self.abilities, stop))
+                found, _ = await self._found(key, digests)
+                if found is not None:
+                    await parts.forget()
+                    return found
             try:
                 return await parts.run()
             except AlreadyThere:
-                digests = await in_thread(lambda stop: _digest(fd, self.abilities, stop))
-                found = await self._found(key, digests)
-                if found is not None:
-                    return found
+                there = True
         raise TransientError("the key comes and goes", where=self.bucket.uri(key))
 
-    def _large_file(self, entry: Entry, key: str, fd: int) -> LargeFile:
+    def _large_file(self, entry: Entry, key: str, fd: int, *, replace: bool) -> LargeFile:
         return LargeFile(
             fd=fd,
             size=entry.size,
@@ -357,7 +408,7 @@ class _Sending:
             key=key,
             part_size=part_size(entry.size, self.options.part_size),
             parameters=self.options.parameters(entry),
-            replace=self._may_replace,
+            replace=replace,
         )
 
     # -- results -----------------------------------------------------------------------------
@@ -384,7 +435,7 @@ class _Sending:
                 version=stored.version,
             )
         )
-        if entry.size < 2 * self.options.part_size:
+        if not self._in_parts(entry):
             self._progress(entry.size)
 
     def result(self, target: str) -> Done:
@@ -465,10 +516,21 @@ async def _stream(items: Iterable[T]) -> AsyncIterator[T]:
         yield item
 
 
-def _others(notes: Path) -> set[str]:
-    """Return the keys that another job means to upload just now, by the notes beside these."""
+def _others(notes: Path, place: tuple[Any, Any]) -> set[str]:
+    """Return the keys that another job means to upload there just now, by the notes beside these."""
     found: set[str] = set()
     for path in notes.parent.iterdir():
         if path != notes:
-            found |= read_notes(path)[1].keys()
+            head, unfinished = read_notes(path)
+            if _place(head) in (place, (None, None)):  # who does not say where may mean it here
+                found |= unfinished.keys()
     return found
+
+
+def _written_at(notes: Path) -> float:
+    return notes.stat().st_mtime
+
+
+def _place(head: dict[str, Any]) -> tuple[Any, Any]:
+    options = head.get("options", {})
+    return options.get("endpoint_url"), options.get("bucket")
