@@ -11,6 +11,7 @@ from dittohead.errors import (
     TransientError,
 )
 from dittohead.model import Entry, Event, EventType, Location, Output
+from dittohead.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
 from dittohead.worker import Done, Inputs, Options, StepContext, StepResult, VerifyContext, Wait, Worker
 
 __version__ = "0.1.0"
@@ -22,16 +23,24 @@ __all__ = [
     "Entry",
     "Event",
     "EventType",
+    "Fetch",
     "Inputs",
+    "Item",
     "ItemError",
     "Location",
+    "Look",
     "Options",
+    "Order",
     "Output",
+    "Sighting",
+    "Source",
+    "SourceOptions",
     "StepContext",
     "StepError",
     "StepResult",
     "TargetError",
     "TransientError",
+    "Upstream",
     "VerifyContext",
     "Wait",
     "Worker",

@@ -25,6 +25,7 @@ from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
 from dittohead.errors import ConfigError, DittoheadError, StoreError
 from dittohead.housekeeping import Housekeeper
+from dittohead.intake import Intake
 from dittohead.limits import FairLimiter
 from dittohead.model import display
 from dittohead.reconcile import reconcile
@@ -149,6 +150,7 @@ class Daemon:
                 ("reconcile", self._reconciles()),
                 ("housekeeping", self.housekeeper.run()),
                 ("outside", self.housekeeper.run_outside()),
+                ("sources", self.intake.run()),
                 ("live", self._write_live()),
                 ("ready", self._say_ready()),
             )
@@ -171,13 +173,13 @@ class Daemon:
         with lock.held(self.stations.state):
             store = await asyncio.to_thread(open_store, self.config, self.stations)
             try:
-                await self._build(store)
+                await self._build(store, alone=True)
                 await self.actions.answer_all()
                 self._poke_server.close()
             finally:
                 await asyncio.to_thread(store.close)
 
-    async def _build(self, store: Store) -> None:
+    async def _build(self, store: Store, *, alone: bool = False) -> None:
         settings, credentials = self.config.settings, Credentials(self.config.path)
         workers = registry.default()
         self.notifier = notify.Notifier(StoreOutbox(store), settings.notify, credentials)
@@ -208,7 +210,9 @@ class Daemon:
         )
         self.dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
         self.dispatch.on_trouble = self._compare.set
-        self.actions = Actions(self.engine, self.dispatch)
+        self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
+        self.intake.configure(self.config.sources)
+        self.actions = Actions(self.engine, self.dispatch, self.intake, alone=alone)
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
         await self._open_poke_socket()
@@ -293,6 +297,7 @@ class Daemon:
         for name, limit in config.limits.items():
             if name != "jobs":
                 self.limits.setdefault(name, FairLimiter(limit)).resize(limit)
+        self.intake.configure(config.sources)
         self.watcher.look()
         self.dispatch.wake()
         log.get().info(log.CONFIG_LOADED, path=str(config.path))
@@ -392,6 +397,7 @@ class Daemon:
             "uploads": len(self._scan.uploads) if self._scan else 0,
             "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
             "stale": self.housekeeper.stale,
+            "sources": self.intake.shown(),
             "free_bytes": _free(self.stations.root),
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dittohead import __version__
-from dittohead.cli import jobs, repair, run, setup
+from dittohead.cli import jobs, repair, run, setup, sources
 from dittohead.cli.base import Group
 
 
@@ -18,5 +18,5 @@ def main() -> None:
     """
 
 
-for command in (*setup.COMMANDS, *run.COMMANDS, *jobs.COMMANDS, *repair.COMMANDS):
+for command in (*setup.COMMANDS, *run.COMMANDS, *jobs.COMMANDS, *repair.COMMANDS, *sources.COMMANDS):
     main.add_command(command)

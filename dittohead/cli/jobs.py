@@ -91,6 +91,7 @@ def _print_status(config: Config, found: dict[str, Any]) -> None:
             out.print(f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}")
     for name, reason in now.get("held", {}).items():
         out.print(f"[yellow]waits in the inbox[/yellow] {escape(name)}: {escape(reason)}")
+    _print_sources(now.get("sources", {}))
     for upload in now.get("stale", []):
         hours = upload["age_seconds"] / 3600
         size = f"{upload['bytes']:,} bytes"
@@ -103,6 +104,14 @@ def _print_status(config: Config, found: dict[str, Any]) -> None:
         out.print(f"[red]failed[/red]   {escape(job['name'])}  {job['id']}  {escape(job['reason'])}")
     if found["unsent_notices"]:
         out.print(f"{found['unsent_notices']} notices wait to be sent")
+
+
+def _print_sources(sources: dict[str, Any]) -> None:
+    for name, fields in sources.items():
+        why = fields["error"] or fields["held"]
+        if why:
+            word = "[red]source failing[/red]" if fields["error"] else "[yellow]source holds back[/yellow]"
+            out.print(f"{word} {escape(name)}: {escape(why)}")
 
 
 def _active_line(job: dict[str, Any], progress: dict[str, Any] | None) -> str:
@@ -210,7 +219,7 @@ def _print_job(fields: dict[str, Any]) -> None:
         out.print(f"  receipt: {escape(fields['receipt'])}")
 
 
-def _ask(action: str, jobs: tuple[str, ...], **args: Any) -> None:
+def ask(action: str, jobs: tuple[str, ...], **args: Any) -> None:
     """Leave a request for the daemon and print its answer; without a daemon, carry it out here."""
     config = load_config()
     good = True
@@ -261,7 +270,7 @@ def _print_answer(answer: dict[str, Any], job: str) -> bool:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def retry(jobs: tuple[str, ...]) -> None:
     """Try a failed job again, from the step that failed; wake one that waits."""
-    _ask("retry", jobs)
+    ask("retry", jobs)
 
 
 @click.command()
@@ -270,7 +279,7 @@ def retry(jobs: tuple[str, ...]) -> None:
 @click.option("--from", "step", help="From this step on; earlier steps keep their results.")
 def rerun(jobs: tuple[str, ...], step: str | None) -> None:
     """Do a finished job again: as a new job from the inbox, or with --from the same job from a step."""
-    _ask("rerun", jobs, **({"from": step} if step else {}))
+    ask("rerun", jobs, **({"from": step} if step else {}))
 
 
 @click.command()
@@ -279,7 +288,7 @@ def rerun(jobs: tuple[str, ...], step: str | None) -> None:
 @click.option("--reason", required=True, help="Why; shown wherever the job is shown.")
 def freeze(jobs: tuple[str, ...], reason: str) -> None:
     """Stop a job where it is until it is thawed."""
-    _ask("freeze", jobs, reason=reason)
+    ask("freeze", jobs, reason=reason)
 
 
 @click.command()
@@ -287,7 +296,7 @@ def freeze(jobs: tuple[str, ...], reason: str) -> None:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def thaw(jobs: tuple[str, ...]) -> None:
     """Let a frozen job go on."""
-    _ask("thaw", jobs)
+    ask("thaw", jobs)
 
 
 @click.command()
@@ -295,7 +304,7 @@ def thaw(jobs: tuple[str, ...]) -> None:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def cancel(jobs: tuple[str, ...]) -> None:
     """End a job; its folder goes to failed/ and can be retried."""
-    _ask("cancel", jobs)
+    ask("cancel", jobs)
 
 
 @click.command()
@@ -303,7 +312,7 @@ def cancel(jobs: tuple[str, ...]) -> None:
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
 def poke(jobs: tuple[str, ...]) -> None:
     """Look now at a job that waits for an answer, a retry or a paused target."""
-    _ask("poke", jobs)
+    ask("poke", jobs)
 
 
 @click.command()
