@@ -346,7 +346,8 @@ class S3Upstream(Upstream):
                 return
             sighting = await self._wanted(key)
         except Unreadable as error:
-            await ctx.unreadable(handle, f"{bucket.uri(item['Key'])}: {error}", data)
+            # Without its ETag: it is read again in each round, since it may only have come too early.
+            await ctx.unreadable(handle, f"{bucket.uri(item['Key'])}: {error}", {})
             return
         await ctx.saw([sighting])
         await ctx.ordered(handle, [sighting.key], data)

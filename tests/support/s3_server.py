@@ -115,6 +115,15 @@ class S3Server:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         self.faults.append(Fault(operation, kind, times, given, key))
 
+    def overwrite(self, path: str, body: bytes) -> None:
+        """Put an object behind everybody's back; for the moment of another request."""
+        from moto.s3.models import s3_backends
+
+        bucket, _, key = path.lstrip("/").partition("/")
+        backend = s3_backends["123456789012"]["aws"]
+        backend.put_object(bucket, key, body)
+        self._kept.pop(path, None)
+
     # -- WSGI --------------------------------------------------------------------------------
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -137,6 +146,11 @@ class S3Server:
         answered = self._answer(environ, request, body, start)
         if fault is not None and fault.kind == "lost-answer":
             raise Cut
+        if fault is not None and fault.kind == "flip-answer":
+            data = b"".join(answered)
+            return [bytes([data[0] ^ 1]) + data[1:]]
+        if fault is not None and fault.kind == "half":
+            return _half(b"".join(answered))
         return answered
 
     def _fault(self, request: Request) -> Fault | None:
@@ -157,7 +171,7 @@ class S3Server:
             raise Cut
         if fault.kind == "flip":
             return bytes([body[0] ^ 1]) + body[1:], None
-        if fault.kind in ("lost-answer", "flip-kept"):
+        if fault.kind in ("lost-answer", "flip-kept", "flip-answer", "half"):
             return body, None
         if fault.kind == "slow-down":
             return body, _error(environ, start, 503, "SlowDown", fault.headers)
@@ -230,6 +244,12 @@ class S3Server:
         if request.operation in ("head", "get") and request.headers.get("x-amz-checksum-mode") == "ENABLED":
             return list(self._kept.get(request.path, {}).items())
         return []
+
+
+def _half(data: bytes) -> Iterator[bytes]:
+    """Send half of an answer, then close the connection."""
+    yield data[: len(data) // 2]
+    raise Cut
 
 
 _STATUS = {400: "400 Bad Request", 403: "403 Forbidden", 412: "412 Precondition Failed", 500: "500 Error"}

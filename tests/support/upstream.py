@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dittohead import s3
+import sqlalchemy as sa
+
+from dittohead import queries, s3
 from dittohead.sources.s3 import S3Options
 from tests.support.daemon import Site, site
 from tests.support.s3_server import S3Server
@@ -52,7 +54,7 @@ class Place:
         answer = self.call("put_object", Bucket=bucket or self.bucket, Key=key, Body=body, **given)
         return str(answer["ETag"]).strip('"')
 
-    def keys(self, bucket: str = "", prefix: str = "") -> list[str]:
+    def names(self, bucket: str = "", prefix: str = "") -> list[str]:
         answer = self.call("list_objects_v2", Bucket=bucket or self.bucket, Prefix=prefix)
         return [item["Key"] for item in answer.get("Contents", ())]
 
@@ -115,9 +117,11 @@ class Place:
         return read_tree(self.site.root / "done" / name)
 
     def source(self) -> dict[str, Any]:
-        """What `source list --json` says."""
-        found: dict[str, Any] = self.site.json("source", "list")[0]
-        return found
+        """What the store knows of the source; as `source list --json` says, without a process for it."""
+        path = self.site.root / "state" / "dittohead.sqlite3"
+        engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            return queries.source(connection, "up")
 
     def gets(self, key: str) -> int:
         return sum(r.operation == "get" and r.path == f"/{self.bucket}/{key}" for r in self.server.requests)
