@@ -129,7 +129,7 @@ class Runner:
     async def _look_when_due(self) -> None:
         while not self._prefixes:
             row = await self._store.read(item_store.rounds, self.name)
-            due = 0.0 if row.position else self.options.due(row.looked_at)
+            due = 0.0 if row.unfinished else self.options.due(row.looked_at)
             if due <= time.time():
                 break
             # In short waits: the clock may be set.
@@ -150,10 +150,8 @@ class Runner:
             ctx = Looking(self._store, self.name, prefix, position, self.news)
             async with self.open() as upstream:
                 await upstream.look(ctx)
-            if not prefix:
-                await self._store.write(
-                    item_store.put_round, self.name, position={}, finished_at=time.time(), error=""
-                )
+            over = {} if prefix else {"position": {}, "finished_at": time.time()}
+            await self._store.write(item_store.put_round, self.name, error="", **over)
             ctx.log.info(log.SOURCE_LOOKED, seen=ctx.seen, new=ctx.new, changed=ctx.changed, prefix=prefix)
             return ctx
         except (DittoheadError, OSError) as error:

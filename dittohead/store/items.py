@@ -28,6 +28,11 @@ class SourceRow:
     finished_at: float | None
     error: str
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last round did not come to its end: killed, or failed."""
+        return self.looked_at is not None and (self.finished_at is None or self.finished_at < self.looked_at)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.images import jpeg, levels
 from tests.support.s3_server import S3Server
 from tests.support.upstream import Place, upstream
 
@@ -172,3 +174,135 @@ def test_a_token_that_names_nothing_is_left_and_said(place: Place) -> None:
     place.site.run("source", "sync", "up")
     place.until_done("s1")
     place.site.until(lambda: len(place.names(prefix="tokens/")) == 2)
+
+
+def test_the_whole_job_of_the_documentation_from_events_to_images_and_a_prefix_again(
+    place: Place, tmp_path: Path
+) -> None:
+    """docs/sources.md as it stands, with this server's addresses."""
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    (block,) = (b for b in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "convert" in b)
+    images = f"{place.bucket}-images"
+    place.call("create_bucket", Bucket=images)
+    here = f'endpoint_url: "{place.server.url}", credentials: keys'
+    for before, after in {
+        "root: /srv/dittohead": "root: .",
+        "bucket: images,": f"bucket: {images}, {here},",
+        "bucket: masters\n": f"bucket: {place.bucket}\n      endpoint_url: {place.server.url}\n      credentials: keys\n",
+        'url: "https://sqs.us-east-1.amazonaws.com/123456789012/masters"': f'url: "{place.make_queue()}", '
+        f'endpoint_url: "{place.server.url}"',
+        "      schedule:": "      settle: 0\n      schedule:",
+    }.items():
+        assert before in block
+        block = block.replace(before, after)
+    place.configure()
+    place.site.config.write_text(block)
+    for key in ("digital/a/1.jpg", "digital/a/b/1.jpg", "digital/a/note.txt", "other/a/1.jpg"):
+        place.put(key, jpeg() if key.endswith("jpg") else b"no image")
+    place.site.start()
+    place.send(
+        {"Records": [place.record(key) for key in ("digital/a/1.jpg", "digital/a/b/1.jpg", "other/a/1.jpg")]}
+    )
+    place.until_done("a", "a_b")
+    assert place.names(images) == ["digital/a/1.tif", "digital/a/b/1.tif"]
+    made = tmp_path / "1.tif"
+    made.write_bytes(place.call("get_object", Bucket=images, Key="digital/a/1.tif")["Body"])
+    assert levels(made)[0] == (400, 300)
+    place.site.until(lambda: place.messages() == 0)
+    (command,) = re.findall(r"^    dittohead (source reset .*)$", page, re.MULTILINE)
+    place.site.until(lambda: place.source_of("masters")["items"]["done"] == 2)
+    place.site.run(*command.replace("BPP_1001", "a/b").split())
+    place.site.until(lambda: len(place.site.receipts("a_b.")) == 2)
+    assert len(place.site.receipts("a.")) == 1
+    assert place.names(images) == ["digital/a/1.tif", "digital/a/b/1.tif"]
+
+
+def test_a_daemon_killed_in_mid_fetch_resumes_and_fetches_nothing_twice(place: Place) -> None:
+    """SIGKILL while the store stalls; what lies there is gone on with by a range."""
+    big = os.urandom(6 * MIB)
+    place.put("set/big", big)
+    for number in range(20):
+        place.put(f"set/small{number:02}", b"%d" % number)
+    place.configure()
+    place.server.fail("get", "half-stall", key="set/big")
+    place.site.start()
+    hidden = place.site.root / "inbox" / ".set"
+    place.site.until(lambda: (hidden / "big").exists() and (hidden / "big").stat().st_size >= 2 * MIB)
+    small = [hidden / f"small{number:02}" for number in range(20)]
+    place.site.until(lambda: all(path.exists() and path.read_bytes() for path in small))
+    place.site.kill()
+    assert not (place.site.root / "inbox" / "set").exists()
+    place.server.requests.clear()
+    place.site.start()
+    place.until_done("set")
+    assert place.done("set")[b"big"] == big
+    assert len(place.done("set")) == 21
+    (second,) = [r for r in place.server.requests if r.operation == "get" and r.path.endswith("/big")]
+    assert int(second.headers["range"].removeprefix("bytes=").removesuffix("-")) >= 2 * MIB
+    assert sum(place.gets(f"set/{path.name}") for path in small) == 0
+    assert len(place.site.receipts("set.")) == 1
+
+
+def test_a_store_that_is_down_stops_only_its_source_and_is_said(place: Place) -> None:
+    """The daemon goes on; `source list` and `status` tell."""
+    place.configure(endpoint_url="http://127.0.0.1:9")
+    place.site.start()
+    place.site.until(lambda: place.site.events("source.failed"))
+    place.site.drop("x", {"a": b"1"})
+    place.until_done("x")
+    (said,) = place.site.json("source", "list")
+    assert said["state"] == "failing"
+    assert "the store cannot be reached" in said["error"]
+    assert "source failing up" in place.site.run("status").stdout
+    # Put right and reloaded, it goes on without a restart.
+    place.put("set/a", b"x")
+    place.configure()
+    place.site.process.send_signal(1)  # type: ignore[union-attr]
+    place.until_done("set")
+
+
+def test_commands_work_with_and_without_a_daemon(place: Place) -> None:
+    """A dry run writes nothing; a round without a daemon drops what there is room for."""
+    place.put("set/a", b"x")
+    place.put("set/\x01", b"y")
+    place.configure()
+    place.site.start()
+    place.until_done("set")
+    place.site.until(lambda: place.source()["items"]["done"] == 1)
+    place.put("set2/a", b"x")
+    said = place.site.run("source", "sync", "up", "--dry-run").stdout
+    assert "set2/a  1 bytes  → set2" in said
+    assert "1 new or changed, for 1 folders; nothing was done" in said
+    assert (
+        "1 items would be fetched again"
+        in place.site.run("source", "reset", "up", "--prefix", "set/a", "--dry-run").stdout
+    )
+    assert "control characters" in place.site.run("source", "list").stdout
+    assert "can be listed" in place.site.run("doctor").stdout
+    assert place.site.json("check")["sources"][0]["s3"]["bucket"] == place.bucket
+    assert "source up: s3" in place.site.run("check").stdout
+    assert place.site.stop() == 0
+    said = place.site.run("source", "sync", "up").stdout
+    assert "3 items seen, 1 new, 0 changed; 1 folders dropped" in said
+    assert (place.site.root / "inbox" / "set2" / "a").read_bytes() == b"x"
+    refused = place.site.run("source", "sync", "upp", check=False)
+    assert refused.returncode == os.EX_USAGE
+    assert 'there is no source "upp". There are: up' in refused.stderr
+    said = place.site.run("source", "reset", "up", "--prefix", "set/a", "--sync").stdout
+    assert "1 items are fetched again" in said
+    assert "1 folders dropped" in said
+
+
+def test_a_lost_store_fetches_again_beside_what_is_done(place: Place) -> None:
+    """No folder is replaced or merged: the second gets a time suffix, as any second arrival."""
+    place.put("set/a", b"x")
+    place.configure()
+    place.site.start()
+    place.until_done("set")
+    assert place.site.stop() == 0
+    for path in (place.site.root / "state").glob("dittohead.sqlite3*"):
+        path.unlink()
+    place.site.start()
+    place.site.until(lambda: len(place.site.receipts("set.")) == 2)
+    place.site.until(lambda: len(list((place.site.root / "done").glob("set*"))) == 2)
+    place.site.until(lambda: place.source()["items"]["done"] == 1)

@@ -149,8 +149,8 @@ class S3Server:
         if fault is not None and fault.kind == "flip-answer":
             data = b"".join(answered)
             return [bytes([data[0] ^ 1]) + data[1:]]
-        if fault is not None and fault.kind == "half":
-            return _half(b"".join(answered))
+        if fault is not None and fault.kind in ("half", "half-stall"):
+            return self._half(b"".join(answered), stall=fault.kind == "half-stall")
         return answered
 
     def _fault(self, request: Request) -> Fault | None:
@@ -171,7 +171,7 @@ class S3Server:
             raise Cut
         if fault.kind == "flip":
             return bytes([body[0] ^ 1]) + body[1:], None
-        if fault.kind in ("lost-answer", "flip-kept", "flip-answer", "half"):
+        if fault.kind in ("lost-answer", "flip-kept", "flip-answer", "half", "half-stall"):
             return body, None
         if fault.kind == "slow-down":
             return body, _error(environ, start, 503, "SlowDown", fault.headers)
@@ -203,6 +203,14 @@ class S3Server:
             headers = [(k, '"opaque-1"' if k.lower() == "etag" else v) for k, v in headers]
         start(said["status"], headers)
         return answer
+
+    def _half(self, data: bytes, *, stall: bool) -> Iterator[bytes]:
+        """Send half of an answer, then nothing more or the end of the connection."""
+        yield data[: len(data) // 2]
+        if stall:
+            self.stalled.set()
+            self.release.wait(60)
+        raise Cut
 
     # -- checksums ---------------------------------------------------------------------------
 
@@ -244,12 +252,6 @@ class S3Server:
         if request.operation in ("head", "get") and request.headers.get("x-amz-checksum-mode") == "ENABLED":
             return list(self._kept.get(request.path, {}).items())
         return []
-
-
-def _half(data: bytes) -> Iterator[bytes]:
-    """Send half of an answer, then close the connection."""
-    yield data[: len(data) // 2]
-    raise Cut
 
 
 _STATUS = {400: "400 Bad Request", 403: "403 Forbidden", 412: "412 Precondition Failed", 500: "500 Error"}

@@ -117,11 +117,15 @@ class Place:
         return read_tree(self.site.root / "done" / name)
 
     def source(self) -> dict[str, Any]:
+        """What the store knows of the source "up"."""
+        return self.source_of("up")
+
+    def source_of(self, name: str) -> dict[str, Any]:
         """What the store knows of the source; as `source list --json` says, without a process for it."""
         path = self.site.root / "state" / "dittohead.sqlite3"
         engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
         with engine.connect() as connection:
-            return queries.source(connection, "up")
+            return queries.source(connection, name)
 
     def gets(self, key: str) -> int:
         return sum(r.operation == "get" and r.path == f"/{self.bucket}/{key}" for r in self.server.requests)
