@@ -34,6 +34,7 @@ from dittohead.owners import Owner, owner
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
+from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
 from dittohead.targets import Targets
@@ -114,9 +115,13 @@ class Claimer:
         known = job_store.original_name(connection, arrival.folder, arrival.ino)
         name = known or display(arrival.folder)
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
+        new = new_job(self.config, arrival, name, JobId(str(ULID())), known_owner)
+        fetched = drop_store.claimed(connection, arrival.ino, new.id)
+        origin = [Event(type=EventType.TRANSFER, outcome="success", detail=fetched, agent=AGENT)]
         return job_store.create(
             connection,
-            new_job(self.config, arrival, name, JobId(str(ULID())), known_owner),
+            new,
+            *(origin if fetched else ()),
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
+from dittohead.model import is_utf8
+
 
 class Unreadable(Exception):
     """A message or token that is not understood; says why."""
@@ -46,7 +48,7 @@ def read_message(text: str) -> list[Created]:
         if "detail-type" in given:
             return _of_eventbridge(given)
         return _of_records(given["Records"])
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise Unreadable("it is no event of S3") from None
 
 
@@ -74,7 +76,14 @@ def _of_eventbridge(given: Mapping[str, Any]) -> list[Created]:
 def _created(bucket: Any, key: Any) -> Created:
     if not isinstance(bucket, str) or not isinstance(key, str) or not bucket or not key:
         raise Unreadable("a record names no object")
+    _check_text(key)
     return Created(bucket=bucket, key=key)
+
+
+def _check_text(key: str) -> None:
+    """See that a key can be asked for and stored at all. Raises: Unreadable."""
+    if "\0" in key or not is_utf8(key.encode("utf-8", "surrogatepass")):
+        raise Unreadable("it names a key that is no text")
 
 
 def read_token(data: bytes) -> str:
@@ -93,4 +102,5 @@ def read_token(data: bytes) -> str:
     key = given.get("key") if isinstance(given, dict) else None
     if not isinstance(key, str) or not key:
         raise Unreadable('it has no "key"')
+    _check_text(key)
     return key

@@ -114,7 +114,8 @@ class Dropper:
         await asyncio.to_thread(_check_tree, root, count, size)
         await asyncio.to_thread(files.sync_filesystem, root)
         faults.point("source.durable")
-        if not await self._store.write(drop_store.dropped, drop.id, time.time()):
+        verified = ", ".join(f"{files} by {how}" for how, files in sorted(ctx.how.items()))
+        if not await self._store.write(drop_store.dropped, drop.id, verified, time.time()):
             raise ItemError("some of its items changed while they were fetched")
         faults.point("source.recorded")
         ctx.log.info(log.SOURCE_DROPPED, files=count, bytes=size, verified=ctx.how)
@@ -163,8 +164,13 @@ class Dropper:
 
     def lies_somewhere(self, drop: Drop) -> bool:
         """Tell whether a dropped folder is in inbox/ or processing/, under whatever name. Blocking."""
-        for station in (Station.INBOX, Station.PROCESSING):
-            with os.scandir(self._stations.path(station)) as entries:
+        places = [self._stations.path(station) for station in (Station.INBOX, Station.PROCESSING)]
+        for place in places:
+            with contextlib.suppress(FileNotFoundError):
+                if str(os.lstat(place / drop.folder).st_ino) == drop.ino:
+                    return True
+        for place in places:
+            with os.scandir(place) as entries:
                 if any(str(entry.inode()) == drop.ino for entry in entries):
                     return True
         return False

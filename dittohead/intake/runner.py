@@ -41,7 +41,7 @@ _WELL_S = 60.0
 _FOLLOW_S = 1.0
 
 #: Between two looks at what may have become due, when nothing else says so.
-_IDLE_S = 20.0
+_IDLE_S = 10.0
 
 #: Orders settled with one connection.
 _ORDERS = 100
@@ -163,7 +163,6 @@ class Runner:
 
     def news(self) -> None:
         """Look in the store for what may be fetched or settled: rows have changed."""
-        self._candidates = []
         self._bring_now.set()
         self._follow_now.set()
 

@@ -345,7 +345,7 @@ class S3Upstream(Upstream):
             if not key.startswith(ctx.prefix):
                 return
             sighting = await self._wanted(key)
-        except Unreadable as error:
+        except (Unreadable, ItemError) as error:
             # Without its ETag: it is read again in each round, since it may only have come too early.
             await ctx.unreadable(handle, f"{bucket.uri(item['Key'])}: {error}", {})
             return
@@ -427,8 +427,12 @@ class S3Upstream(Upstream):
             MessageSystemAttributeNames=["SentTimestamp"],
         )
         messages = answer.get("Messages", [])
-        for message in messages:
-            await self._take(ctx, message)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for message in messages:
+                    group.create_task(self._take(ctx, message))
+        except BaseExceptionGroup as errors:
+            raise first_of(errors) from errors
         return len(messages)
 
     async def _take(self, ctx: Look, message: dict[str, Any]) -> None:
@@ -440,10 +444,10 @@ class S3Upstream(Upstream):
             strange = [one.bucket for one in created if one.bucket != self._options.bucket]
             if strange:
                 raise Unreadable(f"it speaks of the bucket {strange[0]}")
-        except Unreadable as error:
+            found = [sighting for one in created if (sighting := await self._told(ctx, one.key)) is not None]
+        except (Unreadable, ItemError) as error:
             await ctx.unreadable(handle, str(error), data)
             return
-        found = [sighting for one in created if (sighting := await self._told(ctx, one.key)) is not None]
         await ctx.saw(found)
         await ctx.ordered(handle, [one.key for one in found], data, keep_at=now + self._hold_s() / 2)
 
@@ -548,6 +552,8 @@ class S3Upstream(Upstream):
         except Gone:
             await ctx.gone(item)
         except Changed:
+            with contextlib.suppress(OSError):
+                os.truncate(path, 0)  # not to be gone on with
             head = await self._current(item.key)
             now = None if head is None else self._sighting(item.key, head)
             if now is None:

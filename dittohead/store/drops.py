@@ -34,7 +34,7 @@ OPEN = frozenset({DropState.FETCHING, DropState.DROPPED})
 
 
 def begin(connection: Connection, source: str, folder: str, now: float) -> Drop | None:
-    """Begin a folder of all its items that were seen; None while one of its name is under way.
+    """Begin a folder of all its items that were seen; None while it may not be, or one of its name is open.
 
     Of two items with one path the first stays; the other is refused.
     """
@@ -45,7 +45,9 @@ def begin(connection: Connection, source: str, folder: str, now: float) -> Drop 
     doubles = _doubles(connection, mine)
     files = sa.func.coalesce(sa.func.sum(1 - items.c.marker), 0)
     size = sa.func.coalesce(sa.func.sum(items.c.size * (1 - items.c.marker)), 0)
-    row = connection.execute(sa.select(files, size).where(*mine)).one()
+    row = connection.execute(sa.select(files, size, sa.func.max(items.c.ready_at)).where(*mine)).one()
+    if row[2] is None or row[2] > now:
+        return None  # something came meanwhile
     result = connection.execute(
         drops.insert().values(
             source=source,
@@ -57,6 +59,7 @@ def begin(connection: Connection, source: str, folder: str, now: float) -> Drop 
             job_id=None,
             files=int(row[0]),
             size=int(row[1]),
+            verified="",
             created_at=now,
             dropped_at=None,
         )
@@ -153,15 +156,17 @@ def give_back(connection: Connection, drop_id: int, reason: str) -> None:
     )
 
 
-def dropped(connection: Connection, drop_id: int, now: float) -> bool:
+def dropped(connection: Connection, drop_id: int, verified: str, now: float) -> bool:
     """Record that a folder is whole and durable, and about to be renamed; False when an item has changed.
 
-    Jobs that other folders of the same inode number had before are noted: they are not this one's.
+    Jobs that other folders of the same inode number had before are noted: they are not this one's. An
+    earlier folder of this number is evidently no more, and is not followed any longer.
     """
     files, size, undone = progress(connection, drop_id)
     if undone:
         return False
     drop = get(connection, drop_id)
+    connection.execute(drops.update().where(drops.c.ino == drop.ino, drops.c.id != drop_id).values(ino=""))
     earlier = connection.execute(sa.select(jobs.c.id).where(jobs.c.ino == drop.ino)).scalars().all()
     connection.execute(
         drops.update()
@@ -172,6 +177,7 @@ def dropped(connection: Connection, drop_id: int, now: float) -> bool:
             earlier=list(earlier),
             files=files,
             size=size,
+            verified=verified,
             dropped_at=now,
         )
     )
@@ -181,6 +187,29 @@ def dropped(connection: Connection, drop_id: int, now: float) -> bool:
         .values(state=ItemState.DROPPED.value)
     )
     return True
+
+
+def claimed(connection: Connection, ino: int, job_id: str) -> str:
+    """Note which job a dropped folder has become, in the transaction of its claim.
+
+    Returns: where it came from and how it was verified, in words; "" when no source dropped it.
+    """
+    row = (
+        connection.execute(
+            sa.select(drops).where(
+                drops.c.ino == str(ino), drops.c.state == DropState.DROPPED.value, drops.c.job_id.is_(None)
+            )
+        )
+        .mappings()
+        .first()
+    )
+    if row is None:
+        return ""
+    connection.execute(drops.update().where(drops.c.id == row["id"]).values(job_id=job_id))
+    return (
+        f"{row['files']} files of {row['size']} bytes fetched by the source {row['source']}, "
+        f"each verified: {row['verified']}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,15 +225,14 @@ class Turn:
 def follow(connection: Connection, source: str) -> list[Turn]:
     """Find the jobs of folders that were dropped or failed, and record what has become of them.
 
-    A folder is known by its inode, whatever it is called now; the latest job counts, so that a retry or
-    a rerun of a failed one is found. A job of that inode is its own when it has the folder's name, or,
-    renamed by a person, its very number of files and bytes. What is done stays done.
+    The job is the one noted at the claim; or a later one of the same inode, with the very number of
+    files and bytes: the folder of a job that failed, moved back to the inbox by `rerun` or by hand, under
+    whatever name. What is done stays done.
     """
     query = (
         sa.select(
             drops,
             jobs.c.id.label("job"),
-            jobs.c.name.label("job_name"),
             jobs.c.state.label("job_state"),
             jobs.c.reason.label("job_reason"),
             jobs.c.files.label("job_files"),
@@ -219,11 +247,8 @@ def follow(connection: Connection, source: str) -> list[Turn]:
     )
     latest: dict[int, RowMapping] = {}
     for row in connection.execute(query).mappings():
-        own = row["job_name"] == row["folder"] or (row["job_files"], row["job_size"]) == (
-            row["files"],
-            row["size"],
-        )
-        if own and row["job"] not in row["earlier"]:
+        alike = (row["job_files"], row["job_size"]) == (row["files"], row["size"])
+        if row["job"] == row["job_id"] or (alike and row["job"] not in row["earlier"]):
             latest[row["id"]] = row
     return [turn for row in latest.values() if (turn := _turn(connection, row)) is not None]
 
@@ -231,7 +256,9 @@ def follow(connection: Connection, source: str) -> list[Turn]:
 def _turn(connection: Connection, row: RowMapping) -> Turn | None:
     job = JobState(row["job_state"])
     state = {JobState.DONE: DropState.DONE, JobState.FAILED: DropState.FAILED}.get(job, DropState.DROPPED)
-    if row["state"] == state.value and row["job_id"] == row["job"]:
+    if row["state"] == state.value:
+        if row["job_id"] != row["job"]:
+            connection.execute(drops.update().where(drops.c.id == row["id"]).values(job_id=row["job"]))
         return None
     reason = row["job_reason"] if state is DropState.FAILED else ""
     turn_to(connection, row["id"], state, reason, job_id=row["job"])

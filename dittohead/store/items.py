@@ -198,7 +198,8 @@ def refused(connection: Connection, source: str, limit: int) -> list[tuple[str, 
 
 
 def _below(source: str, prefix: str) -> list[sa.ColumnElement[bool]]:
-    return [items.c.source == source, items.c.key.startswith(prefix, autoescape=True)]
+    # Not LIKE, to which SQLite's capitals are as small letters.
+    return [items.c.source == source, sa.func.substr(items.c.key, 1, len(prefix)) == prefix]
 
 
 #: States of items that are over, and may be wanted again.
@@ -318,11 +319,12 @@ def settleable(connection: Connection, source: str, limit: int) -> list[Order]:
 
 
 def keepable(connection: Connection, source: str, now: float, limit: int) -> list[Order]:
-    """Return orders that are to be kept now, none of whose items' jobs has failed."""
+    """Return orders that are to be kept now, none of whose items' jobs has failed or was refused."""
+    lost = [ItemState.FAILED.value, ItemState.REFUSED.value]
     failed = (
         sa.select(order_items.c.key)
         .select_from(order_items.join(items, (items.c.key == order_items.c.key) & (items.c.source == source)))
-        .where(order_items.c.order_id == orders.c.id, items.c.state == ItemState.FAILED.value)
+        .where(order_items.c.order_id == orders.c.id, items.c.state.in_(lost))
     )
     query = (
         sa.select(orders)

@@ -185,10 +185,12 @@ drops = Table(
     Column("job_id", String(26)),
     Column("files", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
+    Column("verified", Text, nullable=False),  # how its files were, in words
     Column("created_at", Double, nullable=False),
     Column("dropped_at", Double),
     Index(None, "source", "state"),
     Index(None, "folder"),
+    Index(None, "ino"),
 )
 
 #: What upstream waits for: a queue's message, a token; a row goes when it is settled.

@@ -45,6 +45,9 @@ def test_a_listed_bucket_becomes_folders_that_are_processed(place: Place) -> Non
     place.until_done("set1", "set2")
     assert place.done("set1") == {name.encode(): body for name, body in files.items()}
     place.site.until(lambda: place.source()["items"]["done"] == 5)
+    (receipt,) = place.site.receipts("set1.")
+    origin = next(event for event in receipt["events"] if event["type"] == "transfer")
+    assert "fetched by the source up, each verified: 4 by CRC32C kept by the store" in origin["detail"]
     dropped = {event["folder"]: event for event in place.site.events("source.dropped")}
     assert dropped["set1"]["verified"] == {"CRC32C kept by the store": 4}
     assert place.source()["finished_at"] is not None
@@ -151,9 +154,10 @@ def test_a_rerun_of_a_failed_folder_settles_what_upstream_waits_for(place: Place
     place.site.start()
     place.site.until(lambda: place.source()["items"]["failed"] == 1)
     place.site.run("rerun", "bad1")
-    place.site.until(lambda: len(place.site.events("source.followed")) >= 2)
+    place.site.until(lambda: len(place.site.receipts("bad1.")) == 2)
+    assert place.names(prefix="tokens/") == ["tokens/1.json"]
     (tmp_path / "mended").touch()
-    place.site.until(lambda: place.source()["items"]["failed"] == 1)
+    place.site.until(lambda: (place.site.root / "failed" / "bad1").exists())
     place.site.run("rerun", "bad1")
     place.site.until(lambda: place.names(prefix="kept/") == ["kept/1.json"])
     assert place.names(prefix="tokens/") == []

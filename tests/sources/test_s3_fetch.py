@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -390,11 +391,11 @@ async def test_a_new_folder_with_an_old_inode_is_not_taken_for_an_earlier_jobs(d
     await desk.put("set/a", b"y")
     await desk.look()
     run = desk.house.store.run
-    drop = run(drop_store.begin, "up", "set", 0.0)
+    drop = run(drop_store.begin, "up", "set", time.time())
     assert drop is not None
     run(drop_store.made, drop.id, desk.house.job("set").ino)
     run(drop_store.fetched, [(item.id, item.version) for item in run(drop_store.page, drop.id, None, 9)])
-    assert run(drop_store.dropped, drop.id, 0.0)
+    assert run(drop_store.dropped, drop.id, "", time.time())
     assert run(drop_store.follow, "up") == []
 
 

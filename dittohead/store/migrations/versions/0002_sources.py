@@ -55,12 +55,14 @@ def upgrade() -> None:
         sa.Column("job_id", sa.String(26)),
         sa.Column("files", sa.BigInteger, nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
+        sa.Column("verified", sa.Text, nullable=False),
         sa.Column("created_at", sa.Double, nullable=False),
         sa.Column("dropped_at", sa.Double),
         sa.PrimaryKeyConstraint("id", name="pk_drops"),
     )
     op.create_index("ix_drops_source_state", "drops", ["source", "state"])
     op.create_index("ix_drops_folder", "drops", ["folder"])
+    op.create_index("ix_drops_ino", "drops", ["ino"])
     op.create_table(
         "orders",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), autoincrement=True),

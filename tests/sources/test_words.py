@@ -1,0 +1,147 @@
+"""Options, schedules, messages and tokens: what is understood, and what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dittohead import s3_events
+from dittohead.config import load
+from dittohead.errors import ConfigError
+from dittohead.registry import default
+from dittohead.s3_events import Unreadable, read_message, read_token
+from dittohead.schema import json_schema
+from dittohead.source import folder_fault, path_fault
+from dittohead.sources.s3 import S3Options
+
+GOOD = """\
+root: .
+pipelines: {all: {match: ".*", steps: [checksum: {}]}}
+sources:
+  masters:
+    s3: {bucket: masters, every: 5m}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("s3:", "s4:", 'config.yaml:5:5: there is no kind of source "s4". There are s3'),
+        ("bucket:", "buckt:", 'config.yaml:5:10: unknown key "buckt". Did you mean "bucket"?'),
+        ("masters:", "4x:", 'config.yaml:4:3: "4x" is no name for a source. Use letters, digits'),
+        ("every: 5m", "schedule: 5m", 'config.yaml:5:37: "schedule": "5m" is no schedule'),
+        (
+            "every: 5m",
+            'schedule: "30 5 * * *", timezone: Nowhere',
+            '"timezone": there is no time zone "Nowhere"',
+        ),
+        ("every: 5m", 'every: 5m, schedule: "30 5 * * *"', "every and schedule exclude each other"),
+        ("every: 5m", "timezone: UTC", "timezone goes with schedule"),
+        ("every: 5m", 'group: "(x"', '"group": this is no regular expression'),
+        ("every: 5m", 'folder: "{set}"', "there is no placeholder {set}; group has folder, path"),
+        ("every: 5m", "tokens: {when_done: move}", "when_done: move and move_to belong together"),
+        ("every: 5m", "tokens: {prefix: t/, when_done: move, move_to: t/done/}", "must not lie below prefix"),
+        ("every: 5m", "queue: {}", 'the key "url" is missing'),
+        ("{bucket: masters, every: 5m}", "{bucket: m}\n    s5: {}", "a source is one key, its kind"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(tmp_path: Path, before: str, after: str, said: str) -> None:
+    """As for pipelines."""
+    (tmp_path / "config.yaml").write_text(GOOD.replace(before, after, 1))
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "config.yaml")
+    assert said in str(caught.value)
+
+
+def test_the_schema_knows_sources() -> None:
+    import jsonschema
+
+    schema = json_schema(default())
+    given: dict[str, Any] = {
+        "root": ".",
+        "pipelines": {"a": {"match": ".*", "steps": [{"checksum": {}}]}},
+        "sources": {"m": {"s3": {"bucket": "b", "list": True, "queue": {"url": "https://q"}}}},
+    }
+    jsonschema.validate(given, schema)
+    given["sources"]["m"]["s3"]["buckt"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(given, schema)
+
+
+@pytest.mark.parametrize(
+    ("timezone", "expected"), [("America/New_York", "2026-03-08T09:30"), ("UTC", "2026-03-08T05:30")]
+)
+def test_a_schedule_is_of_its_time_zone(timezone: str, expected: str) -> None:
+    """On the day on which summer time begins there."""
+    options = S3Options.model_validate({"bucket": "b", "schedule": "30 5 * * *", "timezone": timezone})
+    last = datetime(2026, 3, 8, 0, 0, tzinfo=UTC).timestamp()
+    assert datetime.fromtimestamp(options.due(last), UTC).isoformat().startswith(expected)
+    assert options.due(None) == 0.0
+
+
+def test_the_machines_own_time_zone_is_the_default() -> None:
+    options = S3Options.model_validate({"bucket": "b", "schedule": "30 5 * * *"})
+    assert datetime.fromtimestamp(options.due(0.0)).astimezone().strftime("%H:%M") == "05:30"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "5",
+        "{}",
+        '{"Records": []}',
+        '{"Records": {}}',
+        '{"Records": [5]}',
+        '{"Records": [{"eventName": "ObjectCreated:Put"}]}',
+        '{"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": ""}}}]}',
+        '{"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "%ff"}}}]}',
+        '{"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "\\ud800"}}}]}',
+        '{"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "b"}, "object": {"key": "%00"}}}]}',
+        '{"Type": "Notification", "Message": "no JSON"}',
+        '{"Type": "Notification", "Message": 5}',
+        '{"detail-type": "Object Created", "source": "other"}',
+        '{"detail-type": "Object Created", "source": "aws.s3", "detail": 5}',
+    ],
+)
+def test_a_message_that_is_not_understood_is_unreadable(text: str) -> None:
+    """Never an exception of another kind, and never taken for nothing."""
+    with pytest.raises(Unreadable):
+        read_message(text)
+
+
+def test_removals_ask_for_nothing() -> None:
+    record = {"eventName": "ObjectRemoved:Delete", "s3": {"bucket": {"name": "b"}, "object": {"key": "x"}}}
+    assert read_message(json.dumps({"Records": [record]})) == []
+    created = record | {"eventName": "s3:ObjectCreated:CompleteMultipartUpload"}
+    assert (
+        read_message(json.dumps({"Records": [record, created, created]}))
+        == [s3_events.Created(bucket="b", key="x")] * 2
+    )
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"[]", b'{"path": "a/"}', b'{"key": ""}', b'{"key": 5}', b'{"key": "\\ud800"}']
+)
+def test_a_token_that_is_not_understood_is_unreadable(data: bytes) -> None:
+    with pytest.raises(Unreadable):
+        read_token(data)
+
+
+@pytest.mark.parametrize("name", ["", ".x", "a/b", "a\nb", "x" * 255, "\ud800" * 100])
+def test_names_the_inbox_would_not_take(name: str) -> None:
+    assert folder_fault(name)
+    assert not folder_fault("x" * 254)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/a", "a/", "a//b", "a/../b", "./a", "a\0b", "x" * 256, "a/" * 300 + "b"]
+)
+def test_paths_that_would_lead_elsewhere(path: str) -> None:
+    assert path_fault(path)
+    assert not path_fault("a/b c/.d/..e")
