@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dittohead.faults import SOURCE_POINTS
 from tests.support.images import jpeg, levels
 from tests.support.s3_server import S3Server
 from tests.support.upstream import Place, upstream
@@ -310,3 +312,28 @@ def test_a_lost_store_fetches_again_beside_what_is_done(place: Place) -> None:
     place.site.until(lambda: len(place.site.receipts("set.")) == 2)
     place.site.until(lambda: len(list((place.site.root / "done").glob("set*"))) == 2)
     place.site.until(lambda: place.source()["items"]["done"] == 1)
+
+
+@pytest.mark.parametrize("point", SOURCE_POINTS)
+def test_a_daemon_killed_at_any_moment_of_a_fetch_brings_the_folder_once(place: Place, point: str) -> None:
+    """And the message is deleted in the end, not before."""
+    place.put("set/a", os.urandom(MIB))
+    place.put("set/b", b"small")
+    place.configure(queue={"url": place.make_queue(), "endpoint_url": place.server.url})
+    place.send({"Records": [place.record("set/a"), place.record("set/b")]})
+    place.site.program = [sys.executable, "-m", "tests.support.mortal"]
+    place.site.env |= {"MORTAL_DIES": f"{point}:1:kill", "MORTAL_ROOT": str(place.site.root)}
+    place.site.start(wait=False)
+    assert place.site.process is not None
+    place.site.process.wait(60)
+    assert place.messages() == (0 if point == "source.settled" else 1)
+    del place.site.env["MORTAL_DIES"]
+    place.site.start()
+    place.until_done("set")
+    place.site.until(lambda: place.source()["items"]["done"] == 2)
+    place.site.until(lambda: place.source()["orders"]["open"] == 0)
+    assert place.messages() == 0
+    assert len(place.site.receipts()) == 1
+    assert set(place.done("set")) == {b"a", b"b"}
+    again = place.gets("set/a") - 1
+    assert again <= (1 if point == "source.piece" else 0) + (point == "source.made")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from dittohead import faults
-from dittohead.errors import TargetError
+from dittohead import faults, s3
+from dittohead.errors import ItemError, TargetError
 from dittohead.store import drops as drop_store
+from dittohead.worker import StepContext, StepResult
 from tests.support.desk import Desk
 from tests.support.s3_server import Request, S3Server
 
@@ -437,3 +439,65 @@ async def test_reset_lets_a_prefix_be_fetched_again(desk: Desk) -> None:
         desk.house.look()
         await desk.house.until(lambda: len(desk.house.jobs("set")) == 2)
     assert len(desk.house.jobs("other")) == 1
+
+
+async def test_a_store_that_stalls_is_given_up_and_asked_again(
+    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before the silence is kept."""
+    monkeypatch.setattr("dittohead.s3_fetch._STALL_S", 0.3)
+    body = os.urandom(2 * MIB)
+    await desk.put("set/a", body)
+    strict.fail("get", "half-stall", key="set/a")
+    assert await desk.round() == 1
+    assert desk.in_inbox("set") == {b"a": body}
+    assert "range" in gets(strict, "set/a")[1].headers
+
+
+async def test_one_folder_that_cannot_be_had_keeps_no_other_from_coming(desk: Desk, strict: S3Server) -> None:
+    """An object that always fails, before others in the order."""
+    for name in ("a", "b", "c"):
+        await desk.put(f"{name}/x", b"x")
+    strict.fail("get", "500", times=1000, key="a/x")
+    assert await desk.round() == 2
+    assert desk.listing() == [".a", "b", "c"]
+    assert "InternalError" in desk.runner.shown()["waiting"]["a"]
+
+
+async def test_a_message_is_hidden_anew_while_its_job_goes_on_and_not_when_it_failed(
+    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS shows it again otherwise, and after some times lays it aside."""
+    queue = {"url": f"{strict.url}/123456789012/hold", "endpoint_url": strict.url, "hold": 30}
+    desk.again(queue=queue)
+    async with s3.client(desk.options, desk.secret, "sqs", queue_endpoint=strict.url) as client:
+        await client.create_queue(QueueName="hold")
+        body = {
+            "Records": [
+                {
+                    "eventName": "ObjectCreated:Put",
+                    "s3": {"bucket": {"name": desk.bucket}, "object": {"key": "set/a"}},
+                }
+            ]
+        }
+        await client.send_message(QueueUrl=queue["url"], MessageBody=json.dumps(body))
+    await desk.put("set/a", b"x")
+    assert await desk.round() == 1
+    clock = time.time()
+    monkeypatch.setattr("time.time", lambda: clock + 20)
+    before = len(strict.requests)
+    await desk.runner.follow()
+    assert len(strict.requests) == before + 1  # hidden again
+    await desk.runner.follow()
+    assert len(strict.requests) == before + 1  # once is enough
+    desk.house.worker.plays["first"] = fails
+    async with desk.house.running():
+        await desk.house.until_over("set")
+    monkeypatch.setattr("time.time", lambda: clock + 60)
+    await desk.runner.follow()
+    assert desk.items() == {"failed": 1}
+    assert len(strict.requests) == before + 1
+
+
+async def fails(ctx: StepContext) -> StepResult:
+    raise ItemError("no")
