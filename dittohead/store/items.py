@@ -319,8 +319,8 @@ def settleable(connection: Connection, source: str, limit: int) -> list[Order]:
 
 
 def keepable(connection: Connection, source: str, now: float, limit: int) -> list[Order]:
-    """Return orders that are to be kept now, none of whose items' jobs has failed or was refused."""
-    lost = [ItemState.FAILED.value, ItemState.REFUSED.value]
+    """Return orders that are to be kept now: those all of whose items are done or on their way."""
+    lost = [ItemState.FAILED.value, ItemState.REFUSED.value, ItemState.GONE.value]
     failed = (
         sa.select(order_items.c.key)
         .select_from(order_items.join(items, (items.c.key == order_items.c.key) & (items.c.source == source)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,49 @@ def test_names_the_inbox_would_not_take(name: str) -> None:
 def test_paths_that_would_lead_elsewhere(path: str) -> None:
     assert path_fault(path)
     assert not path_fault("a/b c/.d/..e")
+
+
+TOP = Path(__file__).parents[2]
+
+
+def test_the_sample_in_config_yaml_loads(tmp_path: Path) -> None:
+    """With its comment signs taken away."""
+    text = (TOP / "config.yaml").read_text()
+    sample = re.search(r"^# sources:\n(#.*\n)+", text, re.MULTILINE)
+    assert sample is not None
+    (tmp_path / "config.yaml").write_text(
+        "root: .\npipelines: {all: {match: '.*', steps: [checksum: {}]}}\n"
+        + re.sub("^# ", "", sample[0], flags=re.MULTILINE)
+    )
+    (setting,) = load(tmp_path / "config.yaml").sources
+    assert (setting.name, setting.kind, setting.options.timezone) == ("masters", "s3", "Europe/Berlin")
+
+
+async def test_the_source_of_the_documentation_is_a_source(tmp_path: Path) -> None:
+    """The contract is enough for what is no S3: here a directory."""
+    from dittohead.config import SourceSetting
+    from dittohead.intake.runner import Runner, Tools
+    from tests.support.house import House
+    from tests.support.trees import read_tree
+
+    page = (TOP / "docs" / "sources.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    made: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block, "sources.md", "exec", dont_inherit=True), made)
+    source = made["ShelfSource"]()
+    (tmp_path / "shelf").mkdir()
+    (tmp_path / "shelf" / "one.txt").write_bytes(b"1")
+    (tmp_path / "shelf" / "two.txt").write_bytes(b"2")
+    house = House(tmp_path / "root")
+    tools = Tools(store=house.store, stations=house.stations, claimer=house.claimer, secret={}.__getitem__)
+    options = source.Options(shelf=tmp_path / "shelf")
+    runner = Runner(tools, SourceSetting(name="s", kind="shelf", options=options), source)
+    await runner.look()
+    assert await runner.bring() == 2
+    assert read_tree(tmp_path / "root" / "inbox") == {b"one/one.txt": b"1", b"two/two.txt": b"2"}
+    async with house.running():
+        await house.until_over("one")
+        await house.until_over("two")
+    await runner.look()
+    assert await runner.bring() == 0
+    house.store.close()
