@@ -32,6 +32,7 @@ from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 from dittohead.store import Store, sqlite_url
+from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
@@ -365,6 +366,7 @@ class Daemon:
         def work(connection: Connection) -> None:
             job_store.sooner(connection, seconds)
             outbox_store.sooner(connection, seconds)
+            item_store.sooner(connection, seconds)
 
         try:
             await self.engine.store.write(work)
@@ -374,6 +376,7 @@ class Daemon:
         self._set_back = 0.0
         self.targets.sooner(seconds)
         self.dispatch.sooner(seconds)
+        self.intake.sooner(seconds)
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 

@@ -7,6 +7,7 @@ nothing else. A folder comes into the inbox by the uploader's protocol alone.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,6 +95,11 @@ class Intake:
         finally:
             await _end(change)
 
+    def sooner(self, seconds: float) -> None:
+        """Let what was put off be due so much earlier: the clock was set back."""
+        for runner in self._runners.values():
+            runner.sooner(seconds)
+
     def shown(self) -> dict[str, dict[str, Any]]:
         """Return what is true only now, of each source."""
         return {name: runner.shown() for name, runner in self._runners.items()}
@@ -113,13 +119,13 @@ class Intake:
         prefix = str(request.args.get("prefix") or "")
         if request.action == "reset":
             store = self._tools.store
-            count, busy = await store.write(item_store.forget, runner.name, prefix)
+            count, busy = await store.write(item_store.forget, runner.name, prefix, time.time())
             said = f"{runner.name}: {count} items are fetched again"
-            said += f"; {busy} were left, which are under way" if busy else ""
+            left = f"; {busy} were left, which are under way" if busy else ""
             if not request.args.get("sync"):
                 runner.news()
-                return said
-            return f"{said}; {await self._sync(runner, prefix, alone=alone)}"
+                return f"{said}, when it has looked{left}"
+            return f"{said}{left}; {await self._sync(runner, prefix, alone=alone)}"
         return f"{runner.name}: {await self._sync(runner, prefix, alone=alone)}"
 
     async def _sync(self, runner: Runner, prefix: str, *, alone: bool) -> str:

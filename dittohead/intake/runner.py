@@ -43,6 +43,9 @@ _FOLLOW_S = 1.0
 #: Between two looks at what may have become due, when nothing else says so.
 _IDLE_S = 10.0
 
+#: Folders that cannot be had now, besides those that can, for each that may be under way.
+_STUCK = 10
+
 #: Orders settled with one connection.
 _ORDERS = 100
 
@@ -118,6 +121,11 @@ class Runner:
             log.get().warning(log.SOURCE_FAILED, source=self.name, part=part, error=error, wait_seconds=wait)
         self.faults[part] = error
 
+    def sooner(self, seconds: float) -> None:
+        """Let what was put off be due so much earlier: the clock was set back."""
+        self._waits = {name: (at - seconds, why, wait) for name, (at, why, wait) in self._waits.items()}
+        self._look_now.set()
+
     # -- look --------------------------------------------------------------------------------
 
     def look_soon(self, prefix: str = "") -> None:
@@ -132,6 +140,7 @@ class Runner:
             due = 0.0 if row.unfinished else self.options.due(row.looked_at)
             if due <= time.time():
                 break
+            self._look_now.clear()
             # In short waits: the clock may be set.
             await _either(self._look_now, min(due - time.time(), _IDLE_S))
         prefix = self._prefixes.pop(0) if self._prefixes else ""
@@ -142,16 +151,18 @@ class Runner:
         self.doing = "looks"
         try:
             position: dict[str, Any] | None = None
+            row = await self._store.read(item_store.rounds, self.name)
             if not prefix:
-                row = await self._store.read(item_store.rounds, self.name)
                 position = row.position
-                if not position:
-                    await self._store.write(item_store.put_round, self.name, looked_at=time.time())
+            if not row.unfinished:  # also a look at a part: killed, the whole is looked at again
+                await self._store.write(item_store.put_round, self.name, looked_at=time.time(), position={})
             ctx = Looking(self._store, self.name, prefix, position, self.news)
             async with self.open() as upstream:
                 await upstream.look(ctx)
-            over = {} if prefix else {"position": {}, "finished_at": time.time()}
+            # A look at a part does not end a round that was begun before it.
+            over = {} if prefix and row.unfinished else {"position": {}, "finished_at": time.time()}
             await self._store.write(item_store.put_round, self.name, error="", **over)
+            self._bring_now.set()
             ctx.log.info(log.SOURCE_LOOKED, seen=ctx.seen, new=ctx.new, changed=ctx.changed, prefix=prefix)
             return ctx
         except (DittoheadError, OSError) as error:
@@ -256,7 +267,9 @@ class Runner:
             mine = drop.state is DropState.FETCHING and drop.id not in self._active
             if mine and not self._is_put_off(drop.folder, now):
                 return drop if self._has_room(drop.folder, drop.size) else None
-        if len(under_way) >= self.options.ahead:
+        # One that cannot be had now takes no other's place; but there is an end to that too.
+        ahead = [drop for drop in under_way if not self._is_put_off(drop.folder, now)]
+        if len(ahead) >= self.options.ahead or len(under_way) >= self.options.ahead * _STUCK:
             self._hold(f"{len(under_way)} of its folders are under way (ahead: {self.options.ahead})")
             return None
         return await self._begin({drop.folder for drop in under_way}, now)

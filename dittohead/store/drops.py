@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from dittohead.model import DropState, ItemState, JobState
 from dittohead.source import Item
-from dittohead.store.items import to_item
+from dittohead.store.items import rounds, to_item
 from dittohead.store.tables import drops, items, jobs
 
 
@@ -45,8 +45,9 @@ def begin(connection: Connection, source: str, folder: str, now: float) -> Drop 
     doubles = _doubles(connection, mine)
     files = sa.func.coalesce(sa.func.sum(1 - items.c.marker), 0)
     size = sa.func.coalesce(sa.func.sum(items.c.size * (1 - items.c.marker)), 0)
-    row = connection.execute(sa.select(files, size, sa.func.max(items.c.ready_at)).where(*mine)).one()
-    if row[2] is None or row[2] > now:
+    newest = (sa.func.max(items.c.ready_at), sa.func.max(items.c.seen_at))
+    row = connection.execute(sa.select(files, size, *newest).where(*mine)).one()
+    if row[2] is None or row[2] > now or row[3] >= rounds(connection, source).whole_before:
         return None  # something came meanwhile
     result = connection.execute(
         drops.insert().values(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,19 @@ class SourceRow:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the last round did not come to its end: killed, or failed."""
-        return self.looked_at is not None and (self.finished_at is None or self.finished_at < self.looked_at)
+        """Whether the last round has not come to its end: it goes on, was killed, or failed."""
+        begun = self.looked_at is not None
+        return begun and (self.finished_at is None or self.finished_at < (self.looked_at or 0.0))
+
+    @property
+    def whole_before(self) -> float:
+        """Of folders whose items were all seen before this moment everything there is has been seen.
+
+        While a round goes on, the next page of a listing may hold more of a folder.
+        """
+        if self.looked_at is None:
+            return 0.0
+        return self.looked_at if self.unfinished else math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +161,22 @@ def put_round(connection: Connection, source: str, /, **changes: Any) -> None:
         connection.execute(sources.insert().values(name=source, **(blank | changes)))
 
 
+def sooner(connection: Connection, seconds: float) -> None:
+    """Let rounds and what is to be kept be due so much earlier: the clock was set back."""
+    connection.execute(
+        sources.update()
+        .where(sources.c.looked_at.is_not(None))
+        .values(looked_at=sources.c.looked_at - seconds, finished_at=sources.c.finished_at - seconds)
+    )
+    connection.execute(
+        orders.update().where(orders.c.keep_at.is_not(None)).values(keep_at=orders.c.keep_at - seconds)
+    )
+
+
 def ready(connection: Connection, source: str, now: float, *, marker: bool, limit: int) -> list[Ready]:
     """Return folders whose every item may be fetched now, the longest waiting first.
+
+    What came to light in a round that has not come to its end waits for that.
 
     Args:
         marker: only those of which one item is a marker.
@@ -164,6 +190,9 @@ def ready(connection: Connection, source: str, now: float, *, marker: bool, limi
         .order_by(sa.func.min(items.c.seen_at), items.c.folder)
         .limit(limit)
     )
+    before = rounds(connection, source).whole_before
+    if before < math.inf:
+        query = query.having(sa.func.max(items.c.seen_at) < before)
     if marker:
         query = query.having(sa.func.max(items.c.marker) == 1)
     return [
@@ -215,10 +244,11 @@ def forgettable(connection: Connection, source: str, prefix: str) -> tuple[int, 
     return sum(n for state, n in found if state in _OVER), sum(n for s, n in found if s in under_way)
 
 
-def forget(connection: Connection, source: str, prefix: str) -> tuple[int, int]:
+def forget(connection: Connection, source: str, prefix: str, now: float) -> tuple[int, int]:
     """Let items below a prefix be fetched again, and let the next round begin anew.
 
-    Those under way are left: their folders are being fetched or processed now.
+    Those under way are left: their folders are being fetched or processed now. The others wait for the
+    round, which may find more for their folders.
 
     Returns: as `forgettable`.
     """
@@ -226,7 +256,7 @@ def forget(connection: Connection, source: str, prefix: str) -> tuple[int, int]:
     connection.execute(
         items.update()
         .where(*_below(source, prefix), items.c.state.in_(_OVER))
-        .values(state=ItemState.SEEN.value, reason="", drop_id=None, fetched="", ready_at=0.0)
+        .values(state=ItemState.SEEN.value, reason="", drop_id=None, fetched="", ready_at=0.0, seen_at=now)
     )
     # Whoever wants a part of a folder again wants it without a new marker.
     wanted = sa.select(items.c.folder).where(*_below(source, prefix), items.c.state == ItemState.SEEN.value)

@@ -434,7 +434,7 @@ async def test_reset_lets_a_prefix_be_fetched_again(desk: Desk) -> None:
         await desk.house.until_over("set")
         await desk.house.until_over("other")
         await desk.runner.follow()
-        assert desk.house.store.run(item_store.forget, "up", "set/") == (2, 0)
+        assert desk.house.store.run(item_store.forget, "up", "set/", time.time()) == (2, 0)
         assert await desk.round() == 1
         desk.house.look()
         await desk.house.until(lambda: len(desk.house.jobs("set")) == 2)
@@ -501,3 +501,26 @@ async def test_a_message_is_hidden_anew_while_its_job_goes_on_and_not_when_it_fa
 
 async def fails(ctx: StepContext) -> StepResult:
     raise ItemError("no")
+
+
+async def test_a_folder_that_goes_on_over_the_page_of_a_listing_is_not_begun_before_its_end(
+    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago its objects were written: half of a folder is no folder."""
+    monkeypatch.setattr("dittohead.sources.s3.BATCH", 3)
+    await desk.put("early/a", b"x")
+    await desk.look()
+    for number in range(7):
+        await desk.put(f"set/{number}", b"x")
+    strict.requests.clear()
+    strict.on_request = lambda r: strict.fail("get", "ExpiredToken") if strict.count("get") == 2 else None
+    with pytest.raises(TargetError):
+        await desk.look()
+    strict.on_request = lambda r: None
+    assert desk.items() == {"seen": 6}
+    assert await desk.runner.bring() == 1  # what was known before
+    assert desk.listing() == ["early"]
+    desk.again()
+    await desk.look()
+    assert await desk.runner.bring() == 1
+    assert len(desk.in_inbox("set")) == 7

@@ -33,6 +33,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         made = Store.open(sqlite_url(tmp_path))
     else:
         made = Store.open(request.getfixturevalue("server"))
+    made.run(item_store.put_round, "s", looked_at=0.0, finished_at=0.5)
     yield made
     if request.param == "postgresql":
         made.run(lambda c: [c.execute(table.delete()) for table in reversed(metadata.sorted_tables)])
@@ -156,7 +157,8 @@ def test_a_later_folder_of_the_same_inode_does_not_mend_a_failed_one(store: Stor
     drop(store, "set", 7)
     end(store, job(store, 1, 7), JobState.FAILED)
     store.run(drop_store.follow, "s")
-    assert store.run(item_store.forget, "s", "set/a") == (1, 0)
+    assert store.run(item_store.forget, "s", "set/a", 50.0) == (1, 0)
+    store.run(item_store.put_round, "s", looked_at=51.0, finished_at=52.0)
     drop(store, "set", 7)
     end(store, job(store, 2, 7), JobState.DONE)
     store.run(drop_store.follow, "s")
@@ -171,7 +173,7 @@ def test_a_prefix_is_taken_exactly(store: Store) -> None:
         end(store, job(store, number, number + 10), JobState.DONE)
     store.run(drop_store.follow, "s")
     assert store.run(item_store.forgettable, "s", "a_b") == (2, 0)
-    assert store.run(item_store.forget, "s", "a_b/") == (1, 0)
+    assert store.run(item_store.forget, "s", "a_b/", 50.0) == (1, 0)
 
 
 def test_a_marker_comes_again_with_a_part_that_is_wanted_again(store: Store) -> None:
@@ -180,7 +182,9 @@ def test_a_marker_comes_again_with_a_part_that_is_wanted_again(store: Store) -> 
     drop(store, "set", 7)
     end(store, job(store, 1, 7), JobState.DONE)
     store.run(drop_store.follow, "s")
-    store.run(item_store.forget, "s", "set/a")
+    store.run(item_store.forget, "s", "set/a", 50.0)
+    assert store.run(item_store.ready, "s", 60.0, marker=True, limit=9) == []  # there may be more
+    store.run(item_store.put_round, "s", looked_at=51.0, finished_at=52.0)
     assert [one.folder for one in store.run(item_store.ready, "s", 2.0, marker=True, limit=9)] == ["set"]
 
 
