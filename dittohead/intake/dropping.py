@@ -97,7 +97,10 @@ class Dropper:
         Raises: StepError; ItemError: only this folder cannot be had now.
         """
         root = self.hidden(drop)
-        await asyncio.to_thread(self._claim_directory, drop)
+        ino = await asyncio.to_thread(self._claim_directory, drop)
+        faults.point("source.made")
+        if drop.ino != str(ino):
+            await self._store.write(drop_store.made, drop.id, ino)
         ctx = Fetching(self._store, drop, root, on_fetched)
         try:
             await upstream.fetch(ctx)
@@ -122,9 +125,11 @@ class Dropper:
         self.publish(await self._store.read(drop_store.get, drop.id))
         return True
 
-    def _claim_directory(self, drop: Drop) -> None:
-        """Make .NAME, or find the one made before; another's upload of this name is left alone."""
+    def _claim_directory(self, drop: Drop) -> int:
+        """Make .NAME, or find the one made before; return its st_ino. Another's upload is left alone."""
         path = self.hidden(drop)
+        if os.path.lexists(path.parent / drop.folder):
+            raise ItemError("a folder of this name is in the inbox", where=str(path.parent / drop.folder))
         with contextlib.suppress(FileExistsError):
             path.mkdir()
         status = os.lstat(path)
@@ -137,11 +142,7 @@ class Dropper:
                 where=str(path),
                 hint="Remove it if it was given up; this folder waits",
             )
-        faults.point("source.made")
-        if drop.ino != str(status.st_ino):
-            self._store.run(drop_store.made, drop.id, status.st_ino)
-        if os.path.lexists(path.parent / drop.folder):
-            raise ItemError("a folder of this name is in the inbox", where=str(path.parent / drop.folder))
+        return status.st_ino
 
     def publish(self, drop: Drop) -> bool:
         """Rename .NAME to NAME if that was not done yet; True when it is done now.

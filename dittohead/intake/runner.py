@@ -293,6 +293,7 @@ class Runner:
             self._candidates.pop(0)
             drop = await self._store.write(drop_store.begin, self.name, found.folder, now)
             if drop is not None:
+                self._hold("")
                 return drop
         self._hold("")
         return None

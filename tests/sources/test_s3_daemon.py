@@ -54,6 +54,7 @@ def test_a_listed_bucket_becomes_folders_that_are_processed(place: Place) -> Non
     assert dropped["set1"]["verified"] == {"CRC32C kept by the store": 4}
     assert place.source()["finished_at"] is not None
     assert place.gets("set1/a.tif") == 1
+    assert "not-to-be-seen" not in place.site.log.read_text()
 
 
 def test_all_records_of_a_message_are_fetched_and_it_is_deleted_when_all_their_jobs_are_done(

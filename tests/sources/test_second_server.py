@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dittohead.store import drops as drop_store
 from tests.support.desk import Desk
 
 pytestmark = pytest.mark.service
@@ -89,7 +90,8 @@ async def test_half_a_file_is_gone_on_with_at_another_server(desk: Desk, tmp_pat
     await desk.look()
     drop = await desk.runner._next()
     assert drop is not None
-    desk.runner._dropper._claim_directory(drop)
+    ino = desk.runner._dropper._claim_directory(drop)
+    desk.house.store.run(drop_store.made, drop.id, ino)
     (desk.inbox / ".set" / "big").write_bytes(body[: 1 << 20])
     assert await desk.runner.bring() == 1
     assert desk.in_inbox("set") == {b"big": body}

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dittohead import s3_events
-from dittohead.config import load
+from dittohead import Fetch, Look, Source, SourceOptions, Upstream, s3_events
+from dittohead.config import SourceSetting, load
 from dittohead.errors import ConfigError
-from dittohead.registry import default
+from dittohead.intake import Intake
+from dittohead.intake.runner import Runner, Tools
+from dittohead.registry import Sources, default
 from dittohead.s3_events import Unreadable, read_message, read_token
 from dittohead.schema import json_schema
 from dittohead.source import folder_fault, path_fault
 from dittohead.sources.s3 import S3Options
+from tests.support.house import House
+from tests.support.trees import read_tree
 
 GOOD = """\
 root: .
@@ -62,15 +72,15 @@ def test_the_schema_knows_sources() -> None:
     import jsonschema
 
     schema = json_schema(default())
-    given: dict[str, Any] = {
+    config: dict[str, Any] = {
         "root": ".",
         "pipelines": {"a": {"match": ".*", "steps": [{"checksum": {}}]}},
         "sources": {"m": {"s3": {"bucket": "b", "list": True, "queue": {"url": "https://q"}}}},
     }
-    jsonschema.validate(given, schema)
-    given["sources"]["m"]["s3"]["buckt"] = 1
+    jsonschema.validate(config, schema)
+    config["sources"]["m"]["s3"]["buckt"] = 1
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(given, schema)
+        jsonschema.validate(config, schema)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +158,54 @@ def test_paths_that_would_lead_elsewhere(path: str) -> None:
     assert not path_fault("a/b c/.d/..e")
 
 
+@given(st.text(max_size=300) | st.lists(st.sampled_from(["..", ".", "", "a", "b\n", "~"])).map("/".join))
+def test_whatever_the_key_no_path_leads_out_of_its_folder(path: str) -> None:
+    if not path_fault(path):
+        parts = os.path.normpath("/root/inbox/.set/" + path).split("/")
+        assert parts == ["", "root", "inbox", ".set", *path.split("/")]
+
+
+class Broken(Upstream):
+    """Raises what nobody expects."""
+
+    async def look(self, ctx: Look) -> None:
+        raise RuntimeError("a defect")
+
+    async def fetch(self, ctx: Fetch) -> None:
+        raise RuntimeError("another")
+
+
+class BrokenSource(Source[SourceOptions]):
+    name = "broken"
+    Options = SourceOptions
+
+    @asynccontextmanager
+    async def open(self, options: SourceOptions, secret: Callable[[str], str]) -> AsyncIterator[Upstream]:
+        yield Broken()
+
+
+async def test_a_defect_of_a_source_ends_nothing_and_is_said(tmp_path: Path) -> None:
+    """It is tried again, as a fault of the far side is."""
+    house = House(tmp_path / "root")
+    known = Sources([])
+    known.add(BrokenSource())
+    intake = Intake(house.store, house.stations, house.claimer, known, {}.__getitem__)
+    intake.configure([SourceSetting(name="b", kind="broken", options=SourceOptions())])
+    task = asyncio.create_task(intake.run())
+    async with house.running():
+        await house.until(lambda: intake.shown()["b"]["state"] == "failing")
+        assert intake.shown()["b"]["error"] == "RuntimeError: a defect"
+        house.arrive("x")
+        house.look()
+        await house.until_over("x")
+    intake.configure([])  # taken out by a reload
+    await house.until(lambda: not [t for t in asyncio.all_tasks() if t.get_name().startswith("source:b")])
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    house.store.close()
+
+
 TOP = Path(__file__).parents[2]
 
 
@@ -166,11 +224,6 @@ def test_the_sample_in_config_yaml_loads(tmp_path: Path) -> None:
 
 async def test_the_source_of_the_documentation_is_a_source(tmp_path: Path) -> None:
     """The contract is enough for what is no S3: here a directory."""
-    from dittohead.config import SourceSetting
-    from dittohead.intake.runner import Runner, Tools
-    from tests.support.house import House
-    from tests.support.trees import read_tree
-
     page = (TOP / "docs" / "sources.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     made: dict[str, Any] = {"__name__": "example"}
