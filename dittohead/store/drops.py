@@ -249,7 +249,10 @@ def follow(connection: Connection, source: str) -> list[Turn]:
     latest: dict[int, RowMapping] = {}
     for row in connection.execute(query).mappings():
         alike = (row["job_files"], row["job_size"]) == (row["files"], row["size"])
-        if row["job"] == row["job_id"] or (alike and row["job"] not in row["earlier"]):
+        own = row["job"] == row["job_id"] or (alike and row["job"] not in row["earlier"])
+        # Done is done, also by an earlier job that was tried again after a later one had failed.
+        before = latest.get(row["id"])
+        if own and (before is None or before["job_state"] != JobState.DONE.value):
             latest[row["id"]] = row
     return [turn for row in latest.values() if (turn := _turn(connection, row)) is not None]
 

@@ -151,6 +151,32 @@ def test_a_failed_folder_is_followed_to_a_retry_and_to_a_rerun_of_the_same_conte
     assert states(store) == {"done": 2}
 
 
+def test_an_earlier_job_that_is_tried_again_settles_what_a_later_one_did_not(store: Store) -> None:
+    """Run again as a new job, which failed; then the first one was retried and came to its end."""
+    store.run(item_store.saw, "s", [sighting("set/a"), sighting("set/b")], 1.0)
+    drop(store, "set", 7)
+    first = job(store, 1, 7)
+    end(store, first, JobState.FAILED)
+    end(store, job(store, 2, 7), JobState.FAILED)
+    store.run(job_store.reopen, first, 0)
+    store.run(job_store.begin_run, first)
+    end(store, first, JobState.DONE)
+    store.run(drop_store.follow, "s")
+    assert states(store) == {"done": 2}
+
+
+def test_an_item_that_changed_before_the_drop_keeps_its_folder_back(store: Store) -> None:
+    """A listing saw it meanwhile: what lies there is the old content."""
+    store.run(item_store.saw, "s", [sighting("set/a")], 1.0)
+    begun = store.run(drop_store.begin, "s", "set", 100.0)
+    assert begun is not None
+    (item,) = store.run(drop_store.page, begun.id, None, 100)
+    store.run(drop_store.fetched, [(item.id, item.version)])
+    store.run(item_store.saw, "s", [sighting("set/a", "2")], 2.0)
+    assert not store.run(drop_store.dropped, begun.id, "", 101.0)
+    assert states(store) == {"fetching": 1}
+
+
 def test_a_later_folder_of_the_same_inode_does_not_mend_a_failed_one(store: Store) -> None:
     """A person deleted the failed folder; a part of it was fetched again, and got its inode number."""
     store.run(item_store.saw, "s", [sighting("set/a"), sighting("set/b")], 1.0)
