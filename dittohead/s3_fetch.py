@@ -101,6 +101,7 @@ class Download:
             if s3.code_of(error) in ABSENT:
                 raise Gone from error
             return ""
+        await self._bucket.pace.spend(len(data))
         told = self._algorithm(answer)
         if told is None or len(data) != self._size or etag_of(answer) != self._etag:
             return ""

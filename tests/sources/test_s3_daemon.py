@@ -250,6 +250,38 @@ def test_a_daemon_killed_in_mid_fetch_resumes_and_fetches_nothing_twice(place: P
     assert len(place.site.receipts("set.")) == 1
 
 
+def test_a_stop_in_mid_fetch_is_quick_and_what_lies_there_is_gone_on_with(place: Place) -> None:
+    """With a store that says nothing, and a queue that is being waited for."""
+    body = os.urandom(4 * MIB)
+    place.put("set/big", body)
+    place.configure(list=True, queue={"url": place.make_queue(), "endpoint_url": place.server.url})
+    place.server.fail("get", "half-stall", key="set/big")
+    place.site.start()
+    part = place.site.root / "inbox" / ".set" / "big"
+    place.site.until(lambda: part.exists() and part.stat().st_size >= MIB)
+    assert place.site.stop(timeout_s=9) == 0
+    place.site.start()
+    place.until_done("set")
+    assert place.done("set") == {b"big": body}
+    assert place.gets("set/big") == 2
+
+
+def test_two_sources_with_one_folder_take_turns(place: Place) -> None:
+    """Each as a folder of its own, one after the other; neither is merged with the other."""
+    place.put("one/set/a", b"1")
+    place.put("two/set/b", b"2")
+    place.configure(prefix="one/")
+    text = place.site.config.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("    s3:"))
+    place.site.config.write_text(text + "  up2:\n" + line.replace("one/", "two/") + "\n")
+    place.site.start()
+    place.site.until(lambda: len(place.site.receipts("set.")) == 2)
+    done = place.site.root / "done"
+    place.site.until(lambda: len(os.listdir(done)) == 2)
+    found = [path.name for folder in done.iterdir() for path in folder.iterdir()]
+    assert sorted(found) == ["a", "b"]
+
+
 def test_a_store_that_is_down_stops_only_its_source_and_is_said(place: Place) -> None:
     """The daemon goes on; `source list` and `status` tell."""
     place.configure(endpoint_url="http://127.0.0.1:9")
