@@ -11,6 +11,7 @@ from dittohead.errors import (
     TransientError,
 )
 from dittohead.model import Entry, Event, EventType, Location, Output
+from dittohead.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
 from dittohead.worker import (
     Done,
     Inputs,
@@ -32,17 +33,25 @@ __all__ = [
     "Entry",
     "Event",
     "EventType",
+    "Fetch",
     "Inputs",
+    "Item",
     "ItemError",
     "Location",
+    "Look",
     "Options",
+    "Order",
     "Output",
     "Recipe",
+    "Sighting",
+    "Source",
+    "SourceOptions",
     "StepContext",
     "StepError",
     "StepResult",
     "TargetError",
     "TransientError",
+    "Upstream",
     "VerifyContext",
     "Wait",
     "Worker",

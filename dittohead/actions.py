@@ -1,4 +1,4 @@
-"""The write door: retry, rerun, freeze, thaw, cancel, poke; rows, carried out by the daemon alone."""
+"""The write door: retry, rerun, freeze ... of jobs, sync and reset of sources: rows, for the daemon."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from dittohead.dispatch import Dispatch
 from dittohead.engine import Engine
 from dittohead.errors import DittoheadError, NameTaken
 from dittohead.finish import finish
+from dittohead.intake import ACTIONS as SOURCE_ACTIONS
+from dittohead.intake import Intake
 from dittohead.model import ACTIVE, TERMINAL, Job, JobState, Station, StepState
 from dittohead.reconcile import fetch
 from dittohead.store import jobs as job_store
@@ -32,6 +34,8 @@ class Actions:
 
     engine: Engine
     dispatch: Dispatch
+    intake: Intake | None = None
+    alone: bool = False  #: no daemon goes on after the requests are answered
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were."""
@@ -60,6 +64,8 @@ class Actions:
             "cancel": self._cancel,
             "poke": self._poke,
         }
+        if request.action in SOURCE_ACTIONS and self.intake is not None:
+            return await self.intake.carry_out(request, alone=self.alone)
         active = () if request.action in ("retry", "rerun") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         async with self.engine.folders:

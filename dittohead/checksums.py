@@ -48,6 +48,11 @@ class Digests:
         """The SHA-256, 64 lower-case hex digits."""
         return self._hashes["SHA256"].hexdigest()
 
+    @property
+    def algorithms(self) -> list[str]:
+        """The checksums that are taken."""
+        return [*self._crc, *self._hashes]
+
     def has(self, algorithm: str) -> bool:
         """Tell whether this checksum was taken."""
         return algorithm in self._crc or algorithm in self._hashes

@@ -15,7 +15,7 @@ from dittohead.config import Config, Step
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import Station
 from dittohead.owners import is_known
-from dittohead.registry import Registry
+from dittohead.registry import Registry, sources
 from dittohead.stations import Stations
 from dittohead.watcher import filesystem_type, needs_polling
 
@@ -40,6 +40,13 @@ async def examine(config: Config, workers: Registry, secret: Callable[[str], str
         for step in pipeline.steps:
             about = f"{pipeline.name}, step {step.name}"
             found.extend([f async for f in _step(workers, secret, step, about)])
+    for setting in config.sources:
+        about = f"source {setting.name}"
+        try:
+            async for good, message in sources().get(setting.kind).doctor(setting.options, secret):
+                found.append(Finding(level="good" if good else "bad", about=about, message=message))
+        except (DittoheadError, OSError) as error:
+            found.append(Finding(level="bad", about=about, message=str(error)))
     return found
 
 

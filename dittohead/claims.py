@@ -34,6 +34,7 @@ from dittohead.owners import Owner, owner
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
+from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
 from dittohead.targets import Targets
@@ -72,9 +73,9 @@ class Claimer:
         if held is not None:
             return held
         needed = await self._needed(arrival, matched)
-        if (lacking := self._lacking(needed)) > 0:
+        if (lacking := self.lacking(needed)) > 0:
             return Held(
-                reason=f"needs {_mib(lacking)} more free disk space under {self.stations.root}",
+                reason=f"needs {mib(lacking)} more free disk space under {self.stations.root}",
                 # Others wait only where waiting helps: jobs under way will give room back.
                 for_space=bool(self.reserved) and needed < self._capacity(),
             )
@@ -114,9 +115,13 @@ class Claimer:
         known = job_store.original_name(connection, arrival.folder, arrival.ino)
         name = known or display(arrival.folder)
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
+        new = new_job(self.config, arrival, name, JobId(str(ULID())), known_owner)
+        fetched = drop_store.claimed(connection, arrival.ino, new.id)
+        origin = [Event(type=EventType.TRANSFER, outcome="success", detail=fetched, agent=AGENT)]
         return job_store.create(
             connection,
-            new_job(self.config, arrival, name, JobId(str(ULID())), known_owner),
+            new,
+            *(origin if fetched else ()),
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -166,14 +171,16 @@ class Claimer:
         status = os.statvfs(self.stations.root)
         return status.f_blocks * status.f_frsize
 
-    def _lacking(self, needed: int) -> int:
+    def lacking(self, needed: int) -> int:
+        """Return by how many bytes the disk is too full for so much more; 0 or less when it is not."""
         status = os.statvfs(self.stations.root)
         free = status.f_bavail * status.f_frsize
         floor = self.config.settings.space.floor
         return needed + sum(self.reserved.values()) + floor - free
 
 
-def _mib(size: int) -> str:
+def mib(size: int) -> str:
+    """Return bytes as people read them."""
     return f"{size / (1 << 20):,.0f} MiB"
 
 

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ValidationError
 from dittohead import registry as registry_module
 from dittohead import rules, templates
 from dittohead.errors import ConfigError, DittoheadError
-from dittohead.registry import Registry
+from dittohead.registry import Registry, Sources
 from dittohead.settings import PipelineSettings, Settings
+from dittohead.source import SourceOptions
 from dittohead.worker import Options, Worker
 from dittohead.yamlmap import Document, Place, read
 
@@ -65,6 +66,15 @@ class Pipeline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceSetting:
+    """A source with its options."""
+
+    name: str
+    kind: str  #: the source's key in config.yaml
+    options: SourceOptions
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """The configuration, checked."""
 
@@ -72,6 +82,7 @@ class Config:
     root: Path
     settings: Settings
     pipelines: tuple[Pipeline, ...]
+    sources: tuple[SourceSetting, ...]
     limits: dict[str, int]  #: "jobs" and every worker's name
 
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
@@ -136,6 +147,11 @@ class _Checker:
             for name, given in self.settings.pipelines.items()
             if (pipeline := self.pipeline(name, given)) is not None
         ]
+        sources = [
+            found
+            for name, raw in self.settings.sources.items()
+            if (found := _source(self, registry_module.sources(), name, raw)) is not None
+        ]
         limits = self.limits()
         for problem in rules.check_rules(self.settings.notify):
             self.found.append(ConfigError(problem, where=self.document.where(("notify",), key=True)))
@@ -146,6 +162,7 @@ class _Checker:
             root=(self.document.path.resolve().parent / self.settings.root).absolute(),
             settings=self.settings,
             pipelines=tuple(pipelines),
+            sources=tuple(sources),
             limits=limits,
         )
 
@@ -327,6 +344,37 @@ class _Checker:
         except ValidationError as error:
             self.found.extend(_problems(error, self.document, place, worker.Options))
             return None
+
+
+def _source(checker: _Checker, known: Sources, name: str, raw: dict[str, Any]) -> SourceSetting | None:
+    """Check one entry of sources:."""
+    place: Place = ("sources", name)
+    if not _STEP_NAME.fullmatch(name):
+        hint = "Use letters, digits, - and _, beginning with a letter"
+        checker.wrong(f'"{name}" is no name for a source', place, key=True, hint=hint)
+        return None
+    if len(raw) != 1:
+        hint = f"There are {', '.join(known.names())}"
+        checker.wrong("a source is one key, its kind, with its options", place, key=True, hint=hint)
+        return None
+    ((kind, given),) = raw.items()
+    if kind not in known.names():
+        hint = suggest(kind, known.names()) or f"There are {', '.join(known.names())}"
+        checker.wrong(f'there is no kind of source "{kind}"', (*place, kind), key=True, hint=hint)
+        return None
+    try:
+        source = known.get(kind)
+        options = source.Options.model_validate({} if given is None else given)
+    except ConfigError as error:
+        checker.found.append(error)
+        return None
+    except ValidationError as error:
+        kind_of = known.get(kind).Options
+        checker.found.extend(_problems(error, checker.document, (*place, kind), kind_of))
+        return None
+    for problem in source.check(options) if checker.probe else ():
+        checker.wrong(problem, (*place, kind), key=True)
+    return SourceSetting(name=name, kind=kind, options=options)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

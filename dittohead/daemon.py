@@ -25,12 +25,14 @@ from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
 from dittohead.errors import ConfigError, DittoheadError, StoreError
 from dittohead.housekeeping import Housekeeper
+from dittohead.intake import Intake
 from dittohead.limits import FairLimiter
 from dittohead.model import display
 from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 from dittohead.store import Store, sqlite_url
+from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
@@ -149,6 +151,7 @@ class Daemon:
                 ("reconcile", self._reconciles()),
                 ("housekeeping", self.housekeeper.run()),
                 ("outside", self.housekeeper.run_outside()),
+                ("sources", self.intake.run()),
                 ("live", self._write_live()),
                 ("ready", self._say_ready()),
             )
@@ -171,13 +174,13 @@ class Daemon:
         with lock.held(self.stations.state):
             store = await asyncio.to_thread(open_store, self.config, self.stations)
             try:
-                await self._build(store)
+                await self._build(store, alone=True)
                 await self.actions.answer_all()
                 self._poke_server.close()
             finally:
                 await asyncio.to_thread(store.close)
 
-    async def _build(self, store: Store) -> None:
+    async def _build(self, store: Store, *, alone: bool = False) -> None:
         settings, credentials = self.config.settings, Credentials(self.config.path)
         workers = registry.default()
         self.notifier = notify.Notifier(StoreOutbox(store), settings.notify, credentials)
@@ -208,7 +211,9 @@ class Daemon:
         )
         self.dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
         self.dispatch.on_trouble = self._compare.set
-        self.actions = Actions(self.engine, self.dispatch)
+        self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
+        self.intake.configure(self.config.sources)
+        self.actions = Actions(self.engine, self.dispatch, self.intake, alone=alone)
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
         await self._open_poke_socket()
@@ -293,6 +298,7 @@ class Daemon:
         for name, limit in config.limits.items():
             if name != "jobs":
                 self.limits.setdefault(name, FairLimiter(limit)).resize(limit)
+        self.intake.configure(config.sources)
         self.watcher.look()
         self.dispatch.wake()
         log.get().info(log.CONFIG_LOADED, path=str(config.path))
@@ -360,6 +366,7 @@ class Daemon:
         def work(connection: Connection) -> None:
             job_store.sooner(connection, seconds)
             outbox_store.sooner(connection, seconds)
+            item_store.sooner(connection, seconds)
 
         try:
             await self.engine.store.write(work)
@@ -369,6 +376,7 @@ class Daemon:
         self._set_back = 0.0
         self.targets.sooner(seconds)
         self.dispatch.sooner(seconds)
+        self.intake.sooner(seconds)
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 
@@ -392,6 +400,7 @@ class Daemon:
             "uploads": len(self._scan.uploads) if self._scan else 0,
             "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
             "stale": self.housekeeper.stale,
+            "sources": self.intake.shown(),
             "free_bytes": _free(self.stations.root),
         }
 

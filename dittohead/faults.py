@@ -38,6 +38,17 @@ POINTS = (
     "notice.sent",  # handed over, not recorded
 )
 
+#: Those that only the folders of a source meet, in their order.
+SOURCE_POINTS = (
+    "source.made",  # the directory is there, its inode not yet recorded
+    "source.piece",  # some of a file is written
+    "source.fetched",  # all files are there and verified
+    "source.durable",
+    "source.recorded",  # as dropped; not yet renamed
+    "source.renamed",
+    "source.settled",  # upstream was told; not recorded
+)
+
 
 def point(name: str) -> None:
     """Do nothing, at a moment worth dying at."""

@@ -52,6 +52,28 @@ class StepState(StrEnum):
     FAILED = "failed"
 
 
+class ItemState(StrEnum):
+    """What has become of an item that was seen upstream, in the version seen last."""
+
+    SEEN = "seen"  # to be fetched
+    FETCHING = "fetching"
+    DROPPED = "dropped"  # in the inbox, or its job is under way
+    DONE = "done"
+    FAILED = "failed"  # its job failed
+    REFUSED = "refused"  # never fetched, with the reason
+    GONE = "gone"  # no longer there when it was to be fetched
+
+
+class DropState(StrEnum):
+    """What has become of a folder that a source drops into the inbox."""
+
+    FETCHING = "fetching"
+    DROPPED = "dropped"
+    DONE = "done"
+    FAILED = "failed"
+    VOID = "void"  # nothing was left to drop
+
+
 class EventType(StrEnum):
     """PREMIS event types used in receipts.
 

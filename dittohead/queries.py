@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +11,8 @@ from sqlalchemy.engine import Connection
 
 from dittohead.model import Job, JobState, StepRow, StepState, display, rfc3339
 from dittohead.receipt import event_fields
+from dittohead.store import drops as drop_store
+from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
 from dittohead.store.tables import jobs, outbox
@@ -161,3 +164,28 @@ def _step(row: StepRow) -> dict[str, Any]:
         "error": row.error,
         **row.result,
     }
+
+
+#: Items named with the reason why they are refused; the others are only counted.
+_REFUSED = 10
+
+
+def source(connection: Connection, name: str) -> dict[str, Any]:
+    """Return what the store knows of a source: its rounds, its items and orders by state."""
+    row = item_store.rounds(connection, name)
+    return {
+        "looked_at_seconds": row.looked_at,
+        "looked_at": _moment(row.looked_at),
+        "finished_at": _moment(row.finished_at),
+        "last_error": row.error,
+        "items": item_store.counts(connection, name),
+        "orders": item_store.order_counts(connection, name),
+        "folders_under_way": len(drop_store.of_source(connection, name)),
+        "refused": [
+            {"key": key, "reason": reason} for key, reason in item_store.refused(connection, name, _REFUSED)
+        ],
+    }
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else rfc3339(datetime.fromtimestamp(seconds, UTC))

@@ -212,12 +212,17 @@ def _session(profile: str | None) -> AioSession:
 
 @contextlib.asynccontextmanager
 async def client(
-    connection: Connection, secret: Callable[[str], str], service: Literal["s3", "sqs"] = "s3"
+    connection: Connection,
+    secret: Callable[[str], str],
+    service: Literal["s3", "sqs"] = "s3",
+    *,
+    queue_endpoint: str | None = None,
 ) -> AsyncIterator[Any]:
     """Open a client of the store, and close its connections at the end.
 
     Args:
         secret: gives a credential by its name.
+        queue_endpoint: address of the queues, for "sqs"; Amazon's own by default.
 
     Raises: ItemError: the credential is missing; TargetError: it holds no keys.
     """
@@ -254,7 +259,7 @@ async def client(
     try:
         opened = session.create_client(
             service,
-            endpoint_url=connection.endpoint_url if service == "s3" else None,
+            endpoint_url=connection.endpoint_url if service == "s3" else queue_endpoint,
             region_name=connection.region or session.get_config_variable("region") or "us-east-1",
             verify=connection.ca_bundle,
             config=config,

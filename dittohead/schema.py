@@ -1,10 +1,11 @@
-"""The JSON Schema of config.yaml, made from the settings and every worker's options."""
+"""The JSON Schema of config.yaml, made from the settings, every worker's and every source's options."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from dittohead.registry import Registry
+from dittohead.registry import Registry, Sources, sources
 from dittohead.settings import Settings
 
 
@@ -37,4 +38,20 @@ def json_schema(workers: Registry) -> dict[str, Any]:
         )
     pipeline = definitions["PipelineSettings"]["properties"]
     pipeline["steps"]["items"] = {"oneOf": choices}
+    schema["properties"]["sources"]["additionalProperties"] = {
+        "oneOf": list(_sources(sources(), definitions))
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dittohead", **schema}
+
+
+def _sources(known: Sources, definitions: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for name in known.names():
+        options = known.get(name).Options.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(options.pop("$defs", {}))
+        definitions[f"{name}-source"] = options
+        yield {
+            "type": "object",
+            "required": [name],
+            "properties": {name: {"$ref": f"#/$defs/{name}-source"}},
+            "additionalProperties": False,
+        }

@@ -138,6 +138,10 @@ class Settings(_Model):
     pipelines: dict[str, PipelineSettings] = Field(
         min_length=1, description="The pipelines, in the order they are tried."
     )
+    sources: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="What brings work in from elsewhere: names, each with a kind and its options.",
+    )
     notify: list[Rule] = Field(default_factory=list, description="Whom to tell of what.")
     nearly_full: float = Field(
         90.0, gt=0, le=100, description="Percent of a target's disk from which its people are told."

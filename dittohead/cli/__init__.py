@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dittohead import __version__
-from dittohead.cli import jobs, repair, rerun, run, setup
+from dittohead.cli import jobs, repair, rerun, run, setup, sources
 from dittohead.cli.base import Group
 
 
@@ -18,5 +18,12 @@ def main() -> None:
     """
 
 
-for command in (*setup.COMMANDS, *run.COMMANDS, *jobs.COMMANDS, *rerun.COMMANDS, *repair.COMMANDS):
+for command in (
+    *setup.COMMANDS,
+    *run.COMMANDS,
+    *jobs.COMMANDS,
+    *rerun.COMMANDS,
+    *repair.COMMANDS,
+    *sources.COMMANDS,
+):
     main.add_command(command)

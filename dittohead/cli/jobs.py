@@ -91,6 +91,7 @@ def _print_status(config: Config, found: dict[str, Any]) -> None:
             out.print(f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}")
     for name, reason in now.get("held", {}).items():
         out.print(f"[yellow]waits in the inbox[/yellow] {escape(name)}: {escape(reason)}")
+    _print_sources(now.get("sources", {}))
     for upload in now.get("stale", []):
         hours = upload["age_seconds"] / 3600
         size = f"{upload['bytes']:,} bytes"
@@ -103,6 +104,14 @@ def _print_status(config: Config, found: dict[str, Any]) -> None:
         out.print(f"[red]failed[/red]   {escape(job['name'])}  {job['id']}  {escape(job['reason'])}")
     if found["unsent_notices"]:
         out.print(f"{found['unsent_notices']} notices wait to be sent")
+
+
+def _print_sources(sources: dict[str, Any]) -> None:
+    for name, fields in sources.items():
+        why = fields["error"] or fields["held"]
+        if why:
+            word = "[red]source failing[/red]" if fields["error"] else "[yellow]source holds back[/yellow]"
+            out.print(f"{word} {escape(name)}: {escape(why)}")
 
 
 def _active_line(job: dict[str, Any], progress: dict[str, Any] | None) -> str:

@@ -65,6 +65,10 @@ def check(as_json: bool) -> None:
                 "pipelines": [
                     {"name": p.name, "match": p.match.pattern, **p.definition()} for p in config.pipelines
                 ],
+                "sources": [
+                    {"name": s.name, s.kind: s.options.model_dump(mode="json", by_alias=True)}
+                    for s in config.sources
+                ],
             }
         )
         return
@@ -72,6 +76,8 @@ def check(as_json: bool) -> None:
     for pipeline in config.pipelines:
         steps = " → ".join(step.name for step in pipeline.steps)
         out.print(f"  {escape(pipeline.name)}: {escape(pipeline.match.pattern)}: {escape(steps)}")
+    for source in config.sources:
+        out.print(f"  source {escape(source.name)}: {source.kind}")
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The tables: jobs, steps, events, outbox, targets, requests; the same on SQLite and PostgreSQL."""
+"""The tables, of jobs, notices, targets, requests and sources; the same on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ jobs = Table(
     Index(None, "state", "wake_at"),
     Index(None, "name"),
     Index(None, "claimed_at"),
+    Index(None, "ino"),
 )
 
 #: One row for each step of a job.
@@ -133,4 +134,89 @@ requests = Table(
     Column("who", Text, nullable=False),
     Column("at", Double, nullable=False),
     Column("answer", JSON(none_as_null=True)),
+)
+
+#: What each source remembers of its rounds.
+sources = Table(
+    "sources",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", JSON, nullable=False),  # of a round under way; {} when it came to its end
+    Column("looked_at", Double),  # when the last round began
+    Column("finished_at", Double),  # when the last round came to its end
+    Column("error", Text, nullable=False),  # why the last try failed; "" when it did not
+)
+
+#: One row for each item seen upstream, by its key; the version is the one seen last.
+items = Table(
+    "items",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("source", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("ready_at", Double, nullable=False),
+    Column("marker", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("drop_id", BigInteger),
+    Column("fetched", Text, nullable=False),  # the version that lies verified below the drop's folder
+    Column("seen_at", Double, nullable=False),
+    Index(None, "source", "key", unique=True),
+    Index(None, "source", "state", "folder"),
+    Index(None, "drop_id"),
+)
+
+#: One row for each folder that a source dropped, or is fetching.
+drops = Table(
+    "drops",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("source", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ino", Text, nullable=False),  # "" until the directory is made
+    Column("earlier", JSON, nullable=False),  # ids of jobs of other folders that had this inode before
+    Column("job_id", String(26)),
+    Column("files", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("verified", Text, nullable=False),  # how its files were, in words
+    Column("created_at", Double, nullable=False),
+    Column("dropped_at", Double),
+    Index(None, "source", "state"),
+    Index(None, "folder"),
+    Index(None, "ino"),
+)
+
+#: What upstream waits for: a queue's message, a token; a row goes when it is settled.
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("source", Text, nullable=False),
+    Column("handle", Text, nullable=False),
+    Column("state", String(16), nullable=False),  # open, unreadable
+    Column("reason", Text, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    Column("keep_at", Double),  # when upstream is to be told that it is still being carried out
+    Index(None, "source", "handle", unique=True),
+)
+
+#: The items of each order.
+order_items = Table(
+    "order_items",
+    metadata,
+    Column(
+        "order_id",
+        BigInteger().with_variant(Integer, "sqlite"),
+        ForeignKey("orders.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("key", Text, primary_key=True),
 )

@@ -130,6 +130,15 @@ class S3Server:
             aws_secret_access_key="test",
         )
 
+    def overwrite(self, path: str, body: bytes) -> None:
+        """Put an object behind everybody's back; for the moment of another request."""
+        from moto.s3.models import s3_backends
+
+        bucket, _, key = path.lstrip("/").partition("/")
+        backend = s3_backends["123456789012"]["aws"]
+        backend.put_object(bucket, key, body)
+        self._kept.pop(path, None)
+
     # -- WSGI --------------------------------------------------------------------------------
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -152,6 +161,11 @@ class S3Server:
         answered = self._answer(environ, request, body, start)
         if fault is not None and fault.kind == "lost-answer":
             raise Cut
+        if fault is not None and fault.kind == "flip-answer":
+            data = b"".join(answered)
+            return [bytes([data[0] ^ 1]) + data[1:]]
+        if fault is not None and fault.kind in ("half", "half-stall"):
+            return self._half(b"".join(answered), stall=fault.kind == "half-stall")
         return answered
 
     def _fault(self, request: Request) -> Fault | None:
@@ -172,7 +186,7 @@ class S3Server:
             raise Cut
         if fault.kind == "flip":
             return bytes([body[0] ^ 1]) + body[1:], None
-        if fault.kind in ("lost-answer", "flip-kept"):
+        if fault.kind in ("lost-answer", "flip-kept", "flip-answer", "half", "half-stall"):
             return body, None
         if fault.kind == "slow-down":
             return body, _error(environ, start, 503, "SlowDown", fault.headers)
@@ -207,6 +221,14 @@ class S3Server:
             headers = [(k, '"opaque-1"' if k.lower() == "etag" else v) for k, v in headers]
         start(said["status"], headers)
         return answer
+
+    def _half(self, data: bytes, *, stall: bool) -> Iterator[bytes]:
+        """Send half of an answer, then nothing more or the end of the connection."""
+        yield data[: len(data) // 2]
+        if stall:
+            self.stalled.set()
+            self.release.wait(60)
+        raise Cut
 
     # -- checksums ---------------------------------------------------------------------------
 

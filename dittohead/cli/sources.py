@@ -1,0 +1,164 @@
+"""Commands on sources: source list, source sync, source reset."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from dittohead import live, lock, queries, registry
+from dittohead.cli.base import (
+    USAGE,
+    escape,
+    fail,
+    json_option,
+    load_config,
+    out,
+    print_json,
+    reading,
+    with_config,
+)
+from dittohead.cli.jobs import ask
+from dittohead.config import Config, SourceSetting
+from dittohead.credentials import Credentials
+from dittohead.intake.looking import DryLooking
+from dittohead.model import rfc3339
+from dittohead.store import Store
+from dittohead.store import items as item_store
+
+#: Keys shown by a dry run.
+_SHOWN = 50
+
+
+@click.group()
+def source() -> None:
+    """Look at what brings work in from elsewhere, and have it look or fetch again."""
+
+
+@source.command(name="list")
+@with_config
+@json_option
+def list_(as_json: bool) -> None:
+    """Show each source: what it does, when it last looked, its items by state, why it holds back."""
+    config = load_config()
+    with reading(config) as (store, stations):
+        now = live.read(stations.state) if lock.is_held(stations.state) else {}
+        found = [_source(store, setting, now.get("sources", {})) for setting in config.sources]
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        out.print("there are no sources in the configuration")
+    for fields in found:
+        _print(fields)
+
+
+def _source(store: Store, setting: SourceSetting, now: dict[str, Any]) -> dict[str, Any]:
+    fields = store.run(queries.source, setting.name)
+    due = setting.options.due(fields.pop("looked_at_seconds"))
+    return {
+        "name": setting.name,
+        "kind": setting.kind,
+        **{"state": "not running", "error": fields.pop("last_error"), "held": "", "waiting": {}},
+        **now.get(setting.name, {}),
+        **fields,
+        "next_at": rfc3339(datetime.fromtimestamp(due, UTC)) if due else None,
+    }
+
+
+def _print(fields: dict[str, Any]) -> None:
+    colour = {"failing": "red", "not running": "yellow"}.get(fields["state"], "green")
+    out.print(
+        f"[bold]{escape(fields['name'])}[/bold] ({fields['kind']}): [{colour}]{fields['state']}[/{colour}]"
+    )
+    counts = ", ".join(f"{count} {state}" for state, count in fields["items"].items() if count)
+    out.print(f"  items: {counts or 'none seen yet'}; {fields['orders']['open']} orders to settle")
+    if fields["orders"]["unreadable"]:
+        out.print(f"  [yellow]{fields['orders']['unreadable']} orders cannot be read[/yellow]; they are left")
+    last = fields["finished_at"] or "never"
+    out.print(f"  last round: {last}; next: {fields['next_at'] or 'now'}")
+    if fields["error"]:
+        out.print(f"  [red]error[/red] {escape(fields['error'])}")
+    if fields["held"]:
+        out.print(f"  [yellow]holds back[/yellow] {escape(fields['held'])}")
+    for folder, why in fields["waiting"].items():
+        out.print(f"  [yellow]waits[/yellow] {escape(folder)}: {escape(why)}")
+    for one in fields["refused"]:
+        out.print(f"  [yellow]refused[/yellow] {escape(one['key'])}: {escape(one['reason'])}")
+
+
+def _setting(config: Config, name: str) -> SourceSetting:
+    found = next((setting for setting in config.sources if setting.name == name), None)
+    if found is None:
+        names = ", ".join(setting.name for setting in config.sources) or "none"
+        fail(f'there is no source "{name}". There are: {names}', USAGE)
+        raise AssertionError("unreachable")
+    return found
+
+
+@source.command()
+@with_config
+@click.argument("name")
+@click.option("--prefix", default="", help="Look only for keys that begin so.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be fetched. Queues are not read.")
+def sync(name: str, prefix: str, dry_run: bool) -> None:
+    """Make a round now: look for what is new, fetch it, drop it into the inbox.
+
+    Where no daemon runs it is done here, to its end: as much as there is room for.
+    """
+    config = load_config()
+    setting = _setting(config, name)
+    if not dry_run:
+        ask("sync", (name,), prefix=prefix)
+        return
+    with reading(config) as (store, _):
+        ctx = asyncio.run(_dry_look(store, setting, prefix, Credentials(config.path)))
+    for sighting in ctx.found[:_SHOWN]:
+        what = (
+            f"[red]refused[/red]: {escape(sighting.refused)}" if sighting.refused else escape(sighting.folder)
+        )
+        out.print(f"{escape(sighting.key)}  {sighting.size:,} bytes  → {what}")
+    if len(ctx.found) > _SHOWN:
+        out.print(f"... and {len(ctx.found) - _SHOWN} more")
+    for handle, why in ctx.problems:
+        out.print(f"[yellow]cannot be read[/yellow] {escape(handle)}: {escape(why)}")
+    folders = len({sighting.folder for sighting in ctx.found if not sighting.refused})
+    out.print(
+        f"{ctx.seen} items seen, {len(ctx.found)} new or changed, for {folders} folders; nothing was done"
+    )
+
+
+async def _dry_look(
+    store: Store, setting: SourceSetting, prefix: str, credentials: Credentials
+) -> DryLooking:
+    ctx = DryLooking(store, setting.name, prefix)
+    kind = registry.sources().get(setting.kind)
+    async with kind.open(setting.options, credentials.needed) as upstream:
+        await upstream.look(ctx)
+    return ctx
+
+
+@source.command()
+@with_config
+@click.argument("name")
+@click.option("--prefix", default="", help="Only items whose keys begin so.")
+@click.option("--sync", "then_sync", is_flag=True, help="Then look for them at once.")
+@click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
+def reset(name: str, prefix: str, then_sync: bool, dry_run: bool) -> None:
+    """Let items be fetched again, whether they have changed or not: the way to re-run a prefix.
+
+    Those whose folder is being fetched or processed now are left as they are.
+    """
+    config = load_config()
+    _setting(config, name)
+    if not dry_run:
+        ask("reset", (name,), prefix=prefix, sync=then_sync)
+        return
+    with reading(config) as (store, _):
+        count, busy = store.run(item_store.forgettable, name, prefix)
+    out.print(f"{name}: {count} items would be fetched again; {busy} are under way and would be left")
+
+
+COMMANDS = (source,)

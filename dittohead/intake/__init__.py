@@ -1,0 +1,151 @@
+"""The engine of sources: what brings work in from elsewhere and drops it into the inbox.
+
+Each source of config.yaml is one `Runner`, supervised here: its faults are said and tried again, and end
+nothing else. A folder comes into the inbox by the uploader's protocol alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dittohead import log
+from dittohead.claims import Claimer
+from dittohead.config import SourceSetting
+from dittohead.errors import DittoheadError
+from dittohead.intake.runner import Runner, Tools
+from dittohead.registry import Sources
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import items as item_store
+from dittohead.store.requests import Request
+
+#: What may be asked of sources.
+ACTIONS = ("sync", "reset")
+
+
+class NoSuchSource(DittoheadError):
+    """There is no source of this name."""
+
+
+class Intake:
+    """All sources of the configuration."""
+
+    def __init__(
+        self,
+        store: Store,
+        stations: Stations,
+        claimer: Claimer,
+        sources: Sources,
+        secret: Callable[[str], str],
+    ) -> None:
+        self._tools = Tools(store=store, stations=stations, claimer=claimer, secret=secret)
+        self._sources = sources
+        self._runners: dict[str, Runner] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    def configure(self, settings: Sequence[SourceSetting]) -> None:
+        """Use these settings from now on: sources that have not changed go on undisturbed."""
+        wanted = {setting.name: setting for setting in settings}
+        for name, runner in list(self._runners.items()):
+            if wanted.get(name) != runner.setting:
+                del self._runners[name]
+        for name, setting in wanted.items():
+            if name not in self._runners:
+                self._runners[name] = Runner(self._tools, setting, self._sources.get(setting.kind))
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Run every source until cancelled."""
+        running: dict[str, Runner] = {}
+        try:
+            while True:
+                self._changed.clear()
+                for name, runner in list(running.items()):
+                    if self._runners.get(name) is not runner:
+                        del running[name]
+                        await _end(self._tasks.pop(name))
+                for name, runner in self._runners.items():
+                    if name not in running:
+                        running[name] = runner
+                        self._tasks[name] = asyncio.create_task(runner.run(), name=f"source:{name}")
+                await self._supervise()
+        finally:
+            for task in self._tasks.values():
+                await _end(task)
+
+    async def _supervise(self) -> None:
+        """Wait for other settings; a runner that ends by itself is a defect, and is started again."""
+        change = asyncio.create_task(self._changed.wait())
+        try:
+            while not change.done():
+                done, _ = await asyncio.wait(
+                    {change, *self._tasks.values()}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for name, task in list(self._tasks.items()):
+                    if task in done:
+                        log.get().error(log.SOURCE_CRASHED, source=name, exc_info=task.exception())
+                        await asyncio.sleep(_AGAIN_S)
+                        self._tasks[name] = asyncio.create_task(
+                            self._runners[name].run(), name=f"source:{name}"
+                        )
+        finally:
+            await _end(change)
+
+    def sooner(self, seconds: float) -> None:
+        """Let what was put off be due so much earlier: the clock was set back."""
+        for runner in self._runners.values():
+            runner.sooner(seconds)
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """Return what is true only now, of each source."""
+        return {name: runner.shown() for name, runner in self._runners.items()}
+
+    async def carry_out(self, request: Request, *, alone: bool) -> str:
+        """Do what a person asked for, and return what was done, in words.
+
+        Args:
+            alone: no daemon goes on after this: a round is made to its end.
+
+        Raises: NoSuchSource, StepError, StoreError.
+        """
+        runner = self._runners.get(request.job)
+        if runner is None:
+            names = ", ".join(self._runners) or "none"
+            raise NoSuchSource(f'there is no source "{request.job}"', hint=f"There are: {names}")
+        prefix = str(request.args.get("prefix") or "")
+        if request.action == "reset":
+            store = self._tools.store
+            count, busy = await store.write(item_store.forget, runner.name, prefix, time.time())
+            said = f"{runner.name}: {count} items are fetched again"
+            left = f"; {busy} were left, which are under way" if busy else ""
+            if not request.args.get("sync"):
+                runner.news()
+                return f"{said}, when it has looked{left}"
+            return f"{said}{left}; {await self._sync(runner, prefix, alone=alone)}"
+        return f"{runner.name}: {await self._sync(runner, prefix, alone=alone)}"
+
+    async def _sync(self, runner: Runner, prefix: str, *, alone: bool) -> str:
+        if not alone:
+            runner.look_soon(prefix)
+            return "a round has begun; see: dittohead source list"
+        await runner.follow()
+        looked = await runner.look(prefix)
+        dropped = await runner.bring()
+        await runner.follow()
+        said = (
+            f"{looked.seen} items seen, {looked.new} new, {looked.changed} changed; {dropped} folders dropped"
+        )
+        return f"{said}; held back: {runner.held}" if runner.held else said
+
+
+#: A runner that crashed is started again after this long.
+_AGAIN_S = 10.0
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,412 @@
+"""One source at work: it looks when it is due, listens, fetches while there is room, follows its jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from dittohead import faults, log
+from dittohead.claims import Claimer, mib
+from dittohead.config import SourceSetting
+from dittohead.errors import DittoheadError, ItemError, TargetError, TransientError
+from dittohead.intake.dropping import Dropper
+from dittohead.intake.looking import Looking
+from dittohead.model import DropState
+from dittohead.source import Source, SourceOptions, Upstream
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import drops as drop_store
+from dittohead.store import items as item_store
+from dittohead.store.drops import Drop
+
+#: Folders of one source fetched beside each other.
+_FOLDERS = 4
+
+#: Folders asked of the store at once when some may be fetched.
+_CANDIDATES = 100
+
+#: Waits after a fault, doubled each time, with jitter.
+_FIRST_S, _MOST_S = 5.0, 900.0
+
+#: What went on so long without a fault is well.
+_WELL_S = 60.0
+
+#: Between two looks at the jobs of dropped folders, while there are such.
+_FOLLOW_S = 1.0
+
+#: Between two looks at what may have become due, when nothing else says so.
+_IDLE_S = 10.0
+
+#: Folders that cannot be had now, besides those that can, for each that may be under way.
+_STUCK = 10
+
+#: Orders settled with one connection.
+_ORDERS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What all sources share."""
+
+    store: Store
+    stations: Stations
+    claimer: Claimer
+    secret: Callable[[str], str]
+
+
+class Runner:
+    """One source of config.yaml."""
+
+    def __init__(self, tools: Tools, setting: SourceSetting, source: Source[Any]) -> None:
+        self._tools, self.setting, self._source = tools, setting, source
+        self.name = setting.name
+        self.options: SourceOptions = setting.options
+        self._store = tools.store
+        self._dropper = Dropper(tools.store, tools.stations)
+        self.doing = ""  #: what it does now, in words
+        self.held = ""  #: why it holds back; "" when it does not
+        self.faults: dict[str, str] = {}  #: part -> what is wrong with it now
+        self._waits: dict[str, tuple[float, str, float]] = {}  #: folder -> (not before, why, next wait)
+        self._look_now = asyncio.Event()
+        self._prefixes: list[str] = []  #: parts of the place to be looked at out of turn
+        self._bring_now, self._follow_now = asyncio.Event(), asyncio.Event()
+        self._active: set[int] = set()  #: drops being fetched
+        self._missing: set[int] = set()  #: dropped folders that were nowhere at the last look
+        self._candidates: list[item_store.Ready] = []
+
+    def open(self) -> AbstractAsyncContextManager[Upstream]:
+        """Connect to what lies upstream."""
+        return self._source.open(self.options, self._tools.secret)
+
+    async def run(self) -> None:
+        """Work until cancelled; faults are said and tried again."""
+        async with asyncio.TaskGroup() as group:
+            for part, work in (
+                ("look", self._look_when_due),
+                ("listen", self._listen),
+                ("fetch", self._bring_when_ready),
+                ("follow", self._follow_when_due),
+            ):
+                group.create_task(self._persist(part, work), name=f"source:{self.name}:{part}")
+
+    async def _persist(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
+        wait = _FIRST_S
+        while True:
+            began, asked = time.monotonic(), 0.0
+            try:
+                await work()
+            except (DittoheadError, OSError) as error:
+                asked = error.retry_after_s or 0.0 if isinstance(error, TransientError) else 0.0
+                self._failed(part, str(error), max(wait, asked))
+            except Exception as error:  # noqa: BLE001  # around one source: a site's own may raise anything
+                log.get().exception(log.SOURCE_CRASHED, source=self.name, part=part, error=str(error))
+                self._failed(part, f"{type(error).__name__}: {error}", wait)
+            else:
+                self.faults.pop(part, None)
+                wait = _FIRST_S
+                continue
+            if time.monotonic() - began > _WELL_S:
+                wait = _FIRST_S
+            await asyncio.sleep(max(asked, wait * random.uniform(0.5, 1.0)))  # noqa: S311
+            wait = min(wait * 2, _MOST_S)
+
+    def _failed(self, part: str, error: str, wait: float) -> None:
+        if self.faults.get(part) != error:
+            log.get().warning(log.SOURCE_FAILED, source=self.name, part=part, error=error, wait_seconds=wait)
+        self.faults[part] = error
+
+    def sooner(self, seconds: float) -> None:
+        """Let what was put off be due so much earlier: the clock was set back."""
+        self._waits = {name: (at - seconds, why, wait) for name, (at, why, wait) in self._waits.items()}
+        self._look_now.set()
+
+    # -- look --------------------------------------------------------------------------------
+
+    def look_soon(self, prefix: str = "") -> None:
+        """Look now, out of turn, at keys that begin so."""
+        self._prefixes.append(prefix)
+        self._look_now.set()
+        self._bring_now.set()
+
+    async def _look_when_due(self) -> None:
+        while not self._prefixes:
+            row = await self._store.read(item_store.rounds, self.name)
+            due = 0.0 if row.unfinished else self.options.due(row.looked_at)
+            if due <= time.time():
+                break
+            self._look_now.clear()
+            # In short waits: the clock may be set.
+            await _either(self._look_now, min(due - time.time(), _IDLE_S))
+        prefix = self._prefixes.pop(0) if self._prefixes else ""
+        await self.look(prefix)
+
+    async def look(self, prefix: str = "") -> Looking:
+        """Make a round: tell the store of all that is upstream. Goes on where a killed one was."""
+        self.doing = "looks"
+        try:
+            position: dict[str, Any] | None = None
+            row = await self._store.read(item_store.rounds, self.name)
+            if not prefix:
+                position = row.position
+            if not row.unfinished:  # also a look at a part: killed, the whole is looked at again
+                await self._store.write(item_store.put_round, self.name, looked_at=time.time(), position={})
+            ctx = Looking(self._store, self.name, prefix, position, self.news)
+            async with self.open() as upstream:
+                await upstream.look(ctx)
+            # A look at a part does not end a round that was begun before it.
+            over = {} if prefix and row.unfinished else {"position": {}, "finished_at": time.time()}
+            await self._store.write(item_store.put_round, self.name, error="", **over)
+            self._bring_now.set()
+            ctx.log.info(log.SOURCE_LOOKED, seen=ctx.seen, new=ctx.new, changed=ctx.changed, prefix=prefix)
+            return ctx
+        except (DittoheadError, OSError) as error:
+            with contextlib.suppress(DittoheadError):
+                await self._store.write(item_store.put_round, self.name, error=str(error))
+            raise
+        finally:
+            self.doing = ""
+
+    def news(self) -> None:
+        """Look in the store for what may be fetched or settled: rows have changed."""
+        self._bring_now.set()
+        self._follow_now.set()
+
+    async def _listen(self) -> None:
+        ctx = Looking(self._store, self.name, "", None, self.news)
+        well = asyncio.get_running_loop().call_later(_WELL_S, self.faults.pop, "listen", None)
+        try:
+            async with self.open() as upstream:
+                await upstream.listen(ctx)
+        finally:
+            well.cancel()
+        self.faults.pop("listen", None)
+        await asyncio.Event().wait()  # it has nothing to say by itself
+
+    # -- fetch -------------------------------------------------------------------------------
+
+    async def _bring_when_ready(self) -> None:
+        self._bring_now.clear()
+        drop = await self._next()
+        if drop is None:
+            soon = await self._store.read(item_store.next_ready, self.name, time.time())
+            due = [
+                at
+                for at in (soon, *(at for at, _, _ in self._waits.values() if at > time.time()))
+                if at is not None
+            ]
+            wait = min([_IDLE_S, *(max(at - time.time(), 0.05) for at in due)])
+            await _either(self._bring_now, wait)
+            return
+        await self.bring(drop)
+
+    async def bring(self, first: Drop | None = None) -> int:
+        """Fetch folders and drop them while there are some and there is room; return how many."""
+        count = 0
+        running: set[asyncio.Task[bool]] = set()
+        drop = first or await self._next()
+        if drop is None:
+            return 0
+        try:
+            async with self.open() as upstream:
+                while drop is not None or running:
+                    if drop is not None:
+                        self._active.add(drop.id)
+                        self._tools.claimer.reserved[_reservation(drop)] = self._needed(
+                            drop.folder, drop.size
+                        )
+                        running.add(asyncio.create_task(self._one(upstream, drop)))
+                    if len(running) < _FOLDERS and (drop := await self._next()) is not None:
+                        continue
+                    drop = None
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    count += sum(task.result() for task in done)
+                    drop = await self._next()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return count
+
+    async def _one(self, upstream: Upstream, drop: Drop) -> bool:
+        try:
+            dropped = await self._dropper.bring(upstream, drop, lambda size: self._written(drop, size))
+        except (ItemError, TransientError) as error:
+            self._put_off(drop.folder, error)
+            return False
+        except TargetError as error:  # of all of them, most likely; but after the wait another goes first
+            self._put_off(drop.folder, error)
+            raise
+        finally:
+            self._active.discard(drop.id)
+            self._tools.claimer.released(_reservation(drop))
+        self._waits.pop(drop.folder, None)
+        self._follow_now.set()
+        return dropped
+
+    def _put_off(self, folder: str, error: DittoheadError) -> None:
+        _, why, wait = self._waits.get(folder, (0.0, "", _FIRST_S))
+        if why != str(error):
+            log.get().warning(log.SOURCE_HELD, source=self.name, folder=folder, reason=str(error))
+        asked = error.retry_after_s or 0.0 if isinstance(error, TransientError) else 0.0
+        self._waits[folder] = (time.time() + max(asked, wait), str(error), min(wait * 2, _MOST_S))
+
+    def _is_put_off(self, folder: str, now: float) -> bool:
+        return folder in self._waits and self._waits[folder][0] > now
+
+    async def _next(self) -> Drop | None:
+        """Return the next folder to be fetched: one begun earlier first; None when none may be now."""
+        under_way = await self._store.read(drop_store.of_source, self.name)
+        now = time.time()
+        for drop in under_way:
+            mine = drop.state is DropState.FETCHING and drop.id not in self._active
+            if mine and not self._is_put_off(drop.folder, now):
+                return drop if self._has_room(drop.folder, drop.size) else None
+        # One that cannot be had now takes no other's place; but there is an end to that too.
+        ahead = [drop for drop in under_way if not self._is_put_off(drop.folder, now)]
+        if len(ahead) >= self.options.ahead or len(under_way) >= self.options.ahead * _STUCK:
+            self._hold(f"{len(under_way)} of its folders are under way (ahead: {self.options.ahead})")
+            return None
+        return await self._begin({drop.folder for drop in under_way}, now)
+
+    async def _begin(self, busy: set[str], now: float) -> Drop | None:
+        if not self._candidates:
+            self._candidates = await self._store.read(
+                item_store.ready,
+                self.name,
+                now,
+                marker=self._source.needs_marker(self.options),
+                limit=_CANDIDATES,
+            )
+        while self._candidates:
+            found = self._candidates[0]
+            if found.folder in busy or self._is_put_off(found.folder, now):
+                self._candidates.pop(0)
+                continue
+            if not self._has_room(found.folder, found.size):
+                return None
+            self._candidates.pop(0)
+            drop = await self._store.write(drop_store.begin, self.name, found.folder, now)
+            if drop is not None:
+                self._hold("")
+                return drop
+        self._hold("")
+        return None
+
+    def _needed(self, folder: str, size: int) -> int:
+        """Return the bytes a folder will take under the root, with what its pipeline makes of it."""
+        matched = self._tools.claimer.config.pipeline_for(folder)
+        return int(size * (1 + (matched[0].space_factor if matched else 0.0)))
+
+    def _has_room(self, folder: str, size: int) -> bool:
+        lacking = self._tools.claimer.lacking(self._needed(folder, size))
+        if lacking > 0:
+            root = self._tools.stations.root
+            self._hold(f"{folder} needs {mib(lacking)} more free disk space under {root}")
+        return lacking <= 0
+
+    def _written(self, drop: Drop, size: int) -> None:
+        """What lies on the disk need not be reserved any more."""
+        reserved, key = self._tools.claimer.reserved, _reservation(drop)
+        if key in reserved:
+            reserved[key] = max(0, reserved[key] - size)
+
+    def _hold(self, why: str) -> None:
+        if why and why != self.held:
+            log.get().info(log.SOURCE_HELD, source=self.name, reason=why)
+        self.held = why
+
+    # -- follow ------------------------------------------------------------------------------
+
+    async def _follow_when_due(self) -> None:
+        self._follow_now.clear()
+        busy = await self.follow()
+        await _either(self._follow_now, _FOLLOW_S if busy else _IDLE_S)
+
+    async def follow(self) -> bool:
+        """Find out what has become of dropped folders, and settle what is done; True while some are open."""
+        for drop in await self._store.read(drop_store.of_source, self.name, {DropState.DROPPED}):
+            if drop.job_id is None:
+                await self._see_to(drop)
+        for turn in await self._store.write(drop_store.follow, self.name):
+            log.get().info(
+                log.SOURCE_FOLLOWED,
+                source=self.name,
+                folder=turn.drop.folder,
+                job=turn.job,
+                state=turn.state.value,
+            )
+            self._bring_now.set()
+        await self.settle()
+        await self._keep()
+        return bool(await self._store.read(drop_store.of_source, self.name))
+
+    async def _see_to(self, drop: Drop) -> None:
+        """Rename a folder whose rename a crash forestalled; notice one that a person took away."""
+        try:
+            if await asyncio.to_thread(self._dropper.publish, drop):
+                self._missing.discard(drop.id)
+                return
+        except ItemError as error:
+            self._put_off(drop.folder, error)
+            return
+        if await asyncio.to_thread(self._dropper.lies_somewhere, drop):
+            self._missing.discard(drop.id)
+        elif drop.id not in self._missing:
+            self._missing.add(drop.id)  # it may just have become a job, and left processing/
+        else:
+            current = await self._store.read(drop_store.get, drop.id)
+            if current.job_id is None and current.state is DropState.DROPPED:
+                why = "the folder was removed from the inbox before it became a job"
+                log.get().warning(log.SOURCE_HELD, source=self.name, folder=drop.folder, reason=why)
+                await self._store.write(drop_store.turn_to, drop.id, DropState.FAILED, why)
+
+    async def settle(self) -> int:
+        """Tell upstream of orders all of whose items are done; return how many."""
+        count = 0
+        while orders := await self._store.read(item_store.settleable, self.name, _ORDERS):
+            before = count
+            async with self.open() as upstream:
+                async for order in upstream.settle(orders):
+                    faults.point("source.settled")
+                    await self._store.write(item_store.settled, order.id)
+                    log.get().info(log.SOURCE_SETTLED, source=self.name, order=order.handle)
+                    count += 1
+            if count == before:
+                break
+        return count
+
+    async def _keep(self) -> None:
+        orders = await self._store.read(item_store.keepable, self.name, time.time(), _ORDERS)
+        if orders:
+            async with self.open() as upstream:
+                async for order, keep_at in upstream.keep(orders):
+                    await self._store.write(item_store.kept, order.id, keep_at)
+
+    # -- for people --------------------------------------------------------------------------
+
+    def shown(self) -> dict[str, Any]:
+        """Return what is true only now."""
+        now = time.time()
+        return {
+            "state": "failing" if self.faults else self.doing or ("fetches" if self._active else "idle"),
+            "error": next(iter(self.faults.values()), ""),
+            "held": self.held,
+            "waiting": {name: why for name, (at, why, _) in list(self._waits.items())[:20] if at > now},
+        }
+
+
+def _reservation(drop: Drop) -> str:
+    return f"source:{drop.id}"
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, or so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

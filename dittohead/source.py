@@ -1,0 +1,293 @@
+"""The contract between the engine and everything that brings work in; no implementation.
+
+A source knows what lies upstream and how to fetch it. The engine (`dittohead.intake`) knows all the
+rest: when to look, what was seen before, whether there is room, how a folder is dropped into the inbox,
+which job came of it, and when that job is done.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from dittohead import schedule
+from dittohead.files import MAX_DEPTH, MAX_PATH
+from dittohead.options import Duration
+
+#: Items given to `Look.saw` at once; each call is one transaction.
+BATCH = 1000
+
+
+class SourceOptions(BaseModel):
+    """What every source may be told; a source subclasses it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every: Duration = Field(300.0, gt=0, description="How often to look for what is new.")
+    schedule: str | None = Field(
+        None,
+        description='Instead of `every`: when to look, as cron writes it, such as `"30 5 * * *"`: '
+        "minute, hour, day, month, weekday.",
+    )
+    timezone: str | None = Field(
+        None, description="Time zone of `schedule`, such as `Europe/Berlin`; by default the machine's own."
+    )
+    ahead: int = Field(
+        8,
+        ge=1,
+        description="Folders of this source in `inbox/` and `processing/` at most; then it holds back.",
+    )
+
+    @field_validator("schedule")
+    @classmethod
+    def _schedule(cls, value: str | None) -> str | None:
+        if value is not None:
+            schedule.check(value)
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str | None) -> str | None:
+        schedule.zone(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one(self) -> SourceOptions:
+        if self.schedule is not None and "every" in self.model_fields_set:
+            raise ValueError("every and schedule exclude each other")
+        if self.timezone is not None and self.schedule is None:
+            raise ValueError("timezone goes with schedule")
+        return self
+
+    def due(self, last: float | None) -> float:
+        """Return when to look next, seconds since the epoch; 0.0 when it never was.
+
+        Args:
+            last: when the last look began; None for never.
+        """
+        if last is None:
+            return 0.0
+        if self.schedule is not None:
+            return schedule.next_after(self.schedule, last, self.timezone)
+        return last + self.every
+
+
+OptionsT = TypeVar("OptionsT", bound=SourceOptions)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sighting:
+    """One item as it is upstream now."""
+
+    key: str  #: what upstream calls it; UTF-8 text without NUL, 2000 bytes at most
+    folder: str  #: the folder it goes into, see `folder_fault`
+    path: str  #: where in that folder, relative, "/" between the parts
+    version: str  #: changes when the content does; never ""
+    size: int  #: bytes
+    ready_at: float = 0.0  #: not to be taken before, seconds since the epoch
+    marker: bool = False  #: says that its folder is complete; is itself never fetched
+    refused: str = ""  #: why it is never fetched; "" when it may be
+    data: dict[str, Any] = field(default_factory=dict)  #: the source's own; JSON
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """One item to be fetched."""
+
+    id: int
+    key: str
+    path: str
+    version: str
+    size: int  #: bytes
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """Something upstream that asks for items: a queue's message, a token.
+
+    It is settled only when the jobs of all its items are done.
+    """
+
+    id: int
+    handle: str  #: what upstream calls it
+    data: dict[str, Any]  #: the source's own; JSON
+
+
+class Look(abc.ABC):
+    """What a source may know and do while it looks and listens."""
+
+    name: str  #: the source's name in config.yaml
+    prefix: str  #: look only for keys that begin so; "" for all
+    dry: bool  #: nothing is written; what upstream says is not to be taken from it
+    position: Mapping[str, Any]  #: what `saw` kept last, {} at the beginning of a round
+    log: Any  #: structlog logger, bound to source
+
+    @abc.abstractmethod
+    async def saw(self, found: Sequence[Sighting], *, position: dict[str, Any] | None = None) -> None:
+        """Remember items, and how far the round is, durably. Items seen before cost nothing.
+
+        An item is new, or changed when its version is another than the one remembered.
+        """
+
+    @abc.abstractmethod
+    async def ordered(
+        self, handle: str, keys: Sequence[str], data: dict[str, Any], *, keep_at: float | None = None
+    ) -> None:
+        """Remember durably that upstream waits for these items; after they were told by `saw`.
+
+        Called again for a handle it replaces what was known of it.
+
+        Args:
+            keep_at: when `Upstream.keep` is to be called for it, seconds since the epoch; None for never.
+        """
+
+    @abc.abstractmethod
+    async def unreadable(self, handle: str, why: str, data: dict[str, Any]) -> None:
+        """Remember an order that cannot be understood: counted and said; never settled."""
+
+    @abc.abstractmethod
+    async def orders(self, handles: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the data of those of these orders that are remembered."""
+
+
+class Fetch(abc.ABC):
+    """What a source may know and do while it fetches the items of one folder."""
+
+    root: Path  #: inbox/.NAME: everything goes below; may hold what an earlier try left
+    log: Any  #: structlog logger, bound to source and folder
+
+    @abc.abstractmethod
+    def items(self) -> AsyncIterator[Item]:
+        """Yield the items to be fetched, in the order of their keys; never all in memory."""
+
+    @abc.abstractmethod
+    async def fetched(self, item: Item, how: str) -> None:
+        """Record that an item lies below `root`, whole and verified.
+
+        Args:
+            how: it was verified, in words.
+        """
+
+    @abc.abstractmethod
+    async def changed(self, now: Sighting) -> None:
+        """Record that an item is another now; its folder is tried again when it is ready."""
+
+    @abc.abstractmethod
+    async def gone(self, item: Item) -> None:
+        """Record that an item is no longer there."""
+
+    @abc.abstractmethod
+    async def refuse(self, item: Item, why: str) -> None:
+        """Record that an item cannot be taken; its folder goes without it, and it is said."""
+
+
+class Upstream(abc.ABC):
+    """An open connection to what lies upstream. All raise StepError for faults of the far side.
+
+    ItemError: this folder (in `fetch`) cannot be had now; others can. TransientError and TargetError:
+    the source is left alone for a while. After any of them the connection is opened anew.
+    """
+
+    @abc.abstractmethod
+    async def look(self, ctx: Look) -> None:
+        """Tell `ctx` of everything there is. May be cancelled and killed; goes on from `ctx.position`."""
+
+    async def listen(self, ctx: Look) -> None:
+        """Tell `ctx` of what upstream says by itself, until cancelled; returns at once if it says nothing."""
+        return
+
+    @abc.abstractmethod
+    async def fetch(self, ctx: Fetch) -> None:
+        """Bring the items of one folder, verified; goes on where an earlier try was killed.
+
+        Files need not be made durable: the engine does that for all of them at once.
+        """
+
+    async def settle(self, orders: Sequence[Order]) -> AsyncIterator[Order]:
+        """Tell upstream that orders are carried out, and yield each that need not be remembered any more.
+
+        May be called twice for one: what is gone already is settled.
+        """
+        for order in orders:
+            yield order
+
+    async def keep(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, float | None]]:
+        """Tell upstream that orders are still being carried out; yield each with the next `keep_at`.
+
+        Called for orders whose time has come, unless the job of one of their items has failed.
+        """
+        for order in orders:
+            yield order, None
+
+
+class Source(abc.ABC, Generic[OptionsT]):
+    """Code that can bring work in from one kind of place; found by the entry-point group `dittohead.sources`.
+
+    One instance serves the whole process and keeps no state of its own.
+    """
+
+    name: ClassVar[str]  #: the key in config.yaml
+    Options: ClassVar[type[SourceOptions]]
+
+    def check(self, options: OptionsT) -> list[str]:
+        """Return what makes these options impossible on this host, each a statement with its cure.
+
+        Called by `dittohead check` and at start; must not reach out to the network.
+        """
+        return []
+
+    async def doctor(
+        self, options: OptionsT, secret: Callable[[str], str]
+    ) -> AsyncIterator[tuple[bool, str]]:
+        """Yield (ok, statement) for each thing worth checking outside, for `dittohead doctor`."""
+        for _ in ():
+            yield True, ""
+
+    def needs_marker(self, options: OptionsT) -> bool:
+        """Tell whether a folder is complete only when one of its items is a marker."""
+        return False
+
+    @abc.abstractmethod
+    def open(self, options: OptionsT, secret: Callable[[str], str]) -> AbstractAsyncContextManager[Upstream]:
+        """Return an open connection, which the engine closes. Several may be open at once.
+
+        Args:
+            secret: gives a credential by its file name. Raises: ItemError: there is none.
+        """
+
+
+def folder_fault(name: str) -> str:
+    """Return why the inbox would not take a folder of this name; "" when it would.
+
+    254 bytes: with the dot in front a directory entry has 255.
+    """
+    if not name or name.startswith("."):
+        return f'"{name}" is no name for a folder in the inbox: it is empty or begins with a dot'
+    if "/" in name or not name.isprintable():
+        return "the folder's name would hold a slash or control characters"
+    if len(name.encode("utf-8", "surrogatepass")) > 254:
+        return "the folder's name would be longer than 254 bytes"
+    return ""
+
+
+def path_fault(path: str) -> str:
+    """Return why a path cannot stand below a folder, whatever upstream calls it; "" when it can."""
+    parts = path.split("/")
+    if path.startswith("/") or "" in parts:
+        return "it begins or ends with a slash, or has two in a row, and a file's path cannot"
+    if "." in parts or ".." in parts:
+        return 'it has a part "." or "..", which would lead elsewhere'
+    if not path.isprintable():
+        return "it has control characters"
+    if any(len(part.encode("utf-8", "surrogatepass")) > 255 for part in parts):
+        return "a part of it is longer than the 255 bytes of a file's name"
+    if len(parts) > MAX_DEPTH or len(path.encode("utf-8", "surrogatepass")) > MAX_PATH:
+        return f"it is nested deeper than {MAX_DEPTH} levels or longer than {MAX_PATH} bytes"
+    return ""

@@ -1,0 +1,539 @@
+"""Fetching from a real S3 server: faults, resumption, changes, hostile keys; nothing unverified gets in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dittohead import faults, s3
+from dittohead.errors import ItemError, TargetError
+from dittohead.store import drops as drop_store
+from dittohead.worker import StepContext, StepResult
+from tests.support.desk import Desk
+from tests.support.s3_server import Request, S3Server
+
+pytestmark = pytest.mark.service
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+async def desk(strict: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    monkeypatch.setattr("dittohead.pace._FIRST_S", 0.001)
+    strict.requests.clear()
+    strict.faults.clear()
+    strict.checks = strict.conditions = strict.etags = True
+    strict.on_request = lambda request: None
+    made = Desk(tmp_path, strict.url)
+    await made.call("create_bucket")
+    yield made
+    made.house.store.close()
+
+
+def gets(server: S3Server, key: str) -> list[Request]:
+    return [r for r in server.requests if r.operation == "get" and r.path.endswith("/" + key)]
+
+
+@pytest.mark.parametrize("kind", ["500", "slow-down", "cut", "half", "flip-answer"])
+async def test_a_passing_fault_is_sat_out_and_what_arrives_is_whole(
+    desk: Desk, strict: S3Server, kind: str
+) -> None:
+    """Also wrong bytes under an unchanged ETag, which only the checksum tells."""
+    body = os.urandom(3 * MIB)
+    await desk.put("set/a", body)
+    strict.fail("get", kind, key="set/a")
+    assert await desk.round() == 1
+    assert desk.in_inbox("set") == {b"a": body}
+    assert desk.items() == {"dropped": 1}
+    assert len(gets(strict, "set/a")) == 2
+
+
+async def test_small_objects_come_with_one_request_each(desk: Desk, strict: S3Server) -> None:
+    """A look before each would double the time of thousands of them."""
+    for number in range(20):
+        await desk.put(f"set/{number}", b"%d" % number)
+    await desk.put("set/empty", b"")
+    await desk.look()
+    strict.requests.clear()
+    assert await desk.runner.bring() == 1
+    assert desk.in_inbox("set") == {b"empty": b""} | {b"%d" % n: b"%d" % n for n in range(20)}
+    assert (strict.count("get"), strict.count("head")) == (21, 0)
+
+
+async def test_what_was_there_before_a_cut_is_not_fetched_again(desk: Desk, strict: S3Server) -> None:
+    """By a range, pinned to the ETag."""
+    body = os.urandom(3 * MIB)
+    await desk.put("set/a", body)
+    strict.fail("get", "half", key="set/a")
+    await desk.round()
+    second = gets(strict, "set/a")[1]
+    begin = int(second.headers["range"].removeprefix("bytes=").removesuffix("-"))
+    assert 0 < begin < len(body)
+    assert second.headers["if-match"] == f'"{hashlib.md5(body).hexdigest()}"'
+    assert desk.in_inbox("set") == {b"a": body}
+
+
+@pytest.mark.parametrize("checks", [True, False])
+async def test_wrong_bytes_again_and_again_never_get_in(desk: Desk, strict: S3Server, checks: bool) -> None:
+    """By the store's checksum, or by the ETag where it keeps none; the folder waits, and says why."""
+    strict.checks = checks
+    await desk.put("set/a", b"right")
+    await desk.put("other/a", b"fine")
+    strict.fail("get", "flip-answer", times=4, key="set/a")
+    assert await desk.round() == 1
+    assert desk.in_inbox("other") == {b"a": b"fine"}
+    assert "set" not in desk.listing()
+    assert "arrives otherwise than the store's checksum says" in desk.runner.shown()["waiting"]["set"]
+    await until_due(desk)
+    assert await desk.runner.bring() == 1
+    assert desk.in_inbox("set") == {b"a": b"right"}
+
+
+async def until_due(desk: Desk) -> None:
+    """Let what was put off be due now."""
+    desk.runner._waits = {name: (0.0, why, wait) for name, (_, why, wait) in desk.runner._waits.items()}
+
+
+@pytest.mark.parametrize(
+    ("etags", "how"), [("md5", "MD5 (ETag) kept by the store"), ("opaque", "SHA-256, read twice")]
+)
+async def test_a_store_without_checksums_is_verified_by_etag_or_by_reading_twice(
+    desk: Desk, strict: S3Server, etags: str, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict.checks = False
+    desk.again(etags=etags)
+    await desk.put("set/a", os.urandom(1000))
+    assert await desk.round() == 1
+    assert how in capsys.readouterr().out
+
+
+async def test_a_multipart_etag_is_worked_out(desk: Desk, strict: S3Server, capsys: Any) -> None:
+    strict.checks = False
+    body = os.urandom(11 * MIB)
+    upload = (await desk.call("create_multipart_upload", Key="set/a"))["UploadId"]
+    parts = []
+    for number, begin in enumerate(range(0, len(body), 5 * MIB), 1):
+        piece = body[begin : begin + 5 * MIB]
+        answer = await desk.call("upload_part", Key="set/a", UploadId=upload, PartNumber=number, Body=piece)
+        parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+    await desk.call(
+        "complete_multipart_upload", Key="set/a", UploadId=upload, MultipartUpload={"Parts": parts}
+    )
+    assert await desk.round() == 1
+    assert desk.in_inbox("set") == {b"a": body}
+    assert "MD5 of parts (ETag) kept by the store" in capsys.readouterr().out
+    assert len(gets(strict, "set/a")) == 1
+
+
+async def test_credentials_that_expire_stop_the_source_until_they_are_renewed(
+    desk: Desk, strict: S3Server
+) -> None:
+    await desk.put("set/a", b"x")
+    await desk.look()
+    strict.fail("get", "ExpiredToken", key="set/a")
+    with pytest.raises(TargetError, match="Renew the credentials"):
+        await desk.runner.bring()
+    assert desk.items() == {"fetching": 1}
+    await until_due(desk)
+    assert await desk.runner.bring() == 1
+
+
+async def test_an_object_that_changes_during_the_fetch_comes_in_its_new_content_alone(
+    desk: Desk, strict: S3Server
+) -> None:
+    """If-Match sees it; the half of the old content that lies there is not mixed with the new."""
+    old, new = os.urandom(2 * MIB), os.urandom(2 * MIB)
+    await desk.put("set/a", old)
+    await desk.look()
+    strict.fail("get", "half", key="set/a")
+    done = []
+
+    def overwrite(request: Request) -> None:
+        if request.operation == "get" and "range" in request.headers and not done:
+            done.append(strict.overwrite(request.path, new))
+
+    strict.on_request = overwrite
+    assert await desk.runner.bring() == 0
+    assert desk.listing() == [".set"]
+    await until_due(desk)
+    assert await desk.runner.bring() == 1
+    assert desk.in_inbox("set") == {b"a": new}
+    await desk.look()
+    assert desk.items() == {"dropped": 1}
+
+
+async def test_an_object_that_vanishes_before_it_is_fetched_is_said_and_left_out(desk: Desk) -> None:
+    await desk.put("set/a", b"x")
+    await desk.put("set/b", b"y")
+    await desk.put("alone/a", b"z")
+    await desk.look()
+    await desk.call("delete_object", Key="set/a")
+    await desk.call("delete_object", Key="alone/a")
+    assert await desk.runner.bring() == 1
+    assert desk.in_inbox("set") == {b"b": b"y"}
+    assert desk.listing() == ["set"]
+    assert desk.items() == {"gone": 2, "dropped": 1}
+    await desk.put("alone/a", b"z")  # it is back
+    assert await desk.round() == 1
+
+
+HOSTILE = [
+    "set/../../escape",
+    "set//a",
+    "set/./b",
+    "/set/lead",
+    "set/" + "n" * 256,
+    "set/line\nbreak",
+    "set/esc\x1b[0m",
+    ".hidden/a",
+    "../up/a",
+    "set/end/",
+]
+
+
+async def test_hostile_keys_are_refused_with_a_reason_and_never_written_outside(
+    desk: Desk, strict: S3Server, tmp_path: Path
+) -> None:
+    for key in HOSTILE:
+        strict.overwrite(f"/{desk.bucket}/{key}", b"evil")  # not by HTTP, whose clients would tidy the path
+    await desk.put("set/fine", b"good")
+    await desk.put("set/folder/", b"")  # what consoles make for an empty folder
+    before = sorted(os.listdir(tmp_path)) + sorted(os.listdir(tmp_path / "root"))
+    assert await desk.round() == 1
+    assert desk.listing() == ["set"]
+    assert desk.in_inbox("set") == {b"fine": b"good"}
+    assert sorted(os.listdir(tmp_path)) + sorted(os.listdir(tmp_path / "root")) == before
+    # "/set/lead" begins with an empty folder name, which the rule for groups does not take at all.
+    assert desk.items() == {"refused": len(HOSTILE) - 1, "dropped": 1}
+    assert all(one["reason"] for one in desk.known()["refused"])
+
+
+async def test_a_key_that_is_a_file_and_a_directory_is_refused_once(desk: Desk) -> None:
+    """The one that comes first stays; none is lost silently."""
+    await desk.put("set/a", b"file")
+    await desk.put("set/a/b", b"below")
+    await desk.put("set/c", b"c")
+    assert await desk.round() == 1
+    assert desk.items() == {"refused": 1, "dropped": 2}
+    assert len(desk.in_inbox("set")) == 2
+    assert desk.in_inbox("set")[b"c"] == b"c"
+    await desk.look()
+    assert desk.items() == {"refused": 1, "dropped": 2}  # stays refused
+
+
+async def test_two_keys_with_one_path_never_overwrite_each_other(desk: Desk, tmp_path: Path) -> None:
+    """As marble's a/p1.tif and b/p1.tif."""
+    desk.again(group="(?P<folder>x)/(?:.*/)?(?P<path>[^/]+)")
+    await desk.put("x/a/p1.tif", b"one")
+    await desk.put("x/b/p1.tif", b"two")
+    assert await desk.round() == 1
+    assert desk.in_inbox("x") == {b"p1.tif": b"one"}
+    (refused,) = desk.known()["refused"]
+    assert refused["key"] == "x/b/p1.tif"
+    assert "which x/a/p1.tif is already" in refused["reason"]
+
+
+async def test_a_folder_that_is_dropped_is_not_fetched_again_unless_it_changed(
+    desk: Desk, strict: S3Server
+) -> None:
+    await desk.put("set/a", b"one")
+    await desk.put("set/b", b"two")
+    assert await desk.round() == 1
+    strict.requests.clear()
+    assert await desk.round() == 0
+    assert strict.count("get") == 1  # the listing
+    await desk.put("set/b", b"three")
+    assert await desk.round() == 0  # the first folder of this name is still under way
+    async with desk.house.running():
+        await desk.house.until_over("set")
+        await desk.runner.follow()
+        assert desk.items() == {"done": 1, "seen": 1}
+        assert await desk.runner.bring() == 1
+    assert desk.in_inbox("set") == {b"b": b"three"}
+
+
+async def test_it_holds_back_when_enough_is_ahead(desk: Desk) -> None:
+    for number in range(5):
+        await desk.put(f"s{number}/a", b"x")
+    desk.again(ahead=2)
+    assert await desk.round() == 2
+    assert desk.runner.held == "2 of its folders are under way (ahead: 2)"
+    async with desk.house.running():
+        await desk.house.until_over("s0")
+        await desk.house.until_over("s1")
+    await desk.runner.follow()
+    assert await desk.runner.bring() == 2
+
+
+async def test_it_holds_back_when_the_disk_is_nearly_full(desk: Desk) -> None:
+    await desk.put("set/a", b"x")
+    settings = desk.house.config.settings
+    low = settings.model_copy(update={"space": settings.space.model_copy(update={"floor": 1 << 60})})
+    object.__setattr__(desk.house.config, "settings", low)
+    assert await desk.round() == 0
+    assert "set needs" in desk.runner.held
+    assert "more free disk space" in desk.runner.held
+
+
+async def test_a_folder_waits_until_nothing_of_it_has_changed_for_a_while(desk: Desk) -> None:
+    desk.again(settle="1h")
+    await desk.put("set/a", b"x")
+    assert await desk.round() == 0
+    assert desk.items() == {"seen": 1}
+    desk.again(settle=0)
+    assert await desk.round() == 1
+
+
+async def test_a_folder_waits_for_its_marker_which_is_not_fetched(desk: Desk) -> None:
+    desk.again(marker="_COMPLETE")
+    await desk.put("set/a", b"x")
+    assert await desk.round() == 0
+    await desk.put("set/_COMPLETE", b"")
+    assert await desk.round() == 1
+    assert desk.in_inbox("set") == {b"a": b"x"}
+
+
+async def test_only_what_is_wanted_is_taken(desk: Desk) -> None:
+    desk.again(prefix="p/", match=["*.tif"], ignore=["*/._*"], least=2, most="1KB")
+    for key, body in {
+        "p/s/a.tif": b"good",
+        "p/s/a.txt": b"other",
+        "p/s/._a.tif": b"junk",
+        "p/s/tiny.tif": b"1",
+        "p/s/large.tif": b"x" * 1001,
+        "q/s/a.tif": b"elsewhere",
+    }.items():
+        await desk.put(key, body)
+    assert await desk.round() == 1
+    assert desk.in_inbox("s") == {b"a.tif": b"good"}
+
+
+async def test_one_key_can_be_one_folder(desk: Desk) -> None:
+    desk.again(group="(?:.*/)?(?P<path>(?P<stem>[^/]+)\\.tif)", folder="image-{stem}")
+    await desk.put("a/b/p1.tif", b"1")
+    await desk.put("a/c/p2.tif", b"2")
+    assert await desk.round() == 2
+    assert desk.in_inbox("image-p1") == {b"p1.tif": b"1"}
+
+
+async def test_somebody_elses_upload_of_the_same_name_is_left_alone(desk: Desk) -> None:
+    (desk.inbox / ".set").mkdir()
+    (desk.inbox / ".set" / "theirs").write_bytes(b"theirs")
+    await desk.put("set/a", b"x")
+    assert await desk.round() == 0
+    assert "somebody else's upload" in desk.runner.shown()["waiting"]["set"]
+    assert desk.in_inbox(".set") == {b"theirs": b"theirs"}
+    (desk.inbox / ".set").rename(desk.inbox / "set")
+    await until_due(desk)
+    assert await desk.runner.bring() == 0  # not over their folder
+    async with desk.house.running():
+        await desk.house.until_over("set")
+    await until_due(desk)
+    assert await desk.runner.bring() == 1
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["source.made", "source.piece", "source.fetched", "source.durable", "source.recorded", "source.renamed"],
+)
+async def test_it_goes_on_wherever_it_was_killed(
+    desk: Desk, strict: S3Server, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each named moment: the folder comes once, whole, and no byte is fetched twice."""
+    body = os.urandom(2 * MIB)
+    what = {b"a": body} if point == "source.piece" else {b"a": body, b"b": b"small"}
+    for name, data in what.items():
+        await desk.put(f"set/{name.decode()}", data)
+
+    class Killed(BaseException):
+        pass
+
+    def die(name: str) -> None:
+        if name == point:
+            monkeypatch.setattr(faults, "point", lambda name: None)
+            raise Killed
+
+    monkeypatch.setattr(faults, "point", die)
+    await desk.look()
+    with pytest.raises((Killed, BaseExceptionGroup)):
+        await desk.runner.bring()
+    before = sum(r.operation == "get" and r.path.endswith("/a") for r in strict.requests)
+    desk.again()
+    await desk.runner.follow()
+    await desk.round()
+    assert desk.listing() == ["set"]
+    assert desk.in_inbox("set") == what
+    assert desk.items() == {"dropped": len(what)}
+    again = gets(strict, "a")[before:]
+    assert all("range" in request.headers for request in again) or point == "source.made"
+    async with desk.house.running():
+        await desk.house.until_over("set")
+    await desk.runner.follow()
+    assert desk.items() == {"done": len(what)}
+    assert len(desk.house.jobs("set")) == 1
+
+
+async def test_a_folder_taken_away_before_it_became_a_job_is_said(desk: Desk) -> None:
+    await desk.put("set/a", b"x")
+    await desk.round()
+    (desk.inbox / "set").rename(desk.inbox.parent / "elsewhere")
+    await desk.runner.follow()
+    assert desk.items() == {"dropped": 1}  # it may just be on its way
+    await desk.runner.follow()
+    assert desk.items() == {"failed": 1}
+
+
+async def test_a_new_folder_with_an_old_inode_is_not_taken_for_an_earlier_jobs(desk: Desk) -> None:
+    """Inode numbers come again: the jobs of before are noted at the drop, and are not its own."""
+    await desk.put("set/a", b"x")
+    await desk.round()
+    async with desk.house.running():
+        await desk.house.until_over("set")
+    await desk.runner.follow()
+    await desk.put("set/a", b"y")
+    await desk.look()
+    run = desk.house.store.run
+    drop = run(drop_store.begin, "up", "set", time.time())
+    assert drop is not None
+    run(drop_store.made, drop.id, desk.house.job("set").ino)
+    run(drop_store.fetched, [(item.id, item.version) for item in run(drop_store.page, drop.id, None, 9)])
+    assert run(drop_store.dropped, drop.id, "", time.time())
+    assert run(drop_store.follow, "up") == []
+
+
+async def test_a_round_killed_in_its_middle_goes_on_there(
+    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not from the beginning: a bucket of a million keys is walked once."""
+    monkeypatch.setattr("dittohead.sources.s3.BATCH", 3)
+    for number in range(10):
+        await desk.put(f"s{number}/a", b"x")
+    strict.requests.clear()
+    strict.on_request = lambda r: strict.fail("get", "ExpiredToken") if strict.count("get") == 3 else None
+    with pytest.raises(TargetError):
+        await desk.look()
+    strict.on_request = lambda r: None
+    assert desk.items() == {"seen": 9}
+    strict.requests.clear()
+    desk.again()
+    await desk.look()
+    assert strict.requests[0].query["start-after"] == "s8/a"
+    assert desk.items() == {"seen": 10}
+    await desk.put("s00/a", b"x")  # before the position: the next round finds it
+    await desk.look()
+    assert desk.items() == {"seen": 11}
+
+
+async def test_reset_lets_a_prefix_be_fetched_again(desk: Desk) -> None:
+    from dittohead.store import items as item_store
+
+    for key in ("set/a", "set/b", "other/a"):
+        await desk.put(key, b"x")
+    await desk.round()
+    async with desk.house.running():
+        await desk.house.until_over("set")
+        await desk.house.until_over("other")
+        await desk.runner.follow()
+        assert desk.house.store.run(item_store.forget, "up", "set/", time.time()) == (2, 0)
+        assert await desk.round() == 1
+        desk.house.look()
+        await desk.house.until(lambda: len(desk.house.jobs("set")) == 2)
+    assert len(desk.house.jobs("other")) == 1
+
+
+async def test_a_store_that_stalls_is_given_up_and_asked_again(
+    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before the silence is kept."""
+    monkeypatch.setattr("dittohead.s3_fetch._STALL_S", 0.3)
+    body = os.urandom(2 * MIB)
+    await desk.put("set/a", body)
+    strict.fail("get", "half-stall", key="set/a")
+    assert await desk.round() == 1
+    assert desk.in_inbox("set") == {b"a": body}
+    assert "range" in gets(strict, "set/a")[1].headers
+
+
+async def test_one_folder_that_cannot_be_had_keeps_no_other_from_coming(desk: Desk, strict: S3Server) -> None:
+    """An object that always fails, before others in the order."""
+    for name in ("a", "b", "c"):
+        await desk.put(f"{name}/x", b"x")
+    strict.fail("get", "500", times=1000, key="a/x")
+    assert await desk.round() == 2
+    assert desk.listing() == [".a", "b", "c"]
+    assert "InternalError" in desk.runner.shown()["waiting"]["a"]
+
+
+async def test_a_message_is_hidden_anew_while_its_job_goes_on_and_not_when_it_failed(
+    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQS shows it again otherwise, and after some times lays it aside."""
+    queue = {"url": f"{strict.url}/123456789012/hold", "endpoint_url": strict.url, "hold": 30}
+    desk.again(queue=queue)
+    async with s3.client(desk.options, desk.secret, "sqs", queue_endpoint=strict.url) as client:
+        await client.create_queue(QueueName="hold")
+        body = {
+            "Records": [
+                {
+                    "eventName": "ObjectCreated:Put",
+                    "s3": {"bucket": {"name": desk.bucket}, "object": {"key": "set/a"}},
+                }
+            ]
+        }
+        await client.send_message(QueueUrl=queue["url"], MessageBody=json.dumps(body))
+    await desk.put("set/a", b"x")
+    assert await desk.round() == 1
+    clock = time.time()
+    monkeypatch.setattr("time.time", lambda: clock + 20)
+    before = len(strict.requests)
+    await desk.runner.follow()
+    assert len(strict.requests) == before + 1  # hidden again
+    await desk.runner.follow()
+    assert len(strict.requests) == before + 1  # once is enough
+    desk.house.worker.plays["first"] = fails
+    async with desk.house.running():
+        await desk.house.until_over("set")
+    monkeypatch.setattr("time.time", lambda: clock + 60)
+    await desk.runner.follow()
+    assert desk.items() == {"failed": 1}
+    assert len(strict.requests) == before + 1
+
+
+async def fails(ctx: StepContext) -> StepResult:
+    raise ItemError("no")
+
+
+async def test_a_folder_that_goes_on_over_the_page_of_a_listing_is_not_begun_before_its_end(
+    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago its objects were written: half of a folder is no folder."""
+    monkeypatch.setattr("dittohead.sources.s3.BATCH", 3)
+    await desk.put("early/a", b"x")
+    await desk.look()
+    for number in range(7):
+        await desk.put(f"set/{number}", b"x")
+    strict.requests.clear()
+    strict.on_request = lambda r: strict.fail("get", "ExpiredToken") if strict.count("get") == 2 else None
+    with pytest.raises(TargetError):
+        await desk.look()
+    strict.on_request = lambda r: None
+    assert desk.items() == {"seen": 6}
+    assert await desk.runner.bring() == 1  # what was known before
+    assert desk.listing() == ["early"]
+    desk.again()
+    await desk.look()
+    assert await desk.runner.bring() == 1
+    assert len(desk.in_inbox("set")) == 7
