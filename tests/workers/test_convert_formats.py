@@ -166,6 +166,33 @@ async def test_a_smaller_image_looks_like_the_larger_one(rig: Rig) -> None:
     assert seen[:, 0].min() > 240
 
 
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+async def test_16_bits_stay_16_bits_when_made_smaller(rig: Rig, bands: int) -> None:
+    """With and without alpha: values are neither clipped nor scaled."""
+    source = np.zeros((120, 160, bands), np.uint16)
+    source[:, :] = [60_000, 40_000, 20_000, 65_535][:bands] if bands > 2 else [60_000, 50_000][:bands]
+    data = imagecodecs.png_encode(np.squeeze(source), out=2 * source.nbytes + 4096)
+    path, output = await rig.one("a.png", data, format="png", max_width=40)
+    found = _decoded_elsewhere(path).reshape(30, 40, bands)
+    assert found.dtype == np.uint16
+    assert np.abs(found.astype(int) - source[:30, :40]).max() <= 2
+    assert output.detail["compared"] is True
+
+
+@pytest.mark.skipif("heif" not in abilities().get("load", ()), reason="this libvips reads no HEIF")
+async def test_heif_is_read_with_its_exif(rig: Rig, tmp_path: Path) -> None:
+    """A telephone's picture: made by libheif, which turns it upright by itself."""
+    (tmp_path / "a.jpg").write_bytes(with_exif("JPEG"))
+    made = subprocess.run(["vips", "copy", "a.jpg", "a.heic"], cwd=tmp_path, capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("the vips program here writes no HEIF")
+    path, _ = await rig.one("a.heic", (tmp_path / "a.heic").read_bytes())
+    assert decoded(path).shape == (200, 300, 3)
+    with Image.open(path) as image:
+        assert image.getexif()[271] == "Phase One"
+        assert image.getexif().get_ifd(0x8769)[0x8827] == 200
+
+
 async def test_sizes_are_chosen_by_name_and_by_a_file_beside(rig: Rig) -> None:
     """The smallest of all that fit; side-cars are no images and no strangers."""
     data = encode(pixels(600, 400), "PNG")
