@@ -1,7 +1,7 @@
 """Write a lossless JPEG 2000 with its ICC profile, XMP and resolution, which libvips leaves out silently.
 
 Source: ISO/IEC 15444-1 annex I (boxes; colr I.5.3.3, res I.5.3.7, uuid I.7.2); the UUID of XMP from
-the XMP Specification Part 3, 1.1.5.
+the XMP Specification Part 3, 1.1.5; that of EXIF as cameras and ExifTool write it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_EXIF = b"JpgTiffExif->JP2"
 
 _PIECE = 1 << 20
 
@@ -57,7 +58,7 @@ def bits(fd: int) -> int:
     return 0
 
 
-def write(image: pyvips.Image, made: int, tile: int, known: tuple[float, float] | None) -> None:
+def write(image: pyvips.Image, made: int, tile: int, known: tuple[float, float] | None, exif: bytes) -> None:
     """Write the image to the open file `made`: what libvips writes, and the boxes it leaves out."""
     icc = colour.profile(image)
     xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
@@ -70,8 +71,9 @@ def write(image: pyvips.Image, made: int, tile: int, known: tuple[float, float] 
             if box.kind == b"jp2h":
                 os.write(made, _box(b"jp2h", _header(bare, box, icc if embeddable(icc) else b"", known)))
             elif box.kind == b"jp2c":
-                if xmp:
-                    os.write(made, _box(b"uuid", _XMP + xmp))
+                for uuid, content in ((_XMP, xmp), (_EXIF, exif)):
+                    if content:
+                        os.write(made, _box(b"uuid", uuid + content))
                 _copy(bare, made, box)
             else:
                 os.write(made, _box(box.kind, os.pread(bare, box.end - box.at, box.at)))
@@ -121,14 +123,14 @@ def _copy(bare: int, made: int, box: Box) -> None:
         at += os.write(made, piece)
 
 
-def carried(fd: int) -> tuple[bytes, bytes]:
-    """Return the ICC profile and the XMP of a file, b"" for what it does not have."""
-    icc = xmp = b""
+def carried(fd: int) -> tuple[bytes, bytes, bytes]:
+    """Return the ICC profile, the XMP and the EXIF block of a file, b"" for what it does not have."""
+    icc, found = b"", {_XMP: b"", _EXIF: b""}
     for box in boxes(fd, 0, os.fstat(fd).st_size):
-        if box.kind == b"uuid" and os.pread(fd, 16, box.at) == _XMP:
-            xmp = os.pread(fd, box.end - box.at - 16, box.at + 16)
+        if box.kind == b"uuid":
+            found[os.pread(fd, 16, box.at)] = os.pread(fd, box.end - box.at - 16, box.at + 16)
         if box.kind == b"jp2h":
             for inner in boxes(fd, box.at, box.end):
                 if inner.kind == b"colr" and os.pread(fd, 1, inner.at) == b"\x02":
                     icc = os.pread(fd, inner.end - inner.at - 3, inner.at + 3)
-    return icc, xmp
+    return icc, found[_XMP], found[_EXIF]
