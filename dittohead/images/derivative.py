@@ -50,7 +50,7 @@ def _jpeg(
     # For a source without EXIF libvips makes some up, with a resolution, and leaves the JFIF header out.
     with tempfile.TemporaryFile() as file:
         image.jpegsave(f"/proc/self/fd/{file.fileno()}", **_options(image, recipe))
-        os.write(made, b"\xff\xd8" + _jfif(known) + _exif(exif))
+        jp2.write_all(made, b"\xff\xd8" + _jfif(known) + _exif(exif))
         _copy_without_exif(file.fileno(), made)
 
 
@@ -79,10 +79,11 @@ def _copy_without_exif(source: int, made: int) -> None:
             break
         segment = os.pread(source, size + 2, at)
         if marker != _APP0 and not (marker == _APP1 and segment[4:10] == b"Exif\0\0"):
-            os.write(made, segment)
+            jp2.write_all(made, segment)
         at += size + 2
     while piece := os.pread(source, 1 << 20, at):
-        at += os.write(made, piece)
+        jp2.write_all(made, piece)
+        at += len(piece)
 
 
 def _options(image: pyvips.Image, recipe: Recipe) -> dict[str, Any]:

@@ -6,6 +6,7 @@ the XMP Specification Part 3, 1.1.5; that of EXIF as cameras and ExifTool write 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import tempfile
@@ -64,19 +65,27 @@ def write(image: pyvips.Image, made: int, tile: int, known: tuple[float, float] 
     xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
     with tempfile.TemporaryFile() as file:
         bare = file.fileno()
+        _see_room(bare, 2 * image.width * image.height * image.bands * (2 if image.format == "ushort" else 1))
         name = f"/proc/self/fd/{bare}"
         image.jp2ksave(name, lossless=True, tile_width=tile, tile_height=tile)
         end = os.fstat(bare).st_size
         for box in boxes(bare, 0, end):
             if box.kind == b"jp2h":
-                os.write(made, _box(b"jp2h", _header(bare, box, icc if embeddable(icc) else b"", known)))
+                write_all(made, _box(b"jp2h", _header(bare, box, icc if embeddable(icc) else b"", known)))
             elif box.kind == b"jp2c":
                 for uuid, content in ((_XMP, xmp), (_EXIF, exif)):
                     if content:
-                        os.write(made, _box(b"uuid", uuid + content))
+                        write_all(made, _box(b"uuid", uuid + content))
                 _copy(bare, made, box)
             else:
-                os.write(made, _box(box.kind, os.pread(bare, box.end - box.at, box.at)))
+                write_all(made, _box(box.kind, os.pread(bare, box.end - box.at, box.at)))
+
+
+def _see_room(fd: int, size: int) -> None:
+    """See that the disk takes so many bytes: libvips 8.14 never ends when it becomes full."""
+    there = os.fstatvfs(fd)
+    if there.f_bavail * there.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def embeddable(icc: bytes) -> bool:
@@ -85,6 +94,13 @@ def embeddable(icc: bytes) -> bool:
         return False
     tags = {icc[at : at + 4] for at in range(132, min(len(icc), 132 + 1200) - 11, 12)}
     return (icc[16:20], b"rXYZ" in tags or b"kTRC" in tags) in ((b"RGB ", True), (b"GRAY", True))
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write data whole: a disk that fills up takes a part of it without an error."""
+    done = 0
+    while done < len(data):
+        done += os.write(fd, data[done:])
 
 
 def _header(bare: int, header: Box, icc: bytes, known: tuple[float, float] | None) -> bytes:
@@ -116,11 +132,12 @@ def _box(kind: bytes, content: bytes) -> bytes:
 
 def _copy(bare: int, made: int, box: Box) -> None:
     """Copy the codestream; its length is left open, as the last box's may be."""
-    os.write(made, struct.pack(">I4s", 0, b"jp2c"))
+    write_all(made, struct.pack(">I4s", 0, b"jp2c"))
     at = box.at
     while at < box.end:
         piece = os.pread(bare, min(_PIECE, box.end - at), at)
-        at += os.write(made, piece)
+        write_all(made, piece)
+        at += len(piece)
 
 
 def carried(fd: int) -> tuple[bytes, bytes, bytes]:

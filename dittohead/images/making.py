@@ -238,7 +238,7 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
     if recipe.verify:
         if recipe.format == "pyramid-tiff":
             detail["levels"] = checking.verify_levels(made, image, recipe)
-        else:
+        elif recipe.holds == "lossy":  # the others are decoded to be compared
             checking.verify_single(made, image)
         if recipe.format in ("png", "jp2") or recipe.compression in LOSSLESS:
             checking.compare(_prepare(page).image, made)
