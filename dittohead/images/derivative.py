@@ -19,7 +19,9 @@ _SMALL = 16_000_000
 _SCAN, _APP0, _APP1 = 0xFFDA, 0xFFE0, 0xFFE1
 
 
-def write(image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None) -> None:
+def write(
+    image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None, exif: bytes
+) -> None:
     """Write the image to the open file `made`.
 
     Args:
@@ -27,25 +29,28 @@ def write(image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, fl
         made: open for reading and writing.
         recipe: how.
         known: pixels per mm across and down, None when they are not known.
+        exif: a block for the formats to which libvips carries none; PNG is not among them.
     """
     name = f"/proc/self/fd/{made}"
     if recipe.format == "jpeg":
         see_that_jpeg_holds(image)
-        _jpeg(image, made, recipe, known)
+        _jpeg(image, made, recipe, known, exif)
     elif recipe.format == "png":
         image.pngsave(name)
     else:
-        jp2.write(image, made, recipe.tile, known)
+        jp2.write(image, made, recipe.tile, known, exif)
 
 
-def _jpeg(image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None) -> None:
+def _jpeg(
+    image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None, exif: bytes
+) -> None:
     if image.get_typeof("exif-data"):
         image.jpegsave(f"/proc/self/fd/{made}", **_options(image, recipe))
         return
     # For a source without EXIF libvips makes some up, with a resolution, and leaves the JFIF header out.
     with tempfile.TemporaryFile() as file:
         image.jpegsave(f"/proc/self/fd/{file.fileno()}", **_options(image, recipe))
-        os.write(made, b"\xff\xd8" + _jfif(known))
+        jp2.write_all(made, b"\xff\xd8" + _jfif(known) + _exif(exif))
         _copy_without_exif(file.fileno(), made)
 
 
@@ -54,6 +59,12 @@ def _jfif(known: tuple[float, float] | None) -> bytes:
     across, down = (min(round(value * 25.4), 0xFFFF) for value in known or (0, 0))
     given = (1, across, down) if across and down else (0, 1, 1)
     return struct.pack(">HH5sHBHHBB", _APP0, 16, b"JFIF\0", 0x0102, *given, 0, 0)
+
+
+def _exif(block: bytes) -> bytes:
+    content = b"Exif\0\0" + block
+    fits = block and len(content) + 2 <= 0xFFFF  # what does not is named as lost
+    return struct.pack(">HH", _APP1, len(content) + 2) + content if fits else b""
 
 
 def _copy_without_exif(source: int, made: int) -> None:
@@ -68,10 +79,11 @@ def _copy_without_exif(source: int, made: int) -> None:
             break
         segment = os.pread(source, size + 2, at)
         if marker != _APP0 and not (marker == _APP1 and segment[4:10] == b"Exif\0\0"):
-            os.write(made, segment)
+            jp2.write_all(made, segment)
         at += size + 2
     while piece := os.pread(source, 1 << 20, at):
-        at += os.write(made, piece)
+        jp2.write_all(made, piece)
+        at += len(piece)
 
 
 def _options(image: pyvips.Image, recipe: Recipe) -> dict[str, Any]:

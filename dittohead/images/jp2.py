@@ -1,11 +1,12 @@
 """Write a lossless JPEG 2000 with its ICC profile, XMP and resolution, which libvips leaves out silently.
 
 Source: ISO/IEC 15444-1 annex I (boxes; colr I.5.3.3, res I.5.3.7, uuid I.7.2); the UUID of XMP from
-the XMP Specification Part 3, 1.1.5.
+the XMP Specification Part 3, 1.1.5; that of EXIF as cameras and ExifTool write it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import tempfile
@@ -17,6 +18,7 @@ from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_EXIF = b"JpgTiffExif->JP2"
 
 _PIECE = 1 << 20
 
@@ -57,24 +59,33 @@ def bits(fd: int) -> int:
     return 0
 
 
-def write(image: pyvips.Image, made: int, tile: int, known: tuple[float, float] | None) -> None:
+def write(image: pyvips.Image, made: int, tile: int, known: tuple[float, float] | None, exif: bytes) -> None:
     """Write the image to the open file `made`: what libvips writes, and the boxes it leaves out."""
     icc = colour.profile(image)
     xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
     with tempfile.TemporaryFile() as file:
         bare = file.fileno()
+        _see_room(bare, 2 * image.width * image.height * image.bands * (2 if image.format == "ushort" else 1))
         name = f"/proc/self/fd/{bare}"
         image.jp2ksave(name, lossless=True, tile_width=tile, tile_height=tile)
         end = os.fstat(bare).st_size
         for box in boxes(bare, 0, end):
             if box.kind == b"jp2h":
-                os.write(made, _box(b"jp2h", _header(bare, box, icc if embeddable(icc) else b"", known)))
+                write_all(made, _box(b"jp2h", _header(bare, box, icc if embeddable(icc) else b"", known)))
             elif box.kind == b"jp2c":
-                if xmp:
-                    os.write(made, _box(b"uuid", _XMP + xmp))
+                for uuid, content in ((_XMP, xmp), (_EXIF, exif)):
+                    if content:
+                        write_all(made, _box(b"uuid", uuid + content))
                 _copy(bare, made, box)
             else:
-                os.write(made, _box(box.kind, os.pread(bare, box.end - box.at, box.at)))
+                write_all(made, _box(box.kind, os.pread(bare, box.end - box.at, box.at)))
+
+
+def _see_room(fd: int, size: int) -> None:
+    """See that the disk takes so many bytes: libvips 8.14 never ends when it becomes full."""
+    there = os.fstatvfs(fd)
+    if there.f_bavail * there.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def embeddable(icc: bytes) -> bool:
@@ -83,6 +94,13 @@ def embeddable(icc: bytes) -> bool:
         return False
     tags = {icc[at : at + 4] for at in range(132, min(len(icc), 132 + 1200) - 11, 12)}
     return (icc[16:20], b"rXYZ" in tags or b"kTRC" in tags) in ((b"RGB ", True), (b"GRAY", True))
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write data whole: a disk that fills up takes a part of it without an error."""
+    done = 0
+    while done < len(data):
+        done += os.write(fd, data[done:])
 
 
 def _header(bare: int, header: Box, icc: bytes, known: tuple[float, float] | None) -> bytes:
@@ -114,21 +132,22 @@ def _box(kind: bytes, content: bytes) -> bytes:
 
 def _copy(bare: int, made: int, box: Box) -> None:
     """Copy the codestream; its length is left open, as the last box's may be."""
-    os.write(made, struct.pack(">I4s", 0, b"jp2c"))
+    write_all(made, struct.pack(">I4s", 0, b"jp2c"))
     at = box.at
     while at < box.end:
         piece = os.pread(bare, min(_PIECE, box.end - at), at)
-        at += os.write(made, piece)
+        write_all(made, piece)
+        at += len(piece)
 
 
-def carried(fd: int) -> tuple[bytes, bytes]:
-    """Return the ICC profile and the XMP of a file, b"" for what it does not have."""
-    icc = xmp = b""
+def carried(fd: int) -> tuple[bytes, bytes, bytes]:
+    """Return the ICC profile, the XMP and the EXIF block of a file, b"" for what it does not have."""
+    icc, found = b"", {_XMP: b"", _EXIF: b""}
     for box in boxes(fd, 0, os.fstat(fd).st_size):
-        if box.kind == b"uuid" and os.pread(fd, 16, box.at) == _XMP:
-            xmp = os.pread(fd, box.end - box.at - 16, box.at + 16)
+        if box.kind == b"uuid":
+            found[os.pread(fd, 16, box.at)] = os.pread(fd, box.end - box.at - 16, box.at + 16)
         if box.kind == b"jp2h":
             for inner in boxes(fd, box.at, box.end):
                 if inner.kind == b"colr" and os.pread(fd, 1, inner.at) == b"\x02":
                     icc = os.pread(fd, inner.end - inner.at - 3, inner.at + 3)
-    return icc, xmp
+    return icc, found[_XMP], found[_EXIF]

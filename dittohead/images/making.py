@@ -227,40 +227,51 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
     """Write one result and read it back; return its detail."""
     recipe, prepared = page.recipe, _prepare(page)
     image, detail = prepared.image, _detail(page, prepared)
-    kept: set[str] = set()
+    wanted = _tags(page, image)
     if recipe.format == "pyramid-tiff":
         pyramid.write(image, made, recipe)
-        kept = _carry(page, image, made)
+        tags.append(made, wanted)
     else:
-        derivative.write(image, made, recipe, prepared.known)
+        derivative.write(image, made, recipe, prepared.known, tags.block(wanted))
     if prepared.known is None:
         resolution.remove(made, recipe.format)
     if recipe.verify:
         if recipe.format == "pyramid-tiff":
             detail["levels"] = checking.verify_levels(made, image, recipe)
-        else:
+        elif recipe.holds == "lossy":  # the others are decoded to be compared
             checking.verify_single(made, image)
         if recipe.format in ("png", "jp2") or recipe.compression in LOSSLESS:
             checking.compare(_prepare(page).image, made)
             detail["lossless" if prepared.same else "compared"] = True
-    after = _said_by(made, recipe) | {name: prepared.said[name] for name in kept & prepared.said.keys()}
+    after = _said_by(made, recipe)
+    if wanted.within(_tags_in(made, recipe)):
+        kept = (wanted.names | metadata.carried_by(image)) & prepared.said.keys()
+        after |= {name: prepared.said[name] for name in kept}
     lost = metadata.lost(prepared.said, after, transformed=prepared.transformed)
     return detail | ({"lost": lost} if lost else {})
 
 
-def _carry(page: _Page, image: pyvips.Image, made: int) -> set[str]:
-    """Write the source's own tags and EXIF into a TIFF; return the names of the EXIF that is in it now."""
+def _tags(page: _Page, image: pyvips.Image) -> tags.Tags:
+    """Return the source's own tags and EXIF."""
     if image.get_typeof("exif-data"):
-        found = tags.of_exif(bytes(image.get("exif-data")))
-    else:
-        found = tags.of_tiff(page.fd, page.number or 1)
-    return metadata.carried_by(image) if found and tags.append(made, found) else set()
+        return tags.of_exif(bytes(image.get("exif-data")))
+    return tags.of_tiff(page.fd, page.number or 1)
+
+
+def _tags_in(made: int, recipe: Recipe) -> tags.Tags:
+    """Return the tags and EXIF of a result."""
+    if recipe.format == "pyramid-tiff":
+        return tags.of_tiff(made)
+    if recipe.format == "jp2":
+        return tags.of_exif(jp2.carried(made)[2])
+    image = checking.reopened(made)
+    return tags.of_exif(bytes(image.get("exif-data"))) if image.get_typeof("exif-data") else tags.Tags()
 
 
 def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
     said = metadata.found_in(made, checking.reopened(made))
     if recipe.format == "jp2":
-        icc, xmp = jp2.carried(made)
+        icc, xmp, _ = jp2.carried(made)
         said |= {name: value for name, value in (("ICC profile", icc), ("XMP", xmp)) if value}
     return said
 

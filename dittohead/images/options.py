@@ -108,7 +108,8 @@ class ConvertOptions(Options):
     enlarge: bool = Field(False, description="Also make smaller images larger, up to that size.")
     sizes: list[SizeRule] = Field(
         default_factory=list,
-        description="Smaller sizes for some images, by name or by a file beside them: copyrighted ones, say.",
+        description="Smaller sizes for some images, by name or by a file beside them (of copyrighted ones); "
+        "the keys of an entry are below.",
     )
     pages: str = Field(
         "first",

@@ -1,7 +1,7 @@
-"""Carry what people and devices wrote into an image over to a TIFF: its own tags, and EXIF and GPS.
+"""Carry over what people and devices wrote into an image: a TIFF's own tags, and EXIF and GPS.
 
-libvips leaves them out. They are appended to the finished file with a new first directory; the
-pixels stay where they are.
+libvips writes EXIF to no TIFF and a TIFF's tags to nothing. To a TIFF they are appended with a new
+first directory, the pixels stay where they are; for other formats they become an EXIF block.
 
 Source: TIFF 6.0 section 2; EXIF 2.32, 4.6.3 (the directories EXIF and GPS).
 """
@@ -72,6 +72,18 @@ class Tags:
 
     def __bool__(self) -> bool:
         return bool(self.texts or self.exif or self.gps)
+
+    @property
+    def names(self) -> set[str]:
+        """What `metadata` calls those of a TIFF."""
+        found = {f"TIFF {NAMES[number]}" for number in self.texts}
+        inner = (("TIFF EXIF", self.exif), ("TIFF GPS", self.gps))
+        return found | {name for name, tags in inner if tags}
+
+    def within(self, other: Tags) -> bool:
+        """Tell whether another has all of these."""
+        same = (self.exif, self.gps) == (other.exif, other.gps)
+        return same and self.texts.items() <= other.texts.items()
 
 
 def of_tiff(fd: int, page: int = 1) -> Tags:
@@ -152,8 +164,20 @@ def append(made: int, tags: Tags) -> bool:
     kept = {n: struct.pack(layout.entry, n, f.kind, f.count, f.value) for n, f in first.items()}
     at = _directory(made, layout, kept | _placed(made, layout, added), _next(made, layout, len(first)))
     os.pwrite(made, struct.pack(layout.offset, at), 8 if layout.count.endswith("Q") else 4)
-    found = of_tiff(made)
-    return (found.exif, found.gps) == (tags.exif, tags.gps) and tags.texts.items() <= found.texts.items()
+    return tags.within(of_tiff(made))
+
+
+def block(tags: Tags) -> bytes:
+    """Return tags as an EXIF block, without its "Exif" mark; b"" for none."""
+    if not tags:
+        return b""
+    fd = os.memfd_create("exif")
+    try:
+        os.write(fd, struct.pack("<2sHIHI", b"II", 42, 8, 0, 0).ljust(16, b"\0"))
+        append(fd, tags)
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+    finally:
+        os.close(fd)
 
 
 def _offset(layout: tiff.Layout, at: int) -> Tag:

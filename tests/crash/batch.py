@@ -144,10 +144,12 @@ class Batch:
 
     def where(self) -> dict[str, list[str]]:
         """Return the folders in each station."""
-        root = self.site.root
-        return {
-            s: [e.name for e in os.scandir(root / s) if e.is_dir() and e.name[0] != "."] for s in STATIONS
-        }
+        return {station: self._in(self.site.root / station) for station in STATIONS}
+
+    def _in(self, station: Path) -> list[str]:
+        if not station.exists():  # killed before it was made
+            return []
+        return [entry.name for entry in os.scandir(station) if entry.is_dir() and entry.name[0] != "."]
 
     def unfinished(self) -> int:
         """Return how many folders are on their way."""

@@ -340,15 +340,26 @@ async def test_nothing_but_results_is_left(rig: Rig) -> None:
     assert left == {"step", "step.journal.jsonl", "step.log"}
 
 
-async def test_a_full_disk_is_waited_for_not_blamed_on_an_image(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "none"},
+        {"format": "jpeg", "quality": 100, "subsampling": "off"},
+        {"format": "png"},
+        {"format": "jp2"},
+        {"format": "iiif-static", "iiif_id": "{path}", "quality": 100, "subsampling": "off"},
+    ],
+    ids=["pyramid", "jpeg", "png", "jp2", "iiif"],
+)
+async def test_a_full_disk_is_waited_for_not_blamed_on_an_image(rig: Rig, options: dict[str, Any]) -> None:
     """The image library crashes when it cannot write; the reason is found all the same."""
     rig.base.joinpath("work").mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(rig.base / "work")]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(rig.base / "work")]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount")
     try:
         with pytest.raises(TransientError, match=r"the disk of work/ takes no more data") as caught:
-            await rig.convert({"a.tif": tiff(2500, 2000)}, compression="none")
+            await rig.convert({"a.tif": encode(pixels(2500, 2000), "TIFF")}, **options)
         assert caught.value.retry_after_s == 60
     finally:
         subprocess.run(["umount", str(rig.base / "work")], check=True)
