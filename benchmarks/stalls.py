@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ async def _watch(lates: list[float]) -> None:
 def main() -> None:
     """Run a daemon on the configuration given."""
     log.configure(level="info", json=True)
+    gc.collect()
+    gc.freeze()  # as daemon.main does
     asyncio.run(Watched(Path(sys.argv[1]), Path(sys.argv[2])).run())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -466,4 +467,7 @@ def answer_requests(config: Config) -> None:
 def main(config: Config) -> None:
     """Run the daemon in this process until it is told to stop."""
     process.use_pidfd()
+    # What is imported stays for ever: a full garbage collection need not go through it, and hold the loop.
+    gc.collect()
+    gc.freeze()
     asyncio.run(Daemon(config).run())

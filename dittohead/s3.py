@@ -15,6 +15,7 @@ import json
 import os
 import textwrap
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from aiobotocore.session import AioSession
 from botocore import exceptions as boto
 from botocore.handlers import add_expect_header
 from botocore.parsers import ResponseParserError
+from botocore.utils import parse_timestamp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
@@ -207,7 +209,10 @@ def parse_keys(text: str, profile: str | None) -> Keys:
 @cache
 def _session(profile: str | None) -> AioSession:
     # One for each profile and process: what it has read of S3's description costs 100 ms.
-    return AioSession(profile=profile)
+    session = AioSession(profile=profile)
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_moment)
+    return session
 
 
 @contextlib.asynccontextmanager
@@ -280,6 +285,14 @@ def _keys(connection: Connection, secret: Callable[[str], str]) -> Keys | None:
         return parse_keys(secret(connection.credentials), connection.profile)
     except ValueError as error:
         raise TargetError(str(error), where=f"credential {connection.credentials}") from None
+
+
+def _moment(value: Any) -> Any:
+    """Read a time; botocore's own parser takes 60 us for each, 60 ms for a page of a listing."""
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):  # a header's form, or seconds
+        return parse_timestamp(value)
 
 
 def _warm(session: AioSession) -> None:

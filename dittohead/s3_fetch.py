@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from botocore.exceptions import ClientError, FlexibleChecksumError
@@ -23,7 +23,8 @@ FETCHINGS = 3
 #: Seconds without a byte before a request is given up.
 _STALL_S = 60.0
 
-_PIECE = 256 * 1024
+#: Bytes written at a time; they come in pieces of some ten thousand.
+_PIECE = 1 << 20
 
 #: Objects up to this size are held in memory, and come with one request.
 _SMALL = 1 << 20
@@ -191,13 +192,27 @@ class Download:
             answer = await self._client.get_object(Bucket=self._bucket.name, Key=self._key, **given)
             async with answer["Body"] as body:
                 self._check(answer)
-                async for piece in body.iter_chunks(_PIECE):
-                    patience.reschedule(None)
-                    await self._bucket.pace.spend(len(piece))
-                    await self._write(piece)
-                    patience.reschedule(asyncio.get_running_loop().time() + _STALL_S)
+                await self._receive(body, patience)
         if self._offset != self._size:
             raise TransientError(f"it ended after {self._offset} of {self._size} bytes")
+
+    async def _receive(self, body: Any, patience: asyncio.Timeout) -> None:
+        """Write each piece, and take its digest, while the next one comes."""
+        loop = asyncio.get_running_loop()
+        writing: asyncio.Future[None] = loop.create_future()
+        writing.set_result(None)
+        try:
+            async for piece in _gathered(body):
+                patience.reschedule(None)
+                await self._bucket.pace.spend(len(piece))
+                await writing
+                writing = asyncio.ensure_future(self._write(piece))
+                patience.reschedule(loop.time() + _STALL_S)
+            patience.reschedule(None)
+            await writing
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
 
     def _check(self, answer: Mapping[str, Any]) -> None:
         """See that a store which does not heed If-Match or Range has given what was asked for."""
@@ -287,3 +302,17 @@ class Download:
         sha256 = await self._bucket.sha256(self._key)
         await self._head()
         return "SHA-256, read twice" if self._digests.sha256 == sha256 else ""
+
+
+async def _gathered(body: Any) -> AsyncIterator[bytes]:
+    """Yield what arrives in pieces that are worth a thread's while."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in body.iter_chunks(_PIECE):
+        parts.append(part)
+        size += len(part)
+        if size >= _PIECE:
+            yield b"".join(parts)
+            parts, size = [], 0
+    if parts:
+        yield b"".join(parts)

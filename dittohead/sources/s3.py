@@ -236,6 +236,7 @@ class S3Upstream(Upstream):
         self._options, self._client, self._sqs = options, client, queue
         self._pace = pace
         self._bucket = Bucket(client, options.bucket, options.address(), pace)
+        self._folder = ""  #: the directory that was made last
 
     async def can_list(self, bucket: str, prefix: str) -> str:
         """Return that objects below a prefix can be listed. Raises: StepError."""
@@ -528,10 +529,15 @@ class S3Upstream(Upstream):
             more = f" (and {len(faults) - 1} others)" if len(faults) > 1 else ""
             raise ItemError(faults[0].what + more, where=faults[0].where, hint=faults[0].hint)
 
+    async def _make_folder(self, path: str) -> None:
+        if path != self._folder:  # keys come in order: mostly it is the one before
+            await asyncio.to_thread(os.makedirs, path, exist_ok=True)
+            self._folder = path
+
     async def _fetch_one(self, ctx: Fetch, item: Item) -> None:
         path = os.path.join(ctx.root, item.path)
         try:
-            await asyncio.to_thread(os.makedirs, os.path.dirname(path), exist_ok=True)
+            await self._make_folder(os.path.dirname(path))
         except (FileExistsError, NotADirectoryError):
             await ctx.refuse(
                 item, "a part of its path is an object of its own, and cannot be a directory too"
