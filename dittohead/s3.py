@@ -79,30 +79,6 @@ _STALE = frozenset(
     {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "InvalidToken"}
 )
 
-#: Codes that pass, whatever status they come with.
-_PASSING = frozenset(
-    {
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "RequestThrottled",
-        "TooManyRequests",
-        "TooManyRequestsException",
-        "RequestLimitExceeded",
-        "BandwidthLimitExceeded",
-        "ServiceUnavailable",
-        "InternalError",
-        "RequestTimeout",
-        "RequestTimeoutException",
-        "OperationAborted",
-        "ConditionalRequestConflict",
-        "BadDigest",  # what arrived was not what was sent: sent again
-        "XAmzContentChecksumMismatch",
-        "XAmzContentSHA256Mismatch",
-        "IncompleteBody",
-    }
-)
-
 #: Codes by which a store says that it has too much to do.
 _SLOW_DOWN = frozenset(
     {
@@ -115,6 +91,21 @@ _SLOW_DOWN = frozenset(
         "RequestLimitExceeded",
         "BandwidthLimitExceeded",
         "ServiceUnavailable",
+    }
+)
+
+#: Codes that pass, whatever status they come with.
+_PASSING = _SLOW_DOWN | frozenset(
+    {
+        "InternalError",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "OperationAborted",
+        "ConditionalRequestConflict",
+        "BadDigest",  # what arrived was not what was sent: sent again
+        "XAmzContentChecksumMismatch",
+        "XAmzContentSHA256Mismatch",
+        "IncompleteBody",
     }
 )
 
