@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Final, Literal
@@ -121,13 +121,13 @@ class ObjectOptions(BaseModel):
         folder, slash, _ = self.key.partition("{")[0].rpartition("/")
         return folder + slash
 
-    def check_keys(self, entries: Iterable[Entry], stop: Stop) -> None:
+    def check_keys(self, entries: Callable[[], Iterable[Entry]], stop: Stop) -> None:
         """See that every file has a key of its own that a store takes, before anything is sent.
 
         Knows keys by eight bytes each. Raises: ItemError.
         """
         digests = array("Q")
-        for entry in entries:
+        for entry in entries():
             stop.check()
             if entry.is_dir:
                 continue
@@ -138,11 +138,17 @@ class ObjectOptions(BaseModel):
                     hint="Change its name, the prefix or key:, then move the folder to the inbox again",
                 )
             digests.append(name_digest(key))
-        if any(one == two for one, two in pairwise(sorted(digests))):
-            raise ItemError(
-                "two files would get the same key",
-                hint="Use {path}, or {folder} and {ext}, in key:, so that each file has its own",
-            )
+        twice = next((one for one, two in pairwise(sorted(digests)) if one == two), None)
+        if twice is None:
+            return
+        files = (entry for entry in entries() if not entry.is_dir)
+        named = [entry for entry in files if name_digest(self.key_of(entry).encode("utf-8")) == twice]
+        paths = " and ".join(display(entry.path) for entry in named[:2])
+        raise ItemError(
+            f"two files would get the same key {self.key_of(named[0])}: {paths}",
+            hint="Use {path}, or {folder} and {ext}, in key:, so that each file has its own, then move the "
+            "folder to the inbox again",
+        )
 
     def parameters(self, entry: Entry) -> dict[str, Any]:
         """Return what PutObject and CreateMultipartUpload are told of one file."""

@@ -127,7 +127,7 @@ class UploadWorker(Worker[UploadOptions]):
 
     async def run(self, ctx: StepContext, options: UploadOptions) -> StepResult:
         """Send what is not there yet; a try after a crash goes on where the last one was."""
-        await in_thread(lambda stop: options.check_keys(ctx.source.entries(), stop))
+        await in_thread(lambda stop: options.check_keys(ctx.source.entries, stop))
         head = {"worker": self.name, "job": ctx.job_id, "options": options.model_dump(mode="json")}
         notes = await asyncio.to_thread(Notes, ctx.outside, head)
         done = False
@@ -233,8 +233,11 @@ class _Sending:
         if self.bad:
             more = f"; and {self.bad - len(self.reasons)} more" if self.bad > len(self.reasons) else ""
             raise ItemError(
-                f"{self.bad} files cannot be uploaded: {'; '.join(self.reasons)}{more}",
-                hint=f"When that is settled: dittohead retry {self.ctx.job_id}",
+                f"{self.bad} file{'s' if self.bad > 1 else ''} cannot be uploaded: "
+                f"{'; '.join(self.reasons)}{more}",
+                # A job keeps the options it was claimed with.
+                hint=f"When that is settled: dittohead retry {self.ctx.job_id}; or, when an option such as "
+                f"replace was changed for it: dittohead rerun {self.ctx.job_id}",
             )
 
     async def _files(self) -> AsyncIterator[tuple[Entry, str, bool]]:

@@ -562,7 +562,7 @@ async def test_two_files_with_one_key_are_refused_before_anything_is_sent(
     server: S3Server, tmp_path: Path
 ) -> None:
     it = await place(server, tmp_path, {"a/x.tif": b"1", "b/x.tif": b"2"}, key="{stem}.{ext}")
-    with pytest.raises(ItemError, match="two files would get the same key"):
+    with pytest.raises(ItemError, match="two files would get the same key x.tif: a/x.tif and b/x.tif"):
         await it.run()
     assert server.requests == []
 
