@@ -89,7 +89,6 @@ class ConvertOptions(Options):
         None,
         ge=64,
         le=1024,
-        multiple_of=16,
         description="Width and height of a tile, pixels: a power of two; when left out 256 for a pyramid, "
         "512 for `jp2` and `iiif-static`.",
     )

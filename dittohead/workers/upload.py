@@ -103,9 +103,14 @@ class UploadWorker(Worker[UploadOptions]):
         self._paces: dict[str, Pace] = {}
 
     def target(self, options: UploadOptions) -> str:
-        """Return the bucket, with its store where that is not Amazon's."""
+        """Return the bucket, with its store where that is not Amazon's, and the credential's name."""
         address = options.address()
-        return f"s3://{options.bucket}" + (f" at {address}" if address else "")
+        # By whose keys, too: what one may not, or has a wrong key for, does not stop another.
+        return (
+            f"s3://{options.bucket}"
+            + (f" at {address}" if address else "")
+            + (f" as {options.credentials}" if options.credentials else "")
+        )
 
     async def doctor(
         self, options: UploadOptions, secret: Callable[[str], str]
