@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dittohead.description import Described, Description
 from dittohead.errors import (
     ConfigError,
     DittoheadError,
@@ -10,15 +11,18 @@ from dittohead.errors import (
     TargetError,
     TransientError,
 )
-from dittohead.model import Entry, Event, EventType, Location, Output
+from dittohead.model import Entry, Event, EventType, Location, Output, Use
 from dittohead.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
 from dittohead.worker import (
     Done,
     Inputs,
+    Made,
     Options,
+    Planned,
     Recipe,
     StepContext,
     StepResult,
+    UndoContext,
     VerifyContext,
     Wait,
     Worker,
@@ -28,6 +32,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConfigError",
+    "Described",
+    "Description",
     "DittoheadError",
     "Done",
     "Entry",
@@ -39,9 +45,11 @@ __all__ = [
     "ItemError",
     "Location",
     "Look",
+    "Made",
     "Options",
     "Order",
     "Output",
+    "Planned",
     "Recipe",
     "Sighting",
     "Source",
@@ -51,7 +59,9 @@ __all__ = [
     "StepResult",
     "TargetError",
     "TransientError",
+    "UndoContext",
     "Upstream",
+    "Use",
     "VerifyContext",
     "Wait",
     "Worker",

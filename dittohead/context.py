@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import log, manifest, receipt
+from dittohead.description import Described
 from dittohead.errors import ItemError
 from dittohead.limits import FairLimiter
 from dittohead.model import Entry, Event, Job, Location, Output, Station, StepRow
@@ -19,7 +21,7 @@ from dittohead.process import environment
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
-from dittohead.worker import Inputs, StepContext
+from dittohead.worker import Inputs, Made, StepContext
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,14 @@ class JobFiles:
         """Return the notes of what a step has begun outside; they outlive work/."""
         return self.stations.state / "outside" / f"{self.job.id}.{step}.jsonl"
 
+    def ledger(self, step: str) -> Path:
+        """Return the notes of what a step has created outside; they outlive work/."""
+        return self.stations.state / "ledger" / f"{self.job.id}.{step}.jsonl"
+
+    def facts(self, step: str) -> Path:
+        """Return what a step's preflight has found."""
+        return self.home / f"{step}.facts.json"
+
     def log(self, step: str) -> Path:
         """Return what a step's programs printed."""
         return self.home / f"{step}.log"
@@ -86,6 +96,17 @@ class JobFiles:
             size=result.get("bytes", 0),
         )
 
+    def results(self, step: StepRow, source: str) -> Made:
+        """Return what a step that is done has made and delivered; it took from the step `source`."""
+        return Made(
+            name=step.name,
+            worker=step.worker,
+            source=source,
+            root=self.work(step.name),
+            outputs=lambda: receipt.read_outputs(self.outputs(step.name)),
+            locations=lambda: receipt.read_locations(self.locations(step.name)),
+        )
+
     def lost(self, step: StepRow) -> bool:
         """Tell whether a step that is done made files that are no longer there."""
         return bool(step.result.get("outputs")) and not (
@@ -96,6 +117,15 @@ class JobFiles:
 def _entries(path: Path) -> Iterator[Entry]:
     for output in receipt.read_outputs(path):
         yield Entry(path=output.path, size=output.size, sha256=output.sha256)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return what a preflight has found; {} when it has not run. Blocking, but short."""
+    try:
+        facts: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    return facts
 
 
 def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
@@ -120,6 +150,8 @@ class Context(StepContext):
         row: StepRow,
         files: JobFiles,
         source: Inputs,
+        others: Mapping[str, Made],
+        describing: str,
         earlier: Sequence[Path],
         store: Store,
         limiter: FairLimiter,
@@ -128,10 +160,12 @@ class Context(StepContext):
     ) -> None:
         self.job_id, self.name, self.pipeline, self.step = job.id, job.name, job.pipeline, row.name
         self.payload, self.source = files.payload, source
+        self.originals = files.source("", {})
         self.earlier = earlier
         self.attempt = row.attempts + 1
         self.claimed_at = job.claimed_at.timestamp()
         self.outside = files.outside(row.name)
+        self.ledger = files.ledger(row.name)
         self.saved = row.saved
         self.log = log.get()
         self.events: list[Event] = []
@@ -139,6 +173,7 @@ class Context(StepContext):
         self.outputs = receipt.Recorder(files.outputs(row.name))
         self.locations = receipt.Recorder(files.locations(row.name))
         self._job, self._row, self._files, self._store = job, row, files, store
+        self._others, self._describing = others, describing
         self._limiter, self._secret, self._report = limiter, secret, report
 
     @cached_property
@@ -152,6 +187,16 @@ class Context(StepContext):
         path = self._files.work(self.step)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def made_by(self, step: str) -> Made | None:
+        return self._others.get(step)
+
+    def facts(self, step: str) -> Mapping[str, Any]:
+        return read_facts(self._files.facts(step))
+
+    def described(self, step: str = "") -> Described:
+        found = self.facts(step or self._describing).get("described") if step or self._describing else None
+        return Described.nameless(self.name) if found is None else Described.model_validate(found)
 
     async def save(self, state: dict[str, Any]) -> None:
         await self._store.write(job_store.save_step, self.job_id, self._job.token, self._row.position, state)

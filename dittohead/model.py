@@ -88,7 +88,18 @@ class EventType(StrEnum):
     MIGRATION = "migration"
     REPLICATION = "replication"
     EXECUTION = "execution"
+    METADATA = "metadata modification"
+    DELETION = "deletion"
     TRANSFER = "transfer"
+
+
+class Use(StrEnum):
+    """What a location is there for, when it is no plain copy of a file."""
+
+    RECORD = "record"  # where it is described: an archival or digital object
+    PAGE = "page"  # where the public looks at it
+    THUMBNAIL = "thumbnail"
+    MANIFEST = "manifest"  # a IIIF Presentation manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,15 +139,16 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Location:
-    """One file at a place outside, and how it was checked there."""
+    """One file or record at a place outside, and how it was checked there."""
 
-    uri: str  #: of the file: file:///..., rsync://..., s3://...
-    path: bytes  #: relative path of the input it is a copy of
-    size: int
-    sha256: str
+    uri: str  #: of the file: file:///..., rsync://..., s3://...; of a record or page: https://...
+    path: bytes  #: relative path of the input it is a copy of; b"" for none or many
+    size: int  #: bytes; 0 for what is no file
+    sha256: str  #: of a record, of its content as the worker defines it
     verified_by: str  #: such as "sha256 read-back" or "rsync --checksum"
     checksum: str = ""  #: the place's own, as "CRC64NVME:BASE64"; "" where it has none
     version: str = ""  #: the version's id where the place keeps versions
+    use: str = ""  #: "" for a copy of a file; else what people use it for: see `Use`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

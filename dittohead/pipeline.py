@@ -39,7 +39,7 @@ from dittohead.model import (
 )
 from dittohead.store import jobs as job_store
 from dittohead.threads import in_thread
-from dittohead.worker import Done, Options, Recipe, StepResult, Wait, Worker
+from dittohead.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 
 #: A step that has seen the daemon die this often without ending is frozen: it may be the cause.
 CRASHES_MOST = 5
@@ -304,6 +304,8 @@ class _Run:
             row=row,
             files=self.files,
             source=self.files.source(source, taken),
+            others=self._results(),
+            describing=self._describing(),
             earlier=self.files.earlier(row.name, before),
             store=engine.store,
             limiter=limiter,
@@ -319,6 +321,21 @@ class _Run:
                 context.close(durable=False)
                 raise
         return context, result, time.monotonic() - started
+
+    def _results(self) -> dict[str, Made]:
+        """Return what the steps that are done have made."""
+        given = self.job.definition["steps"]
+        return {
+            row.name: self.files.results(row, given[row.position]["from"])
+            for row in self.steps
+            if row.state is StepState.DONE
+        }
+
+    def _describing(self) -> str:
+        """Return the first step that finds out what is known of the folder's objects, "" for none."""
+        workers = self.engine.workers
+        known = (row for row in self.steps if row.worker in workers.names())
+        return next((row.name for row in known if workers.get(row.worker).describes), "")
 
     async def _done(
         self, index: int, result: Done, context: Context, seconds: float, recipe: Recipe | None

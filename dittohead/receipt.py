@@ -141,6 +141,8 @@ def location_fields(location: Location, **more: str) -> dict[str, Any]:
         fields["checksum"] = location.checksum
     if location.version:
         fields["version"] = location.version
+    if location.use:
+        fields["use"] = location.use
     return fields
 
 
@@ -179,6 +181,7 @@ def read_location(fields: dict[str, Any]) -> Location:
         verified_by=fields["verified_by"],
         checksum=fields.get("checksum", ""),
         version=fields.get("version", ""),
+        use=fields.get("use", ""),
     )
 
 

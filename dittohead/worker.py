@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from dittohead.description import Described
 from dittohead.model import Entry, Event, Location, Output
 
 
@@ -51,6 +52,28 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """What another step of the same job has made and delivered."""
+
+    name: str
+    worker: str
+    source: str  #: the step it took its files from; "" for the payload
+    root: Path  #: directory its outputs are relative to
+    outputs: Callable[[], Iterator[Output]]  #: read anew at each call
+    locations: Callable[[], Iterator[Location]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One thing a step would do, for `dittohead plan`."""
+
+    action: Literal["make", "send", "create", "change", "keep", "run"]
+    what: str  #: a file's path, a record, a program with its arguments
+    where: str = ""  #: a key, a URI, the call: "POST /repositories/2/digital_objects"
+    detail: str = ""  #: such as "12 MB" or "1 of 5 requests"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Done:
     """The step is complete; everything it promised is durable and verified."""
 
@@ -85,10 +108,32 @@ class StepContext(abc.ABC):
     earlier: Sequence[Path]  #: work directories of this step in earlier jobs of the name, the latest first
     attempt: int  #: 1 for the first try
     claimed_at: float  #: when the folder was claimed, seconds since the epoch
+    originals: Inputs  #: the payload, whatever `source` is
     outside: Path  #: a file for notes of what is begun outside and unfinished; see `Worker.let_go`
+    ledger: Path  #: a file for notes of what is created outside, before it is; kept for `Worker.undo`
     saved: Mapping[str, Any]  #: what `save` or `Wait.state` kept, {} at first
     log: Any  #: structlog logger, bound to job, name and step
     env: Mapping[str, str]  #: the environment for child processes
+
+    @abc.abstractmethod
+    def made_by(self, step: str) -> Made | None:
+        """Return what a step that is done has made; None when the folder was not to have that step.
+
+        Only of steps that this one names in an option of `Worker.takes`.
+        """
+
+    @abc.abstractmethod
+    def facts(self, step: str) -> Mapping[str, Any]:
+        """Return what a step's `preflight` has found; {} when it has none. Blocking, but short."""
+
+    @abc.abstractmethod
+    def described(self, step: str = "") -> Described:
+        """Return what is known of the folder's objects.
+
+        Args:
+            step: the one whose `preflight` has found it; "" for the pipeline's first that does. When
+                there is none, the folder's name is all that is known.
+        """
 
     @abc.abstractmethod
     async def save(self, state: dict[str, Any]) -> None:
@@ -161,6 +206,12 @@ class Worker(abc.ABC, Generic[OptionsT]):
     space_factor: ClassVar[float] = 0.0  #: bytes it may write under work/, per byte of the folder
     default_limit: ClassVar[int] = 2  #: steps (or child processes) of this kind at once, per host
     per_file: ClassVar[frozenset[str]] = frozenset()  #: options that are templates for each file
+    #: options that name earlier steps (one, or a list) whose results it reads; it runs after them
+    takes: ClassVar[frozenset[str]] = frozenset()
+    #: whether `preflight` finds what is known of the objects: facts {"described": Described as JSON}
+    describes: ClassVar[bool] = False
+    #: options that name a step which describes
+    knows: ClassVar[frozenset[str]] = frozenset()
 
     def check(self, options: OptionsT) -> list[str]:
         """Return what makes these options impossible on this host, each a statement with its cure.
@@ -185,6 +236,26 @@ class Worker(abc.ABC, Generic[OptionsT]):
         for _ in ():
             yield True, ""
 
+    async def preflight(self, ctx: StepContext, options: OptionsT) -> Mapping[str, Any]:
+        """Find out, before any step runs, whether this one can be done; return facts to be kept.
+
+        Called for every step of a job, in order, after the manifest and before anything is written
+        anywhere; facts are JSON values, kept with the job (see `StepContext.facts`). Not called again
+        once it has returned. MUST change nothing outside. Earlier steps have made nothing yet.
+
+        Raises: StepError: it cannot be done; an ItemError fails the folder before anything was written.
+        """
+        return {}
+
+    async def plan(self, ctx: StepContext, options: OptionsT) -> AsyncIterator[Planned]:
+        """Yield what `run` would do, for `dittohead plan`; change nothing, here or outside.
+
+        `ctx` holds the facts of all steps, and as inputs what earlier steps said they would make: so
+        tell `ctx.output` of each file that would be made and `ctx.location` of each that would be
+        delivered, with sha256 "" and size 0 where they cannot be known.
+        """
+        yield Planned(action="run", what=self.name)
+
     def recipe(self, options: OptionsT) -> Recipe | None:
         """Return what decides what this step makes, so that a change of it is seen; None: it makes nothing.
 
@@ -204,6 +275,16 @@ class Worker(abc.ABC, Generic[OptionsT]):
         called again later.
         """
 
+    async def undo(self, ctx: UndoContext, options: OptionsT) -> None:
+        """Remove outside what this step of this job has created, where nobody has changed it since.
+
+        For `dittohead undo JOB`, of a job that is over. Report each thing with `ctx.report`; what was
+        changed by others stays, and is reported. May be called again.
+
+        Raises: StepError.
+        """
+        return
+
     async def verify(self, ctx: VerifyContext, options: OptionsT) -> None:
         """Check this step's recorded locations where they lie, for `dittohead verify`.
 
@@ -221,3 +302,16 @@ class VerifyContext:
     report: Callable[[bool, str, str], None]  #: (ok, uri, statement)
     secret: Callable[[str], str] = lambda name: ""  #: gives a credential by its file name
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoContext:
+    """What `Worker.undo` may know."""
+
+    job_id: str
+    ledger: Path  #: what `run` has noted (see `StepContext.ledger`); may not exist
+    locations: Callable[[], Iterator[Location]]
+    env: Mapping[str, str]
+    secret: Callable[[str], str]  #: gives a credential by its file name
+    dry_run: bool  #: only report what would be removed
+    report: Callable[[bool, str, str], None]  #: (gone, or would be; uri; statement)

@@ -11,10 +11,11 @@ from typing import Any
 
 import structlog
 
+from dittohead.description import Described
 from dittohead.files import sha256_file, walk
 from dittohead.model import Entry, Event, Location, Output
 from dittohead.process import environment
-from dittohead.worker import Inputs, StepContext
+from dittohead.worker import Inputs, Made, StepContext
 
 
 def source_of(root: Path) -> Inputs:
@@ -61,6 +62,11 @@ class LoneContext(StepContext):
         self.attempt = 1
         self.claimed_at = time.time()
         self.saved: dict[str, Any] = {}
+        self.originals = source_of(payload) if source is not None else self.source
+        self.ledger = base / "state" / "ledger" / f"{job_id}.{step}.jsonl"
+        self.others: dict[str, Made] = {}
+        self.found: dict[str, dict[str, Any]] = {}
+        self.description: Described | None = None
         self.outside = base / "state" / "outside" / f"{job_id}.{step}.jsonl"
         self.log = structlog.get_logger()
         self.env = environment(base)
@@ -72,6 +78,15 @@ class LoneContext(StepContext):
         self.progressed: list[tuple[int, int, str]] = []
         self.fullness: list[tuple[str, float]] = []
         self.fences = 0
+
+    def made_by(self, step: str) -> Made | None:
+        return self.others.get(step)
+
+    def facts(self, step: str) -> Mapping[str, Any]:
+        return self.found.get(step, {})
+
+    def described(self, step: str = "") -> Described:
+        return self.description or Described.nameless(self.name)
 
     async def save(self, state: dict[str, Any]) -> None:
         self.saved = dict(state)
