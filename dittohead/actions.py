@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import log, queries
+from dittohead import log, order, queries
 from dittohead.dispatch import Dispatch
 from dittohead.engine import Engine
 from dittohead.errors import DittoheadError, NameTaken
@@ -76,10 +76,11 @@ class Actions:
     async def _retry(self, job: Job, request: Request) -> str:
         if job.state is JobState.FAILED:
             steps = await self.engine.store.read(job_store.steps_of, job.id)
-            position = next((s.position for s in steps if s.state is not StepState.DONE), len(steps))
-            await self._reopen(job, position)
-            name = steps[position].name if position < len(steps) else "the last check"
-            return f"{job.name}: tried again from step {name}"
+            undone = [step for step in steps if step.state is not StepState.DONE]
+            await self._reopen(job, [step.position for step in undone])
+            failed = [step for step in undone if step.state is StepState.FAILED] or undone
+            name = f"step {failed[0].name}" if failed else "the last check"
+            return f"{job.name}: tried again from {name}"
         if job.state is JobState.DONE:
             raise Refused(f"{job.name} is done", hint=f"To do it all again: dittohead rerun {job.id}")
         return await self._poke(job, request)
@@ -95,13 +96,15 @@ class Actions:
         if position is None:
             names = ", ".join(s.name for s in steps)
             raise Refused(f'{job.name} has no step "{step}"', hint=f"There are {names}")
-        undone = next((s for s in steps[:position] if s.state is not StepState.DONE), None)
+        needed = order.needs(job.definition)
+        before = (s for s in steps if s.position in needed[position])
+        undone = next((s for s in before if s.state is not StepState.DONE), None)
         if undone is not None:
             raise Refused(
                 f"the step {undone.name} comes before {step} and is not done",
                 hint=f"dittohead retry {job.id}",
             )
-        await self._reopen(job, position)
+        await self._reopen(job, order.dependents(needed, [position]))
         return f"{job.name}: run again from step {step}"
 
     async def _back_to_inbox(self, job: Job) -> str:
@@ -116,7 +119,7 @@ class Actions:
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name)
         return f"{job.name}: moved back to the inbox; a new job begins"
 
-    async def _reopen(self, job: Job, position: int) -> None:
+    async def _reopen(self, job: Job, positions: Collection[int]) -> None:
         self._must_lie_there(job)
         if self.engine.stations.exists(Station.PROCESSING, job.folder):
             raise Refused(
@@ -125,7 +128,7 @@ class Actions:
                 hint="Try again when it is done",
             )
         async with self.dispatch.halted(job.id):  # not to be run before its folder is back
-            await self.engine.store.write(job_store.reopen, job.id, position)
+            await self.engine.store.write(job_store.reopen, job.id, positions)
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
     def _must_lie_there(self, job: Job) -> None:

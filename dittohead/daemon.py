@@ -200,6 +200,7 @@ class Daemon:
             retry=settings.retry,
             secret=credentials.needed,
             report=self.live.report,
+            step_over=self.live.step_over,
             clear_report=self.live.clear,
             wake_notifier=self.notifier.wake,
         )

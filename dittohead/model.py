@@ -177,6 +177,7 @@ class StepRow:
     saved: dict[str, Any]  #: what the worker saved for its next try
     result: dict[str, Any]  #: totals: detail, outputs, locations, bytes
     error: str
+    wake_at: datetime | None = None  #: not to be tried before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

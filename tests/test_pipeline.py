@@ -485,7 +485,7 @@ async def test_an_interruption_after_the_last_commit_leaves_the_job_done(house: 
     async with house.running():
         job = await house.until_over("x")
     with pytest.raises(Superseded):
-        await house.store.write(job_store.interrupt, job.id, job.token, None)
+        await house.store.write(job_store.interrupt, job.id, job.token)
     assert house.job("x").state is JobState.DONE
 
 

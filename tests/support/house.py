@@ -104,6 +104,7 @@ class House:
             retry=self.config.settings.retry,
             secret={}.__getitem__,
             report=lambda *a: self.progress.append(a),
+            step_over=lambda job, step: None,
             clear_report=lambda job: None,
             wake_notifier=lambda: None,
         )
