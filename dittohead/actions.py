@@ -7,21 +7,18 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import log, order, queries
+from dittohead import log, order, queries, receipt
 from dittohead.dispatch import Dispatch
-from dittohead.engine import Engine
+from dittohead.engine import AGENT, Engine
 from dittohead.errors import DittoheadError, NameTaken
 from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
-from dittohead.model import ACTIVE, TERMINAL, Job, JobState, Station, StepState
+from dittohead.model import ACTIVE, TERMINAL, Event, EventType, Job, JobState, Station, StepState
 from dittohead.reconcile import fetch
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
-
-#: What may be asked for.
-ACTIONS = ("retry", "rerun", "freeze", "thaw", "cancel", "poke")
 
 
 class Refused(DittoheadError):
@@ -63,10 +60,11 @@ class Actions:
             "thaw": self._thaw,
             "cancel": self._cancel,
             "poke": self._poke,
+            "undone": self._undone,
         }
         if request.action in SOURCE_ACTIONS and self.intake is not None:
             return await self.intake.carry_out(request, alone=self.alone)
-        active = () if request.action in ("retry", "rerun") else sorted(ACTIVE)
+        active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         async with self.engine.folders:
             message = await doers[request.action](job, request)
@@ -187,6 +185,20 @@ class Actions:
         else:
             await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
         return f"{job.name}: looked at now"
+
+    async def _undone(self, job: Job, request: Request) -> str:
+        """Record that somebody has taken back what the job had created outside."""
+        event = Event(
+            type=EventType.DELETION,
+            outcome="success" if request.args.get("good") else "warning",
+            detail=f"undone by {request.who}: {request.args.get('what', '')}",
+            agent=AGENT,
+        )
+        await self.engine.store.write(job_store.add_events, job.id, [event])
+        path = receipt.path_of(self.engine.stations.receipts, job)
+        if path.exists():
+            await asyncio.to_thread(receipt.add_event, path, event)
+        return f"{job.name}: recorded in its receipt"
 
     def _must_be_active(self, job: Job) -> None:
         if job.state in TERMINAL:

@@ -8,18 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
-from dittohead import files, receipt, templates
-from dittohead.context import JobFiles, values_of
+from dittohead import files, receipt
+from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError, StepError
 from dittohead.manifest import path_bytes
 from dittohead.model import TERMINAL, Job, display
 from dittohead.process import environment
+from dittohead.recorded import recorded
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
-from dittohead.store import jobs as job_store
 from dittohead.worker import Inputs, VerifyContext
 
 
@@ -130,30 +128,24 @@ async def _targets(
     report: Report,
 ) -> None:
     job_files = JobFiles(stations, job)
-    for row in await store.read(job_store.steps_of, job.id):
-        delivered = [fields for fields in locations if fields["step"] == row.name]
+    async for step in recorded(job, store, stations, workers):
+        delivered = [fields for fields in locations if fields["step"] == step.row.name]
         if not delivered:
             continue
-        try:
-            given = job.definition["steps"][row.position]
-            worker = workers.get(row.worker)
-            values = values_of(job, job_files, row.name)
-            filled = templates.render_options(given["options"], values, worker.per_file)
-            options = worker.Options.model_validate(filled)
-        except (LookupError, DittoheadError, ValidationError) as error:
-            report.note(f"step {row.name}", f"cannot be checked: {error}")
+        if step.problem:
+            report.note(f"step {step.row.name}", f"cannot be checked: {step.problem}")
             continue
         context = VerifyContext(
             locations=lambda delivered=delivered: map(receipt.read_location, delivered),  # type: ignore[misc]
-            source=_source(job, stations, job_files, given["from"], row.result),
+            source=_source(job, stations, job_files, step.source, step.row.result),
             env=environment(stations.root),
             secret=secret,
             report=lambda ok, uri, what: report.note(uri if not ok else _place(uri), None if ok else what),
         )
         try:
-            await worker.verify(context, options)
+            await step.worker.verify(context, step.options)
         except StepError as error:
-            report.note(f"step {row.name}", f"cannot be checked: {error}")
+            report.note(f"step {step.row.name}", f"cannot be checked: {error}")
 
 
 def _place(uri: str) -> str:

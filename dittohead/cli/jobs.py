@@ -254,7 +254,6 @@ def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:
             return answer
         time.sleep(0.05)
     fail("the daemon has not answered yet; it will carry this out: dittohead status", 75)
-    raise AssertionError("unreachable")
 
 
 def _print_answer(answer: dict[str, Any], job: str) -> bool:

@@ -94,7 +94,6 @@ def _setting(config: Config, name: str) -> SourceSetting:
     if found is None:
         names = ", ".join(setting.name for setting in config.sources) or "none"
         fail(f'there is no source "{name}". There are: {names}', USAGE)
-        raise AssertionError("unreachable")
     return found
 
 

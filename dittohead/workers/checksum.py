@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -11,7 +12,7 @@ from dittohead import __version__, files
 from dittohead.errors import ItemError
 from dittohead.model import Entry, Event, EventType, Output
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Inputs, Options, StepContext, StepResult, Worker
+from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, Worker
 
 _AGENT = f"dittohead {__version__} (hashlib SHA-256)"
 
@@ -39,6 +40,11 @@ class ChecksumWorker(Worker[ChecksumOptions]):
     name = "checksum"
     Options = ChecksumOptions
     makes_outputs = True
+
+    async def plan(self, ctx: StepContext, options: ChecksumOptions) -> AsyncIterator[Planned]:
+        """Yield the list it would write."""
+        ctx.output(Output(path=os.fsencode(options.path), size=0, sha256=""))
+        yield Planned(action="make", what=options.path, detail=f"SHA-256 of {ctx.source.files} files")
 
     async def run(self, ctx: StepContext, options: ChecksumOptions) -> StepResult:
         """Verify, then write the list durably. Twice leaves the same file."""

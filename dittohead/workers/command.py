@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +20,7 @@ from dittohead.model import Event, EventType, Output
 from dittohead.options import Duration
 from dittohead.process import Completed, run
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Options, StepContext, StepResult, Wait, Worker
+from dittohead.worker import Done, Options, Planned, StepContext, StepResult, Wait, Worker
 
 #: EX_TEMPFAIL. Source: sysexits.h.
 _TEMPFAIL = 75
@@ -74,6 +76,10 @@ class CommandWorker(Worker[CommandOptions]):
     def target(self, options: CommandOptions) -> str:
         """Return what the options call it."""
         return options.target
+
+    async def plan(self, ctx: StepContext, options: CommandOptions) -> AsyncIterator[Planned]:
+        """Yield the program with its arguments; what it would make only it knows."""
+        yield Planned(action="run", what=shlex.join(options.argv))
 
     async def run(self, ctx: StepContext, options: CommandOptions) -> StepResult:
         """Run the program and read its exit status.
