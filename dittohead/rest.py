@@ -191,12 +191,13 @@ def _basic(user: str, password: str) -> str:
 
 
 async def _whole(response: aiohttp.ClientResponse, where: str) -> bytes:
-    body = await response.content.read(_ANSWER_MOST + 1)
-    while not response.content.at_eof() and len(body) <= _ANSWER_MOST:
-        body += await response.content.read(_ANSWER_MOST + 1 - len(body))
-    if len(body) > _ANSWER_MOST:
-        raise ItemError("the answer is larger than 64 MiB", where=where)
-    return body
+    pieces, size = [], 0
+    async for piece in response.content.iter_chunked(_PIECE):
+        size += len(piece)
+        if size > _ANSWER_MOST:
+            raise ItemError("the answer is larger than 64 MiB", where=where)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 @contextlib.asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,6 +32,8 @@ class Ledger:
         self._path, self._head = path, head
         self._file: IO[bytes] | None = None
         self._turn = asyncio.Lock()
+        self._lines: list[tuple[bytes, bool]] = []  #: noted and not written: (line, whether durably)
+        self._noted = self._written = 0  #: lines
         self.nodes: dict[str, dict[str, Any]] = {}
         self.media: dict[tuple[int, str], dict[str, Any]] = {}
         self.patches: dict[int, list[dict[str, Any]]] = {}
@@ -67,14 +69,28 @@ class Ledger:
         await self._note(fields, durable=False)
 
     async def _note(self, fields: dict[str, Any], *, durable: bool) -> None:
+        self._take(fields)
+        self._lines.append((json.dumps(fields).encode() + b"\n", durable))
+        self._noted += 1
+        number = self._noted
         async with self._turn:
-            self._take(fields)
-            await in_thread(lambda stop: self._line(fields, durable))
+            if self._written >= number:  # it went with another's: pages under way at once share a flush
+                return
+            some, self._lines = self._lines, []
+            try:
+                await in_thread(lambda stop: self._write(some))
+            except BaseException:
+                # Again with the next: a line twice is no harm, and a half one before a break is skipped.
+                self._lines = [(b"\n" + some[0][0], some[0][1]), *some[1:], *self._lines]
+                raise
+            self._written += len(some)
 
-    def _line(self, fields: dict[str, Any], durable: bool) -> None:
+    def _write(self, some: Sequence[tuple[bytes, bool]]) -> None:
         file, fresh = self._opened()
-        file.write(json.dumps(fields).encode() + b"\n")
-        if durable:
+        rest = memoryview(b"".join(line for line, _ in some))
+        while rest:  # a disk that fills up takes a part first
+            rest = rest[file.write(rest) :]
+        if any(durable for _, durable in some):
             os.fsync(file.fileno())
         if fresh:
             fsync_dir(self._path.parent)
