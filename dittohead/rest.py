@@ -124,6 +124,7 @@ class Rest:
         self, session: aiohttp.ClientSession, base: str, auth: tuple[str, str] | None = None
     ) -> None:
         self._session, self.base = session, base
+        self.server_time: float | None = None  #: what the server's clock said last, seconds since the epoch
         self._own = {} if auth is None else {"Authorization": _basic(*auth)}
 
     async def send(
@@ -157,7 +158,8 @@ class Rest:
         if params:
             url = url.update_query(params)
         shown = str(url.with_query(None).with_fragment(None))
-        known = not anonymous and url.origin() == URL(self.base).origin()
+        own = url.origin() == URL(self.base).origin()
+        known = own and not anonymous
         try:
             async with self._session.request(
                 method,
@@ -168,6 +170,8 @@ class Rest:
                 allow_redirects=False,
                 timeout=_timeout(silent_s),
             ) as response:
+                if own:
+                    self._tell_time(response.headers.get("Date", ""))
                 if sink is not None and response.status == 200:
                     body = b""
                     async for piece in response.content.iter_chunked(_PIECE):
@@ -179,6 +183,10 @@ class Rest:
                 )
         except _FAULTS as error:
             raise _fault(error, method, shown) from error
+
+    def _tell_time(self, date: str) -> None:
+        with contextlib.suppress(ValueError, TypeError):
+            self.server_time = parsedate_to_datetime(date).timestamp()
 
 
 def _timeout(silent_s: float) -> aiohttp.ClientTimeout:

@@ -109,7 +109,8 @@ class Delivery:
             node = await self._noted(key)
             if node is not None:
                 return node, False
-        await self.ledger.intend(node=key, uuid=wanted)
+        at = self.ledger.nodes.get(key, {}).get("at", self.site.rest.server_time)
+        await self.ledger.intend(node=key, uuid=wanted, at=at)
         await self.ctx.fence()
         try:
             node = await self.site.create_node({**fields, "uuid": [{"value": wanted}]})
@@ -126,10 +127,11 @@ class Delivery:
                     hint=f"If it stays so: has a node with the UUID {wanted} another local identifier now?",
                     retry_after_s=getattr(error, "retry_after_s", None),
                 ) from error
-            node = there
+            await self._have(key, there)
+            return there, False
         if node.uuid != wanted:
             raise TargetError("the site gave the node a UUID of its own", where=self._url(node))
-        await self._have(key, node)
+        await self._have(key, node, ours=True)
         self.created += 1
         return node, True
 
@@ -154,9 +156,14 @@ class Delivery:
             await self._have(key, node)
         return node
 
-    async def _have(self, key: str, node: Node) -> None:
+    async def _have(self, key: str, node: Node, *, ours: bool | None = None) -> None:
+        at = self.ledger.nodes[key].get("at")
+        if ours is None:
+            # What was found after a broken request: one that is older than what was noted before the
+            # request is another job's, which undo must leave.
+            ours = self.ledger.nodes[key].get("ours", at is None or node.created >= at)
         written = {"uuid": node.uuid, "nid": node.nid, "vid": node.vid, "changed": node.changed}
-        await self.ledger.done(node=key, **written)
+        await self.ledger.done(node=key, at=at, ours=ours, **written)
 
     async def _update(self, node: Node, fields: Fields) -> Node:
         """Change what `update` lets be changed of a node that is there."""
@@ -187,7 +194,7 @@ class Delivery:
 
     def _common(self, model: str, parent: int) -> Fields:
         return {
-            "status": [{"value": self.options.publish}],
+            **({} if self.options.publish is None else {"status": [{"value": self.options.publish}]}),
             "field_model": reference(self.base.terms[MODELS[model]], "taxonomy_term"),
             "field_member_of": reference(parent, "node"),
         }
@@ -413,7 +420,7 @@ class Delivery:
     async def _finish(self, node: Node, part: Part, media: Media, path: str) -> Media:
         """Give a new media what it cannot be created with: who may see it, words for its image, its text."""
         fields: dict[str, Any] = {}
-        if not self.options.publish:
+        if self.options.publish is False:
             fields["status"] = [{"value": False}]
         if part.bundle == "image":
             file = {"target_id": media.fid, "alt": fitted(node.title)}

@@ -18,8 +18,8 @@ class Ledger:
 
     Each other line is one of
 
-    - `{"node": KEY, "uuid": U}`: a node is about to be created under this UUID;
-    - `{"node": KEY, "uuid": U, "nid": N, "vid": V, "changed": T}`: it is there, in this revision;
+    - `{"node": KEY, "uuid": U, "at": T}`: a node is about to be created so, at the site's time T;
+    - `{"node": KEY, "uuid": U, "nid": N, "vid": V, "ours": B, ...}`: it is there, in this revision;
     - `{"media": [N, USE], "was": MID or null, "sha256": S}`: a file is about to be put there;
     - `{"media": [N, USE], "mid": M, "fid": F, "uid": U, "vid": V, ...}`: it is there, in this revision;
     - `{"patch": N, "was": {...}, "is": {...}}`: fields of a node of others are about to be changed.

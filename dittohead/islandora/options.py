@@ -54,7 +54,11 @@ class IslandoraOptions(Site, Options):
         "auto", description="`paged`: a node with a node for each page; `image`: one; `auto`: by the number."
     )
     content_type: str = Field("islandora_object", description="The nodes' Drupal content type.")
-    publish: bool = Field(True, description="Whether the public may see what is created.")
+    publish: bool | None = Field(
+        None,
+        description="Whether the public may see what is created; none: as the content type has it. The user "
+        "needs `administer nodes` for it.",
+    )
     use: str = Field(
         "original",
         description="What the files of `from` are there for: a word of docs/islandora.md or a term's URI.",

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -45,6 +46,7 @@ class Node:
     uuid: str
     vid: int  #: its revision
     changed: str  #: when it was saved last, to the second
+    created: float  #: seconds since the epoch
     title: str
     model: int | None  #: tid
     member_of: tuple[int, ...]  #: nids
@@ -331,6 +333,7 @@ def node_of(raw: Mapping[str, Any]) -> Node:
             uuid=str(value(raw, "uuid")),
             vid=int(value(raw, "vid")),
             changed=str(value(raw, "changed")),
+            created=datetime.fromisoformat(str(value(raw, "created"))).timestamp(),
             title=str(value(raw, "title")),
             model=_number(_first(raw, "field_model").get("target_id")),
             member_of=tuple(int(item["target_id"]) for item in raw.get("field_member_of", ())),

@@ -169,7 +169,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
         for shown in delivered.shown:
             found.append(await public.page(site, shown))
             there, thumbnail = await public.thumbnail(site, shown)
-            if not there or (options.publish and thumbnail is None):
+            if not there or (options.publish is not False and thumbnail is None):
                 missing.append(shown.identifier)
             found += [place for place in (thumbnail, await public.manifest(site, shown)) if place is not None]
         waited = time.time() - delivered.since

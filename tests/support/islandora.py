@@ -15,8 +15,10 @@ import hashlib
 import json
 import re
 import sys
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -196,6 +198,7 @@ class Islandora(State):
         self._rest(call, request)
         fields = decoded(body, "type", {"islandora_object"})
         given = fields.pop("uuid", None)
+        self._administers(fields, "creating")
         values = validated(fields, NODE_FIELDS, "node", self._there(), new=True)
         chosen = given[0]["value"] if given else str(uuid.uuid4())
         if any(node["uuid"] == chosen for node in self.nodes.values()):
@@ -203,7 +206,13 @@ class Islandora(State):
             # duplicate UUID".
             raise Refused(500, "Internal Server Error")
         nid = self._next("node")
-        stamps = {"uuid": chosen, "uid": UID, "vid": self._next("vid"), "changed": self.now}
+        stamps = {
+            "created": int(time.time()),
+            "uuid": chosen,
+            "uid": UID,
+            "vid": self._next("vid"),
+            "changed": self.now,
+        }
         self.nodes[nid] = {"status": [{"value": True}], **values, **stamps}
         self._unseen[nid] = self.lag
         headers = {"Location": f"{self.base}/node/{nid}?_format=json"}
@@ -221,6 +230,7 @@ class Islandora(State):
         fields = decoded(body, "type", {"islandora_object"})
         if "uuid" in fields:
             raise Refused(403, "Access denied on updating field 'uuid'.")
+        self._administers(fields, "updating")
         self.nodes[number] |= validated(fields, NODE_FIELDS, "node", self._there(), new=False)
         self.nodes[number] |= {"vid": self._next("vid"), "changed": self.now}
         return web.json_response(self._node_json(number))
@@ -229,6 +239,10 @@ class Islandora(State):
         self._rest(call, request)
         del self.nodes[self._node(nid)]
         return web.Response(status=204)
+
+    def _administers(self, fields: Json, what: str) -> None:
+        if "status" in fields and not self.administers:  # NodeAccessControlHandler::checkFieldAccess
+            raise Refused(403, f"Access denied on {what} field 'status'.")
 
     def _node(self, nid: str) -> int:
         if int(nid) not in self.nodes:
@@ -250,6 +264,7 @@ class Islandora(State):
             "vid": [{"value": node["vid"]}],
             "type": [{"target_id": "islandora_object", "target_type": "node_type"}],
             "status": node["status"],
+            "created": [{"value": datetime.fromtimestamp(node["created"], UTC).isoformat()}],
             "changed": [{"value": node["changed"], "format": "Y-m-d\\TH:i:sP"}],
             "path": [{"alias": self.aliases.get(nid), "pid": None, "langcode": "en"}],
         }

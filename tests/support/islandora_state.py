@@ -77,6 +77,7 @@ class State:
         self.standalone = False  #: "standalone media URL"
         self.integration = True  #: islandora_workbench_integration is enabled
         self.hashes = True  #: its file_hash too
+        self.administers = True  #: the user may publish nodes
         self.readable = True  #: field configuration can be read
         self.exposed = True  #: the Views filter
         self.contains = False  #: by "Contains any word", which finds more than what was meant
@@ -112,6 +113,7 @@ class State:
             "uuid": str(uuid.uuid4()),
             "uid": uid,
             "vid": self._next("vid"),
+            "created": 0,
             "changed": self.now,
             "title": [{"value": title}],
             "status": [{"value": True}],
@@ -156,7 +158,7 @@ class State:
         names = {nid: self._name(node) for nid, node in self.nodes.items()}
 
         def shown(node: Json) -> Json:
-            dropped = ("vid", "changed", "uid_revision", "field_member_of")
+            dropped = ("vid", "created", "changed", "uid_revision", "field_member_of")
             rest = {key: value for key, value in node.items() if key not in dropped}
             above = [names[item["target_id"]] for item in node.get("field_member_of", ())]
             return {**rest, "field_member_of": above}

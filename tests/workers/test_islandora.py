@@ -176,6 +176,16 @@ async def test_what_is_not_published_is_seen_by_nobody(rig: Rig) -> None:
     assert set(rig.uses()) == {"page"}
 
 
+async def test_who_may_not_publish_can_leave_it_to_the_site(rig: Rig) -> None:
+    """Drupal lets only administrators of content say whether a node is published."""
+    rig.site.administers = False
+    with pytest.raises(TargetError, match="field 'status'"):
+        await rig.run(publish=True)
+    rig.ctx.again()
+    await rig.run()
+    assert rig.object["status"] == [{"value": True}]
+
+
 async def test_several_objects_of_one_folder_each_get_their_own_files(rig: Rig) -> None:
     """A file of none of them is refused before anything is written."""
     objects = [

@@ -296,6 +296,20 @@ async def test_undo_leaves_an_object_that_others_added_pages_to(rig: Rig) -> Non
     assert "the node stays: others have added members to it" in {text for _, _, text in said}
 
 
+async def test_undo_leaves_what_an_earlier_job_made_though_this_one_meant_to(rig: Rig) -> None:
+    """A View that lagged let this job try; the database refused, and the node found is the other job's."""
+    await rig.run()
+    for node in rig.site.nodes.values():
+        node["created"] -= 60
+    before = rig.site.content()
+    rig.ctx = rig.job()
+    rig.site._unseen = dict.fromkeys(rig.site.nodes, 0) | {rig.site.nid("GEH_1_2"): 3}
+    await rig.run()
+    assert [call.status for call in rig.site.calls if call.method == "POST"].count(500) == 1
+    assert [text for _, _, text in await rig.undo()] == ["the node stays: it was there before this job"]
+    assert rig.site.content() == before
+
+
 async def test_undo_gives_fields_back_and_leaves_what_was_there_already(rig: Rig) -> None:
     """A node of the cataloguer's loses only what was added to it."""
     nid = rig.site.add_node(
