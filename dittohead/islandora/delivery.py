@@ -15,6 +15,7 @@ from dittohead.errors import ItemError, StepError, TargetError, TransientError, 
 from dittohead.islandora import preflight
 from dittohead.islandora.fields import (
     Fields,
+    bare,
     bundle,
     changes,
     described,
@@ -171,7 +172,7 @@ class Delivery:
         different = changes(node.raw, settled, self.options.update)
         if not different:
             return node
-        was = {name: node.raw.get(name, []) for name in different}
+        was = {name: bare(node.raw.get(name, [])) for name in different}
         await self.ledger.intend(patch=node.nid, was=was, **{"is": different})
         await self.ctx.fence()
         patched = await self.site.patch_node(node.nid, {**bundle(self.options.content_type), **different})

@@ -27,6 +27,9 @@ _DATE_FIELDS = {
     "copyright": "field_copyright_date",
 }
 
+#: What may be written of a field's value; the site shows more, such as `processed` and `url`.
+_WRITABLE = ("value", "format", "target_id", "rel_type", "uri", "title", "alt")
+
 Fields = dict[str, list[dict[str, Any]]]
 
 
@@ -98,6 +101,11 @@ def _rights(fields: Fields, found: Description) -> None:
     _texts(fields, "field_rights", (found.rights_uri, found.rights))
     if len(found.rights) > SHORT:  # cut short it would say something else
         fields["field_note"] = [{"value": f"Rights: {found.rights}", "format": "plain_text"}]
+
+
+def bare(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a field's values as they may be written: without what the site computes, and refuses."""
+    return [{key: item[key] for key in _WRITABLE if key in item} for item in items]
 
 
 def changes(there: Mapping[str, Any], wanted: Fields, how: str) -> Fields:

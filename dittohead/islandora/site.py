@@ -293,7 +293,12 @@ class Drupal:
 
     async def public(self, url: str) -> bool:
         """Tell whether the public can fetch a URL. Raises: StepError: the site does not answer."""
-        answer = await self.rest.send("GET", url, anonymous=True, sink=lambda _: None)
+        try:
+            answer = await self.rest.send("GET", url, anonymous=True, sink=lambda _: None)
+        except StepError:
+            if url.startswith(self.rest.base + "/"):
+                raise
+            return False  # an inner host, or a name of the site's that leads nowhere
         return answer.status == 200
 
     def page_of(self, node: Node) -> str:

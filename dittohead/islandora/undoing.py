@@ -111,11 +111,10 @@ class Undoing:
             return node if node is not None and node.uuid == noted["uuid"] else None
         identifier = key.rpartition("\n")[2]
         nodes = await preflight.by_identifier(self.site, self.options, identifier)
-        mine = (node for node in nodes if node.uuid == noted["uuid"])
-        return next((node for node in mine if node.created >= (noted.get("at") or 0)), None)
+        return next((node for node in nodes if node.uuid == noted["uuid"]), None)
 
     async def _why_it_stays(self, key: str, node: Node, noted: Mapping[str, Any]) -> str:
-        if noted.get("ours") is False:
+        if not noted.get("ours", node.created >= (noted.get("at") or 0)):
             return "it was there before this job"
         if "vid" in noted and (node.vid, node.changed) != (noted["vid"], noted["changed"]):
             return "it was changed since"

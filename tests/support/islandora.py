@@ -255,6 +255,8 @@ class Islandora(State):
         for name, items in list(shown.items()):
             if name in NODE_FIELDS and NODE_FIELDS[name][0] in ("node", "taxonomy_term", "typed_relation"):
                 shown[name] = [{**i, "target_type": "x", "target_uuid": "x", "url": "/x"} for i in items]
+        for name in [name for name in shown if NODE_FIELDS.get(name, ("", 1))[0] == "text_long"]:
+            shown[name] = [{**item, "processed": f"<p>{item['value']}</p>"} for item in shown[name]]
         empty = {name: [] for name in NODE_FIELDS if name not in node}
         return {
             **empty,

@@ -108,6 +108,8 @@ def _problems(name: str, items: list[Json], kind: str, most: int, entities: Ther
         found.append(f"{name}: {name}: this field cannot hold more than {most} values.")
     for number, item in enumerate(items):
         path = f"{name}.{number}"
+        if "processed" in item or "url" in item:
+            raise Refused(422, f"{path}: a computed property cannot be written")
         if kind in ("node", "taxonomy_term", "typed_relation"):
             there = entities[0 if kind == "node" else 1]
             if int(item.get("target_id", 0)) not in there:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from pydantic import ValidationError
 
 from dittohead import receipt
+from dittohead.description import Description
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.islandora.ledger import lines
 from dittohead.model import Location
@@ -21,7 +22,7 @@ from dittohead.workers.islandora import IslandoraOptions
 from tests.support import islandora_rules
 from tests.support.house import House
 from tests.support.islandora import Islandora, served
-from tests.support.islandora_rig import ORIGINAL, SERVICE, Rig
+from tests.support.islandora_rig import KNOWN, ORIGINAL, SERVICE, Rig
 from tests.support.islandora_state import PASSWORD, UID, Fault
 
 
@@ -315,8 +316,12 @@ async def test_undo_gives_fields_back_and_leaves_what_was_there_already(rig: Rig
     nid = rig.site.add_node(
         "By hand", "Paged Content", field_local_identifier="GEH_1_2", field_member_of=rig.collection
     )
+    rig.site.nodes[nid]["field_note"] = [{"value": "A note", "format": "basic_html"}]
+    rig.description = Description.model_validate({**KNOWN, "rights": "No " * 100})
+    rig.ctx = rig.job()
     before = rig.site.content()
     await rig.run(members="/islandora/members", update="all")
+    assert rig.object["field_note"][0]["value"].startswith("Rights: No")
     assert rig.object["title"] == [{"value": "Letters of the year 1951"}]
     await rig.undo(members="/islandora/members")
     after = rig.site.content()
