@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dittohead import files
-from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
+from dittohead.errors import DittoheadError, ItemError, TargetError, TransientError, first_of
 from dittohead.islandora import preflight
 from dittohead.islandora.fields import (
     Fields,
@@ -489,7 +489,7 @@ def _digest(part: Part, stop: Stop) -> str:
 async def _each(items: Sequence[Page], at_once: int, work: Callable[[Page], Awaitable[Node]]) -> list[Node]:
     """Do `work` with every item, several at once, the first ones first; return what it returns in order.
 
-    Raises: the first StepError or OSError of any.
+    Raises: the first DittoheadError or OSError of any, by itself: Superseded must be seen as what it is.
     """
     results: dict[int, Node] = {}
     waiting = iter(enumerate(items))
@@ -502,6 +502,6 @@ async def _each(items: Sequence[Page], at_once: int, work: Callable[[Page], Awai
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(runner(), name="islandora page")
-    except* (StepError, OSError) as errors:
+    except* (DittoheadError, OSError) as errors:
         raise first_of(errors) from None
     return [results[number] for number in range(len(items))]

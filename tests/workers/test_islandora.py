@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from dittohead.description import Described, Description
-from dittohead.errors import ItemError, TargetError, TransientError
+from dittohead.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.model import Output
 from dittohead.worker import Done, Made
 from tests.support.context import LoneContext, source_of
@@ -464,3 +464,66 @@ async def test_credentials_are_sent_to_the_site_alone(rig: Rig) -> None:
     await rig.run()
     unknown = {call.path.rpartition("/")[2] for call in rig.site.calls if not call.known}
     assert unknown == {"book-manifest"}
+
+
+# -- several at once ---------------------------------------------------------------------------------
+
+
+async def test_several_pages_are_under_way_at_once_and_no_more_than_told(rig: Rig) -> None:
+    """Terms are looked up once for all of them."""
+    flying, most, enough = 0, 0, asyncio.Event()
+
+    async def at_call(call: Any, after: bool) -> None:
+        nonlocal flying, most
+        if call.method != "PUT":
+            return
+        flying += -1 if after else 1
+        most = max(most, flying)
+        if flying == 2:
+            enough.set()
+        if not after:
+            await enough.wait()
+
+    rig.site.at_call = at_call
+    await rig.run(parallel=2)
+    assert most == 2
+    uris = [call.query["uri"] for call in rig.site.calls if call.path == "/term_from_uri"]
+    assert len(uris) == len(set(uris))
+
+
+async def test_a_run_that_is_cancelled_is_gone_on_with(rig: Rig) -> None:
+    """In the middle of a file."""
+    arrived = asyncio.Event()
+
+    async def at_call(call: Any, after: bool) -> None:
+        if call.method == "PUT" and not after:
+            arrived.set()
+
+    rig.site.at_call = at_call
+    rig.site.faults = [Fault("PUT", "/media/", "slow")]
+    task = asyncio.create_task(rig.run(parallel=2))
+    await arrived.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    rig.site.faults[0].until.set()
+    rig.ctx.again()
+    await rig.run()
+    assert len(rig.site.nodes) == 5
+    assert len(rig.media()) == len(rig.site.files) == 3
+
+
+async def test_a_run_that_no_longer_owns_the_job_writes_nothing_more(rig: Rig) -> None:
+    """It is asked right before each write."""
+    fences = 0
+
+    async def fence() -> None:
+        nonlocal fences
+        fences += 1
+        if fences == 3:
+            raise Superseded("another run owns the job")
+
+    rig.ctx.fence = fence  # type: ignore[method-assign]
+    with pytest.raises(Superseded):
+        await rig.run(parallel=1)
+    assert len(rig.site.writes()) == 2
