@@ -31,6 +31,7 @@ from dittohead.model import (
     JobState,
     StepRow,
     StepState,
+    counted,
 )
 from dittohead.steprun import Aside, Passage, StepRun
 from dittohead.store import jobs as job_store
@@ -203,7 +204,7 @@ class _Run:
                 "the folder holds no files",
                 hint="If the upload was cut short, upload it again under the same name",
             )
-        detail = f"{totals.files} files, {totals.size} bytes, SHA-256"
+        detail = f"{counted(totals.files, 'file')}, {totals.size:,} bytes, SHA-256"
         if totals.skipped:
             detail += f"; {totals.skipped} links or special files left out"
         event = Event(

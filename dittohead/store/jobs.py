@@ -499,6 +499,32 @@ def is_superseded(connection: Connection, job: Job) -> bool:
     )
 
 
+def _open_failures() -> sa.Select[Any]:
+    """Failed jobs whose folder no later job has taken up."""
+    later = jobs.alias()
+    return sa.select(jobs).where(
+        jobs.c.state == JobState.FAILED.value,
+        ~sa.exists().where(
+            later.c.name == jobs.c.name,
+            later.c.ino == jobs.c.ino,
+            later.c.claimed_at > jobs.c.claimed_at,
+        ),
+    )
+
+
+def open_failures(connection: Connection, limit: int) -> list[Job]:
+    """Return failed jobs that wait for somebody, the latest first: no later job has their folder."""
+    query = _open_failures().order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    return [to_job(row) for row in connection.execute(query).mappings()]
+
+
+def count_open_failures(connection: Connection) -> int:
+    """Return how many failed jobs wait for somebody."""
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(_open_failures().subquery())
+    ).scalar_one()
+
+
 def latest_done(connection: Connection, pipeline: str) -> list[Job]:
     """Return the jobs of a pipeline that are done and were not done again, by name."""
     later = jobs.alias()

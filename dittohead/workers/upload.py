@@ -18,7 +18,7 @@ from pydantic import Field
 from dittohead import __version__, faults, files, s3
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
-from dittohead.model import Entry, Event, EventType, Location, display
+from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.options import Size
 from dittohead.pace import Pace
 from dittohead.s3_bucket import (
@@ -462,13 +462,18 @@ class _Sending:
     def result(self, target: str) -> Done:
         """Return what was done."""
         count = self.sent + self.there
-        words = f"{count} files, {self.ctx.source.size:,} bytes to {target}"
+        words = f"{counted(count, 'file')}, {self.ctx.source.size:,} bytes to {target}"
         if self.there:
             words += f"; {self.there} of them were there already"
         how = ", ".join(sorted(self.verified_by)) or "nothing to verify"
         self.ctx.event(Event(type=EventType.REPLICATION, outcome="success", detail=words, agent=_AGENT))
         self.ctx.event(
-            Event(type=EventType.FIXITY, outcome="success", detail=f"{count} files: {how}", agent=_AGENT)
+            Event(
+                type=EventType.FIXITY,
+                outcome="success",
+                detail=f"{counted(count, 'file')}: {how}",
+                agent=_AGENT,
+            )
         )
         return Done(detail=words)
 
