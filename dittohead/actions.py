@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import log, order, queries, receipt
+from dittohead import log, manifest, order, queries, receipt
+from dittohead.context import JobFiles
 from dittohead.dispatch import Dispatch
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import DittoheadError, NameTaken
+from dittohead.errors import DittoheadError, ItemError, NameTaken
 from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
-from dittohead.model import ACTIVE, TERMINAL, Event, EventType, Job, JobState, Station, StepState
+from dittohead.model import ACTIVE, TERMINAL, Event, EventType, Job, JobState, Station, StepState, shell_word
 from dittohead.reconcile import fetch
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
+from dittohead.threads import in_thread
 
 
 class Refused(DittoheadError):
@@ -74,9 +77,12 @@ class Actions:
     async def _retry(self, job: Job, request: Request) -> str:
         if job.state is JobState.FAILED:
             steps = await self.engine.store.read(job_store.steps_of, job.id)
+            await self._must_be_unchanged(job)
             undone = [step for step in steps if step.state is not StepState.DONE]
-            await self._reopen(job, [step.position for step in undone])
             failed = [step for step in undone if step.state is StepState.FAILED] or undone
+            # Those beside the one that failed may have asked somebody outside: not to be asked twice.
+            resumed = [step.position for step in undone if step not in failed]
+            await self._reopen(job, [step.position for step in failed], resumed)
             name = f"step {failed[0].name}" if failed else "the last check"
             return f"{job.name}: tried again from {name}"
         if job.state is JobState.DONE:
@@ -117,7 +123,7 @@ class Actions:
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name)
         return f"{job.name}: moved back to the inbox; a new job begins"
 
-    async def _reopen(self, job: Job, positions: Collection[int]) -> None:
+    async def _reopen(self, job: Job, positions: Collection[int], resumed: Collection[int] = ()) -> None:
         self._must_lie_there(job)
         if self.engine.stations.exists(Station.PROCESSING, job.folder):
             raise Refused(
@@ -126,7 +132,7 @@ class Actions:
                 hint="Try again when it is done",
             )
         async with self.dispatch.halted(job.id):  # not to be run before its folder is back
-            await self.engine.store.write(job_store.reopen, job.id, positions)
+            await self.engine.store.write(job_store.reopen, job.id, positions, resumed)
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
     def _must_lie_there(self, job: Job) -> None:
@@ -136,6 +142,27 @@ class Actions:
                 where=str(self.engine.stations.folder(job.station, job.folder)),
                 hint="If it was moved elsewhere, move it to the inbox to process it again",
             )
+
+    async def _must_be_unchanged(self, job: Job) -> None:
+        """See that the folder is still what the job was made of: one that was mended is another job."""
+        self._must_lie_there(job)
+        folder = self.engine.stations.folder(job.station, job.folder)
+        inbox = shell_word(os.fsencode(self.engine.stations.path(Station.INBOX)))
+        again = f"mv {shell_word(os.fsencode(folder))} {inbox}/"
+        if "refuse" in job.definition:
+            raise Refused(
+                f"{job.name} has no steps to be tried", hint=f"Mend what it failed of, then: {again}"
+            )
+        listed = JobFiles(self.engine.stations, job).manifest
+        if not listed.exists():
+            return
+        try:
+            await in_thread(lambda stop: manifest.recheck(folder, listed, stop=stop, quick=True))
+        except ItemError as error:
+            raise Refused(
+                f"{job.name} is not what it was at the claim any more ({error.where}: {error.what})",
+                hint=f"As it is now it is a new job: {again}",
+            ) from error
 
     async def _freeze(self, job: Job, request: Request) -> str:
         self._must_be_active(job)

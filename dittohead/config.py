@@ -107,6 +107,7 @@ class Config:
     pipelines: tuple[Pipeline, ...]
     sources: tuple[SourceSetting, ...]
     limits: dict[str, int]  #: "jobs" and every worker's name
+    digest: str = ""  #: of the file it was read from
 
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
         """Return the first pipeline whose match fits the whole name, and the match's groups."""
@@ -187,6 +188,7 @@ class _Checker:
             pipelines=tuple(pipelines),
             sources=tuple(sources),
             limits=limits,
+            digest=self.document.digest,
         )
 
     def wrong(self, what: str, place: Place, *, key: bool = False, hint: str = "") -> None:

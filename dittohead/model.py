@@ -229,6 +229,11 @@ def visible(text: str, *, but: str = "") -> str:
     return "".join(c if c.isprintable() or c in but else repr(c)[1:-1] for c in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun for people, as "1 file" or "1,200 files"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def shell_word(path: bytes) -> str:
     """Return a path as one word of a shell's command line, exact to the byte, in printable text.
 

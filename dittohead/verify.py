@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,12 +29,13 @@ class Report:
 
     job: str
     checked: dict[str, int] = field(default_factory=dict)  #: files as they should be, by place
-    problems: list[tuple[str, str]] = field(default_factory=list)  #: (where, what)
+    problems: list[tuple[str, str]] = field(default_factory=list)  #: (where, what): they differ
+    unchecked: list[tuple[str, str]] = field(default_factory=list)  #: (where, why): nobody knows
 
     @property
     def good(self) -> bool:
-        """Whether everything is as the receipt says."""
-        return not self.problems
+        """Whether everything was looked at, and is as the receipt says."""
+        return not self.problems and not self.unchecked
 
     def note(self, place: str, problem: str | None) -> None:
         """Record one file's check."""
@@ -48,6 +51,7 @@ class Report:
             "good": self.good,
             "checked": self.checked,
             "problems": [{"where": where, "what": what} for where, what in self.problems],
+            "unchecked": [{"where": where, "why": why} for where, why in self.unchecked],
         }
 
 
@@ -133,23 +137,37 @@ async def _targets(
         if not delivered:
             continue
         if step.problem:
-            report.note(f"step {step.row.name}", f"cannot be checked: {step.problem}")
+            report.unchecked.append((f"step {step.row.name}", step.problem))
             continue
         context = VerifyContext(
             locations=lambda delivered=delivered: map(receipt.read_location, delivered),  # type: ignore[misc]
             source=_source(job, stations, job_files, step.source, step.row.result),
             env=environment(stations.root),
             secret=secret,
-            report=lambda ok, uri, what: report.note(uri if not ok else _place(uri), None if ok else what),
+            report=functools.partial(_told, report, _common(delivered)),
         )
         try:
             await step.worker.verify(context, step.options)
         except StepError as error:
-            report.note(f"step {step.row.name}", f"cannot be checked: {error}")
+            report.unchecked.append((f"step {step.row.name}", str(error)))
 
 
-def _place(uri: str) -> str:
-    return uri.rsplit("/", 1)[0] + "/"
+#: How workers begin a statement on what they could not look at.
+_UNKNOWN = "cannot be "
+
+
+def _told(report: Report, place: str, ok: bool, uri: str, what: str) -> None:
+    if not ok and what.startswith(_UNKNOWN):
+        report.unchecked.append((uri, what))
+    else:
+        report.note(place if ok else uri, None if ok else what)
+
+
+def _common(delivered: list[dict[str, Any]]) -> str:
+    """Return what all the places of a step begin with, up to and with a slash."""
+    uris = [fields["uri"].rpartition("/")[0].split("/") for fields in delivered]
+    levels = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*uris, strict=False))
+    return "/".join(parts[0] for parts in levels) + "/"
 
 
 def _source(

@@ -14,6 +14,7 @@ from dittohead.cli.base import DATA, escape, fail, json_option, load_config, out
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.errors import ItemError
+from dittohead.model import counted
 from dittohead.planning import Plan, PlannedStep, plan
 from dittohead.worker import Planned
 
@@ -88,8 +89,8 @@ def _as_json(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]]) -> dic
 
 def _print(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]], most: int, *, whole: bool) -> None:
     asked = f", for {' and '.join(sorted(found.purposes))}" if found.purposes else ""
-    files = f"{found.files} file{'' if found.files == 1 else 's'}"
-    out.print(f"{escape(found.name)}: {files}, {found.size:,} bytes, by {escape(found.pipeline.name)}{asked}")
+    size = f"{counted(found.files, 'file')}, {found.size:,} bytes"
+    out.print(f"{escape(found.name)}: {size}, by {escape(found.pipeline.name)}{asked}")
     before: list[str] = []
     for step, would in steps:
         out.print()

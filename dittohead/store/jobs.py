@@ -341,8 +341,14 @@ def moved(connection: Connection, job_id: str, station: Station, folder: bytes) 
     connection.execute(_MOVED, {"b_job": job_id, "station": station.value, "folder": folder})
 
 
-def reopen(connection: Connection, job_id: str, positions: Collection[int]) -> None:
+def reopen(
+    connection: Connection, job_id: str, positions: Collection[int], resumed: Collection[int] = ()
+) -> None:
     """Make a finished job wait again, with some steps to be done; the others keep their results.
+
+    Args:
+        positions: steps that begin afresh.
+        resumed: steps that go on where they were: they were interrupted, or wait for an answer.
 
     The folder is moved back after this commit.
     """
@@ -373,6 +379,11 @@ def reopen(connection: Connection, job_id: str, positions: Collection[int]) -> N
             finished_at=None,
             wake_at=None,
         )
+    )
+    connection.execute(
+        steps.update()
+        .where(steps.c.job_id == job_id, steps.c.position.in_(list(resumed)))
+        .values(state=StepState.PENDING.value, attempts=0, crashes=0, error="", wake_at=None)
     )
 
 
@@ -497,6 +508,32 @@ def is_superseded(connection: Connection, job: Job) -> bool:
         ).first()
         is not None
     )
+
+
+def _open_failures() -> sa.Select[Any]:
+    """Failed jobs whose folder no later job has taken up."""
+    later = jobs.alias()
+    return sa.select(jobs).where(
+        jobs.c.state == JobState.FAILED.value,
+        ~sa.exists().where(
+            later.c.name == jobs.c.name,
+            later.c.ino == jobs.c.ino,
+            later.c.claimed_at > jobs.c.claimed_at,
+        ),
+    )
+
+
+def open_failures(connection: Connection, limit: int) -> list[Job]:
+    """Return failed jobs that wait for somebody, the latest first: no later job has their folder."""
+    query = _open_failures().order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    return [to_job(row) for row in connection.execute(query).mappings()]
+
+
+def count_open_failures(connection: Connection) -> int:
+    """Return how many failed jobs wait for somebody."""
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(_open_failures().subquery())
+    ).scalar_one()
 
 
 def latest_done(connection: Connection, pipeline: str) -> list[Job]:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from dittohead import __version__, files
 from dittohead.errors import ItemError
-from dittohead.model import Entry, Event, EventType, Output
+from dittohead.model import Entry, Event, EventType, Output, counted
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, Worker
 
@@ -44,7 +44,9 @@ class ChecksumWorker(Worker[ChecksumOptions]):
     async def plan(self, ctx: StepContext, options: ChecksumOptions) -> AsyncIterator[Planned]:
         """Yield the list it would write."""
         ctx.output(Output(path=os.fsencode(options.path), size=0, sha256=""))
-        yield Planned(action="make", what=options.path, detail=f"SHA-256 of {ctx.source.files} files")
+        yield Planned(
+            action="make", what=options.path, detail=f"SHA-256 of {counted(ctx.source.files, 'file')}"
+        )
 
     async def run(self, ctx: StepContext, options: ChecksumOptions) -> StepResult:
         """Verify, then write the list durably. Twice leaves the same file."""
@@ -69,12 +71,12 @@ class ChecksumWorker(Worker[ChecksumOptions]):
         digest, size = await in_thread(lambda stop: files.sha256_file(target))
         ctx.output(Output(path=os.fsencode(options.path), size=size, sha256=digest))
         if options.verify:
-            detail = f"{count} files read again and compared with the manifest"
+            detail = f"{counted(count, 'file')} read again and compared with the manifest"
             ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=_AGENT))
         ctx.event(
             Event(type=EventType.DIGEST, outcome="success", detail=f"{options.path}: SHA-256", agent=_AGENT)
         )
-        return Done(detail=f"{count} files" + (" verified" if options.verify else ""))
+        return Done(detail=counted(count, "file") + (" verified" if options.verify else ""))
 
 
 def _verify(source: Inputs, entry: Entry, buffer: memoryview, stop: Stop) -> None:

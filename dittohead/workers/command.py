@@ -16,7 +16,7 @@ from pydantic import Field
 
 from dittohead import files
 from dittohead.errors import ItemError, TargetError, TransientError
-from dittohead.model import Event, EventType, Output
+from dittohead.model import Event, EventType, Output, counted
 from dittohead.options import Duration
 from dittohead.process import Completed, run
 from dittohead.threads import Stop, in_thread
@@ -106,7 +106,7 @@ class CommandWorker(Worker[CommandOptions]):
         )
         if ended.returncode in options.expect:
             count = await in_thread(lambda stop: _record(ctx, stop))
-            return Done(detail=said if not count else f"{count} files made")
+            return Done(detail=said if not count else f"{counted(count, 'file')} made")
         return self._otherwise(ctx, options, ended.returncode, said, asked_at)
 
     def _otherwise(

@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 from dittohead import faults, files, manifest
 from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.local_target import SHOWN, LocalTarget
-from dittohead.model import Entry, Event, EventType, Location, display
+from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
 from dittohead.options import Duration, Size
 from dittohead.process import Completed, Probe, run
@@ -161,7 +161,9 @@ class RsyncWorker(Worker[RsyncOptions]):
         await delivery.prepare()
         await delivery.deliver()
         count = await delivery.verify()
-        return Done(detail=f"{count} files, {ctx.source.size:,} bytes to {delivery.place.argument}")
+        return Done(
+            detail=f"{counted(count, 'file')}, {ctx.source.size:,} bytes to {delivery.place.argument}"
+        )
 
     async def plan(self, ctx: StepContext, options: RsyncOptions) -> AsyncIterator[Planned]:
         """Yield each file and where it goes; what lies there already is seen when it is delivered."""
@@ -301,7 +303,7 @@ class _Delivery:
             Event(
                 type=EventType.REPLICATION,
                 outcome="success",
-                detail=f"{self.ctx.source.files} files to {self.place.argument}",
+                detail=f"{counted(self.ctx.source.files, 'file')} to {self.place.argument}",
                 agent=self.agent,
             )
         )
@@ -321,7 +323,7 @@ class _Delivery:
             Event(
                 type=EventType.FIXITY,
                 outcome="success",
-                detail=f"{count} files at {self.place.argument} by {how}",
+                detail=f"{counted(count, 'file')} at {self.place.argument} by {how}",
                 agent=self.agent if self.place.host else "dittohead (hashlib SHA-256)",
             )
         )
