@@ -15,8 +15,12 @@ from dittohead.islandora.site import Drupal, Node
 from dittohead.islandora.vocabulary import MODELS
 from dittohead.rest import connected
 
-#: Models that a step may need.
-_MODELS = ("image", "paged", "page")
+#: Models that a step may need, by its option `model`.
+_MODELS = {"auto": ("image", "paged", "page"), "paged": ("paged", "page"), "image": ("image",)}
+
+#: Fields without which there is no object, and no page.
+_NEEDED = ("field_model", "field_member_of", "field_local_identifier")
+_NEEDED_BY_PAGES = ("field_weight",)
 
 #: Nodes that may be looked at for one identifier.
 _LIKELY = 50
@@ -47,7 +51,7 @@ def wanted_terms(options: IslandoraOptions) -> list[str]:
     uses = [uri for _, uri in options.uses()]
     if options.wait_for == "thumbnail":
         uses.append(use_uri("thumbnail"))
-    return list(dict.fromkeys([*(MODELS[model] for model in _MODELS), *uses]))
+    return list(dict.fromkeys([*(MODELS[model] for model in _MODELS[options.model]), *uses]))
 
 
 async def ground(site: Drupal, options: IslandoraOptions) -> Ground:
@@ -129,7 +133,7 @@ async def existing(
             hint="Correct `collection`, or the node's field_member_of",
         )
     models = {True: ("paged",), False: ("image",), None: ("paged", "image")}[paged]
-    if node.model not in [base.terms[MODELS[model]] for model in models]:
+    if node.model not in [base.terms.get(MODELS[model]) for model in models]:
         raise ItemError(
             f"{found.identifier} is there already, with another model (term {node.model})",
             where=where,
@@ -143,7 +147,8 @@ async def check_fields(site: Drupal, options: IslandoraOptions, descriptions: It
 
     Raises: ItemError: a value is longer than its field; TargetError: a field is missing.
     """
-    values: dict[str, int] = {}
+    needed = _NEEDED if options.model == "image" else _NEEDED + _NEEDED_BY_PAGES
+    values: dict[str, int] = dict.fromkeys(needed, 0)
     for found in descriptions:
         for name, items in described(found, options.leave_out).items():
             longest = max(len(str(item.get("value", ""))) for item in items)
@@ -161,7 +166,7 @@ async def _check_field(site: Drupal, options: IslandoraOptions, name: str, longe
             raise TargetError(
                 f"the content type {options.content_type} has no {name}",
                 where=site.rest.base,
-                hint=f"Add the field there, or set leave_out: [{name}]",
+                hint="Add the field there" + ("" if longest == 0 else f", or set leave_out: [{name}]"),
             )
         return
     storage = await site.rest.send(

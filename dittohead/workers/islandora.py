@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dittohead import __version__, receipt
 from dittohead.errors import StepError
@@ -73,6 +74,9 @@ class IslandoraWorker(Worker[IslandoraOptions]):
         self, options: IslandoraOptions, secret: Callable[[str], str]
     ) -> AsyncIterator[tuple[bool, str]]:
         """Say whether the site can be used as these options want it, and what to enable there."""
+        parts = urlsplit(options.url)
+        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            yield False, f"{options.url}: the password is sent with each request, unencrypted. Use https://"
         try:
             async with preflight.opened(options, secret(options.credential)) as site:
                 async for said in preflight.examined(site, options):

@@ -111,6 +111,23 @@ async def test_a_missing_field_is_named_where_the_sites_fields_can_be_read(
     await rig.worker.preflight(rig.job(), rig.options())
 
 
+async def test_only_what_the_model_needs_must_be_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site of single images has no pages, nor anything to count them."""
+    monkeypatch.delitem(islandora_rules.NODE_FIELDS, "field_weight")
+    with pytest.raises(TargetError, match=r"has no field_weight.*Add the field there$"):
+        await rig.worker.preflight(rig.ctx, rig.options())
+    for uri in ("https://schema.org/Book", "http://id.loc.gov/ontologies/bibframe/part"):
+        rig.site.terms.pop(rig.site.tid(uri))
+    with pytest.raises(TargetError, match=r"no term with the external URI https://schema.org/Book"):
+        await rig.worker.preflight(rig.ctx, rig.options())
+    await rig.worker.preflight(rig.ctx, rig.options(model="image"))
+    nid = rig.site.add_node(
+        "A map", "Image", field_local_identifier="GEH_1_2", field_member_of=rig.collection
+    )
+    facts = await rig.worker.preflight(rig.ctx, rig.options(model="image"))
+    assert facts["objects"] == {"GEH_1_2": nid}
+
+
 async def test_a_collection_is_found_by_its_title_too(rig: Rig) -> None:
     """To the letter."""
     by_title = {"title": "Hale papers", "find": "/islandora/title"}
@@ -219,6 +236,14 @@ async def test_doctor_says_what_is_there_and_what_to_add(rig: Rig) -> None:
     assert [ok for ok, _ in said] == [False]
     assert "WRONG" not in said[0][1]
     assert rig.site.writes() == []
+
+
+async def test_doctor_warns_of_a_password_in_the_clear(rig: Rig) -> None:
+    """Basic authentication is only as secret as the connection."""
+    options = rig.options(url="http://islandora.invalid")
+    ok, text = await anext(rig.worker.doctor(options, lambda name: PASSWORD))
+    assert not ok
+    assert "unencrypted" in text
 
 
 async def test_verify_finds_what_is_no_longer_as_it_was(rig: Rig) -> None:
