@@ -336,15 +336,15 @@ class Delivery:
 
     async def _adopted_media(self, node: Node, part: Part, media: Media) -> Media:
         """Finish and note a media that an earlier try put there and did not live to note."""
-        noted = self.ledger.media.get((node.nid, part.use))
-        if noted is None or noted.get("was") is not None or "mid" in noted:
-            return media
-        found = await self.site.media_by_number(media.mid)
-        if found is None:
-            raise TransientError("a media that was just there is gone", where=self._url(node))
-        media = await self._finish(node, part, media, found[0])
-        await self._have_media(node, part, media)
+        if self._unfinished(node, part):
+            media = await self._finish(node, part, media)
+            await self._have_media(node, part, media)
         return media
+
+    def _unfinished(self, node: Node, part: Part) -> bool:
+        """Tell whether a media was created by this job, and may lack what it cannot be created with."""
+        noted = self.ledger.media.get((node.nid, part.use))
+        return noted is not None and noted.get("was") is None and "mid" not in noted
 
     def _may_replace(self, node: Node, part: Part, media: Media) -> None:
         """Refuse to put a file in another's place. Raises: ItemError."""
@@ -371,7 +371,7 @@ class Delivery:
             await self.ctx.fence()
             path = await self._send(node, part)
             media = await self._arrived(node, part, path)
-            if path:
+            if self._unfinished(node, part):
                 media = await self._finish(node, part, media, path)
             sha256, how = await self.site.sha256(media)
             if sha256 == part.entry.sha256:
@@ -418,7 +418,7 @@ class Delivery:
             raise TransientError("the media that was put there is not there", where=self._url(node))
         return media
 
-    async def _finish(self, node: Node, part: Part, media: Media, path: str) -> Media:
+    async def _finish(self, node: Node, part: Part, media: Media, path: str = "") -> Media:
         """Give a new media what it cannot be created with: who may see it, words for its image, its text."""
         fields: dict[str, Any] = {}
         if self.options.publish is False:
@@ -432,6 +432,11 @@ class Delivery:
                 fields["field_edited_text"] = [{"value": text}]
         if not fields:
             return media
+        if not path:
+            found = await self.site.media_by_number(media.mid)
+            if found is None:
+                raise TransientError("a media that was just there is gone", where=self._url(node))
+            path = found[0]
         kind = {"bundle": [{"target_id": part.bundle, "target_type": "media_type"}]}
         await self.ctx.fence()
         return await self.site.patch_media(path, {**kind, **fields})

@@ -419,6 +419,18 @@ async def test_a_file_that_is_stored_wrongly_is_sent_again_once(rig: Rig) -> Non
     assert worse.ctx.locations == []
 
 
+async def test_a_media_that_arrived_wrong_and_unheard_is_finished_all_the_same(rig: Rig) -> None:
+    """The next try replaces its file, and must hide it too: nothing says any more that it is new."""
+    rig.site.faults = [Fault("PUT", "/media/", "corrupt"), Fault("GET", r"/media/\d+", 503)]
+    with pytest.raises(TransientError):
+        await rig.run(parallel=1, publish=False)
+    assert [one["status"][0]["value"] for one in rig.media()] == [True]
+    rig.ctx.again()
+    await rig.run(parallel=1, publish=False)
+    assert [one["status"][0]["value"] for one in rig.media()] == [False] * 3
+    assert {one["alt"] for one in rig.media()} == {f"Letters of the year 1951, page {n}" for n in (1, 2, 3)}
+
+
 async def test_a_file_that_changed_since_the_claim_is_the_folders_fault(rig: Rig) -> None:
     """Not the site's."""
     (rig.payload / "GEH_1_2_1.jpg").write_text("IMAGE 1")
