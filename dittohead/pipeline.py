@@ -303,7 +303,7 @@ class _Run:
             job=self.job,
             row=row,
             files=self.files,
-            source=self.files.source(source, taken),
+            source=dataclasses.replace(self.files.source(source, taken), made=self._results().get(source)),
             others=self._results(),
             describing=self._describing(),
             earlier=self.files.earlier(row.name, before),

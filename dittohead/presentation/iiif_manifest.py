@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from dittohead.description import Described, Description, Level, Named
 from dittohead.model import display
+from dittohead.origin import Owners
 from dittohead.presentation.pictures import Picture, encoded
 
 CONTEXT = "http://iiif.io/api/presentation/3/context.json"
@@ -341,31 +342,14 @@ def _ranges(shown: Shown) -> list[dict[str, Any]]:
 
 
 def shares(described: Described, pictures: Iterable[Picture]) -> tuple[list[list[Picture]], int]:
-    """Return each object's own pictures, in the order of the objects, and how many are nobody's.
-
-    An image belongs to the object that has the file it was made of, or one called alike but for its
-    ending: a page may have been brought as master and as copy.
-    """
+    """Return each object's own pictures, in the order of the objects, and how many are nobody's."""
     own: list[list[Picture]] = [[] for _ in described.objects]
-    whole = next((n for n, each in enumerate(described.objects) if each.files is None), None)
-    by_path: dict[str, int] = {}
-    by_stem: dict[str, int] = {}
-    for number, each in enumerate(described.objects):
-        for path in each.files or ():
-            by_path.setdefault(path, number)
-            by_stem.setdefault(_stem(path), number)
+    owners = Owners(described)
     nobodys = 0
     for picture in pictures:
-        path = (picture.origin or picture.path).decode("utf-8", "surrogateescape")
-        known = by_path.get(path, by_stem.get(_stem(path)))
-        found = min((n for n in (known, whole) if n is not None), default=None)
+        found = owners.of(picture.origin or picture.path)
         if found is None:
             nobodys += 1
         else:
             own[found].append(picture)
     return own, nobodys
-
-
-def _stem(path: str) -> str:
-    folder, slash, name = path.rpartition("/")
-    return folder + slash + (name.rpartition(".")[0] or name)
