@@ -414,7 +414,7 @@ class _Describing:
         if "xmp" in detail:
             self.described += 1
             self.bytes += detail["xmp"]["compared"]
-            self.replaced.update(detail["xmp"].get("replaced", ()))
+            self.replaced.update(list(detail["xmp"].get("replaced", {})))
         else:
             self.copied += 1
             self.warned += bool(task.kind)  # an image that is not described is worth a word
