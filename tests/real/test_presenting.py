@@ -12,6 +12,7 @@ import pytest
 from tests.support import iiif
 from tests.support.daemon import site
 from tests.support.images import decoded, tiff
+from tests.support.trees import tree
 from tests.workers.test_describe import exif
 
 pytestmark = pytest.mark.service
@@ -49,6 +50,9 @@ def test_masters_are_described_and_copies_presented(tmp_path: Path) -> None:
     folder = {"p10.tif": tiff(300, 200), "p9.tif": tiff(900, 700)}
     with site(tmp_path / "root", CONFIG.format(tmp=tmp_path)) as here:
         here.start()
+        planned = here.run("plan", str(tree(tmp_path / "Ä 1", folder))).stdout
+        for uri in ("manifest.json", "index.html", "thumbnail.jpg"):
+            assert f"https://iiif.example.org/%C3%84%201/{uri}" in "".join(planned.split())
         here.drop("Ä 1", folder)
         here.until(lambda: (here.root / "done" / "Ä 1").exists())
         (receipt,) = here.receipts()
@@ -68,6 +72,9 @@ def test_masters_are_described_and_copies_presented(tmp_path: Path) -> None:
         assert manifest["id"] == f"{base}manifest.json"
         assert [canvas["width"] for canvas in manifest["items"]] == [900, 300]
         for canvas in manifest["items"]:
+            service = canvas["items"][0]["items"][0]["body"]["service"][0]["id"]
+            said = json.loads((place / unquote(service.removeprefix(base)) / "info.json").read_text())
+            assert said["id"] == service
             for picture in (canvas["thumbnail"][0], canvas["items"][0]["items"][0]["body"]):
                 assert (place / unquote(picture["id"].removeprefix(base))).is_file()
         assert here.run("verify", "Ä 1").returncode == 0
