@@ -17,7 +17,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 from dittohead.images import tiff
 from dittohead.images.reasons import Refused
@@ -40,6 +40,12 @@ _JPEG_MOST = 65535 - 2 - len(_XAP)
 
 _XMP_TAG = 700
 
+#: Parts of a file: a hostile one may have a hundred million. A PNG of 8 GiB in pieces of 8 KiB has a million.
+_MOST_PARTS = 1_000_000
+
+#: Segments of a JPEG before its pixels; the longest ICC profiles, in 255 pieces, come nowhere near.
+_MOST_SEGMENTS = 10_000
+
 _PIECE = 1 << 20
 
 Tick = Callable[[], None]
@@ -53,7 +59,7 @@ class Part:
     at: int
     size: int
     xmp: bool = False
-    before: bool = False  #: a new packet stands before this part, if no later one says so
+    before: bool = False  #: a new packet stands before this part
 
 
 def kind_of(fd: int) -> str:
@@ -72,7 +78,7 @@ def packet_of(fd: int, kind: str) -> bytes:
     """Return a file's XMP packet, b"" for none. Raises: Refused: the file cannot be read."""
     if kind == TIFF:
         return _of_tiff(fd)
-    for part in _PARTS[kind](fd):
+    for part in _parts(fd, kind):
         if part.xmp:
             if part.size > MOST:
                 raise Refused(f"its XMP has {part.size} bytes")
@@ -91,15 +97,15 @@ def write(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> None:
     if kind == TIFF:
         _write_tiff(source, made, packet, tick)
         return
-    parts = list(_PARTS[kind](source))
-    place = max((n for n, part in enumerate(parts) if part.before), default=None)
-    if place is None:
-        raise Refused("there is no image in it")
-    for number, part in enumerate(parts):
-        if number == place:
+    placed = False
+    for part in _parts(source, kind):
+        if part.before:
             _append(made, _WRAP[kind](packet))
+            placed = True
         if not part.xmp:
             _copy(source, made, part.at, part.size, tick)
+    if not placed:
+        raise Refused("there is no image in it")
 
 
 def compare(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> int:
@@ -112,11 +118,11 @@ def compare(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> int
         if packet_of(made, kind) != packet:
             raise Refused("the XMP does not read back as it was written")
         return _compare_tiff(source, made, tick)
-    written = [os.pread(made, part.size, part.at) for part in _PARTS[kind](made) if part.xmp]
+    written = [os.pread(made, part.size, part.at) for part in _parts(made, kind) if part.xmp]
     if written != [_WRAP[kind](packet)]:  # with its head and, in a PNG, its checksum
         raise Refused("the XMP does not read back as it was written")
     compared = 0
-    rows = ((part for part in _PARTS[kind](fd) if not part.xmp) for fd in (source, made))
+    rows = ((part for part in _parts(fd, kind) if not part.xmp) for fd in (source, made))
     for one, two in zip_longest(*rows):
         if one is None or two is None or (one.name, one.size) != (two.name, two.size):
             raise Refused("the result's parts are not the source's")
@@ -125,6 +131,13 @@ def compare(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> int
 
 
 # -- rows of parts ---------------------------------------------------------------------------
+
+
+def _parts(fd: int, kind: str) -> Iterator[Part]:
+    for number, part in enumerate(_PARTS[kind](fd)):
+        if number >= _MOST_PARTS:
+            raise Refused(f"it has more than {_MOST_PARTS} parts")
+        yield part
 
 
 def _boxes(fd: int) -> Iterator[Part]:
@@ -181,7 +194,9 @@ def _segments(fd: int) -> Iterator[Part]:
 
 def _jpeg_parts(fd: int) -> Iterator[Part]:
     """Yield the segments, of which the one after JFIF and EXIF has the packet before it."""
-    found = list(_segments(fd))
+    found = list(islice(_segments(fd), 2 * _MOST_SEGMENTS))
+    if len(found) == 2 * _MOST_SEGMENTS:
+        raise Refused(f"it has more than {_MOST_SEGMENTS} segments before its pixels")
     place = max((n for n, part in enumerate(found) if part.before), default=1)
     for number, part in enumerate(found):
         if part.size or number == place:

@@ -239,8 +239,9 @@ def _agent(provider: dict[str, Any], known: Description, manner: Manner) -> dict
 
 def _linked(given: dict[str, Any], kind: str) -> dict[str, Any]:
     made: dict[str, Any] = {"id": given["id"], "type": given.get("type") or kind}
-    if given.get("label"):
-        made["label"] = {_ENGLISH: [clean(given["label"])]}
+    label = given.get("label") or ("" if kind == "Dataset" else given.get("format") or made["type"])
+    if label:  # a rendering must have one (3.3.3)
+        made["label"] = {_ENGLISH: [clean(label)]}
     if given.get("format"):
         made["format"] = given["format"]
     return made

@@ -186,6 +186,8 @@ def _listed(picture: Picture, label: str, place: str) -> str:
 
 def _links(shown: Shown) -> str:
     found = ['<li><a href="manifest.json">IIIF manifest</a></li>']
+    if shown.part_of:
+        found.append('<li><a href="../index.html">All objects of this folder</a></li>')
     if record := iiif_manifest.public_page(shown.description):
         found.insert(0, f"<li>{_link(record, 'Record in the catalogue')}</li>")
     return "".join(found)

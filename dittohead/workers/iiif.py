@@ -244,7 +244,7 @@ class _Presentation:
         self.ctx, self.options, self.made = ctx, options, made
         self.base = encoded(options.base)
         self.manner = options.manner()
-        self.images = self.objects = self.nobodys = self.empty = 0
+        self.images = self.objects = self.nobodys = self.empty = self.unpublished = 0
         self._back: Mapping[bytes, bytes] = {}
 
     def write(self, stop: Stop) -> list[Output]:
@@ -283,6 +283,7 @@ class _Presentation:
                     )
                 )
                 shown[-1] = self._object(shown[-1], outputs)
+        self.unpublished = sum(each.description.published is False for each in shown)
         self.objects, self.empty = len(shown), len(described.objects) - len(shown)
         if several:
             self._collection(shown, outputs)
@@ -394,6 +395,8 @@ class _Presentation:
         detail += f" in {self.objects} objects" if self.objects > 1 else ""
         left = f", {self.nobodys} images of no object left out" if self.nobodys else ""
         left += f", {self.empty} objects without images left out" if self.empty else ""
+        # Whether the public may see them all the same is for people to say, by for: and uploaders.
+        left += f", {self.unpublished} of records that are not published" if self.unpublished else ""
         self.ctx.event(
             Event(
                 type=EventType.EXECUTION,

@@ -216,3 +216,17 @@ def test_boxes_that_name_places_in_the_file_are_refused(pair: Pair) -> None:
     pair.paths[0].write_bytes(pair.paths[0].read_bytes() + struct.pack(">I4s", 8, b"cidx"))
     with pytest.raises(Refused, match="names places"):
         pair.write()
+
+
+@pytest.mark.parametrize(
+    ("pair", "part"), [("jpeg", b"\xff\xfe\0\2"), ("jp2", b"\0\0\0\x08free")], indirect=["pair"]
+)
+def test_a_file_of_endless_parts_is_refused(pair: Pair, part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it has eaten memory and hours."""
+    monkeypatch.setattr(embedding, "_MOST_PARTS", 1000)
+    monkeypatch.setattr(embedding, "_MOST_SEGMENTS", 1000)
+    data = pair.paths[0].read_bytes()
+    at = 2 if pair.kind == embedding.JPEG else data.index(b"jp2c") - 4
+    pair.paths[0].write_bytes(data[:at] + part * 2000 + data[at:])
+    with pytest.raises(Refused, match="more than 1000"):
+        pair.write()

@@ -89,7 +89,12 @@ def labels(manifest: dict[str, Any]) -> list[str]:
 async def test_everything_known_of_an_object_is_said(show: Show) -> None:
     """In the words and places of the specification."""
     made = await show.run(
-        show.tiles({"p1.tif": (3000, 2000)}), RICH, language="de", provider={"id": "https://example.org/"}
+        show.tiles({"p1.tif": (3000, 2000)}),
+        RICH,
+        language="de",
+        provider={"id": "https://example.org/"},
+        see_also=[{"id": "https://example.org/mets.xml", "format": "text/xml"}],
+        rendering=[{"id": "https://example.org/a.pdf", "format": "application/pdf"}],
     )
     assert made["id"] == f"{BASE}/manifest.json"
     assert made["label"] == {"de": ["Briefe aus Zürich"]}
@@ -110,6 +115,11 @@ async def test_everything_known_of_an_object_is_said(show: Show) -> None:
     assert made["requiredStatement"]["value"] == {"de": ["Ask the archives."]}
     assert made["provider"][0]["label"] == {"de": ["Example Archives"]}
     assert [page["id"] for page in made["homepage"]] == [RICH.page]
+    pdf = {"id": "https://example.org/a.pdf", "type": "Text", "format": "application/pdf"}
+    assert made["rendering"] == [{**pdf, "label": {"en": ["application/pdf"]}}]
+    assert made["seeAlso"] == [
+        {"id": "https://example.org/mets.xml", "type": "Dataset", "format": "text/xml"}
+    ]
     assert (made["behavior"], made["viewingDirection"]) == (["individuals"], "left-to-right")
 
 
@@ -384,6 +394,8 @@ async def test_an_unpublished_record_is_not_linked(show: Show) -> None:
     made = await show.run(show.tiles({"p.tif": (300, 200)}), unpublished)
     assert [page["id"] for page in made["homepage"]] == [f"{BASE}/index.html"]
     assert "archives.example.org" not in (show.ctx.work / "index.html").read_text()
+    assert show.ctx.events[0].outcome == "warning"
+    assert "1 of records that are not published" in show.ctx.events[0].detail
 
 
 # -- what cannot be shown --------------------------------------------------------------------
