@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import asyncio
 import hashlib
 import json
 import os
@@ -17,9 +17,12 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dittohead import __version__, files, templates
-from dittohead.description import Described
+from dittohead.description import Described, Description
 from dittohead.errors import ItemError
+from dittohead.images.box import fitted
 from dittohead.images.names import holds
+from dittohead.images.options import ConvertOptions
+from dittohead.images.process import ImageChild, abilities
 from dittohead.journal import name_digest
 from dittohead.model import Event, EventType, Output, Use, display
 from dittohead.origin import origins
@@ -171,6 +174,12 @@ class IiifWorker(Worker[IiifOptions]):
     knows = frozenset({"record"})
     space_factor = 0.01
 
+    def check(self, options: IiifOptions) -> list[str]:
+        """See that thumbnails can be drawn, where there are no tiles to take them from."""
+        if options.service and not abilities():
+            return ["the image library is not installed: apt-get install libvips42"]
+        return []
+
     def recipe(self, options: IiifOptions) -> Recipe:
         """Return what decides the files beside the images and what is known of them."""
         left = {"tiles", "record"}
@@ -186,8 +195,10 @@ class IiifWorker(Worker[IiifOptions]):
                 hint="Give this step the same for: as that one, then run the folder again",
             )
         presentation = _Presentation(ctx, options, made)
-        outputs = await in_thread(presentation.write)
-        for output in outputs:
+        await in_thread(presentation.survey)
+        if options.service:
+            await presentation.draw_thumbnails()
+        for output in await in_thread(presentation.write):
             ctx.output(output)
         return presentation.result()
 
@@ -197,7 +208,7 @@ class IiifWorker(Worker[IiifOptions]):
         base = encoded(options.base)
         for found, folder in zip(described.objects, folders(described), strict=True):
             names = [("manifest.json", Use.MANIFEST)]
-            names += [("thumbnail.jpg", Use.THUMBNAIL)] if not options.service else []
+            names += [("thumbnail.jpg", Use.THUMBNAIL)]
             names += [("index.html", Use.PAGE)] if options.page else []
             for name, use in names:
                 detail = {**_about(found.description.identifier, found.description.ref), "use": use.value}
@@ -246,10 +257,12 @@ class _Presentation:
         self.manner = options.manner()
         self.images = self.objects = self.nobodys = self.empty = self.unpublished = 0
         self._back: Mapping[bytes, bytes] = {}
+        self._digests: dict[bytes, str] = {}  #: of the files that an image server gives out
+        self._shown: list[Shown] = []
 
-    def write(self, stop: Stop) -> list[Output]:
-        """Write all files anew. Raises: ItemError."""
-        for path in self.ctx.work.iterdir():  # of an earlier try, whose images may have been others
+    def survey(self, stop: Stop) -> None:
+        """Find the images and whose each is; remove what an earlier try left. Raises: ItemError."""
+        for path in self.ctx.work.iterdir():  # its images may have been others
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         pictures = sorted(self._pictures(stop), key=lambda picture: natural(picture.origin or picture.path))
         self.images = len(pictures)
@@ -265,28 +278,66 @@ class _Presentation:
                 f"none of the {len(pictures)} images belongs to an object that is described",
                 hint="See which files the step that describes names for each object",
             )
+        for each, mine, folder in zip(described.objects, own, folders(described), strict=True):
+            if mine:
+                (self.ctx.work / folder).mkdir(exist_ok=True)
+                self._shown.append(self._as_shown(each.description, mine, folder))
+        self.objects, self.empty = len(self._shown), len(described.objects) - len(self._shown)
+        self.unpublished = sum(shown.description.published is False for shown in self._shown)
+
+    def _as_shown(self, description: Description, pictures: list[Picture], folder: str) -> Shown:
+        base = f"{self.base}/{folder}".rstrip("/")
+        first = pictures[0]
+        size = first.nearest(self.manner.thumbnail) or (first.width, first.height)
+        if self.options.service:  # drawn for it; see `draw_thumbnails`
+            most = self.manner.thumbnail
+            size = fitted(first.width, first.height, (most, most))
+        return Shown(
+            description=description,
+            pictures=pictures,
+            base=base,
+            folder=folder,
+            thumbnail=(f"{base}/thumbnail.jpg", *size),
+            page=f"{base}/index.html" if self.options.page else "",
+            part_of=f"{self.base}/collection.json" if folder else "",
+        )
+
+    async def draw_thumbnails(self) -> None:
+        """Have a child draw each object's thumbnail of its first image. Raises: ItemError."""
+        scratch = self.ctx.work.parent / f"{self.ctx.step}.scratch"
+        most = self.manner.thumbnail
+        how = ConvertOptions.model_validate(
+            {"format": "jpeg", "colour": "srgb", "max_width": most, "max_height": most}
+        )
+        await asyncio.to_thread(scratch.mkdir, exist_ok=True)
+        try:
+            async with ImageChild.start(self.ctx, how, scratch) as child:
+                for shown in self._shown:
+                    first = shown.pictures[0]
+                    request = {
+                        "root": os.fsdecode(self.made.root),
+                        "path": os.fsdecode(first.path),
+                        "sha256": self._digests[first.path],
+                        "temp": str(scratch / "thumbnail"),
+                        "work": str(self.ctx.work),
+                        "out": f"{shown.folder}thumbnail.jpg",
+                        "recipe": how.child_recipe(),
+                    }
+                    answer = await child.ask(request, how.timeout)
+                    if answer is None or not answer["ok"]:
+                        why = child.epitaph(how) if answer is None else answer["what"]
+                        raise ItemError(f"no thumbnail can be made of it: {why}", where=display(first.path))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    def write(self, stop: Stop) -> list[Output]:
+        """Write all files; return them."""
         outputs: list[Output] = []
-        shown: list[Shown] = []
-        several = len(described.objects) > 1
-        for each, pictures, folder in zip(described.objects, own, folders(described), strict=True):
+        for shown in self._shown:
             stop.check()
-            if pictures:
-                base = f"{self.base}/{folder}".rstrip("/")
-                shown.append(
-                    Shown(
-                        description=each.description,
-                        pictures=pictures,
-                        base=base,
-                        folder=folder,
-                        page=f"{base}/index.html" if self.options.page else "",
-                        part_of=f"{self.base}/collection.json" if several else "",
-                    )
-                )
-                shown[-1] = self._object(shown[-1], outputs)
-        self.unpublished = sum(each.description.published is False for each in shown)
-        self.objects, self.empty = len(shown), len(described.objects) - len(shown)
-        if several:
-            self._collection(shown, outputs)
+            self._object(shown, outputs)
+        if any(shown.folder for shown in self._shown):
+            self._collection(self._shown, outputs)
         files.sync_filesystem(self.ctx.work)
         return outputs
 
@@ -302,6 +353,7 @@ class _Presentation:
             width, height = output.detail.get("width"), output.detail.get("height")
             if isinstance(width, int) and isinstance(height, int) and "tiles" not in output.detail:
                 origin = self._origin(output)
+                self._digests[output.path] = output.sha256
                 uri = templates.fill(self.options.service, _values(output))
                 yield served(uri, self.options.service_profile, (width, height), output.path, origin)
 
@@ -342,36 +394,29 @@ class _Presentation:
 
     # -- files -------------------------------------------------------------------------------
 
-    def _object(self, shown: Shown, outputs: list[Output]) -> Shown:
-        """Write one object's files; return it with its thumbnail."""
-        (self.ctx.work / shown.folder).mkdir(exist_ok=True)
-        shown = self._with_thumbnail(shown, outputs)
-        manifest = iiif_manifest.written(iiif_manifest.manifest(shown, self.manner))
+    def _object(self, shown: Shown, outputs: list[Output]) -> None:
+        """Write one object's files."""
         about = {**_about(shown.description.identifier, shown.description.ref), "images": len(shown.pictures)}
+        assert shown.thumbnail is not None  # noqa: S101
+        _, width, height = shown.thumbnail
+        size = {**about, "width": width, "height": height}
+        outputs.append(
+            self._file(f"{shown.folder}thumbnail.jpg", self._thumbnail(shown), Use.THUMBNAIL, size)
+        )
+        manifest = iiif_manifest.written(iiif_manifest.manifest(shown, self.manner))
         outputs.append(self._file(f"{shown.folder}manifest.json", manifest, Use.MANIFEST, about))
         if self.options.page:
             made = page.page(shown, self.manner, self.base)
             outputs.append(self._file(f"{shown.folder}index.html", made, Use.PAGE, about))
-        return shown
 
-    def _with_thumbnail(self, shown: Shown, outputs: list[Output]) -> Shown:
-        """Return the object with a picture that stands for it: its first image's."""
-        first = shown.pictures[0]
-        size = first.nearest(self.manner.thumbnail)
-        width, height = size or (first.width, first.height)
+    def _thumbnail(self, shown: Shown) -> bytes:
+        """Return the picture that stands for an object: a tile's, or what was drawn."""
         if self.options.service:
-            return dataclasses.replace(shown, thumbnail=(first.at(size), width, height))
-        path = first.path + first.at(size).removeprefix(first.uri).encode()
+            return (self.ctx.work / shown.folder / "thumbnail.jpg").read_bytes()
+        first = shown.pictures[0]
+        path = first.path + first.at(first.nearest(self.manner.thumbnail)).removeprefix(first.uri).encode()
         with files.opened_beneath(self.made.root, path) as fd, open(fd, "rb", closefd=False) as file:
-            data = file.read()
-        about = {
-            **_about(shown.description.identifier, shown.description.ref),
-            "width": width,
-            "height": height,
-        }
-        output = self._file(f"{shown.folder}thumbnail.jpg", data, Use.THUMBNAIL, about)
-        outputs.append(output)
-        return dataclasses.replace(shown, thumbnail=(output.detail["uri"], width, height))
+            return file.read()
 
     def _collection(self, shown: Sequence[Shown], outputs: list[Output]) -> None:
         made = iiif_manifest.collection(self.ctx.name, self.base, shown, self.manner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import html.parser
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from dittohead.config import load
 from dittohead.description import Dated, Described, Description, Level, Named, Object
 from dittohead.errors import ItemError
+from dittohead.files import sha256_file
 from dittohead.model import Output
 from dittohead.presentation.pictures import natural
 from dittohead.worker import Made
@@ -22,7 +24,8 @@ from dittohead.workers.iiif import IiifOptions, IiifWorker
 from tests.support import iiif
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
-from tests.support.images import decoded, jpeg
+from tests.support.images import decoded, jpeg, tiff
+from tests.support.trees import tree
 
 BASE = "https://iiif.example.org/o"
 
@@ -263,10 +266,12 @@ async def test_a_thousand_images_are_no_trouble(show: Show) -> None:
 
 async def test_an_image_server_is_asked_by_its_template(show: Show, tmp_path: Path) -> None:
     """Slashes within an identifier are encoded, as Image API 3.0 section 9 wants; sizes are the outputs'."""
+    data = tiff(3000, 2001)
+    tree(tmp_path / "pyramids", {"s": {"ä b.tif": data}})
     output = Output(
         path="s/ä b.tif".encode(),
-        size=9,
-        sha256="1" * 64,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
         source="s/ä b.jpg".encode(),
         detail={"width": 3000, "height": 2001, "levels": 4},
     )
@@ -274,11 +279,18 @@ async def test_an_image_server_is_asked_by_its_template(show: Show, tmp_path: Pa
         name="tiles",
         worker="convert",
         source="",
-        root=tmp_path,
+        root=tmp_path / "pyramids",
         outputs=lambda: iter([output]),
         locations=lambda: iter(()),
     )
     manifest = await show.run(made, service="https://img.example.org/iiif/3/{path}")
+    (thumbnail,) = manifest["thumbnail"]
+    assert (thumbnail["id"], thumbnail["width"]) == (f"{BASE}/thumbnail.jpg", 200)
+    assert decoded(show.ctx.work / "thumbnail.jpg").shape[:2] == (thumbnail["height"], thumbnail["width"])
+    assert (show.ctx.outputs[0].sha256, show.ctx.outputs[0].detail["use"]) == (
+        sha256_file(show.ctx.work / "thumbnail.jpg")[0],
+        "thumbnail",
+    )
     (canvas,) = manifest["items"]
     body = canvas["items"][0]["items"][0]["body"]
     uri = "https://img.example.org/iiif/3/s%2F%C3%A4%20b.tif"
