@@ -282,7 +282,7 @@ _UNWRAP: dict[str, Callable[[bytes], bytes]] = {
 def _first(fd: int) -> tuple[tiff.Layout, dict[int, tiff.Field]]:
     try:
         return tiff.layout_of(fd), next(tiff.fields(fd))
-    except (struct.error, StopIteration, OverflowError) as error:
+    except (Refused, struct.error, StopIteration, OverflowError) as error:
         raise Refused("its first directory cannot be read") from error
 
 

@@ -168,9 +168,8 @@ async def test_the_page_fits_a_phone_and_can_be_read_without_javascript(
             color_scheme="dark",
             java_script_enabled=javascript,
         )
-        box = await page.locator("body").bounding_box()
-        assert box is not None
-        assert box["width"] <= 360
+        widths = [await element.bounding_box() for element in await page.locator("body *:visible").all()]
+        assert max(box["x"] + box["width"] for box in widths if box is not None) <= 360
         assert await page.is_visible("#viewer") is javascript
         for image in await page.locator("#images img").all():
             await image.scroll_into_view_if_needed()
@@ -178,6 +177,39 @@ async def test_the_page_fits_a_phone_and_can_be_read_without_javascript(
         answer = await page.request.get(f"{uri}/{await page.get_attribute('#images a', 'href')}")
         assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
         assert said == []
+
+
+async def test_fingers_turn_and_zoom(tmp_path: Path, site: tuple[Path, str], browser: Browser) -> None:
+    """A swipe turns to the next image, two fingers zoom where they are."""
+    folder, uri = site
+    images: dict[str | bytes, Any] = {"a.png": flat(900, 900, RED), "b.png": flat(900, 900, GREEN, BLUE)}
+    await present(tmp_path, folder, uri, images)
+    page, said = await opened(
+        browser, f"{uri}/index.html", viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True
+    )
+    session = await page.context.new_cdp_session(page)
+    box = await page.locator("#stage").bounding_box()
+    assert box is not None
+    middle, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    async def touch(kind: str, *across: float) -> None:
+        points = [{"x": middle + x, "y": down, "id": number} for number, x in enumerate(across)]
+        await session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    await colour(page, 0.25, RED)
+    await touch("touchStart", 100)
+    for x in range(80, -100, -20):
+        await touch("touchMove", x)
+    await touch("touchEnd")
+    await colour(page, 0.25, GREEN)
+    assert page.url.endswith("#image=2")
+    await touch("touchStart", -130, -110)
+    for x in range(10, 60, 10):
+        await touch("touchMove", -130 - x / 5, -110 + x * 3)
+    await touch("touchEnd")
+    await colour(page, 0.75, GREEN)  # the left half has been zoomed into
+    assert "zoomed" in (await page.get_attribute("#stage", "class") or "")
+    assert said == []
 
 
 async def test_what_could_be_smuggled_in_would_not_run(

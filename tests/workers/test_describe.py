@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -14,9 +16,9 @@ import pytest
 
 from dittohead.config import load
 from dittohead.description import Dated, Described, Description, Level, Named, Object
-from dittohead.errors import ItemError
+from dittohead.errors import ItemError, TransientError
 from dittohead.files import sha256_file
-from dittohead.images import xmp
+from dittohead.images import embedding, xmp
 from dittohead.worker import Made
 from dittohead.workers.describe import DescribeOptions, DescribeWorker
 from tests.support.context import LoneContext, source_of
@@ -227,8 +229,6 @@ async def test_each_object_has_its_own_words_and_numbers(desk: Desk) -> None:
 
 
 def _packet(path: Path) -> bytes:
-    from dittohead.images import embedding
-
     fd = os.open(path, os.O_RDONLY)
     try:
         return embedding.packet_of(fd, embedding.kind_of(fd))
@@ -275,6 +275,38 @@ async def test_a_file_changed_since_the_step_before_is_found(desk: Desk) -> None
     (desk.payload / "a.png").write_bytes(encode(pixels(30, 20, seed=2), "PNG"))
     with pytest.raises(ItemError, match=r"a\.png: the file is not what it was"):
         await desk.describe(ctx=ctx)
+
+
+async def test_a_full_disk_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no fault of the folder; nothing half-written stays."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(embedding, "write", full)
+    with pytest.raises(TransientError, match=r"takes no more data \(No space left on device\)"):
+        await desk.describe({"a.png": encode(pixels(9, 9), "PNG")})
+    assert read_tree(desk.ctx.work.parent) == {b"described.journal.jsonl": b""}
+
+
+async def test_a_try_that_is_stopped_is_gone_on_with(desk: Desk) -> None:
+    """What is finished is not made again; what is not leaves nothing."""
+    png = {f"{n}.png": encode(pixels(300, 200, seed=n), "PNG") for n in range(8)}
+    tree(desk.payload, png)
+    ctx = desk.context()
+    task = asyncio.create_task(desk.describe(ctx=ctx))
+    while len(ctx.outputs) < 2:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not (ctx.work.parent / "described.scratch").exists()
+    finished = {path.name: path.stat().st_ino for path in ctx.work.iterdir()}
+    ctx.again()
+    await desk.describe(ctx=ctx)
+    assert len(ctx.outputs) == 8
+    assert f"{len(finished)} of them from before" in desk.result.detail
+    assert finished.items() <= {path.name: path.stat().st_ino for path in ctx.work.iterdir()}.items()
 
 
 async def test_names_of_all_kinds_are_kept(desk: Desk) -> None:
