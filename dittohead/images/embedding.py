@@ -30,6 +30,8 @@ TIFF, JPEG, PNG = "image/tiff", "image/jpeg", "image/png"
 _UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _XAP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENDED = b"http://ns.adobe.com/xmp/extension/\0"
+#: Says where further images of a JPEG are, by their distance from here. Source: CIPA DC-007, 5.
+_MPF = b"MPF\0"
 _KEYWORD = b"XML:com.adobe.xmp\0"
 
 #: Boxes that name places in the file by their number of bytes: they would be wrong afterwards.
@@ -78,12 +80,15 @@ def packet_of(fd: int, kind: str) -> bytes:
     """Return a file's XMP packet, b"" for none. Raises: Refused: the file cannot be read."""
     if kind == TIFF:
         return _of_tiff(fd)
-    for part in _parts(fd, kind):
-        if part.xmp:
-            if part.size > MOST:
-                raise Refused(f"its XMP has {part.size} bytes")
-            return _UNWRAP[kind](os.pread(fd, part.size, part.at))
-    return b""
+    found = [part for part in _parts(fd, kind) if part.xmp]
+    if len(found) > 1:
+        raise Refused(f"it has {len(found)} packets of XMP, and one is allowed")
+    if not found:
+        return b""
+    (part,) = found
+    if part.size > MOST:
+        raise Refused(f"its XMP has {part.size} bytes")
+    return _UNWRAP[kind](_piece(fd, part.size, part.at))
 
 
 def write(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> None:
@@ -187,7 +192,9 @@ def _segments(fd: int) -> Iterator[Part]:
         is_xmp = marker == 0xE1 and head.startswith(_XAP)
         # After what says JFIF and EXIF, which readers want first. Source: DCF 2.0, 3.3.4.
         first = marker == 0xE0 or (marker == 0xE1 and head.startswith(b"Exif\0"))
-        yield Part(bytes([marker]), at, size + 2, is_xmp, before=False)
+        yield Part(
+            _MPF if marker == 0xE2 and head.startswith(_MPF) else bytes([marker]), at, size + 2, is_xmp
+        )
         at += size + 2
         yield Part(b"", at, 0, before=first)
 
@@ -198,6 +205,9 @@ def _jpeg_parts(fd: int) -> Iterator[Part]:
     if len(found) == 2 * _MOST_SEGMENTS:
         raise Refused(f"it has more than {_MOST_SEGMENTS} segments before its pixels")
     place = max((n for n, part in enumerate(found) if part.before), default=1)
+    index = next((n for n, part in enumerate(found) if part.name == _MPF), len(found))
+    if any(n > index and (part.xmp or n == place) for n, part in enumerate(found)):
+        raise Refused("it holds further images, found by a distance that would change")
     for number, part in enumerate(found):
         if part.size or number == place:
             yield Part(part.name, part.at, part.size, part.xmp, before=number == place)

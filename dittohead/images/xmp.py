@@ -98,6 +98,7 @@ class _Tree:
 
     def __init__(self, packet: bytes) -> None:
         self._prefixes = dict(PREFIXES)
+        self._used: set[str] = set()
         self.root = self._parsed(packet) if packet.strip(b"\0 \t\r\n") else self._empty()
         rdf = self.root if self.root.tag == f"{{{RDF}}}RDF" else self.root.find(f".//{{{RDF}}}RDF")
         if rdf is None:
@@ -158,14 +159,15 @@ class _Tree:
             return local
         if uri == _XML:
             return f"xml:{local}"
-        for prefix, known in self._prefixes.items():
-            if known == uri:
-                return f"{prefix}:{local}"
+        prefix = next((prefix for prefix, known in self._prefixes.items() if known == uri), "")
         number = 1
-        while f"ns{number}" in self._prefixes:
+        while not prefix:
+            if f"ns{number}" not in self._prefixes:
+                prefix = f"ns{number}"
+                self._prefixes[prefix] = uri
             number += 1
-        self._prefixes[f"ns{number}"] = uri
-        return f"ns{number}:{local}"
+        self._used.add(prefix)
+        return f"{prefix}:{local}"
 
     # -- properties --------------------------------------------------------------------------
 
@@ -223,9 +225,9 @@ class _Tree:
         if root.tag != f"{{{_META}}}xmpmeta":
             root = Element(f"{{{_META}}}xmpmeta")  # around what has none, or that of before 2004
             root.append(self._rdf)
+        self._used.clear()
         body = "\n".join(self._lines(root, 0))
-        used = {match[1] for match in re.finditer(r"[</ ]([\w.-]+):[\w.-]+", body)}
-        names = [(prefix, uri) for prefix, uri in sorted(self._prefixes.items()) if prefix in used]
+        names = [(prefix, uri) for prefix, uri in sorted(self._prefixes.items()) if prefix in self._used]
         declared = "".join(f" xmlns:{prefix}={quoteattr(uri)}" for prefix, uri in names)
         return (_BEGIN + body.replace("<x:xmpmeta", f"<x:xmpmeta{declared}", 1) + _END).encode()
 

@@ -230,3 +230,34 @@ def test_a_file_of_endless_parts_is_refused(pair: Pair, part: bytes, monkeypatch
     pair.paths[0].write_bytes(data[:at] + part * 2000 + data[at:])
     with pytest.raises(Refused, match="more than 1000"):
         pair.write()
+
+
+@pytest.mark.parametrize("pair", ["jpeg", "png", "jp2"], indirect=True)
+def test_two_packets_are_refused(pair: Pair) -> None:
+    """One of them would be lost without a word."""
+    data, made = pair.paths[0].read_bytes(), pair.write()
+    size, at = (
+        len(made) - len(data),
+        next(n for n, (a, b) in enumerate(zip(data, made, strict=False)) if a != b),
+    )
+    while data[at:] != made[at + size :]:  # what follows may begin alike
+        at -= 1
+    pair.paths[0].write_bytes(made[: at + size] + made[at : at + size] + data[at:])
+    with pytest.raises(Refused, match="2 packets"):
+        embedding.packet_of(pair.fds[0], pair.kind)
+
+
+@pytest.mark.parametrize("pair", ["jpeg"], indirect=True)
+def test_images_found_by_distance_stay_where_they_are(pair: Pair) -> None:
+    """A packet goes before the index of further images; one that is behind it cannot change its size."""
+    data = pair.paths[0].read_bytes()
+    index = struct.pack(">BBH", 0xFF, 0xE2, 10) + b"MPF\0MM\0*"
+    at = data.index(b"\xff\xe2")
+    pair.paths[0].write_bytes(data[:at] + index + data[at:])
+    made = pair.write()
+    assert made.index(PACKET) < made.index(b"MPF\0")
+    assert pair.compare() == len(data) + len(index)
+    old = struct.pack(">BBH", 0xFF, 0xE1, 35) + b"http://ns.adobe.com/xap/1.0/\0<x/>"
+    pair.paths[0].write_bytes(data[:at] + index + old + data[at:])
+    with pytest.raises(Refused, match="further images"):
+        pair.write()

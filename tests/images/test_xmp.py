@@ -69,6 +69,13 @@ def test_a_prefix_that_stands_for_something_else_is_no_trouble() -> None:
     assert b'ns1:title="x"' in packet
 
 
+def test_prefixes_are_any_names_of_xml() -> None:
+    """Whatever the letters, what is written can be read again."""
+    other = f'<rdf:RDF {RDF}><rdf:Description rdf:about="" xmlns:a\u00b7\u0300="urn:o" a\u00b7\u0300:b="x"/></rdf:RDF>'
+    packet, _ = merged(other.encode(), [])
+    assert values(packet) == {"a\u00b7\u0300:b": ["x"]}
+
+
 @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16-le", "utf-16-be"])
 def test_other_encodings_are_read(coding: str) -> None:
     """With the mark that says which."""
