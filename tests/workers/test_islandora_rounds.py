@@ -12,10 +12,13 @@ import pytest_asyncio
 from pydantic import ValidationError
 
 from dittohead import receipt
+from dittohead.config import load
 from dittohead.description import Description
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.islandora.ledger import lines
 from dittohead.model import Location
+from dittohead.planning import plan
+from dittohead.registry import default
 from dittohead.undo import undo_job
 from dittohead.worker import Done, VerifyContext, Wait
 from dittohead.workers.islandora import IslandoraOptions
@@ -24,6 +27,7 @@ from tests.support.house import House
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_rig import KNOWN, ORIGINAL, SERVICE, Rig
 from tests.support.islandora_state import PASSWORD, UID, Fault
+from tests.support.trees import tree
 
 
 @pytest_asyncio.fixture
@@ -470,3 +474,28 @@ async def test_a_folder_goes_through_the_engine_and_is_undone_by_command(tmp_pat
         assert undone.kept == []
         assert site.content() == before
         house.store.close()
+
+
+async def test_the_plan_of_a_folder_names_each_node_and_file(tmp_path: Path) -> None:
+    """By the command's own way, with what preflight found."""
+    async with served(Islandora()) as site:
+        site.add_node("Hale papers", field_local_identifier="GEH")
+        config = tmp_path / "root" / "config.yaml"
+        config.parent.mkdir()
+        config.write_text(
+            "root: .\npipelines:\n  p:\n    match: 'GEH_.*'\n    steps:\n"
+            f"      - islandora: {{url: '{site.base}', user: dittohead, credential: p, collection: GEH}}\n"
+        )
+        folder = tree(tmp_path / "GEH_1", {"GEH_1_1.jpg": "one", "GEH_1_2.jpg": "two"})
+        (tmp_path / "scratch").mkdir()
+        workers = default()
+        made = await plan(
+            load(config, workers), workers, lambda name: PASSWORD, folder, "GEH_1", tmp_path / "scratch"
+        )
+        (step,) = made.steps
+        assert step.problem == ""
+        assert step.do is not None
+        said = repr([planned async for planned in step.do()])
+        for word in ("GEH_1_1.jpg", "GEH_1_2.jpg", f"POST {site.base}/node", "paged content, 2 pages"):
+            assert word in said
+        assert site.writes() == []
