@@ -21,7 +21,7 @@ from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.images.names import Names, holds, is_junk
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
-from dittohead.images.recipe import LOADERS, SUFFIXES, VERSION
+from dittohead.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest
@@ -76,7 +76,12 @@ class ConvertWorker(Worker[ConvertOptions]):
 
     def recipe(self, options: ConvertOptions) -> Recipe:
         """Return what decides the results, with the version of libvips."""
-        tools = {"libvips": abilities().get("version", "?"), "converter": VERSION}
+        found = abilities()
+        tools = {"libvips": found.get("version", "?"), "converter": VERSION}
+        if options.format in MASTERS:
+            tools["openjpeg"] = found.get("openjpeg", "?")
+        if options.is_master:
+            tools |= found.get("proof", {})
         return Recipe(settings=options.recipe(), tools=tools)
 
     async def run(self, ctx: StepContext, options: ConvertOptions) -> StepResult:
@@ -106,6 +111,8 @@ def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]
     here = f"libvips {found['version']} here"
     if options.format not in found["formats"]:
         yield f"{here} cannot write {options.format}; it can: {', '.join(found['formats'])}"
+    elif options.is_master and "ffmpeg" not in found["proof"]:
+        yield "masters are proved by FFmpeg's decoder, which is missing: pip install 'dittohead[masters]'"
     if options.format == "pyramid-tiff" and options.compression not in found["compressions"]:
         yield f"{here} cannot write {options.compression}; it can: {', '.join(found['compressions'])}"
     if "match" in options.model_fields_set:
@@ -146,6 +153,9 @@ class _Conversion:
         self._made = array("Q")  #: digests of the names of all results
         self._journal = Journal(journal_of(ctx.work), recipe.as_dict())
         self._earlier = Earlier(ctx.earlier, recipe.as_dict())
+        self.proved = 0  #: masters whose samples were compared in this try
+        self.provers: set[str] = set()  #: by what
+        self.kept = 0  #: originals that a master cannot hold
         self.taken: Counter[str] = Counter()  #: images taken over, by the job that made them
         #: Half-made results and libvips' own temporary files; beside `work`, for no name to clash.
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
@@ -338,9 +348,13 @@ class _Conversion:
     def _good(self, task: _Task, answer: dict[str, Any]) -> None:
         self.done += 1
         details = [file["detail"] for file in answer["files"]]
+        self.kept += any("kept" in detail for detail in details)
         self.warned += any("warnings" in detail for detail in details)
         self.taken.update({detail["reused_from"] for detail in details if "reused_from" in detail})
         self.lost.update({name for detail in details for name in detail.get("lost", ())})
+        proofs = [detail["proof"] for detail in details if "proof" in detail and "reused_from" not in detail]
+        self.proved += len(proofs)
+        self.provers.update(proof["result_decoder"] for proof in proofs)
         for file in answer["files"]:
             path = os.fsencode(file["file"])
             self._made.append(name_digest(path))
@@ -383,7 +397,8 @@ class _Conversion:
                 hint="Scan or copy them again or take them out, then move the folder to the inbox again",
             )
         outcome = "warning" if self.warned else "success"
-        detail = f"{self.done} images to {self.options.words()}"
+        detail = f"{self.done - self.kept} images to {self.options.words()}"
+        detail += f"; {self.kept} kept as they are, see outputs" if self.kept else ""
         if self.lost:
             named = ", ".join(f"{name} ({count})" for name, count in self.lost.most_common(_SHOWN))
             detail += f"; not carried over: {named}"
@@ -397,7 +412,12 @@ class _Conversion:
         if self.options.verify and self.done > self.taken.total():
             detail = f"all results of {self.done - self.taken.total()} images decoded"
             self.ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail=detail, agent=agent))
+        if self.provers:
+            detail = f"the samples of {self.proved} masters are their sources' own; digests in outputs"
+            by = "; ".join(sorted(self.provers))
+            self.ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail=detail, agent=by))
         words = [f"{self.done} images"]
+        words += [f"{self.kept} of them kept as they are"] if self.kept else []
         words += taken
         words += [f"{self.reused} of them from before"] if self.reused else []
         words += [f"{self.skipped} other files left"] if self.skipped else []
