@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from dittohead.errors import ItemError
-from dittohead.images import making, openjpeg, proof
+from dittohead.images import htj2k, making, openjpeg, proof
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import Refused, explain
@@ -60,7 +60,10 @@ def _abilities() -> dict[str, Any]:
     codec = openjpeg.version()
     if codec and "jp2k" in found["load"]:
         found["formats"].append("jp2")
-    return found | {"openjpeg": codec, "proof": proof.tools()}
+    fast = htj2k.version()
+    if fast:
+        found["formats"].append("jph")
+    return found | {"openjpeg": codec, "htj2k": fast, "proof": proof.tools()}
 
 
 def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:

@@ -1,11 +1,13 @@
-"""Write a lossless JP2: the codestream of openjpeg.py in boxes that carry colours, resolution and metadata.
+"""Write a lossless JP2 or JPH: boxes that carry colours, resolution and metadata, and a codestream.
 
-Source: ISO/IEC 15444-1 annex I (boxes; colr I.5.3.3, cdef I.5.3.6, res I.5.3.7, uuid I.7.2); the UUID
-of XMP from the XMP Specification Part 3, 1.1.5; that of EXIF as cameras and ExifTool write it.
+Source: ISO/IEC 15444-1 annex I (boxes; colr I.5.3.3, cdef I.5.3.6, res I.5.3.7, uuid I.7.2); ISO/IEC
+15444-15:2019 annex D (JPH); the UUID of XMP from the XMP Specification Part 3, 1.1.5; that of EXIF as
+cameras and ExifTool write it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import struct
 import tempfile
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dittohead.images import colour, openjpeg
+from dittohead.images import colour, htj2k, openjpeg
 from dittohead.images.jp2_structure import Wanted, boxes, image_header
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
@@ -53,6 +55,8 @@ def write(
     known: tuple[float, float] | None,
     exif: bytes,
     opacity: int = OPACITY,
+    *,
+    high_throughput: bool = False,
 ) -> Wanted:
     """Write the image to the open, empty file `made`; return what must be found in it.
 
@@ -64,12 +68,20 @@ def write(
         known: pixels per mm across and down, None when they are not known.
         exif: a block to be carried, b"" for none.
         opacity: what that last band is.
+        high_throughput: code it by Part 15, as a JPH.
     """
     profile = openjpeg.Profile(tile=tile)
-    wanted = _wanted(image, profile, known, exif, opacity)
+    if high_throughput:
+        profile = openjpeg.Profile(tile=tile, levels=htj2k.LEVELS, precincts=(), block=htj2k.BLOCK)
+    wanted = dataclasses.replace(
+        _wanted(image, profile, known, exif, opacity), high_throughput=high_throughput
+    )
     with tempfile.TemporaryFile() as file:
         shape = image.height, image.width, image.bands
-        openjpeg.encode(rows_of(image), shape, wanted.bits, file.fileno(), profile)
+        if high_throughput:
+            htj2k.encode(rows_of(image), shape, wanted.bits, file.fileno(), tile)
+        else:
+            openjpeg.encode(rows_of(image), shape, wanted.bits, file.fileno(), profile)
         _assemble(made, wanted, file.fileno())
     return wanted
 

@@ -306,7 +306,7 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
             detail["levels"] = checking.verify_levels(made, image, recipe)
         elif recipe.holds == "lossy":  # the others are decoded to be compared
             checking.verify_single(made, image)
-        if (recipe.exact and not recipe.master) or recipe.compression in LOSSLESS:
+        if (recipe.exact and not recipe.proved) or recipe.compression in LOSSLESS:
             checking.compare(_prepare(page).image, made)
             detail["lossless" if prepared.same else "compared"] = True
     after = _said_by(made, recipe)
@@ -320,12 +320,14 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
 def _fill_jp2(page: _Page, prepared: _Prepared, made: int, exif: bytes) -> dict[str, Any]:
     """Write a JPEG 2000 and read its structure back; prove a master. Return what that adds to its detail."""
     recipe, opacity = page.recipe, masters.opacity(page.fd, page.number or 1)
-    wanted = jp2.write(prepared.image, made, recipe.tile, prepared.known, exif, opacity)
+    fast = recipe.format == "jph"
+    wanted = jp2.write(prepared.image, made, recipe.tile, prepared.known, exif, opacity, high_throughput=fast)
     structure = jp2_structure.verify(made, wanted)
-    if not recipe.master:
+    if not recipe.proved:
         return {}
-    evidence = proof.prove(page.fd, page.number or 1, lambda: _prepare(page).image, made, structure)
-    return {"proof": evidence, "lossless": True}
+    source = page.fd if recipe.master else None
+    evidence = proof.prove(source, page.number or 1, lambda: _prepare(page).image, made, structure)
+    return {"proof": evidence, "lossless" if prepared.same else "compared": True}
 
 
 def _tags(page: _Page, image: pyvips.Image) -> tags.Tags:
@@ -346,11 +348,10 @@ def _tags_in(made: int, recipe: Recipe) -> tags.Tags:
 
 
 def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
-    said = metadata.found_in(made, checking.reopened(made))
     if recipe.format in MASTERS:
         icc, xmp, _ = jp2.carried(made)
-        said |= {name: value for name, value in (("ICC profile", icc), ("XMP", xmp)) if value}
-    return said
+        return {name: value for name, value in (("ICC profile", icc), ("XMP", xmp)) if value}
+    return metadata.found_in(made, checking.reopened(made))
 
 
 def _detail(page: _Page, prepared: _Prepared) -> dict[str, Any]:

@@ -73,12 +73,12 @@ class Samples:
 
 
 def prove(
-    fd: int, number: int, again: Callable[[], pyvips.Image], made: int, structure: Structure
+    fd: int | None, number: int, again: Callable[[], pyvips.Image], made: int, structure: Structure
 ) -> dict[str, Any]:
     """Decode a source and its result, compare, and return the evidence for the receipt.
 
     Args:
-        fd: the source.
+        fd: the source; None when it was changed, and `again` gives what it became.
         number: of its page, counted from 1.
         again: opens that page anew by libvips.
         made: the result, of the structure that was found in it.
@@ -131,11 +131,15 @@ def decoder() -> str:
 # -- the source ------------------------------------------------------------------------------
 
 
-def _source(fd: int, number: int, again: Callable[[], pyvips.Image], samples: Samples) -> tuple[str, str]:
+def _source(
+    fd: int | None, number: int, again: Callable[[], pyvips.Image], samples: Samples
+) -> tuple[str, str]:
     """Return the digest of a source, and who has decoded it."""
-    head = os.pread(fd, 8, 0)
+    head = b"" if fd is None else os.pread(fd, 8, 0)
     here = tools()
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and {"tifffile", "imagecodecs"} <= here.keys():
+    if fd is None:
+        rows, name = None, ""
+    elif head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and {"tifffile", "imagecodecs"} <= here.keys():
         rows = _tiff(fd, number)
         name = f"tifffile {here['tifffile']}, imagecodecs {here['imagecodecs']}"
     elif head.startswith(b"\x89PNG") and "imagecodecs" in here:

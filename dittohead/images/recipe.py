@@ -11,10 +11,13 @@ VERSION = "1"
 LOSSLESS = frozenset({"none", "deflate", "lzw", "zstd"})
 
 #: Formats of JPEG 2000: a preservation master, unless `master: false` makes it a copy like others.
-MASTERS = frozenset({"jp2"})
+MASTERS = frozenset({"jp2", "jph"})
 
-#: How a JPEG 2000 is laid out (openjpeg.py, jp2.py); changed with it, so that the change is seen.
-PROFILE = "5-3, RPCL, 5 levels, precincts 256 256 128, blocks 64, 1 layer, PLT, TLM"
+#: How a JPEG 2000 is laid out (openjpeg.py, htj2k.py, jp2.py); changed with it, so that the change is seen.
+PROFILES = {
+    "jp2": "5-3, RPCL, 5 levels, precincts 256 256 128, blocks 64, 1 layer, PLT, TLM",
+    "jph": "HT, 5-3, RPCL, 5 levels, blocks 64, 1 layer",
+}
 
 #: What each format's results end in; that of iiif-static is a directory.
 SUFFIXES = {
@@ -22,6 +25,7 @@ SUFFIXES = {
     "jpeg": ".jpg",
     "png": ".png",
     "jp2": ".jp2",
+    "jph": ".jph",
     "iiif-static": ".iiif",
 }
 
@@ -86,6 +90,11 @@ class Recipe:
     def exact(self) -> bool:
         """Whether it is a single image whose samples are those of what it was made of."""
         return self.format == "png" or self.format in MASTERS
+
+    @property
+    def proved(self) -> bool:
+        """Whether a decoder that is not libvips' compares it: of JPH that reads other pixels in silence."""
+        return self.master or (self.format == "jph" and self.verify)
 
     @property
     def grey(self) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fnmatch
 import hashlib
+import itertools
 import os
 import shutil
 from array import array
@@ -27,7 +28,7 @@ from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Recipe, StepContext, StepResult, Worker
+from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
 
@@ -39,6 +40,9 @@ _SHOWN = 5
 #: Bytes that must still fit when a child has died, or the disk is what killed it.
 _ROOM = 4 << 20
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+#: Images that are planned at once.
+_PLANNED = 500
 
 #: A program, whose interpreter reads files.
 _POSTSCRIPT = frozenset({"eps", "ps"})
@@ -79,10 +83,25 @@ class ConvertWorker(Worker[ConvertOptions]):
         found = abilities()
         tools = {"libvips": found.get("version", "?"), "converter": VERSION}
         if options.format in MASTERS:
-            tools["openjpeg"] = found.get("openjpeg", "?")
+            codec = "htj2k" if options.format == "jph" else "openjpeg"
+            tools[codec] = found.get(codec, "?")
         if options.is_master:
             tools |= found.get("proof", {})
         return Recipe(settings=options.recipe(), tools=tools)
+
+    async def plan(self, ctx: StepContext, options: ConvertOptions) -> AsyncIterator[Planned]:
+        """Yield which file would be made of which image, by names alone: no image is opened."""
+        conversion = _Conversion(ctx, options, Recipe(settings={}, tools={}))
+        await in_thread(conversion.learn)
+        tasks = conversion.tasks()
+        while some := await in_thread(lambda _: list(itertools.islice(tasks, _PLANNED))):
+            for task in some:
+                ctx.output(Output(path=_first(task, options), size=0, sha256="", source=task.entry.path))
+                yield _planned(task, options)
+        if conversion.bad:
+            raise ItemError(f"{conversion.bad} files are no images: {'; '.join(conversion.reasons)}")
+        if conversion.skipped:
+            yield Planned(action="keep", what=f"{conversion.skipped} other files", detail="left, not images")
 
     async def run(self, ctx: StepContext, options: ConvertOptions) -> StepResult:
         """Convert every image; all are tried before bad ones fail the step.
@@ -94,11 +113,6 @@ class ConvertWorker(Worker[ConvertOptions]):
         conversion = _Conversion(ctx, options, recipe)
         try:
             await in_thread(conversion.survey)
-            if conversion.total == 0:
-                raise ItemError(
-                    f"there are no images in the folder (names such as {', '.join(options.match[:4])})",
-                    hint="Put the images in, then move the folder to the inbox again",
-                )
             await conversion.run()
             await in_thread(conversion.settle)
         finally:
@@ -110,8 +124,9 @@ def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]
     """Yield what this libvips cannot do of what is asked for."""
     here = f"libvips {found['version']} here"
     if options.format not in found["formats"]:
-        yield f"{here} cannot write {options.format}; it can: {', '.join(found['formats'])}"
-    elif options.is_master and "ffmpeg" not in found["proof"]:
+        cure = "; for jph: pip install 'dittohead[masters]'" if options.format == "jph" else ""
+        yield f"{here} cannot write {options.format}; it can: {', '.join(found['formats'])}{cure}"
+    elif (options.is_master or options.format == "jph") and "ffmpeg" not in found["proof"]:
         yield "masters are proved by FFmpeg's decoder, which is missing: pip install 'dittohead[masters]'"
     if options.format == "pyramid-tiff" and options.compression not in found["compressions"]:
         yield f"{here} cannot write {options.compression}; it can: {', '.join(found['compressions'])}"
@@ -137,6 +152,26 @@ class _Task:
         """What stands for the input and for what is its own in how it is made."""
         size = (self.recipe.get("max_width"), self.recipe.get("max_height"))
         return f"{self.entry.sha256} {size[0]}x{size[1]}"
+
+
+def _first(task: _Task, options: ConvertOptions) -> bytes:
+    """Return the file that stands for an image's result."""
+    return task.out + (b"/info.json" if options.format == "iiif-static" else b"")
+
+
+def _planned(task: _Task, options: ConvertOptions) -> Planned:
+    """Return what would be made of one image, as far as its name tells."""
+    detail = f"of {display(task.entry.path)}, {options.words()}"
+    for side in ("width", "height"):
+        if task.recipe[f"max_{side}"]:
+            detail += f", {side} at most {task.recipe[f'max_{side}']}"
+    if options.pages != "first":
+        stem, ending = os.path.splitext(display(task.out))
+        pages = "each page" if options.pages == "all" else f"each of pages {options.pages}"
+        detail += f"; {stem}-0001{ending} and so on for {pages} where there are several"
+    if options.unfit == "keep":
+        detail += "; or the original as it is"
+    return Planned(action="make", what=display(_first(task, options)), detail=detail)
 
 
 class _Conversion:
@@ -169,12 +204,21 @@ class _Conversion:
         """Count the images and find names that would clash; read what an earlier try finished."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
-        self._names.learn(entry.path for entry in self._images(stop, self._other))
-        self._names.avoid(entry.path for entry in self._images(stop))
-        self.total = len(self._names)
+        self.learn(stop)
         self._journal.load()
         self._earlier.load()
         self._tasks = self.tasks()
+
+    def learn(self, stop: Stop) -> None:
+        """Count the images and find names that would clash. Raises: ItemError: there is no image."""
+        self._names.learn(entry.path for entry in self._images(stop, self._other))
+        self._names.avoid(entry.path for entry in self._images(stop))
+        self.total = len(self._names)
+        if self.total == 0:
+            raise ItemError(
+                f"there are no images in the folder (names such as {', '.join(self.options.match[:4])})",
+                hint="Put the images in, then move the folder to the inbox again",
+            )
 
     def _images(self, stop: Stop | None = None, other: Any = None) -> Iterator[Entry]:
         for entry in self.ctx.source.entries():

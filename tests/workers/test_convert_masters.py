@@ -322,7 +322,7 @@ def test_a_change_of_how_masters_are_made_changes_the_recipe(monkeypatch: pytest
             worker.recipe(ConvertOptions.model_validate({"format": "jp2", **other})).settings
             != before.settings
         )
-    monkeypatch.setattr("dittohead.images.options.PROFILE", "another")
+    monkeypatch.setattr("dittohead.images.options.PROFILES", {"jp2": "another"})
     assert worker.recipe(ConvertOptions(format="jp2")).settings != before.settings
     assert "profile" not in worker.recipe(ConvertOptions(format="png")).settings
 
@@ -333,3 +333,43 @@ def test_without_a_decoder_masters_are_refused_at_the_check(monkeypatch: pytest.
     (said,) = ConvertWorker().check(ConvertOptions(format="jp2"))
     assert "pip install 'dittohead[masters]'" in said
     assert ConvertWorker().check(ConvertOptions(format="jp2", master=False)) == []
+
+
+async def test_a_master_in_high_throughput_jpeg_2000(rig: Rig) -> None:
+    """By the same rules; read here by OpenJPEG, which did not write it."""
+    kinds = {kind: SOUND[kind] for kind in ("RGB, 8 bits", "grey, 16 bits, LZW", "RGB and alpha")}
+    what = {f"{kind}.tif": written(array, **more) for kind, (array, more) in kinds.items()}
+    ctx = await rig.convert({**what, "bits.tif": UNFIT["one bit"][0](rig.base)}, format="jph", unfit="keep")
+    assert len(ctx.outputs) == 4
+    for kind, (array, _) in kinds.items():
+        data = (ctx.work / f"{kind}.jph").read_bytes()
+        assert data[20:24] == b"jph "
+        assert np.array_equal(np.squeeze(np.asarray(imagecodecs.jpeg2k_decode(data))), np.squeeze(array))
+    details = {os.fsdecode(output.path): output.detail for output in ctx.outputs}
+    assert details["RGB, 8 bits.jph"]["proof"]["result_decoder"].startswith("FFmpeg jpeg2000")
+    assert details["bits.tif"] == {"kept": "it would be changed (1 bit made 8)"}
+
+
+async def test_an_access_copy_in_high_throughput_jpeg_2000_is_compared_too(rig: Rig) -> None:
+    """By another decoder than libvips, some versions of which read other pixels."""
+    path, output = await rig.one(
+        "a.tif", encode(pixels(600, 400), "TIFF"), format="jph", master=False, max_width=60
+    )
+    assert output.detail["compared"] is True
+    assert output.detail["proof"]["source_decoder"].startswith("libvips")
+    assert np.asarray(imagecodecs.jpeg2k_decode(path.read_bytes())).shape == (40, 60, 3)
+
+
+async def test_an_image_too_large_for_memory_is_refused_in_words(rig: Rig) -> None:
+    """Before anything is coded; JP2 needs no more for a larger one."""
+    data = encode(pixels(64, 64).repeat(160, 0).repeat(160, 1), "TIFF", compression="tiff_deflate")
+    with pytest.raises(ItemError, match=r"keeps all of an image in memory, .* use format: jp2"):
+        await rig.one("a.tif", data, format="jph", memory="1GiB")
+
+
+def test_jph_without_its_codec_is_refused_at_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    lean = abilities() | {"formats": ["pyramid-tiff", "jp2"]}
+    monkeypatch.setattr("dittohead.workers.convert.abilities", lambda: lean)
+    (said,) = ConvertWorker().check(ConvertOptions(format="jph"))
+    assert "cannot write jph" in said
+    assert "pip install 'dittohead[masters]'" in said
