@@ -355,11 +355,16 @@ def cut(fd: int, structure: Structure, tile: int) -> bytes:
     """Return one tile as a codestream of its own, for a decoder that keeps all of an image in memory.
 
     The main header and the tile-part are the file's own bytes, but for SIZ, which says that the image
-    begins and ends with this tile (B.2, B.3: places on the reference grid stay, so that precincts
-    and code blocks fall as they did), SOT, which numbers it 0, and TLM, which is left out.
+    begins and ends with this tile, SOT, which numbers it 0, and TLM, which is left out. On the
+    reference grid (B.2, B.3) the tile is moved by whole periods of all that is anchored there,
+    precincts, code blocks and the wavelet, so that these fall as they did: FFmpeg reads no image
+    whose grid exceeds 268 million places, however small its image area.
     """
-    left, top, right, bottom = structure.area(tile)
     wanted = structure.wanted
+    period = max([wanted.block << wanted.levels, *(s << level for level, s in enumerate(wanted.precincts))])
+    left, top, right, bottom = structure.area(tile)
+    right, bottom = right - left + left % period, bottom - top + top % period
+    left, top = left % period, top % period
     made = struct.pack(">H", SOC)
     for marker, content in structure.segments:
         if marker == SIZ:

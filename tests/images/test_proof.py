@@ -124,6 +124,23 @@ def test_one_sample_of_many_makes_another_digest(
             proved("other")
 
 
+def test_a_tile_far_from_the_origin_is_read_by_itself(tmp_path: Path) -> None:
+    """FFmpeg reads no image of more than 268 million pixels; its tiles it reads, with all their precincts."""
+    side = 17_000
+    spot = pixels(1024, 1024, 1)
+    array = np.zeros((side, side), np.uint8)
+    array[15_360:16_384, 15_360:16_384] = spot
+    array[-616:, -616:] = spot[:616, :616]
+    with open(tmp_path / "a.jp2", "w+b") as made:
+        wanted = jp2.write(image_of(array), made.fileno(), 1024, None, b"")
+        structure = jp2_structure.verify(made.fileno(), wanted)
+        for tile, rows in ((15 * 17 + 15, spot), (16 * 17 + 16, spot[:616, :616])):
+            found = proof._by_ffmpeg(jp2_structure.cut(made.fileno(), structure, tile))
+            assert np.array_equal(found[:, :, 0], rows)
+        with pytest.raises(Refused, match="cannot read the result"):
+            proof._by_ffmpeg((tmp_path / "a.jp2").read_bytes())
+
+
 @pytest.mark.parametrize("tiles", [False, True])
 def test_damage_within_packets_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiles: bool) -> None:
     """The structure does not see it; the samples are others, or there are none."""
