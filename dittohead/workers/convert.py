@@ -453,9 +453,12 @@ class _Conversion:
         if taken:
             detail = f"{', '.join(taken)}: same input, recipe and tools; digests compared"
             self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=AGENT))
-        if self.options.verify and self.done > self.taken.total():
+        if self.options.verify and not self.options.is_master and self.done > self.taken.total():
             detail = f"all results of {self.done - self.taken.total()} images decoded"
             self.ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail=detail, agent=agent))
+        if self.kept:
+            detail = f"{self.kept} originals copied and compared with the manifest"
+            self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=AGENT))
         if self.provers:
             detail = f"the samples of {self.proved} masters are their sources' own; digests in outputs"
             by = "; ".join(sorted(self.provers))

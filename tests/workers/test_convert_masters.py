@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -373,3 +375,36 @@ def test_jph_without_its_codec_is_refused_at_the_check(monkeypatch: pytest.Monke
     (said,) = ConvertWorker().check(ConvertOptions(format="jph"))
     assert "cannot write jph" in said
     assert "pip install 'dittohead[masters]'" in said
+
+
+@pytest.mark.parametrize("form", ["jp2", "jph"])
+def test_masters_are_made_and_proved_without_executable_memory(tmp_path: Path, form: str) -> None:
+    """As under MemoryDenyWriteExecute=, which the kernel is asked for here by prctl(PR_SET_MDWE)."""
+    data = encode(RGB, "TIFF")
+    (tmp_path / "a.tif").write_bytes(data)
+    request = {
+        "root": str(tmp_path),
+        "path": "a.tif",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "work": str(tmp_path),
+        "out": f"a.{form}",
+        "temp": str(tmp_path / "temp"),
+        "recipe": ConvertOptions.model_validate({"format": form}).child_recipe(),
+    }
+    child = (
+        "import ctypes, sys\n"
+        "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(3)\n"
+        "from dittohead.images.child import main\n"
+        "main()\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", child],
+        input=json.dumps(request) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if said.returncode == 3:
+        pytest.skip("THE KERNEL HAS NO PR_SET_MDWE (it came with 6.3): left out")
+    assert json.loads(said.stdout.splitlines()[-1]) == {"ok": True}, said.stderr
+    assert json.loads(said.stdout.splitlines()[0])["detail"]["lossless"] is True
