@@ -364,7 +364,7 @@ async def test_an_access_copy_in_high_throughput_jpeg_2000_is_compared_too(rig: 
 
 async def test_an_image_too_large_for_memory_is_refused_in_words(rig: Rig) -> None:
     """Before anything is coded; JP2 needs no more for a larger one."""
-    data = encode(pixels(64, 64).repeat(160, 0).repeat(160, 1), "TIFF", compression="tiff_deflate")
+    data = encode(Image.new("RGB", (8000, 8000)), "TIFF", compression="tiff_deflate")
     with pytest.raises(ItemError, match=r"keeps all of an image in memory, .* use format: jp2"):
         await rig.one("a.tif", data, format="jph", memory="1GiB")
 
@@ -408,3 +408,21 @@ def test_masters_are_made_and_proved_without_executable_memory(tmp_path: Path, f
         pytest.skip("THE KERNEL HAS NO PR_SET_MDWE (it came with 6.3): left out")
     assert json.loads(said.stdout.splitlines()[-1]) == {"ok": True}, said.stderr
     assert json.loads(said.stdout.splitlines()[0])["detail"]["lossless"] is True
+
+
+async def test_what_an_earlier_try_proved_or_kept_is_not_made_again(rig: Rig) -> None:
+    """By its journal, with the proof; a file that is no longer whole is made anew, and is the same."""
+    what = {"a.tif": encode(RGB, "TIFF"), "b.tif": UNFIT["one bit"][0](rig.base)}
+    ctx = await rig.convert(dict(what), format="jp2", unfit="keep")
+    before = [(output.path, output.sha256, output.detail) for output in ctx.outputs]
+    inodes = {path.name: path.stat().st_ino for path in ctx.work.iterdir()}
+    ctx.again()
+    await rig.convert(ctx=ctx, format="jp2", unfit="keep")
+    assert "2 of them from before" in rig.result.detail
+    assert [(output.path, output.sha256, output.detail) for output in ctx.outputs] == before
+    assert {path.name: path.stat().st_ino for path in ctx.work.iterdir()} == inodes
+    (ctx.work / "a.jp2").write_bytes((ctx.work / "a.jp2").read_bytes()[:-1])
+    ctx.again()
+    await rig.convert(ctx=ctx, format="jp2", unfit="keep")
+    assert "1 of them from before" in rig.result.detail
+    assert [(output.path, output.sha256, output.detail) for output in ctx.outputs] == before
