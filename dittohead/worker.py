@@ -37,6 +37,7 @@ class Inputs:
     entries: Callable[[], Iterator[Entry]]  #: reads them from disk anew at each call; never all in memory
     files: int
     size: int  #: bytes of all files
+    made: Made | None = None  #: the step that made them, with its outputs' details; None for the payload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,8 @@ class StepContext(abc.ABC):
     def made_by(self, step: str) -> Made | None:
         """Return what a step that is done has made; None when the folder was not to have that step.
 
-        Only of steps that this one names in an option of `Worker.takes`.
+        Only of steps that this one names in an option of `Worker.takes`, and of those that these, and
+        the step that made `source`, go back to.
         """
 
     @abc.abstractmethod

@@ -15,13 +15,13 @@ from typing import Any, Literal, TypeVar
 from botocore.exceptions import ClientError
 from pydantic import Field
 
-from dittohead import __version__, faults, files, s3
+from dittohead import __version__, faults, files
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
-from dittohead.model import Entry, Event, EventType, Location, display
+from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.options import Size
-from dittohead.pace import Pace
-from dittohead.s3_bucket import (
+from dittohead.s3 import connection
+from dittohead.s3.bucket import (
     EXISTS,
     NO_CONDITIONS,
     SENDINGS,
@@ -31,13 +31,14 @@ from dittohead.s3_bucket import (
     Stored,
     version_of,
 )
-from dittohead.s3_notes import Notes
-from dittohead.s3_notes import read as read_notes
-from dittohead.s3_objects import ObjectOptions
-from dittohead.s3_parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
+from dittohead.s3.notes import Notes
+from dittohead.s3.notes import read as read_notes
+from dittohead.s3.objects import ObjectOptions
+from dittohead.s3.pace import Pace
+from dittohead.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
 from dittohead.slices import PIECE, Slice
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Options, StepContext, StepResult, VerifyContext, Worker
+from dittohead.worker import Done, Options, Planned, StepContext, StepResult, VerifyContext, Worker
 
 T = TypeVar("T")
 
@@ -68,7 +69,7 @@ _SPARED_S = 86400.0
 _SHOWN = 5
 
 
-class UploadOptions(s3.Connection, ObjectOptions, Options):
+class UploadOptions(connection.Connection, ObjectOptions, Options):
     """What an upload step may be told."""
 
     bucket: str = Field(description="The bucket, which must exist.")
@@ -117,7 +118,7 @@ class UploadWorker(Worker[UploadOptions]):
     ) -> AsyncIterator[tuple[bool, str]]:
         """Say whether the bucket can be reached and what its store does."""
         try:
-            async with s3.client(options, secret) as client:
+            async with connection.client(options, secret) as client:
                 bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
                 found = await bucket.abilities(options.place)
         except StepError as error:
@@ -138,7 +139,7 @@ class UploadWorker(Worker[UploadOptions]):
         done = False
         try:
             pace = self._pace(options)
-            async with s3.client(options, ctx.secret) as client:
+            async with connection.client(options, ctx.secret) as client:
                 bucket = Bucket(client, options.bucket, options.address(), pace)
                 sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.place))
                 with pace.limited(options.bandwidth):
@@ -148,6 +149,19 @@ class UploadWorker(Worker[UploadOptions]):
             await asyncio.to_thread(notes.close, done=done)
         return sending.result(self.target(options))
 
+    async def plan(self, ctx: StepContext, options: UploadOptions) -> AsyncIterator[Planned]:
+        """Yield each object by its key; whether one is there already is seen when it is sent."""
+        await in_thread(lambda stop: options.check_keys(ctx.source.entries, stop))
+        for entry in ctx.source.entries():
+            if entry.is_dir:
+                continue
+            uri = f"s3://{options.bucket}/{options.key_of(entry)}"
+            ctx.location(
+                Location(uri=uri, path=entry.path, size=entry.size, sha256=entry.sha256, verified_by="")
+            )
+            detail = f"{entry.size:,} bytes" if entry.size else ""
+            yield Planned(action="send", what=display(entry.path), where=uri, detail=detail)
+
     async def let_go(self, notes: Path, secret: Callable[[str], str]) -> None:
         """Abort the multipart uploads of a job that is over."""
         head, unfinished = await asyncio.to_thread(read_notes, notes)
@@ -156,7 +170,7 @@ class UploadWorker(Worker[UploadOptions]):
         options = UploadOptions.model_validate(head["options"])
         others = await asyncio.to_thread(_others, notes, _place(head))
         spared: list[str] = []
-        async with s3.client(options, secret) as client:
+        async with connection.client(options, secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
             for upload in unfinished.values():
                 if upload.upload_id:
@@ -171,7 +185,7 @@ class UploadWorker(Worker[UploadOptions]):
 
     async def verify(self, ctx: VerifyContext, options: UploadOptions) -> None:
         """Ask the store for each object's size and checksum; read it back where it gives none."""
-        async with s3.client(options, ctx.secret) as client:
+        async with connection.client(options, ctx.secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
             places = _stream(ctx.locations())
             await _each(places, options.parallel, lambda location: _look(ctx, bucket, location))
@@ -326,7 +340,7 @@ class _Sending:
             try:
                 answer = await self._put(entry, key, content, guarded=guarded)
             except ClientError as error:
-                unknown = s3.code_of(error) not in EXISTS  # it knows no If-None-Match
+                unknown = connection.code_of(error) not in EXISTS  # it knows no If-None-Match
                 if unknown:
                     self._learnt(conditional=False)
                 found, other = await self._found(key, content.digests)
@@ -371,7 +385,7 @@ class _Sending:
                 await self._put(entry, key, content, guarded=True)
                 self._learnt(conditional=False)
             except ClientError as error:
-                self._learnt(conditional=s3.code_of(error) in EXISTS)
+                self._learnt(conditional=connection.code_of(error) in EXISTS)
             except StepError as error:
                 # It lets nobody send what is there, or is troubled: no fault of what has arrived.
                 self._asked = True
@@ -449,13 +463,18 @@ class _Sending:
     def result(self, target: str) -> Done:
         """Return what was done."""
         count = self.sent + self.there
-        words = f"{count} files, {self.ctx.source.size:,} bytes to {target}"
+        words = f"{counted(count, 'file')}, {self.ctx.source.size:,} bytes to {target}"
         if self.there:
             words += f"; {self.there} of them were there already"
         how = ", ".join(sorted(self.verified_by)) or "nothing to verify"
         self.ctx.event(Event(type=EventType.REPLICATION, outcome="success", detail=words, agent=_AGENT))
         self.ctx.event(
-            Event(type=EventType.FIXITY, outcome="success", detail=f"{count} files: {how}", agent=_AGENT)
+            Event(
+                type=EventType.FIXITY,
+                outcome="success",
+                detail=f"{counted(count, 'file')}: {how}",
+                agent=_AGENT,
+            )
         )
         return Done(detail=words)
 
