@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import textwrap
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -227,6 +228,11 @@ def visible(text: str, *, but: str = "") -> str:
     reader's terminal, and a lone surrogate (a byte that is not UTF-8) cannot be stored or sent at all.
     """
     return "".join(c if c.isprintable() or c in but else repr(c)[1:-1] for c in text)
+
+
+def short(text: str) -> str:
+    """Return a server's words as one line that fits a reason, a receipt and a mail."""
+    return textwrap.shorten(visible(" ".join(text.split())), 300, placeholder=" ...")
 
 
 def counted(count: int, noun: str) -> str:

@@ -9,7 +9,6 @@ import base64
 import contextlib
 import json
 import ssl
-import textwrap
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from yarl import URL
 
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.model import utcnow, visible
+from dittohead.model import short, utcnow
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.
 _CONNECT_S = 10.0
@@ -261,8 +260,3 @@ def _fault(error: BaseException, method: str, shown: str) -> StepError:
         what = f"{host} cannot be reached ({short(why or str(error))})"
         return TargetError(what, where=where, hint="It is tried again by itself")
     return TransientError(f"the connection broke ({type(error).__name__})", where=where)
-
-
-def short(text: str) -> str:
-    """Return a server's words as one line that fits a reason, a receipt and a mail."""
-    return textwrap.shorten(visible(" ".join(text.split())), 300, placeholder=" ...")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from dittohead.errors import ItemError
 
@@ -13,6 +14,8 @@ BUILT_IN = frozenset({"name", "id", "date", "payload", "work"})
 
 #: What an option that is a template for each file may use besides; its worker fills them in.
 FILE = frozenset({"path", "folder", "file", "stem", "ext", "sha256", "size"})
+
+_Text = TypeVar("_Text", str, bytes)
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|\{|\}")
 
@@ -33,6 +36,13 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return _TOKEN.sub(
         lambda match: match[0][0] if match[0] in ("{{", "}}") else values.get(match[1] or "", ""), text
     )
+
+
+def path_values(path: _Text) -> dict[str, _Text]:
+    """Return what the placeholders for a file's path stand for; "ext" is without its dot."""
+    folder, file = os.path.split(path)
+    stem, ext = os.path.splitext(file)
+    return {"path": path, "folder": folder, "file": file, "stem": stem, "ext": ext[1:]}
 
 
 def render_options(

@@ -32,7 +32,7 @@ from dittohead.images.library import pyvips
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import Refused, Unfit
 from dittohead.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
-from dittohead.templates import fill
+from dittohead.templates import fill, path_values
 
 #: Characters that stay as they are in a URI: those of RFC 3986, and what is percent-encoded already.
 _URI = ":/?#[]@!$&'()*+,;=%~"
@@ -408,11 +408,7 @@ def _bare(image: pyvips.Image) -> pyvips.Image:
 
 def _uri(page: _Page, request: Request) -> str:
     """Return the image's id: the template, filled in for where the folder will be."""
-    path = page.out
-    folder, name = os.path.split(path)
-    stem, ext = os.path.splitext(name)
-    values = {"path": path, "folder": folder, "file": name, "stem": stem, "ext": ext[1:]}
-    known = {key: quote(value) for key, value in values.items()}
+    known = {key: quote(value) for key, value in path_values(page.out).items()}
     known |= {"sha256": request.sha256, "size": str(os.fstat(page.fd).st_size)}
     # The template holds the folder's name as it is, which may be no part of a URI.
     return quote(fill(page.recipe.iiif_id, known), safe=_URI)

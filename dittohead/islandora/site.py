@@ -17,7 +17,8 @@ from urllib.parse import quote, urlsplit
 
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.islandora.vocabulary import FILE_FIELDS, VOCABULARIES
-from dittohead.rest import Answer, Rest, short
+from dittohead.model import short
+from dittohead.rest import Answer, Rest
 
 _JSON = {"_format": "json"}
 

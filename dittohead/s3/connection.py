@@ -13,7 +13,6 @@ import contextlib
 import gc
 import json
 import os
-import textwrap
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -32,7 +31,7 @@ from botocore.utils import parse_timestamp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.model import utcnow, visible
+from dittohead.model import short, utcnow
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.
 _CONNECT_S = 10.0
@@ -389,19 +388,14 @@ def fault(error: BaseException, *, where: str, doing: str) -> StepError:
     if isinstance(error, boto.BotoCoreError):
         # What botocore refuses by itself: a key it cannot send, an option it does not know.
         return ItemError(
-            f"{doing} is not possible ({type(error).__name__}: {_short(str(error))})", where=where
+            f"{doing} is not possible ({type(error).__name__}: {short(str(error))})", where=where
         )
     raise error
 
 
-def _short(text: str) -> str:
-    """Return a store's words as one line that fits a reason, a receipt and a mail."""
-    return textwrap.shorten(visible(" ".join(text.split())), 300, placeholder=" ...")
-
-
 def _refusal(error: boto.ClientError, where: str, doing: str) -> StepError:
     code, status = code_of(error), status_of(error)
-    said = _short(str(error.response.get("Error", {}).get("Message", ""))).rstrip(".")
+    said = short(str(error.response.get("Error", {}).get("Message", ""))).rstrip(".")
     what = f"the store answered {code or status} while {doing}" + (f" ({said})" if said else "")
     if code in _STALE:
         _session.cache_clear()  # which keeps credentials: the next try reads them anew

@@ -175,17 +175,7 @@ class ObjectOptions(BaseModel):
 
 
 def _values(entry: Entry, path: str) -> dict[str, str]:
-    folder, _, file = path.rpartition("/")
-    stem, ext = os.path.splitext(file)
-    return {
-        "path": path,
-        "folder": folder,
-        "file": file,
-        "stem": stem,
-        "ext": ext.removeprefix("."),
-        "sha256": entry.sha256,
-        "size": str(entry.size),
-    }
+    return templates.path_values(path) | {"sha256": entry.sha256, "size": str(entry.size)}
 
 
 def _encryption(encryption: Encryption | None) -> dict[str, str]:

@@ -460,8 +460,5 @@ def _about(identifier: str, ref: str) -> dict[str, object]:
 
 def _values(output: Output) -> dict[str, str]:
     """Return what stands in an image server's template, each as one part of a path."""
-    folder, _, file = output.path.rpartition(b"/")
-    stem, ext = os.path.splitext(file)
-    found = {"path": output.path, "folder": folder, "file": file, "stem": stem, "ext": ext[1:]}
-    parts = {key: quote(value, safe="") for key, value in found.items()}
+    parts = {key: quote(value, safe="") for key, value in templates.path_values(output.path).items()}
     return parts | {"sha256": output.sha256, "size": str(output.size)}
