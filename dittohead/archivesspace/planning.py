@@ -1,0 +1,79 @@
+"""What recording would do, told without doing it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Sequence
+
+from dittohead.archivesspace import looking, records
+from dittohead.archivesspace.client import Client
+from dittohead.archivesspace.looking import Wanted
+from dittohead.archivesspace.options import ArchivesSpaceOptions
+from dittohead.archivesspace.recording import CHUNK
+from dittohead.archivesspace.records import Enumerations
+from dittohead.model import display
+from dittohead.worker import Planned
+
+
+async def plan(
+    client: Client, options: ArchivesSpaceOptions, known: Enumerations, wanted: Sequence[Wanted]
+) -> AsyncIterator[Planned]:
+    """Yield every record that would be created, changed or kept, and by which call."""
+    for of in wanted:
+        async for one in _object(client, options, known, of):
+            yield one
+
+
+async def _object(
+    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: Wanted
+) -> AsyncIterator[Planned]:
+    found = of.found
+    name = f"digital object {found.digital_object_id}"
+    access = of.access(options, known)
+    archival = await client.get(found.uri)
+    if not found.digital_object:
+        yield Planned(action="create", what=name, where=f"POST {options.base}/digital_objects")
+    else:
+        record = await client.get(found.digital_object)
+        versions = looking.with_access(record.get("file_versions", []), access, ()) if access else None
+        publish = options.publish and not record.get("publish")
+        action = "change" if versions is not None or publish else "keep"
+        yield Planned(action=action, what=name, where=_post(action, found.digital_object))
+    for version in access:
+        yield Planned(action="create", what=f"file version of {name}", where=version["file_uri"])
+    linked = found.digital_object and found.digital_object in records.linked(archival)
+    action = "keep" if linked else "change"
+    yield Planned(
+        action=action,
+        what=f"archival object {found.identifier}",
+        where=_post(action, found.uri),
+        detail="link",
+    )
+    async for one in _components(client, options, known, of):
+        yield one
+    if options.events:
+        yield Planned(action="create", what=f"4 events of {name}", where=f"POST {options.base}/events")
+
+
+async def _components(
+    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: Wanted
+) -> AsyncIterator[Planned]:
+    difference = await looking.compare(client, options, known, of, of.found.digital_object)
+    requests = math.ceil(len(difference.missing) / CHUNK)
+    where = f"POST {of.found.digital_object or options.base + '/digital_objects/(new)'}/children"
+    for number, (page, position) in enumerate(difference.missing):
+        place = f"at {position}" if position is not None else "at the end"
+        yield Planned(
+            action="create",
+            what=f"component {page.component_id} ({display(page.path)})",
+            where=where,
+            detail=f"{place}, in request {number // CHUNK + 1} of {requests}",
+        )
+    for page, uri in difference.differing:
+        yield Planned(action="change", what=f"component {page.component_id}", where=_post("change", uri))
+    for page, kept in difference.same:
+        yield Planned(action="keep", what=f"component {page.component_id}", where=kept["uri"])
+
+
+def _post(action: str, uri: str) -> str:
+    return f"POST {uri}" if action == "change" else uri
