@@ -32,6 +32,9 @@ _LISTED = 200
 #: Children of a waypoint. Source: ArchivesSpace, backend/app/model/large_tree.rb.
 _WAYPOINT = 200
 
+#: Tries of one request, each in a session of its own, as long as it is the session that is wrong.
+_SESSIONS = 3
+
 _LOST = "The session could not be renewed: ArchivesSpace forgets it at once"
 
 Record = dict[str, Any]
@@ -102,15 +105,14 @@ class Client:
         """Send one request in the session; one that an expired session has kept from happening, again."""
         text = urlencode(list(query), quote_via=quote, safe="")
         token = self._token or await self._session("")
-        for _ in range(2):
+        whole = path + ("?" + text if text else "")
+        for _ in range(_SESSIONS):
             headers = {"X-ArchivesSpace-Session": token}
-            answer = await self._rest.send(
-                method, path + ("?" + text if text else ""), json=body, headers=headers
-            )
+            answer = await self._rest.send(method, whole, json=body, headers=headers)
             if answer.status != 412:  # which is answered before anything is done
                 return answer
             token = await self._session(token)
-        raise TransientError(_LOST, where=answer.where)
+        raise TransientError(_LOST, where=f"{method} {self._rest.base}{path}")
 
     async def get(self, path: str, query: Query = ()) -> Any:
         """Return what is there; a broken exchange is repeated."""

@@ -37,18 +37,11 @@ async def _object(
         record = await client.get(found.digital_object)
         versions = looking.with_access(record.get("file_versions", []), access, ()) if access else None
         publish = options.publish and not record.get("publish")
-        action = "change" if versions is not None or publish else "keep"
-        yield Planned(action=action, what=name, where=_post(action, found.digital_object))
+        yield _changed(name, found.digital_object, bool(versions is not None or publish))
     for version in access:
         yield Planned(action="create", what=f"file version of {name}", where=version["file_uri"])
-    linked = found.digital_object and found.digital_object in records.linked(archival)
-    action = "keep" if linked else "change"
-    yield Planned(
-        action=action,
-        what=f"archival object {found.identifier}",
-        where=_post(action, found.uri),
-        detail="link",
-    )
+    linked = found.digital_object in records.linked(archival)
+    yield _changed(f"link of archival object {found.identifier}", found.uri, not linked)
     async for one in _components(client, options, known, of):
         yield one
     if options.events:
@@ -70,10 +63,12 @@ async def _components(
             detail=f"{place}, in request {number // CHUNK + 1} of {requests}",
         )
     for page, uri in difference.differing:
-        yield Planned(action="change", what=f"component {page.component_id}", where=_post("change", uri))
+        yield _changed(f"component {page.component_id}", uri, True)
     for page, kept in difference.same:
-        yield Planned(action="keep", what=f"component {page.component_id}", where=kept["uri"])
+        yield _changed(f"component {page.component_id}", kept["uri"], False)
 
 
-def _post(action: str, uri: str) -> str:
-    return f"POST {uri}" if action == "change" else uri
+def _changed(what: str, uri: str, differs: bool) -> Planned:
+    if differs:
+        return Planned(action="change", what=what, where=f"POST {uri}")
+    return Planned(action="keep", what=what, where=uri)
