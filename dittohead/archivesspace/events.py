@@ -26,10 +26,11 @@ async def record(recording: Recording, of: Wanted) -> None:
     agent = ""
     # What was recorded, not which job did: doing a folder again that is as it was adds nothing.
     stated = [[page.component_id, [[copy.uri, copy.sha256] for copy in page.copies]] for page in of.pages]
+    keys = await recorded(client, of.found.digital_object)
     for type_ in EVENT_TYPES:
         key = f"{type_} {digest(stated)}"
         for _ in range(_ROUNDS):
-            if key in await recorded(client, of.found.digital_object):
+            if key in keys:
                 break
             agent = agent or await _agent(recording)
             body = _event(type_, key, agent, of, ctx.claimed_at)
@@ -37,6 +38,7 @@ async def record(recording: Recording, of: Wanted) -> None:
             if await _created(client, f"{client.base}/events", body):
                 recording.counts.created += 1
                 break
+            keys = await recorded(client, of.found.digital_object)
         else:
             raise TransientError("its events cannot be recorded", where=of.found.digital_object)
 
