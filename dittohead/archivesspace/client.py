@@ -35,8 +35,6 @@ _WAYPOINT = 200
 #: Tries of one request, each in a session of its own, as long as it is the session that is wrong.
 _SESSIONS = 3
 
-_LOST = "The session could not be renewed: ArchivesSpace forgets it at once"
-
 Record = dict[str, Any]
 Query = Sequence[tuple[str, str | int]]
 
@@ -112,7 +110,11 @@ class Client:
             if answer.status != 412:  # which is answered before anything is done
                 return answer
             token = await self._session(token)
-        raise TransientError(_LOST, where=f"{method} {self._rest.base}{path}")
+        raise TargetError(
+            "it forgets each session as soon as it has given it",
+            where=f"{method} {self._rest.base}{path}",
+            hint="See whether its backends share one database and one clock",
+        )
 
     async def get(self, path: str, query: Query = ()) -> Any:
         """Return what is there; a broken exchange is repeated."""

@@ -17,17 +17,22 @@ RESOLVED = ("ancestors", "linked_agents", "subjects", "repository")
 #: EAD's inline elements, as titles and notes may hold them: <emph render="italic">, <lb/>.
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 
+#: Those between which words end.
+_BREAK = re.compile(
+    r"</?(?:p|lb|br|list|item|head|blockquote|chronlist|chronitem|event)\b[^<>]*>", re.IGNORECASE
+)
+
 
 def plain(text: Any) -> str:
     """Return a title or note as plain text: no markup, no entities, no runs of white space."""
-    return " ".join(html.unescape(_TAG.sub(" ", text) if "<" in str(text) else str(text or "")).split())
+    # A tag within a word parts nothing: H<sub>2</sub>O.
+    bare = _TAG.sub("", _BREAK.sub(" ", str(text or "")))
+    return " ".join(html.unescape(bare).split())
 
 
 def title_of(record: Record) -> str:
     """Return what people call a record; an archival object may have only a date."""
-    # A tag within a word parts nothing: H<sub>2</sub>O.
-    text = str(record.get("display_string") or record.get("title") or "")
-    return " ".join(html.unescape(_TAG.sub("", text)).split())
+    return plain(record.get("display_string") or record.get("title"))
 
 
 def describe(record: Record, public_url: str = "") -> Description:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Sequence
+from typing import Literal
 
 from dittohead.archivesspace import looking, records
 from dittohead.archivesspace.client import Client
@@ -31,15 +32,19 @@ async def _object(
     name = f"digital object {found.digital_object_id}"
     access = of.access(options, known)
     archival = await client.get(found.uri)
+    there: set[str] = set()
     if not found.digital_object:
         yield Planned(action="create", what=name, where=f"POST {options.base}/digital_objects")
     else:
         record = await client.get(found.digital_object)
-        versions = looking.with_access(record.get("file_versions", []), access, ()) if access else None
+        old = record.get("file_versions", [])
+        there = {version["file_uri"] for version in old}
+        versions = looking.with_access(old, access, ()) if access else None
         publish = options.publish and not record.get("publish")
         yield _changed(name, found.digital_object, bool(versions is not None or publish))
     for version in access:
-        yield Planned(action="create", what=f"file version of {name}", where=version["file_uri"])
+        action: Literal["keep", "create"] = "keep" if version["file_uri"] in there else "create"
+        yield Planned(action=action, what=f"file version of {name}", where=version["file_uri"])
     linked = found.digital_object in records.linked(archival)
     yield _changed(f"link of archival object {found.identifier}", found.uri, not linked)
     async for one in _components(client, options, known, of):

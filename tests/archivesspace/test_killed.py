@@ -92,10 +92,11 @@ async def test_killed_anywhere(
 
     async with children(site) as forked:
         assert await forked.run(job("undisturbed")) == 0
-        wanted, calls = site.state(), len(site.calls)
-        assert calls > 20
-        for number in range(1, calls + 1):
-            for after in (False, True):
+        wanted, calls = site.state(), list(site.calls)
+        assert len(calls) > 20
+        for number, call in enumerate(calls, start=1):
+            # After a call that only reads is before the next one.
+            for after in (False, True) if call.method == "POST" else (False,):
                 site.restore(initial)
                 killed = job(f"{number}-{after}")
                 site.kill = (number, after)

@@ -302,8 +302,8 @@ class ArchivesSpace:
             for link in one.get("linked_records") or ()
             if link["ref"] == uri
         ]
-        result = {key: value for key, value in result.items() if value is not None}
-        return self._resolved(result, resolve)
+        shown: Record = _without_nulls(result)
+        return self._resolved(shown, resolve)
 
     def _resolved(self, value: Any, names: tuple[str, ...]) -> Any:
         if not isinstance(value, dict):
@@ -322,8 +322,8 @@ class ArchivesSpace:
             raise Refused(404, "Not found")
         return {"uri": uri, **self.repositories[number]}
 
-    def _repo(self, call: Call, repo: str) -> Record:
-        return self._repository(f"/repositories/{repo}")
+    def _repo(self, call: Call) -> Record:
+        return self._repository(call.path)
 
     def _get(self, call: Call, **_: str) -> Record:
         return self.shown(call.path, _all(call, "resolve[]"))
@@ -687,6 +687,12 @@ class ArchivesSpace:
         return [f"{call.method} {call.path}" for call in self.calls if call.wrote]
 
 
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
 def _all(call: Call, name: str) -> tuple[str, ...]:
     return tuple(value for key, value in call.query if key == name)
 
@@ -720,7 +726,7 @@ _DO, _AO = "update_digital_object_record", "update_resource_record"
 
 #: method, path, permission, query parameters, handler
 _ROUTES = [
-    ("GET", _R, "", "", "_repo"),
+    ("GET", r"/repositories/\d+", "", "", "_repo"),
     ("GET", r"/config/enumerations/names/(?P<name>\w+)", "", "", "_enum"),
     (
         "GET",

@@ -79,7 +79,8 @@ class Job:
         cls,
         base: Path,
         url: str,
-        files: int | Sequence[str] = 3,
+        pages: int | Sequence[str] = 3,
+        /,
         *,
         bucket: str = "preservation",
         job: str = "01JTESTTESTTESTTESTTESTTEST",
@@ -90,10 +91,10 @@ class Job:
         """Make the folder.
 
         Args:
-            files: their paths below the folder, or how many.
+            pages: their paths below the folder, or how many.
             access: (use, uri) of what an access step has published.
         """
-        names = [f"{name}_{n:04}.tif" for n in range(1, files + 1)] if isinstance(files, int) else files
+        names = [f"{name}_{n:04}.tif" for n in range(1, pages + 1)] if isinstance(pages, int) else pages
         for path in names:
             file = base / name / path
             file.parent.mkdir(parents=True, exist_ok=True)

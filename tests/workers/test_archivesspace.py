@@ -1,0 +1,689 @@
+"""archivesspace: found, recorded once, read back; against a strict ArchivesSpace over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tracemalloc
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from dittohead.archivesspace import client as clients
+from dittohead.archivesspace.client import opened
+from dittohead.archivesspace.options import ArchivesSpaceOptions
+from dittohead.description import Described
+from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model import EventType, Use
+from dittohead.worker import Done, Planned
+from tests.archivesspace.conftest import shown
+from tests.support.archivesspace import ArchivesSpace, Call, Fault
+from tests.support.archivesspace_job import AO, NAME, SECRETS, Job, furnish
+
+R = "/repositories/2"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dittohead.archivesspace.client.PAUSE_S", 0.001)
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[ArchivesSpace]:
+    async with ArchivesSpace().serving() as server:
+        furnish(server)
+        server.public = {
+            "/public/t.jpg": b"thumbnail",
+            "/public/node/45": b"page",
+            "/public/manifest.json": b"{}",
+        }
+        yield server
+
+
+def the(site: ArchivesSpace, id_: str = NAME) -> dict[str, Any]:
+    """Return the one digital object of an id, as staff see it."""
+    [uri] = [uri for uri, one in site.records.items() if one.get("digital_object_id") == id_]
+    return site.shown(uri)
+
+
+def pages(site: ArchivesSpace, id_: str = NAME) -> list[dict[str, Any]]:
+    return [site.shown(uri) for uri in site.trees.get((the(site, id_)["uri"], ""), [])]
+
+
+def posted(site: ArchivesSpace, path: str) -> list[Any]:
+    return [call.body for call in site.calls if call.wrote and call.path == path]
+
+
+def object_there(site: ArchivesSpace, id_: str = NAME, *, to: tuple[str, ...] = (AO,), **fields: Any) -> str:
+    """Put a digital object in as staff would, linked to archival objects."""
+    site._next += 1
+    uri = site.add(
+        f"{R}/digital_objects/{site._next}", digital_object_id=id_, title="theirs", publish=False, **fields
+    )
+    for archival in to:
+        old = site.records[archival]
+        one = {"instance_type": "digital_object", "digital_object": {"ref": uri}}
+        site.save(archival, "archival_object", {**old, "instances": [*old["instances"], one]}, "staff")
+    return uri
+
+
+# -- recording -------------------------------------------------------------------------------
+
+
+async def test_what_is_recorded(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Every field of the object, its components and its link; nothing else of the archival object changed."""
+    before = site.shown(AO)
+    job = Job.made(tmp_path, site.url, 2, access=shown(site))
+    ctx = await job.run()
+    object_ = the(site)
+    assert object_["title"] == "Correspondence with B. & C., 1951"
+    assert (object_["publish"], object_["digital_object_type"]) == (False, "still_image")
+    assert object_["linked_instances"] == [{"ref": AO}]
+    thumbnail, page, manifest = object_["file_versions"]
+    assert thumbnail["use_statement"] == "image-thumbnail"
+    assert (thumbnail["is_representative"], thumbnail["xlink_show_attribute"]) == (True, "embed")
+    assert (page["file_uri"], page["xlink_show_attribute"]) == (f"{site.url}/public/node/45", "new")
+    assert [manifest[name] for name in ("file_format_name", "use_statement", "xlink_show_attribute")] == [
+        "iiif",
+        "text-json",
+        "embed",
+    ]
+    assert all(one["publish"] for one in (thumbnail, page, manifest))
+
+    first, second = pages(site)
+    assert (first["component_id"], first["label"], first["publish"]) == (
+        f"{NAME}_0001",
+        f"{NAME}_0001.tif",
+        False,
+    )
+    [version] = second["file_versions"]
+    made = list(ctx.others["preserve"].locations())[1]
+    assert {name: version[name] for name in version if name not in ("identifier", "jsonmodel_type")} == {
+        "file_uri": f"s3://preservation/{NAME}/{NAME}_0002.jp2", "publish": False, "is_representative": False,
+        "use_statement": "image-master", "file_format_version": "JPEG 2000 Part 1 (JP2)", "file_size_bytes": made.size,
+        "checksum_method": "sha-256", "checksum": made.sha256, "caption": "8000 x 10001 px",
+    }  # fmt: skip
+    after = site.shown(AO)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed == {"instances", "lock_version", "last_modified_by"}
+    [link] = after["instances"]
+    assert link["digital_object"] == {"ref": object_["uri"]}
+
+    places = {place.uri: place for place in ctx.locations}
+    assert all(
+        place.use == Use.RECORD and place.verified_by == "read back" and place.sha256
+        for place in places.values()
+    )
+    assert places[site.url + AO].version == "lock_version 1"
+    assert places[site.url + object_["uri"]].version == f"lock_version {object_['lock_version']}"
+    assert places[site.url + first["uri"]].path == f"{NAME}_0001.tif".encode()
+    assert len(places) == 2 + 3 + 2
+    [event] = ctx.events
+    assert event.type == EventType.METADATA
+    assert site.sessions == {}  # logged out
+    assert "not-to-be-seen" not in str(ctx.locations) + str(ctx.events) + job.ledger.read_text()
+
+
+async def test_a_second_run_writes_nothing(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Neither a resumed step nor another job of the same folder posts anything."""
+    await Job.made(tmp_path, site.url, 3, access=shown(site), events=True, publish=True).run()
+    held, count = site.saved(), len(site.posts)
+    assert count == 8  # object, link, components, agent, four events
+    ctx = await Job(tmp_path).run()
+    assert site.posts[count:] == []
+    again = Job.made(tmp_path, site.url, 3, access=shown(site), job="01JOTHER", events=True, publish=True)
+    await again.run()
+    assert site.posts[count:] == []
+    assert site.saved() == held
+    assert len(ctx.locations) == 8
+
+
+async def test_a_format_is_named_where_the_list_has_it(site: ArchivesSpace, tmp_path: Path) -> None:
+    site.enums["file_version_file_format_name"].append("jp2")
+    await Job.made(tmp_path, site.url, 1).run()
+    [version] = pages(site)[0]["file_versions"]
+    assert version["file_format_name"] == "jp2"
+    assert "file_format_version" not in version
+
+
+async def test_a_thousand_pages(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Calls grow by the lot, not by the page; order is that of people, not of letters; memory is bounded."""
+    job = Job.made(
+        tmp_path, site.url, [f"box/p{n}.tif" for n in range(1, 1001)], component_id="{folder}/{stem}"
+    )
+    await job.preflight()
+    site.calls.clear()
+    await job.run()
+    assert [page["label"] for page in pages(site)] == [f"p{n}.tif" for n in range(1, 1001)]
+    assert len([call for call in site.calls if call.path.endswith("/children")]) == 5
+    assert len(site.calls) <= 10 + 5 + 5 + 5  # and children, waypoints, lists
+    site.calls.clear()
+    tracemalloc.start()
+    await job.run()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert site.posts == []
+    assert len(site.calls) <= 8 + 5 + 5
+    assert peak < 40_000_000  # the server and its answers included
+
+
+async def test_order_is_kept_among_what_is_there(site: ArchivesSpace, tmp_path: Path) -> None:
+    """New pages come after the one before them, even when later ones and others' are there already."""
+    await Job.made(tmp_path / "a", site.url, [f"p{n}.tif" for n in (2, 5)]).run()
+    site.add(
+        f"{R}/digital_object_components/900",
+        digital_object={"ref": the(site)["uri"]},
+        component_id="theirs",
+        label="t",
+        publish=False,
+        position=1,
+    )
+    await Job.made(tmp_path / "b", site.url, [f"p{n}.tif" for n in range(1, 8)]).run()
+    assert [page["component_id"] for page in pages(site)] == [
+        "p1",
+        "p2",
+        "p3",
+        "p4",
+        "theirs",
+        "p5",
+        "p6",
+        "p7",
+    ]
+
+
+async def test_components_below_others_and_behind_the_first_waypoint_count(
+    site: ArchivesSpace, tmp_path: Path
+) -> None:
+    """A page that staff have put into a chapter, or that is the 201st, is not created again."""
+    await Job.made(tmp_path, site.url, [f"p{n}.tif" for n in range(1, 203)]).run()
+    chapter = site.add(
+        f"{R}/digital_object_components/900",
+        digital_object={"ref": the(site)["uri"]},
+        component_id="chapter",
+        label="c",
+        publish=False,
+    )
+    moved = pages(site)[4]["uri"]
+    site.trees[the(site)["uri"], ""].remove(moved)
+    site.trees[the(site)["uri"], chapter] = [moved]
+    site.records[moved]["parent"] = {"ref": chapter}
+    count = len(site.posts)
+    await Job(tmp_path).run()
+    assert site.posts[count:] == []
+
+
+async def test_what_differs_is_brought_up_and_the_rest_stays(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Ours are corrected in place; captions, versions, fields and labels of others stay."""
+    await Job.made(tmp_path, site.url, 2).run()
+    uri = pages(site)[0]["uri"]
+    record = site.shown(uri)
+    record["file_versions"][0] |= {"checksum": "0" * 64, "publish": True, "caption": "better words"}
+    record["file_versions"].insert(0, {"file_uri": "file:///shelf", "publish": True, "caption": "ours too"})
+    record |= {"label": "recto", "notes": [{"type": "note", "content": ["x"]}]}
+    site.save(uri, "digital_object_component", record, "colleague")
+    count = len(site.posts)
+    ctx = await Job(tmp_path).run()
+    assert site.posts[count:] == [f"POST {uri}"]
+    after = site.shown(uri)
+    shelf, master = after["file_versions"]
+    assert (shelf["caption"], shelf["publish"]) == ("ours too", True)
+    assert master["checksum"] == next(iter(ctx.others["preserve"].locations())).sha256
+    assert (master["publish"], master["caption"]) == (False, "better words")
+    assert (after["label"], after["notes"]) == ("recto", record["notes"])
+
+
+async def test_access_is_replaced_and_others_are_kept(site: ArchivesSpace, tmp_path: Path) -> None:
+    """A later job's page takes the place of an earlier one's; a colleague's representative stays the only one."""
+    theirs = [
+        {"file_uri": "https://elsewhere.example.org/a", "publish": True, "use_statement": "image-service"},
+        {
+            "file_uri": "https://elsewhere.example.org/b",
+            "publish": True,
+            "is_representative": True,
+            "use_statement": "image-thumbnail",
+        },
+    ]
+    object_there(site, file_versions=theirs)
+    await Job.made(tmp_path, site.url, 1, access=shown(site)).run()
+    found = the(site)["file_versions"]
+    assert [one["use_statement"] for one in found] == [
+        "image-thumbnail",
+        "image-service",
+        "text-json",
+        "image-service",
+        "image-thumbnail",
+    ]
+    assert [one["is_representative"] for one in found] == [False, False, False, False, True]
+    site.public["/public/node/99"] = b"another page"
+    new = [("page", f"{site.url}/public/node/99"), ("thumbnail", f"{site.url}/public/t.jpg")]
+    await Job.made(tmp_path, site.url, 1, access=new, job="01JLATER").run()
+    uris = [one["file_uri"] for one in the(site)["file_versions"]]
+    assert uris == [
+        f"{site.url}/public/t.jpg",
+        f"{site.url}/public/node/99",
+        *(one["file_uri"] for one in theirs),
+    ]
+
+
+async def test_access_is_fetched_before_anything_is_written(site: ArchivesSpace, tmp_path: Path) -> None:
+    """A page that the public cannot see is recorded nowhere."""
+    job = Job.made(tmp_path, site.url, 1, access=[("page", f"{site.url}/public/missing")])
+    with pytest.raises(TransientError, match="answers 404"):
+        await job.run()
+    assert site.posts == []
+    await Job.made(
+        tmp_path, site.url, 1, access=[("page", f"{site.url}/public/missing")], check_access=False
+    ).run()
+    assert the(site)["file_versions"][0]["file_uri"].endswith("/missing")
+
+
+async def test_what_an_output_says_is_published_is_compared(site: ArchivesSpace, tmp_path: Path) -> None:
+    """The iiif step's manifest must be the one that was made."""
+    from dittohead.archivesspace.records import sha256
+    from dittohead.model import Output
+
+    job = Job.made(tmp_path, site.url, 1, access=[("page", f"{site.url}/public/node/45")])
+    await job.preflight()
+    for digest, fails in ((sha256(b"{}"), False), (sha256(b"other"), True)):
+        ctx = job.context()
+        detail = {"use": "manifest", "uri": f"{site.url}/public/manifest.json"}
+        made = Output(path=b"manifest.json", size=2, sha256=digest, detail=detail)
+        object.__setattr__(ctx.others["islandora"], "outputs", lambda made=made: iter([made]))
+        if fails:
+            with pytest.raises(TransientError, match="not what was made"):
+                await job.worker.run(ctx, job.options)
+        else:
+            assert isinstance(await job.worker.run(ctx, job.options), Done)
+            assert [one["use_statement"] for one in the(site)["file_versions"]] == [
+                "image-service",
+                "text-json",
+            ]
+
+
+# -- preflight -------------------------------------------------------------------------------
+
+
+async def refusal(job: Job, site: ArchivesSpace, error: type[StepError] = ItemError) -> str:
+    """Return why preflight refuses; nothing was written."""
+    with pytest.raises(error) as raised:
+        await job.preflight()
+    assert site.posts == []
+    return str(raised.value)
+
+
+async def test_what_is_described(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Any level structure, markup taken out, and the nearest level's rights, not the collection's."""
+    site.extra[AO]["ark_name"] = {"current": "https://x.org/ark:/99999/f1"}
+    site.records["/agents/people/1"] = {
+        "uri": "/agents/people/1",
+        "title": "Hale, <i>G.</i> E.",
+        "publish": True,
+        "display_name": {"authority_id": "https://viaf.org/1"},
+    }
+    site.records[AO]["linked_agents"] = [{"role": "creator", "relator": "cre", "ref": "/agents/people/1"}]
+    job = Job.made(tmp_path, site.url, 1, public_url="https://public.example.org")
+    [one] = Described.model_validate((await job.preflight())["described"]).objects
+    found = one.description
+    assert one.files is None
+    assert (found.title, found.identifier, found.ref) == ("Correspondence with B. & C., 1951", NAME, AO)
+    assert found.rights == "of the bundle"
+    assert [(level.level, level.title) for level in found.ancestors] == [
+        ("fonds", "The Hale Papers"),
+        ("bundle", "Letters"),
+    ]
+    assert found.ancestors[0].identifier == "HBF"
+    assert (found.publisher, found.published, found.abstract) == ("Institute Archives", True, "About them.")
+    assert [(who.name, who.role, who.uri) for who in found.creators] == [
+        ("Hale, G. E.", "cre", "https://viaf.org/1")
+    ]
+    assert found.other_identifiers == ("https://x.org/ark:/99999/f1",)
+    assert found.page == "https://public.example.org" + AO
+
+
+async def test_several_objects_in_one_folder(site: ArchivesSpace, tmp_path: Path) -> None:
+    """A pattern gives each file to its object; ids are looked up together, whatever characters they hold."""
+    odd = "A&B; 1+2%_ö"
+    furnish(site, odd, f"{R}/archival_objects/8", title="Second")
+    names = [f"{NAME}-1.tif", f"{NAME}-2.tif", f"{odd}-1.tif"]
+    job = Job.made(tmp_path, site.url, names, pattern=r"(?P<object>.*)-\d+\.tif", name="mixed")
+    facts = await job.preflight()
+    assert [one["files"] for one in facts["objects"]] == [[names[2]], names[:2]] or [
+        one["files"] for one in facts["objects"]
+    ] == [names[:2], [names[2]]]
+    assert len([call for call in site.calls if "find_by_id/archival_objects" in call.path]) == 1
+    await job.run()
+    assert [page["label"] for page in pages(site)] == names[:2]
+    assert [page["label"] for page in pages(site, odd)] == names[2:]
+    described = Described.model_validate(facts["described"])
+    of = described.of(names[2].encode())
+    assert of is not None
+    assert of.description.title == "Second, 1951"
+
+
+async def test_a_list_of_objects(site: ArchivesSpace, tmp_path: Path) -> None:
+    """A CSV as Excel writes it; the list itself gets no component."""
+    furnish(site, "X", f"{R}/archival_objects/8")
+    job = Job.made(tmp_path, site.url, ["a.tif", "b.tif"], map="objects.csv", name="mixed")
+    (tmp_path / "mixed" / "objects.csv").write_bytes(
+        f"\ufefffile,component_id\r\na.tif,{NAME}\r\nb.tif,X\r\n".encode()
+    )
+    await job.run()
+    assert [page["label"] for page in pages(site)] == ["a.tif"]
+    assert [page["label"] for page in pages(site, "X")] == ["b.tif"]
+    job.facts.unlink()
+    (tmp_path / "mixed" / "objects.csv").write_text("file,component_id\na.tif,X\nc.tif,X\n")
+    with pytest.raises(
+        ItemError, match=r"lists c\.tif, which the folder does not hold; it does not list b\.tif"
+    ):
+        await job.preflight()
+
+
+async def test_many_ids_take_few_requests(site: ArchivesSpace, tmp_path: Path) -> None:
+    ids = [f"ID-{n:04}" for n in range(300)]
+    for n, id_ in enumerate(ids):
+        furnish(site, id_, f"{R}/archival_objects/{1000 + n}")
+    job = Job.made(
+        tmp_path, site.url, [f"{id_}.tif" for id_ in ids], pattern=r"(?P<object>.*)\.tif", name="many"
+    )
+    facts = await job.preflight()
+    assert len(facts["objects"]) == 300
+    finds = [call for call in site.calls if "find_by_id" in call.path]
+    assert 2 < len(finds) <= 6 * 2
+    assert all(len(call.query) < 301 for call in finds)
+
+
+async def test_missing_and_ambiguous_are_all_named(site: ArchivesSpace, tmp_path: Path) -> None:
+    furnish(site, "TWICE", f"{R}/archival_objects/8")
+    furnish(site, "TWICE", f"{R}/archival_objects/9")
+    names = ["NONE-1.tif", "TWICE-1.tif", f"{NAME.lower()}-1.tif", "GONE-1.tif"]
+    said = await refusal(
+        Job.made(tmp_path, site.url, names, pattern=r"(?P<object>.*)-\d+\.tif", name="m"), site
+    )
+    for words in (
+        '"NONE" is not there',
+        '"GONE"',
+        f'"{NAME.lower()}" is not there, but {NAME} ({AO}) is',
+        f'"TWICE" is {R}/archival_objects/8 and {R}/archival_objects/9',
+    ):
+        assert words in said
+
+
+@pytest.mark.parametrize("by", ["ref_id", "ark"])
+async def test_by_other_identifiers(site: ArchivesSpace, tmp_path: Path, by: str) -> None:
+    site.records[AO]["ref_id"] = "abc"
+    site.extra[AO]["ark_name"] = {"current": "https://x.org/ark:/99999/f1"}
+    find = {"ref_id": "abc", "ark": "ark:/99999/f1"}[by]
+    job = Job.made(tmp_path, site.url, 1, by=by, find=find, digital_object_id="DO-1")
+    await job.run()
+    assert the(site, "DO-1")["linked_instances"] == [{"ref": AO}]
+
+
+async def test_what_stands_against_recording_is_found_first(site: ArchivesSpace, tmp_path: Path) -> None:
+    """All of it at once, each with what to do."""
+    site.enums["file_version_use_statement"].remove("image-master")
+    furnish(site, "OTHER", f"{R}/archival_objects/8")
+    taken = object_there(site, to=(f"{R}/archival_objects/8",))
+    site.records[AO]["publish"] = False
+    said = await refusal(
+        Job.made(tmp_path, site.url, 1, access=shown(site), staff_url="https://staff.example.org"), site
+    )
+    assert (
+        f'the digital object id "{NAME}" is taken by {taken}, which belongs to {R}/archival_objects/8' in said
+    )
+    assert 'add "image-master" to "File Version Use Statement" (file_version_use_statement)' in said
+    assert "https://staff.example.org/enumerations" in said
+    assert "is not published" in said
+
+
+async def test_links_that_are_there(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Twice the same is refused; another one is refused, used or added to."""
+    other = object_there(site, "THEIRS")
+    assert "set linked: use (where there is one) or add" in await refusal(
+        Job.made(tmp_path, site.url, 1), site
+    )
+    held = site.saved()
+    await Job.made(tmp_path / "use", site.url, 1, linked="use").run()
+    assert [page["component_id"] for page in pages(site, "THEIRS")] == [f"{NAME}_0001"]
+    site.restore(held)
+    await Job.made(tmp_path / "add", site.url, 1, linked="add").run()
+    assert [one["digital_object"]["ref"] for one in site.shown(AO)["instances"]] == [other, the(site)["uri"]]
+    site.restore(held)
+    old = site.records[AO]
+    site.save(AO, "archival_object", {**old, "instances": old["instances"] * 2}, "staff")
+    assert f"linked to {other} 2 times" in await refusal(Job.made(tmp_path, site.url, 1, linked="use"), site)
+
+
+async def test_ids_of_components_must_differ(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Before anything is written; capitals do not tell them apart."""
+    said = await refusal(Job.made(tmp_path, site.url, ["a/P1.tif", "b/p1.tif", "c.tif"]), site)
+    assert "b/p1.tif and a/P1.tif (p1)" in said
+    await Job.made(
+        tmp_path / "x",
+        site.url,
+        ["a/1.tif", "a/1.txt", "b/1.tif"],
+        component_id="{folder}_{stem}",
+        files=["*.TIF"],
+    ).run()
+    assert [page["component_id"] for page in pages(site)] == ["a_1", "b_1"]
+
+
+async def test_permissions_and_repository(site: ArchivesSpace, tmp_path: Path) -> None:
+    site.permissions["dittohead"] -= {"update_resource_record"}
+    said = await refusal(Job.made(tmp_path, site.url, 1), site, TargetError)
+    assert 'the user "dittohead" lacks update_resource_record in /repositories/2' in said
+    assert (await Job.made(tmp_path, site.url, 1, write=False).preflight())["objects"] == []
+
+
+async def test_write_false_only_looks(site: ArchivesSpace, tmp_path: Path) -> None:
+    job = Job.made(tmp_path, site.url, 1, write=False)
+    ctx = await job.run()
+    assert site.posts == []
+    assert ctx.locations == []
+    assert (
+        Described.model_validate(json.loads(job.facts.read_text())["described"]).objects[0].description.ref
+        == AO
+    )
+
+
+# -- faults ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("kind", ["500", "502", "503", "drop"])
+async def test_any_call_may_break(site: ArchivesSpace, tmp_path: Path, kind: str, *, after: bool) -> None:
+    """Each write fails once, before or after its effect: one run goes through, and nothing is doubled."""
+    initial = site.saved()
+    await Job.made(tmp_path / "well", site.url, 2, access=shown(site), events=True).run()
+    wanted = site.state()
+    writes = list(site.posts)
+    for number, write in enumerate(writes):
+        site.restore(initial)
+        if write in writes[:number]:
+            continue  # events, of which the first stands for all
+        site.faults.append(Fault(write, kind, after=after))
+        ctx = await Job.made(tmp_path / f"{number}", site.url, 2, access=shown(site), events=True).run()
+        assert site.state() == wanted, write
+        assert ctx.fences >= len(set(writes)) - 1
+
+
+async def test_reads_are_asked_again(site: ArchivesSpace, tmp_path: Path) -> None:
+    site.faults += [
+        Fault(r"GET .*/tree/root", "502", times=2),
+        Fault(r"GET .*find_by_id.*", "drop"),
+        Fault(r"POST .*/login", "503"),
+    ]
+    await Job.made(tmp_path, site.url, 1).run()
+    assert len(pages(site)) == 1
+
+
+async def test_a_long_retry_after_is_left_to_the_engine(site: ArchivesSpace, tmp_path: Path) -> None:
+    site.faults.append(Fault(r"GET .*find_by_id.*", "429", headers={"Retry-After": "90"}))
+    with pytest.raises(TransientError) as raised:
+        await Job.made(tmp_path, site.url, 1).run()
+    assert raised.value.retry_after_s == 90
+
+
+async def test_an_expired_session_is_renewed(site: ArchivesSpace, tmp_path: Path) -> None:
+    """At any call; nothing is done twice, and no session is left behind."""
+    initial = site.saved()
+    await Job.made(tmp_path / "well", site.url, 2).run()
+    wanted, calls = site.state(), len(site.calls)
+    for number in range(2, calls):
+        site.restore(initial)
+        site.expire_at = {number}
+        await Job.made(tmp_path / str(number), site.url, 2).run()
+        assert site.state() == wanted
+        assert site.logins <= 3
+
+
+async def test_requests_at_once_share_one_renewal(site: ArchivesSpace) -> None:
+    options = ArchivesSpaceOptions(url=site.url, user="dittohead", credential="aspace-password", repository=2)
+    async with opened(options, SECRETS.__getitem__) as client:
+        await client.get(AO)
+        site.expired |= set(site.sessions)
+        await asyncio.gather(*(client.get(AO) for _ in range(6)))
+    assert site.logins == 2
+
+
+async def test_a_session_that_never_holds_is_given_up(site: ArchivesSpace, tmp_path: Path) -> None:
+    site.faults.append(Fault(r"GET .*", "412", times=1000))
+    with pytest.raises(TargetError, match="forgets each session"):
+        await Job.made(tmp_path, site.url, 1).run()
+    assert site.logins <= 4
+
+
+async def test_a_refusal_is_asked_once(site: ArchivesSpace, tmp_path: Path) -> None:
+    """403 pauses the site; a wrong password is not tried again and again, and is not shown."""
+    site.faults.append(Fault(r"POST .*/children", "403", times=1000))
+    with pytest.raises(TargetError, match="403 \\(Access denied\\)"):
+        await Job.made(tmp_path, site.url, 1).run()
+    assert len([call for call in site.calls if call.path.endswith("/children")]) == 1
+    site.users["dittohead"] = "changed"
+    count = len(site.calls)
+    with pytest.raises(TargetError, match="the login failed") as raised:
+        await Job(tmp_path).run()
+    assert len(site.calls) == count + 1
+    assert "not-to-be-seen" not in str(raised.value)
+
+
+async def test_a_colleague_saves_in_between(site: ArchivesSpace, tmp_path: Path) -> None:
+    """A second client really wins each race between our GET and POST: its change and ours both stand."""
+    object_there(site, to=())
+    lost: list[str] = []
+
+    async def save(call: Call) -> None:
+        async with aiohttp.ClientSession() as session:
+            async with session.post(
+                f"{site.url}/users/colleague/login", data={"password": "other"}
+            ) as answer:
+                headers = {"X-ArchivesSpace-Session": (await answer.json())["session"]}
+            async with session.get(site.url + call.path, headers=headers) as answer:
+                record = await answer.json()
+            name = "restrictions" if "digital_objects" in call.path else "repository_processing_note"
+            record[name] = True if name == "restrictions" else record[name] + "!"
+            async with session.post(site.url + call.path, headers=headers, json=record) as answer:
+                assert answer.status == 200
+        lost.append(call.path)
+
+    for kind in ("archival_objects", "digital_objects"):
+        site.before += [(rf"POST /repositories/2/{kind}/\d+", save)] * 2
+    await Job.made(tmp_path, site.url, 1, access=shown(site)).run()
+    assert len(lost) == 4
+    assert site.shown(AO)["repository_processing_note"].startswith("kept too!")
+    assert the(site)["restrictions"] is True
+    assert len(the(site)["file_versions"]) == 3
+    assert [call.status for call in site.calls if call.user == "dittohead" and call.status == 409] != []
+
+
+async def test_a_race_that_is_never_won_ends(
+    site: ArchivesSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def save(call: Call) -> None:
+        site.records[call.path]["lock_version"] += 1
+        site.before.append((r"POST .*/archival_objects/7", save))
+
+    site.before.append((r"POST .*/archival_objects/7", save))
+    with pytest.raises(TransientError, match="again and again"):
+        await Job.made(tmp_path, site.url, 1).run()
+    posts = [call for call in site.calls if call.method == "POST" and call.path == AO]
+    assert len(posts) == clients._CONFLICTS
+
+
+# -- plan, verify, doctor --------------------------------------------------------------------
+
+
+async def test_the_plan_is_what_is_done(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Every record, and no write; afterwards everything is kept."""
+    job = Job.made(tmp_path, site.url, 2, access=shown(site))
+    await job.preflight()
+
+    async def plan() -> list[Planned]:
+        return [one async for one in job.worker.plan(job.context(), job.options)]
+
+    found = await plan()
+    assert site.posts == []
+    assert [(one.action, one.where) for one in found if one.action != "create"] == [("change", f"POST {AO}")]
+    created = [one for one in found if one.action == "create"]
+    assert created[0].where == f"POST {R}/digital_objects"
+    assert [one.what for one in created if one.what.startswith("component")] == [
+        f"component {NAME}_000{n} ({NAME}_000{n}.tif)" for n in (1, 2)
+    ]
+    await job.run()
+    await job.preflight()
+    assert {one.action for one in await plan()} == {"keep"}
+
+
+async def test_verify(site: ArchivesSpace, tmp_path: Path) -> None:
+    """What people add is no fault; what they take away or change of ours is."""
+    job = Job.made(tmp_path, site.url, 3, access=shown(site))
+    ctx = await job.run()
+    assert [said for said in await job.verify(ctx.locations) if not said[0]] == []
+    first, second, third = pages(site)
+    first["file_versions"].append({"file_uri": "https://elsewhere.example.org", "publish": True})
+    site.save(first["uri"], "digital_object_component", first, "colleague")
+    second["file_versions"][0]["file_uri"] = "s3://moved"
+    site.save(second["uri"], "digital_object_component", second, "colleague")
+    site.remove(third["uri"])
+    object_ = the(site)
+    object_["file_versions"].pop(1)
+    site.save(object_["uri"], "digital_object", object_, "colleague")
+    said = {
+        uri.removeprefix(site.url): problem for ok, uri, problem in await job.verify(ctx.locations) if not ok
+    }
+    gone = [uri for uri in said if uri.startswith(object_["uri"] + "#")]
+    assert len(gone) == 1
+    assert "node%2F45" in gone[0]
+    assert said == {
+        second["uri"]: "says something else of its files now",
+        third["uri"]: "is gone",
+        gone[0]: "is no longer among the file versions",
+    }
+
+
+async def test_doctor(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Each permission and value, the version, and what to add where."""
+    site.enums["file_version_use_statement"].remove("image-thumbnail")
+    site.permissions["dittohead"] -= {"update_event_record", "delete_archival_record"}
+    job = Job.made(tmp_path, site.url, 1, access=shown(site), events=True)
+
+    async def doctor(job: Job) -> list[tuple[bool, str]]:
+        return [one async for one in job.worker.doctor(job.options, SECRETS.__getitem__)]
+
+    said = await doctor(job)
+    assert said[0] == (True, f"{site.url}: ArchivesSpace v4.1.0")
+    bad = [words for ok, words in said if not ok]
+    assert len(bad) == 2
+    assert "update_event_record not" in bad[0]
+    assert 'add "image-thumbnail"' in bad[1]
+    assert any("undo cannot delete" in words for _, words in said)
+    assert any("JPEG 2000 is named in words" in words and 'add "jp2"' in words for _, words in said)
+    assert site.posts == []
+    assert (await doctor(Job.made(tmp_path, site.url, 1, repository=5)))[-1] == (
+        False,
+        "there is no repository /repositories/5",
+    )
+    site.users["dittohead"] = "changed"
+    assert [ok for ok, _ in await doctor(job)] == [False]
