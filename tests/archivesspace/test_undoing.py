@@ -10,7 +10,7 @@ import pytest
 from dittohead.archivesspace.undoing import restore
 from dittohead.errors import TargetError
 from tests.archivesspace.conftest import shown
-from tests.support.archivesspace import ArchivesSpace
+from tests.support.archivesspace import ArchivesSpace, Call
 from tests.support.archivesspace_job import AO, NAME, Job
 
 R = "/repositories/2"
@@ -165,3 +165,21 @@ def test_file_versions_are_restored_one_by_one(before: str, after: str, now: str
     line = {"before": [version(uri) for uri in before], "after": [version(uri) for uri in after]}
     restore(record, line)
     assert "".join(one["file_uri"] for one in record["file_versions"]) == then
+
+
+async def test_a_change_that_was_refused_is_not_undone(site: ArchivesSpace, tmp_path: Path) -> None:
+    """A colleague took the old page out while we were replacing it: undo does not bring it back."""
+    await Job.made(tmp_path, site.url, 1, access=[("page", f"{site.url}/public/node/45")]).run()
+    object_ = object_of(site)
+
+    async def save(call: Call) -> None:
+        edited(site, object_, "digital_object", file_versions=[])
+
+    site.before.append((rf"POST {object_}", save))
+    later = Job.made(
+        tmp_path, site.url, 1, access=[("thumbnail", f"{site.url}/public/t.jpg")], job="01JLATER"
+    )
+    await later.run()
+    assert [one["use_statement"] for one in site.shown(object_)["file_versions"]] == ["image-thumbnail"]
+    await later.undo()
+    assert site.shown(object_)["file_versions"] == []

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import json
 import os
 import re
 import signal
@@ -22,9 +21,8 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
-from tests.support.archivesspace_schema import SCHEMAS, STOCK, Invalid, cleaned
-
-Record = dict[str, Any]
+from tests.support.archivesspace_records import Holdings, Record, Refused, kind_of, model_of, number_of
+from tests.support.archivesspace_schema import Invalid
 
 ALL = frozenset(
     [
@@ -39,7 +37,6 @@ ALL = frozenset(
 )
 WAYPOINT = 200
 PAGE_MOST = 250
-NOW = "2026-01-01T00:00:00Z"
 _STALE = "The record you tried to update has been modified since you fetched it."
 _PLAIN = ["digital_objects", "digital_object_components", "archival_objects", "events", "resources"]
 
@@ -69,36 +66,17 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class Refused(Exception):
-    """Answered with a status and ArchivesSpace's words."""
-
-    def __init__(self, status: int, error: Any) -> None:
-        super().__init__(str(error))
-        self.status, self.error = status, error
-
-
 class Dropped(Exception):
     """The connection is closed without an answer."""
 
 
-class ArchivesSpace:
+class ArchivesSpace(Holdings):
     """The server and all it holds."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.users = {"dittohead": "not-to-be-seen", "colleague": "other"}
         self.permissions: dict[str, set[str]] = {"dittohead": set(ALL), "colleague": set(ALL)}
-        self.enums = copy.deepcopy(STOCK)
-        self.default_publish = True  #: the users' preference: a forgotten `publish` shows
-        self.repositories = {
-            2: {"repo_code": "HBF", "name": "Institute Archives"},
-            7: {"repo_code": "X", "name": "Other"},
-        }
-        self.records: dict[str, Record] = {}  #: by uri
-        self.extra: dict[str, Record] = {}  #: what is readonly and set by a test: ark_name, ancestors
-        self.trees: dict[
-            tuple[str, str], list[str]
-        ] = {}  #: (digital object, parent or "") -> components in order
-        self.indexed: dict[str, Record] = {}  #: what the search index knows
         self.sessions: dict[str, str] = {}
         self.expired: set[str] = set()
         self.calls: list[Call] = []
@@ -110,7 +88,6 @@ class ArchivesSpace:
         self.kill: tuple[int, bool] | None = None  #: (call, after its effect)
         self.victim = 0  #: process to be killed
         self.logins = 0
-        self._next = 100
         self._tokens = 0
         self.url = ""
         self.public: dict[str, bytes] = {}  #: what lies at /public/...
@@ -272,56 +249,6 @@ class ArchivesSpace:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def shown(self, uri: str, resolve: tuple[str, ...] = ()) -> Record:
-        record = self.records.get(uri)
-        if record is None:
-            kind = uri.split("/")[-2].rstrip("s").title().replace("_", "")
-            raise Refused(404, f"{kind} not found")
-        result = copy.deepcopy(record) | copy.deepcopy(self.extra.get(uri, {}))
-        if "/digital_objects/" in uri:
-            result["linked_instances"] = [
-                {"ref": other}
-                for other, one in self.records.items()
-                for i in one.get("instances") or ()
-                if (i.get("digital_object") or {}).get("ref") == uri
-            ]
-            result["tree"] = {"ref": uri + "/tree"}
-        if "/digital_object_components/" in uri:
-            siblings = self.trees[
-                record["digital_object"]["ref"], (record.get("parent") or {}).get("ref", "")
-            ]
-            result["position"] = siblings.index(uri)
-        if "/archival_objects/" in uri:
-            date = next(
-                (one.get("expression") or one.get("begin") for one in record.get("dates") or ()), None
-            )
-            result["display_string"] = ", ".join(part for part in (record.get("title"), date) if part)
-        result["linked_events"] = [
-            {"ref": other}
-            for other, one in self.records.items()
-            for link in one.get("linked_records") or ()
-            if link["ref"] == uri
-        ]
-        shown: Record = _without_nulls(result)
-        return self._resolved(shown, resolve)
-
-    def _resolved(self, value: Any, names: tuple[str, ...]) -> Any:
-        if not isinstance(value, dict):
-            return value
-        for name in names:
-            for one in value[name] if isinstance(value.get(name), list) else [value.get(name)]:
-                if isinstance(one, dict) and "ref" in one:
-                    one["_resolved"] = (
-                        self.shown(one["ref"]) if one["ref"] in self.records else self._repository(one["ref"])
-                    )
-        return value
-
-    def _repository(self, uri: str) -> Record:
-        number = int(uri.rpartition("/")[2])
-        if not re.fullmatch(r"/repositories/\d+", uri) or number not in self.repositories:
-            raise Refused(404, "Not found")
-        return {"uri": uri, **self.repositories[number]}
-
     def _repo(self, call: Call) -> Record:
         return self._repository(call.path)
 
@@ -330,13 +257,13 @@ class ArchivesSpace:
 
     def _list(self, call: Call, kind: str, repo: str = "") -> Any:
         base = f"/repositories/{repo}/{kind}/" if repo else f"/agents/{kind}/"
-        uris = sorted((uri for uri in self.records if uri.startswith(base)), key=_number)
+        uris = sorted((uri for uri in self.records if uri.startswith(base)), key=number_of)
         query = dict(call.query)
         if "id_set" in query:
             numbers = [int(one) for one in query["id_set"].split(",") if one]
             if len(set(numbers)) > PAGE_MOST:
                 raise Invalid({"id_set": ["Wanted type IdSet: ID set cannot contain more than 250 IDs"]})
-            return [self.shown(uri) for uri in uris if _number(uri) in numbers]
+            return [self.shown(uri) for uri in uris if number_of(uri) in numbers]
         if "page" not in query:
             names = ("page", "id_set", "all_ids")
             raise Invalid({name: ["Must provide either 'page', 'id_set' or 'all_ids'"] for name in names})
@@ -360,7 +287,7 @@ class ArchivesSpace:
             wanted = {value.casefold() for value in _all(call, name)}
             hits = {uri for uri in hits if self._id(uri, name.removesuffix("[]")) & wanted}
         return self._resolved(
-            {kind: [{"ref": uri} for uri in sorted(hits, key=_number)]}, _all(call, "resolve[]")
+            {kind: [{"ref": uri} for uri in sorted(hits, key=number_of)]}, _all(call, "resolve[]")
         )
 
     def _id(self, uri: str, name: str) -> set[str]:
@@ -381,12 +308,8 @@ class ArchivesSpace:
 
     def _search(self, call: Call, repo: str) -> Record:
         kinds = _all(call, "type[]")
-        hits = [one for uri, one in self.indexed.items() if not kinds or _kind(uri) in kinds]
+        hits = [one for uri, one in self.indexed.items() if not kinds or kind_of(uri) in kinds]
         return {"total_hits": len(hits), "results": hits}
-
-    def index(self) -> None:
-        """Let the search index catch up, which it does only after a while."""
-        self.indexed = {uri: self.shown(uri) for uri in self.records}
 
     # -- trees -------------------------------------------------------------------------------
 
@@ -438,112 +361,11 @@ class ArchivesSpace:
 
     # -- writing -----------------------------------------------------------------------------
 
-    def _new(self, base: str) -> str:
-        self._next += 1
-        return f"{base}/{self._next}"
-
-    def _publish(self, record: Record, *, fresh: bool) -> None:
-        if record.get("publish") is None:
-            record["publish"] = self.default_publish if fresh else False
-        for version in record.get("file_versions") or ():
-            self._next += 1
-            version |= {"identifier": str(self._next), "jsonmodel_type": "file_version"}
-            if version["publish"] is None:
-                version["publish"] = self.default_publish  # made anew at each save
-            version["is_representative"] = bool(version["is_representative"])
-        chosen = [one for one in record.get("file_versions") or () if one["is_representative"]]
-        if len(chosen) > 1:
-            raise Invalid(
-                {
-                    "is_representative": [
-                        "A digital_object can have only one file_version defined as: is_representative"
-                    ]
-                }
-            )
-        if any(not one["publish"] for one in chosen):
-            raise Invalid({"is_representative": ["must be published to be representative"]})
-
-    def _refer(self, record: Record) -> None:
-        refs = [i["digital_object"]["ref"] for i in record.get("instances") or () if i.get("digital_object")]
-        refs += [
-            one["ref"]
-            for name in ("linked_records", "linked_agents")
-            for one in record.get(name) or ()
-            if isinstance(one, dict) and "role" in one and "linked_records" in record
-        ]
-        refs += [record[name]["ref"] for name in ("digital_object", "parent") if record.get(name)]
-        for ref in refs:
-            if ref not in self.records:
-                raise Refused(400, {"db_error": [f"Reference to a record that does not exist: {ref}"]})
-
-    def _unique(self, uri: str, record: Record) -> None:
-        repo = "/".join(uri.split("/")[:3])
-        for other, one in self.records.items():
-            if other == uri or not other.startswith(repo + "/"):
-                continue
-            mine = record.get("digital_object_id")
-            if mine and (one.get("digital_object_id") or "").casefold() == mine.casefold():
-                raise Invalid({"digital_object_id": ["Must be unique"]})
-            mine = record.get("component_id")
-            if (
-                mine
-                and "/digital_object_components/" in uri
-                and "/digital_object_components/" in other
-                and one["digital_object"] == record["digital_object"]
-                and (one.get("component_id") or "").casefold() == mine.casefold()
-            ):
-                raise Invalid(
-                    {"component_id": ["A Digital Object Component ID must be unique to its Digital Object"]}
-                )
-
-    def save(self, uri: str, kind: str, body: Record, user: str) -> Record:
-        """Create or replace a record, in one go or not at all."""
-        old = self.records.get(uri)
-        record = cleaned(kind, body, self.enums)
-        self._publish(record, fresh=old is None) if "publish" in record else None
-        self._refer(record)
-        self._unique(uri, record)
-        position = record.pop("position", None)
-        stamp = {
-            "uri": uri,
-            "jsonmodel_type": kind,
-            "last_modified_by": user,
-            "system_mtime": NOW,
-            "user_mtime": NOW,
-        }
-        made = {
-            "created_by": user,
-            "create_time": NOW,
-            "repository": {"ref": "/".join(uri.split("/")[:3])},
-            "lock_version": -1,
-        }
-        kept = {name: (old or made)[name] for name in made}
-        if kind in ("agent_software",):
-            kept.pop("repository", None)
-        self.records[uri] = record | stamp | kept | {"lock_version": kept["lock_version"] + 1}
-        if kind == "digital_object_component":
-            self._place(uri, old, position)
-        if kind == "archival_object":
-            for ref in {*_linked(old or {}), *_linked(record)}:
-                if ref in self.records:
-                    self.records[ref]["lock_version"] += 1
-        return self.records[uri]
-
-    def _place(self, uri: str, old: Record | None, position: int | None) -> None:
-        record = self.records[uri]
-        key = (record["digital_object"]["ref"], (record.get("parent") or {}).get("ref", ""))
-        siblings = self.trees.setdefault(key, [])
-        if uri not in siblings:
-            siblings.append(uri)
-        if position is not None:
-            siblings.remove(uri)
-            siblings.insert(min(position, len(siblings)), uri)
-
     def _told(self, status: str, record: Record) -> Record:
         uri = record["uri"]
         return {
             "status": status,
-            "id": _number(uri),
+            "id": number_of(uri),
             "lock_version": record["lock_version"],
             "stale": True,
             "uri": uri,
@@ -552,7 +374,7 @@ class ArchivesSpace:
 
     def _create(self, call: Call, kind: str, repo: str = "") -> Record:
         base = f"/repositories/{repo}/{kind}" if repo else f"/agents/{kind}"
-        return self._told("Created", self.save(self._new(base), _model(kind), call.body, call.user))
+        return self._told("Created", self.save(self._new(base), model_of(kind), call.body, call.user))
 
     def _agent(self, call: Call) -> Record:
         names = [(one.get("software_name"), one.get("version")) for one in call.body.get("names", ())]
@@ -567,13 +389,13 @@ class ArchivesSpace:
     def _update(self, call: Call, kind: str, **_: str) -> Record:
         old = self.records.get(call.path)
         if old is None:
-            raise Refused(404, f"{_model(kind)} not found")
+            raise Refused(404, f"{model_of(kind)} not found")
         lock = call.body.get("lock_version") if isinstance(call.body, dict) else None
         if lock is None:
             raise Refused(409, "You must provide a lock_version in your request")
         if lock != old["lock_version"]:
             raise Refused(409, _STALE)
-        return self._told("Updated", self.save(call.path, _model(kind), call.body, call.user))
+        return self._told("Updated", self.save(call.path, model_of(kind), call.body, call.user))
 
     def _children(self, call: Call, repo: str, id: str) -> Record:
         uri = f"/repositories/{repo}/digital_objects/{id}"
@@ -603,83 +425,16 @@ class ArchivesSpace:
         if call.path not in self.records:
             raise Refused(404, "Not found")
         self.remove(call.path)
-        return {"status": "Deleted", "id": _number(call.path)}
-
-    def remove(self, uri: str) -> None:
-        """Delete a record with what is below it, and whatever refers to it."""
-        record = self.records[uri]
-        for key in [key for key in self.trees if uri in key]:
-            for child in list(self.trees.get(key, ())):
-                self.remove(child)
-            self.trees.pop(key, None)
-        for siblings in self.trees.values():
-            if uri in siblings:
-                siblings.remove(uri)
-        for one in self.records.values():
-            if uri in _linked(one):
-                one["instances"] = [
-                    i for i in one["instances"] if (i.get("digital_object") or {}).get("ref") != uri
-                ]
-        del self.records[record["uri"]]
+        return {"status": "Deleted", "id": number_of(call.path)}
 
     # -- for tests ---------------------------------------------------------------------------
 
-    def saved(self) -> Any:
-        """Return all that it holds, for `restore`."""
-        return copy.deepcopy((self.records, self.extra, self.trees, self._next))
-
     def restore(self, saved: Any) -> None:
         """Hold again what it held, and forget calls, sessions and faults."""
-        self.records, self.extra, self.trees, self._next = copy.deepcopy(saved)
+        self.hold(saved)
         for kept in (self.calls, self.faults, self.before, self.sessions, self.expired, self.expire_at):
             kept.clear()
         self.kill, self.victim, self.logins = None, 0, 0
-
-    def add(self, uri: str, extra: Record | None = None, **fields: Any) -> str:
-        """Put a record in, as staff would have."""
-        self.extra[uri] = extra or {}
-        if _model(uri.split("/")[-2]) not in SCHEMAS:  # what clients here only read
-            self.records[uri] = {
-                "uri": uri,
-                "lock_version": 0,
-                "repository": {"ref": "/".join(uri.split("/")[:3])},
-                **fields,
-            }
-        else:
-            self.save(uri, _model(uri.split("/")[-2]), fields, "staff")
-        return uri
-
-    def state(self) -> Any:
-        """Return everything people would see, without what every save changes."""
-        left = {"lock_version", "identifier", "last_modified_by", "uri", "ref"}
-
-        def strip(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {
-                    k: strip(v) for k, v in sorted(value.items()) if k not in left and v not in (None, [])
-                }
-            return [strip(one) for one in value] if isinstance(value, list) else value
-
-        trees = [
-            [
-                self.records[object_].get("digital_object_id"),
-                (self.records[parent]["component_id"] if parent else ""),
-                [strip(self.records[uri]) for uri in uris],
-            ]
-            for (object_, parent), uris in self.trees.items()
-            if uris
-        ]
-        links = {
-            uri: [self.records[ref].get("digital_object_id") for ref in _linked(one)]
-            for uri, one in self.records.items()
-            if "/archival_objects/" in uri
-        }
-        plain = [
-            strip(one)
-            for uri, one in sorted(self.records.items(), key=lambda pair: (_kind(pair[0]), _number(pair[0])))
-            if "/digital_object_components/" not in uri
-        ]
-        return json.loads(json.dumps({"records": plain, "trees": trees, "links": links}))
 
     @property
     def posts(self) -> list[str]:
@@ -687,30 +442,8 @@ class ArchivesSpace:
         return [f"{call.method} {call.path}" for call in self.calls if call.wrote]
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
-    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
-
-
 def _all(call: Call, name: str) -> tuple[str, ...]:
     return tuple(value for key, value in call.query if key == name)
-
-
-def _number(uri: str) -> int:
-    return int(uri.rpartition("/")[2])
-
-
-def _kind(uri: str) -> str:
-    return _model(uri.split("/")[-2])
-
-
-def _model(kind: str) -> str:
-    return "agent_software" if kind == "software" else kind.removesuffix("s")
-
-
-def _linked(record: Record) -> list[str]:
-    return [i["digital_object"]["ref"] for i in record.get("instances") or () if i.get("digital_object")]
 
 
 _FIND = {
