@@ -89,13 +89,14 @@ class Client:
                 await self._rest.send("POST", "/logout", headers={"X-ArchivesSpace-Session": self._token})
             self._token = ""
 
-    async def may(self) -> frozenset[str]:
-        """Return the user's permissions in the repository, as the login tells them."""
+    async def lacks(self, wanted: Iterable[str]) -> list[str]:
+        """Return which permissions the user has not in the repository, as the login tells them."""
         if not self._token:
             await self._session("")
         told = self.user.get("permissions")
-        found = told if isinstance(told, dict) else {}
-        return frozenset(found.get(self.base, ())) | frozenset(found.get("_archivesspace", ()))
+        if not isinstance(told, dict):
+            return []  # it does not tell: the first refusal will
+        return sorted(set(wanted) - {*told.get(self.base, ()), *told.get("_archivesspace", ())})
 
     # -- requests ----------------------------------------------------------------------------
 

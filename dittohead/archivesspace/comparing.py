@@ -46,7 +46,8 @@ async def _fetch(options: ArchivesSpaceOptions, shown: Shown) -> None:
     for _ in range(_HOPS):
         parts = urlsplit(uri)
         # A session of its own: what is public needs nothing of ours, and is to be given nothing.
-        site = Site(url=f"{parts.scheme}://{parts.netloc}", ca_bundle=options.ca_bundle)
+        bundle = options.ca_bundle if parts.hostname == urlsplit(options.url).hostname else ""
+        site = Site(url=f"{parts.scheme}://{parts.netloc}", ca_bundle=bundle)
         async with connected(site) as rest:
             answer = await _got(rest, uri)
         if answer.status not in _MOVED:
@@ -175,8 +176,6 @@ def _problem(location: Location, record: Record | None) -> str:
     """Return what is wrong with a record; "" when it says what was written."""
     if record is None:
         return "is gone"
-    if location.version == f"lock_version {record['lock_version']}":
-        return ""  # nobody has saved it since
     uri = record["uri"]
     if "/digital_object_components/" in uri:
         return "" if records.fixity(record) == location.sha256 else "says something else of its files now"

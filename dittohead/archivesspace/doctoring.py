@@ -25,7 +25,7 @@ async def doctor(
     """Yield (ok, statement) for each thing worth checking."""
     try:
         async with opened(options, secret) as client:
-            may = await client.may()
+            lacking = await client.lacks([*needed(options), _UNDO])
             answer = await client.send("GET", "/version")
             told = re.search(r"\(([^)]*)\)", answer.body.decode("utf-8", "replace"))
             yield True, f"{options.url}: ArchivesSpace {told[1] if told else 'of unknown version'}"
@@ -35,10 +35,11 @@ async def doctor(
                 return
             yield True, f"{options.base} is {repository.get('name') or repository.get('repo_code')}"
             for name in needed(options):
-                yield name in may, f'the user "{options.user}" has {name}' + _lacks(name in may)
+                has = name not in lacking
+                yield has, f'the user "{options.user}" has {name}' + _lacks(has)
             if options.write:
                 # Said, but no fault: who never undoes does not need it.
-                yield True, f"undo {'can' if _UNDO in may else 'cannot'} delete records ({_UNDO})"
+                yield True, f"undo {'cannot' if _UNDO in lacking else 'can'} delete records ({_UNDO})"
                 wanted = wanted_values(options, [records.kind_of(b"x.tif")])
                 known = await enumerations(client, {*wanted, USE, FORMAT})
                 for name, values in wanted.items():

@@ -99,8 +99,7 @@ async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) 
     """Return the facts of a folder. Raises: ItemError, naming everything that is wrong; TargetError."""
     naming = Naming(options, ctx.name)
     objects, kinds = await in_thread(lambda _: _survey(naming, ctx))
-    missing = sorted(set(needed(options)) - await client.may())
-    if missing:
+    if missing := await client.lacks(needed(options)):
         raise TargetError(
             f'the user "{options.user}" lacks {", ".join(missing)} in {options.base}',
             where=client.shown(""),
@@ -117,7 +116,8 @@ async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) 
     facts: dict[str, Any] = {"described": described.model_dump(mode="json")}
     if not options.write:
         return facts | {"objects": [], "enumerations": {}}
-    problems = list(_hidden(ctx, options, described))
+    problems = [f"{one['uri']} is suppressed: lift that" for one in read.values() if one.get("suppressed")]
+    problems += _hidden(ctx, options, described)
     wanted = wanted_values(options, kinds)
     known = await enumerations(client, {*wanted, USE, FORMAT, TYPE})
     for name, values in wanted.items():

@@ -58,11 +58,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for line in _lines(path):
         if line.get("do") == "void":
-            at = [
-                i
-                for i, one in enumerate(found)
-                if line["uri"] in (one.get("archival_object"), one.get("uri"))
-            ]
+            names = ("archival_object", "uri", "of")
+            at = [i for i, one in enumerate(found) if line["uri"] in map(one.get, names)]
             if at:
                 del found[at[-1]]
         elif "worker" not in line:

@@ -39,6 +39,11 @@ class Wanted:
     pages: list[Page] = field(default_factory=list)  #: in their order
     shown: list[Shown] = field(default_factory=list)  #: thumbnail, page, manifest
 
+    @property
+    def roles(self) -> dict[str, str]:
+        """What each access URI is, as the ledger keeps it."""
+        return {one.uri: str(one.use) for one in self.shown}
+
     def type(self, options: ArchivesSpaceOptions, known: Enumerations) -> str:
         """Return the digital object's type; "" where the site's list has not what it would be."""
         type_ = options.digital_object_type or records.type_of(page.path for page in self.pages)

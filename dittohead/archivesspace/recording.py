@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,20 +78,20 @@ class Recording:
         ours = await in_thread(lambda _: self._recorded_before())
         return [await self._object(one, ours) for one in wanted]
 
-    def _recorded_before(self) -> dict[str, set[str]]:
-        """Return the access URIs that this and earlier jobs have recorded, by digital object id."""
-        found: dict[str, set[str]] = {}
+    def _recorded_before(self) -> dict[str, dict[str, str]]:
+        """Return by digital object id the access URIs that all jobs have recorded, and as what."""
+        found: dict[str, dict[str, str]] = {}
         head = head_of(self.ctx, self.options)
         for line in ledgers.of_other_jobs(self.ctx.ledger, head):
             if line.get("access"):
-                found.setdefault(line["of"], set()).update(line["access"])
+                found.setdefault(line["of"], {}).update(line["access"])
         return found
 
     def _progress(self, number: int = 1) -> None:
         self._steps += number
         self.ctx.progress(min(self._steps, self._total), self._total, _UNIT)
 
-    async def _object(self, of: Wanted, ours: Mapping[str, set[str]]) -> tuple[Wanted, Difference]:
+    async def _object(self, of: Wanted, ours: Mapping[str, Mapping[str, str]]) -> tuple[Wanted, Difference]:
         uri = await self._digital_object(of)
         of.found = replace(of.found, digital_object=uri)
         self._progress()
@@ -100,8 +99,25 @@ class Recording:
         self._progress()
         found = await self._components(of)
         # Saving the archival object has changed the digital object's version: it is read anew.
-        await self._access(of, ours.get(of.found.digital_object_id, set()))
+        await self._access(of, ours.get(of.found.digital_object_id, {}))
         return of, found
+
+    async def _sent(self, path: str, body: Record, named: str) -> Record | None:
+        """Create what was noted last; None where only looking tells whether it is there.
+
+        Args:
+            named: the id or uri that the note names; when another has it, the note is taken back.
+        """
+        try:
+            return await self.client.create(path, body)
+        except TransientError as error:
+            if error.retry_after_s is not None:
+                raise
+        except ItemError as error:
+            if not not_unique(error):
+                raise
+            await self.note(do="void", uri=named)
+        return None
 
     # -- the digital object ------------------------------------------------------------------
 
@@ -119,10 +135,10 @@ class Recording:
                 what="digital object",
                 of=of.found.digital_object_id,
                 content=records.content(body),
-                access=[version["file_uri"] for version in body["file_versions"]],
+                access=of.roles,
             )
-            with _looked_after():
-                made = await self.client.create(f"{self.options.base}/digital_objects", body)
+            made = await self._sent(f"{self.options.base}/digital_objects", body, of.found.digital_object_id)
+            if made is not None:
                 self.counts.created += 1
                 return str(made["uri"])
         raise TransientError("it cannot be created", where=of.found.digital_object_id)
@@ -160,14 +176,18 @@ class Recording:
         async def apply(record: Record) -> bool:
             if uri in records.linked(record):
                 return False
-            record["instances"] = [*record.get("instances", ()), records.instance(uri)]
+            links = record.get("instances", [])
+            first = not any(one.get("is_representative") for one in links)
+            record["instances"] = [*links, records.instance(uri, representative=first)]
             await self.note(do="link", archival_object=record["uri"], digital_object=uri)
             return True
 
         await self._change(of.found.uri, apply)
 
-    async def _access(self, of: Wanted, ours: set[str]) -> None:
+    async def _access(self, of: Wanted, before: Mapping[str, str]) -> None:
         new = of.access(self.options, self.known)
+        # Another step's manifest does not make the page of this one an old one.
+        ours = {uri for uri, role in before.items() if role in of.roles.values()}
         published = self.options.publish
 
         async def apply(record: Record) -> bool:
@@ -179,7 +199,7 @@ class Recording:
             fields: dict[str, Any] = {"publish": True} if publish else {}
             if versions is not None:
                 fields |= {"before": _kept(old), "after": _kept(versions)}
-                fields["access"] = [version["file_uri"] for version in new]
+                fields["access"] = of.roles
                 record["file_versions"] = versions
             record["publish"] = bool(record.get("publish") or published)
             await self.note(do="change", uri=record["uri"], of=of.found.digital_object_id, **fields)
@@ -218,8 +238,7 @@ class Recording:
                 self._progress(kept)
             if not found.missing and not found.differing:
                 return found
-            with _looked_after():
-                await self._create(of, found.missing)
+            await self._create(of, found.missing)
             for page, uri in found.differing:
                 await self._bring_up(of, page, uri)
         raise TransientError(
@@ -237,7 +256,8 @@ class Recording:
                 children.append(child if position is None else child | {"position": position})
             contents = {child["component_id"]: records.content(child) for child in children}
             await self.note(do="create", what="components", uri=uri, contents=contents)
-            await self.client.create(f"{uri}/children", {"children": children})
+            if await self._sent(f"{uri}/children", {"children": children}, uri) is None:
+                return  # look first
             self.counts.created += len(some)
             self._progress(len(some))
 
@@ -262,16 +282,3 @@ def _kept(versions: Sequence[Record]) -> list[Record]:
     left = ("identifier", "lock_version", "created_by", "last_modified_by")
     times = ("create_time", "system_mtime", "user_mtime")
     return [{name: one[name] for name in one if name not in (*left, *times)} for one in versions]
-
-
-@contextlib.contextmanager
-def _looked_after() -> Iterator[None]:
-    """Let pass what is settled by looking again: an answer that was lost, and what is there already."""
-    try:
-        yield
-    except TransientError as error:
-        if error.retry_after_s is not None:
-            raise
-    except ItemError as error:
-        if not not_unique(error):
-            raise

@@ -198,11 +198,12 @@ def digital_object(id_: str, title: str, type_: str, *, publish: bool, versions:
     return made | ({"digital_object_type": type_} if type_ else {})
 
 
-def instance(digital_object: str) -> Record:
-    """Return what links an archival object to a digital object."""
+def instance(digital_object: str, *, representative: bool) -> Record:
+    """Return what links an archival object to a digital object; only one may be its representative."""
     return {
         "jsonmodel_type": "instance",
         "instance_type": "digital_object",
+        "is_representative": representative,
         "digital_object": {"ref": digital_object},
     }
 

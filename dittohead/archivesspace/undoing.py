@@ -61,13 +61,12 @@ class Undoing:
                 break
 
     async def _see_rights(self) -> None:
-        may = await self._client.may()
         wanted = set()
         if self._contents or self._children:
             wanted.add(_DELETE)
         if any(line.get("what") == "event" for line in self._lines):
             wanted.add(_DELETE_EVENT)
-        if lacking := sorted(wanted - may):
+        if lacking := await self._client.lacks(wanted):
             raise TargetError(
                 f'the user "{self._client.options.user}" lacks {", ".join(lacking)}; nothing was removed',
                 where=self._client.shown(self._client.base),

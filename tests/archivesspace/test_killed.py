@@ -102,6 +102,10 @@ async def test_killed_anywhere(
                 site.kill = (number, after)
                 assert await forked.run(killed) == -9, (number, after)
                 site.kill = None
+                held = site.saved()
+                await killed.undo()
+                assert _without_agents(site) == before, (number, after)
+                site.hold(held)
                 assert await forked.run(killed) == 0, (number, after)
                 assert site.state() == wanted, (number, after)
                 said = await killed.undo()

@@ -106,6 +106,10 @@ class Holdings:
             if version["publish"] is None:
                 version["publish"] = self.default_publish  # made anew at each save
             version["is_representative"] = bool(version["is_representative"])
+        if sum(bool(one.get("is_representative")) for one in record.get("instances") or ()) > 1:
+            raise Invalid(
+                {"is_representative": ["A record can have only one Instance defined as: is_representative"]}
+            )
         chosen = [one for one in record.get("file_versions") or () if one["is_representative"]]
         if len(chosen) > 1:
             raise Invalid(

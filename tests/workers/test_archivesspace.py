@@ -264,8 +264,51 @@ async def test_access_is_replaced_and_others_are_kept(site: ArchivesSpace, tmp_p
     assert uris == [
         f"{site.url}/public/t.jpg",
         f"{site.url}/public/node/99",
+        f"{site.url}/public/manifest.json",  # for which the later job has nothing
         *(one["file_uri"] for one in theirs),
     ]
+
+
+async def test_another_steps_manifest_does_not_replace_a_page(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Only what is there for the same is replaced."""
+    await Job.made(tmp_path, site.url, 1, access=shown(site)[1:]).run()
+    await Job.made(tmp_path, site.url, 1, access=shown(site)[:1], job="01JLATER").run()
+    assert sorted(one["use_statement"] for one in the(site)["file_versions"]) == [
+        "image-service",
+        "image-thumbnail",
+        "text-json",
+    ]
+
+
+async def test_two_jobs_of_one_object_at_once(site: ArchivesSpace, tmp_path: Path) -> None:
+    """Preservation and access come together: one object, one link, one component of each file."""
+    one = Job.made(tmp_path / "a", site.url, 3)
+    two = Job.made(tmp_path / "b", site.url, 3, masters=[], access=shown(site), job="01JACCESS")
+    await asyncio.gather(one.run(), two.run())
+    assert len(pages(site)) == 3
+    assert len(the(site)["file_versions"]) == 3
+    assert the(site)["linked_instances"] == [{"ref": AO}]
+
+
+@pytest.mark.parametrize("path", ["digital_objects", r"digital_objects/\d+/children"])
+async def test_what_another_job_created_first_is_not_ours(
+    site: ArchivesSpace, tmp_path: Path, path: str
+) -> None:
+    """Between our look and our POST: the POST is refused, theirs is used, and undo leaves it to them."""
+    ours = Job.made(tmp_path / "a", site.url, 3)
+    theirs = Job.made(tmp_path / "b", site.url, 3, job="01JOTHER")
+
+    async def first(call: Call) -> None:
+        await theirs.run()
+
+    site.before.append((rf"POST {R}/{path}", first))
+    await ours.run()
+    assert [call.status for call in site.calls if call.status == 400] == [400]
+    assert len(pages(site)) == 3
+    await ours.undo()
+    assert len(pages(site)) == 3
+    await theirs.undo()
+    assert (f"{R}/digital_objects/" in str(list(site.records))) is (path != "digital_objects")
 
 
 async def test_access_is_fetched_before_anything_is_written(site: ArchivesSpace, tmp_path: Path) -> None:
