@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -102,6 +102,9 @@ class Answer:
         if self.status in (401, 403):
             hint = hint or "Correct the user's name and password, or give the user what it needs"
             return TargetError(what, where=self.where, hint=hint)
+        if 300 <= self.status < 400:
+            target = self.headers.get("Location", "")
+            return TargetError(what, where=self.where, hint=hint or f"Set url to where it leads: {target}")
         if self.status == 507:
             return TargetError(what, where=self.where, hint=hint or "Make room there")
         if self.status in (408, 425, 429) or self.status >= 500:
@@ -137,9 +140,12 @@ class Rest:
         Raises: TargetError: the server cannot be reached; TransientError: the exchange broke, and it
             is not known whether the server heeded the request.
         """
-        url = URL(path if "://" in path else self.base + path, encoded=True)
+        whole = path if "://" in path else self.base + path
         if params:
-            url = url.update_query(params)
+            # Not URL.update_query: it drops what the path asks for by the same name, and what it keeps
+            # it writes anew.
+            whole += ("&" if "?" in whole else "?") + urlencode(params, quote_via=quote, safe="")
+        url = URL(whole, encoded=True)
         shown = str(url.with_query(None).with_fragment(None))
         try:
             async with self._session.request(

@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
@@ -102,12 +102,10 @@ class Client:
 
     async def send(self, method: str, path: str, query: Query = (), body: Any = None) -> Answer:
         """Send one request in the session; one that an expired session has kept from happening, again."""
-        text = urlencode(list(query), quote_via=quote, safe="")
         token = self._token or await self._session("")
-        whole = path + ("?" + text if text else "")
         for _ in range(_SESSIONS):
             headers = {"X-ArchivesSpace-Session": token}
-            answer = await self._rest.send(method, whole, json=body, headers=headers)
+            answer = await self._rest.send(method, path, params=query, json=body, headers=headers)
             if answer.status != 412:  # which is answered before anything is done
                 return answer
             token = await self._session(token)

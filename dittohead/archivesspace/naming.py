@@ -93,7 +93,8 @@ class Naming:
             if not self.recorded(entry):
                 continue
             match = self._pattern.fullmatch(text_of(entry.path))
-            if match is None or not match["object"]:
+            # What is not printable is no identifier, and bytes that are no UTF-8 cannot be asked for.
+            if match is None or not match["object"] or not match["object"].isprintable():
                 strange.append(display(entry.path))
             else:
                 found.setdefault(match["object"], []).append(text_of(entry.path))
