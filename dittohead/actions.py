@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import log, queries
+from dittohead import log, manifest, order, queries, receipt
+from dittohead.context import JobFiles
 from dittohead.dispatch import Dispatch
-from dittohead.engine import Engine
-from dittohead.errors import DittoheadError, NameTaken
+from dittohead.engine import AGENT, Engine
+from dittohead.errors import DittoheadError, ItemError, NameTaken
 from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
-from dittohead.model import ACTIVE, TERMINAL, Job, JobState, Station, StepState
+from dittohead.model import ACTIVE, TERMINAL, Event, EventType, Job, JobState, Station, StepState, shell_word
 from dittohead.reconcile import fetch
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
-
-#: What may be asked for.
-ACTIONS = ("retry", "rerun", "freeze", "thaw", "cancel", "poke")
+from dittohead.threads import in_thread
 
 
 class Refused(DittoheadError):
@@ -63,10 +63,11 @@ class Actions:
             "thaw": self._thaw,
             "cancel": self._cancel,
             "poke": self._poke,
+            "undone": self._undone,
         }
         if request.action in SOURCE_ACTIONS and self.intake is not None:
             return await self.intake.carry_out(request, alone=self.alone)
-        active = () if request.action in ("retry", "rerun") else sorted(ACTIVE)
+        active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         async with self.engine.folders:
             message = await doers[request.action](job, request)
@@ -76,10 +77,12 @@ class Actions:
     async def _retry(self, job: Job, request: Request) -> str:
         if job.state is JobState.FAILED:
             steps = await self.engine.store.read(job_store.steps_of, job.id)
-            position = next((s.position for s in steps if s.state is not StepState.DONE), len(steps))
-            await self._reopen(job, position)
-            name = steps[position].name if position < len(steps) else "the last check"
-            return f"{job.name}: tried again from step {name}"
+            await self._must_be_unchanged(job)
+            undone = [step for step in steps if step.state is not StepState.DONE]
+            await self._reopen(job, [step.position for step in undone])
+            failed = [step for step in undone if step.state is StepState.FAILED] or undone
+            name = f"step {failed[0].name}" if failed else "the last check"
+            return f"{job.name}: tried again from {name}"
         if job.state is JobState.DONE:
             raise Refused(f"{job.name} is done", hint=f"To do it all again: dittohead rerun {job.id}")
         return await self._poke(job, request)
@@ -95,13 +98,15 @@ class Actions:
         if position is None:
             names = ", ".join(s.name for s in steps)
             raise Refused(f'{job.name} has no step "{step}"', hint=f"There are {names}")
-        undone = next((s for s in steps[:position] if s.state is not StepState.DONE), None)
+        needed = order.needs(job.definition)
+        before = (s for s in steps if s.position in needed[position])
+        undone = next((s for s in before if s.state is not StepState.DONE), None)
         if undone is not None:
             raise Refused(
                 f"the step {undone.name} comes before {step} and is not done",
                 hint=f"dittohead retry {job.id}",
             )
-        await self._reopen(job, position)
+        await self._reopen(job, order.dependents(needed, [position]))
         return f"{job.name}: run again from step {step}"
 
     async def _back_to_inbox(self, job: Job) -> str:
@@ -116,7 +121,7 @@ class Actions:
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name)
         return f"{job.name}: moved back to the inbox; a new job begins"
 
-    async def _reopen(self, job: Job, position: int) -> None:
+    async def _reopen(self, job: Job, positions: Collection[int]) -> None:
         self._must_lie_there(job)
         if self.engine.stations.exists(Station.PROCESSING, job.folder):
             raise Refused(
@@ -125,7 +130,7 @@ class Actions:
                 hint="Try again when it is done",
             )
         async with self.dispatch.halted(job.id):  # not to be run before its folder is back
-            await self.engine.store.write(job_store.reopen, job.id, position)
+            await self.engine.store.write(job_store.reopen, job.id, positions)
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
     def _must_lie_there(self, job: Job) -> None:
@@ -135,6 +140,27 @@ class Actions:
                 where=str(self.engine.stations.folder(job.station, job.folder)),
                 hint="If it was moved elsewhere, move it to the inbox to process it again",
             )
+
+    async def _must_be_unchanged(self, job: Job) -> None:
+        """See that the folder is still what the job was made of: one that was mended is another job."""
+        self._must_lie_there(job)
+        folder = self.engine.stations.folder(job.station, job.folder)
+        inbox = shell_word(os.fsencode(self.engine.stations.path(Station.INBOX)))
+        again = f"mv {shell_word(os.fsencode(folder))} {inbox}/"
+        if "refuse" in job.definition:
+            raise Refused(
+                f"{job.name} has no steps to be tried", hint=f"Mend what it failed of, then: {again}"
+            )
+        listed = JobFiles(self.engine.stations, job).manifest
+        if not listed.exists():
+            return
+        try:
+            await in_thread(lambda stop: manifest.recheck(folder, listed, stop=stop, quick=True))
+        except ItemError as error:
+            raise Refused(
+                f"{job.name} is not what it was at the claim any more ({error.where}: {error.what})",
+                hint=f"As it is now it is a new job: {again}",
+            ) from error
 
     async def _freeze(self, job: Job, request: Request) -> str:
         self._must_be_active(job)
@@ -184,6 +210,20 @@ class Actions:
         else:
             await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
         return f"{job.name}: looked at now"
+
+    async def _undone(self, job: Job, request: Request) -> str:
+        """Record that somebody has taken back what the job had created outside."""
+        event = Event(
+            type=EventType.DELETION,
+            outcome="success" if request.args.get("good") else "warning",
+            detail=f"undone by {request.who}: {request.args.get('what', '')}",
+            agent=AGENT,
+        )
+        await self.engine.store.write(job_store.add_events, job.id, [event])
+        path = receipt.path_of(self.engine.stations.receipts, job)
+        if path.exists():
+            await asyncio.to_thread(receipt.add_event, path, event)
+        return f"{job.name}: recorded in its receipt"
 
     def _must_be_active(self, job: Job) -> None:
         if job.state in TERMINAL:

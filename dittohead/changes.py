@@ -49,7 +49,11 @@ def _finding(config: Config, workers: Registry, stations: Stations, job: Job, ro
     finding = Finding(job=job)
     today = dataclasses.replace(job, values=values)
     known = {row.name: row for row in rows if row.state is StepState.DONE}
+    had = job.definition.get("purposes", ())
+    names = {step["name"] for step in pipeline.definition(had)["steps"]}
     for step in pipeline.steps:
+        if step.name not in names:
+            continue  # nobody asked for it
         row = known.get(step.name)
         if row is None:
             finding.changes.append(f"{step.name}: is new")

@@ -53,6 +53,9 @@ async def examine(config: Config, workers: Registry, secret: Callable[[str], str
 def _stations(config: Config) -> list[Finding]:
     stations = Stations(config.root)
     found = []
+    if not config.root.is_dir():
+        message = f"{config.root} is no directory; correct root, or make it: dittohead init"
+        return [Finding(level="bad", about="stations", message=message)]
     try:
         stations.prepare()
     except StationError as error:

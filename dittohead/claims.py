@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import faults, log, templates
+from dittohead import faults, log, sidecar, templates
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import ItemError, NameTaken, StationError
@@ -115,7 +117,8 @@ class Claimer:
         known = job_store.original_name(connection, arrival.folder, arrival.ino)
         name = known or display(arrival.folder)
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
-        new = new_job(self.config, arrival, name, JobId(str(ULID())), known_owner)
+        folder = self.stations.folder(Station.PROCESSING, arrival.folder)
+        new = new_job(self.config, arrival, name, JobId(str(ULID())), known_owner, folder=folder)
         fetched = drop_store.claimed(connection, arrival.ino, new.id)
         origin = [Event(type=EventType.TRANSFER, outcome="success", detail=fetched, agent=AGENT)]
         return job_store.create(
@@ -191,12 +194,14 @@ def new_job(
     job_id: JobId,
     known_owner: Owner | None = None,
     *,
+    folder: Path | None = None,
     pipeline: str | None = None,
 ) -> NewJob:
     """Return what the store is to know of a folder, by today's configuration.
 
     Args:
         name: the folder's original name.
+        folder: where it lies, to be asked what it is for; None: only its name says so.
         known_owner: who it is that must be admitted by the pipeline; None for a job that was.
         pipeline: the one it is known to belong to; chosen by its name when None.
     """
@@ -205,8 +210,16 @@ def new_job(
         matched = None
     chosen, values = matched if matched is not None else (None, {})
     refusal = None if chosen is not None else _refusal(config, arrival.folder, name)
+    purposes: frozenset[str] = frozenset()
+    if chosen is not None:
+        try:
+            purposes = wanted(chosen, values, folder)
+        except ItemError as error:
+            refusal = _refused(error)
     if chosen is not None and known_owner is not None and not known_owner.may_use(chosen.settings.uploaders):
         refusal = _not_admitted(chosen, known_owner, name)
+    definition = refusal if chosen is None or refusal is not None else chosen.definition(purposes)
+    assert definition is not None  # noqa: S101  # without a pipeline there is a refusal
     return NewJob(
         id=job_id,
         name=name,
@@ -215,11 +228,44 @@ def new_job(
         ino=arrival.ino,
         uid=arrival.uid,
         pipeline=chosen.name if chosen else "",
-        definition=chosen.definition() if chosen and refusal is None else refusal or {},
+        definition=definition,
         values=values,
-        steps=[(step.name, step.worker) for step in chosen.steps] if chosen and refusal is None else [],
+        steps=[(step["name"], step["worker"]) for step in definition["steps"]],
         host=host_name(),
     )
+
+
+def wanted(pipeline: Pipeline, values: Mapping[str, str], folder: Path | None) -> frozenset[str]:
+    """Return what a folder is to be had for: by the group `purpose` of the match, or by its side-car.
+
+    Raises: ItemError: it asks for what the pipeline does not do, or for two different things.
+    """
+    named = frozenset(re.findall(r"[^\s,+]+", values.get("purpose", "")))
+    if not pipeline.purposes:
+        return frozenset()
+    asked = frozenset() if folder is None else sidecar.purposes(folder)
+    if named and asked and named != asked:
+        raise ItemError(
+            f"the folder's name asks for {_words(named)}, and the file in it for {_words(asked)}",
+            where=sidecar.NAME,
+            hint="Let one of them go, then move the folder to the inbox again",
+        )
+    unknown = sorted((named | asked) - pipeline.purposes)
+    if unknown:
+        raise ItemError(
+            f"the pipeline {pipeline.name} has nothing for {_words(unknown)}",
+            where=sidecar.NAME if asked else "the folder's name",
+            hint=f"Ask for {_words(pipeline.purposes, 'or')}, then move the folder to the inbox again",
+        )
+    return named | asked
+
+
+def _words(purposes: Iterable[str], joined: str = "and") -> str:
+    return f" {joined} ".join(sorted(purposes))
+
+
+def _refused(error: ItemError) -> dict[str, Any]:
+    return {"steps": [], "refuse": {"what": error.what, "where": error.where, "hint": error.hint}}
 
 
 def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
@@ -230,7 +276,7 @@ def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
         patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
         what = "no pipeline's match fits the folder's name"
         hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
-    return {"steps": [], "refuse": {"what": what, "where": name, "hint": hint}}
+    return _refused(ItemError(what, where=name, hint=hint))
 
 
 def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> dict[str, Any]:
@@ -239,4 +285,4 @@ def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> dict[str
         f"that is for {', '.join(pipeline.settings.uploaders)}"
     )
     hint = "Have one of those upload it, or rename it for another pipeline; then move it to the inbox again"
-    return {"steps": [], "refuse": {"what": what, "where": name, "hint": hint}}
+    return _refused(ItemError(what, where=name, hint=hint))

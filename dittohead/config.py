@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from dittohead import order, rules, sidecar, templates
 from dittohead import registry as registry_module
-from dittohead import rules, templates
 from dittohead.errors import ConfigError, DittoheadError
 from dittohead.registry import Registry, Sources
 from dittohead.settings import PipelineSettings, Settings
@@ -26,6 +26,9 @@ DEFAULTS = (Path("config.yaml"), Path("/etc/dittohead/config.yaml"))
 #: Jobs at once when `limits: {jobs:}` says nothing.
 DEFAULT_JOBS = 8
 
+#: The keys that are the engine's own: beside the worker's, or among its options.
+_COMMON = ("name", "from", "after", "for")
+
 _STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _KEEP_WORK_S = 7 * 86400.0
 
@@ -37,11 +40,20 @@ class Step:
     name: str
     worker: str
     source: str  #: name of the earlier step whose output it takes; "" for the payload
+    needs: tuple[str, ...]  #: names of the earlier steps that must be done before it
+    purpose: str  #: what it is for, which folders can ask for; "" for every folder
     options: dict[str, Any]  #: as written, with placeholders
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as the store keeps it."""
-        return {"name": self.name, "worker": self.worker, "from": self.source, "options": self.options}
+        return {
+            "name": self.name,
+            "worker": self.worker,
+            "from": self.source,
+            "needs": list(self.needs),
+            "for": self.purpose,
+            "options": self.options,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +67,23 @@ class Pipeline:
     space_factor: float  #: bytes needed under the root for each byte of the folder
     keep_work_s: float | None  #: None: for ever
 
-    def definition(self) -> dict[str, Any]:
-        """Return what is copied into a job at its claim."""
+    @property
+    def purposes(self) -> frozenset[str]:
+        """What folders can ask for."""
+        return frozenset(step.purpose for step in self.steps) - {""}
+
+    def definition(self, purposes: Collection[str] = ()) -> dict[str, Any]:
+        """Return what is copied into a job at its claim.
+
+        Args:
+            purposes: what its folder asks for; empty: everything.
+        """
+        unseen = [sidecar.NAME] if self.purposes else []
         return {
-            "steps": [step.as_dict() for step in self.steps],
+            "steps": order.chosen([step.as_dict() for step in self.steps], purposes),
+            "purposes": sorted(purposes),
             "links": self.settings.links,
-            "ignore": self.settings.ignore,
+            "ignore": [*self.settings.ignore, *unseen],
             "keep_work_s": self.keep_work_s,
         }
 
@@ -84,6 +107,7 @@ class Config:
     pipelines: tuple[Pipeline, ...]
     sources: tuple[SourceSetting, ...]
     limits: dict[str, int]  #: "jobs" and every worker's name
+    digest: str = ""  #: of the file it was read from
 
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
         """Return the first pipeline whose match fits the whole name, and the match's groups."""
@@ -164,6 +188,7 @@ class _Checker:
             pipelines=tuple(pipelines),
             sources=tuple(sources),
             limits=limits,
+            digest=self.document.digest,
         )
 
     def wrong(self, what: str, place: Place, *, key: bool = False, hint: str = "") -> None:
@@ -198,11 +223,14 @@ class _Checker:
             )
         known = templates.BUILT_IN | frozenset(pattern.groupindex)
         steps: list[Step] = []
+        places: dict[str, Place] = {}
         before = len(self.found)
         for index, raw in enumerate(given.steps):
             step = self.step(raw, (*place, "steps", index), known, steps)
             if step is not None:
                 steps.append(step)
+                places[step.name] = (*place, "steps", index, step.worker)
+        self._check_knows(steps, places)
         if len(self.found) > before:
             return None
         return Pipeline(
@@ -231,7 +259,7 @@ class _Checker:
     def step(
         self, raw: dict[str, Any], place: Place, known: frozenset[str], earlier: list[Step]
     ) -> Step | None:
-        kinds = [key for key in raw if key not in ("name", "from")]
+        kinds = [key for key in raw if key not in _COMMON]
         if len(kinds) != 1:
             self.wrong(
                 "a step is one key, the worker's name, with its options"
@@ -267,11 +295,13 @@ class _Checker:
             self.wrong("options are a mapping, such as {key: value}", place)
             return None
         options = dict(given)
-        # name: and from: are the engine's; they may stand beside the worker's key or among its options.
-        name = self._common("name", raw, options, worker) or worker.name
-        source = self._common("from", raw, options, worker) or ""
+        # These keys are the engine's; they may stand beside the worker's key or among its options.
+        name, source, after, purpose = (self._common(key, raw, options, worker) for key in _COMMON)
+        name, source = name or worker.name, source or ""
         self._check_name(str(name), place, earlier)
         self._check_source(str(source), place, earlier)
+        self._check_purpose(purpose, place)
+        needs = self._needs(worker, after, str(source), options, place, earlier)
         for key, value in options.items():
             self._check_placeholders(value, (*place, key), self._known(key, worker, place, known))
         checked = self._check_options(worker, options, place)
@@ -279,7 +309,14 @@ class _Checker:
             for problem in worker.check(checked):
                 self.wrong(problem, place, key=True)
         # Returned also when it is wrong: later steps may name it, and are not wrong for that.
-        return Step(name=str(name), worker=worker.name, source=str(source), options=options)
+        return Step(
+            name=str(name),
+            worker=worker.name,
+            source=str(source),
+            needs=needs,
+            purpose=str(purpose or ""),
+            options=options,
+        )
 
     def _common(self, key: str, raw: dict[str, Any], options: dict[str, Any], worker: Worker[Any]) -> Any:
         beside = raw.get(key)
@@ -312,6 +349,53 @@ class _Checker:
             self.wrong(f'there is no earlier step "{source}"', here, hint=hint)
         elif not self.workers.get(earlier[names.index(source)].worker).makes_outputs:
             self.wrong(f'the step "{source}" makes nothing that could be taken', here)
+
+    def _check_purpose(self, purpose: Any, place: Place) -> None:
+        if purpose is not None and not (isinstance(purpose, str) and _STEP_NAME.fullmatch(purpose)):
+            self.wrong("one word is wanted, such as preservation or access", (*place, "for"))
+
+    def _needs(
+        self,
+        worker: Worker[Any],
+        after: Any,
+        source: str,
+        options: dict[str, Any],
+        place: Place,
+        earlier: list[Step],
+    ) -> tuple[str, ...]:
+        """Return the steps that must be done before this one, in their order."""
+        names = [step.name for step in earlier]
+        taken = {source} - {""}
+        for key in sorted(worker.takes):
+            taken.update(self._steps_named(options.get(key), (*place, key), names))
+        if after is None:
+            return tuple(names)
+        if not isinstance(after, (str, list)):
+            self.wrong("names of earlier steps are wanted, such as [convert]", (*place, "after"))
+            return tuple(names)
+        wanted = taken | set(self._steps_named(after, (*place, "after"), names))
+        return tuple(name for name in names if name in wanted)
+
+    def _steps_named(self, given: Any, place: Place, names: list[str]) -> list[str]:
+        """Return the names in an option that names earlier steps, one or a list."""
+        found = [given] if isinstance(given, str) and given else given if isinstance(given, list) else []
+        for index, name in enumerate(found):
+            if name not in names:
+                hint = suggest(str(name), names) or "Only a step that comes before can be named"
+                here = (*place, index) if isinstance(given, list) else place
+                self.wrong(f'there is no earlier step "{name}"', here, hint=hint)
+        return [str(name) for name in found]
+
+    def _check_knows(self, steps: Sequence[Step], places: Mapping[str, Place]) -> None:
+        """Check the options that name a step which finds out what is known of the objects."""
+        describing = [step.name for step in steps if self.workers.get(step.worker).describes]
+        for step in steps:
+            for key in sorted(self.workers.get(step.worker).knows & step.options.keys()):
+                named = step.options[key]
+                if named and named not in describing:
+                    hint = suggest(str(named), describing) or f"There are {', '.join(describing) or 'none'}"
+                    what = f'"{named}" is no step that finds out what is known of the folder\'s objects'
+                    self.wrong(what, (*places[step.name], key), hint=hint)
 
     def _known(self, key: str, worker: Worker[Any], place: Place, known: frozenset[str]) -> frozenset[str]:
         """Return the placeholders that an option may use: more, where it is a template for each file."""

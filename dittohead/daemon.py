@@ -200,6 +200,7 @@ class Daemon:
             retry=settings.retry,
             secret=credentials.needed,
             report=self.live.report,
+            step_over=self.live.step_over,
             clear_report=self.live.clear,
             wake_notifier=self.notifier.wake,
         )
@@ -302,6 +303,7 @@ class Daemon:
         self.intake.configure(config.sources)
         self.watcher.look()
         self.dispatch.wake()
+        self._tell()
         log.get().info(log.CONFIG_LOADED, path=str(config.path))
 
     # -- what goes on all the time -----------------------------------------------------------
@@ -350,9 +352,7 @@ class Daemon:
 
     async def _write_live(self) -> None:
         while True:
-            self._snapshot()
-            with contextlib.suppress(OSError):  # a full disk must not stop the work it reports
-                self.live.write()
+            self._tell()
             self._say_status()
             await self._heed_clock()
             await asyncio.sleep(_LIVE_S)
@@ -389,6 +389,7 @@ class Daemon:
     def _facts(self) -> dict[str, Any]:
         return {
             "version": __version__,
+            "config_sha256": self.config.digest,
             "watcher": {
                 "mode": self.watcher.mode,
                 "reason": self.watcher.reason,
@@ -404,6 +405,12 @@ class Daemon:
             "sources": self.intake.shown(),
             "free_bytes": _free(self.stations.root),
         }
+
+    def _tell(self) -> None:
+        """Write down for readers what is true now."""
+        self._snapshot()
+        with contextlib.suppress(OSError):  # a full disk must not stop the work it reports
+            self.live.write()
 
     def _say_status(self) -> None:
         paused = sum(row.paused for row in self.targets.rows())

@@ -31,6 +31,7 @@ class Engine:
     retry: Retry
     secret: Callable[[str], str]  #: a credential by name; ItemError when there is none
     report: Callable[[str, str, int, int, str], None]  #: (job, step, done, total, unit)
+    step_over: Callable[[str, str], None]  #: (job, step): there is no progress to tell of any more
     clear_report: Callable[[str], None]
     wake_notifier: Callable[[], None]
     #: held by whoever moves folders for a reason other than a run of their job: an admin's request,

@@ -164,14 +164,20 @@ def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
         f"Where:  {visible(error['where']) or place}",
         f"Do:     {visible(error['hint']) or 'Mend it, then try again.'}",
         "",
-        "To try again from the step that failed:",
-        f"    dittohead retry {job.id}",
+        *(_retry_lines(job) if "refuse" not in job.definition else ()),
         "To try again from the first step, move the folder back:",
         f"    mv {source} {inbox}/",
         "",
         f"Job {job.id}, pipeline {job.pipeline or 'none'}, step {error['step'] or 'none'}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _retry_lines(job: Job) -> tuple[str, ...]:
+    return (
+        "To try again from the step that failed, with the folder as it is:",
+        f"    dittohead retry {job.id}",
+    )
 
 
 def remove_work(stations: Stations, job_id: str) -> None:

@@ -49,18 +49,24 @@ class Live:
     """Collects what is true now and writes it for readers."""
 
     path: Path
-    progress: dict[str, Progress] = field(default_factory=dict)
+    #: by job and step; steps run beside each other
+    progress: dict[str, dict[str, Progress]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
     _written: str = ""
 
     def report(self, job: str, step: str, done: int, total: int, unit: str) -> None:
         """Note a step's progress. Cheap; may come from any thread."""
-        known = self.progress.get(job)
-        if known is None or known.step != step:
-            self.progress[job] = Progress(step, done, total, unit, time.monotonic(), done)
+        steps = self.progress.setdefault(job, {})
+        known = steps.get(step)
+        if known is None:
+            steps[step] = Progress(step, done, total, unit, time.monotonic(), done)
         else:
             known.done, known.total, known.unit = done, total, unit
+
+    def step_over(self, job: str, step: str) -> None:
+        """Forget a step's progress."""
+        self.progress.get(job, {}).pop(step, None)
 
     def clear(self, job: str) -> None:
         """Forget a job's progress."""
@@ -74,7 +80,11 @@ class Live:
             "pid": os.getpid(),
             "held": dict(list(self.held.items())[:_NAMED]),
             "held_count": len(self.held),
-            "progress": {job: p.fields(now) for job, p in list(self.progress.items())},
+            "progress": {
+                job: _of_job([p.fields(now) for p in list(steps.values())])
+                for job, steps in list(self.progress.items())
+                if steps
+            },
         }
 
     def write(self) -> None:
@@ -86,6 +96,11 @@ class Live:
         temp.write_text(text, encoding="utf-8")
         os.replace(temp, self.path)
         self._written = text
+
+
+def _of_job(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the progress of a job: of the step that began first, and of those beside it."""
+    return {**steps[0], **({"beside": steps[1:]} if len(steps) > 1 else {})}
 
 
 def read(state: Path) -> dict[str, Any]:

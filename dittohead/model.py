@@ -177,6 +177,7 @@ class StepRow:
     saved: dict[str, Any]  #: what the worker saved for its next try
     result: dict[str, Any]  #: totals: detail, outputs, locations, bytes
     error: str
+    wake_at: datetime | None = None  #: not to be tried before
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,6 +227,11 @@ def visible(text: str, *, but: str = "") -> str:
     reader's terminal, and a lone surrogate (a byte that is not UTF-8) cannot be stored or sent at all.
     """
     return "".join(c if c.isprintable() or c in but else repr(c)[1:-1] for c in text)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun for people, as "1 file" or "1,200 files"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def shell_word(path: bytes) -> str:

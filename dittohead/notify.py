@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from dittohead import faults, log
 from dittohead.errors import DittoheadError, StoreError
-from dittohead.model import Job, Station, StepRow, host_name, shell_word, utcnow, visible
+from dittohead.model import Job, Station, StepRow, counted, host_name, shell_word, utcnow, visible
 from dittohead.rules import Rule, Smtp
 from dittohead.store.outbox import NewNotice, Notice
 from dittohead.threads import detached
@@ -263,8 +263,8 @@ def compose(event: str, root: Path, **facts: Any) -> tuple[str, str]:
 def _done(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> tuple[str, str]:
     delivered = sum(step.result.get("locations", 0) for step in steps)
     lines = [
-        f"{visible(job.name)} is done: {job.files:,} files, {_bytes(job.size)}.",
-        f"{delivered:,} files were delivered and verified." if delivered else "",
+        f"{visible(job.name)} is done: {counted(job.files, 'file')}, {_bytes(job.size)}.",
+        f"Delivered and verified: {counted(delivered, 'file')}." if delivered else "",
         *(visible(f"  {step.name}: {step.result.get('detail', '')}") for step in steps),
         "",
         f"Receipt: {visible(str(receipt))}",

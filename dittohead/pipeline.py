@@ -9,14 +9,11 @@ import errno
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from dittohead import faults, log, manifest, templates
-from dittohead.context import Context, JobFiles, values_of
+from dittohead import faults, log, manifest, order
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
     DittoheadError,
@@ -26,9 +23,7 @@ from dittohead.errors import (
     TargetError,
     TransientError,
 )
-from dittohead.files import fsync_dir
 from dittohead.finish import finish
-from dittohead.limits import FairLimiter
 from dittohead.model import (
     Event,
     EventType,
@@ -36,13 +31,17 @@ from dittohead.model import (
     JobState,
     StepRow,
     StepState,
+    counted,
 )
+from dittohead.steprun import Aside, Passage, StepRun
 from dittohead.store import jobs as job_store
 from dittohead.threads import in_thread
-from dittohead.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 
 #: A step that has seen the daemon die this often without ending is frozen: it may be the cause.
 CRASHES_MOST = 5
+
+#: A job that waits for several things looks at them again after so many seconds.
+_LOOK_AGAIN_S = 120.0
 
 #: The daemon's own disk being full or gone is nobody's folder's fault.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
@@ -80,7 +79,7 @@ async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
             log.get().info(log.JOB_SUPERSEDED)
         finally:
             engine.clear_report(job.id)
-            for target in {run.target, probed} - {""}:
+            for target in {*run.passage.targets, probed} - {""}:
                 engine.targets.probe_over(target)
     return False
 
@@ -99,6 +98,7 @@ def _fresh_steps(job: Job) -> list[StepRow]:
             saved={},
             result={},
             error="",
+            wake_at=None,
         )
         for position, given in enumerate(job.definition["steps"])
     ]
@@ -108,10 +108,12 @@ class _Run:
     """One run of one job; owns it as long as its token holds."""
 
     def __init__(self, engine: Engine, job: Job, steps: list[StepRow]) -> None:
-        self.engine, self.job, self.steps = engine, job, steps
-        self.files = JobFiles(engine.stations, job)
-        self.position: int | None = None
-        self.target = ""
+        self.engine, self.passage = engine, Passage(engine, job, steps)
+
+    @property
+    def job(self) -> Job:
+        """The job, as far as this run knows it."""
+        return self.passage.job
 
     # -- the story of a job ------------------------------------------------------------------
 
@@ -121,44 +123,42 @@ class _Run:
         Returns: whether the job is over.
         """
         try:
-            if not await self._walk():
-                return False
+            asides = await self._walk()
         except (Superseded, StoreError):
             raise
-        except Exception as error:  # noqa: BLE001  # around one job: a defect fails that job only
-            return await self._went_wrong(error)
-        await self._over(JobState.DONE, None)
-        return True
-
-    async def _walk(self) -> bool:
-        """Do what is left to do; return False when the job was laid aside."""
-        self._check_matched()
-        await self._take_manifest()
-        for index in range(self._first(), len(self.steps)):
-            if not await self._step(index):
-                return False
-        self.position = None
-        self.target = ""
-        await self._recheck()
-        return True
-
-    async def _went_wrong(self, error: Exception) -> bool:
-        if isinstance(error, OSError) and error.errno in _DISK:
-            self.target = f"disk of {self.engine.stations.root}"
-            what = f"the disk gave an error ({error.strerror})"
-            error = TargetError(what, where=os.fsdecode(error.filename or ""))
-        else:
-            error = await self._folders_fault() or error
-        if isinstance(error, TransientError):
-            return await self._retry(error)
-        if isinstance(error, TargetError):
-            await self._pause(error)
+        except _Over as over:
+            await finish(self.engine, self.job, JobState.FAILED, over.fields, failed_step=over.position)
+            return True
+        if asides:
+            await self._lay_aside(asides)
             return False
-        if isinstance(error, DittoheadError):
-            await self._over(JobState.FAILED, _fields(error, "item", self._step_name()))
-        else:
-            await self._fail_as_defect(error)
+        await finish(self.engine, self.job, JobState.DONE, None)
         return True
+
+    async def _walk(self) -> list[Aside]:
+        """Do what is left to do; return why what is left does not go on now, [] when nothing is."""
+        try:
+            self._check_matched()
+            await self._take_manifest()
+            self._forget_lost()
+            asides = await self._preflight() or await self._steps()
+            if not asides:
+                await self._recheck()
+        except (Superseded, StoreError, _Over):
+            raise
+        except Exception as error:  # noqa: BLE001  # around one job: a defect fails that job only
+            return [await self._judge(None, error)]
+        return asides
+
+    def _forget_lost(self) -> None:
+        """Have steps done again whose outputs are gone, and all that wait for them."""
+        passage = self.passage
+        gone = [
+            row.position for row in passage.steps if row.state is StepState.DONE and passage.files.lost(row)
+        ]
+        for position in order.dependents(passage.needs, gone) if gone else ():
+            row = passage.steps[position]
+            passage.steps[position] = dataclasses.replace(row, state=StepState.PENDING)
 
     async def _folders_fault(self) -> ItemError | None:
         """Return what was changed in the folder since the claim, where a step has met trouble.
@@ -166,7 +166,7 @@ class _Run:
         Before a target is paused for all, or somebody told of a program's words: what a step stumbled
         over may be the folder not being any more what was handed over.
         """
-        if self.position is None or not self.files.manifest.exists():
+        if not self.passage.files.manifest.exists():
             return None
         try:
             await self._recheck()
@@ -181,26 +181,16 @@ class _Run:
         if refusal:
             raise ItemError(refusal["what"], where=refusal["where"], hint=refusal["hint"])
 
-    def _first(self) -> int:
-        """Return the first step that is not done, or whose output has been lost."""
-        for index, row in enumerate(self.steps):
-            if row.state is not StepState.DONE or self.files.lost(row):
-                return index
-        return len(self.steps)
-
-    def _step_name(self) -> str:
-        return "" if self.position is None else self.steps[self.position].name
-
     async def _take_manifest(self) -> None:
-        if self.files.manifest.exists() and self.job.files + self.job.size > 0:
+        if self.passage.files.manifest.exists() and self.job.files + self.job.size > 0:
             return
-        _make_home(self.files.home)
+        _make_home(self.passage.files.home)
         definition = self.job.definition
         started = time.monotonic()
         totals = await in_thread(
             lambda stop: manifest.take(
-                self.files.payload,
-                self.files.manifest,
+                self.passage.files.payload,
+                self.passage.files.manifest,
                 stop=stop,
                 skip_specials=definition.get("links") == "skip",
                 ignore=definition.get("ignore", []),
@@ -214,7 +204,7 @@ class _Run:
                 "the folder holds no files",
                 hint="If the upload was cut short, upload it again under the same name",
             )
-        detail = f"{totals.files} files, {totals.size} bytes, SHA-256"
+        detail = f"{counted(totals.files, 'file')}, {totals.size:,} bytes, SHA-256"
         if totals.skipped:
             detail += f"; {totals.skipped} links or special files left out"
         event = Event(
@@ -223,12 +213,15 @@ class _Run:
             detail=detail,
             agent=AGENT,
         )
+        steps = self.passage.steps
+        looks = any(StepRun(self.passage, row.position).looks for row in steps)
+        begin = [] if looks else order.ready(steps, self.passage.needs, ())
         await self.engine.store.write(
-            job_store.set_manifest, self.job.id, self.job.token, totals.files, totals.size, [event]
+            job_store.set_manifest, self.job.id, self.job.token, totals.files, totals.size, [event], begin
         )
-        self._replace_job(files=totals.files, size=totals.size)
-        if self.steps:
-            self.steps[0] = dataclasses.replace(self.steps[0], state=StepState.RUNNING)
+        self.passage.replace_job(files=totals.files, size=totals.size)
+        for index in begin:
+            steps[index] = dataclasses.replace(steps[index], state=StepState.RUNNING)
         log.get().info(
             log.STEP_FINISHED, step="manifest", files=totals.files, bytes=totals.size, seconds=seconds
         )
@@ -245,248 +238,178 @@ class _Run:
 
     async def _recheck(self) -> None:
         """Find what was changed after the claim: whoever held a file open could still write it."""
-        await in_thread(lambda stop: manifest.recheck(self.files.payload, self.files.manifest, stop=stop))
-
-    # -- one step ----------------------------------------------------------------------------
-
-    async def _step(self, index: int) -> bool:
-        """Run a step; return whether it is done (False: the job was laid aside)."""
-        self.position = index
-        row = self.steps[index]
-        given = self.job.definition["steps"][index]
-        worker, options = self._prepare(row, given)
-        self.target = worker.target(options)
-        if self.target and not self.engine.targets.may_try(self.target):
-            await self._lay_aside_for(self.target, self.engine.targets.paused(self.target) or "")
-            return False
-        limiter = self.engine.limits[row.worker]
-        async with limiter.slot(self.job.uid):
-            if row.state is not StepState.RUNNING:
-                await self.engine.store.write(job_store.start_step, self.job.id, self.job.token, index)
-            context, result, seconds = await self._attempt(index, worker, options, limiter)
-        # The slot is for the work; the next one need not wait for this one's commit.
-        with log.bind(step=row.name, attempt=context.attempt):
-            if isinstance(result, Wait):
-                context.close(durable=False)
-                await self._wait(index, result, context.events)
-                return False
-            await self._done(index, result, context, seconds, worker.recipe(options))
-        return True
-
-    def _prepare(self, row: StepRow, given: dict[str, Any]) -> tuple[Worker[Any], Options]:
-        try:
-            worker = self.engine.workers.get(row.worker)
-        except KeyError as error:
-            raise ItemError(
-                f'the worker "{row.worker}" is not installed any more',
-                hint=f"Install its package, then: dittohead retry {self.job.id}",
-            ) from error
-        values = values_of(self.job, self.files, row.name)
-        filled = templates.render_options(given["options"], values, worker.per_file)
-        try:
-            return worker, worker.Options.model_validate(filled)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise ItemError(
-                f"option {'.'.join(map(str, first['loc']))} does not fit this folder: {first['msg']}",
-                where=f"step {row.name}",
-            ) from error
-
-    async def _attempt(
-        self, index: int, worker: Worker[Any], options: Options, limiter: FairLimiter
-    ) -> tuple[Context, StepResult, float]:
-        row, engine = self.steps[index], self.engine
-        source = self.job.definition["steps"][index]["from"]
-        taken = next((step.result for step in self.steps if step.name == source), {})
-        before = await engine.store.read(job_store.earlier, self.job) if worker.makes_outputs else []
-        context = Context(
-            job=self.job,
-            row=row,
-            files=self.files,
-            source=self.files.source(source, taken),
-            others=self._results(),
-            describing=self._describing(),
-            earlier=self.files.earlier(row.name, before),
-            store=engine.store,
-            limiter=limiter,
-            secret=engine.secret,
-            report=engine.report,
+        await in_thread(
+            lambda stop: manifest.recheck(self.passage.files.payload, self.passage.files.manifest, stop=stop)
         )
-        with log.bind(step=row.name, attempt=context.attempt):
-            log.get().info(log.STEP_STARTED, worker=row.worker)
-            started = time.monotonic()
+
+    # -- the steps ---------------------------------------------------------------------------
+
+    async def _preflight(self) -> list[Aside]:
+        """Have each worker look whether its step can be done, before any step writes anything anywhere.
+
+        All of them anew as long as no step is done: what is out of date then need not be believed.
+        Nothing is looked at again that has been seen before later steps were done.
+        """
+        anew = not any(row.state is StepState.DONE for row in self.passage.steps)
+        for row in self.passage.steps:
+            step = StepRun(self.passage, row.position)
+            if row.state is StepState.DONE or not step.looks:
+                continue
+            if not anew and self.passage.files.facts(row.name).exists():
+                continue
             try:
-                result = await worker.run(context, options)
-            except BaseException:
-                context.close(durable=False)
+                aside = await step.preflight()
+            except (Superseded, StoreError):
                 raise
-        return context, result, time.monotonic() - started
+            except Exception as error:  # noqa: BLE001  # around one step: a defect fails its job only
+                aside = await self._judge(step, error)
+            if aside is not None:
+                return [aside]
+        return []
 
-    def _results(self) -> dict[str, Made]:
-        """Return what the steps that are done have made."""
-        given = self.job.definition["steps"]
-        return {
-            row.name: self.files.results(row, given[row.position]["from"])
-            for row in self.steps
-            if row.state is StepState.DONE
-        }
+    async def _steps(self) -> list[Aside]:
+        """Run every step as soon as what it needs is done; return why those that are left do not go on.
 
-    def _describing(self) -> str:
-        """Return the first step that finds out what is known of the folder's objects, "" for none."""
-        workers = self.engine.workers
-        known = (row for row in self.steps if row.worker in workers.names())
-        return next((row.name for row in known if workers.get(row.worker).describes), "")
+        A step that fails ends the job at once: those beside it are interrupted.
+        """
+        aside: dict[int, Aside] = {}
+        running: dict[asyncio.Task[Aside | None], int] = {}
+        passage = self.passage
+        try:
+            while True:
+                begin = order.ready(passage.steps, passage.needs, passage.busy)
+                passage.busy.update(begin)
+                if len(begin) == 1 and not running:  # nothing beside it: no task of its own
+                    self._ended(aside, begin[0], await self._one(begin[0]))
+                    continue
+                for index in begin:
+                    task = asyncio.create_task(self._one(index), name=f"step:{passage.steps[index].name}")
+                    running[task] = index
+                if not running:
+                    return list(aside.values())
+                over, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in over:
+                    self._ended(aside, running.pop(task), task.result())
+        finally:
+            await self._end(running)
 
-    async def _done(
-        self, index: int, result: Done, context: Context, seconds: float, recipe: Recipe | None
-    ) -> None:
-        # 1 result files durable  2 commit the result, its events and the next step's start.
-        faults.point("step.ran")
-        row, engine = self.steps[index], self.engine
-        made, delivered = context.outputs.count, context.locations.count
-        if made or delivered:
-            await asyncio.to_thread(_make_durable, context, self.files.home)
+    def _ended(self, aside: dict[int, Aside], index: int, why: Aside | None) -> None:
+        if why is None:
+            self.passage.busy.discard(index)
         else:
-            context.close(durable=True)
-        faults.point("step.durable")
-        totals = {
-            "detail": result.detail,
-            "outputs": made,
-            "bytes": context.outputs.size,
-            "locations": delivered,
-            "delivered_bytes": context.locations.size,
-            "seconds": round(seconds, 3),
-            **({"recipe": recipe.as_dict()} if recipe is not None else {}),
-        }
-        following = index + 1 if index + 1 < len(self.steps) else None
-        await engine.store.write(
-            job_store.finish_step,
-            self.job.id,
-            self.job.token,
-            index,
-            result=totals,
-            found=context.events,
-            following=following,
-        )
-        self.steps[index] = dataclasses.replace(row, state=StepState.DONE, result=totals)
-        if following is not None:
-            self.steps[following] = dataclasses.replace(self.steps[following], state=StepState.RUNNING)
-        log.get().info(
-            log.STEP_FINISHED,
-            seconds=round(seconds, 3),
-            detail=result.detail,
-            outputs=made,
-            locations=delivered,
-        )
-        if self.target:
-            await engine.targets.resume(self.target)
-        for target, used, capacity in context.fullness:
-            await engine.targets.fullness(target, used, capacity)
+            aside[index] = why
+
+    async def _end(self, running: Collection[asyncio.Task[Aside | None]]) -> None:
+        """Cancel steps and wait until they have ended; what they still say is overtaken by events."""
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+            for task in running:
+                if not task.cancelled():
+                    task.exception()  # seen, or asyncio complains
+
+    async def _one(self, index: int) -> Aside | None:
+        step = StepRun(self.passage, index)
+        try:
+            return await step.run()
+        except (Superseded, StoreError, _Over):
+            raise
+        except Exception as error:  # noqa: BLE001  # around one step: a defect fails its job only
+            return await self._judge(step, error)
+
+    async def _judge(self, step: StepRun | None, error: Exception) -> Aside:
+        """Return for how long a step (None: the job before or after its steps) is put off by an error.
+
+        Raises: _Over: the job has failed.
+        """
+        target = "" if step is None else step.target
+        if isinstance(error, OSError) and error.errno in _DISK:
+            target = f"disk of {self.engine.stations.root}"
+            what = f"the disk gave an error ({error.strerror})"
+            error = TargetError(what, where=os.fsdecode(error.filename or ""))
+        elif step is not None:
+            error = await self._folders_fault() or error
+        name = "" if step is None else step.name
+        if isinstance(error, TransientError):
+            return await self._try_again(step, error)
+        if isinstance(error, TargetError):
+            return await self._pause(step, target or name, str(error))
+        if isinstance(error, DittoheadError):
+            raise _Over(_fields(error, "item", name), step)
+        log.get().error(log.STEP_FAILED, step=name, exc_info=error)
+        text = f"the worker failed in an unforeseen way ({type(error).__name__})"
+        hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
+        raise _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
 
     async def interrupted(self) -> None:
-        """Note that the step in flight was stopped in good order, not by a crash."""
+        """Note that the steps in flight were stopped in good order, not by a crash."""
         with contextlib.suppress(Superseded, StoreError):
-            await self.engine.store.write(job_store.interrupt, self.job.id, self.job.token, self.position)
+            await self.engine.store.write(job_store.interrupt, self.job.id, self.job.token)
 
     # -- laying aside ------------------------------------------------------------------------
 
-    async def _wait(self, index: int, result: Wait, events: list[Event]) -> None:
-        await self._put_off(
-            JobState.WAITING,
-            reason=result.reason,
-            wake_at=time.time() + result.seconds,
-            step={"state": StepState.WAITING.value, "saved": result.state, "crashes": 0},
-            found=events,
-        )
-        log.get().info(log.STEP_WAITING, reason=result.reason, seconds=result.seconds)
-
-    async def _retry(self, error: TransientError) -> bool:
-        policy, index = self.engine.retry, self.position
-        attempts = 1 if index is None else self.steps[index].attempts + 1
-        if index is None or attempts >= policy.attempts:
+    async def _try_again(self, step: StepRun | None, error: TransientError) -> Aside:
+        policy = self.engine.retry
+        attempts = 1 if step is None else step.row.attempts + 1
+        name = "" if step is None else step.name
+        if step is None or attempts >= policy.attempts:
             text = f"{error.what} (tried {attempts} times)"
             final = ItemError(text, where=error.where, hint=error.hint)
-            await self._over(JobState.FAILED, _fields(final, "transient", self._step_name()))
-            return True
+            raise _Over(_fields(final, "transient", name), step)
         wait = min(policy.first * 2 ** (attempts - 1), policy.most) * random.uniform(0.7, 1.3)  # noqa: S311
         if error.retry_after_s is not None:
             wait = max(wait, error.retry_after_s)
-        await self._put_off(
-            JobState.WAITING,
-            reason=f"step {self._step_name()}: {error}; try {attempts + 1} of {policy.attempts} follows",
-            wake_at=time.time() + wait,
-            step={
-                "state": StepState.WAITING.value,
-                "attempts": attempts,
-                "error": str(error),
-                "crashes": 0,
-            },
-        )
-        log.get().warning(log.STEP_RETRIED, error=str(error), wait_seconds=round(wait, 1))
-        return False
+        reason = f"step {name}: {error}; try {attempts + 1} of {policy.attempts} follows"
+        wake_at = time.time() + wait
+        await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": wake_at})
+        log.get().warning(log.STEP_RETRIED, step=name, error=str(error), wait_seconds=round(wait, 1))
+        return Aside(state=JobState.WAITING, reason=reason, wake_at=wake_at)
 
-    async def _pause(self, error: TargetError) -> None:
-        name = self.target or self._step_name()
-        self.target = name
-        await self.engine.targets.pause(name, str(error))
-        await self._lay_aside_for(name, str(error))
+    async def _pause(self, step: StepRun | None, target: str, reason: str) -> Aside:
+        self.passage.targets.add(target)
+        await self.engine.targets.pause(target, reason)
+        if step is not None:
+            await step.lay_aside({"error": reason})
+        return Aside(state=JobState.PAUSED, reason=reason, wake_at=None, target=target)
 
-    async def _lay_aside_for(self, target: str, reason: str) -> None:
-        await self._put_off(
-            JobState.PAUSED,
-            reason=reason,
-            wake_at=None,
-            step={"state": StepState.WAITING.value, "error": reason, "crashes": 0},
-            target=target,
-        )
-        log.get().info(log.JOB_PAUSED, target=target, reason=reason)
+    async def _lay_aside(self, asides: Sequence[Aside]) -> None:
+        """Let the job wait for what its steps wait for; for several things, for the first of them."""
+        reason = "; ".join(dict.fromkeys(aside.reason for aside in asides))
+        targets = {aside.target for aside in asides}
+        if len(targets) == 1 and asides[0].target:
+            await self._put_off(JobState.PAUSED, reason=reason, wake_at=None, target=asides[0].target)
+            log.get().info(log.JOB_PAUSED, target=asides[0].target, reason=reason)
+            return
+        # A job is woken by one target or by the clock: of several things, the clock has it look.
+        later = time.time() + _LOOK_AGAIN_S
+        wake_at = min(aside.wake_at if aside.wake_at is not None else later for aside in asides)
+        await self._put_off(JobState.WAITING, reason=reason, wake_at=wake_at)
 
     async def freeze_after_crashes(self, crashes: int) -> None:
-        """Freeze a job whose step has met the daemon's death again and again."""
-        self.position = self._first()
+        """Freeze a job whose steps have met the daemon's death again and again."""
+        rows = [row for row in self.passage.steps if row.state is StepState.RUNNING]
+        names = " and ".join(row.name for row in rows)
         reason = (
-            f"the daemon died {crashes} times during step {self._step_name()}; "
+            f"the daemon died {crashes} times during step {names}; "
             f"when the cause is found: dittohead thaw {self.job.id}"
         )
-        await self._put_off(
-            JobState.FROZEN,
-            reason=reason,
-            wake_at=None,
-            step={"state": StepState.WAITING.value, "crashes": 0},
-        )
+        for row in rows:
+            await StepRun(self.passage, row.position).lay_aside({})
+        await self._put_off(JobState.FROZEN, reason=reason, wake_at=None)
         log.get().error(log.JOB_FROZEN, reason=reason)
 
     async def _put_off(self, state: JobState, **changes: Any) -> None:
-        await self.engine.store.write(
-            job_store.put_off,
-            self.job.id,
-            self.job.token,
-            -1 if self.position is None else self.position,
-            state=state,
-            **changes,
-        )
+        await self.engine.store.write(job_store.put_off, self.job.id, self.job.token, state=state, **changes)
 
-    # -- the end -----------------------------------------------------------------------------
 
-    async def _over(self, state: JobState, error: dict[str, Any] | None) -> None:
-        await finish(
-            self.engine,
-            self.job,
-            state,
-            error,
-            failed_step=self.position if state is JobState.FAILED else None,
-        )
+class _Over(Exception):  # an outcome, not an error
+    """The job has failed: with the fields of its error, in a step or outside of all."""
 
-    async def _fail_as_defect(self, error: Exception) -> None:
-        log.get().error(log.STEP_FAILED, step=self._step_name(), exc_info=error)
-        text = f"the worker failed in an unforeseen way ({type(error).__name__})"
-        hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
-        fields = _fields(ItemError(text, hint=hint), "defect", self._step_name())
-        await self._over(JobState.FAILED, fields)
-
-    def _replace_job(self, **changes: Any) -> None:
-        self.job = dataclasses.replace(self.job, **changes)
-        self.files = JobFiles(self.engine.stations, self.job)
+    def __init__(self, fields: dict[str, Any], step: StepRun | None) -> None:
+        super().__init__(fields["what"])
+        self.fields = fields
+        self.position = None if step is None else step.index
 
 
 def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:
@@ -495,8 +418,3 @@ def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:
 
 def _make_home(home: Path) -> None:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _make_durable(context: Context, home: Path) -> None:
-    context.close(durable=True)
-    fsync_dir(home)

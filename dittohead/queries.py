@@ -92,6 +92,10 @@ def unsent(connection: Connection) -> int:
     ).scalar_one()
 
 
+#: Failed jobs that `status` names; the others are only counted.
+_FAILED = 5
+
+
 def overview(connection: Connection) -> dict[str, Any]:
     """Return what `status` shows of the store: counts, jobs not over, the latest failures, targets."""
     unfinished = [s for s in JobState if s not in (JobState.DONE, JobState.FAILED)]
@@ -101,7 +105,8 @@ def overview(connection: Connection) -> dict[str, Any]:
             summary(job, job_store.steps_of(connection, job.id))
             for job in listing(connection, states=unfinished, limit=50)
         ],
-        "failed": [summary(job) for job in listing(connection, states=[JobState.FAILED], limit=5)],
+        "failed": [summary(job) for job in job_store.open_failures(connection, _FAILED)],
+        "failed_count": job_store.count_open_failures(connection),
         "targets": [
             {
                 "name": row.name,
@@ -137,7 +142,10 @@ def summary(job: Job, steps: Sequence[StepRow] = ()) -> dict[str, Any]:
     if steps:
         done = sum(step.state is StepState.DONE for step in steps)
         fields["steps_done"], fields["steps"] = done, len(steps)
-        fields["step"] = next((s.name for s in steps if s.state is not StepState.DONE), "")
+        left = [step.name for step in steps if step.state is not StepState.DONE]
+        # Several where steps run beside each other; else the one whose turn it is.
+        now = [step.name for step in steps if step.state is StepState.RUNNING] or left[:1]
+        fields["step"] = " and ".join(now)
     return fields
 
 

@@ -117,7 +117,10 @@ def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Cal
         uid=int(fields.get("uid", status.st_uid if status else 0)),
         seen_at=_seconds(fields["claimed_at"]),
     )
-    new = new_job(config, arrival, fields["name"], JobId(fields["job"]), pipeline=fields["pipeline"])
+    lies = stations.folder(station, folder) if status is not None else None
+    new = new_job(
+        config, arrival, fields["name"], JobId(fields["job"]), folder=lies, pipeline=fields["pipeline"]
+    )
     steps = [(step["name"], step["worker"]) for step in fields.get("steps", [])]
     results = {step["name"]: _result(step, fields) for step in fields.get("steps", [])}
     states = {step["name"]: StepState(step["state"]) for step in fields.get("steps", [])}
@@ -219,7 +222,8 @@ def _under_way(
     arrival = Arrival(
         folder=folder, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid, seen_at=status.st_ctime
     )
-    new = new_job(config, arrival, display(folder), job_id)
+    lies = stations.folder(Station.PROCESSING, folder)
+    new = new_job(config, arrival, display(folder), job_id, folder=lies)
     sizes = [entry.size for entry in manifest.read(listed, ignored=True) if not entry.is_dir]
     event = Event(
         type=EventType.INGESTION_START,

@@ -72,6 +72,28 @@ def write(
         out.write(b"\n}\n")
 
 
+def add_event(path: Path, event: Event) -> None:
+    """Append an event to a receipt that is written, durably. Blocking; streams, however long it is.
+
+    Raises: OSError; ValueError: it does not end as receipts do.
+    """
+    end = b"]\n}\n"
+    with open(path, "rb") as old, files.durable_file(path) as out:
+        size = os.fstat(old.fileno()).st_size
+        old.seek(size - len(end) - 1)
+        tail = old.read()
+        if not tail.endswith(end):
+            raise ValueError("this is no receipt's end")
+        old.seek(0)
+        left = size - len(end)
+        while left:
+            piece = old.read(min(left, 1 << 20))
+            out.write(piece)
+            left -= len(piece)
+        out.write(b"\n  " if tail.startswith(b"[") else b",\n  ")
+        out.write(json.dumps(event_fields(event), ensure_ascii=False).encode() + end)
+
+
 def _array(out: IO[bytes], items: Iterable[Any], fields: Callable[[Any], dict[str, Any] | None]) -> None:
     separator = b"["
     for item in items:

@@ -19,8 +19,7 @@ def json_schema(workers: Registry) -> dict[str, Any]:
         options = worker.Options.model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(options.pop("$defs", {}))
         options["properties"] = {
-            "name": {"type": "string", "description": "Tells two steps of a kind apart."},
-            "from": {"type": "string", "description": "The earlier step whose output is taken."},
+            **_COMMON,
             **options.get("properties", {}),
         }
         definitions[f"{name}-step"] = options
@@ -30,8 +29,7 @@ def json_schema(workers: Registry) -> dict[str, Any]:
                 "required": [name],
                 "properties": {
                     name: {"anyOf": [{"$ref": f"#/$defs/{name}-step"}, {"type": "null"}]},
-                    "name": {"type": "string"},
-                    "from": {"type": "string"},
+                    **_COMMON,
                 },
                 "additionalProperties": False,
             }
@@ -42,6 +40,20 @@ def json_schema(workers: Registry) -> dict[str, Any]:
         "oneOf": list(_sources(sources(), definitions))
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dittohead", **schema}
+
+
+#: The engine's own keys of a step.
+_COMMON: dict[str, Any] = {
+    "name": {"type": "string", "description": "Tells two steps of a kind apart."},
+    "from": {"type": "string", "description": "The earlier step whose output is taken."},
+    "after": {
+        "type": ["string", "array"],
+        "items": {"type": "string"},
+        "description": "The earlier steps that must be done before, beside those it takes from; all of "
+        "them when left out.",
+    },
+    "for": {"type": "string", "description": "What it is for; folders can ask for some purposes only."},
+}
 
 
 def _sources(known: Sources, definitions: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
-from dittohead import files, receipt, templates
-from dittohead.context import JobFiles, values_of
+from dittohead import files, receipt
+from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError, StepError
 from dittohead.manifest import path_bytes
 from dittohead.model import TERMINAL, Job, display
 from dittohead.process import environment
+from dittohead.recorded import recorded
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
-from dittohead.store import jobs as job_store
 from dittohead.worker import Inputs, VerifyContext
 
 
@@ -29,12 +29,13 @@ class Report:
 
     job: str
     checked: dict[str, int] = field(default_factory=dict)  #: files as they should be, by place
-    problems: list[tuple[str, str]] = field(default_factory=list)  #: (where, what)
+    problems: list[tuple[str, str]] = field(default_factory=list)  #: (where, what): they differ
+    unchecked: list[tuple[str, str]] = field(default_factory=list)  #: (where, why): nobody knows
 
     @property
     def good(self) -> bool:
-        """Whether everything is as the receipt says."""
-        return not self.problems
+        """Whether everything was looked at, and is as the receipt says."""
+        return not self.problems and not self.unchecked
 
     def note(self, place: str, problem: str | None) -> None:
         """Record one file's check."""
@@ -50,6 +51,7 @@ class Report:
             "good": self.good,
             "checked": self.checked,
             "problems": [{"where": where, "what": what} for where, what in self.problems],
+            "unchecked": [{"where": where, "why": why} for where, why in self.unchecked],
         }
 
 
@@ -130,34 +132,42 @@ async def _targets(
     report: Report,
 ) -> None:
     job_files = JobFiles(stations, job)
-    for row in await store.read(job_store.steps_of, job.id):
-        delivered = [fields for fields in locations if fields["step"] == row.name]
+    async for step in recorded(job, store, stations, workers):
+        delivered = [fields for fields in locations if fields["step"] == step.row.name]
         if not delivered:
             continue
-        try:
-            given = job.definition["steps"][row.position]
-            worker = workers.get(row.worker)
-            values = values_of(job, job_files, row.name)
-            filled = templates.render_options(given["options"], values, worker.per_file)
-            options = worker.Options.model_validate(filled)
-        except (LookupError, DittoheadError, ValidationError) as error:
-            report.note(f"step {row.name}", f"cannot be checked: {error}")
+        if step.problem:
+            report.unchecked.append((f"step {step.row.name}", step.problem))
             continue
         context = VerifyContext(
             locations=lambda delivered=delivered: map(receipt.read_location, delivered),  # type: ignore[misc]
-            source=_source(job, stations, job_files, given["from"], row.result),
+            source=_source(job, stations, job_files, step.source, step.row.result),
             env=environment(stations.root),
             secret=secret,
-            report=lambda ok, uri, what: report.note(uri if not ok else _place(uri), None if ok else what),
+            report=functools.partial(_told, report, _common(delivered)),
         )
         try:
-            await worker.verify(context, options)
+            await step.worker.verify(context, step.options)
         except StepError as error:
-            report.note(f"step {row.name}", f"cannot be checked: {error}")
+            report.unchecked.append((f"step {step.row.name}", str(error)))
 
 
-def _place(uri: str) -> str:
-    return uri.rsplit("/", 1)[0] + "/"
+#: How workers begin a statement on what they could not look at.
+_UNKNOWN = "cannot be "
+
+
+def _told(report: Report, place: str, ok: bool, uri: str, what: str) -> None:
+    if not ok and what.startswith(_UNKNOWN):
+        report.unchecked.append((uri, what))
+    else:
+        report.note(place if ok else uri, None if ok else what)
+
+
+def _common(delivered: list[dict[str, Any]]) -> str:
+    """Return what all the places of a step begin with, up to and with a slash."""
+    uris = [fields["uri"].rpartition("/")[0].split("/") for fields in delivered]
+    levels = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*uris, strict=False))
+    return "/".join(parts[0] for parts in levels) + "/"
 
 
 def _source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class Document:
 
     path: Path
     data: Any = None
+    digest: str = ""  #: SHA-256 of the file, hexadecimal
     keys: dict[Place, tuple[int, int]] = field(default_factory=dict)
     values: dict[Place, tuple[int, int]] = field(default_factory=dict)
 
@@ -50,7 +52,7 @@ def read(path: Path) -> Document:
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError("the configuration is not UTF-8 text", where=str(path)) from error
-    document = Document(path)
+    document = Document(path, digest=hashlib.sha256(text.encode()).hexdigest())
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is not None:

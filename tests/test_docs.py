@@ -35,6 +35,15 @@ def test_the_readmes_configuration_loads(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_whole_pipelines_in_the_docs_load(page: Path, tmp_path: Path) -> None:
+    """Every example that begins with pipelines:, as a reader would copy it below their root."""
+    for number, block in enumerate(re.findall(r"```yaml\n(pipelines:\n.*?)```", page.read_text(), re.DOTALL)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(f"root: .\n{block}")
+        load(path, probe=False)
+
+
 def test_the_readmes_worker_is_a_worker() -> None:
     """The shortest step of one's own."""
     (block,) = re.findall(r"```python\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)

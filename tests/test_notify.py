@@ -398,7 +398,7 @@ def test_done_is_told_with_what_was_done_and_where_the_evidence_lies(tmp_path: P
     subject, body = compose("done", tmp_path, job=job(), steps=steps, receipt=receipt)
     assert subject == "Done: lab1-x"
     assert "lab1-x is done: 1,234 files, 56.7 MB." in body
-    assert "1,234 files were delivered and verified." in body
+    assert "Delivered and verified: 1,234 files." in body
     assert f"Receipt: {receipt}" in body
     assert "Job 01J0000000000000000000JOB1, pipeline scans." in body
 

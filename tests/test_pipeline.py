@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dittohead import receipt
+from dittohead import queries, receipt
 from dittohead.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.model import EventType, JobState, Output, Station, StepState
 from dittohead.store import jobs as job_store
@@ -113,6 +113,66 @@ async def test_a_retry_goes_on_from_the_failed_step(house: House) -> None:
         "failure",
         "success",
     ]
+
+
+async def test_a_folder_that_was_mended_is_a_new_job_and_no_retry(house: House) -> None:
+    """Its manifest speaks of another; what to do instead is one command."""
+    folder = house.arrive("x", {"good.tif": "1", "bad.tif": "2"})
+
+    async def refuse(ctx: StepContext) -> StepResult:
+        raise ItemError("no image", where="bad.tif")
+
+    house.worker.plays["second"] = refuse
+    async with house.running():
+        job = await house.until_over("x")
+        failed = house.stations.folder(Station.FAILED, b"x")
+        (failed / "bad.tif").unlink()
+        answer = await house.ask("retry", "x")
+        assert not answer["ok"]
+        assert "x is not what it was at the claim any more (bad.tif: this was removed" in answer["message"]
+        assert f"mv {failed} {folder.parent}/" in answer["message"]
+        assert house.job("x").state is JobState.FAILED
+        house.worker.plays.clear()
+        failed.rename(folder)
+        house.look()
+        await house.until(lambda: house.job("x").state is JobState.DONE)
+    assert house.job("x").id != job.id
+
+
+async def test_a_retry_is_not_offered_where_nothing_can_be_tried(house: House) -> None:
+    """A folder that no pipeline fits: only another name helps."""
+    house.arrive("!x")
+    async with house.running():
+        await house.until_over("!x")
+        assert "dittohead retry" not in house.stations.reason_path(b"!x").read_text()
+        answer = await house.ask("retry", "!x")
+    assert not answer["ok"]
+    assert "has no steps to be tried" in answer["message"]
+
+
+async def test_a_failure_that_a_later_job_of_the_folder_took_up_needs_nobody(house: House) -> None:
+    """`status` shows what somebody has still to look at, and how many more there are."""
+
+    async def refuse(ctx: StepContext) -> StepResult:
+        raise ItemError("no")
+
+    house.worker.plays["second"] = refuse
+    async with house.running():
+        for n in range(7):
+            house.arrive(f"x{n}")
+        house.look()
+        for n in range(7):
+            await house.until(lambda n=n: bool(house.jobs(f"x{n}")))
+            await house.until_over(f"x{n}")
+        shown = house.store.run(queries.overview)
+        assert (len(shown["failed"]), shown["failed_count"]) == (5, 7)
+        house.worker.plays.clear()
+        await house.ask("rerun", "x6")
+        house.look()
+        await house.until(lambda: house.job("x6").state is JobState.DONE)
+    shown = house.store.run(queries.overview)
+    assert shown["failed_count"] == 6
+    assert "x6" not in {job["name"] for job in shown["failed"]}
 
 
 async def test_a_passing_fault_is_tried_again_until_it_is_no_more(house: House) -> None:
@@ -485,7 +545,7 @@ async def test_an_interruption_after_the_last_commit_leaves_the_job_done(house: 
     async with house.running():
         job = await house.until_over("x")
     with pytest.raises(Superseded):
-        await house.store.write(job_store.interrupt, job.id, job.token, None)
+        await house.store.write(job_store.interrupt, job.id, job.token)
     assert house.job("x").state is JobState.DONE
 
 

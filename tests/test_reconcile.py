@@ -53,7 +53,7 @@ async def test_a_reopened_job_whose_folder_was_not_fetched_is_fetched(house: Hou
         job = await house.until_over("!x")
     from dittohead.store import jobs as job_store
 
-    await house.store.write(job_store.reopen, job.id, 0)
+    await house.store.write(job_store.reopen, job.id, range(9))
     assert await reconcile(house.engine, house.claimer, ()) == 1
     assert house.where("!x") == ["processing"]
     assert house.job("!x").state is JobState.WAITING

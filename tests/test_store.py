@@ -77,7 +77,7 @@ def test_a_steps_result_its_events_and_the_next_start_are_one_commit(store: Stor
     job_id = new_job(store)
     job, _, _ = store.run(job_store.begin_run, job_id)
     store.run(job_store.start_step, job_id, job.token, 0)
-    store.run(job_store.finish_step, job_id, job.token, 0, result={"n": 1}, found=[EVENT], following=1)
+    store.run(job_store.finish_step, job_id, job.token, 0, result={"n": 1}, found=[EVENT], following=[1])
     steps = store.run(job_store.steps_of, job_id)
     assert [s.state for s in steps] == [StepState.DONE, StepState.RUNNING]
     assert steps[0].result == {"n": 1}
@@ -92,7 +92,9 @@ def test_an_old_token_changes_nothing(store: Store) -> None:
     for attempt in (
         lambda: store.run(job_store.start_step, job_id, old.token, 0),
         lambda: store.run(job_store.save_step, job_id, old.token, 0, {"x": 1}),
-        lambda: store.run(job_store.finish_step, job_id, old.token, 0, result={}, found=[EVENT], following=1),
+        lambda: store.run(
+            job_store.finish_step, job_id, old.token, 0, result={}, found=[EVENT], following=[1]
+        ),
         lambda: store.run(job_store.update_job, job_id, old.token, reason="x"),
     ):
         with pytest.raises(Superseded):
@@ -113,8 +115,8 @@ def test_due_jobs_come_oldest_first_and_sleeping_ones_not(store: Store) -> None:
     """What dispatch asks for."""
     ids = [new_job(store, number) for number in (1, 2, 3)]
     job, _, _ = store.run(job_store.begin_run, ids[1])
-    put_off = {"state": JobState.WAITING, "reason": "r", "wake_at": 5000.0, "step": {"state": "waiting"}}
-    store.run(job_store.put_off, ids[1], job.token, 0, **put_off)
+    put_off = {"state": JobState.WAITING, "reason": "r", "wake_at": 5000.0}
+    store.run(job_store.put_off, ids[1], job.token, **put_off)
     assert [j.id for j in store.run(job_store.ready, 4000.0, 10, [])] == [ids[0], ids[2]]
     assert store.run(job_store.next_wake, 4000.0) == 5000.0
     assert [j.id for j in store.run(job_store.ready, 6000.0, 10, [ids[0]])] == [ids[1], ids[2]]

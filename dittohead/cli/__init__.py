@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dittohead import __version__
-from dittohead.cli import jobs, repair, rerun, run, setup, sources
+from dittohead.cli import jobs, plan, repair, rerun, run, setup, sources, undo
 from dittohead.cli.base import Group
 
 
@@ -22,7 +22,9 @@ for command in (
     *setup.COMMANDS,
     *run.COMMANDS,
     *jobs.COMMANDS,
+    *plan.COMMANDS,
     *rerun.COMMANDS,
+    *undo.COMMANDS,
     *repair.COMMANDS,
     *sources.COMMANDS,
 ):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from rich.console import Console
@@ -78,7 +78,7 @@ class Group(click.Group):
             sys.exit(OK)
 
 
-def fail(message: str, status: int) -> None:
+def fail(message: str, status: int) -> NoReturn:
     """Print an error and leave with a sysexits status."""
     for line in message.splitlines():
         err.print(f"[red]error:[/red] {escape(line)}")

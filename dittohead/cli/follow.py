@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -15,7 +16,7 @@ from dittohead import live, lock, queries, receipt
 from dittohead.cli.base import escape, fail, out, reading
 from dittohead.config import Config
 from dittohead.context import JobFiles
-from dittohead.model import TERMINAL, Job, JobState, Station, StepRow, StepState
+from dittohead.model import TERMINAL, Job, JobState, Station, StepRow, StepState, counted
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
@@ -52,7 +53,8 @@ def _wait_for_store(config: Config) -> None:
 def _follow_one(store: Store, stations: Stations, name: str, since: datetime) -> bool:
     job = _claimed(store, stations, name, since)
     out.print(f"[bold]{escape(job.name)}[/bold]  job {job.id}, pipeline {escape(job.pipeline or 'none')}")
-    shown = 0
+    shown: set[int] = set()
+    told = ""
     with Progress(
         TextColumn("  {task.description}"),
         BarColumn(bar_width=30),
@@ -62,20 +64,21 @@ def _follow_one(store: Store, stations: Stations, name: str, since: datetime) ->
         disable=not sys.stdout.isatty(),
         transient=True,
     ) as bars:
-        bar: TaskID | None = None
+        known: dict[str, TaskID] = {}
         while True:
             job, steps = store.run(_look, job.id)
-            while shown < len(steps) and steps[shown].state is StepState.DONE:
-                _print_step(steps[shown])
-                shown += 1
+            for step in steps:
+                if step.state is StepState.DONE and step.position not in shown:
+                    _print_step(step)
+                    shown.add(step.position)
             progress = live.read(stations.state).get("progress", {}).get(job.id)
-            bar = _show(bars, bar, progress)
+            _show(bars, known, progress)
             if _settled(job):
                 break
-            if job.state in (JobState.PAUSED, JobState.FROZEN) or (
-                job.state is JobState.WAITING and job.reason
-            ):
-                out.print(f"  [yellow]{job.state}[/yellow]: {escape(job.reason)}")
+            if job.state is not JobState.RUNNING and job.reason and job.reason != told:
+                told = job.reason
+                bars.console.print(f"  [yellow]{job.state}[/yellow]: {escape(told)}")
+            if job.state is JobState.FROZEN:  # nothing more happens without somebody's doing
                 return False
             time.sleep(_LOOK_S)
     _print_end(store, stations, job)
@@ -107,18 +110,17 @@ def _claimed(store: Store, stations: Stations, name: str, since: datetime) -> Jo
         time.sleep(_LOOK_S)
 
 
-def _show(bars: Progress, bar: TaskID | None, progress: dict[str, object] | None) -> TaskID | None:
-    if progress is None:
-        if bar is not None:
-            bars.remove_task(bar)
-        return None
-    total = float(str(progress["total"])) or None
-    done = float(str(progress["done"]))
-    amount = f"{done:,.0f}" + (f" of {total:,.0f}" if total else "") + f" {progress['unit']}"
-    if bar is None:
-        bar = bars.add_task("", total=total, amount=amount)
-    bars.update(bar, description=escape(str(progress["step"])), completed=done, total=total, amount=amount)
-    return bar
+def _show(bars: Progress, known: dict[str, TaskID], progress: dict[str, Any] | None) -> None:
+    """Show a bar for each step that tells how far it is."""
+    steps = {step["step"]: step for step in (progress, *progress.get("beside", ()))} if progress else {}
+    for name in known.keys() - steps.keys():
+        bars.remove_task(known.pop(name))
+    for name, step in steps.items():
+        total, done = float(step["total"]) or None, float(step["done"])
+        amount = f"{done:,.0f}" + (f" of {total:,.0f}" if total else "") + f" {step['unit']}"
+        if name not in known:
+            known[name] = bars.add_task(escape(name), total=total, amount=amount)
+        bars.update(known[name], completed=done, total=total, amount=amount)
 
 
 def _print_step(step: StepRow) -> None:
@@ -137,8 +139,10 @@ def _print_end(store: Store, stations: Stations, job: Job) -> None:
     out.print(line)
     if job.reason:
         out.print(f"  {escape(job.reason)}")
+    for use, uri in store.run(links, stations, job.id):
+        out.print(f"  {use}: {escape(uri)}")
     for place, count, how in store.run(places, stations, job.id):
-        out.print(f"  {count} files verified ({escape(how)}) at {escape(place)}")
+        out.print(f"  {counted(count, 'file')} verified ({escape(how)}) at {escape(place)}")
     out.print(f"  receipt: {escape(str(receipt.path_of(stations.receipts, job)))}")
 
 
@@ -148,8 +152,21 @@ def places(connection: Connection, stations: Stations, job_id: str) -> list[tupl
     files = JobFiles(stations, job)
     found = []
     for step in job_store.steps_of(connection, job_id):
-        location = next(receipt.read_locations(files.locations(step.name)), None)
+        copies = (place for place in receipt.read_locations(files.locations(step.name)) if not place.use)
+        location = next(copies, None)
         if location is not None and step.result.get("locations"):
             place = location.uri.rsplit("/", location.path.count(b"/") + 1)[0] + "/"
-            found.append((place, step.result["locations"], location.verified_by))
+            found.append((place, 1 + sum(1 for _ in copies), location.verified_by))
     return found
+
+
+def links(connection: Connection, stations: Stations, job_id: str) -> list[tuple[str, str]]:
+    """Return (use, URI) of each record, page, thumbnail and manifest that a job has made."""
+    files = JobFiles(stations, job_store.get(connection, job_id))
+    return [
+        (place.use, place.uri)
+        for step in job_store.steps_of(connection, job_id)
+        if step.state is StepState.DONE
+        for place in receipt.read_locations(files.locations(step.name))
+        if place.use
+    ]

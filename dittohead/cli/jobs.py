@@ -27,10 +27,10 @@ from dittohead.cli.base import (
     reading,
     with_config,
 )
-from dittohead.cli.follow import places
+from dittohead.cli.follow import links, places
 from dittohead.config import Config
 from dittohead.credentials import Credentials
-from dittohead.model import JobState, display
+from dittohead.model import JobState, counted, display
 from dittohead.stations import Stations
 from dittohead.store import requests as request_store
 from dittohead.verify import Report, verify_job
@@ -85,7 +85,7 @@ def _print_status(config: Config, found: dict[str, Any]) -> None:
     )
     out.print(f"dittohead on {escape(str(config.root))}: {daemon_line}")
     counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items() if count)
-    out.print(f"jobs: {counts or 'none yet'}; {len(found['inbox'])} folders in the inbox")
+    out.print(f"jobs: {counts or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox")
     for target in found["targets"]:
         if target["paused"]:
             out.print(f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}")
@@ -102,8 +102,11 @@ def _print_status(config: Config, found: dict[str, Any]) -> None:
         out.print(_active_line(job, now.get("progress", {}).get(job["id"])))
     for job in found["failed"]:
         out.print(f"[red]failed[/red]   {escape(job['name'])}  {job['id']}  {escape(job['reason'])}")
+    if found["failed_count"] > len(found["failed"]):
+        more = found["failed_count"] - len(found["failed"])
+        out.print(f"and {more:,} more that failed: dittohead list --state failed")
     if found["unsent_notices"]:
-        out.print(f"{found['unsent_notices']} notices wait to be sent")
+        out.print(f"not yet sent: {counted(found['unsent_notices'], 'notice')}")
 
 
 def _print_sources(sources: dict[str, Any]) -> None:
@@ -119,11 +122,11 @@ def _active_line(job: dict[str, Any], progress: dict[str, Any] | None) -> str:
     line = f"[{colour}]{job['state']:<8}[/{colour}] {escape(job['name'])}  {job['id']}"
     if "steps" in job:
         line += f"  step {min(job['steps_done'] + 1, job['steps'])} of {job['steps']} ({job['step']})"
-    if progress:
-        total = f" of {progress['total']:,}" if progress["total"] else ""
-        line += f"  {progress['done']:,}{total} {progress['unit']}"
-        if "eta_seconds" in progress:
-            line += f", {progress['eta_seconds']:.0f} s left"
+    for step in (progress, *progress.get("beside", ())) if progress else ():
+        total = f" of {step['total']:,}" if step["total"] else ""
+        line += f"  {step['done']:,}{total} {step['unit']}"
+        if "eta_seconds" in step:
+            line += f", {step['eta_seconds']:.0f} s left"
     return line + (f"  {escape(job['reason'])}" if job["reason"] else "")
 
 
@@ -181,6 +184,7 @@ def show(as_json: bool, job: str) -> None:
         fields["folder_path"] = str(stations.folder(found.station, found.folder))
         path = receipt.path_of(stations.receipts, found)
         fields["receipt"] = str(path) if path.exists() else None
+        fields["links"] = [{"use": use, "uri": uri} for use, uri in store.run(links, stations, found.id)]
         fields["locations"] = [
             {"uri": uri, "files": count, "verified_by": how}
             for uri, count, how in store.run(places, stations, found.id)
@@ -199,7 +203,7 @@ def _print_job(fields: dict[str, Any]) -> None:
     if fields["reason"]:
         out.print(f"  {escape(fields['reason'])}")
     out.print(
-        f"  pipeline {escape(fields['pipeline'] or 'none')}, {fields['files']:,} files, "
+        f"  pipeline {escape(fields['pipeline'] or 'none')}, {counted(fields['files'], 'file')}, "
         f"{fields['bytes']:,} bytes, claimed {fields['claimed_at']}"
     )
     out.print(f"  folder: {escape(fields['folder_path'])}")
@@ -209,9 +213,12 @@ def _print_job(fields: dict[str, Any]) -> None:
             f"  {step['state']:<8} {escape(step['name']):<14} {seconds:>10}  "
             f"{escape(step.get('detail', '') or step['error'])}"
         )
+    for link in fields["links"]:
+        out.print(f"  {link['use']}: {escape(link['uri'])}")
     for place in fields["locations"]:
         out.print(
-            f"  {place['files']} files verified ({escape(place['verified_by'])}) at {escape(place['uri'])}"
+            f"  {counted(place['files'], 'file')} verified ({escape(place['verified_by'])}) "
+            f"at {escape(place['uri'])}"
         )
     for event in fields["events"]:
         out.print(f"  {event['at']}  {event['type']:<26} {event['outcome']:<8} {escape(event['detail'])}")
@@ -254,7 +261,6 @@ def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:
             return answer
         time.sleep(0.05)
     fail("the daemon has not answered yet; it will carry this out: dittohead status", 75)
-    raise AssertionError("unreachable")
 
 
 def _print_answer(answer: dict[str, Any], job: str) -> bool:
@@ -322,16 +328,20 @@ def verify(as_json: bool, job: str) -> None:
     else:
         _print_report(report)
     if not report.good:
-        raise click.exceptions.Exit(DATA)
+        raise click.exceptions.Exit(DATA if report.problems else UNAVAILABLE)
 
 
 def _print_report(report: Report) -> None:
     for place, count in report.checked.items():
-        out.print(f"[green]ok[/green]   {escape(place)}: {count} files as in the receipt")
+        out.print(f"[green]ok[/green]   {escape(place)}: {counted(count, 'file')} as in the receipt")
     for place, problem in report.problems:
         out.print(f"[red]bad[/red]  {escape(place)}: {escape(problem)}")
-    if not report.good:
-        err.print(f"[red]{len(report.problems)} differences[/red]")
+    for place, why in report.unchecked:
+        out.print(f"[yellow]?[/yellow]    {escape(place)}: {escape(why)}")
+    if report.problems:
+        err.print(f"[red]{counted(len(report.problems), 'difference')}[/red]")
+    if report.unchecked:
+        err.print(f"[yellow]{len(report.unchecked)} could not be checked[/yellow]")
 
 
 COMMANDS = (status, list_, show, retry, freeze, thaw, cancel, poke, verify)

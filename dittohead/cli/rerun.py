@@ -7,11 +7,23 @@ from typing import Any
 
 import click
 
-from dittohead import registry
+from dittohead import live, lock, registry
 from dittohead.changes import Finding, compare
-from dittohead.cli.base import escape, json_option, load_config, out, print_json, reading, with_config
+from dittohead.cli.base import (
+    UNAVAILABLE,
+    err,
+    escape,
+    fail,
+    json_option,
+    load_config,
+    out,
+    print_json,
+    reading,
+    with_config,
+)
 from dittohead.cli.jobs import ask
 from dittohead.config import Config
+from dittohead.stations import Stations
 
 
 @click.command()
@@ -50,6 +62,7 @@ def rerun(
     known = [found.name for found in config.pipelines]
     if pipeline not in known:
         raise click.UsageError(f"there is no pipeline {pipeline}; there are: {', '.join(known)}")
+    _see_the_daemon_knows(config, dry_run=dry_run)
     found = _compared(config, pipeline)
     chosen = [finding for finding in found if finding.changes or (tools and finding.tools)]
     others = [finding for finding in found if finding.tools and finding not in chosen]
@@ -59,6 +72,17 @@ def rerun(
         _print(pipeline, len(found), chosen, others)
     if chosen and not dry_run:
         ask("rerun", tuple(finding.job.id for finding in chosen))
+
+
+def _see_the_daemon_knows(config: Config, *, dry_run: bool) -> None:
+    """What is selected here is done by the daemon, by the configuration that it has read."""
+    state = Stations(config.root).state
+    if not lock.is_held(state) or live.read(state).get("config_sha256") == config.digest:
+        return
+    text = f"{config.path} was changed since the daemon read it. First: systemctl reload dittohead"
+    if not dry_run:
+        fail(text, UNAVAILABLE)
+    err.print(f"[yellow]note:[/yellow] {escape(text)}")
 
 
 def _compared(config: Config, pipeline: str) -> list[Finding]:

@@ -13,7 +13,7 @@ from dittohead import daemon, log
 from dittohead.cli.base import DATA, NO_INPUT, err, escape, fail, load_config, out, with_config
 from dittohead.cli.follow import follow
 from dittohead.errors import DittoheadError
-from dittohead.model import Station, utcnow
+from dittohead.model import Station, counted, utcnow
 from dittohead.stations import Stations
 from dittohead.upload import Upload
 
@@ -77,7 +77,7 @@ def _drop_one(path: Path, inbox: Path, name: str | None) -> str:
                 hint=f"Remove {os.fsdecode(upload.hidden)} and try again",
             ) from error
     upload.publish()
-    out.print(f"{escape(upload.name)}: {upload.files} files, {upload.size:,} bytes, handed over")
+    out.print(f"{escape(upload.name)}: {counted(upload.files, 'file')}, {upload.size:,} bytes, handed over")
     return upload.name
 
 

@@ -24,7 +24,7 @@ from dittohead.cli.jobs import ask
 from dittohead.config import Config, SourceSetting
 from dittohead.credentials import Credentials
 from dittohead.intake.looking import DryLooking
-from dittohead.model import rfc3339
+from dittohead.model import counted, rfc3339
 from dittohead.store import Store
 from dittohead.store import items as item_store
 
@@ -94,7 +94,6 @@ def _setting(config: Config, name: str) -> SourceSetting:
     if found is None:
         names = ", ".join(setting.name for setting in config.sources) or "none"
         fail(f'there is no source "{name}". There are: {names}', USAGE)
-        raise AssertionError("unreachable")
     return found
 
 
@@ -126,7 +125,8 @@ def sync(name: str, prefix: str, dry_run: bool) -> None:
         out.print(f"[yellow]cannot be read[/yellow] {escape(handle)}: {escape(why)}")
     folders = len({sighting.folder for sighting in ctx.found if not sighting.refused})
     out.print(
-        f"{ctx.seen} items seen, {len(ctx.found)} new or changed, for {folders} folders; nothing was done"
+        f"{counted(ctx.seen, 'item')} seen, {len(ctx.found)} new or changed, "
+        f"for {counted(folders, 'folder')}; nothing was done"
     )
 
 

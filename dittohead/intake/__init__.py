@@ -16,6 +16,7 @@ from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
 from dittohead.errors import DittoheadError
 from dittohead.intake.runner import Runner, Tools
+from dittohead.model import counted
 from dittohead.registry import Sources
 from dittohead.stations import Stations
 from dittohead.store import Store
@@ -137,7 +138,8 @@ class Intake:
         dropped = await runner.bring()
         await runner.follow()
         said = (
-            f"{looked.seen} items seen, {looked.new} new, {looked.changed} changed; {dropped} folders dropped"
+            f"{counted(looked.seen, 'item')} seen, {looked.new} new, {looked.changed} changed; "
+            f"{counted(dropped, 'folder')} dropped"
         )
         return f"{said}; held back: {runner.held}" if runner.held else said
 

@@ -47,7 +47,8 @@ _UPDATE_STEP = steps.update().where(
 )
 _IN_FLIGHT = (steps.c.job_id == sa.bindparam("b_job"), steps.c.state == StepState.RUNNING.value)
 _CRASHED = steps.update().where(*_IN_FLIGHT).values(crashes=steps.c.crashes + 1)
-_CRASHES = sa.select(steps.c.crashes).where(*_IN_FLIGHT)
+_CRASHES = sa.select(sa.func.max(steps.c.crashes)).where(*_IN_FLIGHT)
+_STOPPED = steps.update().where(*_IN_FLIGHT).values(state=StepState.PENDING.value, crashes=0)
 _BEGIN = (
     jobs.update()
     .where(jobs.c.id == sa.bindparam("b_job"), jobs.c.state.in_(sa.bindparam("b_states", expanding=True)))
@@ -129,6 +130,7 @@ def _blank_step(job_id: str, position: int, name: str, worker: str) -> dict[str,
         "saved": {},
         "result": {},
         "error": "",
+        "wake_at": None,
     }
 
 
@@ -197,12 +199,20 @@ def update_job(connection: Connection, job_id: str, token: int, **changes: Any) 
 
 
 def set_manifest(
-    connection: Connection, job_id: str, token: int, files: int, size: int, found: Iterable[Event]
+    connection: Connection,
+    job_id: str,
+    token: int,
+    files: int,
+    size: int,
+    found: Iterable[Event],
+    begin: Iterable[int] = (),
 ) -> None:
-    """Record that the manifest is on disk, and that the first step is in flight: one commit."""
+    """Record that the manifest is on disk, and that the first steps are in flight: one commit."""
     update_job(connection, job_id, token, files=files, size=size)
     add_events(connection, job_id, found)
-    _step(connection, job_id, 0, **_STARTED(utcnow().timestamp()))
+    now = utcnow().timestamp()
+    for position in begin:
+        _step(connection, job_id, position, **_STARTED(now))
 
 
 def start_step(connection: Connection, job_id: str, token: int, position: int) -> None:
@@ -212,7 +222,13 @@ def start_step(connection: Connection, job_id: str, token: int, position: int) -
 
 
 def _STARTED(now: float) -> dict[str, Any]:  # reads as the constant it nearly is
-    return {"state": StepState.RUNNING.value, "started_at": now, "finished_at": None, "error": ""}
+    return {
+        "state": StepState.RUNNING.value,
+        "started_at": now,
+        "finished_at": None,
+        "error": "",
+        "wake_at": None,
+    }
 
 
 def finish_step(
@@ -223,9 +239,9 @@ def finish_step(
     *,
     result: dict[str, Any],
     found: Iterable[Event],
-    following: int | None,
+    following: Iterable[int],
 ) -> None:
-    """Record a step's result and events, and that the following one is in flight: one commit."""
+    """Record a step's result and events, and that those that follow are in flight: one commit."""
     now = utcnow().timestamp()
     check_token(connection, job_id, token)
     _step(
@@ -240,8 +256,8 @@ def finish_step(
         crashes=0,
     )
     add_events(connection, job_id, found)
-    if following is not None:
-        _step(connection, job_id, following, **_STARTED(now))
+    for later in following:
+        _step(connection, job_id, later, **_STARTED(now))
 
 
 def save_step(connection: Connection, job_id: str, token: int, position: int, saved: dict[str, Any]) -> None:
@@ -250,39 +266,39 @@ def save_step(connection: Connection, job_id: str, token: int, position: int, sa
     _step(connection, job_id, position, saved=saved)
 
 
-def interrupt(connection: Connection, job_id: str, token: int, position: int | None) -> None:
-    """Record that a run was stopped in good order: its step in flight has not crashed."""
+def interrupt(connection: Connection, job_id: str, token: int) -> None:
+    """Record that a run was stopped in good order: its steps in flight have not crashed."""
     update_job(connection, job_id, token, state=JobState.WAITING.value, reason="")
-    if position is not None:
-        connection.execute(
-            steps.update()
-            .where(
-                steps.c.job_id == job_id,
-                steps.c.position == position,
-                steps.c.state == StepState.RUNNING.value,
-            )
-            .values(state=StepState.PENDING.value, crashes=0)
-        )
+    connection.execute(_STOPPED, {"b_job": job_id})
+
+
+def put_off_step(
+    connection: Connection,
+    job_id: str,
+    token: int,
+    position: int,
+    changes: dict[str, Any],
+    found: Iterable[Event] = (),
+) -> None:
+    """Lay one step aside, while others of its job may go on."""
+    check_token(connection, job_id, token)
+    _step(connection, job_id, position, **changes)
+    add_events(connection, job_id, found)
 
 
 def put_off(
     connection: Connection,
     job_id: str,
     token: int,
-    position: int,
     *,
     state: JobState,
     reason: str,
     wake_at: float | None,
-    step: dict[str, Any],
     target: str = "",
-    found: Iterable[Event] = (),
 ) -> None:
     """Lay a job aside (waiting, paused or frozen); it holds no slot and no memory until it wakes."""
     update_job(connection, job_id, token, state=state.value, reason=reason, wake_at=wake_at, target=target)
-    if position >= 0:
-        _step(connection, job_id, position, **step)
-    add_events(connection, job_id, found)
+    connection.execute(_STOPPED, {"b_job": job_id})
 
 
 def finish(
@@ -308,6 +324,7 @@ def finish(
         target="",
         finished_at=finished_at,
     )
+    connection.execute(_STOPPED, {"b_job": job_id})
     if failed_step is not None:
         _step(
             connection,
@@ -324,8 +341,8 @@ def moved(connection: Connection, job_id: str, station: Station, folder: bytes) 
     connection.execute(_MOVED, {"b_job": job_id, "station": station.value, "folder": folder})
 
 
-def reopen(connection: Connection, job_id: str, from_position: int) -> None:
-    """Make a finished job wait again, from a step on; earlier steps keep their results.
+def reopen(connection: Connection, job_id: str, positions: Collection[int]) -> None:
+    """Make a finished job wait again, with some steps to be done; the others keep their results.
 
     The folder is moved back after this commit.
     """
@@ -344,7 +361,7 @@ def reopen(connection: Connection, job_id: str, from_position: int) -> None:
     )
     connection.execute(
         steps.update()
-        .where(steps.c.job_id == job_id, steps.c.position >= from_position)
+        .where(steps.c.job_id == job_id, steps.c.position.in_(list(positions)))
         .values(
             state=StepState.PENDING.value,
             attempts=0,
@@ -354,6 +371,7 @@ def reopen(connection: Connection, job_id: str, from_position: int) -> None:
             error="",
             started_at=None,
             finished_at=None,
+            wake_at=None,
         )
     )
 
@@ -365,6 +383,7 @@ def set_state(connection: Connection, job_id: str, state: JobState, reason: str)
         .where(jobs.c.id == job_id, jobs.c.state.in_(_values(ACTIVE)))
         .values(state=state.value, reason=reason, wake_at=None, target="", token=jobs.c.token + 1)
     )
+    connection.execute(steps.update().where(steps.c.job_id == job_id).values(wake_at=None))
 
 
 def wake_target(connection: Connection, target: str) -> None:
@@ -414,6 +433,9 @@ def sooner(connection: Connection, seconds: float) -> None:
     """Let what waits for a moment be due so much earlier: the clock was set back."""
     connection.execute(
         jobs.update().where(jobs.c.wake_at.is_not(None)).values(wake_at=jobs.c.wake_at - seconds)
+    )
+    connection.execute(
+        steps.update().where(steps.c.wake_at.is_not(None)).values(wake_at=steps.c.wake_at - seconds)
     )
 
 
@@ -475,6 +497,32 @@ def is_superseded(connection: Connection, job: Job) -> bool:
         ).first()
         is not None
     )
+
+
+def _open_failures() -> sa.Select[Any]:
+    """Failed jobs whose folder no later job has taken up."""
+    later = jobs.alias()
+    return sa.select(jobs).where(
+        jobs.c.state == JobState.FAILED.value,
+        ~sa.exists().where(
+            later.c.name == jobs.c.name,
+            later.c.ino == jobs.c.ino,
+            later.c.claimed_at > jobs.c.claimed_at,
+        ),
+    )
+
+
+def open_failures(connection: Connection, limit: int) -> list[Job]:
+    """Return failed jobs that wait for somebody, the latest first: no later job has their folder."""
+    query = _open_failures().order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    return [to_job(row) for row in connection.execute(query).mappings()]
+
+
+def count_open_failures(connection: Connection) -> int:
+    """Return how many failed jobs wait for somebody."""
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(_open_failures().subquery())
+    ).scalar_one()
 
 
 def latest_done(connection: Connection, pipeline: str) -> list[Job]:
@@ -561,4 +609,5 @@ def _to_step(row: RowMapping) -> StepRow:
         saved=row["saved"],
         result=row["result"],
         error=row["error"],
+        wake_at=_moment(row["wake_at"]),
     )

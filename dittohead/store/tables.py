@@ -75,6 +75,7 @@ steps = Table(
     Column("saved", JSON, nullable=False),
     Column("result", JSON, nullable=False),
     Column("error", Text, nullable=False),
+    Column("wake_at", Double),  # not to be tried before; NULL: as soon as its job runs
 )
 
 #: PREMIS events of jobs, in the order they happened.

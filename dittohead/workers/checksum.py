@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from dittohead import __version__, files
 from dittohead.errors import ItemError
-from dittohead.model import Entry, Event, EventType, Output
+from dittohead.model import Entry, Event, EventType, Output, counted
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Inputs, Options, StepContext, StepResult, Worker
+from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, Worker
 
 _AGENT = f"dittohead {__version__} (hashlib SHA-256)"
 
@@ -40,6 +41,13 @@ class ChecksumWorker(Worker[ChecksumOptions]):
     Options = ChecksumOptions
     makes_outputs = True
 
+    async def plan(self, ctx: StepContext, options: ChecksumOptions) -> AsyncIterator[Planned]:
+        """Yield the list it would write."""
+        ctx.output(Output(path=os.fsencode(options.path), size=0, sha256=""))
+        yield Planned(
+            action="make", what=options.path, detail=f"SHA-256 of {counted(ctx.source.files, 'file')}"
+        )
+
     async def run(self, ctx: StepContext, options: ChecksumOptions) -> StepResult:
         """Verify, then write the list durably. Twice leaves the same file."""
         target = ctx.work / options.path
@@ -63,12 +71,12 @@ class ChecksumWorker(Worker[ChecksumOptions]):
         digest, size = await in_thread(lambda stop: files.sha256_file(target))
         ctx.output(Output(path=os.fsencode(options.path), size=size, sha256=digest))
         if options.verify:
-            detail = f"{count} files read again and compared with the manifest"
+            detail = f"{counted(count, 'file')} read again and compared with the manifest"
             ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=_AGENT))
         ctx.event(
             Event(type=EventType.DIGEST, outcome="success", detail=f"{options.path}: SHA-256", agent=_AGENT)
         )
-        return Done(detail=f"{count} files" + (" verified" if options.verify else ""))
+        return Done(detail=counted(count, "file") + (" verified" if options.verify else ""))
 
 
 def _verify(source: Inputs, entry: Entry, buffer: memoryview, stop: Stop) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,11 +16,11 @@ from pydantic import Field
 
 from dittohead import files
 from dittohead.errors import ItemError, TargetError, TransientError
-from dittohead.model import Event, EventType, Output
+from dittohead.model import Event, EventType, Output, counted
 from dittohead.options import Duration
 from dittohead.process import Completed, run
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Options, StepContext, StepResult, Wait, Worker
+from dittohead.worker import Done, Options, Planned, StepContext, StepResult, Wait, Worker
 
 #: EX_TEMPFAIL. Source: sysexits.h.
 _TEMPFAIL = 75
@@ -75,6 +77,10 @@ class CommandWorker(Worker[CommandOptions]):
         """Return what the options call it."""
         return options.target
 
+    async def plan(self, ctx: StepContext, options: CommandOptions) -> AsyncIterator[Planned]:
+        """Yield the program with its arguments; what it would make only it knows."""
+        yield Planned(action="run", what=shlex.join(options.argv))
+
     async def run(self, ctx: StepContext, options: CommandOptions) -> StepResult:
         """Run the program and read its exit status.
 
@@ -100,7 +106,7 @@ class CommandWorker(Worker[CommandOptions]):
         )
         if ended.returncode in options.expect:
             count = await in_thread(lambda stop: _record(ctx, stop))
-            return Done(detail=said if not count else f"{count} files made")
+            return Done(detail=said if not count else f"{counted(count, 'file')} made")
         return self._otherwise(ctx, options, ended.returncode, said, asked_at)
 
     def _otherwise(

@@ -23,13 +23,13 @@ from pydantic import Field, field_validator
 from dittohead import faults, files, manifest
 from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.local_target import SHOWN, LocalTarget
-from dittohead.model import Entry, Event, EventType, Location
+from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
 from dittohead.options import Duration, Size
 from dittohead.process import Completed, Probe, run
 from dittohead.rsync_words import Lines, changed, failure
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Inputs, Options, StepContext, StepResult, VerifyContext, Worker
+from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, VerifyContext, Worker
 
 PROBE = Probe(program="rsync", package="rsync")
 SSH = Probe(program="ssh", package="openssh-client", version_argv=("-V",), version_pattern=r"OpenSSH_(\S+)")
@@ -161,7 +161,22 @@ class RsyncWorker(Worker[RsyncOptions]):
         await delivery.prepare()
         await delivery.deliver()
         count = await delivery.verify()
-        return Done(detail=f"{count} files, {ctx.source.size:,} bytes to {delivery.place.argument}")
+        return Done(
+            detail=f"{counted(count, 'file')}, {ctx.source.size:,} bytes to {delivery.place.argument}"
+        )
+
+    async def plan(self, ctx: StepContext, options: RsyncOptions) -> AsyncIterator[Planned]:
+        """Yield each file and where it goes; what lies there already is seen when it is delivered."""
+        place = _place(options)
+        for entry in ctx.source.entries():
+            if entry.is_dir:
+                continue
+            uri = place.uri(entry.path)
+            ctx.location(
+                Location(uri=uri, path=entry.path, size=entry.size, sha256=entry.sha256, verified_by="")
+            )
+            detail = f"{entry.size:,} bytes" if entry.size else ""
+            yield Planned(action="send", what=display(entry.path), where=uri, detail=detail)
 
     async def doctor(
         self, options: RsyncOptions, secret: Callable[[str], str]
@@ -288,7 +303,7 @@ class _Delivery:
             Event(
                 type=EventType.REPLICATION,
                 outcome="success",
-                detail=f"{self.ctx.source.files} files to {self.place.argument}",
+                detail=f"{counted(self.ctx.source.files, 'file')} to {self.place.argument}",
                 agent=self.agent,
             )
         )
@@ -308,7 +323,7 @@ class _Delivery:
             Event(
                 type=EventType.FIXITY,
                 outcome="success",
-                detail=f"{count} files at {self.place.argument} by {how}",
+                detail=f"{counted(count, 'file')} at {self.place.argument} by {how}",
                 agent=self.agent if self.place.host else "dittohead (hashlib SHA-256)",
             )
         )

@@ -18,7 +18,7 @@ from pydantic import Field
 from dittohead import __version__, faults, files, s3
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
-from dittohead.model import Entry, Event, EventType, Location, display
+from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.options import Size
 from dittohead.pace import Pace
 from dittohead.s3_bucket import (
@@ -37,7 +37,7 @@ from dittohead.s3_objects import ObjectOptions
 from dittohead.s3_parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
 from dittohead.slices import PIECE, Slice
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Options, StepContext, StepResult, VerifyContext, Worker
+from dittohead.worker import Done, Options, Planned, StepContext, StepResult, VerifyContext, Worker
 
 T = TypeVar("T")
 
@@ -147,6 +147,19 @@ class UploadWorker(Worker[UploadOptions]):
         finally:
             await asyncio.to_thread(notes.close, done=done)
         return sending.result(self.target(options))
+
+    async def plan(self, ctx: StepContext, options: UploadOptions) -> AsyncIterator[Planned]:
+        """Yield each object by its key; whether one is there already is seen when it is sent."""
+        await in_thread(lambda stop: options.check_keys(ctx.source.entries, stop))
+        for entry in ctx.source.entries():
+            if entry.is_dir:
+                continue
+            uri = f"s3://{options.bucket}/{options.key_of(entry)}"
+            ctx.location(
+                Location(uri=uri, path=entry.path, size=entry.size, sha256=entry.sha256, verified_by="")
+            )
+            detail = f"{entry.size:,} bytes" if entry.size else ""
+            yield Planned(action="send", what=display(entry.path), where=uri, detail=detail)
 
     async def let_go(self, notes: Path, secret: Callable[[str], str]) -> None:
         """Abort the multipart uploads of a job that is over."""
@@ -449,13 +462,18 @@ class _Sending:
     def result(self, target: str) -> Done:
         """Return what was done."""
         count = self.sent + self.there
-        words = f"{count} files, {self.ctx.source.size:,} bytes to {target}"
+        words = f"{counted(count, 'file')}, {self.ctx.source.size:,} bytes to {target}"
         if self.there:
             words += f"; {self.there} of them were there already"
         how = ", ".join(sorted(self.verified_by)) or "nothing to verify"
         self.ctx.event(Event(type=EventType.REPLICATION, outcome="success", detail=words, agent=_AGENT))
         self.ctx.event(
-            Event(type=EventType.FIXITY, outcome="success", detail=f"{count} files: {how}", agent=_AGENT)
+            Event(
+                type=EventType.FIXITY,
+                outcome="success",
+                detail=f"{counted(count, 'file')}: {how}",
+                agent=_AGENT,
+            )
         )
         return Done(detail=words)
 

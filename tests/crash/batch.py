@@ -38,16 +38,16 @@ pipelines:
     match: "far-.*"
     steps:
       - command: {{name: first, argv: [sh, -c, '{note}', first]}}
-      - rsync: {{name: send, to: "{host}:{base}/far/{{name}}", mkpath: true, ssh: {{{ssh}}}}}
-      - command: {{name: ask, poll: 50ms, argv: [sh, -c, 'test -e asked && exit 0; touch asked; echo not yet; exit 75']}}
+      - rsync: {{name: send, after: [first], to: "{host}:{base}/far/{{name}}", mkpath: true, ssh: {{{ssh}}}}}
+      - command: {{name: ask, after: [first], poll: 50ms, argv: [sh, -c, 'test -e asked && exit 0; touch asked; echo not yet; exit 75']}}
       - command: {{name: last, argv: [sh, -c, '{note}', last]}}
   near:
     match: "near-.*"
     steps:
       - checksum: {{}}
-      - command: {{name: make, argv: [sh, -c, '{note}; find "$DITTOHEAD_PAYLOAD" -type f -fprintf count x', make]}}
-      - rsync: {{name: store, to: "{base}/near/{{name}}", mkpath: true}}
-      - rsync: {{name: made, from: make, to: "{base}/made/{{name}}", mkpath: true}}
+      - command: {{name: make, after: [], argv: [sh, -c, '{note}; find "$DITTOHEAD_PAYLOAD" -type f -fprintf count x', make]}}
+      - rsync: {{name: store, after: [checksum], to: "{base}/near/{{name}}", mkpath: true}}
+      - rsync: {{name: made, from: make, after: [], to: "{base}/made/{{name}}", mkpath: true}}
       - command: {{name: last, argv: [sh, -c, '{note}', last]}}
   cloud:
     match: "cloud-.*"

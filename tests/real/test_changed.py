@@ -49,6 +49,9 @@ def test_a_changed_recipe_selects_what_it_changes_and_the_rest_is_reused(here: S
     assert (nothing["done"], nothing["selected"]) == (2, [])
 
     here.config.write_text(CONFIG.replace("quality: 85", "quality: 60"))
+    early = here.run("rerun", "--pipeline", "scans", "--changed", check=False)
+    assert early.returncode == 69
+    assert "was changed since the daemon read it. First: systemctl reload dittohead" in early.stderr
     assert here.process is not None
     here.process.send_signal(signal.SIGHUP)
     here.until(lambda: here.events("config.loaded"))

@@ -311,7 +311,7 @@ def test_commands_work_with_and_without_a_daemon(place: Place) -> None:
     place.put("set2/a", b"x")
     said = place.site.run("source", "sync", "up", "--dry-run").stdout
     assert "set2/a  1 bytes  → set2" in said
-    assert "1 new or changed, for 1 folders; nothing was done" in said
+    assert "1 new or changed, for 1 folder; nothing was done" in said
     assert (
         "1 items would be fetched again"
         in place.site.run("source", "reset", "up", "--prefix", "set/a", "--dry-run").stdout
@@ -322,14 +322,14 @@ def test_commands_work_with_and_without_a_daemon(place: Place) -> None:
     assert "source up: s3" in place.site.run("check").stdout
     assert place.site.stop() == 0
     said = place.site.run("source", "sync", "up").stdout
-    assert "3 items seen, 1 new, 0 changed; 1 folders dropped" in said
+    assert "3 items seen, 1 new, 0 changed; 1 folder dropped" in said
     assert (place.site.root / "inbox" / "set2" / "a").read_bytes() == b"x"
     refused = place.site.run("source", "sync", "upp", check=False)
     assert refused.returncode == os.EX_USAGE
     assert 'there is no source "upp". There are: up' in refused.stderr
     said = place.site.run("source", "reset", "up", "--prefix", "set/a", "--sync").stdout
     assert "1 items are fetched again" in said
-    assert "1 folders dropped" in said
+    assert "1 folder dropped" in said
 
 
 def test_a_lost_store_fetches_again_beside_what_is_done(place: Place) -> None:

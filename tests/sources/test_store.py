@@ -158,7 +158,7 @@ def test_an_earlier_job_that_is_tried_again_settles_what_a_later_one_did_not(sto
     first = job(store, 1, 7)
     end(store, first, JobState.FAILED)
     end(store, job(store, 2, 7), JobState.FAILED)
-    store.run(job_store.reopen, first, 0)
+    store.run(job_store.reopen, first, range(9))
     store.run(job_store.begin_run, first)
     end(store, first, JobState.DONE)
     store.run(drop_store.follow, "s")

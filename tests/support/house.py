@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,20 @@ pipelines:
 class House:
     """Everything but the daemon; `start()` runs the dispatch."""
 
-    def __init__(self, root: Path, config_text: str = CONFIG, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        config_text: str = CONFIG,
+        store: Store | None = None,
+        workers: Sequence[Worker[Any]] = (),
+    ) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
         (root / "config.yaml").write_text(textwrap.dedent(config_text))
         self.worker = ScriptWorker()
         self.workers = Registry(registry_module.entry_points(group=registry_module.GROUP))
-        self.workers.add(self.worker)
+        for worker in (self.worker, *workers):
+            self.workers.add(worker)
         self.config: Config = load(root / "config.yaml", self.workers)
         self.stations = Stations(root)
         self.stations.prepare()
@@ -104,6 +111,7 @@ class House:
             retry=self.config.settings.retry,
             secret={}.__getitem__,
             report=lambda *a: self.progress.append(a),
+            step_over=lambda job, step: None,
             clear_report=lambda job: None,
             wake_notifier=lambda: None,
         )

@@ -1,0 +1,126 @@
+"""Command plan: what would be done with a folder, before anything is."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dittohead import registry
+from dittohead.cli.base import DATA, escape, fail, json_option, load_config, out, print_json, with_config
+from dittohead.config import Config
+from dittohead.credentials import Credentials
+from dittohead.errors import ItemError
+from dittohead.model import counted
+from dittohead.planning import Plan, PlannedStep, plan
+from dittohead.worker import Planned
+
+#: Things a step would do that are shown without --all.
+_SHOWN = 12
+
+
+@click.command("plan")
+@with_config
+@json_option
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--as", "name", help="Its name in the inbox; by default its own.")
+@click.option("--all", "whole", is_flag=True, help="Show everything, also of folders with many files.")
+def plan_(as_json: bool, folder: Path, name: str | None, whole: bool) -> None:
+    """Show what would be done with FOLDER, step by step; nothing is changed, here or outside.
+
+    Its files are read for their digests, and every system that the steps name is asked what they
+    must know; nothing is written anywhere.
+    """
+    config = load_config(probe=True)
+    folder = folder.resolve()
+    called = name or folder.name.removeprefix(".")
+    with tempfile.TemporaryDirectory(prefix="dittohead-plan-") as scratch:
+        try:
+            found, steps = asyncio.run(_plan(config, folder, called, Path(scratch)))
+        except ItemError as error:
+            fail(f"it would go to failed/ before its first step: {error}", DATA)
+    if as_json:
+        print_json(_as_json(found, steps))
+    else:
+        _print(found, steps, len(steps) if whole else _SHOWN, whole=whole)
+    if any(step.problem for step, _ in steps):
+        raise click.exceptions.Exit(DATA)
+
+
+async def _plan(
+    config: Config, folder: Path, name: str, scratch: Path
+) -> tuple[Plan, list[tuple[PlannedStep, list[Planned]]]]:
+    found = await plan(config, registry.default(), Credentials(config.path).needed, folder, name, scratch)
+    steps = []
+    stopped = any(step.problem for step in found.steps)
+    for step in found.steps:
+        # What one step would do rests on those before: after a problem nothing more can be said.
+        do = step.do() if step.do is not None and not stopped else None
+        steps.append((step, [planned async for planned in do] if do is not None else []))
+    return found, steps
+
+
+def _as_json(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]]) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "pipeline": found.pipeline.name,
+        "purposes": sorted(found.purposes),
+        "files": found.files,
+        "bytes": found.size,
+        "good": not any(step.problem for step, _ in steps),
+        "steps": [
+            {
+                "name": step.name,
+                "worker": step.worker,
+                "for": step.purpose,
+                "needs": step.needs,
+                "target": step.target,
+                "facts": step.found,
+                "problem": step.problem,
+                "would": [vars(planned) for planned in would],
+            }
+            for step, would in steps
+        ],
+    }
+
+
+def _print(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]], most: int, *, whole: bool) -> None:
+    asked = f", for {' and '.join(sorted(found.purposes))}" if found.purposes else ""
+    size = f"{counted(found.files, 'file')}, {found.size:,} bytes"
+    out.print(f"{escape(found.name)}: {size}, by {escape(found.pipeline.name)}{asked}")
+    before: list[str] = []
+    for step, would in steps:
+        out.print()
+        after = "" if step.needs == before else f", {escape(_after(step.needs))}"
+        kind = "" if step.worker == step.name else f" ({escape(step.worker)})"
+        target = f" → {escape(step.target)}" if step.target else ""
+        out.print(f"[bold]{escape(step.name)}[/bold]{kind}{after}{target}")
+        before = [*before, step.name]
+        if step.problem:
+            out.print(f"  [red]cannot be done:[/red] {escape(step.problem)}")
+        shown = would if whole else would[:most]
+        for planned in shown:
+            out.print(f"  {_line(planned)}")
+        if len(would) > len(shown):
+            out.print(f"  and {len(would) - len(shown)} more; --all shows them")
+    out.print()
+    if any(step.problem for step, _ in steps):
+        out.print("[red]It would go to failed/ before anything is written.[/red]")
+    else:
+        out.print("Nothing was changed.")
+
+
+def _after(needs: list[str]) -> str:
+    return f"after {', '.join(needs)}" if needs else "at once"
+
+
+def _line(planned: Planned) -> str:
+    where = f" → {escape(planned.where)}" if planned.where else ""
+    detail = f"  [dim]{escape(planned.detail)}[/dim]" if planned.detail else ""
+    return f"{planned.action:<6} {escape(planned.what)}{where}{detail}"
+
+
+COMMANDS = (plan_,)

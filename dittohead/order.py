@@ -1,0 +1,61 @@
+"""Which step of a pipeline waits for which, and which are meant for a folder: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from dittohead.model import StepRow, StepState
+
+
+def needs(definition: Mapping[str, Any]) -> list[frozenset[int]]:
+    """Return for each step of a job the positions of those that must be done before it.
+
+    Jobs claimed before steps could name what they need wait for every step before.
+    """
+    steps = definition["steps"]
+    at = {step["name"]: position for position, step in enumerate(steps)}
+    return [
+        frozenset(at[name] for name in step["needs"]) if "needs" in step else frozenset(range(position))
+        for position, step in enumerate(steps)
+    ]
+
+
+def ready(steps: Sequence[StepRow], needed: Sequence[frozenset[int]], busy: Collection[int]) -> list[int]:
+    """Return the steps that may begin: not done, not `busy`, and all they need is done."""
+    done = {row.position for row in steps if row.state is StepState.DONE}
+    return [
+        row.position
+        for row in steps
+        if row.position not in done and row.position not in busy and needed[row.position] <= done
+    ]
+
+
+def dependents(needed: Sequence[frozenset[int]], positions: Iterable[int]) -> set[int]:
+    """Return the positions and every step that waits for one of them, directly or not."""
+    found = set(positions)
+    for position, before in enumerate(needed):  # what a step needs comes before it
+        if before & found:
+            found.add(position)
+    return found
+
+
+def chosen(steps: Sequence[Mapping[str, Any]], purposes: Collection[str]) -> list[dict[str, Any]]:
+    """Return the steps a folder is to have, each with what it needs among them.
+
+    Args:
+        steps: as a definition holds them.
+        purposes: what the folder asks for; empty: everything. Steps without a purpose are always
+            had, and those that a chosen one takes its files from.
+    """
+    by_name = {step["name"]: step for step in steps}
+    wanted = {step["name"] for step in steps if not purposes or step["for"] in ("", *purposes)}
+    for step in reversed(steps):
+        if step["name"] in wanted and step["from"]:
+            wanted.add(step["from"])
+    before: dict[str, set[str]] = {}
+    for name, step in by_name.items():
+        # Whoever waits for a step that is left out waits for what that one waited for.
+        before[name] = set().union(*({n} if n in wanted else before[n] for n in step["needs"]))
+    kept = (step for step in steps if step["name"] in wanted)
+    return [{**step, "needs": sorted(before[step["name"]], key=list(by_name).index)} for step in kept]

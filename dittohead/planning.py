@@ -1,0 +1,262 @@
+"""What would be done with a folder, step by step: a dry run of today's configuration on it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from dittohead import manifest, templates
+from dittohead.claims import wanted
+from dittohead.config import Config, Pipeline, Step
+from dittohead.description import Described
+from dittohead.errors import DittoheadError, ItemError, StepError
+from dittohead.model import Entry, Event, Location, Output, utcnow
+from dittohead.process import environment
+from dittohead.registry import Registry
+from dittohead.threads import Stop, in_thread
+from dittohead.worker import Inputs, Made, Options, Planned, StepContext, Worker
+
+#: Stands for the id of the job there is none of yet.
+JOB = "JOB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A folder as it would be claimed."""
+
+    name: str
+    pipeline: Pipeline
+    purposes: frozenset[str]
+    files: int
+    size: int  #: bytes
+    steps: tuple[PlannedStep, ...]
+
+
+@dataclass(kw_only=True)
+class PlannedStep:
+    """One step it would have."""
+
+    name: str
+    worker: str
+    purpose: str
+    needs: list[str]  #: the steps it would wait for
+    target: str = ""
+    found: Mapping[str, Any] | None = None  #: what its preflight found; None: it has none
+    problem: str = ""  #: why it could not be done
+    do: Callable[[], AsyncIterator[Planned]] | None = None  #: to be called in the steps' order
+
+
+async def plan(
+    config: Config, workers: Registry, secret: Callable[[str], str], folder: Path, name: str, scratch: Path
+) -> Plan:
+    """Take a folder's manifest and have every worker look; nothing is changed, here or outside.
+
+    Args:
+        folder: wherever it lies; it need not be in the inbox.
+        name: what it would be called there.
+        scratch: a directory for the manifest and what workers write nothing into.
+
+    Raises: ItemError: it would go to failed/ before its first step.
+    """
+    matched = config.pipeline_for(name)
+    if matched is None:
+        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
+        raise ItemError(
+            "no pipeline's match fits the folder's name", where=name, hint=f"There are {patterns}"
+        )
+    pipeline, values = matched
+    purposes = wanted(pipeline, values, folder)
+    definition = pipeline.definition(purposes)
+    listed = scratch / "manifest.jsonl"
+
+    def take(stop: Stop) -> manifest.Totals:
+        links = definition["links"] == "skip"
+        return manifest.take(folder, listed, stop=stop, skip_specials=links, ignore=definition["ignore"])
+
+    totals = await in_thread(take)
+    if totals.files == 0:
+        raise ItemError("the folder holds no files", where=str(folder))
+    shared = _Shared(
+        folder=folder,
+        name=name,
+        pipeline=pipeline,
+        values=values,
+        listed=listed,
+        scratch=scratch,
+        secret=secret,
+        totals=totals,
+        workers=workers,
+    )
+    known = {step.name: step for step in pipeline.steps}
+    made = [await _look(shared, known[given["name"]], given["needs"]) for given in definition["steps"]]
+    return Plan(
+        name=name,
+        pipeline=pipeline,
+        purposes=purposes,
+        files=totals.files,
+        size=totals.size,
+        steps=tuple(made),
+    )
+
+
+@dataclass(kw_only=True)
+class _Shared:
+    folder: Path
+    name: str
+    pipeline: Pipeline
+    values: Mapping[str, str]
+    listed: Path
+    scratch: Path
+    secret: Callable[[str], str]
+    totals: manifest.Totals
+    workers: Registry
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    made: dict[str, Made] = field(default_factory=dict)
+
+    @property
+    def originals(self) -> Inputs:
+        return Inputs(
+            root=self.folder,
+            entries=lambda: manifest.read(self.listed),
+            files=self.totals.files,
+            size=self.totals.size,
+        )
+
+
+async def _look(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
+    worker = shared.workers.get(step.worker)
+    made = PlannedStep(name=step.name, worker=step.worker, purpose=step.purpose, needs=needs)
+    context = _Context(shared, step)
+    values = {
+        **shared.values,
+        "name": shared.name,
+        "id": JOB,
+        "date": utcnow().strftime("%Y-%m-%d"),
+        "payload": str(shared.folder),
+        "work": str(context.work),
+    }
+    try:
+        filled = templates.render_options(step.options, values, worker.per_file)
+        options = worker.Options.model_validate(filled)
+        made.target = worker.target(options)
+        made.do = lambda: _do(shared, context, worker, options)
+        if type(worker).preflight is not Worker.preflight:
+            made.found = await worker.preflight(context, options)
+            shared.facts[step.name] = json.loads(json.dumps(dict(made.found)))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        made.problem = f"option {'.'.join(map(str, first['loc']))} does not fit this folder: {first['msg']}"
+    except StepError as error:
+        made.problem = str(error)
+    return made
+
+
+async def _do(
+    shared: _Shared, context: _Context, worker: Worker[Any], options: Options
+) -> AsyncIterator[Planned]:
+    """Yield what a step would do; what it would make is kept for those that come after."""
+    async for planned in worker.plan(context, options):
+        yield planned
+    shared.made[context.step] = Made(
+        name=context.step,
+        worker=worker.name,
+        source=context.taken,
+        root=context.work,
+        outputs=lambda: iter(context.outputs),
+        locations=lambda: iter(context.locations),
+    )
+
+
+class _Context(StepContext):
+    """A step's context for planning: it reads, and keeps what is said in memory."""
+
+    def __init__(self, shared: _Shared, step: Step) -> None:
+        self._shared = shared
+        self.job_id, self.name, self.pipeline = JOB, shared.name, shared.pipeline.name
+        self.step, self.taken = step.name, step.source
+        self.payload = shared.folder
+        self.work = shared.scratch / "work" / step.name
+        self.earlier = ()
+        self.attempt = 1
+        self.claimed_at = time.time()
+        self.outside = shared.scratch / "none" / step.name
+        self.ledger = shared.scratch / "none" / f"{step.name}.ledger"
+        self.saved = {}
+        self.log = structlog.get_logger()
+        self.env = environment(shared.scratch)
+        self.originals = shared.originals
+        self.outputs: list[Output] = []
+        self.locations: list[Location] = []
+
+    @property
+    def source(self) -> Inputs:  # type: ignore[override]  # known when the step it takes from has been planned
+        """The folder's files, or what the step it takes from said it would make."""
+        made = self._shared.made.get(self.taken)
+        if not self.taken:
+            return self.originals
+        outputs = list(made.outputs()) if made is not None else []
+
+        def entries() -> Iterator[Entry]:
+            return (Entry(path=o.path, size=o.size, sha256=o.sha256) for o in outputs)
+
+        return Inputs(
+            root=self._shared.scratch / "work" / self.taken,
+            entries=entries,
+            files=len(outputs),
+            size=sum(o.size for o in outputs),
+        )
+
+    def made_by(self, step: str) -> Made | None:
+        return self._shared.made.get(step)
+
+    def facts(self, step: str) -> Mapping[str, Any]:
+        return self._shared.facts.get(step, {})
+
+    def described(self, step: str = "") -> Described:
+        names = [step] if step else [s.name for s in self._shared.pipeline.steps]
+        for name in names:
+            if "described" in self.facts(name):
+                return Described.model_validate(self.facts(name)["described"])
+        return Described.nameless(self.name)
+
+    async def save(self, state: dict[str, Any]) -> None:
+        """Nothing is kept of a plan."""
+
+    async def fence(self) -> None:
+        raise DittoheadError("a plan writes nothing", where=f"step {self.step}")
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Nobody watches."""
+
+    def output(self, output: Output) -> None:
+        self.outputs.append(output)
+
+    def location(self, location: Location) -> None:
+        self.locations.append(location)
+
+    def event(self, event: Event) -> None:
+        """Nothing happens."""
+
+    def full(self, target: str, used: float, capacity: int) -> None:
+        """Nobody is told."""
+
+    def spare_slot(self) -> AbstractAsyncContextManager[None] | None:
+        return None
+
+    @property
+    def contended(self) -> bool:
+        return False
+
+    def log_file(self) -> Path:
+        return self._shared.scratch / f"{self.step}.log"
+
+    def secret(self, name: str) -> str:
+        return self._shared.secret(name)

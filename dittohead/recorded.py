@@ -1,0 +1,48 @@
+"""The steps of a job that is over, each with its worker and the options it had: to check or to undo them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from dittohead import templates
+from dittohead.context import JobFiles, values_of
+from dittohead.errors import DittoheadError
+from dittohead.model import Job, StepRow
+from dittohead.registry import Registry
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.worker import Options, Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """One step as it was done."""
+
+    row: StepRow
+    worker: Worker[Any]
+    options: Options
+    source: str  #: the step it took from; "" for the payload
+    problem: str = ""  #: why its worker cannot be asked; worker and options then mean nothing
+
+
+async def recorded(job: Job, store: Store, stations: Stations, workers: Registry) -> AsyncIterator[Recorded]:
+    """Yield a job's steps in order."""
+    files = JobFiles(stations, job)
+    for row in await store.read(job_store.steps_of, job.id):
+        try:
+            given = job.definition["steps"][row.position]
+            worker = workers.get(row.worker)
+            filled = templates.render_options(
+                given["options"], values_of(job, files, row.name), worker.per_file
+            )
+            options = worker.Options.model_validate(filled)
+        except (LookupError, DittoheadError, ValidationError) as error:
+            nothing: Any = None
+            yield Recorded(row=row, worker=nothing, options=nothing, source="", problem=str(error))
+        else:
+            yield Recorded(row=row, worker=worker, options=options, source=given["from"])

@@ -1,0 +1,305 @@
+"""One step of a job's run: prepared, tried, recorded; and the look of its worker before all steps."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dittohead import faults, log, order, templates
+from dittohead.context import Context, JobFiles, values_of
+from dittohead.engine import Engine
+from dittohead.errors import ItemError
+from dittohead.files import durable_file, fsync_dir
+from dittohead.model import Job, JobState, StepRow, StepState
+from dittohead.store import jobs as job_store
+from dittohead.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
+
+
+class Passage:
+    """What the steps of one run share: the job, how far it is, where its files lie."""
+
+    def __init__(self, engine: Engine, job: Job, steps: list[StepRow]) -> None:
+        self.engine, self.job, self.steps = engine, job, steps
+        self.files = JobFiles(engine.stations, job)
+        self.needs = order.needs(job.definition)
+        self.targets: set[str] = set()  #: that this run has used
+        self.busy: set[int] = set()  #: steps that are running or laid aside in this run
+
+    def replace_job(self, **changes: Any) -> None:
+        """Take over what was learnt of the job."""
+        self.job = replace(self.job, **changes)
+        self.files = JobFiles(self.engine.stations, self.job)
+
+    def describing(self) -> str:
+        """Return the first step that finds out what is known of the folder's objects, "" for none."""
+        known = self.engine.workers.names()
+        for row in self.steps:
+            if row.worker in known and self.engine.workers.get(row.worker).describes:
+                return row.name
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aside:
+    """Why a step does not go on for now."""
+
+    state: JobState  #: WAITING or PAUSED
+    reason: str
+    wake_at: float | None  #: seconds since the epoch; None: when its target is resumed
+    target: str = ""
+
+
+class StepRun:
+    """One step in one run of its job."""
+
+    def __init__(self, passage: Passage, index: int) -> None:
+        self.passage, self.index = passage, index
+        self.target = ""
+
+    @property
+    def row(self) -> StepRow:
+        """What the store knows of it."""
+        return self.passage.steps[self.index]
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.row.name
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        given: dict[str, Any] = self.passage.job.definition["steps"][self.index]
+        return given
+
+    async def run(self) -> Aside | None:
+        """Try the step; return why it does not go on, None when it is done and recorded.
+
+        Raises: whatever the worker does; Superseded, StoreError.
+        """
+        engine, job = self.passage.engine, self.passage.job
+        if (aside := self.waits()) is not None:
+            return aside
+        worker, options = self._prepare()
+        if (aside := self._paused(worker, options)) is not None:
+            await self.lay_aside({"error": aside.reason})
+            return aside
+        limiter = engine.limits[self.row.worker]
+        async with limiter.slot(job.uid):
+            if self.row.state is not StepState.RUNNING:
+                await engine.store.write(job_store.start_step, job.id, job.token, self.index)
+                self._now(StepState.RUNNING)
+            context, result, seconds = await self._attempt(worker, options)
+        # The slot is for the work; the next one need not wait for this one's commit.
+        engine.step_over(job.id, self.name)
+        with log.bind(step=self.name, attempt=context.attempt):
+            if isinstance(result, Wait):
+                context.close(durable=False)
+                return await self._wait(result, context)
+            await self._done(result, context, seconds, worker.recipe(options))
+        return None
+
+    async def preflight(self) -> Aside | None:
+        """Have the worker look before any step begins; return why it cannot now.
+
+        Raises: whatever the worker does; Superseded, StoreError.
+        """
+        job = self.passage.job
+        if (aside := self.waits()) is not None:
+            return aside
+        worker, options = self._prepare()
+        if (aside := self._paused(worker, options)) is not None:
+            await self.lay_aside({"error": aside.reason})
+            return aside
+        limiter = self.passage.engine.limits[self.row.worker]
+        async with limiter.slot(job.uid):
+            with log.bind(step=self.name):
+                context = await self._context(worker)
+                facts = await worker.preflight(context, options)
+        await asyncio.to_thread(_keep_facts, self.passage.files.facts(self.name), dict(facts))
+        if self.row.attempts and self.row.started_at is None:  # those were of looking
+            await self.lay_aside({"attempts": 0})
+            self._now(StepState.WAITING, attempts=0)
+        if self.target:
+            await self.passage.engine.targets.resume(self.target)
+        return None
+
+    @property
+    def looks(self) -> bool:
+        """Whether its worker has something to look for before all steps."""
+        workers = self.passage.engine.workers
+        worker = workers.get(self.row.worker) if self.row.worker in workers.names() else None
+        return worker is not None and type(worker).preflight is not Worker.preflight
+
+    def waits(self) -> Aside | None:
+        """Return why the step is not to be tried yet: an earlier run has put it off."""
+        row = self.row
+        if row.wake_at is None or row.wake_at.timestamp() <= time.time():
+            return None
+        return Aside(state=JobState.WAITING, reason=row.error, wake_at=row.wake_at.timestamp())
+
+    def _paused(self, worker: Worker[Any], options: Options) -> Aside | None:
+        self.target = worker.target(options)
+        self.passage.targets.add(self.target)
+        targets = self.passage.engine.targets
+        if not self.target or targets.may_try(self.target):
+            return None
+        why = targets.paused(self.target) or ""
+        return Aside(state=JobState.PAUSED, reason=why, wake_at=None, target=self.target)
+
+    async def lay_aside(self, changes: dict[str, Any], **more: Any) -> None:
+        """Record that the step is put off, beside others that may go on.
+
+        Args:
+            changes: of the step's row.
+        """
+        job = self.passage.job
+        changes = {"state": StepState.WAITING.value, "crashes": 0, "wake_at": None, **changes}
+        await self.passage.engine.store.write(
+            job_store.put_off_step, job.id, job.token, self.index, changes, **more
+        )
+        self._now(StepState.WAITING)
+
+    def _now(self, state: StepState, **changes: Any) -> None:
+        self.passage.steps[self.index] = replace(self.row, state=state, **changes)
+
+    # -- a try -------------------------------------------------------------------------------
+
+    def _prepare(self) -> tuple[Worker[Any], Options]:
+        job, workers = self.passage.job, self.passage.engine.workers
+        try:
+            worker = workers.get(self.row.worker)
+        except KeyError as error:
+            raise ItemError(
+                f'the worker "{self.row.worker}" is not installed any more',
+                hint=f"Install its package, then: dittohead retry {job.id}",
+            ) from error
+        values = values_of(job, self.passage.files, self.name)
+        filled = templates.render_options(self._given["options"], values, worker.per_file)
+        try:
+            return worker, worker.Options.model_validate(filled)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise ItemError(
+                f"option {'.'.join(map(str, first['loc']))} does not fit this folder: {first['msg']}",
+                where=f"step {self.name}",
+            ) from error
+
+    async def _context(self, worker: Worker[Any]) -> Context:
+        passage, engine = self.passage, self.passage.engine
+        source = self._given["from"]
+        taken = next((row.result for row in passage.steps if row.name == source), {})
+        before = await engine.store.read(job_store.earlier, passage.job) if worker.makes_outputs else []
+        return Context(
+            job=passage.job,
+            row=self.row,
+            files=passage.files,
+            source=passage.files.source(source, taken),
+            others=self._made(),
+            describing=passage.describing(),
+            earlier=passage.files.earlier(self.name, before),
+            store=engine.store,
+            limiter=engine.limits[self.row.worker],
+            secret=engine.secret,
+            report=engine.report,
+        )
+
+    def _made(self) -> dict[str, Made]:
+        """Return what the steps that are done have made."""
+        given = self.passage.job.definition["steps"]
+        return {
+            row.name: self.passage.files.results(row, given[row.position]["from"])
+            for row in self.passage.steps
+            if row.state is StepState.DONE
+        }
+
+    async def _attempt(self, worker: Worker[Any], options: Options) -> tuple[Context, StepResult, float]:
+        context = await self._context(worker)
+        with log.bind(step=self.name, attempt=context.attempt):
+            log.get().info(log.STEP_STARTED, worker=self.row.worker)
+            started = time.monotonic()
+            try:
+                result = await worker.run(context, options)
+            except BaseException:
+                context.close(durable=False)
+                raise
+        return context, result, time.monotonic() - started
+
+    async def _wait(self, result: Wait, context: Context) -> Aside:
+        wake_at = time.time() + result.seconds
+        await self.lay_aside(
+            {"saved": result.state, "wake_at": wake_at, "error": result.reason}, found=context.events
+        )
+        log.get().info(log.STEP_WAITING, reason=result.reason, seconds=result.seconds)
+        return Aside(state=JobState.WAITING, reason=result.reason, wake_at=wake_at)
+
+    async def _done(
+        self,
+        result: Done,
+        context: Context,
+        seconds: float,
+        recipe: Recipe | None,
+    ) -> None:
+        # 1 result files durable  2 commit the result, its events and the start of those that follow.
+        faults.point("step.ran")
+        passage, engine, job = self.passage, self.passage.engine, self.passage.job
+        made, delivered = context.outputs.count, context.locations.count
+        if made or delivered:
+            await asyncio.to_thread(_make_durable, context, passage.files.home)
+        else:
+            context.close(durable=True)
+        faults.point("step.durable")
+        totals = {
+            "detail": result.detail,
+            "outputs": made,
+            "bytes": context.outputs.size,
+            "locations": delivered,
+            "delivered_bytes": context.locations.size,
+            "seconds": round(seconds, 3),
+            **({"recipe": recipe.as_dict()} if recipe is not None else {}),
+        }
+        following = self._following()
+        await engine.store.write(
+            job_store.finish_step,
+            job.id,
+            job.token,
+            self.index,
+            result=totals,
+            found=context.events,
+            following=following,
+        )
+        self._now(StepState.DONE, result=totals)
+        for index in following:  # they begin at once; what they need can no longer be taken back
+            passage.steps[index] = replace(passage.steps[index], state=StepState.RUNNING)
+        log.get().info(
+            log.STEP_FINISHED,
+            seconds=round(seconds, 3),
+            detail=result.detail,
+            outputs=made,
+            locations=delivered,
+        )
+        if self.target:
+            await engine.targets.resume(self.target)
+        for target, used, capacity in context.fullness:
+            await engine.targets.fullness(target, used, capacity)
+
+    def _following(self) -> list[int]:
+        """Return the steps that can begin as soon as this one is done."""
+        passed = replace(self.row, state=StepState.DONE)
+        steps = [passed if row.position == self.index else row for row in self.passage.steps]
+        return order.ready(steps, self.passage.needs, self.passage.busy)
+
+
+def _make_durable(context: Context, home: Path) -> None:
+    context.close(durable=True)
+    fsync_dir(home)
+
+
+def _keep_facts(path: Path, facts: dict[str, Any]) -> None:
+    with durable_file(path) as out:
+        out.write(json.dumps(facts).encode())

@@ -1,0 +1,375 @@
+"""Steps beside each other, and the look before all of them: what each may do to the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dittohead.errors import ItemError, TargetError, TransientError
+from dittohead.model import JobState, Output, StepState
+from dittohead.worker import Done, StepContext, StepResult, Wait
+from tests.support.house import House, ScriptOptions, ScriptWorker
+
+DIAMOND = """
+root: .
+limits: {jobs: 4, script: 4}
+retry: {attempts: 3, first: 1ms, most: 2ms}
+space: {floor: 0}
+pipelines:
+  diamond:
+    match: "[^!].*"
+    steps:
+      - script: {name: begin}
+      - script: {name: left, after: [begin]}
+      - script: {name: right, after: begin, target: there}
+      - script: {name: end}
+"""
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path / "root", DIAMOND)
+    yield made
+    made.store.close()
+
+
+def gate(
+    house: House, step: str, result: Callable[[], StepResult] = Done
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let a step wait for an event; returns (reached, go on)."""
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    async def wait(ctx: StepContext) -> StepResult:
+        reached.set()
+        await go.wait()
+        return result()
+
+    house.worker.plays[step] = wait
+    return reached, go
+
+
+def states(house: House) -> dict[str, StepState]:
+    return {row.name: row.state for row in house.steps(house.job("x"))}
+
+
+def state(house: House) -> JobState | None:
+    return house.jobs("x")[0].state if house.jobs("x") else None
+
+
+async def test_independent_steps_run_at_the_same_time_and_the_last_waits_for_both(house: House) -> None:
+    """Both are reached before either may end."""
+    (left, go_left), (right, go_right) = gate(house, "left"), gate(house, "right")
+    house.arrive("x")
+    async with house.running():
+        await left.wait()
+        await right.wait()
+        assert states(house)["end"] is StepState.PENDING
+        go_left.set()
+        await house.until(lambda: states(house)["left"] is StepState.DONE)
+        assert states(house) | {"begin": StepState.DONE} == states(house)
+        assert states(house)["end"] is StepState.PENDING
+        go_right.set()
+        job = await house.until_over("x")
+    assert job.state is JobState.DONE
+    ran = [step for _, step in house.worker.ran]
+    assert (ran[0], ran[-1]) == ("begin", "end")
+
+
+async def test_a_failure_ends_the_job_at_once_and_a_retry_does_only_what_is_left(house: House) -> None:
+    """The sibling is interrupted; what was done stays done."""
+    reached, _ = gate(house, "right")
+
+    async def fail(ctx: StepContext) -> StepResult:
+        await reached.wait()
+        raise ItemError("no")
+
+    house.worker.plays["left"] = fail
+    house.arrive("x")
+    async with house.running():
+        job = await house.until_over("x")
+        assert job.state is JobState.FAILED
+        assert states(house) == {
+            "begin": StepState.DONE,
+            "left": StepState.FAILED,
+            "right": StepState.PENDING,
+            "end": StepState.PENDING,
+        }
+        house.worker.plays.clear()
+        house.worker.ran.clear()
+        assert (await house.ask("retry", "x"))["message"] == "x: tried again from step left"
+        await house.until(lambda: state(house) is JobState.DONE)
+    assert sorted(step for _, step in house.worker.ran) == ["end", "left", "right"]
+
+
+async def test_what_is_done_beside_a_failure_is_not_done_again(house: House) -> None:
+    """Right is done before left fails: a retry leaves it alone, although it comes later."""
+
+    async def fail(ctx: StepContext) -> StepResult:
+        await house.until(lambda: states(house)["right"] is StepState.DONE)
+        raise ItemError("no")
+
+    house.worker.plays["left"] = fail
+    house.arrive("x")
+    async with house.running():
+        await house.until_over("x")
+        house.worker.plays.clear()
+        house.worker.ran.clear()
+        await house.ask("retry", "x")
+        await house.until(lambda: state(house) is JobState.DONE)
+    assert [step for _, step in house.worker.ran] == ["left", "end"]
+
+
+async def test_a_step_that_waits_does_not_hold_up_the_one_beside_it(house: House) -> None:
+    """The job goes on with the other, and is laid aside when nothing else can be done."""
+    reached, go = gate(house, "right")
+
+    async def wait(ctx: StepContext) -> StepResult:
+        return Done() if ctx.saved else Wait(reason="an answer", seconds=3600, state={"asked": 1})
+
+    house.worker.plays["left"] = wait
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+        await house.until(lambda: states(house)["left"] is StepState.WAITING)
+        row = house.steps(house.job("x"))[1]
+        assert row.saved == {"asked": 1}  # durable while the other still runs
+        assert house.job("x").state is JobState.RUNNING
+        go.set()
+        await house.until(lambda: state(house) is JobState.WAITING)
+        assert house.job("x").reason == "an answer"
+        assert states(house)["right"] is StepState.DONE
+        await house.ask("poke", "x")
+        job = await house.until_over("x")
+    assert job.state is JobState.DONE
+
+
+async def test_an_interruption_keeps_what_a_waiting_step_had_saved(house: House) -> None:
+    """A stop while its sibling runs: the answer that was asked for is not asked for twice."""
+    reached, _ = gate(house, "right")
+    asked = []
+
+    async def wait(ctx: StepContext) -> StepResult:
+        if not ctx.saved:
+            asked.append(ctx.step)
+        return Wait(reason="an answer", seconds=3600, state={"asked": 1})
+
+    house.worker.plays["left"] = wait
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+        await house.until(lambda: states(house)["left"] is StepState.WAITING)
+    again = House(house.root, DIAMOND)
+    again.worker.plays["left"] = wait
+    async with again.running():
+        await again.until(lambda: again.job("x").wake_at is not None)
+    assert asked == ["left"]
+    assert [step for _, step in again.worker.ran] == ["right"]  # left is not due yet
+    again.store.close()
+
+
+async def test_a_paused_target_and_a_wait_are_both_looked_after(house: House) -> None:
+    """One job, two reasons: the clock has it look at both, whichever comes first."""
+
+    async def down(ctx: StepContext) -> StepResult:
+        raise TargetError("the host is down")
+
+    async def wait(ctx: StepContext) -> StepResult:
+        return Wait(reason="an answer", seconds=3600)
+
+    house.worker.plays |= {"right": down, "left": wait}
+    house.arrive("x")
+    async with house.running():
+        await house.until(lambda: state(house) is JobState.WAITING)
+        job = house.job("x")
+        assert set(job.reason.split("; ")) == {"the host is down", "an answer"}
+        assert job.wake_at is not None
+        row = house.steps(job)[1]
+        assert row.wake_at is not None
+        assert job.wake_at < row.wake_at  # sooner than the answer: the target may be back
+        assert house.targets.paused("there") == "the host is down"
+        house.worker.plays.clear()
+        await house.targets.resume("there")
+        await house.ask("poke", "x")
+        assert (await house.until_over("x")).state is JobState.DONE
+
+
+async def test_both_transient_faults_are_counted_for_themselves(house: House) -> None:
+    """Each step has its own tries."""
+    tries = {"left": 0, "right": 0}
+
+    async def shaky(ctx: StepContext) -> StepResult:
+        tries[ctx.step] += 1
+        if tries[ctx.step] < 3:
+            raise TransientError("busy")
+        return Done()
+
+    house.worker.plays |= {"left": shaky, "right": shaky}
+    house.arrive("x")
+    async with house.running():
+        job = await house.until_over("x")
+    assert job.state is JobState.DONE
+    assert tries == {"left": 3, "right": 3}
+
+
+async def test_run_again_from_a_step_leaves_alone_what_does_not_wait_for_it(house: House) -> None:
+    """Left and what comes after it; right stays as it is."""
+    house.arrive("x")
+    async with house.running():
+        await house.until_over("x")
+        house.worker.ran.clear()
+        await house.ask("rerun", "x", **{"from": "left"})
+        await house.until(lambda: len(house.worker.ran) == 2 and house.job("x").state is JobState.DONE)
+    assert [step for _, step in house.worker.ran] == ["left", "end"]
+
+
+async def test_outputs_that_are_lost_are_made_again_with_all_that_waits_for_them(house: House) -> None:
+    """And nothing else."""
+
+    async def make(ctx: StepContext) -> StepResult:
+        (ctx.work / "f").write_bytes(b"1")
+        ctx.output(Output(path=b"f", size=1, sha256="0" * 64))
+        return Done()
+
+    house.worker.plays["left"] = make
+    reached, _ = gate(house, "end")
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+        work = house.stations.work / house.job("x").id / "left"
+    (work / "f").unlink()
+    work.rmdir()
+    again = House(house.root, DIAMOND)
+    again.worker.plays["left"] = make
+    async with again.running():
+        assert (await again.until_over("x")).state is JobState.DONE
+    assert [step for _, step in again.worker.ran] == ["left", "end"]
+    again.store.close()
+
+
+class LookingWorker(ScriptWorker):
+    """Looks before the steps, as `looks` says for a step's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: dict[str, Callable[[StepContext], Any]] = {}
+        self.looked: list[str] = []
+
+    async def preflight(self, ctx: StepContext, options: ScriptOptions) -> Mapping[str, Any]:
+        self.looked.append(ctx.step)
+        return self.looks.get(ctx.step, lambda ctx: {"seen": ctx.step})(ctx)
+
+
+def looking(house: House) -> LookingWorker:
+    worker = LookingWorker()
+    house.workers.add(worker)
+    house.worker = worker
+    return worker
+
+
+async def test_every_step_looks_before_the_first_runs(house: House) -> None:
+    """And finds its facts later, as do the others."""
+    worker = looking(house)
+    found = {}
+
+    async def read(ctx: StepContext) -> StepResult:
+        found.update({step: dict(ctx.facts(step)) for step in ("begin", "end")})
+        assert worker.looked == ["begin", "left", "right", "end"]
+        return Done()
+
+    worker.plays["begin"] = read
+    house.arrive("x")
+    async with house.running():
+        assert (await house.until_over("x")).state is JobState.DONE
+    assert found == {"begin": {"seen": "begin"}, "end": {"seen": "end"}}
+
+
+async def test_what_the_last_step_finds_amiss_fails_the_job_before_anything_ran(house: House) -> None:
+    """Its reason names the step that found it; a retry looks again."""
+    worker = looking(house)
+
+    def missing(ctx: StepContext) -> Any:
+        raise ItemError("there is no such record", hint="Correct the name")
+
+    worker.looks["end"] = missing
+    house.arrive("x")
+    async with house.running():
+        job = await house.until_over("x")
+        assert (job.state, worker.ran) == (JobState.FAILED, [])
+        assert job.reason == "step end: there is no such record. Correct the name"
+        worker.looks.clear()
+        worker.looked.clear()
+        await house.ask("retry", "x")
+        await house.until(lambda: state(house) is JobState.DONE)
+    assert worker.looked == ["begin", "left", "right", "end"]  # the first's facts may be out of date, too
+
+
+async def test_a_look_that_cannot_be_had_now_pauses_its_target(house: House) -> None:
+    """Nothing runs; it is looked at again when the target is back."""
+    worker = looking(house)
+
+    def down(ctx: StepContext) -> Any:
+        raise TargetError("down")
+
+    worker.looks["right"] = down
+    house.arrive("x")
+    async with house.running():
+        await house.until(lambda: state(house) is JobState.PAUSED)
+        assert worker.ran == []
+        worker.looks.clear()
+        await house.targets.resume("there")
+        assert (await house.until_over("x")).state is JobState.DONE
+
+
+async def test_a_look_that_failed_in_passing_is_not_counted_against_the_step(house: House) -> None:
+    """Its tries begin anew when it runs."""
+    worker = looking(house)
+    calls, tries = [], []
+
+    def shaky(ctx: StepContext) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            raise TransientError("busy")
+        return {}
+
+    async def shaky_too(ctx: StepContext) -> StepResult:
+        tries.append(ctx.attempt)
+        if len(tries) < 3:
+            raise TransientError("busy")
+        return Done()
+
+    worker.looks["begin"] = shaky
+    worker.plays["begin"] = shaky_too
+    house.arrive("x")
+    async with house.running():
+        assert (await house.until_over("x")).state is JobState.DONE
+    assert tries == [1, 2, 3]
+
+
+async def test_after_a_step_is_done_nobody_looks_again(house: House) -> None:
+    """What later steps were told stays true for them, whatever has changed meanwhile."""
+    worker = looking(house)
+    reached, _ = gate(house, "left")
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+    again = House(house.root, DIAMOND)
+    worker = looking(again)
+    async with again.running():
+        assert (await again.until_over("x")).state is JobState.DONE
+    assert worker.looked == []
+    again.store.close()
+
+
+async def test_a_defect_in_a_look_fails_the_job_and_nothing_else(house: House) -> None:
+    """As in a step."""
+    worker = looking(house)
+    worker.looks["left"] = lambda ctx: 1 / 0
+    house.arrive("x")
+    async with house.running():
+        job = await house.until_over("x")
+    assert job.error is not None
+    assert (job.state, job.error["kind"], job.error["step"]) == (JobState.FAILED, "defect", "left")

@@ -1,0 +1,143 @@
+"""What a folder asks for: by its name, by the file in it; and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dittohead.changes import compare
+from dittohead.errors import ConfigError
+from dittohead.model import Job, JobState
+from dittohead.worker import Done, StepContext, StepResult
+from tests.support.house import House
+
+CONFIG = """
+root: .
+limits: {jobs: 4, script: 4}
+space: {floor: 0}
+pipelines:
+  objects:
+    match: "(?P<object>[a-z]+)(-(?P<purpose>.+))?"
+    steps:
+      - script: {name: masters}
+        for: preservation
+      - script: {name: tiles, for: access, after: []}
+      - script: {name: record}
+"""
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path / "root", CONFIG)
+    yield made
+    made.store.close()
+
+
+async def done(house: House, name: str, what: dict[str | bytes, Any] | None = None) -> Job:
+    house.arrive(name, what)
+    async with house.running():
+        return await house.until_over(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sidecar", "steps"),
+    [
+        ("box", None, ["masters", "record", "tiles"]),
+        ("box-access", None, ["record", "tiles"]),
+        ("box-preservation", None, ["masters", "record"]),
+        ("box-access+preservation", None, ["masters", "record", "tiles"]),
+        ("box", "purpose: access", ["record", "tiles"]),
+        ("box", "purpose: [preservation]\n", ["masters", "record"]),
+        ("box-access", '{"purpose": ["access"]}', ["record", "tiles"]),
+    ],
+)
+async def test_a_folder_gets_the_steps_it_asks_for(
+    house: House, name: str, sidecar: str | None, steps: list[str]
+) -> None:
+    """By its name, by the file in it, or all."""
+    what: dict[str | bytes, Any] = {"a.txt": "hello"} | ({"dittohead.yaml": sidecar} if sidecar else {})
+    job = await done(house, name, what)
+    assert job.state is JobState.DONE
+    assert sorted(step for _, step in house.worker.ran) == steps
+    assert [row.name for row in house.steps(job)] == [s for s in ("masters", "tiles", "record") if s in steps]
+
+
+async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house: House) -> None:
+    """It is no content; but it is what was handed over."""
+    seen = []
+
+    async def look(ctx: StepContext) -> StepResult:
+        seen.extend(entry.path for entry in ctx.source.entries())
+        return Done()
+
+    house.worker.plays["record"] = look
+    job = await done(house, "box", {"a.txt": "hello", "dittohead.yaml": "purpose: access"})
+    assert seen == [b"a.txt"]
+    assert job.files == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "sidecar", "reason"),
+    [
+        ("box-acces", None, "nothing for acces. Ask for access or preservation"),
+        ("box", "purpose: acces", "nothing for acces"),
+        (
+            "box-access",
+            "purpose: preservation",
+            "the folder's name asks for access, and the file in it for pres",
+        ),
+        ("box", "purpose: {a: b}", "purpose is a word or a list of words"),
+        ("box", "porpoise: access", "one key is wanted, purpose"),
+        ("box", "a: &a [x]\npurpose: *a", "it is no valid YAML"),
+        ("box", "purpose: [", "it is no valid YAML"),
+        ("box", "purpose: !!python/object/apply:os.system [id]", "it is no valid YAML"),
+        ("box", "#" * 5000, "longer than 4 KiB"),
+        ("box", "\x00", "it is no valid YAML"),
+    ],
+)
+async def test_what_cannot_be_understood_fails_before_anything_is_done(
+    house: House, name: str, sidecar: str | None, reason: str
+) -> None:
+    """Never guessed: neither all nor nothing is what was asked for."""
+    what: dict[str | bytes, Any] = {"a.txt": "hello"} | ({"dittohead.yaml": sidecar} if sidecar else {})
+    job = await done(house, name, what)
+    assert (job.state, house.worker.ran) == (JobState.FAILED, [])
+    assert reason in job.reason
+
+
+async def test_a_sidecar_that_is_a_link_is_not_followed(house: House, tmp_path: Path) -> None:
+    """Whatever it leads to."""
+    (tmp_path / "other").write_text("purpose: access")
+    folder = house.arrive("box")
+    (folder / "dittohead.yaml").symlink_to(tmp_path / "other")
+    async with house.running():
+        job = await house.until_over("box")
+    assert (job.state, house.worker.ran) == (JobState.FAILED, [])
+
+
+async def test_steps_nobody_asked_for_are_no_change(house: House) -> None:
+    """`rerun --changed` compares with what the folder was to have."""
+    await done(house, "box-access")
+    (found,) = compare(house.config, "objects", house.workers, house.store, house.stations)
+    assert found.changes == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "problem"),
+    [
+        ("- script: {after: [nobody]}", 'config.yaml:6:44: there is no earlier step "nobody"'),
+        ("- script: {name: a}\n      - script: {name: c, after: b}", "there is no earlier step"),
+        ("- script: {after: {a: b}}", "names of earlier steps are wanted"),
+        ("- script: {for: [access]}", "one word is wanted, such as preservation or access"),
+        ("- script: {for: 'a b'}", "one word is wanted"),
+    ],
+)
+def test_errors_in_after_and_for_name_their_line(tmp_path: Path, steps: str, problem: str) -> None:
+    """And what to write instead."""
+    with pytest.raises(ConfigError) as caught:
+        House(tmp_path / "root", f"root: .\npipelines:\n  p:\n    match: .*\n    steps:\n      {steps}\n")
+    assert problem.rpartition("config.yaml:6:44: ")[2] in str(caught.value)
+    assert "config.yaml:" in str(caught.value)

@@ -1,0 +1,158 @@
+"""Taking back what a job created outside: by its workers, recorded in its receipt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from dittohead import receipt
+from dittohead.errors import DittoheadError, TransientError
+from dittohead.model import Event, EventType, JobState, Location
+from dittohead.undo import undo_job
+from dittohead.worker import Done, StepContext, StepResult, UndoContext
+from tests.support.house import House, ScriptOptions, ScriptWorker
+
+
+class RecordingWorker(ScriptWorker):
+    """Creates a record outside, here a file, and notes it first."""
+
+    name = "recording"
+
+    def __init__(self, outside: Path) -> None:
+        super().__init__()
+        self.records = outside
+        self.down = False
+        self.undone: list[str] = []
+
+    async def run(self, ctx: StepContext, options: ScriptOptions) -> StepResult:
+        ctx.ledger.parent.mkdir(parents=True, exist_ok=True)
+        ctx.ledger.write_text(ctx.step + "\n")
+        (self.records / ctx.step).write_text("as it was made")
+        ctx.location(
+            Location(
+                uri=f"rec:{ctx.step}", path=b"", size=0, sha256="", verified_by="read back", use="record"
+            )
+        )
+        return Done()
+
+    async def undo(self, ctx: UndoContext, options: ScriptOptions) -> None:
+        if self.down:
+            raise TransientError("down")
+        assert [location.use for location in ctx.locations()] == ["record"]
+        for name in ctx.ledger.read_text().split():
+            self.undone.append(name)
+            record = self.records / name
+            if record.read_text() != "as it was made":
+                ctx.report(False, f"rec:{name}", "somebody has changed it")
+                continue
+            if not ctx.dry_run:
+                record.unlink()
+            ctx.report(True, f"rec:{name}", "removed")
+
+
+CONFIG = """
+root: .
+pipelines:
+  p:
+    match: ".*"
+    steps:
+      - checksum: {}
+      - recording: {name: one}
+      - recording: {name: two}
+"""
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    (tmp_path / "outside").mkdir()
+    recording = RecordingWorker(tmp_path / "outside")
+    made = House(tmp_path / "root", CONFIG, workers=[recording])
+    made.arrive("x")
+    async with made.running():
+        await made.until_over("x")
+    yield made
+    made.store.close()
+
+
+def worker(house: House) -> RecordingWorker:
+    found = house.workers.get("recording")
+    assert isinstance(found, RecordingWorker)
+    return found
+
+
+async def test_what_was_created_is_taken_back_the_last_step_first(house: House) -> None:
+    """What others changed stays, and is named."""
+    (worker(house).records / "one").write_text("changed")
+    undone = await undo_job(house.job("x"), house.store, house.stations, house.workers, str, dry_run=False)
+    assert worker(house).undone == ["two", "one"]
+    assert undone.gone == [("rec:two", "removed")]
+    assert undone.kept == [("rec:one", "somebody has changed it")]
+    assert sorted(path.name for path in worker(house).records.iterdir()) == ["one"]
+
+
+async def test_a_dry_run_removes_nothing(house: House) -> None:
+    """It says what would go."""
+    undone = await undo_job(house.job("x"), house.store, house.stations, house.workers, str, dry_run=True)
+    assert [uri for uri, _ in undone.gone] == ["rec:two", "rec:one"]
+    assert sorted(path.name for path in worker(house).records.iterdir()) == ["one", "two"]
+
+
+async def test_a_system_that_is_down_leaves_its_step_to_be_undone(house: House) -> None:
+    """It is said, and the command can be given again."""
+    worker(house).down = True
+    undone = await undo_job(house.job("x"), house.store, house.stations, house.workers, str, dry_run=False)
+    assert undone.kept == [
+        ("step two", "cannot be undone now: down"),
+        ("step one", "cannot be undone now: down"),
+    ]
+
+
+async def test_that_it_was_undone_stands_in_the_receipt(house: House) -> None:
+    """Appended; what stood there stands there still."""
+    job = house.job("x")
+    path = receipt.path_of(house.stations.receipts, job)
+    before = json.loads(path.read_bytes())
+    answer = await house.ask("undone", job.id, what="2 taken back", good=True)
+    assert answer["ok"]
+    after = json.loads(path.read_bytes())
+    event = after["events"].pop()
+    assert (event["type"], event["detail"]) == ("deletion", "undone by tester: 2 taken back")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "events", [[], [Event(type=EventType.FIXITY, outcome="success", detail="d", agent="a")]]
+)
+async def test_an_event_is_appended_whatever_stands_before(
+    house: House, tmp_path: Path, events: list[Event]
+) -> None:
+    """A receipt without events, and one with."""
+    path = tmp_path / "receipt.json"
+    receipt.write(path, house.job("x"), entries=(), outputs=(), locations=(), events=events)
+    receipt.add_event(path, Event(type=EventType.DELETION, outcome="success", detail="gone", agent="a"))
+    assert [e["detail"] for e in json.loads(path.read_bytes())["events"]] == [*("d" for _ in events), "gone"]
+
+
+async def test_what_is_no_receipt_is_left_as_it_is(tmp_path: Path) -> None:
+    """Never half rewritten."""
+    path = tmp_path / "receipt.json"
+    path.write_text("{}")
+    with pytest.raises((ValueError, OSError)):
+        receipt.add_event(path, Event(type=EventType.DELETION, outcome="success", detail="gone", agent="a"))
+    assert path.read_text() == "{}"
+    assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".tmp")] == []
+
+
+async def test_a_job_without_such_steps_says_what_to_do(tmp_path: Path) -> None:
+    """Files in buckets and at targets stay."""
+    made = House(tmp_path / "other")
+    made.arrive("y")
+    async with made.running():
+        job = await made.until_over("y")
+    assert job.state is JobState.DONE
+    with pytest.raises(DittoheadError, match="no step of y can be undone"):
+        await undo_job(job, made.store, made.stations, made.workers, str, dry_run=False)
+    made.store.close()
