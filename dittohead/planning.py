@@ -96,6 +96,8 @@ async def plan(
         workers=workers,
     )
     known = {step.name: step for step in pipeline.steps}
+    for given in definition["steps"]:  # that they will make something is known before all of them look
+        shared.made[given["name"]] = _nothing_yet(shared, known[given["name"]])
     made = [await _look(shared, known[given["name"]], given["needs"]) for given in definition["steps"]]
     return Plan(
         name=name,
@@ -104,6 +106,17 @@ async def plan(
         files=totals.files,
         size=totals.size,
         steps=tuple(made),
+    )
+
+
+def _nothing_yet(shared: _Shared, step: Step) -> Made:
+    return Made(
+        name=step.name,
+        worker=step.worker,
+        source=step.source,
+        root=shared.scratch / "work" / step.name,
+        outputs=lambda: iter(()),
+        locations=lambda: iter(()),
     )
 
 

@@ -119,7 +119,8 @@ class StepContext(abc.ABC):
     def made_by(self, step: str) -> Made | None:
         """Return what a step that is done has made; None when the folder was not to have that step.
 
-        Only of steps that this one names in an option of `Worker.takes`.
+        Only of steps that this one names in an option of `Worker.takes`, and of those from which they
+        took their files. In `preflight` of every step the folder is to have: they have made nothing yet.
         """
 
     @abc.abstractmethod
