@@ -33,6 +33,8 @@ _ANSWER_MOST = 64 << 20
 #: The longest wait that a server is believed to mean.
 _LONGEST_S = 86400.0
 
+_AGENT = f"dittohead/{version('dittohead')}"
+
 Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 
 
@@ -190,7 +192,7 @@ async def connected(
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, ssl=trust),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENT_S),
-        headers={"User-Agent": f"dittohead/{version('dittohead')}", "Accept": "application/json"},
+        headers={"User-Agent": _AGENT, "Accept": "application/json"},
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=True,
     )

@@ -29,6 +29,8 @@ async def doctor(
             answer = await client.send("GET", "/version")
             told = re.search(r"\(([^)]*)\)", answer.body.decode("utf-8", "replace"))
             yield True, f"{options.url}: ArchivesSpace {told[1] if told else 'of unknown version'}"
+            if not options.url.startswith("https:"):
+                yield True, "the password is sent without TLS; use https where others can listen"
             repository = await client.find(options.base)
             if repository is None:
                 yield False, f"there is no repository {options.base}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib.metadata import version
 
+from dittohead import __version__
 from dittohead.archivesspace.client import Client, number_of
 from dittohead.archivesspace.finding import EVENT_TYPES
 from dittohead.archivesspace.looking import Wanted
@@ -91,33 +91,32 @@ def _event(type_: str, key: str, agent: str, of: Wanted, at: float) -> Record:
 
 async def _agent(recording: Recording) -> str:
     """Return the uri of the agent that this version of dittohead is; created where it is not there."""
-    number = version("dittohead")
     name = {
         "jsonmodel_type": "name_software",
         "software_name": NAME,
-        "version": number,
-        "sort_name": f"{NAME} {number}",
+        "version": __version__,
+        "sort_name": f"{NAME} {__version__}",
         "sort_name_auto_generate": False,
         "source": "local",
     }
     body = {"jsonmodel_type": "agent_software", "publish": False, "names": [name]}
     for _ in range(_ROUNDS):
-        found = await _find_agent(recording.client, number)
+        found = await _find_agent(recording.client)
         if found:
             return found
-        await recording.note(do="create", what="agent", name=NAME, version=number)
+        await recording.note(do="create", what="agent", name=NAME, version=__version__)
         if await _created(recording.client, "/agents/software", body):
             recording.counts.created += 1
     raise TransientError("its agent cannot be created", where="/agents/software")
 
 
-async def _find_agent(client: Client, number: str) -> str:
+async def _find_agent(client: Client) -> str:
     page = last = 1
     while page <= last:
         told = await client.get("/agents/software", [("page", page), ("page_size", 100)])
         for agent in told.get("results", ()):
             for name in agent.get("names", ()):
-                if name.get("software_name") == NAME and name.get("version") == number:
+                if name.get("software_name") == NAME and name.get("version") == __version__:
                     return str(agent["uri"])
         last = told.get("last_page", 1)
         page += 1

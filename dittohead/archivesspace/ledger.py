@@ -15,7 +15,7 @@ from typing import IO, Any
 from dittohead.files import fsync_dir
 
 #: A first line is not longer; of other jobs' ledgers only that much is read to see whose they are.
-_HEAD_MOST = 1 << 16
+_HEAD_MOST = 1 << 22
 
 
 class Ledger:
@@ -81,14 +81,15 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def of_other_jobs(path: Path, head: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what all jobs have noted that recorded at the same site and repository. Blocking.
+    """Yield what all jobs have noted that recorded some of the same objects. Blocking.
 
     Args:
         path: this step's ledger; the others lie beside it.
-        head: this step's first line; "job" and "step" may differ.
+        head: this step's first line; another's has the same site and some of the objects.
     """
     if not path.parent.is_dir():
         return
+    objects = set(head["objects"])
     for other in sorted(path.parent.glob("*.jsonl")):
         with open(other, "rb") as file:
             first = file.readline(_HEAD_MOST)
@@ -96,5 +97,6 @@ def of_other_jobs(path: Path, head: dict[str, Any]) -> Iterator[dict[str, Any]]:
             fields = json.loads(first)
         except ValueError:
             continue
-        if all(fields.get(key) == value for key, value in head.items() if key not in ("job", "step")):
+        same = all(fields.get(key) == head[key] for key in ("worker", "url", "repository"))
+        if same and not objects.isdisjoint(fields.get("objects", ())):
             yield from read(other)

@@ -40,7 +40,7 @@ class Counts:
         return ", ".join(f"{number} {word}" for word, number in named if number)
 
 
-def head_of(ctx: StepContext, options: ArchivesSpaceOptions) -> dict[str, Any]:
+def head_of(ctx: StepContext, options: ArchivesSpaceOptions, wanted: Sequence[Wanted]) -> dict[str, Any]:
     """Return a ledger's first line."""
     return {
         "worker": "archivesspace",
@@ -48,6 +48,7 @@ def head_of(ctx: StepContext, options: ArchivesSpaceOptions) -> dict[str, Any]:
         "step": ctx.step,
         "url": options.url,
         "repository": options.repository,
+        "objects": [one.found.digital_object_id for one in wanted],
     }
 
 
@@ -75,13 +76,15 @@ class Recording:
     async def record(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Difference]]:
         """Record all objects; return them with what was written, as it is there now."""
         self._total = sum(len(one.pages) + 2 for one in wanted)
-        ours = await in_thread(lambda _: self._recorded_before())
+        ours = await in_thread(lambda _: self._recorded_before(wanted))
         return [await self._object(one, ours) for one in wanted]
 
-    def _recorded_before(self) -> dict[str, dict[str, str]]:
+    def _recorded_before(self, wanted: Sequence[Wanted]) -> dict[str, dict[str, str]]:
         """Return by digital object id the access URIs that all jobs have recorded, and as what."""
         found: dict[str, dict[str, str]] = {}
-        head = head_of(self.ctx, self.options)
+        if not any(one.shown for one in wanted):
+            return found
+        head = head_of(self.ctx, self.options, wanted)
         for line in ledgers.of_other_jobs(self.ctx.ledger, head):
             if line.get("access"):
                 found.setdefault(line["of"], {}).update(line["access"])

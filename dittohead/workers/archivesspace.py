@@ -39,6 +39,12 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
     takes = frozenset({"masters", "access"})
     describes = True
 
+    def check(self, options: ArchivesSpaceOptions) -> list[str]:
+        """See that there is something to record."""
+        if options.write and not options.masters and not options.access:
+            return ["it would record no file: name steps in masters or access, or set write: false"]
+        return []
+
     def target(self, options: ArchivesSpaceOptions) -> str:
         """Return the site."""
         return options.url
@@ -78,7 +84,7 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
         wanted = await in_thread(lambda _: looking.wanted(ctx, options, Found.of(facts)))
         if options.check_access:
             await comparing.fetch_shown(options, wanted)
-        notes = ledger.Ledger(ctx.ledger, head_of(ctx, options))
+        notes = ledger.Ledger(ctx.ledger, head_of(ctx, options, wanted))
         try:
             async with opened(options, ctx.secret) as client:
                 known = looking.of_mapping(facts["enumerations"])

@@ -142,7 +142,14 @@ def test_markup_is_taken_out(text: str | None, then: str) -> None:
 
 def test_the_ledger_survives_a_half_line_and_leaves_out_what_was_refused(tmp_path: Path) -> None:
     path = tmp_path / "state" / "ledger" / "1.s.jsonl"
-    head = {"worker": "archivesspace", "job": "1", "step": "s", "url": "u", "repository": 2}
+    head = {
+        "worker": "archivesspace",
+        "job": "1",
+        "step": "s",
+        "url": "u",
+        "repository": 2,
+        "objects": ["X", "Y"],
+    }
     notes = Ledger(path, head)
     notes.note(do="change", uri="/a", n=1)
     notes.note(do="change", uri="/b", n=2)
@@ -158,7 +165,8 @@ def test_the_ledger_survives_a_half_line_and_leaves_out_what_was_refused(tmp_pat
         json.dumps({"worker": "islandora"}) + "\n" + json.dumps({"do": "x"}) + "\n"
     )
     (path.parent / "3.rot.jsonl").write_bytes(b"\xff\n")
-    later = head | {"job": "9", "step": "t"}
+    later = head | {"job": "9", "step": "t", "objects": ["Y", "Z"]}
     assert [line["n"] for line in ledger.of_other_jobs(path, later)] == [2, 3]
     assert list(ledger.of_other_jobs(path, later | {"repository": 3})) == []
+    assert list(ledger.of_other_jobs(path, later | {"objects": ["Z"]})) == []
     assert ledger.read(tmp_path / "none") == []

@@ -60,7 +60,7 @@ class Fault:
     """What goes wrong with requests that fit."""
 
     match: str  #: regular expression for "METHOD /path"
-    kind: str  #: "500", "502", "503", "429", "drop", "412", "403"
+    kind: str  #: "500", "502", "503", "429", "drop", "412", "403"; "slow": answered when `ArchivesSpace.hurry` is set
     after: bool = False  #: when the write has taken effect
     times: int = 1
     headers: dict[str, str] = field(default_factory=dict)
@@ -88,6 +88,7 @@ class ArchivesSpace(Holdings):
         self.kill: tuple[int, bool] | None = None  #: (call, after its effect)
         self.victim = 0  #: process to be killed
         self.logins = 0
+        self.slow, self.hurry = asyncio.Event(), asyncio.Event()
         self._tokens = 0
         self.url = ""
         self.public: dict[str, bytes] = {}  #: what lies at /public/...
@@ -143,7 +144,11 @@ class ArchivesSpace(Holdings):
         if call.number in self.expire_at:
             self.expired |= set(self.sessions)
         fault = self._fault(call)
-        if fault is not None and not fault.after:
+        if fault is not None and fault.kind == "slow":
+            self.slow.set()
+            if not fault.after:
+                await self.hurry.wait()
+        elif fault is not None and not fault.after:
             return self._broken(fault)
         try:
             told = self._do(call, token)
@@ -168,6 +173,9 @@ class ArchivesSpace(Holdings):
         if doomed:
             self._kill()
             raise Dropped
+        if fault is not None and fault.kind == "slow":
+            await self.hurry.wait()
+            return answer
         return answer if fault is None else self._broken(fault)
 
     def _kill(self) -> None:

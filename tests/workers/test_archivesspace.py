@@ -552,6 +552,36 @@ async def test_any_call_may_break(site: ArchivesSpace, tmp_path: Path, kind: str
         assert ctx.fences >= len(set(writes)) - 1
 
 
+@pytest.mark.parametrize("after", [False, True])
+async def test_stopped_while_an_answer_is_awaited(
+    site: ArchivesSpace, tmp_path: Path, *, after: bool
+) -> None:
+    """The daemon stops in mid-request; the next try finds what came of it."""
+    job = Job.made(tmp_path, site.url, 3)
+    site.faults.append(Fault(r"POST .*/children", "slow", after=after))
+    task = asyncio.create_task(job.run())
+    await site.slow.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    site.hurry.set()
+    await job.run()
+    assert len(pages(site)) == 3
+    await job.undo()
+    assert [uri for uri in site.records if "/digital_object" in uri] == []
+
+
+async def test_what_records_nothing_is_said(site: ArchivesSpace, tmp_path: Path) -> None:
+    job = Job.made(tmp_path, site.url, 1, masters=[])
+    assert "it would record no file" in job.worker.check(job.options)[0]
+    assert (
+        Job.made(tmp_path, site.url, 1, masters=[], write=False).worker.check(
+            job.options.model_copy(update={"write": False})
+        )
+        == []
+    )
+
+
 async def test_reads_are_asked_again(site: ArchivesSpace, tmp_path: Path) -> None:
     site.faults += [
         Fault(r"GET .*/tree/root", "502", times=2),
