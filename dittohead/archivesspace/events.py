@@ -24,6 +24,8 @@ async def record(recording: Recording, of: Wanted) -> None:
     """Record the events about a digital object that are not there yet."""
     client, ctx = recording.client, recording.ctx
     agent = ""
+    if not of.pages:  # only access was recorded, which is none of these events
+        return
     # What was recorded, not which job did: doing a folder again that is as it was adds nothing.
     stated = [[page.component_id, [[copy.uri, copy.sha256] for copy in page.copies]] for page in of.pages]
     keys = await recorded(client, of.found.digital_object)

@@ -38,6 +38,7 @@ class Wanted:
     found: Found
     pages: list[Page] = field(default_factory=list)  #: in their order
     shown: list[Shown] = field(default_factory=list)  #: thumbnail, page, manifest
+    types: set[str] = field(default_factory=set)  #: what the endings of its files say
 
     @property
     def roles(self) -> dict[str, str]:
@@ -46,7 +47,7 @@ class Wanted:
 
     def type(self, options: ArchivesSpaceOptions, known: Enumerations) -> str:
         """Return the digital object's type; "" where the site's list has not what it would be."""
-        type_ = options.digital_object_type or records.type_of(page.path for page in self.pages)
+        type_ = options.digital_object_type or records.type_of(self.types)
         return type_ if type_ in known.get(records.TYPE, frozenset()) else ""
 
     def access(self, options: ArchivesSpaceOptions, known: Enumerations) -> list[Record]:
@@ -91,7 +92,10 @@ def wanted(ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[Foun
             copies.setdefault(path, []).append(copy)
     for entry in ctx.originals.entries():
         of = owner(entry.path)
-        if of is not None and entry.path in copies and naming.recorded(entry):
+        if of is None or not naming.recorded(entry):
+            continue
+        of.types.add(records.kind_of(entry.path).type)
+        if entry.path in copies:
             of.pages.append(_page(naming, entry, copies[entry.path]))
     for one in result:
         one.pages.sort(key=lambda page: natural(page.path))

@@ -49,7 +49,7 @@ async def _object(
     yield _changed(f"link of archival object {found.identifier}", found.uri, not linked)
     async for one in _components(client, options, known, of):
         yield one
-    if options.events:
+    if options.events and of.pages:
         yield Planned(action="create", what=f"4 events of {name}", where=f"POST {options.base}/events")
 
 

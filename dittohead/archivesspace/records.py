@@ -100,10 +100,10 @@ def kind_of(path: bytes) -> Kind:
     return Kind(type=found, master=master, format=name, version=version)
 
 
-def type_of(paths: Iterable[bytes]) -> str:
-    """Return the type of a digital object that holds these files; "" when nothing says it."""
-    types = {found for path in paths if (found := kind_of(path).type)}
-    return types.pop() if len(types) == 1 else "mixed_materials" if types else ""
+def type_of(types: Iterable[str]) -> str:
+    """Return the type of a digital object that holds files of these types; "" when nothing says it."""
+    found = {one for one in types if one}
+    return found.pop() if len(found) == 1 else "mixed_materials" if found else ""
 
 
 def where_to_add(values: Iterable[str], enumeration: str, staff_url: str) -> str:
