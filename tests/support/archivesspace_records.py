@@ -63,14 +63,14 @@ class Holdings:
                 (one.get("expression") or one.get("begin") for one in record.get("dates") or ()), None
             )
             result["display_string"] = ", ".join(part for part in (record.get("title"), date) if part)
-        result["linked_events"] = [
-            {"ref": other}
-            for other, one in self.records.items()
-            for link in one.get("linked_records") or ()
-            if link["ref"] == uri
-        ]
+        if "/digital_object_components/" not in uri:
+            result["linked_events"] = self._events(uri)
         shown: Record = without_nulls(result)
         return self._resolved(shown, resolve)
+
+    def _events(self, uri: str) -> list[Record]:
+        events = ((other, one) for other, one in self.records.items() if "/events/" in other)
+        return [{"ref": other} for other, one in events if uri in (x["ref"] for x in one["linked_records"])]
 
     def _resolved(self, value: Any, names: tuple[str, ...]) -> Any:
         if not isinstance(value, dict):
@@ -137,23 +137,17 @@ class Holdings:
 
     def _unique(self, uri: str, record: Record) -> None:
         repo = "/".join(uri.split("/")[:3])
-        for other, one in self.records.items():
-            if other == uri or not other.startswith(repo + "/"):
-                continue
-            mine = record.get("digital_object_id")
-            if mine and (one.get("digital_object_id") or "").casefold() == mine.casefold():
-                raise Invalid({"digital_object_id": ["Must be unique"]})
-            mine = record.get("component_id")
-            if (
-                mine
-                and "/digital_object_components/" in uri
-                and "/digital_object_components/" in other
-                and one["digital_object"] == record["digital_object"]
-                and (one.get("component_id") or "").casefold() == mine.casefold()
-            ):
-                raise Invalid(
-                    {"component_id": ["A Digital Object Component ID must be unique to its Digital Object"]}
-                )
+        if mine := record.get("digital_object_id"):
+            for other, one in self.records.items():
+                others = other != uri and other.startswith(f"{repo}/digital_objects/")
+                if others and one["digital_object_id"].casefold() == mine.casefold():
+                    raise Invalid({"digital_object_id": ["Must be unique"]})
+        if "/digital_object_components/" in uri and (mine := record.get("component_id")):
+            object_, wanted = record["digital_object"]["ref"], mine.casefold()
+            for other in (one for key, uris in self.trees.items() if key[0] == object_ for one in uris):
+                if other != uri and (self.records[other]["component_id"] or "").casefold() == wanted:
+                    words = "A Digital Object Component ID must be unique to its Digital Object"
+                    raise Invalid({"component_id": [words]})
 
     def save(self, uri: str, kind: str, body: Record, user: str) -> Record:
         """Create or replace a record, in one go or not at all."""
