@@ -193,6 +193,9 @@ class Client:
             record: Record = await self.get(uri)
             if not await apply(record):
                 return record
+            # Absent, it stays where it is; as it was read, it would be moved there among others that were
+            # put before it meanwhile. Source: tree_nodes.rb, update_from_json.
+            record.pop("position", None)
             try:
                 answer = await self.send("POST", uri, body=record)
             except TransientError as error:

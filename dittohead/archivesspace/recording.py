@@ -255,7 +255,7 @@ class Recording:
             some = missing[at : at + CHUNK]
             children = []
             for page, position in some:
-                child = of.component(page, self.options, self.known)
+                child = of.component(page, self.options, self.known) | {"digital_object": {"ref": uri}}
                 children.append(child if position is None else child | {"position": position})
             contents = {child["component_id"]: records.content(child) for child in children}
             await self.note(do="create", what="components", uri=uri, contents=contents)

@@ -245,6 +245,32 @@ async def test_what_differs_is_brought_up_and_the_rest_stays(site: ArchivesSpace
     assert (after["label"], after["notes"]) == ("recto", record["notes"])
 
 
+async def test_a_page_that_is_brought_up_stays_in_its_place(site: ArchivesSpace, tmp_path: Path) -> None:
+    """A colleague puts a title page before it, between our look and our save."""
+    await Job.made(tmp_path, site.url, 2).run()
+    first, second = pages(site)
+    second["file_versions"][0]["checksum"] = "0" * 64
+    site.save(second["uri"], "digital_object_component", second, "colleague")
+
+    async def add(call: Call) -> None:
+        title = {
+            "digital_object": {"ref": the(site)["uri"]},
+            "component_id": "title",
+            "label": "t",
+            "publish": False,
+        }
+        site.add(f"{R}/digital_object_components/900", position=0, **title)
+
+    site.before.append((f"POST {second['uri']}", add))
+    await Job(tmp_path).run()
+    assert [page["component_id"] for page in pages(site)] == [
+        "title",
+        first["component_id"],
+        second["component_id"],
+    ]
+    assert pages(site)[2]["file_versions"][0]["checksum"] != "0" * 64
+
+
 async def test_access_is_replaced_and_others_are_kept(site: ArchivesSpace, tmp_path: Path) -> None:
     """A later job's page takes the place of an earlier one's; a colleague's representative stays the only one."""
     theirs = [
