@@ -39,6 +39,7 @@ class Wanted:
     pages: list[Page] = field(default_factory=list)  #: in their order
     shown: list[Shown] = field(default_factory=list)  #: thumbnail, page, manifest
     types: set[str] = field(default_factory=set)  #: what the endings of its files say
+    left: int = 0  #: files that were to be recorded and of which no copy was delivered
 
     @property
     def roles(self) -> dict[str, str]:
@@ -97,6 +98,8 @@ def wanted(ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[Foun
         of.types.add(records.kind_of(entry.path).type)
         if entry.path in copies:
             of.pages.append(_page(naming, entry, copies[entry.path]))
+        else:
+            of.left += 1
     for one in result:
         one.pages.sort(key=lambda page: natural(page.path))
     _show(options, chain, result, owner)

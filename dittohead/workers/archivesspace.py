@@ -117,6 +117,9 @@ def _result(ctx: StepContext, options: ArchivesSpaceOptions, wanted: list[Wanted
     copies = sum(len(page.copies) for one in wanted for page in one.pages)
     what = wanted[0].found.identifier if len(wanted) == 1 else f"{len(wanted)} archival objects"
     words = f"{what} at {options.url}: {pages} components with {copies} file versions"
+    left = sum(one.left for one in wanted)
+    if left and any(ctx.made_by(step) is not None for step in options.masters):
+        words += f" ({left} files have no copy, and no component)"
     shown = sum(len(one.shown) for one in wanted)
     words += f", {shown} for access" if shown else ""
     words += f"; records {counts.words()}; read back" if counts.words() else ""
