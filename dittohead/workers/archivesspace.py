@@ -14,7 +14,7 @@ from dittohead.archivesspace.looking import Wanted
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.recording import Counts, Recording, head_of
 from dittohead.archivesspace.undoing import Undoing
-from dittohead.model import Event, EventType
+from dittohead.model import Event, EventType, counted
 from dittohead.threads import in_thread
 from dittohead.worker import (
     Done,
@@ -116,10 +116,10 @@ def _result(ctx: StepContext, options: ArchivesSpaceOptions, wanted: list[Wanted
     pages = sum(len(one.pages) for one in wanted)
     copies = sum(len(page.copies) for one in wanted for page in one.pages)
     what = wanted[0].found.identifier if len(wanted) == 1 else f"{len(wanted)} archival objects"
-    words = f"{what} at {options.url}: {pages} components with {copies} file versions"
+    words = f"{what} at {options.url}: {counted(pages, 'component')} with {counted(copies, 'file version')}"
     left = sum(one.left for one in wanted)
     if left and any(ctx.made_by(step) is not None for step in options.masters):
-        words += f" ({left} files have no copy, and no component)"
+        words += f" (without a copy, and so without a component: {counted(left, 'file')})"
     shown = sum(len(one.shown) for one in wanted)
     words += f", {shown} for access" if shown else ""
     words += f"; records {counts.words()}; read back" if counts.words() else ""
