@@ -79,8 +79,10 @@ class Actions:
             steps = await self.engine.store.read(job_store.steps_of, job.id)
             await self._must_be_unchanged(job)
             undone = [step for step in steps if step.state is not StepState.DONE]
-            await self._reopen(job, [step.position for step in undone])
             failed = [step for step in undone if step.state is StepState.FAILED] or undone
+            # Those beside the one that failed may have asked somebody outside: not to be asked twice.
+            resumed = [step.position for step in undone if step not in failed]
+            await self._reopen(job, [step.position for step in failed], resumed)
             name = f"step {failed[0].name}" if failed else "the last check"
             return f"{job.name}: tried again from {name}"
         if job.state is JobState.DONE:
@@ -121,7 +123,7 @@ class Actions:
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name)
         return f"{job.name}: moved back to the inbox; a new job begins"
 
-    async def _reopen(self, job: Job, positions: Collection[int]) -> None:
+    async def _reopen(self, job: Job, positions: Collection[int], resumed: Collection[int] = ()) -> None:
         self._must_lie_there(job)
         if self.engine.stations.exists(Station.PROCESSING, job.folder):
             raise Refused(
@@ -130,7 +132,7 @@ class Actions:
                 hint="Try again when it is done",
             )
         async with self.dispatch.halted(job.id):  # not to be run before its folder is back
-            await self.engine.store.write(job_store.reopen, job.id, positions)
+            await self.engine.store.write(job_store.reopen, job.id, positions, resumed)
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
     def _must_lie_there(self, job: Job) -> None:

@@ -247,10 +247,11 @@ class _Run:
     async def _preflight(self) -> list[Aside]:
         """Have each worker look whether its step can be done, before any step writes anything anywhere.
 
-        All of them anew as long as no step is done: what is out of date then need not be believed.
-        Nothing is looked at again that has been seen before later steps were done.
+        All of them anew as long as none has begun: what is out of date then need not be believed.
+        What the steps have begun with stays true for those that come later.
         """
-        anew = not any(row.state is StepState.DONE for row in self.passage.steps)
+        rows = self.passage.steps
+        anew = not any(row.state is StepState.DONE or row.started_at is not None for row in rows)
         for row in self.passage.steps:
             step = StepRun(self.passage, row.position)
             if row.state is StepState.DONE or not step.looks:

@@ -171,6 +171,30 @@ async def test_an_interruption_keeps_what_a_waiting_step_had_saved(house: House)
     again.store.close()
 
 
+async def test_a_retry_does_not_ask_twice_what_a_step_beside_the_failed_one_waits_for(house: House) -> None:
+    """Left has asked and waits; right fails: after a retry left goes on with what it had saved."""
+    asked = []
+
+    async def wait(ctx: StepContext) -> StepResult:
+        if ctx.saved:
+            return Done()
+        asked.append(ctx.step)
+        return Wait(reason="an answer", seconds=3600, state={"asked": 1})
+
+    async def fail(ctx: StepContext) -> StepResult:
+        await house.until(lambda: states(house)["left"] is StepState.WAITING)
+        raise ItemError("no")
+
+    house.worker.plays |= {"left": wait, "right": fail}
+    house.arrive("x")
+    async with house.running():
+        await house.until_over("x")
+        del house.worker.plays["right"]
+        assert (await house.ask("retry", "x"))["message"] == "x: tried again from step right"
+        await house.until(lambda: state(house) is JobState.DONE)
+    assert asked == ["left"]
+
+
 async def test_a_paused_target_and_a_wait_are_both_looked_after(house: House) -> None:
     """One job, two reasons: the clock has it look at both, whichever comes first."""
 

@@ -27,13 +27,14 @@ from typing import Any, Literal
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dittohead import log, s3, templates
+from dittohead import log, templates
 from dittohead.errors import ItemError, StepError, first_of
 from dittohead.options import Duration, Size
-from dittohead.pace import Pace
-from dittohead.s3_bucket import ABSENT, Bucket
-from dittohead.s3_events import Unreadable, read_message, read_token
-from dittohead.s3_fetch import Changed, Download, Gone, etag_of
+from dittohead.s3 import connection
+from dittohead.s3.bucket import ABSENT, Bucket
+from dittohead.s3.events import Unreadable, read_message, read_token
+from dittohead.s3.fetch import Changed, Download, Gone, etag_of
+from dittohead.s3.pace import Pace
 from dittohead.source import BATCH, Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
 
 #: Requests at once to one store.
@@ -96,7 +97,7 @@ class Tokens(BaseModel):
         return self
 
 
-class S3Options(s3.Connection, SourceOptions):
+class S3Options(connection.Connection, SourceOptions):
     """What an S3 source may be told."""
 
     bucket: str = Field(description="The bucket that objects are fetched from.")
@@ -204,11 +205,11 @@ class S3Source(Source[S3Options]):
     @contextlib.asynccontextmanager
     async def open(self, options: S3Options, secret: Callable[[str], str]) -> AsyncIterator[Upstream]:
         async with contextlib.AsyncExitStack() as stack:
-            client = await stack.enter_async_context(s3.client(options, secret))
+            client = await stack.enter_async_context(connection.client(options, secret))
             queue = None
             if options.queue is not None:
                 queue = await stack.enter_async_context(
-                    s3.client(options, secret, "sqs", queue_endpoint=options.queue.endpoint_url)
+                    connection.client(options, secret, "sqs", queue_endpoint=options.queue.endpoint_url)
                 )
             yield S3Upstream(options, client, queue, self._pace(options))
 

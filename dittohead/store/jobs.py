@@ -341,8 +341,14 @@ def moved(connection: Connection, job_id: str, station: Station, folder: bytes) 
     connection.execute(_MOVED, {"b_job": job_id, "station": station.value, "folder": folder})
 
 
-def reopen(connection: Connection, job_id: str, positions: Collection[int]) -> None:
+def reopen(
+    connection: Connection, job_id: str, positions: Collection[int], resumed: Collection[int] = ()
+) -> None:
     """Make a finished job wait again, with some steps to be done; the others keep their results.
+
+    Args:
+        positions: steps that begin afresh.
+        resumed: steps that go on where they were: they were interrupted, or wait for an answer.
 
     The folder is moved back after this commit.
     """
@@ -373,6 +379,11 @@ def reopen(connection: Connection, job_id: str, positions: Collection[int]) -> N
             finished_at=None,
             wake_at=None,
         )
+    )
+    connection.execute(
+        steps.update()
+        .where(steps.c.job_id == job_id, steps.c.position.in_(list(resumed)))
+        .values(state=StepState.PENDING.value, attempts=0, crashes=0, error="", wake_at=None)
     )
 
 

@@ -15,13 +15,13 @@ from typing import Any, Literal, TypeVar
 from botocore.exceptions import ClientError
 from pydantic import Field
 
-from dittohead import __version__, faults, files, s3
+from dittohead import __version__, faults, files
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.options import Size
-from dittohead.pace import Pace
-from dittohead.s3_bucket import (
+from dittohead.s3 import connection
+from dittohead.s3.bucket import (
     EXISTS,
     NO_CONDITIONS,
     SENDINGS,
@@ -31,10 +31,11 @@ from dittohead.s3_bucket import (
     Stored,
     version_of,
 )
-from dittohead.s3_notes import Notes
-from dittohead.s3_notes import read as read_notes
-from dittohead.s3_objects import ObjectOptions
-from dittohead.s3_parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
+from dittohead.s3.notes import Notes
+from dittohead.s3.notes import read as read_notes
+from dittohead.s3.objects import ObjectOptions
+from dittohead.s3.pace import Pace
+from dittohead.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
 from dittohead.slices import PIECE, Slice
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Options, Planned, StepContext, StepResult, VerifyContext, Worker
@@ -68,7 +69,7 @@ _SPARED_S = 86400.0
 _SHOWN = 5
 
 
-class UploadOptions(s3.Connection, ObjectOptions, Options):
+class UploadOptions(connection.Connection, ObjectOptions, Options):
     """What an upload step may be told."""
 
     bucket: str = Field(description="The bucket, which must exist.")
@@ -117,7 +118,7 @@ class UploadWorker(Worker[UploadOptions]):
     ) -> AsyncIterator[tuple[bool, str]]:
         """Say whether the bucket can be reached and what its store does."""
         try:
-            async with s3.client(options, secret) as client:
+            async with connection.client(options, secret) as client:
                 bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
                 found = await bucket.abilities(options.place)
         except StepError as error:
@@ -138,7 +139,7 @@ class UploadWorker(Worker[UploadOptions]):
         done = False
         try:
             pace = self._pace(options)
-            async with s3.client(options, ctx.secret) as client:
+            async with connection.client(options, ctx.secret) as client:
                 bucket = Bucket(client, options.bucket, options.address(), pace)
                 sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.place))
                 with pace.limited(options.bandwidth):
@@ -169,7 +170,7 @@ class UploadWorker(Worker[UploadOptions]):
         options = UploadOptions.model_validate(head["options"])
         others = await asyncio.to_thread(_others, notes, _place(head))
         spared: list[str] = []
-        async with s3.client(options, secret) as client:
+        async with connection.client(options, secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
             for upload in unfinished.values():
                 if upload.upload_id:
@@ -184,7 +185,7 @@ class UploadWorker(Worker[UploadOptions]):
 
     async def verify(self, ctx: VerifyContext, options: UploadOptions) -> None:
         """Ask the store for each object's size and checksum; read it back where it gives none."""
-        async with s3.client(options, ctx.secret) as client:
+        async with connection.client(options, ctx.secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
             places = _stream(ctx.locations())
             await _each(places, options.parallel, lambda location: _look(ctx, bucket, location))
@@ -339,7 +340,7 @@ class _Sending:
             try:
                 answer = await self._put(entry, key, content, guarded=guarded)
             except ClientError as error:
-                unknown = s3.code_of(error) not in EXISTS  # it knows no If-None-Match
+                unknown = connection.code_of(error) not in EXISTS  # it knows no If-None-Match
                 if unknown:
                     self._learnt(conditional=False)
                 found, other = await self._found(key, content.digests)
@@ -384,7 +385,7 @@ class _Sending:
                 await self._put(entry, key, content, guarded=True)
                 self._learnt(conditional=False)
             except ClientError as error:
-                self._learnt(conditional=s3.code_of(error) in EXISTS)
+                self._learnt(conditional=connection.code_of(error) in EXISTS)
             except StepError as error:
                 # It lets nobody send what is there, or is troubled: no fault of what has arrived.
                 self._asked = True

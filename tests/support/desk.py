@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dittohead import queries, s3
+from dittohead import queries
 from dittohead.config import SourceSetting
 from dittohead.intake.looking import Looking
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import Station
+from dittohead.s3 import connection
 from dittohead.sources.s3 import S3Source
 from tests.support.house import House
 from tests.support.trees import read_tree
@@ -44,7 +45,7 @@ class Desk:
         self.runner = Runner(tools, setting, self.source)
 
     async def call(self, operation: str, **given: Any) -> Any:
-        async with s3.client(self.options, self.secret) as client:
+        async with connection.client(self.options, self.secret) as client:
             return await getattr(client, operation)(Bucket=self.bucket, **given)
 
     async def put(self, key: str, body: bytes, **given: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dittohead import queries, s3
+from dittohead import queries
+from dittohead.s3 import connection
 from dittohead.sources.s3 import S3Options
 from tests.support.daemon import Site, site
 from tests.support.s3_server import S3Server
@@ -35,7 +36,7 @@ class Place:
         """Make one request as somebody else."""
 
         async def once() -> Any:
-            async with s3.client(
+            async with connection.client(
                 self.options,
                 {"keys": KEYS}.__getitem__,
                 service,  # type: ignore[arg-type]

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from dittohead import s3, s3_bucket
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.pace import Pace
-from dittohead.s3_notes import read as read_notes
+from dittohead.s3 import bucket as s3_bucket
+from dittohead.s3 import connection
+from dittohead.s3.notes import read as read_notes
+from dittohead.s3.pace import Pace
 from dittohead.worker import Done, VerifyContext
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext, source_of
@@ -31,7 +32,7 @@ MIB = 1 << 20
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing learnt of a store by another test, and no long waits between tries."""
     s3_bucket._known.clear()
-    monkeypatch.setattr("dittohead.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.s3.pace._FIRST_S", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ class Place:
         self.worker = UploadWorker()
 
     async def call(self, operation: str, **given: Any) -> Any:
-        async with s3.client(self.options, {"keys": KEYS}.__getitem__) as client:
+        async with connection.client(self.options, {"keys": KEYS}.__getitem__) as client:
             return await getattr(client, operation)(Bucket=self.bucket, **given)
 
     async def run(self) -> Done:
@@ -76,7 +77,7 @@ class Place:
     async def objects(self) -> dict[str, bytes]:
         found = {}
         for item in (await self.call("list_objects_v2")).get("Contents", ()):
-            async with s3.client(self.options, {"keys": KEYS}.__getitem__) as client:
+            async with connection.client(self.options, {"keys": KEYS}.__getitem__) as client:
                 answer = await client.get_object(Bucket=self.bucket, Key=item["Key"])
                 found[item["Key"]] = await answer["Body"].read()
         return found
@@ -254,7 +255,7 @@ async def test_a_large_file_goes_in_parts_and_is_verified_as_a_whole(
 
 
 def test_parts_grow_so_that_no_file_needs_more_than_ten_thousand() -> None:
-    from dittohead.s3_parts import part_size
+    from dittohead.s3.parts import part_size
 
     assert part_size(1 << 30, 8 * MIB) == 8 * MIB
     assert part_size(5 << 40, 8 * MIB) == 525 * MIB
@@ -485,8 +486,8 @@ async def test_a_bandwidth_spaces_what_is_sent(monkeypatch: pytest.MonkeyPatch) 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("dittohead.pace.time.monotonic", lambda: 100.0)
-    monkeypatch.setattr("dittohead.pace.asyncio.sleep", sleep)
+    monkeypatch.setattr("dittohead.s3.pace.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("dittohead.s3.pace.asyncio.sleep", sleep)
     pace = Pace(8, bytes_per_s=1000)
     for _ in range(3):
         await pace.spend(500)
@@ -545,7 +546,7 @@ async def test_what_lies_behind_a_thousand_others_or_cannot_be_listed_is_not_ove
 ) -> None:
     server.conditions = False  # so that it is ours to look
     it = await place(server, tmp_path, {"m": b"1", "z": b"mine"})
-    async with s3.client(it.options, {"keys": KEYS}.__getitem__) as client:
+    async with connection.client(it.options, {"keys": KEYS}.__getitem__) as client:
         for n in range(0 if fault else 1001):
             await client.put_object(Bucket=it.bucket, Key=f"n{n}", Body=b"")
         await client.put_object(Bucket=it.bucket, Key="z", Body=b"another's")
@@ -648,19 +649,19 @@ async def test_doctor_says_what_the_store_does(server: S3Server, tmp_path: Path)
 
 
 def test_a_credential_is_read_in_both_of_awss_forms_and_never_shown() -> None:
-    found = s3.parse_keys(KEYS, None)
+    found = connection.parse_keys(KEYS, None)
     assert (found.access_key, found.secret_key) == ("test", "not-to-be-seen")
     assert "not-to-be-seen" not in repr(found)
-    found = s3.parse_keys(
+    found = connection.parse_keys(
         '{"Version": 1, "AccessKeyId": "k", "SecretAccessKey": "s", "SessionToken": "t"}', None
     )
     assert found.token == "t"
     for text in ("nonsense", "[other]\naws_access_key_id=x", '{"AccessKeyId": 5}', "not-to-be-seen\n[x"):
         with pytest.raises(ValueError, match="holds no keys") as caught:
-            s3.parse_keys(text, None)
+            connection.parse_keys(text, None)
         assert "not-to-be-seen" not in str(caught.value)
 
 
 def test_all_errors_are_of_the_three_kinds() -> None:
     for error in (TimeoutError(), ConnectionResetError()):
-        assert isinstance(s3.fault(error, where="s3://b", doing="x"), StepError)
+        assert isinstance(connection.fault(error, where="s3://b", doing="x"), StepError)

@@ -14,12 +14,13 @@ from urllib.parse import quote
 
 import pytest
 
-from dittohead import faults, s3_bucket
+from dittohead import faults
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.housekeeping import Housekeeper
-from dittohead.pace import Pace
-from dittohead.s3_notes import Notes
-from dittohead.s3_notes import read as read_notes
+from dittohead.s3 import bucket as s3_bucket
+from dittohead.s3.notes import Notes
+from dittohead.s3.notes import read as read_notes
+from dittohead.s3.pace import Pace
 from dittohead.workers.upload import UploadOptions
 from tests.support.context import LoneContext
 from tests.support.house import House
@@ -51,7 +52,7 @@ class StrangeServer(S3Server):
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing learnt of a store by another test, and no long waits between tries."""
     s3_bucket._known.clear()
-    monkeypatch.setattr("dittohead.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.s3.pace._FIRST_S", 0.001)
 
 
 @pytest.fixture(scope="module")

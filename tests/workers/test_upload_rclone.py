@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from dittohead import faults, s3_bucket
+from dittohead import faults
 from dittohead.errors import ItemError, TargetError
+from dittohead.s3 import bucket as s3_bucket
 from dittohead.worker import Done, VerifyContext
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from dittohead import checksums, faults, s3
+from dittohead import checksums, faults
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TransientError, first_of
-from dittohead.s3_bucket import ABSENT, EXISTS, GONE, NO_CONDITIONS, Abilities, Bucket, Stored, version_of
-from dittohead.s3_notes import Notes, Upload
+from dittohead.s3 import connection
+from dittohead.s3.bucket import ABSENT, EXISTS, GONE, NO_CONDITIONS, Abilities, Bucket, Stored, version_of
+from dittohead.s3.notes import Notes, Upload
 from dittohead.slices import Slice
 from dittohead.threads import Stop, in_thread
 
@@ -293,7 +294,7 @@ class Parts:
         except ClientError as error:
             await self.give_up(upload)
             # Gone: an earlier request's answer was lost on the way; what lies there tells.
-            if s3.code_of(error) in EXISTS:
+            if connection.code_of(error) in EXISTS:
                 raise AlreadyThere from error
             self._certain = False
         else:
@@ -315,7 +316,7 @@ class Parts:
                     **given,
                 )
             except ClientError as error:
-                if s3.code_of(error) not in NO_CONDITIONS:
+                if connection.code_of(error) not in NO_CONDITIONS:
                     raise
         return await self.bucket.ask(
             "complete_multipart_upload",

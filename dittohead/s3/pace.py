@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
-from dittohead import s3
 from dittohead.errors import TransientError
+from dittohead.s3 import connection
 
 T = TypeVar("T")
 
@@ -139,18 +139,18 @@ class Pace:
             who: asks; see `turn`.
             expected: codes of answers that the caller deals with; raised as they are.
 
-        Raises: StepError: see `s3.fault`; ClientError of an expected code.
+        Raises: StepError: see `connection.fault`; ClientError of an expected code.
         """
         for attempt in range(1, _TRIES + 1):
             try:
                 async with self.turn(who):
                     answer = await request()
             except Exception as error:
-                code = s3.code_of(error)
+                code = connection.code_of(error)
                 if code in expected:
                     raise
-                fault = s3.fault(error, where=where, doing=doing)
-                if s3.says_slow_down(error):
+                fault = connection.fault(error, where=where, doing=doing)
+                if connection.says_slow_down(error):
                     self.slow_down()
                 if not isinstance(fault, TransientError) or attempt == _TRIES:
                     raise fault from error

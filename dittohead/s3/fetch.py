@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, FlexibleChecksumError
 
-from dittohead import checksums, faults, s3
+from dittohead import checksums, faults
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, TransientError
-from dittohead.s3_bucket import ABSENT, Bucket
+from dittohead.s3 import connection
+from dittohead.s3.bucket import ABSENT, Bucket
 from dittohead.threads import Stop, in_thread
 
 #: Fetchings of one object that arrives wrong before it is given up.
@@ -99,7 +100,7 @@ class Download:
                 self._whole, where=self._bucket.uri(self._key), doing="fetching", expected=_ANOTHER | ABSENT
             )
         except ClientError as error:
-            if s3.code_of(error) in ABSENT:
+            if connection.code_of(error) in ABSENT:
                 raise Gone from error
             return ""
         await self._bucket.pace.spend(len(data))
@@ -179,7 +180,7 @@ class Download:
                 expected=_ANOTHER | ABSENT,
             )
         except ClientError as error:
-            if s3.code_of(error) in ABSENT:
+            if connection.code_of(error) in ABSENT:
                 raise Gone from error
             await self._head()  # raises if it is another
             raise TransientError("the store contradicts itself", where=self._bucket.uri(self._key)) from error

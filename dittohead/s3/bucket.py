@@ -14,10 +14,11 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from dittohead import checksums, s3
+from dittohead import checksums
 from dittohead.checksums import Digests
 from dittohead.errors import StepError, TargetError, TransientError
-from dittohead.pace import Pace
+from dittohead.s3 import connection
+from dittohead.s3.pace import Pace
 
 #: How a store says that a checksum does not fit what arrived.
 _MISMATCH: Final = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
@@ -90,8 +91,8 @@ class Bucket:
     """A bucket of a store, for one step.
 
     Args:
-        client: see `s3.client`.
-        address: of the store; see `s3.Connection.address`.
+        client: see `connection.client`.
+        address: of the store; see `connection.Connection.address`.
         pace: shared by all who use this store.
     """
 
@@ -207,7 +208,7 @@ class Bucket:
                     )
                     taken.append(version_of(answer))
                 except ClientError as error:
-                    if s3.code_of(error) in _MISMATCH:
+                    if connection.code_of(error) in _MISMATCH:
                         return algorithm
         finally:
             for version in dict.fromkeys(taken):
@@ -256,11 +257,11 @@ class Bucket:
                 **given,
             )
         except ClientError as error:
-            if s3.code_of(error) in ABSENT:
+            if connection.code_of(error) in ABSENT:
                 return None
             # Another request is told what is wrong, such as that credentials have expired.
             await self.ask("list_objects_v2", "looking", Prefix=key, MaxKeys=1)
-            raise s3.fault(error, where=self.uri(key), doing="looking") from error
+            raise connection.fault(error, where=self.uri(key), doing="looking") from error
 
     async def absent(self, keys: Collection[str]) -> set[str]:
         """Return those of some keys that surely are not there, by one listing of where they would lie.
