@@ -28,7 +28,8 @@ class Undoing:
         self._links: dict[str, set[str]] = {}  #: digital object -> archival objects
         self._children: dict[str, dict[str, set[str]]] = {}
         self._restored: dict[str, Record] = {}  #: records as they would be, in a dry run
-        self._removed: dict[str, int] = {}  #: components deleted, by digital object
+        self._removed: dict[str, int] = {}  #: components at the top that go or are gone, by digital object
+        self._with: dict[str, list[tuple[str, str]]] = {}  #: components that go with theirs: uri and id
         for line in self._lines:
             self._sort(line)
 
@@ -118,14 +119,23 @@ class Undoing:
     # -- what was created --------------------------------------------------------------------
 
     async def _components(self, digital_object: str, ours: dict[str, set[str]]) -> None:
-        if await self._client.find(digital_object) is None:
+        object_ = await self._client.find(digital_object)
+        if object_ is None:
             return
         gone: list[tuple[str, str, str]] = []  # uri, id, content
         holding: set[str] = set()
+        count = top = 0
         async for record in self._client.components(digital_object):
+            count += 1
+            top += not record.get("parent")
             holding.add((record.get("parent") or {}).get("ref", ""))
             if record.get("component_id") in ours:
                 gone.append((record["uri"], record["component_id"], self._content(record)))
+        whole = len(gone) == count and all(content in ours[id_] for _, id_, content in gone)
+        if whole and not self._why_kept(object_):
+            self._with[digital_object] = [(uri, id_) for uri, id_, _ in gone]
+            self._removed[digital_object] = top
+            return  # they go with it, in one request
         for uri, id_, content in gone:
             why = "was changed since" if content not in ours[id_] else ""
             why = why or ("holds others" if uri in holding else "")
@@ -137,32 +147,35 @@ class Undoing:
                 await self._client.delete(uri)
             self._say(True, uri, f"component {id_} deleted")
 
+    def _why_kept(self, object_: Record) -> str:
+        """Return why a digital object must stay, whatever becomes of its components; "" when it may go."""
+        uri, id_ = object_["uri"], object_["digital_object_id"]
+        others = {one["ref"] for one in object_.get("linked_instances", ())} - self._links.get(uri, set())
+        if self._content(object_) not in self._contents.get(id_, ()):
+            return "was changed since"
+        return f"is linked to {', '.join(sorted(others))} too" if others else ""
+
     def _content(self, record: Record) -> str:
         """Return the digest of a record's content; in a dry run as if changes had been taken back."""
         return records.content(self._restored.get(record["uri"], record))
 
     async def _objects(self) -> None:
         """Delete the digital objects that are ours; take the links to the others out."""
-        for id_, contents in self._contents.items():
+        for id_ in self._contents:
             for record in await self._client.find_by_id("digital_objects", "digital_object_id", [id_]):
                 if record["digital_object_id"] == id_:
-                    await self._object(record, contents)
+                    await self._object(record)
         for uri in list(self._links):
             await self._unlink(uri)
 
-    async def _object(self, record: Record, contents: set[str]) -> None:
+    async def _object(self, record: Record) -> None:
         uri, id_ = record["uri"], record["digital_object_id"]
-        others = {one["ref"] for one in record.get("linked_instances", ())} - self._links.get(uri, set())
-        left = (await self._client.get(f"{uri}/tree/root"))["child_count"]
-        if self._ctx.dry_run:
-            left -= self._removed.get(uri, 0)
-        why = ""
-        if self._content(record) not in contents:
-            why = "was changed since"
-        elif others:
-            why = f"is linked to {', '.join(sorted(others))} too"
-        elif left:
-            why = "holds components that stay"
+        below = self._with.get(uri, [])
+        why = self._why_kept(record)
+        if not why:
+            left = (await self._client.get(f"{uri}/tree/root"))["child_count"]
+            left -= self._removed.get(uri, 0) if self._ctx.dry_run or below else 0
+            why = "holds components that stay" if left > 0 else ""
         if why:
             self._links.pop(uri, None)  # what stays, stays where people find it
             self._say(False, uri, f"digital object {id_} {why}: it stays")
@@ -170,6 +183,8 @@ class Undoing:
         await self._unlink(uri)
         if not self._ctx.dry_run:
             await self._client.delete(uri)
+        for component, component_id in below:
+            self._say(True, component, f"component {component_id} deleted")
         self._say(True, uri, f"digital object {id_} deleted")
 
     async def _unlink(self, digital_object: str) -> None:

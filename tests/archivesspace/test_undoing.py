@@ -41,6 +41,28 @@ async def test_everything_goes(site: ArchivesSpace, tmp_path: Path) -> None:
     assert await job.undo() == []  # again: nothing is left to be said
 
 
+async def test_a_large_object_goes_in_one_request(site: ArchivesSpace, tmp_path: Path) -> None:
+    """With all its components, unless one of them is another's."""
+    before = site.state()
+    job = Job.made(tmp_path, site.url, 450)
+    await job.run()
+    held, object_ = site.saved(), object_of(site)
+    site.calls.clear()
+    assert len(await job.undo()) == 450 + 2
+    assert site.posts == [f"POST {AO}", f"DELETE {object_}"]
+    assert site.state() == before
+    site.hold(held)
+    site.add(
+        f"{R}/digital_object_components/900", digital_object={"ref": object_}, label="theirs", publish=False
+    )
+    said = await job.undo()
+    assert [words for gone, _, words in said if not gone] == [
+        f"digital object {NAME} holds components that stay: it stays"
+    ]
+    assert site.trees[object_, ""] == [f"{R}/digital_object_components/900"]
+    assert site.shown(object_)["linked_instances"] == [{"ref": AO}]
+
+
 async def test_what_was_changed_since_stays_where_people_find_it(site: ArchivesSpace, tmp_path: Path) -> None:
     """A component with a colleague's note keeps its object, and that its link."""
     job = Job.made(tmp_path, site.url, 3, access=shown(site))
