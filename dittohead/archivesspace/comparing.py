@@ -13,7 +13,7 @@ from dittohead.archivesspace.delivered import Shown
 from dittohead.archivesspace.looking import Difference, Wanted
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import Enumerations, Record
-from dittohead.errors import StepError, TransientError
+from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.model import Location, Use
 from dittohead.rest import Answer, Rest, Site, connected
 from dittohead.worker import VerifyContext
@@ -45,6 +45,8 @@ async def _fetch(options: ArchivesSpaceOptions, shown: Shown) -> None:
     uri = shown.uri
     for _ in range(_HOPS):
         parts = urlsplit(uri)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ItemError("this is no address that the public can open", where=uri)
         # A session of its own: what is public needs nothing of ours, and is to be given nothing.
         bundle = options.ca_bundle if parts.hostname == urlsplit(options.url).hostname else ""
         site = Site(url=f"{parts.scheme}://{parts.netloc}", ca_bundle=bundle)

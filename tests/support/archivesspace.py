@@ -112,7 +112,11 @@ class ArchivesSpace(Holdings):
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = unquote(request.raw_path.partition("?")[0])
         if path.startswith("/public/"):
+            if "X-ArchivesSpace-Session" in request.headers:  # it is not for the public's server
+                return web.Response(status=400)
             found = self.public.get(path)
+            if found is not None and found.startswith(b"-> "):
+                return web.Response(status=302, headers={"Location": found[3:].decode()})
             return web.Response(status=404 if found is None else 200, body=found or b"")
         body: Any = None
         if request.content_type == "application/json" and request.can_read_body:

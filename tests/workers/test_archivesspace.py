@@ -370,6 +370,24 @@ async def test_access_is_fetched_before_anything_is_written(site: ArchivesSpace,
     assert the(site)["file_versions"][0]["file_uri"].endswith("/missing")
 
 
+async def test_where_a_page_redirects_is_followed(site: ArchivesSpace, tmp_path: Path) -> None:
+    """The address that was given is recorded; one that leads nowhere is not, and our session goes nowhere."""
+    site.public |= {
+        "/public/alias": b"-> node/45",
+        "/public/round": b"-> /public/round",
+        "/public/off": b"-> ftp://x/",
+    }
+    await Job.made(tmp_path / "a", site.url, 1, access=[("page", f"{site.url}/public/alias")]).run()
+    assert the(site)["file_versions"][0]["file_uri"].endswith("/public/alias")
+    for name, error, words in (
+        ("round", TransientError, "again and again"), ("off", TransientError, "to nowhere"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            await Job.made(tmp_path / name, site.url, 1, access=[("page", f"{site.url}/public/{name}")]).run()
+    with pytest.raises(ItemError, match="no address that the public can open"):
+        await Job.made(tmp_path / "s3", site.url, 1, access=[("page", "s3://bucket/page")]).run()
+
+
 async def test_what_an_output_says_is_published_is_compared(site: ArchivesSpace, tmp_path: Path) -> None:
     """The iiif step's manifest must be the one that was made."""
     from dittohead.archivesspace.records import sha256
