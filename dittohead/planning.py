@@ -225,6 +225,7 @@ class _Context(StepContext):
             entries=entries,
             files=len(outputs),
             size=sum(o.size for o in outputs),
+            made=made,
         )
 
     def made_by(self, step: str) -> Made | None:

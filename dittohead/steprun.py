@@ -195,12 +195,13 @@ class StepRun:
         source = self._given["from"]
         taken = next((row.result for row in passage.steps if row.name == source), {})
         before = await engine.store.read(job_store.earlier, passage.job) if worker.makes_outputs else []
+        made = self._made(before_all=before_all)
         return Context(
             job=passage.job,
             row=self.row,
             files=passage.files,
-            source=passage.files.source(source, taken),
-            others=self._made(before_all=before_all),
+            source=replace(passage.files.source(source, taken), made=made.get(source)),
+            others=made,
             describing=passage.describing(),
             earlier=passage.files.earlier(self.name, before),
             store=engine.store,

@@ -37,6 +37,7 @@ class Inputs:
     entries: Callable[[], Iterator[Entry]]  #: reads them from disk anew at each call; never all in memory
     files: int
     size: int  #: bytes of all files
+    made: Made | None = None  #: the step that made them, with its outputs' details; None for the payload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +120,9 @@ class StepContext(abc.ABC):
     def made_by(self, step: str) -> Made | None:
         """Return what a step that is done has made; None when the folder was not to have that step.
 
-        Only of steps that this one names in an option of `Worker.takes`, and of those from which they
-        took their files. In `preflight` of every step the folder is to have: they have made nothing yet.
+        Only of steps that this one names in an option of `Worker.takes`, and of those that these, and
+        the step that made `source`, go back to. In `preflight` of every step the folder is to have: they
+        have made nothing yet.
         """
 
     @abc.abstractmethod

@@ -32,7 +32,7 @@ class Shown:
     uri: str
     origin: bytes | None  #: the folder's file it was made of; None for none or many
     sha256: str  #: what fetching it must give; "" where that is not known
-    known_as: str  #: the object's identifier, where its maker says it
+    known_as: str  #: the object's record or identifier, where its maker says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Chain:
             uri=str(output.detail["uri"]),
             origin=origin.path if origin else None,
             sha256=output.sha256,
-            known_as=str(output.detail.get("object", "")),
+            known_as=str(output.detail.get("ref") or output.detail.get("object", "")),
         )
 
 

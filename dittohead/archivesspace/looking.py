@@ -126,7 +126,7 @@ def _show(
     owner: Callable[[bytes], Wanted | None],
 ) -> None:
     """Give each object its thumbnail, page and manifest: the object's own before those of a file."""
-    by_name = {one.found.identifier: one for one in result}
+    by_name = {one.found.identifier: one for one in result} | {one.found.uri: one for one in result}
     for step in options.access:
         for shown in chain.shown(step):
             of = by_name.get(shown.known_as)

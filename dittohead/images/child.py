@@ -10,6 +10,7 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
     {"ok": true}
     {"ok": false, "kind": "image" | "disk" | "memory", "what": TEXT}
 
+`{"root": DIR, "look": REL}` only decodes a file; answered by {"ok": true, "width", "height", "bands"}.
 `--probe` prints what this libvips can read and write and ends.
 
 libvips itself never sees a file's name, only /proc/self/fd/N of a descriptor opened here: no link
@@ -28,7 +29,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from dittohead.errors import ItemError
-from dittohead.images import making
+from dittohead.images import looking, making
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import Refused, explain
@@ -62,6 +63,9 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Convert one image and yield the answers, whatever happens to it."""
     with _overheard.listening():
         try:
+            if "look" in request:
+                yield {"ok": True, **looking.look(request)}
+                return
             yield from making.convert(making.Request.parse(request), _overheard)
             yield {"ok": True}
         except Exception as error:  # noqa: BLE001  # one image's surprise must not take the next one along

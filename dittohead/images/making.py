@@ -31,6 +31,9 @@ from dittohead.images.reasons import Refused
 from dittohead.images.recipe import LOSSLESS, Recipe, wanted_pages
 from dittohead.templates import fill
 
+#: Characters that stay as they are in a URI: those of RFC 3986, and what is percent-encoded already.
+_URI = ":/?#[]@!$&'()*+,;=%~"
+
 #: Fields of libvips that are not to reach a result: pictures of the source as it was.
 _STALE = ("jpeg-thumbnail-data", "heif-thumbnail")
 
@@ -333,7 +336,8 @@ def _uri(page: _Page, request: Request) -> str:
     values = {"path": path, "folder": folder, "file": name, "stem": stem, "ext": ext[1:]}
     known = {key: quote(value) for key, value in values.items()}
     known |= {"sha256": request.sha256, "size": str(os.fstat(page.fd).st_size)}
-    return fill(page.recipe.iiif_id, known)
+    # The template holds the folder's name as it is, which may be no part of a URI.
+    return quote(fill(page.recipe.iiif_id, known), safe=_URI)
 
 
 def _records(folder: Path, out: bytes, detail: dict[str, Any]) -> Iterator[dict[str, Any]]:

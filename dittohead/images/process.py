@@ -12,9 +12,8 @@ import sys
 from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from dittohead.images.options import ConvertOptions
 from dittohead.process import Child
 from dittohead.worker import StepContext
 
@@ -39,6 +38,18 @@ def abilities() -> dict[str, Any]:
     return found
 
 
+class Limits(Protocol):
+    """What bounds a child; a step's options have it."""
+
+    @property
+    def memory(self) -> int:
+        """Address space, bytes."""
+
+    @property
+    def timeout(self) -> float:
+        """The longest one request may take, seconds."""
+
+
 class ImageChild:
     """One running image process."""
 
@@ -48,9 +59,7 @@ class ImageChild:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def start(
-        cls, ctx: StepContext, options: ConvertOptions, scratch: Path
-    ) -> AsyncIterator[ImageChild]:
+    async def start(cls, ctx: StepContext, options: Limits, scratch: Path) -> AsyncIterator[ImageChild]:
         """Run a child process while the block runs."""
         argv = [sys.executable, "-m", "dittohead.images", str(options.memory)]
         # libvips puts the smaller levels, and large turned images, in TMPDIR: that is to be our
@@ -96,7 +105,7 @@ class ImageChild:
                 return {**told, "files": made}
             made.append(told)
 
-    def epitaph(self, options: ConvertOptions) -> str:
+    def epitaph(self, options: Limits) -> str:
         """Say how the child ended, in words."""
         if self._timed_out:
             return f"it took longer than {options.timeout:g} s"

@@ -388,6 +388,36 @@ async def test_where_a_page_redirects_is_followed(site: ArchivesSpace, tmp_path:
         await Job.made(tmp_path / "s3", site.url, 1, access=[("page", "s3://bucket/page")]).run()
 
 
+async def test_each_object_gets_its_own_page(site: ArchivesSpace, tmp_path: Path) -> None:
+    """By the record that a manifest's maker names, or the file it was made of; what says neither is refused."""
+    from dittohead.model import Output
+
+    second = furnish(site, "X", f"{R}/archival_objects/8")
+    names = [f"{NAME}-1.tif", "X-1.tif"]
+    job = Job.made(
+        tmp_path, site.url, names, pattern=r"(?P<object>.*)-\d+\.tif", name="mixed", access=shown(site)[1:2]
+    )
+    await job.preflight()
+    with pytest.raises(ItemError, match="does not say to which of the 2 objects this page belongs"):
+        await job.run()
+    page, manifest = f"{site.url}/public/node/45", f"{site.url}/public/manifest.json"
+    outputs = [
+        Output(
+            path=b"m",
+            size=2,
+            sha256="",
+            detail={"use": "manifest", "uri": manifest, "object": "?", "ref": second},
+        ),
+        Output(path=b"p", size=2, sha256="", source=names[0].encode(), detail={"use": "page", "uri": page}),
+    ]
+    ctx = job.context()
+    object.__setattr__(ctx.others["islandora"], "outputs", lambda: iter(outputs))
+    object.__setattr__(ctx.others["islandora"], "locations", lambda: iter(()))
+    await job.worker.run(ctx, job.options)
+    assert [one["file_uri"] for one in the(site, "X")["file_versions"]] == [manifest]
+    assert [one["file_uri"] for one in the(site)["file_versions"]] == [page]
+
+
 async def test_what_an_output_says_is_published_is_compared(site: ArchivesSpace, tmp_path: Path) -> None:
     """The iiif step's manifest must be the one that was made."""
     from dittohead.archivesspace.records import sha256

@@ -1,0 +1,297 @@
+"""Read an XMP packet, put more into it, write it: what was there stays.
+
+Source: XMP Specification Part 1 (ISO 16684-1): 7 (serialisation), 8.2 (properties and their kinds);
+Part 3, table 1 (the packet's wrapper). An RDF document is read by expat, which is told to refuse
+document types and with them all entities.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from xml.etree.ElementTree import Element, SubElement, TreeBuilder  # the tree alone; see `_parsed`
+from xml.parsers import expat
+from xml.sax.saxutils import escape, quoteattr  # writes, reads nothing
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_XML = "http://www.w3.org/XML/1998/namespace"
+_META = "adobe:ns:meta/"
+
+#: Prefixes by which the names are known; a packet that has others of its own keeps them.
+PREFIXES = {
+    "rdf": RDF,
+    "x": _META,
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "xmpRights": "http://ns.adobe.com/xap/1.0/rights/",
+    "xmpMM": "http://ns.adobe.com/xap/1.0/mm/",
+    "stEvt": "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#",
+    "stRef": "http://ns.adobe.com/xap/1.0/sType/ResourceRef#",
+    "dittohead": "urn:x-dittohead:xmp:1#",
+}
+
+#: An XMP packet above this size is not read: it would be a hostile file's.
+MOST = 16 << 20
+
+#: Elements within elements; XMP has about ten, and each level of more costs us a level of recursion.
+_DEEPEST = 100
+
+_LIST = {"alt": "Alt", "bag": "Bag", "seq": "Seq"}
+
+_BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
+_END = '\n<?xpacket end="w"?>'
+
+#: Characters that XML 1.0 cannot hold.
+_UNHELD = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Unreadable(Exception):
+    """The packet is no XMP that could be read; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One property and what is to be said by it.
+
+    A text and the default of an `alt` take the place of what is there; a `bag` or `seq` is added to; a
+    structure replaces, and `events` are structures added to a sequence.
+    """
+
+    name: str  #: with its prefix: "dc:title"
+    kind: Literal["text", "alt", "bag", "seq", "struct", "events"]
+    values: Sequence[str] = ()
+    fields: Sequence[dict[str, str]] = field(default=())  #: of structures: {"stRef:filePath": ...}
+
+
+def merged(packet: bytes, wanted: Sequence[Property]) -> tuple[bytes, dict[str, str]]:
+    """Return the packet with the properties in it, and {name: value} of what they took the place of.
+
+    The same of the same. Args: packet: b"" for none. Raises: Unreadable.
+    """
+    tree = _Tree(packet)
+    replaced: dict[str, str] = {}
+    for each in wanted:
+        before = tree.put(each)
+        if before is not None:
+            replaced[each.name] = before
+    return tree.written(), replaced
+
+
+def values(packet: bytes) -> dict[str, list[str]]:
+    """Return {name: texts} of the simple and list properties of a packet. Raises: Unreadable."""
+    tree = _Tree(packet)
+    found: dict[str, list[str]] = {}
+    for description in tree.descriptions:
+        for name, text in description.attrib.items():
+            if not name.startswith((f"{{{RDF}}}", f"{{{_XML}}}")):
+                found[tree.short(name)] = [text]
+        for element in description:
+            items = [item.text or "" for item in _items(element)]
+            found[tree.short(element.tag)] = items or [(element.text or "").strip()]
+    return found
+
+
+class _Tree:
+    """One packet's properties."""
+
+    def __init__(self, packet: bytes) -> None:
+        self._prefixes = dict(PREFIXES)
+        self._used: set[str] = set()
+        self.root = self._parsed(packet) if packet.strip(b"\0 \t\r\n") else self._empty()
+        rdf = self.root if self.root.tag == f"{{{RDF}}}RDF" else self.root.find(f".//{{{RDF}}}RDF")
+        if rdf is None:
+            raise Unreadable("it holds no rdf:RDF")
+        self._rdf = rdf
+        self.descriptions = [each for each in rdf if each.tag == f"{{{RDF}}}Description"]
+        if not self.descriptions:
+            self.descriptions = [SubElement(rdf, f"{{{RDF}}}Description", {f"{{{RDF}}}about": ""})]
+
+    @staticmethod
+    def _empty() -> Element:
+        root = Element(f"{{{_META}}}xmpmeta")
+        SubElement(root, f"{{{RDF}}}RDF")
+        return root
+
+    def _parsed(self, packet: bytes) -> Element:
+        if len(packet) > MOST:
+            raise Unreadable(f"it has {len(packet)} bytes")
+        builder, depth = TreeBuilder(), 0
+
+        def start(name: str, attributes: dict[str, str]) -> None:
+            nonlocal depth
+            depth += 1
+            if depth > _DEEPEST:
+                raise Unreadable("its elements are nested too deeply")
+            builder.start(_clark(name), {_clark(key): text for key, text in attributes.items()})
+
+        def end(name: str) -> None:
+            nonlocal depth
+            depth -= 1
+            builder.end(_clark(name))
+
+        def refuse(*_: object) -> None:
+            raise Unreadable("it has a document type, which could define entities")
+
+        parser = expat.ParserCreate(namespace_separator="}")
+        parser.buffer_text = True
+        parser.StartElementHandler, parser.EndElementHandler = start, end
+        parser.CharacterDataHandler = builder.data
+        parser.StartNamespaceDeclHandler = self._declared
+        parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+        try:
+            # Some writers end the text by a zero, which in UTF-16 is half of a character.
+            parser.Parse(packet if packet[:2] in (b"\xff\xfe", b"\xfe\xff") else packet.rstrip(b"\0"), True)
+            return builder.close()
+        except (expat.ExpatError, ValueError, AssertionError) as error:
+            raise Unreadable(f"it is no XML ({error})") from None
+
+    def _declared(self, prefix: str | None, uri: str) -> None:
+        # A prefix may stand for two names in two places: the first keeps it.
+        if uri not in self._prefixes.values() and prefix and prefix not in self._prefixes:
+            self._prefixes[prefix] = uri
+
+    def short(self, name: str) -> str:
+        """Return a name with its prefix."""
+        uri, _, local = name.removeprefix("{").rpartition("}")
+        if not uri:
+            return local
+        if uri == _XML:
+            return f"xml:{local}"
+        prefix = next((prefix for prefix, known in self._prefixes.items() if known == uri), "")
+        number = 1
+        while not prefix:
+            if f"ns{number}" not in self._prefixes:
+                prefix = f"ns{number}"
+                self._prefixes[prefix] = uri
+            number += 1
+        self._used.add(prefix)
+        return f"{prefix}:{local}"
+
+    # -- properties --------------------------------------------------------------------------
+
+    def put(self, wanted: Property) -> str | None:
+        """Say a property; return what it took the place of, None when nothing or the same."""
+        name = _full(wanted.name)
+        before = self._taken(name)
+        element = Element(name)
+        old = self._fill(element, before, wanted)
+        self.descriptions[0].append(element)
+        return old
+
+    def _taken(self, name: str) -> Element | None:
+        """Take a property out, in whichever form it stands, and return it as an element."""
+        found: Element | None = None
+        for description in self.descriptions:
+            text = description.attrib.pop(name, None)
+            if text is not None:
+                found = Element(name)
+                found.text = text
+            for element in description.findall(name):
+                description.remove(element)
+                found = element
+        return found
+
+    def _fill(self, element: Element, before: Element | None, wanted: Property) -> str | None:
+        texts = [_UNHELD.sub("\ufffd", text) for text in wanted.values]
+        if wanted.kind == "text":
+            element.text = texts[0]
+            old = (before.text or "").strip() if before is not None else ""
+            return old if old and old != element.text else None
+        if wanted.kind == "struct":
+            element.set(f"{{{RDF}}}parseType", "Resource")
+            _structure(element, wanted.fields[0])
+            return "a structure" if before is not None and not _same(before, element) else None
+        items = list(_items(before)) if before is not None else []
+        if before is not None and not items and (before.text or "").strip():
+            items = [_item((before.text or "").strip())]  # a simple value where a list belongs
+        listed = SubElement(element, f"{{{RDF}}}{_LIST.get(wanted.kind, 'Seq')}")
+        if wanted.kind == "alt":
+            return _alternative(listed, items, texts[0])
+        known = {item.text for item in items}
+        listed.extend(items)
+        listed.extend(_item(text) for text in dict.fromkeys(texts) if text not in known)
+        for fields in wanted.fields:
+            item = SubElement(listed, f"{{{RDF}}}li", {f"{{{RDF}}}parseType": "Resource"})
+            _structure(item, fields)
+        return None
+
+    # -- writing -----------------------------------------------------------------------------
+
+    def written(self) -> bytes:
+        """Return the packet."""
+        root = self.root
+        if root.tag != f"{{{_META}}}xmpmeta":
+            root = Element(f"{{{_META}}}xmpmeta")  # around what has none, or that of before 2004
+            root.append(self._rdf)
+        self._used.clear()
+        body = "\n".join(self._lines(root, 0))
+        names = [(prefix, uri) for prefix, uri in sorted(self._prefixes.items()) if prefix in self._used]
+        declared = "".join(f" xmlns:{prefix}={quoteattr(uri)}" for prefix, uri in names)
+        return (_BEGIN + body.replace("<x:xmpmeta", f"<x:xmpmeta{declared}", 1) + _END).encode()
+
+    def _lines(self, element: Element, depth: int) -> Iterator[str]:
+        name = self.short(element.tag)
+        attributes = "".join(
+            f" {self.short(key)}={quoteattr(text, _BREAKS)}" for key, text in element.attrib.items()
+        )
+        head, space = f"<{name}{attributes}", " " * depth
+        if not len(element):
+            text = escape(element.text or "", _RETURN)
+            yield f"{space}{head}>{text}</{name}>" if text else f"{space}{head}/>"
+            return
+        yield f"{space}{head}>"
+        for child in element:
+            yield from self._lines(child, depth + 1)
+        yield f"{space}</{name}>"
+
+
+#: A parser would make spaces of these in an attribute, and a line feed of a carriage return.
+_RETURN = {"\r": "&#13;"}
+_BREAKS = {"\n": "&#10;", "\t": "&#9;", **_RETURN}
+
+
+def _clark(name: str) -> str:
+    return "{" + name if "}" in name else name
+
+
+def _full(name: str) -> str:
+    prefix, _, local = name.partition(":")
+    return f"{{{PREFIXES[prefix]}}}{local}"
+
+
+def _items(element: Element) -> Iterator[Element]:
+    """Yield the items of a property that is a list."""
+    for kind in _LIST.values():
+        for listed in element.findall(f"{{{RDF}}}{kind}"):
+            yield from listed.findall(f"{{{RDF}}}li")
+
+
+def _item(text: str) -> Element:
+    item = Element(f"{{{RDF}}}li")
+    item.text = text
+    return item
+
+
+def _alternative(listed: Element, items: Sequence[Element], text: str) -> str | None:
+    """Put a text first as the default; other languages stay. Return the default it took the place of."""
+    lang = f"{{{_XML}}}lang"
+    default = [item for item in items if item.get(lang, "x-default") == "x-default"]
+    item = _item(text)
+    item.set(lang, "x-default")
+    listed.append(item)
+    listed.extend(each for each in items if each not in default)
+    old = (default[0].text or "") if default else ""
+    return old if old and old != text else None
+
+
+def _structure(element: Element, fields: dict[str, str]) -> None:
+    for name, text in fields.items():
+        SubElement(element, _full(name)).text = _UNHELD.sub("\ufffd", text)
+
+
+def _same(one: Element, two: Element) -> bool:
+    return [(each.tag, each.text) for each in one.iter() if each is not one] == [
+        (each.tag, each.text) for each in two.iter() if each is not two
+    ]

@@ -1,0 +1,123 @@
+"""The images a IIIF manifest shows: where their tiles are, how large they are, in which order.
+
+Source: IIIF Image API 3.0, 4 (image requests) and 5 (image information).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from dittohead.model import display
+
+#: Characters that stay as they are in a URI: RFC 3986's reserved and unreserved, and what is encoded.
+_URI = ":/?#[]@!$&'()*+,;=%~"
+
+_DIGITS = re.compile(r"([0-9]+)")
+
+#: Width and height of the tiles that are asked of an image server, pixels.
+_SERVED_TILE = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """One image with its IIIF image service."""
+
+    path: bytes  #: of its folder of tiles, or its file, as the step that made it calls it
+    origin: bytes  #: the folder's own file it goes back to
+    uri: str  #: of its image service
+    profile: str  #: what the service can do: level0, level1, level2
+    width: int  #: pixels
+    height: int
+    tile: int  #: width and height of a tile, pixels
+    factors: tuple[int, ...]  #: scale factors of the tiles
+    sizes: tuple[tuple[int, int], ...]  #: of the whole image, as files that exist; the smallest first
+
+    @property
+    def name(self) -> str:
+        """The original file's name without its ending, for people."""
+        file = display(self.origin or self.path).rpartition("/")[2]
+        return file.rpartition(".")[0] or file
+
+    @property
+    def folder(self) -> str:
+        """The folder the original file lies in, "" for the outermost, for people."""
+        return display(self.origin or self.path).rpartition("/")[0]
+
+    def at(self, size: tuple[int, int] | None) -> str:
+        """Return the URI of the whole image in one of its sizes, None for the largest."""
+        return f"{self.uri}/full/{'max' if size is None else self._size(size)}/0/default.jpg"
+
+    def _size(self, size: tuple[int, int]) -> str:
+        # A service of level 1 need not know widths and heights together.
+        return f"{size[0]}," if self.profile == "level1" else f"{size[0]},{size[1]}"
+
+    def nearest(self, least: int) -> tuple[int, int] | None:
+        """Return the smallest size whose longer side has at least so many pixels, else the largest.
+
+        None when the image is there whole only.
+        """
+        enough = (size for size in self.sizes if max(size) >= least)
+        return next(enough, self.sizes[-1] if self.sizes else None)
+
+
+def natural(path: bytes) -> tuple[Any, ...]:
+    """Return a key that sorts paths as people do: page 2 before page 10, folder by folder."""
+    folders, _, name = display(path).rpartition("/")
+    parts = [*folders.split("/"), name] if folders else [name]
+    # A folder's own files come before those of the folders in it.
+    words = [(depth < len(parts) - 1, _words(part)) for depth, part in enumerate(parts)]
+    return (*words, path)
+
+
+def _words(text: str) -> tuple[tuple[int, int, str], ...]:
+    pieces = _DIGITS.split(text.casefold())
+    return tuple(
+        (0, int(piece), piece) if i % 2 else (1, 0, piece) for i, piece in enumerate(pieces) if piece
+    )
+
+
+def encoded(uri: str) -> str:
+    """Return a URI in which what may not stand in one is percent-encoded."""
+    return quote(uri, safe=_URI, errors="surrogateescape")
+
+
+def of_info(info: dict[str, Any], path: bytes, origin: bytes) -> Picture:
+    """Return the picture of an image information document of our own making.
+
+    Raises: ValueError, KeyError, IndexError, TypeError: it is not as it should be.
+    """
+    tiles = info["tiles"][0]
+    return Picture(
+        path=path,
+        origin=origin,
+        uri=encoded(info["id"]),
+        profile=info["profile"],
+        width=int(info["width"]),
+        height=int(info["height"]),
+        tile=int(tiles["width"]),
+        factors=tuple(int(factor) for factor in tiles["scaleFactors"]),
+        sizes=tuple(sorted((int(size["width"]), int(size["height"])) for size in info["sizes"])),
+    )
+
+
+def served(uri: str, profile: str, size: tuple[int, int], path: bytes, origin: bytes) -> Picture:
+    """Return the picture of a file that an image server gives out: any tile and size can be asked for."""
+    factors = [1]
+    while max(-(-size[0] // factors[-1]), -(-size[1] // factors[-1])) > _SERVED_TILE:
+        factors.append(factors[-1] * 2)
+    # An image server that has a pyramid gives these without scaling.
+    sizes = [(-(-size[0] // factor), -(-size[1] // factor)) for factor in (*factors, factors[-1] * 2)]
+    return Picture(
+        path=path,
+        origin=origin,
+        uri=encoded(uri),
+        profile=profile,
+        width=size[0],
+        height=size[1],
+        tile=_SERVED_TILE,
+        factors=tuple(factors),
+        sizes=tuple(sorted(sizes)),
+    )

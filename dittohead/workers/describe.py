@@ -1,0 +1,497 @@
+"""describe: what is known of an object, written into its images as XMP; their pixels are proved unchanged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dittohead import __version__, files
+from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.images import describing, embedding, xmp
+from dittohead.images.names import holds
+from dittohead.images.process import ImageChild, abilities
+from dittohead.images.reasons import Refused
+from dittohead.images.reuse import is_whole, journal_of
+from dittohead.journal import Journal, name_digest
+from dittohead.model import Entry, Event, EventType, Output, display
+from dittohead.options import Duration, Size
+from dittohead.origin import Owners, origins
+from dittohead.presentation.pictures import natural
+from dittohead.threads import Stop, in_thread
+from dittohead.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
+
+AGENT = f"dittohead {__version__}"
+
+#: Raised when the same description makes another packet, or a packet another file, than before.
+_VERSION = "1"
+
+#: Faulty files named in the reason; the rest is counted.
+_SHOWN = 5
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+#: Seconds until a full disk is tried again: people and other jobs make room in minutes.
+_RETRY_S = 60.0
+
+#: Characters of a former value that the receipt keeps.
+_KEPT = 200
+
+#: Of an input's detail, what is not true of what is made of it here.
+_OF_THE_INPUT = frozenset({"reused_from", "warnings", "use", "uri"})
+
+
+class DescribeOptions(Options):
+    """What a describe step may be told."""
+
+    record: str = Field(
+        "", description="The step that describes the objects; by default the first that does."
+    )
+    others: Literal["copy", "skip", "fail"] = Field(
+        "copy",
+        description="What to do with files that hold no XMP (and images of no object): take them along as "
+        "they are, leave them out, or fail.",
+    )
+    unreadable_xmp: Literal["fail", "keep"] = Field(
+        "fail",
+        description="An image whose own XMP is no XMP: fail, or take it along as it is, with a warning.",
+    )
+    verify: bool = Field(
+        True,
+        description="Also decode each result once. Its bytes are compared with the source's in any case.",
+    )
+    memory: Size = Field(2 << 30, ge=512 << 20, description="Address space a decoding child process may use.")
+    timeout: Duration = Field(600.0, gt=0, description="The longest that decoding one image may take.")
+
+
+class DescribeWorker(Worker[DescribeOptions]):
+    """Writes what is known of an object into its images as XMP; every other byte stays as it was."""
+
+    name = "describe"
+    Options = DescribeOptions
+    makes_outputs = True
+    knows = frozenset({"record"})
+    space_factor = 1.05
+    default_limit = os.cpu_count() or 1
+
+    def check(self, options: DescribeOptions) -> list[str]:
+        """See that what decodes is there, where it is wanted."""
+        if options.verify and not abilities():
+            return ["the image library is not installed: apt-get install libvips42, or set verify: false"]
+        return []
+
+    def recipe(self, options: DescribeOptions) -> Recipe:
+        """Return what decides the results, beside the images and what is known of them."""
+        settings = {"others": options.others, "unreadable_xmp": options.unreadable_xmp}
+        return Recipe(settings=settings, tools={"describer": f"{_VERSION} ({AGENT})"})
+
+    async def run(self, ctx: StepContext, options: DescribeOptions) -> StepResult:
+        """Write each image with XMP; all are tried before bad ones fail the step."""
+        work = _Describing(ctx, options, self.recipe(options))
+        try:
+            await in_thread(work.survey)
+            await work.run()
+            await in_thread(work.settle)
+        finally:
+            await in_thread(work.close)
+        return work.result()
+
+    async def plan(self, ctx: StepContext, options: DescribeOptions) -> AsyncIterator[Planned]:
+        """Yield the files that would be written; whether each holds XMP is seen when it is there."""
+        for entry in await asyncio.to_thread(lambda: list(ctx.source.entries())):
+            if not entry.is_dir:
+                ctx.output(Output(path=entry.path, size=0, sha256="", source=entry.path))
+                yield Planned(action="make", what=display(entry.path), detail="with XMP where it can hold it")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Task:
+    """One file."""
+
+    entry: Entry
+    kind: str  #: media type, "" for what holds no XMP
+    facts: describing.Facts | None  #: None: it is taken along as it is
+    carried: Mapping[str, Any]  #: the input's detail
+
+    @property
+    def source(self) -> str:
+        """What stands for the input and for all that is its own in what is made of it."""
+        wanted = [] if self.facts is None else [asdict(each) for each in describing.properties(self.facts)]
+        return f"{self.entry.sha256} {hashlib.sha256(json.dumps(wanted).encode()).hexdigest()}"
+
+
+class _Decoder:
+    """A child that decodes: started when it is first needed, and again when it died."""
+
+    def __init__(self, ctx: StepContext, options: DescribeOptions, scratch: Path) -> None:
+        self._ctx, self._options, self._scratch = ctx, options, scratch
+        self._stack = contextlib.AsyncExitStack()
+        self._child: ImageChild | None = None
+
+    async def __aenter__(self) -> _Decoder:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def look(self, name: str) -> dict[str, Any]:
+        """Return what the child says of a file; it is asked twice: another image may have worn it out."""
+        what = ""
+        for _ in range(2):
+            if self._child is None:
+                started = ImageChild.start(self._ctx, self._options, self._scratch)
+                self._child = await self._stack.enter_async_context(started)
+            request = {"root": str(self._scratch), "look": name}
+            answer = await self._child.ask(request, self._options.timeout)
+            if answer is not None:
+                return answer
+            what, self._child = self._child.epitaph(self._options), None
+            await self._stack.aclose()
+        return {"ok": False, "what": what}
+
+
+class _Describing:
+    """One try of one describe step."""
+
+    def __init__(self, ctx: StepContext, options: DescribeOptions, recipe: Recipe) -> None:
+        self.ctx, self.options = ctx, options
+        self.described = self.copied = self.skipped = self.bad = self.reused = self.warned = 0
+        self.bytes = 0  #: compared
+        self.replaced: Counter[str] = Counter()
+        self.reasons: list[str] = []
+        self._journal = Journal(journal_of(ctx.work), recipe.as_dict())
+        self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
+        self._made = array("Q")  #: digests of the names of all results
+        self._tasks: Iterator[_Task] = iter(())
+        self._turn = asyncio.Lock()
+        self._children = self._begun = self.total = 0
+
+    # -- which files -------------------------------------------------------------------------
+
+    def survey(self, stop: Stop) -> None:
+        """Find out what each file is, and which image of which object; read what an earlier try finished."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir()
+        self._journal.load()
+        entries = [entry for entry in self.ctx.source.entries() if not entry.is_dir]
+        self.total = len(entries)
+        back, details = self._origins(stop)
+        objects = self.ctx.described(self.options.record)
+        owners = Owners(objects)
+        kinds, shares = [], [list[bytes]() for _ in objects.objects]
+        for entry in entries:
+            stop.check()
+            kinds.append(self._kind(entry))
+            owner = owners.of(back.get(entry.path, entry.path)) if kinds[-1] else None
+            if owner is not None:
+                shares[owner].append(entry.path)
+        places: dict[bytes, tuple[int, int]] = {}
+        for owner, paths in enumerate(shares):
+            paths.sort(key=lambda path: natural(back.get(path) or path))
+            places.update({path: (owner, number) for number, path in enumerate(paths, 1)})
+        digests = self._digests({back.get(path, path) for path in places})
+        when = datetime.fromtimestamp(int(self.ctx.claimed_at), UTC).isoformat().replace("+00:00", "Z")
+
+        def facts(entry: Entry, kind: str) -> describing.Facts | None:
+            if entry.path not in places:
+                return None
+            owner, number = places[entry.path]
+            origin = back.get(entry.path, entry.path)
+            return describing.Facts(
+                description=objects.objects[owner].description,
+                number=number,
+                total=len(shares[owner]),
+                media_type=kind,
+                original=display(origin),
+                original_sha256=digests.get(origin, ""),
+                converted=_conversion(origin, kind, details.get(entry.path)),
+                agent=AGENT,
+                when=when,
+            )
+
+        self._tasks = (
+            _Task(entry=entry, kind=kind, facts=facts(entry, kind), carried=details.get(entry.path) or {})
+            for entry, kind in zip(entries, kinds, strict=True)
+        )
+
+    def _origins(self, stop: Stop) -> tuple[dict[bytes, bytes], dict[bytes, dict[str, Any]]]:
+        """Return {file: the folder's own file it goes back to} and {file: the detail it was made with}."""
+        made = self.ctx.source.made
+        if made is None:
+            return {}, {}
+        before = origins(self.ctx, made, stop)
+        back, details = {}, {}
+        for output in made.outputs():
+            stop.check()
+            back[output.path] = before.get(output.source, output.source) or output.path
+            details[output.path] = output.detail
+        return back, details
+
+    def _kind(self, entry: Entry) -> str:
+        with files.opened_beneath(self.ctx.source.root, entry.path) as fd:
+            return embedding.kind_of(fd)
+
+    def _digests(self, paths: set[bytes]) -> dict[bytes, str]:
+        return {entry.path: entry.sha256 for entry in self.ctx.originals.entries() if entry.path in paths}
+
+    # -- one after another -------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Do every file, with as many children as there are slots. Raises: StepError."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._start(group, None)
+        except* StepError as errors:
+            raise errors.exceptions[0] from None
+
+    def _start(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
+        self._children += 1
+        group.create_task(self._runner(group, slot), name=f"describe:{self.ctx.job_id}")
+
+    async def _runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
+        """Do one file after another; an extra runner leaves when others wait."""
+        async with (
+            slot or contextlib.nullcontext(),
+            _Decoder(self.ctx, self.options, self._scratch) as decoder,
+        ):
+            while (picked := await self._next()) is not None:
+                task, known = picked
+                if known is None:
+                    self._grow(group)
+                    try:
+                        known = await self._one(task, decoder)
+                    except (Refused, ItemError) as error:
+                        self._failed(task.entry, error.what if isinstance(error, ItemError) else str(error))
+                        continue
+                self._good(task, known)
+                if slot is not None and self.ctx.contended:
+                    break
+            self._children -= 1
+
+    async def _next(self) -> tuple[_Task, dict[str, Any] | None] | None:
+        async with self._turn:
+            picked = await in_thread(self._pick)
+        self._begun += picked is not None
+        return picked
+
+    def _pick(self, stop: Stop) -> tuple[_Task, dict[str, Any] | None] | None:
+        """Return the next file, with what an earlier try made of it if that is still right."""
+        for task in self._tasks:
+            if task.facts is None and self.options.others != "copy":
+                self._left(task)
+                continue
+            known = self._journal.find(task.entry.path, task.source)
+            if known is not None and is_whole(self.ctx.work, known["files"][0], stop):
+                self.reused += 1
+                return task, known["files"][0]
+            return task, None
+        return None
+
+    def _left(self, task: _Task) -> None:
+        if self.options.others == "fail":
+            why = "belongs to no object" if task.kind else "holds no XMP"
+            self._failed(task.entry, f"it {why}, and others: fail is set")
+        else:
+            self.skipped += 1
+
+    def _grow(self, group: asyncio.TaskGroup) -> None:
+        if self._begun < self.total and self._children < self.total:
+            slot = self.ctx.spare_slot()
+            if slot is not None:
+                self._start(group, slot)
+
+    # -- one file ----------------------------------------------------------------------------
+
+    async def _one(self, task: _Task, decoder: _Decoder) -> dict[str, Any]:
+        """Make, decode and publish one file; return what it is. Raises: Refused, StepError."""
+        file = await in_thread(partial(self._make, task))
+        if self.options.verify and "xmp" in file["detail"]:
+            answer = await decoder.look(file["temp"])
+            if not answer["ok"]:
+                raise Refused(f"it cannot be decoded: {answer['what']}")
+            said = [task.carried.get(side) for side in ("width", "height")]
+            if None not in said and said != [answer["width"], answer["height"]]:
+                raise Refused(f"it decodes to {answer['width']}x{answer['height']}, not {said[0]}x{said[1]}")
+            file["detail"]["xmp"]["decoded"] = True
+        await in_thread(partial(self._publish, task, file))
+        return file
+
+    def _make(self, task: _Task, stop: Stop) -> dict[str, Any]:
+        """Write a file under a temporary name; return what it is.
+
+        # 1 compare the input's digest  2 write temp  3 compare it with the input  4 fsync
+        # (`_publish`: 5 rename; `settle` makes the names durable).
+        Raises: Refused, ItemError, TransientError: the disk takes no more.
+        """
+        name = hashlib.blake2b(task.entry.path, digest_size=16).hexdigest()
+        with files.opened_beneath(self.ctx.source.root, task.entry.path) as fd:
+            if files.sha256_fd(fd, files.hash_buffer(), lambda _: stop.check())[0] != task.entry.sha256:
+                raise Refused("the file is not what it was when the step before was done")
+            with self._temporary(name) as made:
+                detail = self._fill(task, fd, made, stop)
+                os.fsync(made)
+                os.lseek(made, 0, os.SEEK_SET)
+                digest, size = files.sha256_fd(made, files.hash_buffer(), lambda _: stop.check())
+        return {
+            "file": os.fsdecode(task.entry.path),
+            "size": size,
+            "sha256": digest,
+            "detail": detail,
+            "temp": name,
+        }
+
+    @contextlib.contextmanager
+    def _temporary(self, name: str) -> Iterator[int]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        made = os.open(self._scratch / name, flags, 0o640)
+        try:
+            yield made
+        except OSError as error:
+            if error.errno in _DISK:
+                raise self._full(error) from error
+            raise
+        finally:
+            os.close(made)
+
+    def _full(self, error: OSError) -> TransientError:
+        return TransientError(
+            f"the disk of work/ takes no more data ({error.strerror})",
+            where=str(self.ctx.work),
+            hint="Make room; the step goes on by itself",
+            retry_after_s=_RETRY_S,
+        )
+
+    def _fill(self, task: _Task, source: int, made: int, stop: Stop) -> dict[str, Any]:
+        detail = {key: value for key, value in task.carried.items() if key not in _OF_THE_INPUT}
+        if task.facts is None:
+            _copy(source, made, stop)
+            return detail
+        before = embedding.packet_of(source, task.kind)
+        try:
+            packet, replaced = xmp.merged(before, list(describing.properties(task.facts)))
+        except xmp.Unreadable as error:
+            if self.options.unreadable_xmp == "fail":
+                raise Refused(
+                    f"its own XMP cannot be read: {error}; unreadable_xmp: keep leaves it so"
+                ) from error
+            _copy(source, made, stop)
+            return detail | {"unreadable": str(error), "warnings": [f"its own XMP cannot be read: {error}"]}
+        embedding.write(source, made, task.kind, packet, stop.check)
+        compared = embedding.compare(source, made, task.kind, packet, stop.check)
+        found: dict[str, Any] = {"bytes": len(packet), "merged": bool(before), "compared": compared}
+        if replaced:
+            found["replaced"] = {name: text[:_KEPT] for name, text in replaced.items()}
+        return detail | {"xmp": found}
+
+    def _publish(self, task: _Task, file: dict[str, Any], stop: Stop) -> None:
+        path = os.path.join(os.fsencode(self.ctx.work), task.entry.path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.replace(os.fsencode(self._scratch / file.pop("temp")), path)
+        try:
+            self._journal.add(task.entry.path, task.source, [file])
+        except OSError as error:
+            raise self._full(error) from error
+
+    # -- results -----------------------------------------------------------------------------
+
+    def _good(self, task: _Task, file: dict[str, Any]) -> None:
+        detail = file["detail"]
+        if "xmp" in detail:
+            self.described += 1
+            self.bytes += detail["xmp"]["compared"]
+            self.replaced.update(list(detail["xmp"].get("replaced", {})))
+        else:
+            self.copied += 1
+            self.warned += bool(task.kind)  # an image that is not described is worth a word
+        self._made.append(name_digest(task.entry.path))
+        self.ctx.output(
+            Output(
+                path=task.entry.path,
+                size=file["size"],
+                sha256=file["sha256"],
+                source=task.entry.path,
+                detail=detail,
+            )
+        )
+        self.ctx.progress(self.described + self.copied + self.bad, self.total, "files")
+
+    def _failed(self, entry: Entry, what: str) -> None:
+        self.bad += 1
+        if len(self.reasons) < _SHOWN:
+            self.reasons.append(f"{display(entry.path)}: {what}")
+
+    def settle(self, stop: Stop) -> None:
+        """Remove what belongs to no file of this step and make the rest durable."""
+        wanted = array("Q", sorted(self._made))
+        for found in files.walk(self.ctx.work):
+            stop.check()
+            if not found.is_empty_dir and not holds(wanted, name_digest(found.path)):
+                os.unlink(found.name, dir_fd=found.dir_fd)
+        files.sync_filesystem(self.ctx.work)
+
+    def close(self, stop: Stop) -> None:
+        """Let go of everything but the results."""
+        self._journal.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def result(self) -> Done:
+        """Return what was done. Raises: ItemError: some files are bad."""
+        if self.bad:
+            more = f"; and {self.bad - len(self.reasons)} more" if self.bad > len(self.reasons) else ""
+            raise ItemError(
+                f"{self.bad} of {self.total} files cannot be described: {'; '.join(self.reasons)}{more}",
+                hint="Mend them or take them out, then run the folder again",
+            )
+        if self.described == 0 and self.options.others != "copy":
+            raise ItemError("there are no images that could be described", hint="See from: and others:")
+        self._tell()
+        words = [f"{self.described} images described"]
+        words += [f"{self.reused} of them from before"] if self.reused else []
+        words += [f"{self.copied} files taken along"] if self.copied else []
+        words += [f"{self.skipped} files left out"] if self.skipped else []
+        return Done(detail=", ".join(words))
+
+    def _tell(self) -> None:
+        detail = f"XMP written into {self.described} images"
+        if self.replaced:
+            detail += "; in the place of former values: "
+            detail += ", ".join(f"{name} ({count})" for name, count in self.replaced.most_common(_SHOWN))
+        if self.warned:
+            detail += f"; {self.warned} images not described, see outputs"
+        outcome = "warning" if self.warned else "success"
+        self.ctx.event(Event(type=EventType.METADATA, outcome=outcome, detail=detail, agent=AGENT))
+        if self.described:
+            detail = f"{self.bytes} bytes of {self.described} images compared with their sources"
+            detail += ", and all decoded" if self.options.verify else ""
+            self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=AGENT))
+
+
+def _conversion(origin: bytes, kind: str, detail: Mapping[str, Any] | None) -> str:
+    """Return what a step has made of a file of the folder, for people; "" when none has."""
+    if detail is None:
+        return ""
+    same = "; every pixel the same" if detail.get("lossless") else ""
+    changes: Sequence[str] = detail.get("changes", ())
+    return f"from {display(origin)} to {kind}{same}{''.join(f'; {change}' for change in changes)}"
+
+
+def _copy(source: int, made: int, stop: Stop) -> None:
+    at = 0
+    while count := os.sendfile(made, source, at, 1 << 24):
+        stop.check()
+        at += count

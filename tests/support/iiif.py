@@ -1,0 +1,206 @@
+"""What a IIIF Presentation 3 manifest must be, read from the specification and not from our code.
+
+Source: IIIF Presentation API 3.0, sections 3 to 5, and what the community's validator demands beyond
+(ids by http, rights by http). Also: tiles as a convert step makes them, without the work.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+
+from dittohead.files import sha256_file
+from dittohead.images.iiif import info, promised
+from dittohead.model import Output
+from dittohead.worker import Made
+
+_ID = {"type": "string", "pattern": r"^https?://[!-~]+$"}
+_WORDS = {
+    "type": "object",
+    "patternProperties": {
+        "^(none|[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)$": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "string", "minLength": 1},
+        }
+    },
+    "additionalProperties": False,
+    "minProperties": 1,
+}
+_PAIR = {
+    "type": "object",
+    "properties": {"label": _WORDS, "value": _WORDS},
+    "required": ["label", "value"],
+    "additionalProperties": False,
+}
+_SIZE = {"type": "integer", "minimum": 1}
+
+
+def _thing(kind: str | None, required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    known = {"id": _ID, "type": {"const": kind} if kind else {"type": "string"}, **properties}
+    return {
+        "type": "object",
+        "properties": known,
+        "required": ["id", "type", *required],
+        "additionalProperties": False,
+    }
+
+
+def _some(item: dict[str, Any], least: int = 1) -> dict[str, Any]:
+    return {"type": "array", "minItems": least, "items": item}
+
+
+_SERVICE = _thing("ImageService3", ("profile",), profile={"enum": ["level0", "level1", "level2"]})
+_IMAGE = _thing(
+    "Image",
+    (),
+    format={"const": "image/jpeg"},
+    width=_SIZE,
+    height=_SIZE,
+    service=_some(_SERVICE),
+)
+_HOME = _thing("Text", ("label", "format"), label=_WORDS, format={"const": "text/html"})
+_OTHER = _thing(None, (), label=_WORDS, format={"type": "string", "pattern": "^[a-z]+/[^ ]+$"})
+_AGENT = _thing("Agent", ("label", "homepage"), label=_WORDS, homepage=_some(_HOME), logo=_some(_IMAGE))
+_BODY = {**_IMAGE, "required": ["id", "type", "format", "width", "height", "service"]}
+_PAINTING = _thing(
+    "Annotation",
+    ("motivation", "body", "target"),
+    motivation={"const": "painting"},
+    body=_BODY,
+    target=_ID,
+)
+_CANVAS = _thing(
+    "Canvas",
+    ("label", "width", "height", "items"),
+    label=_WORDS,
+    width=_SIZE,
+    height=_SIZE,
+    thumbnail=_some(_IMAGE),
+    items=_some(_thing("AnnotationPage", ("items",), items=_some(_PAINTING))),
+)
+_RANGE = _thing(
+    "Range",
+    ("items",),
+    label=_WORDS,
+    items=_some({"oneOf": [{"$ref": "#/$defs/range"}, _thing("Canvas")]}),
+)
+_RIGHTS = r"^http://(creativecommons\.org/(licenses|publicdomain)/|rightsstatements\.org/vocab/)\S+$"
+MANIFEST = {
+    "$defs": {"range": _RANGE},
+    **_thing(
+        "Manifest",
+        ("@context", "label", "items"),
+        **{"@context": {"const": "http://iiif.io/api/presentation/3/context.json"}},
+        label=_WORDS,
+        summary=_WORDS,
+        metadata=_some(_PAIR),
+        requiredStatement=_PAIR,
+        rights={"type": "string", "pattern": _RIGHTS},
+        provider=_some(_AGENT),
+        thumbnail=_some(_IMAGE),
+        homepage=_some(_HOME),
+        seeAlso=_some(_OTHER),
+        rendering=_some({**_OTHER, "required": ["id", "type", "label"]}),
+        partOf=_some(_thing("Collection")),
+        viewingDirection={"enum": ["left-to-right", "right-to-left", "top-to-bottom", "bottom-to-top"]},
+        behavior=_some({"enum": ["individuals", "paged", "continuous", "unordered"]}),
+        items=_some(_CANVAS),
+        structures=_some({"$ref": "#/$defs/range"}),
+    ),
+}
+COLLECTION = _thing(
+    "Collection",
+    ("@context", "label", "items"),
+    **{"@context": {"const": "http://iiif.io/api/presentation/3/context.json"}},
+    label=_WORDS,
+    items=_some(_thing("Manifest", ("label",), label=_WORDS, thumbnail=_some(_IMAGE))),
+)
+
+#: Elements that may stand in a value that begins with "<" and ends with ">" (4.5).
+_MARKUP = re.compile(r"<(?!/?(a|b|br|i|img|p|small|span|sub|sup)\b)")
+
+
+def see(made: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest or collection that keeps the rules. Raises: AssertionError, ValidationError."""
+    jsonschema.validate(made, COLLECTION if made["type"] == "Collection" else MANIFEST)
+    ids = [thing["id"] for thing in _things(made) if thing["type"] in _OWN and len(thing) > 2]
+    assert len(ids) == len(set(ids))
+    for uri in ids:
+        assert urlsplit(uri).fragment == ""  # 4.1: a canvas's id has none
+    for value in _values(made):
+        if value.startswith("<") and value.endswith(">"):
+            assert not _MARKUP.search(value)
+    canvases = {canvas["id"] for canvas in made["items"]}
+    for canvas in made["items"] if made["type"] == "Manifest" else ():
+        painting = canvas["items"][0]["items"][0]
+        assert painting["target"] == canvas["id"]
+        assert (painting["body"]["width"], painting["body"]["height"]) == (canvas["width"], canvas["height"])
+    for thing in _things(made.get("structures", [])):
+        if thing["type"] == "Canvas":
+            assert thing["id"] in canvases
+    return made
+
+
+_OWN = ("Manifest", "Canvas", "AnnotationPage", "Annotation", "Range", "Collection")
+
+
+def _things(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        if "id" in value and "type" in value:
+            yield value
+        for inner in value.values():
+            yield from _things(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _things(inner)
+
+
+def _values(made: dict[str, Any]) -> Iterator[str]:
+    pairs = [*made.get("metadata", ()), *filter(None, [made.get("requiredStatement")])]
+    for words in [*(pair["value"] for pair in pairs), *filter(None, [made.get("summary")])]:
+        for values in words.values():
+            yield from values
+
+
+def tiles(root: Path, pictures: dict[str, tuple[int, int]], uri: str, *, jpeg: bytes = b"jpeg") -> Made:
+    """Return a step that has made static tiles: info.json and smallest sizes on disk, the rest only told of.
+
+    Args:
+        pictures: {path of the source: its width and height}.
+        uri: what the ids of the images begin with.
+    """
+    from urllib.parse import quote
+
+    outputs: list[Output] = []
+    for source, (width, height) in pictures.items():
+        folder = source.rpartition(".")[0] + ".iiif"
+        path = root / folder
+        said = info(width, height, 512, f"{uri}/{quote(folder, errors='surrogateescape')}")
+        path.mkdir(parents=True)
+        (path / "info.json").write_text(json.dumps(said))
+        digest, size = sha256_file(path / "info.json")
+        raw, origin = folder.encode("utf-8", "surrogateescape"), source.encode("utf-8", "surrogateescape")
+        detail = {"width": width, "height": height, "tiles": 1}
+        outputs.append(
+            Output(path=raw + b"/info.json", size=size, sha256=digest, source=origin, detail=detail)
+        )
+        for name, _ in promised(width, height, 512):
+            if name.startswith("full/") and not name.startswith("full/max"):
+                (path / name).parent.mkdir(parents=True)
+                (path / name).write_bytes(jpeg)
+            outputs.append(Output(path=raw + b"/" + name.encode(), size=4, sha256="0" * 64, source=origin))
+    return Made(
+        name="tiles",
+        worker="convert",
+        source="",
+        root=root,
+        outputs=lambda: iter(outputs),
+        locations=lambda: iter(()),
+    )
