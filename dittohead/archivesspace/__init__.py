@@ -11,6 +11,7 @@
     looking     what ArchivesSpace holds of one object, and what it is to hold
     recording   writing it
     events      ArchivesSpace's own events
+    planning    what would be recorded
     comparing   reading back, and verifying years later
     undoing     taking out again what a job has put in
     doctoring   credentials, permissions and controlled values
