@@ -252,11 +252,12 @@ class _Run:
         """
         rows = self.passage.steps
         anew = not any(row.state is StepState.DONE or row.started_at is not None for row in rows)
-        for row in self.passage.steps:
-            step = StepRun(self.passage, row.position)
-            if row.state is StepState.DONE or not step.looks:
+        looking = [StepRun(self.passage, row.position) for row in rows if row.state is not StepState.DONE]
+        # Those first that find out what the folder holds: the others look with that in mind.
+        for step in sorted(looking, key=lambda step: not step.describes):
+            if not step.looks:
                 continue
-            if not anew and self.passage.files.facts(row.name).exists():
+            if not anew and self.passage.files.facts(step.name).exists():
                 continue
             try:
                 aside = await step.preflight()

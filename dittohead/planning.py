@@ -98,14 +98,17 @@ async def plan(
     known = {step.name: step for step in pipeline.steps}
     for given in definition["steps"]:  # that they will make something is known before all of them look
         shared.made[given["name"]] = _nothing_yet(shared, known[given["name"]])
-    made = [await _look(shared, known[given["name"]], given["needs"]) for given in definition["steps"]]
+    steps = {given["name"]: given["needs"] for given in definition["steps"]}
+    # As the pipeline has them look: those first that find out what the folder holds.
+    first = sorted(steps, key=lambda name: not workers.get(known[name].worker).describes)
+    made = {name: await _look(shared, known[name], steps[name]) for name in first}
     return Plan(
         name=name,
         pipeline=pipeline,
         purposes=purposes,
         files=totals.files,
         size=totals.size,
-        steps=tuple(made),
+        steps=tuple(made[name] for name in steps),
     )
 
 

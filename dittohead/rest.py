@@ -5,11 +5,12 @@ Nothing is tried twice here: after a broken POST only its worker knows how to lo
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import ssl
 import textwrap
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -29,6 +30,9 @@ _SILENT_S = 300.0  # a thousand children are saved in one transaction
 
 #: The most an answer may hold: a listing of everything has its pages.
 _ANSWER_MOST = 64 << 20
+
+#: Bytes of an answer that a sink is given at most at once.
+_PIECE = 1 << 18
 
 #: The longest wait that a server is believed to mean.
 _LONGEST_S = 86400.0
@@ -104,9 +108,10 @@ class Answer:
         if self.status in (401, 403):
             hint = hint or "Correct the user's name and password, or give the user what it needs"
             return TargetError(what, where=self.where, hint=hint)
-        if 300 <= self.status < 400:
-            target = self.headers.get("Location", "")
-            return TargetError(what, where=self.where, hint=hint or f"Set url to where it leads: {target}")
+        if 300 <= self.status < 400:  # never followed: credentials would go along
+            there = self.headers.get("Location", "")
+            hint = hint or f"Set url to where it is now{f' ({short(there)})' if there else ''}"
+            return TargetError(what, where=self.where, hint=hint)
         if self.status == 507:
             return TargetError(what, where=self.where, hint=hint or "Make room there")
         if self.status in (408, 425, 429) or self.status >= 500:
@@ -118,9 +123,11 @@ class Rest:
     """One session with one server; connections are kept and used again."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, base: str, auth: aiohttp.BasicAuth | None = None
+        self, session: aiohttp.ClientSession, base: str, auth: tuple[str, str] | None = None
     ) -> None:
-        self._session, self.base, self._auth = session, base, auth
+        self._session, self.base = session, base
+        self.server_time: float | None = None  #: what the server's clock said last, seconds since the epoch
+        self._own = {} if auth is None else {"Authorization": _basic(*auth)}
 
     async def send(
         self,
@@ -131,6 +138,9 @@ class Rest:
         json: Any = None,
         data: Any = None,
         headers: Mapping[str, str] | None = None,
+        anonymous: bool = False,
+        sink: Callable[[bytes], None] | None = None,
+        silent_s: float = _SILENT_S,
     ) -> Answer:
         """Send one request and return the answer, whatever its status.
 
@@ -138,6 +148,10 @@ class Rest:
             path: below the base, or a whole URL of the same server; percent-encoded already.
             json: sent as JSON.
             data: sent as it is: bytes, a payload, an asynchronous iterator; or form fields by name.
+            anonymous: asks as the public would, without credentials.
+            sink: takes the body of a success piece by piece, however large it is; the answer then
+                holds none of it.
+            silent_s: seconds that the server may take for its answer, and between two pieces of it.
 
         Raises: TargetError: the server cannot be reached; TransientError: the exchange broke, and it
             is not known whether the server heeded the request.
@@ -149,36 +163,64 @@ class Rest:
             whole += ("&" if "?" in whole else "?") + urlencode(params, quote_via=quote, safe="")
         url = URL(whole, encoded=True)
         shown = str(url.with_query(None).with_fragment(None))
+        own = url.origin() == URL(self.base).origin()
+        known = own and not anonymous
         try:
             async with self._session.request(
                 method,
                 url,
                 json=json,
                 data=data,
-                headers=headers,
+                headers={**(self._own if known else {}), **(headers or {})},
                 allow_redirects=False,
-                auth=self._auth if url.origin() == URL(self.base).origin() else None,
+                timeout=_timeout(silent_s),
             ) as response:
-                body = await response.content.read(_ANSWER_MOST + 1)
-                while not response.content.at_eof() and len(body) <= _ANSWER_MOST:
-                    body += await response.content.read(_ANSWER_MOST + 1 - len(body))
-                if len(body) > _ANSWER_MOST:
-                    raise ItemError("the answer is larger than 64 MiB", where=f"{method} {shown}")
+                if own:
+                    self._tell_time(response.headers.get("Date", ""))
+                if sink is not None and response.status == 200:
+                    body = b""
+                    async for piece in response.content.iter_chunked(_PIECE):
+                        sink(piece)
+                else:
+                    body = await _whole(response, f"{method} {shown}")
                 return Answer(
                     method=method, url=shown, status=response.status, headers=response.headers, body=body
                 )
         except _FAULTS as error:
             raise _fault(error, method, shown) from error
 
+    def _tell_time(self, date: str) -> None:
+        with contextlib.suppress(ValueError, TypeError):
+            self.server_time = parsedate_to_datetime(date).timestamp()
+
+
+def _timeout(silent_s: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=silent_s)
+
+
+def _basic(user: str, password: str) -> str:
+    """Return an Authorization header. Source: RFC 7617, with the charset UTF-8."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+async def _whole(response: aiohttp.ClientResponse, where: str) -> bytes:
+    pieces, size = [], 0
+    async for piece in response.content.iter_chunked(_PIECE):
+        size += len(piece)
+        if size > _ANSWER_MOST:
+            raise ItemError("the answer is larger than 64 MiB", where=where)
+        pieces.append(piece)
+    return b"".join(pieces)
+
 
 @contextlib.asynccontextmanager
 async def connected(
-    site: Site, auth: aiohttp.BasicAuth | None = None, *, connections: int = 8
+    site: Site, auth: tuple[str, str] | None = None, *, connections: int = 8
 ) -> AsyncIterator[Rest]:
     """Open a session with a site.
 
     Args:
-        auth: sent with each request to the site itself (HTTP Basic).
+        auth: user and password, sent with each request to the site itself (HTTP Basic).
         connections: the most that are open at once.
 
     Raises: TargetError: the certificates to trust cannot be read.
@@ -191,11 +233,14 @@ async def connected(
             raise TargetError("its certificates cannot be read", where=site.ca_bundle) from error
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, ssl=trust),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENT_S),
+        timeout=_timeout(_SILENT_S),
         headers={"User-Agent": _AGENT, "Accept": "application/json"},
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=True,
     )
+    # aiohttp sends PUT and DELETE again by itself when a connection that was kept breaks; whether the
+    # first was heeded is for the worker to find out. It has no public switch for it.
+    session._retry_connection = False
     async with session:
         yield Rest(session, site.url, auth)
 
@@ -214,6 +259,8 @@ def _fault(error: BaseException, method: str, shown: str) -> StepError:
         )
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return TargetError(f"{host} does not speak TLS as it should ({short(str(error))})", where=where)
+    if isinstance(error, aiohttp.SocketTimeoutError):  # it was sent: whether it was heeded is not known
+        return TransientError(f"{host} does not answer", where=where)
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)):
         why = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else "no answer"
         what = f"{host} cannot be reached ({short(why or str(error))})"

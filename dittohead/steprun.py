@@ -38,11 +38,7 @@ class Passage:
 
     def describing(self) -> str:
         """Return the first step that finds out what is known of the folder's objects, "" for none."""
-        known = self.engine.workers.names()
-        for row in self.steps:
-            if row.worker in known and self.engine.workers.get(row.worker).describes:
-                return row.name
-        return ""
+        return next((row.name for row in self.steps if StepRun(self, row.position).describes), "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +128,18 @@ class StepRun:
     @property
     def looks(self) -> bool:
         """Whether its worker has something to look for before all steps."""
-        workers = self.passage.engine.workers
-        worker = workers.get(self.row.worker) if self.row.worker in workers.names() else None
+        worker = self._known()
         return worker is not None and type(worker).preflight is not Worker.preflight
+
+    @property
+    def describes(self) -> bool:
+        """Whether its worker finds out what is known of the folder's objects."""
+        worker = self._known()
+        return worker is not None and worker.describes
+
+    def _known(self) -> Worker[Any] | None:
+        workers = self.passage.engine.workers
+        return workers.get(self.row.worker) if self.row.worker in workers.names() else None
 
     def waits(self) -> Aside | None:
         """Return why the step is not to be tried yet: an earlier run has put it off."""

@@ -311,6 +311,32 @@ async def test_every_step_looks_before_the_first_runs(house: House) -> None:
     assert found == {"begin": {"seen": "begin"}, "end": {"seen": "end"}}
 
 
+async def test_the_step_that_knows_what_the_folder_holds_looks_first(house: House) -> None:
+    """Wherever it stands: the others look with that in mind."""
+
+    class Describing(LookingWorker):
+        name = "describing"
+        describes = True
+
+    worker, describing = looking(house), Describing()
+    describing.looks["end"] = lambda ctx: {
+        "described": {"objects": [{"description": {"identifier": "i", "title": "Letters"}}]}
+    }
+    titles = []
+    worker.looks["begin"] = lambda ctx: titles.append(ctx.described().objects[0].description.title) or {}
+    other = House(
+        house.root.parent / "other",
+        DIAMOND.replace("script: {name: end}", "describing: {name: end}"),
+        workers=[describing],
+    )
+    other.workers.add(worker)
+    other.arrive("x")
+    async with other.running():
+        assert (await other.until_over("x")).state is JobState.DONE
+    assert titles == ["Letters"]
+    other.store.close()
+
+
 async def test_what_the_last_step_finds_amiss_fails_the_job_before_anything_ran(house: House) -> None:
     """Its reason names the step that found it; a retry looks again."""
     worker = looking(house)

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from dittohead.errors import ItemError
-from dittohead.images import looking, making
+from dittohead.images import htj2k, looking, making, openjpeg, proof
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import Refused, explain
@@ -48,11 +48,23 @@ def main() -> None:
     if memory:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     if "--probe" in sys.argv:
-        _answer(answers, probe())
+        _answer(answers, _abilities())
         return
     for line in sys.stdin.buffer:
         for answer in serve(json.loads(line)):
             _answer(answers, answer)
+
+
+def _abilities() -> dict[str, Any]:
+    """Return what this machine can do: libvips, libopenjp2 ("openjpeg"), and what proves masters."""
+    found = probe()
+    codec = openjpeg.version()
+    if codec and "jp2k" in found["load"]:
+        found["formats"].append("jp2")
+    fast = htj2k.version()
+    if fast:
+        found["formats"].append("jph")
+    return found | {"openjpeg": codec, "htj2k": fast, "proof": proof.tools()}
 
 
 def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:

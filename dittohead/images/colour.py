@@ -6,13 +6,13 @@ import struct
 from typing import Any
 
 from dittohead.images.library import pyvips
-from dittohead.images.reasons import Refused
+from dittohead.images.reasons import Refused, Unfit
 from dittohead.images.recipe import Recipe
 
 _WORDS_OF_COLOUR = ("lab", "labs", "labq", "lch", "xyz", "scrgb", "hsv", "yxy", "cmc")
 
 #: What libvips calls pixels, and a profile their space.
-_SPACES = {"srgb": b"RGB ", "rgb": b"RGB ", "rgb16": b"RGB ", "b-w": b"GRAY", "grey16": b"GRAY"}
+SPACES = {"srgb": b"RGB ", "rgb": b"RGB ", "rgb16": b"RGB ", "b-w": b"GRAY", "grey16": b"GRAY"}
 
 _KEEP_FLOAT = "use format: pyramid-tiff with compression: deflate"
 
@@ -36,7 +36,7 @@ def profile(image: pyvips.Image) -> bytes:
     return bytes(image.get("icc-profile-data")) if image.get_typeof("icc-profile-data") else b""
 
 
-def _usable(icc: bytes, space: bytes) -> bool:
+def usable(icc: bytes, space: bytes) -> bool:
     """Tell whether this is a profile, and for that colour space.
 
     Source: ICC.1:2010 7.2: the space at byte 16, the signature at byte 36.
@@ -75,8 +75,8 @@ def _srgb(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
     if image.interpretation == "cmyk":
         return _from_cmyk(image, changes)
     own = profile(image)
-    if own and image.interpretation in _SPACES:
-        if not _usable(own, _SPACES[image.interpretation]):
+    if own and image.interpretation in SPACES:
+        if not usable(own, SPACES[image.interpretation]):
             changes.append("a profile that does not fit left out")
             return without_profile(image)
         called = description(own)
@@ -103,7 +103,7 @@ def _coloured(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
 
 
 def _from_cmyk(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
-    own = _usable(profile(image), b"CMYK")
+    own = usable(profile(image), b"CMYK")
     changes.append("CMYK made sRGB" + (" by its profile" if own else ""))
     depth = 16 if image.format == "ushort" else 8
     return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
@@ -131,9 +131,9 @@ def _of_type(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> pyvips.
         image = (image >> 8).cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
         changes.append("16 bits made 8")
     if image.format in ("float", "double"):
-        raise Refused(f"its pixels are floating-point numbers of unknown range; {_KEEP_FLOAT}")
+        raise Unfit(f"its pixels are floating-point numbers of unknown range; {_KEEP_FLOAT}")
     if image.format not in ("uchar", "ushort"):
-        raise Refused(f"its pixels are of type {image.format}, whose white is unknown; {_KEEP_FLOAT}")
+        raise Unfit(f"its pixels are of type {image.format}, whose white is unknown; {_KEEP_FLOAT}")
     return image
 
 
@@ -145,7 +145,7 @@ def _of_bands(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> pyvips
         changes.append("transparency laid on white")
     most = (1, 3) if recipe.holds == "lossy" else (1, 2, 3, 4)
     if image.bands not in most or (image.bands in (2, 4) and not image.hasalpha()):
-        raise Refused(f"it has {image.bands} bands, neither grey nor colour; {_KEEP_FLOAT}")
+        raise Unfit(f"it has {image.bands} bands, neither grey nor colour; {_KEEP_FLOAT}")
     if image.bands == 1 and not recipe.grey:
         image = without_profile(image.bandjoin([image, image]).copy(interpretation="srgb"))
         changes.append("grey made RGB, as WebP wants")

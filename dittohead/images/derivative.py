@@ -1,4 +1,4 @@
-"""Write a single image: JPEG, PNG, or lossless JPEG 2000."""
+"""Write a single image: JPEG or PNG; jp2.py writes JPEG 2000."""
 
 from __future__ import annotations
 
@@ -35,10 +35,8 @@ def write(
     if recipe.format == "jpeg":
         see_that_jpeg_holds(image)
         _jpeg(image, made, recipe, known, exif)
-    elif recipe.format == "png":
-        image.pngsave(name)
     else:
-        jp2.write(image, made, recipe.tile, known, exif)
+        image.pngsave(name)
 
 
 def _jpeg(

@@ -1,19 +1,22 @@
-"""Write a lossless JPEG 2000 with its ICC profile, XMP and resolution, which libvips leaves out silently.
+"""Write a lossless JP2 or JPH: boxes that carry colours, resolution and metadata, and a codestream.
 
-Source: ISO/IEC 15444-1 annex I (boxes; colr I.5.3.3, res I.5.3.7, uuid I.7.2); the UUID of XMP from
-the XMP Specification Part 3, 1.1.5; that of EXIF as cameras and ExifTool write it.
+Source: ISO/IEC 15444-1 annex I (boxes; colr I.5.3.3, cdef I.5.3.6, res I.5.3.7, uuid I.7.2); ISO/IEC
+15444-15:2019 annex D (JPH); the UUID of XMP from the XMP Specification Part 3, 1.1.5; that of EXIF as
+cameras and ExifTool write it.
 """
 
 from __future__ import annotations
 
-import errno
+import dataclasses
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
-from dittohead.images import colour
+import numpy as np
+
+from dittohead.images import colour, htj2k, openjpeg
+from dittohead.images.jp2_structure import Wanted, boxes, image_header
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 
@@ -22,28 +25,14 @@ _EXIF = b"JpgTiffExif->JP2"
 
 _PIECE = 1 << 20
 
+#: Colour spaces of the colr box by number (I.5.3.3): sRGB, and grey of sRGB's curve.
+_SRGB, _GREY = 16, 17
 
-class Box(NamedTuple):
-    """One box of a file."""
+#: What a channel is (I.5.3.6): colour, opacity, nobody knows.
+COLOUR, OPACITY, UNSPECIFIED = 0, 1, 0xFFFF
 
-    kind: bytes
-    at: int  #: where its content begins
-    end: int
-
-
-def boxes(fd: int, at: int, end: int) -> Iterator[Box]:
-    """Yield the boxes that lie between two places. Raises: Refused."""
-    while at + 8 <= end:
-        size, kind = struct.unpack(">I4s", os.pread(fd, 8, at))
-        start = at + 8
-        if size == 1:
-            (size,) = struct.unpack(">Q", os.pread(fd, 8, start))
-            start += 8
-        after = end if size == 0 else at + size
-        if not start <= after <= end:
-            raise Refused("the result's boxes cannot be read")
-        yield Box(kind, start, after)
-        at = after
+#: Not associated with any colour.
+_NO_COLOUR = 0xFFFF
 
 
 def bits(fd: int) -> int:
@@ -59,33 +48,106 @@ def bits(fd: int) -> int:
     return 0
 
 
-def write(image: pyvips.Image, made: int, tile: int, known: tuple[float, float] | None, exif: bytes) -> None:
-    """Write the image to the open file `made`: what libvips writes, and the boxes it leaves out."""
+def write(
+    image: pyvips.Image,
+    made: int,
+    tile: int,
+    known: tuple[float, float] | None,
+    exif: bytes,
+    opacity: int = OPACITY,
+    *,
+    high_throughput: bool = False,
+) -> Wanted:
+    """Write the image to the open, empty file `made`; return what must be found in it.
+
+    Args:
+        image: of 8 or 16 bits, grey or RGB, with or without a last band that is no colour; read once
+            from top to bottom.
+        made: open for writing.
+        tile: width and height of a tile, pixels.
+        known: pixels per mm across and down, None when they are not known.
+        exif: a block to be carried, b"" for none.
+        opacity: what that last band is.
+        high_throughput: code it by Part 15, as a JPH.
+    """
+    profile = openjpeg.Profile(tile=tile)
+    if high_throughput:
+        profile = openjpeg.Profile(tile=tile, levels=htj2k.LEVELS, precincts=(), block=htj2k.BLOCK)
+    wanted = dataclasses.replace(
+        _wanted(image, profile, known, exif, opacity), high_throughput=high_throughput
+    )
+    with tempfile.TemporaryFile() as file:
+        shape = image.height, image.width, image.bands
+        if high_throughput:
+            htj2k.encode(rows_of(image), shape, wanted.bits, file.fileno(), tile)
+        else:
+            openjpeg.encode(rows_of(image), shape, wanted.bits, file.fileno(), profile)
+        _assemble(made, wanted, file.fileno())
+    return wanted
+
+
+def _assemble(made: int, wanted: Wanted, stream: int) -> None:
+    """Write the boxes, the codestream last: a reader that streams knows then what it is."""
+    write_all(made, _box(b"jP  ", b"\r\n\x87\n"))
+    write_all(made, _box(b"ftyp", struct.pack(">4sI4s", wanted.brand, 0, wanted.brand)))
+    header = [(b"ihdr", image_header(wanted)), (b"colr", wanted.colour)]
+    header += [(b"cdef", wanted.channels), (b"res ", wanted.resolution)]
+    write_all(made, _box(b"jp2h", b"".join(_box(kind, content) for kind, content in header if content)))
+    for content in wanted.uuids:
+        write_all(made, _box(b"uuid", content))
+    size = os.fstat(stream).st_size
+    # I.4: a length of 1 says that it follows in 64 bits
+    long = size + 8 > 0xFFFFFFFF
+    write_all(made, struct.pack(">I4sQ", 1, b"jp2c", size + 16) if long else _head(b"jp2c", size))
+    _copy(stream, made, size)
+
+
+def _wanted(
+    image: pyvips.Image,
+    profile: openjpeg.Profile,
+    known: tuple[float, float] | None,
+    exif: bytes,
+    opacity: int,
+) -> Wanted:
     icc = colour.profile(image)
     xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
-    with tempfile.TemporaryFile() as file:
-        bare = file.fileno()
-        _see_room(bare, 2 * image.width * image.height * image.bands * (2 if image.format == "ushort" else 1))
-        name = f"/proc/self/fd/{bare}"
-        image.jp2ksave(name, lossless=True, tile_width=tile, tile_height=tile)
-        end = os.fstat(bare).st_size
-        for box in boxes(bare, 0, end):
-            if box.kind == b"jp2h":
-                write_all(made, _box(b"jp2h", _header(bare, box, icc if embeddable(icc) else b"", known)))
-            elif box.kind == b"jp2c":
-                for uuid, content in ((_XMP, xmp), (_EXIF, exif)):
-                    if content:
-                        write_all(made, _box(b"uuid", uuid + content))
-                _copy(bare, made, box)
-            else:
-                write_all(made, _box(box.kind, os.pread(bare, box.end - box.at, box.at)))
+    space = struct.pack(">BBBI", 1, 0, 0, _SRGB if image.bands >= 3 else _GREY)
+    return Wanted(
+        width=image.width,
+        height=image.height,
+        bands=image.bands,
+        bits=16 if image.format == "ushort" else 8,
+        colour=struct.pack(">BBB", 2, 0, 0) + icc if embeddable(icc) else space,
+        channels=_channels(image.bands, opacity) if image.bands in (2, 4) else b"",
+        resolution=_box(b"resc", _resolution(known)) if known else b"",
+        uuids=tuple(uuid + content for uuid, content in ((_XMP, xmp), (_EXIF, exif)) if content),
+        tile=(profile.tile, profile.tile),
+        levels=profile.levels,
+        precincts=profile.precincts,
+        block=profile.block,
+    )
 
 
-def _see_room(fd: int, size: int) -> None:
-    """See that the disk takes so many bytes: libvips 8.14 never ends when it becomes full."""
-    there = os.fstatvfs(fd)
-    if there.f_bavail * there.f_frsize < size:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def rows_of(image: pyvips.Image) -> Any:
+    """Return a function that gives so many rows of an image from one on, as (height, width, bands).
+
+    Each array is valid until the next is asked for.
+    """
+    region = pyvips.Region.new(image)
+    kind = "u2" if image.format == "ushort" else "u1"
+
+    def rows(top: int, count: int) -> Any:
+        data = region.fetch(0, top, image.width, count)
+        return np.frombuffer(data, kind).reshape(count, image.width, image.bands)
+
+    return rows
+
+
+def _channels(bands: int, opacity: int) -> bytes:
+    """Return a cdef box's content: colours in their order, then the band that is none."""
+    colours = [(band, COLOUR, band + 1) for band in range(bands - 1)]
+    last = (bands - 1, opacity, _NO_COLOUR if opacity == UNSPECIFIED else 0)
+    return struct.pack(">H", bands) + b"".join(struct.pack(">HHH", *entry) for entry in [*colours, last])
 
 
 def embeddable(icc: bytes) -> bool:
@@ -103,16 +165,6 @@ def write_all(fd: int, data: bytes) -> None:
         done += os.write(fd, data[done:])
 
 
-def _header(bare: int, header: Box, icc: bytes, known: tuple[float, float] | None) -> bytes:
-    made = b""
-    for box in boxes(bare, header.at, header.end):
-        content = os.pread(bare, box.end - box.at, box.at)
-        if box.kind == b"colr" and icc:
-            content = struct.pack(">BBB", 2, 0, 0) + icc
-        made += _box(box.kind, content)
-    return made + (_box(b"res ", _box(b"resc", _resolution(known))) if known else b"")
-
-
 def _resolution(known: tuple[float, float]) -> bytes:
     # Pixels per metre as a fraction of 16 bits each and a power of ten; down comes before across.
     across, down = (_fraction(value * 1000) for value in known)
@@ -126,16 +178,18 @@ def _fraction(value: float) -> tuple[int, int, int]:
     return round(value * 10), 10, power
 
 
+def _head(kind: bytes, size: int) -> bytes:
+    return struct.pack(">I4s", size + 8, kind)
+
+
 def _box(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I4s", len(content) + 8, kind) + content
+    return _head(kind, len(content)) + content
 
 
-def _copy(bare: int, made: int, box: Box) -> None:
-    """Copy the codestream; its length is left open, as the last box's may be."""
-    write_all(made, struct.pack(">I4s", 0, b"jp2c"))
-    at = box.at
-    while at < box.end:
-        piece = os.pread(bare, min(_PIECE, box.end - at), at)
+def _copy(stream: int, made: int, size: int) -> None:
+    at = 0
+    while at < size:
+        piece = os.pread(stream, _PIECE, at)
         write_all(made, piece)
         at += len(piece)
 

@@ -54,7 +54,7 @@ def may_use_imagemagick(allowed: bool) -> None:
 
 
 #: What each format is written by.
-_SAVERS = {"jpeg": "jpegsave", "png": "pngsave", "jp2": "jp2ksave", "iiif-static": "dzsave"}
+_SAVERS = {"jpeg": "jpegsave", "png": "pngsave", "iiif-static": "dzsave"}
 
 
 def probe() -> dict[str, Any]:

@@ -19,16 +19,19 @@ from dittohead.images import (
     derivative,
     iiif,
     jp2,
+    jp2_structure,
     loading,
+    masters,
     metadata,
+    proof,
     pyramid,
     resolution,
     tags,
 )
 from dittohead.images.library import pyvips
 from dittohead.images.overheard import Overheard
-from dittohead.images.reasons import Refused
-from dittohead.images.recipe import LOSSLESS, Recipe, wanted_pages
+from dittohead.images.reasons import Refused, Unfit
+from dittohead.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
 from dittohead.templates import fill
 
 #: Characters that stay as they are in a URI: those of RFC 3986, and what is percent-encoded already.
@@ -36,6 +39,11 @@ _URI = ":/?#[]@!$&'()*+,;=%~"
 
 #: Fields of libvips that are not to reach a result: pictures of the source as it was.
 _STALE = ("jpeg-thumbnail-data", "heif-thumbnail")
+
+_PIECE = 1 << 20
+
+#: For a sound image that a master cannot hold.
+_CURE = "unfit: keep takes the original itself as the master, master: false makes a changed copy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +110,14 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
         # First, so that the load finds the file in memory. Nothing else sees a flipped bit in a JPEG.
         if request.recipe.verify and files.sha256_fd(fd, files.hash_buffer())[0] != request.sha256:
             raise Refused("the file is not what it was at the claim")
-        for page in _pages(fd, request):
+        try:
+            pages = _fit_pages(fd, request)
+        except Unfit as why:
+            if request.recipe.unfit != "keep":
+                raise Unfit(f"{why}; {_CURE}") from why
+            yield _keep(fd, request, str(why))
+            return
+        for page in pages:
             overheard.mark()
             if request.careful:
                 # libvips 8.14 crashes when a source fails late in writing a pyramid: find the reason first.
@@ -111,12 +126,28 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
             yield from make(page, request, overheard)
 
 
+def _fit_pages(fd: int, request: Request) -> Iterator[_Page]:
+    """Return the pages to be made; of a master once all of them are found fit. Raises: Unfit."""
+    pages = _pages(fd, request)
+    if not request.recipe.master:
+        return pages
+    if bits := masters.odd_depth(fd):
+        raise Unfit(f"its samples have {bits} bits")
+    found = list(pages)
+    for page in found:
+        prepared = _prepare(page)
+        masters.see_fit(fd, page.number or 1, prepared.image, prepared.changes)
+    return iter(found)
+
+
 def _pages(fd: int, request: Request) -> Iterator[_Page]:
     recipe, out = request.recipe, request.out
     count = loading.count_pages(fd, loading.open_image(fd, dpi=recipe.dpi))
     wanted = wanted_pages(recipe.pages, count)
     if not wanted:
         raise Refused(f"it has {count} page{'s' if count > 1 else ''}, and pages: {recipe.pages} are wanted")
+    if recipe.master:
+        masters.see_pages(fd, recipe.pages, count, len(wanted))
     warnings = []
     if recipe.pages == "first" and count > 1:
         warnings.append(f"only the first of {count} pages was converted")
@@ -209,21 +240,54 @@ def _with_resolution(image: pyvips.Image, known: tuple[float, float] | None) -> 
 
 
 def _make_file(page: _Page, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
-    made = os.open(request.temp, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-    try:
+    with _published(request, page.out) as made:
         detail = _fill_file(page, made)
         detail |= _heard(page, overheard)
-        os.fsync(made)
-        os.lseek(made, 0, os.SEEK_SET)
-        digest, size = files.sha256_fd(made, files.hash_buffer())
-        os.replace(request.temp, os.path.join(request.work, page.out))
+        digest, size = _settled(made)
+    yield {"file": os.fsdecode(page.out), "size": size, "sha256": digest, "detail": detail}
+
+
+@contextlib.contextmanager
+def _published(request: Request, out: bytes) -> Iterator[int]:
+    """Give an open, empty file that is called `out` after the block, and is gone when it fails."""
+    made = os.open(request.temp, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        yield made
+        os.replace(request.temp, os.path.join(request.work, out))
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(request.temp)
         raise
     finally:
         os.close(made)
-    yield {"file": os.fsdecode(page.out), "size": size, "sha256": digest, "detail": detail}
+
+
+def _settled(made: int) -> tuple[str, int]:
+    """Make a file durable; return its SHA-256 and size as they are read back."""
+    os.fsync(made)
+    os.lseek(made, 0, os.SEEK_SET)
+    return files.sha256_fd(made, files.hash_buffer())
+
+
+def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
+    """Publish the original itself, once all of its pages could be decoded."""
+    if masters.odd_depth(fd):
+        proof.decode_tiff(fd)
+    else:
+        count = loading.count_pages(fd, loading.open_image(fd))
+        for number in range(1, count + 1):
+            loading.open_image(fd, page=number if count > 1 else None).avg()
+    # A result of another image never has this name: those end in the format's suffix, or are their own.
+    alike = request.path.lower().endswith(request.recipe.suffix.encode())
+    out = request.out if alike else request.path
+    with _published(request, out) as made:
+        os.lseek(fd, 0, os.SEEK_SET)
+        while piece := os.read(fd, _PIECE):
+            jp2.write_all(made, piece)
+        digest, size = _settled(made)
+        if digest != request.sha256:
+            raise Refused("its copy is not what it was at the claim")
+    return {"file": os.fsdecode(out), "size": size, "sha256": digest, "detail": {"kept": why}}
 
 
 def _fill_file(page: _Page, made: int) -> dict[str, Any]:
@@ -234,6 +298,8 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
     if recipe.format == "pyramid-tiff":
         pyramid.write(image, made, recipe)
         tags.append(made, wanted)
+    elif recipe.format in MASTERS:
+        detail |= _fill_jp2(page, prepared, made, tags.block(wanted))
     else:
         derivative.write(image, made, recipe, prepared.known, tags.block(wanted))
     if prepared.known is None:
@@ -243,7 +309,7 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
             detail["levels"] = checking.verify_levels(made, image, recipe)
         elif recipe.holds == "lossy":  # the others are decoded to be compared
             checking.verify_single(made, image)
-        if recipe.format in ("png", "jp2") or recipe.compression in LOSSLESS:
+        if (recipe.exact and not recipe.proved) or recipe.compression in LOSSLESS:
             checking.compare(_prepare(page).image, made)
             detail["lossless" if prepared.same else "compared"] = True
     after = _said_by(made, recipe)
@@ -252,6 +318,19 @@ def _fill_file(page: _Page, made: int) -> dict[str, Any]:
         after |= {name: prepared.said[name] for name in kept}
     lost = metadata.lost(prepared.said, after, transformed=prepared.transformed)
     return detail | ({"lost": lost} if lost else {})
+
+
+def _fill_jp2(page: _Page, prepared: _Prepared, made: int, exif: bytes) -> dict[str, Any]:
+    """Write a JPEG 2000 and read its structure back; prove a master. Return what that adds to its detail."""
+    recipe, opacity = page.recipe, masters.opacity(page.fd, page.number or 1)
+    fast = recipe.format == "jph"
+    wanted = jp2.write(prepared.image, made, recipe.tile, prepared.known, exif, opacity, high_throughput=fast)
+    structure = jp2_structure.verify(made, wanted)
+    if not recipe.proved:
+        return {}
+    source = page.fd if recipe.master else None
+    evidence = proof.prove(source, page.number or 1, lambda: _prepare(page).image, made, structure)
+    return {"proof": evidence, "lossless" if prepared.same else "compared": True}
 
 
 def _tags(page: _Page, image: pyvips.Image) -> tags.Tags:
@@ -265,18 +344,17 @@ def _tags_in(made: int, recipe: Recipe) -> tags.Tags:
     """Return the tags and EXIF of a result."""
     if recipe.format == "pyramid-tiff":
         return tags.of_tiff(made)
-    if recipe.format == "jp2":
+    if recipe.format in MASTERS:
         return tags.of_exif(jp2.carried(made)[2])
     image = checking.reopened(made)
     return tags.of_exif(bytes(image.get("exif-data"))) if image.get_typeof("exif-data") else tags.Tags()
 
 
 def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
-    said = metadata.found_in(made, checking.reopened(made))
-    if recipe.format == "jp2":
+    if recipe.format in MASTERS:
         icc, xmp, _ = jp2.carried(made)
-        said |= {name: value for name, value in (("ICC profile", icc), ("XMP", xmp)) if value}
-    return said
+        return {name: value for name, value in (("ICC profile", icc), ("XMP", xmp)) if value}
+    return metadata.found_in(made, checking.reopened(made))
 
 
 def _detail(page: _Page, prepared: _Prepared) -> dict[str, Any]:

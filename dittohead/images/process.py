@@ -63,8 +63,9 @@ class ImageChild:
         """Run a child process while the block runs."""
         argv = [sys.executable, "-m", "dittohead.images", str(options.memory)]
         # libvips puts the smaller levels, and large turned images, in TMPDIR: that is to be our
-        # disk, and swept. Each arena of malloc reserves 64 MiB of the address space that is limited.
-        env = {**ctx.env, "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2"}
+        # disk, and swept. Each arena of malloc, and each thread of numpy's, reserves address space,
+        # which is limited.
+        env = {**ctx.env, "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
         with open(ctx.log_file(), "ab") as log:
             async with Child.start(
                 argv, env=env, cwd=_HOME, stdin=subprocess.PIPE, stderr=log.fileno()

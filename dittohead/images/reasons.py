@@ -27,6 +27,10 @@ class Refused(Exception):  # says what happened to the image
     """This image cannot be converted; the message is for people."""
 
 
+class Unfit(Refused):
+    """The image is sound, and the format wanted cannot hold it as it is."""
+
+
 def explain(complaint: str, said: list[str]) -> tuple[str, str]:
     """Return (kind, libvips' complaint in words with its own last line in brackets).
 

@@ -10,12 +10,22 @@ VERSION = "1"
 #: Compressions of a TIFF that change no pixel.
 LOSSLESS = frozenset({"none", "deflate", "lzw", "zstd"})
 
+#: Formats of JPEG 2000: a preservation master, unless `master: false` makes it a copy like others.
+MASTERS = frozenset({"jp2", "jph"})
+
+#: How a JPEG 2000 is laid out (openjpeg.py, htj2k.py, jp2.py); changed with it, so that the change is seen.
+PROFILES = {
+    "jp2": "5-3, RPCL, 5 levels, precincts 256 256 128, blocks 64, 1 layer, PLT, TLM",
+    "jph": "HT, 5-3, RPCL, 5 levels, blocks 64, 1 layer",
+}
+
 #: What each format's results end in; that of iiif-static is a directory.
 SUFFIXES = {
     "pyramid-tiff": ".tif",
     "jpeg": ".jpg",
     "png": ".png",
     "jp2": ".jp2",
+    "jph": ".jph",
     "iiif-static": ".iiif",
 }
 
@@ -57,6 +67,8 @@ class Recipe:
     dpi: int = 300  #: a PDF is drawn at
     iiif_id: str = ""  #: template of an image's URI
     verify: bool = True
+    master: bool = False  #: nothing is changed, and that is proved
+    unfit: str = "fail"  #: what becomes of an image that a master cannot hold: fail, keep
 
     @property
     def suffix(self) -> str:
@@ -72,7 +84,17 @@ class Recipe:
         """
         if self.format == "pyramid-tiff":
             return "any" if self.compression in LOSSLESS else "lossy"
-        return "exact" if self.format in ("png", "jp2") else "lossy"
+        return "exact" if self.exact else "lossy"
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is a single image whose samples are those of what it was made of."""
+        return self.format == "png" or self.format in MASTERS
+
+    @property
+    def proved(self) -> bool:
+        """Whether a decoder that is not libvips' compares it: of JPH that reads other pixels in silence."""
+        return self.master or (self.format == "jph" and self.verify)
 
     @property
     def grey(self) -> bool:

@@ -145,6 +145,22 @@ def value(fd: int, field: Field) -> bytes:
     return piece(fd, min(size, _LONGEST), at).rstrip(b"\0")
 
 
+def numbers(fd: int, field: Field) -> list[int]:
+    """Return a field's values where they are whole numbers of 8 to 64 bits, [] of another kind.
+
+    Raises: Refused: they are not there, or too many.
+    """
+    code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(field.kind)
+    if code is None:
+        return []
+    layout, size = layout_of(fd), field.count * SIZES.get(field.kind, 8)
+    if size > _LONGEST:
+        raise Refused("the file's directories cannot be read")
+    inline = size <= len(field.value)
+    data = field.value[:size] if inline else piece(fd, size, struct.unpack(layout.offset, field.value)[0])
+    return list(struct.unpack(f"{layout.order}{field.count}{code}", data))
+
+
 def sample(fd: int, page: int) -> tuple[int, bool]:
     """Return (bits of a sample or 0, whether pixels are places in a palette) of a page."""
     found = of_page(fd, page)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import fnmatch
 import hashlib
+import itertools
 import os
 import shutil
 from array import array
@@ -21,13 +22,13 @@ from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.images.names import Names, holds, is_junk
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
-from dittohead.images.recipe import LOADERS, SUFFIXES, VERSION
+from dittohead.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Recipe, StepContext, StepResult, Worker
+from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
 
@@ -39,6 +40,9 @@ _SHOWN = 5
 #: Bytes that must still fit when a child has died, or the disk is what killed it.
 _ROOM = 4 << 20
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+#: Images that are planned at once.
+_PLANNED = 500
 
 #: A program, whose interpreter reads files.
 _POSTSCRIPT = frozenset({"eps", "ps"})
@@ -76,8 +80,28 @@ class ConvertWorker(Worker[ConvertOptions]):
 
     def recipe(self, options: ConvertOptions) -> Recipe:
         """Return what decides the results, with the version of libvips."""
-        tools = {"libvips": abilities().get("version", "?"), "converter": VERSION}
+        found = abilities()
+        tools = {"libvips": found.get("version", "?"), "converter": VERSION}
+        if options.format in MASTERS:
+            codec = "htj2k" if options.format == "jph" else "openjpeg"
+            tools[codec] = found.get(codec, "?")
+        if options.is_master:
+            tools |= found.get("proof", {})
         return Recipe(settings=options.recipe(), tools=tools)
+
+    async def plan(self, ctx: StepContext, options: ConvertOptions) -> AsyncIterator[Planned]:
+        """Yield which file would be made of which image, by names alone: no image is opened."""
+        conversion = _Conversion(ctx, options, Recipe(settings={}, tools={}))
+        await in_thread(conversion.learn)
+        tasks = conversion.tasks()
+        while some := await in_thread(lambda _: list(itertools.islice(tasks, _PLANNED))):
+            for task in some:
+                ctx.output(Output(path=_first(task, options), size=0, sha256="", source=task.entry.path))
+                yield _planned(task, options)
+        if conversion.bad:
+            raise ItemError(f"{conversion.bad} files are no images: {'; '.join(conversion.reasons)}")
+        if conversion.skipped:
+            yield Planned(action="keep", what=f"{conversion.skipped} other files", detail="left, not images")
 
     async def run(self, ctx: StepContext, options: ConvertOptions) -> StepResult:
         """Convert every image; all are tried before bad ones fail the step.
@@ -89,11 +113,6 @@ class ConvertWorker(Worker[ConvertOptions]):
         conversion = _Conversion(ctx, options, recipe)
         try:
             await in_thread(conversion.survey)
-            if conversion.total == 0:
-                raise ItemError(
-                    f"there are no images in the folder (names such as {', '.join(options.match[:4])})",
-                    hint="Put the images in, then move the folder to the inbox again",
-                )
             await conversion.run()
             await in_thread(conversion.settle)
         finally:
@@ -105,7 +124,10 @@ def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]
     """Yield what this libvips cannot do of what is asked for."""
     here = f"libvips {found['version']} here"
     if options.format not in found["formats"]:
-        yield f"{here} cannot write {options.format}; it can: {', '.join(found['formats'])}"
+        cure = "; for jph: pip install 'dittohead[masters]'" if options.format == "jph" else ""
+        yield f"{here} cannot write {options.format}; it can: {', '.join(found['formats'])}{cure}"
+    elif (options.is_master or options.format == "jph") and "ffmpeg" not in found["proof"]:
+        yield "masters are proved by FFmpeg's decoder, which is missing: pip install 'dittohead[masters]'"
     if options.format == "pyramid-tiff" and options.compression not in found["compressions"]:
         yield f"{here} cannot write {options.compression}; it can: {', '.join(found['compressions'])}"
     if "match" in options.model_fields_set:
@@ -132,6 +154,26 @@ class _Task:
         return f"{self.entry.sha256} {size[0]}x{size[1]}"
 
 
+def _first(task: _Task, options: ConvertOptions) -> bytes:
+    """Return the file that stands for an image's result."""
+    return task.out + (b"/info.json" if options.format == "iiif-static" else b"")
+
+
+def _planned(task: _Task, options: ConvertOptions) -> Planned:
+    """Return what would be made of one image, as far as its name tells."""
+    detail = f"of {display(task.entry.path)}, {options.words()}"
+    for side in ("width", "height"):
+        if task.recipe[f"max_{side}"]:
+            detail += f", {side} at most {task.recipe[f'max_{side}']}"
+    if options.pages != "first":
+        stem, ending = os.path.splitext(display(task.out))
+        pages = "each page" if options.pages == "all" else f"each of pages {options.pages}"
+        detail += f"; {stem}-0001{ending} and so on for {pages} where there are several"
+    if options.unfit == "keep":
+        detail += "; or the original as it is"
+    return Planned(action="make", what=display(_first(task, options)), detail=detail)
+
+
 class _Conversion:
     """One try of one convert step."""
 
@@ -146,6 +188,9 @@ class _Conversion:
         self._made = array("Q")  #: digests of the names of all results
         self._journal = Journal(journal_of(ctx.work), recipe.as_dict())
         self._earlier = Earlier(ctx.earlier, recipe.as_dict())
+        self.proved = 0  #: masters whose samples were compared in this try
+        self.provers: set[str] = set()  #: by what
+        self.kept = 0  #: originals that a master cannot hold
         self.taken: Counter[str] = Counter()  #: images taken over, by the job that made them
         #: Half-made results and libvips' own temporary files; beside `work`, for no name to clash.
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
@@ -159,12 +204,21 @@ class _Conversion:
         """Count the images and find names that would clash; read what an earlier try finished."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
-        self._names.learn(entry.path for entry in self._images(stop, self._other))
-        self._names.avoid(entry.path for entry in self._images(stop))
-        self.total = len(self._names)
+        self.learn(stop)
         self._journal.load()
         self._earlier.load()
         self._tasks = self.tasks()
+
+    def learn(self, stop: Stop) -> None:
+        """Count the images and find names that would clash. Raises: ItemError: there is no image."""
+        self._names.learn(entry.path for entry in self._images(stop, self._other))
+        self._names.avoid(entry.path for entry in self._images(stop))
+        self.total = len(self._names)
+        if self.total == 0:
+            raise ItemError(
+                f"there are no images in the folder (names such as {', '.join(self.options.match[:4])})",
+                hint="Put the images in, then move the folder to the inbox again",
+            )
 
     def _images(self, stop: Stop | None = None, other: Any = None) -> Iterator[Entry]:
         for entry in self.ctx.source.entries():
@@ -338,9 +392,13 @@ class _Conversion:
     def _good(self, task: _Task, answer: dict[str, Any]) -> None:
         self.done += 1
         details = [file["detail"] for file in answer["files"]]
+        self.kept += any("kept" in detail for detail in details)
         self.warned += any("warnings" in detail for detail in details)
         self.taken.update({detail["reused_from"] for detail in details if "reused_from" in detail})
         self.lost.update({name for detail in details for name in detail.get("lost", ())})
+        proofs = [detail["proof"] for detail in details if "proof" in detail and "reused_from" not in detail]
+        self.proved += len(proofs)
+        self.provers.update(proof["result_decoder"] for proof in proofs)
         for file in answer["files"]:
             path = os.fsencode(file["file"])
             self._made.append(name_digest(path))
@@ -383,7 +441,8 @@ class _Conversion:
                 hint="Scan or copy them again or take them out, then move the folder to the inbox again",
             )
         outcome = "warning" if self.warned else "success"
-        detail = f"{self.done} images to {self.options.words()}"
+        detail = f"{self.done - self.kept} images to {self.options.words()}"
+        detail += f"; {self.kept} kept as they are, see outputs" if self.kept else ""
         if self.lost:
             named = ", ".join(f"{name} ({count})" for name, count in self.lost.most_common(_SHOWN))
             detail += f"; not carried over: {named}"
@@ -394,10 +453,18 @@ class _Conversion:
         if taken:
             detail = f"{', '.join(taken)}: same input, recipe and tools; digests compared"
             self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=AGENT))
-        if self.options.verify and self.done > self.taken.total():
+        if self.options.verify and not self.options.is_master and self.done > self.taken.total():
             detail = f"all results of {self.done - self.taken.total()} images decoded"
             self.ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail=detail, agent=agent))
+        if self.kept:
+            detail = f"{self.kept} originals copied and compared with the manifest"
+            self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=AGENT))
+        if self.provers:
+            detail = f"the samples of {self.proved} masters are their sources' own; digests in outputs"
+            by = "; ".join(sorted(self.provers))
+            self.ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail=detail, agent=by))
         words = [f"{self.done} images"]
+        words += [f"{self.kept} of them kept as they are"] if self.kept else []
         words += taken
         words += [f"{self.reused} of them from before"] if self.reused else []
         words += [f"{self.skipped} other files left"] if self.skipped else []

@@ -69,7 +69,7 @@ async def test_what_is_asked_for_is_encoded_once(echo: tuple[str, list[str]]) ->
         (409, b'{"error": "Record is suppressed"}', ItemError, "refuses the change (Record is suppressed)"),
         (500, b'{"error": "boom: /opt/a.rb:1:in `x\'\\n\\t/opt/b.rb"}', TransientError, "boom: /opt/a.rb:1"),
         (502, b"<html>Bad Gateway", TransientError, "502"),
-        (301, b"", TargetError, "where it leads: https://x"),
+        (301, b"", TargetError, "(https://x)"),
     ],
 )  # fmt: skip
 def test_what_an_answer_means(status: int, body: bytes, kind: type[StepError], words: str) -> None:

@@ -198,10 +198,9 @@ async def test_a_change_that_was_refused_is_not_undone(site: ArchivesSpace, tmp_
         edited(site, object_, "digital_object", file_versions=[])
 
     site.before.append((rf"POST {object_}", save))
-    later = Job.made(
-        tmp_path, site.url, 1, access=[("thumbnail", f"{site.url}/public/t.jpg")], job="01JLATER"
-    )
+    site.public["/public/node/46"] = b"new"
+    later = Job.made(tmp_path, site.url, 1, access=[("page", f"{site.url}/public/node/46")], job="01JLATER")
     await later.run()
-    assert [one["use_statement"] for one in site.shown(object_)["file_versions"]] == ["image-thumbnail"]
+    assert [one["file_uri"][-2:] for one in site.shown(object_)["file_versions"]] == ["46"]
     await later.undo()
     assert site.shown(object_)["file_versions"] == []

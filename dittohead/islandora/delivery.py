@@ -1,0 +1,512 @@
+"""One try of one islandora step: nodes and media that are not there yet, each created once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from dittohead import files
+from dittohead.errors import DittoheadError, ItemError, TargetError, TransientError, first_of
+from dittohead.islandora import preflight
+from dittohead.islandora.fields import (
+    Fields,
+    bare,
+    bundle,
+    changes,
+    described,
+    fitted,
+    page_title,
+    reference,
+)
+from dittohead.islandora.ledger import Ledger
+from dittohead.islandora.objects import Page, Part, Thing, node_uuid
+from dittohead.islandora.options import IslandoraOptions
+from dittohead.islandora.preflight import Ground
+from dittohead.islandora.site import Drupal, Media, Node
+from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS, USES, extension, media_type
+from dittohead.model import Location, display
+from dittohead.slices import Slice
+from dittohead.threads import Stop, in_thread
+from dittohead.worker import StepContext
+
+#: Sendings of one file that the site stores as something else.
+_SENDINGS = 2
+
+#: Bytes of extracted text that are written into the node's search field too.
+_TEXT_MOST = 1 << 20
+
+#: Vocabularies in which a creator is looked for by name, and a subject.
+_AGENTS = ("person", "corporate_body", "family")
+_SUBJECTS = ("subject", "person", "corporate_body", "geo_location")
+
+
+#: Fields of a node that is there which are never written again.
+_SETTLED = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
+
+
+class Delivery:
+    """Brings one folder's objects to a site."""
+
+    def __init__(
+        self,
+        ctx: StepContext,
+        options: IslandoraOptions,
+        site: Drupal,
+        ledger: Ledger,
+        base: Ground,
+        delivered: Callable[[Location], None],
+    ) -> None:
+        self.ctx, self.options, self.site, self.ledger, self.base = ctx, options, site, ledger, base
+        self.delivered = delivered  #: told of each file that is there and verified
+        self.created = self.sent = self.there = self.changed = self.bytes = 0
+        self.total = 0
+        self.missing: list[str] = []  #: names of creators and subjects without a term
+
+    async def run(self, things: Sequence[Thing]) -> list[tuple[Thing, Node, list[Node]]]:
+        """Bring every object; return each with its node and those of its pages.
+
+        Raises: StepError; nothing is written when an object is there in another collection.
+        """
+        self.total = sum(part.entry.size for thing in things for page in thing.pages for part in page.parts)
+        found = [
+            await preflight.existing(self.site, self.options, thing.description, self.base, paged=thing.paged)
+            for thing in things
+        ]
+        return [await self._thing(thing, node) for thing, node in zip(things, found, strict=True)]
+
+    async def _thing(self, thing: Thing, node: Node | None) -> tuple[Thing, Node, list[Node]]:
+        key = thing.description.identifier
+        fields = await self._object_fields(thing)
+        if node is None:
+            node, fresh = await self._create(key, fields)
+        else:
+            node, fresh = await self._adopted(key, node), False
+            node = await self._update(node, fields)
+        if not thing.paged:
+            await self._parts(node, thing.pages[0], fresh=fresh)
+            return thing, node, []
+        pages = await self._existing_pages(thing, node, fresh=fresh)
+        parent = node
+
+        async def bring(page: Page) -> Node:
+            return await self._page(thing, parent, page, pages.get(page.stem), look=not fresh)
+
+        return thing, node, await _each(thing.pages, self.options.parallel, bring)
+
+    # -- nodes -------------------------------------------------------------------------------
+
+    async def _create(self, key: str, fields: Fields) -> tuple[Node, bool]:
+        """Create a node, or find the one that an earlier try has created.
+
+        Returns: the node, and whether nothing can be attached to it yet.
+        """
+        wanted = node_uuid(self.site.rest.base, key)
+        if key in self.ledger.nodes:
+            node = await self._noted(key)
+            if node is not None:
+                return node, False
+        at = self.ledger.nodes.get(key, {}).get("at", self.site.rest.server_time)
+        await self.ledger.intend(node=key, uuid=wanted, at=at)
+        await self.ctx.fence()
+        try:
+            node = await self.site.create_node({**fields, "uuid": [{"value": wanted}]})
+        except (TransientError, ItemError) as error:
+            if isinstance(error, ItemError) and "uuid" not in error.what.lower():
+                raise
+            # The database refuses a second node of one UUID with 500: it may be there already, and a
+            # View that lags did not say so.
+            there = await self._by_uuid(fields, wanted)
+            if there is None:
+                raise TransientError(
+                    error.what,
+                    where=error.where,
+                    hint=f"If it stays so: has a node with the UUID {wanted} another local identifier now?",
+                    retry_after_s=getattr(error, "retry_after_s", None),
+                ) from error
+            await self._have(key, there)
+            return there, False
+        if node.uuid != wanted:
+            raise TargetError("the site gave the node a UUID of its own", where=self._url(node))
+        await self._have(key, node, ours=True)
+        self.created += 1
+        return node, True
+
+    async def _noted(self, key: str) -> Node | None:
+        """Return the node that the ledger speaks of, if it can be found."""
+        noted = self.ledger.nodes[key]
+        if "nid" in noted:
+            node = await self.site.node(noted["nid"])
+            if node is not None and node.uuid == noted["uuid"]:
+                return node
+        return None
+
+    async def _by_uuid(self, fields: Fields, wanted: str) -> Node | None:
+        identifier = str(fields["field_local_identifier"][0]["value"])
+        nodes = await preflight.by_identifier(self.site, self.options, identifier)
+        return next((node for node in nodes if node.uuid == wanted), None)
+
+    async def _adopted(self, key: str, node: Node) -> Node:
+        """Note the node's number if it is one that an earlier try meant to create."""
+        noted = self.ledger.nodes.get(key)
+        if noted is not None and "nid" not in noted and noted["uuid"] == node.uuid:
+            await self._have(key, node)
+        return node
+
+    async def _have(self, key: str, node: Node, *, ours: bool | None = None) -> None:
+        at = self.ledger.nodes[key].get("at")
+        if ours is None:
+            # What was found after a broken request: one that is older than what was noted before the
+            # request is another job's, which undo must leave.
+            ours = self.ledger.nodes[key].get("ours", at is None or node.created >= at)
+        written = {"uuid": node.uuid, "nid": node.nid, "vid": node.vid, "changed": node.changed}
+        await self.ledger.done(node=key, at=at, ours=ours, **written)
+
+    async def _update(self, node: Node, fields: Fields) -> Node:
+        """Change what `update` lets be changed of a node that is there."""
+        settled = {name: items for name, items in fields.items() if name not in _SETTLED}
+        different = changes(node.raw, settled, self.options.update)
+        if not different:
+            return node
+        was = {name: bare(node.raw.get(name, [])) for name in different}
+        await self.ledger.intend(patch=node.nid, was=was, **{"is": different})
+        await self.ctx.fence()
+        patched = await self.site.patch_node(node.nid, {**bundle(self.options.content_type), **different})
+        for key, noted in list(self.ledger.nodes.items()):
+            if noted.get("nid") == node.nid and noted.get("vid") == node.vid:  # nobody else's edit is between
+                await self._have(key, patched)
+        self.changed += 1
+        return patched
+
+    async def _object_fields(self, thing: Thing) -> Fields:
+        model = "paged" if thing.paged else "image"
+        fields: Fields = {
+            **bundle(self.options.content_type),
+            **self._common(model, self.base.collection),
+            **described(thing.description, self.options.leave_out),
+        }
+        if self.options.agents:
+            fields.update(await self._agents(thing))
+        return fields
+
+    def _common(self, model: str, parent: int) -> Fields:
+        return {
+            **({} if self.options.publish is None else {"status": [{"value": self.options.publish}]}),
+            "field_model": reference(self.base.terms[MODELS[model]], "taxonomy_term"),
+            "field_member_of": reference(parent, "node"),
+        }
+
+    async def _agents(self, thing: Thing) -> Fields:
+        fields: Fields = {}
+        for agent in thing.description.creators:
+            tid = await self._named(agent.name, agent.uri, _AGENTS)
+            if tid is not None:
+                items = fields.setdefault("field_linked_agent", [])
+                items.append(
+                    {**reference(tid, "taxonomy_term")[0], "rel_type": f"relators:{agent.role or 'cre'}"}
+                )
+        for subject in thing.description.subjects:
+            tid = await self._named(subject.name, subject.uri, _SUBJECTS)
+            if tid is not None:
+                fields.setdefault("field_subject", []).extend(reference(tid, "taxonomy_term"))
+        return fields
+
+    async def _named(self, name: str, uri: str, vocabularies: Iterable[str]) -> int | None:
+        if uri and (tid := await self.site.term(uri)) is not None:
+            return tid
+        for vocabulary in vocabularies:
+            if (tid := await self.site.term_by_name(vocabulary, name)) is not None:
+                return tid
+        self.missing.append(name)
+        return None
+
+    # -- pages -------------------------------------------------------------------------------
+
+    async def _existing_pages(self, thing: Thing, parent: Node, *, fresh: bool) -> dict[str, Node | None]:
+        """Return the nodes that pages have already, by stem; nothing of pages that are to be looked for.
+
+        Raises: ItemError: it cannot be told which pages are there.
+        """
+        if fresh:
+            return dict.fromkeys(page.stem for page in thing.pages)
+        if self.options.members:
+            return self._matched(thing, parent, await preflight.members(self.site, self.options, parent.nid))
+        # A node under a UUID of ours has pages with local identifiers of ours.
+        ours = parent.uuid == node_uuid(self.site.rest.base, thing.description.identifier)
+        if ours or await self._page_by_identifier(parent, thing.pages[0]) is not None:
+            return {}
+        raise ItemError(
+            "this node was there before, and which pages it has cannot be told",
+            where=self._url(parent),
+            hint="Make a View that lists members and name it in `members`; see docs/islandora.md",
+        )
+
+    def _matched(self, thing: Thing, parent: Node, there: Sequence[Node]) -> dict[str, Node | None]:
+        """Match pages with members of the parent, by local identifier, else by weight."""
+        page_model = self.base.terms[MODELS["page"]]
+        pages = [node for node in there if node.model == page_model]
+        by_identifier = {text: node for node in pages for text in node.identifiers}
+        by_weight: dict[int | None, list[Node]] = {}
+        for node in pages:
+            if not node.identifiers:  # made by hand, or by another tool
+                by_weight.setdefault(node.weight, []).append(node)
+        found: dict[str, Node | None] = {}
+        for page in thing.pages:
+            candidates = by_weight.get(page.weight, [])
+            if len(candidates) > 1:
+                nids = ", ".join(str(node.nid) for node in candidates)
+                raise ItemError(f"nodes {nids} are all page {page.weight}", where=self._url(parent))
+            found[page.stem] = by_identifier.get(page.identifier) or (candidates[0] if candidates else None)
+        self._check_order(thing, parent, found)
+        return found
+
+    def _check_order(self, thing: Thing, parent: Node, found: Mapping[str, Node | None]) -> None:
+        """Refuse to put new pages between pages that are counted otherwise."""
+        if self.options.update == "all" or all(found.values()):
+            return
+        for page in thing.pages:
+            node = found[page.stem]
+            if node is not None and node.weight != page.weight:
+                raise ItemError(
+                    f"{page.identifier} is page {node.weight} there, not {page.weight}; there are new pages",
+                    where=self._url(parent),
+                    hint="Correct the order there, or set update: all",
+                )
+
+    async def _page_by_identifier(self, parent: Node, page: Page) -> Node | None:
+        nodes = await preflight.by_identifier(self.site, self.options, page.identifier)
+        mine = [node for node in nodes if parent.nid in node.member_of]
+        if len(mine) > 1:
+            nids = ", ".join(str(node.nid) for node in mine)
+            raise ItemError(
+                f"nodes {nids} have the local identifier {page.identifier}", where=self._url(parent)
+            )
+        return mine[0] if mine else None
+
+    async def _page(self, thing: Thing, parent: Node, page: Page, node: Node | None, *, look: bool) -> Node:
+        key = f"{thing.description.identifier}\n{page.identifier}"
+        fields: Fields = {
+            **bundle(self.options.content_type),
+            **self._common("page", parent.nid),
+            "title": [{"value": page_title(thing.description.title, page.weight)}],
+            "field_local_identifier": [{"value": page.identifier}],
+            "field_weight": [{"value": page.weight}],
+        }
+        if node is None and look:
+            node = await self._noted(key) if key in self.ledger.nodes else None
+            node = node or await self._page_by_identifier(parent, page)
+        if node is None:
+            node, fresh = await self._create(key, fields)
+        else:
+            node, fresh = await self._update(await self._adopted(key, node), fields), False
+        await self._parts(node, page, fresh=fresh)
+        return node
+
+    # -- media -------------------------------------------------------------------------------
+
+    async def _parts(self, node: Node, page: Page, *, fresh: bool) -> None:
+        there = [] if fresh else await self.site.media_of(node.nid)
+        for part in page.parts:
+            await self._part(node, part, there)
+
+    async def _part(self, node: Node, part: Part, there: Sequence[Media]) -> None:
+        """See to it that a node has a file, for one use, that is this one. Raises: StepError."""
+        tid = self.base.terms[part.use]
+        present = [media for media in there if tid in media.uses]
+        if len(present) > 1:
+            mids = ", ".join(str(media.mid) for media in present)
+            raise ItemError(f"it has media {mids} for {part.use}; one is wanted", where=self._url(node))
+        media = present[0] if present else None
+        sha256, how = await self.site.sha256(media) if media is not None else ("", "")
+        if media is None or sha256 != part.entry.sha256:
+            if media is not None:
+                self._may_replace(node, part, media)
+            media, how = await self._put(node, part, media)
+            self.sent += 1
+            await self._have_media(node, part, media)
+        else:
+            await self._piece_sent(part.entry.size)
+            media = await self._adopted_media(node, part, media)
+            self.there += 1
+        self._record(part, media, how)
+
+    async def _adopted_media(self, node: Node, part: Part, media: Media) -> Media:
+        """Finish and note a media that an earlier try put there and did not live to note."""
+        if self._unfinished(node, part):
+            media = await self._finish(node, part, media)
+            await self._have_media(node, part, media)
+        return media
+
+    def _unfinished(self, node: Node, part: Part) -> bool:
+        """Tell whether a media was created by this job, and may lack what it cannot be created with."""
+        noted = self.ledger.media.get((node.nid, part.use))
+        return noted is not None and noted.get("was") is None and "mid" not in noted
+
+    def _may_replace(self, node: Node, part: Part, media: Media) -> None:
+        """Refuse to put a file in another's place. Raises: ItemError."""
+        name = urlsplit(media.file_url).path
+        if media.bundle != part.bundle or extension(name) != extension(part.name):
+            raise ItemError(
+                f"media {media.mid} there ({media.bundle}, {name}) cannot become {part.name}",
+                where=self._url(node),
+                hint="Delete that media at the site, with its file",
+            )
+        noted = self.ledger.media.get((node.nid, part.use), {"was": media.mid})
+        mine = noted.get("was") is None and noted.get("mid") in (None, media.mid)
+        if not mine and not self.options.replace:
+            raise ItemError(
+                f"media {media.mid} there is another file than {part.name}, and replace is not set",
+                where=self._url(node),
+            )
+
+    async def _put(self, node: Node, part: Part, before: Media | None) -> tuple[Media, str]:
+        media = before
+        for _ in range(_SENDINGS):
+            was = before.mid if before is not None else None
+            await self.ledger.intend(media=[node.nid, part.use], was=was, sha256=part.entry.sha256)
+            await self.ctx.fence()
+            path = await self._send(node, part)
+            media = await self._arrived(node, part, path)
+            if self._unfinished(node, part):
+                media = await self._finish(node, part, media, path)
+            sha256, how = await self.site.sha256(media)
+            if sha256 == part.entry.sha256:
+                return media, how
+            await self._check_source(part)
+            before = media
+        raise TargetError(
+            "what the site stores is not what it was sent",
+            where=media.file_url if media is not None else self._url(node),
+            hint="Check its disks and whatever lies between; then it goes on by itself",
+        )
+
+    async def _send(self, node: Node, part: Part) -> str:
+        tid = self.base.terms[part.use]
+        headers = {
+            "Content-Type": media_type(part.name),
+            "Content-Location": self._place(node, part),
+            "Content-Length": str(part.entry.size),
+        }
+        with files.opened_beneath(part.root, part.entry.path) as fd:
+            body: Any = Slice(fd, 0, part.entry.size, self._piece_sent)
+            return await self.site.put_media(node.nid, part.bundle, tid, body, headers, size=part.entry.size)
+
+    def _place(self, node: Node, part: Part) -> str:
+        """Return where the site is to put a file: a place of its own, for it would overwrite another's."""
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", part.name)
+        stem, dot, ext = name.rpartition(".")
+        name = (stem or "file")[:120] + dot + ext
+        use = re.split(r"[#/]", part.use.rstrip("#/"))[-1]
+        separator = "" if self.options.storage.endswith("://") else "/"
+        return f"{self.options.storage}{separator}{node.nid}/{use}/{name}"
+
+    async def _piece_sent(self, size: int) -> None:
+        self.bytes += size
+        self.ctx.progress(min(self.bytes, self.total), self.total, "bytes")
+
+    async def _arrived(self, node: Node, part: Part, path: str) -> Media:
+        if path:
+            media = await self.site.media(path)
+        else:
+            tid = self.base.terms[part.use]
+            media = next((m for m in await self.site.media_of(node.nid) if tid in m.uses), None)
+        if media is None:
+            raise TransientError("the media that was put there is not there", where=self._url(node))
+        return media
+
+    async def _finish(self, node: Node, part: Part, media: Media, path: str = "") -> Media:
+        """Give a new media what it cannot be created with: who may see it, words for its image, its text."""
+        fields: dict[str, Any] = {}
+        if self.options.publish is False:
+            fields["status"] = [{"value": False}]
+        if part.bundle == "image":
+            file = {"target_id": media.fid, "alt": fitted(node.title)}
+            fields[FILE_FIELDS["image"]] = [file]
+        elif part.use == USES["extracted-text"] and part.entry.size <= _TEXT_MOST:
+            text = await in_thread(lambda stop: _text(part))
+            if text is not None:
+                fields["field_edited_text"] = [{"value": text}]
+        if not fields:
+            return media
+        if not path:
+            found = await self.site.media_by_number(media.mid)
+            if found is None:
+                raise TransientError("a media that was just there is gone", where=self._url(node))
+            path = found[0]
+        kind = {"bundle": [{"target_id": part.bundle, "target_type": "media_type"}]}
+        await self.ctx.fence()
+        return await self.site.patch_media(path, {**kind, **fields})
+
+    async def _check_source(self, part: Part) -> None:
+        if await in_thread(lambda stop: _digest(part, stop)) != part.entry.sha256:
+            raise ItemError("the file is not what it was at the claim", where=display(part.entry.path))
+
+    async def _have_media(self, node: Node, part: Part, media: Media) -> None:
+        await self.ledger.done(
+            media=[node.nid, part.use],
+            mid=media.mid,
+            fid=media.fid,
+            uid=media.uid,
+            vid=media.vid,
+            changed=media.changed,
+            uuid=media.file_uuid,
+            sha256=part.entry.sha256,
+        )
+
+    def _record(self, part: Part, media: Media, how: str) -> None:
+        place = Location(
+            uri=media.file_url,
+            path=part.entry.path,
+            size=part.entry.size,
+            sha256=part.entry.sha256,
+            verified_by=how,
+            version=media.file_uuid,
+        )
+        self.delivered(place)
+        self.ctx.location(place)
+
+    def _url(self, node: Node) -> str:
+        return f"{self.site.rest.base}/node/{node.nid}"
+
+
+def _text(part: Part) -> str | None:
+    with files.opened_beneath(part.root, part.entry.path) as fd:
+        data = os.pread(fd, _TEXT_MOST, 0)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _digest(part: Part, stop: Stop) -> str:
+    digest, buffer = hashlib.sha256(), files.hash_buffer()
+    with files.opened_beneath(part.root, part.entry.path) as fd:
+        while size := os.readv(fd, [buffer]):
+            stop.check()
+            digest.update(buffer[:size])
+    return digest.hexdigest()
+
+
+async def _each(items: Sequence[Page], at_once: int, work: Callable[[Page], Awaitable[Node]]) -> list[Node]:
+    """Do `work` with every item, several at once, the first ones first; return what it returns in order.
+
+    Raises: the first DittoheadError or OSError of any, by itself: Superseded must be seen as what it is.
+    """
+    results: dict[int, Node] = {}
+    waiting = iter(enumerate(items))
+
+    async def runner() -> None:
+        for number, item in waiting:
+            results[number] = await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(runner(), name="islandora page")
+    except* (DittoheadError, OSError) as errors:
+        raise first_of(errors) from None
+    return [results[number] for number in range(len(items))]

@@ -1,0 +1,64 @@
+"""What the public sees of an object that was brought: its page, its thumbnail, its IIIF manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dittohead.errors import ItemError
+from dittohead.islandora.options import use_uri
+from dittohead.islandora.site import Drupal
+from dittohead.model import Location, Use
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """An object whose public places are looked for."""
+
+    identifier: str
+    nid: int
+    first: int  #: nid of its first page; its own when it has none
+    paged: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as a step's state keeps it."""
+        return {"identifier": self.identifier, "nid": self.nid, "first": self.first, "paged": self.paged}
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Shown:
+        """Return what `as_dict` gave."""
+        return cls(**fields)
+
+
+async def page(site: Drupal, shown: Shown) -> Location:
+    """Return where people look at an object, as the site says. Raises: StepError."""
+    node = await site.node(shown.nid)  # anew: its alias is made after it is created
+    if node is None:
+        raise ItemError("the node that was just there is gone", where=f"{site.rest.base}/node/{shown.nid}")
+    return _location(site.page_of(node), Use.PAGE, "read from the site")
+
+
+async def manifest(site: Drupal, shown: Shown) -> Location | None:
+    """Return where an object's IIIF manifest is; None while the public cannot fetch it."""
+    name = "book-manifest" if shown.paged else "manifest"
+    url = f"{site.rest.base}/node/{shown.nid}/{name}"
+    return _location(url, Use.MANIFEST, "answered 200") if await site.public(url) else None
+
+
+async def thumbnail(site: Drupal, shown: Shown) -> tuple[bool, Location | None]:
+    """Return (whether there is a thumbnail, where it is when the public can fetch it).
+
+    An object that has none is seen by that of its first page.
+    """
+    tid = await site.term(use_uri("thumbnail"))
+    for nid in dict.fromkeys((shown.nid, shown.first)):
+        media = next((media for media in await site.media_of(nid) if tid in media.uses), None)
+        if media is not None and media.file_url:
+            url = media.file_url
+            return True, _location(url, Use.THUMBNAIL, "answered 200") if await site.public(url) else None
+    return False, None
+
+
+def _location(uri: str, use: Use, verified_by: str) -> Location:
+    return Location(uri=uri, path=b"", size=0, sha256="", verified_by=verified_by, use=use)

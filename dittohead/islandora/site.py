@@ -1,0 +1,385 @@
+"""An Islandora 2 site over Drupal's REST resources: what it answers becomes nodes, media and terms.
+
+Sources: Drupal core, modules rest, file and serialization (entity normalizers, EntityResource); islandora,
+MediaSourceController and MediaSourceService; islandora_workbench_integration, its views and controllers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.islandora.vocabulary import FILE_FIELDS, VOCABULARIES
+from dittohead.rest import Answer, Rest, short
+
+_JSON = {"_format": "json"}
+
+#: Pages of a listing that are asked for at most: a View without its filter would list the whole site.
+_PAGES = 1000
+
+#: Seconds that a site may take to store a file it has been sent, and bytes a second besides: an answer
+#: that is not waited for makes the next try meet one that is still at work.
+_STORING_S, _STORING_RATE = 300.0, 1e6
+
+#: The path of a media in a URL that the site gives, whose scheme, host and language may be others than ours.
+_MEDIA_PATH = re.compile(r"(/media/\d+(?:/edit)?)(?:\?.*)?")
+
+#: A listing's page that holds fewer is its last: Drupal's pagers have five items or more.
+_LEAST_PAGE = 5
+
+#: An identifier that no node has: a View that finds something by it does not filter.
+NOBODY = "dittohead-looks-whether-this-view-filters"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node, as the site gives it."""
+
+    nid: int
+    uuid: str
+    vid: int  #: its revision
+    changed: str  #: when it was saved last, to the second
+    created: float  #: seconds since the epoch
+    title: str
+    model: int | None  #: tid
+    member_of: tuple[int, ...]  #: nids
+    identifiers: tuple[str, ...]  #: field_local_identifier
+    weight: int | None
+    alias: str  #: its path for people, "/HBF_001"; "" when it has none
+    raw: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """A media, as the site gives it."""
+
+    mid: int
+    vid: int
+    changed: str
+    bundle: str
+    name: str
+    uses: tuple[int, ...]  #: tids
+    uid: int | None  #: of the user who made it
+    reviser: int | None  #: of the user who saved this revision
+    fid: int | None
+    file_uuid: str
+    file_url: str  #: absolute
+
+
+class Drupal:
+    """One site, as one user."""
+
+    def __init__(self, rest: Rest) -> None:
+        self.rest = rest
+        self._terms: dict[str, int | None] = {}
+        self._hashes: bool | None = None  #: whether the site reports SHA-256
+
+    # -- terms -------------------------------------------------------------------------------
+
+    async def term(self, uri: str) -> int | None:
+        """Return the tid of the term with this external URI; None when there is none.
+
+        Raises: TargetError: the site cannot be asked for it, or has several.
+        """
+        if uri not in self._terms:
+            self._terms[uri] = await self._term("/term_from_uri", {"uri": uri}, uri)
+        return self._terms[uri]
+
+    async def needed(self, uris: Iterable[str]) -> dict[str, int]:
+        """Return the tids of terms. Raises: TargetError: some are missing, each named."""
+        found = {uri: await self.term(uri) for uri in uris}
+        missing = [uri for uri, tid in found.items() if tid is None]
+        if missing:
+            named = ", ".join(f"{uri} ({VOCABULARIES.get(uri, 'islandora_media_use')})" for uri in missing)
+            raise TargetError(
+                f"the site has no term with the external URI {named}",
+                where=self.rest.base,
+                hint="Add it to the vocabulary named, with that URI in field_external_uri, and publish it",
+            )
+        return {uri: tid for uri, tid in found.items() if tid is not None}
+
+    async def term_by_name(self, vocabulary: str, name: str) -> int | None:
+        """Return the tid of the term of this very name in a vocabulary; None when there is none."""
+        key = f"{vocabulary}\n{name}"
+        if key not in self._terms:
+            given = {"vocab": vocabulary, "name": name}
+            self._terms[key] = await self._term("/term_from_term_name", given, name)
+        return self._terms[key]
+
+    async def _term(self, path: str, given: dict[str, str], said: str) -> int | None:
+        answer = await self.rest.send("GET", path, params={**_JSON, **given})
+        if answer.status in (404, 406):
+            raise TargetError(
+                "the site cannot look up terms",
+                where=answer.where,
+                hint="Enable the module islandora_workbench_integration with its views there",
+            )
+        rows = _rows(good(answer))
+        if len(rows) > 1:
+            raise TargetError(f"the site has {len(rows)} terms for {said}", where=answer.where)
+        return int(value(rows[0], "tid")) if rows else None
+
+    # -- nodes -------------------------------------------------------------------------------
+
+    async def node(self, nid: int) -> Node | None:
+        """Return a node; None when there is none."""
+        answer = await self.rest.send("GET", f"/node/{nid}", params=_JSON)
+        return None if answer.status == 404 else node_of(good(answer).json())
+
+    async def create_node(self, fields: Mapping[str, Any]) -> Node:
+        """Create a node. A UUID among its fields that another node has is refused by the database.
+
+        Raises: TransientError: it is not known whether it was created.
+        """
+        answer = await self.rest.send("POST", "/node", params=_JSON, json=fields)
+        return node_of(good(answer, 201).json())
+
+    async def patch_node(self, nid: int, fields: Mapping[str, Any]) -> Node:
+        """Change fields of a node; the others stay."""
+        answer = await self.rest.send("PATCH", f"/node/{nid}", params=_JSON, json=fields)
+        return node_of(good(answer).json())
+
+    async def find(self, view: str, by: str, wanted: str) -> list[int]:
+        """Return the nids a View lists; what it finds may be more than what was meant.
+
+        Raises: TargetError: there is no such View, or it does not filter.
+        """
+        found: dict[int, None] = {}
+        for page in range(_PAGES):
+            answer = await self.rest.send("GET", view, params={**_JSON, by: wanted, "page": page})
+            if answer.status in (404, 406):
+                raise TargetError(
+                    f"the site has no REST export View at {view}",
+                    where=answer.where,
+                    hint=f"Make one with the exposed filter {by} as docs/islandora.md says",
+                )
+            rows = [int(value(row, "nid")) for row in _rows(good(answer))]
+            if len(rows) < _LEAST_PAGE or found.keys() >= set(rows):  # without a pager each page is the first
+                return list({**found, **dict.fromkeys(rows)})
+            found.update(dict.fromkeys(rows))
+        raise TargetError(f"the View lists all there is: it has no exposed filter {by}", where=view)
+
+    async def filters(self, view: str, by: str) -> None:
+        """Check that a View filters. Raises: TargetError."""
+        if await self.find(view, by, NOBODY):
+            raise TargetError(
+                f"the View at {view} finds nodes by an identifier that none has",
+                where=self.rest.base + view,
+                hint=f"Expose its filter under the name {by}",
+            )
+
+    # -- media -------------------------------------------------------------------------------
+
+    async def media_of(self, nid: int) -> list[Media]:
+        """Return all media of a node."""
+        found: dict[int, Media] = {}
+        for page in range(_PAGES):
+            answer = await self.rest.send("GET", f"/node/{nid}/media", params={**_JSON, "page": page})
+            rows = [self._media(row) for row in _rows(good(answer))]
+            before = len(found)
+            found.update((media.mid, media) for media in rows)
+            if len(rows) < _LEAST_PAGE or len(found) == before:
+                break
+        return list(found.values())
+
+    async def media(self, path: str) -> Media | None:
+        """Return the media at a path that the site gave; None when there is none."""
+        answer = await self.rest.send("GET", path, params=_JSON)
+        return None if answer.status == 404 else self._media(good(answer).json())
+
+    async def media_by_number(self, mid: int) -> tuple[str, Media] | None:
+        """Return a media with its path; None when there is none.
+
+        Where media have no pages of their own the path ends in `/edit`, and the other is no route.
+        Source: Drupal core, module media, setting standalone_url.
+        """
+        for path in (f"/media/{mid}", f"/media/{mid}/edit"):
+            answer = await self.rest.send("GET", path, params=_JSON)
+            if answer.status not in (404, 406):
+                return path, self._media(good(answer).json())
+        return None
+
+    async def put_media(
+        self, nid: int, bundle: str, tid: int, body: Any, headers: Mapping[str, str], *, size: int
+    ) -> str:
+        """Put a file where a node has none of this use yet, or in place of the one it has.
+
+        Returns: the new media's path; "" when it was replaced.
+        """
+        answer = await self.rest.send(
+            "PUT",
+            f"/node/{nid}/media/{bundle}/{tid}",
+            data=body,
+            headers=headers,
+            silent_s=_STORING_S + size / _STORING_RATE,
+        )
+        good(answer, 201, 204)
+        return "" if answer.status == 204 else _media_path(answer)
+
+    async def patch_media(self, path: str, fields: Mapping[str, Any]) -> Media:
+        """Change fields of a media; the others stay."""
+        answer = await self.rest.send("PATCH", path, params=_JSON, json=fields)
+        return self._media(good(answer).json())
+
+    async def delete(self, path: str) -> bool:
+        """Delete what is at a path; return whether it was there."""
+        answer = await self.rest.send("DELETE", path, params=_JSON)
+        return answer.status != 404 and bool(good(answer, 204))
+
+    def _absolute(self, url: str) -> str:
+        if not url or "://" in url:
+            return url
+        origin = urlsplit(self.rest.base)
+        return f"{origin.scheme}://{origin.netloc}/{url.lstrip('/')}"
+
+    def _media(self, raw: Mapping[str, Any]) -> Media:
+        bundle = str(value(raw, "bundle", "target_id"))
+        file = _first(raw, FILE_FIELDS.get(bundle, "field_media_file"))
+        return Media(
+            mid=int(value(raw, "mid")),
+            vid=int(value(raw, "vid")),
+            changed=str(value(raw, "changed")),
+            bundle=bundle,
+            name=str(value(raw, "name")),
+            uses=tuple(int(item["target_id"]) for item in raw.get("field_media_use", ())),
+            uid=_number(_first(raw, "uid").get("target_id")),
+            reviser=_number(_first(raw, "revision_user").get("target_id")),
+            fid=_number(file.get("target_id")),
+            file_uuid=str(file.get("target_uuid", "")),
+            file_url=self._absolute(str(file.get("url", ""))),
+        )
+
+    # -- files -------------------------------------------------------------------------------
+
+    async def sha256(self, media: Media) -> tuple[str, str]:
+        """Return (SHA-256 of a media's file, how it is known); ("", "") when there is no file.
+
+        The site hashes the file when it is asked, with islandora_workbench_integration; else the file is
+        read back.
+        """
+        return await self.sha256_of(media.file_uuid, media.file_url)
+
+    async def sha256_of(self, file_uuid: str, file_url: str) -> tuple[str, str]:
+        """Return what `sha256` does, of a file known by its UUID and URL."""
+        if self._hashes is not False and file_uuid:
+            given = {"file_uuid": file_uuid, "algorithm": "sha256"}
+            answer = await self.rest.send("GET", "/islandora_workbench_integration/file_hash", params=given)
+            told = _told(answer)
+            if told is not None:
+                self._hashes = True
+                return told, "sha256 reported by the site"
+            if answer.status in (403, 404):
+                self._hashes = False
+            elif answer.status != 200:
+                good(answer)
+        return await self._read_back(file_url)
+
+    async def _read_back(self, url: str) -> tuple[str, str]:
+        if not url:
+            return "", ""
+        digest = hashlib.sha256()
+        answer = await self.rest.send("GET", url, sink=digest.update)
+        if answer.status == 404:
+            return "", ""
+        good(answer)
+        return digest.hexdigest(), "read back"
+
+    async def public(self, url: str) -> bool:
+        """Tell whether the public can fetch a URL. Raises: StepError: the site does not answer."""
+        try:
+            answer = await self.rest.send("GET", url, anonymous=True, sink=lambda _: None)
+        except StepError:
+            if url.startswith(self.rest.base + "/"):
+                raise
+            return False  # an inner host, or a name of the site's that leads nowhere
+        return answer.status == 200
+
+    def page_of(self, node: Node) -> str:
+        """Return the URL where people look at a node."""
+        return self.rest.base + (quote(node.alias, safe="/-._~%") if node.alias else f"/node/{node.nid}")
+
+
+def good(answer: Answer, *expected: int) -> Answer:
+    """Return an answer if it is the one expected (200 where none is named). Raises: StepError."""
+    if answer.status in (expected or (200,)):
+        return answer
+    said = ""
+    with contextlib.suppress(StepError, AttributeError):
+        said = str(answer.json().get("message", ""))
+    if answer.status in (405, 406, 415):
+        raise TargetError(
+            f"it answered {answer.status} ({short(said)})",
+            where=answer.where,
+            hint="Enable this REST resource, with json and basic_auth: dittohead doctor says which",
+        )
+    raise answer.fault(said)
+
+
+def _media_path(answer: Answer) -> str:
+    url = answer.headers.get("Location", "")
+    match = _MEDIA_PATH.fullmatch(url[max(url.rfind("/media/"), 0) :])
+    if match is None:
+        raise TransientError(f"it gave no media's URL ({short(url) or 'none'})", where=answer.where)
+    return match[1]
+
+
+def node_of(raw: Mapping[str, Any]) -> Node:
+    """Return a node from its JSON. Raises: TransientError: it is none."""
+    try:
+        return Node(
+            nid=int(value(raw, "nid")),
+            uuid=str(value(raw, "uuid")),
+            vid=int(value(raw, "vid")),
+            changed=str(value(raw, "changed")),
+            created=datetime.fromisoformat(str(value(raw, "created"))).timestamp(),
+            title=str(value(raw, "title")),
+            model=_number(_first(raw, "field_model").get("target_id")),
+            member_of=tuple(int(item["target_id"]) for item in raw.get("field_member_of", ())),
+            identifiers=tuple(str(item["value"]) for item in raw.get("field_local_identifier", ())),
+            weight=_number(_first(raw, "field_weight").get("value")),
+            alias=str(_first(raw, "path").get("alias") or ""),
+            raw=raw,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise TransientError(f"what it answered is no node ({error!r})") from error
+
+
+def value(raw: Mapping[str, Any], name: str, key: str = "value") -> Any:
+    """Return a field's first value: `[{"value": 5}]`, or plain as in a View. Raises: KeyError."""
+    found = raw[name]
+    if isinstance(found, list):
+        return found[0][key] if found else ""
+    return found
+
+
+def _first(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    items = raw.get(name) or [{}]
+    return items[0] if isinstance(items[0], dict) else {}
+
+
+def _number(given: Any) -> int | None:
+    return None if given in (None, "") else int(given)
+
+
+def _rows(answer: Answer) -> list[Mapping[str, Any]]:
+    rows = answer.json()
+    if not isinstance(rows, list):
+        raise ItemError("what it answered is no list", where=answer.where, hint="Is it a REST export?")
+    return rows
+
+
+def _told(answer: Answer) -> str | None:
+    """Return the hash an answer holds; None when it holds none (errors are answered with 200 too)."""
+    if answer.status != 200:
+        return None
+    with contextlib.suppress(StepError, KeyError, IndexError, TypeError):
+        told = answer.json()[0]["checksum"]
+        return told if isinstance(told, str) and len(told) == 64 else None
+    return None
