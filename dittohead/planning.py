@@ -96,6 +96,8 @@ async def plan(
         workers=workers,
     )
     known = {step.name: step for step in pipeline.steps}
+    for given in definition["steps"]:  # that they will make something is known before all of them look
+        shared.made[given["name"]] = _nothing_yet(shared, known[given["name"]])
     steps = {given["name"]: given["needs"] for given in definition["steps"]}
     # As the pipeline has them look: those first that find out what the folder holds.
     first = sorted(steps, key=lambda name: not workers.get(known[name].worker).describes)
@@ -107,6 +109,17 @@ async def plan(
         files=totals.files,
         size=totals.size,
         steps=tuple(made[name] for name in steps),
+    )
+
+
+def _nothing_yet(shared: _Shared, step: Step) -> Made:
+    return Made(
+        name=step.name,
+        worker=step.worker,
+        source=step.source,
+        root=shared.scratch / "work" / step.name,
+        outputs=lambda: iter(()),
+        locations=lambda: iter(()),
     )
 
 

@@ -143,7 +143,10 @@ def output_fields(output: Output, **more: str) -> dict[str, Any]:
         "sha256": output.sha256,
     }
     if output.source:
-        fields["source"] = manifest.path_fields(output.source)["path"]
+        source = manifest.path_fields(output.source)
+        fields["source"] = source["path"]
+        if "encoding" in source:
+            fields["source_encoding"] = source["encoding"]
     if output.detail:
         fields["detail"] = output.detail
     return fields
@@ -243,9 +246,14 @@ def read_outputs(path: Path) -> Iterator[Output]:
             path=manifest.path_bytes(fields),
             size=fields["size"],
             sha256=fields["sha256"],
-            source=fields.get("source", "").encode(),
+            source=_source_bytes(fields),
             detail=fields.get("detail", {}),
         )
+
+
+def _source_bytes(fields: dict[str, Any]) -> bytes:
+    encoding = fields.get("source_encoding", "")
+    return manifest.path_bytes({"path": fields.get("source", ""), "encoding": encoding})
 
 
 def read_locations(path: Path) -> Iterator[Location]:

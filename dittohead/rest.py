@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -35,6 +35,8 @@ _PIECE = 1 << 18
 
 #: The longest wait that a server is believed to mean.
 _LONGEST_S = 86400.0
+
+_AGENT = f"dittohead/{version('dittohead')}"
 
 Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 
@@ -153,9 +155,12 @@ class Rest:
         Raises: TargetError: the server cannot be reached; TransientError: the exchange broke, and it
             is not known whether the server heeded the request.
         """
-        url = URL(path if "://" in path else self.base + path, encoded=True)
+        whole = path if "://" in path else self.base + path
         if params:
-            url = url.update_query(params)
+            # Not URL.update_query: it drops what the path asks for by the same name, and what it keeps
+            # it writes anew.
+            whole += ("&" if "?" in whole else "?") + urlencode(params, quote_via=quote, safe="")
+        url = URL(whole, encoded=True)
         shown = str(url.with_query(None).with_fragment(None))
         own = url.origin() == URL(self.base).origin()
         known = own and not anonymous
@@ -228,7 +233,7 @@ async def connected(
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, ssl=trust),
         timeout=_timeout(_SILENT_S),
-        headers={"User-Agent": f"dittohead/{version('dittohead')}", "Accept": "application/json"},
+        headers={"User-Agent": _AGENT, "Accept": "application/json"},
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=True,
     )

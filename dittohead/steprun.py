@@ -115,7 +115,7 @@ class StepRun:
         limiter = self.passage.engine.limits[self.row.worker]
         async with limiter.slot(job.uid):
             with log.bind(step=self.name):
-                context = await self._context(worker)
+                context = await self._context(worker, before_all=True)
                 facts = await worker.preflight(context, options)
         await asyncio.to_thread(_keep_facts, self.passage.files.facts(self.name), dict(facts))
         if self.row.attempts and self.row.started_at is None:  # those were of looking
@@ -195,12 +195,12 @@ class StepRun:
                 where=f"step {self.name}",
             ) from error
 
-    async def _context(self, worker: Worker[Any]) -> Context:
+    async def _context(self, worker: Worker[Any], *, before_all: bool = False) -> Context:
         passage, engine = self.passage, self.passage.engine
         source = self._given["from"]
         taken = next((row.result for row in passage.steps if row.name == source), {})
         before = await engine.store.read(job_store.earlier, passage.job) if worker.makes_outputs else []
-        made = self._made()
+        made = self._made(before_all=before_all)
         return Context(
             job=passage.job,
             row=self.row,
@@ -215,13 +215,13 @@ class StepRun:
             report=engine.report,
         )
 
-    def _made(self) -> dict[str, Made]:
-        """Return what the steps that are done have made."""
+    def _made(self, *, before_all: bool) -> dict[str, Made]:
+        """Return what the steps that are done have made; before all of them, nothing yet of each."""
         given = self.passage.job.definition["steps"]
         return {
             row.name: self.passage.files.results(row, given[row.position]["from"])
             for row in self.passage.steps
-            if row.state is StepState.DONE
+            if before_all or row.state is StepState.DONE
         }
 
     async def _attempt(self, worker: Worker[Any], options: Options) -> tuple[Context, StepResult, float]:

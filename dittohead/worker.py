@@ -121,7 +121,8 @@ class StepContext(abc.ABC):
         """Return what a step that is done has made; None when the folder was not to have that step.
 
         Only of steps that this one names in an option of `Worker.takes`, and of those that these, and
-        the step that made `source`, go back to.
+        the step that made `source`, go back to. In `preflight` of every step the folder is to have: they
+        have made nothing yet.
         """
 
     @abc.abstractmethod

@@ -1,0 +1,20 @@
+"""ArchivesSpace: finding archival objects, and recording in it what lies where.
+
+    options     what the step may be told
+    naming      which files belong to which archival object, and what a component is called
+    client      one session: its renewal, what answers mean, changes that lose nothing
+    records     the shapes that are written, and what of a record counts when two are compared
+    ledger      what is about to be created or changed, noted durably before it is
+    describing  an archival object in the words of `dittohead.description`
+    finding     preflight: everything that can go wrong, found before anything is written
+    delivered   what earlier steps delivered, followed back to the files of the folder
+    looking     what ArchivesSpace holds of one object, and what it is to hold
+    recording   writing it
+    events      ArchivesSpace's own events
+    planning    what would be recorded
+    comparing   reading back, and verifying years later
+    undoing     taking out again what a job has put in
+    doctoring   credentials, permissions and controlled values
+
+Source of every rule about the API: ArchivesSpace's own schemas and controllers (version 4).
+"""

@@ -1,0 +1,200 @@
+"""Which files of a folder belong to which archival object, and what their components are called."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dittohead import files, templates
+from dittohead.archivesspace.options import ArchivesSpaceOptions
+from dittohead.archivesspace.records import LONGEST_ID
+from dittohead.errors import ItemError
+from dittohead.images.names import is_junk
+from dittohead.model import Entry, display
+
+_AGAIN = "then move the folder to the inbox again"
+
+#: Files named in a reason; the rest is counted.
+SHOWN = 10
+
+_DIGITS = re.compile(r"(\d+)")
+
+#: A list of files is read into memory: a larger one is none.
+_LIST_MOST = 64 << 20
+
+
+def natural(path: bytes) -> tuple[tuple[tuple[str, int, str], ...], bytes]:
+    """Return what sorts paths as people do: "2" before "10", a folder's files together."""
+    parts = []
+    for part in path.split(b"/"):
+        for text in _DIGITS.split(part.decode("utf-8", "surrogateescape")):
+            number = int(text) if text.isascii() and text.isdigit() else -1
+            parts.append(("" if number >= 0 else text.casefold(), number, text))
+        parts.append(("", -2, ""))
+    return tuple(parts), path
+
+
+def text_of(path: bytes) -> str:
+    """Return a path as facts keep it."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+class Naming:
+    """The names that options give to the files of a folder."""
+
+    def __init__(self, options: ArchivesSpaceOptions, folder: str) -> None:
+        self._options, self._folder = options, folder
+        self._pattern = re.compile(options.pattern) if options.pattern else None
+
+    def recorded(self, entry: Entry) -> bool:
+        """Tell whether a file is to have a component."""
+        name = text_of(entry.path).rpartition("/")[2]
+        if entry.is_dir or is_junk(entry.path) or text_of(entry.path) == self._options.map:
+            return False
+        wanted = self._options.files
+        return not wanted or any(fnmatch.fnmatch(name.lower(), one.lower()) for one in wanted)
+
+    def component_id(self, entry: Entry) -> str:
+        """Return what a file's component is called."""
+        return self._fill(self._options.component_id, entry)
+
+    def label(self, entry: Entry) -> str:
+        """Return the label of a file's component."""
+        return self._fill(self._options.label, entry)
+
+    def _fill(self, template: str, entry: Entry) -> str:
+        path = display(entry.path)
+        folder, _, file = path.rpartition("/")
+        stem, dot, ext = file.rpartition(".")
+        values = {"path": path, "folder": folder, "file": file, "sha256": entry.sha256}
+        values |= {
+            "stem": stem if stem else file,
+            "ext": ext if stem and dot else "",
+            "size": str(entry.size),
+        }
+        return templates.fill(template, values)
+
+    def objects(self, root: Path, entries: Iterable[Entry]) -> dict[str, tuple[str, ...] | None]:
+        """Return the identifiers the folder needs, each with its files; None: all of them. Blocking.
+
+        Raises: ItemError: naming each file that belongs to no object, and each that is listed and missing.
+        """
+        if self._options.map:
+            return self._listed(root, entries)
+        if self._pattern is None:
+            return {self._options.find or self._folder: None}
+        found: dict[str, list[str]] = {}
+        strange = []
+        for entry in entries:
+            if not self.recorded(entry):
+                continue
+            match = self._pattern.fullmatch(text_of(entry.path))
+            # What is not printable is no identifier, and bytes that are no UTF-8 cannot be asked for.
+            if match is None or not match["object"] or not match["object"].isprintable():
+                strange.append(display(entry.path))
+            else:
+                found.setdefault(match["object"], []).append(text_of(entry.path))
+        if strange:
+            raise ItemError(
+                f"{_count(strange, 'file does', 'files do')} not fit the pattern {self._options.pattern}: "
+                f"{_some(strange)}",
+                hint=f"Correct the names or the pattern, {_AGAIN}",
+            )
+        return {key: tuple(value) for key, value in found.items()}
+
+    def _listed(self, root: Path, entries: Iterable[Entry]) -> dict[str, tuple[str, ...] | None]:
+        listed = self._read(root)
+        present = {text_of(entry.path) for entry in entries if self.recorded(entry)}
+        missing = [name for name in listed if name not in present]
+        unlisted = sorted(present - listed.keys())
+        problems = []
+        if missing:
+            problems.append(f"it lists {_some(missing)}, which the folder does not hold")
+        if unlisted:
+            problems.append(f"it does not list {_some(unlisted)}")
+        if problems:
+            hint = f"Correct {self._options.map} or the folder, {_AGAIN}"
+            raise ItemError("; ".join(problems), where=self._options.map, hint=hint)
+        found: dict[str, list[str]] = {}
+        for name, identifier in listed.items():
+            found.setdefault(identifier, []).append(name)
+        return {key: tuple(value) for key, value in found.items()}
+
+    def _read(self, root: Path) -> dict[str, str]:
+        """Return the identifier of each file that the list names."""
+        column = self._options.by
+        listed: dict[str, str] = {}
+        for number, row in enumerate(self._rows(root), start=2):
+            name, identifier = (row.get("file") or "").strip(), (row.get(column) or "").strip()
+            if not name and not identifier:
+                continue
+            if not name or not identifier:
+                raise self._wrong(f"line {number} lacks its {'file' if not name else column}")
+            if listed.setdefault(name, identifier) != identifier:
+                raise self._wrong(f"line {number} gives {name} to a second object")
+        if not listed:
+            raise self._wrong(f"it lists nothing; it wants the columns file and {column}")
+        return listed
+
+    def _rows(self, root: Path) -> Iterator[dict[str, str]]:
+        try:
+            with (
+                files.opened_beneath(root, self._options.map.encode()) as fd,
+                open(fd, "rb", closefd=False) as f,
+            ):
+                text = f.read(_LIST_MOST).decode("utf-8-sig")
+        except OSError as error:
+            raise self._wrong(f"it cannot be read ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise self._wrong("it is no UTF-8") from None
+        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        columns = rows.fieldnames or []
+        if "file" not in columns or self._options.by not in columns:
+            raise self._wrong(f"its first line must name the columns file and {self._options.by}")
+        try:
+            yield from rows
+        except csv.Error as error:
+            raise self._wrong(f"line {rows.line_num}: {error}") from None
+
+    def _wrong(self, what: str) -> ItemError:
+        hint = f"Correct it, {_AGAIN}"
+        return ItemError(f"the list of objects: {what}", where=self._options.map, hint=hint)
+
+    def check(self, entries: Iterable[Entry], objects: dict[str, tuple[str, ...] | None]) -> None:
+        """See that every file has a component of its own, with an id and a label that fit.
+
+        Raises: ItemError.
+        """
+        of = {name: key for key, names in objects.items() for name in names or ()}
+        seen: dict[tuple[str, str], str] = {}
+        problems = []
+        for entry in entries:
+            if not self.recorded(entry):
+                continue
+            id_, path = self.component_id(entry), display(entry.path)
+            if not 0 < len(id_) <= LONGEST_ID or not 0 < len(self.label(entry)) <= LONGEST_ID:
+                problems.append(f"{path} (its id or label has not 1 to {LONGEST_ID} characters)")
+                continue
+            # Databases do not tell capitals apart.
+            other = seen.setdefault((of.get(text_of(entry.path), ""), id_.casefold()), path)
+            if other != path:
+                problems.append(f"{path} and {other} ({id_})")
+        if problems:
+            raise ItemError(
+                f"components would not have an id of their own: {_some(problems)}",
+                hint="Use {file} or {path} in component_id, or say which files are recorded with files:, "
+                f"{_AGAIN}",
+            )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _count(names: list[str], one: str, many: str) -> str:
+    return f"{len(names)} {one if len(names) == 1 else many}"
