@@ -139,6 +139,26 @@ async def test_a_folder_that_was_mended_is_a_new_job_and_no_retry(house: House) 
     assert house.job("x").id != job.id
 
 
+async def test_what_is_told_during_a_look_at_the_rows_is_looked_at_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ends while the rows are read leaves a job ready that the reading left out."""
+    looks = []
+    read = house.store.read
+
+    async def told_meanwhile(work: Any, *args: Any) -> Any:
+        found = await read(work, *args)
+        if work is job_store.ready:
+            looks.append(work)
+            if len(looks) == 1:
+                house.dispatch.wake()
+        return found
+
+    monkeypatch.setattr(house.store, "read", told_meanwhile)
+    async with house.running():
+        await house.until(lambda: len(looks) == 2)
+
+
 async def test_a_retry_is_not_offered_where_nothing_can_be_tried(house: House) -> None:
     """A folder that no pipeline fits: only another name helps."""
     house.arrive("!x")

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.rest import Answer, Rest, connected, short
+from dittohead.model import short
+from dittohead.rest import Answer, Rest, connected
 
 #: Tries of what may be repeated: a request that only reads, a change that is read anew each time.
 _TRIES = 4

@@ -163,7 +163,8 @@ class LocalDispatch:
             for job in found:
                 if job.id not in known:
                     self._ready.setdefault(job.uid, deque()).append(job)
-            self._look = len(found) >= room  # there may be more than were asked for
+            # There may be more than were asked for; and what was told meanwhile is not forgotten.
+            self._look = self._look or len(found) >= room
             self._next_wake = await self.engine.store.read(job_store.next_wake, now)
 
     def _fairest(self) -> int | None:
