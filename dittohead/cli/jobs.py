@@ -226,8 +226,12 @@ def _print_job(fields: dict[str, Any]) -> None:
         out.print(f"  receipt: {escape(fields['receipt'])}")
 
 
-def ask(action: str, jobs: tuple[str, ...], **args: Any) -> None:
-    """Leave a request for the daemon and print its answer; without a daemon, carry it out here."""
+def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any) -> None:
+    """Leave a request for the daemon and print its answer; without a daemon, carry it out here.
+
+    Args:
+        quiet: print it only when it is no.
+    """
     config = load_config()
     good = True
     with reading(config) as (store, stations):
@@ -238,7 +242,7 @@ def ask(action: str, jobs: tuple[str, ...], **args: Any) -> None:
             else:
                 _must_be_its_user(stations.state)
                 daemon.answer_requests(config)
-            good &= _print_answer(_wait_for_answer(store, number), job)
+            good &= _print_answer(_wait_for_answer(store, number), quiet=quiet)
     if not good:
         raise click.exceptions.Exit(UNAVAILABLE)
 
@@ -263,10 +267,10 @@ def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:
     fail("the daemon has not answered yet; it will carry this out: dittohead status", 75)
 
 
-def _print_answer(answer: dict[str, Any], job: str) -> bool:
-    if answer["ok"]:
+def _print_answer(answer: dict[str, Any], *, quiet: bool) -> bool:
+    if answer["ok"] and not quiet:
         out.print(escape(answer["message"]))
-    else:
+    elif not answer["ok"]:
         err.print(f"[red]error:[/red] {escape(answer['message'])}")
     return bool(answer["ok"])
 

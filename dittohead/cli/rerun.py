@@ -52,7 +52,8 @@ def rerun(
             raise click.UsageError("--pipeline, --tools, --dry-run and --json go with --changed")
         if not jobs:
             raise click.UsageError("name jobs, or give --pipeline NAME --changed")
-        ask("rerun", jobs, **({"from": step} if step else {}))
+        more: dict[str, Any] = {"from": step} if step else {}
+        ask("rerun", jobs, **more)
         return
     if as_json and not dry_run:
         raise click.UsageError("--json goes with --dry-run")

@@ -35,7 +35,7 @@ def undo(as_json: bool, job: str, dry_run: bool) -> None:
         _print(undone, dry_run=dry_run)
     if undone.gone and not dry_run:
         text = f"{len(undone.gone)} taken back, {len(undone.kept)} left: " + ", ".join(undone.steps)
-        ask("undone", (found.id,), what=text, good=undone.good)
+        ask("undone", (found.id,), quiet=as_json, what=text, good=undone.good)
     if not undone.good:
         raise click.exceptions.Exit(DATA)
 

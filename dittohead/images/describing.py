@@ -29,7 +29,6 @@ class Facts:
     original_sha256: str  #: "" when it is not known
     converted: str  #: what was done to that one, for people; "" for nothing: this is a copy of it
     agent: str  #: program and version
-    when: str  #: RFC 3339; the same for all files of a job
 
 
 def properties(facts: Facts) -> Iterator[Property]:
@@ -85,11 +84,12 @@ def _list(name: str, kind: str, texts: list[str]) -> Iterator[Property]:
 
 
 def _history(facts: Facts) -> Iterator[Property]:
-    yield Property("xmp:MetadataDate", "text", [facts.when])
     yield Property("xmpMM:PreservedFileName", "text", [facts.original.rpartition("/")[2]])
     yield Property("xmpMM:DerivedFrom", "struct", fields=[{"stRef:filePath": facts.original}])
     yield from _text("dittohead:OriginalSHA256", facts.original_sha256)
-    done = {"stEvt:softwareAgent": facts.agent, "stEvt:when": facts.when}
+    # Without a time: the receipt says when, and a folder that is done again gives the same bytes, which a
+    # bucket takes for the same object.
+    done = {"stEvt:softwareAgent": facts.agent}
     events = []
     if facts.converted:
         events.append({"stEvt:action": "converted", "stEvt:parameters": facts.converted, **done})

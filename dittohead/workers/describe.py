@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -205,7 +204,6 @@ class _Describing:
             paths.sort(key=lambda path: natural(back.get(path) or path))
             places.update({path: (owner, number) for number, path in enumerate(paths, 1)})
         digests = self._digests({back.get(path, path) for path in places})
-        when = datetime.fromtimestamp(int(self.ctx.claimed_at), UTC).isoformat().replace("+00:00", "Z")
 
         def facts(entry: Entry, kind: str) -> describing.Facts | None:
             if entry.path not in places:
@@ -221,7 +219,6 @@ class _Describing:
                 original_sha256=digests.get(origin, ""),
                 converted=_conversion(origin, kind, details.get(entry.path)),
                 agent=AGENT,
-                when=when,
             )
 
         self._tasks = (

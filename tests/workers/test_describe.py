@@ -135,7 +135,6 @@ async def test_every_field_is_read_back_by_another_program(desk: Desk, tmp_path:
             "XMP-xmp:Identifier": ["ABC_12_3", "ark:/12345/x"],
             "XMP-xmpRights:UsageTerms": "Ask the archives.",
             "XMP-xmpRights:WebStatement": KNOWN.rights_uri,
-            "XMP-xmp:MetadataDate": "2023:11:14 22:13:20Z",
             "XMP-xmpMM:PreservedFileName": name,
             "XMP-xmpMM:DerivedFromFilePath": name,
             "XMP-xmpMM:HistoryAction": "saved",
