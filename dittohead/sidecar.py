@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ def purposes(folder: Path) -> frozenset[str]:
     if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
         raise _wrong("purpose is a word or a list of words")
     return frozenset(words)
+
+
+def text(words: Sequence[str]) -> bytes:
+    """Return a side-car that asks for something."""
+    return yaml.safe_dump({"purpose": list(words)}).encode()
 
 
 class _Plain(yaml.SafeLoader):

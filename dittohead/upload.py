@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dittohead import files
+from dittohead import files, sidecar
 from dittohead.errors import DittoheadError, ItemError
 
 _BLOCK = 4 << 20
@@ -19,8 +19,11 @@ class Upload:
     Raises: DittoheadError: the source holds what the daemon would refuse, or the name is taken.
     """
 
-    def __init__(self, source: Path, inbox: Path, name: str | None = None) -> None:
+    def __init__(
+        self, source: Path, inbox: Path, name: str | None = None, purposes: Sequence[str] = ()
+    ) -> None:
         self.source = source.absolute()
+        self.purposes = purposes  #: what the folder is to ask for, by a side-car
         self.name = name or self.source.resolve().name
         self.inbox = os.fsencode(inbox)
         self.files = self.size = 0
@@ -58,6 +61,12 @@ class Upload:
                     where=str(self.source / os.fsdecode(found.path)),
                     hint="Replace it by a copy of what it stands for, or delete it",
                 )
+            if self.purposes and found.path == os.fsencode(sidecar.NAME):
+                raise ItemError(
+                    "the folder says already what it is for",
+                    where=str(self.source / sidecar.NAME),
+                    hint="Take the file out, or drop the folder without --for",
+                )
             self.files += 1
             self.size += found.status.st_size
 
@@ -82,6 +91,9 @@ class Upload:
                 if not found.is_empty_dir:
                     fd, _ = files.open_regular(found.name, found.dir_fd)
                     self._file(fd, destination, progress)
+        if self.purposes:
+            with open(os.path.join(self.hidden, os.fsencode(sidecar.NAME)), "xb") as file:
+                file.write(sidecar.text(self.purposes))
         self._hand_over()
         files.sync_filesystem(self.inbox)
 

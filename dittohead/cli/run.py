@@ -34,8 +34,15 @@ def run(log_json: bool | None) -> None:
 @with_config
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--name", help="Another name for the folder in the inbox; for a single PATH.")
+@click.option(
+    "--for",
+    "purposes",
+    multiple=True,
+    metavar="PURPOSE",
+    help="Ask for a part of the pipeline only, such as access; may be given several times.",
+)
 @click.option("--follow", "-f", "watch", is_flag=True, help="Show each step until the job is over.")
-def drop(paths: tuple[Path, ...], name: str | None, watch: bool) -> None:
+def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], watch: bool) -> None:
     """Upload folders the right way: copy as .NAME, make durable, rename to NAME.
 
     PATH is a directory, or a file, which gets a folder of its own name.
@@ -48,13 +55,13 @@ def drop(paths: tuple[Path, ...], name: str | None, watch: bool) -> None:
     if not inbox.is_dir():
         fail(f"{inbox}: there is no inbox. Start the daemon, or: dittohead init", NO_INPUT)
     started = utcnow()
-    dropped = [_drop_one(path, inbox, name) for path in paths]
+    dropped = [_drop_one(path, inbox, name, purposes) for path in paths]
     if watch and not follow(config, dropped, since=started):
         raise click.exceptions.Exit(DATA)
 
 
-def _drop_one(path: Path, inbox: Path, name: str | None) -> str:
-    upload = Upload(path, inbox, name)
+def _drop_one(path: Path, inbox: Path, name: str | None, purposes: tuple[str, ...]) -> str:
+    upload = Upload(path, inbox, name, purposes)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -195,8 +195,15 @@ def test_preservation_and_access_one_after_the_other(world: World) -> None:
     assert len(world.objects("preservation")) == 3
     [[_, _, pages]] = world.archive.state()["trees"]
     assert (len(pages), world.access()) == (3, [])
-    world.here.drop(f"{NAME}-access", FOLDER)
-    world.over("done", f"{NAME}-access", 2)
+    asked = str(tree(world.here.root / "mine" / NAME, FOLDER))
+    world.here.run("drop", asked, "--for", "access", "--follow")
+    assert (world.here.root / "done" / NAME / "dittohead.yaml").read_text() == "purpose:\n- access\n"
+    assert (
+        world.here.run(
+            "drop", str(world.here.root / "done" / NAME), "--for", "access", check=False
+        ).returncode
+        != 0
+    )
     assert f"{NAME}/manifest.json" in world.objects("access")
     [[_, _, after]] = world.archive.state()["trees"]
     assert after == pages
