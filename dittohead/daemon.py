@@ -154,11 +154,12 @@ class Daemon:
                 ("outside", self.housekeeper.run_outside()),
                 ("sources", self.intake.run()),
                 ("live", self._write_live()),
+                ("lag", self.engine.metrics.watch_the_loop()),
                 ("ready", self._say_ready()),
             )
         ]
         try:
-            async with web.serving(self.config.settings.http, store, self._snapshot):
+            async with web.serving(self.config.settings.http, store, self._snapshot, self.engine.metrics):
                 await self._until_stopped(background)
             log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
             sdnotify.stopping()
@@ -398,6 +399,7 @@ class Daemon:
                 "losses": self.watcher.losses,
             },
             "backlog": self.dispatch.backlog,
+            "oldest_arrival_at": self.dispatch.oldest,
             "running": len(self.dispatch.running),
             "uploads": len(self._scan.uploads) if self._scan else 0,
             "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dittohead import __version__
 from dittohead.limits import FairLimiter
+from dittohead.metrics import Metrics
 from dittohead.registry import Registry
 from dittohead.settings import Retry
 from dittohead.stations import Stations
@@ -34,6 +35,7 @@ class Engine:
     step_over: Callable[[str, str], None]  #: (job, step): there is no progress to tell of any more
     clear_report: Callable[[str], None]
     wake_notifier: Callable[[], None]
+    metrics: Metrics = field(default_factory=Metrics)
     #: held by whoever moves folders for a reason other than a run of their job: an admin's request,
     #: or the comparison of store and stations, each of which would take the other's half-done move
     #: for something to mend

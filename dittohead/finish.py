@@ -82,6 +82,7 @@ async def finish(
     except StationError as refused:  # moved when it can be: the comparison tries again and again
         log.get().error(log.JOB_STUCK, name=job.name, error=str(refused))
     _log_end(over, steps)
+    engine.metrics.finished.labels(over.pipeline, state.value).inc()
     if notices:
         engine.wake_notifier()
 

@@ -220,6 +220,7 @@ class _Run:
             job_store.set_manifest, self.job.id, self.job.token, totals.files, totals.size, [event], begin
         )
         self.passage.replace_job(files=totals.files, size=totals.size)
+        self.engine.metrics.claimed_bytes.inc(totals.size)
         for index in begin:
             steps[index] = dataclasses.replace(steps[index], state=StepState.RUNNING)
         log.get().info(
@@ -333,6 +334,8 @@ class _Run:
         elif step is not None:
             error = await self._folders_fault() or error
         name = "" if step is None else step.name
+        worker = "" if step is None else step.row.worker
+        self.engine.metrics.faults.labels(worker, _kind(error)).inc()
         if isinstance(error, TransientError):
             return await self._try_again(step, error)
         if isinstance(error, TargetError):
@@ -382,6 +385,7 @@ class _Run:
         if len(targets) == 1 and asides[0].target:
             await self._put_off(JobState.PAUSED, reason=reason, wake_at=None, target=asides[0].target)
             log.get().info(log.JOB_PAUSED, target=asides[0].target, reason=reason)
+            await self.engine.targets.laid_aside(asides[0].target)
             return
         # A job is woken by one target or by the clock: of several things, the clock has it look.
         later = time.time() + _LOOK_AGAIN_S
@@ -412,6 +416,15 @@ class _Over(Exception):  # an outcome, not an error
         super().__init__(fields["what"])
         self.fields = fields
         self.position = None if step is None else step.index
+
+
+def _kind(error: Exception) -> str:
+    """Return what kind of fault an error is, for those who count."""
+    if isinstance(error, TransientError):
+        return "transient"
+    if isinstance(error, TargetError):
+        return "target"
+    return "item" if isinstance(error, DittoheadError) else "defect"
 
 
 def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:

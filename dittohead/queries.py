@@ -92,6 +92,26 @@ def unsent(connection: Connection) -> int:
     ).scalar_one()
 
 
+def totals(connection: Connection) -> dict[str, Any]:
+    """Return what monitoring wants of the store: numbers and the state of each target."""
+    return {
+        "counts": counts(connection),
+        "failed_count": job_store.count_open_failures(connection),
+        "targets": _targets(connection),
+        "unsent_notices": unsent(connection),
+        "oldest_waiting_at": connection.execute(
+            sa.select(sa.func.min(jobs.c.claimed_at)).where(jobs.c.state == JobState.WAITING.value)
+        ).scalar(),
+    }
+
+
+def _targets(connection: Connection) -> list[dict[str, Any]]:
+    return [
+        {"name": row.name, "paused": row.paused, "reason": row.reason, "nearly_full": row.nearly_full}
+        for row in target_store.load(connection)
+    ]
+
+
 #: Failed jobs that `status` names; the others are only counted.
 _FAILED = 5
 
@@ -107,15 +127,7 @@ def overview(connection: Connection) -> dict[str, Any]:
         ],
         "failed": [summary(job) for job in job_store.open_failures(connection, _FAILED)],
         "failed_count": job_store.count_open_failures(connection),
-        "targets": [
-            {
-                "name": row.name,
-                "paused": row.paused,
-                "reason": row.reason,
-                "nearly_full": row.nearly_full,
-            }
-            for row in target_store.load(connection)
-        ],
+        "targets": _targets(connection),
         "unsent_notices": unsent(connection),
     }
 

@@ -289,9 +289,14 @@ class StepRun:
             outputs=made,
             locations=delivered,
         )
+        engine.metrics.steps.labels(self.row.worker).observe(seconds)
+        engine.metrics.delivered_bytes.labels(self.row.worker).inc(context.locations.size)
         if self.target:
             await engine.targets.resume(self.target)
-        for target, used, capacity in context.fullness:
+        for place, used, capacity in context.fullness:
+            # By the target's name: what a delivery calls its place may hold the folder's.
+            target = self.target or place
+            engine.metrics.target_free.labels(target).set(capacity * (1 - used))
             await engine.targets.fullness(target, used, capacity)
 
     def _following(self) -> list[int]:

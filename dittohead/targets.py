@@ -117,6 +117,12 @@ class Targets:
         log.get().info(log.TARGET_RESUMED, target=name)
         self.on_resume()
 
+    async def laid_aside(self, name: str) -> None:
+        """Let jobs go on that were laid aside for a target in the moment in which another job resumed it."""
+        if self.paused(name) is None:
+            await self._store.write(job_store.wake_target, name)
+            self.on_resume()
+
     def sooner(self, seconds: float) -> None:
         """Let probes be due so much earlier: the clock was set back."""
         for row in self.rows():

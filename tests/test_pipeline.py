@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -585,6 +586,49 @@ async def test_a_nearly_full_target_is_told_once(house: House) -> None:
             await house.until(lambda name=name: bool(house.jobs(name)))
             await house.until_over(name)
     assert [round(f["percent"]) for e, f in house.told if e == "nearly_full"] == [95, 93]
+
+
+async def test_a_target_that_is_resumed_while_a_job_is_laid_aside_for_it_holds_nothing_up(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job's success in the moment between the pause and its record."""
+    errors = [TargetError("down")]
+
+    async def fail(ctx: StepContext) -> StepResult:
+        if errors:
+            raise errors.pop()
+        return Done()
+
+    house.worker.plays["first"] = fail
+    pause = house.targets.pause
+
+    async def pause_and_resume(name: str, reason: str) -> None:
+        await pause(name, reason)
+        await house.targets.resume(name)
+
+    monkeypatch.setattr(house.targets, "pause", pause_and_resume)
+    house.arrive("x")
+    async with house.running():
+        assert (await house.until_over("x")).state is JobState.DONE
+
+
+async def test_a_target_with_a_place_for_each_folder_is_nearly_full_once(tmp_path: Path) -> None:
+    """Whatever the deliveries call their places, it is one disk."""
+    house = House(tmp_path / "root", CONFIG.replace("{name: first}", "{name: first, target: /study}"))
+
+    async def deliver(ctx: StepContext) -> StepResult:
+        ctx.full(f"/study/{ctx.name}", 0.95, 1000)
+        return Done()
+
+    house.worker.plays["first"] = deliver
+    async with house.running():
+        for name in ("a", "b"):
+            house.arrive(name)
+            house.look()
+            await house.until(lambda name=name: bool(house.jobs(name)))
+            await house.until_over(name)
+    assert [f["target"] for e, f in house.told if e == "nearly_full"] == ["/study"]
+    house.store.close()
 
 
 async def test_a_step_that_kills_the_daemon_again_and_again_is_frozen(house: House) -> None:

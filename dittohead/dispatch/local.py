@@ -52,6 +52,11 @@ class LocalDispatch:
         """Arrivals seen in the inbox and not yet claimed."""
         return sum(len(queue) for queue in self._arrivals.values()) + len(self.held)
 
+    @property
+    def oldest(self) -> float | None:
+        """When the arrival was first seen that waits longest, seconds since the epoch."""
+        return min((queue[0].seen_at for queue in self._arrivals.values() if queue), default=None)
+
     def offer(self, arrivals: Iterable[Arrival]) -> None:
         """Replace what is known of the inbox; those held before are tried again."""
         fresh: dict[int, list[Arrival]] = {}

@@ -1,4 +1,4 @@
-"""Read-only JSON over HTTP for other programs: health, status, jobs. Changes nothing."""
+"""Read-only over HTTP for other programs: health, metrics, status, jobs. Changes nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import queries
 from dittohead.errors import StoreError
+from dittohead.metrics import CONTENT_TYPE, Metrics
 from dittohead.model import JobState
 from dittohead.settings import Http
 from dittohead.store import Store
@@ -19,11 +20,12 @@ from dittohead.store import Store
 Live = Callable[[], dict[str, Any]]
 _STORE = web.AppKey("store", Store)
 _LIVE: web.AppKey[Live] = web.AppKey("live")
+_METRICS = web.AppKey("metrics", Metrics)
 #: Rows a listing gives at most.
 _MOST = 1000
 
 
-def create_app(store: Store, live: Live, *, loopback: bool) -> web.Application:
+def create_app(store: Store, live: Live, metrics: Metrics, *, loopback: bool) -> web.Application:
     """Return the application.
 
     Args:
@@ -32,8 +34,9 @@ def create_app(store: Store, live: Live, *, loopback: bool) -> web.Application:
             pointed at 127.0.0.1 would send.
     """
     app = web.Application(middlewares=[_plainly, *([_own_name_only] if loopback else [])])
-    app[_STORE], app[_LIVE] = store, live
+    app[_STORE], app[_LIVE], app[_METRICS] = store, live, metrics
     app.router.add_get("/healthz", _health)
+    app.router.add_get("/metrics", _metrics)
     app.router.add_get("/api/v1/status", _status)
     app.router.add_get("/api/v1/jobs", _jobs)
     app.router.add_get("/api/v1/jobs/{job}", _job)
@@ -41,7 +44,7 @@ def create_app(store: Store, live: Live, *, loopback: bool) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Http | None, store: Store, live: Live) -> AsyncIterator[None]:
+async def serving(settings: Http | None, store: Store, live: Live, metrics: Metrics) -> AsyncIterator[None]:
     """Serve while inside, when the configuration asks for it.
 
     Raises: OSError: the address cannot be used.
@@ -51,7 +54,7 @@ async def serving(settings: Http | None, store: Store, live: Live) -> AsyncItera
         return
     host, _, port = settings.listen.rpartition(":")
     unix = settings.listen.startswith("/")
-    app = create_app(store, live, loopback=not unix and _is_loopback(host))
+    app = create_app(store, live, metrics, loopback=not unix and _is_loopback(host))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -110,6 +113,13 @@ async def _health(request: web.Request) -> web.Response:
     good = mode in ("inotify", "polling")
     fields = {"ok": good, "watcher": mode, "jobs": counts}
     return web.json_response(fields, status=200 if good else 503)
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    """Prometheus' text."""
+    totals = await request.app[_STORE].read(queries.totals)
+    text = request.app[_METRICS].expose(totals, request.app[_LIVE]())
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _status(request: web.Request) -> web.Response:

@@ -62,7 +62,6 @@ class LoneContext(StepContext):
         self.attempt = 1
         self.claimed_at = time.time()
         self.saved: dict[str, Any] = {}
-        self.originals = source_of(payload) if source is not None else self.source
         self.ledger = base / "state" / "ledger" / f"{job_id}.{step}.jsonl"
         self.others: dict[str, Made] = {}
         self.found: dict[str, dict[str, Any]] = {}
@@ -87,6 +86,10 @@ class LoneContext(StepContext):
 
     def described(self, step: str = "") -> Described:
         return self.description or Described.nameless(self.name)
+
+    @property
+    def originals(self) -> Inputs:  # type: ignore[override]  # read when it is asked for
+        return source_of(self.payload)
 
     async def save(self, state: dict[str, Any]) -> None:
         self.saved = dict(state)
