@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dittohead import __version__
-from dittohead.cli import jobs, plan, repair, rerun, run, setup, sources, undo
+from dittohead.cli import jobs, plan, repair, rerun, run, setup, sources, undo, watch
 from dittohead.cli.base import Group
 
 
@@ -25,6 +25,7 @@ for command in (
     *plan.COMMANDS,
     *rerun.COMMANDS,
     *undo.COMMANDS,
+    *watch.COMMANDS,
     *repair.COMMANDS,
     *sources.COMMANDS,
 ):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from dittohead import daemon, live, lock, queries, receipt, registry
@@ -28,10 +29,12 @@ from dittohead.cli.base import (
     with_config,
 )
 from dittohead.cli.follow import links, places
+from dittohead.cli.watch import keep_showing
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.model import JobState, counted, display
 from dittohead.stations import Stations
+from dittohead.store import Store
 from dittohead.store import requests as request_store
 from dittohead.verify import Report, verify_job
 
@@ -51,20 +54,27 @@ _COLOURS = {
 @click.command()
 @with_config
 @json_option
-def status(as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Keep showing it as it changes, until Ctrl-C.")
+def status(as_json: bool, watch: bool) -> None:
     """Show what runs, what waits and why, and what needs attention."""
     config = load_config()
     with reading(config) as (store, stations):
-        found = {
-            "running_daemon": lock.is_held(stations.state),
-            **store.run(queries.overview),
-            "live": live.read(stations.state) if lock.is_held(stations.state) else {},
-            "inbox": _in_inbox(stations),
-        }
-    if as_json:
-        print_json(found)
-    else:
-        _print_status(config, found)
+        if as_json:
+            print_json(_status(store, stations))
+        elif watch:
+            keep_showing(lambda to: _print_status(config, _status(store, stations), to))
+        else:
+            _print_status(config, _status(store, stations), out)
+
+
+def _status(store: Store, stations: Stations) -> dict[str, Any]:
+    running = lock.is_held(stations.state)
+    return {
+        "running_daemon": running,
+        **store.run(queries.overview),
+        "live": live.read(stations.state) if running else {},
+        "inbox": _in_inbox(stations),
+    }
 
 
 def _in_inbox(stations: Stations) -> list[str]:
@@ -74,7 +84,7 @@ def _in_inbox(stations: Stations) -> list[str]:
         return []
 
 
-def _print_status(config: Config, found: dict[str, Any]) -> None:
+def _print_status(config: Config, found: dict[str, Any], to: Console) -> None:
     now = found["live"]
     watcher = now.get("watcher", {})
     daemon_line = (
@@ -83,38 +93,38 @@ def _print_status(config: Config, found: dict[str, Any]) -> None:
         if found["running_daemon"]
         else "[red]not running[/red]; start it: dittohead run"
     )
-    out.print(f"dittohead on {escape(str(config.root))}: {daemon_line}")
+    to.print(f"dittohead on {escape(str(config.root))}: {daemon_line}")
     counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items() if count)
-    out.print(f"jobs: {counts or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox")
+    to.print(f"jobs: {counts or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox")
     for target in found["targets"]:
         if target["paused"]:
-            out.print(f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}")
+            to.print(f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}")
     for name, reason in now.get("held", {}).items():
-        out.print(f"[yellow]waits in the inbox[/yellow] {escape(name)}: {escape(reason)}")
-    _print_sources(now.get("sources", {}))
+        to.print(f"[yellow]waits in the inbox[/yellow] {escape(name)}: {escape(reason)}")
+    _print_sources(now.get("sources", {}), to)
     for upload in now.get("stale", []):
         hours = upload["age_seconds"] / 3600
         size = f"{upload['bytes']:,} bytes"
-        out.print(f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {hours:.0f} h, {size}")
+        to.print(f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {hours:.0f} h, {size}")
     for name in now.get("strays", []):
-        out.print(f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory")
+        to.print(f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory")
     for job in found["active"]:
-        out.print(_active_line(job, now.get("progress", {}).get(job["id"])))
+        to.print(_active_line(job, now.get("progress", {}).get(job["id"])))
     for job in found["failed"]:
-        out.print(f"[red]failed[/red]   {escape(job['name'])}  {job['id']}  {escape(job['reason'])}")
+        to.print(f"[red]failed[/red]   {escape(job['name'])}  {job['id']}  {escape(job['reason'])}")
     if found["failed_count"] > len(found["failed"]):
         more = found["failed_count"] - len(found["failed"])
-        out.print(f"and {more:,} more that failed: dittohead list --state failed")
+        to.print(f"and {more:,} more that failed: dittohead list --state failed")
     if found["unsent_notices"]:
-        out.print(f"not yet sent: {counted(found['unsent_notices'], 'notice')}")
+        to.print(f"not yet sent: {counted(found['unsent_notices'], 'notice')}")
 
 
-def _print_sources(sources: dict[str, Any]) -> None:
+def _print_sources(sources: dict[str, Any], to: Console) -> None:
     for name, fields in sources.items():
         why = fields["error"] or fields["held"]
         if why:
             word = "[red]source failing[/red]" if fields["error"] else "[yellow]source holds back[/yellow]"
-            out.print(f"{word} {escape(name)}: {escape(why)}")
+            to.print(f"{word} {escape(name)}: {escape(why)}")
 
 
 def _active_line(job: dict[str, Any], progress: dict[str, Any] | None) -> str:

@@ -180,6 +180,7 @@ class _Printed:
         keep = max((len(secret) - 1 for secret in self._secrets), default=0)
         cut = max(len(data) - keep, 0)
         self._file.write(data[:cut])
+        self._file.flush()  # people look on while a program runs
         self._rest = data[cut:]
 
     def close(self) -> None:

@@ -1,0 +1,116 @@
+"""Commands to look on: logs, and status as it changes."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from dittohead import queries
+from dittohead.cli.base import UNAVAILABLE, escape, fail, load_config, out, reading, with_config
+from dittohead.context import JobFiles
+from dittohead.model import TERMINAL, Job
+from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+
+#: Seconds between two looks.
+_LOOK_S = 0.2
+_SHOW_S = 1.0
+
+#: Bytes of a log that are read at once.
+_PIECE = 1 << 16
+
+_UTF8 = codecs.getincrementaldecoder("utf-8")  # a piece may end within a character
+
+
+@click.command()
+@with_config
+@click.argument("job")
+@click.option("--step", help="Of this step only.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job is over.")
+def logs(job: str, step: str | None, follow: bool) -> None:
+    """Show what the programs of a job's steps have printed, such as rsync's own words.
+
+    It is kept as long as the job's work is. What the daemon itself says is in its journal.
+    """
+    with reading(load_config()) as (store, stations):
+        found = store.run(queries.resolve, job)
+        names = [row.name for row in store.run(job_store.steps_of, found.id)]
+        if step is not None and step not in names:
+            raise click.UsageError(f"{found.name} has no step {step}; there are: {', '.join(names)}")
+        shown = _Logs(stations, found, [step] if step is not None else names)
+        for text in shown.until(lambda: not follow or _over(store, found)):
+            out.print(text, end="")
+    if not shown.any:
+        fail(f"nothing that the steps of {found.name} printed is kept", UNAVAILABLE)
+
+
+def _over(store: Store, job: Job) -> bool:
+    return store.run(job_store.get, job.id).state in TERMINAL
+
+
+class _Logs:
+    """What has been printed so far of some steps' logs."""
+
+    def __init__(self, stations: Stations, job: Job, steps: list[str]) -> None:
+        self._paths = {name: JobFiles(stations, job).log(name) for name in steps}
+        self._read = dict.fromkeys(steps, 0)
+        self._decoders = {name: _UTF8(errors="replace") for name in steps}
+        self._last = ""
+        self.any = False
+
+    def until(self, over: Callable[[], bool]) -> Iterator[str]:
+        """Yield text as it comes, with a line for the step it is of; to the end once it is over."""
+        while True:
+            last = over()  # before reading: what comes until then is read
+            for name, path in self._paths.items():
+                for piece in self._new(name, path):
+                    self.any = True
+                    if name != self._last:
+                        yield f"[bold]{escape(name)}[/bold]\n"
+                        self._last = name
+                    yield _lines(self._decoders[name].decode(piece))
+            if last:
+                return
+            time.sleep(_LOOK_S)
+
+    def _new(self, name: str, path: Path) -> Iterator[bytes]:
+        if not path.exists():
+            return
+        with open(path, "rb") as file:
+            file.seek(self._read[name])
+            while piece := file.read(_PIECE):
+                self._read[name] += len(piece)
+                yield piece
+
+
+def _lines(text: str) -> str:
+    """Return what a program printed, for a terminal: only its line breaks are heeded."""
+    return "\n".join(escape(line) for line in text.split("\n"))
+
+
+def keep_showing(show: Callable[[Console], None]) -> None:
+    """Draw again and again until interrupted, in place, at the terminal's present size."""
+    if not out.is_terminal:
+        raise click.UsageError("--watch needs a terminal; for programs there is --json")
+    with Live(console=out, auto_refresh=False, transient=False, vertical_overflow="crop") as live:
+        while True:
+            drawn = StringIO()
+            show(
+                Console(
+                    file=drawn, force_terminal=True, width=out.width, highlight=False, no_color=out.no_color
+                )
+            )
+            live.update(Text.from_ansi(drawn.getvalue()), refresh=True)
+            time.sleep(_SHOW_S)
+
+
+COMMANDS = (logs,)
