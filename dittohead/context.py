@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC
@@ -16,7 +16,7 @@ from dittohead import log, manifest, receipt
 from dittohead.description import Described
 from dittohead.errors import ItemError
 from dittohead.limits import FairLimiter
-from dittohead.model import Entry, Event, Job, Location, Output, Station, StepRow
+from dittohead.model import Entry, Event, Job, Location, Output, Station, StepRow, StepState
 from dittohead.process import environment
 from dittohead.stations import Stations
 from dittohead.store import Store
@@ -106,6 +106,16 @@ class JobFiles:
             outputs=lambda: receipt.read_outputs(self.outputs(step.name)),
             locations=lambda: receipt.read_locations(self.locations(step.name)),
         )
+
+    def links(self, steps: Iterable[StepRow]) -> list[tuple[str, str]]:
+        """Return (use, URI) of each record, page, thumbnail and manifest that steps have made. Blocking."""
+        return [
+            (place.use, place.uri)
+            for step in steps
+            if step.state is StepState.DONE
+            for place in receipt.read_locations(self.locations(step.name))
+            if place.use
+        ]
 
     def lost(self, step: StepRow) -> bool:
         """Tell whether a step that is done made files that are no longer there."""

@@ -58,7 +58,8 @@ async def finish(
     path = receipt.path_of(engine.stations.receipts, job)
     await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
     faults.point("finish.receipt")
-    notices = engine.compose(state.value, job=over, steps=steps, receipt=path)
+    links = await asyncio.to_thread(JobFiles(engine.stations, over).links, steps)
+    notices = engine.compose(state.value, job=over, steps=steps, receipt=path, links=links)
 
     def work(connection: Connection) -> None:
         assert over.finished_at is not None  # noqa: S101

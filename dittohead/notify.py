@@ -31,6 +31,8 @@ GIVE_UP_S = 3 * 86400.0
 AT_ONCE = 4
 #: A receiver that does not answer in this time has failed.
 TIMEOUT_S = 30.0
+#: Records and pages that a notice names.
+_LINKS = 12
 #: Looked for at least this often, in case a wake-up was lost.
 _LOOK_S = 300.0
 
@@ -238,8 +240,8 @@ def notices(rules: Sequence[Rule], root: Path, event: str, **facts: Any) -> list
     """Return what goes into the outbox at an event, one row for each rule that asks for it.
 
     Args:
-        facts: of done and failed: job, steps, receipt; of nearly_full: target, percent, free; of
-            stale: name, age_seconds, size; of paused and resumed: target (and reason).
+        facts: of done and failed: job, steps, receipt, links (use, URI); of nearly_full: target,
+            percent, free; of stale: name, age_seconds, size; of paused and resumed: target (and reason).
     """
     job: Job | None = facts.get("job")
     wanting = [rule for rule in rules if rule.wants(event, job.pipeline if job else None)]
@@ -260,20 +262,29 @@ def compose(event: str, root: Path, **facts: Any) -> tuple[str, str]:
     return subject if len(subject) <= 200 else subject[:197] + "...", visible(body, but="\n")
 
 
-def _done(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> tuple[str, str]:
+_Links = Sequence[tuple[str, str]]
+
+
+def _done(
+    root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path, links: _Links = ()
+) -> tuple[str, str]:
     delivered = sum(step.result.get("locations", 0) for step in steps)
     lines = [
         f"{visible(job.name)} is done: {counted(job.files, 'file')}, {_bytes(job.size)}.",
         f"Delivered and verified: {counted(delivered, 'file')}." if delivered else "",
         *(visible(f"  {step.name}: {step.result.get('detail', '')}") for step in steps),
         "",
+        *(visible(f"{use.capitalize()}: {uri}") for use, uri in links[:_LINKS]),
+        f"and {len(links) - _LINKS} more, in the receipt" if len(links) > _LINKS else "",
         f"Receipt: {visible(str(receipt))}",
         f"Job {job.id}, pipeline {job.pipeline}.",
     ]
     return f"Done: {job.name}", "\n".join(lines)
 
 
-def _failed(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) -> tuple[str, str]:
+def _failed(
+    root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path, links: _Links = ()
+) -> tuple[str, str]:
     error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
     lines = [
         f"{visible(job.name)} was not finished; nothing is lost, the folder is in failed/.",
@@ -282,14 +293,19 @@ def _failed(root: Path, *, job: Job, steps: Sequence[StepRow], receipt: Path) ->
         f"Where: {visible(error['where'] or error['step'] or 'the folder')}",
         f"Do:    {visible(error['hint'] or 'mend it, then try again')}",
         "",
-        "To try again from the step that failed:",
-        f"    dittohead retry {job.id}",
-        "or from the first step:",
+        *_again(job),
         f"    {_from_the_first_step(root, job)}",
         "",
         f"Job {job.id}, pipeline {job.pipeline or 'none'}, step {error['step'] or 'none'}.",
     ]
     return f"Failed: {job.name}", "\n".join(lines)
+
+
+def _again(job: Job) -> Sequence[str]:
+    if "refuse" in job.definition:  # it has no step to be tried
+        return ("To try again, when that is mended:",)
+    retry = f"    dittohead retry {job.id}"
+    return "To try again from the step that failed:", retry, "or from the first step:"
 
 
 def _from_the_first_step(root: Path, job: Job) -> str:

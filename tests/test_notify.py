@@ -395,7 +395,12 @@ def test_done_is_told_with_what_was_done_and_where_the_evidence_lies(tmp_path: P
         )
     ]
     receipt = tmp_path / "receipts" / "r.json"
-    subject, body = compose("done", tmp_path, job=job(), steps=steps, receipt=receipt)
+    links = [("record", "https://archives.example.org/repositories/2/digital_objects/9")]
+    subject, body = compose("done", tmp_path, job=job(), steps=steps, receipt=receipt, links=links)
+    assert "Record: https://archives.example.org/repositories/2/digital_objects/9" in body
+    many = compose("done", tmp_path, job=job(), steps=steps, receipt=receipt, links=links * 15)[1]
+    assert many.count("Record: ") == 12
+    assert "and 3 more, in the receipt" in many
     assert subject == "Done: lab1-x"
     assert "lab1-x is done: 1,234 files, 56.7 MB." in body
     assert "Delivered and verified: 1,234 files." in body

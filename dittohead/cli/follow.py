@@ -163,10 +163,4 @@ def places(connection: Connection, stations: Stations, job_id: str) -> list[tupl
 def links(connection: Connection, stations: Stations, job_id: str) -> list[tuple[str, str]]:
     """Return (use, URI) of each record, page, thumbnail and manifest that a job has made."""
     files = JobFiles(stations, job_store.get(connection, job_id))
-    return [
-        (place.use, place.uri)
-        for step in job_store.steps_of(connection, job_id)
-        if step.state is StepState.DONE
-        for place in receipt.read_locations(files.locations(step.name))
-        if place.use
-    ]
+    return files.links(job_store.steps_of(connection, job_id))
