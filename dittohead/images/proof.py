@@ -2,8 +2,9 @@
 
 libvips reads the source and libopenjp2 codes it. So the result is decoded by FFmpeg's own decoder of
 JPEG 2000, which shares no code with OpenJPEG, from the bytes that are published; and the source,
-where its coding is exact and of a kind that tifffile (TIFF) or libpng as imagecodecs builds it (PNG) can
-read, by these. Sources of other kinds are read by libvips a second time, which a proof then says.
+where its coding is exact and of a kind that tifffile (TIFF), libpng as imagecodecs builds it (PNG) or
+FFmpeg (JPEG 2000 of the reversible wavelet) can read, by these. Sources of other kinds are read by
+libvips a second time, which a proof then says.
 
 What this cannot see: an error that two unrelated decoders share; a source whose own file was
 wrong from the first.
@@ -20,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dittohead.images.jp2 import rows_of
+from dittohead.images.jp2 import is_reversible, rows_of
 from dittohead.images.jp2_structure import Structure, cut
 from dittohead.images.library import pyvips
-from dittohead.images.reasons import Refused
+from dittohead.images.reasons import Refused, Unfit
 
 #: Samples of an image that is decoded whole; a larger one is, a tile at a time.
 _WHOLE = 1 << 25
@@ -86,6 +87,7 @@ def prove(
 
     Raises:
         Refused: the samples are not the same.
+        Unfit: what they are is not certain: two decoders find others in the source.
     """
     wanted = structure.wanted
     size = wanted.width, wanted.height, wanted.bands, wanted.bits
@@ -94,6 +96,8 @@ def prove(
     for rows in _decoded(made, structure):
         result.add(rows)
     if result.hexdigest() != source:
+        if reader == decoder() and result.hexdigest() == _digest(_by_libvips(again()), Samples(*size)):
+            raise Unfit("libvips and FFmpeg do not read the same samples in it")
         raise Refused(
             f"the result's samples are not the source's: {decoder()} finds {result.hexdigest()[:12]}..., "
             f"{reader} in the source {source[:12]}...; nothing was published"
@@ -144,13 +148,30 @@ def _source(
         name = f"tifffile {here['tifffile']}, imagecodecs {here['imagecodecs']}"
     elif head.startswith(b"\x89PNG") and "imagecodecs" in here:
         rows, name = _png(fd), f"libpng in imagecodecs {here['imagecodecs']}"
+    elif is_reversible(fd):
+        rows, name = _jpeg2000(fd, again()), decoder()
     else:
         rows, name = None, ""
     if rows is None:
         rows, name = _by_libvips(again()), f"libvips {_libvips()}, a second time"
+    return _digest(rows, samples), name
+
+
+def _digest(rows: Iterator[NDArray[Any]], samples: Samples) -> str:
     for some in rows:
         samples.add(some)
-    return samples.hexdigest(), name
+    return samples.hexdigest()
+
+
+def _jpeg2000(fd: int, image: pyvips.Image) -> Iterator[NDArray[Any]] | None:
+    """Yield a JPEG 2000's samples; None of one that is too large, or that FFmpeg does not read."""
+    if image.width * image.height * image.bands > _WHOLE:
+        return None
+    try:
+        rows = _by_ffmpeg(os.pread(fd, os.fstat(fd).st_size, 0))
+    except Refused:
+        return None
+    return iter([rows])
 
 
 def _libvips() -> str:
