@@ -24,6 +24,9 @@ from dittohead.images.reasons import Refused, Unfit
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF = b"JpgTiffExif->JP2"
 
+#: What the boxes of these UUIDs hold.
+UUIDS = {_XMP: "XMP", _EXIF: "EXIF"}
+
 _PIECE = 1 << 20
 
 #: A.6.2: how one component is coded where not as the others.

@@ -218,6 +218,8 @@ def _by_loading(page: _Page, image: pyvips.Image) -> list[str]:
     bits, palette = loading.sample(page.fd, image, page.number or 1)
     if palette:
         return ["palette made colours"]
+    if loading.is_keyed(page.fd, image):
+        return ["a transparent colour made alpha"]
     if bits in (0, 8, 16) or bits > 16:
         return []
     return [f"{bits} bit{'s' if bits > 1 else ''} made {8 if bits < 8 else 16}"]

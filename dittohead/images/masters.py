@@ -13,8 +13,9 @@ from dittohead.images import colour, jp2, loading, tiff
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused, Unfit
 
-#: Tags of TIFF: NewSubfileType, Compression, SubIFDs, ExtraSamples; Photoshop's ImageSourceData (layers).
-_KIND, _COMPRESSION, _SUB, _EXTRA, _LAYERS = 254, 259, 330, 338, 37724
+#: Tags of TIFF: NewSubfileType, Compression, SamplesPerPixel, SubIFDs, ExtraSamples; Photoshop's
+#: ImageSourceData (layers).
+_KIND, _COMPRESSION, _SAMPLES, _SUB, _EXTRA, _LAYERS = 254, 259, 277, 330, 338, 37724
 
 #: Of NewSubfileType: bit 0 is a smaller copy of another image.
 _SMALLER = 1
@@ -113,7 +114,13 @@ def _see_tiff(fd: int, fields: dict[int, tiff.Field]) -> None:
         raise Unfit("its samples have unlike depths")
     if _number(fd, fields.get(_KIND)) & _SMALLER:
         raise Unfit("it says of itself that it is a smaller copy of another image in the file")
-    if _number(fd, fields.get(_EXTRA)) == _ASSOCIATED:
+    extra = tiff.numbers(fd, fields[_EXTRA]) if _EXTRA in fields else []
+    colours = (_number(fd, fields.get(_SAMPLES)) or 1) - len(extra)
+    if colours != (1 if meaning == _MIN_IS_BLACK else 3):
+        raise Unfit(f"it has {colours} bands of {'grey' if meaning == _MIN_IS_BLACK else 'colour'}")
+    if len(extra) > 1:
+        raise Unfit(f"it has {len(extra)} bands that are no colour")
+    if extra == [_ASSOCIATED]:
         raise Unfit("its colours are multiplied by its alpha, which reading it would undo")
     if _LAYERS in fields:
         raise Unfit("it holds Photoshop's layers")

@@ -429,6 +429,30 @@ async def test_what_an_earlier_try_proved_or_kept_is_not_made_again(rig: Rig) ->
     assert [(output.path, output.sha256, output.detail) for output in ctx.outputs] == before
 
 
+@pytest.mark.parametrize("cut", [0, 5])
+@pytest.mark.parametrize("form", ["jp2", "jpeg"])
+async def test_a_tiff_whose_later_pages_are_cut_off_is_damaged(rig: Rig, cut: int, form: str) -> None:
+    """To libtiff it is one of a single page, and the other was gone without a word."""
+    data = pages(RGB, RGB)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        data = data[: file.pages[1].offset + cut]  # type: ignore[union-attr]  # a page, no frame
+    with pytest.raises(ItemError, match="directory 2, of a page or a smaller copy, cannot be read"):
+        await rig.one("a.tif", data, format=form, pages="all")
+
+
+async def test_a_colour_that_stands_for_transparency_is_no_alpha(rig: Rig) -> None:
+    """Of it libpng makes an alpha, as libvips does: both found four bands where the file holds three."""
+    data = encode(RGB, "PNG", transparency=tuple(RGB[0, 0].tolist()))
+    _, output = await rig.one("a.png", data, format="jp2", unfit="keep")
+    assert output.detail == {"kept": "it would be changed (a transparent colour made alpha)"}
+
+
+async def test_grey_with_two_more_bands_is_no_colour(rig: Rig) -> None:
+    data = written(RGB, photometric="minisblack", planarconfig="contig")
+    _, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
+    assert output.detail == {"kept": "it has 2 bands that are no colour"}
+
+
 async def test_a_high_throughput_source_becomes_nothing(rig: Rig) -> None:
     """One that is not tiled is read wrongly by libvips, twice in the same way: a proof by it was none."""
     array = pixels(1100, 1500)
