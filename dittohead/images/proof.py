@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -111,6 +112,7 @@ def prove(
     }
 
 
+@cache  # looking for the versions takes longer than reading a small image
 def tools() -> dict[str, str]:
     """Return the versions of what a proof is made by; "ffmpeg" is missing where there is no decoder."""
     found = {}
