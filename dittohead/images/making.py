@@ -135,8 +135,8 @@ def _fit_pages(fd: int, request: Request) -> Iterator[_Page]:
     pages = _pages(fd, request)
     if not request.recipe.master:
         return pages
-    if bits := masters.odd_depth(fd):
-        raise Unfit(f"its samples have {bits} bits")
+    if odd := masters.odd_samples(fd):
+        raise Unfit(odd)
     found = list(pages)
     for page in found:
         prepared = _prepare(page)
@@ -277,7 +277,7 @@ def _settled(made: int) -> tuple[str, int]:
 
 def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
     """Publish the original itself, once all of its pages could be decoded."""
-    if masters.odd_depth(fd):
+    if masters.odd_samples(fd):
         proof.decode_tiff(fd)
     else:
         count = loading.count_pages(fd, loading.open_image(fd))

@@ -447,6 +447,22 @@ async def test_a_colour_that_stands_for_transparency_is_no_alpha(rig: Rig) -> No
     assert output.detail == {"kept": "it would be changed (a transparent colour made alpha)"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (np.float16, "its samples are floating-point numbers of 16 bits"),
+        (np.float64, "its samples have 64 bits"),
+        (np.uint64, "its samples have 64 bits"),
+    ],
+)
+async def test_samples_that_libvips_does_not_read_are_kept(rig: Rig, kind: Any, words: str) -> None:
+    """They were called damaged, which no cure could mend."""
+    data = written(pixels(30, 20, 1).astype(kind))
+    path, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
+    assert output.detail == {"kept": words}
+    assert path.read_bytes() == data
+
+
 async def test_grey_with_two_more_bands_is_no_colour(rig: Rig) -> None:
     data = written(RGB, photometric="minisblack", planarconfig="contig")
     _, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
