@@ -42,6 +42,9 @@ _EXACT = frozenset({1, 5, 8, 32946, 32773, 50000, 34925})
 
 _UNCOMPRESSED = 1
 
+#: Of FillOrder: the bits of each byte are turned round. Source: TIFF 6.0 section 8.
+_LOWEST_FIRST = 2
+
 
 class Samples:
     """The digest of an image's samples, whatever file they lie in.
@@ -242,7 +245,8 @@ def _rows_of(fd: int, page: Any) -> Iterator[NDArray[Any]] | None:
         or not page.bitspersample
     ):
         return None
-    if page.compression == _UNCOMPRESSED and not page.is_tiled and page.planarconfig == 1:
+    as_it_lies = page.compression == _UNCOMPRESSED and page.fillorder != _LOWEST_FIRST
+    if as_it_lies and not page.is_tiled and page.planarconfig == 1:
         return _uncompressed(fd, page)
     if tall * page.imagewidth * page.samplesperpixel > _STRIP:
         return None

@@ -463,6 +463,17 @@ async def test_samples_that_libvips_does_not_read_are_kept(rig: Rig, kind: Any, 
     assert path.read_bytes() == data
 
 
+async def test_bytes_of_turned_bits_are_read_as_they_are_meant(rig: Rig, tmp_path: Path) -> None:
+    """FillOrder 2; the proof took the bytes as they lie, and refused a sound image."""
+    (tmp_path / "a.tif").write_bytes(written(RGB))
+    subprocess.run(
+        ["tiffcp", "-f", "lsb2msb", "-c", "none", tmp_path / "a.tif", tmp_path / "b.tif"], check=True
+    )
+    path, output = await rig.one("b.tif", (tmp_path / "b.tif").read_bytes(), format="jp2")
+    assert output.detail["proof"]["source_decoder"].startswith("tifffile")
+    assert np.array_equal(imagecodecs.jpeg2k_decode(path.read_bytes()), RGB)
+
+
 async def test_grey_with_two_more_bands_is_no_colour(rig: Rig) -> None:
     data = written(RGB, photometric="minisblack", planarconfig="contig")
     _, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
