@@ -34,7 +34,9 @@ class Facts:
 def properties(facts: Facts) -> Iterator[Property]:
     """Yield what is to be said; nothing that is not known."""
     known = facts.description
-    yield Property("dc:title", "alt", [f"{known.title or known.identifier} [{facts.number}/{facts.total}]"])
+    yield Property(
+        "dc:title", "alt", [f"{known.title.strip() or known.identifier} [{facts.number}/{facts.total}]"]
+    )
     yield Property("dc:identifier", "text", [known.identifier])
     yield Property("dc:format", "text", [facts.media_type])
     yield from _text("dc:source", source(known))

@@ -11,19 +11,29 @@ import dataclasses
 import os
 import struct
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from dittohead.images import colour, htj2k, openjpeg
-from dittohead.images.jp2_structure import Wanted, boxes, image_header
+from dittohead.images.jp2_structure import COD, SIZ, SOC, SOD, SOT, Wanted, boxes, image_header
 from dittohead.images.library import pyvips
-from dittohead.images.reasons import Refused
+from dittohead.images.reasons import Refused, Unfit
 
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF = b"JpgTiffExif->JP2"
 
+#: What the boxes of these UUIDs hold.
+UUIDS = {_XMP: "XMP", _EXIF: "EXIF"}
+
 _PIECE = 1 << 20
+
+#: A.6.2: how one component is coded where not as the others.
+_COC = 0xFF53
+
+#: Of Rsiz: bit 14, a codestream of Part 15. Bytes of SIZ before its components (A.5.1).
+_PART_15, _SIZ_LEAST = 0x4000, 36
 
 #: Colour spaces of the colr box by number (I.5.3.3): sRGB, and grey of sRGB's curve.
 _SRGB, _GREY = 16, 17
@@ -46,6 +56,68 @@ def bits(fd: int) -> int:
     except (Refused, struct.error, ValueError):
         pass
     return 0
+
+
+def see_readable(fd: int) -> None:
+    """See that libvips reads a JPEG 2000 as it is; of other files nothing is said.
+
+    It asks libopenjp2 for one area after another where an image is not tiled, and gets wrong samples,
+    without a word, from codestreams of Part 15 and from those that do not begin at the origin.
+
+    Raises: Unfit.
+    """
+    siz = _siz(fd)
+    if len(siz) < _SIZ_LEAST:
+        return
+    # A.5.1: Rsiz; Xsiz, Ysiz; XOsiz, YOsiz; XTsiz, YTsiz; XTOsiz, YTOsiz
+    rsiz, *sizes = struct.unpack_from(">H8I", siz)
+    if rsiz & _PART_15:
+        raise Unfit("it is High-Throughput JPEG 2000 (Part 15), which libvips reads wrongly")
+    if any(sizes[2:4]) or any(sizes[6:8]):
+        raise Unfit("its JPEG 2000 does not begin at the origin, which libvips reads wrongly")
+
+
+def is_reversible(fd: int) -> bool:
+    """Tell whether every component of a JPEG 2000 is coded by the reversible wavelet, 5-3.
+
+    Only then do all decoders give the same samples.
+    """
+    found = False
+    for marker, content in _main_header(fd):
+        # A.6.1, A.6.2: the wavelet is the last of SPcod's and SPcoc's first five bytes; there may be COC in
+        # tiles as well, which a comparison finds.
+        if marker == COD:
+            found = content[9:10] == b"\1"
+        if marker == _COC:
+            return False
+    return found
+
+
+def _siz(fd: int) -> bytes:
+    return next((content for marker, content in _main_header(fd) if marker == SIZ), b"")
+
+
+def _main_header(fd: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (marker, content) of a JPEG 2000's main header; nothing of another file or a damaged one."""
+    try:
+        at = _codestream(fd)
+        while at is not None:
+            marker, size = struct.unpack(">HH", os.pread(fd, 4, at))
+            if marker in (SOT, SOD) or size < 2:
+                return
+            yield marker, os.pread(fd, size - 2, at + 4)
+            at += size + 2
+    except (Refused, struct.error):
+        return
+
+
+def _codestream(fd: int) -> int | None:
+    """Return where the first segment of a file's first codestream begins."""
+    if os.pread(fd, 4, 0) == struct.pack(">HH", SOC, SIZ):
+        return 2
+    if os.pread(fd, 12, 0) != b"\0\0\0\x0cjP  \r\n\x87\n":
+        return None
+    return next((box.at + 2 for box in boxes(fd, 0, os.fstat(fd).st_size) if box.kind == b"jp2c"), None)
 
 
 def write(

@@ -67,13 +67,27 @@ def _unknown(head: bytes) -> str:
 
 
 def count_pages(fd: int, image: pyvips.Image) -> int:
-    """Return the number of pages; the levels of a pyramid, and a thumbnail, are no pages."""
+    """Return the number of pages; the levels of a pyramid, and a thumbnail, are no pages.
+
+    Raises: Refused: it is a TIFF of which pages are missing.
+    """
+    tiff.see_whole(fd)
     count = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
     if count > 1 and image.get("vips-loader") != "pdfload":
         second = open_image(fd, page=2)
         if second.width <= image.width // 2 + 1 and second.height <= image.height // 2 + 1:
             return 1
     return count
+
+
+def is_keyed(fd: int, image: pyvips.Image) -> bool:
+    """Tell whether one colour of a PNG stands for transparency, of which libvips makes an alpha.
+
+    Source: PNG 11.3.1.1: tRNS stands before the pixels, and in an image that has an alpha never.
+    """
+    if image.get("vips-loader") != "pngload" or not image.hasalpha():
+        return False
+    return os.pread(fd, 1, 25) in (b"\0", b"\2")  # colour types 0 and 2 have no alpha of their own
 
 
 def sample(fd: int, image: pyvips.Image, page: int) -> tuple[int, bool]:

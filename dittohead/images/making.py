@@ -111,28 +111,32 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
         if request.recipe.verify and files.sha256_fd(fd, files.hash_buffer())[0] != request.sha256:
             raise Refused("the file is not what it was at the claim")
         try:
-            pages = _fit_pages(fd, request)
+            yield from _made(fd, request, overheard)
         except Unfit as why:
+            # Found before any of its pages was published.
             if request.recipe.unfit != "keep":
-                raise Unfit(f"{why}; {_CURE}") from why
+                raise Unfit(f"{why}; {_CURE}" if request.recipe.master else str(why)) from why
             yield _keep(fd, request, str(why))
-            return
-        for page in pages:
-            overheard.mark()
-            if request.careful:
-                # libvips 8.14 crashes when a source fails late in writing a pyramid: find the reason first.
-                loading.open_image(fd, **page.own).avg()
-            make = _make_folder if page.recipe.format == "iiif-static" else _make_file
-            yield from make(page, request, overheard)
+
+
+def _made(fd: int, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
+    for page in _fit_pages(fd, request):
+        overheard.mark()
+        if request.careful:
+            # libvips 8.14 crashes when a source fails late in writing a pyramid: find the reason first.
+            loading.open_image(fd, **page.own).avg()
+        make = _make_folder if page.recipe.format == "iiif-static" else _make_file
+        yield from make(page, request, overheard)
 
 
 def _fit_pages(fd: int, request: Request) -> Iterator[_Page]:
-    """Return the pages to be made; of a master once all of them are found fit. Raises: Unfit."""
+    """Return the pages to be made; of a master once all of them are found fit. Raises: Refused, Unfit."""
+    jp2.see_readable(fd)
     pages = _pages(fd, request)
     if not request.recipe.master:
         return pages
-    if bits := masters.odd_depth(fd):
-        raise Unfit(f"its samples have {bits} bits")
+    if odd := masters.odd_samples(fd):
+        raise Unfit(odd)
     found = list(pages)
     for page in found:
         prepared = _prepare(page)
@@ -214,6 +218,8 @@ def _by_loading(page: _Page, image: pyvips.Image) -> list[str]:
     bits, palette = loading.sample(page.fd, image, page.number or 1)
     if palette:
         return ["palette made colours"]
+    if loading.is_keyed(page.fd, image):
+        return ["a transparent colour made alpha"]
     if bits in (0, 8, 16) or bits > 16:
         return []
     return [f"{bits} bit{'s' if bits > 1 else ''} made {8 if bits < 8 else 16}"]
@@ -271,7 +277,7 @@ def _settled(made: int) -> tuple[str, int]:
 
 def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
     """Publish the original itself, once all of its pages could be decoded."""
-    if masters.odd_depth(fd):
+    if masters.odd_samples(fd):
         proof.decode_tiff(fd)
     else:
         count = loading.count_pages(fd, loading.open_image(fd))

@@ -13,8 +13,9 @@ from dittohead.images import colour, jp2, loading, tiff
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused, Unfit
 
-#: Tags of TIFF: NewSubfileType, Compression, SubIFDs, ExtraSamples; Photoshop's ImageSourceData (layers).
-_KIND, _COMPRESSION, _SUB, _EXTRA, _LAYERS = 254, 259, 330, 338, 37724
+#: Tags of TIFF: NewSubfileType, Compression, SamplesPerPixel, SubIFDs, ExtraSamples, SampleFormat;
+#: Photoshop's ImageSourceData (layers).
+_KIND, _COMPRESSION, _SAMPLES, _SUB, _EXTRA, _FORMAT, _LAYERS = 254, 259, 277, 330, 338, 339, 37724
 
 #: Of NewSubfileType: bit 0 is a smaller copy of another image.
 _SMALLER = 1
@@ -28,16 +29,21 @@ _OPACITY = {0: jp2.UNSPECIFIED, 2: jp2.OPACITY}
 _ASSOCIATED = 1
 
 #: Bits of a sample that libvips reads from a TIFF.
-_DEPTHS = frozenset({0, 1, 2, 4, 8, 16, 32, 64})
+_DEPTHS = frozenset({0, 1, 2, 4, 8, 16, 32})
+
+#: Of SampleFormat: floating-point numbers, of which libvips reads those of 32 bits.
+_FLOAT = 3
 
 #: Directories of a TIFF that are looked at.
 _MOST = 10_000
 
 
-def odd_depth(fd: int) -> int:
-    """Return the bits of a sample of a TIFF where they are of a number that libvips does not read, else 0."""
+def odd_samples(fd: int) -> str:
+    """Return in words what the samples of a TIFF are where libvips does not read them, "" where it does."""
     bits, _ = tiff.sample(fd, 1) if _is_tiff(fd) else (0, False)
-    return 0 if bits in _DEPTHS else bits
+    if bits == 16 and _number(fd, tiff.of_page(fd, 1).get(_FORMAT)) == _FLOAT:
+        return "its samples are floating-point numbers of 16 bits"
+    return "" if bits in _DEPTHS else f"its samples have {bits} bits"
 
 
 def see_pages(fd: int, pages: str, count: int, wanted: int) -> None:
@@ -113,7 +119,13 @@ def _see_tiff(fd: int, fields: dict[int, tiff.Field]) -> None:
         raise Unfit("its samples have unlike depths")
     if _number(fd, fields.get(_KIND)) & _SMALLER:
         raise Unfit("it says of itself that it is a smaller copy of another image in the file")
-    if _number(fd, fields.get(_EXTRA)) == _ASSOCIATED:
+    extra = tiff.numbers(fd, fields[_EXTRA]) if _EXTRA in fields else []
+    colours = (_number(fd, fields.get(_SAMPLES)) or 1) - len(extra)
+    if colours != (1 if meaning == _MIN_IS_BLACK else 3):
+        raise Unfit(f"it has {colours} bands of {'grey' if meaning == _MIN_IS_BLACK else 'colour'}")
+    if len(extra) > 1:
+        raise Unfit(f"it has {len(extra)} bands that are no colour")
+    if extra == [_ASSOCIATED]:
         raise Unfit("its colours are multiplied by its alpha, which reading it would undo")
     if _LAYERS in fields:
         raise Unfit("it holds Photoshop's layers")

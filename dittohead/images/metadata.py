@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dittohead.images import tags, tiff
+from dittohead.images import besides, tags, tiff
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 
@@ -31,6 +31,8 @@ def found_in(fd: int, image: pyvips.Image, page: int = 1) -> dict[str, Any]:
                 # "1/125 sec. (1/125 sec., Rational, 1 components, 8 bytes)": the first form is the value.
                 found[f"EXIF {name}"] = str(image.get(field)).rsplit(" (", 1)[0]
     found |= dict.fromkeys(tags.of_tiff(fd, page).left, b"there")
+    read = {"PNG eXIf"} if image.get_typeof("exif-data") else set()
+    found |= {name: b"there" for name in besides.held(fd, page) if name not in found and name not in read}
     return found | {f"TIFF {name}": value for name, value in tiff.texts(fd, page).items()}
 
 

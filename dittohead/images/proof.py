@@ -2,8 +2,9 @@
 
 libvips reads the source and libopenjp2 codes it. So the result is decoded by FFmpeg's own decoder of
 JPEG 2000, which shares no code with OpenJPEG, from the bytes that are published; and the source,
-where its coding is exact and of a kind that tifffile (TIFF) or libpng as imagecodecs builds it (PNG) can
-read, by these. Sources of other kinds are read by libvips a second time, which a proof then says.
+where its coding is exact and of a kind that tifffile (TIFF), libpng as imagecodecs builds it (PNG) or
+FFmpeg (JPEG 2000 of the reversible wavelet) can read, by these. Sources of other kinds are read by
+libvips a second time, which a proof then says.
 
 What this cannot see: an error that two unrelated decoders share; a source whose own file was
 wrong from the first.
@@ -14,16 +15,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dittohead.images.jp2 import rows_of
+from dittohead.images.jp2 import is_reversible, rows_of
 from dittohead.images.jp2_structure import Structure, cut
 from dittohead.images.library import pyvips
-from dittohead.images.reasons import Refused
+from dittohead.images.reasons import Refused, Unfit
 
 #: Samples of an image that is decoded whole; a larger one is, a tile at a time.
 _WHOLE = 1 << 25
@@ -39,6 +41,9 @@ _STRIP = 1 << 26
 _EXACT = frozenset({1, 5, 8, 32946, 32773, 50000, 34925})
 
 _UNCOMPRESSED = 1
+
+#: Of FillOrder: the bits of each byte are turned round. Source: TIFF 6.0 section 8.
+_LOWEST_FIRST = 2
 
 
 class Samples:
@@ -86,6 +91,7 @@ def prove(
 
     Raises:
         Refused: the samples are not the same.
+        Unfit: what they are is not certain: two decoders find others in the source.
     """
     wanted = structure.wanted
     size = wanted.width, wanted.height, wanted.bands, wanted.bits
@@ -94,6 +100,8 @@ def prove(
     for rows in _decoded(made, structure):
         result.add(rows)
     if result.hexdigest() != source:
+        if reader == decoder() and result.hexdigest() == _digest(_by_libvips(again()), Samples(*size)):
+            raise Unfit("libvips and FFmpeg do not read the same samples in it")
         raise Refused(
             f"the result's samples are not the source's: {decoder()} finds {result.hexdigest()[:12]}..., "
             f"{reader} in the source {source[:12]}...; nothing was published"
@@ -107,6 +115,7 @@ def prove(
     }
 
 
+@cache  # looking for the versions takes longer than reading a small image
 def tools() -> dict[str, str]:
     """Return the versions of what a proof is made by; "ffmpeg" is missing where there is no decoder."""
     found = {}
@@ -144,13 +153,30 @@ def _source(
         name = f"tifffile {here['tifffile']}, imagecodecs {here['imagecodecs']}"
     elif head.startswith(b"\x89PNG") and "imagecodecs" in here:
         rows, name = _png(fd), f"libpng in imagecodecs {here['imagecodecs']}"
+    elif is_reversible(fd):
+        rows, name = _jpeg2000(fd, again()), decoder()
     else:
         rows, name = None, ""
     if rows is None:
         rows, name = _by_libvips(again()), f"libvips {_libvips()}, a second time"
+    return _digest(rows, samples), name
+
+
+def _digest(rows: Iterator[NDArray[Any]], samples: Samples) -> str:
     for some in rows:
         samples.add(some)
-    return samples.hexdigest(), name
+    return samples.hexdigest()
+
+
+def _jpeg2000(fd: int, image: pyvips.Image) -> Iterator[NDArray[Any]] | None:
+    """Yield a JPEG 2000's samples; None of one that is too large, or that FFmpeg does not read."""
+    if image.width * image.height * image.bands > _WHOLE:
+        return None
+    try:
+        rows = _by_ffmpeg(os.pread(fd, os.fstat(fd).st_size, 0))
+    except Refused:
+        return None
+    return iter([rows])
 
 
 def _libvips() -> str:
@@ -219,7 +245,8 @@ def _rows_of(fd: int, page: Any) -> Iterator[NDArray[Any]] | None:
         or not page.bitspersample
     ):
         return None
-    if page.compression == _UNCOMPRESSED and not page.is_tiled and page.planarconfig == 1:
+    as_it_lies = page.compression == _UNCOMPRESSED and page.fillorder != _LOWEST_FIRST
+    if as_it_lies and not page.is_tiled and page.planarconfig == 1:
         return _uncompressed(fd, page)
     if tall * page.imagewidth * page.samplesperpixel > _STRIP:
         return None

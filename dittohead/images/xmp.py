@@ -38,6 +38,12 @@ MOST = 16 << 20
 #: Elements within elements; XMP has about ten, and each level of more costs us a level of recursion.
 _DEEPEST = 100
 
+#: Of attributes that say how a value stands, not what it is.
+_GRAMMAR = (
+    *(f"{{{RDF}}}{name}" for name in ("parseType", "about", "nodeID", "ID", "datatype")),
+    f"{{{_XML}}}",
+)
+
 _LIST = {"alt": "Alt", "bag": "Bag", "seq": "Seq"}
 
 _BEGIN = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
@@ -144,7 +150,7 @@ class _Tree:
             # Some writers end the text by a zero, which in UTF-16 is half of a character.
             parser.Parse(packet if packet[:2] in (b"\xff\xfe", b"\xfe\xff") else packet.rstrip(b"\0"), True)
             return builder.close()
-        except (expat.ExpatError, ValueError, AssertionError) as error:
+        except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:  # Lookup: of an encoding
             raise Unreadable(f"it is no XML ({error})") from None
 
     def _declared(self, prefix: str | None, uri: str) -> None:
@@ -176,46 +182,45 @@ class _Tree:
         name = _full(wanted.name)
         before = self._taken(name)
         element = Element(name)
-        old = self._fill(element, before, wanted)
+        self._fill(element, before, wanted)
         self.descriptions[0].append(element)
-        return old
+        # Compared by all that it said, so that no form in which it may stand is lost in silence.
+        said = set(_said(element))
+        return "; ".join(dict.fromkeys(t for each in before for t in _said(each) if t not in said)) or None
 
-    def _taken(self, name: str) -> Element | None:
-        """Take a property out, in whichever form it stands, and return it as an element."""
-        found: Element | None = None
+    def _taken(self, name: str) -> list[Element]:
+        """Take a property out, in whichever form and as often as it stands, and return it as elements."""
+        found: list[Element] = []
         for description in self.descriptions:
             text = description.attrib.pop(name, None)
             if text is not None:
-                found = Element(name)
-                found.text = text
+                found.append(Element(name))
+                found[-1].text = text
             for element in description.findall(name):
                 description.remove(element)
-                found = element
+                found.append(element)
         return found
 
-    def _fill(self, element: Element, before: Element | None, wanted: Property) -> str | None:
+    def _fill(self, element: Element, before: Sequence[Element], wanted: Property) -> None:
         texts = [_UNHELD.sub("\ufffd", text) for text in wanted.values]
         if wanted.kind == "text":
             element.text = texts[0]
-            old = (before.text or "").strip() if before is not None else ""
-            return old if old and old != element.text else None
+            return
         if wanted.kind == "struct":
             element.set(f"{{{RDF}}}parseType", "Resource")
             _structure(element, wanted.fields[0])
-            return "a structure" if before is not None and not _same(before, element) else None
-        items = list(_items(before)) if before is not None else []
-        if before is not None and not items and (before.text or "").strip():
-            items = [_item((before.text or "").strip())]  # a simple value where a list belongs
+            return
+        items = [item for each in before for item in _items_or_text(each)]
         listed = SubElement(element, f"{{{RDF}}}{_LIST.get(wanted.kind, 'Seq')}")
         if wanted.kind == "alt":
-            return _alternative(listed, items, texts[0])
+            _alternative(listed, items, texts[0])
+            return
         known = {item.text for item in items}
         listed.extend(items)
         listed.extend(_item(text) for text in dict.fromkeys(texts) if text not in known)
         for fields in wanted.fields:
             item = SubElement(listed, f"{{{RDF}}}li", {f"{{{RDF}}}parseType": "Resource"})
             _structure(item, fields)
-        return None
 
     # -- writing -----------------------------------------------------------------------------
 
@@ -233,18 +238,30 @@ class _Tree:
 
     def _lines(self, element: Element, depth: int) -> Iterator[str]:
         name = self.short(element.tag)
-        attributes = "".join(
-            f" {self.short(key)}={quoteattr(text, _BREAKS)}" for key, text in element.attrib.items()
-        )
-        head, space = f"<{name}{attributes}", " " * depth
+        head, space = self._head(element), " " * depth
         if not len(element):
             text = escape(element.text or "", _RETURN)
             yield f"{space}{head}>{text}</{name}>" if text else f"{space}{head}/>"
+            return
+        if any((text or "").strip() for text in (element.text, *(child.tail for child in element))):
+            yield f"{space}{self._letters(element)}"
             return
         yield f"{space}{head}>"
         for child in element:
             yield from self._lines(child, depth + 1)
         yield f"{space}</{name}>"
+
+    def _head(self, element: Element) -> str:
+        attributes = (
+            f" {self.short(key)}={quoteattr(text, _BREAKS)}" for key, text in element.attrib.items()
+        )
+        return f"<{self.short(element.tag)}{''.join(attributes)}"
+
+    def _letters(self, element: Element) -> str:
+        """Return an element to the letter: in it text and elements stand beside each other (rdf:Literal)."""
+        inner = "".join(self._letters(child) + escape(child.tail or "", _RETURN) for child in element)
+        text = escape(element.text or "", _RETURN)
+        return f"{self._head(element)}>{text}{inner}</{self.short(element.tag)}>"
 
 
 #: A parser would make spaces of these in an attribute, and a line feed of a carriage return.
@@ -268,30 +285,38 @@ def _items(element: Element) -> Iterator[Element]:
             yield from listed.findall(f"{{{RDF}}}li")
 
 
+def _items_or_text(element: Element) -> Iterator[Element]:
+    """Yield the items of a list, or the one that a simple value is where a list belongs."""
+    items = list(_items(element))
+    text = (element.text or "").strip()
+    yield from items or ([_item(text)] if text else [])
+
+
+def _said(element: Element) -> Iterator[str]:
+    """Yield everything that a property says: texts, and attributes that are no grammar."""
+    for each in element.iter():
+        for name, value in each.attrib.items():
+            if name == f"{{{RDF}}}resource" or not name.startswith(_GRAMMAR):
+                yield value
+        yield from filter(None, ((text or "").strip() for text in (each.text, *(c.tail for c in each))))
+
+
 def _item(text: str) -> Element:
     item = Element(f"{{{RDF}}}li")
     item.text = text
     return item
 
 
-def _alternative(listed: Element, items: Sequence[Element], text: str) -> str | None:
-    """Put a text first as the default; other languages stay. Return the default it took the place of."""
+def _alternative(listed: Element, items: Sequence[Element], text: str) -> None:
+    """Put a text first as the default; other languages stay."""
     lang = f"{{{_XML}}}lang"
     default = [item for item in items if item.get(lang, "x-default") == "x-default"]
     item = _item(text)
     item.set(lang, "x-default")
     listed.append(item)
     listed.extend(each for each in items if each not in default)
-    old = (default[0].text or "") if default else ""
-    return old if old and old != text else None
 
 
 def _structure(element: Element, fields: dict[str, str]) -> None:
     for name, text in fields.items():
         SubElement(element, _full(name)).text = _UNHELD.sub("\ufffd", text)
-
-
-def _same(one: Element, two: Element) -> bool:
-    return [(each.tag, each.text) for each in one.iter() if each is not one] == [
-        (each.tag, each.text) for each in two.iter() if each is not two
-    ]

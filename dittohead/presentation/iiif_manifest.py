@@ -70,7 +70,7 @@ class Shown:
     @property
     def title(self) -> str:
         """Its title, or what it is called by."""
-        return clean(self.description.title or self.description.identifier)
+        return clean(self.description.title.strip() or self.description.identifier)
 
 
 def manifest(shown: Shown, manner: Manner) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def _viewer(count: int) -> str:
         ("after", "Next image", "›", ""),
         ("smaller", "Zoom out", "−", ""),
         ("larger", "Zoom in", "+", ""),
-        ("whole", "Whole image", "Fit", ""),
+        ("whole", "Fit whole image", "Fit", ""),
         ("full", "Full screen", "Full screen", " hidden"),
     )
     row = "".join(
@@ -145,13 +145,13 @@ def _viewer(count: int) -> str:
 def _about(shown: Shown, manner: Manner) -> Iterable[str]:
     known = shown.description
     yield '<section id="about"><h2>About</h2>'
-    if known.abstract:
+    if known.abstract.strip():
         yield f'<p class="summary"{_lang(manner)}>{_text(known.abstract)}</p>'
     yield "<dl>"
     for label, values, spoken in iiif_manifest.facts(known):
         yield f"<dt>{_text(label)}</dt>"
         yield from (f"<dd{_lang(manner) if spoken else ''}>{_text(value)}</dd>" for value in values)
-    statement, uri = known.rights, known.rights_uri
+    statement, uri = known.rights.strip(), known.rights_uri
     if statement or uri:
         yield "<dt>Rights</dt>"
     if statement:

@@ -47,6 +47,55 @@ def test_what_was_there_stays_and_what_is_replaced_is_told() -> None:
     assert packet.count(b"<dc:source>") == 1
 
 
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ('<dc:source rdf:resource="http://old.example/1"/>', "http://old.example/1"),
+        ("<dc:source><rdf:Bag><rdf:li>one</rdf:li><rdf:li>two</rdf:li></rdf:Bag></dc:source>", "one; two"),
+        ('<dc:source rdf:parseType="Resource"><rdf:value>one</rdf:value><o:q>two</o:q></dc:source>', "one; two"),
+        ('<dc:source o:a="one"><rdf:Description o:b="two"/></dc:source>', "one; two"),
+        ("<dc:source>one</dc:source><dc:source>two</dc:source>", "one; two"),
+        ("<dc:source>Papers</dc:source>", None),
+    ],
+)  # fmt: skip
+def test_what_is_replaced_is_told_in_whichever_form_it_stands(there: str, told: str | None) -> None:
+    """Of a link, a list, a structure and a second value nothing was told."""
+    packet, replaced = merged(described(there), [Property("dc:source", "text", ["Papers"])])
+    assert replaced.get("dc:source") == told
+    assert values(packet)["dc:source"] == ["Papers"]
+
+
+def described(properties: str) -> bytes:
+    return (
+        f'<rdf:RDF {RDF} {DC} xmlns:o="urn:o"><rdf:Description rdf:about="">{properties}'
+        "</rdf:Description></rdf:RDF>"
+    ).encode()
+
+
+def test_a_second_default_and_a_second_list_are_not_lost() -> None:
+    there = (
+        "<dc:title><rdf:Alt><rdf:li xml:lang='x-default'>a</rdf:li><rdf:li>b</rdf:li></rdf:Alt></dc:title>"
+        "<dc:subject><rdf:Bag><rdf:li>c</rdf:li></rdf:Bag></dc:subject><dc:subject>d</dc:subject>"
+    )
+    wanted = [Property("dc:title", "alt", ["T"]), Property("dc:subject", "bag", ["e"])]
+    packet, replaced = merged(described(there), wanted)
+    assert replaced == {"dc:title": "a; b"}
+    assert values(packet)["dc:subject"] == ["c", "d", "e"]
+
+
+def test_text_beside_elements_stays_to_the_letter() -> None:
+    """A literal of RDF: what stood before and behind an element in it was gone."""
+    literal = "Hello <o:b>w<o:i/>rld</o:b> &amp; again"
+    packet, _ = merged(described(f'<o:note rdf:parseType="Literal">{literal}</o:note>'), [])
+    assert literal.replace("<o:i/>", "<o:i></o:i>") in packet.decode()
+    assert merged(packet, [])[0] == packet
+
+
+def test_an_unknown_encoding_is_no_xmp() -> None:
+    with pytest.raises(Unreadable, match="unknown encoding"):
+        merged(b'<?xml version="1.0" encoding="no-such"?><a/>', [])
+
+
 def test_the_same_again_changes_nothing() -> None:
     """Neither bytes nor what is told as replaced."""
     wanted = [

@@ -81,7 +81,8 @@ async def present(base: Path, site: Path, uri: str, images: dict[str | bytes, An
         outputs=lambda: iter(ctx.outputs),
         locations=lambda: iter(()),
     )
-    known = Description(identifier="x", title=HOSTILE, abstract=HOSTILE, rights=HOSTILE)
+    title = options.pop("title", HOSTILE)
+    known = Description(identifier="x", title=title, abstract=HOSTILE, rights=HOSTILE)
     to.description = Described(objects=(Object(description=known),))
     await IiifWorker().run(to, IiifOptions.model_validate({"tiles": "tiles", "base": uri, **options}))
     for work in (ctx.work, to.work):
@@ -177,6 +178,31 @@ async def test_the_page_fits_a_phone_and_can_be_read_without_javascript(
         answer = await page.request.get(f"{uri}/{await page.get_attribute('#images a', 'href')}")
         assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
         assert said == []
+
+
+async def test_text_of_twice_the_size_fits_the_smallest_screen(
+    tmp_path: Path, site: tuple[Path, str], browser: Browser
+) -> None:
+    """Source: WCAG 2.2, 1.4.4 and 1.4.10."""
+    folder, uri = site
+    await present(tmp_path, folder, uri, {"a.png": flat(300, 200, RED), "b.png": flat(200, 300, BLUE)})
+    page, said = await opened(browser, f"{uri}/index.html", viewport={"width": 320, "height": 600})
+    await page.evaluate("document.documentElement.style.fontSize = '200%'")
+    assert await page.evaluate("document.documentElement.scrollWidth") == 320
+    assert said == []
+
+
+async def test_names_are_there_and_begin_as_they_are_seen(
+    tmp_path: Path, site: tuple[Path, str], browser: Browser
+) -> None:
+    """Of a title of spaces alone the identifier; of a button what stands on it (WCAG 2.2, 2.4.2 and 2.5.3)."""
+    folder, uri = site
+    await present(tmp_path, folder, uri, {"a.png": flat(300, 200, RED)}, title=" \u2003 ")
+    page, _ = await opened(browser, f"{uri}/index.html")
+    assert (await page.title(), await page.inner_text("h1")) == ("x", "x")
+    for button in await page.locator("#bar button").all():
+        seen, name = await button.inner_text(), await button.get_attribute("aria-label") or ""
+        assert name.startswith(seen) or not seen.isalpha()
 
 
 async def test_fingers_turn_and_zoom(tmp_path: Path, site: tuple[Path, str], browser: Browser) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from jpylyzer import jpylyzer
 from PIL import Image, ImageCms
 
 from dittohead.errors import ItemError
-from dittohead.images import jp2_structure, making
+from dittohead.images import jp2_structure, making, proof
 from dittohead.images.options import ConvertOptions
+from dittohead.images.overheard import Overheard
 from dittohead.images.process import abilities
+from dittohead.images.reasons import Unfit
 from dittohead.workers.convert import ConvertWorker
 from tests.support.convert import Rig
 from tests.support.images import encode, jpeg, pixels
@@ -281,8 +284,6 @@ async def test_what_is_made_wrongly_is_not_published(rig: Rig, monkeypatch: pyte
             "recipe": ConvertOptions(format="jp2", unfit="keep").child_recipe(),
         }
     )
-    from dittohead.images.overheard import Overheard
-
     with pytest.raises(jp2_structure.Refused, match="samples are not the source's"):
         list(making.convert(request, Overheard()))
     assert sorted(path.name for path in rig.base.rglob("*") if path.is_file()) == ["a.tif"]
@@ -426,3 +427,125 @@ async def test_what_an_earlier_try_proved_or_kept_is_not_made_again(rig: Rig) ->
     await rig.convert(ctx=ctx, format="jp2", unfit="keep")
     assert "1 of them from before" in rig.result.detail
     assert [(output.path, output.sha256, output.detail) for output in ctx.outputs] == before
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+@pytest.mark.parametrize("form", ["jp2", "jpeg"])
+async def test_a_tiff_whose_later_pages_are_cut_off_is_damaged(rig: Rig, cut: int, form: str) -> None:
+    """To libtiff it is one of a single page, and the other was gone without a word."""
+    data = pages(RGB, RGB)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        data = data[: file.pages[1].offset + cut]  # type: ignore[union-attr]  # a page, no frame
+    with pytest.raises(ItemError, match="directory 2, of a page or a smaller copy, cannot be read"):
+        await rig.one("a.tif", data, format=form, pages="all")
+
+
+async def test_a_colour_that_stands_for_transparency_is_no_alpha(rig: Rig) -> None:
+    """Of it libpng makes an alpha, as libvips does: both found four bands where the file holds three."""
+    data = encode(RGB, "PNG", transparency=tuple(RGB[0, 0].tolist()))
+    _, output = await rig.one("a.png", data, format="jp2", unfit="keep")
+    assert output.detail == {"kept": "it would be changed (a transparent colour made alpha)"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (np.float16, "its samples are floating-point numbers of 16 bits"),
+        (np.float64, "its samples have 64 bits"),
+        (np.uint64, "its samples have 64 bits"),
+    ],
+)
+async def test_samples_that_libvips_does_not_read_are_kept(rig: Rig, kind: Any, words: str) -> None:
+    """They were called damaged, which no cure could mend."""
+    data = written(pixels(30, 20, 1).astype(kind))
+    path, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
+    assert output.detail == {"kept": words}
+    assert path.read_bytes() == data
+
+
+async def test_bytes_of_turned_bits_are_read_as_they_are_meant(rig: Rig, tmp_path: Path) -> None:
+    """FillOrder 2; the proof took the bytes as they lie, and refused a sound image."""
+    (tmp_path / "a.tif").write_bytes(written(RGB))
+    subprocess.run(
+        ["tiffcp", "-f", "lsb2msb", "-c", "none", tmp_path / "a.tif", tmp_path / "b.tif"], check=True
+    )
+    path, output = await rig.one("b.tif", (tmp_path / "b.tif").read_bytes(), format="jp2")
+    assert output.detail["proof"]["source_decoder"].startswith("tifffile")
+    assert np.array_equal(imagecodecs.jpeg2k_decode(path.read_bytes()), RGB)
+
+
+async def test_grey_with_two_more_bands_is_no_colour(rig: Rig) -> None:
+    data = written(RGB, photometric="minisblack", planarconfig="contig")
+    _, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
+    assert output.detail == {"kept": "it has 2 bands that are no colour"}
+
+
+async def test_a_high_throughput_source_becomes_nothing(rig: Rig) -> None:
+    """One that is not tiled is read wrongly by libvips, twice in the same way: a proof by it was none."""
+    array = pixels(1100, 1500)
+    data = boxed(bytes(imagecodecs.htj2k_encode(array, reversible=True, rgb=True)), array)
+    wanted: list[tuple[dict[str, Any], bool]] = [({"format": "jp2"}, True), ({"format": "png"}, False)]
+    for options, cure in wanted:
+        with pytest.raises(ItemError, match="High-Throughput JPEG 2000") as caught:
+            await rig.one("a.jp2", data, **options)
+        assert ("unfit: keep" in str(caught.value)) is cure
+        assert not list(rig.ctx.work.rglob("*.*"))
+    path, output = await rig.one("a.jp2", data, format="jp2", unfit="keep")
+    assert path.read_bytes() == data
+    assert list(output.detail) == ["kept"]
+
+
+def boxed(stream: bytes, array: Any) -> bytes:
+    """Return a codestream of 8 bits RGB as a JP2."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return (len(content) + 8).to_bytes(4, "big") + kind + content
+
+    size = array.shape[0].to_bytes(4, "big") + array.shape[1].to_bytes(4, "big")
+    header = box(b"ihdr", size + b"\0\3\7\7\0\0") + box(b"colr", b"\1\0\0\0\0\0\x10")
+    head = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    return head + box(b"jp2h", header) + box(b"jp2c", stream)
+
+
+async def test_a_jpeg_2000_that_begins_elsewhere_than_at_the_origin_is_refused(
+    rig: Rig, tmp_path: Path
+) -> None:
+    """These, too, are read wrongly by libvips."""
+    (tmp_path / "a.ppm").write_bytes(encode(pixels(300, 200), "PPM"))
+    subprocess.run(
+        ["opj_compress", "-i", tmp_path / "a.ppm", "-o", tmp_path / "a.jp2", "-d", "37,21"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    with pytest.raises(ItemError, match="does not begin at the origin"):
+        await rig.one("a.jp2", (tmp_path / "a.jp2").read_bytes(), format="jp2")
+
+
+async def test_a_jpeg_2000_is_read_for_its_proof_by_another_decoder(
+    rig: Rig,
+) -> None:
+    data = bytes(imagecodecs.jpeg2k_encode(RGB, level=0, reversible=True, codecformat="jp2"))
+    path, output = await rig.one("a.jp2", data, format="jp2")
+    assert output.detail["proof"]["source_decoder"].startswith("FFmpeg jpeg2000")
+    assert np.array_equal(imagecodecs.jpeg2k_decode(path.read_bytes()), RGB)
+
+
+def test_a_jpeg_2000_of_no_certain_samples_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two decoders find other samples in it, nobody knows which are the right ones."""
+    data = bytes(imagecodecs.jpeg2k_encode(RGB, level=0, reversible=True, codecformat="jp2"))
+    (tmp_path / "a.jp2").write_bytes(data)
+    monkeypatch.setattr(proof, "_jpeg2000", lambda *_: iter([RGB ^ 1]))
+    request = {
+        "root": tmp_path,
+        "path": "a.jp2",
+        "work": tmp_path / "w",
+        "out": "b.jp2",
+        "temp": tmp_path / "t",
+    }
+    recipe = ConvertOptions(format="jp2", unfit="keep").child_recipe()
+    parsed = making.Request.parse(request | {"sha256": hashlib.sha256(data).hexdigest(), "recipe": recipe})
+    (record,) = making.convert(parsed, Overheard())
+    assert record["detail"] == {"kept": "libvips and FFmpeg do not read the same samples in it"}
+    assert (tmp_path / "w" / record["file"]).read_bytes() == data
+    with pytest.raises(Unfit, match="unfit: keep takes the original itself"):
+        list(making.convert(replace(parsed, recipe=replace(parsed.recipe, unfit="fail")), Overheard()))
