@@ -110,7 +110,16 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 where=where,
                 detail=kind,
             )
-            ctx.location(_public(f"{options.url}/node/{nid or ''}", Use.PAGE))
+            ctx.location(
+                Location(
+                    uri=f"{options.url}/node/{nid or ''}",
+                    path=thing.first,
+                    size=0,
+                    sha256="",
+                    verified_by="",
+                    use=Use.PAGE,
+                )
+            )
             for page in thing.pages:
                 if thing.paged and not nid:
                     detail = f"page {page.weight}"
@@ -156,6 +165,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 nid=node.nid,
                 first=pages[0].nid if pages else node.nid,
                 paged=thing.paged,
+                path=thing.first,
             )
             for thing, node, pages in brought
         ]
@@ -278,7 +288,3 @@ def _events(
         names = ", ".join(sorted(set(delivery.missing)))
         said = f"there is no term for {names}: not linked"
         ctx.event(Event(type=EventType.METADATA, outcome="warning", detail=said, agent=_AGENT))
-
-
-def _public(uri: str, use: Use) -> Location:
-    return Location(uri=uri, path=b"", size=0, sha256="", verified_by="", use=use)
