@@ -81,7 +81,7 @@ class Answer:
         """Return the answer's JSON. Raises: TransientError: it is none, such as a proxy's page."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise TransientError(
                 f"the answer ({self.status}) is no JSON: {short(self.body.decode('utf-8', 'replace'))}",
                 where=self.where,

@@ -45,8 +45,8 @@ async def _fetch(options: ArchivesSpaceOptions, shown: Shown) -> None:
     uri = shown.uri
     for _ in range(_HOPS):
         parts = urlsplit(uri)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ItemError("this is no address that the public can open", where=uri)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ItemError("this is no address that the public can open", where=shown.uri)
         # A session of its own: what is public needs nothing of ours, and is to be given nothing.
         bundle = options.ca_bundle if parts.hostname == urlsplit(options.url).hostname else ""
         site = Site(url=f"{parts.scheme}://{parts.netloc}", ca_bundle=bundle)

@@ -143,7 +143,8 @@ class Recording:
             made = await self._sent(f"{self.options.base}/digital_objects", body, of.found.digital_object_id)
             if made is not None:
                 self.counts.created += 1
-                return str(made["uri"])
+                if made.get("uri"):
+                    return str(made["uri"])
         raise TransientError("it cannot be created", where=of.found.digital_object_id)
 
     def _new(self, of: Wanted) -> Record:
