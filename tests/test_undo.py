@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -28,6 +29,8 @@ class RecordingWorker(ScriptWorker):
         self.undone: list[str] = []
 
     async def run(self, ctx: StepContext, options: ScriptOptions) -> StepResult:
+        if ctx.step in self.plays:
+            return await self.plays[ctx.step](ctx)
         ctx.ledger.parent.mkdir(parents=True, exist_ok=True)
         ctx.ledger.write_text(ctx.step + "\n")
         (self.records / ctx.step).write_text("as it was made")
@@ -98,6 +101,45 @@ async def test_a_dry_run_removes_nothing(house: House) -> None:
     undone = await undo_job(house.job("x"), house.store, house.stations, house.workers, str, dry_run=True)
     assert [uri for uri, _ in undone.gone] == ["rec:two", "rec:one"]
     assert sorted(path.name for path in worker(house).records.iterdir()) == ["one", "two"]
+
+
+async def test_nothing_is_taken_from_under_a_rerun(house: House) -> None:
+    """It finds what the first job created, says it is there, and would be done with nothing there."""
+    first = house.job("x")
+    gate, there = asyncio.Event(), asyncio.Event()
+
+    async def look(ctx: StepContext) -> StepResult:
+        there.set()
+        await gate.wait()
+        return Done()
+
+    worker(house).plays["one"] = look
+    async with house.running():
+        await house.ask("rerun", first.id)
+        house.look()
+        await there.wait()
+        with pytest.raises(DittoheadError, match="is being done again .*dittohead cancel"):
+            await undo_job(first, house.store, house.stations, house.workers, str, dry_run=False)
+        assert worker(house).undone == []
+        undone = await undo_job(first, house.store, house.stations, house.workers, str, dry_run=True)
+        assert len(undone.gone) == 2
+        gate.set()
+        await house.until(lambda: house.jobs("x")[0].finished_at is not None)
+    assert (await undo_job(first, house.store, house.stations, house.workers, str, dry_run=False)).good
+
+
+async def test_notes_that_cannot_be_read_are_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other steps are undone all the same."""
+
+    def refuse(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        undone = await undo_job(
+            house.job("x"), house.store, house.stations, house.workers, str, dry_run=False
+        )
+    assert [uri for uri, _ in undone.kept] == ["step two", "step one"]
 
 
 async def test_a_system_that_is_down_leaves_its_step_to_be_undone(house: House) -> None:
