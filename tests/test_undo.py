@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dittohead import receipt
-from dittohead.errors import DittoheadError, TransientError
+from dittohead.errors import DittoheadError, ItemError, TransientError
 from dittohead.model import Event, EventType, JobState, Location
 from dittohead.undo import undo_job
 from dittohead.worker import Done, StepContext, StepResult, UndoContext
@@ -44,6 +44,8 @@ class RecordingWorker(ScriptWorker):
     async def undo(self, ctx: UndoContext, options: ScriptOptions) -> None:
         if self.down:
             raise TransientError("down")
+        if not ctx.ledger.exists():
+            return
         assert [location.use for location in ctx.locations()] == ["record"]
         for name in ctx.ledger.read_text().split():
             self.undone.append(name)
@@ -163,6 +165,30 @@ async def test_that_it_was_undone_stands_in_the_receipt(house: House) -> None:
     event = after["events"].pop()
     assert (event["type"], event["detail"]) == ("deletion", "undone by tester: 2 taken back")
     assert after == before
+
+
+async def test_what_was_undone_is_not_gone_on_with(house: House) -> None:
+    """A step that is done would stay so, and a later one record what is no longer there."""
+
+    async def fail(ctx: StepContext) -> StepResult:
+        raise ItemError("no")
+
+    worker(house).plays["two"] = fail
+    house.arrive("y")
+    async with house.running():
+        job = await house.until_over("y")
+        undone = await undo_job(job, house.store, house.stations, house.workers, str, dry_run=False)
+        assert ("rec:one", "removed") in undone.gone
+        await house.ask("undone", job.id, what="1 taken back: one", good=True)
+        del worker(house).plays["two"]
+        for action, args in (("retry", {}), ("rerun", {"from": "two"})):
+            answer = await house.ask(action, job.id, **args)
+            assert not answer["ok"]
+            assert f"dittohead rerun {job.id}" in answer["message"]
+        assert (await house.ask("rerun", job.id))["ok"]
+        house.look()
+        await house.until(lambda: house.jobs("y")[0].state is JobState.DONE)
+    assert sorted(path.name for path in worker(house).records.iterdir()) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
