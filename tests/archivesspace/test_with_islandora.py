@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -11,18 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from dittohead.model import Job, JobState, Output
 from dittohead.undo import undo_job
 from dittohead.verify import verify_job
 from dittohead.worker import Done, StepContext
+from dittohead.workers.islandora import IslandoraWorker
 from tests.archivesspace.conftest import the
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import NAME, SECRETS, furnish
 from tests.support.house import House
 from tests.support.islandora import Islandora, served
-from tests.support.islandora_state import PASSWORD
+from tests.support.islandora_state import PASSWORD, Call
 
 pytestmark = pytest.mark.service
 
@@ -140,3 +143,41 @@ async def test_jobs_of_one_object_at_once(rooms: Rooms, second: str) -> None:
     for job in jobs:
         report = await verify_job(job, rooms.house.store, rooms.house.stations, rooms.house.workers, secret)
         assert report.good, report.as_dict()
+
+
+async def test_a_second_job_of_an_object_waits_for_the_first(rooms: Rooms) -> None:
+    """Both would see that a page has no media yet, and a site does not refuse the second."""
+    worker = rooms.house.workers.get("islandora")
+    assert isinstance(worker, IslandoraWorker)
+    sent: list[str] = []
+    may = asyncio.Event()
+
+    async def hold(call: Call, over: bool) -> None:
+        if call.method == "PUT" and not over:
+            sent.append(call.path)
+            if len(sent) == 1:
+                await may.wait()
+
+    rooms.islandora.at_call = hold
+    task = asyncio.create_task(rooms.done(NAME, f"{NAME}-access"))
+    await rooms.house.until(lambda: worker.turns.waiting or len(sent) > 3)
+    may.set()
+    assert [job.state for job in await task] == [JobState.DONE] * 2
+    assert len(sent) == len(set(sent)) == 3
+    assert worker.turns.waiting == 0
+
+
+async def test_verify_tells_once_of_a_site_that_is_down(rooms: Rooms) -> None:
+    """Nothing is known of its files then; none is said to be wrong."""
+    [job] = await rooms.done(NAME)
+    house, base = rooms.house, rooms.islandora.base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dittohead.rest.aiohttp.ClientSession.request", _refused)
+        report = await verify_job(job, house.store, house.stations, house.workers, secret)
+    assert report.problems == []
+    assert [why for _, why in report.unchecked if base.partition("//")[2] in why] != []
+    assert len(report.unchecked) < 10
+
+
+def _refused(*_: object, **__: object) -> object:
+    raise aiohttp.ServerTimeoutError
