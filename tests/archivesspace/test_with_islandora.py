@@ -72,7 +72,9 @@ async def copies(ctx: StepContext) -> Done:
         if entry.path.endswith(b".tif"):
             data = b"copy of " + (ctx.payload / os.fsdecode(entry.path)).read_bytes()
             path = entry.path[:-4] + b".jpg"
-            (ctx.work / os.fsdecode(path)).write_bytes(data)
+            made = ctx.work / os.fsdecode(path)
+            made.parent.mkdir(parents=True, exist_ok=True)
+            made.write_bytes(data)
             digest = hashlib.sha256(data).hexdigest()
             ctx.output(Output(path=path, size=len(data), sha256=digest, source=entry.path))
     return Done()
