@@ -180,7 +180,8 @@ def _problem(location: Location, record: Record | None) -> str:
         return "is gone"
     uri = record["uri"]
     if "/digital_object_components/" in uri:
-        return "" if records.fixity(record) == location.sha256 else "says something else of its files now"
+        same = records.still_says(record, location.sha256)
+        return "" if same else "says something else of its files now"
     if "#" in location.uri:
         return _part_problem(location, record)
     if "/archival_objects/" in uri:

@@ -75,3 +75,18 @@ async def test_a_list_that_is_none(site: ArchivesSpace, tmp_path: Path, text: by
     with pytest.raises(ItemError) as error:
         await job.preflight()
     assert said in str(error.value)
+
+
+async def test_a_copy_at_a_new_place_makes_the_old_one_no_fault(site: ArchivesSpace, tmp_path: Path) -> None:
+    """The target has moved and the folder was done again: both jobs are what they say, until one is changed."""
+    first = Job.made(tmp_path / "x", site.url, 2, job="01JA")
+    old = (await first.run()).locations
+    second = Job.made(tmp_path / "x", site.url, 2, job="01JB", bucket="moved")
+    new = (await second.run()).locations
+    for job, places in ((first, old), (second, new)):
+        assert [problem for ok, _, problem in await job.verify(places) if not ok] == []
+    uri = pages(site)[0]["uri"]
+    [version] = [one for one in site.records[uri]["file_versions"] if "//moved/" in one["file_uri"]]
+    version["checksum"] = "0" * 64
+    assert [ok for ok, _, _ in await first.verify(old)] == [True] * len(old)
+    assert [where for ok, where, _ in await second.verify(new) if not ok] == [site.url + uri]
