@@ -78,6 +78,7 @@ class Actions:
         if job.state is JobState.FAILED:
             steps = await self.engine.store.read(job_store.steps_of, job.id)
             await self._must_be_unchanged(job)
+            await self._must_not_be_undone(job)
             undone = [step for step in steps if step.state is not StepState.DONE]
             failed = [step for step in undone if step.state is StepState.FAILED] or undone
             # Those beside the one that failed may have asked somebody outside: not to be asked twice.
@@ -95,6 +96,7 @@ class Actions:
         step = request.args.get("from")
         if not step:
             return await self._back_to_inbox(job)
+        await self._must_not_be_undone(job)
         steps = await self.engine.store.read(job_store.steps_of, job.id)
         position = next((s.position for s in steps if s.name == step), None)
         if position is None:
@@ -141,6 +143,16 @@ class Actions:
                 "the folder is no longer there",
                 where=str(self.engine.stations.folder(job.station, job.folder)),
                 hint="If it was moved elsewhere, move it to the inbox to process it again",
+            )
+
+    async def _must_not_be_undone(self, job: Job) -> None:
+        """See that what the steps that stay done have created is still there."""
+        events = await self.engine.store.read(job_store.events_of, job.id)
+        if any(event.type is EventType.DELETION for event in events):
+            raise Refused(
+                "what this job had created was taken back, and steps that are done would not create it again",
+                where=job.name,
+                hint=f"Do all of it again: dittohead rerun {job.id}",
             )
 
     async def _must_be_unchanged(self, job: Job) -> None:

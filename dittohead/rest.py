@@ -5,6 +5,7 @@ Nothing is tried twice here: after a broken POST only its worker knows how to lo
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -26,6 +27,9 @@ from dittohead.model import short, utcnow
 #: Seconds to connect, and without a byte of an answer, before a request is given up.
 _CONNECT_S = 10.0
 _SILENT_S = 300.0  # a thousand children are saved in one transaction
+
+#: Seconds for a whole answer, byte after byte: a slot is not held for days by one that trickles.
+_WHOLE_S = 1800.0
 
 #: The most an answer may hold: a listing of everything has its pages.
 _ANSWER_MOST = 64 << 20
@@ -81,7 +85,7 @@ class Answer:
         """Return the answer's JSON. Raises: TransientError: it is none, such as a proxy's page."""
         try:
             return json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise TransientError(
                 f"the answer ({self.status}) is no JSON: {short(self.body.decode('utf-8', 'replace'))}",
                 where=self.where,
@@ -164,16 +168,21 @@ class Rest:
         shown = str(url.with_query(None).with_fragment(None))
         own = url.origin() == URL(self.base).origin()
         known = own and not anonymous
+        # What is sent or taken in pieces may be as large as it likes.
+        whole_s = _WHOLE_S if sink is None and (data is None or isinstance(data, dict)) else None
         try:
-            async with self._session.request(
-                method,
-                url,
-                json=json,
-                data=data,
-                headers={**(self._own if known else {}), **(headers or {})},
-                allow_redirects=False,
-                timeout=_timeout(silent_s),
-            ) as response:
+            async with (
+                asyncio.timeout(whole_s),
+                self._session.request(
+                    method,
+                    url,
+                    json=json,
+                    data=data,
+                    headers={**(self._own if known else {}), **(headers or {})},
+                    allow_redirects=False,
+                    timeout=_timeout(silent_s),
+                ) as response,
+            ):
                 if own:
                     self._tell_time(response.headers.get("Date", ""))
                 if sink is not None and response.status == 200:
@@ -264,4 +273,6 @@ def _fault(error: BaseException, method: str, shown: str) -> StepError:
         why = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else "no answer"
         what = f"{host} cannot be reached ({short(why or str(error))})"
         return TargetError(what, where=where, hint="It is tried again by itself")
+    if type(error) is TimeoutError:
+        return TransientError(f"{host} does not come to the end of its answer", where=where)
     return TransientError(f"the connection broke ({type(error).__name__})", where=where)

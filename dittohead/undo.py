@@ -16,6 +16,7 @@ from dittohead.recorded import Recorded, recorded
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
+from dittohead.store import jobs as job_store
 from dittohead.worker import UndoContext, Worker
 
 
@@ -55,11 +56,18 @@ async def undo_job(
 ) -> Undone:
     """Have each step's worker take back what it created, the last step first.
 
-    Raises: DittoheadError: the job is not over, or none of its steps knows how.
+    Raises: DittoheadError: the job is not over, or another of the folder is under way and takes what this
+        one created for recorded, or none of its steps knows how.
     """
     if job.state not in TERMINAL:
         raise DittoheadError(
             f"{job.name} is not over ({job.state})", hint=f"First: dittohead cancel {job.id}"
+        )
+    active = [] if dry_run else await store.read(job_store.active)
+    if other := next((one for one in active if one.name == job.name), None):
+        raise DittoheadError(
+            f"{other.name} is being done again ({other.id}), and goes by what this job created",
+            hint=f"Wait until that is over, or: dittohead cancel {other.id}",
         )
     undone = Undone(job.id)
     steps = [step async for step in recorded(job, store, stations, workers)]
@@ -107,5 +115,5 @@ async def _undo(
     )
     try:
         await step.worker.undo(context, step.options)
-    except StepError as error:
+    except (StepError, OSError) as error:
         report(False, f"step {step.row.name}", f"cannot be undone now: {error}")

@@ -86,6 +86,35 @@ async def test_a_server_that_is_silent_may_have_heeded(far: Far, rest: Rest) -> 
             await nobody.send("POST", "/x")
 
 
+async def test_an_answer_that_trickles_is_not_waited_for_for_ever(
+    far: Far, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One byte now and then is no silence; a slot would be held for days. Large files may take their time."""
+    release = asyncio.Event()
+
+    async def trickle(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(b"[")
+        await release.wait()
+        return answer
+
+    far.answer = trickle
+    monkeypatch.setattr("dittohead.rest._WHOLE_S", 0.05)
+    with pytest.raises(TransientError, match="the end of its answer"):
+        await rest.send("GET", "/x")
+    pieces: list[bytes] = []
+
+    def take(piece: bytes) -> None:
+        pieces.append(piece)
+        release.set()
+
+    monkeypatch.setattr("dittohead.rest._WHOLE_S", 0.0)
+    release.clear()
+    assert (await rest.send("GET", "/x", sink=take)).status == 200
+    assert pieces == [b"["]
+
+
 async def test_credentials_go_to_the_site_itself_and_only_when_meant(far: Far, rest: Rest) -> None:
     """RFC 7617, in UTF-8; another host sees none, nor does a look as the public has it."""
     await rest.send("GET", "/a")

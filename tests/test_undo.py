@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dittohead import receipt
-from dittohead.errors import DittoheadError, TransientError
+from dittohead.errors import DittoheadError, ItemError, TransientError
 from dittohead.model import Event, EventType, JobState, Location
 from dittohead.undo import undo_job
 from dittohead.worker import Done, StepContext, StepResult, UndoContext
@@ -28,6 +29,8 @@ class RecordingWorker(ScriptWorker):
         self.undone: list[str] = []
 
     async def run(self, ctx: StepContext, options: ScriptOptions) -> StepResult:
+        if ctx.step in self.plays:
+            return await self.plays[ctx.step](ctx)
         ctx.ledger.parent.mkdir(parents=True, exist_ok=True)
         ctx.ledger.write_text(ctx.step + "\n")
         (self.records / ctx.step).write_text("as it was made")
@@ -41,6 +44,8 @@ class RecordingWorker(ScriptWorker):
     async def undo(self, ctx: UndoContext, options: ScriptOptions) -> None:
         if self.down:
             raise TransientError("down")
+        if not ctx.ledger.exists():
+            return
         assert [location.use for location in ctx.locations()] == ["record"]
         for name in ctx.ledger.read_text().split():
             self.undone.append(name)
@@ -100,6 +105,45 @@ async def test_a_dry_run_removes_nothing(house: House) -> None:
     assert sorted(path.name for path in worker(house).records.iterdir()) == ["one", "two"]
 
 
+async def test_nothing_is_taken_from_under_a_rerun(house: House) -> None:
+    """It finds what the first job created, says it is there, and would be done with nothing there."""
+    first = house.job("x")
+    gate, there = asyncio.Event(), asyncio.Event()
+
+    async def look(ctx: StepContext) -> StepResult:
+        there.set()
+        await gate.wait()
+        return Done()
+
+    worker(house).plays["one"] = look
+    async with house.running():
+        await house.ask("rerun", first.id)
+        house.look()
+        await there.wait()
+        with pytest.raises(DittoheadError, match="is being done again .*dittohead cancel"):
+            await undo_job(first, house.store, house.stations, house.workers, str, dry_run=False)
+        assert worker(house).undone == []
+        undone = await undo_job(first, house.store, house.stations, house.workers, str, dry_run=True)
+        assert len(undone.gone) == 2
+        gate.set()
+        await house.until(lambda: house.jobs("x")[0].finished_at is not None)
+    assert (await undo_job(first, house.store, house.stations, house.workers, str, dry_run=False)).good
+
+
+async def test_notes_that_cannot_be_read_are_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other steps are undone all the same."""
+
+    def refuse(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)
+        undone = await undo_job(
+            house.job("x"), house.store, house.stations, house.workers, str, dry_run=False
+        )
+    assert [uri for uri, _ in undone.kept] == ["step two", "step one"]
+
+
 async def test_a_system_that_is_down_leaves_its_step_to_be_undone(house: House) -> None:
     """It is said, and the command can be given again."""
     worker(house).down = True
@@ -121,6 +165,30 @@ async def test_that_it_was_undone_stands_in_the_receipt(house: House) -> None:
     event = after["events"].pop()
     assert (event["type"], event["detail"]) == ("deletion", "undone by tester: 2 taken back")
     assert after == before
+
+
+async def test_what_was_undone_is_not_gone_on_with(house: House) -> None:
+    """A step that is done would stay so, and a later one record what is no longer there."""
+
+    async def fail(ctx: StepContext) -> StepResult:
+        raise ItemError("no")
+
+    worker(house).plays["two"] = fail
+    house.arrive("y")
+    async with house.running():
+        job = await house.until_over("y")
+        undone = await undo_job(job, house.store, house.stations, house.workers, str, dry_run=False)
+        assert ("rec:one", "removed") in undone.gone
+        await house.ask("undone", job.id, what="1 taken back: one", good=True)
+        del worker(house).plays["two"]
+        for action, args in (("retry", {}), ("rerun", {"from": "two"})):
+            answer = await house.ask(action, job.id, **args)
+            assert not answer["ok"]
+            assert f"dittohead rerun {job.id}" in answer["message"]
+        assert (await house.ask("rerun", job.id))["ok"]
+        house.look()
+        await house.until(lambda: house.jobs("y")[0].state is JobState.DONE)
+    assert sorted(path.name for path in worker(house).records.iterdir()) == ["one", "two"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -36,6 +36,9 @@ _WAYPOINT = 200
 #: Tries of one request, each in a session of its own, as long as it is the session that is wrong.
 _SESSIONS = 3
 
+#: What each answer about a tree holds.
+_TREE = ("waypoints", "child_count")
+
 Record = dict[str, Any]
 Query = Sequence[tuple[str, str | int]]
 
@@ -64,24 +67,28 @@ class Client:
 
     async def _login(self) -> str:
         path = f"/users/{quote(self.options.user, safe='')}/login"
-        form = {"password": self._secret(self.options.credential)}
-        answer = await self._patiently(lambda: self._rest.send("POST", path, data=form))
+        password = self._secret(self.options.credential)
+        answer = await self._patiently(
+            lambda: self._rest.send("POST", path, data={"password": password}), password
+        )
         if answer.status != 200:
-            raise self._refused(answer)
-        told = answer.json()
+            raise self._refused(answer, password)
         try:
+            told = answer.json()
             token, self.user = str(told["session"]), dict(told["user"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, TransientError):  # whose words may hold a session
             raise TargetError(
-                "its login answers nothing an ArchivesSpace would", where=answer.where
+                "its login answers nothing an ArchivesSpace would",
+                where=answer.where,
+                hint="Correct url, which must be the API's; or a proxy answers in its place",
             ) from None
         return token
 
-    def _refused(self, answer: Answer) -> StepError:
+    def _refused(self, answer: Answer, password: str) -> StepError:
         if answer.status in (400, 403, 404):
             hint = f"Correct user, or the credential {self.options.credential}; url must be the API's"
             return TargetError(f"the login failed ({answer.status})", where=answer.where, hint=hint)
-        return answer.fault(_said(answer))
+        return answer.fault(_said(answer, password))
 
     async def logout(self) -> None:
         """End the session, so that it does not linger for an hour; failing to is no matter."""
@@ -116,33 +123,52 @@ class Client:
             hint="See whether its backends share one database and one clock",
         )
 
-    async def get(self, path: str, query: Query = ()) -> Any:
-        """Return what is there; a broken exchange is repeated."""
+    async def get(self, path: str, query: Query = (), keys: Collection[str] = ()) -> Record:
+        """Return what is there; a broken exchange is repeated.
+
+        Args:
+            keys: fields without which it is no answer of ArchivesSpace.
+
+        Raises: TransientError: something else answers, such as a proxy.
+        """
         answer = await self._got(path, query)
         if answer.status != 200:
             raise fault(answer)
-        return answer.json()
+        return _record(answer, path, keys)
 
-    async def find(self, path: str, query: Query = ()) -> Record | None:
+    async def find(self, path: str) -> Record | None:
         """Return a record, None when there is none."""
-        answer = await self._got(path, query)
+        answer = await self._got(path, ())
         if answer.status == 404:
             return None
         if answer.status != 200:
             raise fault(answer)
-        found: Record = answer.json()
+        return _record(answer, path)
+
+    async def _list(self, path: str, query: Query) -> list[Record]:
+        """Return a list of things that have a uri."""
+        answer = await self._got(path, query)
+        if answer.status != 200:
+            raise fault(answer)
+        found = answer.json()
+        if not isinstance(found, list) or not all(isinstance(one, dict) and "uri" in one for one in found):
+            raise _strange(answer)
         return found
 
     async def _got(self, path: str, query: Query) -> Answer:
         return await self._patiently(lambda: self.send("GET", path, query))
 
-    async def _patiently(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Ask again when an exchange breaks, or the server says that it cannot just now."""
+    async def _patiently(self, ask: Callable[[], Awaitable[Answer]], secret: str = "") -> Answer:
+        """Ask again when an exchange breaks, or the server says that it cannot just now.
+
+        Args:
+            secret: what is sent and must not be told when the server repeats it.
+        """
         for number in range(_TRIES):
             try:
                 answer = await ask()
                 if answer.status == 429 or answer.status >= 500:
-                    raise answer.fault(_said(answer))
+                    raise answer.fault(_said(answer, secret))
                 return answer
             except TransientError as error:
                 await self._pause(number, error)
@@ -160,8 +186,7 @@ class Client:
         answer = await self.send("POST", path, body=body)
         if answer.status != 200:
             raise fault(answer)
-        created: Record = answer.json()
-        return created
+        return _record(answer, "", ("status",))
 
     async def delete(self, uri: str) -> None:
         """Delete a record; one that is gone is no matter."""
@@ -204,7 +229,7 @@ class Client:
                 await self._pause(min(number, _TRIES - 1), error)
                 continue
             if answer.status == 200:
-                record["lock_version"] = answer.json().get("lock_version")
+                record["lock_version"] = _record(answer, "").get("lock_version")
                 return record
             if void is not None and answer.status < 500:
                 await void()
@@ -235,8 +260,9 @@ class Client:
         found: list[Record] = []
         for some in _chunks(ids, key):
             query = [(f"{key}[]", value) for value in some]
-            told = await self.get(f"{self.base}/find_by_id/{kind}", [*query, ("resolve[]", kind)])
-            for hit in told.get(kind, ()):
+            path = f"{self.base}/find_by_id/{kind}"
+            told = await self.get(path, [*query, ("resolve[]", kind)], [kind])
+            for hit in told[kind]:
                 record = hit.get("_resolved") or await self.find(hit["ref"])
                 if record is not None:
                     found.append({"uri": hit["ref"], **record})
@@ -247,7 +273,7 @@ class Client:
         for at in range(0, len(ids), _LISTED):
             some = ids[at : at + _LISTED]
             query = [("id_set", ",".join(map(str, some)))]
-            by_number = {number_of(one["uri"]): one for one in await self.get(f"{self.base}/{kind}", query)}
+            by_number = {number_of(one["uri"]): one for one in await self._list(f"{self.base}/{kind}", query)}
             for number in some:
                 if number in by_number:
                     yield by_number[number]
@@ -266,9 +292,9 @@ class Client:
 
     async def _nodes(self, digital_object: str, parent: str) -> AsyncIterator[Record]:
         if parent:
-            root = await self.get(f"{digital_object}/tree/node", [("node_uri", parent)])
+            root = await self.get(f"{digital_object}/tree/node", [("node_uri", parent)], _TREE)
         else:
-            root = await self.get(f"{digital_object}/tree/root")
+            root = await self.get(f"{digital_object}/tree/root", keys=_TREE)
         first = root.get("precomputed_waypoints", {}).get(parent, {})
         for offset in range(root["waypoints"]):
             nodes = first.get(str(offset))
@@ -276,7 +302,7 @@ class Client:
                 query: list[tuple[str, str | int]] = [("offset", offset)]
                 if parent:
                     query.append(("parent_node", parent))
-                nodes = await self.get(f"{digital_object}/tree/waypoint", query)
+                nodes = await self._list(f"{digital_object}/tree/waypoint", query)
             for node in nodes:
                 yield node
 
@@ -301,6 +327,21 @@ def number_of(uri: str) -> int:
     return int(uri.rpartition("/")[2])
 
 
+def _record(answer: Answer, path: str, keys: Collection[str] = ()) -> Record:
+    """Return an answer's fields. Raises: TransientError: they are not those of what was asked for."""
+    found = answer.json()
+    if not isinstance(found, dict) or not found.keys() >= set(keys):
+        raise _strange(answer)
+    if path.rpartition("/")[2].isdigit() and found.get("uri") != path:  # another record: a cache's, say
+        raise _strange(answer)
+    return found
+
+
+def _strange(answer: Answer) -> TransientError:
+    text = short(answer.body.decode("utf-8", "replace"))
+    return TransientError(f"it answers nothing an ArchivesSpace would: {text}", where=answer.where)
+
+
 def fault(answer: Answer) -> StepError:
     """Return what an answer that is no success means."""
     said = _said(answer)
@@ -317,15 +358,20 @@ def not_unique(error: ItemError) -> bool:
     return "unique" in error.what.lower()
 
 
-def _said(answer: Answer) -> str:
-    """Return ArchivesSpace's own words about what was wrong; of a backtrace only its first line."""
+def _said(answer: Answer, secret: str = "") -> str:
+    """Return ArchivesSpace's own words about what was wrong; of a backtrace only its first line.
+
+    Args:
+        secret: what is struck out of them.
+    """
     try:
         told = answer.json().get("error", "")
     except (TransientError, AttributeError):
         return ""
     if isinstance(told, dict):
         told = "; ".join(f"{key}: {_words(value)}" for key, value in told.items())
-    return short(str(told).partition("\n")[0])
+    words = str(told).partition("\n")[0]
+    return short(words.replace(secret, "***") if secret else words)
 
 
 def _words(value: Any) -> str:

@@ -45,8 +45,8 @@ async def _fetch(options: ArchivesSpaceOptions, shown: Shown) -> None:
     uri = shown.uri
     for _ in range(_HOPS):
         parts = urlsplit(uri)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ItemError("this is no address that the public can open", where=uri)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ItemError("this is no address that the public can open", where=shown.uri)
         # A session of its own: what is public needs nothing of ours, and is to be given nothing.
         bundle = options.ca_bundle if parts.hostname == urlsplit(options.url).hostname else ""
         site = Site(url=f"{parts.scheme}://{parts.netloc}", ca_bundle=bundle)
@@ -180,7 +180,8 @@ def _problem(location: Location, record: Record | None) -> str:
         return "is gone"
     uri = record["uri"]
     if "/digital_object_components/" in uri:
-        return "" if records.fixity(record) == location.sha256 else "says something else of its files now"
+        same = records.still_says(record, location.sha256)
+        return "" if same else "says something else of its files now"
     if "#" in location.uri:
         return _part_problem(location, record)
     if "/archival_objects/" in uri:

@@ -196,8 +196,7 @@ async def _read(client: Client, uris: Sequence[str]) -> dict[str, Record]:
 
     async def one(uri: str) -> Record:
         async with turn:
-            found: Record = await client.get(uri, query)
-            return found
+            return await client.get(uri, query)
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -256,8 +255,7 @@ class _Objects:
         if not links or self._options.linked == "add":
             return {}
         if self._options.linked == "use" and len(set(links)) == 1:
-            found: Record = await self._client.get(links[0])
-            return found
+            return await self._client.get(links[0])
         self.problems.append(
             f"{uri} has {', '.join(links)} already, of which none has the id {id_}: set linked: "
             "use (where there is one) or add"

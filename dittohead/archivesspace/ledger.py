@@ -6,48 +6,27 @@ the step goes on after a crash and when it is undone: what is there is ours if i
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from dittohead.files import fsync_dir
-
-#: A first line is not longer; of other jobs' ledgers only that much is read to see whose they are.
-_HEAD_MOST = 1 << 22
+from dittohead import notebook
+from dittohead.notebook import Notebook
 
 
 class Ledger:
     """The notes of one step of one job. Blocking."""
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._path, self._head = path, head
-        self._file: IO[bytes] | None = None
+        self._notes = Notebook(path, head)
 
     def note(self, **fields: Any) -> None:
-        """Keep a line durably."""
-        text = json.dumps(fields, sort_keys=True)
-        fresh = self._file is None and self._opened()
-        assert self._file is not None  # noqa: S101
-        self._file.write(text.encode() + b"\n")
-        os.fsync(self._file.fileno())
-        if fresh:
-            fsync_dir(self._path.parent)
-
-    def _opened(self) -> bool:
-        fresh = not self._path.exists()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by `close`
-        # A line break first: the last line may be a crash's half.
-        self._file.write((b"" if fresh else b"\n") + json.dumps(self._head, sort_keys=True).encode() + b"\n")
-        return fresh
+        """Keep a line durably. Raises: OSError, TargetError: it is not kept."""
+        self._notes.write([fields], durable=True)
 
     def close(self) -> None:
         """Finish."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._notes.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -56,7 +35,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     What the server has refused for certain is left out.
     """
     found: list[dict[str, Any]] = []
-    for line in _lines(path):
+    for line in notebook.read(path):
         if line.get("do") == "void":
             names = ("archival_object", "uri", "of")
             at = [i for i, one in enumerate(found) if line["uri"] in map(one.get, names)]
@@ -65,19 +44,6 @@ def read(path: Path) -> list[dict[str, Any]]:
         elif "worker" not in line:
             found.append(line)
     return found
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return
-    for line in data.splitlines():
-        try:
-            fields = json.loads(line)
-        except ValueError:  # a crash's half line
-            continue
-        yield fields
 
 
 def of_other_jobs(path: Path, head: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -91,12 +57,8 @@ def of_other_jobs(path: Path, head: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return
     objects = set(head["objects"])
     for other in sorted(path.parent.glob("*.jsonl")):
-        with open(other, "rb") as file:
-            first = file.readline(_HEAD_MOST)
-        try:
-            fields = json.loads(first)
-        except ValueError:
-            continue
-        same = all(fields.get(key) == head[key] for key in ("worker", "url", "repository"))
-        if same and not objects.isdisjoint(fields.get("objects", ())):
+        # Not the first line by its place: a crash may have left a half one there.
+        first = next((line for line in notebook.read(other) if "worker" in line), {})
+        same = all(first.get(key) == head[key] for key in ("worker", "url", "repository"))
+        if same and not objects.isdisjoint(first.get("objects", ())):
             yield from read(other)

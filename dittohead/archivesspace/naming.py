@@ -128,7 +128,7 @@ class Naming:
         """Return the identifier of each file that the list names."""
         column = self._options.by
         listed: dict[str, str] = {}
-        for number, row in enumerate(self._rows(root), start=2):
+        for number, row in self._rows(root):
             name, identifier = (row.get("file") or "").strip(), (row.get(column) or "").strip()
             if not name and not identifier:
                 continue
@@ -140,25 +140,33 @@ class Naming:
             raise self._wrong(f"it lists nothing; it wants the columns file and {column}")
         return listed
 
-    def _rows(self, root: Path) -> Iterator[dict[str, str]]:
+    def _rows(self, root: Path) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield each row with the line it begins in, counted from 1."""
         try:
             with (
                 files.opened_beneath(root, self._options.map.encode()) as fd,
                 open(fd, "rb", closefd=False) as f,
             ):
-                text = f.read(_LIST_MOST).decode("utf-8-sig")
+                data = f.read(_LIST_MOST + 1)
+            if len(data) > _LIST_MOST:
+                raise self._wrong("it is larger than 64 MiB")
+            text = data.decode("utf-8-sig")
         except OSError as error:
             raise self._wrong(f"it cannot be read ({error.strerror})") from None
         except UnicodeDecodeError:
             raise self._wrong("it is no UTF-8") from None
         rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        columns = rows.fieldnames or []
-        if "file" not in columns or self._options.by not in columns:
-            raise self._wrong(f"its first line must name the columns file and {self._options.by}")
+        at = 1
         try:
-            yield from rows
+            columns = rows.fieldnames or []
+            if "file" not in columns or self._options.by not in columns:
+                raise self._wrong(f"its first line must name the columns file and {self._options.by}")
+            at = rows.line_num + 1
+            for row in rows:
+                yield at, row
+                at = rows.line_num + 1
         except csv.Error as error:
-            raise self._wrong(f"line {rows.line_num}: {error}") from None
+            raise self._wrong(f"line {at}: {error}") from None
 
     def _wrong(self, what: str) -> ItemError:
         hint = f"Correct it, {_AGAIN}"

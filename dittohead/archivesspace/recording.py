@@ -76,8 +76,28 @@ class Recording:
     async def record(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Difference]]:
         """Record all objects; return them with what was written, as it is there now."""
         self._total = sum(len(one.pages) + 2 for one in wanted)
+        for one in wanted:
+            await self._see_still(one)
         ours = await in_thread(lambda _: self._recorded_before(wanted))
         return [await self._object(one, ours) for one in wanted]
+
+    async def _see_still(self, of: Wanted) -> None:
+        """See that what was looked up before the first step is still so: days may lie between.
+
+        Raises: ItemError: the archival object is gone, or is called otherwise.
+        """
+        record, by = await self.client.find(of.found.uri), self.options.by
+        if record is None:
+            what = "is gone"
+        elif by != "ark" and record.get(by) != of.found.identifier:
+            what = f'is "{record.get(by, "")}" now'
+        else:
+            return
+        raise ItemError(
+            f'the archival object that was "{of.found.identifier}" {what}; nothing was recorded',
+            where=self.client.shown(of.found.uri),
+            hint=f"To look it up anew: dittohead rerun {self.ctx.job_id}",
+        )
 
     def _recorded_before(self, wanted: Sequence[Wanted]) -> dict[str, dict[str, str]]:
         """Return by digital object id the access URIs that all jobs have recorded, and as what."""
@@ -143,7 +163,8 @@ class Recording:
             made = await self._sent(f"{self.options.base}/digital_objects", body, of.found.digital_object_id)
             if made is not None:
                 self.counts.created += 1
-                return str(made["uri"])
+                if made.get("uri"):
+                    return str(made["uri"])
         raise TransientError("it cannot be created", where=of.found.digital_object_id)
 
     def _new(self, of: Wanted) -> Record:

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from dittohead.model import Use
@@ -268,16 +269,41 @@ def brought_up(old: Record, new: Record) -> Record:
     return result
 
 
+#: File versions of one component of which all choices are tried: 256 digests.
+_CHOICES = 8
+
+
 def fixity(component: Record) -> str:
     """Return the digest of what a component says of where its file lies: id, and versions with a SHA-256.
 
     Links and notes that people add later do not count.
     """
+    return _fixity(component, _fixed(component))
+
+
+def still_says(component: Record, fixity: str) -> bool:
+    """Tell whether a component says what it said, whatever file versions were added since.
+
+    A digest does not tell which versions it is of: it is looked for among all choices of those there.
+    """
+    versions = _fixed(component)
+    fewest = 0 if len(versions) <= _CHOICES else len(versions) - 1
+    return any(
+        _fixity(component, list(some)) == fixity
+        for number in range(len(versions), fewest - 1, -1)
+        for some in combinations(versions, number)
+    )
+
+
+def _fixed(component: Record) -> list[Record]:
     names = ("file_uri", "file_size_bytes", "checksum_method", "checksum", "publish")
     versions = [
         {name: one.get(name) for name in names}
         for one in component.get("file_versions", ())
         if one.get("checksum_method") == "sha-256" and one.get("checksum")
     ]
-    versions.sort(key=lambda one: str(one["file_uri"]))
+    return sorted(versions, key=lambda one: str(one["file_uri"]))
+
+
+def _fixity(component: Record, versions: list[Record]) -> str:
     return digest([component.get("component_id"), versions])

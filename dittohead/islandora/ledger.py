@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from dittohead.files import fsync_dir
+from dittohead import notebook
+from dittohead.notebook import Notebook
 from dittohead.threads import in_thread
 
 
@@ -29,10 +27,9 @@ class Ledger:
     """
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._path, self._head = path, head
-        self._file: IO[bytes] | None = None
+        self._path, self._notes = path, Notebook(path, head)
         self._turn = asyncio.Lock()
-        self._lines: list[tuple[bytes, bool]] = []  #: noted and not written: (line, whether durably)
+        self._lines: list[tuple[dict[str, Any], bool]] = []  #: noted and not written: (line, whether durably)
         self._noted = self._written = 0  #: lines
         self.nodes: dict[str, dict[str, Any]] = {}
         self.media: dict[tuple[int, str], dict[str, Any]] = {}
@@ -46,7 +43,7 @@ class Ledger:
         return ledger
 
     def _read(self) -> None:
-        for fields in lines(self._path):
+        for fields in notebook.read(self._path):
             self._take(fields)
 
     def _take(self, fields: dict[str, Any]) -> None:
@@ -70,7 +67,7 @@ class Ledger:
 
     async def _note(self, fields: dict[str, Any], *, durable: bool) -> None:
         self._take(fields)
-        self._lines.append((json.dumps(fields).encode() + b"\n", durable))
+        self._lines.append((fields, durable))
         self._noted += 1
         number = self._noted
         async with self._turn:
@@ -78,51 +75,14 @@ class Ledger:
                 return
             some, self._lines = self._lines, []
             try:
-                await in_thread(lambda stop: self._write(some))
+                durable = any(one for _, one in some)
+                await in_thread(lambda stop: self._notes.write([line for line, _ in some], durable=durable))
             except BaseException:
-                # Again with the next: a line twice is no harm, and a half one before a break is skipped.
-                self._lines = [(b"\n" + some[0][0], some[0][1]), *some[1:], *self._lines]
+                self._lines = [*some, *self._lines]  # again with the next: a line twice is no harm
                 raise
             self._written += len(some)
-
-    def _write(self, some: Sequence[tuple[bytes, bool]]) -> None:
-        file, fresh = self._opened()
-        rest = memoryview(b"".join(line for line, _ in some))
-        while rest:  # a disk that fills up takes a part first
-            rest = rest[file.write(rest) :]
-        if any(durable for _, durable in some):
-            os.fsync(file.fileno())
-        if fresh:
-            fsync_dir(self._path.parent)
-
-    def _opened(self) -> tuple[IO[bytes], bool]:
-        if self._file is not None:
-            return self._file, False
-        fresh = not self._path.exists()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by `close`
-        # A line break first: the last line may be a crash's half.
-        file.write((b"" if fresh else b"\n") + json.dumps(self._head).encode() + b"\n")
-        self._file = file
-        return file, fresh
 
     async def close(self) -> None:
         """Finish."""
         async with self._turn:
-            if self._file is not None:
-                await asyncio.to_thread(self._file.close)
-                self._file = None
-
-
-def lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the notes of a file, but no half line of a crash; none when there is no file. Blocking."""
-    try:
-        file = open(path, "rb")  # noqa: SIM115  # closed below
-    except FileNotFoundError:
-        return
-    with file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+            await asyncio.to_thread(self._notes.close)

@@ -57,6 +57,11 @@ class Thing:
     paged: bool  #: whether each page has a node of its own
     pages: Sequence[Page]
 
+    @property
+    def first(self) -> bytes:
+        """The path of its first page's own file."""
+        return self.pages[0].parts[0].entry.path
+
 
 @dataclass
 class _Gathered:

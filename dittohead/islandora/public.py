@@ -20,15 +20,28 @@ class Shown:
     nid: int
     first: int  #: nid of its first page; its own when it has none
     paged: bool
+    path: bytes = b""  #: the object's first file, which tells whose its places are
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a step's state keeps it."""
-        return {"identifier": self.identifier, "nid": self.nid, "first": self.first, "paged": self.paged}
+        path = self.path.decode("utf-8", "surrogateescape")
+        return {
+            "identifier": self.identifier,
+            "nid": self.nid,
+            "first": self.first,
+            "paged": self.paged,
+            "path": path,
+        }
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Shown:
         """Return what `as_dict` gave."""
-        return cls(**fields)
+        path = fields.get("path", "").encode("utf-8", "surrogateescape")
+        return cls(**{**fields, "path": path})
+
+    def place(self, use: Use, uri: str, verified_by: str) -> Location:
+        """Return where something of the object is."""
+        return Location(uri=uri, path=self.path, size=0, sha256="", verified_by=verified_by, use=use)
 
 
 async def page(site: Drupal, shown: Shown) -> Location:
@@ -36,14 +49,14 @@ async def page(site: Drupal, shown: Shown) -> Location:
     node = await site.node(shown.nid)  # anew: its alias is made after it is created
     if node is None:
         raise ItemError("the node that was just there is gone", where=f"{site.rest.base}/node/{shown.nid}")
-    return _location(site.page_of(node), Use.PAGE, "read from the site")
+    return shown.place(Use.PAGE, site.page_of(node), "read from the site")
 
 
 async def manifest(site: Drupal, shown: Shown) -> Location | None:
     """Return where an object's IIIF manifest is; None while the public cannot fetch it."""
     name = "book-manifest" if shown.paged else "manifest"
     url = f"{site.rest.base}/node/{shown.nid}/{name}"
-    return _location(url, Use.MANIFEST, "answered 200") if await site.public(url) else None
+    return shown.place(Use.MANIFEST, url, "answered 200") if await site.public(url) else None
 
 
 async def thumbnail(site: Drupal, shown: Shown) -> tuple[bool, Location | None]:
@@ -56,9 +69,5 @@ async def thumbnail(site: Drupal, shown: Shown) -> tuple[bool, Location | None]:
         media = next((media for media in await site.media_of(nid) if tid in media.uses), None)
         if media is not None and media.file_url:
             url = media.file_url
-            return True, _location(url, Use.THUMBNAIL, "answered 200") if await site.public(url) else None
+            return True, shown.place(Use.THUMBNAIL, url, "answered 200") if await site.public(url) else None
     return False, None
-
-
-def _location(uri: str, use: Use, verified_by: str) -> Location:
-    return Location(uri=uri, path=b"", size=0, sha256="", verified_by=verified_by, use=use)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from dittohead.files import fsync_dir
+from dittohead import notebook
+from dittohead.notebook import Notebook
 
 
 @dataclass
@@ -31,9 +29,8 @@ class Notes:
     """
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._path, self._head = path, head
-        self._file: IO[bytes] | None = None
-        self._opening = threading.Lock()  # large files are begun in threads, several at once
+        self._path, self._notes = path, Notebook(path, head)
+        self._turn = threading.Lock()  # large files are begun in threads, several at once
         self.open = read(path)[1]  #: key -> what an earlier try left unfinished
 
     def intend(self, key: str) -> None:
@@ -63,39 +60,20 @@ class Notes:
 
     def close(self, *, done: bool) -> None:
         """Finish; with `done` nothing is left outside, and the file goes."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._notes.close()
         if done:
             self._path.unlink(missing_ok=True)
 
     def _line(self, fields: dict[str, Any], *, durable: bool) -> None:
-        with self._opening:
-            file, fresh = self._opened()
-        file.write(json.dumps(fields).encode() + b"\n")
-        if durable:
-            os.fsync(file.fileno())
-        if fresh:
-            fsync_dir(self._path.parent)
-
-    def _opened(self) -> tuple[IO[bytes], bool]:
-        """Return the file, whose first line is the head, and whether it is new."""
-        if self._file is not None:
-            return self._file, False
-        fresh = not self._path.exists()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by `close`
-        # A line break first: the last line may be a crash's half.
-        file.write((b"" if fresh else b"\n") + json.dumps(self._head).encode() + b"\n")
-        self._file = file
-        return file, fresh
+        with self._turn:
+            self._notes.write([fields], durable=durable)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Upload]]:
     """Return (whose notes, what is unfinished by key) of a file; ({}, {}) when there is none."""
     head: dict[str, Any] = {}
     found: dict[str, Upload] = {}
-    for fields in _lines(path):
+    for fields in notebook.read(path):
         if "worker" in fields:
             head = fields
         elif "begin" in fields:
@@ -109,16 +87,3 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Upload]]:
         elif "over" in fields:
             found.pop(fields["over"], None)
     return head, found
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        file = open(path, "rb")  # noqa: SIM115  # closed below
-    except FileNotFoundError:
-        return
-    with file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except ValueError:  # a crash's half line
-                continue

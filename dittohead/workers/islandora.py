@@ -22,6 +22,7 @@ from dittohead.islandora.site import Drupal
 from dittohead.islandora.undoing import Undoing
 from dittohead.model import Event, EventType, Location, Use, display
 from dittohead.threads import in_thread
+from dittohead.turns import Turns
 from dittohead.worker import (
     Done,
     Planned,
@@ -59,6 +60,10 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     takes = frozenset({"service", "thumbnails", "text"})
     knows = frozenset({"record"})
     default_limit = 2
+
+    def __init__(self) -> None:
+        #: Of objects at sites: the site does not refuse a second media of a page by two jobs at once.
+        self.turns = Turns()
 
     def check(self, options: IslandoraOptions) -> list[str]:
         """Say what cannot be."""
@@ -110,7 +115,16 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 where=where,
                 detail=kind,
             )
-            ctx.location(_public(f"{options.url}/node/{nid or ''}", Use.PAGE))
+            ctx.location(
+                Location(
+                    uri=f"{options.url}/node/{nid or ''}",
+                    path=thing.first,
+                    size=0,
+                    sha256="",
+                    verified_by="",
+                    use=Use.PAGE,
+                )
+            )
             for page in thing.pages:
                 if thing.paged and not nid:
                     detail = f"page {page.weight}"
@@ -140,6 +154,12 @@ class IslandoraWorker(Worker[IslandoraOptions]):
 
     async def _deliver(self, ctx: StepContext, options: IslandoraOptions, site: Drupal) -> _Delivered:
         things = await in_thread(lambda stop: objects.things(ctx, options))
+        async with self.turns.all_of(f"{options.url} {thing.description.identifier}" for thing in things):
+            return await self._bring(ctx, options, site, things)
+
+    async def _bring(
+        self, ctx: StepContext, options: IslandoraOptions, site: Drupal, things: Sequence[objects.Thing]
+    ) -> _Delivered:
         base = await preflight.ground(site, options)
         ledger = await Ledger.opened(
             ctx.ledger, {"worker": self.name, "job": ctx.job_id, "site": options.url}
@@ -156,6 +176,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 nid=node.nid,
                 first=pages[0].nid if pages else node.nid,
                 paged=thing.paged,
+                path=thing.first,
             )
             for thing, node, pages in brought
         ]
@@ -207,6 +228,8 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     async def verify(self, ctx: VerifyContext, options: IslandoraOptions) -> None:
         """Ask the site for each file's SHA-256; fetch pages, thumbnails and manifests."""
         async with preflight.opened(options, ctx.secret(options.credential)) as site:
+            # A site that is down is told once, not after a wait for each of ten thousand files.
+            await site.rest.send("GET", "/", anonymous=True, sink=lambda _: None)
             for location in ctx.locations():
                 if ctx.stopped.is_set():
                     return
@@ -278,7 +301,3 @@ def _events(
         names = ", ".join(sorted(set(delivery.missing)))
         said = f"there is no term for {names}: not linked"
         ctx.event(Event(type=EventType.METADATA, outcome="warning", detail=said, agent=_AGENT))
-
-
-def _public(uri: str, use: Use) -> Location:
-    return Location(uri=uri, path=b"", size=0, sha256="", verified_by="", use=use)

@@ -64,6 +64,7 @@ class Fault:
     after: bool = False  #: when the write has taken effect
     times: int = 1
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""  #: in place of ArchivesSpace's own words, as a proxy answers
 
 
 class Dropped(Exception):
@@ -196,6 +197,8 @@ class ArchivesSpace(Holdings):
     def _broken(self, fault: Fault) -> web.Response:
         if fault.kind == "drop":
             raise Dropped
+        if fault.body:
+            return web.Response(status=int(fault.kind), headers=fault.headers, body=fault.body)
         words = {
             "412": {"code": "SESSION_GONE", "error": "No session found"},
             "403": {"error": "Access denied"},

@@ -15,8 +15,8 @@ from dittohead import receipt
 from dittohead.config import load
 from dittohead.description import Description
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.islandora.ledger import lines
 from dittohead.model import Location
+from dittohead.notebook import read as lines
 from dittohead.planning import plan
 from dittohead.registry import default
 from dittohead.undo import undo_job
