@@ -273,6 +273,7 @@ class _Run:
             return []
         # Those first that find out what the folder holds: the others look with that in mind.
         for step in sorted(looking, key=lambda step: not step.describes):
+            _heed_cancellation()
             if not anew and has_facts(self.passage.files.facts(step.name)):
                 continue
             try:
@@ -295,6 +296,7 @@ class _Run:
         passage = self.passage
         try:
             while True:
+                _heed_cancellation()
                 if running:
                     await self._look_again(aside)
                 begin = order.ready(passage.steps, passage.needs, passage.busy)
@@ -446,6 +448,13 @@ class _Run:
 
     async def _put_off(self, state: JobState, **changes: Any) -> None:
         await self.engine.store.write(job_store.put_off, self.job.id, self.job.token, state=state, **changes)
+
+
+def _heed_cancellation() -> None:
+    """Raises: CancelledError: the run was told to end, and a step has swallowed it; no other is to begin."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _patience(asides: Collection[Aside]) -> float | None:

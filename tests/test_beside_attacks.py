@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -340,3 +341,27 @@ async def test_progress_is_told_of_what_goes_on_and_of_nothing_else(house: House
     async with house.running():
         await house.until(lambda: state(house) is JobState.WAITING)
     assert (seen["step"], "beside" in seen) == ("right", False)
+
+
+async def test_a_step_that_swallows_its_cancellation_ends_the_run_when_it_ends(root: Path) -> None:
+    """It is done, and recorded; but the next one does not begin, and the freeze is not waited for in vain."""
+    house = House(root, CONFIG)
+    reached = asyncio.Event()
+
+    async def swallow(ctx: StepContext) -> StepResult:
+        reached.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return Done()
+
+    house.worker.plays["first"] = swallow
+    gate(house, "second")
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+        async with asyncio.timeout(20):
+            await house.ask("freeze", "x")
+        assert house.job("x").state is JobState.FROZEN
+        assert [step for _, step in house.worker.ran] == ["first"]
+        assert states(house)["first"] is StepState.DONE
+    house.store.close()
