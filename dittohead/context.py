@@ -138,6 +138,14 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
+def has_facts(path: Path) -> bool:
+    """Tell whether a preflight has left what can be read; else it is to look again. Blocking, but short."""
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
 def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
     """Return what the placeholders of a step's options stand for."""
     return {

@@ -65,7 +65,8 @@ class FairLimiter:
             if future.done() and not future.cancelled():  # granted in the same moment
                 self._release(owner)
             else:
-                self._queues[owner].remove(future)
+                with contextlib.suppress(KeyError, ValueError):  # a slot came back, and it was passed over
+                    self._queues[owner].remove(future)
             raise
 
     def _release(self, owner: int) -> None:

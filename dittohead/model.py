@@ -179,6 +179,7 @@ class StepRow:
     result: dict[str, Any]  #: totals: detail, outputs, locations, bytes
     error: str
     wake_at: datetime | None = None  #: not to be tried before
+    target: str = ""  #: that was paused when it was last tried
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

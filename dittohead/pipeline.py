@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import faults, log, manifest, order
+from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
     DittoheadError,
@@ -40,8 +41,8 @@ from dittohead.threads import in_thread
 #: A step that has seen the daemon die this often without ending is frozen: it may be the cause.
 CRASHES_MOST = 5
 
-#: A job that waits for several things looks at them again after so many seconds.
-_LOOK_AGAIN_S = 120.0
+#: A run looks so often whether a target that one of its steps waits for may be tried again.
+_LOOK_AGAIN_S = 5.0
 
 #: The daemon's own disk being full or gone is nobody's folder's fault.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
@@ -58,13 +59,17 @@ async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
 
     Returns: whether the job is over.
     """
-    probed = job.target  # paused, if this run is to try it; a step's target may be another by now
-    if fresh:
-        steps, crashes = _fresh_steps(job), 0
-    else:
-        job, steps, crashes = await engine.store.write(job_store.begin_run, job.id)
-    if job.state is not JobState.RUNNING:
-        return False
+    try:
+        if fresh:
+            steps, crashes = _fresh_steps(job), 0
+        else:
+            job, steps, crashes = await engine.store.write(job_store.begin_run, job.id)
+        return job.state is JobState.RUNNING and await _run(engine, job, steps, crashes)
+    finally:
+        engine.targets.probe_over(job.id)  # also where it had ended before it could be tried
+
+
+async def _run(engine: Engine, job: Job, steps: list[StepRow], crashes: int) -> bool:
     run = _Run(engine, job, steps)
     with log.bind(job=job.id, name=job.name):
         try:
@@ -79,8 +84,6 @@ async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
             log.get().info(log.JOB_SUPERSEDED)
         finally:
             engine.clear_report(job.id)
-            for target in {*run.passage.targets, probed} - {""}:
-                engine.targets.probe_over(target)
     return False
 
 
@@ -139,8 +142,8 @@ class _Run:
         """Do what is left to do; return why what is left does not go on now, [] when nothing is."""
         try:
             self._check_matched()
+            await self._forget_lost()
             await self._take_manifest()
-            self._forget_lost()
             asides = await self._preflight() or await self._steps()
             if not asides:
                 await self._recheck()
@@ -150,15 +153,22 @@ class _Run:
             return [await self._judge(None, error)]
         return asides
 
-    def _forget_lost(self) -> None:
-        """Have steps done again whose outputs are gone, and all that wait for them."""
+    async def _forget_lost(self) -> None:
+        """Have steps done again whose outputs are gone, and all that wait for them.
+
+        Durably, before any of them begins: what rests on files that are no more is not to be
+        believed by a later run either, when this one is interrupted.
+        """
         passage = self.passage
         gone = [
             row.position for row in passage.steps if row.state is StepState.DONE and passage.files.lost(row)
         ]
-        for position in order.dependents(passage.needs, gone) if gone else ():
-            row = passage.steps[position]
-            passage.steps[position] = dataclasses.replace(row, state=StepState.PENDING)
+        if not gone:
+            return
+        await self.engine.store.write(
+            job_store.forget, self.job.id, self.job.token, order.dependents(passage.needs, gone)
+        )
+        passage.steps[:] = await self.engine.store.read(job_store.steps_of, self.job.id)
 
     async def _folders_fault(self) -> ItemError | None:
         """Return what was changed in the folder since the claim, where a step has met trouble.
@@ -197,6 +207,7 @@ class _Run:
                 progress=self._counter("manifest"),
             )
         )
+        self.engine.step_over(self.job.id, "manifest")
         faults.point("manifest.taken")
         seconds = round(time.monotonic() - started, 3)
         if totals.files == 0:
@@ -253,12 +264,18 @@ class _Run:
         """
         rows = self.passage.steps
         anew = not any(row.state is StepState.DONE or row.started_at is not None for row in rows)
-        looking = [StepRun(self.passage, row.position) for row in rows if row.state is not StepState.DONE]
+        looking = [
+            step
+            for step in (StepRun(self.passage, row.position) for row in rows)
+            # What the folder holds must be known to those that are left, also when its facts are lost.
+            if step.looks and (step.row.state is not StepState.DONE or step.describes)
+        ]
+        if all(row.state is StepState.DONE for row in rows):
+            return []
         # Those first that find out what the folder holds: the others look with that in mind.
         for step in sorted(looking, key=lambda step: not step.describes):
-            if not step.looks:
-                continue
-            if not anew and self.passage.files.facts(step.name).exists():
+            _heed_cancellation()
+            if not anew and has_facts(self.passage.files.facts(step.name)):
                 continue
             try:
                 aside = await step.preflight()
@@ -280,9 +297,12 @@ class _Run:
         passage = self.passage
         try:
             while True:
+                _heed_cancellation()
+                if running:
+                    await self._look_again(aside)
                 begin = order.ready(passage.steps, passage.needs, passage.busy)
                 passage.busy.update(begin)
-                if len(begin) == 1 and not running:  # nothing beside it: no task of its own
+                if len(begin) == 1 and not running and not aside:  # nothing beside it: no task of its own
                     self._ended(aside, begin[0], await self._one(begin[0]))
                     continue
                 for index in begin:
@@ -290,7 +310,9 @@ class _Run:
                     running[task] = index
                 if not running:
                     return list(aside.values())
-                over, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                over, _ = await asyncio.wait(
+                    running, timeout=_patience(aside.values()), return_when=asyncio.FIRST_COMPLETED
+                )
                 for task in over:
                     self._ended(aside, running.pop(task), task.result())
         finally:
@@ -302,15 +324,41 @@ class _Run:
         else:
             aside[index] = why
 
+    async def _look_again(self, aside: dict[int, Aside]) -> None:
+        """Let steps that were put off be tried again, where that is due while others still run."""
+        now = time.time()
+        for index, why in list(aside.items()):
+            if why.wake_at is not None:
+                due = why.wake_at <= now
+            else:
+                due = self.engine.targets.may_try(why.target, self.job.id)
+            if due:
+                await StepRun(self.passage, index).again()
+                del aside[index]
+                self.passage.busy.discard(index)
+
     async def _end(self, running: Collection[asyncio.Task[Aside | None]]) -> None:
-        """Cancel steps and wait until they have ended; what they still say is overtaken by events."""
-        for task in running:
+        """Cancel steps and wait until they have ended; what they still say is overtaken by events.
+
+        However often this is cancelled itself: nobody may take the job on while a step of it runs.
+        """
+        cancelled: asyncio.CancelledError | None = None
+        left = set(running)
+        for task in left:
             task.cancel()
-        if running:
-            await asyncio.wait(running)
-            for task in running:
-                if not task.cancelled():
-                    task.exception()  # seen, or asyncio complains
+        while left:
+            try:
+                _, left = await asyncio.wait(left)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                left = {task for task in left if not task.done()}
+                for task in left:
+                    task.cancel()
+        for task in running:
+            if not task.cancelled():
+                task.exception()  # seen, or asyncio complains
+        if cancelled is not None:
+            raise cancelled
 
     async def _one(self, index: int) -> Aside | None:
         step = StepRun(self.passage, index)
@@ -372,25 +420,21 @@ class _Run:
         return Aside(state=JobState.WAITING, reason=reason, wake_at=wake_at)
 
     async def _pause(self, step: StepRun | None, target: str, reason: str) -> Aside:
-        self.passage.targets.add(target)
         await self.engine.targets.pause(target, reason)
         if step is not None:
-            await step.lay_aside({"error": reason})
+            await step.lay_aside({"error": reason, "target": target})
         return Aside(state=JobState.PAUSED, reason=reason, wake_at=None, target=target)
 
     async def _lay_aside(self, asides: Sequence[Aside]) -> None:
         """Let the job wait for what its steps wait for; for several things, for the first of them."""
         reason = "; ".join(dict.fromkeys(aside.reason for aside in asides))
-        targets = {aside.target for aside in asides}
-        if len(targets) == 1 and asides[0].target:
-            await self._put_off(JobState.PAUSED, reason=reason, wake_at=None, target=asides[0].target)
-            log.get().info(log.JOB_PAUSED, target=asides[0].target, reason=reason)
-            await self.engine.targets.laid_aside(asides[0].target)
-            return
-        # A job is woken by one target or by the clock: of several things, the clock has it look.
-        later = time.time() + _LOOK_AGAIN_S
-        wake_at = min(aside.wake_at if aside.wake_at is not None else later for aside in asides)
-        await self._put_off(JobState.WAITING, reason=reason, wake_at=wake_at)
+        targets = sorted({aside.target for aside in asides} - {""})
+        wake_at = min((aside.wake_at for aside in asides if aside.wake_at is not None), default=None)
+        # What waits for a target is woken by it, whatever else the job waits for.
+        state = JobState.PAUSED if wake_at is None else JobState.WAITING
+        await self._put_off(state, reason=reason, wake_at=wake_at, waits_for=targets)
+        if state is JobState.PAUSED:
+            log.get().info(log.JOB_PAUSED, target=", ".join(targets), reason=reason)
 
     async def freeze_after_crashes(self, crashes: int) -> None:
         """Freeze a job whose steps have met the daemon's death again and again."""
@@ -407,6 +451,22 @@ class _Run:
 
     async def _put_off(self, state: JobState, **changes: Any) -> None:
         await self.engine.store.write(job_store.put_off, self.job.id, self.job.token, state=state, **changes)
+
+
+def _heed_cancellation() -> None:
+    """Raises: CancelledError: the run was told to end, and a step has swallowed it; no other is to begin."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _patience(asides: Collection[Aside]) -> float | None:
+    """Return for how many seconds a run may sleep while steps that were put off wait beside others."""
+    if not asides:
+        return None
+    now = time.time()
+    due = (now + _LOOK_AGAIN_S if aside.wake_at is None else aside.wake_at for aside in asides)
+    return max(min(due) - now, 0.01)
 
 
 class _Over(Exception):  # an outcome, not an error

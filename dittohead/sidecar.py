@@ -16,6 +16,7 @@ NAME = "dittohead.yaml"
 
 #: It holds a few words. What an uploader wrote is not read whole into memory.
 _MOST = 4096
+_DEEPEST = 8
 
 _HINT = "Write: purpose: access; then move the folder to the inbox again"
 
@@ -35,7 +36,7 @@ def purposes(folder: Path) -> frozenset[str]:
     if len(text) > _MOST:
         raise _wrong("it is longer than 4 KiB")
     try:
-        found = yaml.load(text, Loader=_Plain)  # noqa: S506  # a SafeLoader
+        found = yaml.load(text, Loader=_Plain)  # noqa: S506  # makes words, lists and mappings only
     except (yaml.YAMLError, ValueError) as error:
         raise _wrong("it is no valid YAML") from error
     if not isinstance(found, dict) or set(found) != {"purpose"}:
@@ -52,13 +53,28 @@ def text(words: Sequence[str]) -> bytes:
     return yaml.safe_dump({"purpose": list(words)}).encode()
 
 
-class _Plain(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them stand for more than memory holds."""
+class _Plain(yaml.BaseLoader):
+    """Reads words, lists and mappings alone.
+
+    Refuses aliases (a few lines of them stand for more than memory holds), tags (PyYAML itself
+    stumbles over `!!timestamp x`), and what is nested deeper than Python's stack holds.
+    """
+
+    _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not wanted")
-        return super().compose_node(parent, index)
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # the parser's part has no types
+        if getattr(event, "tag", None) is not None:
+            raise yaml.YAMLError("tags are not wanted")
+        if self._depth > _DEEPEST:
+            raise yaml.YAMLError("it is nested too deep")
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def _wrong(what: str) -> ItemError:

@@ -28,7 +28,6 @@ class Passage:
         self.engine, self.job, self.steps = engine, job, steps
         self.files = JobFiles(engine.stations, job)
         self.needs = order.needs(job.definition)
-        self.targets: set[str] = set()  #: that this run has used
         self.busy: set[int] = set()  #: steps that are running or laid aside in this run
 
     def replace_job(self, **changes: Any) -> None:
@@ -83,16 +82,18 @@ class StepRun:
             return aside
         worker, options = self._prepare()
         if (aside := self._paused(worker, options)) is not None:
-            await self.lay_aside({"error": aside.reason})
+            await self.lay_aside({"error": aside.reason, "target": aside.target})
             return aside
         limiter = engine.limits[self.row.worker]
         async with limiter.slot(job.uid):
             if self.row.state is not StepState.RUNNING:
                 await engine.store.write(job_store.start_step, job.id, job.token, self.index)
                 self._now(StepState.RUNNING)
-            context, result, seconds = await self._attempt(worker, options)
+            try:
+                context, result, seconds = await self._attempt(worker, options)
+            finally:
+                engine.step_over(job.id, self.name)
         # The slot is for the work; the next one need not wait for this one's commit.
-        engine.step_over(job.id, self.name)
         with log.bind(step=self.name, attempt=context.attempt):
             if isinstance(result, Wait):
                 context.close(durable=False)
@@ -110,7 +111,7 @@ class StepRun:
             return aside
         worker, options = self._prepare()
         if (aside := self._paused(worker, options)) is not None:
-            await self.lay_aside({"error": aside.reason})
+            await self.lay_aside({"error": aside.reason, "target": aside.target})
             return aside
         limiter = self.passage.engine.limits[self.row.worker]
         async with limiter.slot(job.uid):
@@ -141,6 +142,11 @@ class StepRun:
         workers = self.passage.engine.workers
         return workers.get(self.row.worker) if self.row.worker in workers.names() else None
 
+    async def again(self) -> None:
+        """Take over what the store knows of the step since it was put off, to try it again in this run."""
+        steps = await self.passage.engine.store.read(job_store.steps_of, self.passage.job.id)
+        self.passage.steps[self.index] = steps[self.index]
+
     def waits(self) -> Aside | None:
         """Return why the step is not to be tried yet: an earlier run has put it off."""
         row = self.row
@@ -150,9 +156,8 @@ class StepRun:
 
     def _paused(self, worker: Worker[Any], options: Options) -> Aside | None:
         self.target = worker.target(options)
-        self.passage.targets.add(self.target)
         targets = self.passage.engine.targets
-        if not self.target or targets.may_try(self.target):
+        if not self.target or targets.may_try(self.target, self.passage.job.id):
             return None
         why = targets.paused(self.target) or ""
         return Aside(state=JobState.PAUSED, reason=why, wake_at=None, target=self.target)
@@ -164,7 +169,7 @@ class StepRun:
             changes: of the step's row.
         """
         job = self.passage.job
-        changes = {"state": StepState.WAITING.value, "crashes": 0, "wake_at": None, **changes}
+        changes = {"state": StepState.WAITING.value, "crashes": 0, "wake_at": None, "target": "", **changes}
         await self.passage.engine.store.write(
             job_store.put_off_step, job.id, job.token, self.index, changes, **more
         )

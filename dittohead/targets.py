@@ -11,7 +11,6 @@ from sqlalchemy.engine import Connection
 
 from dittohead import log
 from dittohead.store import Store
-from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store import targets as target_store
 from dittohead.store.outbox import NewNotice
@@ -36,11 +35,12 @@ class Targets:
         self._compose = compose
         self._nearly_full = nearly_full
         self._rows: dict[str, TargetRow] = {}
-        self._probing: set[str] = set()
+        self._probing: dict[str, str] = {}  #: target -> the job that is to try it
         self.on_resume: Callable[[], None] = lambda: None  #: its jobs may run again
 
     async def load(self) -> None:
         """Read what the store remembers; a probe is due at once after a start."""
+        await self._store.write(target_store.wake_forgotten)
         for row in await self._store.read(target_store.load):
             self._rows[row.name] = replace(row, probe_at=0.0) if row.paused else row
 
@@ -53,12 +53,12 @@ class Targets:
         row = self._rows.get(name)
         return row.reason if row is not None and row.paused else None
 
-    def may_try(self, name: str) -> bool:
+    def may_try(self, name: str, job: str) -> bool:
         """Tell whether a job may use the target now: it is not paused, or the job is its probe."""
         row = self._rows.get(name)
         if row is None or not row.paused:
             return True
-        return name in self._probing
+        return self._probing.get(name) == job
 
     def next_probe(self) -> float | None:
         """Return when the next paused target is to be tried, seconds since the epoch."""
@@ -76,11 +76,11 @@ class Targets:
             due = row.paused and row.probe_at is not None and row.probe_at <= time.time()
             if not due or row.name in self._probing:
                 continue
-            job = await self._store.read(job_store.first_paused, row.name)
+            job = await self._store.read(target_store.first_waiting, row.name)
             if job is None:
                 await self.resume(row.name)
             else:
-                self._probing.add(row.name)
+                self._probing[row.name] = job
                 chosen.append(job)
         return chosen
 
@@ -100,7 +100,7 @@ class Targets:
             nearly_full=known.nearly_full if known is not None else False,
         )
         self._rows[name] = row
-        self._probing.discard(name)
+        self._probing.pop(name, None)
         await self._put(row, [] if again else self._compose("paused", target=name, reason=reason))
         if not again:
             log.get().error(log.TARGET_PAUSED, target=name, reason=reason)
@@ -108,7 +108,7 @@ class Targets:
     async def resume(self, name: str) -> None:
         """Let the target's jobs go on; called after a step that used it succeeded."""
         row = self._rows.get(name)
-        self._probing.discard(name)
+        self._probing.pop(name, None)
         if row is None or not row.paused:
             return
         row = replace(row, paused=False, reason="", since=None, probe_at=None, failures=0)
@@ -117,21 +117,15 @@ class Targets:
         log.get().info(log.TARGET_RESUMED, target=name)
         self.on_resume()
 
-    async def laid_aside(self, name: str) -> None:
-        """Let jobs go on that were laid aside for a target in the moment in which another job resumed it."""
-        if self.paused(name) is None:
-            await self._store.write(job_store.wake_target, name)
-            self.on_resume()
-
     def sooner(self, seconds: float) -> None:
         """Let probes be due so much earlier: the clock was set back."""
         for row in self.rows():
             if row.probe_at is not None:
                 self._rows[row.name] = replace(row, probe_at=row.probe_at - seconds)
 
-    def probe_over(self, name: str) -> None:
-        """Forget a probe that came to no result (its job was frozen, cancelled or failed)."""
-        self._probing.discard(name)
+    def probe_over(self, job: str) -> None:
+        """Forget the probes of a job that came to no result (it was frozen, cancelled or failed)."""
+        self._probing = {name: probe for name, probe in self._probing.items() if probe != job}
 
     async def fullness(self, name: str, used: float, capacity: int) -> None:
         """Tell people, once, when a target's disk is nearly full.
@@ -166,6 +160,6 @@ class Targets:
             target_store.put(connection, row)
             outbox_store.add(connection, notices)
             if wake:
-                job_store.wake_target(connection, row.name)
+                target_store.wake(connection, row.name)
 
         await self._store.write(work)

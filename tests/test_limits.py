@@ -47,6 +47,24 @@ async def test_never_more_than_the_limit() -> None:
     assert limiter.free == 3
 
 
+async def test_who_holds_and_who_waits_may_be_cancelled_in_the_same_moment() -> None:
+    """As at a stop: each of them ends as cancelled, whichever is the first to hear of it."""
+    limiter = FairLimiter(1)
+
+    async def use(owner: int) -> None:
+        async with limiter.slot(owner):
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(use(owner)) for owner in (1, 1, 2)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    assert limiter.free == 1
+    assert not limiter.contended
+
+
 async def test_a_spare_slot_is_given_only_when_nobody_waits() -> None:
     """Further child processes use what is idle, and no more."""
     limiter = FairLimiter(2)

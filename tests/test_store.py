@@ -122,6 +122,55 @@ def test_due_jobs_come_oldest_first_and_sleeping_ones_not(store: Store) -> None:
     assert [j.id for j in store.run(job_store.ready, 6000.0, 10, [ids[0]])] == [ids[1], ids[2]]
 
 
+def put_off(store: Store, number: int, *waits_for: str, wake_at: float | None = None) -> str:
+    job_id = new_job(store, number)
+    job, _, _ = store.run(job_store.begin_run, job_id)
+    for position, target in enumerate(waits_for):
+        store.run(job_store.put_off_step, job_id, job.token, position, {"target": target})
+    state = JobState.PAUSED if wake_at is None else JobState.WAITING
+    changes = {"state": state, "reason": "r", "wake_at": wake_at, "waits_for": waits_for}
+    store.run(job_store.put_off, job_id, job.token, **changes)
+    return job_id
+
+
+def test_whoever_waits_for_a_target_is_found_and_woken_whatever_else_it_waits_for(store: Store) -> None:
+    """Also for the clock, and for two targets."""
+    for name in ("t", "u", "v"):
+        row = TargetRow(
+            name=name, paused=True, reason="r", since=1.0, probe_at=2.0, failures=1, nearly_full=False
+        )
+        store.run(target_store.put, row)
+    both, clock = put_off(store, 1, "u", "t"), put_off(store, 2, "t", wake_at=5000.0)
+    assert store.run(target_store.first_waiting, "t") == both
+    assert store.run(target_store.first_waiting, "u") == both
+    assert store.run(target_store.first_waiting, "v") is None
+    store.run(target_store.wake, "u")
+    assert store.run(target_store.first_waiting, "u") is None
+    assert [job.id for job in store.run(job_store.ready, 4000.0, 10, [])] == [both]
+    store.run(target_store.wake, "t")
+    assert [job.id for job in store.run(job_store.ready, 4000.0, 10, [])] == [both, clock]
+
+
+def test_a_job_laid_aside_for_a_target_that_was_resumed_meanwhile_is_tried_at_once(store: Store) -> None:
+    """Whoever resumed it has woken those that waited then; nobody would wake this one."""
+    row = TargetRow(
+        name="t", paused=False, reason="", since=None, probe_at=None, failures=0, nearly_full=False
+    )
+    store.run(target_store.put, row)
+    ids = [put_off(store, 1, "t"), put_off(store, 2, "t", wake_at=5000.0)]
+    assert [job.id for job in store.run(job_store.ready, 4000.0, 10, [])] == ids
+
+
+def test_a_job_that_an_earlier_version_forgot_goes_on(store: Store) -> None:
+    """It waits for a target that is not paused."""
+    job_id = new_job(store)
+    job, _, _ = store.run(job_store.begin_run, job_id)
+    gone = {"state": JobState.PAUSED.value, "target": "t"}
+    store.run(job_store.update_job, job_id, job.token, **gone)
+    store.run(target_store.wake_forgotten)
+    assert [job.id for job in store.run(job_store.ready, 4000.0, 10, [])] == [job_id]
+
+
 def test_targets_and_requests_are_kept(store: Store) -> None:
     """Put twice, read once."""
     row = TargetRow(name="t", paused=True, reason="r", since=1.0, probe_at=2.0, failures=1, nearly_full=False)

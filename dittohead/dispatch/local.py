@@ -144,7 +144,9 @@ class LocalDispatch:
                 return
             if self._ready.get(owner):
                 job = self._ready[owner].popleft()
-                if job.id not in self._tasks and job.id not in self._left_alone:
+                if job.id in self._left_alone:
+                    self.engine.targets.probe_over(job.id)  # another may be the probe
+                elif job.id not in self._tasks:
                     self._start(job, fresh=False)
             elif not await self._claim(self._arrivals[owner].popleft()):
                 return

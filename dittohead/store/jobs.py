@@ -24,7 +24,7 @@ from dittohead.model import (
     StepState,
     utcnow,
 )
-from dittohead.store.tables import events, jobs, steps
+from dittohead.store.tables import events, jobs, steps, targets
 
 # The statements of every step of every job, built once: building one anew costs several times
 # what SQLite needs to run it. The columns an UPDATE sets are those it is given values for.
@@ -131,6 +131,7 @@ def _blank_step(job_id: str, position: int, name: str, worker: str) -> dict[str,
         "result": {},
         "error": "",
         "wake_at": None,
+        "target": "",
     }
 
 
@@ -228,6 +229,7 @@ def _STARTED(now: float) -> dict[str, Any]:  # reads as the constant it nearly i
         "finished_at": None,
         "error": "",
         "wake_at": None,
+        "target": "",
     }
 
 
@@ -294,11 +296,32 @@ def put_off(
     state: JobState,
     reason: str,
     wake_at: float | None,
-    target: str = "",
+    waits_for: Collection[str] = (),
 ) -> None:
-    """Lay a job aside (waiting, paused or frozen); it holds no slot and no memory until it wakes."""
+    """Lay a job aside (waiting, paused or frozen); it holds no slot and no memory until it wakes.
+
+    Args:
+        waits_for: the paused targets of its steps. One that was resumed since they met it has woken
+            whoever waited then: this job is to be tried again at once.
+    """
+    paused = sa.select(targets.c.name).where(targets.c.name.in_(list(waits_for)), targets.c.paused == 1)
+    if waits_for and len(connection.execute(paused).all()) < len(set(waits_for)):
+        state, reason, wake_at = JobState.WAITING, "", None
+    target = min(waits_for, default="") if state is JobState.PAUSED else ""
     update_job(connection, job_id, token, state=state.value, reason=reason, wake_at=wake_at, target=target)
     connection.execute(_STOPPED, {"b_job": job_id})
+    # What a step met in an earlier run, and was not tried again in this one, is no news of a target.
+    connection.execute(
+        steps.update()
+        .where(steps.c.job_id == job_id, steps.c.target.not_in(["", *waits_for]))
+        .values(target="")
+    )
+
+
+def forget(connection: Connection, job_id: str, token: int, positions: Collection[int]) -> None:
+    """Have steps of a job that this run owns begin afresh: what they made is lost."""
+    check_token(connection, job_id, token)
+    _afresh(connection, job_id, positions)
 
 
 def finish(
@@ -365,6 +388,15 @@ def reopen(
             token=jobs.c.token + 1,
         )
     )
+    _afresh(connection, job_id, positions)
+    connection.execute(
+        steps.update()
+        .where(steps.c.job_id == job_id, steps.c.position.in_(list(resumed)))
+        .values(state=StepState.PENDING.value, attempts=0, crashes=0, error="", wake_at=None, target="")
+    )
+
+
+def _afresh(connection: Connection, job_id: str, positions: Collection[int]) -> None:
     connection.execute(
         steps.update()
         .where(steps.c.job_id == job_id, steps.c.position.in_(list(positions)))
@@ -378,12 +410,8 @@ def reopen(
             started_at=None,
             finished_at=None,
             wake_at=None,
+            target="",
         )
-    )
-    connection.execute(
-        steps.update()
-        .where(steps.c.job_id == job_id, steps.c.position.in_(list(resumed)))
-        .values(state=StepState.PENDING.value, attempts=0, crashes=0, error="", wake_at=None)
     )
 
 
@@ -394,16 +422,7 @@ def set_state(connection: Connection, job_id: str, state: JobState, reason: str)
         .where(jobs.c.id == job_id, jobs.c.state.in_(_values(ACTIVE)))
         .values(state=state.value, reason=reason, wake_at=None, target="", token=jobs.c.token + 1)
     )
-    connection.execute(steps.update().where(steps.c.job_id == job_id).values(wake_at=None))
-
-
-def wake_target(connection: Connection, target: str) -> None:
-    """Let every job that waits for a target go on."""
-    connection.execute(
-        jobs.update()
-        .where(jobs.c.state == JobState.PAUSED.value, jobs.c.target == target)
-        .values(state=JobState.WAITING.value, reason="", target="")
-    )
+    connection.execute(steps.update().where(steps.c.job_id == job_id).values(wake_at=None, target=""))
 
 
 def ready(connection: Connection, now: float, limit: int, leaving_out: Collection[str]) -> list[Job]:
@@ -419,16 +438,6 @@ def ready(connection: Connection, now: float, limit: int, leaving_out: Collectio
         .limit(limit)
     ).mappings()
     return [to_job(row) for row in found]
-
-
-def first_paused(connection: Connection, target: str) -> str | None:
-    """Return the oldest job that waits for a target."""
-    return connection.execute(
-        sa.select(jobs.c.id)
-        .where(jobs.c.state == JobState.PAUSED.value, jobs.c.target == target)
-        .order_by(jobs.c.claimed_at)
-        .limit(1)
-    ).scalar()
 
 
 def next_wake(connection: Connection, now: float) -> float | None:
@@ -621,4 +630,5 @@ def _to_step(row: RowMapping) -> StepRow:
         result=row["result"],
         error=row["error"],
         wake_at=_moment(row["wake_at"]),
+        target=row["target"],
     )

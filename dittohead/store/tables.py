@@ -76,6 +76,7 @@ steps = Table(
     Column("result", JSON, nullable=False),
     Column("error", Text, nullable=False),
     Column("wake_at", Double),  # not to be tried before; NULL: as soon as its job runs
+    Column("target", Text, nullable=False, server_default=""),  # that was paused when it was last tried
 )
 
 #: PREMIS events of jobs, in the order they happened.

@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.store.tables import targets
+from dittohead.model import JobState
+from dittohead.store.tables import jobs, steps, targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +54,42 @@ def put(connection: Connection, row: TargetRow) -> None:
     result = connection.execute(targets.update().where(targets.c.name == row.name).values(**values))
     if result.rowcount == 0:
         connection.execute(targets.insert().values(name=row.name, **values))
+
+
+def _waiting(target: str) -> sa.ColumnElement[bool]:
+    """Jobs that wait for a target: as a whole, or one of their steps beside others."""
+    step = sa.exists().where(steps.c.job_id == jobs.c.id, steps.c.target == target)
+    return sa.or_(
+        sa.and_(jobs.c.state == JobState.PAUSED.value, jobs.c.target == target),
+        sa.and_(
+            jobs.c.state.in_([JobState.PAUSED.value, JobState.WAITING.value, JobState.RUNNING.value]), step
+        ),
+    )
+
+
+def first_waiting(connection: Connection, target: str) -> str | None:
+    """Return the oldest job that waits for a target; it may be running, for its other steps."""
+    return connection.execute(
+        sa.select(jobs.c.id).where(_waiting(target)).order_by(jobs.c.claimed_at, jobs.c.id).limit(1)
+    ).scalar()
+
+
+def wake(connection: Connection, target: str) -> None:
+    """Let every job that waits for a target go on."""
+    laid_aside = jobs.c.state != JobState.RUNNING.value
+    connection.execute(
+        jobs.update()
+        .where(laid_aside, _waiting(target))
+        .values(state=JobState.WAITING.value, reason="", wake_at=None, target="")
+    )
+    connection.execute(steps.update().where(steps.c.target == target).values(target=""))
+
+
+def wake_forgotten(connection: Connection) -> None:
+    """Let jobs go on that wait for a target which is not paused: an earlier version could leave such."""
+    paused = sa.select(targets.c.name).where(targets.c.paused == 1)
+    connection.execute(
+        jobs.update()
+        .where(jobs.c.state == JobState.PAUSED.value, jobs.c.target.not_in(paused))
+        .values(state=JobState.WAITING.value, reason="", wake_at=None, target="")
+    )

@@ -1,0 +1,367 @@
+"""Steps beside each other when several things go wrong at once: nothing is forgotten, nothing left running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dittohead import live
+from dittohead.errors import ItemError, TargetError, TransientError
+from dittohead.model import JobState, Output, StepState
+from dittohead.worker import Done, StepContext, StepResult, Wait
+from tests.support.house import CONFIG, House
+from tests.test_beside import DIAMOND, LookingWorker, gate, looking, state, states
+
+BOTH_THERE = DIAMOND.replace("name: left, after: [begin]", "name: left, after: [begin], target: there")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def house(root: Path) -> Iterator[House]:
+    made = House(root, DIAMOND)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def both(root: Path) -> Iterator[House]:
+    made = House(root, BOTH_THERE)
+    yield made
+    made.store.close()
+
+
+async def down(ctx: StepContext) -> StepResult:
+    raise TargetError("the host is down")
+
+
+async def wait(ctx: StepContext) -> StepResult:
+    return Wait(reason="an answer", seconds=3600)
+
+
+async def test_a_target_that_one_branch_finds_down_and_the_other_up_forgets_no_job(both: House) -> None:
+    """Left pauses it; right, under way, succeeds there: the job is not left waiting for what is up."""
+    reached, go = gate(both, "right")
+    tries = []
+
+    async def once(ctx: StepContext) -> StepResult:
+        tries.append(1)
+        if len(tries) == 1:
+            await reached.wait()
+            raise TargetError("the host is down")
+        return Done()
+
+    both.worker.plays["left"] = once
+    both.arrive("x")
+    async with both.running():
+        await both.until(lambda: both.targets.paused("there") is not None)
+        await both.until(lambda: states(both)["left"] is StepState.WAITING)
+        go.set()
+        assert (await both.until_over("x")).state is JobState.DONE
+
+
+async def test_a_probe_whose_job_is_cancelled_before_it_runs_is_not_waited_for(root: Path) -> None:
+    """There is one place, and it is taken: the next of those that wait for the target probes it."""
+    house = House(
+        root,
+        """
+        root: .
+        limits: {jobs: 2, script: 4}
+        space: {floor: 0}
+        pipelines:
+          there: {match: "[ab]", steps: [script: {name: send, target: t}]}
+          busy: {match: "c", steps: [script: {name: work}]}
+        """,
+    )
+    met = asyncio.Barrier(2)
+
+    async def down_for_both(ctx: StepContext) -> StepResult:
+        await met.wait()
+        return await down(ctx)
+
+    house.worker.plays["send"] = down_for_both
+    for name in ("a", "b"):
+        house.arrive(name)
+    async with house.running():
+        await house.until(lambda: all(house.jobs(n) and state_of(house, n) is JobState.PAUSED for n in "ab"))
+        reached, go = gate(house, "work")
+        del house.worker.plays["send"]
+        house.dispatch.limit = 1
+        house.arrive("c")
+        house.look()
+        await reached.wait()
+        house.targets.sooner(3600)
+        await house.dispatch._read_ready()  # chooses a; all places are taken
+        await house.ask("cancel", "a")
+        go.set()
+        assert (await house.until_over("b")).state is JobState.DONE
+    house.store.close()
+
+
+def state_of(house: House, name: str) -> JobState:
+    return house.job(name).state
+
+
+async def test_a_stop_while_a_failed_step_waits_for_its_sibling_leaves_nothing_running(house: House) -> None:
+    """Whoever takes long to end is waited for, however often the run is told to end."""
+    reached, ending, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    ended = []
+
+    async def slow(ctx: StepContext) -> StepResult:
+        try:
+            reached.set()
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            while not go.is_set():
+                try:
+                    await go.wait()
+                except asyncio.CancelledError:
+                    continue
+            ended.append(ctx.step)
+        return Done()
+
+    async def fail(ctx: StepContext) -> StepResult:
+        await reached.wait()
+        raise ItemError("no")
+
+    house.worker.plays |= {"right": slow, "left": fail}
+    house.arrive("x")
+    async with house.running():
+        await ending.wait()
+        frozen = asyncio.create_task(house.ask("freeze", "x"))
+        await house.until(lambda: house.dispatch._left_alone != {})
+        for _ in range(3):  # whatever the run wanted to write would be written by now
+            await house.store.write(lambda connection: None)
+        assert house.job("x").state is JobState.RUNNING
+        go.set()
+        await frozen
+        assert ended == ["right"]
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("step:")]
+
+
+async def test_a_target_that_is_down_is_told_once_however_long_a_sibling_waits(house: House) -> None:
+    """Its jobs probe it, also those that wait for something else besides."""
+    house.worker.plays |= {"right": down, "left": wait}
+    house.arrive("x")
+    async with house.running():
+        await house.until(lambda: state(house) is JobState.WAITING)
+        for _ in range(2):
+            tried = house.worker.ran.count(("x", "right"))
+            house.targets.sooner(3600)  # a probe is due
+            house.dispatch.wake()
+            await house.until(lambda n=tried: house.worker.ran.count(("x", "right")) > n)
+            await house.until(lambda: not house.dispatch.running)
+        assert [event for event, _ in house.told] == ["paused"]
+        assert house.worker.ran.count(("x", "left")) == 1
+        del house.worker.plays["right"]
+        house.targets.sooner(3600)
+        house.dispatch.wake()
+        await house.until(lambda: states(house)["right"] is StepState.DONE and not house.dispatch.running)
+        assert [event for event, _ in house.told] == ["paused", "resumed"]
+
+
+async def test_two_targets_that_are_down_are_probed_each_for_itself(root: Path) -> None:
+    """The one that is back is used; the other stays paused."""
+    house = House(
+        root, DIAMOND.replace("name: left, after: [begin]", "name: left, after: [begin], target: here")
+    )
+    house.worker.plays |= {"left": down, "right": down}
+    house.arrive("x")
+    async with house.running():
+        await house.until(lambda: state(house) is JobState.PAUSED)
+        del house.worker.plays["right"]
+        house.targets.sooner(3600)
+        house.dispatch.wake()
+        await house.until(lambda: states(house)["right"] is StepState.DONE and not house.dispatch.running)
+        assert house.targets.paused("there") is None
+        assert house.targets.paused("here") is not None
+        del house.worker.plays["left"]
+        house.targets.sooner(3600)
+        house.dispatch.wake()
+        assert (await house.until_over("x")).state is JobState.DONE
+    house.store.close()
+
+
+async def test_a_passing_fault_is_tried_again_while_the_sibling_runs(house: House) -> None:
+    """A connection that breaks for a moment does not wait for hours of another step's work."""
+    reached, go = gate(house, "right")
+    tries = []
+
+    async def shaky(ctx: StepContext) -> StepResult:
+        await reached.wait()
+        tries.append(ctx.attempt)
+        if len(tries) < 3:
+            raise TransientError("busy")
+        return Done()
+
+    house.worker.plays["left"] = shaky
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+        await house.until(lambda: states(house).get("left") is StepState.DONE)
+        assert tries == [1, 2, 3]
+        go.set()
+        assert (await house.until_over("x")).state is JobState.DONE
+
+
+async def test_what_waits_for_lost_outputs_is_done_again_after_an_interruption_too(root: Path) -> None:
+    """The loss is noted before anything is made anew: mid rests on files that are no more."""
+    text = CONFIG.replace("name: third", "name: third, from: second")
+    text = text.replace("name: second", "name: second, from: first")
+    house = House(root, text)
+
+    async def make(ctx: StepContext) -> StepResult:
+        (ctx.work / "f").write_bytes(b"1")
+        ctx.output(Output(path=b"f", size=1, sha256="0" * 64))
+        return Done()
+
+    house.worker.plays |= {"first": make, "second": make}
+    reached, _ = gate(house, "third")
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+    shutil.rmtree(house.stations.work / house.job("x").id / "first")
+    house.store.close()
+    house = House(root, text)
+    tries = []
+
+    async def shaky(ctx: StepContext) -> StepResult:
+        tries.append(1)
+        if len(tries) == 1:
+            raise TransientError("busy")
+        return await make(ctx)
+
+    house.worker.plays |= {"first": shaky, "second": make}
+    async with house.running():
+        assert (await house.until_over("x")).state is JobState.DONE
+    assert [step for _, step in house.worker.ran] == ["first", "first", "second", "third"]
+    house.store.close()
+
+
+async def test_a_stop_fails_no_job_that_waits_for_its_turn(root: Path) -> None:
+    """One slot, several jobs: the stop interrupts who has it and who waits for it."""
+    house = House(root, CONFIG.replace("script: 4", "script: 1"))
+    reached, _ = gate(house, "second")
+    for name in ("a", "b", "c"):
+        house.arrive(name)
+    async with house.running():
+        await reached.wait()
+        await house.until(lambda: len(house.dispatch.running) == 3)
+        await house.until(lambda: len(house.engine.limits["script"]._queues.get(house.job("a").uid, ())) == 2)
+    assert {house.job(n).state for n in "abc"} == {JobState.WAITING}
+    house.store.close()
+
+
+async def test_what_was_found_out_is_found_out_again_when_it_is_lost(root: Path) -> None:
+    """Work is gone, the step that described is done: the others are not told that nothing is known."""
+
+    class Describing(LookingWorker):
+        name = "describing"
+        describes = True
+
+    text = DIAMOND.replace("script: {name: begin}", "describing: {name: begin}")
+    found = {"described": {"objects": [{"description": {"identifier": "i", "title": "Letters"}}]}}
+    titles = []
+
+    async def read(ctx: StepContext) -> StepResult:
+        titles.append(ctx.described().objects[0].description.title)
+        return Done()
+
+    house = House(root, text, workers=[describing := Describing()])
+    describing.looks["begin"] = lambda ctx: found
+    reached, _ = gate(house, "end")
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+        home = house.stations.work / house.job("x").id
+    shutil.rmtree(home)
+    house.store.close()
+    house = House(root, text, workers=[describing := Describing()])
+    describing.looks["begin"] = lambda ctx: found
+    house.worker.plays["end"] = read
+    async with house.running():
+        assert (await house.until_over("x")).state is JobState.DONE
+    assert (titles, describing.ran) == (["Letters"], [])
+    house.store.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]"])
+async def test_facts_that_cannot_be_read_are_looked_for_again(house: House, damage: bytes) -> None:
+    """A disk's damage is no reason for the folder to fail for ever."""
+    looking(house)
+    reached, _ = gate(house, "left")
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+        home = house.stations.work / house.job("x").id
+    (home / "end.facts.json").write_bytes(damage)
+    again = House(house.root, DIAMOND)
+    worker = looking(again)
+    found = {}
+
+    async def read(ctx: StepContext) -> StepResult:
+        found.update(ctx.facts("end"))
+        return Done()
+
+    worker.plays["end"] = read
+    async with again.running():
+        assert (await again.until_over("x")).state is JobState.DONE
+    assert (worker.looked, found) == (["end"], {"seen": "end"})
+    again.store.close()
+
+
+async def test_progress_is_told_of_what_goes_on_and_of_nothing_else(house: House) -> None:
+    """Not of the manifest while steps run, nor of a step that was put off."""
+    told = live.Live(house.root / "live.json")
+    engine = house.engine
+    engine.report, engine.step_over, engine.clear_report = told.report, told.step_over, told.clear
+
+    async def ask(ctx: StepContext) -> StepResult:
+        ctx.progress(1, 2, "files")
+        raise TransientError("busy", retry_after_s=3600)
+
+    async def show(ctx: StepContext) -> StepResult:
+        await house.until(lambda: states(house)["left"] is StepState.WAITING)
+        ctx.progress(1, 2, "files")
+        seen.update(told.snapshot()["progress"][ctx.job_id])
+        return Done()
+
+    seen: dict[str, object] = {}
+    house.worker.plays |= {"left": ask, "right": show}
+    house.arrive("x")
+    async with house.running():
+        await house.until(lambda: state(house) is JobState.WAITING)
+    assert (seen["step"], "beside" in seen) == ("right", False)
+
+
+async def test_a_step_that_swallows_its_cancellation_ends_the_run_when_it_ends(root: Path) -> None:
+    """It is done, and recorded; but the next one does not begin, and the freeze is not waited for in vain."""
+    house = House(root, CONFIG)
+    reached = asyncio.Event()
+
+    async def swallow(ctx: StepContext) -> StepResult:
+        reached.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return Done()
+
+    house.worker.plays["first"] = swallow
+    gate(house, "second")
+    house.arrive("x")
+    async with house.running():
+        await reached.wait()
+        async with asyncio.timeout(20):
+            await house.ask("freeze", "x")
+        assert house.job("x").state is JobState.FROZEN
+        assert [step for _, step in house.worker.ran] == ["first"]
+        assert states(house)["first"] is StepState.DONE
+    house.store.close()
