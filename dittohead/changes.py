@@ -16,7 +16,7 @@ from dittohead.errors import ItemError
 from dittohead.model import Job, Station, StepRow, StepState
 from dittohead.registry import Registry
 from dittohead.stations import Stations
-from dittohead.store import Store
+from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.worker import Recipe
 
@@ -34,7 +34,7 @@ def compare(
     config: Config, pipeline: str, workers: Registry, store: Store, stations: Stations
 ) -> Iterator[Finding]:
     """Yield a finding for each folder in done/ that a pipeline has done, by name. Blocking."""
-    for job in store.run(job_store.latest_done, pipeline):
+    for job in store.run(history.latest_done, pipeline):
         if stations.exists(Station.DONE, job.folder):
             yield _finding(config, workers, stations, job, store.run(job_store.steps_of, job.id))
 

@@ -35,7 +35,7 @@ from dittohead.model import (
 from dittohead.owners import Owner, owner
 from dittohead.registry import Registry
 from dittohead.stations import Stations
-from dittohead.store import Store
+from dittohead.store import Store, history
 from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
@@ -114,7 +114,7 @@ class Claimer:
 
     def _create(self, connection: Connection, arrival: Arrival, known_owner: Owner | None) -> Job:
         # A folder that a finished job had left under another name gets its original one back.
-        known = job_store.original_name(connection, arrival.folder, arrival.ino)
+        known = history.original_name(connection, arrival.folder, arrival.ino)
         name = known or display(arrival.folder)
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
         folder = self.stations.folder(Station.PROCESSING, arrival.folder)

@@ -21,6 +21,7 @@ from dittohead.finish import remove_work
 from dittohead.model import TERMINAL, JobState, Station, display
 from dittohead.settings import Watch
 from dittohead.stations import Scan
+from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.tables import outbox
@@ -105,7 +106,7 @@ class Housekeeper:
             except KeyError:
                 continue  # not ours to judge: a rebuilt store may not know it yet
             keep = job.definition.get("keep_work_s")
-            if await self._engine.store.read(job_store.is_superseded, job):
+            if await self._engine.store.read(history.is_superseded, job):
                 keep = 0.0  # a later job of the folder has made it all again, or taken it over
             if job.state is not JobState.DONE or job.station is not Station.DONE or keep is None:
                 continue

@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from dittohead import files
 from dittohead.manifest import path_bytes, path_fields
+from dittohead.threads import Stop
 
 
 class Journal:
@@ -85,3 +91,23 @@ def name_digest(name: bytes) -> int:
     # Eight bytes for each name are enough to tell millions apart; a chance likeness only makes a
     # name longer, or is seen when the name itself is compared.
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+
+
+def holds(ordered: array[int], value: int) -> bool:
+    """Tell whether a sorted array holds a value."""
+    at = bisect_left(ordered, value)
+    return at < len(ordered) and ordered[at] == value
+
+
+def settle(work: Path, made: Iterable[int], stop: Stop) -> None:
+    """Remove from a step's directory what it has not made this time, and make the rest durable. Blocking.
+
+    Args:
+        made: the `name_digest` of each file's path below it.
+    """
+    wanted = array("Q", sorted(made))
+    for found in files.walk(work):
+        stop.check()
+        if not found.is_empty_dir and not holds(wanted, name_digest(found.path)):
+            os.unlink(found.name, dir_fd=found.dir_fd)
+    files.sync_filesystem(work)

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from dittohead.model import Job, JobState, StepRow, StepState, display, rfc3339
 from dittohead.receipt import event_fields
 from dittohead.store import drops as drop_store
+from dittohead.store import history
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
@@ -96,7 +97,7 @@ def totals(connection: Connection) -> dict[str, Any]:
     """Return what monitoring wants of the store: numbers and the state of each target."""
     return {
         "counts": counts(connection),
-        "failed_count": job_store.count_open_failures(connection),
+        "failed_count": history.count_open_failures(connection),
         "targets": _targets(connection),
         "unsent_notices": unsent(connection),
         "oldest_waiting_at": connection.execute(
@@ -125,8 +126,8 @@ def overview(connection: Connection) -> dict[str, Any]:
             summary(job, job_store.steps_of(connection, job.id))
             for job in listing(connection, states=unfinished, limit=50)
         ],
-        "failed": [summary(job) for job in job_store.open_failures(connection, _FAILED)],
-        "failed_count": job_store.count_open_failures(connection),
+        "failed": [summary(job) for job in history.open_failures(connection, _FAILED)],
+        "failed_count": history.count_open_failures(connection),
         "targets": _targets(connection),
         "unsent_notices": unsent(connection),
     }

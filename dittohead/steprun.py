@@ -17,6 +17,7 @@ from dittohead.engine import Engine
 from dittohead.errors import ItemError
 from dittohead.files import durable_file, fsync_dir
 from dittohead.model import Job, JobState, StepRow, StepState
+from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 
@@ -204,7 +205,7 @@ class StepRun:
         passage, engine = self.passage, self.passage.engine
         source = self._given["from"]
         taken = next((row.result for row in passage.steps if row.name == source), {})
-        before = await engine.store.read(job_store.earlier, passage.job) if worker.makes_outputs else []
+        before = await engine.store.read(history.earlier, passage.job) if worker.makes_outputs else []
         made = self._made(before_all=before_all)
         return Context(
             job=passage.job,

@@ -8,10 +8,9 @@ import itertools
 import os
 import re
 from array import array
-from bisect import bisect_left
 from collections.abc import Iterable
 
-from dittohead.journal import name_digest
+from dittohead.journal import holds, name_digest
 
 #: What macOS, Windows and Synology leave beside images, thumbnails among it; never taken for one.
 _JUNK = ("._*", ".DS_Store", "Thumbs.db", "desktop.ini")
@@ -94,12 +93,6 @@ def is_junk(path: bytes) -> bool:
 
 def _stem(path: bytes) -> bytes:
     return os.path.splitext(path)[0].lower()
-
-
-def holds(ordered: array[int], value: int) -> bool:
-    """Tell whether a sorted array holds a value."""
-    at = bisect_left(ordered, value)
-    return at < len(ordered) and ordered[at] == value
 
 
 def _cut(name: bytes, size: int) -> bytes:

@@ -17,15 +17,16 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import __version__, files
+from dittohead import __version__
 from dittohead.errors import ItemError, StepError, TransientError
-from dittohead.images.names import Names, holds, is_junk
+from dittohead.faulty import Faulty
+from dittohead.images.names import Names, is_junk
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
 from dittohead.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
-from dittohead.journal import Journal, name_digest
+from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
@@ -98,8 +99,8 @@ class ConvertWorker(Worker[ConvertOptions]):
             for task in some:
                 ctx.output(Output(path=_first(task, options), size=0, sha256="", source=task.entry.path))
                 yield _planned(task, options)
-        if conversion.bad:
-            raise ItemError(f"{conversion.bad} files are no images: {'; '.join(conversion.reasons)}")
+        if conversion.faulty.count:
+            raise ItemError(f"{conversion.faulty.count} files are no images: {conversion.faulty}")
         if conversion.skipped:
             yield Planned(action="keep", what=f"{conversion.skipped} other files", detail="left, not images")
 
@@ -179,9 +180,9 @@ class _Conversion:
 
     def __init__(self, ctx: StepContext, options: ConvertOptions, recipe: Recipe) -> None:
         self.ctx, self.options = ctx, options
-        self.total = self.done = self.skipped = self.reused = self.bad = self.warned = 0
+        self.total = self.done = self.skipped = self.reused = self.warned = 0
         self.lost: Counter[str] = Counter()  #: images that no longer say something, by what
-        self.reasons: list[str] = []
+        self.faulty = Faulty()
         self._suffix = SUFFIXES[options.format].encode()
         self._names = Names(self._suffix, pages=options.pages != "first")
         self._sizes = Sizes(options.sizes)
@@ -411,21 +412,14 @@ class _Conversion:
                     detail=file["detail"],
                 )
             )
-        self.ctx.progress(self.done + self.bad, self.total, "images")
+        self.ctx.progress(self.done + self.faulty.count, self.total, "images")
 
     def _failed(self, entry: Entry, what: str) -> None:
-        self.bad += 1
-        if len(self.reasons) < _SHOWN:
-            self.reasons.append(f"{display(entry.path)}: {what}")
+        self.faulty.add(entry.path, what)
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
-        wanted = array("Q", sorted(self._made))
-        for found in files.walk(self.ctx.work):
-            stop.check()
-            if not found.is_empty_dir and not holds(wanted, name_digest(found.path)):
-                os.unlink(found.name, dir_fd=found.dir_fd)
-        files.sync_filesystem(self.ctx.work)
+        settle(self.ctx.work, self._made, stop)
 
     def close(self, stop: Stop) -> None:
         """Let go of everything but the results."""
@@ -434,10 +428,9 @@ class _Conversion:
 
     def result(self, agent: str) -> Done:
         """Return what was done. Raises: ItemError: some images are bad."""
-        if self.bad:
-            more = f"; and {self.bad - len(self.reasons)} more" if self.bad > len(self.reasons) else ""
+        if self.faulty.count:
             raise ItemError(
-                f"{self.bad} of {self.total} images cannot be converted: {'; '.join(self.reasons)}{more}",
+                f"{self.faulty.count} of {self.total} images cannot be converted: {self.faulty}",
                 hint="Scan or copy them again or take them out, then move the folder to the inbox again",
             )
         outcome = "warning" if self.warned else "success"

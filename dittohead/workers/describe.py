@@ -22,12 +22,12 @@ from pydantic import Field
 
 from dittohead import __version__, files
 from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.faulty import Faulty
 from dittohead.images import describing, embedding, xmp
-from dittohead.images.names import holds
 from dittohead.images.process import ImageChild, abilities
 from dittohead.images.reasons import Refused
 from dittohead.images.reuse import is_whole, journal_of
-from dittohead.journal import Journal, name_digest
+from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.options import Duration, Size
 from dittohead.origin import Owners, origins
@@ -169,10 +169,10 @@ class _Describing:
 
     def __init__(self, ctx: StepContext, options: DescribeOptions, recipe: Recipe) -> None:
         self.ctx, self.options = ctx, options
-        self.described = self.copied = self.skipped = self.bad = self.reused = self.warned = 0
+        self.described = self.copied = self.skipped = self.reused = self.warned = 0
         self.bytes = 0  #: compared
         self.replaced: Counter[str] = Counter()
-        self.reasons: list[str] = []
+        self.faulty = Faulty()
         self._journal = Journal(journal_of(ctx.work), recipe.as_dict())
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
         self._made = array("Q")  #: digests of the names of all results
@@ -425,21 +425,14 @@ class _Describing:
                 detail=detail,
             )
         )
-        self.ctx.progress(self.described + self.copied + self.bad, self.total, "files")
+        self.ctx.progress(self.described + self.copied + self.faulty.count, self.total, "files")
 
     def _failed(self, entry: Entry, what: str) -> None:
-        self.bad += 1
-        if len(self.reasons) < _SHOWN:
-            self.reasons.append(f"{display(entry.path)}: {what}")
+        self.faulty.add(entry.path, what)
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no file of this step and make the rest durable."""
-        wanted = array("Q", sorted(self._made))
-        for found in files.walk(self.ctx.work):
-            stop.check()
-            if not found.is_empty_dir and not holds(wanted, name_digest(found.path)):
-                os.unlink(found.name, dir_fd=found.dir_fd)
-        files.sync_filesystem(self.ctx.work)
+        settle(self.ctx.work, self._made, stop)
 
     def close(self, stop: Stop) -> None:
         """Let go of everything but the results."""
@@ -448,10 +441,9 @@ class _Describing:
 
     def result(self) -> Done:
         """Return what was done. Raises: ItemError: some files are bad."""
-        if self.bad:
-            more = f"; and {self.bad - len(self.reasons)} more" if self.bad > len(self.reasons) else ""
+        if self.faulty.count:
             raise ItemError(
-                f"{self.bad} of {self.total} files cannot be described: {'; '.join(self.reasons)}{more}",
+                f"{self.faulty.count} of {self.total} files cannot be described: {self.faulty}",
                 hint="Mend them or take them out, then run the folder again",
             )
         if self.described == 0 and self.options.others != "copy":

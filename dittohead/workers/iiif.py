@@ -20,10 +20,9 @@ from dittohead import __version__, files, templates
 from dittohead.description import Described, Description
 from dittohead.errors import ItemError
 from dittohead.images.box import fitted
-from dittohead.images.names import holds
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
-from dittohead.journal import name_digest
+from dittohead.journal import holds, name_digest
 from dittohead.model import Event, EventType, Output, Use, display
 from dittohead.origin import origins
 from dittohead.presentation import iiif_manifest, page

@@ -18,6 +18,7 @@ from pydantic import Field
 from dittohead import __version__, faults, files
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
+from dittohead.faulty import Faulty
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.options import Size
 from dittohead.s3 import connection
@@ -64,9 +65,6 @@ _AHEAD = 500
 
 #: Seconds that what a job left at a key waits for another job at that key; that one may be over as well.
 _SPARED_S = 86400.0
-
-#: Faulty files named in the reason; the rest is counted.
-_SHOWN = 5
 
 
 class UploadOptions(connection.Connection, ObjectOptions, Options):
@@ -240,8 +238,8 @@ class _Sending:
     ) -> None:
         self.ctx, self.options, self.bucket, self.notes = ctx, options, bucket, notes
         self.abilities = abilities
-        self.sent = self.there = self.bytes = self.bad = 0
-        self.reasons: list[str] = []
+        self.sent = self.there = self.bytes = 0
+        self.faulty = Faulty()
         self.verified_by: set[str] = set()
         self._settling = asyncio.Lock()
         self._asked = False
@@ -249,11 +247,9 @@ class _Sending:
     async def run(self) -> None:
         """Send every file; a file at fault does not keep the others. Raises: StepError."""
         await _each(self._files(), self.options.parallel, self._file)
-        if self.bad:
-            more = f"; and {self.bad - len(self.reasons)} more" if self.bad > len(self.reasons) else ""
+        if self.faulty.count:
             raise ItemError(
-                f"{self.bad} file{'s' if self.bad > 1 else ''} cannot be uploaded: "
-                f"{'; '.join(self.reasons)}{more}",
+                f"{counted(self.faulty.count, 'file')} cannot be uploaded: {self.faulty}",
                 # A job keeps the options it was claimed with.
                 hint=f"When that is settled: dittohead retry {self.ctx.job_id}; or, when an option such as "
                 f"replace was changed for it: dittohead rerun {self.ctx.job_id}",
@@ -274,9 +270,7 @@ class _Sending:
             with files.opened_beneath(self.ctx.source.root, entry.path) as fd:
                 stored = await self._stored(entry, key, fd, look=look)
         except ItemError as error:
-            self.bad += 1
-            if len(self.reasons) < _SHOWN:
-                self.reasons.append(f"{display(entry.path)}: {error.what}")
+            self.faulty.add(entry.path, error.what)
             return
         if self.options.verify == "read-back" and "read back" not in stored.verified_by:
             await self._read_back(stored, entry)

@@ -1,0 +1,99 @@
+"""What earlier jobs of a folder became, and which failures nobody has taken up: questions about many jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dittohead.model import TERMINAL, Job, JobId, JobState
+from dittohead.store.jobs import to_job
+from dittohead.store.tables import jobs
+
+_TERMINAL = sorted(state.value for state in TERMINAL)
+
+
+def original_name(connection: Connection, folder: bytes, ino: int) -> str | None:
+    """Return the name a folder had at its last job, when a finished job left it under this one."""
+    return connection.execute(
+        sa.select(jobs.c.name)
+        .where(
+            jobs.c.folder == folder,
+            jobs.c.ino == str(ino),
+            jobs.c.state.in_(_TERMINAL),
+        )
+        .order_by(jobs.c.claimed_at.desc())
+        .limit(1)
+    ).scalar()
+
+
+def earlier(connection: Connection, job: Job, limit: int = 3) -> list[JobId]:
+    """Return the ids of jobs of the same name that are over, the latest first."""
+    return [
+        JobId(found)
+        for found in connection.execute(
+            sa.select(jobs.c.id)
+            .where(jobs.c.name == job.name, jobs.c.id != job.id, jobs.c.state.in_(_TERMINAL))
+            .order_by(jobs.c.claimed_at.desc())
+            .limit(limit)
+        ).scalars()
+    ]
+
+
+def is_superseded(connection: Connection, job: Job) -> bool:
+    """Tell whether a later job has done the same folder again."""
+    return (
+        connection.execute(
+            sa.select(jobs.c.id)
+            .where(
+                jobs.c.name == job.name,
+                jobs.c.ino == str(job.ino),
+                jobs.c.claimed_at > job.claimed_at.timestamp(),
+                jobs.c.state == JobState.DONE.value,
+            )
+            .limit(1)
+        ).first()
+        is not None
+    )
+
+
+def _open_failures() -> sa.Select[Any]:
+    """Failed jobs whose folder no later job has taken up."""
+    later = jobs.alias()
+    return sa.select(jobs).where(
+        jobs.c.state == JobState.FAILED.value,
+        ~sa.exists().where(
+            later.c.name == jobs.c.name,
+            later.c.ino == jobs.c.ino,
+            later.c.claimed_at > jobs.c.claimed_at,
+        ),
+    )
+
+
+def open_failures(connection: Connection, limit: int) -> list[Job]:
+    """Return failed jobs that wait for somebody, the latest first: no later job has their folder."""
+    query = _open_failures().order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    return [to_job(row) for row in connection.execute(query).mappings()]
+
+
+def count_open_failures(connection: Connection) -> int:
+    """Return how many failed jobs wait for somebody."""
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(_open_failures().subquery())
+    ).scalar_one()
+
+
+def latest_done(connection: Connection, pipeline: str) -> list[Job]:
+    """Return the jobs of a pipeline that are done and were not done again, by name."""
+    later = jobs.alias()
+    query = sa.select(jobs).where(
+        jobs.c.pipeline == pipeline,
+        jobs.c.state == JobState.DONE.value,
+        ~sa.exists().where(
+            later.c.name == jobs.c.name,
+            later.c.ino == jobs.c.ino,
+            later.c.claimed_at > jobs.c.claimed_at,
+        ),
+    )
+    return [to_job(row) for row in connection.execute(query.order_by(jobs.c.name)).mappings()]
