@@ -148,12 +148,17 @@ class Claimer:
             **groups,
             "name": display(arrival.folder),
         }
-        for step in pipeline.steps:
-            worker = self.workers.get(step.worker)
+        try:
+            purposes = wanted(pipeline, groups, self.stations.folder(Station.INBOX, arrival.folder))
+        except ItemError:
+            return None  # the job itself will say what is wrong
+        for step in pipeline.definition(purposes)["steps"]:
+            worker = self.workers.get(step["worker"])
             try:
-                options = worker.Options.model_validate(templates.render(step.options, values))
+                filled = templates.render_options(step["options"], values, worker.per_file)
+                options = worker.Options.model_validate(filled)
             except (ItemError, ValidationError):
-                return None  # the job itself will say what is wrong
+                return None  # as above
             target = worker.target(options)
             why = self.targets.paused(target) if target else None
             if why is not None:

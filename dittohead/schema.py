@@ -42,9 +42,12 @@ def json_schema(workers: Registry) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "dittohead", **schema}
 
 
+#: What a step, or a purpose, may be called.
+_WORD = "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+
 #: The engine's own keys of a step.
 _COMMON: dict[str, Any] = {
-    "name": {"type": "string", "description": "Tells two steps of a kind apart."},
+    "name": {"type": "string", "pattern": _WORD, "description": "Tells two steps of a kind apart."},
     "from": {"type": "string", "description": "The earlier step whose output is taken."},
     "after": {
         "type": ["string", "array"],
@@ -52,7 +55,11 @@ _COMMON: dict[str, Any] = {
         "description": "The earlier steps that must be done before, beside those it takes from; all of "
         "them when left out.",
     },
-    "for": {"type": "string", "description": "What it is for; folders can ask for some purposes only."},
+    "for": {
+        "type": "string",
+        "pattern": _WORD,
+        "description": "What it is for; folders can ask for some purposes only.",
+    },
 }
 
 

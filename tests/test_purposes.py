@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dittohead.changes import compare
+from dittohead.claims import Held
 from dittohead.errors import ConfigError
 from dittohead.model import Job, JobState
 from dittohead.worker import Done, StepContext, StepResult
@@ -120,6 +121,24 @@ async def test_a_sidecar_that_is_a_link_is_not_followed(house: House, tmp_path: 
     async with house.running():
         job = await house.until_over("box")
     assert (job.state, house.worker.ran) == (JobState.FAILED, [])
+
+
+async def test_a_folder_waits_in_the_inbox_for_the_targets_it_asks_for(tmp_path: Path) -> None:
+    """And for no other; a bucket whose keys are made from each file's path is a target as any."""
+    upload = "upload: {bucket: b, key: '{object}/{path}', for: preservation}"
+    house = House(
+        tmp_path / "root", CONFIG.replace("script: {name: masters}\n        for: preservation", upload)
+    )
+    await house.targets.load()
+    await house.targets.pause("s3://b", "down")
+    for name in ("one", "two-access"):
+        house.arrive(name)
+    found = {arrival.folder: arrival for arrival in house.stations.scan().arrivals}
+    held = await house.claimer.claim(found[b"one"])
+    assert isinstance(held, Held)
+    assert held.reason == "the target s3://b is paused: down"
+    assert isinstance(await house.claimer.claim(found[b"two-access"]), Job)
+    house.store.close()
 
 
 async def test_steps_nobody_asked_for_are_no_change(house: House) -> None:
