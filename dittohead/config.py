@@ -231,6 +231,7 @@ class _Checker:
                 steps.append(step)
                 places[step.name] = (*place, "steps", index, step.worker)
         self._check_knows(steps, places)
+        self._check_purposes(steps, places, known, place)
         if len(self.found) > before:
             return None
         return Pipeline(
@@ -385,6 +386,22 @@ class _Checker:
                 here = (*place, index) if isinstance(given, list) else place
                 self.wrong(f'there is no earlier step "{name}"', here, hint=hint)
         return [str(name) for name in found]
+
+    def _check_purposes(
+        self, steps: Sequence[Step], places: Mapping[str, Place], groups: frozenset[str], place: Place
+    ) -> None:
+        """Find a purpose that is mistyped: its step would be left out, and nobody told."""
+        words = [step.purpose for step in steps if step.purpose]
+        for step in steps:
+            others = [word for word in dict.fromkeys(words) if word != step.purpose]
+            near = difflib.get_close_matches(step.purpose, others, n=1, cutoff=0.8) if step.purpose else []
+            if near and words.count(step.purpose) <= words.count(near[0]):
+                what = f'"{step.purpose}" is nearly "{near[0]}", which another step is for'
+                self.wrong(what, (*places[step.name], "for"), hint="Write one word for one purpose")
+        near = difflib.get_close_matches("purpose", groups - {"purpose"}, n=1, cutoff=0.7)
+        if words and near and "purpose" not in groups:
+            what = f'the group is called "{near[0]}", and steps have for:'
+            self.wrong(what, (*place, "match"), hint='Did you mean "purpose"?')
 
     def _check_knows(self, steps: Sequence[Step], places: Mapping[str, Place]) -> None:
         """Check the options that name a step which finds out what is known of the objects."""

@@ -34,5 +34,6 @@ class Credentials:
         except KeyError as error:
             raise ItemError(
                 f'there is no credential "{name}"',
-                hint=f"Give it to the service with LoadCredential={name}:/path",
+                hint=f"Write it into credentials/{name} beside config.yaml, or give it to the service with "
+                f"LoadCredential={name}:/path",
             ) from error

@@ -17,7 +17,7 @@ from dittohead import manifest, templates
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline, Step
 from dittohead.description import Described
-from dittohead.errors import DittoheadError, ItemError, StepError
+from dittohead.errors import DittoheadError, ItemError, StepError, TargetError, TransientError
 from dittohead.model import Entry, Event, Location, Output, utcnow
 from dittohead.process import environment
 from dittohead.registry import Registry
@@ -51,6 +51,7 @@ class PlannedStep:
     target: str = ""
     found: Mapping[str, Any] | None = None  #: what its preflight found; None: it has none
     problem: str = ""  #: why it could not be done
+    waits: bool = False  #: the problem is a place's: it would be waited for
     do: Callable[[], AsyncIterator[Planned]] | None = None  #: to be called in the steps' order
 
 
@@ -172,6 +173,7 @@ async def _look(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
         made.problem = f"option {'.'.join(map(str, first['loc']))} does not fit this folder: {first['msg']}"
     except StepError as error:
         made.problem = str(error)
+        made.waits = isinstance(error, (TargetError, TransientError))
     return made
 
 

@@ -57,6 +57,10 @@ class Site(BaseModel):
     @classmethod
     def _url(cls, value: str) -> str:
         parts = urlsplit(value)
+        try:
+            parts.port  # noqa: B018  # read to be checked
+        except ValueError:
+            raise ValueError("its port is no number from 0 to 65535") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("a URL that begins with https:// or http:// is wanted")
         if parts.username or parts.password:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ _DEEPEST = 8
 _HINT = "Write: purpose: access; then move the folder to the inbox again"
 
 
+#: What people call it by mistake.
+_NEARLY = ("dittohead.yml", "Dittohead.yaml", "dittohead.yaml.txt", "dittohead.txt", ".dittohead.yaml")
+
+
 def purposes(folder: Path) -> frozenset[str]:
     """Return what the folder's side-car asks for; empty when there is none. Blocking, but short.
 
@@ -30,6 +35,9 @@ def purposes(folder: Path) -> frozenset[str]:
         with files.opened_beneath(bytes(folder), NAME.encode()) as fd, open(fd, "rb", closefd=False) as file:
             text = file.read(_MOST + 1)
     except FileNotFoundError:
+        for name in _NEARLY:  # what was to stay private would be published
+            if os.path.lexists(folder / name):
+                raise _wrong(f"the folder has a file {name}, which is not read") from None
         return frozenset()
     except OSError as error:
         raise _wrong(f"it cannot be read ({error.strerror})") from error

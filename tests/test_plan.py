@@ -34,6 +34,22 @@ pipelines:
 """
 
 
+def test_a_place_that_is_down_is_waited_for_and_no_failure(tmp_path: Path) -> None:
+    """As the daemon would; with the status of what can be tried later."""
+    (tmp_path / "config.yaml").write_text(
+        "root: .\npipelines: {p: {match: .*, steps: [{archivesspace: {url: 'http://127.0.0.1:1', repository: 2, "
+        "user: u, credential: c, find: '{name}', write: false}}]}}\n"
+    )
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "c").write_text("not-to-be-seen")
+    folder = tree(tmp_path / "HBF_001", {"a.txt": "hello"})
+    ended = CliRunner().invoke(main, ["--config", str(tmp_path / "config.yaml"), "plan", str(folder)])
+    assert ended.exit_code == 75
+    assert "cannot be done now:" in ended.stdout
+    assert "It would wait, and go on by itself." in ended.stdout
+    assert "not-to-be-seen" not in ended.output
+
+
 class FindingWorker(ScriptWorker):
     """Finds facts first, and makes what its option says."""
 

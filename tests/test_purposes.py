@@ -101,6 +101,7 @@ async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house:
         ("box", "purpose: 2001-99-99", "nothing for 2001-99-99"),
         ("box", "#" * 5000, "longer than 4 KiB"),
         ("box", "\x00", "it is no valid YAML"),
+        ("box-acces", None, "nothing for acces"),
     ],
 )
 async def test_what_cannot_be_understood_fails_before_anything_is_done(
@@ -111,6 +112,20 @@ async def test_what_cannot_be_understood_fails_before_anything_is_done(
     job = await done(house, name, what)
     assert (job.state, house.worker.ran) == (JobState.FAILED, [])
     assert reason in job.reason
+
+
+@pytest.mark.parametrize("name", ["dittohead.yml", "Dittohead.yaml", "dittohead.yaml.txt"])
+async def test_a_sidecar_of_nearly_that_name_is_not_passed_over(house: House, name: str) -> None:
+    """What was to stay private would be published."""
+    job = await done(house, "box", {"a.txt": "hello", name: "purpose: preservation"})
+    assert (job.state, house.worker.ran) == (JobState.FAILED, [])
+    assert f"the folder has a file {name}, which is not read" in job.reason
+
+
+def test_a_group_that_is_nearly_purpose_is_told(tmp_path: Path) -> None:
+    """A folder that asks for a part would get all of it."""
+    with pytest.raises(ConfigError, match='the group is called "porpose", and steps have for:'):
+        House(tmp_path / "root", CONFIG.replace("P<purpose>", "P<porpose>"))
 
 
 async def test_a_sidecar_that_is_a_link_is_not_followed(house: House, tmp_path: Path) -> None:
@@ -156,6 +171,10 @@ async def test_steps_nobody_asked_for_are_no_change(house: House) -> None:
         ("- script: {after: {a: b}}", "names of earlier steps are wanted"),
         ("- script: {for: [access]}", "one word is wanted, such as preservation or access"),
         ("- script: {for: 'a b'}", "one word is wanted"),
+        (
+            "- script: {name: a, for: preservation}\n      - script: {name: b, for: preservaton}",
+            '"preservaton" is nearly "preservation"',
+        ),
     ],
 )
 def test_errors_in_after_and_for_name_their_line(tmp_path: Path, steps: str, problem: str) -> None:

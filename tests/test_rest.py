@@ -183,3 +183,10 @@ def test_a_fault_means_what_its_status_says(
     assert said in str(fault)
     if isinstance(fault, TransientError) and headers:
         assert fault.retry_after_s == 7
+
+
+@pytest.mark.parametrize("url", ["http://example.org:18x89/api", "http://example.org:99999"])
+def test_a_port_that_is_none_is_refused_by_the_configuration(url: str) -> None:
+    """Not by the first request."""
+    with pytest.raises(ValueError, match="its port is no number from 0 to 65535"):
+        Site(url=url)

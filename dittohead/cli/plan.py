@@ -10,7 +10,17 @@ from typing import Any
 import click
 
 from dittohead import registry
-from dittohead.cli.base import DATA, escape, fail, json_option, load_config, out, print_json, with_config
+from dittohead.cli.base import (
+    DATA,
+    TEMPORARY,
+    escape,
+    fail,
+    json_option,
+    load_config,
+    out,
+    print_json,
+    with_config,
+)
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.errors import ItemError
@@ -46,8 +56,9 @@ def plan_(as_json: bool, folder: Path, name: str | None, whole: bool) -> None:
         print_json(_as_json(found, steps))
     else:
         _print(found, steps, len(steps) if whole else _SHOWN, whole=whole)
-    if any(step.problem for step, _ in steps):
-        raise click.exceptions.Exit(DATA)
+    problems = [step for step, _ in steps if step.problem]
+    if problems:
+        raise click.exceptions.Exit(TEMPORARY if all(step.waits for step in problems) else DATA)
 
 
 async def _plan(
@@ -80,6 +91,7 @@ def _as_json(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]]) -> dic
                 "target": step.target,
                 "facts": step.found,
                 "problem": step.problem,
+                "waits": step.waits,
                 "would": [vars(planned) for planned in would],
             }
             for step, would in steps
@@ -100,14 +112,18 @@ def _print(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]], most: in
         out.print(f"[bold]{escape(step.name)}[/bold]{kind}{after}{target}")
         before = [*before, step.name]
         if step.problem:
-            out.print(f"  [red]cannot be done:[/red] {escape(step.problem)}")
+            word = "[yellow]cannot be done now:[/yellow]" if step.waits else "[red]cannot be done:[/red]"
+            out.print(f"  {word} {escape(step.problem)}")
         shown = would if whole else would[:most]
         for planned in shown:
             out.print(f"  {_line(planned)}")
         if len(would) > len(shown):
             out.print(f"  and {len(would) - len(shown)} more; --all shows them")
     out.print()
-    if any(step.problem for step, _ in steps):
+    problems = [step for step, _ in steps if step.problem]
+    if problems and all(step.waits for step in problems):
+        out.print("[yellow]It would wait, and go on by itself.[/yellow]")
+    elif problems:
         out.print("[red]It would go to failed/ before anything is written.[/red]")
     else:
         out.print("Nothing was changed.")
