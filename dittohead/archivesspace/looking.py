@@ -106,6 +106,24 @@ def wanted(ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[Foun
     return result
 
 
+def see_something(ctx: StepContext, options: ArchivesSpaceOptions) -> None:
+    """See that each step that is named has something to be recorded. Blocking. Raises: ItemError."""
+    chain = Chain(ctx)
+    for step in options.masters:
+        if ctx.made_by(step) is not None and next(chain.copies(step), None) is None:
+            raise _nothing(step, "masters", "has delivered no file of this folder", "delivered the masters")
+    for step in options.access:
+        if ctx.made_by(step) is not None and next(chain.shown(step), None) is None:
+            raise _nothing(step, "access", "has no page, thumbnail or manifest", "made the page")
+
+
+def _nothing(step: str, option: str, what: str, wanted: str) -> ItemError:
+    return ItemError(
+        f'the step "{step}", named by {option}:, {what}: nothing could be recorded of it',
+        hint=f"Name the step that has {wanted}, then do the folder again with dittohead rerun",
+    )
+
+
 def _page(naming: Naming, entry: Entry, copies: Iterable[Copy]) -> Page:
     by_uri = {copy.uri: copy for copy in copies}
     for uri in by_uri:

@@ -81,6 +81,7 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
         if not options.write:
             return Done(detail="looked up only")
         facts = await self._facts(ctx, options)
+        await in_thread(lambda _: looking.see_something(ctx, options))
         wanted = await in_thread(lambda _: looking.wanted(ctx, options, Found.of(facts)))
         if options.check_access:
             await comparing.fetch_shown(options, wanted)

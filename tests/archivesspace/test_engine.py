@@ -119,3 +119,24 @@ async def test_a_site_that_is_down_is_waited_for(house: House, site: ArchivesSpa
         await house.until(lambda: any(event == "paused" for event, _ in house.told))
         assert house.targets.paused(site.url)
     assert site.posts == []
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("access: [keep]", 'the step "keep", named by access:, has no page, thumbnail or manifest'),
+        ("masters: [show]", 'the step "show", named by masters:, has delivered no file of this folder'),
+    ],
+)
+async def test_a_step_that_has_nothing_to_be_recorded_is_not_passed_over(
+    site: ArchivesSpace, tmp_path: Path, option: str, said: str
+) -> None:
+    """The wrong one of two was named: "done" would say that all is recorded."""
+    name = option.partition(":")[0]
+    text = CONFIG.replace({"access": "access: [show]", "masters": "masters: [keep]"}[name], option)
+    made = House(tmp_path / "root", text.replace("URL", site.url).replace("KEPT", str(tmp_path / "kept")))
+    object.__setattr__(made.engine, "secret", SECRETS.__getitem__)
+    job = await done(made, NAME, {"1.tif": b"1"})
+    assert (job.state, site.posts) == (JobState.FAILED, [])
+    assert said in job.reason
+    made.store.close()
