@@ -16,7 +16,7 @@ demo: setup     ## start the daemon, drop a sample folder, show the result
 test:           ## install what is missing and run all checks and tests
 	@tools/setup test
 	@$(MAKE) --no-print-directory check
-	@$(PY) -m pytest $(or $(PYTEST_ARGS),-n auto --dist loadfile)
+	@$(PY) -m pytest $(or $(PYTEST_ARGS),-n auto --dist loadfile --no-loadscope-reorder)
 
 check:          ## style, types and layers; quick
 	@$(VENV)/bin/ruff check .

@@ -70,6 +70,11 @@ notify:
 _LARGE = 11 << 20
 
 
+def kinds_for(point: str = "upload") -> tuple[str, ...]:
+    """Return kinds of folders of which one comes to a point; large ones only where they are needed."""
+    return ("far", "near", "bad", "cloud") if point.startswith("upload") else ("far", "near", "bad")
+
+
 @dataclass
 class Batch:
     """What was dropped, and what has been seen of it."""
