@@ -10,6 +10,7 @@ from typing import Any
 
 from dittohead import log, manifest, order, queries, receipt
 from dittohead.context import JobFiles
+from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import DittoheadError, ItemError, NameTaken
@@ -36,6 +37,7 @@ class Actions:
     dispatch: Dispatch
     intake: Intake | None = None
     alone: bool = False  #: no daemon goes on after the requests are answered
+    desk: Desk | None = None  #: is told each answer
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were."""
@@ -43,6 +45,8 @@ class Actions:
         for request in waiting:
             said = await self._answer(request)
             await self.engine.store.write(request_store.answer, request.id, said)
+            if self.desk is not None:
+                self.desk.answered(request.id, said)
         return len(waiting)
 
     async def _answer(self, request: Request) -> dict[str, Any]:
