@@ -151,8 +151,7 @@ class Actions:
 
     async def _must_not_be_undone(self, job: Job) -> None:
         """See that what the steps that stay done have created is still there."""
-        events = await self.engine.store.read(job_store.events_of, job.id)
-        if any(event.type is EventType.DELETION for event in events):
+        if await self.engine.store.read(job_store.was_undone, job.id):
             raise Refused(
                 "what this job had created was taken back, and steps that are done would not create it again",
                 where=job.name,
@@ -237,7 +236,7 @@ class Actions:
             detail=f"undone by {request.who}: {request.args.get('what', '')}",
             agent=AGENT,
         )
-        await self.engine.store.write(job_store.add_events, job.id, [event])
+        await self.engine.store.write(job_store.mark_undone, job.id, event)
         path = receipt.path_of(self.engine.stations.receipts, job)
         if path.exists():
             await asyncio.to_thread(receipt.add_event, path, event)
