@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead import log, manifest, order, queries, receipt
+from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
@@ -38,6 +39,7 @@ class Actions:
     intake: Intake | None = None
     alone: bool = False  #: no daemon goes on after the requests are answered
     desk: Desk | None = None  #: is told each answer
+    config: Callable[[], Config] | None = None  #: the configuration in force
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were."""
@@ -89,7 +91,7 @@ class Actions:
             resumed = [step.position for step in undone if step not in failed]
             await self._reopen(job, [step.position for step in failed], resumed)
             name = f"step {failed[0].name}" if failed else "the last check"
-            return f"{job.name}: tried again from {name}"
+            return f"{job.name}: tried again from {name}{self._as_at_the_claim(job)}"
         if job.state is JobState.DONE:
             raise Refused(f"{job.name} is done", hint=f"To do it all again: dittohead rerun {job.id}")
         return await self._poke(job, request)
@@ -226,7 +228,28 @@ class Actions:
             await self.engine.targets.resume(job.target)
         else:
             await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
-        return f"{job.name}: looked at now"
+        return f"{job.name}: looked at now{self._as_at_the_claim(job)}"
+
+    def _as_at_the_claim(self, job: Job) -> str:
+        """Say that a job goes by its own options where config.yaml has others by now; "" where it has not."""
+        config = self.config() if self.config is not None else None
+        pipeline = config and next((p for p in config.pipelines if p.name == job.pipeline), None)
+        if not pipeline:
+            return ""
+        today = {step["name"]: step for step in pipeline.definition()["steps"]}
+        other = [
+            step["name"]
+            for step in job.definition["steps"]
+            if (step["worker"], step["options"])
+            != ((now := today.get(step["name"], {})).get("worker"), now.get("options"))
+        ]
+        if not other:
+            return ""
+        first = "" if job.state in TERMINAL else f"dittohead cancel {job.id}; "
+        return (
+            f", with the options it was claimed with; config.yaml has others by now for {', '.join(other)}. "
+            f"To go by those: {first}dittohead rerun {job.id}"
+        )
 
     async def _undone(self, job: Job, request: Request) -> str:
         """Record that somebody has taken back what the job had created outside."""

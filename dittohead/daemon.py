@@ -219,7 +219,9 @@ class Daemon:
         self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
         self.intake.configure(self.config.sources)
         self.desk = Desk(store, self._poked.set)
-        self.actions = Actions(self.engine, self.dispatch, self.intake, alone=alone, desk=self.desk)
+        self.actions = Actions(
+            self.engine, self.dispatch, self.intake, alone=alone, desk=self.desk, config=lambda: self.config
+        )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
         await self._open_poke_socket()
