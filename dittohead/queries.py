@@ -16,6 +16,7 @@ from dittohead.store import history
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
+from dittohead.store.search import latest_first
 from dittohead.store.tables import jobs, outbox
 
 
@@ -70,7 +71,7 @@ def listing(
     limit: int = 50,
 ) -> list[Job]:
     """Return jobs, the latest claim first."""
-    query = sa.select(jobs).order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    query = sa.select(jobs).order_by(*latest_first(states)).limit(limit)
     if states:
         query = query.where(jobs.c.state.in_([state.value for state in states]))
     if pipeline:
