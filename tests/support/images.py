@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-
 #: Width and height.
 _BLOCK = (701, 577)
 
