@@ -247,9 +247,7 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
     with reading(config) as (store, stations):
         for job in jobs:
             number = store.run(request_store.add, action, job, args, getpass.getuser())
-            if lock.is_held(stations.state):
-                daemon.poke(stations.state)
-            else:
+            if not lock.is_held(stations.state):
                 _must_be_its_user(stations.state)
                 daemon.answer_requests(config)
             good &= _print_answer(_wait_for_answer(store, number), quiet=quiet)
