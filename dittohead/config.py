@@ -179,6 +179,8 @@ class _Checker:
         limits = self.limits()
         for problem in rules.check_rules(self.settings.notify):
             self.found.append(ConfigError(problem, where=self.document.where(("notify",), key=True)))
+        for key, problem, hint in self.settings.http.problems() if self.settings.http else ():
+            self.wrong(problem, ("http", key), key=True, hint=hint)
         if self.found:
             raise ConfigError("the configuration has errors", problems=tuple(self.found))
         return Config(

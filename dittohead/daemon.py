@@ -8,8 +8,6 @@ import gc
 import os
 import resource
 import signal
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,26 +74,6 @@ def open_store(config: Config, stations: Stations, *, check: bool = False) -> St
     return Store.open(url)
 
 
-def poke(state: Path) -> None:
-    """Tell a running daemon that a request waits. Never fails: the daemon looks by itself too."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
-        with _near(state):
-            sock.sendto(b"!", "poke.sock")
-
-
-@contextlib.contextmanager
-def _near(state: Path) -> Iterator[None]:
-    # A unix socket's path may have 107 bytes at most; a root may lie deeper than that.
-    before = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
-    os.chdir(state)
-    try:
-        yield
-    finally:
-        os.fchdir(before)
-        os.close(before)
-
-
 class Daemon:
     """One process on one root."""
 
@@ -144,6 +122,11 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        # Before all else: whoever asks while it starts is told so, and their requests are taken.
+        async with web.serving(self.config.settings.http, self._site(store)):
+            await self._go_on()
+
+    async def _go_on(self) -> None:
         background = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in (
@@ -161,8 +144,7 @@ class Daemon:
             )
         ]
         try:
-            async with web.serving(self.config.settings.http, self._site(store)):
-                await self._until_stopped(background)
+            await self._until_stopped(background)
             log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
             sdnotify.stopping()
             await self._drain()
@@ -170,7 +152,6 @@ class Daemon:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            self._poke_server.close()
             self.live.path.unlink(missing_ok=True)
 
     async def answer_only(self) -> None:
@@ -180,7 +161,6 @@ class Daemon:
             try:
                 await self._build(store, alone=True)
                 await self.actions.answer_all()
-                self._poke_server.close()
             finally:
                 await asyncio.to_thread(store.close)
 
@@ -224,7 +204,6 @@ class Daemon:
         )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
-        await self._open_poke_socket()
 
     def _site(self, store: Store) -> Site:
         return Site(
@@ -439,20 +418,6 @@ class Daemon:
         if text != self._last_status:
             self._last_status = text
             sdnotify.status(text)
-
-    async def _open_poke_socket(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        with _near(self.stations.state):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink("poke.sock")
-            sock.bind("poke.sock")
-        poked = self._poked
-
-        class Poked(asyncio.DatagramProtocol):
-            def datagram_received(self, data: bytes, addr: Any) -> None:
-                poked.set()
-
-        self._poke_server, _ = await asyncio.get_running_loop().create_datagram_endpoint(Poked, sock=sock)
 
 
 class _Limits(dict[str, FairLimiter]):
