@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import JobState, StepState
+from dittohead.model import ACTIVE, JobState, StepState
 from dittohead.store.tables import jobs, steps
 
 DAY_S = 86400
@@ -26,6 +26,8 @@ class Day:
     done: int
     failed: int
     size: int  #: bytes of the folders that are done
+    claimed: int
+    left: int  #: jobs that were not over at the end of the day, reckoned back from now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,9 +66,27 @@ def days(connection: Connection, count: int, now: float | None = None) -> list[D
     """Return what ended on each of the last days, today last; days without any stand there too."""
     today = int((time.time() if now is None else now) // DAY_S)
     first = today - count + 1
+    ended, claimed = _ended(connection, first), _claimed(connection, first)
+    left = _unfinished(connection)
+    found = []
+    for number in range(today, first - 1, -1):
+        done, failed, size = ended.get(number, (0, 0, 0))
+        came = claimed.get(number, 0)
+        found.append(
+            Day(start=float(number * DAY_S), done=done, failed=failed, size=size, claimed=came, left=left)
+        )
+        left = max(left + done + failed - came, 0)
+    return found[::-1]
+
+
+def _day_of(moment: sa.ColumnElement[float]) -> sa.ColumnElement[int]:
     # Whole days by arithmetic that both databases do alike: a cast alone rounds on one of them.
-    day = sa.cast(sa.func.floor(jobs.c.finished_at / DAY_S), sa.Integer)
-    done = jobs.c.state == JobState.DONE.value
+    return sa.cast(sa.func.floor(moment / DAY_S), sa.Integer)
+
+
+def _ended(connection: Connection, first: int) -> dict[int, tuple[int, int, int]]:
+    """Return (done, failed, bytes done) by day since the epoch, from a day on."""
+    day, done = _day_of(jobs.c.finished_at), jobs.c.state == JobState.DONE.value
     found = connection.execute(
         sa.select(
             day,
@@ -77,16 +97,23 @@ def days(connection: Connection, count: int, now: float | None = None) -> list[D
         .where(jobs.c.finished_at >= first * DAY_S)
         .group_by(day)
     ).all()
-    known = {int(row[0]): row for row in found}
-    return [
-        Day(
-            start=float(number * DAY_S),
-            done=int(known[number][1]) if number in known else 0,
-            failed=int(known[number][2]) if number in known else 0,
-            size=int(known[number][3]) if number in known else 0,
-        )
-        for number in range(first, today + 1)
-    ]
+    return {int(row[0]): (int(row[1]), int(row[2]), int(row[3])) for row in found}
+
+
+def _claimed(connection: Connection, first: int) -> dict[int, int]:
+    """Return how many were claimed by day since the epoch, from a day on."""
+    day = _day_of(jobs.c.claimed_at)
+    found = connection.execute(
+        sa.select(day, sa.func.count()).where(jobs.c.claimed_at >= first * DAY_S).group_by(day)
+    ).all()
+    return {int(row[0]): int(row[1]) for row in found}
+
+
+def _unfinished(connection: Connection) -> int:
+    states = [state.value for state in ACTIVE]
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(jobs).where(jobs.c.state.in_(states))
+    ).scalar_one()
 
 
 def size_before(connection: Connection, moment: float) -> int:

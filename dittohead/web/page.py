@@ -22,7 +22,7 @@ from dittohead.errors import StoreError
 from dittohead.model import Job, JobState
 from dittohead.stations import Stations
 from dittohead.store.search import Cursor, Page, Wanted, find
-from dittohead.web import events, page_front, page_job
+from dittohead.web import events, page_front, page_job, thumbnails
 from dittohead.web.events import CSRF, Broadcaster, Part
 from dittohead.web.identity import IDENTITY, Identity, Role, Way, identity, needs
 from dittohead.web.login import LOGIN_PAGE
@@ -30,6 +30,7 @@ from dittohead.web.page_assets import Assets
 from dittohead.web.page_words import Words
 from dittohead.web.problems import ERROR_PAGE, Problem
 from dittohead.web.site import SITE, Site
+from dittohead.web.thumbnails import THUMBNAILER
 
 _FRONT = ("glance", "attention", "running", "waiting", "arrivals", "lately", "places", "daemon")
 _JOB = ("head", "steps", "places", "events", "asked")
@@ -249,6 +250,7 @@ async def job(request: web.Request) -> web.Response:
     if seen.job.id != wanted:
         raise web.HTTPSeeOther(f"/jobs/{seen.job.id}")
     parts = await pages.broadcaster.now(*_job(site, pages, wanted, operator=operator))
+    found = await request.app[THUMBNAILER].of(site.stations, seen.job, list(seen.steps))
     return await answer(
         request,
         "job.html",
@@ -256,8 +258,8 @@ async def job(request: web.Request) -> web.Response:
         parts=parts,
         job=seen.job,
         history=seen.history,
-        pictures=[],
-        more_pictures=False,
+        pictures=found,
+        more_pictures=len(found) == thumbnails.MOST,
     )
 
 
