@@ -76,6 +76,10 @@ class Actions:
         }
         if request.action in SOURCE_ACTIONS and self.intake is not None:
             return await self.intake.carry_out(request, alone=self.alone)
+        if request.action == "resume":
+            await self._must_be_paused(request.job)
+            await self.engine.targets.resume(request.job)
+            return f"{request.job}: its jobs go on"
         active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         if job.id != request.job:
@@ -84,6 +88,10 @@ class Actions:
             message = await doers[request.action](job, request)
         self.dispatch.wake()
         return message
+
+    async def _must_be_paused(self, target: str) -> None:
+        if self.engine.targets.paused(target) is None:
+            raise Refused("this target is not paused", where=target)
 
     async def _retry(self, job: Job, request: Request) -> str:
         if job.state is JobState.FAILED:

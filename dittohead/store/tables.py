@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData(
@@ -59,6 +60,15 @@ jobs = Table(
     Index(None, "state", "claimed_at"),
     Index(None, "pipeline", "claimed_at"),
     Index(None, "ino"),
+    # Of those that are over: a job on its way pays nothing for it.
+    Index(
+        None,
+        "finished_at",
+        "state",
+        "size",
+        sqlite_where=text("finished_at IS NOT NULL"),
+        postgresql_where=text("finished_at IS NOT NULL"),
+    ),
 )
 
 #: The first eight bytes of the SHA-256 of files that a job was given or has made.
