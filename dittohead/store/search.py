@@ -56,6 +56,7 @@ class Cursor:
             moment, id_ = found
             if not (isinstance(moment, float) and isinstance(id_, str)):
                 raise TypeError
+            id_.encode()  # JSON can name half a character, which no database takes
         except (binascii.Error, ValueError, TypeError) as error:
             raise ValueError("this is no cursor of an earlier answer") from error
         return cls(moment, id_)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+)
 
 from dittohead.model import JobState, StepState
 
@@ -17,11 +26,19 @@ def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def _written(given: object) -> object:
+    # A bare number would be taken for seconds, or milliseconds: whoever writes one means neither surely.
+    if not isinstance(given, str) or not re.match(r"\d{4}-\d\d-\d\d", given):
+        raise ValueError("a moment such as 2026-01-31T12:00:00Z is wanted")
+    return given
+
+
 #: A moment in RFC 3339; a date alone is its beginning, and without a zone it is UTC.
 Moment = Annotated[
     datetime,
+    BeforeValidator(_written),
     AfterValidator(_aware),
-    Field(json_schema_extra={"format": "date-time", "examples": ["2026-01-31T12:00:00Z"]}),
+    Field(json_schema_extra={"examples": ["2026-01-31T12:00:00Z"]}),
 ]
 
 #: States of jobs and steps, and moments, as they stand in answers.
@@ -64,6 +81,9 @@ class JobQuery(_Paged):
 class RequestQuery(_Paged):
     """Which requests."""
 
+    cursor: Annotated[str, StringConstraints(pattern=r"^[0-9]{0,15}$")] = Field(
+        "", description="From `next` of an earlier answer: its next page."
+    )
     of: Text = Field("", description="Of this job, by its whole id, or of this source.")
     who: Text = Field("", description="Of this person.")
     action: Text = Field("", description="Of this kind, such as retry.")
@@ -95,7 +115,7 @@ class Undone(_Asked):
     """What somebody has taken back outside."""
 
     what: Text = Field(description="In words; stands in the receipt.")
-    good: bool = Field(description="Whether all of it could be taken back.")
+    good: StrictBool = Field(description="Whether all of it could be taken back.")
 
 
 class Sync(_Asked):
@@ -108,7 +128,7 @@ class Reset(_Asked):
     """What is to be fetched again."""
 
     prefix: Text = Field("", description="Only items whose keys begin so.")
-    sync: bool = Field(False, description="Look for them at once.")
+    sync: StrictBool = Field(False, description="Look for them at once.")
 
 
 class Done(_Answer):
