@@ -11,7 +11,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead import __version__, live, lock, log, notify, process, rebuild, registry, sdnotify, web
@@ -28,10 +27,11 @@ from dittohead.housekeeping import Housekeeper
 from dittohead.intake import Intake
 from dittohead.limits import FairLimiter
 from dittohead.model import display
+from dittohead.opening import open_store
 from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
-from dittohead.store import Store, sqlite_url
+from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
@@ -54,24 +54,6 @@ _TROUBLE_S = 5.0
 
 #: Seconds a start waits for the root's lock: a command that finds no daemon holds it for a moment.
 _LOCK_PATIENCE_S = 3.0
-
-
-def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:
-    """Open the store that the configuration names; `check` it for damage. Raises: ConfigError, StoreError."""
-    if config.settings.store == "sqlite":
-        return Store.open(sqlite_url(stations.state), check=check)
-    url = sa.make_url(config.settings.store).set(drivername="postgresql+psycopg")
-    if config.settings.store_credential:
-        try:
-            password = Credentials(config.path)(config.settings.store_credential)
-        except KeyError as error:
-            raise ConfigError(
-                f'there is no credential "{config.settings.store_credential}"',
-                where=str(config.path),
-                hint="Give it to the service with LoadCredential=, or put it in credentials/",
-            ) from error
-        url = url.set(password=password)
-    return Store.open(url)
 
 
 class Daemon:

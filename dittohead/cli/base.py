@@ -16,8 +16,8 @@ from rich.markup import escape as markup
 
 from dittohead import config as config_module
 from dittohead.config import Config
-from dittohead.daemon import open_store
 from dittohead.errors import DittoheadError, StoreError
+from dittohead.opening import open_store
 from dittohead.queries import NoSuchJob
 from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url

@@ -11,10 +11,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from dittohead.cli.base import TEMPORARY, fail
+from dittohead.doorway import OWN_SOCKET, near
 from dittohead.errors import DittoheadError
 from dittohead.queries import NoSuchJob
-from dittohead.web.access import OWN_SOCKET
-from dittohead.web.server import near
 
 #: A daemon that lives takes a connection at once.
 _CONNECT_S = 10.0

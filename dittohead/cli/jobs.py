@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dittohead import daemon, lock, queries, registry
+from dittohead import lock, queries, registry
 from dittohead.cli.base import (
     DATA,
     TEMPORARY,
@@ -273,7 +273,9 @@ def _ask_by_row(
     number = store.run(request_store.add, action, job, args, getpass.getuser())
     if not lock.is_held(stations.state):
         _must_be_its_user(stations.state)
-        daemon.answer_requests(config)
+        from dittohead.daemon import answer_requests  # takes longer to import than all else of a command
+
+        answer_requests(config)
     return _print_answer(_wait_for_answer(store, number), quiet=quiet)
 
 
