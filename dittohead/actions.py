@@ -17,6 +17,8 @@ from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
 from dittohead.model import ACTIVE, TERMINAL, Event, EventType, Job, JobState, Station, StepState, shell_word
+from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
+from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -36,6 +38,7 @@ class Actions:
     dispatch: Dispatch
     intake: Intake | None = None
     alone: bool = False  #: no daemon goes on after the requests are answered
+    notices: Doors | None = None
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were."""
@@ -67,6 +70,8 @@ class Actions:
         }
         if request.action in SOURCE_ACTIONS and self.intake is not None:
             return await self.intake.carry_out(request, alone=self.alone)
+        if request.action in NOTICE_ACTIONS and self.notices is not None:
+            return await self.notices.carry_out(request)
         active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         async with self.engine.folders:
@@ -219,9 +224,8 @@ class Actions:
             raise Refused(f"{job.name} is frozen", hint=f"dittohead thaw {job.id}")
         if job.state is JobState.RUNNING:
             return f"{job.name}: is running"
-        if job.state is JobState.PAUSED:
-            await self.engine.targets.resume(job.target)
-        else:
+        # Not resumed: that it is well again is known when a job has used it.
+        if job.state is not JobState.PAUSED or not self.engine.targets.try_now(job.target):
             await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
         return f"{job.name}: looked at now"
 

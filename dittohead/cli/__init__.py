@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dittohead import __version__
-from dittohead.cli import jobs, plan, repair, rerun, run, setup, sources, undo, watch
+from dittohead.cli import jobs, notices, plan, repair, rerun, run, setup, sources, undo, watch
 from dittohead.cli.base import Group
 
 
@@ -28,5 +28,6 @@ for command in (
     *watch.COMMANDS,
     *repair.COMMANDS,
     *sources.COMMANDS,
+    *notices.COMMANDS,
 ):
     main.add_command(command)

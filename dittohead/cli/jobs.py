@@ -33,6 +33,7 @@ from dittohead.cli.watch import keep_showing
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.model import JobState, counted, display
+from dittohead.rules import shown
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
@@ -115,8 +116,16 @@ def _print_status(config: Config, found: dict[str, Any], to: Console) -> None:
     if found["failed_count"] > len(found["failed"]):
         more = found["failed_count"] - len(found["failed"])
         to.print(f"and {more:,} more that failed: dittohead list --state failed")
+    _print_notices(config, found, to)
+
+
+def _print_notices(config: Config, found: dict[str, Any], to: Console) -> None:
     if found["unsent_notices"]:
         to.print(f"not yet sent: {counted(found['unsent_notices'], 'notice')}")
+    names = {rule.key: shown(rule) for rule in config.settings.notify}
+    for receiver in found["disabled_receivers"]:
+        to_whom = names.get(receiver["rule"], "a rule that is gone")
+        to.print(f"[red]gets no notices[/red] {escape(to_whom)}: {escape(receiver['error'])}")
 
 
 def _print_sources(sources: dict[str, Any], to: Console) -> None:
@@ -250,14 +259,14 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
             if lock.is_held(stations.state):
                 daemon.poke(stations.state)
             else:
-                _must_be_its_user(stations.state)
+                must_be_its_user(stations.state)
                 daemon.answer_requests(config)
             good &= _print_answer(_wait_for_answer(store, number), quiet=quiet)
     if not good:
         raise click.exceptions.Exit(UNAVAILABLE)
 
 
-def _must_be_its_user(state: Path) -> None:
+def must_be_its_user(state: Path) -> None:
     """Without a daemon this command writes in its stead, and must not leave files it cannot read."""
     owner = state.stat().st_uid
     if owner != os.geteuid():

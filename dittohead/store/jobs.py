@@ -386,6 +386,7 @@ def reopen(
             finished_at=None,
             target="",
             token=jobs.c.token + 1,
+            reopened_at=utcnow().timestamp(),
         )
     )
     _afresh(connection, job_id, positions)
