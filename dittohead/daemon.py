@@ -23,6 +23,7 @@ from dittohead.claims import Claimer
 from dittohead.clock import Clock
 from dittohead.config import Config, load
 from dittohead.credentials import Credentials
+from dittohead.desk import Desk
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
 from dittohead.errors import ConfigError, DittoheadError, StoreError
@@ -45,6 +46,7 @@ from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
 from dittohead.targets import Targets
 from dittohead.watcher import Watcher
+from dittohead.web.site import Site
 
 #: How often what readers see is written while something happens.
 _LIVE_S = 0.5
@@ -170,7 +172,7 @@ class Daemon:
             )
         ]
         try:
-            async with web.serving(self.config.settings.http, store, self._snapshot, self.engine.metrics):
+            async with web.serving(self.config.settings.http, self._site(store)):
                 await self._until_stopped(background)
             log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
             sdnotify.stopping()
@@ -231,12 +233,31 @@ class Daemon:
         self.dispatch.on_trouble = self._compare.set
         self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
         self.intake.configure(self.config.sources)
-        doors = Doors(self.notifier)
-        self.actions = Actions(self.engine, self.dispatch, self.intake, alone=alone, notices=doors)
+        self.desk = Desk(store, self._poked.set)
+        self.actions = Actions(
+            self.engine,
+            self.dispatch,
+            self.intake,
+            alone=alone,
+            desk=self.desk,
+            config=lambda: self.config,
+            notices=Doors(self.notifier),
+        )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
         await self._open_poke_socket()
+
+    def _site(self, store: Store) -> Site:
+        return Site(
+            store=store,
+            stations=self.stations,
+            desk=self.desk,
+            metrics=self.engine.metrics,
+            live=self._snapshot,
+            config=lambda: self.config,
+            credential=Credentials(self.config.path),
+        )
 
     def _watch_settings(self) -> Watch:
         """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""

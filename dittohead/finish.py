@@ -6,8 +6,9 @@ import asyncio
 import dataclasses
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 
@@ -16,10 +17,12 @@ from dittohead.context import JobFiles
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import (
+    Entry,
     Event,
     EventType,
     Job,
     JobState,
+    Output,
     Station,
     StepRow,
     StepState,
@@ -29,6 +32,7 @@ from dittohead.model import (
 )
 from dittohead.stations import Stations
 from dittohead.store import Store, history
+from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice, instead
@@ -57,8 +61,9 @@ async def finish(
     steps, events = await engine.store.read(job_store.ending, job.id)
     events.append(event)
     path = receipt.path_of(engine.stations.receipts, job)
-    await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
+    heads = await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
     faults.point("finish.receipt")
+    heads = await _index(engine, over, heads)
     notices = await _notices(engine, over, steps, events, path)
 
     def work(connection: Connection) -> None:
@@ -74,6 +79,7 @@ async def finish(
             failed_step=failed_step,
         )
         job_store.add_events(connection, job.id, [event])
+        digest_store.add(connection, job.id, heads)
         outbox_store.add(connection, notices)
 
     await engine.store.write(work)
@@ -86,6 +92,14 @@ async def finish(
     engine.metrics.finished.labels(over.pipeline, state.value).inc()
     if notices:
         engine.wake_notifier()
+
+
+async def _index(engine: Engine, job: Job, heads: list[int]) -> list[int]:
+    """Make a job's files findable by digest; return the last few, to be committed with its end."""
+    while len(heads) > digest_store.AT_ONCE:
+        now, heads = heads[: digest_store.AT_ONCE], heads[digest_store.AT_ONCE :]
+        await engine.store.write(digest_store.add, job.id, now)
+    return heads
 
 
 async def _notices(
@@ -148,19 +162,35 @@ def _reason(error: dict[str, Any] | None) -> str:
 
 def write_receipt(
     path: Path, stations: Stations, job: Job, steps: list[StepRow], events: list[Event]
-) -> None:
-    """Write a job's receipt from its manifest and its steps' result files. Blocking."""
+) -> list[int]:
+    """Write a job's receipt from its manifest and its steps' result files. Blocking.
+
+    Returns: the heads of the digests in it (see store/digests.py), sorted.
+    """
     files = JobFiles(stations, job)
     done = [step.name for step in steps if step.state is StepState.DONE]
+    heads: set[int] = set()
     receipt.write(
         path,
         job,
-        entries=manifest.read(files.manifest, ignored=True) if files.manifest.exists() else (),
-        outputs=((s, o) for s in done for o in receipt.read_outputs(files.outputs(s))),
+        entries=_noted(manifest.read(files.manifest, ignored=True), heads) if files.manifest.exists() else (),
+        outputs=((s, o) for s in done for o in _noted(receipt.read_outputs(files.outputs(s)), heads)),
         locations=((s, o) for s in done for o in receipt.read_locations(files.locations(s))),
         events=events,
         steps=steps,
     )
+    return sorted(heads)
+
+
+_Listed = TypeVar("_Listed", Entry, Output)
+
+
+def _noted(listed: Iterable[_Listed], heads: set[int]) -> Iterator[_Listed]:
+    """Note the digests of files that are being listed: a folder of a million is not read twice."""
+    for file in listed:
+        if file.sha256:
+            heads.add(digest_store.head(file.sha256))
+        yield file
 
 
 async def settle(store: Store, stations: Stations, job: Job) -> None:

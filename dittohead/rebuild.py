@@ -35,6 +35,7 @@ from dittohead.model import (
 from dittohead.receipt import folder_bytes, read_events
 from dittohead.stations import Stations
 from dittohead.store import Store
+from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store import rebuild as rows
 
@@ -129,6 +130,7 @@ def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Cal
         new = rows.without_definition(new, steps, _CHANGED)
     files = fields["manifest"]["files"]
     found = list(read_events(fields["events"]))
+    heads = {digest_store.head(file["sha256"]) for file in (*files, *fields["outputs"])}
 
     def add(connection: Connection) -> None:
         job_store.create(connection, new, *found)
@@ -146,6 +148,7 @@ def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Cal
             pipeline=fields["pipeline"],
             steps={name: (states[name], results[name]) for name, _ in steps},
         )
+        digest_store.add(connection, new.id, heads)
 
     return add
 

@@ -340,10 +340,13 @@ def poke(jobs: tuple[str, ...]) -> None:
 @json_option
 @click.argument("job")
 def verify(as_json: bool, job: str) -> None:
-    """Check a finished job's receipt against what is on disk and at the targets."""
+    """Check a finished job's receipt against what is on disk and at the targets.
+
+    Of several jobs of a name it is the latest that is done.
+    """
     config = load_config()
     with reading(config) as (store, stations):
-        found = store.run(queries.resolve, job)
+        found = store.run(queries.resolve, job, (JobState.DONE,))
         secret = Credentials(config.path).needed
         report = asyncio.run(verify_job(found, store, stations, registry.default(), secret))
     if as_json:
@@ -359,6 +362,8 @@ def _print_report(report: Report) -> None:
         out.print(f"[green]ok[/green]   {escape(place)}: {counted(count, 'file')} as in the receipt")
     for place, problem in report.problems:
         out.print(f"[red]bad[/red]  {escape(place)}: {escape(problem)}")
+    for step in report.taken_back:
+        out.print(f"[yellow]undone[/yellow] step {escape(step)}: what it created was taken back")
     for place, why in report.unchecked:
         out.print(f"[yellow]?[/yellow]    {escape(place)}: {escape(why)}")
     if report.problems:

@@ -47,6 +47,7 @@ class Store:
         self.engine = _engine(url)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-read")
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="store-look")
         self._queue: deque[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = deque()
         self._draining = False
         self._local = threading.local()
@@ -156,12 +157,26 @@ class Store:
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run `work(connection, ...)`, which only reads, beside the writer."""
+        return await self._aside(self._reader, work, *args, **kwargs)
 
+    async def look(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Read as `read` does, in a thread that no job waits for: for people, whose questions may be long."""
+        return await self._aside(self._looker, work, *args, **kwargs)
+
+    async def _aside(
+        self,
+        pool: ThreadPoolExecutor,
+        work: Callable[Concatenate[Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         def call() -> T:
             self._local.reading = True
             return self.run(work, *args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(self._reader, call)
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one transaction in the calling thread. Blocking; for the command line and tests."""
@@ -193,7 +208,7 @@ class Store:
 
     def close(self) -> None:
         """Finish what is under way and close. Blocking."""
-        for pool in (self._writer, self._reader):
+        for pool in (self._writer, self._reader, self._looker):
             pool.submit(self._forget).result()
             pool.shutdown(wait=True)
         self._forget()

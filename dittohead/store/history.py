@@ -66,6 +66,12 @@ def under_way_since(connection: Connection, before: float) -> list[tuple[Job, fl
     ]
 
 
+def of_name(connection: Connection, name: str) -> list[Job]:
+    """Return all jobs of a name, the latest first."""
+    query = sa.select(jobs).where(jobs.c.name == name).order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc())
+    return [to_job(row) for row in connection.execute(query).mappings()]
+
+
 def is_superseded(connection: Connection, job: Job) -> bool:
     """Tell whether a later job has done the same folder again."""
     return (

@@ -476,6 +476,19 @@ def unmoved(connection: Connection) -> list[Job]:
     return [to_job(row) for row in found]
 
 
+def mark_undone(connection: Connection, job_id: str, event: Event) -> None:
+    """Record that what a job had created outside was taken back; lists show it as the job's reason."""
+    add_events(connection, job_id, [event])
+    done = (jobs.c.id == job_id, jobs.c.state == JobState.DONE.value)
+    connection.execute(jobs.update().where(*done).values(reason=event.detail))
+
+
+def was_undone(connection: Connection, job_id: str) -> bool:
+    """Tell whether what a job had created outside was taken back."""
+    query = sa.select(events.c.id).where(events.c.job_id == job_id, events.c.type == EventType.DELETION.value)
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def add_events(connection: Connection, job_id: str, found: Iterable[Event]) -> None:
     """Append events to a job."""
     rows = [

@@ -56,8 +56,19 @@ jobs = Table(
     Column("reopened_at", Double),  # when it was last tried again after it had been over
     Index(None, "state", "wake_at"),
     Index(None, "name"),
-    Index(None, "claimed_at"),
+    Index(None, "claimed_at", "id", "name"),  # all that a look for a name reads
+    Index(None, "state", "claimed_at"),
+    Index(None, "pipeline", "claimed_at"),
     Index(None, "ino"),
+)
+
+#: The first eight bytes of the SHA-256 of files that a job was given or has made.
+digests = Table(
+    "digests",
+    metadata,
+    Column("head", BigInteger, primary_key=True, autoincrement=False),
+    Column("job_id", String(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 #: One row for each step of a job.

@@ -12,29 +12,24 @@ from sqlalchemy.engine import Connection
 
 from dittohead import queries
 from dittohead.errors import StoreError
-from dittohead.metrics import CONTENT_TYPE, Metrics
+from dittohead.metrics import CONTENT_TYPE
 from dittohead.model import JobState
 from dittohead.settings import Http
-from dittohead.store import Store
+from dittohead.web.site import SITE, Site
 
-Live = Callable[[], dict[str, Any]]
-_STORE = web.AppKey("store", Store)
-_LIVE: web.AppKey[Live] = web.AppKey("live")
-_METRICS = web.AppKey("metrics", Metrics)
 #: Rows a listing gives at most.
 _MOST = 1000
 
 
-def create_app(store: Store, live: Live, metrics: Metrics, *, loopback: bool) -> web.Application:
+def create_app(site: Site, *, loopback: bool) -> web.Application:
     """Return the application.
 
     Args:
-        live: returns what is true only now (see live.py).
         loopback: refuse requests under another host's name, as a page elsewhere that had its name
             pointed at 127.0.0.1 would send.
     """
     app = web.Application(middlewares=[_plainly, *([_own_name_only] if loopback else [])])
-    app[_STORE], app[_LIVE], app[_METRICS] = store, live, metrics
+    app[SITE] = site
     app.router.add_get("/healthz", _health)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/api/v1/status", _status)
@@ -44,7 +39,7 @@ def create_app(store: Store, live: Live, metrics: Metrics, *, loopback: bool) ->
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Http | None, store: Store, live: Live, metrics: Metrics) -> AsyncIterator[None]:
+async def serving(settings: Http | None, site: Site) -> AsyncIterator[None]:
     """Serve while inside, when the configuration asks for it.
 
     Raises: OSError: the address cannot be used.
@@ -54,16 +49,16 @@ async def serving(settings: Http | None, store: Store, live: Live, metrics: Metr
         return
     host, _, port = settings.listen.rpartition(":")
     unix = settings.listen.startswith("/")
-    app = create_app(store, live, metrics, loopback=not unix and _is_loopback(host))
+    app = create_app(site, loopback=not unix and _is_loopback(host))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        site: web.BaseSite = (
+        listening: web.BaseSite = (
             web.UnixSite(runner, settings.listen)
             if unix
             else web.TCPSite(runner, host.strip("[]"), int(port))
         )
-        await site.start()
+        await listening.start()
         yield
     finally:
         await runner.cleanup()
@@ -108,8 +103,8 @@ def _problem(status: int, detail: str) -> web.Response:
 
 async def _health(request: web.Request) -> web.Response:
     """200 while the store answers and the inbox is watched; 503 otherwise."""
-    counts = await request.app[_STORE].read(queries.counts)
-    mode = request.app[_LIVE]().get("watcher", {}).get("mode", "starting")
+    counts = await request.app[SITE].store.look(queries.counts)
+    mode = request.app[SITE].live().get("watcher", {}).get("mode", "starting")
     good = mode in ("inotify", "polling")
     fields = {"ok": good, "watcher": mode, "jobs": counts}
     return web.json_response(fields, status=200 if good else 503)
@@ -117,14 +112,14 @@ async def _health(request: web.Request) -> web.Response:
 
 async def _metrics(request: web.Request) -> web.Response:
     """Prometheus' text."""
-    totals = await request.app[_STORE].read(queries.totals)
-    text = request.app[_METRICS].expose(totals, request.app[_LIVE]())
+    totals = await request.app[SITE].store.look(queries.totals)
+    text = request.app[SITE].metrics.expose(totals, request.app[SITE].live())
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
 
 async def _status(request: web.Request) -> web.Response:
-    found = await request.app[_STORE].read(queries.overview)
-    return web.json_response({**found, "live": request.app[_LIVE]()})
+    found = await request.app[SITE].store.look(queries.overview)
+    return web.json_response({**found, "live": request.app[SITE].live()})
 
 
 async def _jobs(request: web.Request) -> web.Response:
@@ -134,7 +129,7 @@ async def _jobs(request: web.Request) -> web.Response:
         limit = min(max(int(query.get("limit", "50")), 1), _MOST)
     except ValueError as error:
         raise web.HTTPBadRequest(reason=str(error)) from error
-    found = await request.app[_STORE].read(
+    found = await request.app[SITE].store.look(
         queries.listing,
         states=states,
         pipeline=query.get("pipeline", ""),
@@ -148,4 +143,4 @@ async def _job(request: web.Request) -> web.Response:
     def work(connection: Connection) -> dict[str, Any]:
         return queries.detail(connection, queries.resolve(connection, request.match_info["job"]))
 
-    return web.json_response(await request.app[_STORE].read(work))
+    return web.json_response(await request.app[SITE].store.look(work))

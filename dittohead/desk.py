@@ -1,0 +1,56 @@
+"""Where people's requests are handed in, and where their answers come back: rows, whoever asks.
+
+A request is a row before it is anything else: what was asked, by whom, and what became of it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from dittohead.store import Store
+from dittohead.store import requests as request_store
+
+#: How long somebody waits for an answer. Seconds; afterwards the request is still carried out.
+PATIENCE_S = 30.0
+
+
+class Desk:
+    """Takes requests for the daemon and waits for its answers; belongs to one event loop."""
+
+    def __init__(self, store: Store, poke: Callable[[], None]) -> None:
+        self._store, self._poke = store, poke
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+
+    async def ask(
+        self, action: str, job: str, who: str, args: dict[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Hand in a request and return its answer, {"ok": bool, "message": str}; None: not yet answered.
+
+        Args:
+            job: an id, the beginning of one, or a name; of actions on sources, the source.
+
+        Raises: StoreError: the request was not taken.
+        """
+        number = await self._store.write(request_store.add, action, job, args or {}, who)
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            # Somebody else's poke may have had it answered before anybody waited for it.
+            early = await self._store.read(request_store.answer_to, number)
+            if early is not None:
+                return early
+            self._poke()
+            async with asyncio.timeout(PATIENCE_S):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            del self._waiting[number]
+
+    def answered(self, number: int, answer: dict[str, Any]) -> None:
+        """Tell whoever waits for the answer."""
+        future = self._waiting.get(number)
+        if future is not None and not future.done():
+            future.set_result(answer)

@@ -1,0 +1,113 @@
+"""Find jobs by what people know of them, a page at a time; quick also among a hundred thousand."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dittohead.model import Job, JobState
+from dittohead.store import digests as digest_store
+from dittohead.store.jobs import to_job
+from dittohead.store.tables import digests, jobs
+
+#: Characters of an id from which on its beginning is looked for.
+_ID_LEAST = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is looked for; everything given must hold."""
+
+    text: str = ""  #: part of a name, the beginning of an id, or of a file's SHA-256
+    states: Sequence[JobState] = ()
+    pipeline: str = ""
+    name: str = ""  #: the whole name
+    uid: int | None = None
+    since: datetime | None = None  #: claimed at this moment or later
+    until: datetime | None = None  #: claimed before this moment
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """The last job of a page: the next page begins after it."""
+
+    claimed_at: float
+    id: str
+
+    def __str__(self) -> str:
+        """Return it as text for a URL; its form is nobody's business."""
+        return base64.urlsafe_b64encode(json.dumps([self.claimed_at, self.id]).encode()).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, text: str) -> Cursor:
+        """Return the cursor of a text. Raises: ValueError: it is none."""
+        try:
+            found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+            moment, id_ = found
+            if not (isinstance(moment, float) and isinstance(id_, str)):
+                raise TypeError
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise ValueError("this is no cursor of an earlier answer") from error
+        return cls(moment, id_)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of the jobs that were found, the latest claim first."""
+
+    jobs: list[Job]
+    following: Cursor | None  #: None: there are no more
+
+
+def find(connection: Connection, wanted: Wanted, *, after: Cursor | None = None, limit: int = 50) -> Page:
+    """Return one page of the jobs that fit."""
+    # Ids first: their index holds all that is asked for, while a job's row is long.
+    ids = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(limit + 1)
+    if after is not None:
+        ids = ids.where(sa.tuple_(jobs.c.claimed_at, jobs.c.id) < sa.tuple_(after.claimed_at, after.id))
+    ids = ids.order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc())
+    query = sa.select(jobs).where(jobs.c.id.in_(connection.execute(ids).scalars().all()))
+    query = query.order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc())
+    found = [to_job(row) for row in connection.execute(query).mappings()]
+    if len(found) <= limit:
+        return Page(found, None)
+    last = found[limit - 1]
+    return Page(found[:limit], Cursor(last.claimed_at.timestamp(), last.id))
+
+
+def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    if wanted.states:
+        found.append(jobs.c.state.in_([state.value for state in wanted.states]))
+    if wanted.pipeline:
+        found.append(jobs.c.pipeline == wanted.pipeline)
+    if wanted.name:
+        found.append(jobs.c.name == wanted.name)
+    if wanted.uid is not None:
+        found.append(jobs.c.uid == wanted.uid)
+    if wanted.since is not None:
+        found.append(jobs.c.claimed_at >= wanted.since.timestamp())
+    if wanted.until is not None:
+        found.append(jobs.c.claimed_at < wanted.until.timestamp())
+    if wanted.text:
+        found.append(_said(wanted.text.strip()))
+    return found
+
+
+def _said(text: str) -> sa.ColumnElement[bool]:
+    """Return the condition for a text that may be part of a name, of an id or of a digest."""
+    ways: list[sa.ColumnElement[bool]] = [jobs.c.name.icontains(text, autoescape=True)]
+    if len(text) >= _ID_LEAST and text.isalnum() and text.isascii():
+        ways.append(jobs.c.id.startswith(text.upper()))
+    if digest_store.is_digest(text):
+        least, greatest = digest_store.span(text)
+        held = sa.select(digests.c.job_id).where(digests.c.head.between(least, greatest))
+        ways.append(jobs.c.id.in_(held))
+    return sa.or_(*ways)

@@ -1,0 +1,31 @@
+"""What every handler may use: the store's read door, the desk for requests, and what is true only now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from dittohead.config import Config
+from dittohead.desk import Desk
+from dittohead.metrics import Metrics
+from dittohead.stations import Stations
+from dittohead.store import Store
+
+
+@dataclass(frozen=True)
+class Site:
+    """One daemon, as its pages and its API see it."""
+
+    store: Store  #: read with `look`; never written here
+    stations: Stations
+    desk: Desk  #: takes what people ask for
+    metrics: Metrics
+    live: Callable[[], dict[str, Any]]  #: what is true only now (see live.py)
+    config: Callable[[], Config]  #: the configuration in force; it may be replaced
+    credential: Callable[[str], str]  #: a credential by name; raises KeyError
+
+
+SITE = web.AppKey("site", Site)
