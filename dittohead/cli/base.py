@@ -140,6 +140,12 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
+def has_store(config: Config) -> bool:
+    """Tell whether there is a store to read; one that is no file here is taken to be there."""
+    state = Stations(config.root).state
+    return config.settings.store != "sqlite" or (state / "dittohead.sqlite3").exists()
+
+
 @contextmanager
 def reading(config: Config) -> Iterator[tuple[Store, Stations]]:
     """Open the store to read, whether a daemon runs or not.
@@ -147,7 +153,7 @@ def reading(config: Config) -> Iterator[tuple[Store, Stations]]:
     Raises: StoreError: there is no store yet, or it cannot be read.
     """
     stations = Stations(config.root)
-    if config.settings.store == "sqlite" and not (stations.state / "dittohead.sqlite3").exists():
+    if not has_store(config):
         raise StoreError(
             "there is no store here yet",
             where=str(stations.state),

@@ -12,6 +12,7 @@ from dittohead.cli.base import (
     USAGE,
     escape,
     fail,
+    has_store,
     json_option,
     load_config,
     out,
@@ -44,7 +45,7 @@ def list_(as_json: bool) -> None:
     config = load_config()
     known: dict[str, ReceiverRow] = {}
     waiting: dict[str, dict[str, int]] = {}
-    if _has_store(config):
+    if has_store(config):
         with reading(config) as (store, _):
             known = store.run(outbox_store.receiver_rows)
             waiting = store.run(outbox_store.waiting)
@@ -143,15 +144,10 @@ def _chosen(config: Config, rule: str) -> str:
         fail(str(error), USAGE)
 
 
-def _has_store(config: Config) -> bool:
-    state = Stations(config.root).state
-    return config.settings.store != "sqlite" or (state / "dittohead.sqlite3").exists()
-
-
 def _make_store(config: Config) -> None:
     """Make what a first start would: receivers are best tried before it."""
     stations = Stations(config.root)
-    if _has_store(config) or lock.is_held(stations.state):
+    if has_store(config) or lock.is_held(stations.state):
         return
     if config.root.exists():
         must_be_its_user(config.root)

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from dittohead import faults, log
+from dittohead import faults, log, wording
 from dittohead.errors import StoreError
 from dittohead.metrics import Metrics
 from dittohead.model import utcnow
@@ -62,6 +62,8 @@ class Notifier:
 
     async def run(self) -> None:
         """Send until cancelled; no receiver's fault ever leaves."""
+        if self.composer.rules:
+            await asyncio.to_thread(wording.warm)
         try:
             while True:
                 self._wake.clear()

@@ -468,6 +468,11 @@ def active(connection: Connection) -> list[Job]:
     return [to_job(row) for row in found]
 
 
+def uploaders(connection: Connection) -> list[int]:
+    """Return the numbers of the users whose folders there were."""
+    return list(connection.execute(sa.select(jobs.c.uid).distinct().order_by(jobs.c.uid)).scalars())
+
+
 def unmoved(connection: Connection) -> list[Job]:
     """Return jobs that are over while their folder was last seen in processing/."""
     found = connection.execute(

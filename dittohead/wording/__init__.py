@@ -197,6 +197,12 @@ def _environment() -> SandboxedEnvironment:
     return environment
 
 
+def warm() -> None:
+    """Load and compile what the first notice would have to wait for. Blocking."""
+    for event in EVENTS:
+        _built_in(event)
+
+
 def _size(size: float) -> str:
     """Return bytes for people: "56.7 MB"."""
     value = float(size)

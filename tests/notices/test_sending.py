@@ -131,6 +131,25 @@ async def test_no_secret_reaches_the_log_or_the_store(
     assert [to.shown for to in tos[:3]] == ["json://***", "credential hook", "nonsense://***"]
 
 
+async def test_a_silent_receiver_keeps_no_other_waiting(store: Store, box: Mailbox) -> None:
+    """However much is due for it: each has a lane of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        smtp = {"host": "127.0.0.1", "port": silent.getsockname()[1], "sender": "d@x", "to": ["a@x"]}
+        hung, well = rule(smtp=smtp), mail(box)
+        outbox = Watched(store)
+        sender = Notifier(outbox, composer([hung, well]), {}.__getitem__)
+        for number in range(10):
+            put(store, hung, subject=str(number))
+        async with running(sender):
+            for _ in range(3):
+                put(store, well)
+                sender.wake()
+                async with asyncio.timeout(20):
+                    await outbox.recorded.wait()
+                outbox.recorded.clear()
+    assert len(box.mails) == 3
+
+
 async def test_the_loop_sends_when_woken(store: Store, box: Mailbox) -> None:
     """A notice put in while the notifier sleeps goes out at once."""
     to = mail(box)

@@ -14,6 +14,21 @@ from dittohead.model import StepRow, StepState
 from dittohead.store import Store
 from tests.support.notices import broken, job, told_of, words
 
+STEPS = [
+    StepRow(
+        position=0,
+        name="originals",
+        worker="rsync",
+        state=StepState.DONE,
+        attempts=1,
+        started_at=None,
+        finished_at=None,
+        saved={},
+        result={"locations": 1234, "detail": "1,234 files"},
+        error="",
+    )
+]
+
 
 def test_words_for_each_event(tmp_path: Path) -> None:
     """Plain words, numbers people understand, and names that cannot break a header."""
@@ -27,25 +42,11 @@ def test_words_for_each_event(tmp_path: Path) -> None:
 
 def test_done_is_told_with_what_was_done_and_where_the_evidence_lies(tmp_path: Path) -> None:
     """What an archivist keeps."""
-    steps = [
-        StepRow(
-            position=0,
-            name="originals",
-            worker="rsync",
-            state=StepState.DONE,
-            attempts=1,
-            started_at=None,
-            finished_at=None,
-            saved={},
-            result={"locations": 1234, "detail": "1,234 files"},
-            error="",
-        )
-    ]
     receipt = tmp_path / "receipts" / "r.json"
     links = [("record", "https://archives.example.org/repositories/2/digital_objects/9")]
-    subject, body = words("done", tmp_path, job=job(), steps=steps, receipt=receipt, links=links)
+    subject, body = words("done", tmp_path, job=job(), steps=STEPS, receipt=receipt, links=links)
     assert "Record: https://archives.example.org/repositories/2/digital_objects/9" in body
-    many = words("done", tmp_path, job=job(), steps=steps, receipt=receipt, links=links * 15)[1]
+    many = words("done", tmp_path, job=job(), steps=STEPS, receipt=receipt, links=links * 15)[1]
     assert many.count("Record: ") == 12
     assert "and 3 more, in the receipt" in many
     assert subject == "Done: lab1-x"

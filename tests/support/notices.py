@@ -39,9 +39,9 @@ def rule(**fields: Any) -> Rule:
     return Rule.model_validate({"on": ["failed"], **fields})
 
 
-def mail(box: Mailbox, **more: Any) -> Rule:
+def mail(box: Mailbox, *on: str, digest: float | None = None, **more: Any) -> Rule:
     smtp = {"host": "127.0.0.1", "port": box.port, "sender": "d@example.org", "to": ["a@example.org"], **more}
-    return rule(smtp=smtp)
+    return rule(smtp=smtp, on=on or ["failed"], digest=digest)
 
 
 def job(folder: bytes = b"lab1-x", **more: Any) -> Job:
