@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from dittohead.options import Duration
 from dittohead.owners import Owner
@@ -81,7 +89,12 @@ class _Place(_Model):
 class Webhook(_Place):
     """A program that takes notices as JSON, signed as www.standardwebhooks.com has it."""
 
-    secret_credential: Annotated[list[str], BeforeValidator(_secrets), Field(min_length=1)] = Field(
+    secret_credential: Annotated[
+        list[str],
+        BeforeValidator(_secrets),
+        Field(min_length=1),
+        WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
+    ] = Field(
         description="Name of the credential file that holds the secret (`whsec_...`); several while the "
         "secret is changed: each signs."
     )
@@ -132,7 +145,14 @@ class Rule(_Model):
     pipelines: list[str] = Field(
         default_factory=list, description="Only jobs of these pipelines; all when left out."
     )
-    uploaders: list[Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]] = Field(
+    uploaders: list[
+        Annotated[
+            str,
+            BeforeValidator(_as_text),
+            Field(min_length=1),
+            WithJsonSchema({"type": ["string", "integer"]}),
+        ]
+    ] = Field(
         default_factory=list,
         description="Only folders of these users, `@groups` or user numbers; all when left out.",
     )

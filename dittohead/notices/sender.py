@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -49,11 +50,13 @@ class Notifier:
         self.metrics = metrics or Metrics()
         self._now = now
         self._wake = asyncio.Event()
+        self._tidy_at = 0.0
         self._lanes: dict[str, asyncio.Task[None]] = {}  #: by rule's key
 
     def configure(self, composer: Composer) -> None:
         """Use the rules and words of a new configuration; what waits already goes on as it was."""
         self.composer = composer
+        self._tidy_at = 0.0
         self.wake()
 
     def wake(self) -> None:
@@ -84,9 +87,10 @@ class Notifier:
 
     async def _look(self) -> datetime | None:
         """Begin a lane for each receiver that something is due for; return when the next is due."""
-        await self.outbox.tidy(
-            [rule.key for rule in self.composer.rules], self._now() - timedelta(seconds=GIVE_UP_S)
-        )
+        if time.monotonic() >= self._tidy_at:
+            before = self._now() - timedelta(seconds=GIVE_UP_S)
+            await self.outbox.tidy([rule.key for rule in self.composer.rules], before)
+            self._tidy_at = time.monotonic() + _LOOK_S
         await self.gather_due()
         for key in await self.outbox.due_rules(self._now()):
             if key not in self._lanes:
@@ -190,9 +194,13 @@ class Notifier:
 
     def _wait(self, notice: Notice, rule: Rule) -> float | None:
         """Return the seconds until a notice's next try; None: it is to be given up."""
+        age = (self._now() - notice.created_at).total_seconds()
         if rule.webhook is not None:
-            return webhook.WAITS_S[notice.attempts] if notice.attempts < len(webhook.WAITS_S) else None
-        if (self._now() - notice.created_at).total_seconds() > GIVE_UP_S:
+            # More tries than the schedule has, where other notices were taken meanwhile.
+            last = len(webhook.WAITS_S) - 1
+            over = notice.attempts > last and age >= DISABLE_AFTER_S
+            return None if over else webhook.WAITS_S[min(notice.attempts, last)]
+        if age > GIVE_UP_S:
             return None
         return min(RETRY_FIRST_S * 2.0 ** min(notice.attempts, 20), RETRY_MOST_S)
 

@@ -18,8 +18,11 @@ from dittohead.store.tables import outbox, receivers
 #: Notices that a digest names; the others are only counted.
 NAMED = 50
 
-#: What is wanted of a notice's row but its text.
+#: States of notices that may yet be sent.
 _WAITING = ("due", "held", "parked")
+
+#: A receiver that has taken nothing for so long, and then takes something, is taken to be back. Seconds.
+_WHILE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,20 +309,26 @@ def failed(connection: Connection, key: str, error: str, now: float) -> None:
 
 
 def works(connection: Connection, key: str, now: float) -> bool:
-    """Record that a receiver has taken something; what waits for its next try is due at once.
+    """Record that a receiver has taken something.
+
+    What waits for its next try is due at once where the receiver had taken nothing for a while: where it
+    refuses one notice only and takes the others, that one keeps its waits.
 
     Returns: whether it had failed before.
     """
-    result = connection.execute(
-        receivers.update()
-        .where(receivers.c.key == key, receivers.c.failing_since.is_not(None))
-        .values(failing_since=None)
-    )
-    if result.rowcount:
+    since = connection.execute(
+        sa.select(receivers.c.failing_since).where(
+            receivers.c.key == key, receivers.c.failing_since.is_not(None)
+        )
+    ).scalar()
+    if since is None:
+        return False
+    put_receiver(connection, key, failing_since=None)
+    if since <= now - _WHILE_S:
         connection.execute(
             outbox.update().where(outbox.c.rule == key, outbox.c.state == "due").values(due_at=now)
         )
-    return bool(result.rowcount)
+    return True
 
 
 def disable(connection: Connection, key: str, error: str, now: float) -> bool:

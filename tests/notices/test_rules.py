@@ -9,13 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from dittohead.config import load
 from dittohead.errors import ConfigError
 from dittohead.model import JobState
 from dittohead.owners import Owner
+from dittohead.registry import default
 from dittohead.rules import Rule, check_rules
+from dittohead.schema import json_schema
 from tests.support.notices import broken, composer, job, rule
 
 
@@ -154,3 +158,11 @@ def test_pings_are_asked_for_nothing_and_shown_without_their_token() -> None:
 
 def rule_of(**fields: Any) -> Rule:
     return Rule.model_validate(fields)
+
+
+def test_the_pages_example_is_good_by_the_schema_that_editors_have() -> None:
+    """Numbers of users, one secret or several."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "notices.md").read_text()
+    (block,) = re.findall(r"```yaml\n(pipelines:\n.*?)```", page, re.DOTALL)
+    given = yaml.safe_load(f"root: .\n{block}".replace("on:", '"on":').replace("1001: bob", '"1001": bob'))
+    jsonschema.validate(given, json_schema(default()))

@@ -218,7 +218,7 @@ async def test_a_receiver_that_works_again_gets_what_waits_at_once(store: Store,
             connection.exec_driver_sql(
                 f"UPDATE outbox SET due_at = due_at + 86400 WHERE subject IN ('1', '2') AND rule = '{way.key}'"
             )
-        clock.forward(seconds=30)
+        clock.forward(seconds=70)
         await notify.send_due()
         assert len(got.taken) == 1
         clock.forward(seconds=1)
@@ -254,3 +254,20 @@ async def test_a_digest_for_a_program_says_what_it_stands_for(store: Store) -> N
     members = {row["id"] for row in rows(store) if row["parent"] == taken["id"]}
     assert len(members) == 70
     assert {notice["id"] for notice in data["notices"]} <= members
+
+
+async def test_a_notice_that_alone_is_refused_keeps_its_own_schedule(store: Store) -> None:
+    """Else each that is taken would have it tried again at once."""
+    clock = Clock()
+    async with hook(SECRET) as got:
+        way, notify = to(got), sender(store, to(got), now=clock)
+        got.answers = [(422, {})]
+        put(store, way, subject="bad")
+        clock.forward(seconds=1)
+        await notify.send_due()
+        (bad,) = rows(store)
+        put(store, way, subject="good")
+        clock.forward(seconds=1)
+        await notify.send_due()
+        assert len(got.taken) == 1
+        assert {row["subject"]: row["due_at"] for row in rows(store)}["bad"] == bad["due_at"]
