@@ -19,6 +19,8 @@ from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
 from dittohead.model import ACTIVE, TERMINAL, Event, EventType, Job, JobState, Station, StepState, shell_word
+from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
+from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -40,6 +42,7 @@ class Actions:
     alone: bool = False  #: no daemon goes on after the requests are answered
     desk: Desk | None = None  #: is told each answer
     config: Callable[[], Config] | None = None  #: the configuration in force
+    notices: Doors | None = None
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were."""
@@ -80,6 +83,8 @@ class Actions:
             await self._must_be_paused(request.job)
             await self.engine.targets.resume(request.job)
             return f"{request.job}: its jobs go on"
+        if request.action in NOTICE_ACTIONS and self.notices is not None:
+            return await self.notices.carry_out(request)
         active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         if job.id != request.job:
@@ -237,9 +242,8 @@ class Actions:
             raise Refused(f"{job.name} is frozen", hint=f"dittohead thaw {job.id}")
         if job.state is JobState.RUNNING:
             return f"{job.name}: is running"
-        if job.state is JobState.PAUSED:
-            await self.engine.targets.resume(job.target)
-        else:
+        # Not resumed: that it is well again is known when a job has used it.
+        if job.state is not JobState.PAUSED or not self.engine.targets.try_now(job.target):
             await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
         return f"{job.name}: looked at now{self._as_at_the_claim(job)}"
 

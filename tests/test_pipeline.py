@@ -622,7 +622,7 @@ async def test_a_target_that_is_resumed_while_a_job_is_laid_aside_for_it_holds_n
     house.worker.plays["first"] = fail
     pause = house.targets.pause
 
-    async def pause_and_resume(name: str, reason: str) -> None:
+    async def pause_and_resume(name: str, reason: str, **more: bool) -> None:
         await pause(name, reason)
         await house.targets.resume(name)
 

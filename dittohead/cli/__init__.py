@@ -33,6 +33,7 @@ MODULES = {
     "logs": "watch",
     "rebuild": "repair",
     "source": "sources",
+    "notify": "notices",
 }
 
 

@@ -140,6 +140,12 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
+def has_store(config: Config) -> bool:
+    """Tell whether there is a store to read; one that is no file here is taken to be there."""
+    state = Stations(config.root).state
+    return config.settings.store != "sqlite" or (state / "dittohead.sqlite3").exists()
+
+
 @contextmanager
 def reading(config: Config) -> Iterator[tuple[Store, Stations]]:
     """Open the store to read, whether a daemon runs or not.

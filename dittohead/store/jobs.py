@@ -386,6 +386,7 @@ def reopen(
             finished_at=None,
             target="",
             token=jobs.c.token + 1,
+            reopened_at=utcnow().timestamp(),
         )
     )
     _afresh(connection, job_id, positions)
@@ -465,6 +466,11 @@ def active(connection: Connection) -> list[Job]:
         sa.select(jobs).where(jobs.c.state.in_(_values(ACTIVE))).order_by(jobs.c.claimed_at)
     ).mappings()
     return [to_job(row) for row in found]
+
+
+def uploaders(connection: Connection) -> list[int]:
+    """Return the numbers of the users whose folders there were."""
+    return list(connection.execute(sa.select(jobs.c.uid).distinct().order_by(jobs.c.uid)).scalars())
 
 
 def unmoved(connection: Connection) -> list[Job]:
