@@ -184,6 +184,8 @@ class _Checker:
         names = list(self.settings.pipelines)
         for place, problem in rules.check_rules(self.settings.notify, names, addresses):
             self.wrong(problem, ("notify", *place))
+        for key, problem, hint in self.settings.http.problems() if self.settings.http else ():
+            self.wrong(problem, ("http", key), key=True, hint=hint)
         if self.found:
             raise ConfigError("the configuration has errors", problems=tuple(self.found))
         return Config(

@@ -8,13 +8,10 @@ import gc
 import os
 import resource
 import signal
-import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, web
@@ -36,10 +33,11 @@ from dittohead.notices.compose import Composer
 from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
+from dittohead.opening import open_store
 from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
-from dittohead.store import Store, sqlite_url
+from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
@@ -65,44 +63,6 @@ _LATE_S = 60.0
 
 #: Seconds a start waits for the root's lock: a command that finds no daemon holds it for a moment.
 _LOCK_PATIENCE_S = 3.0
-
-
-def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:
-    """Open the store that the configuration names; `check` it for damage. Raises: ConfigError, StoreError."""
-    if config.settings.store == "sqlite":
-        return Store.open(sqlite_url(stations.state), check=check)
-    url = sa.make_url(config.settings.store).set(drivername="postgresql+psycopg")
-    if config.settings.store_credential:
-        try:
-            password = Credentials(config.path)(config.settings.store_credential)
-        except KeyError as error:
-            raise ConfigError(
-                f'there is no credential "{config.settings.store_credential}"',
-                where=str(config.path),
-                hint="Give it to the service with LoadCredential=, or put it in credentials/",
-            ) from error
-        url = url.set(password=password)
-    return Store.open(url)
-
-
-def poke(state: Path) -> None:
-    """Tell a running daemon that a request waits. Never fails: the daemon looks by itself too."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
-        with _near(state):
-            sock.sendto(b"!", "poke.sock")
-
-
-@contextlib.contextmanager
-def _near(state: Path) -> Iterator[None]:
-    # A unix socket's path may have 107 bytes at most; a root may lie deeper than that.
-    before = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
-    os.chdir(state)
-    try:
-        yield
-    finally:
-        os.fchdir(before)
-        os.close(before)
 
 
 class Daemon:
@@ -153,6 +113,11 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
         loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        # Before all else: whoever asks while it starts is told so, and their requests are taken.
+        async with web.serving(self.config.settings.http, self._site(store)):
+            await self._go_on()
+
+    async def _go_on(self) -> None:
         background = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in (
@@ -172,8 +137,7 @@ class Daemon:
             )
         ]
         try:
-            async with web.serving(self.config.settings.http, self._site(store)):
-                await self._until_stopped(background)
+            await self._until_stopped(background)
             log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
             sdnotify.stopping()
             await self._drain()
@@ -181,7 +145,6 @@ class Daemon:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            self._poke_server.close()
             self.live.path.unlink(missing_ok=True)
 
     async def answer_only(self) -> None:
@@ -191,7 +154,6 @@ class Daemon:
             try:
                 await self._build(store, alone=True)
                 await self.actions.answer_all()
-                self._poke_server.close()
             finally:
                 await asyncio.to_thread(store.close)
 
@@ -246,7 +208,6 @@ class Daemon:
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
-        await self._open_poke_socket()
 
     def _site(self, store: Store) -> Site:
         return Site(
@@ -475,20 +436,6 @@ class Daemon:
         if text != self._last_status:
             self._last_status = text
             sdnotify.status(text)
-
-    async def _open_poke_socket(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        with _near(self.stations.state):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink("poke.sock")
-            sock.bind("poke.sock")
-        poked = self._poked
-
-        class Poked(asyncio.DatagramProtocol):
-            def datagram_received(self, data: bytes, addr: Any) -> None:
-                poked.set()
-
-        self._poke_server, _ = await asyncio.get_running_loop().create_datagram_endpoint(Poked, sock=sock)
 
 
 def _composer(config: Config) -> Composer:

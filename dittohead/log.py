@@ -70,6 +70,13 @@ SOURCE_UNREADABLE: Final = "source.unreadable"
 SOURCE_CRASHED: Final = "source.crashed"
 STORE_REBUILT: Final = "store.rebuilt"
 REBUILD_UNREADABLE: Final = "store.unreadable_receipt"
+HTTP_LOGGED_IN: Final = "http.logged_in"
+HTTP_LOGGED_OUT: Final = "http.logged_out"
+HTTP_LOGIN_FAILED: Final = "http.login_failed"
+HTTP_HEADER_REFUSED: Final = "http.header_refused"
+HTTP_TOKENS_REFUSED: Final = "http.tokens_refused"
+HTTP_CRASHED: Final = "http.crashed"
+REQUEST_ANSWERED: Final = "request.answered"
 TASK_CRASHED: Final = "daemon.task_crashed"
 
 

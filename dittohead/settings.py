@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,11 +65,77 @@ class Stop(_Model):
     )
 
 
+class Proxy(_Model):
+    """A reverse proxy in front that signs people in and tells who they are by a header."""
+
+    from_: list[str] = Field(
+        alias="from",
+        min_length=1,
+        description="Addresses or networks the proxy comes from, such as 127.0.0.1 or 10.1.0.0/24; `unix` "
+        "where `listen` is a unix socket. From anyone else the headers are refused.",
+    )
+    user: str = Field(
+        "X-Remote-User",
+        description="Header that holds the person's name. The proxy must set it itself, and remove one that "
+        "came from outside.",
+    )
+    groups: str | None = Field(
+        None, description="Header that holds the person's groups, separated by commas; none by default."
+    )
+    readers: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=lambda: ["*"],
+        description="Who may read: names, groups as `@group`, or `*` for everybody whom the proxy names.",
+    )
+    operators: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=list, description="Who may also act: names, groups as `@group`, or `*`."
+    )
+
+    @field_validator("from_")
+    @classmethod
+    def _from(cls, value: list[str]) -> list[str]:
+        for place in value:
+            if place != "unix":
+                try:
+                    ipaddress.ip_network(place)
+                except ValueError as error:
+                    raise ValueError(
+                        f'"{place}" is no address or network, such as 127.0.0.1 or 10.1.0.0/24'
+                    ) from error
+        return value
+
+    @field_validator("user", "groups")
+    @classmethod
+    def _header(cls, value: str | None) -> str | None:
+        # Header fields are letters, digits and hyphens here: proxies drop those with underscores.
+        if value is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value):
+            raise ValueError("the name of a header is wanted, such as X-Remote-User")
+        return value
+
+
 class Http(_Model):
-    """Where the read-only JSON pages are served."""
+    """Where the page and the API are served over the network, and to whom."""
 
     listen: str = Field(
-        "127.0.0.1:8140", description="HOST:PORT, or the path of a unix socket beginning with /."
+        "127.0.0.1:8140",
+        description="HOST:PORT, or the path of a unix socket beginning with /. Beyond this host only with "
+        "`tokens` or `proxy`.",
+    )
+    names: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")]] = Field(
+        default_factory=list,
+        description="Host names under which it is reached, such as that of the proxy. Requests under other "
+        "names than these, this host's, localhost and addresses are refused.",
+    )
+    tokens: str | None = Field(
+        None, description="Name of the credential file that holds people's and programs' tokens."
+    )
+    proxy: Proxy | None = Field(None, description="A reverse proxy that signs people in; none by default.")
+    read: Literal["open", "token"] | None = Field(
+        None,
+        description="`open`: everybody who reaches the address may read; `token`: only who has a token or is "
+        "named by the proxy. By default `token` where there are `tokens` or a `proxy`, else `open`.",
+    )
+    session: Duration = Field(
+        43200.0, gt=0, description="How long somebody who signed in by a token stays signed in."
     )
 
     @field_validator("listen")
@@ -76,6 +144,33 @@ class Http(_Model):
         if not value.startswith("/") and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", value):
             raise ValueError('"HOST:PORT" or the path of a unix socket is wanted')
         return value
+
+    @property
+    def open_to_read(self) -> bool:
+        """Whether everybody who reaches the address may read."""
+        return self.read == "open" or (self.read is None and self.tokens is None and self.proxy is None)
+
+    def problems(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (key, what is wrong, what to do) of settings that do not go together."""
+        unguarded = self.tokens is None and self.proxy is None
+        if unguarded and not self.listen.startswith("/") and not is_loopback(self.listen.rpartition(":")[0]):
+            yield (
+                "listen",
+                "beyond this host, everybody could read all of it",
+                "Say who may with tokens or proxy, or listen on 127.0.0.1",
+            )
+        if unguarded and self.read == "token":
+            yield "read", "nobody could read, for there are no tokens and no proxy", "Add tokens or a proxy"
+        if self.proxy and "unix" in self.proxy.from_ and not self.listen.startswith("/"):
+            yield "proxy", "`from: [unix]` goes with a unix socket", "Set listen to the socket's path"
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this host alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class PipelineSettings(_Model):
@@ -171,7 +266,7 @@ class Settings(_Model):
     nearly_full: float = Field(
         90.0, gt=0, le=100, description="Percent of a target's disk from which its people are told."
     )
-    http: Http | None = Field(None, description="The read-only JSON pages; none when left out.")
+    http: Http | None = Field(None, description="The page and the API; none over the network when left out.")
     retry: Retry = Field(default_factory=lambda: Retry.model_validate({}), description="Tries.")
     watch: Watch = Field(default_factory=lambda: Watch.model_validate({}), description="The inbox.")
     space: Space = Field(default_factory=lambda: Space.model_validate({}), description="The disk.")

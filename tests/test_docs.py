@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.cli import main
+from dittohead.cli import MODULES
 from dittohead.config import load
 from dittohead.metrics import Metrics
 
@@ -53,13 +54,20 @@ def test_the_readmes_worker_is_a_worker() -> None:
     assert made["CountWorker"]().name == "count"  # type: ignore[operator]
 
 
+def test_every_command_is_found_in_its_module() -> None:
+    """And none is forgotten in a module."""
+    for module in set(MODULES.values()):
+        found = {command.name for command in importlib.import_module(f"dittohead.cli.{module}").COMMANDS}
+        assert found == {name for name, where in MODULES.items() if where == module}
+
+
 def test_every_command_the_readme_names_exists() -> None:
     """`dittohead WORD` wherever it stands as code, and no command is left unsaid."""
     text = (TOP / "README.md").read_text()
     code = re.findall(r"`[^`\n]+`|^    \.venv.*$", text, re.MULTILINE)
     named = set(re.findall(r"dittohead (?:--config \S+ )?([a-z]+)\b", " ".join(code)))
-    assert named - set(main.commands) == set()
-    assert set(main.commands) - named <= {"schema"}
+    assert named - set(MODULES) == set()
+    assert set(MODULES) - named <= {"schema"}
 
 
 def test_every_metric_is_named_with_its_meaning() -> None:

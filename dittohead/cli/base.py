@@ -16,11 +16,11 @@ from rich.markup import escape as markup
 
 from dittohead import config as config_module
 from dittohead.config import Config
-from dittohead.daemon import open_store
 from dittohead.errors import DittoheadError, StoreError
+from dittohead.opening import open_store
 from dittohead.queries import NoSuchJob
 from dittohead.stations import Stations
-from dittohead.store import Store
+from dittohead.store import Store, sqlite_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -142,8 +142,11 @@ def print_json(value: Any) -> None:
 
 def has_store(config: Config) -> bool:
     """Tell whether there is a store to read; one that is no file here is taken to be there."""
-    state = Stations(config.root).state
-    return config.settings.store != "sqlite" or (state / "dittohead.sqlite3").exists()
+    return config.settings.store != "sqlite" or _has_file(config.root)
+
+
+def _has_file(root: Path) -> bool:
+    return (Stations(root).state / "dittohead.sqlite3").exists()
 
 
 @contextmanager
@@ -152,15 +155,29 @@ def reading(config: Config) -> Iterator[tuple[Store, Stations]]:
 
     Raises: StoreError: there is no store yet, or it cannot be read.
     """
-    stations = Stations(config.root)
-    if not has_store(config):
+    with reading_at(config.root, config) as store:
+        yield store, Stations(config.root)
+
+
+@contextmanager
+def reading_at(root: Path, config: Config | None) -> Iterator[Store]:
+    """Open the store of a root to read; the embedded one where the configuration cannot be read.
+
+    Raises: StoreError: there is no store yet, or it cannot be read.
+    """
+    stations = Stations(root)
+    embedded = config is None or config.settings.store == "sqlite"
+    if embedded and not _has_file(root):
         raise StoreError(
             "there is no store here yet",
             where=str(stations.state),
             hint="It is made when the daemon first starts: dittohead run",
         )
-    store = open_store(config, stations)
+    if config is None:
+        store = Store.open(sqlite_url(stations.state), check=False)
+    else:
+        store = open_store(config, stations)
     try:
-        yield store, stations
+        yield store
     finally:
         store.close()

@@ -9,6 +9,7 @@ import click
 
 from dittohead import lock
 from dittohead.cli.base import (
+    UNAVAILABLE,
     USAGE,
     escape,
     fail,
@@ -20,12 +21,12 @@ from dittohead.cli.base import (
     reading,
     with_config,
 )
-from dittohead.cli.jobs import ask, must_be_its_user
+from dittohead.cli.jobs import ask_by_row, must_be_its_user
 from dittohead.config import Config
-from dittohead.daemon import open_store
 from dittohead.errors import DittoheadError
 from dittohead.model import counted, rfc3339
 from dittohead.notices import doors
+from dittohead.opening import open_store
 from dittohead.rules import Rule, shown
 from dittohead.stations import Stations
 from dittohead.store import outbox as outbox_store
@@ -122,7 +123,7 @@ def test(rule: str) -> None:
     config = load_config()
     key = _chosen(config, rule)
     _make_store(config)
-    ask("notify-test", (key,))
+    _ask(config, "notify-test", key)
 
 
 @notify.command()
@@ -133,7 +134,15 @@ def enable(rule: str) -> None:
     config = load_config()
     key = _chosen(config, rule)
     _make_store(config)
-    ask("notify-enable", (key,))
+    _ask(config, "notify-enable", key)
+
+
+def _ask(config: Config, action: str, key: str) -> None:
+    """Leave a request for the running daemon, which looks every few seconds; without one, do it here."""
+    with reading(config) as (store, stations):
+        good = ask_by_row(config, store, stations, action, key, {}, quiet=False)
+    if not good:
+        raise click.exceptions.Exit(UNAVAILABLE)
 
 
 def _chosen(config: Config, rule: str) -> str:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -29,6 +30,8 @@ class Wanted:
     states: Sequence[JobState] = ()
     pipeline: str = ""
     name: str = ""  #: the whole name
+    part: str = ""  #: part of the name
+    holds: str = ""  #: the SHA-256 of a file, or at least eight digits of its beginning
     uid: int | None = None
     since: datetime | None = None  #: claimed at this moment or later
     until: datetime | None = None  #: claimed before this moment
@@ -53,6 +56,7 @@ class Cursor:
             moment, id_ = found
             if not (isinstance(moment, float) and isinstance(id_, str)):
                 raise TypeError
+            id_.encode()  # JSON can name half a character, which no database takes
         except (binascii.Error, ValueError, TypeError) as error:
             raise ValueError("this is no cursor of an earlier answer") from error
         return cls(moment, id_)
@@ -72,7 +76,7 @@ def find(connection: Connection, wanted: Wanted, *, after: Cursor | None = None,
     ids = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(limit + 1)
     if after is not None:
         ids = ids.where(sa.tuple_(jobs.c.claimed_at, jobs.c.id) < sa.tuple_(after.claimed_at, after.id))
-    ids = ids.order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc())
+    ids = ids.order_by(*latest_first(wanted.states))
     query = sa.select(jobs).where(jobs.c.id.in_(connection.execute(ids).scalars().all()))
     query = query.order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc())
     found = [to_job(row) for row in connection.execute(query).mappings()]
@@ -80,6 +84,18 @@ def find(connection: Connection, wanted: Wanted, *, after: Cursor | None = None,
         return Page(found, None)
     last = found[limit - 1]
     return Page(found[:limit], Cursor(last.claimed_at.timestamp(), last.id))
+
+
+def latest_first(states: Sequence[JobState]) -> tuple[sa.ColumnElement[Any], ...]:
+    """Return the order of jobs in some states (none: in any), the latest claim first.
+
+    Of states that few jobs are in, SQLite would still go through all jobs by the time of their claim,
+    since it need not sort then: the longest question among a hundred thousand jobs. A sum cannot be looked
+    up in an index.
+    """
+    rare = bool(states) and JobState.DONE not in states
+    claimed_at = jobs.c.claimed_at + 0 if rare else jobs.c.claimed_at
+    return claimed_at.desc(), jobs.c.id.desc()
 
 
 def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
@@ -90,12 +106,16 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
         found.append(jobs.c.pipeline == wanted.pipeline)
     if wanted.name:
         found.append(jobs.c.name == wanted.name)
+    if wanted.part:
+        found.append(jobs.c.name.icontains(wanted.part, autoescape=True))
     if wanted.uid is not None:
         found.append(jobs.c.uid == wanted.uid)
     if wanted.since is not None:
         found.append(jobs.c.claimed_at >= wanted.since.timestamp())
     if wanted.until is not None:
         found.append(jobs.c.claimed_at < wanted.until.timestamp())
+    if wanted.holds:
+        found.append(_held(wanted.holds))
     if wanted.text:
         found.append(_said(wanted.text.strip()))
     return found
@@ -107,7 +127,10 @@ def _said(text: str) -> sa.ColumnElement[bool]:
     if len(text) >= _ID_LEAST and text.isalnum() and text.isascii():
         ways.append(jobs.c.id.startswith(text.upper()))
     if digest_store.is_digest(text):
-        least, greatest = digest_store.span(text)
-        held = sa.select(digests.c.job_id).where(digests.c.head.between(least, greatest))
-        ways.append(jobs.c.id.in_(held))
+        ways.append(_held(text))
     return sa.or_(*ways)
+
+
+def _held(digest: str) -> sa.ColumnElement[bool]:
+    least, greatest = digest_store.span(digest)
+    return jobs.c.id.in_(sa.select(digests.c.job_id).where(digests.c.head.between(least, greatest)))

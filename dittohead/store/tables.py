@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData(
@@ -60,6 +61,15 @@ jobs = Table(
     Index(None, "state", "claimed_at"),
     Index(None, "pipeline", "claimed_at"),
     Index(None, "ino"),
+    # Of those that are over: a job on its way pays nothing for it.
+    Index(
+        None,
+        "finished_at",
+        "state",
+        "size",
+        sqlite_where=text("finished_at IS NOT NULL"),
+        postgresql_where=text("finished_at IS NOT NULL"),
+    ),
 )
 
 #: The first eight bytes of the SHA-256 of files that a job was given or has made.
@@ -139,6 +149,7 @@ receivers = Table(
     Column("disabled_at", Double),
     Column("error", Text, nullable=False),
     Column("error_at", Double),
+    Column("shown", Text, nullable=False),  # what it is called where its rule is not at hand; no secret
 )
 
 #: Outside places that are, or once were, paused or nearly full.

@@ -202,14 +202,15 @@ def age(house: House, column: str, hours: float) -> None:
 
 async def test_stuck_jobs_are_one_notice_a_day_that_says_what_to_do(told: Told) -> None:
     """Of those not over; what was tried again a moment ago is not stuck."""
-    failing(told, [TargetError("down")])
-    for name in ("a", "b", "c"):
-        told.arrive(name)
+    told.arrive("over")
+    async with told.running():
+        await told.until_over("over")
+    failing(told, [TargetError("down")] * 9)
+    told.arrive("left")
     look = Lookout(told.engine, lambda: told.config.settings)
     async with told.running():
-        await told.until(lambda: bool(told.targets.paused("first")))
-        await told.until(lambda: sum(job.state is JobState.DONE for job in told.jobs()) == 2)
-        (left,) = [job for job in told.jobs() if job.state is not JobState.DONE]
+        await told.until(lambda: [job.state for job in told.jobs("left")] == [JobState.PAUSED])
+        left = told.job("left")
         await told.ask("freeze", left.name, reason="looked at")
         await look.stuck_round()
         assert "stuck" not in [event for event, _ in told.said()]

@@ -1,0 +1,162 @@
+"""Listen: on the address of the settings and on the daemon's own socket, with bounds on who holds a line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from aiohttp import web
+
+from dittohead.doorway import OWN_SOCKET, near
+from dittohead.settings import Http
+from dittohead.web.identity import Handler
+
+#: A request's body holds no more, unless its handler reads it as a stream.
+MOST_BYTES = 1 << 18
+
+#: A connection may be silent between two requests, or take for a request's head, so long. Seconds.
+IDLE_S = 30.0
+
+#: Connections at once; of more, those that have waited longest for a request are closed.
+MOST_CONNECTIONS = 512
+
+_SWEEP_S = 2.0
+
+#: How long a stop waits for answers under way. Seconds.
+_SHUTDOWN_S = 2.0
+
+
+class Lines:
+    """The connections, and which of them have a request under way; closes those that only hold a line.
+
+    A client that sends a request's head a byte at a time costs a descriptor for ever: aiohttp bounds the
+    head's size, and the time between requests, but not the time that a head may take.
+    """
+
+    def __init__(self) -> None:
+        self._busy: dict[object, int] = {}
+        self._since: dict[object, float] = {}  #: when a connection was first seen, or last answered
+
+    @contextlib.contextmanager
+    def busy(self, request: web.Request) -> Iterator[None]:
+        """Count a request as under way while inside."""
+        protocol = request.protocol
+        self._busy[protocol] = self._busy.get(protocol, 0) + 1
+        try:
+            yield
+        finally:
+            self._busy[protocol] -= 1
+            if not self._busy[protocol]:
+                del self._busy[protocol]
+            self._since[protocol] = asyncio.get_running_loop().time()
+
+    def sweep(self, server: web.Server, now: float) -> int:
+        """Close connections that are idle for too long, or too many; return how many."""
+        known = server.connections
+        self._since = {line: self._since.get(line, now) for line in known}
+        idle = sorted((line for line in known if line not in self._busy), key=self._since.__getitem__)
+        excess = len(known) - MOST_CONNECTIONS
+        closed = 0
+        for line in idle:
+            if closed < excess or now - self._since[line] > IDLE_S:
+                line.force_close()
+                closed += 1
+        return closed
+
+    async def watch(self, server: web.Server) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self.sweep(server, asyncio.get_running_loop().time())
+
+
+LINES = web.AppKey("lines", Lines)
+
+
+@web.middleware
+async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Know of each request while it is under way."""
+    with request.app[LINES].busy(request):
+        return await handler(request)
+
+
+@contextlib.asynccontextmanager
+async def listening(app: web.Application, settings: Http | None, state: Path) -> AsyncIterator[None]:
+    """Serve while inside: on the daemon's own socket, and where the settings say.
+
+    Raises: OSError: an address cannot be used.
+    """
+    # What a parser says of a stranger's bytes is no line of our log.
+    quiet = logging.getLogger("dittohead.http")
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=quiet,
+        keepalive_timeout=IDLE_S,
+        shutdown_timeout=_SHUTDOWN_S,
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    assert runner.server is not None  # noqa: S101
+    watching = asyncio.create_task(app[LINES].watch(runner.server), name="http-lines")
+    try:
+        await web.SockSite(runner, own_socket(state)).start()
+        if settings is not None:
+            await _site(runner, settings).start()
+        yield
+    finally:
+        watching.cancel()
+        await runner.cleanup()
+        with contextlib.suppress(OSError):
+            (state / OWN_SOCKET).unlink()
+
+
+def _site(runner: web.AppRunner, settings: Http) -> web.BaseSite:
+    if settings.listen.startswith("/"):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.lstat(settings.listen).st_mode):
+                os.unlink(settings.listen)  # left by a daemon that was killed
+        return web.UnixSite(runner, settings.listen)
+    host, _, port = settings.listen.rpartition(":")
+    return web.TCPSite(runner, host.strip("[]"), int(port))
+
+
+def own_socket(state: Path) -> socket.socket:
+    """Return the daemon's own socket, bound: for its user, root, and the group of state/ where it may enter.
+
+    Whoever can connect may act: see docs/rights.md.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        path = state / OWN_SOCKET
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)  # never wider than it ends, not even for a moment
+        try:
+            with near(state):
+                sock.bind(OWN_SOCKET)
+        finally:
+            os.umask(before)
+        status = state.stat()
+        if status.st_mode & stat.S_IXGRP:
+            _admit(path, status.st_gid)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _admit(path: Path, gid: int) -> None:
+    if path.stat().st_gid != gid:
+        try:
+            os.chown(path, -1, gid)
+        except OSError:  # not a member, or the service may not: a setgid bit on state/ does the same
+            return
+    path.chmod(0o660)

@@ -1,0 +1,137 @@
+"""Sessions of people who signed in by a token: signed cookies that end with their token, or at sign-out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+
+from dittohead.files import write_durably
+
+#: Under https the name alone has browsers refuse a cookie that another host, or no https, has set.
+#: Source: RFC 6265bis, 4.1.3.2, The "__Host-" Prefix.
+SECURE_NAME = "__Host-dittohead"
+PLAIN_NAME = "dittohead"
+
+#: Sessions that were signed out and would still hold; more than anybody signs out in a session's life.
+_MOST_ENDED = 10_000
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a cookie says."""
+
+    id: str  #: random
+    mark: str  #: of the token it was begun with (see Token.mark)
+    until: float  #: seconds since the epoch
+
+
+class Sessions:
+    """Makes and reads the cookies of one root; what was signed out stays so, also after a restart.
+
+    Args:
+        state: the root's state/ directory.
+    """
+
+    def __init__(self, state: Path, *, now: Callable[[], float] = time.time) -> None:
+        self._key_path, self._ended_path = state / "http.key", state / "http-ended.json"
+        self._now = now
+        self._key = b""
+        self._ended: dict[str, float] = {}
+
+    def load(self) -> None:
+        """Read the key, or make one; and what was signed out. Blocking. Raises: OSError."""
+        try:
+            self._key = bytes.fromhex(self._key_path.read_text(encoding="ascii").strip())
+        except (FileNotFoundError, ValueError):
+            self._key = b""
+        if len(self._key) < 32:
+            self._key = secrets.token_bytes(32)
+            write_durably(self._key_path, self._key.hex().encode() + b"\n", 0o600)
+        try:
+            found = json.loads(self._ended_path.read_text(encoding="utf-8"))
+            self._ended = {str(id_): float(until) for id_, until in found.items()}
+        except (FileNotFoundError, ValueError, AttributeError, TypeError):
+            self._ended = {}
+
+    def begin(self, mark: str, lasting_s: float) -> tuple[Session, str]:
+        """Begin a session; return it and its cookie's value."""
+        session = Session(secrets.token_urlsafe(24), mark, self._now() + lasting_s)
+        text = json.dumps([session.id, session.mark, session.until]).encode()
+        return session, f"{_packed(text)}.{_packed(self._signature(b'session', text))}"
+
+    def read(self, value: str) -> Session | None:
+        """Return the session of a cookie's value, None where it is not ours, is over, or was signed out."""
+        body, _, signature = value.partition(".")
+        try:
+            text, given = _unpacked(body), _unpacked(signature)
+        except (binascii.Error, ValueError):
+            return None
+        if not hmac.compare_digest(given, self._signature(b"session", text)):
+            return None
+        session = Session(*json.loads(text))
+        return session if session.until > self._now() and session.id not in self._ended else None
+
+    def end(self, session: Session) -> None:
+        """Let a session hold no longer. Durable on return. Blocking. Raises: OSError."""
+        now = self._now()
+        self._ended = {id_: until for id_, until in self._ended.items() if until > now}
+        while len(self._ended) >= _MOST_ENDED:  # the one that would end soonest by itself
+            del self._ended[min(self._ended, key=self._ended.__getitem__)]
+        self._ended[session.id] = session.until
+        write_durably(self._ended_path, json.dumps(self._ended).encode(), 0o600)
+
+    def csrf(self, what: str) -> str:
+        """Return what forms must send back: nobody can know it who cannot read our pages.
+
+        Args:
+            what: whose forms: a session's id, or a name that the proxy told.
+        """
+        return _packed(self._signature(b"form", what.encode("utf-8", "backslashreplace")))
+
+    def _signature(self, purpose: bytes, text: bytes) -> bytes:
+        return hmac.digest(self._key, purpose + b"\0" + text, hashlib.sha256)
+
+
+def cookie_of(header: str, name: str) -> str:
+    """Return a cookie's value from a Cookie header; "" where there is none, or more than one of that name.
+
+    Of two, one was tossed in by somebody else: a neighbouring host, or another path.
+    """
+    found = []
+    for part in header.split(";"):
+        key, _, value = part.strip().partition("=")
+        if key == name:
+            found.append(value)
+    return found[0] if len(found) == 1 else ""
+
+
+def cookie(name: str, value: str, lasting_s: float) -> str:
+    """Return a Set-Cookie header's value; lasting 0 seconds removes it."""
+    made: SimpleCookie = SimpleCookie()
+    try:
+        made[name] = value
+    except CookieError as error:
+        raise ValueError("this is no cookie") from error
+    morsel = made[name]
+    morsel["path"], morsel["httponly"], morsel["samesite"] = "/", True, "Strict"
+    morsel["max-age"] = str(int(lasting_s))
+    if name == SECURE_NAME:
+        morsel["secure"] = True
+    return morsel.OutputString()
+
+
+def _packed(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _unpacked(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

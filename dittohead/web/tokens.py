@@ -1,0 +1,124 @@
+"""Tokens of people and programs: the credential file that holds them, read again when it changes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dittohead import log
+from dittohead.web.identity import Role
+
+#: Characters of a token at least: shorter ones could be guessed.
+LEAST = 20
+
+_ROLES = {"reader": Role.READER, "operator": Role.OPERATOR}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_HASHED = re.compile(r"sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Token:
+    """One line of the file."""
+
+    role: Role
+    name: str
+    digest: bytes  #: SHA-256 of the token
+
+    @property
+    def mark(self) -> str:
+        """What a session remembers of it: not the token, and of no use for finding it."""
+        return hashlib.sha256(b"session of " + self.digest).hexdigest()[:32]
+
+
+def parse(text: str) -> tuple[list[Token], list[str]]:
+    """Read lines of `role name token`; return the tokens, and what is wrong with other lines.
+
+    A token is written as it is, or as `sha256:` and the hexadecimal digest of it. Empty lines and those that
+    begin with # are left out. What is said of a wrong line never holds any of it.
+    """
+    found: list[Token] = []
+    problems: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        token = _token(words)
+        if isinstance(token, str):
+            problems.append(f"line {number}: {token}")
+        elif any(token.digest == other.digest for other in found):
+            problems.append(f"line {number}: this token stands on an earlier line too")
+        else:
+            found.append(token)
+    return found, problems
+
+
+def _token(words: list[str]) -> Token | str:
+    if len(words) != 3:
+        return f"a role, a name and a token are wanted; there are {len(words)} words"
+    role, name, secret = words
+    if role not in _ROLES:
+        return "the role is neither reader nor operator"
+    if not _NAME.fullmatch(name):
+        return "the name is not of letters, digits, and . _ @ -"
+    hashed = _HASHED.fullmatch(secret)
+    if hashed:
+        return Token(_ROLES[role], name, bytes.fromhex(hashed[1]))
+    if secret.startswith("sha256:"):
+        return "after sha256: 64 hexadecimal digits in small letters are wanted"
+    if len(secret) < LEAST:
+        return f"the token has {len(secret)} characters; at least {LEAST} are wanted"
+    return Token(_ROLES[role], name, digest_of(secret))
+
+
+def digest_of(secret: str) -> bytes:
+    """Return what is kept of a token. A plain digest will do: a token is random, and no password."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+class Tokens:
+    """All tokens that hold now.
+
+    Args:
+        read: returns the file's text. Raises: KeyError: there is none.
+    """
+
+    def __init__(self, read: Callable[[], str]) -> None:
+        self._read = read
+        self._text: str | None = None
+        self._known: list[Token] = []
+
+    def refresh(self) -> list[str]:
+        """Read the file again; return what is wrong with it. Blocking.
+
+        Wrong lines open nothing, and the others hold.
+        """
+        try:
+            text = self._read()
+        except (KeyError, OSError, ValueError):
+            self._text, self._known = None, []
+            return ["the credential file of the tokens cannot be read"]
+        known, problems = parse(text)
+        if text != self._text:
+            self._text, self._known = text, known
+            if problems:
+                log.get().error(log.HTTP_TOKENS_REFUSED, problems=problems)
+        return problems
+
+    def find(self, secret: str) -> Token | None:
+        """Return whose token it is. Compares with all of them, in the same time whatever fits."""
+        digest, found = digest_of(secret), None
+        for token in self._known:
+            if hmac.compare_digest(digest, token.digest):
+                found = token
+        return found
+
+    def marked(self, mark: str) -> Token | None:
+        """Return the token that a session was begun with, None when it no longer holds."""
+        found = None
+        for token in self._known:
+            if hmac.compare_digest(mark.encode(), token.mark.encode()):
+                found = token
+        return found
