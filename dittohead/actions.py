@@ -79,12 +79,12 @@ class Actions:
         }
         if request.action in SOURCE_ACTIONS and self.intake is not None:
             return await self.intake.carry_out(request, alone=self.alone)
-        if request.action in NOTICE_ACTIONS and self.notices is not None:
-            return await self.notices.carry_out(request)
         if request.action == "resume":
             await self._must_be_paused(request.job)
             await self.engine.targets.lift(request.job)
             return f"{request.job}: its jobs go on"
+        if request.action in NOTICE_ACTIONS and self.notices is not None:
+            return await self.notices.carry_out(request)
         active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         if job.id != request.job:

@@ -140,7 +140,7 @@ def overview(connection: Connection) -> dict[str, Any]:
 def disabled_receivers(connection: Connection) -> list[dict[str, Any]]:
     """Return the receivers that get no notices any more, by their rule's key."""
     return [
-        {"to": row.shown, "rule": row.key, "since": _moment(row.disabled_at), "error": row.error}
+        {"rule": row.key, "since": _moment(row.disabled_at), "error": row.error}
         for row in outbox_store.receiver_rows(connection).values()
         if row.disabled_at is not None
     ]

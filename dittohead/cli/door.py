@@ -25,6 +25,7 @@ _ANSWER_S = 60.0
 _PIECE = 1 << 16
 
 _SOURCE_ACTIONS = ("sync", "reset")
+_ON_NOTICES = "notify-"
 
 
 class _Connection(http.client.HTTPConnection):
@@ -80,7 +81,10 @@ class Door:
     def act(self, action: str, of: str, args: dict[str, Any]) -> dict[str, Any] | None:
         """Have something done; return {"ok": bool, "message": str}, None where it is not yet answered."""
         kind = "sources" if action in _SOURCE_ACTIONS else "jobs"
-        status, said = self._ask("POST", f"/api/v1/{kind}/{quote(of, safe='')}/{action}", args)
+        path = f"/api/v1/{kind}/{quote(of, safe='')}/{action}"
+        if action.startswith(_ON_NOTICES):
+            path, args = f"/api/v1/notices/{action.removeprefix(_ON_NOTICES)}", {"rule": of}
+        status, said = self._ask("POST", path, args)
         if status == 202:
             return None
         if status == 200:

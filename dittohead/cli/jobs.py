@@ -267,12 +267,12 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
     else:
         config = load_config()
         with reading(config) as (store, stations):
-            answers = [ask_by_row(config, store, stations, action, job, args, quiet) for job in jobs]
+            answers = [_ask_by_row(config, store, stations, action, job, args, quiet) for job in jobs]
     if not all(answers):
         raise click.exceptions.Exit(UNAVAILABLE)
 
 
-def ask_by_row(
+def _ask_by_row(
     config: Config, store: Store, stations: Stations, action: str, job: str, args: dict[str, Any], quiet: bool
 ) -> bool:
     """Leave a row for a daemon that is just starting, or for this process."""
@@ -312,10 +312,11 @@ def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:
 
 
 def _print_answer(answer: dict[str, Any], *, quiet: bool) -> bool:
-    if answer["ok"] and not quiet:
-        out.print(escape(answer["message"]))
-    elif not answer["ok"]:
-        err.print(f"[red]error:[/red] {escape(answer['message'])}")
+    for line in answer["message"].splitlines():
+        if answer["ok"] and not quiet:
+            out.print(escape(line))
+        elif not answer["ok"]:
+            err.print(f"[red]error:[/red] {escape(line)}")
     return bool(answer["ok"])
 
 

@@ -9,7 +9,6 @@ import click
 
 from dittohead import lock
 from dittohead.cli.base import (
-    UNAVAILABLE,
     USAGE,
     escape,
     fail,
@@ -21,7 +20,7 @@ from dittohead.cli.base import (
     reading,
     with_config,
 )
-from dittohead.cli.jobs import ask_by_row, must_be_its_user
+from dittohead.cli.jobs import ask, must_be_its_user
 from dittohead.config import Config
 from dittohead.errors import DittoheadError
 from dittohead.model import counted, rfc3339
@@ -123,7 +122,7 @@ def test(rule: str) -> None:
     config = load_config()
     key = _chosen(config, rule)
     _make_store(config)
-    _ask(config, "notify-test", key)
+    ask("notify-test", (key,))
 
 
 @notify.command()
@@ -134,15 +133,7 @@ def enable(rule: str) -> None:
     config = load_config()
     key = _chosen(config, rule)
     _make_store(config)
-    _ask(config, "notify-enable", key)
-
-
-def _ask(config: Config, action: str, key: str) -> None:
-    """Leave a request for the running daemon, which looks every few seconds; without one, do it here."""
-    with reading(config) as (store, stations):
-        good = ask_by_row(config, store, stations, action, key, {}, quiet=False)
-    if not good:
-        raise click.exceptions.Exit(UNAVAILABLE)
+    ask("notify-enable", (key,))
 
 
 def _chosen(config: Config, rule: str) -> str:

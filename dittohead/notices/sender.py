@@ -220,7 +220,7 @@ class Notifier:
     async def _disable(self, rule: Rule, error: str) -> None:
         composer, to = self.composer, shown(rule)
         if await self.outbox.disable(
-            rule.key, to, error, self._now(), lambda kept: composer.disabled(rule, to, error, kept)
+            rule.key, error, self._now(), lambda kept: composer.disabled(rule, to, error, kept)
         ):
             log.get().error(
                 log.NOTIFY_DISABLED, to=to, error=error, hint="When it is mended: dittohead notify test"

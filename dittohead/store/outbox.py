@@ -77,7 +77,6 @@ class ReceiverRow:
     disabled_at: float | None
     error: str  #: of its last try that failed
     error_at: float | None
-    shown: str = ""  #: what it was called when it was disabled
 
 
 def instead(notices: Sequence[NewNotice], of: Iterable[NewNotice]) -> list[NewNotice]:
@@ -300,7 +299,7 @@ def put_receiver(connection: Connection, key: str, **values: object) -> None:
     """Change what is known of a receiver."""
     result = connection.execute(receivers.update().where(receivers.c.key == key).values(**values))
     if result.rowcount == 0:
-        connection.execute(receivers.insert().values({"key": key, "error": "", "shown": "", **values}))
+        connection.execute(receivers.insert().values({"key": key, "error": "", **values}))
 
 
 def failed(connection: Connection, key: str, error: str, now: float) -> None:
@@ -332,17 +331,14 @@ def works(connection: Connection, key: str, now: float) -> bool:
     return True
 
 
-def disable(connection: Connection, key: str, error: str, now: float, shown: str = "") -> bool:
+def disable(connection: Connection, key: str, error: str, now: float) -> bool:
     """Send a receiver nothing more, until it is enabled; what waits for it is kept.
-
-    Args:
-        shown: what it is called; no secret.
 
     Returns: whether it was enabled until now.
     """
     known = connection.execute(sa.select(receivers.c.disabled_at).where(receivers.c.key == key)).scalar()
     if known is None:
-        put_receiver(connection, key, disabled_at=now, error=error, error_at=now, shown=shown)
+        put_receiver(connection, key, disabled_at=now, error=error, error_at=now)
     connection.execute(
         outbox.update()
         .where(outbox.c.rule == key, outbox.c.state.in_(["due", "held"]))
@@ -453,7 +449,7 @@ class StoreOutbox:
         return None if known is None else known.failing_since
 
     async def disable(
-        self, rule: str, shown: str, error: str, now: datetime, told: Callable[[int], list[NewNotice]]
+        self, rule: str, error: str, now: datetime, told: Callable[[int], list[NewNotice]]
     ) -> bool:
         """Disable a receiver, and put in the notices of it for the others: of how many are kept.
 
@@ -461,7 +457,7 @@ class StoreOutbox:
         """
 
         def work(connection: Connection) -> bool:
-            if not disable(connection, rule, error, now.timestamp(), shown):
+            if not disable(connection, rule, error, now.timestamp()):
                 return False
             kept = waiting(connection).get(rule, {}).get("parked", 0)
             add(connection, told(kept))

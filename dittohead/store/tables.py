@@ -149,7 +149,6 @@ receivers = Table(
     Column("disabled_at", Double),
     Column("error", Text, nullable=False),
     Column("error_at", Double),
-    Column("shown", Text, nullable=False),  # what it is called where its rule is not at hand; no secret
 )
 
 #: Outside places that are, or once were, paused or nearly full.

@@ -23,7 +23,6 @@ def upgrade() -> None:
         sa.Column("disabled_at", sa.Double),
         sa.Column("error", sa.Text, nullable=False),
         sa.Column("error_at", sa.Double),
-        sa.Column("shown", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_receivers"),
     )
     op.add_column("targets", sa.Column("told", sa.Integer, nullable=False, server_default="0"))
