@@ -81,7 +81,7 @@ class Actions:
             return await self.intake.carry_out(request, alone=self.alone)
         if request.action == "resume":
             await self._must_be_paused(request.job)
-            await self.engine.targets.resume(request.job)
+            await self.engine.targets.lift(request.job)
             return f"{request.job}: its jobs go on"
         if request.action in NOTICE_ACTIONS and self.notices is not None:
             return await self.notices.carry_out(request)

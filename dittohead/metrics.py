@@ -30,6 +30,8 @@ _LAG_EVERY_S = 0.5
 
 _MODES = ("inotify", "polling")
 
+_RECEIVERS = ("mail", "webhook", "apprise")
+
 _Kind = TypeVar("_Kind", bound=MetricWrapperBase)
 
 
@@ -78,6 +80,9 @@ class Metrics:
         self.lag = add(Histogram, "loop_lag_seconds", late, buckets=_LAG_S)
         for state in JobState:
             self.jobs.labels(state.value)
+        for receiver in _RECEIVERS:
+            for counter in (self.notices_sent, self.notices_failed, self.notices_given_up):
+                counter.labels(receiver)
         for mode in _MODES:
             self.mode.labels(mode)
 

@@ -87,17 +87,21 @@ class Targets:
                 continue
             job = await self._store.read(target_store.first_waiting, row.name)
             if job is None:
-                await self._let_try(row)
+                await self.lift(row.name)
             else:
                 self._probing[row.name] = job
                 chosen.append(job)
         return chosen
 
-    async def _let_try(self, row: TargetRow) -> None:
-        """Let any job use a target that is not known to be well again; nobody is told that it is."""
-        self._rows[row.name] = replace(row, paused=False, probe_at=None)
-        await self._put(self._rows[row.name], [], wake=True)
-        log.get().info(log.TARGET_TRIED, target=row.name)
+    async def lift(self, name: str) -> None:
+        """Let any job use a paused target that is not known to be well again; nobody is told that it is."""
+        row = self._rows.get(name)
+        if row is None or not row.paused:
+            return
+        self._rows[name] = replace(row, paused=False, probe_at=None)
+        self._probing.pop(name, None)
+        await self._put(self._rows[name], [], wake=True)
+        log.get().info(log.TARGET_TRIED, target=name)
         self.on_resume()
 
     def try_now(self, name: str) -> bool:

@@ -142,8 +142,11 @@ def print_json(value: Any) -> None:
 
 def has_store(config: Config) -> bool:
     """Tell whether there is a store to read; one that is no file here is taken to be there."""
-    state = Stations(config.root).state
-    return config.settings.store != "sqlite" or (state / "dittohead.sqlite3").exists()
+    return config.settings.store != "sqlite" or _has_file(config.root)
+
+
+def _has_file(root: Path) -> bool:
+    return (Stations(root).state / "dittohead.sqlite3").exists()
 
 
 @contextmanager
@@ -164,7 +167,7 @@ def reading_at(root: Path, config: Config | None) -> Iterator[Store]:
     """
     stations = Stations(root)
     embedded = config is None or config.settings.store == "sqlite"
-    if embedded and not (stations.state / "dittohead.sqlite3").exists():
+    if embedded and not _has_file(root):
         raise StoreError(
             "there is no store here yet",
             where=str(stations.state),

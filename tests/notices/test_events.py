@@ -106,7 +106,7 @@ async def test_nothing_is_looked_up_where_nobody_asks(tmp_path: Path) -> None:
     house.store.close()
 
 
-@pytest.mark.parametrize("by", ["poke", "retry"])
+@pytest.mark.parametrize("by", ["poke", "retry", "resume"])
 async def test_a_target_that_is_still_down_when_a_job_is_tried_is_not_told_to_be_back(
     told: Told, by: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,11 +115,13 @@ async def test_a_target_that_is_still_down_when_a_job_is_tried_is_not_told_to_be
     told.arrive("x")
     async with told.running():
         await told.until(lambda: [job.state for job in told.jobs("x")] == [JobState.PAUSED])
-        await told.ask(by, "x")
+        of = "first" if by == "resume" else "x"
+        assert (await told.ask(by, of))["ok"]
         await told.until(lambda: told.job("x").reason == "still down")
         assert "target.resumed" not in capsys.readouterr().out
         assert [event for event, _ in told.said()] == ["paused"]
-        await told.ask(by, "x")
+        await told.until(lambda: told.job("x").state is JobState.PAUSED)
+        assert (await told.ask(by, of))["ok"]
         await told.until_over("x")
     assert [event for event, _ in told.said()] == ["paused", "resumed", "done"]
     assert "target.resumed" in capsys.readouterr().out
@@ -202,14 +204,15 @@ def age(house: House, column: str, hours: float) -> None:
 
 async def test_stuck_jobs_are_one_notice_a_day_that_says_what_to_do(told: Told) -> None:
     """Of those not over; what was tried again a moment ago is not stuck."""
-    failing(told, [TargetError("down")])
-    for name in ("a", "b", "c"):
-        told.arrive(name)
+    told.arrive("over")
+    async with told.running():
+        await told.until_over("over")
+    failing(told, [TargetError("down")] * 9)
+    told.arrive("left")
     look = Lookout(told.engine, lambda: told.config.settings)
     async with told.running():
-        await told.until(lambda: bool(told.targets.paused("first")))
-        await told.until(lambda: sum(job.state is JobState.DONE for job in told.jobs()) == 2)
-        (left,) = [job for job in told.jobs() if job.state is not JobState.DONE]
+        await told.until(lambda: [job.state for job in told.jobs("left")] == [JobState.PAUSED])
+        left = told.job("left")
         await told.ask("freeze", left.name, reason="looked at")
         await look.stuck_round()
         assert "stuck" not in [event for event, _ in told.said()]

@@ -18,6 +18,7 @@ from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from tests.support.notices import Clock, broken, composer, mail, notifier, put, rows, rule
 from tests.support.receivers import Hook, Mailbox, hook, receiver
+from tests.test_metrics import NOTHING, values
 
 pytestmark = pytest.mark.service
 
@@ -117,6 +118,17 @@ async def test_it_is_tried_by_the_schedule_with_one_id_and_one_body_and_then_giv
         clock.forward(minutes=1)
         await notify.send_due()
     assert [row["state"] for row in rows(store)] == ["given_up", "sent"]
+    found = values(notify.metrics.expose(NOTHING, {}).decode())
+    counted = {
+        (name.removeprefix("dittohead_notices_"), labels[0][1]): value
+        for (name, labels), value in found.items()
+        if name.endswith("_total") and "notices" in name and value
+    }
+    assert counted == {
+        ("failed_total", "webhook"): 10,
+        ("given_up_total", "webhook"): 1,
+        ("sent_total", "apprise"): 1,
+    }
     (told,) = chat.posts
     assert told["title"] == "No more notices to machine"
     assert "dittohead notify enable machine" in told["message"]
