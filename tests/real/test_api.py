@@ -23,6 +23,7 @@ import pytest
 from dittohead.cli import main
 from dittohead.cli.view import FromDaemon, FromStore, Place, viewing
 from dittohead.model import JobState
+from dittohead.queries import NoSuchJob
 from dittohead.store.search import Wanted
 from tests.support.daemon import Site, site
 from tests.support.front import OPERATOR, READER, TOKENS
@@ -228,6 +229,11 @@ def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_no
     fields = json.loads(by_socket(here, "jobs/held", uid=ALICE, groups=[OPERATORS]).stdout)
     assert fields["reason"] == f"frozen by {ALICE}: wait"
     assert fields["requests"][0]["who"] == str(ALICE)
+    with viewing(Place(here.root, None)) as view:
+        assert isinstance(view, FromDaemon)
+        for odd in ("..", ".", "a/b", "\udcff", "%2e%2e", "x\n", "é"):
+            with pytest.raises(NoSuchJob):
+                view.job(odd)
     assert by_socket(here, "status", uid=EVE, groups=[]).returncode == 7  # could not connect
     assert by_socket(here, "jobs/held/thaw", "{}", uid=EVE, groups=[]).returncode == 7
     shown = here.run("show", "held").stdout
