@@ -56,7 +56,10 @@ class Group(click.Group):
         except NoSuchJob as error:
             fail(str(error), NO_INPUT)
         except PermissionError as error:
-            fail(f"{error.filename}: permission denied. Run this as the daemon's user", NO_PERMISSION)
+            fail(
+                f"{error.filename}: permission denied. Run this as the daemon's user, or see docs/rights.md",
+                NO_PERMISSION,
+            )
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -146,7 +149,11 @@ def has_store(config: Config) -> bool:
 
 
 def _has_file(root: Path) -> bool:
-    return (Stations(root).state / "dittohead.sqlite3").exists()
+    try:
+        os.stat(Stations(root).state / "dittohead.sqlite3")
+    except FileNotFoundError:  # no other error: who may not look is to be told so
+        return False
+    return True
 
 
 @contextmanager
@@ -166,8 +173,7 @@ def reading_at(root: Path, config: Config | None) -> Iterator[Store]:
     Raises: StoreError: there is no store yet, or it cannot be read.
     """
     stations = Stations(root)
-    embedded = config is None or config.settings.store == "sqlite"
-    if embedded and not _has_file(root):
+    if (config is None or config.settings.store == "sqlite") and not _has_file(root):
         raise StoreError(
             "there is no store here yet",
             where=str(stations.state),

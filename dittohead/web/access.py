@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import html
 import ipaddress
 import os
 import re
@@ -28,6 +29,9 @@ from dittohead.web.tokens import Token, Tokens
 
 #: The file of tokens is read again when it was read so long ago. Seconds.
 _FRESH_S = 1.0
+
+#: A form is read for so long at most. Seconds.
+_FORM_S = 20.0
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -230,6 +234,7 @@ def is_own_socket(request: web.Request) -> bool:
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find out who asks, and refuse whoever may not, before the handler runs."""
     access = request.app[ACCESS]
+    request[IDENTITY] = Identity("", Role.NOBODY)  # until it is found out, for pages of errors
     if not is_own_socket(request):
         access.check_host(request)
     who = await access.identify(request)
@@ -249,6 +254,11 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
+# A link in a mail or on another site: the browser has held the cookie back (SameSite=Strict), and sends
+# it when the same page is asked for from here.
+_AGAIN = '<!doctype html><title>dittohead</title><meta http-equiv="refresh" content="0;url={}">'
+
+
 def require(request: web.Request, role: Role) -> None:
     """Refuse who may do less than `role`. Raises: Problem, or a redirection to the sign-in page."""
     who = request[IDENTITY]
@@ -256,6 +266,8 @@ def require(request: web.Request, role: Role) -> None:
         return
     if who.way is Way.AMBIENT:
         if wants_page(request) and request.method in _SAFE:
+            if request.headers.get("Sec-Fetch-Site") == "cross-site":
+                raise web.HTTPOk(text=_AGAIN.format(html.escape(request.path_qs)), content_type="text/html")
             raise web.HTTPSeeOther(f"/login?{urlencode({'next': request.path_qs})}")
         raise _unknown("this needs a token" if role > Role.READER or not who.role else "sign in first")
     raise Problem(403, f"{who.name} may not do this; it needs the role {role.name.lower()}")
@@ -273,11 +285,20 @@ def check_csrf(request: web.Request, given: str) -> None:
         raise Problem(403, "this form is not of this session", hint="Load the page again, and repeat it")
 
 
+async def form(request: web.Request) -> dict[str, str]:
+    """Return the fields of a plain form. Raises: Problem: it does not come to its end in time."""
+    try:
+        async with asyncio.timeout(_FORM_S):
+            found = await request.post()
+    except TimeoutError:
+        raise Problem(408, "the form did not come to its end") from None
+    return {key: value for key, value in found.items() if isinstance(value, str)}
+
+
 async def _sent(request: web.Request) -> str:
     if request.content_type != "application/x-www-form-urlencoded":
         return ""
-    value = (await request.post()).get("csrf", "")
-    return value if isinstance(value, str) else ""
+    return (await form(request)).get("csrf", "")
 
 
 def _unknown(detail: str) -> Problem:
