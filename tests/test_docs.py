@@ -11,7 +11,6 @@ import pytest
 
 from dittohead.cli import main
 from dittohead.config import load
-from dittohead.metrics import Metrics
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted([TOP / "README.md", *(TOP / "docs").glob("*.md"), TOP / "systemd" / "README.md"])
@@ -60,20 +59,6 @@ def test_every_command_the_readme_names_exists() -> None:
     named = set(re.findall(r"dittohead (?:--config \S+ )?([a-z]+)\b", " ".join(code)))
     assert named - set(main.commands) == set()
     assert set(main.commands) - named <= {"schema"}
-
-
-def test_every_metric_is_named_with_its_meaning() -> None:
-    """In the page on monitoring, as the code has it."""
-    text = (TOP / "docs" / "monitoring.md").read_text()
-    for name, kind, meaning in Metrics().described:
-        assert f"| `{name}` | {kind} | {meaning} |" in text
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files_that_exist(page: Path) -> None:
-    """Relative ones."""
-    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-        assert link.startswith("http") or (page.parent / link).exists(), link
 
 
 def test_no_committed_file_names_a_machine_or_a_registry() -> None:

@@ -186,8 +186,8 @@ def test_a_token_that_names_nothing_is_left_and_said(place: Place) -> None:
 def test_the_whole_job_of_the_documentation_from_events_to_images_and_a_prefix_again(
     place: Place, tmp_path: Path
 ) -> None:
-    """docs/sources.md as it stands, with this server's addresses."""
-    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    """docs/bucket-to-bucket.md as it stands, with this server's addresses."""
+    page = (Path(__file__).parents[2] / "docs" / "bucket-to-bucket.md").read_text()
     (block,) = (b for b in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "convert" in b)
     images = f"{place.bucket}-images"
     place.call("create_bucket", Bucket=images)
