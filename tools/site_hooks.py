@@ -1,6 +1,6 @@
 """What the site does beyond Markdown: links to files of the repository lead to copies of them in the site.
 
-Pages link to code and rules as they lie on a forge (`../dittohead/worker.py`). MkDocs reads it: see mkdocs.yml.
+Pages link to code as it lies on a forge (`../dittohead/worker.py`). MkDocs reads this file: see mkdocs.yml.
 """
 
 from __future__ import annotations
