@@ -46,7 +46,7 @@ class Shell:
                 program,
                 # rsync says `-l USER HOST`, people USER@HOST.
                 'n=$#; before=; while [ "$n" -gt 0 ]; do a=$1; shift; n=$((n - 1)); '
-                f'case $before:$a in -l:*) a={me} ;; *:*@*.example.org) a={me}@${{a#*@}} ;; esac; '
+                f"case $before:$a in -l:*) a={me} ;; *:*@*.example.org) a={me}@${{a#*@}} ;; esac; "
                 'before=$a; set -- "$@" "$a"; done\n'
                 f'exec /usr/bin/{program} -F {config} "$@"',
             )

@@ -48,7 +48,8 @@ def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
         shutil.copy(server.base / "known_hosts", here.root / "state" / "known_hosts")
         (config,) = (block.text for block in blocks(PAGE) if block.language == "yaml")
         here.config.write_text(
-            made.words(config).replace("host: mail.example.org", "host: 127.0.0.1, port: 9") + "space: {floor: 0}\n"
+            made.words(config).replace("host: mail.example.org", "host: 127.0.0.1, port: 9")
+            + "space: {floor: 0}\n"
         )
         here.env |= shell.env
         yield made
