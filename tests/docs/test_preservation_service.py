@@ -25,7 +25,10 @@ pytestmark = pytest.mark.service
 
 PAGE = DOCS / "preservation-service.md"
 METS, HREF = "{http://www.loc.gov/METS/}", "{http://www.w3.org/1999/xlink}href"
-OBJECT: dict[str | bytes, Any] = {"lido.xml": b"<lido/>", "images": {"front 1.tif": b"\x00\xff" * 5000, "ä.tif": b""}}
+OBJECT: dict[str | bytes, Any] = {
+    "lido.xml": b"<lido/>",
+    "images": {"front 1.tif": b"\x00\xff" * 5000, "ä.tif": b""},
+}
 
 
 class Service:

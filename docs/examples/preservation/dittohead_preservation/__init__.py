@@ -1,7 +1,7 @@
 """preserve: hand a package to a preservation service over SFTP, and wait for its answer.
 
-The service takes NAME.tar in transfer/, after it was called NAME.tar.incomplete while it was sent. It moves it away, works on
-it for hours or days, and leaves a report, which either is
+The service takes NAME.tar in transfer/, after it was called NAME.tar.incomplete while it was sent. It moves it
+away, works on it for hours or days, and leaves a report, which either is
 accepted/DAY/NAME/NAME-ingest-report.xml or rejected/DAY/NAME/NAME-ingest-report.xml.
 """
 
@@ -11,6 +11,8 @@ import asyncio
 import hashlib
 import re
 from pathlib import Path
+
+from pydantic import Field
 
 from dittohead import (
     Done,
@@ -26,7 +28,6 @@ from dittohead import (
     Wait,
     Worker,
 )
-from pydantic import Field
 
 
 class PreserveOptions(Options):
@@ -74,7 +75,9 @@ class PreserveWorker(Worker[PreserveOptions]):
 
     async def _verdict(self, ctx: StepContext, options: PreserveOptions, sip: str) -> str | None:
         """Return the path of the report, None when there is none yet."""
-        places = (f"{options.base}/{word}/*/{sip}/{sip}-ingest-report.xml" for word in ("accepted", "rejected"))
+        places = (
+            f"{options.base}/{word}/*/{sip}/{sip}-ingest-report.xml" for word in ("accepted", "rejected")
+        )
         # With "-" sftp goes on where nothing fits.
         said = await _sftp(ctx, options, *(f"-ls -1 {place}" for place in places))
         return next((line.strip() for line in said.splitlines() if line.startswith(options.base)), None)
@@ -90,7 +93,9 @@ class PreserveWorker(Worker[PreserveOptions]):
         here = ctx.source.root / packages[0].path.decode()
         # SFTP knows no checksums: the size is compared, and the package holds its own checksums.
         said = await _sftp(ctx, options, f'put "{here}" {there}.incomplete', f"ls -ln {there}.incomplete")
-        sizes = [line.split()[4] for line in said.splitlines() if line.endswith(".incomplete") and line[0] == "-"]
+        sizes = [
+            line.split()[4] for line in said.splitlines() if line.endswith(".incomplete") and line[0] == "-"
+        ]
         if sizes != [str(packages[0].size)]:
             raise TargetError(f"{packages[0].size} bytes were sent, and {sizes} arrived", where=options.host)
         await ctx.fence()
