@@ -10,6 +10,18 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+#: What the command line's exit statuses mean, by their names in dittohead/cli/base.py.
+STATUSES = {
+    "OK": "done",
+    "USAGE": "wrong usage: an unknown command or option",
+    "DATA": "a job failed, or a check did not hold",
+    "NO_INPUT": "there is no such job, folder or file",
+    "UNAVAILABLE": "what was asked for cannot be done now",
+    "TEMPORARY": "another daemon holds the root, or (`dittohead plan`) the folder would wait for a place",
+    "NO_PERMISSION": "not permitted: run it as the daemon's user",
+    "CONFIG": "the configuration is wrong",
+}
+
 
 @dataclass(frozen=True)
 class Key:

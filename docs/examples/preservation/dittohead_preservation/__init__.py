@@ -1,6 +1,6 @@
 """preserve: hand a package to a preservation service over SFTP, and wait for its answer.
 
-The service takes NAME.tar in transfer/, after it was called NAME.tar.incomplete while it was sent. It moves it
+The service takes NAME.tar in transfer/, which was called NAME.tar.incomplete while it was sent. It moves it
 away, works on it for hours or days, and leaves a report, which either is
 accepted/DAY/NAME/NAME-ingest-report.xml or rejected/DAY/NAME/NAME-ingest-report.xml.
 """
