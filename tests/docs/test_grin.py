@@ -194,11 +194,11 @@ def test_a_wrong_passphrase_an_expired_token(library: Library) -> None:
     here.until((here.root / "failed" / "1").exists)
     assert "decryption failed" in (here.root / "failed" / "1.reason.txt").read_text()
     assert os.listdir(here.root / "wanted") == ["1"]
-    far.expired = True
+    far.token = "ya29.another"
     here.until(
         lambda: [line for line in here.events("source.failed") if "not good any more" in line["error"]]
     )
-    far.expired = False
+    (here.root / "credentials" / "grin-token").write_text(far.token)
     (here.root / "credentials" / "grin-passphrase").write_text(PASSPHRASE)
     here.run("retry", "1")
     here.until(lambda: os.listdir(here.root / "wanted") == [])

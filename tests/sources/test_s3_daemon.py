@@ -216,6 +216,8 @@ def test_the_whole_job_of_the_documentation_from_events_to_images_and_a_prefix_a
     made.write_bytes(place.call("get_object", Bucket=images, Key="digital/a/1.tif")["Body"])
     assert levels(made)[0] == (400, 300)
     place.site.until(lambda: place.messages() == 0)
+    for words in re.findall(r"`dittohead (source list|source sync masters|rerun [^`]+|verify NAME)`", page):
+        place.site.run(*words.replace("NAME", "a").split())
     (command,) = re.findall(r"^    dittohead (source reset .*)$", page, re.MULTILINE)
     place.site.until(lambda: place.source_of("masters")["items"]["done"] == 2)
     place.site.run(*command.replace("BPP_1001", "a/b").split())

@@ -65,7 +65,7 @@ class Grin:
     ranges: list[str] = field(default_factory=list)  #: Range of each archive's GET
     cut_after: int | None = None  #: bytes of the next archive's body, then the connection breaks
     throttled: int = 0  #: so many lists are a page instead
-    expired: bool = False
+    token: str = TOKEN  #: the one that is good
 
     def convert(self, barcode: str, archive: bytes) -> None:
         """Let a conversion come to its end."""
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _known(self) -> bool:
         self.grin.asked.append((self.command, self.path))
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}" or self.grin.expired:
+        if self.headers.get("Authorization") != f"Bearer {self.grin.token}":
             self._answer(302, Location="http://accounts.invalid/ServiceLogin?continue=x")
             return False
         return True
