@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ import click
 import pytest
 import yaml
 
-from dittohead import Source, Worker, registry, sidecar
+from dittohead import Source, Worker, sidecar
 from dittohead.cli import main
 from dittohead.config import load
 from dittohead.settings import Settings
-from tests.docs.pages import DOCS, TOP, Block, blocks, pages, prose
+from tests.docs.pages import TOP, Block, blocks, pages, prose
 
 PAGES = [TOP / "README.md", TOP / "systemd" / "README.md", *pages()]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -36,29 +35,6 @@ def yaml_blocks() -> Iterator[Block]:
     for block in BLOCKS:
         if block.language == "yaml" and not block.text.startswith(tuple(NOT_OURS)):
             yield block
-
-
-@pytest.fixture(scope="module")
-def examples() -> Iterator[None]:
-    """The steps and sources of the examples, as if they were installed."""
-    kept = []
-    for name in ("preservation", "grin"):
-        sys.path.insert(0, str(DOCS / "examples" / name))
-    from dittohead_grin import GrinSource
-    from dittohead_preservation import PreserveWorker
-
-    made: list[tuple[Any, Worker[Any] | Source[Any]]] = [
-        (registry.default(), PreserveWorker()),
-        (registry.sources(), GrinSource()),
-    ]
-    for found, thing in made:
-        kept.append((found, dict(found._points), dict(found._loaded)))
-        found.add(thing)
-    yield
-    for found, points, loaded in kept:
-        found._points, found._loaded = points, loaded
-    for name in ("preservation", "grin"):
-        sys.path.remove(str(DOCS / "examples" / name))
 
 
 def whole(text: str) -> str:

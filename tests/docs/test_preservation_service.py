@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tarfile
@@ -17,7 +18,7 @@ import pytest
 
 from tests.docs.installed import install
 from tests.docs.pages import DOCS, blocks
-from tests.docs.shell import Shell
+from tests.docs.shell import Shell, command
 from tests.support.daemon import Site, site
 from tests.support.sshd import Sshd, sshd
 
@@ -97,7 +98,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def museum(tmp_path: Path, installed: Path) -> Iterator[Museum]:
+def museum(tmp_path: Path, installed: Path, examples: None) -> Iterator[Museum]:
     with sshd(tmp_path / "sshd") as server, site(tmp_path / "root", "") as here:
         service = Service(tmp_path / "sip")
         (here.root / "state").mkdir()
@@ -125,15 +126,17 @@ def test_accepted_after_a_wait_a_freeze_and_a_restart(museum: Museum) -> None:
     here.drop("object-1", OBJECT)
     museum.waits("object-1")
     assert service.faults(service.base / "transfer" / service.packages()[0]) == []
-    here.run("poke", "object-1")  # not yet: it is asked, and nothing is sent again
+    command(here.config, "poke", "object-1")  # not yet: it is asked, and nothing is sent again
     museum.waits("object-1", 2)
     here.kill()
     here.start()
-    here.run("freeze", "object-1", "--reason", "image rights unclear")
+    command(here.config, "freeze", "object-1", "--reason", "image rights unclear")
     here.until(lambda: here.events("job.frozen"))
-    assert here.json("list", "--state", "frozen")[0]["reason"].endswith("image rights unclear")
+    assert json.loads(command(here.config, "list", "--state", "frozen", "--json"))[0]["reason"].endswith(
+        "image rights unclear"
+    )
     sip = service.answer()
-    here.run("thaw", "object-1")
+    command(here.config, "thaw", "object-1")
     here.until((here.root / "done" / "object-1").exists)
     (receipt,) = here.receipts("object-1")
     (location,) = receipt["locations"]
@@ -149,16 +152,16 @@ def test_rejected_then_submitted_again_as_a_package_of_its_own(museum: Museum) -
     here.drop("object-2", OBJECT)
     museum.waits("object-2")
     first = service.answer("mets:file-1: unknown format")
-    here.run("poke", "object-2")
+    command(here.config, "poke", "object-2")
     here.until((here.root / "failed" / "object-2").exists)
     reason = (here.root / "failed" / "object-2.reason.txt").read_text()
     assert "mets:file-1: unknown format" in reason
     assert "dittohead rerun" in reason
-    here.run("rerun", "object-2")
+    command(here.config, "rerun", "object-2")
     museum.waits("object-2", 2)
     second = service.answer()
     assert second != first
-    here.run("poke", "object-2")
+    command(here.config, "poke", "object-2")
     here.until((here.root / "done" / "object-2").exists)
 
 
@@ -171,9 +174,11 @@ def test_a_crash_between_the_rename_and_its_note_sends_nothing_twice(museum: Mus
     (package,) = service.packages()
     path = service.base / "transfer" / package
     before = path.stat().st_ino
-    here.run("cancel", "object-3")
+    command(here.config, "cancel", "object-3")
     here.until((here.root / "failed" / "object-3").exists)
-    here.run("retry", "object-3")  # the same job: what the step remembered is gone, its package is not
+    command(
+        here.config, "retry", "object-3"
+    )  # the same job: what the step remembered is gone, its package is not
     museum.waits("object-3", 2)
     assert waiting["job"] in package
     assert (service.packages(), path.stat().st_ino) == ([package], before)

@@ -76,10 +76,18 @@ def test_every_state_event_and_log_name_is_on_its_page() -> None:
 def test_an_openapi_document_becomes_a_page(tool: ModuleType) -> None:
     """References followed, parameters of the path and of the operation, every answer."""
     document: dict[str, Any] = {
-        "components": {"parameters": {"job": {"name": "job", "in": "path", "description": "Its id"}}},
+        "components": {
+            "schemas": {"Why": {"properties": {"reason": {"type": "string", "description": "Why."}}}},
+            "parameters": {"job": {"name": "job", "in": "path", "description": "Its id"}},
+        },
         "paths": {
             "/api/v1/jobs/{job}": {
                 "parameters": [{"$ref": "#/components/parameters/job"}],
+                "post": {
+                    "requestBody": {
+                        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Why"}}}
+                    },
+                },
                 "get": {"summary": "One job.", "responses": {"200": {"description": "The\njob"}, "404": {}}},
             }
         },
@@ -88,6 +96,7 @@ def test_an_openapi_document_becomes_a_page(tool: ModuleType) -> None:
     assert "## GET /api/v1/jobs/{job}" in lines
     assert "| `job` | path | Its id |" in lines
     assert "| 200 | The job |" in lines
+    assert "| `reason` | body | Why. |" in lines
 
 
 def test_what_the_daemon_serves_is_on_the_page(tool: ModuleType) -> None:

@@ -62,6 +62,7 @@ class Grin:
     converted: dict[str, bytes] = field(default_factory=dict)  #: file name -> archive
     failed: set[str] = field(default_factory=set)
     asked: list[tuple[str, str]] = field(default_factory=list)  #: (method, path and query) of each request
+    requested: list[str] = field(default_factory=list)  #: barcodes, in the order they were asked for
     ranges: list[str] = field(default_factory=list)  #: Range of each archive's GET
     cut_after: int | None = None  #: bytes of the next archive's body, then the connection breaks
     throttled: int = 0  #: so many lists are a page instead
@@ -73,6 +74,7 @@ class Grin:
         self.converted[f"LIB_{barcode}.tar.gz.gpg"] = archive
 
     def statuses(self, barcodes: list[str]) -> str:
+        self.requested += barcodes
         lines = ["Barcode\tStatus"]
         for barcode in barcodes:
             if barcode in self.in_process:
