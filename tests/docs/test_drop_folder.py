@@ -15,7 +15,7 @@ from tests.support.daemon import Site, site
 from tests.support.sshd import sshd
 from tests.support.trees import read_tree, tree
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
 PAGE = DOCS / "drop-folder.md"
 MEASURED = {"raw": {"plate.csv": b"1,2\n" * 999}, "run.log": b"ok\n", ".DS_Store": b"x"}

@@ -192,7 +192,16 @@ def test_python_and_json_are_whole(block: Block) -> None:
 
 def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
     """A block in a language that no test knows would go unread."""
-    assert {block.language for block in BLOCKS} <= {"", "sh", "console", "yaml", "python", "json", "text", "jinja"}
+    assert {block.language for block in BLOCKS} <= {
+        "",
+        "sh",
+        "console",
+        "yaml",
+        "python",
+        "json",
+        "text",
+        "jinja",
+    }
 
 
 def test_every_set_up_is_carried_out() -> None:

@@ -20,7 +20,7 @@ from tests.support.daemon import Site, site
 from tests.support.grin import PASSPHRASE, TOKEN, Grin, grin, sealed, volume
 from tests.support.s3_server import S3Server
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
 PAGE = DOCS / "grin.md"
 

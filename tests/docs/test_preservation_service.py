@@ -22,7 +22,7 @@ from tests.docs.shell import Shell, command
 from tests.support.daemon import Site, site
 from tests.support.sshd import Sshd, sshd
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
 PAGE = DOCS / "preservation-service.md"
 METS, HREF = "{http://www.loc.gov/METS/}", "{http://www.w3.org/1999/xlink}href"

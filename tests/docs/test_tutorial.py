@@ -17,7 +17,8 @@ from tests.docs.console import Terminal, fits, session
 from tests.docs.pages import DOCS, TOP, blocks
 from tests.real import test_boot
 
-pytestmark = [pytest.mark.service, pytest.mark.slow]
+# Some thirty programs, each started as a reader would: the machine may be busy.
+pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(400)]
 
 PAGE = DOCS / "tutorial.md"
 
