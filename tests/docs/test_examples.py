@@ -46,9 +46,12 @@ def whole(text: str) -> str:
         named = sorted(set(re.findall(r"\{(object|study|collection)\}", text)))
         match = "-".join(f"(?P<{group}>[A-Za-z0-9]+)" for group in named) or ".*"
         found = {"pipelines": {"example": {"match": match, **found}}}
+        return yaml.safe_dump({"root": ".", **found}, sort_keys=False)
     assert set(found) <= set(Settings.model_fields), set(found) - set(Settings.model_fields)
     beside = {"root": ".", "pipelines": {"all": {"match": ".*", "steps": [{"checksum": {}}]}}}
-    return yaml.safe_dump({**beside, **found}, sort_keys=False)
+    missing = {key: value for key, value in beside.items() if key not in found}
+    # As it stands: PyYAML would write `on:` as true, which it is in YAML 1.1.
+    return yaml.safe_dump(missing, sort_keys=False) + text
 
 
 @pytest.mark.parametrize("block", list(yaml_blocks()), ids=lambda block: block.place)
