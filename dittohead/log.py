@@ -67,6 +67,7 @@ HTTP_LOGIN_FAILED: Final = "http.login_failed"
 HTTP_HEADER_REFUSED: Final = "http.header_refused"
 HTTP_TOKENS_REFUSED: Final = "http.tokens_refused"
 HTTP_CRASHED: Final = "http.crashed"
+HTTP_UPLOADED: Final = "http.uploaded"
 TASK_CRASHED: Final = "daemon.task_crashed"
 
 

@@ -67,6 +67,7 @@ def _asked(connection: Connection, job: Job) -> list[Asked]:
             sa.or_(
                 requests.c.job == job.id,
                 sa.and_(requests.c.job == job.name, requests.c.at >= job.claimed_at.timestamp()),
+                sa.and_(requests.c.job == job.name, requests.c.action == "drop"),
             )
         )
         .order_by(requests.c.id.desc())
@@ -75,6 +76,8 @@ def _asked(connection: Connection, job: Job) -> list[Asked]:
     return [
         Asked(action=row["action"], who=row["who"], at=row["at"], args=row["args"], answer=row["answer"])
         for row in found
+        # Of folders that came by the page under this name, this one alone.
+        if row["action"] != "drop" or row["args"].get("ino") == job.ino
     ]
 
 
