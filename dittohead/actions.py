@@ -55,6 +55,9 @@ class Actions:
         waiting = await self.engine.store.read(request_store.open_requests)
         for request in waiting:
             said = await self._answer(request)
+            log.get().info(
+                log.REQUEST_ANSWERED, action=request.action, of=request.job, who=request.who, **said
+            )
             await self.engine.store.write(request_store.answer, request.id, said)
             if self.desk is not None:
                 self.desk.answered(request.id, said)
@@ -91,6 +94,8 @@ class Actions:
             return f"{request.job}: its jobs go on"
         active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
+        if job.id != request.job:
+            await self.engine.store.write(request_store.settle_job, request.id, job.id)
         async with self.engine.folders:
             message = await doers[request.action](job, request)
         self.dispatch.wake()
@@ -121,7 +126,7 @@ class Actions:
             raise Refused(f"{job.name} is not over ({job.state})", hint=f"First: dittohead cancel {job.id}")
         step = request.args.get("from")
         if not step:
-            return await self._back_to_inbox(job)
+            return await self._back_to_inbox(job, request)
         await self._must_not_be_undone(job)
         steps = await self.engine.store.read(job_store.steps_of, job.id)
         position = next((s.position for s in steps if s.name == step), None)
@@ -139,7 +144,7 @@ class Actions:
         await self._reopen(job, order.dependents(needed, [position]))
         return f"{job.name}: run again from step {step}"
 
-    async def _back_to_inbox(self, job: Job) -> str:
+    async def _back_to_inbox(self, job: Job, request: Request) -> str:
         name = job.name.encode()
         self._must_lie_there(job)
         try:
@@ -148,7 +153,7 @@ class Actions:
             )
         except NameTaken as error:
             raise Refused("a folder of this name is in the inbox already", where=error.where) from error
-        log.get().info(log.JOB_REOPENED, job=job.id, name=job.name)
+        log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who)
         return f"{job.name}: moved back to the inbox; a new job begins"
 
     async def _reopen(self, job: Job, positions: Collection[int], resumed: Collection[int] = ()) -> None:

@@ -20,7 +20,7 @@ from dittohead.daemon import open_store
 from dittohead.errors import DittoheadError, StoreError
 from dittohead.queries import NoSuchJob
 from dittohead.stations import Stations
-from dittohead.store import Store
+from dittohead.store import Store, sqlite_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -146,15 +146,29 @@ def reading(config: Config) -> Iterator[tuple[Store, Stations]]:
 
     Raises: StoreError: there is no store yet, or it cannot be read.
     """
-    stations = Stations(config.root)
-    if config.settings.store == "sqlite" and not (stations.state / "dittohead.sqlite3").exists():
+    with reading_at(config.root, config) as store:
+        yield store, Stations(config.root)
+
+
+@contextmanager
+def reading_at(root: Path, config: Config | None) -> Iterator[Store]:
+    """Open the store of a root to read; the embedded one where the configuration cannot be read.
+
+    Raises: StoreError: there is no store yet, or it cannot be read.
+    """
+    stations = Stations(root)
+    embedded = config is None or config.settings.store == "sqlite"
+    if embedded and not (stations.state / "dittohead.sqlite3").exists():
         raise StoreError(
             "there is no store here yet",
             where=str(stations.state),
             hint="It is made when the daemon first starts: dittohead run",
         )
-    store = open_store(config, stations)
+    if config is None:
+        store = Store.open(sqlite_url(stations.state), check=False)
+    else:
+        store = open_store(config, stations)
     try:
-        yield store, stations
+        yield store
     finally:
         store.close()

@@ -12,10 +12,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from sqlalchemy.engine import Connection
 
-from dittohead import live, lock, queries, receipt
+from dittohead import live, lock, queries, receipt, shown
 from dittohead.cli.base import escape, fail, out, reading
 from dittohead.config import Config
-from dittohead.context import JobFiles
 from dittohead.model import TERMINAL, Job, JobState, Station, StepRow, StepState, counted
 from dittohead.stations import Stations
 from dittohead.store import Store
@@ -139,28 +138,8 @@ def _print_end(store: Store, stations: Stations, job: Job) -> None:
     out.print(line)
     if job.reason:
         out.print(f"  {escape(job.reason)}")
-    for use, uri in store.run(links, stations, job.id):
+    for use, uri in store.run(shown.links, stations, job.id):
         out.print(f"  {use}: {escape(uri)}")
-    for place, count, how in store.run(places, stations, job.id):
+    for place, count, how in store.run(shown.places, stations, job.id):
         out.print(f"  {counted(count, 'file')} verified ({escape(how)}) at {escape(place)}")
     out.print(f"  receipt: {escape(str(receipt.path_of(stations.receipts, job)))}")
-
-
-def places(connection: Connection, stations: Stations, job_id: str) -> list[tuple[str, int, str]]:
-    """Return (directory's URI, files, how they were verified) for each place a job delivered to."""
-    job = job_store.get(connection, job_id)
-    files = JobFiles(stations, job)
-    found = []
-    for step in job_store.steps_of(connection, job_id):
-        copies = (place for place in receipt.read_locations(files.locations(step.name)) if not place.use)
-        location = next(copies, None)
-        if location is not None and step.result.get("locations"):
-            place = location.uri.rsplit("/", location.path.count(b"/") + 1)[0] + "/"
-            found.append((place, 1 + sum(1 for _ in copies), location.verified_by))
-    return found
-
-
-def links(connection: Connection, stations: Stations, job_id: str) -> list[tuple[str, str]]:
-    """Return (use, URI) of each record, page, thumbnail and manifest that a job has made."""
-    files = JobFiles(stations, job_store.get(connection, job_id))
-    return files.links(job_store.steps_of(connection, job_id))

@@ -7,6 +7,7 @@ import getpass
 import os
 import pwd
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dittohead import daemon, live, lock, queries, receipt, registry
+from dittohead import daemon, lock, queries, registry
 from dittohead.cli.base import (
     DATA,
+    TEMPORARY,
     UNAVAILABLE,
     err,
     escape,
@@ -28,14 +30,17 @@ from dittohead.cli.base import (
     reading,
     with_config,
 )
-from dittohead.cli.follow import links, places
+from dittohead.cli.door import Door
+from dittohead.cli.given import Moment, digest_of, uid_of
+from dittohead.cli.view import Place, find_place, viewing
 from dittohead.cli.watch import keep_showing
 from dittohead.config import Config
 from dittohead.credentials import Credentials
-from dittohead.model import JobState, counted, display
+from dittohead.model import JobState, counted
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
+from dittohead.store.search import Wanted
 from dittohead.verify import Report, verify_job
 
 #: How long a command waits for the daemon's answer.
@@ -57,34 +62,21 @@ _COLOURS = {
 @click.option("--watch", is_flag=True, help="Keep showing it as it changes, until Ctrl-C.")
 def status(as_json: bool, watch: bool) -> None:
     """Show what runs, what waits and why, and what needs attention."""
-    config = load_config()
-    with reading(config) as (store, stations):
-        if as_json:
-            print_json(_status(store, stations))
-        elif watch:
-            keep_showing(lambda to: _print_status(config, _status(store, stations), to))
-        else:
-            _print_status(config, _status(store, stations), out)
+    here = find_place()
+    if as_json:
+        print_json(_status(here))
+    elif watch:
+        keep_showing(lambda to: _print_status(_status(here), to))
+    else:
+        _print_status(_status(here), out)
 
 
-def _status(store: Store, stations: Stations) -> dict[str, Any]:
-    running = lock.is_held(stations.state)
-    return {
-        "running_daemon": running,
-        **store.run(queries.overview),
-        "live": live.read(stations.state) if running else {},
-        "inbox": _in_inbox(stations),
-    }
+def _status(here: Place) -> dict[str, Any]:
+    with viewing(here) as view:  # anew each time: a daemon that is watched may stop and start
+        return view.status()
 
 
-def _in_inbox(stations: Stations) -> list[str]:
-    try:
-        return [display(arrival.folder) for arrival in stations.scan().arrivals[:1000]]
-    except FileNotFoundError:  # the daemon's own words about it follow
-        return []
-
-
-def _print_status(config: Config, found: dict[str, Any], to: Console) -> None:
+def _print_status(found: dict[str, Any], to: Console) -> None:
     now = found["live"]
     watcher = now.get("watcher", {})
     daemon_line = (
@@ -93,7 +85,7 @@ def _print_status(config: Config, found: dict[str, Any], to: Console) -> None:
         if found["running_daemon"]
         else "[red]not running[/red]; start it: dittohead run"
     )
-    to.print(f"dittohead on {escape(str(config.root))}: {daemon_line}")
+    to.print(f"dittohead on {escape(found['root'])}: {daemon_line}")
     counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items() if count)
     to.print(f"jobs: {counts or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox")
     for target in found["targets"]:
@@ -146,35 +138,61 @@ def _active_line(job: dict[str, Any], progress: dict[str, Any] | None) -> str:
 @click.option("--state", "states", multiple=True, type=click.Choice([s.value for s in JobState]))
 @click.option("--pipeline", default="", help="Only jobs of this pipeline.")
 @click.option("--name", default="", help="Only jobs whose name holds this text.")
+@click.option(
+    "--holds",
+    metavar="SHA256|FILE",
+    help="Only jobs that held or made this file: a file to look for, or its digest (eight digits will do).",
+)
+@click.option("--uid", "--user", "uid", metavar="USER", help="Only whose folder this user uploaded.")
+@click.option("--since", type=Moment(), help="Only claimed at this date or moment, or later.")
+@click.option("--until", type=Moment(), help="Only claimed before this date or moment.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
-def list_(as_json: bool, states: tuple[str, ...], pipeline: str, name: str, limit: int) -> None:
-    """List jobs, the latest first."""
-    with reading(load_config()) as (store, _):
-        found = store.run(
-            queries.listing,
-            states=[JobState(state) for state in states],
-            pipeline=pipeline,
-            name=name,
-            limit=limit,
-        )
+@click.option("--all", "everything", is_flag=True, help="All of them, however many.")
+def list_(
+    as_json: bool,
+    states: tuple[str, ...],
+    pipeline: str,
+    name: str,
+    holds: str | None,
+    uid: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    everything: bool,
+) -> None:
+    """List jobs, the latest first.
+
+    Moments are dates (2026-01-31) or as in 2026-01-31T14:00, in local time.
+    """
+    wanted = Wanted(
+        states=[JobState(state) for state in states],
+        pipeline=pipeline,
+        part=name,
+        holds=digest_of(holds) if holds else "",
+        uid=None if uid is None else uid_of(uid),
+        since=since,
+        until=until,
+    )
+    with viewing() as view:
+        found = list(view.jobs(wanted, None if everything else limit))
     if as_json:
-        print_json([queries.summary(job) for job in found])
+        print_json(found)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("job", "state", "name", "pipeline", "files", "bytes", "claimed", "reason"):
         justify: Any = "right" if column in ("files", "bytes") else "left"
         table.add_column(column, justify=justify, no_wrap=column != "reason")
     for job in found:
-        colour = _COLOURS[job.state.value]
+        colour = _COLOURS[job["state"]]
         table.add_row(
-            job.id,
-            f"[{colour}]{job.state.value}[/{colour}]",
-            escape(job.name),
-            escape(job.pipeline),
-            f"{job.files:,}",
-            f"{job.size:,}",
-            job.claimed_at.strftime("%Y-%m-%d %H:%M:%SZ"),
-            escape(job.reason),
+            job["id"],
+            f"[{colour}]{job['state']}[/{colour}]",
+            escape(job["name"]),
+            escape(job["pipeline"]),
+            f"{job['files']:,}",
+            f"{job['bytes']:,}",
+            datetime.fromisoformat(job["claimed_at"]).strftime("%Y-%m-%d %H:%M:%SZ"),
+            escape(job["reason"]),
         )
     out.print(table)
 
@@ -188,17 +206,8 @@ def show(as_json: bool, job: str) -> None:
 
     JOB is an id, the beginning of one, or a folder's name (its latest job).
     """
-    with reading(load_config()) as (store, stations):
-        found = store.run(queries.resolve, job)
-        fields = store.run(queries.detail, found)
-        fields["folder_path"] = str(stations.folder(found.station, found.folder))
-        path = receipt.path_of(stations.receipts, found)
-        fields["receipt"] = str(path) if path.exists() else None
-        fields["links"] = [{"use": use, "uri": uri} for use, uri in store.run(links, stations, found.id)]
-        fields["locations"] = [
-            {"uri": uri, "files": count, "verified_by": how}
-            for uri, count, how in store.run(places, stations, found.id)
-        ]
+    with viewing() as view:
+        fields = view.job(job)
     if as_json:
         print_json(fields)
     else:
@@ -230,6 +239,9 @@ def _print_job(fields: dict[str, Any]) -> None:
             f"  {counted(place['files'], 'file')} verified ({escape(place['verified_by'])}) "
             f"at {escape(place['uri'])}"
         )
+    for asked in reversed(fields["requests"]):
+        said = {True: "done", False: "refused", None: "not answered yet"}[asked["ok"]]
+        out.print(f"  {asked['at']}  {asked['action']} asked for by {escape(asked['who'])}: {said}")
     for event in fields["events"]:
         out.print(f"  {event['at']}  {event['type']:<26} {event['outcome']:<8} {escape(event['detail'])}")
     if fields["receipt"]:
@@ -237,22 +249,38 @@ def _print_job(fields: dict[str, Any]) -> None:
 
 
 def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any) -> None:
-    """Leave a request for the daemon and print its answer; without a daemon, carry it out here.
+    """Have the daemon do something and print its answer; without a daemon, carry it out here.
 
     Args:
         quiet: print it only when it is no.
     """
-    config = load_config()
-    good = True
-    with reading(config) as (store, stations):
-        for job in jobs:
-            number = store.run(request_store.add, action, job, args, getpass.getuser())
-            if not lock.is_held(stations.state):
-                _must_be_its_user(stations.state)
-                daemon.answer_requests(config)
-            good &= _print_answer(_wait_for_answer(store, number), quiet=quiet)
-    if not good:
+    door = Door.open(Stations(find_place().root).state)
+    if door is not None:
+        answers = [_answered(door.act(action, job, args), quiet=quiet) for job in jobs]
+        door.close()
+    else:
+        config = load_config()
+        with reading(config) as (store, stations):
+            answers = [_ask_by_row(config, store, stations, action, job, args, quiet) for job in jobs]
+    if not all(answers):
         raise click.exceptions.Exit(UNAVAILABLE)
+
+
+def _ask_by_row(
+    config: Config, store: Store, stations: Stations, action: str, job: str, args: dict[str, Any], quiet: bool
+) -> bool:
+    """Leave a row for a daemon that is just starting, or for this process."""
+    number = store.run(request_store.add, action, job, args, getpass.getuser())
+    if not lock.is_held(stations.state):
+        _must_be_its_user(stations.state)
+        daemon.answer_requests(config)
+    return _print_answer(_wait_for_answer(store, number), quiet=quiet)
+
+
+def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> bool:
+    if answer is None:
+        fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
+    return _print_answer(answer, quiet=quiet)
 
 
 def _must_be_its_user(state: Path) -> None:

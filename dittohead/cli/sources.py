@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from dittohead import live, lock, queries, registry
+from dittohead import registry
 from dittohead.cli.base import (
     USAGE,
     escape,
@@ -21,10 +20,11 @@ from dittohead.cli.base import (
     with_config,
 )
 from dittohead.cli.jobs import ask
+from dittohead.cli.view import viewing
 from dittohead.config import Config, SourceSetting
 from dittohead.credentials import Credentials
 from dittohead.intake.looking import DryLooking
-from dittohead.model import counted, rfc3339
+from dittohead.model import counted
 from dittohead.store import Store
 from dittohead.store import items as item_store
 
@@ -42,10 +42,8 @@ def source() -> None:
 @json_option
 def list_(as_json: bool) -> None:
     """Show each source: what it does, when it last looked, its items by state, why it holds back."""
-    config = load_config()
-    with reading(config) as (store, stations):
-        now = live.read(stations.state) if lock.is_held(stations.state) else {}
-        found = [_source(store, setting, now.get("sources", {})) for setting in config.sources]
+    with viewing() as view:
+        found = view.sources()
     if as_json:
         print_json(found)
         return
@@ -53,19 +51,6 @@ def list_(as_json: bool) -> None:
         out.print("there are no sources in the configuration")
     for fields in found:
         _print(fields)
-
-
-def _source(store: Store, setting: SourceSetting, now: dict[str, Any]) -> dict[str, Any]:
-    fields = store.run(queries.source, setting.name)
-    due = setting.options.due(fields.pop("looked_at_seconds"))
-    return {
-        "name": setting.name,
-        "kind": setting.kind,
-        **{"state": "not running", "error": fields.pop("last_error"), "held": "", "waiting": {}},
-        **now.get(setting.name, {}),
-        **fields,
-        "next_at": rfc3339(datetime.fromtimestamp(due, UTC)) if due else None,
-    }
 
 
 def _print(fields: dict[str, Any]) -> None:

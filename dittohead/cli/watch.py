@@ -6,27 +6,19 @@ import codecs
 import time
 from collections.abc import Callable, Iterator
 from io import StringIO
-from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dittohead import queries
-from dittohead.cli.base import UNAVAILABLE, escape, fail, load_config, out, reading, with_config
-from dittohead.context import JobFiles
-from dittohead.model import TERMINAL, Job
-from dittohead.stations import Stations
-from dittohead.store import Store
-from dittohead.store import jobs as job_store
+from dittohead.cli.base import UNAVAILABLE, escape, fail, out, with_config
+from dittohead.cli.view import View, viewing
+from dittohead.model import TERMINAL
 
 #: Seconds between two looks.
 _LOOK_S = 0.2
 _SHOW_S = 1.0
-
-#: Bytes of a log that are read at once.
-_PIECE = 1 << 16
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")  # a piece may end within a character
 
@@ -41,27 +33,23 @@ def logs(job: str, step: str | None, follow: bool) -> None:
 
     It is kept as long as the job's work is. What the daemon itself says is in its journal.
     """
-    with reading(load_config()) as (store, stations):
-        found = store.run(queries.resolve, job)
-        names = [row.name for row in store.run(job_store.steps_of, found.id)]
+    with viewing() as view:
+        found = view.job(job)
+        names = [row["name"] for row in found["all_steps"]]
         if step is not None and step not in names:
-            raise click.UsageError(f"{found.name} has no step {step}; there are: {', '.join(names)}")
-        shown = _Logs(stations, found, [step] if step is not None else names)
-        for text in shown.until(lambda: not follow or _over(store, found)):
+            raise click.UsageError(f"{found['name']} has no step {step}; there are: {', '.join(names)}")
+        shown = _Logs(view, found["id"], [step] if step is not None else names)
+        for text in shown.until(lambda: not follow or view.summary(found["id"])["state"] in TERMINAL):
             out.print(text, end="")
     if not shown.any:
-        fail(f"nothing that the steps of {found.name} printed is kept", UNAVAILABLE)
-
-
-def _over(store: Store, job: Job) -> bool:
-    return store.run(job_store.get, job.id).state in TERMINAL
+        fail(f"nothing that the steps of {found['name']} printed is kept", UNAVAILABLE)
 
 
 class _Logs:
     """What has been printed so far of some steps' logs."""
 
-    def __init__(self, stations: Stations, job: Job, steps: list[str]) -> None:
-        self._paths = {name: JobFiles(stations, job).log(name) for name in steps}
+    def __init__(self, view: View, job: str, steps: list[str]) -> None:
+        self._view, self._job = view, job
         self._read = dict.fromkeys(steps, 0)
         self._decoders = {name: _UTF8(errors="replace") for name in steps}
         self._last = ""
@@ -71,8 +59,8 @@ class _Logs:
         """Yield text as it comes, with a line for the step it is of; to the end once it is over."""
         while True:
             last = over()  # before reading: what comes until then is read
-            for name, path in self._paths.items():
-                for piece in self._new(name, path):
+            for name in self._read:
+                for piece in self._new(name):
                     self.any = True
                     if name != self._last:
                         yield f"[bold]{escape(name)}[/bold]\n"
@@ -82,14 +70,10 @@ class _Logs:
                 return
             time.sleep(_LOOK_S)
 
-    def _new(self, name: str, path: Path) -> Iterator[bytes]:
-        if not path.exists():
-            return
-        with open(path, "rb") as file:
-            file.seek(self._read[name])
-            while piece := file.read(_PIECE):
-                self._read[name] += len(piece)
-                yield piece
+    def _new(self, name: str) -> Iterator[bytes]:
+        for piece in self._view.log(self._job, name, self._read[name]):
+            self._read[name] += len(piece)
+            yield piece
 
 
 def _lines(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,14 @@ class Request:
     job: str
     args: dict[str, Any]
     who: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Request):
+    """A request with when it was made, and what became of it."""
+
+    at: datetime
+    answer: dict[str, Any] | None  #: {"ok": bool, "message": str}; None: not yet answered
 
 
 def add(connection: Connection, action: str, job: str, args: dict[str, Any], who: str) -> int:
@@ -57,3 +66,38 @@ def answer_to(connection: Connection, request: int) -> dict[str, Any] | None:
         sa.select(requests.c.answer).where(requests.c.id == request)
     ).scalar()
     return found
+
+
+def settle_job(connection: Connection, request: int, job: str) -> None:
+    """Record which job a request meant, that was named by a folder's name or the beginning of an id."""
+    connection.execute(requests.update().where(requests.c.id == request).values(job=job))
+
+
+def listing(
+    connection: Connection,
+    *,
+    job: str = "",
+    who: str = "",
+    action: str = "",
+    before: int | None = None,
+    limit: int = 50,
+) -> list[Asked]:
+    """Return requests, the latest first.
+
+    Args:
+        job: a job's id, or a source's name.
+        before: only those with a smaller number.
+    """
+    query = sa.select(requests).order_by(requests.c.id.desc()).limit(limit)
+    for column, wanted in ((requests.c.job, job), (requests.c.who, who), (requests.c.action, action)):
+        if wanted:
+            query = query.where(column == wanted)
+    if before is not None:
+        query = query.where(requests.c.id < before)
+    return [
+        Asked(
+            **{key: row[key] for key in ("id", "action", "job", "args", "who", "answer")},
+            at=datetime.fromtimestamp(row["at"], UTC),
+        )
+        for row in connection.execute(query).mappings()
+    ]

@@ -29,6 +29,8 @@ class Wanted:
     states: Sequence[JobState] = ()
     pipeline: str = ""
     name: str = ""  #: the whole name
+    part: str = ""  #: part of the name
+    holds: str = ""  #: the SHA-256 of a file, or at least eight digits of its beginning
     uid: int | None = None
     since: datetime | None = None  #: claimed at this moment or later
     until: datetime | None = None  #: claimed before this moment
@@ -53,6 +55,7 @@ class Cursor:
             moment, id_ = found
             if not (isinstance(moment, float) and isinstance(id_, str)):
                 raise TypeError
+            id_.encode()  # JSON can name half a character, which no database takes
         except (binascii.Error, ValueError, TypeError) as error:
             raise ValueError("this is no cursor of an earlier answer") from error
         return cls(moment, id_)
@@ -90,12 +93,16 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
         found.append(jobs.c.pipeline == wanted.pipeline)
     if wanted.name:
         found.append(jobs.c.name == wanted.name)
+    if wanted.part:
+        found.append(jobs.c.name.icontains(wanted.part, autoescape=True))
     if wanted.uid is not None:
         found.append(jobs.c.uid == wanted.uid)
     if wanted.since is not None:
         found.append(jobs.c.claimed_at >= wanted.since.timestamp())
     if wanted.until is not None:
         found.append(jobs.c.claimed_at < wanted.until.timestamp())
+    if wanted.holds:
+        found.append(_held(wanted.holds))
     if wanted.text:
         found.append(_said(wanted.text.strip()))
     return found
@@ -107,7 +114,10 @@ def _said(text: str) -> sa.ColumnElement[bool]:
     if len(text) >= _ID_LEAST and text.isalnum() and text.isascii():
         ways.append(jobs.c.id.startswith(text.upper()))
     if digest_store.is_digest(text):
-        least, greatest = digest_store.span(text)
-        held = sa.select(digests.c.job_id).where(digests.c.head.between(least, greatest))
-        ways.append(jobs.c.id.in_(held))
+        ways.append(_held(text))
     return sa.or_(*ways)
+
+
+def _held(digest: str) -> sa.ColumnElement[bool]:
+    least, greatest = digest_store.span(digest)
+    return jobs.c.id.in_(sa.select(digests.c.job_id).where(digests.c.head.between(least, greatest)))

@@ -34,7 +34,8 @@ _FRESH_S = 1.0
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: A person's name as a proxy may tell it: it stands in logs, mails and receipts.
-_NAME = re.compile(r"[^\s\x00-\x1f\x7f,;:\"<>\\]{1,100}")
+# Not beginning as the settings' groups and everybody do: a name would stand for them.
+_NAME = re.compile(r"(?![@*])[^\s\x00-\x1f\x7f,;:\"<>\\]{1,100}")
 
 #: pid, uid, gid. Source: unix(7), SO_PEERCRED, struct ucred.
 _UCRED = struct.Struct("3i")
@@ -289,7 +290,8 @@ def _unknown(detail: str) -> Problem:
 def _bearer(request: web.Request) -> str | None:
     """Return the token sent with a request. Other schemes are the proxy's business, and left alone."""
     given = request.headers.getall("Authorization", [])
-    tokens = [value[7:].strip() for value in given if value[:7].lower() == "bearer "]
+    parts = [value.partition(" ") for value in given]
+    tokens = [token.strip() for scheme, _, token in parts if scheme.lower() == "bearer"]
     if len(tokens) > 1:
         raise Problem(400, "one token is wanted")
     return tokens[0] if tokens else None

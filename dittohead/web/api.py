@@ -1,76 +1,302 @@
-"""The API: what programs may ask."""
+"""The API: what programs may ask, and the command line through the daemon's own socket."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
+from dittohead import queries, receipt, shown
+from dittohead.context import JobFiles
 from dittohead.metrics import CONTENT_TYPE
-from dittohead.model import JobState
-from dittohead.web.identity import Role, needs
+from dittohead.model import ACTIVE, Job, display
+from dittohead.stations import Stations
+from dittohead.store import jobs as job_store
+from dittohead.store import requests as request_store
+from dittohead.store.search import Cursor, Wanted, find
+from dittohead.web import openapi, shapes
+from dittohead.web.identity import Role, identity
+from dittohead.web.operations import Operation
+from dittohead.web.problems import Problem
 from dittohead.web.site import SITE
 
-#: Rows a listing gives at most.
-_MOST = 1000
+#: Folders of the inbox that the status names; the others are only counted, by `live`.
+_INBOX = 1000
+
+#: May be kept, and must be asked for again each time: it changes, but seldom.
+_ASK_AGAIN = "private, no-cache"
 
 
 def add_routes(app: web.Application) -> None:
     """Give the application the API."""
-    app.router.add_get("/healthz", _health)
-    app.router.add_get("/metrics", _metrics)
-    app.router.add_get("/api/v1/status", _status)
-    app.router.add_get("/api/v1/jobs", _jobs)
-    app.router.add_get("/api/v1/jobs/{job}", _job)
+    made = openapi.document(OPERATIONS)
+
+    async def description(request: web.Request, given: None) -> web.Response:
+        return web.json_response(made)
+
+    own = Operation(
+        method="GET",
+        path="/api/v1/openapi.json",
+        name="openapi",
+        summary="This description",
+        does=description,
+    )
+    for operation in (*OPERATIONS, own):
+        app.router.add_route(operation.method, operation.path, operation.handler())
+        if operation.method == "GET":
+            app.router.add_route("HEAD", operation.path, operation.handler())
 
 
-@needs(Role.NOBODY)
-async def _health(request: web.Request) -> web.Response:
+# -- reading ------------------------------------------------------------------------------------
+
+
+async def _health(request: web.Request, given: None) -> web.Response:
     """200 while the store answers and the inbox is watched; 503 otherwise."""
     counts = await request.app[SITE].store.look(queries.counts)
     mode = request.app[SITE].live().get("watcher", {}).get("mode", "starting")
     good = mode in ("inotify", "polling")
-    fields = {"ok": good, "watcher": mode, "jobs": counts}
-    return web.json_response(fields, status=200 if good else 503)
+    return web.json_response({"ok": good, "watcher": mode, "jobs": counts}, status=200 if good else 503)
 
 
-@needs(Role.READER)
-async def _metrics(request: web.Request) -> web.Response:
+async def _metrics(request: web.Request, given: None) -> web.Response:
     """Prometheus' text."""
     totals = await request.app[SITE].store.look(queries.totals)
     text = request.app[SITE].metrics.expose(totals, request.app[SITE].live())
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
 
-@needs(Role.READER)
-async def _status(request: web.Request) -> web.Response:
-    found = await request.app[SITE].store.look(queries.overview)
-    return web.json_response({**found, "live": request.app[SITE].live()})
+async def _status(request: web.Request, given: None) -> web.Response:
+    site = request.app[SITE]
 
-
-@needs(Role.READER)
-async def _jobs(request: web.Request) -> web.Response:
-    query = request.query
-    try:
-        states = [JobState(state) for state in query.getall("state", [])]
-        limit = min(max(int(query.get("limit", "50")), 1), _MOST)
-    except ValueError as error:
-        raise web.HTTPBadRequest(reason=str(error)) from error
-    found = await request.app[SITE].store.look(
-        queries.listing,
-        states=states,
-        pipeline=query.get("pipeline", ""),
-        name=query.get("name", ""),
-        limit=limit,
-    )
-    return web.json_response([queries.summary(job) for job in found])
-
-
-@needs(Role.READER)
-async def _job(request: web.Request) -> web.Response:
     def work(connection: Connection) -> dict[str, Any]:
-        return queries.detail(connection, queries.resolve(connection, request.match_info["job"]))
+        return {**queries.overview(connection), "inbox": in_inbox(site.stations)}
 
-    return web.json_response(await request.app[SITE].store.look(work))
+    found = await site.store.look(work)
+    fields = {"running_daemon": True, "root": str(site.stations.root), **found, "live": site.live()}
+    return web.json_response(fields)
+
+
+def in_inbox(stations: Stations) -> list[str]:
+    """Return the folders that wait in the inbox, the first thousand. Blocking."""
+    try:
+        return [display(arrival.folder) for arrival in stations.scan().arrivals[:_INBOX]]
+    except OSError:  # the watcher's own words say why
+        return []
+
+
+async def _jobs(request: web.Request, given: shapes.JobQuery) -> web.Response:
+    wanted = Wanted(
+        text=given.q,
+        states=given.state,
+        pipeline=given.pipeline,
+        part=given.name,
+        holds=given.holds,
+        uid=given.uid,
+        since=given.since,
+        until=given.until,
+    )
+    try:
+        after = Cursor.read(given.cursor) if given.cursor else None
+    except ValueError as error:
+        raise Problem(400, str(error)) from error
+    page = await request.app[SITE].store.look(find, wanted, after=after, limit=given.limit)
+    following = None if page.following is None else str(page.following)
+    return _page(request, [queries.summary(job) for job in page.jobs], following)
+
+
+def _page(request: web.Request, items: list[dict[str, Any]], following: str | None) -> web.Response:
+    """Return a page, with a link to the next. Source: RFC 8288, Web Linking."""
+    headers = {}
+    if following is not None:
+        headers["Link"] = f'<{request.rel_url.update_query(cursor=following)}>; rel="next"'
+    return web.json_response({"items": items, "next": following}, headers=headers)
+
+
+async def _job(request: web.Request, given: None) -> web.Response:
+    site = request.app[SITE]
+
+    def work(connection: Connection) -> dict[str, Any]:
+        return shown.job(connection, site.stations, _resolved(connection, request))
+
+    found = await site.store.look(work)
+    return web.json_response({**found, "progress": site.live()["progress"].get(found["id"])})
+
+
+def _resolved(connection: Connection, request: web.Request) -> Job:
+    return queries.resolve(connection, _text(request.match_info["job"]))
+
+
+def _text(given: str) -> str:
+    """Return a part of a path that can stand in a question to the store. Raises: NoSuchJob."""
+    if "\x00" in given or (not given.isprintable() and not given.encode("utf-8", "ignore")):
+        raise queries.NoSuchJob("there is no such job; see: dittohead list")
+    return given.encode("utf-8", "replace").decode()
+
+
+async def _receipt(request: web.Request, given: None) -> web.StreamResponse:
+    site = request.app[SITE]
+
+    def work(connection: Connection) -> Path:
+        return receipt.path_of(site.stations.receipts, _resolved(connection, request))
+
+    path = await site.store.look(work)
+    return _file(path, "application/json", "there is no receipt yet: the job is not over")
+
+
+async def _log(request: web.Request, given: None) -> web.StreamResponse:
+    site, step = request.app[SITE], request.match_info["step"]
+
+    def work(connection: Connection) -> Path:
+        job = _resolved(connection, request)
+        names = [row.name for row in job_store.steps_of(connection, job.id)]
+        if step not in names:  # a step's name is a plain word; nothing else becomes a path
+            raise Problem(404, f"{job.name} has no such step", hint=f"There are {', '.join(names) or 'none'}")
+        return JobFiles(site.stations, job).log(step)
+
+    path = await site.store.look(work)
+    return _file(path, "text/plain; charset=utf-8", "nothing that this step's programs printed is kept")
+
+
+def _file(path: Path, kind: str, missing: str) -> web.FileResponse:
+    """Return a file; aiohttp answers Range, If-None-Match and If-Range."""
+    if not path.is_file():
+        raise Problem(404, missing)
+    return web.FileResponse(path, headers={"Cache-Control": _ASK_AGAIN, "Content-Type": kind})
+
+
+async def _sources(request: web.Request, given: None) -> web.Response:
+    site = request.app[SITE]
+    now = site.live().get("sources", {})
+    return web.json_response({"items": await site.store.look(shown.sources, site.config().sources, now)})
+
+
+async def _requests(request: web.Request, given: shapes.RequestQuery) -> web.Response:
+    found = await request.app[SITE].store.look(
+        request_store.listing,
+        job=given.of,
+        who=given.who,
+        action=given.action,
+        before=int(given.cursor) if given.cursor else None,
+        limit=given.limit + 1,
+    )
+    more = len(found) > given.limit
+    items = [shown.request(row) for row in found[: given.limit]]
+    return _page(request, items, str(items[-1]["id"]) if more else None)
+
+
+# -- acting -------------------------------------------------------------------------------------
+
+
+async def _act(request: web.Request, given: Any) -> web.Response:
+    """Hand in a request on a job, and wait for its answer."""
+    action = request.path.rsplit("/", 1)[-1]
+    active = () if action in ("retry", "rerun", "undone") else sorted(ACTIVE)
+    named = _text(request.match_info["job"])
+    job = await request.app[SITE].store.look(queries.resolve, named, active)
+    return await _asked(request, action, job.id, given.model_dump(by_alias=True, exclude_none=True))
+
+
+async def _act_on_source(request: web.Request, given: Any) -> web.Response:
+    name = request.match_info["source"]
+    if name not in {setting.name for setting in request.app[SITE].config().sources}:
+        raise Problem(404, "there is no source of this name", hint="See: /api/v1/sources")
+    return await _asked(request, request.path.rsplit("/", 1)[-1], name, given.model_dump())
+
+
+async def _asked(request: web.Request, action: str, of: str, args: dict[str, Any]) -> web.Response:
+    answer = await request.app[SITE].desk.ask(action, of, identity(request).name, args)
+    if answer is None:
+        message = "not yet answered; it will be carried out, and /api/v1/requests says what became of it"
+        return web.json_response({"message": message}, status=202)
+    if not answer["ok"]:
+        raise Problem(409, answer["message"])
+    return web.json_response({"message": answer["message"]})
+
+
+def _action(name: str, summary: str, body: type[Any]) -> Operation:
+    return Operation(
+        method="POST",
+        path=f"/api/v1/jobs/{{job}}/{name}",
+        name=f"{name}_job",
+        summary=summary,
+        does=_act,
+        role=Role.OPERATOR,
+        body=body,
+        answer=shapes.Done,
+    )
+
+
+def _on_source(name: str, summary: str, body: type[Any]) -> Operation:
+    return Operation(
+        method="POST",
+        path=f"/api/v1/sources/{{source}}/{name}",
+        name=f"{name}_source",
+        summary=summary,
+        does=_act_on_source,
+        role=Role.OPERATOR,
+        body=body,
+        answer=shapes.Done,
+        tag="sources",
+    )
+
+
+def _reading(path: str, name: str, summary: str, does: Any, answer: Any, **more: Any) -> Operation:
+    return Operation(method="GET", path=path, name=name, summary=summary, does=does, answer=answer, **more)
+
+
+_FILE = (206, 304, 416)
+
+OPERATIONS = (
+    _reading(
+        "/api/v1/status", "status", "What runs, what waits and why", _status, shapes.Status, tag="daemon"
+    ),
+    _reading("/api/v1/jobs", "list_jobs", "Find jobs", _jobs, shapes.Jobs, query=shapes.JobQuery),
+    _reading("/api/v1/jobs/{job}", "show_job", "Everything about one job", _job, shapes.Job),
+    _reading(
+        "/api/v1/jobs/{job}/receipt",
+        "receipt",
+        "Its receipt",
+        _receipt,
+        "application/json",
+        refusals=_FILE,
+    ),
+    _reading(
+        "/api/v1/jobs/{job}/steps/{step}/log",
+        "log",
+        "What a step's programs printed; a part of it with Range",
+        _log,
+        "text/plain",
+        refusals=_FILE,
+    ),
+    _action("retry", "Try it again from the step that failed; wake it when it waits", shapes.Nothing),
+    _action("rerun", "Do it again, once it is over", shapes.Rerun),
+    _action("freeze", "Stop it where it is", shapes.Freeze),
+    _action("thaw", "Let it go on", shapes.Nothing),
+    _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),
+    _action("poke", "Look at it now", shapes.Nothing),
+    _action("undone", "Record that what it had created outside was taken back", shapes.Undone),
+    _reading("/api/v1/sources", "list_sources", "All sources", _sources, shapes.Sources, tag="sources"),
+    _on_source("sync", "Have it look now", shapes.Sync),
+    _on_source("reset", "Let items be fetched again", shapes.Reset),
+    _reading(
+        "/api/v1/requests",
+        "list_requests",
+        "Who asked for what, and what became of it",
+        _requests,
+        shapes.Requests,
+        query=shapes.RequestQuery,
+        tag="requests",
+    ),
+    _reading("/metrics", "metrics", "Numbers for Prometheus", _metrics, "text/plain", tag="daemon"),
+    _reading(
+        "/healthz",
+        "health",
+        "Whether it is well",
+        _health,
+        shapes.Health,
+        role=Role.NOBODY,
+        tag="daemon",
+    ),
+)

@@ -5,7 +5,6 @@ Source: RFC 9457, Problem Details for HTTP APIs.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -104,24 +103,20 @@ async def answer_plainly(request: web.Request, handler: Handler) -> web.StreamRe
     """Make whatever goes wrong an answer; the one place for defects of handlers."""
     try:
         return await handler(request)
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # noqa: BLE001  # one request's defect is no other's
+    except Exception as error:
+        if isinstance(error, web.HTTPException) and error.status < 400:
+            raise  # a redirection is no error
         problem = _problem(request, error)
-    if isinstance(problem, web.StreamResponse):
-        return problem
     page = request.app[ERROR_PAGE].render
     if page is not None and wants_page(request):
         return await page(request, problem)
     return problem.response()
 
 
-def _problem(request: web.Request, error: Exception) -> Problem | web.StreamResponse:
+def _problem(request: web.Request, error: Exception) -> Problem:
     match error:
         case Problem():
             return error
-        case web.HTTPException() if error.status < 400:
-            return error  # a redirection is no error
         case web.HTTPException():
             return _of_http(error)
         case queries.NoSuchJob():

@@ -1,0 +1,124 @@
+"""The way to a running daemon: HTTP on its own socket in state/, for whom its permissions let in."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from dittohead.cli.base import TEMPORARY, fail
+from dittohead.errors import DittoheadError
+from dittohead.queries import NoSuchJob
+from dittohead.web.access import OWN_SOCKET
+from dittohead.web.server import near
+
+#: A daemon that lives takes a connection at once.
+_CONNECT_S = 10.0
+
+#: Longer than the daemon itself waits for the answer to a request.
+_ANSWER_S = 60.0
+
+#: Bytes of an answer that are read at once.
+_PIECE = 1 << 16
+
+_SOURCE_ACTIONS = ("sync", "reset")
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to a unix socket."""
+
+    def __init__(self, state: Path) -> None:
+        super().__init__("localhost", timeout=_ANSWER_S)
+        self._state = state
+
+    def connect(self) -> None:
+        """Connect. Raises: OSError: nobody listens, or this user may not."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.sock.settimeout(_CONNECT_S)
+            with near(self._state):
+                self.sock.connect(OWN_SOCKET)
+            self.sock.settimeout(_ANSWER_S)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+class Door:
+    """A running daemon, asked for one thing after another."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def open(cls, state: Path) -> Door | None:
+        """Return the daemon of a root; None where none listens, or where this user may not ask it."""
+        connection = _Connection(state)
+        try:
+            connection.connect()
+        except OSError:
+            return None
+        return cls(connection)
+
+    def close(self) -> None:
+        """Let it go."""
+        self._connection.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON of an answer. Raises: NoSuchJob; DittoheadError: any other refusal."""
+        asked = {key: value for key, value in query.items() if value not in (None, "", [], ())}
+        status, said = self._ask("GET", f"{path}?{urlencode(asked, doseq=True)}" if asked else path)
+        if status == 404:
+            raise NoSuchJob(said["detail"])
+        if status != 200:
+            raise _refused(said)
+        return said
+
+    def act(self, action: str, of: str, args: dict[str, Any]) -> dict[str, Any] | None:
+        """Have something done; return {"ok": bool, "message": str}, None where it is not yet answered."""
+        kind = "sources" if action in _SOURCE_ACTIONS else "jobs"
+        status, said = self._ask("POST", f"/api/v1/{kind}/{quote(of, safe='')}/{action}", args)
+        if status == 202:
+            return None
+        if status == 200:
+            return {"ok": True, "message": said["message"]}
+        return {"ok": False, "message": said["detail"]}
+
+    def log(self, job: str, step: str, start: int) -> Iterator[bytes]:
+        """Yield what a step has printed from a byte on; nothing where there is nothing more."""
+        path = f"/api/v1/jobs/{quote(job, safe='')}/steps/{quote(step, safe='')}/log"
+        response = self._send("GET", path, headers={"Range": f"bytes={start}-"})
+        good = response.status == 206 or (response.status == 200 and start == 0)
+        while piece := response.read(_PIECE):
+            if good:
+                yield piece
+
+    def _ask(self, method: str, path: str, fields: Any = None) -> tuple[int, Any]:
+        body = None if fields is None else json.dumps(fields)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        response = self._send(method, path, body, headers)
+        try:
+            return response.status, json.loads(response.read())
+        except ValueError as error:
+            raise DittoheadError("the daemon's answer is no JSON", where=path) from error
+
+    def _send(
+        self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
+    ) -> http.client.HTTPResponse:
+        try:
+            self._connection.request(method, path, body, headers or {})
+            return self._connection.getresponse()
+        except TimeoutError:
+            fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
+        except (OSError, http.client.HTTPException) as error:
+            raise DittoheadError(
+                f"the daemon went away before it answered ({error})", hint="See: dittohead status"
+            ) from error
+
+
+def _refused(said: Any) -> DittoheadError:
+    return DittoheadError(said.get("detail", "refused"), hint=said.get("hint", ""))

@@ -1,0 +1,51 @@
+"""What people give commands: moments in local time, users by name or number, files or their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import pwd
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dittohead.store.digests import LEAST, is_digest
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+    """A date, or a date with a time; in local time where it says no zone."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """Return it with its zone."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.fromisoformat(value).astimezone()
+        except (ValueError, OverflowError):
+            self.fail(f"{value} is no date, such as 2026-01-31 or 2026-01-31T14:00", param, ctx)
+
+
+def uid_of(user: str) -> int:
+    """Return a user's number. Raises: UsageError: there is no such user."""
+    if user.isascii() and user.isdigit():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise click.UsageError(f"there is no user {user}") from error
+
+
+def digest_of(given: str) -> str:
+    """Return the SHA-256 of a file, or the digest that was given. Raises: UsageError: it is neither."""
+    path = Path(given)
+    if path.is_file():
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if not is_digest(given):
+        raise click.UsageError(
+            f"{given} is neither a file nor a SHA-256, of which at least {LEAST} digits are wanted"
+        )
+    return given.lower()

@@ -1,0 +1,96 @@
+"""What people and programs are shown of a job and of the sources: by the store, and by files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from dittohead import queries, receipt
+from dittohead.config import SourceSetting
+from dittohead.context import JobFiles
+from dittohead.model import Job, rfc3339
+from dittohead.stations import Stations
+from dittohead.store import jobs as job_store
+from dittohead.store import requests as request_store
+
+#: Requests shown with a job; the latest.
+_REQUESTS = 50
+
+
+def job(connection: Connection, stations: Stations, found: Job) -> dict[str, Any]:
+    """Return everything about one job but its files: also where it lies, and who asked for what."""
+    path = receipt.path_of(stations.receipts, found)
+    asked = request_store.listing(connection, job=found.id, limit=_REQUESTS)
+    return {
+        **queries.detail(connection, found),
+        "folder_path": str(stations.folder(found.station, found.folder)),
+        "receipt": str(path) if path.exists() else None,
+        "links": [{"use": use, "uri": uri} for use, uri in links(connection, stations, found.id)],
+        "locations": [
+            {"uri": uri, "files": count, "verified_by": how}
+            for uri, count, how in places(connection, stations, found.id)
+        ],
+        "requests": [request(row) for row in asked],
+    }
+
+
+def places(connection: Connection, stations: Stations, job_id: str) -> list[tuple[str, int, str]]:
+    """Return (directory's URI, files, how they were verified) for each place a job delivered to."""
+    found_job = job_store.get(connection, job_id)
+    files = JobFiles(stations, found_job)
+    found = []
+    for step in job_store.steps_of(connection, job_id):
+        copies = (place for place in receipt.read_locations(files.locations(step.name)) if not place.use)
+        location = next(copies, None)
+        if location is not None and step.result.get("locations"):
+            place = location.uri.rsplit("/", location.path.count(b"/") + 1)[0] + "/"
+            found.append((place, 1 + sum(1 for _ in copies), location.verified_by))
+    return found
+
+
+def links(connection: Connection, stations: Stations, job_id: str) -> list[tuple[str, str]]:
+    """Return (use, URI) of each record, page, thumbnail and manifest that a job has made."""
+    files = JobFiles(stations, job_store.get(connection, job_id))
+    return files.links(job_store.steps_of(connection, job_id))
+
+
+def request(row: request_store.Asked) -> dict[str, Any]:
+    """Return what somebody asked for, and what became of it; `ok` is null while it is not answered."""
+    answer = row.answer or {}
+    return {
+        "id": row.id,
+        "action": row.action,
+        "of": row.job,
+        "args": row.args,
+        "who": row.who,
+        "at": rfc3339(row.at),
+        "ok": answer.get("ok"),
+        "message": answer.get("message", ""),
+    }
+
+
+def sources(
+    connection: Connection, settings: Sequence[SourceSetting], now: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return each source: what it does, when it last looked, its items by state, why it holds back.
+
+    Args:
+        now: what is true only now, by source (see live.py).
+    """
+    return [_source(connection, setting, now.get(setting.name, {})) for setting in settings]
+
+
+def _source(connection: Connection, setting: SourceSetting, now: dict[str, Any]) -> dict[str, Any]:
+    fields = queries.source(connection, setting.name)
+    due = setting.options.due(fields.pop("looked_at_seconds"))
+    return {
+        "name": setting.name,
+        "kind": setting.kind,
+        **{"state": "not running", "error": fields.pop("last_error"), "held": "", "waiting": {}},
+        **now,
+        **fields,
+        "next_at": rfc3339(datetime.fromtimestamp(due, UTC)) if due else None,
+    }

@@ -1,0 +1,298 @@
+"""The shapes of what the API takes and answers: the one source of openapi.json, and of the tests."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+)
+
+from dittohead.model import JobState, StepState
+
+#: Text from outside: bounded, and without NUL, which no database takes.
+Text = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _written(given: object) -> object:
+    # A bare number would be taken for seconds, or milliseconds: whoever writes one means neither surely.
+    if not isinstance(given, str) or not re.match(r"\d{4}-\d\d-\d\d", given):
+        raise ValueError("a moment such as 2026-01-31T12:00:00Z is wanted")
+    return given
+
+
+#: A moment in RFC 3339; a date alone is its beginning, and without a zone it is UTC.
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_written),
+    AfterValidator(_aware),
+    Field(json_schema_extra={"examples": ["2026-01-31T12:00:00Z"]}),
+]
+
+#: States of jobs and steps, and moments, as they stand in answers.
+_State = Literal["waiting", "running", "paused", "frozen", "done", "failed"]
+_Time = Annotated[str, Field(description="RFC 3339, UTC.", json_schema_extra={"format": "date-time"})]
+
+
+class _Asked(BaseModel):
+    """What comes from outside: unknown members are refused, so that a mistyped one is not ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Answer(BaseModel):
+    """What is answered: members may be added later, none is renamed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Paged(_Asked):
+    limit: int = Field(50, ge=1, le=1000, description="Items at most.")
+    cursor: Text = Field("", description="From `next` of an earlier answer: its next page.")
+
+
+class JobQuery(_Paged):
+    """Which jobs; everything given must hold."""
+
+    q: Text = Field("", description="Part of a name, the beginning of an id, or of a file's SHA-256.")
+    state: list[JobState] = Field(default_factory=list, description="In one of these states.")
+    pipeline: Text = Field("", description="Of this pipeline.")
+    name: Text = Field("", description="Whose name holds this text.")
+    holds: Annotated[str, StringConstraints(pattern=r"^([0-9a-fA-F]{8,64})?$")] = Field(
+        "", description="That was given or has made a file of this SHA-256; its first eight digits will do."
+    )
+    uid: int | None = Field(None, ge=0, le=2**32 - 1, description="Whose folder this user uploaded.")
+    since: Moment | None = Field(None, description="Claimed at this moment or later.")
+    until: Moment | None = Field(None, description="Claimed before this moment.")
+
+
+class RequestQuery(_Paged):
+    """Which requests."""
+
+    cursor: Annotated[str, StringConstraints(pattern=r"^[0-9]{0,15}$")] = Field(
+        "", description="From `next` of an earlier answer: its next page."
+    )
+    of: Text = Field("", description="Of this job, by its whole id, or of this source.")
+    who: Text = Field("", description="Of this person.")
+    action: Text = Field("", description="Of this kind, such as retry.")
+
+
+class Nothing(_Asked):
+    """No member at all."""
+
+
+class Freeze(_Asked):
+    """Why a job is to stop where it is."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")] = Field(
+        description="Shown wherever the job is shown."
+    )
+
+
+class Rerun(_Asked):
+    """From where a job is to be done again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    from_: Text | None = Field(
+        None, alias="from", description="From this step on; without it, as a new job from the inbox."
+    )
+
+
+class Undone(_Asked):
+    """What somebody has taken back outside."""
+
+    what: Text = Field(description="In words; stands in the receipt.")
+    good: StrictBool = Field(description="Whether all of it could be taken back.")
+
+
+class Sync(_Asked):
+    """What a source is to look for."""
+
+    prefix: Text = Field("", description="Only for keys that begin so.")
+
+
+class Reset(_Asked):
+    """What is to be fetched again."""
+
+    prefix: Text = Field("", description="Only items whose keys begin so.")
+    sync: StrictBool = Field(False, description="Look for them at once.")
+
+
+class Done(_Answer):
+    """What was done."""
+
+    message: str
+
+
+class Problem(BaseModel):
+    """Why not. Source: RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    hint: str = Field("", description="What to do about it.")
+
+
+class JobSummary(_Answer):
+    """A job in a few fields."""
+
+    id: str
+    name: str
+    pipeline: str
+    state: _State
+    reason: str = Field(description="Why it waits, is paused, frozen or failed.")
+    station: Literal["inbox", "processing", "done", "failed"]
+    folder: str = Field(description="Its present name; percent-encoded where it is not UTF-8.")
+    files: int
+    bytes: int
+    claimed_at: _Time
+    finished_at: _Time | None
+    wake_at: _Time | None = Field(description="When it goes on by itself.")
+    target: str = Field(description="The paused target it waits for.")
+    host: str
+    uid: int = Field(description="Of whoever uploaded it.")
+    steps_done: int = 0
+    steps: int = 0
+    step: str = Field("", description="The step whose turn it is; several where they run beside each other.")
+
+
+class Jobs(_Answer):
+    """A page of jobs, the latest claim first."""
+
+    items: list[JobSummary]
+    next: str | None = Field(description="The cursor of the next page; null on the last.")
+
+
+class Step(BaseModel):
+    """A step of a job, with what its worker says of its result."""
+
+    name: str
+    worker: str
+    state: StepState
+    attempts: int
+    started_at: _Time | None
+    finished_at: _Time | None
+    error: str
+
+
+class Event(_Answer):
+    """A PREMIS event."""
+
+    type: str
+    step: str
+    at: _Time
+    outcome: str
+    detail: str
+    agent: str
+
+
+class Link(_Answer):
+    """A record, page, thumbnail or IIIF manifest that the job has made."""
+
+    use: str
+    uri: str
+
+
+class Place(_Answer):
+    """Where files were delivered, and how they were verified there."""
+
+    uri: str
+    files: int
+    verified_by: str
+
+
+class Request(_Answer):
+    """What somebody asked for."""
+
+    id: int
+    action: str
+    of: str = Field(description="The job's id, or the source's name.")
+    args: dict[str, Any]
+    who: str
+    at: _Time
+    ok: bool | None = Field(description="Whether it was done; null while it is not answered.")
+    message: str
+
+
+class Requests(_Answer):
+    """A page of requests, the latest first."""
+
+    items: list[Request]
+    next: str | None
+
+
+class Job(JobSummary):
+    """Everything about one job but its files."""
+
+    error: dict[str, Any] | None
+    values: dict[str, str] = Field(description="What the pipeline's match found in the name.")
+    definition: dict[str, Any] = Field(description="The pipeline as it was at the claim.")
+    all_steps: list[Step]
+    events: list[Event]
+    folder_path: str
+    receipt: str | None = Field(description="The receipt's path, when there is one.")
+    links: list[Link]
+    locations: list[Place]
+    requests: list[Request] = Field(description="The latest of what people asked for.")
+    progress: dict[str, Any] | None = Field(description="How far the step in flight is.")
+
+
+class Status(_Answer):
+    """What runs, what waits and why, and what needs attention."""
+
+    running_daemon: Literal[True]
+    root: str
+    counts: dict[str, int]
+    active: list[JobSummary]
+    failed: list[JobSummary]
+    failed_count: int
+    targets: list[dict[str, Any]]
+    unsent_notices: int
+    live: dict[str, Any] = Field(description="What is true only now.")
+    inbox: list[str] = Field(description="Folders that wait in the inbox; the first thousand.")
+
+
+class Health(_Answer):
+    """Whether the store answers and the inbox is watched."""
+
+    ok: bool
+    watcher: str
+    jobs: dict[str, int]
+
+
+class Source(BaseModel):
+    """What brings work in from elsewhere."""
+
+    name: str
+    kind: str
+    state: str
+    error: str
+    held: str
+    waiting: dict[str, str]
+    looked_at: _Time | None
+    finished_at: _Time | None
+    next_at: _Time | None
+    items: dict[str, int]
+    orders: dict[str, int]
+    folders_under_way: int
+    refused: list[dict[str, str]]
+
+
+class Sources(_Answer):
+    """All sources of the configuration."""
+
+    items: list[Source]

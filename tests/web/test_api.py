@@ -1,0 +1,419 @@
+"""What the API answers: always in the shapes that openapi.json tells of, and never a defect."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import jsonschema
+import pytest
+
+from dittohead.errors import ItemError
+from dittohead.model import JobState
+from dittohead.store.tables import requests
+from dittohead.web import api, server
+from dittohead.web.openapi import document
+from dittohead.web.server import Lines
+from tests.support.front import OPERATOR, READER, Front, call
+
+Served = tuple[Front, aiohttp.ClientSession]
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "a\nb",
+    "50%25 %2F..%2f",
+    "ünï 'quo\"tes",
+    "-rf",
+    "a\\b",
+    "x?y#z&w=1;v",
+    "\u202egnp",
+]
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> AsyncIterator[Served]:
+    made = Front(tmp_path / "root")
+    async with made.serving() as client:
+        yield made, client
+
+
+async def get(client: aiohttp.ClientSession, path: str, **more: Any) -> Any:
+    status, said = await call(client, path, token=READER, **more)
+    assert status == 200, said
+    return said
+
+
+async def post(client: aiohttp.ClientSession, path: str, fields: Any = None) -> tuple[int, Any]:
+    return await call(client, path, "POST", token=OPERATOR, json={} if fields is None else fields)
+
+
+def fits(answer: Any, path: str, method: str = "get", status: str = "200") -> None:
+    """The answer is what the document says of the operation."""
+    made = document(api.OPERATIONS)
+    content = made["paths"][path][method]["responses"][status]["content"]
+    (kind,) = content
+    schema = {**content[kind]["schema"], "components": made["components"]}
+    jsonschema.Draft202012Validator(schema).validate(answer)
+
+
+async def done(front: Front, *names: str) -> None:
+    async with front.house.running():
+        for name in names:
+            front.house.arrive(name)
+            front.house.look()
+            await front.house.until_over(name)
+
+
+async def test_every_answer_is_in_the_shape_that_the_document_tells_of(front: Served) -> None:
+    """With a job that is done, one that failed, requests on it, and progress."""
+    made, client = front
+
+    async def fail(ctx: Any) -> Any:
+        raise ItemError("no", where="a.txt", hint="mend it")
+
+    await done(made, "good")
+    made.house.worker.plays["second"] = fail
+    await done(made, "bad")
+    job = made.house.job("bad")
+    made.progress[job.id] = {"step": "x", "done": 1, "total": 2, "unit": "bytes", "per_second": 1.0}
+    assert (await post(client, "/api/v1/jobs/good/freeze", {"reason": "x"}))[0] == 409
+    jobs = await get(client, "/api/v1/jobs")
+    fits(jobs, "/api/v1/jobs")
+    assert [item["name"] for item in jobs["items"]] == ["bad", "good"]
+    for name in ("good", "bad"):
+        found = await get(client, f"/api/v1/jobs/{name}")
+        fits(found, "/api/v1/jobs/{job}")
+    assert found["progress"]["done"] == 1
+    for path in ("/api/v1/status", "/api/v1/sources", "/api/v1/requests", "/healthz"):
+        fits(await get(client, path), path)
+    status, problem = await call(client, "/api/v1/jobs/nobody", token=READER)
+    fits(problem, "/api/v1/jobs/{job}", status="404")
+    assert (status, problem["title"]) == (404, "Not Found")
+
+
+async def test_pages_hold_every_job_once(front: Served) -> None:
+    """By the cursor, and by the link in the header, which keeps what was asked for."""
+    made, client = front
+    names = [f"n{number}" for number in range(5)]
+    await done(made, *names, "other")
+    seen: list[str] = []
+    path = "/api/v1/jobs?name=n&limit=2"
+    while path:
+        async with client.get(path, headers={"Authorization": f"Bearer {READER}"}) as answer:
+            page = await answer.json()
+            seen += [item["name"] for item in page["items"]]
+            linked = answer.links.get("next")
+            assert (linked is None) == (page["next"] is None)
+            path = str(linked["url"].relative()) if linked else ""
+    assert seen == names[::-1]
+
+
+async def test_jobs_are_found_by_whatever_is_known(front: Served) -> None:
+    """Each filter, and all of them together."""
+    made, client = front
+    await done(made, "alpha", "beta")
+    job = made.house.job("beta")
+    at = job.claimed_at.isoformat()
+    digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # of "hello"
+    for query, names in (
+        ({"q": "bet"}, ["beta"]),
+        ({"q": job.id[:12]}, None),
+        ({"name": "ALPH"}, ["alpha"]),
+        ({"state": ["failed", "frozen"]}, []),
+        ({"state": "done", "pipeline": "three", "uid": str(job.uid)}, ["beta", "alpha"]),
+        ({"since": at}, ["beta"]),
+        ({"until": at}, ["alpha"]),
+        ({"since": "2000-01-01", "until": "2001-01-01"}, []),
+        ({"holds": digest}, ["beta", "alpha"]),
+        ({"holds": "0" * 64}, []),
+    ):
+        found = [item["name"] for item in (await get(client, "/api/v1/jobs", params=query))["items"]]
+        assert (names is None and "beta" in found) or found == names, query
+
+
+async def test_a_question_that_cannot_be_read_is_refused_with_its_key(front: Served) -> None:
+    """Also one that is mistyped: left out, it would find too much."""
+    for query in [
+        "state=odd",
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "limit=1&limit=2",
+        "cursor=xx",
+        "cursor=WzEsMl0",
+        "cursor=WzEuMCwiXHVkODAwIl0",
+        "cursor=" + "A" * 501,
+        "since=yesterday",
+        "since=0",
+        "since=1700000000",
+        "until=0000-00-00",
+        "uid=-1",
+        "uid=99999999999999999999",
+        "holds=abc",
+        "q=%00",
+        "nmae=x",
+        "name=" + "x" * 501,
+    ]:
+        status, said = await call(front[1], f"/api/v1/jobs?{query}", token=READER)
+        assert status == 400
+        fits(said, "/api/v1/jobs", status="400")
+        key = query.partition("=")[0]
+        assert key in said["detail"] or key == "cursor"
+
+
+async def test_a_body_that_cannot_be_read_changes_nothing(front: Served) -> None:
+    """Each with the status that says why; nothing of it becomes a request."""
+    for body, kind, status in [
+        (b"{", "application/json", 400),
+        (b'{"reason": "\xff"}', "application/json", 400),
+        (b'"reason"', "application/json", 422),
+        (b"[" * 100_000, "application/json", 400),
+        (b'{"reason": ""}', "application/json", 422),
+        (b'{"reason": 1}', "application/json", 422),
+        (b'{"reason": "a\\u0000"}', "application/json", 422),
+        (b'{"reason": "x", "more": 1}', "application/json", 422),
+        (b'{"reason": "\\ud800"}', "application/json", 422),
+        (b"", "application/json", 422),
+        (b'{"reason": "x"}', "text/plain", 415),
+        (b"reason=x", "application/x-www-form-urlencoded", 415),
+        (b'{"reason": "' + b"x" * 400_000 + b'"}', "application/json", 413),
+        (b'{"reason": "x"}', "application/json; charset=utf-16", 404),
+    ]:
+        made, client = front
+        found, said = await call(
+            client, "/api/v1/jobs/x/freeze", "POST", token=OPERATOR, data=body, headers={"Content-Type": kind}
+        )
+        assert (found, said["status"]) == (status, status)
+        assert made.house.store.run(lambda c: c.execute(requests.select()).all()) == []
+
+
+async def test_methods_and_addresses_that_are_not_there_are_said(front: Served) -> None:
+    """As problem details, with what is allowed."""
+    _, client = front
+    for method, path, status in (
+        ("POST", "/api/v1/jobs", 405),
+        ("DELETE", "/api/v1/jobs/x", 405),
+        ("GET", "/api/v1/jobs/x/retry", 405),
+        ("GET", "/api/v1/nothing", 404),
+        ("GET", "/api/v2/jobs", 404),
+    ):
+        async with client.request(method, path, headers={"Authorization": f"Bearer {OPERATOR}"}) as answer:
+            assert (answer.status, answer.content_type) == (status, "application/problem+json")
+            assert ("Allow" in answer.headers) == (status == 405)
+
+
+async def test_an_action_tells_what_was_done_and_by_whom(front: Served) -> None:
+    """In the answer, with the job, among the requests and in the job's own events."""
+    made, client = front
+    stopped = asyncio.Event()
+
+    async def hold(ctx: Any) -> Any:
+        stopped.set()
+        await asyncio.Event().wait()
+
+    made.house.worker.plays["second"] = hold
+    async with made.house.running():
+        made.house.arrive("held")
+        made.house.look()
+        await stopped.wait()
+        status, said = await post(client, "/api/v1/jobs/held/freeze", {"reason": "a <b> reason"})
+        assert (status, said) == (200, {"message": "held: frozen"})
+        fits(said, "/api/v1/jobs/{job}/freeze", "post")
+        found = await get(client, "/api/v1/jobs/held")
+        assert found["reason"] == "frozen by alice (token): a <b> reason"
+        assert (await post(client, "/api/v1/jobs/held/retry"))[0] == 409  # frozen
+        assert (await post(client, "/api/v1/jobs/held/cancel"))[0] == 200
+    status, said = await post(client, "/api/v1/jobs/held/cancel")
+    assert status == 409
+    assert said["detail"].startswith("held is over (failed)")
+    found = await get(client, "/api/v1/jobs/held")
+    asked = [(row["action"], row["who"], row["ok"]) for row in found["requests"]]
+    assert asked == [
+        ("cancel", "alice (token)", False),
+        ("cancel", "alice (token)", True),
+        ("retry", "alice (token)", False),
+        ("freeze", "alice (token)", True),
+    ]
+    page = await get(client, "/api/v1/requests", params={"limit": 3, "of": found["id"]})
+    rest = await get(client, "/api/v1/requests", params={"cursor": page["next"], "who": "alice (token)"})
+    assert [row["action"] for row in (page["items"] + rest["items"])] == [action for action, _, _ in asked]
+
+
+async def test_who_retried_a_job_stays_known(front: Served) -> None:
+    """Also where the request named the folder, and not the id."""
+    made, client = front
+
+    async def fail(ctx: Any) -> Any:
+        raise ItemError("no")
+
+    made.house.worker.plays["first"] = fail
+    await done(made, "bad")
+    made.house.worker.plays.clear()
+    job = made.house.job("bad")
+    answer = await made.house.ask("retry", "bad")
+    assert answer["ok"]
+    found = await get(client, f"/api/v1/jobs/{job.id}")
+    assert [(row["of"], row["who"]) for row in found["requests"]] == [(job.id, "tester")]
+
+
+async def test_names_of_every_kind_find_their_job_and_nothing_else(front: Served) -> None:
+    """Percent signs, line breaks, markup, separators: a name is a name."""
+    made, client = front
+    await done(made, *HOSTILE)
+    for name in HOSTILE:
+        found = await get(client, f"{made.base}/api/v1/jobs/{quote(name, safe='')}")
+        assert found["name"] == name
+        assert (await get(client, "/api/v1/jobs", params={"name": name}))["items"][0]["name"] == name
+
+
+async def test_no_path_leads_out(front: Served) -> None:
+    """To a file that is no receipt and no log."""
+    for path in [
+        "/api/v1/jobs/..%2f..%2fetc%2fpasswd",
+        "/api/v1/jobs/%2e%2e/receipt",
+        "/api/v1/jobs/x%00",
+        "/api/v1/jobs/%ff%fe",
+        "/api/v1/jobs/" + "a" * 5000,
+        "/api/v1/jobs/good/steps/..%2f..%2fmanifest/log",
+        "/api/v1/jobs/good/steps/..%2f..%2f..%2fconfig.yaml%00/log",
+        "/api/v1/jobs/good/steps/%2e%2e/log",
+        "/api/v1/jobs/good/steps/first.log%00/log",
+        "/api/v1/../../config.yaml",
+    ]:
+        made, client = front
+        await done(made, "good")
+        url = aiohttp.client.URL(made.base + path, encoded=True)
+        async with client.get(url, headers={"Authorization": f"Bearer {READER}"}) as answer:
+            assert answer.status == 404
+            assert answer.content_type == "application/problem+json"
+
+
+async def test_receipts_and_logs_come_whole_in_part_or_not_again(front: Served) -> None:
+    """By ETag and Range; of a job that has none it is said."""
+    made, client = front
+    await done(made, "good")
+    job = made.house.job("good")
+    path = f"/api/v1/jobs/{job.id}/receipt"
+    headers = {"Authorization": f"Bearer {READER}"}
+    async with client.get(path, headers=headers) as answer:
+        assert (await answer.json())["job"] == job.id
+        tag = answer.headers["ETag"]
+    async with client.get(path, headers=headers | {"If-None-Match": tag}) as answer:
+        assert answer.status == 304
+    async with client.head(path, headers=headers) as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+    log = made.house.stations.work / job.id / "first.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("0123456789<script>")
+    path = f"/api/v1/jobs/{job.id}/steps/first/log"
+    async with client.get(path, headers=headers) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    for asked, status, text in (
+        ("bytes=5-8", 206, "5678"),
+        ("bytes=18-", 416, None),
+        ("bytes=-3", 206, "pt>"),
+    ):
+        async with client.get(path, headers=headers | {"Range": asked}) as answer:
+            assert answer.status == status
+            assert text is None or await answer.text() == text
+    assert (await call(client, f"/api/v1/jobs/{job.id}/steps/second/log", token=READER))[0] == 404
+
+
+async def test_what_is_not_answered_yet_is_said_so(front: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request stays, and is carried out."""
+    made, client = front
+    await done(made, "good")
+    monkeypatch.setattr("dittohead.desk.PATIENCE_S", 0.05)
+    monkeypatch.setattr(Front, "_poke", lambda self: None)
+    made.actions.desk._poke = lambda: None  # type: ignore[union-attr]
+    status, said = await post(client, "/api/v1/jobs/good/poke")
+    assert status == 202
+    fits(said, "/api/v1/jobs/{job}/poke", "post", "202")
+    await made._answer()
+    (row,) = (await get(client, "/api/v1/requests"))["items"]
+    assert (row["action"], row["ok"]) == ("poke", False)
+
+
+async def test_a_defect_is_an_answer_and_a_line_in_the_log(
+    front: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a word of what went wrong inside."""
+    monkeypatch.setattr("dittohead.queries.overview", lambda c: 1 / 0)
+    status, said = await call(front[1], "/api/v1/status", token=READER)
+    assert (status, said["title"]) == (500, "Internal Server Error")
+    assert "division" not in json.dumps(said)
+
+
+async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
+    """A head that comes byte by byte, a body that does not come, more lines than there is room for."""
+    made, _ = front
+    reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: ")
+    await writer.drain()
+    lines = Lines()
+    app_server = next(iter(_servers()))
+    async with asyncio.timeout(20):
+        while not app_server.connections:
+            await asyncio.sleep(0.01)
+    assert lines.sweep(app_server, 0.0) == 0
+    assert lines.sweep(app_server, server.IDLE_S) == 0
+    assert lines.sweep(app_server, server.IDLE_S + 1) >= 1
+    with contextlib.suppress(ConnectionResetError):  # what had come was not read to its end
+        async with asyncio.timeout(20):
+            assert await reader.read() == b""
+    writer.close()
+
+
+def _servers() -> list[Any]:
+    import gc
+
+    from aiohttp.web import Server
+
+    return [thing for thing in gc.get_objects() if isinstance(thing, Server) and thing.connections]
+
+
+async def test_what_is_no_http_is_refused_cleanly(front: Served) -> None:
+    """And the next one is served."""
+    for sent in [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GARBAGE\r\n\r\n",
+    ]:
+        made, client = front
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        writer.write(sent)
+        async with asyncio.timeout(20):
+            said = await reader.readuntil(b"\r\n\r\n")
+        assert said.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), said[:200]
+        writer.close()
+        assert (await call(client, "/healthz"))[0] == 200
+
+
+async def test_every_operation_says_whom_it_serves(front: Served) -> None:
+    """Whatever is served; nothing that changes anything serves readers."""
+    for operation in api.OPERATIONS:
+        assert (operation.method == "POST") == (operation.role.name == "OPERATOR"), operation.name
+    made = document(api.OPERATIONS)
+    assert made["openapi"] == "3.1.0"
+    assert json.dumps(made).count('"$ref": "#/$defs') == 0
+
+
+def test_states_in_the_shapes_are_those_of_jobs() -> None:
+    """Written out there, so that the document names them."""
+    from typing import get_args
+
+    from dittohead.web import shapes
+
+    assert set(get_args(shapes._State)) == {state.value for state in JobState}
