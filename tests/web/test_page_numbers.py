@@ -170,8 +170,9 @@ def test_sizes_are_said_in_binary_units(count: int, said: str) -> None:
         (60, "1 min"),
         (3599, "59 min 59 s"),
         (7260, "2 h 1 min"),
-    ]
-    + [(86400.0, "1 d"), (90000, "1 d 1 h")],
+        (86400.0, "1 d"),
+        (90000, "1 d 1 h"),
+    ],
 )
 def test_durations_have_at_most_two_units(seconds: float, said: str) -> None:
     """From milliseconds to days."""
