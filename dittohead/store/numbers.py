@@ -43,8 +43,7 @@ class Pace:
 
 
 # The state stands in what is counted, not among the conditions: SQLite would take an index of states, and
-# read the
-# row of every job there is, for one that holds all that is asked for.
+# read every job's row, where another index holds all that is asked for.
 _DONE = jobs.c.state == JobState.DONE.value
 _DONE_COUNT = sa.func.coalesce(sa.func.sum(sa.case((_DONE, 1), else_=0)), 0)
 _DONE_SIZE = sa.func.coalesce(sa.func.sum(sa.case((_DONE, jobs.c.size), else_=0)), 0)
