@@ -6,18 +6,19 @@ import asyncio
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dittohead import lock, templates
 from dittohead.config import Config, Step
 from dittohead.errors import DittoheadError, StationError
-from dittohead.model import Station
+from dittohead.model import Station, counted
 from dittohead.owners import is_known
 from dittohead.registry import Registry, sources
 from dittohead.stations import Stations
 from dittohead.watcher import filesystem_type, needs_polling
+from dittohead.web.tokens import parse as parse_tokens
 
 #: Bit of CAP_DAC_OVERRIDE. Source: capability.h.
 _DAC_OVERRIDE = 1 << 1
@@ -36,6 +37,7 @@ async def examine(config: Config, workers: Registry, secret: Callable[[str], str
     """Look at everything; never raises for what is wrong, but reports it."""
     found = list(_stations(config))
     found.extend(await asyncio.to_thread(_uploaders, config))
+    found.extend(await asyncio.to_thread(lambda: list(_http(config, secret))))
     for pipeline in config.pipelines:
         for step in pipeline.steps:
             about = f"{pipeline.name}, step {step.name}"
@@ -74,6 +76,25 @@ def _stations(config: Config) -> list[Finding]:
     running = "a daemon runs on this root" if lock.is_held(stations.state) else "no daemon runs here"
     found.append(Finding(level="good", about="daemon", message=running))
     return found
+
+
+def _http(config: Config, secret: Callable[[str], str]) -> Iterator[Finding]:
+    """Say who may come in over the network, and which tokens cannot be read."""
+    settings = config.settings.http
+    if settings is None:
+        return
+    about = f"http on {settings.listen}"
+    if settings.open_to_read:
+        yield Finding(level="good", about=about, message="everybody who reaches it may read")
+    if settings.tokens is not None:
+        try:
+            known, problems = parse_tokens(secret(settings.tokens))
+        except DittoheadError as error:
+            yield Finding(level="bad", about=about, message=str(error))
+            return
+        for problem in problems:
+            yield Finding(level="bad", about=about, message=f"credential {settings.tokens}, {problem}")
+        yield Finding(level="good", about=about, message=counted(len(known), "token"))
 
 
 def _uploaders(config: Config) -> list[Finding]:

@@ -56,7 +56,10 @@ class Group(click.Group):
         except NoSuchJob as error:
             fail(str(error), NO_INPUT)
         except PermissionError as error:
-            fail(f"{error.filename}: permission denied. Run this as the daemon's user", NO_PERMISSION)
+            fail(
+                f"{error.filename}: permission denied. Run this as the daemon's user, or see docs/rights.md",
+                NO_PERMISSION,
+            )
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -157,13 +160,15 @@ def reading_at(root: Path, config: Config | None) -> Iterator[Store]:
     Raises: StoreError: there is no store yet, or it cannot be read.
     """
     stations = Stations(root)
-    embedded = config is None or config.settings.store == "sqlite"
-    if embedded and not (stations.state / "dittohead.sqlite3").exists():
-        raise StoreError(
-            "there is no store here yet",
-            where=str(stations.state),
-            hint="It is made when the daemon first starts: dittohead run",
-        )
+    if config is None or config.settings.store == "sqlite":
+        try:
+            os.stat(stations.state / "dittohead.sqlite3")
+        except FileNotFoundError as error:
+            raise StoreError(
+                "there is no store here yet",
+                where=str(stations.state),
+                hint="It is made when the daemon first starts: dittohead run",
+            ) from error
     if config is None:
         store = Store.open(sqlite_url(stations.state), check=False)
     else:

@@ -81,7 +81,7 @@ class Door:
     def act(self, action: str, of: str, args: dict[str, Any]) -> dict[str, Any] | None:
         """Have something done; return {"ok": bool, "message": str}, None where it is not yet answered."""
         kind = "sources" if action in _SOURCE_ACTIONS else "jobs"
-        status, said = self._ask("POST", f"/api/v1/{kind}/{quote(of, safe='')}/{action}", args)
+        status, said = self._ask("POST", f"/api/v1/{kind}/{segment(of)}/{action}", args)
         if status == 202:
             return None
         if status == 200:
@@ -90,7 +90,7 @@ class Door:
 
     def log(self, job: str, step: str, start: int) -> Iterator[bytes]:
         """Yield what a step has printed from a byte on; nothing where there is nothing more."""
-        path = f"/api/v1/jobs/{quote(job, safe='')}/steps/{quote(step, safe='')}/log"
+        path = f"/api/v1/jobs/{segment(job)}/steps/{segment(step)}/log"
         response = self._send("GET", path, headers={"Range": f"bytes={start}-"})
         good = response.status == 206 or (response.status == 200 and start == 0)
         while piece := response.read(_PIECE):
@@ -118,6 +118,12 @@ class Door:
             raise DittoheadError(
                 f"the daemon went away before it answered ({error})", hint="See: dittohead status"
             ) from error
+
+
+def segment(text: str) -> str:
+    """Return a name as one part of a path, whatever it holds."""
+    quoted = quote(text, safe="", errors="surrogateescape")  # bytes of the shell that are no UTF-8 stay so
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
 def _refused(said: Any) -> DittoheadError:

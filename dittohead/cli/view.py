@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from dittohead import live, lock, queries, shown
 from dittohead.cli.base import config_path, err, escape, load_config, reading_at
-from dittohead.cli.door import Door
+from dittohead.cli.door import Door, segment
 from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.errors import ConfigError, StoreError
@@ -86,7 +85,7 @@ class FromDaemon:
                 return
 
     def job(self, named: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._door.get(f"/api/v1/jobs/{quote(named, safe='')}")
+        found: dict[str, Any] = self._door.get(f"/api/v1/jobs/{segment(named)}")
         return found
 
     def summary(self, job_id: str) -> dict[str, Any]:

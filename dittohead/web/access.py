@@ -31,6 +31,9 @@ OWN_SOCKET = "api.sock"
 #: The file of tokens is read again when it was read so long ago. Seconds.
 _FRESH_S = 1.0
 
+#: A form is read for so long at most. Seconds.
+_FORM_S = 20.0
+
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 #: A person's name as a proxy may tell it: it stands in logs, mails and receipts.
@@ -275,11 +278,20 @@ def check_csrf(request: web.Request, given: str) -> None:
         raise Problem(403, "this form is not of this session", hint="Load the page again, and repeat it")
 
 
+async def form(request: web.Request) -> dict[str, str]:
+    """Return the fields of a plain form. Raises: Problem: it does not come to its end in time."""
+    try:
+        async with asyncio.timeout(_FORM_S):
+            found = await request.post()
+    except TimeoutError:
+        raise Problem(408, "the form did not come to its end") from None
+    return {key: value for key, value in found.items() if isinstance(value, str)}
+
+
 async def _sent(request: web.Request) -> str:
     if request.content_type != "application/x-www-form-urlencoded":
         return ""
-    value = (await request.post()).get("csrf", "")
-    return value if isinstance(value, str) else ""
+    return (await form(request)).get("csrf", "")
 
 
 def _unknown(detail: str) -> Problem:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from dittohead import log
 from dittohead.model import visible
-from dittohead.web.access import ACCESS
+from dittohead.web.access import ACCESS, form
 from dittohead.web.identity import Role, identity, needs
 from dittohead.web.problems import Problem
 from dittohead.web.sessions import PLAIN_NAME, SECURE_NAME, cookie
@@ -72,8 +72,8 @@ async def _login(request: web.Request) -> web.StreamResponse:
         raise Problem(415, "a form is wanted")
     if (request.content_length or 0) > _MOST_BYTES:
         raise Problem(413, "the form is too large")
-    form = await request.post()
-    secret, following = str(form.get("token", "")).strip(), str(form.get("next", "/"))
+    fields = await form(request)
+    secret, following = fields.get("token", "").strip(), fields.get("next", "/")
     address = access.address(request)
     wait_s = access.pace.wait_s(address)
     if wait_s > 0:

@@ -10,6 +10,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 from aiohttp import web
 
@@ -110,22 +111,23 @@ async def listening(app: web.Application, settings: Http | None, state: Path) ->
     try:
         await web.SockSite(runner, own_socket(state)).start()
         if settings is not None:
-            await _site(runner, settings).start()
+            await _site(runner, settings.listen).start()
         yield
     finally:
         watching.cancel()
         await runner.cleanup()
-        with contextlib.suppress(OSError):
-            (state / OWN_SOCKET).unlink()
+        for path in (state / OWN_SOCKET, *([Path(settings.listen)] if _is_socket(settings) else [])):
+            path.unlink(missing_ok=True)
 
 
-def _site(runner: web.AppRunner, settings: Http) -> web.BaseSite:
-    if settings.listen.startswith("/"):
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.lstat(settings.listen).st_mode):
-                os.unlink(settings.listen)  # left by a daemon that was killed
-        return web.UnixSite(runner, settings.listen)
-    host, _, port = settings.listen.rpartition(":")
+def _is_socket(settings: Http | None) -> TypeGuard[Http]:
+    return settings is not None and settings.listen.startswith("/")
+
+
+def _site(runner: web.AppRunner, listen: str) -> web.BaseSite:
+    if listen.startswith("/"):
+        return web.SockSite(runner, _proxys_socket(Path(listen)))
+    host, _, port = listen.rpartition(":")
     return web.TCPSite(runner, host.strip("[]"), int(port))
 
 
@@ -134,22 +136,39 @@ def own_socket(state: Path) -> socket.socket:
 
     Whoever can connect may act: see docs/rights.md.
     """
+    with near(state):
+        sock = _bound(state / OWN_SOCKET, OWN_SOCKET)
+    status = state.stat()
+    if status.st_mode & stat.S_IXGRP:
+        _admit(state / OWN_SOCKET, status.st_gid)
+    return sock
+
+
+def _proxys_socket(path: Path) -> socket.socket:
+    """Return the socket of the settings, bound; for the group of its directory where that has the setgid bit.
+
+    Not for the service's own group: uploaders are in it, and whoever can connect is believed as the proxy is.
+    """
+    sock = _bound(path, str(path))
+    status = path.parent.stat()
+    if status.st_mode & stat.S_ISGID:
+        _admit(path, status.st_gid)
+    return sock
+
+
+def _bound(path: Path, name: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode):  # left by a daemon that was killed
+            path.unlink()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    before = os.umask(0o177)  # never wider than it ends, not even for a moment
     try:
-        path = state / OWN_SOCKET
-        path.unlink(missing_ok=True)
-        before = os.umask(0o177)  # never wider than it ends, not even for a moment
-        try:
-            with near(state):
-                sock.bind(OWN_SOCKET)
-        finally:
-            os.umask(before)
-        status = state.stat()
-        if status.st_mode & stat.S_IXGRP:
-            _admit(path, status.st_gid)
+        sock.bind(name)
     except BaseException:
         sock.close()
         raise
+    finally:
+        os.umask(before)
     return sock
 
 
@@ -157,7 +176,7 @@ def _admit(path: Path, gid: int) -> None:
     if path.stat().st_gid != gid:
         try:
             os.chown(path, -1, gid)
-        except OSError:  # not a member, or the service may not: a setgid bit on state/ does the same
+        except OSError:  # not a member, or the service may not: a setgid bit on the directory does the same
             return
     path.chmod(0o660)
 

@@ -87,7 +87,7 @@ class Tokens:
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
-        self._text: str | None = None
+        self._text: str | None = ""  #: None: it could not be read
         self._known: list[Token] = []
 
     def refresh(self) -> list[str]:
@@ -98,8 +98,11 @@ class Tokens:
         try:
             text = self._read()
         except (KeyError, OSError, ValueError):
-            self._text, self._known = None, []
-            return ["the credential file of the tokens cannot be read"]
+            problems = ["the credential file cannot be read"]
+            if self._text is not None:
+                self._text, self._known = None, []
+                log.get().error(log.HTTP_TOKENS_REFUSED, problems=problems)
+            return problems
         known, problems = parse(text)
         if text != self._text:
             self._text, self._known = text, known

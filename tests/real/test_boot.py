@@ -284,3 +284,28 @@ def test_drain_finishes_what_runs_before_it_stops(host: Machine) -> None:
     assert host.show("Result") == "success"
     assert (host.files / "srv/dittohead/done/held-d").is_dir()
     assert (host.files / "srv/dittohead/inbox/held-later").is_dir()
+
+
+def test_operators_act_through_the_socket_without_access_to_the_store(host: Machine) -> None:
+    """By the steps of docs/rights.md; the closed-in service needs no right to change groups."""
+    operator, group = 60002, 60100
+    said = re.search(r"echo '(d /srv/dittohead/state .*?)'", (TOP / "docs/rights.md").read_text())
+    assert said is not None
+    line = said[1].replace("dittohead-operators", str(group))
+    (host.files / "etc/tmpfiles.d/dittohead-operators.conf").write_text(line + "\n")
+    host.run("systemd-tmpfiles", "--create", check=False)
+    host.run("systemctl", "restart", "dittohead")
+    assert host.run("stat", "-c", "%a %g", "/srv/dittohead/state").stdout == f"2710 {group}\n"
+    assert host.run("stat", "-c", "%a %g", "/srv/dittohead/state/api.sock").stdout == f"660 {group}\n"
+    drop(host, "held-1", {"a.tif": b"x"})
+    host.until(lambda: (host.files / "target/holding").exists())
+    command = ["/usr/local/bin/dittohead", "--config", "/etc/dittohead/config.yaml"]
+    groups = ["setpriv", f"--reuid={operator}", f"--regid={operator}", f"--groups={group}", *command]
+    assert "held-1" in host.run(*groups, "status").stdout
+    host.run(*groups, "freeze", "held-1", "--reason", "wait")
+    assert f"frozen by {operator}: wait" in host.run(*groups, "list").stdout
+    for refused in (["thaw", "held-1"], ["status"]):
+        assert host.run(*command, *refused, user=UPLOADER, check=False).returncode == os.EX_NOPERM
+    assert f"frozen by {operator}: wait" in host.run(*groups, "list").stdout
+    host.run("rm", "/etc/tmpfiles.d/dittohead-operators.conf")
+    host.run("systemd-tmpfiles", "--create", check=False)

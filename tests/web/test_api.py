@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import stat
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 
 import aiohttp
 import jsonschema
 import pytest
+from aiohttp import web
 
 from dittohead.errors import ItemError
 from dittohead.model import JobState
 from dittohead.store.tables import requests
-from dittohead.web import api, server
+from dittohead.web import api, server, shapes
 from dittohead.web.openapi import document
 from dittohead.web.server import Lines
 from tests.support.front import OPERATOR, READER, Front, call
@@ -371,12 +375,48 @@ async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
     writer.close()
 
 
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    front: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a form and of JSON; the line is cut then."""
+    made, _ = front
+    monkeypatch.setattr("dittohead.web.access._FORM_S", 0.01)
+    monkeypatch.setattr("dittohead.web.operations._BODY_S", 0.01)
+    for path, kind in (
+        ("/login", "application/x-www-form-urlencoded"),
+        ("/api/v1/jobs/x/thaw", "application/json"),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 50\r\n"
+        writer.write(f"{head}Authorization: Bearer {OPERATOR}\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408")
+        writer.close()
+
+
+async def test_the_proxys_socket_is_for_nobody_else(tmp_path: Path) -> None:
+    """Whoever can connect to it is believed: its user alone, unless its directory says which group."""
+    place = Path(tempfile.mkdtemp(prefix="dh-"))  # a socket's path is short
+    for mode, wanted in ((0o755, 0o600), (0o2750, 0o660)):
+        place.chmod(mode)
+        made = Front(
+            tmp_path / str(mode),
+            listen=str(place / "http.sock"),
+            proxy={"from": ["unix"], "operators": ["*"]},
+        )
+        async with made.serving():
+            assert stat.S_IMODE((place / "http.sock").stat().st_mode) == wanted
+            connector = aiohttp.UnixConnector(str(place / "http.sock"))
+            async with aiohttp.ClientSession("http://localhost", connector=connector) as proxy:
+                assert (await call(proxy, "/api/v1/jobs"))[0] == 401
+                assert (await call(proxy, "/api/v1/jobs", headers={"X-Remote-User": "carol"}))[0] == 200
+                assert (await call(proxy, "/api/v1/jobs", headers={"Host": "evil.org"}))[0] == 403
+        assert not (place / "http.sock").exists()
+    place.rmdir()
+
+
 def _servers() -> list[Any]:
-    import gc
-
-    from aiohttp.web import Server
-
-    return [thing for thing in gc.get_objects() if isinstance(thing, Server) and thing.connections]
+    return [thing for thing in gc.get_objects() if isinstance(thing, web.Server) and thing.connections]
 
 
 async def test_what_is_no_http_is_refused_cleanly(front: Served) -> None:
@@ -412,8 +452,4 @@ async def test_every_operation_says_whom_it_serves(front: Served) -> None:
 
 def test_states_in_the_shapes_are_those_of_jobs() -> None:
     """Written out there, so that the document names them."""
-    from typing import get_args
-
-    from dittohead.web import shapes
-
     assert set(get_args(shapes._State)) == {state.value for state in JobState}
