@@ -1,4 +1,4 @@
-"""(l) The page: fifty look on while a thousand jobs run, against none; and pages of a hundred thousand jobs."""
+"""(l) The page: fifty look on while a thousand jobs run, or none; and pages of a hundred thousand jobs."""
 
 from __future__ import annotations
 
