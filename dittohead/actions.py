@@ -18,7 +18,18 @@ from dittohead.errors import DittoheadError, ItemError, NameTaken
 from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
-from dittohead.model import ACTIVE, TERMINAL, Event, EventType, Job, JobState, Station, StepState, shell_word
+from dittohead.model import (
+    ACTIVE,
+    TERMINAL,
+    Event,
+    EventType,
+    Job,
+    JobState,
+    Station,
+    StepState,
+    counted,
+    shell_word,
+)
 from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
 from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
@@ -79,6 +90,9 @@ class Actions:
         }
         if request.action in SOURCE_ACTIONS and self.intake is not None:
             return await self.intake.carry_out(request, alone=self.alone)
+        if request.action == "drop":  # done already: the row is the record of who did it
+            count, size = request.args.get("files", 0), request.args.get("bytes", 0)
+            return f"{request.job}: uploaded through the page, {counted(count, 'file')}, {size:,} bytes"
         if request.action == "resume":
             await self._must_be_paused(request.job)
             await self.engine.targets.lift(request.job)

@@ -76,6 +76,7 @@ HTTP_LOGIN_FAILED: Final = "http.login_failed"
 HTTP_HEADER_REFUSED: Final = "http.header_refused"
 HTTP_TOKENS_REFUSED: Final = "http.tokens_refused"
 HTTP_CRASHED: Final = "http.crashed"
+HTTP_UPLOADED: Final = "http.uploaded"
 REQUEST_ANSWERED: Final = "request.answered"
 TASK_CRASHED: Final = "daemon.task_crashed"
 

@@ -112,6 +112,13 @@ class Proxy(_Model):
         return value
 
 
+class Drop(_Model):
+    """What may be uploaded by the page's form at once."""
+
+    most_bytes: Size = Field(1 << 40, ge=1, description="Bytes of one folder.")
+    most_files: int = Field(100_000, ge=1, description="Files of one folder.")
+
+
 class Http(_Model):
     """Where the page and the API are served over the network, and to whom."""
 
@@ -136,6 +143,9 @@ class Http(_Model):
     )
     session: Duration = Field(
         43200.0, gt=0, description="How long somebody who signed in by a token stays signed in."
+    )
+    drop: Drop = Field(
+        default_factory=lambda: Drop.model_validate({}), description="Bounds of the page's form for uploads."
     )
 
     @field_validator("listen")

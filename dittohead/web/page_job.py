@@ -18,22 +18,13 @@ from dittohead.context import JobFiles
 from dittohead.model import Event, Job, StepRow, StepState, display
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
-from dittohead.store.tables import jobs, requests
+from dittohead.store import requests as request_store
+from dittohead.store.requests import Asked
+from dittohead.store.tables import jobs
 from dittohead.web.page_front import rows
 
 #: Events, requests, links and other jobs of the name that are shown; the receipt has all events and places.
 EVENTS, ASKED, LINKS, HISTORY = 200, 50, 100, 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Something that people asked of a job."""
-
-    action: str
-    who: str
-    at: float
-    args: Mapping[str, Any]
-    answer: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +51,12 @@ def look(connection: Connection, wanted: str) -> Seen:
 
 
 def _asked(connection: Connection, job: Job) -> list[Asked]:
-    """Return what people asked of this job, the latest first: by its id, or by its name since its claim."""
-    found = connection.execute(
-        sa.select(requests)
-        .where(
-            sa.or_(
-                requests.c.job == job.id,
-                sa.and_(requests.c.job == job.name, requests.c.at >= job.claimed_at.timestamp()),
-            )
-        )
-        .order_by(requests.c.id.desc())
-        .limit(ASKED)
-    ).mappings()
+    """Return what people asked of this job, the latest first, and who dropped it through the page."""
+    dropped = request_store.listing(connection, job=job.name, action="drop", limit=ASKED)
     return [
-        Asked(action=row["action"], who=row["who"], at=row["at"], args=row["args"], answer=row["answer"])
-        for row in found
+        *request_store.listing(connection, job=job.id, limit=ASKED),
+        # Of folders that came under this name, this one alone.
+        *(one for one in dropped if one.args.get("ino") == job.ino),
     ]
 
 

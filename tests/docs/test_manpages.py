@@ -30,8 +30,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def commands(name: str = "dittohead", command: click.Command = main) -> Iterator[tuple[str, click.Command]]:
     yield name, command
-    for inner, below in getattr(command, "commands", {}).items():
-        yield from commands(f"{name}-{inner}", below)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for inner in command.list_commands(context):
+            below = command.get_command(context, inner)
+            assert below is not None
+            yield from commands(f"{name}-{inner}", below)
 
 
 def shown(page: Path) -> str:

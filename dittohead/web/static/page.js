@@ -23,15 +23,19 @@ function become(old, fresh) {
   }
   const keyed = new Map();
   for (const child of old.children) if (child.id) keyed.set(child.id, child);
+  const kept = new Set([...fresh.children].map((child) => child.id).filter(Boolean));
   let at = old.firstChild;
   for (const next of [...fresh.childNodes]) {
-    const known = next.id ? keyed.get(next.id) : null;
-    const fits = (node) =>
-      node && node.nodeType === next.nodeType && node.nodeName === next.nodeName && (node.id || "") === (next.id || "");
-    const like = known && fits(known) ? known : fits(at) ? at : null;
+    const like = counterpart(next, at, keyed);
     if (!like) {
       old.insertBefore(next, at);
       continue;
+    }
+    // What stands between is gone, or comes later: it is that which moves, never what may have the focus.
+    while (at && at !== like && like.compareDocumentPosition(at) & Node.DOCUMENT_POSITION_PRECEDING) {
+      const between = at;
+      at = at.nextSibling;
+      if (!kept.has(between.id)) between.remove();
     }
     if (like === at) at = at.nextSibling;
     else old.insertBefore(like, at);
@@ -44,6 +48,20 @@ function become(old, fresh) {
     at = at.nextSibling;
     gone.remove();
   }
+}
+
+// The node of the old page that stands for one of the new: by its id, or the nearest of its kind from here on.
+function counterpart(next, at, keyed) {
+  const alike = (node) => node.nodeType === next.nodeType && node.nodeName === next.nodeName;
+  if (next.id) {
+    const known = keyed.get(next.id);
+    return known && alike(known) ? known : null;
+  }
+  if (next.nodeType !== Node.ELEMENT_NODE) return at && alike(at) ? at : null;
+  for (let node = at; node; node = node.nextSibling) {
+    if (alike(node) && !node.id && node.className === next.className) return node;
+  }
+  return null;
 }
 
 function apply({ id, html }) {
