@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backlog, claim, convert, engine, formats, hashing, idle, jp2, rsync, s3, tiles
+from benchmarks import backlog, claim, convert, engine, formats, hashing, idle, jp2, page, rsync, s3, tiles
 from benchmarks.common import Row, settle_disk, workplace
 
 ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
@@ -26,6 +26,7 @@ ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "backlog": backlog.measure,
     "tiles": tiles.measure,
     "jp2": jp2.measure,
+    "page": page.measure,
 }
 _COLUMNS = ("what", "ours", "peer", "ratio", "goal", "holds")
 _HOLDS = {True: "yes", False: "no", None: ""}

@@ -44,7 +44,7 @@ class Daemon:
         self.root = root
         self.config = root / "config.yaml"
         self.log = root / "daemon.log"
-        root.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
         self.config.write_text("root: .\nspace: {floor: 0}\n" + textwrap.dedent(config))
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(self._argv(), stdout=log, stderr=log)

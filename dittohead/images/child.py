@@ -10,6 +10,8 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
     {"ok": true}
     {"ok": false, "kind": "image" | "disk" | "memory", "what": TEXT}
 
+`{"root": DIR, "thumbnail": REL, "out": PATH, "size": N}` makes a small JPEG; answered by
+{"ok": true, "width", "height"}.
 `{"root": DIR, "look": REL}` only decodes a file; answered by {"ok": true, "width", "height", "bands"}.
 `--probe` prints what this libvips can read and write and ends.
 
@@ -29,7 +31,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from dittohead.errors import ItemError
-from dittohead.images import htj2k, looking, making, openjpeg, proof
+from dittohead.images import htj2k, looking, making, openjpeg, proof, thumbnail
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import Refused, explain
@@ -77,6 +79,9 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         try:
             if "look" in request:
                 yield {"ok": True, **looking.look(request)}
+                return
+            if "thumbnail" in request:
+                yield {"ok": True, **thumbnail.make(request)}
                 return
             yield from making.convert(making.Request.parse(request), _overheard)
             yield {"ok": True}

@@ -9,13 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from dittohead.process import Child
-from dittohead.worker import StepContext
 
 #: Where the package lies: children start there, so that no folder they work on is on their sys.path.
 _HOME = Path(__file__).resolve().parents[2]
@@ -50,6 +49,17 @@ class Limits(Protocol):
         """The longest one request may take, seconds."""
 
 
+class Surroundings(Protocol):
+    """Where a child runs; a step's context is one."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment."""
+
+    def log_file(self) -> Path:
+        """Where what it prints is added."""
+
+
 class ImageChild:
     """One running image process."""
 
@@ -59,7 +69,7 @@ class ImageChild:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def start(cls, ctx: StepContext, options: Limits, scratch: Path) -> AsyncIterator[ImageChild]:
+    async def start(cls, ctx: Surroundings, options: Limits, scratch: Path) -> AsyncIterator[ImageChild]:
         """Run a child process while the block runs."""
         argv = [sys.executable, "-m", "dittohead.images", str(options.memory)]
         # libvips puts the smaller levels, and large turned images, in TMPDIR: that is to be our

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from dittohead.settings import Http
-from dittohead.web import api, login, server
+from dittohead.web import api, login, page_routes, server
 from dittohead.web.access import ACCESS, Access, guard
 from dittohead.web.problems import ERROR_PAGE, ErrorPage, add_headers, answer_plainly
 from dittohead.web.sessions import Sessions
@@ -27,6 +27,7 @@ def create_app(site: Site, access: Access) -> web.Application:
     app[ERROR_PAGE], app[server.LINES] = ErrorPage(), server.Lines()
     api.add_routes(app)
     login.add_routes(app)
+    page_routes.install(app)
     return app
 
 

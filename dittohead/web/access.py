@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from aiohttp import web
 
 from dittohead import log
+from dittohead.doorway import OWN_SOCKET
 from dittohead.owners import owner
 from dittohead.settings import Http, Proxy
 from dittohead.web import identity as identity_module
@@ -25,9 +26,6 @@ from dittohead.web.pace import Pace
 from dittohead.web.problems import Problem, wants_page
 from dittohead.web.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of
 from dittohead.web.tokens import Token, Tokens
-
-#: The name of the daemon's own socket in state/, and of what is bound to it.
-OWN_SOCKET = "api.sock"
 
 #: The file of tokens is read again when it was read so long ago. Seconds.
 _FRESH_S = 1.0

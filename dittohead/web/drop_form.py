@@ -1,0 +1,486 @@
+"""The form for uploads: a folder in pieces by a script, or all at once without one; never in memory.
+
+A piece may carry its SHA-256 as the browser counted it (RFC 9530, Content-Digest): then what is on its way to
+the disk is compared with it, and a piece that differs is not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import sqlalchemy as sa
+from aiohttp import BodyPartReader, web
+from sqlalchemy.engine import Connection
+
+from dittohead import log
+from dittohead.claims import mib
+from dittohead.errors import ItemError
+from dittohead.model import counted, visible
+from dittohead.settings import Drop
+from dittohead.stations import Stations
+from dittohead.store.tables import jobs
+from dittohead.threads import in_thread
+from dittohead.web.access import check_csrf
+from dittohead.web.drop_receiving import (
+    Incoming,
+    Reception,
+    checked_files,
+    checked_name,
+    checked_path,
+    fitting,
+    listed,
+)
+from dittohead.web.identity import Role, identity, needs
+from dittohead.web.page import PAGES, answer
+from dittohead.web.problems import Problem
+from dittohead.web.site import SITE, Site
+
+#: Bytes of a piece at most, and written at once.
+PIECE, _BLOCK = 16 << 20, 1 << 20
+
+#: A list of a hundred thousand files with long names holds no more.
+_MOST_LISTED = 64 << 20
+
+#: The disk's room is looked at again after so many bytes whose number was not known before.
+_LOOK_AFTER = 64 << 20
+
+#: Whoever sends nothing for so long is let go. Seconds.
+_PATIENCE_S = 60.0
+
+#: A browser writes these for quotation marks and line breaks, and the same for themselves: they cannot be
+#: told apart. Source: HTML Living Standard, 4.10.21.8 "Multipart form data".
+_AMBIGUOUS = re.compile("%22|%0A|%0D", re.IGNORECASE)
+
+_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
+
+
+@dataclass
+class Door:
+    """What the form's handlers share; of one event loop."""
+
+    reception: Reception
+    locks: dict[str, asyncio.Lock] = field(default_factory=dict)  #: one at a time works on an upload
+    beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def lock(self, incoming: Incoming) -> asyncio.Lock:
+        """Return the lock of an upload."""
+        return self.locks.setdefault(incoming.id, asyncio.Lock())
+
+    def forget(self, incoming: Incoming) -> None:
+        """Let go of an upload's lock."""
+        self.locks.pop(incoming.id, None)
+
+
+DOOR = web.AppKey("door", Door)
+
+
+def install(app: web.Application) -> None:
+    """Give an application the form."""
+    stations: Stations = app[SITE].stations
+    app[DOOR] = Door(Reception(stations.root / "inbox", stations.state / "uploads"))
+    add = app.router
+    add.add_get("/drop", form)
+    add.add_post("/drop", plain)
+    add.add_get("/drop/match", match)
+    add.add_get("/drop/done", done)
+    add.add_post("/drop/uploads", begin)
+    add.add_get("/drop/uploads/{id}", look)
+    add.add_put("/drop/uploads/{id}/file", piece)
+    add.add_post("/drop/uploads/{id}/finish", finish)
+    add.add_post("/drop/uploads/{id}/give-up", give_up)
+
+
+def _bounds(site: Site) -> Drop:
+    settings = site.config().settings.http
+    return settings.drop if settings is not None else Drop.model_validate({})
+
+
+def _refusal(error: ItemError, status: int = 409) -> Problem:
+    where = f"{error.where}: " if error.where else ""
+    return Problem(status, f"{where}{error.what}", hint=error.hint)
+
+
+async def _in_thread(work: Callable[[], Any]) -> Any:
+    """Run blocking work and say its refusals as answers. Raises: Problem."""
+    try:
+        return await in_thread(lambda stop: work())
+    except ItemError as error:
+        raise _refusal(error) from error
+    except OSError as error:
+        raise Problem(507, f"this could not be written: {error.strerror}") from error
+
+
+# -- the form, and what it asks while one types -----------------------------------------------------
+
+
+@needs(Role.OPERATOR)
+async def form(request: web.Request) -> web.Response:
+    """Show the form, with the uploads that were broken off."""
+    return await _form(request)
+
+
+async def _form(request: web.Request, wrong: Problem | None = None) -> web.Response:
+    site, door = request.app[SITE], request.app[DOOR]
+
+    def work() -> list[dict[str, Any]]:
+        return [
+            {
+                "id": one.id,
+                "name": one.name,
+                "who": one.who,
+                "files": len(one.files),
+                "size": one.size,
+                "there": sum(door.reception.received(one).values()),
+            }
+            for one in door.reception.all()
+        ]
+
+    bounds = _bounds(site)
+    return await answer(
+        request,
+        "drop.html",
+        here="drop",
+        open=await _in_thread(work),
+        purposes=sorted({word for pipeline in site.config().pipelines for word in pipeline.purposes}),
+        pipelines=[(p.name, p.match.pattern) for p in site.config().pipelines],
+        most_bytes=bounds.most_bytes,
+        most_files=bounds.most_files,
+        piece=PIECE // 2,
+        wrong=wrong,
+        status=wrong.status if wrong else 200,
+    )
+
+
+@needs(Role.OPERATOR)
+async def match(request: web.Request) -> web.Response:
+    """Tell which pipeline a name would go through, and what stands in its way."""
+    site, name = request.app[SITE], request.query.get("name", "")
+
+    def work() -> dict[str, Any]:
+        try:
+            pipeline = fitting(site.config(), checked_name(name), ())
+            request.app[DOOR].reception.check_free(name)
+        except ItemError as error:
+            return {"ok": False, "what": error.what, "hint": error.hint}
+        return {
+            "ok": True,
+            "pipeline": pipeline.name,
+            "steps": [step.name for step in pipeline.steps],
+            "purposes": sorted(pipeline.purposes),
+        }
+
+    return web.json_response(await asyncio.to_thread(work))
+
+
+# -- in pieces, by a script -------------------------------------------------------------------------
+
+
+async def _room(request: web.Request, size: int) -> None:
+    """Raises: Problem: the disk has no room for so much more."""
+    site, door = request.app[SITE], request.app[DOOR]
+    floor = site.config().settings.space.floor
+    lacking = await _in_thread(lambda: door.reception.lacking(door.reception.all(), size, floor))
+    if lacking > 0:
+        raise Problem(507, f"there is not room for it on the disk: {mib(lacking)} more are needed")
+
+
+@needs(Role.OPERATOR, csrf_later=True)
+async def begin(request: web.Request) -> web.Response:
+    """Take a list of files, and make room for them: {"name", "purposes", "files": [{"path", "size"}]}."""
+    check_csrf_of(request)
+    site, door = request.app[SITE], request.app[DOOR]
+    given = await _json(request)
+    purposes = given.get("purposes") or []
+    if not isinstance(purposes, list) or not all(isinstance(word, str) for word in purposes):
+        raise Problem(422, "purposes are words")
+
+    def work() -> Incoming:
+        name = checked_name(str(given.get("name", "")))
+        fitting(site.config(), name, purposes)
+        found = checked_files(listed(given.get("files")), _bounds(site))
+        return _incoming(request, name, found, purposes)
+
+    incoming = await _in_thread(work)
+    async with door.beginning:  # two must not both count on the same room
+        await _room(request, incoming.size)
+        incoming = await _in_thread(lambda: door.reception.begin(incoming))
+    return web.json_response({"id": incoming.id, "piece": PIECE // 2}, status=201)
+
+
+def _incoming(request: web.Request, name: str, found: dict[str, int], purposes: list[str]) -> Incoming:
+    if purposes and "dittohead.yaml" in found:
+        raise ItemError("the folder says already what it is for, by its dittohead.yaml")
+    who = identity(request).name
+    return Incoming(id=secrets.token_hex(16), name=name, who=who, ino=0, files=found, purposes=purposes)
+
+
+def check_csrf_of(request: web.Request) -> None:
+    """Refuse what a script sends without the form's secret, unless it came by a token. Raises: Problem."""
+    if identity(request).csrf:
+        check_csrf(request, "")
+
+
+async def _json(request: web.Request) -> dict[str, Any]:
+    """Return a long JSON body. Raises: Problem."""
+    body = bytearray()
+    async for chunk in request.content.iter_chunked(_BLOCK):
+        body += chunk
+        if len(body) > _MOST_LISTED:
+            raise Problem(413, "the list of files is too long")
+    try:
+        found = await asyncio.to_thread(json.loads, bytes(body))
+    except (ValueError, RecursionError):
+        raise Problem(400, "the body is no JSON") from None
+    if not isinstance(found, dict):
+        raise Problem(422, "an object is wanted")
+    return found
+
+
+async def _upload(request: web.Request) -> Incoming:
+    found: Incoming | None = await _in_thread(
+        lambda: request.app[DOOR].reception.get(request.match_info["id"])
+    )
+    if found is None:
+        raise Problem(404, "this upload is not under way any more")
+    return found
+
+
+@needs(Role.OPERATOR)
+async def look(request: web.Request) -> web.Response:
+    """Tell how many bytes are there of each file, to go on where it was broken off."""
+    incoming = await _upload(request)
+    there = await _in_thread(lambda: request.app[DOOR].reception.received(incoming))
+    fields = {"name": incoming.name, "files": incoming.files, "there": there, "piece": PIECE // 2}
+    return web.json_response(fields)
+
+
+@needs(Role.OPERATOR, csrf_later=True)
+async def piece(request: web.Request) -> web.Response:
+    """Take a piece of a file: PUT ?path=PATH&at=BYTE, with Content-Digest where the browser can."""
+    check_csrf_of(request)
+    incoming, door = await _upload(request), request.app[DOOR]
+    path, at = request.query.get("path", ""), request.query.get("at", "")
+    size = incoming.files.get(path)
+    if size is None or not at.isascii() or not at.isdecimal():
+        raise Problem(422, "path is not one of this upload's files, or at is no number")
+    most = min(PIECE, size - int(at))
+    digest = _DIGEST.search(request.headers.get("Content-Digest", ""))
+    async with door.lock(incoming):
+        try:
+            with door.reception.opened(incoming, path, int(at)) as fd:
+                got, found = await _write(request.content.iter_chunked(_BLOCK), fd, most)
+                if digest and base64.b64decode(digest[1]) != found:
+                    raise Problem(422, "the piece is not what was sent", hint="Send it again")
+        except ItemError as error:
+            raise _refusal(error) from error
+        except OSError as error:
+            raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
+    return web.json_response({"at": int(at) + got})
+
+
+async def _write(chunks: AsyncIterator[bytes], fd: int, most: int) -> tuple[int, bytes]:
+    """Write what comes and return (bytes, SHA-256). Raises: Problem: it is more than `most`; OSError."""
+    digest, total, waiting = hashlib.sha256(), 0, bytearray()
+
+    def put(data: bytes) -> None:
+        digest.update(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+
+    async def flush() -> None:
+        data = bytes(waiting)
+        waiting.clear()
+        await in_thread(lambda stop: put(data))  # the file is not closed before it ends
+
+    while chunk := await _next(chunks):
+        total += len(chunk)
+        if total > most:
+            raise Problem(413, "this is more than there was to be")
+        waiting += chunk
+        if len(waiting) >= _BLOCK:
+            await flush()
+    await flush()
+    return total, digest.digest()
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    """Return what comes next, b"" at the end. Raises: TimeoutError: nothing comes."""
+    async with asyncio.timeout(_PATIENCE_S):
+        return await anext(chunks, b"")
+
+
+@needs(Role.OPERATOR, csrf_later=True)
+async def finish(request: web.Request) -> web.Response:
+    """Hand the folder over, when all of it is there."""
+    check_csrf_of(request)
+    incoming = await _upload(request)
+    await _finished(request, incoming)
+    return web.json_response({"go": _way(incoming)})
+
+
+async def _finished(request: web.Request, incoming: Incoming) -> None:
+    site, door = request.app[SITE], request.app[DOOR]
+    async with door.lock(incoming):
+        await _in_thread(lambda: door.reception.finish(incoming))
+    door.forget(incoming)
+    count, size = len(incoming.files), incoming.size
+    log.get().info(log.HTTP_UPLOADED, name=incoming.name, who=incoming.who, files=count, bytes=size)
+    site_args = {"files": count, "bytes": size, "ino": incoming.ino}
+    await site.desk.ask("drop", incoming.name, incoming.who, site_args)
+
+
+def _way(incoming: Incoming) -> str:
+    return f"/drop/done?{urlencode({'name': incoming.name, 'ino': incoming.ino})}"
+
+
+@needs(Role.OPERATOR)
+async def give_up(request: web.Request) -> web.Response:
+    """Remove an upload that was broken off."""
+    incoming, door = await _upload(request), request.app[DOOR]
+    async with door.lock(incoming):
+        await _in_thread(lambda: door.reception.give_up(incoming))
+    door.forget(incoming)
+    said = request.app[PAGES].keep({"ok": True, "message": f"{incoming.name}: given up"})
+    raise web.HTTPSeeOther(f"/drop?{urlencode({'said': said})}")
+
+
+@needs(Role.OPERATOR)
+async def done(request: web.Request) -> web.Response:
+    """Lead to the job of a folder that was handed over, as soon as there is one."""
+    name, ino = request.query.get("name", ""), request.query.get("ino", "")
+
+    def find(connection: Connection) -> str | None:
+        query = sa.select(jobs.c.id).where(jobs.c.name == name, jobs.c.ino == ino)
+        return connection.execute(query.order_by(jobs.c.claimed_at.desc()).limit(1)).scalar()
+
+    job = await request.app[SITE].store.look(find)
+    if job is not None:
+        raise web.HTTPSeeOther(f"/jobs/{job}")
+    held = request.app[SITE].live().get("held", {}).get(name, "")
+    response = await answer(request, "dropped.html", here="drop", name=name, held=held)
+    response.headers["Refresh"] = "2"
+    return response
+
+
+# -- all at once, without a script ------------------------------------------------------------------
+
+
+@needs(Role.OPERATOR, csrf_later=True)
+async def plain(request: web.Request) -> web.Response:
+    """Take a form with its files. Its fields come first: what follows is written as it comes."""
+    if not request.content_type.startswith("multipart/"):
+        raise Problem(415, "a form with files is wanted")
+    try:
+        incoming = await _Plain(request).receive()
+    except Problem as problem:
+        if problem.status == 403:
+            raise
+        return await _form(request, problem)
+    raise web.HTTPSeeOther(_way(incoming))
+
+
+class _Plain:
+    """One form on its way in."""
+
+    def __init__(self, request: web.Request) -> None:
+        self.request, self.door = request, request.app[DOOR]
+        self.fields: dict[str, list[str]] = {}
+        self.sizes: dict[str, int] = {}
+        self.incoming: Incoming | None = None
+        self.unseen = 0  #: bytes since the disk's room was looked at
+
+    async def receive(self) -> Incoming:
+        """Receive all of it, and hand it over. Raises: Problem; then nothing of it stays."""
+        try:
+            async for part in await self.request.multipart():
+                if isinstance(part, BodyPartReader):
+                    await self._part(part)
+            if self.incoming is None or not self.sizes:
+                raise Problem(422, "there are no files", hint="Choose files, or a folder that holds some")
+            whole = Incoming(
+                id=self.incoming.id,
+                name=self.incoming.name,
+                who=self.incoming.who,
+                ino=self.incoming.ino,
+                files=self.sizes,
+                purposes=self.incoming.purposes,
+            )
+            await _finished(self.request, whole)
+        except BaseException:
+            if self.incoming is not None:
+                given_up = self.incoming
+                await asyncio.shield(asyncio.to_thread(self.door.reception.give_up, given_up))
+            raise
+        return whole
+
+    async def _part(self, part: BodyPartReader) -> None:
+        if part.filename is None:
+            text = bytearray()
+            while chunk := await part.read_chunk():
+                text += chunk
+                if len(text) > 4096:
+                    raise Problem(413, "a field of the form is too long")
+            self.fields.setdefault(part.name or "", []).append(text.decode("utf-8", "replace"))
+        elif part.filename:
+            if self.incoming is None:
+                self.incoming = await self._begin(part.filename)
+            await self._file(self.incoming, part)
+
+    async def _begin(self, first: str) -> Incoming:
+        """Check the form's fields, and make the folder."""
+        given = {key: values[-1] for key, values in self.fields.items()}
+        if identity(self.request).csrf:
+            check_csrf(self.request, given.get("csrf", "") or "none")
+        site = self.request.app[SITE]
+        purposes = [word for word in self.fields.get("purposes", []) if word]
+        name = given.get("name", "").strip() or first.partition("/")[0] * ("/" in first)
+
+        def work() -> Incoming:
+            fitting(site.config(), checked_name(name), purposes)
+            return _incoming(self.request, name, {}, purposes)
+
+        incoming: Incoming = await _in_thread(work)
+        await _room(self.request, self.request.content_length or 0)
+        begun: Incoming = await _in_thread(lambda: self.door.reception.begin(incoming))
+        return begun
+
+    async def _file(self, incoming: Incoming, part: BodyPartReader) -> None:
+        path = part.filename or ""
+        if part.name == "tree" and "/" in path:
+            path = path.partition("/")[2]  # the folder's own name
+        if _AMBIGUOUS.search(path):
+            raise Problem(
+                422, f"{visible(path)}: this name cannot be sent without scripts", hint="Allow scripts here"
+            )
+        try:
+            if checked_path(path) in self.sizes:
+                raise ItemError("two files have this name", where=visible(path))
+            bounds = _bounds(self.request.app[SITE])
+            if len(self.sizes) >= bounds.most_files:
+                raise ItemError(f"there are more than {counted(bounds.most_files, 'file')}")
+            left = bounds.most_bytes - sum(self.sizes.values())
+            with self.door.reception.opened(incoming, path, 0) as fd:
+                self.sizes[path], _ = await _write(self._chunks(part), fd, left)
+        except ItemError as error:
+            raise _refusal(error, 422) from error
+        except OSError as error:
+            raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
+
+    async def _chunks(self, part: BodyPartReader) -> AsyncIterator[bytes]:
+        while chunk := await part.read_chunk(1 << 18):
+            self.unseen += len(chunk)
+            if self.unseen > _LOOK_AFTER:
+                self.unseen = 0
+                await _room(self.request, 0)
+            yield chunk

@@ -1,0 +1,301 @@
+"""A folder uploaded through the page: received as .NAME, piece by piece, durable, renamed to NAME.
+
+The uploader's protocol, as everywhere: what is broken off stays dotted, is left alone by the daemon, and can
+be taken up or given up. Everything here blocks and runs in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dittohead import files, sidecar
+from dittohead.claims import wanted
+from dittohead.config import Config, Pipeline
+from dittohead.errors import ItemError
+from dittohead.files import MAX_DEPTH, MAX_PATH
+from dittohead.model import visible
+from dittohead.owners import owner
+from dittohead.settings import Drop
+from dittohead.stations import NAME_MAX
+
+_OPEN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def checked_name(name: str) -> str:
+    """Return a folder's name that can come into the inbox. Raises: ItemError."""
+    if not name:
+        raise ItemError("a name is wanted", hint="Give the folder one")
+    _check_part(name, name, room=NAME_MAX - 1)  # the dot in front of it while it is uploaded
+    if name.startswith(".") or "/" in name or _CONTROL.search(name):
+        raise ItemError(
+            f'"{visible(name)}" is no name for a folder',
+            hint="It must not begin with a dot, nor hold a slash or a control character",
+        )
+    return name
+
+
+def checked_path(path: str) -> str:
+    """Return a file's path within its folder, as it can be made there. Raises: ItemError."""
+    parts = path.split("/")
+    for part in parts:
+        _check_part(part, path, room=NAME_MAX)
+    if len(parts) > MAX_DEPTH or len(path.encode()) > MAX_PATH:
+        raise _no_path(path[:120], "is nested too deeply, or too long")
+    return path
+
+
+def _check_part(part: str, path: str, room: int) -> None:
+    try:
+        length = len(part.encode())
+    except UnicodeEncodeError:
+        raise _no_path(path, "is not UTF-8 text") from None
+    if part in ("", ".", ".."):
+        raise _no_path(path, "has an empty part, or one of dots alone")
+    if "\0" in part:
+        raise _no_path(path, "holds a NUL")
+    if "\\" in part:
+        raise _no_path(path, "holds a backslash, as paths of Windows do")
+    if length > room:
+        raise _no_path(path, f"has a part of more than {room} bytes")
+
+
+def _no_path(path: str, why: str) -> ItemError:
+    return ItemError(f"this name {why}", where=visible(path), hint="Rename it, then upload the folder again")
+
+
+def checked_files(listed: Iterable[tuple[str, int]], bounds: Drop) -> dict[str, int]:
+    """Return the sizes of a folder's files by path. Raises: ItemError."""
+    found: dict[str, int] = {}
+    total = 0
+    for path, size in listed:
+        if checked_path(path) in found:
+            raise ItemError("two files have this name", where=visible(path))
+        found[path] = size
+        total += size
+        if len(found) > bounds.most_files:
+            raise ItemError(f"there are more than {bounds.most_files:,} files", hint=_LESS)
+        if size < 0 or total > bounds.most_bytes:
+            raise ItemError(f"there are more than {bounds.most_bytes:,} bytes", hint=_LESS)
+    if not found:
+        raise ItemError("there are no files", hint="Choose files, or a folder that holds some")
+    for path in found:
+        parent = path
+        while "/" in parent:
+            parent = parent.rpartition("/")[0]
+            if parent in found:
+                raise ItemError("this is a file and a folder at once", where=visible(parent))
+    return found
+
+
+_LESS = "Put it into the inbox by other means, or see http: {drop: ...} in config.yaml"
+
+
+def fitting(config: Config, name: str, purposes: Sequence[str]) -> Pipeline:
+    """Return the pipeline that a folder of this name goes through. Raises: ItemError: none, or not for us."""
+    found = config.pipeline_for(name)
+    if found is None:
+        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
+        raise ItemError(
+            "no pipeline's match fits this name", where=visible(name), hint=f"Make it fit one of: {patterns}"
+        )
+    pipeline, groups = found
+    wanted(pipeline, groups, None)
+    unknown = sorted(set(purposes) - pipeline.purposes)
+    if unknown:
+        raise ItemError(f"the pipeline {pipeline.name} has nothing for {', '.join(unknown)}")
+    admitted = pipeline.settings.uploaders
+    if admitted and not owner(os.geteuid()).may_use(admitted):
+        raise ItemError(
+            f"the pipeline {pipeline.name} takes folders of {', '.join(admitted)} alone",
+            hint="What comes through this page is the daemon's own; put it into the inbox by other means",
+        )
+    return pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """One folder on its way in."""
+
+    id: str
+    name: str
+    who: str
+    ino: int  #: of .NAME
+    files: dict[str, int]  #: path -> bytes
+    purposes: list[str]
+
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return sum(self.files.values())
+
+
+class Reception:
+    """The folders that are being uploaded into one inbox; remembered in state/ so that a restart loses none.
+
+    Args:
+        home: where they are remembered.
+    """
+
+    def __init__(self, inbox: Path, home: Path) -> None:
+        self.inbox, self.home = os.fsencode(inbox), home
+
+    def _hidden(self, name: str) -> bytes:
+        return os.path.join(self.inbox, b"." + os.fsencode(name))
+
+    def _record(self, id_: str) -> Path:
+        return self.home / f"{id_}.json"
+
+    def check_free(self, name: str) -> None:
+        """Raises: ItemError: the name is in the inbox already."""
+        for path in (os.path.join(self.inbox, os.fsencode(name)), self._hidden(name)):
+            if os.path.lexists(path):
+                raise ItemError(
+                    "a folder of this name is in the inbox already, or is being uploaded",
+                    where=visible(name),
+                    hint="Take up or give up that upload, or choose another name",
+                )
+
+    def begin(self, incoming: Incoming) -> Incoming:
+        """Make .NAME and remember it, durably; return it with its inode. Raises: ItemError, OSError."""
+        self.check_free(incoming.name)
+        hidden = self._hidden(incoming.name)
+        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.mkdir(hidden)
+        try:
+            made = Incoming(**{**asdict(incoming), "ino": os.lstat(hidden).st_ino})
+            files.write_durably(self._record(made.id), json.dumps(asdict(made)).encode(), 0o600)
+        except BaseException:
+            os.rmdir(hidden)
+            raise
+        return made
+
+    def get(self, id_: str) -> Incoming | None:
+        """Return an upload, None where there is none of this id, or its folder is gone."""
+        if not _ID.fullmatch(id_):
+            return None
+        try:
+            incoming = Incoming(**json.loads(self._record(id_).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return incoming if self._is_there(incoming) else None
+
+    def _is_there(self, incoming: Incoming) -> bool:
+        try:
+            status = os.lstat(self._hidden(incoming.name))
+        except OSError:
+            return False
+        return stat.S_ISDIR(status.st_mode) and status.st_ino == incoming.ino
+
+    def all(self) -> list[Incoming]:
+        """Return every upload under way, by name; forget those whose folder is gone."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in self.home.glob("*.json"):
+                incoming = self.get(path.stem)
+                if incoming is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    found.append(incoming)
+        return sorted(found, key=lambda one: one.name)
+
+    def received(self, incoming: Incoming) -> dict[str, int]:
+        """Return how many bytes are there of each file of which there are any."""
+        hidden = self._hidden(incoming.name)
+        return {
+            os.fsdecode(found.path): found.status.st_size
+            for found in files.walk(hidden)
+            if found.kind == "file"
+        }
+
+    @contextlib.contextmanager
+    def opened(self, incoming: Incoming, path: str, at: int) -> Iterator[int]:
+        """Open one of its files to write from a byte on; what is there behind it is cut off.
+
+        What was written is cut off again when the block raises.
+        Raises: ItemError: there are not so many bytes yet; OSError.
+        """
+        hidden, name = self._hidden(incoming.name), os.fsencode(path)
+        parent, _, last = name.rpartition(b"/")
+        os.makedirs(os.path.join(hidden, parent), exist_ok=True)
+        with files.directory_beneath(hidden, parent) as directory:
+            fd = os.open(last, _OPEN, 0o644, dir_fd=directory)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode) or os.fstat(fd).st_size < at:
+                raise ItemError("there are not so many bytes of this file yet", where=visible(path))
+            os.ftruncate(fd, at)
+            os.lseek(fd, at, os.SEEK_SET)
+            try:
+                yield fd
+            except BaseException:
+                os.ftruncate(fd, at)
+                raise
+        finally:
+            os.close(fd)
+
+    def finish(self, incoming: Incoming) -> None:
+        """See that everything is there, make it durable, rename it to NAME.
+
+        # 1 compare  2 side-car  3 syncfs  4 rename  5 fsync the inbox  6 forget.
+        Raises: ItemError: something is missing, or the name was taken meanwhile; OSError.
+        """
+        there = self.received(incoming)
+        for path, size in incoming.files.items():
+            if there.get(path) != size:
+                raise ItemError(
+                    f"of this file {there.get(path, 0):,} of {size:,} bytes are here",
+                    where=visible(path),
+                    hint="Take the upload up again",
+                )
+        hidden = self._hidden(incoming.name)
+        if incoming.purposes:
+            with open(os.path.join(hidden, os.fsencode(sidecar.NAME)), "wb") as file:
+                file.write(sidecar.text(incoming.purposes))
+        files.sync_filesystem(self.inbox)
+        self._publish(incoming, hidden)
+
+    def _publish(self, incoming: Incoming, hidden: bytes) -> None:
+        visible_name = os.path.join(self.inbox, os.fsencode(incoming.name))
+        try:
+            files.rename_noreplace(hidden, visible_name)
+        except FileExistsError as error:
+            raise ItemError(
+                "this name came into the inbox meanwhile",
+                where=visible(incoming.name),
+                hint="Finish the upload when the other folder has been taken",
+            ) from error
+        files.fsync_dir(self.inbox)
+        self._record(incoming.id).unlink(missing_ok=True)
+
+    def give_up(self, incoming: Incoming) -> None:
+        """Remove what is there of it."""
+        if self._is_there(incoming):
+            shutil.rmtree(self._hidden(incoming.name))
+        self._record(incoming.id).unlink(missing_ok=True)
+
+    def lacking(self, incoming: Sequence[Incoming], size: int, floor: int) -> int:
+        """Return by how many bytes the disk is too full for so much more beside uploads under way."""
+        status = os.statvfs(self.inbox)
+        missing = sum(one.size - sum(self.received(one).values()) for one in incoming)
+        return size + missing + floor - status.f_bavail * status.f_frsize
+
+
+def listed(given: Any) -> list[tuple[str, int]]:
+    """Return (path, bytes) of what a program says it will send. Raises: ItemError: it says something else."""
+    try:
+        found = [(file["path"], file["size"]) for file in given]
+    except (TypeError, KeyError):
+        found = [("", None)]
+    if not all(isinstance(path, str) and type(size) is int for path, size in found):
+        raise ItemError("files are wanted, each with path and size")
+    return found

@@ -1,0 +1,237 @@
+"""What the front page shows: gathered from the store, from what is true only now, and from the inbox."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from dittohead import queries
+from dittohead.model import Job, JobState, Station, StepRow, StepState, counted, display
+from dittohead.stations import Stations
+from dittohead.store import history, numbers
+from dittohead.store import items as item_store
+from dittohead.store import jobs as job_store
+from dittohead.store import targets as target_store
+from dittohead.store.search import Wanted, find
+from dittohead.store.targets import TargetRow
+
+#: Rows of each kind; the others are counted, with a link to all of them.
+RUNNING, WAITING, FAILED, LATELY, INBOX = 40, 20, 20, 10, 20
+
+#: What "lately" is. Seconds.
+DAY_S = 86400.0
+
+#: Watching modes in which the inbox is seen.
+_SEEING = ("inotify", "polling")
+
+#: How reasons begin for which a folder is held that nobody need do anything about, or that are said already.
+_PATIENT = ("an earlier folder of this name", "the target ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A job in a list."""
+
+    job: Job
+    done: int = 0  #: steps
+    steps: int = 0
+    now: Sequence[Mapping[str, Any]] = ()  #: its steps in flight: name, and progress where it is told
+
+    @property
+    def turn(self) -> int:
+        """The number of the step whose turn it is."""
+        return min(self.done + 1, self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the store says."""
+
+    counts: Mapping[str, int]
+    running: Sequence[tuple[Job, Sequence[StepRow]]]
+    waiting: Sequence[tuple[Job, Sequence[StepRow]]]
+    frozen: Sequence[Job]
+    failed: Sequence[Job]
+    failed_count: int
+    lately: Sequence[Job]
+    lately_count: int
+    lately_bytes: int
+    targets: Sequence[TargetRow]
+    waits_for: Mapping[str, int]  #: target -> jobs that wait for it
+    unsent: int
+    looked: Mapping[str, float | None]  #: source -> when its last round began
+
+
+def look(connection: Connection, sources: Sequence[str]) -> Seen:
+    """Ask the store, in one transaction."""
+
+    def some(*states: JobState, limit: int) -> list[Job]:
+        return queries.listing(connection, states=states, limit=limit)
+
+    def with_steps(found: Sequence[Job]) -> list[tuple[Job, Sequence[StepRow]]]:
+        return [(job, job_store.steps_of(connection, job.id)) for job in found]
+
+    done, size = numbers.done_since(connection, time.time() - DAY_S)
+    targets = target_store.load(connection)
+    return Seen(
+        counts=queries.counts(connection),
+        running=with_steps(some(JobState.RUNNING, limit=RUNNING)),
+        waiting=with_steps(some(JobState.WAITING, JobState.PAUSED, limit=WAITING)),
+        frozen=some(JobState.FROZEN, limit=FAILED),
+        failed=history.open_failures(connection, FAILED),
+        failed_count=history.count_open_failures(connection),
+        lately=find(connection, Wanted(states=[JobState.DONE]), limit=LATELY).jobs,
+        lately_count=done,
+        lately_bytes=size,
+        targets=targets,
+        waits_for=numbers.waiting_for(connection, [row.name for row in targets if row.paused]),
+        unsent=queries.unsent(connection),
+        looked={name: item_store.rounds(connection, name).looked_at for name in sources},
+    )
+
+
+def arrivals(stations: Stations) -> list[str]:
+    """Return the names of the folders in the inbox, in order. Blocking."""
+    try:
+        return sorted(display(name) for name in stations.listing(Station.INBOX))
+    except OSError:  # the watcher says so itself
+        return []
+
+
+def disk(stations: Stations) -> tuple[int, int]:
+    """Return (free bytes, all bytes) of the root's file system. Blocking."""
+    status = os.statvfs(stations.root)
+    return (status.f_bavail * status.f_frsize) >> 24 << 24, status.f_blocks * status.f_frsize
+
+
+def in_flight(
+    steps: Sequence[StepRow], progress: Mapping[str, Any] | None, *, running: bool
+) -> list[dict[str, Any]]:
+    """Return a job's steps in flight, each with its progress where it tells of any."""
+    told = {one["step"]: one for one in (progress, *progress.get("beside", ()))} if progress else {}
+    names = [step.name for step in steps if step.state is StepState.RUNNING]
+    if not names:
+        names = [step.name for step in steps if step.state is not StepState.DONE][:1]
+    return [{"name": name, "progress": told.get(name) if running else None} for name in names]
+
+
+def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: Mapping[str, Any]) -> list[Row]:
+    """Return jobs with their steps as rows."""
+    return [
+        Row(
+            job=job,
+            done=sum(step.state is StepState.DONE for step in steps),
+            steps=len(steps),
+            now=in_flight(steps, live.get("progress", {}).get(job.id), running=job.state is JobState.RUNNING),
+        )
+        for job, steps in found
+    ]
+
+
+def front(
+    seen: Seen,
+    live: Mapping[str, Any],
+    inbox: Sequence[str],
+    space: tuple[int, int],
+    floor: int,
+    rooms: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return what the front page's templates are filled with.
+
+    Args:
+        live: see live.py.
+        inbox: names of the folders that are there.
+        space: free bytes and all bytes of the root's file system.
+        floor: bytes that are to stay free.
+        rooms: target -> free bytes, where a delivery has seen them.
+    """
+    held: Mapping[str, str] = live.get("held", {})
+    known = set(held)
+    counts = seen.counts
+    troubles = _troubles(seen, live, space[0], floor)
+    waiting = counts["waiting"] + counts["paused"]
+    return {
+        "glance": _glance(troubles, counts, len(inbox), seen.lately_count),
+        "well": not troubles,
+        "troubles": troubles,
+        "failed": seen.failed,
+        "failed_more": seen.failed_count - len(seen.failed),
+        "frozen": seen.frozen,
+        "frozen_more": counts["frozen"] - len(seen.frozen),
+        "targets": seen.targets,
+        "waits_for": seen.waits_for,
+        "places": _places(seen.targets, rooms),
+        "looked": seen.looked,
+        "running": rows(seen.running, live),
+        "running_more": counts["running"] - len(seen.running),
+        "waiting": rows(seen.waiting, live),
+        "waiting_more": waiting - len(seen.waiting),
+        "held": held,
+        "inbox": [name for name in inbox if name not in known][:INBOX],
+        "inbox_count": len(inbox),
+        "stale": live.get("stale", []),
+        "uploads": live.get("uploads", 0),
+        "strays": live.get("strays", []),
+        "lately": seen.lately,
+        "lately_count": seen.lately_count,
+        "lately_bytes": seen.lately_bytes,
+        "sources": live.get("sources", {}),
+        "watcher": live.get("watcher", {}),
+        "free": space[0],
+        "whole": space[1],
+        "floor": floor,
+        "version": live.get("version", ""),
+        "unsent": seen.unsent,
+    }
+
+
+def _places(targets: Sequence[TargetRow], rooms: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return every target that is known, with what is known of it."""
+    known = {row.name: row for row in targets}
+    found = []
+    for name in sorted(known.keys() | rooms.keys()):
+        row = known.get(name)
+        paused, full = row is not None and row.paused, row is not None and row.nearly_full
+        state, mark = (
+            ("paused", "paused") if paused else ("nearly full", "waiting") if full else ("in use", "done")
+        )
+        found.append({"name": name, "state": state, "mark": mark, "free": rooms.get(name)})
+    return found
+
+
+def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> list[str]:
+    """Return what is wrong, each in a few words, the worst first."""
+    mode = live.get("watcher", {}).get("mode", "starting")
+    sources = live.get("sources", {}).values()
+    paused = sum(target.paused for target in seen.targets)
+    full = sum(target.nearly_full for target in seen.targets)
+    stale = len(live.get("stale", []))
+    stuck = sum(not why.startswith(_PATIENT) for why in live.get("held", {}).values())
+    found = [
+        (mode not in _SEEING, "the inbox is not watched"),
+        (seen.failed_count, f"{counted(seen.failed_count, 'job')} failed"),
+        (seen.counts["frozen"], f"{counted(seen.counts['frozen'], 'job')} frozen"),
+        (paused, f"{counted(paused, 'target')} paused"),
+        (free < floor, "the disk is too full to take folders in"),
+        (full, f"{counted(full, 'target')} nearly full"),
+        (any(source["error"] for source in sources), "a source fails"),
+        (stuck, f"{counted(stuck, 'folder')} held in the inbox"),
+        (stale, f"{counted(stale, 'stale upload')}"),
+    ]
+    return [words for wrong, words in found if wrong]
+
+
+def _glance(troubles: Sequence[str], counts: Mapping[str, int], inbox: int, lately: int) -> str:
+    """Return the page in one line."""
+    going = counts["waiting"] + counts["paused"]
+    parts = [f"{counts['running']:,} running", f"{going:,} waiting"]
+    if inbox:
+        parts.append(f"{inbox:,} in the inbox")
+    parts.append(f"{lately:,} done in 24 hours")
+    first = "; ".join(troubles) if troubles else "all is well"
+    return f"{first[0].upper()}{first[1:]}. {', '.join(parts)}."

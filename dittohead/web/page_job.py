@@ -1,0 +1,162 @@
+"""What a job's page shows: gathered from the store and from the job's own files."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dittohead import order, queries, receipt
+from dittohead.context import JobFiles
+from dittohead.model import Event, Job, StepRow, StepState, display
+from dittohead.stations import Stations
+from dittohead.store import jobs as job_store
+from dittohead.store import requests as request_store
+from dittohead.store.requests import Asked
+from dittohead.store.tables import jobs
+from dittohead.web.page_front import rows
+
+#: Events, requests, links and other jobs of the name that are shown; the receipt has all events and places.
+EVENTS, ASKED, LINKS, HISTORY = 200, 50, 100, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What the store says of one job."""
+
+    job: Job
+    steps: Sequence[StepRow]
+    events: Sequence[Event]
+    asked: Sequence[Asked]
+    history: Sequence[Job]
+
+
+def look(connection: Connection, wanted: str) -> Seen:
+    """Ask the store, in one transaction. Raises: queries.NoSuchJob."""
+    job = queries.resolve(connection, wanted)
+    return Seen(
+        job=job,
+        steps=job_store.steps_of(connection, job.id),
+        events=job_store.events_of(connection, job.id)[-EVENTS:],
+        asked=_asked(connection, job),
+        history=_history(connection, job),
+    )
+
+
+def _asked(connection: Connection, job: Job) -> list[Asked]:
+    """Return what people asked of this job, the latest first, and who dropped it through the page."""
+    dropped = request_store.listing(connection, job=job.name, action="drop", limit=ASKED)
+    return [
+        *request_store.listing(connection, job=job.id, limit=ASKED),
+        # Of folders that came under this name, this one alone.
+        *(one for one in dropped if one.args.get("ino") == job.ino),
+    ]
+
+
+def _history(connection: Connection, job: Job) -> list[Job]:
+    found = connection.execute(
+        sa.select(jobs)
+        .where(jobs.c.name == job.name, jobs.c.id != job.id)
+        .order_by(jobs.c.claimed_at.desc())
+        .limit(HISTORY)
+    ).mappings()
+    return [job_store.to_job(row) for row in found]
+
+
+def levels(job: Job, steps: Sequence[StepRow]) -> list[list[StepRow]]:
+    """Return the steps as they follow each other; those of one level may run beside each other."""
+    needed = order.needs(job.definition)
+    depth: list[int] = []
+    for before in needed:  # what a step needs comes before it
+        depth.append(1 + max((depth[position] for position in before), default=-1))
+    found: list[list[StepRow]] = [[] for _ in range(max(depth, default=-1) + 1)]
+    for step in steps:
+        found[depth[step.position]].append(step)
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _delivered(path: Path, mtime_ns: int, size: int) -> tuple[tuple[tuple[str, str], ...], str, int, str]:
+    """Return (links, place of the copies, how many, how they were verified) of a list of locations.
+
+    Args:
+        mtime_ns, size: of the file: it is read again when it is another one.
+    """
+    links: list[tuple[str, str]] = []
+    place, count, how = "", 0, ""
+    for location in receipt.read_locations(path):
+        if location.use:
+            links.append((location.use, location.uri))
+            continue
+        if not count:
+            place = location.uri.rsplit("/", location.path.count(b"/") + 1)[0] + "/"
+            how = location.verified_by
+        count += 1
+    return tuple(links), place, count, how
+
+
+def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
+    """Return what a job's files say: where everything is, which steps have logs, the receipt. Blocking."""
+    files = JobFiles(stations, seen.job)
+    links: list[tuple[str, str]] = []
+    places: list[tuple[str, int, str]] = []
+    for step in seen.steps:
+        path = files.locations(step.name)
+        try:
+            status = os.stat(path)
+            found, place, count, how = _delivered(path, status.st_mtime_ns, status.st_size)
+        except (OSError, ValueError, KeyError):  # nothing delivered, or just being written
+            continue
+        if step.state is StepState.DONE:
+            links.extend(found)
+            if count:
+                places.append((place, count, how))
+    return {
+        "links": links[:LINKS],
+        "links_more": max(len(links) - LINKS, 0),
+        "places": places,
+        "logs": {step.name for step in seen.steps if _holds(files.log(step.name))},
+        "receipt": receipt.path_of(stations.receipts, seen.job).exists(),
+    }
+
+
+def _holds(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def values(
+    stations: Stations, seen: Seen, known: Mapping[str, Any], live: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what the templates of a job's page are filled with.
+
+    Args:
+        known: from `files_of`.
+        live: see live.py.
+    """
+    job = seen.job
+    return {
+        **known,
+        "job": job,
+        "row": rows([(job, seen.steps)], live)[0],
+        "steps": seen.steps,
+        "levels": levels(job, seen.steps),
+        "events": seen.events,
+        "asked": seen.asked,
+        "history": seen.history,
+        "folder": f"{job.station.value}/{display(job.folder)}",
+    }
+
+
+def day(text: str) -> datetime | None:
+    """Return the beginning of a day, UTC, of a form's date; None for none. Raises: ValueError."""
+    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) if text else None

@@ -1,0 +1,13 @@
+"""All the pages."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from dittohead.web import drop_form, page, page_log, plots, thumbnails
+
+
+def install(app: web.Application) -> None:
+    """Give an application every page. Blocking: it reads their files."""
+    for room in (page, page_log, plots, thumbnails, drop_form):
+        room.install(app)

@@ -1,0 +1,316 @@
+"""Folders uploaded through the page: whole and unchanged, or not in the inbox at all; names that would lead out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+
+from dittohead.errors import ItemError
+from dittohead.settings import Drop
+from dittohead.web import drop_form
+from dittohead.web.drop_receiving import checked_files, checked_name, checked_path, listed
+from tests.support.front import OPERATOR, READER, Front, call
+from tests.support.trees import read_tree
+
+Served = tuple[Front, aiohttp.ClientSession]
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> AsyncIterator[Served]:
+    made = Front(tmp_path / "root", drop={"most_bytes": 1 << 20, "most_files": 5})
+    made.house.config.settings.__dict__["http"] = made.settings
+    async with made.serving() as client:
+        yield made, client
+
+
+def inbox(front: Front) -> list[str]:
+    return sorted(os.listdir(front.house.root / "inbox"))
+
+
+async def begun(client: aiohttp.ClientSession, name: str, files: dict[str, int], **more: Any) -> Any:
+    body = {"name": name, "files": [{"path": p, "size": n} for p, n in files.items()], **more}
+    status, said = await call(client, "/drop/uploads", "POST", token=OPERATOR, json=body)
+    return said["id"] if status == 201 else (status, said)
+
+
+async def put(
+    client: aiohttp.ClientSession, id_: str, path: str, at: int, data: bytes, **headers: str
+) -> Any:
+    where = f"/drop/uploads/{id_}/file?path={quote(path, safe='')}&at={at}"
+    return await call(client, where, "PUT", token=OPERATOR, data=data, headers=headers)
+
+
+def digest(data: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+async def test_a_folder_comes_whole_and_is_renamed_last(front: Served) -> None:
+    """Dotted until everything is there; who dropped it is a request."""
+    made, client = front
+    id_ = await begun(client, "n", {"a": 5, "d/ü": 3, "empty": 0})
+    assert inbox(made) == [".n"]
+    assert await put(client, id_, "a", 0, b"hello", **{"Content-Digest": digest(b"hello")}) == (
+        200,
+        {"at": 5},
+    )
+    status, said = await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR)
+    assert status == 409
+    assert "0 of 3 bytes" in said["detail"]
+    await put(client, id_, "d/ü", 0, b"xyz")
+    await put(client, id_, "empty", 0, b"")
+    status, said = await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR)
+    assert status == 200
+    assert inbox(made) == ["n"]
+    assert read_tree(made.house.root / "inbox" / "n") == {
+        b"a": b"hello",
+        "d/ü".encode(): b"xyz",
+        b"empty": b"",
+    }
+    status, said = await call(client, "/api/v1/requests", token=OPERATOR)
+    assert [(one["action"], one["who"]) for one in said["items"]] == [("drop", "alice (token)")]
+
+
+async def test_a_piece_that_differs_from_what_was_sent_is_not_kept(front: Served) -> None:
+    """What is there already stays; the piece can be sent again."""
+    made, client = front
+    id_ = await begun(client, "n", {"a": 10})
+    await put(client, id_, "a", 0, b"hello")
+    status, _ = await put(client, id_, "a", 5, b"wORLD", **{"Content-Digest": digest(b"world")})
+    assert status == 422
+    assert read_tree(made.house.root / "inbox" / ".n") == {b"a": b"hello"}
+    assert (await put(client, id_, "a", 5, b"world", **{"Content-Digest": digest(b"world")}))[0] == 200
+
+
+async def test_what_breaks_off_leaves_no_half_piece_and_survives_a_restart(tmp_path: Path) -> None:
+    """The connection ends within a piece, then the daemon: what was whole is there, and is gone on with."""
+    made = Front(tmp_path / "root")
+    async with made.serving() as client:
+        id_ = await begun(client, "n", {"a": 4 << 20})
+        await put(client, id_, "a", 0, bytes(1 << 20))
+
+        async def torn() -> AsyncIterator[bytes]:
+            yield bytes(2 << 20)
+            raise ConnectionError
+
+        with pytest.raises((ConnectionError, aiohttp.ClientError)):
+            await put(client, id_, "a", 1 << 20, torn())
+        path = made.house.root / "inbox" / ".n" / "a"
+        await made.house.until(lambda: path.stat().st_size == 1 << 20)
+    again = Front(tmp_path / "root")
+    async with again.serving() as client:
+        _, said = await call(client, f"/drop/uploads/{id_}", token=OPERATOR)
+        assert said["there"] == {"a": 1 << 20}
+        assert (await put(client, id_, "a", 1 << 20, io.BytesIO(bytes(3 << 20))))[0] == 200
+        assert (await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR))[0] == 200
+        assert inbox(again) == ["n"]
+
+
+async def test_what_was_not_announced_is_not_taken(front: Served) -> None:
+    """More bytes, other files, other places, pieces behind a gap; uploads that are none."""
+    made, client = front
+    id_ = await begun(client, "n", {"a": 5})
+    assert (await put(client, id_, "a", 0, b"hello!"))[0] == 413
+    assert (await put(client, id_, "a", 3, b"lo"))[0] == 409
+    for path in ("b", "../x", "/etc/x", "", "a/b"):
+        assert (await put(client, id_, path, 0, b"x"))[0] == 422
+    for at in ("-1", "x", "1e3", "²"):
+        where = f"/drop/uploads/{id_}/file?path=a&at={quote(at)}"
+        assert (await call(client, where, "PUT", token=OPERATOR, data=b"x"))[0] == 422
+    for other in ("0" * 32, "..%2f..%2fstate", "%00"):
+        assert (await call(client, f"/drop/uploads/{other}/finish", "POST", token=OPERATOR))[0] == 404
+    assert read_tree(made.house.root / "inbox" / ".n") == {b"a": b""}
+
+
+async def test_a_link_that_somebody_put_in_its_way_is_not_followed(front: Served, tmp_path: Path) -> None:
+    """Neither in place of a directory nor of a file."""
+    made, client = front
+    id_ = await begun(client, "n", {"d/a": 1, "b": 1})
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "b").write_text("kept")
+    (made.house.root / "inbox" / ".n" / "d").symlink_to(elsewhere)
+    (made.house.root / "inbox" / ".n" / "b").symlink_to(elsewhere / "b")
+    assert (await put(client, id_, "d/a", 0, b"x"))[0] in (409, 507)
+    assert (await put(client, id_, "b", 0, b"x"))[0] in (409, 507)
+    assert read_tree(elsewhere) == {b"b": b"kept"}
+
+
+async def test_the_name_is_tried_before_a_byte_is_sent(front: Served) -> None:
+    """No pipeline, taken, dotted, too many files or bytes, no room: nothing is made."""
+    made, client = front
+    for name, files, word in [
+        ("!odd", {"a": 1}, "no pipeline's match"),
+        (".n", {"a": 1}, "no name"),
+        ("a/b", {"a": 1}, "no name"),
+        ("n", {}, "no files"),
+        ("n", {f"{n}": 1 for n in range(6)}, "more than 5 files"),
+        ("n", {"a": (1 << 20) + 1}, "more than 1,048,576 bytes"),
+        ("n", {"a": 1, "a/b": 1}, "a file and a folder at once"),
+    ]:
+        status, said = await begun(client, name, files)
+        assert status == 409
+        assert word in said["detail"], said
+    status, said = await begun(client, "n", {"a": 1}, purposes=["access"])
+    assert "has nothing for access" in said["detail"]
+    assert inbox(made) == []
+    await begun(client, "n", {"a": 1})
+    assert "being uploaded" in (await begun(client, "n", {"a": 1}))[1]["detail"]
+    said = (await call(client, "/drop/match?name=n", token=OPERATOR))[1]
+    assert not said["ok"]
+    said = (await call(client, "/drop/match?name=m", token=OPERATOR))[1]
+    assert (said["pipeline"], said["steps"]) == ("three", ["first", "second", "third"])
+
+
+async def test_without_room_nothing_is_begun(front: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other uploads still want counts too."""
+    made, client = front
+    free = os.statvfs(made.house.root)
+    floor = free.f_bavail * free.f_frsize + (1 << 40)
+    monkeypatch.setattr(type(made.house.config.settings.space), "floor", floor, raising=False)
+    made.house.config.settings.space.__dict__["floor"] = floor
+    status, said = await begun(client, "n", {"a": 1})
+    assert status == 507
+    assert "MiB more are needed" in said["detail"]
+    assert inbox(made) == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"name": 1}', b'{"name":"n","files":[{"path":1,"size":2}]}']
+)
+async def test_a_list_that_makes_no_sense_is_refused(front: Served, body: bytes) -> None:
+    """Cleanly, and nothing is made."""
+    made, client = front
+    status, _ = await call(client, "/drop/uploads", "POST", token=OPERATOR, data=body)
+    assert status in (400, 409, 422)
+    assert inbox(made) == []
+
+
+async def test_only_operators_and_only_our_own_forms(front: Served) -> None:
+    """Readers do not; a form of another site that a browser sends with the cookie does not."""
+    made, client = front
+    body = json.dumps({"name": "n", "files": [{"path": "a", "size": 1}]})
+    assert (await call(client, "/drop/uploads", "POST", token=READER, data=body))[0] == 403
+    assert (await call(client, "/drop", token=READER))[0] == 403
+    cookie = await made.signed_in(client)
+    headers = {"Cookie": cookie}
+    assert (await call(client, "/drop/uploads", "POST", headers=headers, data=body))[0] == 403
+    with aiohttp.MultipartWriter("form-data") as form:
+        part = form.append(b"x")
+        part.set_content_disposition("form-data", name="files", filename="a.txt")
+    assert (await call(client, "/drop", "POST", headers=headers, data=form))[0] == 403
+    assert inbox(made) == []
+    headers["X-CSRF-Token"] = await made.csrf(client, cookie)
+    assert (await call(client, "/drop/uploads", "POST", headers=headers, data=body))[0] == 201
+
+
+def form_of(fields: dict[str, str], files: list[tuple[str, str, bytes]]) -> aiohttp.MultipartWriter:
+    form = aiohttp.MultipartWriter("form-data")
+    for name, value in fields.items():
+        form.append(value).set_content_disposition("form-data", name=name)
+    for name, path, data in files:
+        form.append(data).set_content_disposition("form-data", name=name, filename=path, quote_fields=False)
+    return form
+
+
+async def test_a_plain_form_brings_a_folder_or_nothing(front: Served) -> None:
+    """With the folder's own name left out of its files' paths."""
+    made, client = front
+    form = form_of({"name": "n"}, [("tree", "set/a", b"1"), ("tree", "set/d/b", b"22"), ("files", "", b"")])
+    status, _ = await call(client, "/drop", "POST", token=OPERATOR, data=form)
+    assert status == 303
+    assert read_tree(made.house.root / "inbox" / "n") == {b"a": b"1", b"d/b": b"22"}
+    for files in (
+        [("files", "a", b"1"), ("files", "../b", b"1")],
+        [("files", "a", b"1"), ("files", "a", b"2")],
+        [("files", "a", b"1"), ("files", "b%22c", b"2")],
+        [("files", "a", b"1"), ("files", "c:\\b", b"2")],
+        [("files", "a", bytes(1 << 20)), ("files", "b", b"2")],
+        [("files", str(n), b"1") for n in range(6)],
+        [("files", "", b"")],
+        [],
+    ):
+        form = form_of({"name": "m"}, files)
+        status, said = await call(client, "/drop", "POST", token=OPERATOR, data=form)
+        assert status >= 400, files
+        assert "Nothing of it was kept" in said
+        assert inbox(made) == ["n"]
+    assert os.listdir(made.house.root / "state" / "uploads") == []
+
+
+async def test_an_upload_is_given_up(front: Served) -> None:
+    """And another's folder of that name, put there since, is left alone."""
+    made, client = front
+    id_ = await begun(client, "n", {"a": 1})
+    status, _ = await call(client, f"/drop/uploads/{id_}/give-up", "POST", token=OPERATOR)
+    assert status == 303
+    assert inbox(made) == []
+    id_ = await begun(client, "n", {"a": 1})
+    (made.house.root / "inbox" / ".n").rename(made.house.root / "inbox" / ".mine")
+    (made.house.root / "inbox" / ".n").mkdir()
+    assert (await call(client, f"/drop/uploads/{id_}/give-up", "POST", token=OPERATOR))[0] == 404
+    assert inbox(made) == [".mine", ".n"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/a",
+        "a/",
+        "a//b",
+        ".",
+        "..",
+        "a/../b",
+        "a/./b",
+        "a\0b",
+        "a\\b",
+        "x" * 256,
+        "é" * 128,
+        "a/" * 300 + "b",
+        "\udcff",
+    ],
+)
+def test_paths_that_lead_out_or_cannot_be_are_refused(path: str) -> None:
+    """By the rules of the claim, before anything is opened."""
+    with pytest.raises(ItemError):
+        checked_path(path)
+
+
+@pytest.mark.parametrize(
+    "path", ["a", ".hidden", "a b", "...", "ü/é", "x" * 255, "a:b", "-rf", "a\nb", "<b>"]
+)
+def test_paths_that_a_claim_takes_are_taken(path: str) -> None:
+    """However odd they look."""
+    assert checked_path(path) == path
+
+
+@pytest.mark.parametrize("name", ["", ".n", "a/b", "a\\b", "..", "x" * 255, "a\0", "a\nb", "a\x7f", "\udcff"])
+def test_names_that_cannot_come_into_the_inbox_are_refused(name: str) -> None:
+    """A dot goes in front of them while they are uploaded."""
+    with pytest.raises(ItemError):
+        checked_name(name)
+    assert checked_name("x" * 254)
+
+
+def test_bytes_are_counted_before_they_come() -> None:
+    """Negative sizes do not make room, and no number that is none."""
+    with pytest.raises(ItemError):
+        checked_files([("a", 10), ("b", -5)], Drop(most_bytes=8))
+    for size in (True, 1.5, "1", None):
+        with pytest.raises(ItemError):
+            listed([{"path": "a", "size": size}])
+
+
+def test_a_piece_is_half_of_what_may_come() -> None:
+    """So that a script that counts otherwise is not refused at once."""
+    assert drop_form.PIECE >= 2 * (8 << 20)

@@ -1,0 +1,138 @@
+"""Small pictures: of the job's own images alone, by children that may die, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dittohead.model import Station
+from dittohead.process import sweep
+from dittohead.web import thumbnails
+from dittohead.web.thumbnails import Bounds, Picture, Thumbnailer, pictures, trim
+from tests.support.front import READER, Front, call
+from tests.support.house import House
+from tests.support.images import encode
+
+pytestmark = pytest.mark.service
+
+
+def flat(width: int, height: int, colour: tuple[int, int, int], kind: str = "PNG") -> bytes:
+    return encode(np.full((height, width, 3), colour, np.uint8), kind)
+
+
+def picture(folder: Path, name: str, number: int = 0) -> Picture:
+    return Picture(number, folder, os.fsencode(name), name, f"{number:032}")
+
+
+async def finished(house: House, name: str, what: dict[str | bytes, Any]) -> Any:
+    house.arrive(name, what)
+    async with house.running():
+        return await house.until_over(name)
+
+
+async def test_a_jobs_images_are_shown_small_and_kept(tmp_path: Path) -> None:
+    """In their colours, no larger than they are; asked for again they are the same, by their tag."""
+    made = Front(tmp_path / "root")
+    what: dict[str | bytes, Any] = {
+        "a.png": flat(900, 300, (250, 20, 20)),
+        "d": {"small.tif": flat(40, 40, (20, 20, 250), "TIFF")},
+        b"not\xffutf8.png": flat(10, 10, (1, 2, 3)),
+        "broken.jpg": b"\xff\xd8\xffjunk",
+        "notes.txt": "x",
+    }
+    job = await finished(made.house, "n", what)
+    async with made.serving() as client:
+        steps = made.house.steps(job)
+        found = pictures(made.house.stations, job, steps)
+        assert [one.label for one in found] == ["a.png", "broken.jpg", "d/small.tif", "not%FFutf8.png"]
+        headers = {"Authorization": f"Bearer {READER}"}
+        async with client.get(f"/jobs/{job.id}/thumbnails/0", headers=headers) as answer:
+            image = Image.open(io.BytesIO(await answer.read()))
+            tag = answer.headers["ETag"]
+        assert (image.format, image.size) == ("JPEG", (320, 107))
+        red, green, blue = image.convert("RGB").getpixel((100, 50))  # type: ignore[misc]
+        assert red > 200 > 80 > max(green, blue)
+        async with client.get(f"/jobs/{job.id}/thumbnails/2", headers=headers) as answer:
+            assert Image.open(io.BytesIO(await answer.read())).size == (40, 40)
+        async with client.get(f"/jobs/{job.id}/thumbnails/3", headers=headers) as answer:
+            assert answer.content_type == "image/jpeg"
+        again = {**headers, "If-None-Match": tag}
+        async with client.get(f"/jobs/{job.id}/thumbnails/0", headers=again) as answer:
+            assert answer.status == 304
+        # One that is damaged takes none of the others along, and says so by a sign.
+        async with client.get(f"/jobs/{job.id}/thumbnails/1", headers=headers) as answer:
+            assert answer.content_type == "image/svg+xml"
+        for number in ("4", "-1", "x", "²", "0" * 40, "..%2f0"):
+            assert (await call(client, f"/jobs/{job.id}/thumbnails/{number}", token=READER))[0] == 404
+        assert (await call(client, f"/jobs/{job.id}/thumbnails/0"))[0] == 401
+    assert sweep(made.house.root) == []  # no child is left
+
+
+async def test_links_in_a_folder_lead_nowhere(tmp_path: Path) -> None:
+    """A link is no image of the job, and one that comes in between is not opened."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(flat(50, 50, (9, 9, 9)))
+    house = House(tmp_path / "root")
+    job = await finished(house, "n", {"a.png": flat(50, 50, (1, 1, 1))})
+    folder = house.stations.folder(Station.DONE, b"n")
+    (folder / "b.png").symlink_to(secret)
+    assert [one.label for one in pictures(house.stations, job, [])] == ["a.png"]
+    maker = Thumbnailer(house.root, tmp_path / "kept")
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to(secret)
+    assert await maker.get(picture(folder, "a.png")) is None
+    await maker.close()
+    house.store.close()
+
+
+async def test_a_child_that_hangs_or_dies_is_followed_by_another(tmp_path: Path) -> None:
+    """What hung it is given up, and the next picture is made."""
+    fifo = tmp_path / "a.png"
+    (tmp_path / "b.png").write_bytes(flat(50, 50, (1, 1, 1)))
+    # As much as a child has to decode takes longer than it is given.
+    fifo.write_bytes(encode(np.zeros((6000, 6000, 3), np.uint8), "PNG"))
+    maker = Thumbnailer(tmp_path, tmp_path / "kept", Bounds(timeout=0.0001))
+    assert await maker.get(picture(tmp_path, "a.png", 1)) is None
+    maker.bounds = Bounds()
+    assert await maker.get(picture(tmp_path, "b.png", 2)) is not None
+    await maker.close()
+
+
+async def test_few_are_made_at_once_and_the_same_one_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of pictures starts two children; too many in the queue are refused."""
+    for number in range(6):
+        (tmp_path / f"{number}.png").write_bytes(flat(60, 60, (number, 0, 0)))
+    maker = Thumbnailer(tmp_path, tmp_path / "kept")
+    children: list[int] = []
+    real = thumbnails._child
+
+    def counted(*given: Any) -> Any:
+        children.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(thumbnails, "_child", counted)
+    wanted = [picture(tmp_path, f"{number}.png", number) for number in range(6)]
+    made = await asyncio.gather(*(maker.get(one) for one in [*wanted, *wanted]))
+    assert all(made)
+    assert len(children) == thumbnails.CHILDREN
+    assert maker._made == 6
+    await maker.close()
+
+
+def test_what_was_looked_at_longest_ago_goes_first(tmp_path: Path) -> None:
+    """Until what is kept is no more than may be."""
+    for number in range(5):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(bytes(100))
+        os.utime(path, (number, number))
+    trim(tmp_path, 250)
+    assert sorted(os.listdir(tmp_path)) == ["3.jpg", "4.jpg"]
