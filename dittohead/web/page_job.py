@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from dittohead import order, queries, receipt
 from dittohead.context import JobFiles
 from dittohead.model import Event, Job, StepRow, StepState, display
+from dittohead.owners import owner
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -124,7 +125,15 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         "places": places,
         "logs": {step.name for step in seen.steps if _holds(files.log(step.name))},
         "receipt": receipt.path_of(stations.receipts, seen.job).exists(),
+        "uploader": _called(seen.job.uid),
     }
+
+
+@functools.lru_cache(maxsize=256)
+def _called(uid: int) -> str:
+    """Return what a user is called, and the number. Blocking: names may come from the network."""
+    user = owner(uid).user
+    return f"uid {uid}" if user == str(uid) else f"{user} (uid {uid})"
 
 
 def _holds(path: Path) -> bool:

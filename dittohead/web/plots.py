@@ -100,11 +100,15 @@ def _running(days: Sequence[Day]) -> list[int]:
 
 
 def top(most: float) -> float:
-    """Return a round number at or above the most that is drawn: 1, 2 or 5 times a power of ten."""
-    if most <= 0:
-        return 1.0
+    """Return a round number at or above the most that is drawn.
+
+    Its half is a whole number: it is named as well.
+    """
+    if most <= 2:
+        return 2.0
     power = 10.0 ** math.floor(math.log10(most))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= most)
+    steps = (2, 4, 6, 10) if power == 1 else (1, 2, 4, 5, 10)
+    return next(step * power for step in steps if step * power >= most)
 
 
 def top_bytes(most: float) -> float:

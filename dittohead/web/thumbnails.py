@@ -23,6 +23,7 @@ from dittohead.context import JobFiles
 from dittohead.errors import ItemError
 from dittohead.images.process import ImageChild
 from dittohead.model import Job, StepRow, StepState, display
+from dittohead.presentation.pictures import natural
 from dittohead.process import environment
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
@@ -84,12 +85,11 @@ class Picture:
 
 def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture]:
     """Return the first images of a job: what was made of them where it is, else they themselves. Blocking."""
-    found = list(itertools.islice(_derived(JobFiles(stations, job), job, steps), MOST))
-    if not found:
-        folder = stations.folder(job.station, job.folder)
-        found = list(itertools.islice(_originals(folder), MOST))
+    found = list(_derived(JobFiles(stations, job), job, steps))
+    found = found or list(_originals(stations.folder(job.station, job.folder)))
+    found.sort(key=lambda one: natural(os.fsencode(one[2])))
     listed: list[Picture] = []
-    for root, path, label in found:
+    for root, path, label in found[:MOST]:
         try:
             status = os.lstat(os.path.join(os.fsencode(root), path))
         except OSError:

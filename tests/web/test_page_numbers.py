@@ -135,11 +135,24 @@ def test_what_ended_is_counted_by_an_index_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("most", "highest"),
-    [(0, 1), (1, 1), (3, 5), (10, 10), (11, 20), (99, 100), (0.3, 0.5), (200_001, 500_000)],
+    [
+        (0, 2),
+        (1, 2),
+        (3, 4),
+        (5, 6),
+        (7, 10),
+        (10, 10),
+        (11, 20),
+        (45, 50),
+        (99, 100),
+        (0.3, 2),
+        (200_001, 400_000),
+    ],
 )
 def test_scales_end_at_round_numbers(most: float, highest: float) -> None:
-    """At or above what is drawn."""
+    """At or above what is drawn; half of it, which is named as well, is a whole number."""
     assert top(most) == pytest.approx(highest)
+    assert (top(most) / 2).is_integer()
 
 
 @pytest.mark.parametrize(
