@@ -84,7 +84,7 @@ class Picture:
 
 def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture]:
     """Return the first images of a job: what was made of them where it is, else they themselves. Blocking."""
-    found = list(itertools.islice(_derived(JobFiles(stations, job), job, steps), MOST))
+    found = sorted(_derived(JobFiles(stations, job), job, steps), key=lambda one: one[2])[:MOST]
     if not found:
         folder = stations.folder(job.station, job.folder)
         found = list(itertools.islice(_originals(folder), MOST))
