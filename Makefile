@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := $(VENV)/bin/python
 
-.PHONY: help demo test check bench crash-test install setup clean
+.PHONY: help demo test check docs man bench crash-test install setup clean
 
 help:           ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 12
@@ -24,6 +24,15 @@ check:          ## style, types and layers; quick
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --no-logo
 
+docs:           ## build the documentation as a site, in site/
+	@tools/setup docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "docs: site/index.html"
+
+man:            ## make the man pages, in build/man
+	@tools/setup run
+	@$(PY) tools/manpages build/man
+
 bench:          ## run the benchmarks against their peers and print a table
 	@tools/setup test
 	@$(PY) -m benchmarks
@@ -36,4 +45,4 @@ install:        ## install the service on this machine (says what, first)
 	@tools/install
 
 clean:          ## remove what make made here
-	rm -rf $(VENV) .demo *.egg-info
+	rm -rf $(VENV) .demo site build *.egg-info

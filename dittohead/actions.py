@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead import log, manifest, order, queries, receipt
+from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
@@ -29,6 +30,8 @@ from dittohead.model import (
     counted,
     shell_word,
 )
+from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
+from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -49,6 +52,8 @@ class Actions:
     intake: Intake | None = None
     alone: bool = False  #: no daemon goes on after the requests are answered
     desk: Desk | None = None  #: is told each answer
+    config: Callable[[], Config] | None = None  #: the configuration in force
+    notices: Doors | None = None
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were."""
@@ -90,8 +95,10 @@ class Actions:
             return f"{request.job}: uploaded through the page, {counted(count, 'file')}, {size:,} bytes"
         if request.action == "resume":
             await self._must_be_paused(request.job)
-            await self.engine.targets.resume(request.job)
+            await self.engine.targets.lift(request.job)
             return f"{request.job}: its jobs go on"
+        if request.action in NOTICE_ACTIONS and self.notices is not None:
+            return await self.notices.carry_out(request)
         active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         if job.id != request.job:
@@ -116,7 +123,7 @@ class Actions:
             resumed = [step.position for step in undone if step not in failed]
             await self._reopen(job, [step.position for step in failed], resumed)
             name = f"step {failed[0].name}" if failed else "the last check"
-            return f"{job.name}: tried again from {name}"
+            return f"{job.name}: tried again from {name}{self._as_at_the_claim(job)}"
         if job.state is JobState.DONE:
             raise Refused(f"{job.name} is done", hint=f"To do it all again: dittohead rerun {job.id}")
         return await self._poke(job, request)
@@ -178,8 +185,7 @@ class Actions:
 
     async def _must_not_be_undone(self, job: Job) -> None:
         """See that what the steps that stay done have created is still there."""
-        events = await self.engine.store.read(job_store.events_of, job.id)
-        if any(event.type is EventType.DELETION for event in events):
+        if await self.engine.store.read(job_store.was_undone, job.id):
             raise Refused(
                 "what this job had created was taken back, and steps that are done would not create it again",
                 where=job.name,
@@ -250,11 +256,31 @@ class Actions:
             raise Refused(f"{job.name} is frozen", hint=f"dittohead thaw {job.id}")
         if job.state is JobState.RUNNING:
             return f"{job.name}: is running"
-        if job.state is JobState.PAUSED:
-            await self.engine.targets.resume(job.target)
-        else:
+        # Not resumed: that it is well again is known when a job has used it.
+        if job.state is not JobState.PAUSED or not self.engine.targets.try_now(job.target):
             await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
-        return f"{job.name}: looked at now"
+        return f"{job.name}: looked at now{self._as_at_the_claim(job)}"
+
+    def _as_at_the_claim(self, job: Job) -> str:
+        """Say that a job goes by its own options where config.yaml has others by now; "" where it has not."""
+        config = self.config() if self.config is not None else None
+        pipeline = config and next((p for p in config.pipelines if p.name == job.pipeline), None)
+        if not pipeline:
+            return ""
+        today = {step["name"]: step for step in pipeline.definition()["steps"]}
+        other = [
+            step["name"]
+            for step in job.definition["steps"]
+            if (step["worker"], step["options"])
+            != ((now := today.get(step["name"], {})).get("worker"), now.get("options"))
+        ]
+        if not other:
+            return ""
+        first = "" if job.state in TERMINAL else f"dittohead cancel {job.id}; "
+        return (
+            f", with the options it was claimed with; config.yaml has others by now for {', '.join(other)}. "
+            f"To go by those: {first}dittohead rerun {job.id}"
+        )
 
     async def _undone(self, job: Job, request: Request) -> str:
         """Record that somebody has taken back what the job had created outside."""
@@ -264,7 +290,7 @@ class Actions:
             detail=f"undone by {request.who}: {request.args.get('what', '')}",
             agent=AGENT,
         )
-        await self.engine.store.write(job_store.add_events, job.id, [event])
+        await self.engine.store.write(job_store.mark_undone, job.id, event)
         path = receipt.path_of(self.engine.stations.receipts, job)
         if path.exists():
             await asyncio.to_thread(receipt.add_event, path, event)

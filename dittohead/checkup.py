@@ -14,9 +14,13 @@ from dittohead import lock, templates
 from dittohead.config import Config, Step
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import Station, counted
-from dittohead.owners import is_known
+from dittohead.owners import is_known, owner
 from dittohead.registry import Registry, sources
+from dittohead.rules import shown
 from dittohead.stations import Stations
+from dittohead.store import Store
+from dittohead.store import jobs as job_store
+from dittohead.store import outbox as outbox_store
 from dittohead.watcher import filesystem_type, needs_polling
 from dittohead.web.tokens import parse as parse_tokens
 
@@ -33,8 +37,14 @@ class Finding:
     message: str
 
 
-async def examine(config: Config, workers: Registry, secret: Callable[[str], str]) -> list[Finding]:
-    """Look at everything; never raises for what is wrong, but reports it."""
+async def examine(
+    config: Config, workers: Registry, secret: Callable[[str], str], store: Store | None = None
+) -> list[Finding]:
+    """Look at everything; never raises for what is wrong, but reports it.
+
+    Args:
+        store: None where there is none yet.
+    """
     found = list(_stations(config))
     found.extend(await asyncio.to_thread(_uploaders, config))
     found.extend(await asyncio.to_thread(lambda: list(_http(config, secret))))
@@ -49,6 +59,36 @@ async def examine(config: Config, workers: Registry, secret: Callable[[str], str
                 found.append(Finding(level="good" if good else "bad", about=about, message=message))
         except (DittoheadError, OSError) as error:
             found.append(Finding(level="bad", about=about, message=str(error)))
+    found.extend(await asyncio.to_thread(_notices, config, store))
+    return found
+
+
+def _notices(config: Config, store: Store | None) -> list[Finding]:
+    """Say which receivers get nothing, which names nobody has, and whose address is not known."""
+    rules = config.settings.notify
+    found = []
+    for name in sorted({name for rule in rules for name in rule.uploaders}):
+        if not is_known(name.removeprefix("@")):
+            message = f"there is no group or user {name}: nobody is meant by that"
+            found.append(Finding(level="warning", about="notify, uploaders", message=message))
+    if not rules or store is None:
+        return found
+    known, uids = store.run(outbox_store.receiver_rows), store.run(job_store.uploaders)
+    for number, rule in enumerate(rules, 1):
+        row = known.get(rule.key)
+        if row is not None and row.disabled_at is not None:
+            called = rule.name or number
+            message = f"gets no notices: {row.error}. When it is mended: dittohead notify test {called}"
+            found.append(Finding(level="bad", about=f"notify, {shown(rule)}", message=message))
+    if any(rule.to_uploader for rule in rules):
+        unknown = [
+            whose.user
+            for whose in map(owner, uids)
+            if not {str(whose.uid), whose.user} & config.addresses.keys()
+        ]
+        if unknown:
+            message = f"{', '.join(unknown)} has no address under uploaders:, and is told nothing"
+            found.append(Finding(level="warning", about="notify, uploaders", message=message))
     return found
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dittohead import order, rules, sidecar, templates
+from dittohead import order, rules, sidecar, templates, wording
 from dittohead import registry as registry_module
 from dittohead.errors import ConfigError, DittoheadError
 from dittohead.registry import Registry, Sources
-from dittohead.settings import PipelineSettings, Settings
+from dittohead.settings import Addresses, PipelineSettings, Settings
 from dittohead.source import SourceOptions
+from dittohead.wording import Wording
 from dittohead.worker import Options, Worker
 from dittohead.yamlmap import Document, Place, read
 
@@ -108,6 +109,8 @@ class Config:
     sources: tuple[SourceSetting, ...]
     limits: dict[str, int]  #: "jobs" and every worker's name
     digest: str = ""  #: of the file it was read from
+    wording: Wording = field(default_factory=Wording)  #: of notices
+    addresses: Mapping[str, str] = field(default_factory=dict)  #: of uploaders, by user name or number
 
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
         """Return the first pipeline whose match fits the whole name, and the match's groups."""
@@ -177,8 +180,10 @@ class _Checker:
             if (found := _source(self, registry_module.sources(), name, raw)) is not None
         ]
         limits = self.limits()
-        for problem in rules.check_rules(self.settings.notify):
-            self.found.append(ConfigError(problem, where=self.document.where(("notify",), key=True)))
+        addresses, words = _addresses(self), _wording(self)
+        names = list(self.settings.pipelines)
+        for place, problem in rules.check_rules(self.settings.notify, names, addresses):
+            self.wrong(problem, ("notify", *place))
         for key, problem, hint in self.settings.http.problems() if self.settings.http else ():
             self.wrong(problem, ("http", key), key=True, hint=hint)
         if self.found:
@@ -191,7 +196,13 @@ class _Checker:
             sources=tuple(sources),
             limits=limits,
             digest=self.document.digest,
+            wording=words,
+            addresses=addresses,
         )
+
+    def beside(self, path: Path) -> Path:
+        """Return a path that is relative to the configuration's."""
+        return self.document.path.resolve().parent / path
 
     def wrong(self, what: str, place: Place, *, key: bool = False, hint: str = "") -> None:
         self.found.append(ConfigError(what, where=self.document.where(place, key=key), hint=hint))
@@ -478,6 +489,34 @@ def _source(checker: _Checker, known: Sources, name: str, raw: dict[str, Any]) -
     for problem in source.check(options) if checker.probe else ():
         checker.wrong(problem, (*place, kind), key=True)
     return SourceSetting(name=name, kind=kind, options=options)
+
+
+def _addresses(checker: _Checker) -> dict[str, str]:
+    """Return the addresses of uploaders: those of the file, and those written here."""
+    here, path = checker.settings.uploaders, checker.settings.uploaders_file
+    if path is None:
+        return dict(here)
+    try:
+        document = read(checker.beside(path))
+    except ConfigError as error:
+        checker.found.append(ConfigError(error.what, where=error.where, hint="It is named by uploaders_file"))
+        return dict(here)
+    try:
+        given = Addresses.model_validate({} if document.data is None else document.data)
+    except ValidationError as error:
+        checker.found.extend(_problems(error, document, (), Addresses))
+        return dict(here)
+    return given.root | here
+
+
+def _wording(checker: _Checker) -> Wording:
+    """Return the words of notices, with the templates of the site."""
+    if checker.settings.templates is None:
+        return Wording()
+    found, wrong = wording.read(checker.beside(checker.settings.templates))
+    for where, problem in wrong:
+        checker.found.append(ConfigError(problem, where=where))
+    return found
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -8,13 +8,13 @@ import gc
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, lock, log, notify, process, rebuild, registry, sdnotify, web
+from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, web
 from dittohead.actions import Actions
 from dittohead.claims import Claimer
 from dittohead.clock import Clock
@@ -27,11 +27,17 @@ from dittohead.errors import ConfigError, DittoheadError, StoreError
 from dittohead.housekeeping import Housekeeper
 from dittohead.intake import Intake
 from dittohead.limits import FairLimiter
+from dittohead.lookout import Lookout
 from dittohead.model import display
+from dittohead.notices.compose import Composer
+from dittohead.notices.doors import Doors
+from dittohead.notices.ping import Pinger
+from dittohead.notices.sender import Notifier
+from dittohead.opening import open_store
 from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
-from dittohead.store import Store, sqlite_url
+from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
@@ -52,26 +58,11 @@ _RECONCILE_S = 60.0
 #: After a fault of the disk or the store they are compared this soon.
 _TROUBLE_S = 5.0
 
+#: Without a look at the inbox, or an answer of the store, for so long the daemon is not well. Seconds.
+_LATE_S = 60.0
+
 #: Seconds a start waits for the root's lock: a command that finds no daemon holds it for a moment.
 _LOCK_PATIENCE_S = 3.0
-
-
-def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:
-    """Open the store that the configuration names; `check` it for damage. Raises: ConfigError, StoreError."""
-    if config.settings.store == "sqlite":
-        return Store.open(sqlite_url(stations.state), check=check)
-    url = sa.make_url(config.settings.store).set(drivername="postgresql+psycopg")
-    if config.settings.store_credential:
-        try:
-            password = Credentials(config.path)(config.settings.store_credential)
-        except KeyError as error:
-            raise ConfigError(
-                f'there is no credential "{config.settings.store_credential}"',
-                where=str(config.path),
-                hint="Give it to the service with LoadCredential=, or put it in credentials/",
-            ) from error
-        url = url.set(password=password)
-    return Store.open(url)
 
 
 class Daemon:
@@ -133,6 +124,8 @@ class Daemon:
                 ("dispatch", self.dispatch.run()),
                 ("watcher", self.watcher.run()),
                 ("notify", self.notifier.run()),
+                ("pings", self.pinger.run()),
+                ("lookout", self.lookout.run()),
                 ("requests", self._requests()),
                 ("reconcile", self._reconciles()),
                 ("housekeeping", self.housekeeper.run()),
@@ -167,7 +160,9 @@ class Daemon:
     async def _build(self, store: Store, *, alone: bool = False) -> None:
         settings, credentials = self.config.settings, Credentials(self.config.path)
         workers = registry.default()
-        self.notifier = notify.Notifier(StoreOutbox(store), settings.notify, credentials)
+        self.composer = _composer(self.config)
+        self.notifier = Notifier(StoreOutbox(store), self.composer, credentials)
+        self.pinger = Pinger(settings.notify, credentials, self._trouble)
         self.targets = Targets(store, self.compose, settings.nearly_full)
         await self.targets.load()
         self.limits = {
@@ -186,6 +181,8 @@ class Daemon:
             step_over=self.live.step_over,
             clear_report=self.live.clear,
             wake_notifier=self.notifier.wake,
+            wants=lambda event, pipeline: self.composer.wants(event, pipeline),
+            metrics=self.notifier.metrics,
         )
         self.claimer = Claimer(
             config=self.config,
@@ -199,9 +196,18 @@ class Daemon:
         self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
         self.intake.configure(self.config.sources)
         self.desk = Desk(store, self._poked.set)
-        self.actions = Actions(self.engine, self.dispatch, self.intake, alone=alone, desk=self.desk)
+        self.actions = Actions(
+            self.engine,
+            self.dispatch,
+            self.intake,
+            alone=alone,
+            desk=self.desk,
+            config=lambda: self.config,
+            notices=Doors(self.notifier),
+        )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
+        self.lookout = Lookout(self.engine, lambda: self.config.settings)
 
     def _site(self, store: Store) -> Site:
         return Site(
@@ -223,7 +229,19 @@ class Daemon:
 
     def compose(self, event: str, **facts: Any) -> list[Any]:
         """Return the notices that the rules ask for at an event."""
-        return notify.notices(self.config.settings.notify, self.stations.root, event, **facts)
+        return self.composer(event, **facts)
+
+    async def _trouble(self) -> str:
+        """Return why the daemon is not well; "" while the inbox is looked at and the store can be written."""
+        late = time.time() - self.watcher.last_scan_at
+        if late > max(_LATE_S, 5 * self.config.settings.watch.interval):
+            return "the inbox has not been looked at"
+        try:
+            async with asyncio.timeout(_LATE_S):
+                await self.engine.store.write(outbox_store.prove)
+        except (StoreError, TimeoutError):
+            return "the store cannot be written"
+        return ""
 
     async def _until_stopped(self, background: list[asyncio.Task[None]]) -> None:
         """Wait for a signal; a background task that ends on its own takes the daemon down with it."""
@@ -289,7 +307,9 @@ class Daemon:
                 )
         self.config = self.claimer.config = config
         self.engine.retry = config.settings.retry
-        self.notifier.rules = config.settings.notify
+        self.composer = _composer(config)
+        self.notifier.configure(self.composer)
+        self.pinger.configure(config.settings.notify)
         self.dispatch.limit = config.limits["jobs"]
         for name, limit in config.limits.items():
             if name != "jobs":
@@ -416,6 +436,10 @@ class Daemon:
         if text != self._last_status:
             self._last_status = text
             sdnotify.status(text)
+
+
+def _composer(config: Config) -> Composer:
+    return Composer(config.settings.notify, config.root, config.wording, config.addresses)
 
 
 class _Limits(dict[str, FairLimiter]):

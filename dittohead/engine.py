@@ -35,6 +35,8 @@ class Engine:
     step_over: Callable[[str, str], None]  #: (job, step): there is no progress to tell of any more
     clear_report: Callable[[str], None]
     wake_notifier: Callable[[], None]
+    #: (event, pipeline): whether anybody asks to be told; where nobody does, nothing is spent on it
+    wants: Callable[[str, str | None], bool] = lambda event, pipeline: True
     metrics: Metrics = field(default_factory=Metrics)
     #: held by whoever moves folders for a reason other than a run of their job: an admin's request,
     #: or the comparison of store and stations, each of which would take the other's half-done move

@@ -106,7 +106,14 @@ class TargetError(StepError):
     """An outside place is down, full or refuses us: no fault of this folder.
 
     The worker's `target()` for the step is paused; its jobs wait and go on by themselves.
+
+    Args:
+        full: it has no room.
     """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", full: bool = False) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.full = full
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -31,10 +31,11 @@ from dittohead.model import (
     visible,
 )
 from dittohead.stations import Stations
-from dittohead.store import Store
+from dittohead.store import Store, history
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
+from dittohead.store.outbox import NewNotice, instead
 
 
 async def finish(
@@ -63,8 +64,7 @@ async def finish(
     heads = await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
     faults.point("finish.receipt")
     heads = await _index(engine, over, heads)
-    links = await asyncio.to_thread(JobFiles(engine.stations, over).links, steps)
-    notices = engine.compose(state.value, job=over, steps=steps, receipt=path, links=links)
+    notices = await _notices(engine, over, steps, events, path)
 
     def work(connection: Connection) -> None:
         assert over.finished_at is not None  # noqa: S101
@@ -100,6 +100,40 @@ async def _index(engine: Engine, job: Job, heads: list[int]) -> list[int]:
         now, heads = heads[: digest_store.AT_ONCE], heads[digest_store.AT_ONCE :]
         await engine.store.write(digest_store.add, job.id, now)
     return heads
+
+
+async def _notices(
+    engine: Engine, over: Job, steps: list[StepRow], events: list[Event], path: Path
+) -> list[NewNotice]:
+    """Return what is to be told of the end of a job; where nobody asks, nothing is looked up for it."""
+    failure = None
+    if over.state is JobState.DONE and engine.wants("recovered", over.pipeline):
+        failure = await _earlier_failure(engine, over, events)
+    if failure is None and not engine.wants(over.state.value, over.pipeline):
+        return []
+
+    def work() -> list[NewNotice]:
+        given = {"job": over, "steps": steps, "receipt": path}
+        given["links"] = JobFiles(engine.stations, over).links(steps)
+        found = engine.compose(over.state.value, **given)
+        return (
+            found
+            if failure is None
+            else instead(engine.compose("recovered", failure=failure, **given), found)
+        )
+
+    return await asyncio.to_thread(work)
+
+
+async def _earlier_failure(engine: Engine, over: Job, events: list[Event]) -> dict[str, Any] | None:
+    """Return how the folder had failed last, when that was its last end; None when it had not."""
+    ends = [event for event in events if event.type is EventType.INGESTION_END]
+    if len(ends) > 1:  # the job itself was tried again; the last of them is that of now
+        before = ends[-2]
+        failed = before.outcome == "failure"
+        return {"job": over.id, "at": before.at, "reason": before.detail} if failed else None
+    job = await engine.store.read(history.last_failure, over)
+    return None if job is None else {"job": job.id, "at": job.finished_at, "reason": job.reason}
 
 
 def _log_end(job: Job, steps: list[StepRow]) -> None:

@@ -11,9 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from dittohead import log
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
@@ -24,7 +21,7 @@ from dittohead.stations import Scan
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
-from dittohead.store.tables import outbox
+from dittohead.store.outbox import NewNotice
 from dittohead.watcher import stale_uploads
 
 #: Between two looks at what jobs left unfinished outside; nothing is there nearly always.
@@ -39,9 +36,6 @@ _OVER = ".over"
 #: Between two rounds; the first comes soon after the start.
 _ROUND_S = 600.0
 _FIRST_S = 2.0
-
-#: A stale upload is told of again after this long.
-_AGAIN_S = 7 * 86400.0
 
 
 class Housekeeper:
@@ -73,28 +67,27 @@ class Housekeeper:
             self._engine.stations, scan.uploads, self._watch.stale_after
         ):
             found.append({"name": display(name), "age_seconds": round(age), "bytes": size})
-            await self._tell(display(name), age, size)
+            await self._tell(name, age, size)
         self.stale = found
 
-    async def _tell(self, name: str, age: float, size: int) -> None:
-        notices = self._engine.compose("stale", name=name, age_seconds=age, size=size)
+    async def _tell(self, folder: bytes, age: float, size: int) -> None:
+        name = display(folder)
         before = {fields["name"] for fields in self.stale}
         if name not in before:
             log.get().warning(log.WATCH_STALE, upload=name, age_seconds=round(age), bytes=size)
+        if not self._engine.wants("stale", None):
+            return
 
-        def work(connection: Connection) -> None:
-            known = connection.execute(
-                sa.select(outbox.c.id).where(
-                    outbox.c.event == "stale",
-                    outbox.c.job_id == _key(name),
-                    outbox.c.created_at > time.time() - _AGAIN_S,
-                )
-            ).first()
-            if known is None:
-                outbox_store.add(connection, notices, about=_key(name))
+        def compose() -> list[NewNotice]:
+            uid = self._engine.stations.identity(Station.INBOX, folder).st_uid
+            return self._engine.compose("stale", name=name, age_seconds=age, size=size, uid=uid)
 
+        try:
+            notices = await asyncio.to_thread(compose)
+        except OSError:  # renamed or taken away meanwhile
+            return
         if notices:
-            await self._engine.store.write(work)
+            await self._engine.store.write(outbox_store.add, notices, about=_key(name))
             self._engine.wake_notifier()
 
     async def work_round(self) -> None:

@@ -37,6 +37,8 @@ _GONE = {
     errno.ETIMEDOUT,
     errno.EHOSTDOWN,
 }
+#: Of those, that there is no room.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: Names of files shown at most.
 SHOWN = 5
 #: What rsync calls a file it is writing. Source: rsync(1), --temp-dir; receiver.c, get_tmpname.
@@ -72,6 +74,7 @@ class LocalTarget:
                 f"the file system cannot be used ({error.strerror})",
                 where=self.name,
                 hint="See whether its server and the mount are well; work goes on by itself",
+                full=error.errno in FULL,
             ) from error
 
     async def check(self, *, mkpath: bool, again: str) -> None:

@@ -30,6 +30,8 @@ _LAG_EVERY_S = 0.5
 
 _MODES = ("inotify", "polling")
 
+_RECEIVERS = ("mail", "webhook", "apprise")
+
 _Kind = TypeVar("_Kind", bound=MetricWrapperBase)
 
 
@@ -64,11 +66,23 @@ class Metrics:
         self.scanned = add(Gauge, "last_scan_timestamp_seconds", scanned)
         self.mode = add(Gauge, "watcher_mode", "1 for the mode in use", "mode")
         self.unsent = add(Gauge, "notices_unsent", "Notices that wait to be sent")
+        sent = "Notices that a receiver has taken; kind is mail, webhook or apprise"
+        self.notices_sent = add(Counter, "notices_sent_total", sent, "kind")
+        self.notices_failed = add(
+            Counter, "notices_failed_total", "Tries of notices that were not taken", "kind"
+        )
+        given_up = "Notices that are not tried any more; kind is none where their rule is gone"
+        self.notices_given_up = add(Counter, "notices_given_up_total", given_up, "kind")
+        disabled = "Receivers of notices that are disabled: they get nothing until somebody enables them"
+        self.disabled = add(Gauge, "receivers_disabled", disabled)
         self.source_ok = add(Gauge, "source_ok", "0 while a source's last round has failed", "source")
         late = "How late the daemon's loop is for what is due"
         self.lag = add(Histogram, "loop_lag_seconds", late, buckets=_LAG_S)
         for state in JobState:
             self.jobs.labels(state.value)
+        for receiver in _RECEIVERS:
+            for counter in (self.notices_sent, self.notices_failed, self.notices_given_up):
+                counter.labels(receiver)
         for mode in _MODES:
             self.mode.labels(mode)
 
@@ -90,6 +104,7 @@ class Metrics:
             self.jobs.labels(state).set(count)
         self.open_failures.set(overview["failed_count"])
         self.unsent.set(overview["unsent_notices"])
+        self.disabled.set(overview.get("disabled_receivers", 0))
         moments = [overview.get("oldest_waiting_at"), live.get("oldest_arrival_at")]
         known = [moment for moment in moments if moment]
         self.oldest.set(max(time.time() - min(known), 0.0) if known else 0.0)

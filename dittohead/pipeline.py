@@ -36,6 +36,7 @@ from dittohead.model import (
 )
 from dittohead.steprun import Aside, Passage, StepRun
 from dittohead.store import jobs as job_store
+from dittohead.targets import disk_of
 from dittohead.threads import in_thread
 
 #: A step that has seen the daemon die this often without ending is frozen: it may be the cause.
@@ -376,9 +377,10 @@ class _Run:
         """
         target = "" if step is None else step.target
         if isinstance(error, OSError) and error.errno in _DISK:
-            target = f"disk of {self.engine.stations.root}"
+            target = disk_of(self.engine.stations.root)
             what = f"the disk gave an error ({error.strerror})"
-            error = TargetError(what, where=os.fsdecode(error.filename or ""))
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            error = TargetError(what, where=os.fsdecode(error.filename or ""), full=full)
         elif step is not None:
             error = await self._folders_fault() or error
         name = "" if step is None else step.name
@@ -387,7 +389,7 @@ class _Run:
         if isinstance(error, TransientError):
             return await self._try_again(step, error)
         if isinstance(error, TargetError):
-            return await self._pause(step, target or name, str(error))
+            return await self._pause(step, target or name, error)
         if isinstance(error, DittoheadError):
             raise _Over(_fields(error, "item", name), step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
@@ -419,8 +421,9 @@ class _Run:
         log.get().warning(log.STEP_RETRIED, step=name, error=str(error), wait_seconds=round(wait, 1))
         return Aside(state=JobState.WAITING, reason=reason, wake_at=wake_at)
 
-    async def _pause(self, step: StepRun | None, target: str, reason: str) -> Aside:
-        await self.engine.targets.pause(target, reason)
+    async def _pause(self, step: StepRun | None, target: str, error: TargetError) -> Aside:
+        reason, is_root = str(error), target == disk_of(self.engine.stations.root)
+        await self.engine.targets.pause(target, reason, full=error.full, is_root=is_root)
         if step is not None:
             await step.lay_aside({"error": reason, "target": target})
         return Aside(state=JobState.PAUSED, reason=reason, wake_at=None, target=target)

@@ -52,6 +52,7 @@ class PlannedStep:
     found: Mapping[str, Any] | None = None  #: what its preflight found; None: it has none
     problem: str = ""  #: why it could not be done
     waits: bool = False  #: the problem is a place's: it would be waited for
+    begun: bool = False  #: it would show only once steps had begun
     do: Callable[[], AsyncIterator[Planned]] | None = None  #: to be called in the steps' order
 
 

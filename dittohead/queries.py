@@ -15,7 +15,9 @@ from dittohead.store import drops as drop_store
 from dittohead.store import history
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
+from dittohead.store import outbox as outbox_store
 from dittohead.store import targets as target_store
+from dittohead.store.search import latest_first
 from dittohead.store.tables import jobs, outbox
 
 
@@ -70,7 +72,7 @@ def listing(
     limit: int = 50,
 ) -> list[Job]:
     """Return jobs, the latest claim first."""
-    query = sa.select(jobs).order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    query = sa.select(jobs).order_by(*latest_first(states)).limit(limit)
     if states:
         query = query.where(jobs.c.state.in_([state.value for state in states]))
     if pipeline:
@@ -100,6 +102,7 @@ def totals(connection: Connection) -> dict[str, Any]:
         "failed_count": history.count_open_failures(connection),
         "targets": _targets(connection),
         "unsent_notices": unsent(connection),
+        "disabled_receivers": outbox_store.count_disabled(connection),
         "oldest_waiting_at": connection.execute(
             sa.select(sa.func.min(jobs.c.claimed_at)).where(jobs.c.state == JobState.WAITING.value)
         ).scalar(),
@@ -130,7 +133,17 @@ def overview(connection: Connection) -> dict[str, Any]:
         "failed_count": history.count_open_failures(connection),
         "targets": _targets(connection),
         "unsent_notices": unsent(connection),
+        "disabled_receivers": disabled_receivers(connection),
     }
+
+
+def disabled_receivers(connection: Connection) -> list[dict[str, Any]]:
+    """Return the receivers that get no notices any more, by their rule's key."""
+    return [
+        {"rule": row.key, "since": _moment(row.disabled_at), "error": row.error}
+        for row in outbox_store.receiver_rows(connection).values()
+        if row.disabled_at is not None
+    ]
 
 
 def summary(job: Job, steps: Sequence[StepRow] = ()) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Answer:
             hint = hint or f"Set url to where it is now{f' ({short(there)})' if there else ''}"
             return TargetError(what, where=self.where, hint=hint)
         if self.status == 507:
-            return TargetError(what, where=self.where, hint=hint or "Make room there")
+            return TargetError(what, where=self.where, hint=hint or "Make room there", full=True)
         if self.status in (408, 425, 429) or self.status >= 500:
             return TransientError(what, where=self.where, hint=hint, retry_after_s=self.retry_after_s())
         return ItemError(what, where=self.where, hint=hint)

@@ -97,7 +97,8 @@ def failure(ended: Completed, where: str, again: str) -> StepError:
     for match in complaints:
         meaning = _TARGET_SAYS.get(match["words"], "")
         if meaning and match.groupdict().get("who") != "sender":
-            return TargetError(f"{meaning} (rsync: {detail})", where=where)
+            full = match["words"] in ("No space left on device", "Disk quota exceeded")
+            return TargetError(f"{meaning} (rsync: {detail})", where=where, full=full)
     for pattern, meaning in _SSH_SAYS if ended.returncode in _SSH_EXITS else ():
         if any(pattern.fullmatch(line.strip()) for line in said.splitlines()):
             return TargetError(f"{meaning} (rsync: {detail})", where=where)

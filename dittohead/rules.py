@@ -4,20 +4,110 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
-from typing import Literal
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from dittohead.options import Duration
+from dittohead.owners import Owner
 
 #: What people can be told of.
-NoticeEvent = Literal["done", "failed", "nearly_full", "stale", "paused", "resumed"]
+NoticeEvent = Literal[
+    "done", "failed", "recovered", "stuck", "stale", "paused", "resumed", "nearly_full", "full"
+]
+
+#: Those a rule asks for that says nothing of them.
+USUAL: tuple[NoticeEvent, ...] = ("failed", "recovered", "stuck", "paused", "resumed", "nearly_full", "full")
+
+#: Stands in `to:` for the address of whoever uploaded the folder.
+UPLOADER = "uploader"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,63}")
 
 
-class Smtp(BaseModel):
-    """A mail server and who gets mail through it."""
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+
+def _secrets(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def check_url(value: str | None) -> str | None:
+    """Return an http(s) URL. Raises: ValueError; the value is not shown: it may hold a token."""
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not value.isprintable() or " " in value:
+        raise ValueError("a URL that begins with https:// (or http://) is wanted")
+    return value
+
+
+class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Place(_Model):
+    """Something reached by a URL, which stands here or in a credential file."""
+
+    url: str | None = Field(None, description="Its URL, where that holds no secret.")
+    url_credential: str | None = Field(None, description="Name of the credential file that holds its URL.")
+
+    _check_url = field_validator("url")(check_url)
+
+    @model_validator(mode="after")
+    def _one_url(self) -> _Place:
+        if (self.url is None) == (self.url_credential is None):
+            raise ValueError("exactly one of url and url_credential is wanted")
+        return self
+
+    @property
+    def _identity(self) -> str:
+        return f"url {self.url}" if self.url is not None else f"credential {self.url_credential}"
+
+    @property
+    def _shown(self) -> str:
+        # In many URLs the host or the path is the token itself.
+        return f"{urlsplit(self.url).scheme}://***" if self.url else f"credential {self.url_credential}"
+
+
+class Webhook(_Place):
+    """A program that takes notices as JSON, signed as www.standardwebhooks.com has it."""
+
+    secret_credential: Annotated[
+        list[str],
+        BeforeValidator(_secrets),
+        Field(min_length=1),
+        WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
+    ] = Field(
+        description="Name of the credential file that holds the secret (`whsec_...`); several while the "
+        "secret is changed: each signs."
+    )
+
+
+class Ping(_Place):
+    """A monitor of silence: it is asked for again and again, and tells people when that ends."""
+
+    every: Duration = Field(60.0, ge=1, description="How often.")
+
+
+class Smtp(_Model):
+    """A mail server and who gets mail through it."""
 
     host: str = Field(description="The mail server.")
     port: int = Field(25, ge=1, le=65535, description="Its port.")
@@ -29,28 +119,50 @@ class Smtp(BaseModel):
         None, description="Name of the credential file that holds the password."
     )
     sender: str = Field(description="The From address.")
-    to: list[str] = Field(min_length=1, description="The addresses that get the mail.")
+    to: list[str] = Field(
+        min_length=1,
+        description="The addresses that get the mail; `uploader` stands for that of whoever uploaded "
+        "the folder, by the map `uploaders`.",
+    )
+
+    @property
+    def fixed(self) -> list[str]:
+        """The addresses that get every mail."""
+        return [address for address in self.to if address != UPLOADER]
 
 
-class Rule(BaseModel):
+class Rule(_Model):
     """Who is told of which events."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+    smtp: Smtp | None = Field(None, description="Plain mail; needs nothing else installed.")
+    webhook: Webhook | None = Field(None, description="JSON to a program, signed.")
     url: str | None = Field(None, description="An Apprise URL.")
     url_credential: str | None = Field(
         None, description="Name of the credential file that holds the Apprise URL."
     )
-    smtp: Smtp | None = Field(None, description="Plain mail; needs nothing else installed.")
-    on: list[NoticeEvent] = Field(
-        default=["failed", "paused", "resumed", "nearly_full"],
-        min_length=1,
-        description="The events to tell of.",
-    )
+    ping: Ping | None = Field(None, description="A monitor of silence, told that the daemon is well.")
+    on: list[NoticeEvent] = Field(default=list(USUAL), min_length=1, description="The events to tell of.")
     pipelines: list[str] = Field(
         default_factory=list, description="Only jobs of these pipelines; all when left out."
     )
-    name: str = Field("", description="What this rule is called in the log.")
+    uploaders: list[
+        Annotated[
+            str,
+            BeforeValidator(_as_text),
+            Field(min_length=1),
+            WithJsonSchema({"type": ["string", "integer"]}),
+        ]
+    ] = Field(
+        default_factory=list,
+        description="Only folders of these users, `@groups` or user numbers; all when left out.",
+    )
+    digest: Duration | None = Field(
+        None,
+        ge=1,
+        description="Notices are gathered for so long into one that lists them. A failure goes at once, "
+        "and those that follow it within that time are gathered. One notice for each when left out.",
+    )
+    name: str = Field("", description="What this rule is called in the log and by `dittohead notify`.")
 
     @field_validator("url")
     @classmethod
@@ -63,23 +175,45 @@ class Rule(BaseModel):
             raise ValueError("this is no URL")  # the value is not shown: it may hold a token
         return value
 
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if value and (not _NAME.fullmatch(value) or value.isdecimal()):
+            raise ValueError("a name of letters, digits, spaces and ._@- is wanted, and no bare number")
+        return value
+
     @model_validator(mode="after")
     def _one_way(self) -> Rule:
-        given = [way for way in ("url", "url_credential", "smtp") if getattr(self, way) is not None]
-        if len(given) != 1:
-            raise ValueError("exactly one of url, url_credential and smtp is wanted")
+        ways = ("smtp", "webhook", "url", "url_credential", "ping")
+        if sum(getattr(self, way) is not None for way in ways) != 1:
+            raise ValueError("exactly one of url, url_credential, smtp, webhook and ping is wanted")
+        beside = self.model_fields_set & {"on", "pipelines", "uploaders", "digest"}
+        if self.ping is not None and beside:
+            raise ValueError(f"a ping tells of no events: {', '.join(sorted(beside))} has no meaning here")
         return self
 
     @property
+    def kind(self) -> str:
+        """The kind of receiver: "mail", "webhook", "apprise" or "ping"."""
+        if self.smtp is not None:
+            return "mail"
+        if self.webhook is not None:
+            return "webhook"
+        return "ping" if self.ping is not None else "apprise"
+
+    @property
     def key(self) -> str:
-        """What stands for this rule in the outbox: a digest that gives no secret away."""
+        """What stands for this rule's receiver in the store: a digest that gives no secret away."""
         if self.url is not None:
             identity = f"url {self.url}"
         elif self.url_credential is not None:
             identity = f"credential {self.url_credential}"
-        else:
-            assert self.smtp is not None  # noqa: S101
+        elif self.smtp is not None:
             identity = f"smtp {self.smtp.host} {self.smtp.port} {sorted(self.smtp.to)}"
+        else:
+            place = self.webhook or self.ping
+            assert place is not None  # noqa: S101
+            identity = f"{self.kind} {place._identity}"
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
     @property
@@ -89,19 +223,68 @@ class Rule(BaseModel):
             return self.name
         if self.smtp is not None:
             return f"mail to {', '.join(self.smtp.to)}"
+        place = self.webhook or self.ping
+        if place is not None:
+            return f"{self.kind} {place._shown}"
         if self.url_credential is not None:
             return f"credential {self.url_credential}"
-        # In many Apprise URLs the host or the path is the token itself.
         return f"{urlsplit(self.url or '').scheme}://***"
+
+    @property
+    def to_uploader(self) -> bool:
+        """Whether it writes to whoever uploaded the folder."""
+        return self.smtp is not None and UPLOADER in self.smtp.to
+
+    @property
+    def for_all(self) -> bool:
+        """Whether it is for those who look after everything, not for a part of the folders only."""
+        return self.ping is None and not self.pipelines and not self.uploaders
 
     def wants(self, event: str, pipeline: str | None) -> bool:
         """Tell whether this rule asks for an event (of a job of that pipeline)."""
-        return event in self.on and (not self.pipelines or pipeline is None or pipeline in self.pipelines)
+        return (
+            self.ping is None
+            and event in self.on
+            and (not self.pipelines or pipeline is None or pipeline in self.pipelines)
+        )
+
+    def is_for(self, owner: Owner | None) -> bool:
+        """Tell whether this rule is for folders of an owner; None: for what is nobody's."""
+        if not self.uploaders or owner is None:
+            return True
+        theirs = {owner.user, str(owner.uid), *(f"@{group}" for group in owner.groups)}
+        return not theirs.isdisjoint(self.uploaders)
 
 
-def check_rules(rules: Sequence[Rule]) -> list[str]:
-    """Return what makes these rules impossible here, each a statement with its cure."""
-    needs_apprise = any(rule.smtp is None for rule in rules)
+def shown(rule: Rule) -> str:
+    """Return a rule for logs, also one whose URL cannot be taken apart."""
+    try:
+        return rule.shown
+    except ValueError:
+        return "a rule whose URL cannot be read"
+
+
+def check_rules(
+    rules: Sequence[Rule], pipelines: Sequence[str] = (), uploaders: Mapping[str, str] | None = None
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield what makes these rules impossible here: where below `notify:`, and a statement with its cure.
+
+    Args:
+        pipelines: names of those there are.
+        uploaders: addresses by user name or number; None where it does not matter.
+    """
+    needs_apprise = [i for i, rule in enumerate(rules) if rule.kind == "apprise"]
     if needs_apprise and importlib.util.find_spec("apprise") is None:
-        return ["notices by URL need Apprise, which is not installed: pip install 'dittohead[notify]'"]
-    return []
+        text = "notices by URL need Apprise, which is not installed: pip install 'dittohead[notify]'"
+        yield (needs_apprise[0],), text
+    names: set[str] = set()
+    for index, rule in enumerate(rules):
+        if rule.name in names:
+            yield (index, "name"), f'an earlier rule is called "{rule.name}" too'
+        names |= {rule.name} - {""}
+        for number, name in enumerate(rule.pipelines):
+            if pipelines and name not in pipelines:
+                yield (index, "pipelines", number), f'there is no pipeline "{name}"'
+        if rule.to_uploader and uploaders is not None and not uploaders:
+            text = "`uploader` stands here, and nobody's address is known: name them with uploaders:"
+            yield (index, "smtp", "to"), text

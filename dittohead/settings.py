@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from dittohead.options import Duration, Size
 from dittohead.rules import Rule
+
+#: An address as it may stand in a header: one, without a name or a line break.
+_ADDRESS = r"^[^\s<>,;:@()\"]+@[^\s<>,;:@()\"]+$"
 
 
 class _Model(BaseModel):
@@ -225,6 +228,13 @@ class PipelineSettings(_Model):
         return value
 
 
+Address = Annotated[str, Field(pattern=_ADDRESS)]
+
+
+class Addresses(RootModel[dict[str, Address]]):
+    """A file of uploaders' addresses."""
+
+
 class Settings(_Model):
     """The whole of config.yaml."""
 
@@ -248,6 +258,21 @@ class Settings(_Model):
         description="What brings work in from elsewhere: names, each with a kind and its options.",
     )
     notify: list[Rule] = Field(default_factory=list, description="Whom to tell of what.")
+    uploaders: dict[str, Address] = Field(
+        default_factory=dict,
+        description="Addresses of uploaders, by user name or number, for rules that write to `uploader`.",
+    )
+    uploaders_file: Path | None = Field(
+        None, description="A YAML file with more of them, one mapping; relative to this file."
+    )
+    templates: Path | None = Field(
+        None,
+        description="Directory of templates for notices in other words, EVENT.txt each; relative to this "
+        "file.",
+    )
+    stuck_after: Duration = Field(
+        86400.0, gt=0, description="A job that is not over after so long is told of as stuck, once a day."
+    )
     nearly_full: float = Field(
         90.0, gt=0, le=100, description="Percent of a target's disk from which its people are told."
     )

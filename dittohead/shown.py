@@ -12,6 +12,8 @@ from dittohead import queries, receipt
 from dittohead.config import SourceSetting
 from dittohead.context import JobFiles
 from dittohead.model import Job, rfc3339
+from dittohead.rules import Rule
+from dittohead.rules import shown as rule_shown
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -94,3 +96,9 @@ def _source(connection: Connection, setting: SourceSetting, now: dict[str, Any])
         **fields,
         "next_at": rfc3339(datetime.fromtimestamp(due, UTC)) if due else None,
     }
+
+
+def receivers(disabled: Sequence[dict[str, Any]], rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """Return receivers that get no notices any more, each with what it is called: `to`."""
+    names = {rule.key: rule_shown(rule) for rule in rules}
+    return [{**one, "to": names.get(one["rule"], "a rule that is gone")} for one in disabled]

@@ -19,6 +19,7 @@ from dittohead.files import durable_file, fsync_dir
 from dittohead.model import Job, JobState, StepRow, StepState
 from dittohead.store import history
 from dittohead.store import jobs as job_store
+from dittohead.targets import disk_of
 from dittohead.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 
 
@@ -297,8 +298,9 @@ class StepRun:
         )
         engine.metrics.steps.labels(self.row.worker).observe(seconds)
         engine.metrics.delivered_bytes.labels(self.row.worker).inc(context.locations.size)
-        if self.target:
-            await engine.targets.resume(self.target)
+        # What it may have been paused under: its target, its own name, or the disk that has held all this.
+        await engine.targets.resume(self.target or self.name)
+        await engine.targets.resume(disk_of(engine.stations.root), is_root=True)
         for place, used, capacity in context.fullness:
             # By the target's name: what a delivery calls its place may hold the folder's.
             target = self.target or place

@@ -1,4 +1,4 @@
-"""Outside places: whether a step may start now, when one is paused, resumed or nearly full."""
+"""Outside places: whether a step may start now, when one is paused, resumed, full or nearly so."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from sqlalchemy.engine import Connection
 
@@ -13,7 +14,7 @@ from dittohead import log
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store import targets as target_store
-from dittohead.store.outbox import NewNotice
+from dittohead.store.outbox import NewNotice, instead
 from dittohead.store.targets import TargetRow
 
 #: First wait before one job may try a paused target again; doubled up to the last.
@@ -25,6 +26,11 @@ _HYSTERESIS = 5.0
 
 #: Makes the notices of an event: (event, facts) -> rows for the outbox.
 Composer = Callable[..., list[NewNotice]]
+
+
+def disk_of(root: Path) -> str:
+    """Return the name by which the root's own disk is paused, and told to be full."""
+    return f"disk of {root}"
 
 
 class Targets:
@@ -70,7 +76,10 @@ class Targets:
         return min(times, default=None)
 
     async def probes(self) -> list[str]:
-        """Return jobs that may try a paused target now, one each; a target nobody waits for resumes."""
+        """Return jobs that may try a paused target now, one each.
+
+        Whether a target that nobody waits for is well is not known: the next job finds out.
+        """
         chosen = []
         for row in list(self._rows.values()):
             due = row.paused and row.probe_at is not None and row.probe_at <= time.time()
@@ -78,14 +87,38 @@ class Targets:
                 continue
             job = await self._store.read(target_store.first_waiting, row.name)
             if job is None:
-                await self.resume(row.name)
+                await self.lift(row.name)
             else:
                 self._probing[row.name] = job
                 chosen.append(job)
         return chosen
 
-    async def pause(self, name: str, reason: str) -> None:
-        """Pause a target, or put off its next probe; people are told once for each pause."""
+    async def lift(self, name: str) -> None:
+        """Let any job use a paused target that is not known to be well again; nobody is told that it is."""
+        row = self._rows.get(name)
+        if row is None or not row.paused:
+            return
+        self._rows[name] = replace(row, paused=False, probe_at=None)
+        self._probing.pop(name, None)
+        await self._put(self._rows[name], [], wake=True)
+        log.get().info(log.TARGET_TRIED, target=name)
+        self.on_resume()
+
+    def try_now(self, name: str) -> bool:
+        """Have a paused target tried by one of its jobs now; return False when it is not paused."""
+        row = self._rows.get(name)
+        if row is None or not row.paused:
+            return False
+        self._rows[name] = replace(row, probe_at=0.0)
+        return True
+
+    async def pause(self, name: str, reason: str, *, full: bool = False, is_root: bool = False) -> None:
+        """Pause a target, or put off its next probe; people are told once, until it was used again.
+
+        Args:
+            full: it has no room; told besides, or instead where somebody asks for both.
+            is_root: it is the root's own disk.
+        """
         known = self._rows.get(name)
         again = known is not None and known.paused
         failures = known.failures + 1 if known is not None and again else 1
@@ -98,20 +131,37 @@ class Targets:
             probe_at=time.time() + wait,
             failures=failures,
             nearly_full=known.nearly_full if known is not None else False,
+            told=True,
+            filled=full or (known is not None and known.filled),
         )
         self._rows[name] = row
         self._probing.pop(name, None)
-        await self._put(row, [] if again else self._compose("paused", target=name, reason=reason))
+        notices = []
+        if full and not (known is not None and known.filled):
+            notices = self._compose("full", target=name, reason=reason, is_root=is_root)
+            log.get().error(log.TARGET_FULL, target=name, reason=reason)
+        if not (known is not None and known.told):
+            notices = instead(notices, self._compose("paused", target=name, reason=reason))
+        await self._put(row, notices)
         if not again:
             log.get().error(log.TARGET_PAUSED, target=name, reason=reason)
 
-    async def resume(self, name: str) -> None:
-        """Let the target's jobs go on; called after a step that used it succeeded."""
+    async def resume(self, name: str, *, is_root: bool = False) -> None:
+        """Let the target's jobs go on: a step that used it succeeded, or a look at it did."""
         row = self._rows.get(name)
         self._probing.pop(name, None)
-        if row is None or not row.paused:
+        if row is None or not (row.paused or row.told):
             return
-        row = replace(row, paused=False, reason="", since=None, probe_at=None, failures=0)
+        row = replace(
+            row,
+            paused=False,
+            reason="",
+            since=None,
+            probe_at=None,
+            failures=0,
+            told=False,
+            filled=row.filled and is_root,  # a root has room again when its floor is free: see `has_room`
+        )
         self._rows[name] = row
         await self._put(row, self._compose("resumed", target=name), wake=True)
         log.get().info(log.TARGET_RESUMED, target=name)
@@ -148,10 +198,24 @@ class Targets:
                 notices=self._compose("nearly_full", target=name, percent=percent, free=free),
             )
 
+    async def filled(self, name: str, reason: str, *, is_root: bool) -> None:
+        """Tell people, once until it has room, that a place is full."""
+        known = self._rows.get(name) or _blank(name)
+        if known.filled:
+            return
+        log.get().error(log.TARGET_FULL, target=name, reason=reason)
+        self._rows[name] = replace(known, filled=True)
+        await self._put(self._rows[name], self._compose("full", target=name, reason=reason, is_root=is_root))
+
+    async def has_room(self, name: str) -> None:
+        """Forget that a place was full."""
+        known = self._rows.get(name)
+        if known is not None and known.filled and not known.paused:
+            self._rows[name] = replace(known, filled=False)
+            await self._put(self._rows[name], [])
+
     async def _set_full(self, name: str, *, full: bool, notices: list[NewNotice]) -> None:
-        known = self._rows.get(name) or TargetRow(
-            name=name, paused=False, reason="", since=None, probe_at=None, failures=0, nearly_full=False
-        )
+        known = self._rows.get(name) or _blank(name)
         self._rows[name] = replace(known, nearly_full=full)
         await self._put(self._rows[name], notices)
 
@@ -163,3 +227,9 @@ class Targets:
                 target_store.wake(connection, row.name)
 
         await self._store.write(work)
+
+
+def _blank(name: str) -> TargetRow:
+    return TargetRow(
+        name=name, paused=False, reason="", since=None, probe_at=None, failures=0, nearly_full=False
+    )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from dittohead import receipt
 from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError, StepError
-from dittohead.model import TERMINAL, Job
+from dittohead.model import TERMINAL, Job, JobState
 from dittohead.process import environment
 from dittohead.recorded import Recorded, recorded
 from dittohead.registry import Registry
 from dittohead.stations import Stations
-from dittohead.store import Store
+from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.worker import UndoContext, Worker
 
@@ -28,6 +29,8 @@ class Undone:
     steps: list[str] = field(default_factory=list)  #: those that know how to take something back
     gone: list[tuple[str, str]] = field(default_factory=list)  #: (uri, statement)
     kept: list[tuple[str, str]] = field(default_factory=list)
+    #: earlier jobs of the folder that have the same records: one of them may have created them
+    created_by: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -42,6 +45,7 @@ class Undone:
             "steps": self.steps,
             "gone": [{"uri": uri, "what": what} for uri, what in self.gone],
             "kept": [{"uri": uri, "what": what} for uri, what in self.kept],
+            "created_by": self.created_by,
         }
 
 
@@ -53,11 +57,15 @@ async def undo_job(
     secret: Callable[[str], str],
     *,
     dry_run: bool,
+    besides: Collection[str] = (),
 ) -> Undone:
     """Have each step's worker take back what it created, the last step first.
 
-    Raises: DittoheadError: the job is not over, or another of the folder is under way and takes what this
-        one created for recorded, or none of its steps knows how.
+    Args:
+        besides: jobs that are undone together with this one, and need not be asked about.
+
+    Raises: DittoheadError: the job is not over, or another of the folder is under way or was done later and
+        takes what this one created for recorded, or none of its steps knows how.
     """
     if job.state not in TERMINAL:
         raise DittoheadError(
@@ -69,12 +77,19 @@ async def undo_job(
             f"{other.name} is being done again ({other.id}), and goes by what this job created",
             hint=f"Wait until that is over, or: dittohead cancel {other.id}",
         )
-    undone = Undone(job.id)
     steps = [step async for step in recorded(job, store, stations, workers)]
+    sharing = await _sharing(job, steps, store, stations)
+    for other in sharing:
+        if other.claimed_at > job.claimed_at and other.id not in besides:
+            raise DittoheadError(
+                f"{job.name} was done again since ({other.id}), and that job goes by what this one created",
+                hint=f"Take back what all jobs of this name created: dittohead undo --all {job.id}",
+            )
+    undone = Undone(job.id, created_by=[other.id for other in sharing if other.id not in besides])
     for step in reversed(steps):
         if step.problem:
             undone.kept.append((f"step {step.row.name}", f"cannot be undone: {step.problem}"))
-        elif type(step.worker).undo is not Worker.undo:
+        elif _can_undo(step):
             undone.steps.append(step.row.name)
             await _undo(job, stations, step, secret, undone, dry_run=dry_run)
     if not undone.steps and not undone.kept:
@@ -83,6 +98,63 @@ async def undo_job(
             hint="Remove it where it lies; its places: dittohead show " + job.id,
         )
     return undone
+
+
+async def undo_all(
+    job: Job,
+    store: Store,
+    stations: Stations,
+    workers: Registry,
+    secret: Callable[[str], str],
+    *,
+    dry_run: bool,
+) -> AsyncIterator[Undone]:
+    """Undo every job of a name whose steps know how, the latest first.
+
+    Raises: DittoheadError: as `undo_job`; those before are undone then, and were yielded.
+    """
+    jobs = [one for one in await store.read(history.of_name, job.name) if one.state in TERMINAL]
+    besides = {one.id for one in jobs}
+    found = False
+    for one in jobs:
+        steps = [step async for step in recorded(one, store, stations, workers)]
+        if any(step.problem or _can_undo(step) for step in steps):
+            found = True
+            yield await undo_job(one, store, stations, workers, secret, dry_run=dry_run, besides=besides)
+    if not found:
+        raise DittoheadError(f"no step of any job of {job.name} can be undone: what they delivered stays")
+
+
+def _can_undo(step: Recorded) -> bool:
+    return not step.problem and type(step.worker).undo is not Worker.undo
+
+
+async def _sharing(job: Job, steps: list[Recorded], store: Store, stations: Stations) -> list[Job]:
+    """Return other jobs of the same name that are done, were not undone, and have a record of this one's."""
+    ours = await asyncio.to_thread(_records, stations, job, {s.row.name for s in steps if _can_undo(s)})
+    found = []
+    for other in await store.read(history.of_name, job.name) if ours else ():
+        if other.id == job.id or other.state is not JobState.DONE:
+            continue
+        if await store.read(job_store.was_undone, other.id):
+            continue
+        if ours & await asyncio.to_thread(_records, stations, other, None):
+            found.append(other)
+    return found
+
+
+def _records(stations: Stations, job: Job, steps: Collection[str] | None) -> set[str]:
+    """Return the URIs of a job's locations that its steps (None: any) have recorded. Blocking."""
+    return {fields["uri"] for fields in _located(stations, job) if steps is None or fields["step"] in steps}
+
+
+def _located(stations: Stations, job: Job) -> list[dict[str, Any]]:
+    path = receipt.path_of(stations.receipts, job)
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_bytes())["locations"]
+    except FileNotFoundError:
+        return []
+    return found
 
 
 async def _undo(
@@ -97,8 +169,7 @@ async def _undo(
     files = JobFiles(stations, job)
 
     def locations() -> Any:
-        path = receipt.path_of(stations.receipts, job)
-        found = json.loads(path.read_bytes())["locations"] if path.exists() else []
+        found = _located(stations, job)
         return (receipt.read_location(fields) for fields in found if fields["step"] == step.row.name)
 
     def report(gone: bool, uri: str, what: str) -> None:

@@ -20,7 +20,8 @@ from dittohead.recorded import recorded
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
-from dittohead.worker import Inputs, VerifyContext
+from dittohead.store import jobs as job_store
+from dittohead.worker import Inputs, VerifyContext, Worker
 
 
 @dataclass
@@ -31,6 +32,9 @@ class Report:
     checked: dict[str, int] = field(default_factory=dict)  #: files as they should be, by place
     problems: list[tuple[str, str]] = field(default_factory=list)  #: (where, what): they differ
     unchecked: list[tuple[str, str]] = field(default_factory=list)  #: (where, why): nobody knows
+    taken_back: list[str] = field(
+        default_factory=list
+    )  #: steps whose work was undone: nothing is to be there
 
     @property
     def good(self) -> bool:
@@ -51,6 +55,7 @@ class Report:
             "good": self.good,
             "checked": self.checked,
             "problems": [{"where": where, "what": what} for where, what in self.problems],
+            "taken_back": self.taken_back,
             "unchecked": [{"where": where, "why": why} for where, why in self.unchecked],
         }
 
@@ -132,12 +137,16 @@ async def _targets(
     report: Report,
 ) -> None:
     job_files = JobFiles(stations, job)
+    undone = await store.read(job_store.was_undone, job.id)
     async for step in recorded(job, store, stations, workers):
         delivered = [fields for fields in locations if fields["step"] == step.row.name]
         if not delivered:
             continue
         if step.problem:
             report.unchecked.append((f"step {step.row.name}", step.problem))
+            continue
+        if undone and type(step.worker).undo is not Worker.undo:
+            report.taken_back.append(step.row.name)
             continue
         context = VerifyContext(
             locations=lambda delivered=delivered: map(receipt.read_location, delivered),  # type: ignore[misc]

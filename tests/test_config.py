@@ -66,7 +66,7 @@ def test_a_good_configuration_loads(tmp_path: Path) -> None:
         ("root: .\n", "root: .\nstore: mysql://x\n", 'config.yaml:2:8: "store": "sqlite" or "postgresql://user@host/database" is wanted'),
         ("root: .\n", "root: .\nstore: postgresql://u:geheim@h/d\n", "a password does not belong here"),
         ("root: .\n", "root: .\nwatch: {interval: soon}\n", "'soon' is no duration; write"),
-        ("root: .\n", "root: .\nnotify: [{on: [failed]}]\n", "exactly one of url, url_credential and smtp is wanted"),
+        ("root: .\n", "root: .\nnotify: [{on: [failed]}]\n", "exactly one of url, url_credential, smtp, webhook and ping is wanted"),
         ("root: .\n", "root: .\nnotify: [{url: 'json://x', on: [fialed]}]\n", 'config.yaml:2:33: "on": input should be'),
         ("root: .\n", "root: .\nnotify: [{url: 'json://[S3CRET'}]\n", 'config.yaml:2:16: "url": this is no URL'),
         ("root: .\n", "root: [\n", "this is no valid YAML"),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dittohead import queries, receipt
+from dittohead.config import load
 from dittohead.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.model import EventType, JobState, Output, Station, StepState
 from dittohead.store import jobs as job_store
@@ -114,6 +115,25 @@ async def test_a_retry_goes_on_from_the_failed_step(house: House) -> None:
         "failure",
         "success",
     ]
+
+
+async def test_a_retry_says_that_the_configuration_has_changed_since_the_claim(house: House) -> None:
+    """Whoever has mended an address in config.yaml expects it to be used, and it is not."""
+    house.arrive("x")
+
+    async def refuse(ctx: StepContext) -> StepResult:
+        raise ItemError("no")
+
+    house.worker.plays["third"] = refuse
+    async with house.running():
+        job = await house.until_over("x")
+        text = (house.root / "config.yaml").read_text()
+        (house.root / "config.yaml").write_text(text.replace("name: third", "name: third, do: otherwise"))
+        house.config = load(house.root / "config.yaml", house.workers)
+        said = (await house.ask("retry", "x"))["message"]
+    assert "options it was claimed with" in said
+    assert "others by now for third." in said
+    assert said.endswith(f"dittohead rerun {job.id}")
 
 
 async def test_a_folder_that_was_mended_is_a_new_job_and_no_retry(house: House) -> None:
@@ -602,7 +622,7 @@ async def test_a_target_that_is_resumed_while_a_job_is_laid_aside_for_it_holds_n
     house.worker.plays["first"] = fail
     pause = house.targets.pause
 
-    async def pause_and_resume(name: str, reason: str) -> None:
+    async def pause_and_resume(name: str, reason: str, **more: bool) -> None:
         await pause(name, reason)
         await house.targets.resume(name)
 

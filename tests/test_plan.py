@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,11 @@ from dittohead.planning import plan
 from dittohead.registry import Registry
 from dittohead.worker import Planned, StepContext
 from tests.support.house import ScriptOptions, ScriptWorker
+from tests.support.s3_server import S3Server
 from tests.support.trees import tree
+from tests.support.upstream import KEYS
+
+pytestmark = pytest.mark.service
 
 CONFIG = """
 root: .
@@ -29,7 +33,7 @@ pipelines:
     steps:
       - checksum: {name: list, for: preservation}
       - rsync: {name: keep, from: list, to: "/srv/{object}/", for: preservation}
-      - upload: {name: publish, after: [], bucket: access, key: "{object}/{stem}.{ext}", for: access}
+      - upload: {name: publish, after: [], bucket: access, endpoint_url: "URL", credentials: keys, key: "{object}/{stem}.{ext}", for: access}
       - command: {argv: [logger, "{object} is done"]}
 """
 
@@ -40,7 +44,6 @@ def test_a_place_that_is_down_is_waited_for_and_no_failure(tmp_path: Path) -> No
         "root: .\npipelines: {p: {match: .*, steps: [{archivesspace: {url: 'http://127.0.0.1:1', repository: 2, "
         "user: u, credential: c, find: '{name}', write: false}}]}}\n"
     )
-    (tmp_path / "credentials").mkdir()
     (tmp_path / "credentials" / "c").write_text("not-to-be-seen")
     folder = tree(tmp_path / "HBF_001", {"a.txt": "hello"})
     ended = CliRunner().invoke(main, ["--config", str(tmp_path / "config.yaml"), "plan", str(folder)])
@@ -71,12 +74,25 @@ class FindingWorker(ScriptWorker):
         yield Planned(action="create", what=f"{title} of {[e.path for e in ctx.source.entries()]} and {seen}")
 
 
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _configured(tmp_path: Path, bucket: S3Server) -> None:
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "keys").write_text(KEYS)
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("URL", bucket.url))
+    bucket.client().create_bucket(Bucket="access")
+
+
 def whole(root: Path) -> list[tuple[Path, bytes]]:
     return sorted((path, path.read_bytes()) for path in root.rglob("*") if path.is_file())
 
 
 def run(tmp_path: Path, *arguments: str) -> Any:
-    (tmp_path / "config.yaml").write_text(CONFIG)
     folder = tree(tmp_path / "HBF_001", {"a.txt": "hello", "sub": {"b.txt": "ho"}})
     before = whole(tmp_path)
     ended = CliRunner().invoke(
@@ -87,7 +103,7 @@ def run(tmp_path: Path, *arguments: str) -> Any:
     return ended
 
 
-def test_every_file_and_place_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+def test_every_file_and_place_is_named_and_nothing_is_written(tmp_path: Path, bucket: S3Server) -> None:
     """Wherever the folder lies; no station is even made."""
     ended = run(tmp_path)
     assert ended.exit_code == 0
@@ -100,7 +116,7 @@ def test_every_file_and_place_is_named_and_nothing_is_written(tmp_path: Path) ->
         "keep (rsync) → /srv",
         "  send   manifest-sha256.txt → file:///srv/HBF_001/manifest-sha256.txt",
         "",
-        "publish (upload), at once → s3://access",
+        f"publish (upload), at once → s3://access at {bucket.url.removeprefix('http://')} as keys",
         "  send   a.txt → s3://access/HBF_001/a.txt  5 bytes",
         "  send   sub/b.txt → s3://access/HBF_001/b.txt  2 bytes",
         "",
@@ -140,7 +156,6 @@ def test_two_files_of_one_key_are_found_by_the_plan(tmp_path: Path) -> None:
     """As they would be by the step."""
     (tmp_path / "more").mkdir()
     folder = tree(tmp_path / "HBF_2", {"a.txt": "1", "sub": {"a.txt": "2"}})
-    (tmp_path / "config.yaml").write_text(CONFIG)
     ended = CliRunner().invoke(main, ["--config", str(tmp_path / "config.yaml"), "plan", str(folder)])
     assert ended.exit_code == 65
     assert "two files would get the same key HBF_2/a.txt: a.txt and sub/a.txt" in ended.stdout + ended.stderr

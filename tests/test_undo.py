@@ -12,7 +12,8 @@ import pytest
 from dittohead import receipt
 from dittohead.errors import DittoheadError, ItemError, TransientError
 from dittohead.model import Event, EventType, JobState, Location
-from dittohead.undo import undo_job
+from dittohead.undo import undo_all, undo_job
+from dittohead.verify import verify_job
 from dittohead.worker import Done, StepContext, StepResult, UndoContext
 from tests.support.house import House, ScriptOptions, ScriptWorker
 
@@ -127,7 +128,59 @@ async def test_nothing_is_taken_from_under_a_rerun(house: House) -> None:
         assert len(undone.gone) == 2
         gate.set()
         await house.until(lambda: house.jobs("x")[0].finished_at is not None)
-    assert (await undo_job(first, house.store, house.stations, house.workers, str, dry_run=False)).good
+    with pytest.raises(DittoheadError, match="was done again since"):
+        await undo_job(first, house.store, house.stations, house.workers, str, dry_run=False)
+
+
+async def again(house: House) -> None:
+    """Do the folder once more: its steps find the records there, and create nothing."""
+
+    async def found(ctx: StepContext) -> StepResult:
+        there = Location(
+            uri=f"rec:{ctx.step}", path=b"", size=0, sha256="", verified_by="read back", use="record"
+        )
+        ctx.location(there)
+        return Done()
+
+    plays = worker(house).plays
+    plays["one"] = plays["two"] = found
+    async with house.running():
+        await house.ask("rerun", house.job("x").id)
+        house.look()
+        await house.until(lambda: len(house.jobs("x")) == 2 and house.jobs("x")[0].finished_at is not None)
+
+
+async def test_nothing_is_taken_from_under_a_later_job(house: House) -> None:
+    """It found the records right and is done: whoever undoes the first means both, or neither."""
+    await again(house)
+    later, first = house.jobs("x")
+    with pytest.raises(DittoheadError, match=f"{later.id}.*dittohead undo --all {first.id}"):
+        await undo_job(first, house.store, house.stations, house.workers, str, dry_run=True)
+    undone = await undo_job(later, house.store, house.stations, house.workers, str, dry_run=True)
+    assert (undone.gone, undone.kept, undone.created_by) == ([], [], [first.id])
+    every = undo_all(later, house.store, house.stations, house.workers, str, dry_run=False)
+    assert [(one.job, len(one.gone)) async for one in every] == [(later.id, 0), (first.id, 2)]
+    assert list(worker(house).records.iterdir()) == []
+
+
+async def test_a_later_job_that_was_undone_stands_in_nobodys_way(house: House) -> None:
+    """What it went by is its own matter."""
+    await again(house)
+    later, first = house.jobs("x")
+    await house.ask("undone", later.id, what="0 taken back", good=True)
+    undone = await undo_job(first, house.store, house.stations, house.workers, str, dry_run=True)
+    assert len(undone.gone) == 2
+
+
+async def test_an_undone_job_says_so_and_is_not_called_damaged(house: House) -> None:
+    """In lists by its reason; `verify` compares what is still to be there."""
+    job = house.job("x")
+    await undo_job(job, house.store, house.stations, house.workers, str, dry_run=False)
+    await house.ask("undone", job.id, what="2 taken back", good=True)
+    assert house.job("x").reason == "undone by tester: 2 taken back"
+    report = await verify_job(house.job("x"), house.store, house.stations, house.workers, str)
+    assert (report.good, report.taken_back) == (True, ["one", "two"])
+    assert report.checked
 
 
 async def test_notes_that_cannot_be_read_are_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

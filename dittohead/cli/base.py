@@ -16,8 +16,8 @@ from rich.markup import escape as markup
 
 from dittohead import config as config_module
 from dittohead.config import Config
-from dittohead.daemon import open_store
 from dittohead.errors import DittoheadError, StoreError
+from dittohead.opening import open_store
 from dittohead.queries import NoSuchJob
 from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
@@ -143,6 +143,19 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
+def has_store(config: Config) -> bool:
+    """Tell whether there is a store to read; one that is no file here is taken to be there."""
+    return config.settings.store != "sqlite" or _has_file(config.root)
+
+
+def _has_file(root: Path) -> bool:
+    try:
+        os.stat(Stations(root).state / "dittohead.sqlite3")
+    except FileNotFoundError:  # no other error: who may not look is to be told so
+        return False
+    return True
+
+
 @contextmanager
 def reading(config: Config) -> Iterator[tuple[Store, Stations]]:
     """Open the store to read, whether a daemon runs or not.
@@ -160,15 +173,12 @@ def reading_at(root: Path, config: Config | None) -> Iterator[Store]:
     Raises: StoreError: there is no store yet, or it cannot be read.
     """
     stations = Stations(root)
-    if config is None or config.settings.store == "sqlite":
-        try:
-            os.stat(stations.state / "dittohead.sqlite3")
-        except FileNotFoundError as error:
-            raise StoreError(
-                "there is no store here yet",
-                where=str(stations.state),
-                hint="It is made when the daemon first starts: dittohead run",
-            ) from error
+    if (config is None or config.settings.store == "sqlite") and not _has_file(root):
+        raise StoreError(
+            "there is no store here yet",
+            where=str(stations.state),
+            hint="It is made when the daemon first starts: dittohead run",
+        )
     if config is None:
         store = Store.open(sqlite_url(stations.state), check=False)
     else:

@@ -11,10 +11,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from dittohead.cli.base import TEMPORARY, fail
+from dittohead.doorway import OWN_SOCKET, near
 from dittohead.errors import DittoheadError
 from dittohead.queries import NoSuchJob
-from dittohead.web.access import OWN_SOCKET
-from dittohead.web.server import near
 
 #: A daemon that lives takes a connection at once.
 _CONNECT_S = 10.0
@@ -26,6 +25,7 @@ _ANSWER_S = 60.0
 _PIECE = 1 << 16
 
 _SOURCE_ACTIONS = ("sync", "reset")
+_ON_NOTICES = "notify-"
 
 
 class _Connection(http.client.HTTPConnection):
@@ -81,7 +81,10 @@ class Door:
     def act(self, action: str, of: str, args: dict[str, Any]) -> dict[str, Any] | None:
         """Have something done; return {"ok": bool, "message": str}, None where it is not yet answered."""
         kind = "sources" if action in _SOURCE_ACTIONS else "jobs"
-        status, said = self._ask("POST", f"/api/v1/{kind}/{segment(of)}/{action}", args)
+        path = f"/api/v1/{kind}/{segment(of)}/{action}"
+        if action.startswith(_ON_NOTICES):
+            path, args = f"/api/v1/notices/{action.removeprefix(_ON_NOTICES)}", {"rule": of}
+        status, said = self._ask("POST", path, args)
         if status == 202:
             return None
         if status == 200:

@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dittohead import daemon, lock, queries, registry
+from dittohead import lock, queries, registry
 from dittohead.cli.base import (
     DATA,
     TEMPORARY,
@@ -107,8 +107,14 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
     if found["failed_count"] > len(found["failed"]):
         more = found["failed_count"] - len(found["failed"])
         to.print(f"and {more:,} more that failed: dittohead list --state failed")
+    _print_notices(found, to)
+
+
+def _print_notices(found: dict[str, Any], to: Console) -> None:
     if found["unsent_notices"]:
         to.print(f"not yet sent: {counted(found['unsent_notices'], 'notice')}")
+    for receiver in found["disabled_receivers"]:
+        to.print(f"[red]gets no notices[/red] {escape(receiver['to'])}: {escape(receiver['error'])}")
 
 
 def _print_sources(sources: dict[str, Any], to: Console) -> None:
@@ -272,8 +278,10 @@ def _ask_by_row(
     """Leave a row for a daemon that is just starting, or for this process."""
     number = store.run(request_store.add, action, job, args, getpass.getuser())
     if not lock.is_held(stations.state):
-        _must_be_its_user(stations.state)
-        daemon.answer_requests(config)
+        must_be_its_user(stations.state)
+        from dittohead.daemon import answer_requests  # takes longer to import than all else of a command
+
+        answer_requests(config)
     return _print_answer(_wait_for_answer(store, number), quiet=quiet)
 
 
@@ -283,7 +291,7 @@ def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> bool:
     return _print_answer(answer, quiet=quiet)
 
 
-def _must_be_its_user(state: Path) -> None:
+def must_be_its_user(state: Path) -> None:
     """Without a daemon this command writes in its stead, and must not leave files it cannot read."""
     owner = state.stat().st_uid
     if owner != os.geteuid():
@@ -304,10 +312,11 @@ def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:
 
 
 def _print_answer(answer: dict[str, Any], *, quiet: bool) -> bool:
-    if answer["ok"] and not quiet:
-        out.print(escape(answer["message"]))
-    elif not answer["ok"]:
-        err.print(f"[red]error:[/red] {escape(answer['message'])}")
+    for line in answer["message"].splitlines():
+        if answer["ok"] and not quiet:
+            out.print(escape(line))
+        elif not answer["ok"]:
+            err.print(f"[red]error:[/red] {escape(line)}")
     return bool(answer["ok"])
 
 
@@ -357,10 +366,13 @@ def poke(jobs: tuple[str, ...]) -> None:
 @json_option
 @click.argument("job")
 def verify(as_json: bool, job: str) -> None:
-    """Check a finished job's receipt against what is on disk and at the targets."""
+    """Check a finished job's receipt against what is on disk and at the targets.
+
+    Of several jobs of a name it is the latest that is done.
+    """
     config = load_config()
     with reading(config) as (store, stations):
-        found = store.run(queries.resolve, job)
+        found = store.run(queries.resolve, job, (JobState.DONE,))
         secret = Credentials(config.path).needed
         report = asyncio.run(verify_job(found, store, stations, registry.default(), secret))
     if as_json:
@@ -376,6 +388,8 @@ def _print_report(report: Report) -> None:
         out.print(f"[green]ok[/green]   {escape(place)}: {counted(count, 'file')} as in the receipt")
     for place, problem in report.problems:
         out.print(f"[red]bad[/red]  {escape(place)}: {escape(problem)}")
+    for step in report.taken_back:
+        out.print(f"[yellow]undone[/yellow] step {escape(step)}: what it created was taken back")
     for place, why in report.unchecked:
         out.print(f"[yellow]?[/yellow]    {escape(place)}: {escape(why)}")
     if report.problems:

@@ -23,7 +23,7 @@ from dittohead.cli.base import (
 )
 from dittohead.config import Config
 from dittohead.credentials import Credentials
-from dittohead.errors import ItemError
+from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import counted
 from dittohead.planning import Plan, PlannedStep, plan
 from dittohead.worker import Planned
@@ -69,9 +69,23 @@ async def _plan(
     stopped = any(step.problem for step in found.steps)
     for step in found.steps:
         # What one step would do rests on those before: after a problem nothing more can be said.
-        do = step.do() if step.do is not None and not stopped else None
-        steps.append((step, [planned async for planned in do] if do is not None else []))
+        would = await _would(step) if not stopped else []
+        steps.append((step, would))
+        stopped = stopped or bool(step.problem)
     return found, steps
+
+
+async def _would(step: PlannedStep) -> list[Planned]:
+    """Return what a step would do, as far as can be said; what stands against it becomes its problem."""
+    would: list[Planned] = []
+    try:
+        if step.do is not None:
+            async for planned in step.do():
+                would.append(planned)  # noqa: PERF401  # what was said before an error is kept
+    except StepError as error:
+        step.problem, step.begun = str(error), True
+        step.waits = isinstance(error, (TargetError, TransientError))
+    return would
 
 
 def _as_json(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]]) -> dict[str, Any]:
@@ -124,7 +138,9 @@ def _print(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]], most: in
     if problems and all(step.waits for step in problems):
         out.print("[yellow]It would wait, and go on by itself.[/yellow]")
     elif problems:
-        out.print("[red]It would go to failed/ before anything is written.[/red]")
+        begun = any(step.begun for step in problems)
+        when = "when that step is reached" if begun else "before anything is written"
+        out.print(f"[red]It would go to failed/ {when}.[/red]")
     else:
         out.print("Nothing was changed.")
 

@@ -8,9 +8,9 @@ from dittohead import lock, log
 from dittohead import rebuild as rebuilding
 from dittohead.cli.base import DATA, escape, fail, load_config, out, with_config
 from dittohead.config import Config
-from dittohead.daemon import open_store
 from dittohead.errors import StoreError
 from dittohead.model import utcnow
+from dittohead.opening import open_store
 from dittohead.stations import Stations
 from dittohead.store import Store
 

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from dittohead import daemon, log
 from dittohead.cli.base import DATA, NO_INPUT, err, escape, fail, load_config, out, with_config
 from dittohead.cli.follow import follow
-from dittohead.errors import DittoheadError
+from dittohead.config import Config
+from dittohead.errors import DittoheadError, ItemError
 from dittohead.model import Station, counted, utcnow
 from dittohead.stations import Stations
 from dittohead.upload import Upload
@@ -55,13 +56,36 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
     if not inbox.is_dir():
         fail(f"{inbox}: there is no inbox. Start the daemon, or: dittohead init", NO_INPUT)
     started = utcnow()
-    dropped = [_drop_one(path, inbox, name, purposes) for path in paths]
+    uploads = [Upload(path, inbox, name, purposes) for path in paths]
+    for upload in uploads:
+        _must_fit(config, upload.name, purposes)
+    dropped = [_drop_one(upload) for upload in uploads]
     if watch and not follow(config, dropped, since=started):
         raise click.exceptions.Exit(DATA)
 
 
-def _drop_one(path: Path, inbox: Path, name: str | None, purposes: tuple[str, ...]) -> str:
-    upload = Upload(path, inbox, name, purposes)
+def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:
+    """Refuse before anything is copied what the daemon would put into failed/ after it. Raises: ItemError."""
+    matched = config.pipeline_for(name)
+    if matched is None:
+        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
+        raise ItemError(
+            "no pipeline's match fits the folder's name",
+            where=name,
+            hint=f"Give another with --name, to fit one of: {patterns}",
+        )
+    pipeline = matched[0]
+    unknown = sorted(set(purposes) - pipeline.purposes)
+    if unknown:
+        there = ", ".join(sorted(pipeline.purposes)) or "none: it has no steps with for:"
+        raise ItemError(
+            f"the pipeline {pipeline.name} has nothing for {', '.join(unknown)}",
+            where=name,
+            hint=f"Its purposes are {there}",
+        )
+
+
+def _drop_one(upload: Upload) -> str:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

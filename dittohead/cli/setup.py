@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from dittohead.cli.base import (
     err,
     escape,
     fail,
+    has_store,
     json_option,
     load_config,
     out,
     print_json,
+    reading,
     with_config,
 )
 from dittohead.credentials import Credentials
@@ -86,7 +89,9 @@ def check(as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """Look at permissions, programs, the image library and the targets; say what to do."""
     config = load_config()
-    found = asyncio.run(examine(config, registry.default(), Credentials(config.path).needed))
+    with reading(config) if has_store(config) else nullcontext((None, None)) as (store, _):
+        secret = Credentials(config.path).needed
+        found = asyncio.run(examine(config, registry.default(), secret, store))
     if as_json:
         print_json([{"level": f.level, "about": f.about, "message": f.message} for f in found])
     else:

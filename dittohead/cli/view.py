@@ -107,10 +107,13 @@ class FromStore:
 
     def status(self) -> dict[str, Any]:
         running = lock.is_held(self._stations.state)
+        found = self._store.run(queries.overview)
+        rules = self._config.settings.notify if self._config is not None else ()
         return {
             "running_daemon": running,
             "root": str(self._stations.root),
-            **self._store.run(queries.overview),
+            **found,
+            "disabled_receivers": shown.receivers(found["disabled_receivers"], rules),
             "live": live.read(self._stations.state) if running else {},
             "inbox": self._inbox(),
         }

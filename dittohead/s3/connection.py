@@ -402,7 +402,7 @@ def _refusal(error: boto.ClientError, where: str, doing: str) -> StepError:
     if code in _STANDING:
         return TargetError(what, where=where, hint=_STANDING[code])
     if status == 507:
-        return TargetError(what, where=where, hint="Make room at the store")
+        return TargetError(what, where=where, hint="Make room at the store", full=True)
     if code in _PASSING or status >= 500 or status == 429:
         return TransientError(what, where=where, retry_after_s=retry_after_s(error))
     return ItemError(what, where=where)

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import TERMINAL, Job, JobId, JobState
+from dittohead.model import ACTIVE, TERMINAL, Job, JobId, JobState
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import jobs
 
@@ -39,6 +39,37 @@ def earlier(connection: Connection, job: Job, limit: int = 3) -> list[JobId]:
             .limit(limit)
         ).scalars()
     ]
+
+
+def last_failure(connection: Connection, job: Job) -> Job | None:
+    """Return the latest earlier job of the same name, where that one failed."""
+    query = (
+        sa.select(jobs)
+        .where(jobs.c.name == job.name, jobs.c.id != job.id, jobs.c.state.in_(_TERMINAL))
+        .order_by(jobs.c.finished_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().first()
+    return to_job(row) if row is not None and row["state"] == JobState.FAILED.value else None
+
+
+def under_way_since(connection: Connection, before: float) -> list[tuple[Job, float]]:
+    """Return the jobs that are not over and began before a moment, with when, the longest first.
+
+    A job that was tried again after it had been over began then.
+    """
+    began = sa.func.coalesce(jobs.c.reopened_at, jobs.c.claimed_at)
+    active = sorted(state.value for state in ACTIVE)
+    query = sa.select(jobs).where(jobs.c.state.in_(active), began < before).order_by(began, jobs.c.id)
+    return [
+        (to_job(row), row["reopened_at"] or row["claimed_at"]) for row in connection.execute(query).mappings()
+    ]
+
+
+def of_name(connection: Connection, name: str) -> list[Job]:
+    """Return all jobs of a name, the latest first."""
+    query = sa.select(jobs).where(jobs.c.name == name).order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc())
+    return [to_job(row) for row in connection.execute(query).mappings()]
 
 
 def is_superseded(connection: Connection, job: Job) -> bool:

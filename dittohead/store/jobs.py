@@ -386,6 +386,7 @@ def reopen(
             finished_at=None,
             target="",
             token=jobs.c.token + 1,
+            reopened_at=utcnow().timestamp(),
         )
     )
     _afresh(connection, job_id, positions)
@@ -467,12 +468,30 @@ def active(connection: Connection) -> list[Job]:
     return [to_job(row) for row in found]
 
 
+def uploaders(connection: Connection) -> list[int]:
+    """Return the numbers of the users whose folders there were."""
+    return list(connection.execute(sa.select(jobs.c.uid).distinct().order_by(jobs.c.uid)).scalars())
+
+
 def unmoved(connection: Connection) -> list[Job]:
     """Return jobs that are over while their folder was last seen in processing/."""
     found = connection.execute(
         sa.select(jobs).where(jobs.c.state.in_(_values(TERMINAL)), jobs.c.station == Station.PROCESSING.value)
     ).mappings()
     return [to_job(row) for row in found]
+
+
+def mark_undone(connection: Connection, job_id: str, event: Event) -> None:
+    """Record that what a job had created outside was taken back; lists show it as the job's reason."""
+    add_events(connection, job_id, [event])
+    done = (jobs.c.id == job_id, jobs.c.state == JobState.DONE.value)
+    connection.execute(jobs.update().where(*done).values(reason=event.detail))
+
+
+def was_undone(connection: Connection, job_id: str) -> bool:
+    """Tell whether what a job had created outside was taken back."""
+    query = sa.select(events.c.id).where(events.c.job_id == job_id, events.c.type == EventType.DELETION.value)
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def add_events(connection: Connection, job_id: str, found: Iterable[Event]) -> None:

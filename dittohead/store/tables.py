@@ -54,6 +54,7 @@ jobs = Table(
     Column("claimed_at", Double, nullable=False),
     Column("finished_at", Double),
     Column("host", Text, nullable=False),
+    Column("reopened_at", Double),  # when it was last tried again after it had been over
     Index(None, "state", "wake_at"),
     Index(None, "name"),
     Index(None, "claimed_at", "id", "name"),  # all that a look for a name reads
@@ -125,12 +126,29 @@ outbox = Table(
     Column("job_id", String(26)),
     Column("subject", Text, nullable=False),
     Column("body", Text, nullable=False),
-    Column("state", String(16), nullable=False),  # due, sent, given_up
+    # due, sent, given_up; held until its digest is made, gathered into it; parked: its receiver is disabled
+    Column("state", String(16), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("due_at", Double, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("error", Text, nullable=False),
+    Column("recipient", Text, nullable=False, server_default=""),  # an uploader's address; "": the rule's own
+    Column("pipeline", Text, nullable=False, server_default=""),  # of its job
+    Column("data", JSON, nullable=False, server_default="{}"),  # its facts, as programs get them
+    Column("parent", String(26)),  # the digest it was gathered into
     Index(None, "state", "due_at"),
+    Index(None, "rule", "state", "created_at"),
+)
+
+#: Receivers of notices that fail, or are disabled, by their rule's key; no row for one that never failed.
+receivers = Table(
+    "receivers",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("failing_since", Double),  # of the first try that failed since one was taken
+    Column("disabled_at", Double),
+    Column("error", Text, nullable=False),
+    Column("error_at", Double),
 )
 
 #: Outside places that are, or once were, paused or nearly full.
@@ -144,6 +162,8 @@ targets = Table(
     Column("probe_at", Double),
     Column("failures", Integer, nullable=False),
     Column("nearly_full", Integer, nullable=False),
+    Column("told", Integer, nullable=False, server_default="0"),  # people think that it is paused
+    Column("filled", Integer, nullable=False, server_default="0"),  # people were told that it is full
 )
 
 #: What people asked for (retry, freeze, ...), whoever asks; the daemon carries it out and answers.

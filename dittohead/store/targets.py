@@ -23,6 +23,8 @@ class TargetRow:
     probe_at: float | None  #: when the next job may try it
     failures: int  #: in a row
     nearly_full: bool
+    told: bool = False  #: people think that it is paused: nobody has used it since they were told
+    filled: bool = False  #: people were told that it is full
 
 
 def load(connection: Connection) -> list[TargetRow]:
@@ -36,6 +38,8 @@ def load(connection: Connection) -> list[TargetRow]:
             probe_at=row["probe_at"],
             failures=row["failures"],
             nearly_full=bool(row["nearly_full"]),
+            told=bool(row["told"]),
+            filled=bool(row["filled"]),
         )
         for row in connection.execute(sa.select(targets).order_by(targets.c.name)).mappings()
     ]
@@ -50,6 +54,8 @@ def put(connection: Connection, row: TargetRow) -> None:
         "probe_at": row.probe_at,
         "failures": row.failures,
         "nearly_full": int(row.nearly_full),
+        "told": int(row.told),
+        "filled": int(row.filled),
     }
     result = connection.execute(targets.update().where(targets.c.name == row.name).values(**values))
     if result.rowcount == 0:

@@ -32,7 +32,7 @@ def create_app(site: Site, access: Access) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Http | None, site: Site) -> AsyncIterator[None]:
+async def serving(settings: Http | None, site: Site) -> AsyncIterator[web.Application]:
     """Serve while inside: on the daemon's own socket always, over the network when the settings ask for it.
 
     Raises: OSError: an address cannot be used, or state/ cannot be written.
@@ -46,4 +46,4 @@ async def serving(settings: Http | None, site: Site) -> AsyncIterator[None]:
         await asyncio.to_thread(tokens.refresh)
     app = create_app(site, Access(settings, tokens, sessions))
     async with server.listening(app, settings, site.stations.state):
-        yield
+        yield app

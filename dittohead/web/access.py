@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import html
 import ipaddress
 import os
 import re
@@ -16,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from aiohttp import web
 
 from dittohead import log
+from dittohead.doorway import OWN_SOCKET
 from dittohead.owners import owner
 from dittohead.settings import Http, Proxy
 from dittohead.web import identity as identity_module
@@ -24,9 +26,6 @@ from dittohead.web.pace import Pace
 from dittohead.web.problems import Problem, wants_page
 from dittohead.web.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of
 from dittohead.web.tokens import Token, Tokens
-
-#: The name of the daemon's own socket in state/, and of what is bound to it.
-OWN_SOCKET = "api.sock"
 
 #: The file of tokens is read again when it was read so long ago. Seconds.
 _FRESH_S = 1.0
@@ -235,6 +234,7 @@ def is_own_socket(request: web.Request) -> bool:
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find out who asks, and refuse whoever may not, before the handler runs."""
     access = request.app[ACCESS]
+    request[IDENTITY] = Identity("", Role.NOBODY)  # until it is found out, for pages of errors
     if not is_own_socket(request):
         access.check_host(request)
     who = await access.identify(request)
@@ -254,6 +254,11 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
+# A link in a mail or on another site: the browser has held the cookie back (SameSite=Strict), and sends
+# it when the same page is asked for from here.
+_AGAIN = '<!doctype html><title>dittohead</title><meta http-equiv="refresh" content="0;url={}">'
+
+
 def require(request: web.Request, role: Role) -> None:
     """Refuse who may do less than `role`. Raises: Problem, or a redirection to the sign-in page."""
     who = request[IDENTITY]
@@ -261,6 +266,8 @@ def require(request: web.Request, role: Role) -> None:
         return
     if who.way is Way.AMBIENT:
         if wants_page(request) and request.method in _SAFE:
+            if request.headers.get("Sec-Fetch-Site") == "cross-site":
+                raise web.HTTPOk(text=_AGAIN.format(html.escape(request.path_qs)), content_type="text/html")
             raise web.HTTPSeeOther(f"/login?{urlencode({'next': request.path_qs})}")
         raise _unknown("this needs a token" if role > Role.READER or not who.role else "sign in first")
     raise Problem(403, f"{who.name} may not do this; it needs the role {role.name.lower()}")

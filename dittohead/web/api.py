@@ -10,8 +10,10 @@ from sqlalchemy.engine import Connection
 
 from dittohead import queries, receipt, shown
 from dittohead.context import JobFiles
+from dittohead.errors import DittoheadError
 from dittohead.metrics import CONTENT_TYPE
 from dittohead.model import ACTIVE, Job, display
+from dittohead.notices import doors
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -74,6 +76,7 @@ async def _status(request: web.Request, given: None) -> web.Response:
         return {**queries.overview(connection), "inbox": in_inbox(site.stations)}
 
     found = await site.store.look(work)
+    found["disabled_receivers"] = shown.receivers(found["disabled_receivers"], site.config().settings.notify)
     fields = {"running_daemon": True, "root": str(site.stations.root), **found, "live": site.live()}
     return web.json_response(fields)
 
@@ -205,6 +208,17 @@ async def _act_on_source(request: web.Request, given: Any) -> web.Response:
     return await _asked(request, request.path.rsplit("/", 1)[-1], name, given.model_dump())
 
 
+async def _act_on_notices(request: web.Request, given: Any) -> web.Response:
+    action = "notify-" + request.path.rsplit("/", 1)[-1]
+    rules = list(request.app[SITE].config().settings.notify)
+    if given.rule:
+        try:
+            given = given.model_copy(update={"rule": doors.find(rules, given.rule).key})
+        except DittoheadError as error:
+            raise Problem(404, error.what, hint=error.hint) from error
+    return await _asked(request, action, given.rule, {})
+
+
 async def _asked(request: web.Request, action: str, of: str, args: dict[str, Any]) -> web.Response:
     answer = await request.app[SITE].desk.ask(action, of, identity(request).name, args)
     if answer is None:
@@ -239,6 +253,21 @@ def _on_source(name: str, summary: str, body: type[Any]) -> Operation:
         body=body,
         answer=shapes.Done,
         tag="sources",
+    )
+
+
+def _on_notices(name: str, summary: str, body: type[Any]) -> Operation:
+    return Operation(
+        method="POST",
+        path=f"/api/v1/notices/{name}",
+        name=f"{name}_notices",
+        summary=summary,
+        does=_act_on_notices,
+        role=Role.OPERATOR,
+        body=body,
+        answer=shapes.Done,
+        refusals=(404,),
+        tag="notices",
     )
 
 
@@ -280,6 +309,8 @@ OPERATIONS = (
     _reading("/api/v1/sources", "list_sources", "All sources", _sources, shapes.Sources, tag="sources"),
     _on_source("sync", "Have it look now", shapes.Sync),
     _on_source("reset", "Let items be fetched again", shapes.Reset),
+    _on_notices("test", "Send a test to every receiver, or to that of one rule", shapes.Rules),
+    _on_notices("enable", "Send notices again to the receiver of a rule that was disabled", shapes.OneRule),
     _reading(
         "/api/v1/requests",
         "list_requests",

@@ -109,7 +109,10 @@ async def answer_plainly(request: web.Request, handler: Handler) -> web.StreamRe
         problem = _problem(request, error)
     page = request.app[ERROR_PAGE].render
     if page is not None and wants_page(request):
-        return await page(request, problem)
+        try:
+            return await page(request, problem)
+        except Exception as error:  # noqa: BLE001  # whatever broke the handler may break this page as well
+            log.get().error(log.HTTP_CRASHED, path=request.path, method=request.method, exc_info=error)
     return problem.response()
 
 

@@ -14,8 +14,8 @@ from typing import TypeGuard
 
 from aiohttp import web
 
+from dittohead.doorway import OWN_SOCKET, near
 from dittohead.settings import Http
-from dittohead.web.access import OWN_SOCKET
 from dittohead.web.identity import Handler
 
 #: A request's body holds no more, unless its handler reads it as a stream.
@@ -179,17 +179,3 @@ def _admit(path: Path, gid: int) -> None:
         except OSError:  # not a member, or the service may not: a setgid bit on the directory does the same
             return
     path.chmod(0o660)
-
-
-@contextlib.contextmanager
-def near(state: Path) -> Iterator[None]:
-    """Be in a directory for a moment: a socket's path has 107 bytes at most, and a root may lie deeper."""
-    before = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.chdir(state)
-        try:
-            yield
-        finally:
-            os.fchdir(before)
-    finally:
-        os.close(before)

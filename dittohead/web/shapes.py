@@ -131,6 +131,18 @@ class Reset(_Asked):
     sync: StrictBool = Field(False, description="Look for them at once.")
 
 
+class Rules(_Asked):
+    """Which rule of notify: is meant."""
+
+    rule: Text = Field("", description="Its name, key or number; empty: all of them.")
+
+
+class OneRule(_Asked):
+    """Which rule of notify: is meant."""
+
+    rule: Text = Field(min_length=1, description="Its name, key or number.")
+
+
 class Done(_Answer):
     """What was done."""
 
@@ -251,6 +263,15 @@ class Job(JobSummary):
     progress: dict[str, Any] | None = Field(description="How far the step in flight is.")
 
 
+class Receiver(_Answer):
+    """Who gets no notices any more."""
+
+    rule: str = Field(description="The rule's key.")
+    to: str = Field(description="What it is called.")
+    since: str | None
+    error: str
+
+
 class Status(_Answer):
     """What runs, what waits and why, and what needs attention."""
 
@@ -262,6 +283,7 @@ class Status(_Answer):
     failed_count: int
     targets: list[dict[str, Any]]
     unsent_notices: int
+    disabled_receivers: list[Receiver]
     live: dict[str, Any] = Field(description="What is true only now.")
     inbox: list[str] = Field(description="Folders that wait in the inbox; the first thousand.")
 

@@ -32,6 +32,7 @@ from dittohead.s3.bucket import (
     Stored,
     version_of,
 )
+from dittohead.s3.comparing import There, compare
 from dittohead.s3.notes import Notes
 from dittohead.s3.notes import read as read_notes
 from dittohead.s3.objects import ObjectOptions
@@ -88,6 +89,21 @@ class UploadOptions(connection.Connection, ObjectOptions, Options):
     bandwidth: Size | None = Field(
         None, gt=0, description="Bytes a second to this bucket, of all jobs together."
     )
+
+
+_SAME = "is compared with the object that is there"
+
+#: What a plan says of a file, by what is there and whether it may be replaced.
+_PLANNED: dict[tuple[There, bool], tuple[Literal["send", "keep", "change"], str]] = {
+    ("nothing", False): ("send", ""),
+    ("nothing", True): ("send", ""),
+    ("same", False): ("keep", "is there already"),
+    ("same", True): ("keep", "is there already"),
+    ("other", False): ("keep", "another object is there: refused"),
+    ("other", True): ("change", "in place of another object, or as a new version of it"),
+    ("unknown", False): ("send", f"{_SAME}; another is not replaced"),
+    ("unknown", True): ("send", f"{_SAME}; another is replaced, or becomes an earlier version"),
+}
 
 
 class UploadWorker(Worker[UploadOptions]):
@@ -148,17 +164,31 @@ class UploadWorker(Worker[UploadOptions]):
         return sending.result(self.target(options))
 
     async def plan(self, ctx: StepContext, options: UploadOptions) -> AsyncIterator[Planned]:
-        """Yield each object by its key; whether one is there already is seen when it is sent."""
+        """Yield each object by its key, and what lies there already; nothing is sent.
+
+        Raises: ItemError: others' objects lie there that may not be replaced; after all were yielded.
+        """
         await in_thread(lambda stop: options.check_keys(ctx.source.entries, stop))
-        for entry in ctx.source.entries():
-            if entry.is_dir:
-                continue
-            uri = f"s3://{options.bucket}/{options.key_of(entry)}"
-            ctx.location(
-                Location(uri=uri, path=entry.path, size=entry.size, sha256=entry.sha256, verified_by="")
-            )
-            detail = f"{entry.size:,} bytes" if entry.size else ""
-            yield Planned(action="send", what=display(entry.path), where=uri, detail=detail)
+        refused = Faulty()
+        async with connection.client(options, ctx.secret) as client:
+            bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+            replaces = options.replace or await bucket.versioned()
+            entries = (entry for entry in ctx.source.entries() if not entry.is_dir)
+            async for entry, key, there in compare(bucket, entries, options.key_of, ctx.source.root):
+                uri = bucket.uri(key)
+                place = Location(
+                    uri=uri, path=entry.path, size=entry.size, sha256=entry.sha256, verified_by=""
+                )
+                ctx.location(place)
+                if there == "other" and not replaces:
+                    refused.add(entry.path, f"there is another object at {uri}, and replace is not set")
+                action, words = _PLANNED[there, replaces]
+                size = f"{entry.size:,} bytes" if entry.size else ""
+                detail = ", ".join(part for part in (size, words) if part)
+                yield Planned(action=action, what=display(entry.path), where=uri, detail=detail)
+        if refused.count:
+            hint = "Give them other keys, or set replace: true"
+            raise ItemError(f"{counted(refused.count, 'file')} could not be uploaded: {refused}", hint=hint)
 
     async def let_go(self, notes: Path, secret: Callable[[str], str]) -> None:
         """Abort the multipart uploads of a job that is over."""

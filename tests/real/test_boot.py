@@ -129,6 +129,9 @@ def test_it_is_installed_enabled_ready_and_closed_in(host: Machine) -> None:
     assert float(score[1]) <= 1.2
     assert host.run("ps", "-o", "user=", "-p", host.show("MainPID")).stdout.strip() == "dittohead"
     assert "dittohead" in host.run("/usr/local/bin/dittohead", "--version").stdout
+    pages = host.files / "usr/local/share/man"
+    assert {"dittohead.1.gz", "dittohead-drop.1.gz"} <= {path.name for path in (pages / "man1").iterdir()}
+    assert (pages / "man5" / "dittohead-config.5.gz").stat().st_size > 0
 
 
 def test_anothers_images_are_converted_and_delivered_under_the_sandbox(host: Machine) -> None:

@@ -170,9 +170,11 @@ def test_masters_copies_and_records(world: World, tmp_path: Path) -> None:
     assert world.here.run("verify", NAME).returncode == 0
 
     first = receipt["job"]
-    undone = world.here.json("undo", first)
-    assert undone["good"], undone
+    assert f"undo --all {first}" in world.here.run("undo", first, check=False).stderr
+    undone = world.here.json("undo", "--all", NAME)
+    assert [one["good"] for one in undone] == [True, True], undone
     assert world.archive.state() == before
+    assert world.here.run("verify", NAME).stdout.count("undone") == 1
 
 
 def test_what_cannot_be_recorded_is_sent_nowhere(world: World) -> None:

@@ -97,7 +97,8 @@ def test_draining_finishes_what_runs(tmp_path: Path) -> None:
 
 def test_drop_refuses_what_would_be_refused_and_takes_a_single_file(tmp_path: Path) -> None:
     """Before anything is copied; nothing half remains."""
-    with site(tmp_path / "root", "root: .\npipelines: {a: {match: '.*', steps: [{checksum: {}}]}}\n") as here:
+    config = "root: .\npipelines: {a: {match: '[^!]*', steps: [{checksum: {}}]}}\n"
+    with site(tmp_path / "root", config) as here:
         here.run("drop", "x", check=False)
         (here.root / "inbox").mkdir()
         tree(tmp_path / "bad", {"p": fifo()})
@@ -105,6 +106,13 @@ def test_drop_refuses_what_would_be_refused_and_takes_a_single_file(tmp_path: Pa
         assert "this is a FIFO" in said.stderr
         assert os.listdir(here.root / "inbox") == []
         (tmp_path / "one.txt").write_text("1")
+        for more, why in (
+            (("--name", "no!"), "no pipeline's match fits"),
+            (("--for", "access"), "has nothing for"),
+        ):
+            said = here.run("drop", str(tmp_path / "one.txt"), *more, check=False)
+            assert why in said.stderr
+            assert os.listdir(here.root / "inbox") == []
         here.run("drop", str(tmp_path / "one.txt"), "--name", "single")
         assert read_tree(here.root / "inbox" / "single") == {b"one.txt": b"1"}
         tree(tmp_path / "up", {"a": {"b": "1"}, "e": {}})

@@ -186,8 +186,8 @@ def test_a_token_that_names_nothing_is_left_and_said(place: Place) -> None:
 def test_the_whole_job_of_the_documentation_from_events_to_images_and_a_prefix_again(
     place: Place, tmp_path: Path
 ) -> None:
-    """docs/sources.md as it stands, with this server's addresses."""
-    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    """docs/bucket-to-bucket.md as it stands, with this server's addresses."""
+    page = (Path(__file__).parents[2] / "docs" / "bucket-to-bucket.md").read_text()
     (block,) = (b for b in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "convert" in b)
     images = f"{place.bucket}-images"
     place.call("create_bucket", Bucket=images)
@@ -216,6 +216,8 @@ def test_the_whole_job_of_the_documentation_from_events_to_images_and_a_prefix_a
     made.write_bytes(place.call("get_object", Bucket=images, Key="digital/a/1.tif")["Body"])
     assert levels(made)[0] == (400, 300)
     place.site.until(lambda: place.messages() == 0)
+    for words in re.findall(r"`dittohead (source list|source sync masters|rerun [^`]+|verify NAME)`", page):
+        place.site.run(*words.replace("NAME", "a").split())
     (command,) = re.findall(r"^    dittohead (source reset .*)$", page, re.MULTILINE)
     place.site.until(lambda: place.source_of("masters")["items"]["done"] == 2)
     place.site.run(*command.replace("BPP_1001", "a/b").split())

@@ -73,7 +73,7 @@ class Front:
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[aiohttp.ClientSession]:
         """Serve, and give a client without rights or cookies of its own."""
-        async with web.serving(self.settings, self._site()), self.client() as client:
+        async with web.serving(self.settings, self._site()) as self.app, self.client() as client:
             yield client
         self.house.store.close()
 

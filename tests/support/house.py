@@ -123,7 +123,7 @@ class House:
             targets=self.targets,
         )
         self.dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
-        self.actions = Actions(self.engine, self.dispatch)
+        self.actions = Actions(self.engine, self.dispatch, config=lambda: self.config)
 
     def compose(self, event: str, **facts: Any) -> list[NewNotice]:
         self.told.append((event, facts))

@@ -11,9 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+#: Width and height.
+_BLOCK = (701, 577)
+
 
 def pixels(width: int, height: int, bands: int = 3, dtype: Any = np.uint8, seed: int = 1) -> NDArray[Any]:
-    """Return smooth pixels with some noise: (height, width, bands), or (height, width) for one band."""
+    """Return smooth pixels with some noise: (height, width, bands), or (height, width) for one band.
+
+    Large ones repeat a block whose sides are no multiple of any tile's or strip's.
+    """
+    if width * height > 2 * _BLOCK[0] * _BLOCK[1]:
+        block = pixels(*_BLOCK, bands, dtype, seed)
+        times = (-(-height // _BLOCK[1]), -(-width // _BLOCK[0]), *([1] if block.ndim == 3 else []))
+        return np.ascontiguousarray(np.tile(block, times)[:height, :width])
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     planes = []

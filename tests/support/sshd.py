@@ -57,7 +57,7 @@ def sshd(base: Path) -> Iterator[Sshd]:
     (base / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {base}/host\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {base}/authorized_keys\nPasswordAuthentication no\nStrictModes no\n"
-        "PermitRootLogin prohibit-password\nMaxStartups 50\n"
+        "PermitRootLogin prohibit-password\nMaxStartups 50\nSubsystem sftp internal-sftp\n"
     )
     with open(base / "log", "wb") as log:
         process = subprocess.Popen([program, "-D", "-e", "-f", base / "sshd_config"], stderr=log)

@@ -303,6 +303,11 @@ async def test_people_are_led_to_the_form_and_programs_are_not(front: Served) ->
     _, client = front
     async with client.get("/metrics?a=b", headers={"Accept": "text/html"}, allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (303, "/login?next=/metrics?a%3Db")
+    # From a link elsewhere the cookie is held back: asked for again from here, it comes.
+    headers = {"Accept": "text/html", "Sec-Fetch-Site": "cross-site"}
+    async with client.get('/metrics?a="><script>', headers=headers) as answer:
+        text = await answer.text()
+        assert (answer.status, text.count("<"), 'content="0;url=/metrics?a=' in text) == (200, 4, True)
     async with client.get("/api/v1/jobs", headers={"Accept": "text/html"}) as answer:
         assert answer.status == 401
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")

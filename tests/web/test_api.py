@@ -23,6 +23,7 @@ from dittohead.model import JobState
 from dittohead.store.tables import requests
 from dittohead.web import api, server, shapes
 from dittohead.web.openapi import document
+from dittohead.web.problems import ERROR_PAGE
 from dittohead.web.server import Lines
 from tests.support.front import OPERATOR, READER, Front, call
 
@@ -353,6 +354,9 @@ async def test_a_defect_is_an_answer_and_a_line_in_the_log(
     status, said = await call(front[1], "/api/v1/status", token=READER)
     assert (status, said["title"]) == (500, "Internal Server Error")
     assert "division" not in json.dumps(said)
+    front[0].app[ERROR_PAGE].render = lambda request, problem: 1 / 0
+    async with front[1].get("/nowhere", headers={"Accept": "text/html"}) as answer:
+        assert (answer.status, answer.content_type) == (404, "application/problem+json")
 
 
 async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -665,3 +666,35 @@ def test_a_credential_is_read_in_both_of_awss_forms_and_never_shown() -> None:
 def test_all_errors_are_of_the_three_kinds() -> None:
     for error in (TimeoutError(), ConnectionResetError()):
         assert isinstance(connection.fault(error, where="s3://b", doing="x"), StepError)
+
+
+async def test_a_plan_says_what_lies_there_and_writes_nothing(server: S3Server, tmp_path: Path) -> None:
+    """The same, another of that size or of another, nothing, and what earlier steps would make."""
+    it = await place(server, tmp_path, dict.fromkeys(("same", "other", "longer", "new"), b"one"))
+    for key, data in (("same", b"one"), ("other", b"two"), ("longer", b"three")):
+        told = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        await it.call("put_object", Key=key, Body=data, ChecksumSHA256=told)
+    server.requests.clear()
+    said: dict[str, tuple[str, str]] = {}
+
+    async def plan() -> None:
+        async for one in it.worker.plan(it.ctx, it.options):
+            said[one.what] = (one.action, one.detail)
+
+    with pytest.raises(ItemError, match="2 files could not be uploaded: .*longer: there is another object"):
+        await plan()
+    assert said == {
+        "same": ("keep", "3 bytes, is there already"),
+        "other": ("keep", "3 bytes, another object is there: refused"),
+        "longer": ("keep", "3 bytes, another object is there: refused"),
+        "new": ("send", "3 bytes"),
+    }
+    assert {request.method for request in server.requests} <= {"GET", "HEAD"}
+    assert not any(
+        "partNumber" in request.path or request.path.endswith("/same")
+        for request in server.requests
+        if request.method == "GET"
+    )
+    it.options = it.options.model_copy(update={"replace": True})
+    await plan()
+    assert {name for name, (action, _) in said.items() if action == "change"} == {"other", "longer"}

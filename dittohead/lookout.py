@@ -1,0 +1,66 @@
+"""Look for what people want to be told of and no single job tells: jobs that are stuck, a full root."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+from dittohead import log
+from dittohead.engine import Engine
+from dittohead.errors import StoreError
+from dittohead.settings import Settings
+from dittohead.store import history
+from dittohead.store import outbox as outbox_store
+from dittohead.targets import disk_of
+
+#: Between two rounds; the first comes soon after the start.
+_ROUND_S, _FIRST_S = 60.0, 2.0
+
+#: A root that was full is so no more when this part more than its floor is free.
+_HYSTERESIS = 0.05
+
+
+class Lookout:
+    """Makes rounds."""
+
+    def __init__(self, engine: Engine, settings: Callable[[], Settings]) -> None:
+        self._engine, self._settings = engine, settings
+
+    async def run(self) -> None:
+        """Make rounds until cancelled."""
+        wait = _FIRST_S
+        while True:
+            await asyncio.sleep(wait)
+            wait = _ROUND_S
+            try:
+                await self.root_round()
+                await self.stuck_round()
+            except (StoreError, OSError) as error:
+                log.get().error(log.TASK_CRASHED, task="lookout", error=str(error))
+
+    async def root_round(self) -> None:
+        """Tell, once until there is room again, that the root's disk takes no more folders."""
+        root, floor = self._engine.stations.root, self._settings().space.floor
+        status = os.statvfs(root)
+        free = status.f_bavail * status.f_frsize
+        if free < floor:
+            reason = f"{free >> 20:,} MiB are free, and {floor >> 20:,} MiB are to stay free (space: floor)"
+            await self._engine.targets.filled(disk_of(root), reason, is_root=True)
+            self._engine.wake_notifier()
+        elif free >= floor * (1 + _HYSTERESIS):
+            await self._engine.targets.has_room(disk_of(root))
+
+    async def stuck_round(self) -> None:
+        """Tell, once a day, of the jobs that are not over after too long."""
+        after = self._settings().stuck_after
+        if not self._engine.wants("stuck", None):
+            return
+        jobs = await self._engine.store.read(history.under_way_since, time.time() - after)
+        if not jobs:
+            return
+        notices = await asyncio.to_thread(self._engine.compose, "stuck", jobs=jobs, hours=after / 3600)
+        if notices:
+            await self._engine.store.write(outbox_store.add, notices)
+            self._engine.wake_notifier()

@@ -1,0 +1,369 @@
+"""From what happened to rows for the outbox: the facts as plain data, the words, and whom they are for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dittohead import log
+from dittohead.model import Job, JobState, Station, StepRow, host_name, shell_word, utcnow
+from dittohead.owners import Owner, owner
+from dittohead.rules import Rule
+from dittohead.store.outbox import Gathered, NewNotice
+from dittohead.wording import Wording, plain
+
+#: Records and pages, and stuck jobs, that a notice names.
+LINKS, STUCK = 12, 50
+
+#: A thing that lasts is told of again after this long. Seconds.
+_DAY_S, _WEEK_S = 86400.0, 7 * 86400.0
+
+#: Of what may last, and how often it is told of.
+_ONCE = {"stuck": _DAY_S, "stale": _WEEK_S}
+
+
+@dataclass
+class Composer:
+    """Makes notices by the rules of one configuration."""
+
+    rules: Sequence[Rule]
+    root: Path
+    wording: Wording = field(default_factory=Wording)
+    addresses: Mapping[str, str] = field(default_factory=dict)  #: by user name or number
+    _unknown: set[int] = field(default_factory=set)
+
+    def wants(self, event: str, pipeline: str | None = None) -> bool:
+        """Tell whether anybody asks for an event. Cheap: for every folder."""
+        return any(rule.wants(event, pipeline) for rule in self.rules)
+
+    def __call__(self, event: str, **given: Any) -> list[NewNotice]:
+        """Return what goes into the outbox at an event.
+
+        Blocking where it is about somebody's folder: names may come from the network.
+
+        Args:
+            given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
+                last; of stuck: jobs, hours; of stale: name, age_seconds, size, uid; of paused and full:
+                target, reason; of resumed: target; of nearly_full: target, percent, free.
+        """
+        if event == "stuck":
+            return list(self._stuck(**given))
+        job: Job | None = given.get("job")
+        wanting = [rule for rule in self.rules if rule.wants(event, job.pipeline if job else None)]
+        if not wanting:
+            return []
+        uid = job.uid if job else given.get("uid")
+        whose = None if uid is None else owner(uid)
+        facts = self.facts(event, whose=whose, **given)
+        return self._rows(event, facts, wanting, whose, job)
+
+    def facts(self, event: str, *, whose: Owner | None = None, **given: Any) -> dict[str, Any]:
+        """Return an event's facts; their shape is that of `wording.samples`."""
+        found = _FACTS[event](self.root, whose, **given)
+        facts: dict[str, Any] = plain({"host": host_name(), "root": str(self.root), **found})
+        return facts
+
+    def digest(self, found: Gathered) -> NewNotice:
+        """Return the one notice that stands for many."""
+        facts = self.facts("digest", gathered=found)
+        subject, body = self.wording.words("digest", facts)
+        return NewNotice(
+            rule=found.rule, event="digest", subject=subject, body=body, data=facts, recipient=found.recipient
+        )
+
+    def disabled(self, rule: Rule, shown: str, reason: str, waiting: int) -> list[NewNotice]:
+        """Return what tells those who look after everything that a receiver gets nothing any more."""
+        facts = self.facts("disabled", rule=rule, shown=shown, reason=reason, waiting=waiting)
+        others = [other for other in self.rules if other.for_all and other.key != rule.key]
+        return self._rows("disabled", facts, others, None, None)
+
+    def test(self, shown: str) -> tuple[str, str, dict[str, Any]]:
+        """Return (subject, body, facts) of a test."""
+        facts = self.facts("test", shown=shown)
+        return *self.wording.words("test", facts), facts
+
+    def _rows(
+        self,
+        event: str,
+        facts: dict[str, Any],
+        wanting: Iterable[Rule],
+        whose: Owner | None,
+        job: Job | None,
+    ) -> list[NewNotice]:
+        found: dict[tuple[str, str], NewNotice] = {}
+        words: tuple[str, str] | None = None
+        for rule in wanting:
+            if not rule.is_for(whose):
+                continue
+            for recipient in self._recipients(rule, whose):
+                words = words or self.wording.words(event, facts)
+                # The first rule of a receiver decides; one receiver is told once.
+                found.setdefault(
+                    (rule.key, recipient),
+                    NewNotice(
+                        rule=rule.key,
+                        event=event,
+                        subject=words[0],
+                        body=words[1],
+                        job=job.id if job else None,
+                        pipeline=job.pipeline if job else "",
+                        recipient=recipient,
+                        data=facts,
+                        gather_s=rule.digest if event != "disabled" else None,
+                        once_s=_ONCE.get(event),
+                    ),
+                )
+        return list(found.values())
+
+    def _recipients(self, rule: Rule, whose: Owner | None) -> Iterator[str]:
+        """Yield "" for the rule's own receiver, and the uploader's address where it asks for that."""
+        if rule.smtp is None or rule.smtp.fixed:
+            yield ""
+        if not rule.to_uploader or whose is None or rule.smtp is None:
+            return
+        address = self.address(whose)
+        if address and address not in rule.smtp.fixed:
+            yield address
+
+    def address(self, whose: Owner) -> str:
+        """Return an uploader's address; "" where it is not known, which is said once."""
+        found = self.addresses.get(str(whose.uid)) or self.addresses.get(whose.user) or ""
+        if not found and whose.uid not in self._unknown:
+            self._unknown.add(whose.uid)
+            log.get().warning(
+                log.NOTIFY_NO_ADDRESS, uid=whose.uid, user=whose.user, hint="Add it to uploaders:"
+            )
+        return found
+
+    def _stuck(self, *, jobs: Sequence[tuple[Job, float]], hours: float) -> Iterator[NewNotice]:
+        """Yield one notice of all jobs that are not over, for each receiver and each uploader asked for.
+
+        Args:
+            jobs: each with the seconds since the epoch at which it began.
+        """
+        owners = {job.uid: owner(job.uid) for job, _ in jobs}
+        seen: set[tuple[str, str]] = set()
+        for rule in self.rules:
+            theirs = [
+                (job, since)
+                for job, since in jobs
+                if rule.wants("stuck", job.pipeline) and rule.is_for(owners[job.uid])
+            ]
+            parts: dict[str, list[tuple[Job, float]]] = {}
+            for job, since in theirs:
+                for recipient in self._recipients(rule, owners[job.uid]):
+                    parts.setdefault(recipient, []).append((job, since))
+            for recipient, part in parts.items():
+                if (rule.key, recipient) in seen:
+                    continue
+                seen.add((rule.key, recipient))
+                facts = self.facts("stuck", jobs=part, hours=hours, owners=owners)
+                subject, body = self.wording.words("stuck", facts)
+                yield NewNotice(
+                    rule=rule.key,
+                    event="stuck",
+                    subject=subject,
+                    body=body,
+                    recipient=recipient,
+                    data=facts,
+                    gather_s=None,
+                    once_s=_DAY_S,
+                )
+
+
+# -- facts -----------------------------------------------------------------------------------
+
+_Links = Sequence[tuple[str, str]]
+
+
+def _user(whose: Owner | None) -> str:
+    return whose.user if whose else ""
+
+
+def _done(
+    root: Path,
+    whose: Owner | None,
+    *,
+    job: Job,
+    steps: Sequence[StepRow],
+    receipt: Path,
+    links: _Links = (),
+) -> dict[str, Any]:
+    return {
+        "job": {
+            "id": job.id,
+            "name": job.name,
+            "pipeline": job.pipeline,
+            "state": job.state.value,
+            "files": job.files,
+            "bytes": job.size,
+            "uid": job.uid,
+            "uploader": _user(whose),
+            "claimed_at": job.claimed_at,
+            "finished_at": job.finished_at or utcnow(),
+        },
+        "delivered": sum(step.result.get("locations", 0) for step in steps),
+        "steps": [
+            {
+                "name": step.name,
+                "worker": step.worker,
+                "detail": step.result.get("detail", ""),
+                "files": step.result.get("locations", 0),
+            }
+            for step in steps
+        ],
+        "links": [{"use": use, "uri": uri} for use, uri in links[:LINKS]],
+        "more_links": max(len(links) - LINKS, 0),
+        "receipt": str(receipt),
+    }
+
+
+def _recovered(root: Path, whose: Owner | None, *, failure: dict[str, Any], **given: Any) -> dict[str, Any]:
+    return {**_done(root, whose, **given), "failure": failure}
+
+
+def _failed(root: Path, whose: Owner | None, *, job: Job, **given: Any) -> dict[str, Any]:
+    error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
+    return {
+        **_done(root, whose, job=job, **given),
+        "error": {part: error[part] for part in ("what", "where", "hint", "step")},
+        "retry": "" if "refuse" in job.definition else f"dittohead retry {job.id}",
+        "again": _from_the_first_step(root, job),
+    }
+
+
+def _from_the_first_step(root: Path, job: Job) -> str:
+    """Return the command that runs a failed folder again, before it lies in failed/."""
+    folder = os.path.join(os.fsencode(root), Station.FAILED.value.encode(), job.folder)
+    # An earlier failure of that name lies there, and this one gets a name nobody knows yet.
+    if os.path.lexists(folder):
+        return f"dittohead rerun {job.id}"
+    return f"mv {shell_word(folder)} {shell_word(os.fsencode(root / Station.INBOX.value))}/"
+
+
+def _stuck(
+    root: Path,
+    whose: Owner | None,
+    *,
+    jobs: Sequence[tuple[Job, float]],
+    hours: float,
+    owners: Mapping[int, Owner],
+) -> dict[str, Any]:
+    now = utcnow()
+    return {
+        "count": len(jobs),
+        "hours": hours,
+        "jobs": [
+            {
+                "id": job.id,
+                "name": job.name,
+                "pipeline": job.pipeline,
+                "state": job.state.value,
+                "uid": job.uid,
+                "uploader": _user(owners.get(job.uid)),
+                "reason": job.reason,
+                "since": datetime.fromtimestamp(since, UTC),
+                "hours": round((now.timestamp() - since) / 3600, 1),
+                "do": _TO_DO[job.state].format(job.id),
+            }
+            for job, since in jobs[:STUCK]
+        ],
+        "more": max(len(jobs) - STUCK, 0),
+    }
+
+
+_TO_DO = {
+    JobState.FROZEN: "dittohead thaw {0}",
+    JobState.PAUSED: "mend what it waits for; to try it now: dittohead poke {0}",
+    JobState.WAITING: "dittohead show {0}; to try it now: dittohead poke {0}",
+    JobState.RUNNING: "dittohead logs {0} -f",
+}
+
+
+def _stale(
+    root: Path, whose: Owner | None, *, name: str, age_seconds: float, size: int, uid: int = -1
+) -> dict[str, Any]:
+    return {
+        "upload": {
+            "name": name,
+            "inbox": str(root / Station.INBOX.value),
+            "hours": round(age_seconds / 3600, 1),
+            "bytes": size,
+            "uid": uid,
+            "uploader": _user(whose),
+        }
+    }
+
+
+def _as_given(root: Path, whose: Owner | None, **given: Any) -> dict[str, Any]:
+    return given
+
+
+def _full(root: Path, whose: Owner | None, *, target: str, reason: str, is_root: bool) -> dict[str, Any]:
+    return {"target": target, "reason": reason, "is_root": is_root}
+
+
+def _digest(root: Path, whose: Owner | None, *, gathered: Gathered) -> dict[str, Any]:
+    kinds: dict[str, int] = {}
+    pipelines: dict[str, list[dict[str, Any]]] = {}
+    for pipeline, event, count in gathered.counts:
+        kinds[event] = kinds.get(event, 0) + count
+        pipelines.setdefault(pipeline, []).append({"event": event, "count": count})
+    total = sum(kinds.values())
+    return {
+        "count": total,
+        "since": gathered.since,
+        "kinds": [{"event": event, "count": kinds[event]} for event in sorted(kinds)],
+        "pipelines": [{"name": name, "kinds": found} for name, found in pipelines.items()],
+        "notices": [
+            {
+                "id": notice.id,
+                "event": notice.event,
+                "at": notice.created_at,
+                "subject": notice.subject,
+                "job": notice.data.get("job", {}).get("id", ""),
+                "pipeline": notice.data.get("job", {}).get("pipeline", ""),
+                "reason": notice.data.get("error", {}).get("what", ""),
+            }
+            for notice in gathered.notices
+        ],
+        "more": total - len(gathered.notices),
+    }
+
+
+def _disabled(
+    root: Path, whose: Owner | None, *, rule: Rule, shown: str, reason: str, waiting: int
+) -> dict[str, Any]:
+    called = shell_word(os.fsencode(rule.name)) if rule.name else rule.key
+    return {
+        "receiver": shown,
+        "kind": rule.kind,
+        "reason": reason,
+        "waiting": waiting,
+        "test": f"dittohead notify test {called}",
+        "enable": f"dittohead notify enable {called}",
+    }
+
+
+def _test(root: Path, whose: Owner | None, *, shown: str) -> dict[str, Any]:
+    return {"receiver": shown}
+
+
+_FACTS: dict[str, Callable[..., dict[str, Any]]] = {
+    "done": _done,
+    "failed": _failed,
+    "recovered": _recovered,
+    "stuck": _stuck,
+    "stale": _stale,
+    "paused": _as_given,
+    "resumed": _as_given,
+    "nearly_full": _as_given,
+    "full": _full,
+    "digest": _digest,
+    "disabled": _disabled,
+    "test": _test,
+}

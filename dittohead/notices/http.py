@@ -1,0 +1,78 @@
+"""Requests to URLs that may hold a token: no redirects, nothing read, and no URL in what is said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+
+from dittohead import __version__
+from dittohead.model import utcnow
+from dittohead.notices.outcome import NotSent
+from dittohead.rules import check_url
+
+#: What a Retry-After may ask for at most. Seconds.
+_LATER_MOST_S = 86400.0
+
+
+def good_url(url: str) -> str:
+    """Return a URL from a credential. Raises: NotSent: it is none."""
+    try:
+        return check_url(url.strip()) or ""
+    except ValueError as error:
+        raise NotSent(f"its URL cannot be used: {error}") from None
+
+
+async def request(
+    method: str, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None, body: bytes = b""
+) -> None:
+    """Send one request; taken is an answer of 2xx, whose body is not read.
+
+    Raises: NotSent.
+    """
+    agent = {"User-Agent": f"dittohead/{__version__}"}
+    try:
+        async with (
+            aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+            ) as session,
+            session.request(
+                method, url, data=body or None, headers={**agent, **(headers or {})}, allow_redirects=False
+            ) as answer,
+        ):
+            status, later = answer.status, answer.headers.get("Retry-After", "")
+            answer.close()  # whatever it still says
+    except TimeoutError:
+        raise NotSent(f"the receiver did not answer within {timeout_s:.0f} seconds") from None
+    except aiohttp.ClientConnectorCertificateError:
+        raise NotSent("the receiver's certificate cannot be verified") from None
+    except aiohttp.ClientConnectionError as error:
+        raise NotSent(f"the receiver cannot be reached ({type(error).__name__})") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise NotSent(f"the receiver cannot be used ({type(error).__name__})") from None
+    if not 200 <= status < 300:
+        raise _refusal(status, later)
+
+
+def _refusal(status: int, later: str) -> NotSent:
+    if 300 <= status < 400:
+        return NotSent(f"the receiver answered {status}: redirects are not followed; correct its URL")
+    if status == 410:
+        return NotSent("the receiver answered 410: it wants no notices any more", gone=True)
+    return NotSent(f"the receiver answered {status}", retry_after_s=retry_after_s(later, utcnow()))
+
+
+def retry_after_s(given: str, now: datetime) -> float | None:
+    """Return the seconds a Retry-After asks for, a day at most; None for none. Source: RFC 9110, 10.2.3."""
+    if given.strip().isascii() and given.strip().isdigit():
+        seconds = float(given)
+    else:
+        try:
+            seconds = (parsedate_to_datetime(given) - now).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return min(max(seconds, 0.0), _LATER_MOST_S)

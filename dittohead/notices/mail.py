@@ -1,0 +1,92 @@
+"""A notice by mail. Blocking: for a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import ssl
+from collections.abc import Callable, Mapping
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+
+from dittohead import log
+from dittohead.model import host_name
+from dittohead.notices.outcome import NotSent, credential
+from dittohead.rules import Smtp
+from dittohead.store.outbox import Notice
+
+#: A server that does not answer in this time has failed. Seconds.
+TIMEOUT_S = 30.0
+
+
+def send(smtp: Smtp, notice: Notice, credentials: Callable[[str], str]) -> None:
+    """Hand a notice to the mail server; where there is nobody to get it, only see that the server works.
+
+    Raises: NotSent.
+    """
+    to = [notice.recipient] if notice.recipient else smtp.fixed
+    message = _message(smtp, notice, to)
+    password = credential(credentials, smtp.password_credential) if smtp.password_credential else None
+    try:
+        refused = _hand_over(smtp, message if to else None, password)
+    except smtplib.SMTPAuthenticationError as error:
+        raise NotSent("the mail server refused the login") from error
+    except smtplib.SMTPRecipientsRefused as error:
+        text = "the mail server refused every address of this rule"
+        if notice.recipient:  # one uploader's address is no fault of the server's
+            raise NotSent(f"the mail server refused {notice.recipient}", receivers_fault=False) from error
+        raise NotSent(text) from error
+    except smtplib.SMTPResponseException as error:
+        raise NotSent(f"the mail server answered {error.smtp_code}") from error
+    except (smtplib.SMTPException, OSError) as error:
+        raise NotSent(f"the mail server cannot be used ({type(error).__name__})") from error
+    if refused:  # not tried again: the others would get it twice
+        log.get().warning(
+            log.NOTIFY_FAILED,
+            notice=notice.id,
+            to=", ".join(sorted(refused)),
+            error="the mail server refused these addresses and took the others",
+        )
+
+
+def _hand_over(smtp: Smtp, message: EmailMessage | None, password: str | None) -> Mapping[str, object]:
+    server = smtplib.SMTP(smtp.host, smtp.port, timeout=TIMEOUT_S)
+    try:
+        _encrypt(server, smtp)
+        if smtp.user is not None:
+            server.login(smtp.user, password or "")
+        refused = {} if message is None else dict(server.send_message(message))
+        # The mail is taken; a server that says goodbye badly must not get it again.
+        with contextlib.suppress(smtplib.SMTPException, OSError):
+            server.quit()
+    finally:
+        server.close()
+    return refused
+
+
+def _encrypt(server: smtplib.SMTP, smtp: Smtp) -> None:
+    server.ehlo()
+    if smtp.starttls == "never":
+        return
+    if server.has_extn("starttls"):
+        server.starttls(context=ssl.create_default_context())
+        server.ehlo()
+    elif smtp.starttls == "required" or smtp.user is not None:
+        raise NotSent("the mail server offers no encryption, and a password is not sent without")
+
+
+def _message(smtp: Smtp, notice: Notice, to: list[str]) -> EmailMessage:
+    message = EmailMessage(policy=SMTP_POLICY)
+    try:
+        message["From"] = smtp.sender
+        if to:
+            message["To"] = ", ".join(to)
+    except ValueError as error:  # such as a line break in an address
+        raise NotSent("the addresses of this rule cannot be used") from error
+    message["Subject"] = notice.subject
+    message["Date"] = notice.created_at
+    message["Message-ID"] = f"<{notice.id}@{host_name()}>"  # the same at every try
+    message["X-Dittohead-Notice"] = notice.id
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(f"{notice.body}\n\nnotice {notice.id}\n")
+    return message

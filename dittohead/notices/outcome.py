@@ -1,0 +1,34 @@
+"""What may come of handing a notice over, besides that it was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class NotSent(Exception):
+    """A try failed; the message holds no secret.
+
+    Args:
+        retry_after_s: seconds the receiver asked for.
+        gone: the receiver wants no notices any more.
+        receivers_fault: it would have failed with any other notice too.
+    """
+
+    def __init__(
+        self,
+        error: str,
+        *,
+        retry_after_s: float | None = None,
+        gone: bool = False,
+        receivers_fault: bool = True,
+    ) -> None:
+        super().__init__(error)
+        self.retry_after_s, self.gone, self.receivers_fault = retry_after_s, gone, receivers_fault
+
+
+def credential(credentials: Callable[[str], str], name: str) -> str:
+    """Return a credential. Raises: NotSent: there is none."""
+    try:
+        return credentials(name)
+    except KeyError as error:
+        raise NotSent(f'there is no credential "{name}"') from error

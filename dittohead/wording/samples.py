@@ -1,0 +1,131 @@
+"""A notice's facts, by event: their shape, and what templates are tried with when they are checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_SITE: dict[str, Any] = {"host": "ingest", "root": "/srv/dittohead"}
+
+_JOB: dict[str, Any] = {
+    "id": "01J0000000000000000000JOB1",
+    "name": "lab1-scans",
+    "pipeline": "scans",
+    "state": "done",
+    "files": 1234,
+    "bytes": 56_700_000,
+    "uid": 1001,
+    "uploader": "alice",
+    "claimed_at": "2026-01-02T03:04:05.000Z",
+    "finished_at": "2026-01-02T03:09:05.000Z",
+}
+
+_DONE: dict[str, Any] = {
+    **_SITE,
+    "job": _JOB,
+    "delivered": 1234,
+    "steps": [{"name": "originals", "worker": "rsync", "detail": "1,234 files", "files": 1234}],
+    "links": [{"use": "record", "uri": "https://archives.example.org/9"}],
+    "more_links": 3,
+    "receipt": "/srv/dittohead/receipts/lab1-scans.01J0000000000000000000JOB1.json",
+}
+
+#: The facts of each event, as templates and webhooks get them.
+SAMPLES: dict[str, dict[str, Any]] = {
+    "done": _DONE,
+    "recovered": {
+        **_DONE,
+        "failure": {
+            "job": "01J0000000000000000000JOB0",
+            "at": "2026-01-01T03:04:05.000Z",
+            "reason": "the image is cut short",
+        },
+    },
+    "failed": {
+        **_DONE,
+        "job": {**_JOB, "state": "failed"},
+        "error": {
+            "what": "the image is cut short",
+            "where": "a.tif",
+            "hint": "Scan it again",
+            "step": "convert",
+        },
+        "retry": "dittohead retry 01J0000000000000000000JOB1",
+        "again": "mv /srv/dittohead/failed/lab1-scans /srv/dittohead/inbox/",
+    },
+    "stuck": {
+        **_SITE,
+        "count": 3,
+        "hours": 24.0,
+        "jobs": [
+            {
+                "id": "01J0000000000000000000JOB1",
+                "name": "lab1-scans",
+                "pipeline": "scans",
+                "state": "paused",
+                "uid": 1001,
+                "uploader": "alice",
+                "reason": "the host refuses connections",
+                "since": "2026-01-02T03:04:05.000Z",
+                "hours": 30.5,
+                "do": "dittohead poke 01J0000000000000000000JOB1",
+            }
+        ],
+        "more": 2,
+    },
+    "stale": {
+        **_SITE,
+        "upload": {
+            "name": ".lab1-scans",
+            "inbox": "/srv/dittohead/inbox",
+            "hours": 30.5,
+            "bytes": 56_700_000,
+            "uid": 1001,
+            "uploader": "alice",
+        },
+    },
+    "paused": {**_SITE, "target": "images@web", "reason": "the host refuses connections"},
+    "resumed": {**_SITE, "target": "images@web"},
+    "nearly_full": {**_SITE, "target": "/study/lab1", "percent": 91.6, "free": 12_300_000_000},
+    "full": {
+        **_SITE,
+        "target": "/study/lab1",
+        "reason": "No space left on device",
+        "is_root": True,
+    },
+    "digest": {
+        **_SITE,
+        "count": 3,
+        "since": "2026-01-02T03:04:05.000Z",
+        "kinds": [{"event": "done", "count": 2}, {"event": "failed", "count": 1}],
+        "pipelines": [{"name": "scans", "kinds": [{"event": "done", "count": 2}]}],
+        "notices": [
+            {
+                "id": "01J00000000000000000NOTICE",
+                "event": "failed",
+                "at": "2026-01-02T03:04:05.000Z",
+                "subject": "Failed: lab1-scans",
+                "job": "01J0000000000000000000JOB1",
+                "pipeline": "scans",
+                "reason": "the image is cut short",
+            }
+        ],
+        "more": 1,
+    },
+    "disabled": {
+        **_SITE,
+        "receiver": "chat",
+        "kind": "webhook",
+        "reason": "the receiver answered 410: it wants no more",
+        "waiting": 2,
+        "test": "dittohead notify test chat",
+        "enable": "dittohead notify enable chat",
+    },
+    "test": {**_SITE, "receiver": "chat"},
+}
+
+
+def bare(facts: Any) -> Any:
+    """Return facts of the same shape that say nothing: empty texts and lists, zeros."""
+    if isinstance(facts, dict):
+        return {key: bare(value) for key, value in facts.items()}
+    return type(facts)()

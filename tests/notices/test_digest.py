@@ -1,0 +1,227 @@
+"""Digests: one mail instead of five hundred, a failure at once, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dittohead import faults
+from dittohead.rules import Rule
+from dittohead.store import Store, sqlite_url
+from dittohead.store import outbox as outbox_store
+from dittohead.store.outbox import NewNotice
+from dittohead.store.tables import outbox
+from tests.support.notices import Clock, composer, job, mail, notifier, rows
+from tests.support.postgres import postgres
+from tests.support.receivers import Mailbox
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store of either kind."""
+    if request.param == "sqlite":
+        made = Store.open(sqlite_url(tmp_path))
+    else:
+        made = Store.open(request.getfixturevalue("server"))
+    yield made
+    with made.engine.begin() as connection:
+        connection.execute(outbox.delete())
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[sa.URL]:
+    """One PostgreSQL for all."""
+    with postgres() as url:
+        yield url
+
+
+def told(store: Store, way: Rule, event: str, *names: str, pipeline: str = "scans") -> None:
+    """Put in what a rule says of the ends of jobs."""
+    notices = [
+        NewNotice(
+            rule=way.key,
+            event=event,
+            subject=f"{event.capitalize()}: {name}",
+            body=f"about {name}",
+            pipeline=pipeline,
+            gather_s=way.digest,
+        )
+        for name in names
+    ]
+    store.run(outbox_store.add, notices)
+
+
+def counts(store: Store) -> dict[str, int]:
+    query = sa.select(outbox.c.state, sa.func.count()).group_by(outbox.c.state)
+    return {row[0]: row[1] for row in store.run(lambda c: list(c.execute(query)))}
+
+
+async def test_five_hundred_done_are_one_mail_that_counts_and_names_them(either: Store, box: Mailbox) -> None:
+    """Bounded, by pipeline and kind; each member knows its digest."""
+    way = mail(box, "done", "failed", digest=900)
+    clock, sender = Clock(), notifier(either, [way])
+    told(either, way, "done", *(f"lab-{number}" for number in range(490)))
+    told(either, way, "done", *(f"other-{number}" for number in range(10)), pipeline="raw")
+    assert await sender.send_due() == 0
+    assert counts(either) == {"held": 500}
+    clock.forward(minutes=15, seconds=1)
+    sender = notifier(either, [way], now=clock)
+    assert await sender.send_due() == 1
+    assert await sender.send_due() == 0
+    (message,) = box.mails
+    assert message["Subject"] == "500 done"
+    text = message.get_content().replace("\r\n", "\n")
+    assert "  raw: 10 done\n  scans: 490 done\n" in text
+    assert text.count("Done: lab-") == 50
+    assert "and 450 more" in text
+    assert counts(either) == {"gathered": 500, "sent": 1}
+    assert {row["parent"] for row in rows(either) if row["state"] == "gathered"} == {
+        message["X-Dittohead-Notice"]
+    }
+
+
+async def test_a_failure_goes_at_once_and_a_flood_of_them_is_two_mails(either: Store, box: Mailbox) -> None:
+    """The first as it is, the others in the window's digest, first in it; then again one at once."""
+    way = mail(box, "done", "failed", digest=900)
+    clock = Clock()
+    sender = notifier(either, [way], now=clock)
+    told(either, way, "done", "good")
+    told(either, way, "failed", *(f"x-{number}" for number in range(500)))
+    clock.forward(seconds=1)
+    assert await sender.send_due() == 1
+    assert box.mails[0]["Subject"] == "Failed: x-0"
+    clock.forward(minutes=15)
+    await sender.send_due()
+    assert await sender.send_due() == 0
+    assert [message["Subject"] for message in box.mails[1:]] == ["1 done, 499 failed"]
+    assert box.mails[1].get_content().index("Failed: x-1") < box.mails[1].get_content().index("and 450 more")
+    with either.engine.begin() as connection:  # as if all that were an hour ago
+        connection.execute(outbox.update().values(created_at=outbox.c.created_at - 3600))
+    told(either, way, "failed", "later")
+    await sender.send_due()
+    assert box.mails[2]["Subject"] == "Failed: later"
+
+
+async def test_one_alone_goes_as_it_is(store: Store, box: Mailbox) -> None:
+    """Nobody wants a list of one."""
+    way, clock = mail(box, "done", digest=60), Clock()
+    told(store, way, "done", "only")
+    clock.forward(seconds=61)
+    await notifier(store, [way], now=clock).send_due()
+    assert [message["Subject"] for message in box.mails] == ["Done: only"]
+
+
+async def test_rules_reloaded_meanwhile_lose_nothing(store: Store, box: Mailbox) -> None:
+    """What was held goes at its time, with or without a digest now; what comes later goes by the new rules."""
+    way, clock = mail(box, "done", digest=60), Clock()
+    sender = notifier(store, [way], now=clock)
+    told(store, way, "done", "a")
+    told(store, way, "done", "b")
+    without = way.model_copy(update={"digest": None, "on": ["failed"]})
+    sender.configure(composer([without]))
+    told(store, without, "failed", "c")
+    clock.forward(seconds=1)
+    await sender.send_due()
+    assert [message["Subject"] for message in box.mails] == ["Failed: c"]
+    clock.forward(seconds=61)
+    await sender.send_due()
+    assert [message["Subject"] for message in box.mails] == ["Failed: c", "2 done"]
+
+
+async def test_a_digest_that_cannot_be_sent_keeps_its_id_and_its_members(store: Store, box: Mailbox) -> None:
+    """What comes meanwhile is for the next one."""
+    way, clock = mail(box, "done", digest=60), Clock()
+    sender = notifier(store, [way], now=clock)
+    told(store, way, "done", "a")
+    told(store, way, "done", "b")
+    clock.forward(seconds=61)
+    box.refusing = True
+    await sender.send_due()
+    (digest,) = [row for row in rows(store) if row["event"] == "digest"]
+    told(store, way, "done", "c")
+    box.refusing = False
+    clock.forward(minutes=1)
+    await notifier(store, [way], now=clock).send_due()  # another process
+    sent = {message["Subject"]: message["X-Dittohead-Notice"] for message in box.mails}
+    assert sent.keys() == {"2 done", "Done: c"}
+    assert sent["2 done"] == digest["id"]
+
+
+@pytest.mark.parametrize("point", ["store.written", "store.committed", "notice.sent"])
+async def test_a_death_at_any_moment_sends_each_member_once_more_at_most(
+    store: Store, box: Mailbox, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """And always under one id: whoever gets it twice can tell."""
+
+    class Dead(BaseException):
+        pass
+
+    def die(name: str) -> None:
+        if name == point:
+            raise Dead
+
+    way, clock = mail(box, "done", digest=60), Clock()
+    for name in "abc":
+        told(store, way, "done", name)
+    clock.forward(seconds=61)
+    with monkeypatch.context() as patch:
+        patch.setattr(faults, "point", die)
+        with contextlib.suppress(Dead):
+            await notifier(store, [way], now=clock).send_due()
+            raise AssertionError("it lives")
+    again = notifier(store, [way], now=clock)
+    while await again.send_due():
+        pass
+    assert 1 <= len(box.mails) <= 2
+    assert len({message["X-Dittohead-Notice"] for message in box.mails}) == 1
+    assert {message["Subject"] for message in box.mails} == {"3 done"}
+    assert counts(store) == {"gathered": 3, "sent": 1}
+
+
+def test_what_is_known_of_receivers_is_the_same_on_either(either: Store, box: Mailbox) -> None:
+    """Failing, disabled with what is kept, enabled as one digest, forgotten when no rule names it."""
+    way, now = mail(box, "done"), Clock().now.timestamp()
+    either.run(outbox_store.failed, way.key, "down", now - 5)
+    either.run(outbox_store.failed, way.key, "still down", now)
+    row = either.run(outbox_store.receiver_rows)[way.key]
+    assert (row.failing_since, row.error, row.disabled_at) == (now - 5, "still down", None)
+    told(either, way, "done", "a", "b")
+    assert either.run(outbox_store.disable, way.key, "gone", now)
+    assert not either.run(outbox_store.disable, way.key, "gone", now)
+    told(either, way, "done", "c")
+    assert either.run(outbox_store.waiting) == {way.key: {"parked": 3}}
+    assert either.run(outbox_store.count_disabled) == 1
+    either.run(outbox_store.prove)
+    either.run(outbox_store.tidy, [way.key], 0.0)
+    assert either.run(outbox_store.count_disabled) == 1
+    assert either.run(outbox_store.enable, way.key, now, keep_s=60, gathered=True)
+    assert either.run(outbox_store.waiting) == {way.key: {"held": 3}}
+    either.run(outbox_store.disable, way.key, "gone", now)
+    either.run(outbox_store.tidy, [], now + 60)
+    assert counts(either) == {"given_up": 3}
+    assert set(either.run(outbox_store.receiver_rows)) == {"store"}
+
+
+async def test_each_uploader_has_a_digest_of_their_own(store: Store, box: Mailbox) -> None:
+    """And sees nobody else's folders."""
+    way = mail(box, "done", to=["uploader", "all@example.org"], digest=60)
+    makes = composer([way], addresses={"1000": "one@example.org", "0": "root@example.org"})
+    clock = Clock()
+    for uid, name in ((1000, b"a"), (1000, b"b"), (0, b"c"), (4242, b"d")):
+        store.run(outbox_store.add, makes("done", job=job(name, uid=uid), steps=[], receipt="r"))
+    clock.forward(seconds=61)
+    await notifier(store, [way], now=clock).send_due()
+    got = {message["To"]: message for message in box.mails}
+    assert {address: message["Subject"] for address, message in got.items()} == {
+        "all@example.org": "4 done",
+        "one@example.org": "2 done",
+        "root@example.org": "Done: c",
+    }
+    assert "Done: c" not in got["one@example.org"].get_content()
