@@ -72,7 +72,7 @@ async def test_readers_get_all_there_is_and_then_what_changes(broadcaster: Broad
         for texts in (one, two):
             second = await next_event(texts)
             assert "b2" in second
-            assert "a1" not in second
+            assert '"a1"' not in second  # the id may hold these letters
 
 
 async def test_fifty_readers_cost_no_more_looks_than_one(broadcaster: Broadcaster) -> None:
