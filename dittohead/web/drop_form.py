@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
+from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
@@ -64,21 +65,48 @@ _AMBIGUOUS = re.compile("%22|%0A|%0D", re.IGNORECASE)
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
-@dataclass
 class Door:
     """What the form's handlers share; of one event loop."""
 
-    reception: Reception
-    locks: dict[str, asyncio.Lock] = field(default_factory=dict)  #: one at a time works on an upload
-    beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    def __init__(self, reception: Reception) -> None:
+        self.reception = reception
+        self.beginning = asyncio.Lock()
+        self._files: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._writing: dict[str, int] = {}  #: pieces on their way, by upload
+        self._closing: set[str] = set()
 
-    def lock(self, incoming: Incoming) -> asyncio.Lock:
-        """Return the lock of an upload."""
-        return self.locks.setdefault(incoming.id, asyncio.Lock())
+    @contextlib.asynccontextmanager
+    async def writing(self, incoming: Incoming, path: str) -> AsyncIterator[None]:
+        """Write one of an upload's files: nobody else does, and nobody hands the folder over, while inside.
 
-    def forget(self, incoming: Incoming) -> None:
-        """Let go of an upload's lock."""
-        self.locks.pop(incoming.id, None)
+        Raises: Problem: it is being handed over.
+        """
+        if incoming.id in self._closing:
+            raise Problem(409, "this upload is just being handed over or given up")
+        lock = self._files.get((incoming.id, path)) or asyncio.Lock()
+        self._files[incoming.id, path] = lock
+        self._writing[incoming.id] = self._writing.get(incoming.id, 0) + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._writing[incoming.id] -= 1
+            if not self._writing[incoming.id]:
+                del self._writing[incoming.id]
+
+    @contextlib.contextmanager
+    def closing(self, incoming: Incoming) -> Iterator[None]:
+        """End an upload: nothing of it is written while inside.
+
+        Raises: Problem: something is being written, or it is being ended already.
+        """
+        if incoming.id in self._writing or incoming.id in self._closing:
+            raise Problem(409, "files of this upload are still coming", hint="Try again in a moment")
+        self._closing.add(incoming.id)
+        try:
+            yield
+        finally:
+            self._closing.discard(incoming.id)
 
 
 DOOR = web.AppKey("door", Door)
@@ -275,7 +303,7 @@ async def piece(request: web.Request) -> web.Response:
         raise Problem(422, "path is not one of this upload's files, or at is no number")
     most = min(PIECE, size - int(at))
     digest = _DIGEST.search(request.headers.get("Content-Digest", ""))
-    async with door.lock(incoming):
+    async with door.writing(incoming, path):
         try:
             with door.reception.opened(incoming, path, int(at)) as fd:
                 got, found = await _write(request.content.iter_chunked(_BLOCK), fd, most)
@@ -331,9 +359,8 @@ async def finish(request: web.Request) -> web.Response:
 
 async def _finished(request: web.Request, incoming: Incoming) -> None:
     site, door = request.app[SITE], request.app[DOOR]
-    async with door.lock(incoming):
+    with door.closing(incoming):
         await _in_thread(lambda: door.reception.finish(incoming))
-    door.forget(incoming)
     count, size = len(incoming.files), incoming.size
     log.get().info(log.HTTP_UPLOADED, name=incoming.name, who=incoming.who, files=count, bytes=size)
     site_args = {"files": count, "bytes": size, "ino": incoming.ino}
@@ -348,9 +375,8 @@ def _way(incoming: Incoming) -> str:
 async def give_up(request: web.Request) -> web.Response:
     """Remove an upload that was broken off."""
     incoming, door = await _upload(request), request.app[DOOR]
-    async with door.lock(incoming):
+    with door.closing(incoming):
         await _in_thread(lambda: door.reception.give_up(incoming))
-    door.forget(incoming)
     said = request.app[PAGES].keep({"ok": True, "message": f"{incoming.name}: given up"})
     raise web.HTTPSeeOther(f"/drop?{urlencode({'said': said})}")
 
@@ -403,9 +429,10 @@ class _Plain:
     async def receive(self) -> Incoming:
         """Receive all of it, and hand it over. Raises: Problem; then nothing of it stays."""
         try:
-            async for part in await self.request.multipart():
-                if isinstance(part, BodyPartReader):
-                    await self._part(part)
+            async with contextlib.AsyncExitStack() as stack:  # until all is there, nobody else ends it
+                async for part in await self.request.multipart():
+                    if isinstance(part, BodyPartReader):
+                        await self._part(part, stack)
             if self.incoming is None or not self.sizes:
                 raise Problem(422, "there are no files", hint="Choose files, or a folder that holds some")
             whole = Incoming(
@@ -424,7 +451,7 @@ class _Plain:
             raise
         return whole
 
-    async def _part(self, part: BodyPartReader) -> None:
+    async def _part(self, part: BodyPartReader, stack: contextlib.AsyncExitStack) -> None:
         if part.filename is None:
             text = bytearray()
             while chunk := await part.read_chunk():
@@ -435,6 +462,7 @@ class _Plain:
         elif part.filename:
             if self.incoming is None:
                 self.incoming = await self._begin(part.filename)
+                await stack.enter_async_context(self.door.writing(self.incoming, ""))
             await self._file(self.incoming, part)
 
     async def _begin(self, first: str) -> Incoming:

@@ -31,6 +31,9 @@ _OPEN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ID = re.compile(r"[0-9a-f]{32}")
 
+#: Uploads whose lists of files are kept in memory.
+_KNOWN = 16
+
 
 def checked_name(name: str) -> str:
     """Return a folder's name that can come into the inbox. Raises: ItemError."""
@@ -149,6 +152,7 @@ class Reception:
 
     def __init__(self, inbox: Path, home: Path) -> None:
         self.inbox, self.home = os.fsencode(inbox), home
+        self._known: dict[str, Incoming] = {}  # a list of a hundred thousand files is not read for each
 
     def _hidden(self, name: str) -> bytes:
         return os.path.join(self.inbox, b"." + os.fsencode(name))
@@ -184,10 +188,15 @@ class Reception:
         """Return an upload, None where there is none of this id, or its folder is gone."""
         if not _ID.fullmatch(id_):
             return None
-        try:
-            incoming = Incoming(**json.loads(self._record(id_).read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None
+        incoming = self._known.get(id_)
+        if incoming is None:
+            try:
+                incoming = Incoming(**json.loads(self._record(id_).read_bytes()))
+            except (OSError, ValueError, TypeError):
+                return None
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[id_] = incoming
         return incoming if self._is_there(incoming) else None
 
     def _is_there(self, incoming: Incoming) -> bool:
@@ -249,6 +258,8 @@ class Reception:
         # 1 compare  2 side-car  3 syncfs  4 rename  5 fsync the inbox  6 forget.
         Raises: ItemError: something is missing, or the name was taken meanwhile; OSError.
         """
+        if not incoming.files:
+            raise ItemError("this upload was a form's that broke off", hint="Give it up")
         there = self.received(incoming)
         for path, size in incoming.files.items():
             if there.get(path) != size:
@@ -275,13 +286,17 @@ class Reception:
                 hint="Finish the upload when the other folder has been taken",
             ) from error
         files.fsync_dir(self.inbox)
+        self._forget(incoming)
+
+    def _forget(self, incoming: Incoming) -> None:
+        self._known.pop(incoming.id, None)
         self._record(incoming.id).unlink(missing_ok=True)
 
     def give_up(self, incoming: Incoming) -> None:
         """Remove what is there of it."""
         if self._is_there(incoming):
             shutil.rmtree(self._hidden(incoming.name))
-        self._record(incoming.id).unlink(missing_ok=True)
+        self._forget(incoming)
 
     def lacking(self, incoming: Sequence[Incoming], size: int, floor: int) -> int:
         """Return by how many bytes the disk is too full for so much more beside uploads under way."""

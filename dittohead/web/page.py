@@ -83,7 +83,7 @@ def install(app: web.Application) -> None:
     post("/jobs/{job}/{action}", act)
     post("/targets/resume", resume)
     post("/sources/sync", sync)
-    get("/api/v1/events", stream)
+    get("/api/v1/events", stream, allow_head=False)
     get("/static/{asset}", needs(Role.NOBODY)(pages.assets.serve))
     app.on_shutdown.append(_close)
     app[ERROR_PAGE].render = _problem

@@ -21,7 +21,7 @@ from dittohead.store.search import Wanted, find
 from dittohead.store.targets import TargetRow
 
 #: Rows of each kind; the others are counted, with a link to all of them.
-RUNNING, WAITING, FAILED, LATELY, INBOX = 40, 20, 20, 10, 20
+RUNNING, WAITING, FAILED, LATELY, INBOX = 40, 12, 20, 10, 12
 
 #: What "lately" is. Seconds.
 DAY_S = 86400.0

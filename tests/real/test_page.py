@@ -321,10 +321,12 @@ async def test_everything_goes_without_scripts(here: Here, browser: Browser, tmp
 
 async def test_a_reader_sees_everything_and_may_do_nothing(here: Here, browser: Browser) -> None:
     """No buttons, no form; numbers and lists that axe finds nothing wrong with; errors are pages too."""
+    here.daemon.drop("set-read", {"a.txt": "1"})
+    job = here.until_state("set-read", "done")
     context = await browser.new_context()
     page, said = await context.new_page(), list[str]()
     page.on("console", lambda message: said.append(message.text))
-    for path in ("/", "/jobs", "/numbers", f"/jobs/{here.jobs('set-plain')[0]['id']}"):
+    for path in ("/", "/jobs", "/numbers", f"/jobs/{job['id']}"):
         await page.goto(here.url + path)
         assert await page.locator("main form[method=post]").count() == 0
         await accessible(page)

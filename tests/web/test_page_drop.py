@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -113,6 +114,30 @@ async def test_what_breaks_off_leaves_no_half_piece_and_survives_a_restart(tmp_p
         assert (await put(client, id_, "a", 1 << 20, io.BytesIO(bytes(3 << 20))))[0] == 200
         assert (await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR))[0] == 200
         assert inbox(again) == ["n"]
+
+
+async def test_a_folder_is_not_handed_over_while_a_file_of_it_is_written(front: Served) -> None:
+    """Another window may send a piece again: that must not cut short what was compared already."""
+    made, client = front
+    id_ = await begun(client, "n", {"a": 2})
+    await put(client, id_, "a", 0, b"hi")
+    path, more = made.house.root / "inbox" / ".n" / "a", asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"h"
+        await more.wait()
+        yield b"i"
+
+    again = asyncio.ensure_future(put(client, id_, "a", 0, slowly()))
+    await made.house.until(lambda: path.stat().st_size < 2)
+    for end in ("finish", "give-up"):
+        status, said = await call(client, f"/drop/uploads/{id_}/{end}", "POST", token=OPERATOR)
+        assert status == 409
+        assert "still coming" in said["detail"]
+    more.set()
+    assert (await again)[0] == 200
+    assert (await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR))[0] == 200
+    assert read_tree(made.house.root / "inbox" / "n") == {b"a": b"hi"}
 
 
 async def test_what_was_not_announced_is_not_taken(front: Served) -> None:
@@ -245,6 +270,41 @@ async def test_a_plain_form_brings_a_folder_or_nothing(front: Served) -> None:
         assert "Nothing of it was kept" in said
         assert inbox(made) == ["n"]
     assert os.listdir(made.house.root / "state" / "uploads") == []
+
+
+async def test_a_form_on_its_way_is_ended_by_nobody(front: Served) -> None:
+    """Neither handed over half nor taken away; one that a killed daemon left can only be given up."""
+    made, client = front
+    # aiohttp reads ahead before it gives out a part.
+    more, first = asyncio.Event(), "h" * 500_000
+
+    async def body() -> AsyncIterator[bytes]:
+        for name, data in (("name", "n"), ('files"; filename="a', first), ('files"; filename="b', "llo")):
+            head = f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+            yield (head + data + "\r\n").encode()
+            if data == first:
+                await more.wait()
+        yield b"--x--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    sending = asyncio.ensure_future(
+        call(client, "/drop", "POST", token=OPERATOR, data=body(), headers=headers)
+    )
+    records = made.house.root / "state" / "uploads"
+    await made.house.until(lambda: records.is_dir() and any(records.glob("*.json")))
+    (record,) = records.glob("*.json")
+    kept = record.read_bytes()
+    for end in ("finish", "give-up"):
+        assert (await call(client, f"/drop/uploads/{record.stem}/{end}", "POST", token=OPERATOR))[0] == 409
+    more.set()
+    assert (await sending)[0] == 303
+    assert read_tree(made.house.root / "inbox" / "n") == {b"a": first.encode(), b"b": b"llo"}
+    (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")
+    record.write_bytes(kept)
+    status, said = await call(client, f"/drop/uploads/{record.stem}/finish", "POST", token=OPERATOR)
+    assert (status, said["hint"]) == (409, "Give it up")
+    assert (await call(client, f"/drop/uploads/{record.stem}/give-up", "POST", token=OPERATOR))[0] == 303
+    assert inbox(made) == []
 
 
 async def test_an_upload_is_given_up(front: Served) -> None:

@@ -5,6 +5,7 @@ const at = (id) => document.getElementById(id);
 const csrf = form.elements.csrf.value;
 const TRIES = 6;
 const SHOWN = 100;
+const LANES = 4;
 
 let chosen = []; // {path, file}
 let taken = null; // the id of an upload that is taken up
@@ -208,25 +209,40 @@ async function send() {
   const began = Date.now();
   let done = 0;
   let sent = 0;
-  for (const one of files) {
-    let last = 0;
-    let first = true;
-    await sendFile(id, one, known.piece, known.there[one.path], (now) => {
-      done += now - last;
-      if (!first) sent += now - last;
-      first = false;
-      last = now;
-      const row = rows.get(one.path);
-      if (row) row.value = one.file.size ? now : 1;
-      at("total").max = bytes || 1;
-      at("total").value = done;
-      // A rate means something only after a while.
-      const passed = (Date.now() - began) / 1000;
-      const rate = passed > 2 ? sent / passed : 0;
-      const left = rate ? `, ${size(rate)}/s, ${lasting((bytes - done) / rate)} left` : "";
-      tell("told", `${size(done)} of ${size(bytes)}${left}`);
-    });
-  }
+  const show = () => {
+    at("total").max = bytes || 1;
+    at("total").value = done;
+    // A rate means something only after a while.
+    const passed = (Date.now() - began) / 1000;
+    const rate = passed > 2 ? sent / passed : 0;
+    const left = rate ? `, ${size(rate)}/s, ${lasting((bytes - done) / rate)} left` : "";
+    tell("told", `${size(done)} of ${size(bytes)}${left}`);
+  };
+  const queue = [...files];
+  let failed = null;
+  const lane = async () => {
+    while (queue.length && !failed) {
+      const one = queue.shift();
+      let last = 0;
+      let first = true;
+      try {
+        await sendFile(id, one, known.piece, known.there[one.path], (now) => {
+          done += now - last;
+          if (!first) sent += now - last;
+          first = false;
+          last = now;
+          const row = rows.get(one.path);
+          if (row) row.value = one.file.size ? now : 1;
+          show();
+        });
+      } catch (error) {
+        failed = failed || error;
+      }
+    }
+  };
+  // Small files wait more for answers than they need to travel.
+  await Promise.all(Array.from({ length: LANES }, lane));
+  if (failed) throw failed;
   tell("told", "All is there; it is made durable…");
   const over = await patiently(() => ask(`/drop/uploads/${id}/finish`, "POST"));
   window.location.assign(over.go);

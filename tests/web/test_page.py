@@ -1,0 +1,330 @@
+"""The pages as they are sent: who sees which buttons, what hostile words become, logs, files, events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from dittohead.claims import Held
+from dittohead.context import JobFiles
+from dittohead.errors import NameTaken
+from dittohead.model import JobState, Location
+from dittohead.store import jobs as job_store
+from dittohead.web import page_front, page_job, page_log
+from dittohead.web.page_words import link, moment, name
+from dittohead.worker import Done, StepContext, StepResult
+from tests.support.front import OPERATOR, READER, Front, call
+
+Served = tuple[Front, aiohttp.ClientSession]
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+async def front(tmp_path: Path) -> AsyncIterator[Served]:
+    made = Front(tmp_path / "root")
+    async with made.serving() as client:
+        yield made, client
+
+
+async def text(client: aiohttp.ClientSession, path: str, token: str = READER, status: int = 200) -> str:
+    found, said = await call(client, path, token=token, headers=HTML)
+    assert found == status, said
+    return str(said)
+
+
+async def ran(front: Front, name: str) -> Any:
+    front.house.arrive(name)
+    async with front.house.running():
+        return await front.house.until_over(name)
+
+
+async def test_buttons_are_for_operators_alone(front: Served) -> None:
+    """Also in what is told live; a reader's page holds no form that acts."""
+    made, client = front
+    made.house.worker.plays["second"] = _fails
+    job = await ran(made, "n")
+    for path in ("/", f"/jobs/{job.id}"):
+        assert f'action="/jobs/{job.id}/retry"' in await text(client, path, OPERATOR)
+        assert 'method="post"' not in await text(client, path)
+    for token, acts in ((OPERATOR, True), (READER, False)):
+        event = await first_event(client, f"/api/v1/events?page=job&id={job.id}", token)
+        assert ("/retry" in event) is acts
+
+
+async def _fails(ctx: StepContext) -> StepResult:
+    raise NameTaken("<b>taken</b>\u202e", where="<script>x</script>", hint="<i>do</i>")
+
+
+async def first_event(client: aiohttp.ClientSession, path: str, token: str, **headers: str) -> str:
+    given = {"Authorization": f"Bearer {token}", **headers}
+    async with client.get(path, headers=given) as answer:
+        assert answer.status == 200
+        assert answer.content_type == "text/event-stream"
+        assert answer.headers["Cache-Control"] == "no-store"
+        async for line in answer.content:
+            if line.startswith(b"data:"):
+                return line.decode()
+    raise AssertionError("it ended")
+
+
+@pytest.mark.parametrize(
+    "hostile", ["<img src=x onerror=alert(1)>", "a\u202eb", "a\nb", 'a" onx="1', "{{ 7*7 }}"]
+)
+async def test_names_and_reasons_are_text_everywhere(front: Served, hostile: str) -> None:
+    """On every page, in the live parts, in a title; directions and line breaks are seen."""
+    made, client = front
+
+    async def fails(ctx: StepContext) -> StepResult:
+        raise NameTaken(hostile, where=hostile, hint=hostile)
+
+    made.house.worker.plays["first"] = fails
+    job = await ran(made, hostile)
+    event = json.loads((await first_event(client, "/api/v1/events?page=front", READER))[5:])
+    pages = [await text(client, path) for path in ("/", f"/jobs/{job.id}", "/jobs", "/numbers")]
+    for page in [*pages, event["html"]]:
+        assert "<img src=x" not in page
+        assert "\u202e" not in page
+        assert 'onx="1' not in page
+        assert "49" not in re.findall(r"<h1.*?</h1>", page)
+    if "\n" in hostile:
+        assert "a\\nb" in pages[1]
+
+
+async def test_nothing_is_inline_and_everything_named_is_there(front: Served) -> None:
+    """As the policy wants it; assets are kept for ever under names made of their content."""
+    made, client = front
+    job = await ran(made, "n")
+    for path in ("/", f"/jobs/{job.id}", "/jobs", "/numbers", "/drop", "/nowhere"):
+        page = (await call(client, path, token=OPERATOR, headers=HTML))[1]
+        assert not re.search(r"\son\w+=|\sstyle=|<style|<script(?![^>]* src=)", page), path
+        for asset in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
+            async with client.get(asset) as answer:
+                assert answer.status == 200
+                assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+                tag = answer.headers["ETag"]
+            async with client.get(asset, headers={"If-None-Match": tag}) as answer:
+                assert answer.status == 304
+    for asset in ("page.css", "..%2fpage.py", "%2e%2e/page.py", ""):
+        assert (await call(client, f"/static/{asset}"))[0] == 404
+
+
+async def test_a_page_leads_to_a_jobs_own_address(front: Served) -> None:
+    """By its name and the beginning of its id; unknown ones are pages that say so."""
+    made, client = front
+    job = await ran(made, "a name")
+    for wanted in ("a name", job.id[:20].lower()):
+        headers = {"Authorization": f"Bearer {READER}"}
+        async with client.get(f"/jobs/{wanted}", headers=headers, allow_redirects=False) as answer:
+            assert (answer.status, answer.headers["Location"]) == (303, f"/jobs/{job.id}")
+    assert "there is no job" in await text(client, "/jobs/nobody", status=404)
+    assert (await call(client, f"/jobs/{job.id}/explode", "POST", token=OPERATOR))[0] == 404
+
+
+async def test_a_search_is_its_address_and_goes_on_page_by_page(
+    front: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be looked for is said; a cursor of nowhere is none."""
+    made, client = front
+    monkeypatch.setattr("dittohead.web.page._FOUND", 2)
+    for number in range(5):
+        await ran(made, f"set-{number}")
+    seen: list[str] = []
+    path = "/jobs?q=set&state=done"
+    while path:
+        page = await text(client, path)
+        seen += re.findall(r"<bdi>(set-\d)</bdi>", page)
+        assert 'value="set"' in page
+        following = re.search(r'href="([^"]+)" rel="next"', page)
+        path = following[1].replace("&amp;", "&") if following else ""
+    assert seen == [f"set-{number}" for number in (4, 3, 2, 1, 0)]
+    assert "No job fits" in await text(client, "/jobs?q=other")
+    for wrong in ("state=odd", "since=yesterday", "after=x", "until=2026-13-01"):
+        assert 'role="alert"' in await text(client, f"/jobs?{wrong}", status=400)
+
+
+async def test_a_log_is_shown_from_its_end_and_followed(front: Served) -> None:
+    """Whole lines, in UTF-8 wherever it is cut; of this job's steps alone."""
+    made, client = front
+    job = await ran(made, "n")
+    path = JobFiles(made.house.stations, job).log("first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("é<b>\u202e\x1b[31m\r\n".encode() * 20_000 + b"end")
+    page = await text(client, f"/jobs/{job.id}/steps/first/log")
+    assert page.count("é&lt;b&gt;\\u202e\\x1b[31m\n") > 1000
+    assert "end</pre>" in page
+    assert "\x1b" not in page
+    assert "\ufffd" not in page
+    whole = f"/jobs/{job.id}/steps/first/log.txt"
+    async with client.get(whole, headers={"Authorization": f"Bearer {READER}"}) as answer:
+        assert await answer.read() == path.read_bytes()
+        assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    at, got = 0, ""
+    while True:
+        headers = {"Authorization": f"Bearer {READER}"}
+        async with client.get(f"{whole}?from={at}", headers=headers) as answer:
+            got += await answer.text()
+            at = int(answer.headers["X-Next"])
+            if answer.headers["X-Over"] == "yes":
+                break
+    assert got.count("\n") == 20_000
+    assert at == path.stat().st_size
+    for step in ("nobody", "..", "..%2f..%2fstate", "first%00", "first.log"):
+        assert (await call(client, f"/jobs/{job.id}/steps/{step}/log", token=READER))[0] in (404, 405)
+    assert (await call(client, f"{whole}?from=x", token=READER))[0] == 400
+
+
+def test_a_log_that_grows_is_cut_at_lines_only(tmp_path: Path) -> None:
+    """A line that is being written comes when it is whole, unless it is longer than a piece."""
+    path = tmp_path / "log"
+    assert page_log.read(path, 0, 100, whole_lines=True) == ("", 0)
+    path.write_bytes(b"one\ntw")
+    assert page_log.read(path, 0, 100, whole_lines=True) == ("one\n", 4)
+    assert page_log.read(path, 4, 100, whole_lines=True) == ("", 4)
+    assert page_log.read(path, 4, 100, whole_lines=False) == ("tw", 6)
+    path.write_bytes(b"x" * 50)
+    assert page_log.read(path, 0, 10, whole_lines=True) == ("x" * 10, 10)
+    path.write_bytes(b"a\nbb\nccc\n")
+    assert page_log.read(path, -5, 100, whole_lines=True) == ("ccc\n", 9)
+
+
+async def test_programs_hear_of_jobs_and_of_their_end(front: Served) -> None:
+    """Each with its summary; who comes back with the last id is told only what is newer."""
+    made, client = front
+    made.house.arrive("n")
+    headers = {"Authorization": f"Bearer {READER}"}
+    async with made.house.running(), client.get("/api/v1/events", headers=headers) as answer:
+        kind, last, states = "", "", set()
+        async for raw in answer.content:
+            line = raw.decode().rstrip("\n")
+            key, _, value = line.partition(": ")
+            if key == "id":
+                last = value
+            elif key == "event":
+                kind = value
+            elif key == "data" and kind == "job":
+                fields = json.loads(value)
+                assert fields["name"] == "n"
+                states.add(fields["state"])
+                if fields["state"] == "done":
+                    break
+    assert "done" in states
+    assert re.fullmatch(r"[0-9a-f]{8}-\d+", last)
+    assert (await call(client, "/api/v1/events?page=odd", token=READER))[0] == 400
+    assert (await call(client, "/api/v1/events?page=job&id=nobody", token=READER))[0] == 404
+    assert (await call(client, "/api/v1/events"))[0] == 401
+
+
+async def test_a_stop_waits_for_nobody_who_reads(tmp_path: Path) -> None:
+    """Streams end with the daemon, at once."""
+    made = Front(tmp_path / "root")
+    async with made.serving():
+        other = made.client()
+        answer = await other.get("/api/v1/events?page=front", headers={"Authorization": f"Bearer {READER}"})
+        assert await answer.content.readline()
+    async with asyncio.timeout(20):
+        await answer.content.read()
+    await other.close()
+
+
+async def test_steps_stand_beside_each_other_as_they_may_run(front: Served) -> None:
+    """By what each needs; jobs claimed before steps could say so stand in a line."""
+    made, _ = front
+    job = await ran(made, "n")
+    steps = made.house.steps(job)
+    named = [
+        {"name": "first", "needs": []},
+        {"name": "second", "needs": []},
+        {"name": "third", "needs": ["first", "second"]},
+    ]
+    object.__setattr__(job, "definition", {"steps": named})
+    assert [[s.name for s in level] for level in page_job.levels(job, steps)] == [
+        ["first", "second"],
+        ["third"],
+    ]
+    object.__setattr__(job, "definition", {"steps": [{"name": n["name"]} for n in named]})
+    assert [len(level) for level in page_job.levels(job, steps)] == [1, 1, 1]
+
+
+async def test_where_it_is_are_links_only_where_a_browser_can_follow(front: Served) -> None:
+    """A record and a page; a script is text, whoever wrote it."""
+    made, client = front
+
+    async def places(ctx: StepContext) -> StepResult:
+        for use, uri in (
+            ("record", "https://a.example/1"),
+            ("page", "javascript:alert(1)"),
+            ("", "s3://b/x/a.txt"),
+        ):
+            at = Location(uri=uri, path=b"a.txt", size=0, sha256="", verified_by="read-back", use=use)
+            ctx.location(at)
+        return Done(detail="")
+
+    made.house.worker.plays["first"] = places
+    job = await ran(made, "n")
+    page = await text(client, f"/jobs/{job.id}")
+    assert '<a href="https://a.example/1" rel="noreferrer">' in page
+    assert "<code>javascript:alert(1)</code>" in page
+    assert "<code>s3://b/x/</code>" in page
+    assert "javascript:" not in re.findall(r'href="([^"]*)', page)
+    assert str(link("http://[broken")) == "<code>http://[broken</code>"
+
+
+def front_of(**live: Any) -> dict[str, Any]:
+    counts = {state.value: 0 for state in JobState}
+    seen = page_front.Seen(
+        counts=counts, running=[], waiting=[], frozen=[], failed=[], failed_count=0, lately=[], lately_count=0,
+        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={},
+    )  # fmt: skip
+    given = {"watcher": {"mode": "inotify"}, **live}
+    return page_front.front(seen, given, list(given.get("held", {})), (10 << 30, 100 << 30), 1 << 30, {})
+
+
+def test_the_glance_says_what_is_wrong_and_nothing_else() -> None:
+    """A folder that waits for its namesake is no trouble; one that may not be moved is."""
+    assert front_of()["glance"].startswith("All is well. 0 running")
+    patient = Held(reason="an earlier folder of this name is still being processed").reason
+    assert front_of(held={"a": patient, "b": "the target x is paused: y"})["well"]
+    stuck = front_of(held={"a": "a: the daemon may not move this folder: mode 0755, owner x", "b": patient})
+    assert stuck["glance"].startswith("1 folder held in the inbox.")
+    assert front_of(watcher={"mode": "missing"})["troubles"] == ["the inbox is not watched"]
+    assert not front_of(sources={"s": {"error": "away", "held": "", "state": "failing"}})["well"]
+
+
+async def test_reasons_to_wait_begin_as_the_page_takes_them(front: Served) -> None:
+    """What a claim says of a namesake is what the page does not call trouble."""
+    made, _ = front
+    first = made.house.arrive("n")
+    (arrival,) = made.house.stations.scan().arrivals
+    first.rename(made.house.root / "processing" / "n")
+    made.house.arrive("n")
+    (arrival,) = made.house.stations.scan().arrivals
+    held = await made.house.claimer.claim(arrival)
+    assert isinstance(held, Held)
+    assert held.reason.startswith(page_front._PATIENT)
+
+
+async def test_who_asked_for_what_stands_on_the_job(front: Served) -> None:
+    """By its id or by its name, and no other job's."""
+    made, client = front
+    job = await ran(made, "n")
+    await made.house.store.write(job_store.set_state, job.id, JobState.DONE, "")
+    said = await call(client, f"/jobs/{job.id}/poke", "POST", token=OPERATOR)
+    assert said[0] == 303
+    page = await text(client, f"/jobs/{job.id}")
+    assert "<bdi>alice (token)</bdi>" in page
+    assert "n is over (done)" in page
+
+
+def test_words() -> None:
+    """Names are set apart; a moment is one that programs read too."""
+    assert str(name("a\u202e<")) == "<bdi>a\\u202e&lt;</bdi>"
+    assert str(moment(0.0)) == '<time datetime="1970-01-01T00:00:00.000Z">1970-01-01 00:00:00 UTC</time>'
+    assert str(moment(None)) == ""
