@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import stat
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
@@ -443,3 +444,30 @@ async def test_every_answer_is_closed_in(front: Served) -> None:
         assert said["Cache-Control"] == "no-store"
         assert "Access-Control-Allow-Origin" not in said
         assert "Python" not in said["Server"]
+
+
+#: What is for everybody: to sign in, and to see that the daemon lives.
+OPEN = re.compile(r"/healthz|/login|/logout|/static/.*|/favicon.*")
+
+
+async def test_every_address_is_closed_to_nobody_and_every_change_to_forms_of_others(front: Served) -> None:
+    """Whatever is served, and whoever adds to it: asked of the application itself."""
+    made, client = front
+    cookie = await made.signed_in(client)
+    tried = 0
+    for route in made.app.router.routes():
+        path = re.sub(r"\{[^}]*\}", "x", route.resource.canonical if route.resource else "")
+        if OPEN.fullmatch(path):
+            continue
+        tried += 1
+        assert (await call(client, path, route.method))[0] in (401, 403), (route.method, path)
+        if route.method in ("POST", "PUT", "PATCH", "DELETE"):
+            said = await call(client, path, route.method, headers={"Cookie": cookie})
+            if said[0] == 415:  # a form with files, as a page of another site can send one
+                with aiohttp.MultipartWriter("form-data") as form:
+                    form.append("x").set_content_disposition("form-data", name="name")
+                    form.append("x").set_content_disposition("form-data", name="files", filename="a")
+                said = await call(client, path, route.method, headers={"Cookie": cookie}, data=form)
+            assert said[0] == 403, (route.method, path, said)
+            assert (await call(client, path, route.method, token=READER))[0] == 403, path
+    assert tried > 30
