@@ -148,6 +148,7 @@ def has_facts(path: Path) -> bool:
 
 def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
     """Return what the placeholders of a step's options stand for."""
+    source = next((given["from"] for given in job.definition["steps"] if given["name"] == step), "")
     return {
         **job.values,
         "name": job.name,
@@ -155,6 +156,7 @@ def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
         "date": job.claimed_at.astimezone(UTC).strftime("%Y-%m-%d"),
         "payload": str(files.payload),
         "work": str(files.work(step)),
+        "source": str(files.work(source) if source else files.payload),
     }
 
 

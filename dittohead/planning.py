@@ -159,6 +159,7 @@ async def _look(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
         "id": JOB,
         "date": utcnow().strftime("%Y-%m-%d"),
         "payload": str(shared.folder),
+        "source": str(shared.scratch / "work" / step.source if step.source else shared.folder),
         "work": str(context.work),
     }
     try:

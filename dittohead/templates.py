@@ -1,4 +1,4 @@
-"""Placeholders in options: `{name}`, `{id}`, `{date}`, `{payload}`, `{work}` and the match's groups."""
+"""Placeholders in options: `{name} {id} {date}`, `{payload} {source} {work}`, and the groups of the match."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from dittohead.errors import ItemError
 
 #: What every step may use besides the named groups of its pipeline's `match`.
-BUILT_IN = frozenset({"name", "id", "date", "payload", "work"})
+BUILT_IN = frozenset({"name", "id", "date", "payload", "work", "source"})
 
 #: What an option that is a template for each file may use besides; its worker fills them in.
 FILE = frozenset({"path", "folder", "file", "stem", "ext", "sha256", "size"})

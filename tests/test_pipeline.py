@@ -668,3 +668,24 @@ async def test_a_step_that_kills_the_daemon_again_and_again_is_frozen(house: Hou
         assert (await again.ask("thaw", "x"))["ok"]
         await again.until_over("x")
     again.store.close()
+
+
+SOURCES = """
+root: .
+pipelines:
+  p:
+    match: ".*"
+    steps:
+      - command: {name: make, argv: [sh, -c, 'cp "$1/a.txt" "$2/made.txt"', make, "{source}", "{work}"]}
+      - command: {name: take, from: make, argv: [sh, -c, 'test "$1" = "$DITTOHEAD_SOURCE" && cp "$1/made.txt" taken', take, "{source}"]}
+"""
+
+
+async def test_a_program_is_told_where_the_files_are_that_it_takes(tmp_path: Path) -> None:
+    """The payload's for a step without `from`, else those the named step has made; also by the environment."""
+    house = House(tmp_path, SOURCES)
+    house.arrive("x", {"a.txt": "hello"})
+    async with house.running():
+        job = await house.until_over("x")
+    assert job.state is JobState.DONE, job.reason
+    assert (house.stations.work / job.id / "take" / "taken").read_text() == "hello"

@@ -139,6 +139,7 @@ class CommandWorker(Worker[CommandOptions]):
             "DITTOHEAD_JOB": ctx.job_id,
             "DITTOHEAD_NAME": ctx.name,
             "DITTOHEAD_PAYLOAD": str(ctx.payload),
+            "DITTOHEAD_SOURCE": str(ctx.source.root),
             "DITTOHEAD_WORK": str(ctx.work),
             **options.env,
             **secrets,
