@@ -229,46 +229,32 @@ async def _asked(request: web.Request, action: str, of: str, args: dict[str, Any
     return web.json_response({"message": answer["message"]})
 
 
-def _action(name: str, summary: str, body: type[Any]) -> Operation:
+def _acting(path: str, name: str, summary: str, does: Any, body: type[Any], **more: Any) -> Operation:
     return Operation(
         method="POST",
-        path=f"/api/v1/jobs/{{job}}/{name}",
-        name=f"{name}_job",
+        path=path,
+        name=name,
         summary=summary,
-        does=_act,
+        does=does,
         role=Role.OPERATOR,
         body=body,
         answer=shapes.Done,
+        **more,
     )
+
+
+def _action(name: str, summary: str, body: type[Any]) -> Operation:
+    return _acting(f"/api/v1/jobs/{{job}}/{name}", f"{name}_job", summary, _act, body)
 
 
 def _on_source(name: str, summary: str, body: type[Any]) -> Operation:
-    return Operation(
-        method="POST",
-        path=f"/api/v1/sources/{{source}}/{name}",
-        name=f"{name}_source",
-        summary=summary,
-        does=_act_on_source,
-        role=Role.OPERATOR,
-        body=body,
-        answer=shapes.Done,
-        tag="sources",
-    )
+    path = f"/api/v1/sources/{{source}}/{name}"
+    return _acting(path, f"{name}_source", summary, _act_on_source, body, tag="sources")
 
 
 def _on_notices(name: str, summary: str, body: type[Any]) -> Operation:
-    return Operation(
-        method="POST",
-        path=f"/api/v1/notices/{name}",
-        name=f"{name}_notices",
-        summary=summary,
-        does=_act_on_notices,
-        role=Role.OPERATOR,
-        body=body,
-        answer=shapes.Done,
-        refusals=(404,),
-        tag="notices",
-    )
+    path = f"/api/v1/notices/{name}"
+    return _acting(path, f"{name}_notices", summary, _act_on_notices, body, refusals=(404,), tag="notices")
 
 
 def _reading(path: str, name: str, summary: str, does: Any, answer: Any, **more: Any) -> Operation:
