@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +61,6 @@ def test_every_command_has_a_page_that_says_its_options(made: Path) -> None:
                 assert all(option in text for option in parameter.opts), (name, parameter.opts)
 
 
-@pytest.mark.skipif(shutil.which("man") is None, reason="man is not here")
 def test_man_shows_every_page_without_a_complaint(made: Path) -> None:
     """With every key of the configuration and every step, and no leftovers of roff or Markdown."""
     texts = {path.name: shown(path) for path in sorted(made.glob("man*/*"))}
@@ -75,7 +73,6 @@ def test_man_shows_every_page_without_a_complaint(made: Path) -> None:
     assert all(f" {name.upper()} " in texts["dittohead-sources.5"] for name in sources().names())
 
 
-@pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc is not here")
 def test_mandoc_finds_nothing_wrong(made: Path) -> None:
     """The other formatter there is."""
     for path in sorted(made.glob("man*/*")):
