@@ -38,6 +38,7 @@ from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
+from dittohead.store import requests as request_store
 from dittohead.store.jobs import NewJob
 from dittohead.targets import Targets
 
@@ -119,12 +120,15 @@ class Claimer:
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
         folder = self.stations.folder(Station.PROCESSING, arrival.folder)
         new = new_job(self.config, arrival, name, JobId(str(ULID())), known_owner, folder=folder)
-        fetched = drop_store.claimed(connection, arrival.ino, new.id)
-        origin = [Event(type=EventType.TRANSFER, outcome="success", detail=fetched, agent=AGENT)]
+        origin = drop_store.claimed(connection, arrival.ino, new.id)
+        if not origin and known is None:  # a folder that is done again came to us before
+            who = request_store.dropped_by(connection, name, arrival.ino)
+            origin = f"uploaded through the page by {who}" if who else ""
+        transfer = [Event(type=EventType.TRANSFER, outcome="success", detail=origin, agent=AGENT)]
         return job_store.create(
             connection,
             new,
-            *(origin if fetched else ()),
+            *(transfer if origin else ()),
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",

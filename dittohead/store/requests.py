@@ -101,3 +101,13 @@ def listing(
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+def dropped_by(connection: Connection, name: str, ino: int) -> str:
+    """Return who has uploaded a folder through the page; "" when nobody has."""
+    found = connection.execute(
+        sa.select(requests.c.who, requests.c.args)
+        .where(requests.c.job == name, requests.c.action == "drop")
+        .order_by(requests.c.id.desc())
+    )
+    return next((row.who for row in found if row.args.get("ino") == ino), "")

@@ -166,6 +166,8 @@ targets = Table(
     Column("filled", Integer, nullable=False, server_default="0"),  # people were told that it is full
 )
 
+_UNANSWERED = text("answer IS NULL")
+
 #: What people asked for (retry, freeze, ...), whoever asks; the daemon carries it out and answers.
 requests = Table(
     "requests",
@@ -177,6 +179,9 @@ requests = Table(
     Column("who", Text, nullable=False),
     Column("at", Double, nullable=False),
     Column("answer", JSON(none_as_null=True)),
+    Index(None, "job"),
+    # Of those that wait for an answer, which are few among all that were ever asked.
+    Index(None, "id", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),
 )
 
 #: What each source remembers of its rounds.

@@ -360,11 +360,13 @@ async def finish(request: web.Request) -> web.Response:
 async def _finished(request: web.Request, incoming: Incoming) -> None:
     site, door = request.app[SITE], request.app[DOOR]
     with door.closing(incoming):
-        await _in_thread(lambda: door.reception.finish(incoming))
-    count, size = len(incoming.files), incoming.size
+        await _in_thread(lambda: door.reception.complete(incoming))
+        count, size = len(incoming.files), incoming.size
+        # Recorded before it is the daemon's: the job's first event says whose it is.
+        facts = {"files": count, "bytes": size, "ino": incoming.ino}
+        await site.desk.ask("drop", incoming.name, incoming.who, facts)
+        await _in_thread(lambda: door.reception.hand_over(incoming))
     log.get().info(log.HTTP_UPLOADED, name=incoming.name, who=incoming.who, files=count, bytes=size)
-    site_args = {"files": count, "bytes": size, "ino": incoming.ino}
-    await site.desk.ask("drop", incoming.name, incoming.who, site_args)
 
 
 def _way(incoming: Incoming) -> str:

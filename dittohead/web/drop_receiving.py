@@ -252,11 +252,10 @@ class Reception:
         finally:
             os.close(fd)
 
-    def finish(self, incoming: Incoming) -> None:
-        """See that everything is there, make it durable, rename it to NAME.
+    def complete(self, incoming: Incoming) -> None:
+        """See that everything is there, and make it durable.
 
-        # 1 compare  2 side-car  3 syncfs  4 rename  5 fsync the inbox  6 forget.
-        Raises: ItemError: something is missing, or the name was taken meanwhile; OSError.
+        Raises: ItemError: something is missing; OSError.
         """
         if not incoming.files:
             raise ItemError("this upload was a form's that broke off", hint="Give it up")
@@ -273,9 +272,13 @@ class Reception:
             with open(os.path.join(hidden, os.fsencode(sidecar.NAME)), "wb") as file:
                 file.write(sidecar.text(incoming.purposes))
         files.sync_filesystem(self.inbox)
-        self._publish(incoming, hidden)
 
-    def _publish(self, incoming: Incoming, hidden: bytes) -> None:
+    def hand_over(self, incoming: Incoming) -> None:
+        """Rename .NAME to NAME, durably: from now on it is the daemon's.
+
+        Raises: ItemError: the name was taken meanwhile; OSError.
+        """
+        hidden = self._hidden(incoming.name)
         visible_name = os.path.join(self.inbox, os.fsencode(incoming.name))
         try:
             files.rename_noreplace(hidden, visible_name)

@@ -288,6 +288,9 @@ async def test_a_folder_is_dropped_by_the_script(here: Here, browser: Browser, t
     await expect(page.locator("#asked")).to_contain_text(
         "uploaded through the page, 3 files, 17,920,005 bytes"
     )
+    (receipt,) = here.daemon.receipts()
+    transfers = [event["detail"] for event in receipt["events"] if event["type"] == "transfer"]
+    assert transfers == ["uploaded through the page by alice (signed in)"]
     done = here.daemon.root / "done" / "set one"
     for path in ("a é.txt", "in ner/b.bin", "empty"):
         assert (done / path).read_bytes() == (folder / path).read_bytes()
