@@ -192,6 +192,47 @@ def test_the_migrations_make_what_the_code_expects(store: Store) -> None:
     assert schema.current(store.engine) == schema.HEAD
 
 
+def described(engine: sa.Engine) -> dict[str, object]:
+    """Everything a database says of its tables, in no order."""
+    inspector = sa.inspect(engine)
+    return {
+        table: (
+            sorted(
+                (c["name"], str(c["type"]), c["nullable"], str(c["default"]))
+                for c in inspector.get_columns(table)
+            ),
+            inspector.get_pk_constraint(table)["constrained_columns"],
+            sorted(
+                (
+                    i["name"],
+                    i["column_names"],
+                    i["unique"],
+                    sorted((k, str(v)) for k, v in i.get("dialect_options", {}).items()),
+                )
+                for i in inspector.get_indexes(table)
+            ),
+            sorted(
+                (k["constrained_columns"], k["referred_table"], str(k["options"]))
+                for k in inspector.get_foreign_keys(table)
+            ),
+        )
+        for table in inspector.get_table_names()
+    }
+
+
+def test_a_new_store_is_what_migrations_make_of_an_old_one(
+    request: pytest.FixtureRequest, store: Store
+) -> None:
+    """Column by column, index by index: a new store is made at once, and never sees them."""
+    made = described(store.engine)
+    with store.engine.begin() as connection:
+        metadata.drop_all(connection)
+        connection.execute(sa.text("DROP TABLE alembic_version"))
+        schema.migrate(connection)
+    assert described(store.engine) == made
+    assert schema.current(store.engine) == schema.HEAD
+
+
 async def test_a_folder_goes_through_on_either(store: Store, tmp_path: Path) -> None:
     """The engine itself."""
     house = House(tmp_path / "root", store=store)

@@ -1,4 +1,4 @@
-"""Make and migrate the tables with Alembic; quick when there is nothing to do."""
+"""Make the tables, or migrate older ones with Alembic; quick when there is nothing to do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from dittohead.errors import StoreError
+from dittohead.store.tables import metadata
 
 #: The newest revision in migrations/versions; a test compares the two.
 HEAD = "0008"
@@ -27,19 +28,36 @@ def upgrade(engine: Engine) -> None:
     Raises: StoreError: it was made by a newer dittohead.
     """
     found = current(engine)
-    if found == HEAD:  # Alembic takes longer to import than all else at start
+    if found == HEAD:
         return
-    if found is not None and found > HEAD:
+    if found is None:  # Alembic takes longer to import than all else at start
+        with engine.begin() as connection:
+            make(connection)
+        return
+    if found > HEAD:
         raise StoreError(
             f"the store was made by a newer dittohead (revision {found}; this one knows {HEAD})",
             where=engine.url.render_as_string(),
             hint="Install that version again; a store is never taken back to an older one",
         )
     with engine.begin() as connection:
-        _migrate(connection)
+        migrate(connection)
 
 
-def _migrate(connection: Connection) -> None:
+def make(connection: Connection) -> None:
+    """Make all tables at once in an empty database: those that the migrations would make one by one."""
+    if sa.inspect(connection).has_table("alembic_version"):  # made meanwhile by another process
+        return
+    metadata.create_all(connection)
+    version = sa.Table(
+        "alembic_version", sa.MetaData(), sa.Column("version_num", sa.String(32), primary_key=True)
+    )
+    version.create(connection)
+    connection.execute(version.insert().values(version_num=HEAD))
+
+
+def migrate(connection: Connection) -> None:
+    """Run the migrations that a database has not had; all of them in an empty one."""
     from alembic import command
     from alembic.config import Config
 
