@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 import pwd
@@ -281,7 +282,8 @@ def _ask_by_row(
         must_be_its_user(stations.state)
         from dittohead.daemon import answer_requests  # takes longer to import than all else of a command
 
-        answer_requests(config)
+        with contextlib.suppress(lock.Locked):  # a daemon has just started, and will carry it out
+            answer_requests(config)
     return _print_answer(_wait_for_answer(store, number), quiet=quiet)
 
 
