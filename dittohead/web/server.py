@@ -17,6 +17,7 @@ from aiohttp import web
 from dittohead.doorway import OWN_SOCKET, near
 from dittohead.settings import Http
 from dittohead.web.identity import Handler
+from dittohead.web.problems import Problem
 
 #: A request's body holds no more, unless its handler reads it as a stream.
 MOST_BYTES = 1 << 18
@@ -87,6 +88,15 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
 
 
+@web.middleware
+async def as_it_is(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what is packed: it is not unpacked, and would be taken for what it is not. Raises: Problem."""
+    packed = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if packed not in ("", "identity"):
+        raise Problem(415, "the body is packed (Content-Encoding)", hint="Send it as it is")
+    return await handler(request)
+
+
 @contextlib.asynccontextmanager
 async def listening(app: web.Application, settings: Http | None, state: Path) -> AsyncIterator[None]:
     """Serve while inside: on the daemon's own socket, and where the settings say.
@@ -104,6 +114,8 @@ async def listening(app: web.Application, settings: Http | None, state: Path) ->
         keepalive_timeout=IDLE_S,
         shutdown_timeout=_SHUTDOWN_S,
         handler_cancellation=True,
+        # It would be unpacked in the loop, whoever sends it: a megabyte holds a gigabyte.
+        auto_decompress=False,
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101

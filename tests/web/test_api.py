@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import json
 import stat
 import tempfile
@@ -16,7 +17,7 @@ from urllib.parse import quote
 import aiohttp
 import jsonschema
 import pytest
-from aiohttp import web
+from aiohttp import http_parser, web
 
 from dittohead.errors import ItemError
 from dittohead.model import JobState
@@ -377,6 +378,27 @@ async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
         async with asyncio.timeout(20):
             assert await reader.read() == b""
     writer.close()
+
+
+async def test_what_is_packed_is_refused_and_never_unpacked(
+    front: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From anybody, before it is asked who they are: unpacking stands in the loop's way."""
+    unpacked: list[int] = []
+    made_of = http_parser.DeflateBuffer.feed_data
+
+    def feed(self: Any, *given: Any) -> Any:
+        unpacked.append(1)
+        return made_of(self, *given)
+
+    monkeypatch.setattr(http_parser.DeflateBuffer, "feed_data", feed)
+    body = gzip.compress(b"token=" + bytes(1 << 20))
+    for path in ("/login", "/nowhere", "/drop/uploads"):
+        status, said = await call(
+            front[1], path, "POST", token=OPERATOR, data=body, headers={"Content-Encoding": "gzip"}
+        )
+        assert (status, said["title"]) == (415, "Unsupported Media Type")
+    assert unpacked == []
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(
