@@ -30,6 +30,9 @@ MOST_CONNECTIONS = 512
 
 _SWEEP_S = 2.0
 
+#: A connection that is closed may take so long for what is still to be sent to it. Seconds.
+_LAST_S = 10.0
+
 #: How long a stop waits for answers under way. Seconds.
 _SHUTDOWN_S = 2.0
 
@@ -44,6 +47,7 @@ class Lines:
     def __init__(self) -> None:
         self._busy: dict[object, int] = {}
         self._since: dict[object, float] = {}  #: when a connection was first seen, or last answered
+        self._closed: dict[asyncio.WriteTransport, float] = {}  #: when
 
     @contextlib.contextmanager
     def busy(self, request: web.Request) -> Iterator[None]:
@@ -60,16 +64,29 @@ class Lines:
 
     def sweep(self, server: web.Server, now: float) -> int:
         """Close connections that are idle for too long, or too many; return how many."""
-        known = server.connections
+        self._abort(now)
+        # A connection that was closed stays among the server's until its last bytes are taken.
+        known = [line for line in server.connections if line.transport is not None]
         self._since = {line: self._since.get(line, now) for line in known}
         idle = sorted((line for line in known if line not in self._busy), key=self._since.__getitem__)
         excess = len(known) - MOST_CONNECTIONS
         closed = 0
         for line in idle:
             if closed < excess or now - self._since[line] > IDLE_S:
+                if isinstance(line.transport, asyncio.WriteTransport):
+                    self._closed[line.transport] = now
                 line.force_close()
                 closed += 1
         return closed
+
+    def _abort(self, now: float) -> None:
+        """Let go of closed connections whose other end takes nothing: closing waits for it for ever."""
+        for transport, since in list(self._closed.items()):
+            if not transport.get_write_buffer_size():
+                del self._closed[transport]
+            elif now - since > _LAST_S:
+                transport.abort()
+                del self._closed[transport]
 
     async def watch(self, server: web.Server) -> None:
         """Sweep until cancelled."""

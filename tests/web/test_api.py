@@ -7,6 +7,8 @@ import contextlib
 import gc
 import gzip
 import json
+import re
+import socket
 import stat
 import tempfile
 from collections.abc import AsyncIterator
@@ -378,6 +380,39 @@ async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
         async with asyncio.timeout(20):
             assert await reader.read() == b""
     writer.close()
+
+
+async def test_whoever_does_not_read_the_answers_is_cut_off(front: Served) -> None:
+    """Also when more of them wait to be sent than the system takes: closing would wait for ever."""
+    made, client = front
+    async with client.get("/login") as answer:
+        found = re.search(r"/static/page[^\"]+css", await answer.text())
+    assert found is not None
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", made.port))
+    port = sock.getsockname()[1]
+    asked = f"GET {found[0]} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(sock, asked * 2000))
+    app_server = next(iter(_servers()))
+
+    def theirs() -> list[Any]:
+        lines = [line for line in app_server.connections if line.transport is not None]
+        return [line for line in lines if line.transport.get_extra_info("peername")[1] == port]
+
+    async with asyncio.timeout(20):
+        while not any(line.transport.get_write_buffer_size() for line in theirs()):
+            await asyncio.sleep(0.01)
+    lines, (stuck,) = made.app[server.LINES], theirs()
+    now = asyncio.get_running_loop().time() + 2 * server.IDLE_S
+    async with asyncio.timeout(20):
+        while stuck in app_server.connections:
+            lines.sweep(app_server, now)
+            now += server.IDLE_S
+            await asyncio.sleep(0.01)
+    sending.cancel()
+    sock.close()
 
 
 async def test_what_is_packed_is_refused_and_never_unpacked(
