@@ -29,6 +29,7 @@ from dittohead.web.login import LOGIN_PAGE
 from dittohead.web.page_assets import Assets
 from dittohead.web.page_words import Words
 from dittohead.web.problems import ERROR_PAGE, Problem
+from dittohead.web.server import Sent
 from dittohead.web.site import SITE, Site
 from dittohead.web.thumbnails import THUMBNAILER
 
@@ -279,7 +280,7 @@ async def job_receipt(request: web.Request) -> web.StreamResponse:
         "Content-Type": "application/json",
         "Content-Disposition": f'attachment; filename="receipt-{wanted.id}.json"',
     }
-    return web.FileResponse(path, headers=headers)
+    return Sent(path, headers=headers)
 
 
 # -- the buttons ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from dittohead.doorway import OWN_SOCKET, near
 from dittohead.settings import Http
@@ -103,6 +104,19 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Know of each request while it is under way."""
     with request.app[LINES].busy(request):
         return await handler(request)
+
+
+class Sent(web.FileResponse):
+    """A file as an answer: its request is under way until all of it is sent, however long that takes.
+
+    aiohttp sends it when the middlewares have ended.
+    """
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send it."""
+        assert isinstance(request, web.Request)  # noqa: S101
+        with request.app[LINES].busy(request):
+            return await super().prepare(request)
 
 
 @web.middleware

@@ -21,6 +21,7 @@ import jsonschema
 import pytest
 from aiohttp import http_parser, web
 
+from dittohead.context import JobFiles
 from dittohead.errors import ItemError
 from dittohead.model import JobState
 from dittohead.store.tables import requests
@@ -380,6 +381,25 @@ async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
         async with asyncio.timeout(20):
             assert await reader.read() == b""
     writer.close()
+
+
+async def test_a_file_is_sent_to_its_end_however_long_that_takes(front: Served) -> None:
+    """Its connection is not taken for an idle one meanwhile."""
+    made, client = front
+    await done(made, "good")
+    job = made.house.job("good")
+    path = JobFiles(made.house.stations, job).log("first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.truncate(64 << 20)
+    headers = {"Authorization": f"Bearer {READER}"}
+    app_server, lines = next(iter(_servers()), None), made.app[server.LINES]
+    async with client.get(f"/jobs/{job.id}/steps/first/log.txt", headers=headers) as answer:
+        app_server = app_server or next(iter(_servers()))
+        now = asyncio.get_running_loop().time()
+        lines.sweep(app_server, now)
+        assert lines.sweep(app_server, now + 10 * server.IDLE_S) == 0
+        assert len(await answer.read()) == 64 << 20
 
 
 async def test_whoever_does_not_read_the_answers_is_cut_off(front: Served) -> None:
