@@ -18,7 +18,14 @@ import pytest
 from dittohead.errors import ItemError
 from dittohead.settings import Drop
 from dittohead.web import drop_form
-from dittohead.web.drop_receiving import checked_files, checked_name, checked_path, listed
+from dittohead.web.drop_receiving import (
+    Incoming,
+    Reception,
+    checked_files,
+    checked_name,
+    checked_path,
+    listed,
+)
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.support.trees import read_tree
 
@@ -143,6 +150,57 @@ async def test_a_link_that_somebody_put_in_its_way_is_not_followed(front: Served
     assert (await put(client, id_, "d/a", 0, b"x"))[0] in (409, 507)
     assert (await put(client, id_, "b", 0, b"x"))[0] in (409, 507)
     assert read_tree(elsewhere) == {b"b": b"kept"}
+
+
+async def test_what_others_may_put_into_an_upload_leads_nowhere(tmp_path: Path) -> None:
+    """A link in place of the side-car, or deep in a path; and a default ACL of the inbox gives nobody more."""
+    inbox_of = tmp_path / "inbox"
+    elsewhere = tmp_path / "elsewhere"
+    inbox_of.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "store").write_text("kept")
+    reception = Reception(inbox_of, tmp_path / "uploads")
+    before = os.umask(0)  # as where a default ACL stands: then the umask has no say
+    try:
+        made = reception.begin(
+            Incoming(id="0" * 32, name="n", who="a", ino=0, files={"d/e/a": 0, "f/g": 0}, purposes=["access"])
+        )
+        with reception.opened(made, "d/e/a", 0):
+            pass
+    finally:
+        os.umask(before)
+    assert [(inbox_of / ".n" / path).stat().st_mode & 0o022 for path in ("", "d", "d/e")] == [0, 0, 0]
+    (inbox_of / ".n" / "f").symlink_to(elsewhere)
+    with pytest.raises(ItemError, match="a link"), reception.opened(made, "f/h/i", 0):
+        pass
+    (inbox_of / ".n" / "f").unlink()
+    with reception.opened(made, "f/g", 0):
+        pass
+    (inbox_of / ".n" / "dittohead.yaml").symlink_to(elsewhere / "store")
+    reception.finish(made)
+    assert read_tree(elsewhere) == {b"store": b"kept"}
+    assert (inbox_of / "n" / "dittohead.yaml").read_text() == "purpose:\n- access\n"
+
+
+async def test_a_piece_that_comes_too_late_makes_nothing(front: Served) -> None:
+    """Of an upload that was given up or handed over meanwhile; not either where another has its name now."""
+    made, client = front
+    door = made.app[drop_form.DOOR].reception
+    for end in (door.give_up, door.finish):
+        id_ = await begun(client, "n", {"d/a": 0})
+        incoming = door.get(id_)
+        assert incoming is not None
+        with door.opened(incoming, "d/a", 0):
+            pass
+        end(incoming)
+        with pytest.raises(ItemError, match="not under way any more"), door.opened(incoming, "d/a", 0):
+            pass
+        with pytest.raises(ItemError, match="not under way any more"):
+            door.finish(incoming)
+        assert ".n" not in inbox(made)
+    (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")  # of the same inode even
+    with pytest.raises(ItemError, match="not under way any more"), door.opened(incoming, "d/a", 0):
+        pass
 
 
 async def test_the_name_is_tried_before_a_byte_is_sent(front: Served) -> None:
