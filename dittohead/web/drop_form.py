@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
 from sqlalchemy.engine import Connection
 
-from dittohead import log
+from dittohead import log, sidecar
 from dittohead.claims import mib
 from dittohead.errors import ItemError
 from dittohead.model import counted, visible
@@ -218,10 +218,15 @@ async def begin(request: web.Request) -> web.Response:
 
 
 def _incoming(request: web.Request, name: str, found: dict[str, int], purposes: list[str]) -> Incoming:
-    if purposes and "dittohead.yaml" in found:
-        raise ItemError("the folder says already what it is for, by its dittohead.yaml")
+    if purposes and sidecar.NAME in found:
+        raise both_say()
     who = identity(request).name
     return Incoming(id=secrets.token_hex(16), name=name, who=who, ino=0, files=found, purposes=purposes)
+
+
+def both_say() -> ItemError:
+    """Return the refusal of a folder whose own side-car would be written over."""
+    return ItemError(f"the folder says already what it is for, by its {sidecar.NAME}")
 
 
 def check_csrf_of(request: web.Request) -> None:
@@ -464,6 +469,8 @@ class _Plain:
                 422, f"{visible(path)}: this name cannot be sent without scripts", hint="Allow scripts here"
             )
         try:
+            if incoming.purposes and path == sidecar.NAME:
+                raise both_say()
             if checked_path(path) in self.sizes:
                 raise ItemError("two files have this name", where=visible(path))
             bounds = _bounds(self.request.app[SITE])

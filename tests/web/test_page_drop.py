@@ -305,6 +305,21 @@ async def test_a_plain_form_brings_a_folder_or_nothing(front: Served) -> None:
     assert os.listdir(made.house.root / "state" / "uploads") == []
 
 
+async def test_a_side_car_of_the_folders_own_is_not_written_over(
+    front: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it comes in pieces or by a plain form: the folder is refused."""
+    made, client = front
+    monkeypatch.setattr(drop_form, "fitting", lambda *given: None)
+    status, said = await begun(client, "n", {"dittohead.yaml": 2}, purposes=["access"])
+    assert (status, "says already" in said["detail"]) == (409, True)
+    files = [("files", "a", b"1"), ("files", "dittohead.yaml", b"{}")]
+    form = form_of({"name": "n", "purposes": "access"}, files)
+    status, said = await call(client, "/drop", "POST", token=OPERATOR, data=form)
+    assert (status, "says already" in said) == (422, True)
+    assert inbox(made) == []
+
+
 async def test_an_upload_is_given_up(front: Served) -> None:
     """And another's folder of that name, put there since, is left alone."""
     made, client = front
