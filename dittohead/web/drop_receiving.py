@@ -269,6 +269,12 @@ class Reception:
         # 1 compare  2 side-car  3 syncfs  4 rename  5 fsync the inbox  6 forget.
         Raises: ItemError: something is missing, or the name was taken meanwhile; OSError.
         """
+        if not incoming.files:
+            raise ItemError(
+                "this came by a form without scripts and broke off: nobody knows what is missing",
+                where=visible(incoming.name),
+                hint="Give it up, and upload the folder again",
+            )
         with self._folder(incoming):
             there = self.received(incoming)
         for path, size in incoming.files.items():

@@ -305,6 +305,20 @@ async def test_a_plain_form_brings_a_folder_or_nothing(front: Served) -> None:
     assert os.listdir(made.house.root / "state" / "uploads") == []
 
 
+async def test_a_plain_form_that_a_crash_broke_off_is_never_handed_over(front: Served) -> None:
+    """What it was to hold is known to nobody: it can only be given up."""
+    made, client = front
+    reception = made.app[drop_form.DOOR].reception
+    begun = reception.begin(Incoming(id="0" * 32, name="n", who="a", ino=0, files={}, purposes=[]))
+    with reception.opened(begun, "a", 0) as fd:
+        os.write(fd, b"half of it")
+    status, said = await call(client, f"/drop/uploads/{begun.id}/finish", "POST", token=OPERATOR)
+    assert (status, "broke off" in said["detail"]) == (409, True)
+    assert inbox(made) == [".n"]
+    status, _ = await call(client, f"/drop/uploads/{begun.id}/give-up", "POST", token=OPERATOR)
+    assert (status, inbox(made)) == (303, [])
+
+
 async def test_a_side_car_of_the_folders_own_is_not_written_over(
     front: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
