@@ -313,7 +313,8 @@ class Reception:
     def lacking(self, incoming: Sequence[Incoming], size: int, floor: int) -> int:
         """Return by how many bytes the disk is too full for so much more beside uploads under way."""
         status = os.statvfs(self.inbox)
-        missing = sum(one.size - sum(self.received(one).values()) for one in incoming)
+        # Of a plain form nobody knows how much is to come: more is there than was announced.
+        missing = sum(max(one.size - sum(self.received(one).values()), 0) for one in incoming)
         return size + missing + floor - status.f_bavail * status.f_frsize
 
 

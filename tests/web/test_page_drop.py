@@ -319,6 +319,19 @@ async def test_a_plain_form_that_a_crash_broke_off_is_never_handed_over(front: S
     assert (status, inbox(made)) == (303, [])
 
 
+async def test_what_a_plain_form_has_brought_makes_no_room(front: Served) -> None:
+    """Its size is not known before; what others still want counts, and what is there does not count against it."""
+    made, _ = front
+    reception = made.app[drop_form.DOOR].reception
+    lacking = reception.lacking(reception.all(), 0, 0)
+    plain = reception.begin(Incoming(id="0" * 32, name="n", who="a", ino=0, files={}, purposes=[]))
+    with reception.opened(plain, "a", 0) as fd:
+        os.truncate(fd, 1 << 43)  # takes no room
+    assert abs(reception.lacking(reception.all(), 0, 0) - lacking) < 1 << 40
+    reception.begin(Incoming(id="1" * 32, name="m", who="a", ino=0, files={"a": 1 << 50}, purposes=[]))
+    assert reception.lacking(reception.all(), 0, 0) - lacking > 1 << 49
+
+
 async def test_a_side_car_of_the_folders_own_is_not_written_over(
     front: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
