@@ -54,6 +54,9 @@ _MOST_LISTED = 64 << 20
 #: The disk's room is looked at again after so many bytes whose number was not known before.
 _LOOK_AFTER = 64 << 20
 
+#: Digits of the greatest number of bytes that a file can have.
+_DIGITS_MOST = 19
+
 #: Whoever sends nothing for so long is let go. Seconds.
 _PATIENCE_S = 60.0
 
@@ -276,7 +279,7 @@ async def piece(request: web.Request) -> web.Response:
     incoming, door = await _upload(request), request.app[DOOR]
     path, at = request.query.get("path", ""), request.query.get("at", "")
     size = incoming.files.get(path)
-    if size is None or not at.isascii() or not at.isdecimal():
+    if size is None or not at.isascii() or not at.isdecimal() or len(at) > _DIGITS_MOST:
         raise Problem(422, "path is not one of this upload's files, or at is no number")
     most = min(PIECE, size - int(at))
     digest = _DIGEST.search(request.headers.get("Content-Digest", ""))
@@ -288,6 +291,8 @@ async def piece(request: web.Request) -> web.Response:
                     raise Problem(422, "the piece is not what was sent", hint="Send it again")
         except ItemError as error:
             raise _refusal(error) from error
+        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+            raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
     return web.json_response({"at": int(at) + got})
@@ -481,6 +486,8 @@ class _Plain:
                 self.sizes[path], _ = await _write(self._chunks(part), fd, left)
         except ItemError as error:
             raise _refusal(error, 422) from error
+        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+            raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -130,7 +131,7 @@ async def test_what_was_not_announced_is_not_taken(front: Served) -> None:
     assert (await put(client, id_, "a", 3, b"lo"))[0] == 409
     for path in ("b", "../x", "/etc/x", "", "a/b"):
         assert (await put(client, id_, path, 0, b"x"))[0] == 422
-    for at in ("-1", "x", "1e3", "²"):
+    for at in ("-1", "x", "1e3", "²", "9" * 5000):
         where = f"/drop/uploads/{id_}/file?path=a&at={quote(at)}"
         assert (await call(client, where, "PUT", token=OPERATOR, data=b"x"))[0] == 422
     for other in ("0" * 32, "..%2f..%2fstate", "%00"):
@@ -330,6 +331,20 @@ async def test_what_a_plain_form_has_brought_makes_no_room(front: Served) -> Non
     assert abs(reception.lacking(reception.all(), 0, 0) - lacking) < 1 << 40
     reception.begin(Incoming(id="1" * 32, name="m", who="a", ino=0, files={"a": 1 << 50}, purposes=[]))
     assert reception.lacking(reception.all(), 0, 0) - lacking > 1 << 49
+
+
+async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that the disk is full, which nobody tries again."""
+    made, client = front
+    monkeypatch.setattr(drop_form, "_PATIENCE_S", 0.05)
+    id_ = await begun(client, "n", {"a": 10})
+    reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+    head = f"PUT /drop/uploads/{id_}/file?path=a&at=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"
+    writer.write(f"{head}Authorization: Bearer {OPERATOR}\r\n\r\n12345".encode())
+    async with asyncio.timeout(20):
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408")
+    writer.close()
+    assert read_tree(made.house.root / "inbox" / ".n") == {b"a": b""}
 
 
 async def test_a_side_car_of_the_folders_own_is_not_written_over(
