@@ -204,7 +204,9 @@ async def begin(request: web.Request) -> web.Response:
     site, door = request.app[SITE], request.app[DOOR]
     given = await _json(request)
     purposes = given.get("purposes") or []
-    if not isinstance(purposes, list) or not all(isinstance(word, str) for word in purposes):
+    if not isinstance(purposes, list) or not all(
+        isinstance(word, str) and is_text(word) for word in purposes
+    ):
         raise Problem(422, "purposes are words")
 
     def work() -> Incoming:
@@ -225,6 +227,11 @@ def _incoming(request: web.Request, name: str, found: dict[str, int], purposes: 
         raise both_say()
     who = identity(request).name
     return Incoming(id=secrets.token_hex(16), name=name, who=who, ino=0, files=found, purposes=purposes)
+
+
+def is_text(word: str) -> bool:
+    """Tell whether a word can be written in UTF-8: JSON can name half a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in word)
 
 
 def both_say() -> ItemError:
@@ -397,6 +404,8 @@ async def plain(request: web.Request) -> web.Response:
         if problem.status == 403:
             raise
         return await _form(request, problem)
+    except ValueError as error:  # of aiohttp's reader
+        return await _form(request, Problem(400, f"this is no whole form: {error}"))
     raise web.HTTPSeeOther(_way(incoming))
 
 

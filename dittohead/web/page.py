@@ -373,14 +373,15 @@ def _wanted(asked: Asked) -> Wanted:
     try:
         states = [JobState(state) for state in asked.state if state]
         since, until = page_job.day(asked.since), page_job.day(asked.until)
-    except ValueError as error:
+        until = until + timedelta(days=1) if until else None  # the day itself is meant too
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"this cannot be looked for: {error}") from error
     return Wanted(
         text=asked.q,
         states=states,
         pipeline=asked.pipeline,
         since=since,
-        until=until + timedelta(days=1) if until else None,  # the day itself is meant too
+        until=until,
     )
 
 

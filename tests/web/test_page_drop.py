@@ -244,7 +244,11 @@ async def test_without_room_nothing_is_begun(front: Served, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"name": 1}', b'{"name":"n","files":[{"path":1,"size":2}]}']
+    "body",
+    [
+        *(b"", b"[]", b"{", b'{"name": 1}', b'{"name":"n","files":[{"path":1,"size":2}]}'),
+        b'{"name":"n","purposes":["\\ud800"],"files":[{"path":"a","size":2}]}',
+    ],
 )
 async def test_a_list_that_makes_no_sense_is_refused(front: Served, body: bytes) -> None:
     """Cleanly, and nothing is made."""
@@ -345,6 +349,23 @@ async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch:
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408")
     writer.close()
     assert read_tree(made.house.root / "inbox" / ".n") == {b"a": b""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b""),
+        ("multipart/form-data; boundary=x", b""),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\n"),
+    ],
+)
+async def test_a_form_that_is_none_is_refused(front: Served, kind: str, body: bytes) -> None:
+    """And is no defect of ours."""
+    made, client = front
+    headers = {"Content-Type": kind}
+    status, _ = await call(client, "/drop", "POST", token=OPERATOR, data=body, headers=headers)
+    assert 400 <= status < 500
+    assert inbox(made) == []
 
 
 async def test_a_side_car_of_the_folders_own_is_not_written_over(
