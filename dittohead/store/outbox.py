@@ -159,7 +159,9 @@ def _when(connection: Connection, notice: NewNotice, now: float) -> tuple[str, f
                 *_like(notice),
                 outbox.c.event == "failed",
                 outbox.c.state.in_(["due", "sent", "given_up"]),
+                # Not what was put in before the clock was set back: until then is longer than `gather_s`.
                 outbox.c.created_at > now - notice.gather_s,
+                outbox.c.created_at <= now,
             )
         ).scalar()
         if lead is None:

@@ -20,7 +20,7 @@ from dittohead.web.tokens import Tokens
 def create_app(site: Site, access: Access) -> web.Application:
     """Return the application."""
     app = web.Application(
-        middlewares=[server.count, answer_plainly, guard], client_max_size=server.MOST_BYTES
+        middlewares=[server.count, answer_plainly, server.as_it_is, guard], client_max_size=server.MOST_BYTES
     )
     app.on_response_prepare.append(add_headers)
     app[SITE], app[ACCESS] = site, access

@@ -22,6 +22,7 @@ from dittohead.web import openapi, shapes
 from dittohead.web.identity import Role, identity
 from dittohead.web.operations import Operation
 from dittohead.web.problems import Problem
+from dittohead.web.server import Sent
 from dittohead.web.site import SITE
 
 #: Folders of the inbox that the status names; the others are only counted, by `live`.
@@ -162,11 +163,11 @@ async def _log(request: web.Request, given: None) -> web.StreamResponse:
     return _file(path, "text/plain; charset=utf-8", "nothing that this step's programs printed is kept")
 
 
-def _file(path: Path, kind: str, missing: str) -> web.FileResponse:
+def _file(path: Path, kind: str, missing: str) -> Sent:
     """Return a file; aiohttp answers Range, If-None-Match and If-Range."""
     if not path.is_file():
         raise Problem(404, missing)
-    return web.FileResponse(path, headers={"Cache-Control": _ASK_AGAIN, "Content-Type": kind})
+    return Sent(path, headers={"Cache-Control": _ASK_AGAIN, "Content-Type": kind})
 
 
 async def _sources(request: web.Request, given: None) -> web.Response:

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
 from sqlalchemy.engine import Connection
 
-from dittohead import log
+from dittohead import log, sidecar
 from dittohead.claims import mib
 from dittohead.errors import ItemError
 from dittohead.model import counted, visible
@@ -54,6 +54,9 @@ _MOST_LISTED = 64 << 20
 
 #: The disk's room is looked at again after so many bytes whose number was not known before.
 _LOOK_AFTER = 64 << 20
+
+#: Digits of the greatest number of bytes that a file can have.
+_DIGITS_MOST = 19
 
 #: Whoever sends nothing for so long is let go. Seconds.
 _PATIENCE_S = 60.0
@@ -229,7 +232,9 @@ async def begin(request: web.Request) -> web.Response:
     site, door = request.app[SITE], request.app[DOOR]
     given = await _json(request)
     purposes = given.get("purposes") or []
-    if not isinstance(purposes, list) or not all(isinstance(word, str) for word in purposes):
+    if not isinstance(purposes, list) or not all(
+        isinstance(word, str) and is_text(word) for word in purposes
+    ):
         raise Problem(422, "purposes are words")
 
     def work() -> Incoming:
@@ -246,10 +251,20 @@ async def begin(request: web.Request) -> web.Response:
 
 
 def _incoming(request: web.Request, name: str, found: dict[str, int], purposes: list[str]) -> Incoming:
-    if purposes and "dittohead.yaml" in found:
-        raise ItemError("the folder says already what it is for, by its dittohead.yaml")
+    if purposes and sidecar.NAME in found:
+        raise both_say()
     who = identity(request).name
     return Incoming(id=secrets.token_hex(16), name=name, who=who, ino=0, files=found, purposes=purposes)
+
+
+def is_text(word: str) -> bool:
+    """Tell whether a word can be written in UTF-8: JSON can name half a character."""
+    return not any("\ud800" <= character <= "\udfff" for character in word)
+
+
+def both_say() -> ItemError:
+    """Return the refusal of a folder whose own side-car would be written over."""
+    return ItemError(f"the folder says already what it is for, by its {sidecar.NAME}")
 
 
 def check_csrf_of(request: web.Request) -> None:
@@ -299,7 +314,7 @@ async def piece(request: web.Request) -> web.Response:
     incoming, door = await _upload(request), request.app[DOOR]
     path, at = request.query.get("path", ""), request.query.get("at", "")
     size = incoming.files.get(path)
-    if size is None or not at.isascii() or not at.isdecimal():
+    if size is None or not at.isascii() or not at.isdecimal() or len(at) > _DIGITS_MOST:
         raise Problem(422, "path is not one of this upload's files, or at is no number")
     most = min(PIECE, size - int(at))
     digest = _DIGEST.search(request.headers.get("Content-Digest", ""))
@@ -311,6 +326,8 @@ async def piece(request: web.Request) -> web.Response:
                     raise Problem(422, "the piece is not what was sent", hint="Send it again")
         except ItemError as error:
             raise _refusal(error) from error
+        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+            raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
     return web.json_response({"at": int(at) + got})
@@ -415,6 +432,8 @@ async def plain(request: web.Request) -> web.Response:
         if problem.status == 403:
             raise
         return await _form(request, problem)
+    except ValueError as error:  # of aiohttp's reader
+        return await _form(request, Problem(400, f"this is no whole form: {error}"))
     raise web.HTTPSeeOther(_way(incoming))
 
 
@@ -494,6 +513,8 @@ class _Plain:
                 422, f"{visible(path)}: this name cannot be sent without scripts", hint="Allow scripts here"
             )
         try:
+            if incoming.purposes and path == sidecar.NAME:
+                raise both_say()
             if checked_path(path) in self.sizes:
                 raise ItemError("two files have this name", where=visible(path))
             bounds = _bounds(self.request.app[SITE])
@@ -504,6 +525,8 @@ class _Plain:
                 self.sizes[path], _ = await _write(self._chunks(part), fd, left)
         except ItemError as error:
             raise _refusal(error, 422) from error
+        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+            raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
 

@@ -7,6 +7,7 @@ be taken up or given up. Everything here blocks and runs in threads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -28,6 +29,11 @@ from dittohead.settings import Drop
 from dittohead.stations import NAME_MAX
 
 _OPEN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+#: Of directories. Without a mode, a default ACL of the inbox would let other uploaders write here.
+_MODE = 0o755
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -175,7 +181,7 @@ class Reception:
         self.check_free(incoming.name)
         hidden = self._hidden(incoming.name)
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.mkdir(hidden)
+        os.mkdir(hidden, _MODE)
         try:
             made = Incoming(**{**asdict(incoming), "ino": os.lstat(hidden).st_ino})
             files.write_durably(self._record(made.id), json.dumps(asdict(made)).encode(), 0o600)
@@ -228,16 +234,30 @@ class Reception:
         }
 
     @contextlib.contextmanager
+    def _folder(self, incoming: Incoming) -> Iterator[int]:
+        """Open .NAME, where it is still the one that was made. Raises: ItemError: it is not; OSError."""
+        try:
+            fd = os.open(self._hidden(incoming.name), _OPEN_DIR)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise _gone(incoming) from error
+        try:
+            if os.fstat(fd).st_ino != incoming.ino or not self._record(incoming.id).exists():
+                raise _gone(incoming)
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
     def opened(self, incoming: Incoming, path: str, at: int) -> Iterator[int]:
         """Open one of its files to write from a byte on; what is there behind it is cut off.
 
         What was written is cut off again when the block raises.
-        Raises: ItemError: there are not so many bytes yet; OSError.
+        Raises: ItemError: there are not so many bytes yet, or it is not under way any more; OSError.
         """
-        hidden, name = self._hidden(incoming.name), os.fsencode(path)
-        parent, _, last = name.rpartition(b"/")
-        os.makedirs(os.path.join(hidden, parent), exist_ok=True)
-        with files.directory_beneath(hidden, parent) as directory:
+        parent, _, last = os.fsencode(path).rpartition(b"/")
+        with self._folder(incoming) as folder, _made_beneath(folder, parent) as directory:
             fd = os.open(last, _OPEN, 0o644, dir_fd=directory)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode) or os.fstat(fd).st_size < at:
@@ -258,8 +278,13 @@ class Reception:
         Raises: ItemError: something is missing; OSError.
         """
         if not incoming.files:
-            raise ItemError("this upload was a form's that broke off", hint="Give it up")
-        there = self.received(incoming)
+            raise ItemError(
+                "this came by a form without scripts and broke off: nobody knows what is missing",
+                where=visible(incoming.name),
+                hint="Give it up, and upload the folder again",
+            )
+        with self._folder(incoming):
+            there = self.received(incoming)
         for path, size in incoming.files.items():
             if there.get(path) != size:
                 raise ItemError(
@@ -269,8 +294,8 @@ class Reception:
                 )
         hidden = self._hidden(incoming.name)
         if incoming.purposes:
-            with open(os.path.join(hidden, os.fsencode(sidecar.NAME)), "wb") as file:
-                file.write(sidecar.text(incoming.purposes))
+            with self._folder(incoming) as folder:
+                _put(folder, sidecar.NAME, sidecar.text(incoming.purposes))
         files.sync_filesystem(self.inbox)
 
     def hand_over(self, incoming: Incoming) -> None:
@@ -304,8 +329,50 @@ class Reception:
     def lacking(self, incoming: Sequence[Incoming], size: int, floor: int) -> int:
         """Return by how many bytes the disk is too full for so much more beside uploads under way."""
         status = os.statvfs(self.inbox)
-        missing = sum(one.size - sum(self.received(one).values()) for one in incoming)
+        # Of a plain form nobody knows how much is to come: more is there than was announced.
+        missing = sum(max(one.size - sum(self.received(one).values()), 0) for one in incoming)
         return size + missing + floor - status.f_bavail * status.f_frsize
+
+
+def _gone(incoming: Incoming) -> ItemError:
+    return ItemError("this upload is not under way any more", where=visible(incoming.name))
+
+
+@contextlib.contextmanager
+def _made_beneath(folder: int, path: bytes) -> Iterator[int]:
+    """Open a directory below an open one, made where it is not there; no link is followed.
+
+    Raises: ItemError: a link or a file stands in its path; OSError.
+    """
+    fd = os.dup(folder)
+    try:
+        for part in path.split(b"/") if path else ():
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, _MODE, dir_fd=fd)
+            try:
+                inner = os.open(part, _OPEN_DIR, dir_fd=fd)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                    raise
+                raise ItemError(
+                    "a link or a file stands in this path", where=visible(os.fsdecode(path))
+                ) from error
+            os.close(fd)
+            fd = inner
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _put(folder: int, name: str, data: bytes) -> None:
+    """Write a new file in place of whatever has this name, a link too. Raises: OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    fd = os.open(
+        name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=folder
+    )
+    with open(fd, "wb") as file:
+        file.write(data)
 
 
 def listed(given: Any) -> list[tuple[str, int]]:

@@ -29,6 +29,7 @@ from dittohead.web.login import LOGIN_PAGE
 from dittohead.web.page_assets import Assets
 from dittohead.web.page_words import Words
 from dittohead.web.problems import ERROR_PAGE, Problem
+from dittohead.web.server import Sent
 from dittohead.web.site import SITE, Site
 from dittohead.web.thumbnails import THUMBNAILER
 
@@ -279,7 +280,7 @@ async def job_receipt(request: web.Request) -> web.StreamResponse:
         "Content-Type": "application/json",
         "Content-Disposition": f'attachment; filename="receipt-{wanted.id}.json"',
     }
-    return web.FileResponse(path, headers=headers)
+    return Sent(path, headers=headers)
 
 
 # -- the buttons ---------------------------------------------------------------------------------
@@ -372,14 +373,15 @@ def _wanted(asked: Asked) -> Wanted:
     try:
         states = [JobState(state) for state in asked.state if state]
         since, until = page_job.day(asked.since), page_job.day(asked.until)
-    except ValueError as error:
+        until = until + timedelta(days=1) if until else None  # the day itself is meant too
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"this cannot be looked for: {error}") from error
     return Wanted(
         text=asked.q,
         states=states,
         pipeline=asked.pipeline,
         since=since,
-        until=until + timedelta(days=1) if until else None,  # the day itself is meant too
+        until=until,
     )
 
 

@@ -13,6 +13,7 @@ from dittohead.model import TERMINAL, Job, visible
 from dittohead.store import jobs as job_store
 from dittohead.web.identity import Role, needs
 from dittohead.web.page import answer, one_job
+from dittohead.web.server import Sent
 from dittohead.web.site import SITE
 
 #: Bytes of a log's end on its page, and in one answer to those who follow it.
@@ -88,7 +89,7 @@ async def text(request: web.Request) -> web.StreamResponse:
     if "from" not in request.query:
         if not await asyncio.to_thread(path.is_file):
             raise web.HTTPNotFound(reason="nothing that this step printed is kept")
-        return web.FileResponse(path, headers={"Content-Type": "text/plain; charset=utf-8"})
+        return Sent(path, headers={"Content-Type": "text/plain; charset=utf-8"})
     try:
         start = max(int(request.query["from"]), 0)
     except ValueError:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TypeGuard
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from dittohead.doorway import OWN_SOCKET, near
 from dittohead.settings import Http
 from dittohead.web.identity import Handler
+from dittohead.web.problems import Problem
 
 #: A request's body holds no more, unless its handler reads it as a stream.
 MOST_BYTES = 1 << 18
@@ -28,6 +30,9 @@ IDLE_S = 30.0
 MOST_CONNECTIONS = 512
 
 _SWEEP_S = 2.0
+
+#: A connection that is closed may take so long for what is still to be sent to it. Seconds.
+_LAST_S = 10.0
 
 #: How long a stop waits for answers under way. Seconds.
 _SHUTDOWN_S = 2.0
@@ -43,6 +48,7 @@ class Lines:
     def __init__(self) -> None:
         self._busy: dict[object, int] = {}
         self._since: dict[object, float] = {}  #: when a connection was first seen, or last answered
+        self._closed: dict[asyncio.WriteTransport, float] = {}  #: when
 
     @contextlib.contextmanager
     def busy(self, request: web.Request) -> Iterator[None]:
@@ -59,16 +65,29 @@ class Lines:
 
     def sweep(self, server: web.Server, now: float) -> int:
         """Close connections that are idle for too long, or too many; return how many."""
-        known = server.connections
+        self._abort(now)
+        # A connection that was closed stays among the server's until its last bytes are taken.
+        known = [line for line in server.connections if line.transport is not None]
         self._since = {line: self._since.get(line, now) for line in known}
         idle = sorted((line for line in known if line not in self._busy), key=self._since.__getitem__)
         excess = len(known) - MOST_CONNECTIONS
         closed = 0
         for line in idle:
             if closed < excess or now - self._since[line] > IDLE_S:
+                if isinstance(line.transport, asyncio.WriteTransport):
+                    self._closed[line.transport] = now
                 line.force_close()
                 closed += 1
         return closed
+
+    def _abort(self, now: float) -> None:
+        """Let go of closed connections whose other end takes nothing: closing waits for it for ever."""
+        for transport, since in list(self._closed.items()):
+            if not transport.get_write_buffer_size():
+                del self._closed[transport]
+            elif now - since > _LAST_S:
+                transport.abort()
+                del self._closed[transport]
 
     async def watch(self, server: web.Server) -> None:
         """Sweep until cancelled."""
@@ -85,6 +104,28 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Know of each request while it is under way."""
     with request.app[LINES].busy(request):
         return await handler(request)
+
+
+class Sent(web.FileResponse):
+    """A file as an answer: its request is under way until all of it is sent, however long that takes.
+
+    aiohttp sends it when the middlewares have ended.
+    """
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send it."""
+        assert isinstance(request, web.Request)  # noqa: S101
+        with request.app[LINES].busy(request):
+            return await super().prepare(request)
+
+
+@web.middleware
+async def as_it_is(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse what is packed: it is not unpacked, and would be taken for what it is not. Raises: Problem."""
+    packed = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if packed not in ("", "identity"):
+        raise Problem(415, "the body is packed (Content-Encoding)", hint="Send it as it is")
+    return await handler(request)
 
 
 @contextlib.asynccontextmanager
@@ -104,6 +145,8 @@ async def listening(app: web.Application, settings: Http | None, state: Path) ->
         keepalive_timeout=IDLE_S,
         shutdown_timeout=_SHUTDOWN_S,
         handler_cancellation=True,
+        # It would be unpacked in the loop, whoever sends it: a megabyte holds a gigabyte.
+        auto_decompress=False,
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,26 @@ async def test_a_failure_goes_at_once_and_a_flood_of_them_is_two_mails(either: S
     told(either, way, "failed", "later")
     await sender.send_due()
     assert box.mails[2]["Subject"] == "Failed: later"
+
+
+async def test_a_failure_goes_at_once_also_after_the_clock_was_set_back(
+    either: Store, box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went out before has a moment that is yet to come: nothing is gathered until then."""
+    way = mail(box, digest="15m")
+    told(either, way, "failed", "one")
+    now = outbox_store.utcnow()
+    monkeypatch.setattr(outbox_store, "utcnow", lambda: now - timedelta(hours=3))
+    either.run(outbox_store.sooner, 3 * 3600.0)
+    told(either, way, "failed", "two")
+    told(either, way, "failed", "three")
+    with either.engine.connect() as connection:
+        found = connection.execute(sa.select(outbox.c.body, outbox.c.state)).all()
+    assert sorted((row.body, row.state) for row in found) == [
+        ("about one", "due"),
+        ("about three", "held"),
+        ("about two", "due"),
+    ]
 
 
 async def test_one_alone_goes_as_it_is(store: Store, box: Mailbox) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import gzip
 import json
+import re
+import socket
 import stat
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,8 +19,9 @@ from urllib.parse import quote
 import aiohttp
 import jsonschema
 import pytest
-from aiohttp import web
+from aiohttp import http_parser, web
 
+from dittohead.context import JobFiles
 from dittohead.errors import ItemError
 from dittohead.model import JobState
 from dittohead.store.tables import requests
@@ -377,6 +381,85 @@ async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
         async with asyncio.timeout(20):
             assert await reader.read() == b""
     writer.close()
+
+
+async def test_a_file_is_sent_to_its_end_however_long_that_takes(front: Served) -> None:
+    """Its connection is not taken for an idle one meanwhile."""
+    made, client = front
+    await done(made, "good")
+    job = made.house.job("good")
+    path = JobFiles(made.house.stations, job).log("first")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.truncate(64 << 20)
+    headers = {"Authorization": f"Bearer {READER}"}
+    app_server, lines = next(iter(_servers()), None), made.app[server.LINES]
+    async with client.get(f"/jobs/{job.id}/steps/first/log.txt", headers=headers) as answer:
+        app_server = app_server or next(iter(_servers()))
+        now = asyncio.get_running_loop().time()
+        lines.sweep(app_server, now)
+        assert lines.sweep(app_server, now + 10 * server.IDLE_S) == 0
+        assert len(await answer.read()) == 64 << 20
+
+
+async def test_whoever_does_not_read_the_answers_is_cut_off(front: Served) -> None:
+    """Also when more of them wait to be sent than the system takes: closing would wait for ever."""
+    made, client = front
+    async with client.get("/login") as answer:
+        found = re.search(r"/static/page[^\"]+css", await answer.text())
+    assert found is not None
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", made.port))
+    port = sock.getsockname()[1]
+    asked = f"GET {found[0]} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(sock, asked * 2000))
+    app_server = next(iter(_servers()))
+
+    def theirs() -> list[Any]:
+        lines = [line for line in app_server.connections if line.transport is not None]
+        return [line for line in lines if line.transport.get_extra_info("peername")[1] == port]
+
+    async with asyncio.timeout(20):
+        while not any(line.transport.get_write_buffer_size() for line in theirs()):
+            await asyncio.sleep(0.01)
+    lines, (stuck,) = made.app[server.LINES], theirs()
+    now = asyncio.get_running_loop().time() + 2 * server.IDLE_S
+    async with asyncio.timeout(20):
+        while stuck in app_server.connections:
+            lines.sweep(app_server, now)
+            now += server.IDLE_S
+            await asyncio.sleep(0.01)
+    sending.cancel()
+    sock.close()
+
+
+async def test_a_day_that_no_calendar_follows_is_refused_in_words(front: Served) -> None:
+    """The last day there is has no day after it."""
+    status, said = await call(front[1], "/jobs?until=9999-12-31", token=READER)
+    assert (status, "cannot be looked for" in said) == (400, True)
+
+
+async def test_what_is_packed_is_refused_and_never_unpacked(
+    front: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From anybody, before it is asked who they are: unpacking stands in the loop's way."""
+    unpacked: list[int] = []
+    made_of = http_parser.DeflateBuffer.feed_data
+
+    def feed(self: Any, *given: Any) -> Any:
+        unpacked.append(1)
+        return made_of(self, *given)
+
+    monkeypatch.setattr(http_parser.DeflateBuffer, "feed_data", feed)
+    body = gzip.compress(b"token=" + bytes(1 << 20))
+    for path in ("/login", "/nowhere", "/drop/uploads"):
+        status, said = await call(
+            front[1], path, "POST", token=OPERATOR, data=body, headers={"Content-Encoding": "gzip"}
+        )
+        assert (status, said["title"]) == (415, "Unsupported Media Type")
+    assert unpacked == []
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(

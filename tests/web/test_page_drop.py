@@ -19,7 +19,14 @@ import pytest
 from dittohead.errors import ItemError
 from dittohead.settings import Drop
 from dittohead.web import drop_form
-from dittohead.web.drop_receiving import checked_files, checked_name, checked_path, listed
+from dittohead.web.drop_receiving import (
+    Incoming,
+    Reception,
+    checked_files,
+    checked_name,
+    checked_path,
+    listed,
+)
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.support.trees import read_tree
 
@@ -148,7 +155,7 @@ async def test_what_was_not_announced_is_not_taken(front: Served) -> None:
     assert (await put(client, id_, "a", 3, b"lo"))[0] == 409
     for path in ("b", "../x", "/etc/x", "", "a/b"):
         assert (await put(client, id_, path, 0, b"x"))[0] == 422
-    for at in ("-1", "x", "1e3", "²"):
+    for at in ("-1", "x", "1e3", "²", "9" * 5000):
         where = f"/drop/uploads/{id_}/file?path=a&at={quote(at)}"
         assert (await call(client, where, "PUT", token=OPERATOR, data=b"x"))[0] == 422
     for other in ("0" * 32, "..%2f..%2fstate", "%00"):
@@ -168,6 +175,57 @@ async def test_a_link_that_somebody_put_in_its_way_is_not_followed(front: Served
     assert (await put(client, id_, "d/a", 0, b"x"))[0] in (409, 507)
     assert (await put(client, id_, "b", 0, b"x"))[0] in (409, 507)
     assert read_tree(elsewhere) == {b"b": b"kept"}
+
+
+async def test_what_others_may_put_into_an_upload_leads_nowhere(tmp_path: Path) -> None:
+    """A link in place of the side-car, or deep in a path; and a default ACL of the inbox gives nobody more."""
+    inbox_of = tmp_path / "inbox"
+    elsewhere = tmp_path / "elsewhere"
+    inbox_of.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "store").write_text("kept")
+    reception = Reception(inbox_of, tmp_path / "uploads")
+    before = os.umask(0)  # as where a default ACL stands: then the umask has no say
+    try:
+        made = reception.begin(
+            Incoming(id="0" * 32, name="n", who="a", ino=0, files={"d/e/a": 0, "f/g": 0}, purposes=["access"])
+        )
+        with reception.opened(made, "d/e/a", 0):
+            pass
+    finally:
+        os.umask(before)
+    assert [(inbox_of / ".n" / path).stat().st_mode & 0o022 for path in ("", "d", "d/e")] == [0, 0, 0]
+    (inbox_of / ".n" / "f").symlink_to(elsewhere)
+    with pytest.raises(ItemError, match="a link"), reception.opened(made, "f/h/i", 0):
+        pass
+    (inbox_of / ".n" / "f").unlink()
+    with reception.opened(made, "f/g", 0):
+        pass
+    (inbox_of / ".n" / "dittohead.yaml").symlink_to(elsewhere / "store")
+    reception.finish(made)
+    assert read_tree(elsewhere) == {b"store": b"kept"}
+    assert (inbox_of / "n" / "dittohead.yaml").read_text() == "purpose:\n- access\n"
+
+
+async def test_a_piece_that_comes_too_late_makes_nothing(front: Served) -> None:
+    """Of an upload that was given up or handed over meanwhile; not either where another has its name now."""
+    made, client = front
+    door = made.app[drop_form.DOOR].reception
+    for end in (door.give_up, door.finish):
+        id_ = await begun(client, "n", {"d/a": 0})
+        incoming = door.get(id_)
+        assert incoming is not None
+        with door.opened(incoming, "d/a", 0):
+            pass
+        end(incoming)
+        with pytest.raises(ItemError, match="not under way any more"), door.opened(incoming, "d/a", 0):
+            pass
+        with pytest.raises(ItemError, match="not under way any more"):
+            door.finish(incoming)
+        assert ".n" not in inbox(made)
+    (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")  # of the same inode even
+    with pytest.raises(ItemError, match="not under way any more"), door.opened(incoming, "d/a", 0):
+        pass
 
 
 async def test_the_name_is_tried_before_a_byte_is_sent(front: Served) -> None:
@@ -210,7 +268,11 @@ async def test_without_room_nothing_is_begun(front: Served, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"name": 1}', b'{"name":"n","files":[{"path":1,"size":2}]}']
+    "body",
+    [
+        *(b"", b"[]", b"{", b'{"name": 1}', b'{"name":"n","files":[{"path":1,"size":2}]}'),
+        b'{"name":"n","purposes":["\\ud800"],"files":[{"path":"a","size":2}]}',
+    ],
 )
 async def test_a_list_that_makes_no_sense_is_refused(front: Served, body: bytes) -> None:
     """Cleanly, and nothing is made."""
@@ -302,8 +364,81 @@ async def test_a_form_on_its_way_is_ended_by_nobody(front: Served) -> None:
     (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")
     record.write_bytes(kept)
     status, said = await call(client, f"/drop/uploads/{record.stem}/finish", "POST", token=OPERATOR)
-    assert (status, said["hint"]) == (409, "Give it up")
+    assert (status, said["hint"].partition(",")[0]) == (409, "Give it up")
     assert (await call(client, f"/drop/uploads/{record.stem}/give-up", "POST", token=OPERATOR))[0] == 303
+    assert inbox(made) == []
+
+
+async def test_a_plain_form_that_a_crash_broke_off_is_never_handed_over(front: Served) -> None:
+    """What it was to hold is known to nobody: it can only be given up."""
+    made, client = front
+    reception = made.app[drop_form.DOOR].reception
+    begun = reception.begin(Incoming(id="0" * 32, name="n", who="a", ino=0, files={}, purposes=[]))
+    with reception.opened(begun, "a", 0) as fd:
+        os.write(fd, b"half of it")
+    status, said = await call(client, f"/drop/uploads/{begun.id}/finish", "POST", token=OPERATOR)
+    assert (status, "broke off" in said["detail"]) == (409, True)
+    assert inbox(made) == [".n"]
+    status, _ = await call(client, f"/drop/uploads/{begun.id}/give-up", "POST", token=OPERATOR)
+    assert (status, inbox(made)) == (303, [])
+
+
+async def test_what_a_plain_form_has_brought_makes_no_room(front: Served) -> None:
+    """Its size is not known before; what others still want counts, and what is there does not count against it."""
+    made, _ = front
+    reception = made.app[drop_form.DOOR].reception
+    lacking = reception.lacking(reception.all(), 0, 0)
+    plain = reception.begin(Incoming(id="0" * 32, name="n", who="a", ino=0, files={}, purposes=[]))
+    with reception.opened(plain, "a", 0) as fd:
+        os.truncate(fd, 1 << 43)  # takes no room
+    assert abs(reception.lacking(reception.all(), 0, 0) - lacking) < 1 << 40
+    reception.begin(Incoming(id="1" * 32, name="m", who="a", ino=0, files={"a": 1 << 50}, purposes=[]))
+    assert reception.lacking(reception.all(), 0, 0) - lacking > 1 << 49
+
+
+async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that the disk is full, which nobody tries again."""
+    made, client = front
+    monkeypatch.setattr(drop_form, "_PATIENCE_S", 0.05)
+    id_ = await begun(client, "n", {"a": 10})
+    reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
+    head = f"PUT /drop/uploads/{id_}/file?path=a&at=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"
+    writer.write(f"{head}Authorization: Bearer {OPERATOR}\r\n\r\n12345".encode())
+    async with asyncio.timeout(20):
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408")
+    writer.close()
+    assert read_tree(made.house.root / "inbox" / ".n") == {b"a": b""}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b""),
+        ("multipart/form-data; boundary=x", b""),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\n"),
+    ],
+)
+async def test_a_form_that_is_none_is_refused(front: Served, kind: str, body: bytes) -> None:
+    """And is no defect of ours."""
+    made, client = front
+    headers = {"Content-Type": kind}
+    status, _ = await call(client, "/drop", "POST", token=OPERATOR, data=body, headers=headers)
+    assert 400 <= status < 500
+    assert inbox(made) == []
+
+
+async def test_a_side_car_of_the_folders_own_is_not_written_over(
+    front: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it comes in pieces or by a plain form: the folder is refused."""
+    made, client = front
+    monkeypatch.setattr(drop_form, "fitting", lambda *given: None)
+    status, said = await begun(client, "n", {"dittohead.yaml": 2}, purposes=["access"])
+    assert (status, "says already" in said["detail"]) == (409, True)
+    files = [("files", "a", b"1"), ("files", "dittohead.yaml", b"{}")]
+    form = form_of({"name": "n", "purposes": "access"}, files)
+    status, said = await call(client, "/drop", "POST", token=OPERATOR, data=form)
+    assert (status, "says already" in said) == (422, True)
     assert inbox(made) == []
 
 

@@ -123,7 +123,8 @@ async function ask(path, method, body, headers = {}) {
   const said = await answer.json().catch(() => ({ detail: `answer ${answer.status}` }));
   const words = [said.detail, said.hint].filter(Boolean).join(". ") || `answer ${answer.status}`;
   // What may pass is tried again; what was refused stays so.
-  throw answer.status >= 500 && answer.status !== 507 ? new Error(words) : new Refused(words);
+  const passes = answer.status === 408 || (answer.status >= 500 && answer.status !== 507);
+  throw passes ? new Error(words) : new Refused(words);
 }
 
 async function patiently(work) {
