@@ -292,7 +292,6 @@ class Reception:
                     where=visible(path),
                     hint="Take the upload up again",
                 )
-        hidden = self._hidden(incoming.name)
         if incoming.purposes:
             with self._folder(incoming) as folder:
                 _put(folder, sidecar.NAME, sidecar.text(incoming.purposes))
@@ -301,8 +300,10 @@ class Reception:
     def hand_over(self, incoming: Incoming) -> None:
         """Rename .NAME to NAME, durably: from now on it is the daemon's.
 
-        Raises: ItemError: the name was taken meanwhile; OSError.
+        Raises: ItemError: it is gone, or the name was taken meanwhile; OSError.
         """
+        if not self._is_there(incoming):
+            raise _gone(incoming)
         hidden = self._hidden(incoming.name)
         visible_name = os.path.join(self.inbox, os.fsencode(incoming.name))
         try:

@@ -202,7 +202,8 @@ async def test_what_others_may_put_into_an_upload_leads_nowhere(tmp_path: Path) 
     with reception.opened(made, "f/g", 0):
         pass
     (inbox_of / ".n" / "dittohead.yaml").symlink_to(elsewhere / "store")
-    reception.finish(made)
+    reception.complete(made)
+    reception.hand_over(made)
     assert read_tree(elsewhere) == {b"store": b"kept"}
     assert (inbox_of / "n" / "dittohead.yaml").read_text() == "purpose:\n- access\n"
 
@@ -211,7 +212,7 @@ async def test_a_piece_that_comes_too_late_makes_nothing(front: Served) -> None:
     """Of an upload that was given up or handed over meanwhile; not either where another has its name now."""
     made, client = front
     door = made.app[drop_form.DOOR].reception
-    for end in (door.give_up, door.finish):
+    for end in (door.give_up, door.hand_over):
         id_ = await begun(client, "n", {"d/a": 0})
         incoming = door.get(id_)
         assert incoming is not None
@@ -221,7 +222,9 @@ async def test_a_piece_that_comes_too_late_makes_nothing(front: Served) -> None:
         with pytest.raises(ItemError, match="not under way any more"), door.opened(incoming, "d/a", 0):
             pass
         with pytest.raises(ItemError, match="not under way any more"):
-            door.finish(incoming)
+            door.complete(incoming)
+        with pytest.raises(ItemError, match="not under way any more"):
+            door.hand_over(incoming)
         assert ".n" not in inbox(made)
     (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")  # of the same inode even
     with pytest.raises(ItemError, match="not under way any more"), door.opened(incoming, "d/a", 0):
