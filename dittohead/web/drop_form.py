@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,6 +55,9 @@ _MOST_LISTED = 64 << 20
 #: The disk's room is looked at again after so many bytes whose number was not known before.
 _LOOK_AFTER = 64 << 20
 
+#: Uploads that were handed over and are remembered, for whoever has not had the answer.
+_MOST_OVER = 256
+
 #: Digits of the greatest number of bytes that a file can have.
 _DIGITS_MOST = 19
 
@@ -74,6 +78,8 @@ class Door:
     reception: Reception
     locks: dict[str, asyncio.Lock] = field(default_factory=dict)  #: one at a time works on an upload
     beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
+    handing: set[asyncio.Task[None]] = field(default_factory=set)  #: what goes on without its browser
+    over: OrderedDict[str, str] = field(default_factory=OrderedDict)  #: upload -> where its form leads
 
     def lock(self, incoming: Incoming) -> asyncio.Lock:
         """Return the lock of an upload."""
@@ -341,16 +347,31 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes:
 async def finish(request: web.Request) -> web.Response:
     """Hand the folder over, when all of it is there."""
     check_csrf_of(request)
-    incoming = await _upload(request)
-    await _finished(request, incoming)
-    return web.json_response({"go": _way(incoming)})
+    way = request.app[DOOR].over.get(request.match_info["id"])
+    if way is None:  # else the answer was lost on its way, and it is asked again
+        incoming = await _upload(request)
+        await _finished(request, incoming)
+        way = _way(incoming)
+    return web.json_response({"go": way})
 
 
 async def _finished(request: web.Request, incoming: Incoming) -> None:
-    site, door = request.app[SITE], request.app[DOOR]
+    """Hand a folder over, to the end also where nobody waits for it any more: who did it is recorded last."""
+    handing = request.app[DOOR].handing
+    task = asyncio.create_task(_hand_over(request.app, incoming), name="drop")
+    handing.add(task)
+    task.add_done_callback(handing.discard)
+    await asyncio.shield(task)
+
+
+async def _hand_over(app: web.Application, incoming: Incoming) -> None:
+    site, door = app[SITE], app[DOOR]
     async with door.lock(incoming):
         await _in_thread(lambda: door.reception.finish(incoming))
     door.forget(incoming)
+    door.over[incoming.id] = _way(incoming)
+    while len(door.over) > _MOST_OVER:
+        door.over.popitem(last=False)
     count, size = len(incoming.files), incoming.size
     log.get().info(log.HTTP_UPLOADED, name=incoming.name, who=incoming.who, files=count, bytes=size)
     site_args = {"files": count, "bytes": size, "ino": incoming.ino}
