@@ -273,6 +273,15 @@ def require(request: web.Request, role: Role) -> None:
     raise Problem(403, f"{who.name} may not do this; it needs the role {role.name.lower()}")
 
 
+async def may_still(request: web.Request) -> bool:
+    """Tell whether who asked may do as much now: of an answer that goes on for long."""
+    try:
+        who = await request.app[ACCESS].identify(request)
+    except Problem:
+        return False
+    return who.role >= request[IDENTITY].role
+
+
 def check_csrf(request: web.Request, given: str) -> None:
     """Refuse a form that is not ours. Raises: Problem.
 

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -55,6 +56,9 @@ _MOST_LISTED = 64 << 20
 #: The disk's room is looked at again after so many bytes whose number was not known before.
 _LOOK_AFTER = 64 << 20
 
+#: Uploads that were handed over and are remembered, for whoever has not had the answer.
+_MOST_OVER = 256
+
 #: Digits of the greatest number of bytes that a file can have.
 _DIGITS_MOST = 19
 
@@ -77,6 +81,8 @@ class Door:
         self._files: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._writing: dict[str, int] = {}  #: pieces on their way, by upload
         self._closing: set[str] = set()
+        self.handing: set[asyncio.Task[None]] = set()  #: what goes on without its browser
+        self.over: OrderedDict[str, str] = OrderedDict()  #: upload -> where its form leads
 
     @contextlib.asynccontextmanager
     async def writing(self, incoming: Incoming, path: str) -> AsyncIterator[None]:
@@ -369,13 +375,25 @@ async def _next(chunks: AsyncIterator[bytes]) -> bytes:
 async def finish(request: web.Request) -> web.Response:
     """Hand the folder over, when all of it is there."""
     check_csrf_of(request)
-    incoming = await _upload(request)
-    await _finished(request, incoming)
-    return web.json_response({"go": _way(incoming)})
+    way = request.app[DOOR].over.get(request.match_info["id"])
+    if way is None:  # else the answer was lost on its way, and it is asked again
+        incoming = await _upload(request)
+        await _finished(request, incoming)
+        way = _way(incoming)
+    return web.json_response({"go": way})
 
 
 async def _finished(request: web.Request, incoming: Incoming) -> None:
-    site, door = request.app[SITE], request.app[DOOR]
+    """Hand a folder over, to the end also where nobody waits for it any more."""
+    handing = request.app[DOOR].handing
+    task = asyncio.create_task(_hand_over(request.app, incoming), name="drop")
+    handing.add(task)
+    task.add_done_callback(handing.discard)
+    await asyncio.shield(task)
+
+
+async def _hand_over(app: web.Application, incoming: Incoming) -> None:
+    site, door = app[SITE], app[DOOR]
     with door.closing(incoming):
         await _in_thread(lambda: door.reception.complete(incoming))
         count, size = len(incoming.files), incoming.size
@@ -383,6 +401,9 @@ async def _finished(request: web.Request, incoming: Incoming) -> None:
         facts = {"files": count, "bytes": size, "ino": incoming.ino}
         await site.desk.ask("drop", incoming.name, incoming.who, facts)
         await _in_thread(lambda: door.reception.hand_over(incoming))
+    door.over[incoming.id] = _way(incoming)
+    while len(door.over) > _MOST_OVER:
+        door.over.popitem(last=False)
     log.get().info(log.HTTP_UPLOADED, name=incoming.name, who=incoming.who, files=count, bytes=size)
 
 

@@ -23,6 +23,7 @@ from dittohead.model import Job, JobState
 from dittohead.stations import Stations
 from dittohead.store.search import Cursor, Page, Wanted, find
 from dittohead.web import events, page_front, page_job, thumbnails
+from dittohead.web.access import may_still
 from dittohead.web.events import CSRF, Broadcaster, Part
 from dittohead.web.identity import IDENTITY, Identity, Role, Way, identity, needs
 from dittohead.web.login import LOGIN_PAGE
@@ -452,6 +453,8 @@ async def _send(
         try:
             await _write(response, personal(first))
             async for text in texts:
+                if not await may_still(request):  # signed out, or the token was taken away
+                    break
                 await _write(response, personal(text))
         except TimeoutError:  # it takes nothing any more; it may come again with its Last-Event-ID
             if request.transport is not None:

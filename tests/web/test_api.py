@@ -435,6 +435,29 @@ async def test_whoever_does_not_read_the_answers_is_cut_off(front: Served) -> No
     sock.close()
 
 
+@pytest.mark.parametrize("page", ["", "?page=front"])
+async def test_a_stream_ends_with_the_right_to_read_it(
+    front: Served, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    """Whose token is taken out, or who signs out, is told nothing more."""
+    made, client = front
+    monkeypatch.setattr("dittohead.web.events.HEARTBEAT_S", 0.02)
+    monkeypatch.setattr("dittohead.web.access._FRESH_S", 0.0)
+    cookie = await made.signed_in(client, READER)
+    async with asyncio.timeout(20):
+        for headers in ({"Cookie": cookie}, {"Authorization": f"Bearer {READER}"}):
+            async with client.get(f"/api/v1/events{page}", headers=headers) as answer:
+                while b"still here" not in await answer.content.readline():
+                    assert not answer.content.at_eof()
+                if "Cookie" in headers:
+                    form = {"csrf": await made.csrf(client, cookie)}
+                    async with client.post("/logout", headers=headers, data=form) as said:
+                        assert said.status == 200
+                else:
+                    made.write_tokens(f"operator alice {OPERATOR}\n")
+                await answer.content.read()
+
+
 async def test_a_day_that_no_calendar_follows_is_refused_in_words(front: Served) -> None:
     """The last day there is has no day after it."""
     status, said = await call(front[1], "/jobs?until=9999-12-31", token=READER)

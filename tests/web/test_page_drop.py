@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 
 from dittohead.errors import ItemError
 from dittohead.settings import Drop
-from dittohead.web import drop_form
+from dittohead.web import drop_form, server
 from dittohead.web.drop_receiving import (
     Incoming,
     Reception,
@@ -366,6 +367,7 @@ async def test_a_form_on_its_way_is_ended_by_nobody(front: Served) -> None:
     assert read_tree(made.house.root / "inbox" / "n") == {b"a": first.encode(), b"b": b"llo"}
     (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")
     record.write_bytes(kept)
+    made.app[drop_form.DOOR].over.clear()  # as another daemon would find it
     status, said = await call(client, f"/drop/uploads/{record.stem}/finish", "POST", token=OPERATOR)
     assert (status, said["hint"].partition(",")[0]) == (409, "Give it up")
     assert (await call(client, f"/drop/uploads/{record.stem}/give-up", "POST", token=OPERATOR))[0] == 303
@@ -428,6 +430,36 @@ async def test_a_form_that_is_none_is_refused(front: Served, kind: str, body: by
     status, _ = await call(client, "/drop", "POST", token=OPERATOR, data=body, headers=headers)
     assert 400 <= status < 500
     assert inbox(made) == []
+
+
+async def test_whoever_goes_away_while_it_is_handed_over_is_recorded(
+    front: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And whoever comes back and asks again is led to the job, not told that there is no such upload."""
+    made, client = front
+    id_ = await begun(client, "n", {"a": 0})
+    await put(client, id_, "a", 0, b"")
+    began, go, completed = threading.Event(), threading.Event(), Reception.complete
+
+    def slowly(self: Reception, incoming: Incoming) -> None:
+        began.set()
+        go.wait(20)
+        completed(self, incoming)
+
+    monkeypatch.setattr(Reception, "complete", slowly)
+    door, lines = made.app[drop_form.DOOR], made.app[server.LINES]
+    _, writer = await asyncio.open_connection("127.0.0.1", made.port)
+    head = f"POST /drop/uploads/{id_}/finish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
+    writer.write(f"{head}Authorization: Bearer {OPERATOR}\r\n\r\n".encode())
+    await made.house.until(began.is_set)
+    writer.close()
+    await made.house.until(lambda: not lines._busy)  # its handler was cancelled
+    go.set()
+    await made.house.until(lambda: not door.handing)
+    status, said = await call(client, "/api/v1/requests", token=OPERATOR)
+    assert [(one["action"], one["who"]) for one in said["items"]] == [("drop", "alice (token)")]
+    status, said = await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR)
+    assert (status, said["go"].startswith("/drop/done?name=n&ino=")) == (200, True)
 
 
 async def test_a_side_car_of_the_folders_own_is_not_written_over(
