@@ -71,10 +71,13 @@ class Access:
         if is_own_socket(request):
             return await self._peer(request)
         await self._refresh()
+        by_proxy = self._by_proxy(
+            request
+        )  # first: its header is refused from elsewhere, whatever else is shown
         secret = _bearer(request)
         if secret is not None:
             return self._by_token(request, secret)
-        return self._by_proxy(request) or self._by_session(request) or self._anybody()
+        return by_proxy or self._by_session(request) or self._anybody()
 
     async def _refresh(self) -> None:
         now = time.monotonic()

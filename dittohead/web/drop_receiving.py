@@ -23,7 +23,7 @@ from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
 from dittohead.errors import ItemError
 from dittohead.files import MAX_DEPTH, MAX_PATH
-from dittohead.model import visible
+from dittohead.model import counted, visible
 from dittohead.owners import owner
 from dittohead.settings import Drop
 from dittohead.stations import NAME_MAX
@@ -210,7 +210,9 @@ class Reception:
             status = os.lstat(self._hidden(incoming.name))
         except OSError:
             return False
-        return stat.S_ISDIR(status.st_mode) and status.st_ino == incoming.ino
+        # An inode may be used again: by a folder that somebody else has made since, under the same name.
+        ours = status.st_ino == incoming.ino and status.st_uid == os.geteuid()
+        return stat.S_ISDIR(status.st_mode) and ours
 
     def all(self) -> list[Incoming]:
         """Return every upload under way, by name; forget those whose folder is gone."""
@@ -292,6 +294,13 @@ class Reception:
                     where=visible(path),
                     hint="Take the upload up again",
                 )
+        own = {sidecar.NAME} if incoming.purposes else set()  # from an end that did not come about
+        if others := sorted(there.keys() - incoming.files.keys() - own):
+            raise ItemError(
+                f"{counted(len(others), 'file')} in this folder did not come by this upload",
+                where=visible(others[0]),
+                hint="Give it up, and upload the folder again",
+            )
         if incoming.purposes:
             with self._folder(incoming) as folder:
                 _put(folder, sidecar.NAME, sidecar.text(incoming.purposes))

@@ -86,7 +86,9 @@ class Picture:
 def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture]:
     """Return the first images of a job: what was made of them where it is, else they themselves. Blocking."""
     found = list(_derived(JobFiles(stations, job), job, steps))
-    found = found or list(_originals(stations.folder(job.station, job.folder)))
+    folder = stations.folder(job.station, job.folder)
+    if not found and _is_its_own(folder, job):
+        found = list(_originals(folder))
     found.sort(key=lambda one: natural(os.fsencode(one[2])))
     listed: list[Picture] = []
     for root, path, label in found[:MOST]:
@@ -112,6 +114,14 @@ def _derived(files_of: JobFiles, job: Job, steps: list[StepRow]) -> Iterator[tup
                 seen.add(output.source)
                 yield files_of.work(step.name), output.path, display(output.source or output.path)
         return
+
+
+def _is_its_own(folder: Path, job: Job) -> bool:
+    """Tell whether a folder is the job's: another of its name may lie there by now."""
+    try:
+        return os.lstat(folder).st_ino == job.ino
+    except OSError:
+        return False
 
 
 def _originals(folder: Path) -> Iterator[tuple[Path, bytes, str]]:

@@ -110,6 +110,25 @@ async def test_a_failure_goes_at_once_and_a_flood_of_them_is_two_mails(either: S
     assert box.mails[2]["Subject"] == "Failed: later"
 
 
+def test_what_is_told_once_a_day_is_told_again_after_the_clock_was_set_back(
+    either: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moment that is yet to come was told nobody knows how long ago: silence for months would be worse."""
+    notice = NewNotice(rule="r", event="stuck", subject="s", body="b", once_s=86400.0)
+    now = outbox_store.utcnow()
+    for back, told_in_all in (
+        (timedelta(), 1),
+        (timedelta(), 1),
+        (timedelta(days=90), 2),
+        (timedelta(days=90), 2),
+    ):
+        monkeypatch.setattr(outbox_store, "utcnow", lambda back=back: now - back)
+        either.run(outbox_store.add, [notice])
+        with either.engine.connect() as connection:
+            found = connection.execute(sa.select(outbox.c.id).where(outbox.c.event == "stuck")).all()
+        assert len(found) == told_in_all
+
+
 async def test_a_failure_goes_at_once_also_after_the_clock_was_set_back(
     either: Store, box: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -387,6 +387,8 @@ async def test_the_proxys_word_counts_and_nobody_elses(front: Served) -> None:
         assert (await call(proxy, path, "POST", headers=headers))[0] == 404
         headers = {"X-Remote-User": "erin", "X-Remote-Groups": "keepers", "X-CSRF-Token": secret}
         assert (await call(proxy, path, "POST", headers=headers))[0] == 403
+    with_token = {"X-Remote-User": "carol", "Authorization": f"Bearer {OPERATOR}"}
+    assert (await call(client, "/api/v1/jobs", headers=with_token))[0] == 403
     for header in ("X-Remote-User", "x-remote-user", "X-Remote-Groups"):
         assert (await call(client, "/api/v1/jobs", headers={header: "carol"}))[0] == 403
     assert (await call(client, "/api/v1/jobs", headers={"X_Remote_User": "carol"}))[0] == 401

@@ -66,12 +66,12 @@ async def test_readers_get_all_there_is_and_then_what_changes(broadcaster: Broad
     async with reading(broadcaster, source) as one, reading(broadcaster, source) as two:
         for texts in (one, two):
             first = await next_event(texts)
-            assert "a1" in first
-            assert "b1" in first
+            assert '"a1"' in first
+            assert '"b1"' in first
         source.parts["b"] = "2"
         for texts in (one, two):
             second = await next_event(texts)
-            assert "b2" in second
+            assert '"b2"' in second
             assert '"a1"' not in second  # the id may hold these letters
 
 
@@ -123,13 +123,13 @@ async def test_who_was_away_gets_what_changed_meanwhile_and_no_more(broadcaster:
         await next_event(keeper)
         async with reading(broadcaster, source, ids(first)[-1]) as back:
             text = await next_event(back)
-            assert "a2" in text
-            assert "b1" not in text
+            assert '"a2"' in text
+            assert '"b1"' not in text
         for last in ("", "deadbeef-1", "nonsense", ids(first)[-1] + "x", f"{ids(first)[-1].split('-')[0]}-²"):
             async with reading(broadcaster, source, last) as stranger:
                 text = await next_event(stranger)
-                assert "a2" in text
-                assert "b1" in text
+                assert '"a2"' in text
+                assert '"b1"' in text
 
 
 async def test_a_slow_reader_misses_what_lay_between_and_never_the_outcome(broadcaster: Broadcaster) -> None:
@@ -156,7 +156,7 @@ async def test_a_look_that_fails_ends_no_stream(broadcaster: Broadcaster) -> Non
         while source.looks < looks + 3:
             await asyncio.sleep(0.005)
         source.parts["a"], source.fails = "3", False
-        assert "a3" in await next_event(texts)
+        assert '"a3"' in await next_event(texts)
 
 
 async def test_a_silent_stream_gives_signs_of_life_and_ends_in_time(

@@ -136,3 +136,18 @@ def test_what_was_looked_at_longest_ago_goes_first(tmp_path: Path) -> None:
         os.utime(path, (number, number))
     trim(tmp_path, 250)
     assert sorted(os.listdir(tmp_path)) == ["3.jpg", "4.jpg"]
+
+
+async def test_a_job_shows_no_images_of_the_folder_that_came_after_it(tmp_path: Path) -> None:
+    """Of the same name, in the same place, when its own was moved away."""
+    made = Front(tmp_path / "root")
+    first = await finished(made.house, "n", {"a.png": flat(10, 10, (1, 2, 3))})
+    assert len(pictures(made.house.stations, first, made.house.steps(first))) == 1
+    (made.house.root / "done" / "n").rename(tmp_path / "kept")
+    made.house.arrive("n", {"b.png": flat(10, 10, (1, 2, 3))})
+    async with made.house.running():
+        await made.house.until(lambda: len(made.house.jobs("n")) == 2)
+        second = await made.house.until_over("n")
+    assert pictures(made.house.stations, first, made.house.steps(first)) == []
+    (found,) = pictures(made.house.stations, second, made.house.steps(second))
+    assert found.label == "b.png"
