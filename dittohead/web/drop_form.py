@@ -53,6 +53,9 @@ PIECE, _BLOCK = 16 << 20, 1 << 20
 #: A list of a hundred thousand files with long names holds no more.
 _MOST_LISTED = 64 << 20
 
+#: Fields of a plain form that are no files: its name, its purposes, and what guards it.
+_MOST_FIELDS = 100
+
 #: The disk's room is looked at again after so many bytes whose number was not known before.
 _LOOK_AFTER = 64 << 20
 
@@ -466,6 +469,7 @@ class _Plain:
         self.fields: dict[str, list[str]] = {}
         self.sizes: dict[str, int] = {}
         self.incoming: Incoming | None = None
+        self.texts = 0  #: fields that are no files
         self.unseen = 0  #: bytes since the disk's room was looked at
 
     async def receive(self) -> Incoming:
@@ -495,6 +499,9 @@ class _Plain:
 
     async def _part(self, part: BodyPartReader, stack: contextlib.AsyncExitStack) -> None:
         if part.filename is None:
+            self.texts += 1
+            if self.texts > _MOST_FIELDS:
+                raise Problem(413, "the form has too many fields")
             text = bytearray()
             while chunk := await part.read_chunk():
                 text += chunk

@@ -434,6 +434,16 @@ async def test_a_form_that_is_none_is_refused(front: Served, kind: str, body: by
     assert inbox(made) == []
 
 
+async def test_a_form_has_no_more_fields_than_it_needs(front: Served) -> None:
+    """Each would be kept until its end."""
+    field = b'--x\r\nContent-Disposition: form-data; name="purposes"\r\n\r\na\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    for count, wanted in ((3, 422), (101, 413)):
+        data = field * count + b"--x--\r\n"
+        status, _ = await call(front[1], "/drop", "POST", token=OPERATOR, data=data, headers=headers)
+        assert status == wanted
+
+
 async def test_whoever_goes_away_while_it_is_handed_over_is_recorded(
     front: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
