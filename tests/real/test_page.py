@@ -288,7 +288,7 @@ async def test_a_folder_is_dropped_by_the_script(here: Here, browser: Browser, t
     await expect(page.locator("#asked")).to_contain_text(
         "uploaded through the page, 3 files, 17,920,005 bytes"
     )
-    (receipt,) = here.daemon.receipts()
+    (receipt,) = (found for found in here.daemon.receipts() if found["name"] == "set one")
     transfers = [event["detail"] for event in receipt["events"] if event["type"] == "transfer"]
     assert transfers == ["uploaded through the page by alice (signed in)"]
     done = here.daemon.root / "done" / "set one"
