@@ -6,14 +6,19 @@ import pytest
 
 from dittohead.faults import POINTS
 from tests.crash.batch import Batch, kinds_for
+from tests.support.length import LONG
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_every_fault_point_is_reached_and_a_death_there_harms_nothing(batch: Batch) -> None:
-    """Once each, in the order in which a job meets them."""
+    """Once each, in the order in which a job meets them.
+
+    In a quick run every second; at the others the power is cut, which is worse (test_power.py).
+    """
     (batch.site.root / "inbox").mkdir()
-    for point in POINTS:
+    points = POINTS if LONG else POINTS[::2]
+    for point in points:
         for kind in kinds_for(point):
             batch.drop(kind)
         batch.start(f"{point}:1:kill")
@@ -21,4 +26,4 @@ def test_every_fault_point_is_reached_and_a_death_there_harms_nothing(batch: Bat
         batch.check_now()
     batch.to_the_end()
     reached = (batch.base / "reached").read_text().split()
-    assert set(reached) == set(POINTS)
+    assert set(reached) >= set(points)
