@@ -149,6 +149,19 @@ async def test_a_search_is_its_address_and_goes_on_page_by_page(
         assert 'role="alert"' in await text(client, f"/jobs?{wrong}", status=400)
 
 
+async def test_what_a_failed_step_printed_is_one_click_away(front: Served) -> None:
+    """Where there is anything."""
+    made, client = front
+    made.house.worker.plays["second"] = _fails
+    job = await ran(made, "n")
+    link = f'<a href="/jobs/{job.id}/steps/second/log">What the step second printed</a>'
+    assert link not in await text(client, f"/jobs/{job.id}")
+    path = JobFiles(made.house.stations, job).log("second")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("no scanner")
+    assert link in await text(client, f"/jobs/{job.id}")
+
+
 async def test_a_log_is_shown_from_its_end_and_followed(front: Served) -> None:
     """Whole lines, in UTF-8 wherever it is cut; of this job's steps alone."""
     made, client = front
