@@ -77,14 +77,14 @@ class LocalTarget:
                 full=error.errno in FULL,
             ) from error
 
-    async def check(self, *, mkpath: bool, again: str) -> None:
+    async def check(self, *, mkpath: bool, job: str) -> None:
         """See that the place can be delivered to.
 
         Raises: TargetError: its mount is gone or hangs; ItemError: its parent does not exist.
         """
-        await self.look(lambda stop: self._check(mkpath=mkpath, again=again))
+        await self.look(lambda stop: self._check(mkpath=mkpath, job=job))
 
-    def _check(self, *, mkpath: bool, again: str) -> None:
+    def _check(self, *, mkpath: bool, job: str) -> None:
         if self.mount and not os.path.ismount(self.mount):
             raise TargetError(
                 "nothing is mounted here", where=self.mount, hint="Mount it; work goes on by itself"
@@ -95,7 +95,9 @@ class LocalTarget:
         raise ItemError(
             "the target folder does not exist",
             where=parent,
-            hint=f"Check the folder's name; or make it (or set mkpath: true), then: {again}",
+            hint="Check the folder's name; or make it, then: "
+            f"dittohead retry {job}; or set mkpath: true, have the daemon read config.yaml again, then: "
+            f"dittohead rerun {job}",
         )
 
     async def conflicts(self, source: Inputs) -> list[str] | None:

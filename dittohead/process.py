@@ -126,17 +126,30 @@ class Child:
         On leaving, for whatever reason, the whole group has ended and the child is reaped.
         Raises: OSError: it cannot be started.
         """
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            env=dict(env),
-            cwd=cwd,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-            umask=_UMASK,
-        )
-        child = cls(process, argv)
+        spawned: list[Child] = []
+
+        async def spawn() -> None:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                env=dict(env),
+                cwd=cwd,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                umask=_UMASK,
+            )
+            spawned.append(cls(process, argv))
+
+        try:
+            # To its end also when we are cancelled: asyncio would kill the program alone, leave what that
+            # has started, and wait for all who hold its pipes.
+            await _finish(spawn())
+        except asyncio.CancelledError:
+            for child in spawned:
+                await _finish(child.end())
+            raise
+        (child,) = spawned
         try:
             yield child
         finally:
@@ -357,6 +370,7 @@ async def _finish(work: Coroutine[None, None, None]) -> None:
             await asyncio.shield(task)
         except asyncio.CancelledError:
             cancelled = True
-    task.result()
     if cancelled:
+        task.exception()  # seen: whoever cancelled us does not ask for it
         raise asyncio.CancelledError
+    task.result()

@@ -15,6 +15,7 @@ from dittohead.model import Job, rfc3339
 from dittohead.rules import Rule
 from dittohead.rules import shown as rule_shown
 from dittohead.stations import Stations
+from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 
@@ -28,6 +29,7 @@ def job(connection: Connection, stations: Stations, found: Job) -> dict[str, Any
     asked = request_store.listing(connection, job=found.id, limit=_REQUESTS)
     return {
         **queries.detail(connection, found),
+        "taken_up_by": history.taken_up_by(connection, found),
         "folder_path": str(stations.folder(found.station, found.folder)),
         "receipt": str(path) if path.exists() else None,
         "links": [{"use": use, "uri": uri} for use, uri in links(connection, stations, found.id)],

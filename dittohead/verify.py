@@ -14,12 +14,12 @@ from dittohead import files, receipt
 from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError, StepError
 from dittohead.manifest import path_bytes
-from dittohead.model import TERMINAL, Job, display
+from dittohead.model import TERMINAL, Job, JobState, display
 from dittohead.process import environment
 from dittohead.recorded import recorded
 from dittohead.registry import Registry
 from dittohead.stations import Stations
-from dittohead.store import Store
+from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.worker import Inputs, VerifyContext, Worker
 
@@ -69,6 +69,11 @@ async def verify_job(
     """
     if job.state not in TERMINAL:
         raise DittoheadError(f"{job.name} is not over ({job.state})", hint=f"dittohead show {job.id}")
+    later = await store.read(history.taken_up_by, job)
+    if later is not None and job.state is JobState.FAILED:
+        raise DittoheadError(
+            f"{job.name} was done again since, and its folder is that job's", hint=f"dittohead verify {later}"
+        )
     path = receipt.path_of(stations.receipts, job)
     try:
         fields = json.loads(path.read_bytes())

@@ -232,7 +232,10 @@ def _print_job(fields: dict[str, Any]) -> None:
         f"  pipeline {escape(fields['pipeline'] or 'none')}, {counted(fields['files'], 'file')}, "
         f"{fields['bytes']:,} bytes, claimed {fields['claimed_at']}"
     )
-    out.print(f"  folder: {escape(fields['folder_path'])}")
+    if fields["taken_up_by"]:
+        out.print(f"  the folder was done again since: dittohead show {fields['taken_up_by']}")
+    else:
+        out.print(f"  folder: {escape(fields['folder_path'])}")
     for step in fields["all_steps"]:
         seconds = f"{step['seconds']:.2f} s" if "seconds" in step else ""
         out.print(

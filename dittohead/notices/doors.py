@@ -83,7 +83,7 @@ class Doors:
             return False, f"{to}: not sent: no answer within {_TEST_S:.0f} seconds"
         except NotSent as error:
             return False, f"{to}: not sent: {error}"
-        was = await self.notifier.enable(rule)
+        was = await self.notifier.enable(rule, proven=True)
         only = rule.smtp is not None and not rule.smtp.fixed
         how = "the mail server is well; it writes to uploaders only" if only else "sent"
         return True, f"{to}: {how}" + ("; it is enabled again" if was else "")

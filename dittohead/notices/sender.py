@@ -227,9 +227,15 @@ class Notifier:
             )
             self.wake()
 
-    async def enable(self, rule: Rule) -> bool:
-        """Send a receiver notices again, with what was kept for it; return whether it was disabled."""
-        was = await self.outbox.enable(rule.key, self._now(), keep_s=GIVE_UP_S, gathered=rule.webhook is None)
+    async def enable(self, rule: Rule, *, proven: bool = False) -> bool:
+        """Send a receiver notices again, with what was kept for it; return whether it was disabled.
+
+        Args:
+            proven: it has just taken something.
+        """
+        was = await self.outbox.enable(
+            rule.key, self._now(), keep_s=GIVE_UP_S, gathered=rule.webhook is None, proven=proven
+        )
         if was:
             log.get().info(log.NOTIFY_ENABLED, to=shown(rule))
         self.wake()

@@ -72,6 +72,21 @@ def of_name(connection: Connection, name: str) -> list[Job]:
     return [to_job(row) for row in connection.execute(query).mappings()]
 
 
+def taken_up_by(connection: Connection, job: Job) -> JobId | None:
+    """Return the latest job that has taken up the same folder since; None where there is none."""
+    found = connection.execute(
+        sa.select(jobs.c.id)
+        .where(
+            jobs.c.name == job.name,
+            jobs.c.ino == str(job.ino),
+            jobs.c.claimed_at > job.claimed_at.timestamp(),
+        )
+        .order_by(jobs.c.claimed_at.desc())
+        .limit(1)
+    ).scalar()
+    return None if found is None else JobId(found)
+
+
 def is_superseded(connection: Connection, job: Job) -> bool:
     """Tell whether a later job has done the same folder again."""
     return (

@@ -350,15 +350,20 @@ def disable(connection: Connection, key: str, error: str, now: float) -> bool:
     return known is None
 
 
-def enable(connection: Connection, key: str, now: float, *, keep_s: float, gathered: bool) -> bool:
+def enable(
+    connection: Connection, key: str, now: float, *, keep_s: float, gathered: bool, proven: bool
+) -> bool:
     """Send a receiver notices again, and those that were kept for it and are not older than `keep_s`.
 
     Args:
         gathered: the kept ones go as one digest.
+        proven: it has just taken something; else one that was not disabled goes on failing as it did.
 
     Returns: whether it was disabled.
     """
     was = connection.execute(sa.select(receivers.c.disabled_at).where(receivers.c.key == key)).scalar()
+    if was is None and not proven:
+        return False
     connection.execute(
         receivers.update().where(receivers.c.key == key).values(disabled_at=None, failing_since=None)
     )
@@ -468,9 +473,11 @@ class StoreOutbox:
 
         return await self.store.write(work)
 
-    async def enable(self, rule: str, now: datetime, *, keep_s: float, gathered: bool) -> bool:
+    async def enable(self, rule: str, now: datetime, *, keep_s: float, gathered: bool, proven: bool) -> bool:
         """Enable a receiver; return whether it was disabled."""
-        return await self.store.write(enable, rule, now.timestamp(), keep_s=keep_s, gathered=gathered)
+        return await self.store.write(
+            enable, rule, now.timestamp(), keep_s=keep_s, gathered=gathered, proven=proven
+        )
 
     async def tidy(self, rules: Collection[str], before: datetime) -> None:
         """Forget receivers no rule names, and what was kept too long."""

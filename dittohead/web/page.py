@@ -260,6 +260,7 @@ async def job(request: web.Request) -> web.Response:
         parts=parts,
         job=seen.job,
         history=seen.history,
+        later=seen.later,
         pictures=found,
         more_pictures=len(found) == thumbnails.MOST,
     )

@@ -18,6 +18,7 @@ from dittohead.context import JobFiles
 from dittohead.model import Event, Job, StepRow, StepState, display
 from dittohead.owners import owner
 from dittohead.stations import Stations
+from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Asked
@@ -37,6 +38,7 @@ class Seen:
     events: Sequence[Event]
     asked: Sequence[Asked]
     history: Sequence[Job]
+    later: str | None  #: the job that has taken up the same folder since
 
 
 def look(connection: Connection, wanted: str) -> Seen:
@@ -48,6 +50,7 @@ def look(connection: Connection, wanted: str) -> Seen:
         events=job_store.events_of(connection, job.id)[-EVENTS:],
         asked=_asked(connection, job),
         history=_history(connection, job),
+        later=history.taken_up_by(connection, job),
     )
 
 
@@ -162,6 +165,7 @@ def values(
         "events": seen.events,
         "asked": seen.asked,
         "history": seen.history,
+        "later": seen.later,
         "folder": f"{job.station.value}/{display(job.folder)}",
     }
 

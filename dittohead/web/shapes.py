@@ -255,6 +255,7 @@ class Job(JobSummary):
     definition: dict[str, Any] = Field(description="The pipeline as it was at the claim.")
     all_steps: list[Step]
     events: list[Event]
+    taken_up_by: str | None = Field(description="The later job that has done the same folder again.")
     folder_path: str
     receipt: str | None = Field(description="The receipt's path, when there is one.")
     links: list[Link]

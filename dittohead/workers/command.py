@@ -128,7 +128,8 @@ class CommandWorker(Worker[CommandOptions]):
             raise TransientError(f"{program} was killed from outside", hint="See whether memory ran out")
         if status in options.target_exit:
             raise TargetError(what, where=options.target)
-        raise ItemError(what, where=f"step {ctx.step}", hint=f"See what it printed: {ctx.log_file()}")
+        hint = f"See what it printed: {ctx.log_file()}" if said else "It printed nothing; run it by hand"
+        raise ItemError(what, where=f"step {ctx.step}", hint=hint)
 
     async def _run(self, ctx: StepContext, options: CommandOptions, secrets: dict[str, str]) -> Completed:
         program = shutil.which(options.argv[0])

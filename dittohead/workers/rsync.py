@@ -238,7 +238,7 @@ class _Delivery:
         """Write the list of files, choose the version, refuse conflicts before anything is delivered."""
         await in_thread(lambda stop: _write_list(self.ctx.source, self.list))
         if self.local is not None:
-            await self.local.check(mkpath=self.options.mkpath, again=f"dittohead retry {self.ctx.job_id}")
+            await self.local.check(mkpath=self.options.mkpath, job=self.ctx.job_id)
         faults.point("rsync.listed")
         chosen = self.ctx.saved.get("version")
         if self.options.on_conflict == "version":
@@ -249,7 +249,7 @@ class _Delivery:
         elif self.options.on_conflict == "refuse":
             conflicts = await self._conflicts(self.place)
             if conflicts:
-                raise _conflict(self.place, conflicts)
+                raise _conflict(self.place, conflicts, self.ctx.job_id)
 
     async def _choose_version(self) -> int:
         for number in range(1, _VERSIONS):
@@ -550,11 +550,12 @@ class _Progress:
             self._ctx.progress(int(amounts[-1].replace(b",", b"")), self._ctx.source.size, "bytes")
 
 
-def _conflict(place: _Place, names: list[str]) -> ItemError:
+def _conflict(place: _Place, names: list[str], job: str) -> ItemError:
     return ItemError(
         f"the target has other files under these names: {_some(names)}; nothing was replaced",
         where=place.argument,
-        hint="Compare them; rename the folder, or set on_conflict: backup or version",
+        hint="Compare them; rename the folder, and move it to the inbox again; or set on_conflict: backup or "
+        f"version, have the daemon read config.yaml again, then: dittohead rerun {job}",
     )
 
 

@@ -149,6 +149,24 @@ async def test_a_search_is_its_address_and_goes_on_page_by_page(
         assert 'role="alert"' in await text(client, f"/jobs?{wrong}", status=400)
 
 
+async def test_a_job_whose_folder_was_done_again_leads_to_the_later_one(front: Served) -> None:
+    """Its folder is no longer where it left it, and there is nothing to be retried."""
+    made, client = front
+    made.house.worker.plays["second"] = _fails
+    first = await ran(made, "n")
+    made.house.worker.plays.clear()
+    async with made.house.running():
+        assert (await made.house.ask("rerun", first.id))["ok"]
+        made.house.look()
+        await made.house.until(lambda: len(made.house.jobs("n")) == 2)
+        second = await made.house.until_over("n")
+    page = await text(client, f"/jobs/{first.id}", OPERATOR)
+    assert f'The folder was done again since, by <a href="/jobs/{second.id}">a later job</a>' in page
+    assert f'action="/jobs/{first.id}/retry"' not in page
+    assert "failed/n" not in page
+    assert "done again since" not in await text(client, f"/jobs/{second.id}", OPERATOR)
+
+
 async def test_what_a_failed_step_printed_is_one_click_away(front: Served) -> None:
     """Where there is anything."""
     made, client = front

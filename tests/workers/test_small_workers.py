@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+from asyncio.base_subprocess import BaseSubprocessTransport
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,26 @@ async def test_a_program_that_takes_too_long_is_ended_with_all_it_started(rig: R
     with pytest.raises(ItemError, match="took longer than 0.3 s"):
         await rig.run("sleep 1003 & sleep 1003", timeout="300ms")
     assert subprocess.run(["pgrep", "-f", "sleep 1003"], check=False).returncode == 1
+
+
+async def test_cancelling_a_program_that_is_just_being_started_ends_it_too(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs already, and has started others, while asyncio still connects its pipes."""
+    connect = BaseSubprocessTransport._connect_pipes
+
+    async def cancelled_meanwhile(self: Any, waiter: Any) -> None:
+        while not (rig.ctx.work / "there").exists():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await connect(self, waiter)
+
+    monkeypatch.setattr(BaseSubprocessTransport, "_connect_pipes", cancelled_meanwhile)
+    task = asyncio.create_task(rig.run("sleep 1005 & touch there; sleep 1005"))
+    async with asyncio.timeout(30):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert subprocess.run(["pgrep", "-f", "sleep 1005"], check=False).returncode == 1
 
 
 async def test_cancelling_ends_it_with_all_it_started(rig: Rig) -> None:

@@ -82,7 +82,7 @@ function choose(found, name = "") {
     match();
   }
   const bytes = found.reduce((sum, { file }) => sum + file.size, 0);
-  tell("chosen", found.length ? `${found.length.toLocaleString()} files, ${size(bytes)}` : "No files.");
+  tell("chosen", found.length ? `${found.length.toLocaleString()} ${found.length === 1 ? "file" : "files"}, ${size(bytes)}` : "No files.");
 }
 
 for (const id of ["tree", "files"]) {
