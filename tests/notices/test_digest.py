@@ -241,7 +241,7 @@ def test_what_is_known_of_receivers_is_the_same_on_either(either: Store, box: Ma
     either.run(outbox_store.prove)
     either.run(outbox_store.tidy, [way.key], 0.0)
     assert either.run(outbox_store.count_disabled) == 1
-    assert either.run(outbox_store.enable, way.key, now, keep_s=60, gathered=True)
+    assert either.run(outbox_store.enable, way.key, now, keep_s=60, gathered=True, proven=False)
     assert either.run(outbox_store.waiting) == {way.key: {"held": 3}}
     either.run(outbox_store.disable, way.key, "gone", now)
     either.run(outbox_store.tidy, [], now + 60)
