@@ -58,6 +58,8 @@ class Library(Upstream):
     async def look(self, ctx: Look) -> None:
         """Tell of what is converted; ask for the conversion of what is not."""
         tokens = await asyncio.to_thread(_tokens, self.options.wanted)
+        # In the order in which a volume moves on: one that does so meanwhile is in the later list.
+        under_way, failed = await self._list("_in_process"), await self._list("_failed")
         converted = {self._barcode(file): file for file in await self._list("_converted")}
         for barcode in sorted(tokens.keys() & converted.keys()):
             file = converted[barcode]
@@ -71,7 +73,6 @@ class Library(Upstream):
         missing = [
             code for code in sorted(tokens.keys() - converted.keys()) if code not in known or tokens[code]
         ]
-        failed, under_way = await self._list("_failed"), await self._list("_in_process")
         for barcode in set(missing) & set(failed):
             await ctx.unreadable(barcode, "GRIN could not convert it", {})
         ask = [code for code in missing if code not in failed and code not in under_way]
