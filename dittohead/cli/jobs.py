@@ -77,6 +77,14 @@ def _status(here: Place) -> dict[str, Any]:
         return view.status()
 
 
+def _print_troubles(now: dict[str, Any], to: Console) -> None:
+    for trouble in now.get("troubles", []):
+        where = f" ({escape(trouble['where'])})" if trouble["where"] else ""
+        to.print(f"[red]needs attention[/red] {escape(trouble['what'])}{where}. {escape(trouble['hint'])}")
+    for name, reason in now.get("stuck", {}).items():
+        to.print(f"[yellow]stuck in processing[/yellow] {escape(name)}: {escape(reason)}")
+
+
 def _print_status(found: dict[str, Any], to: Console) -> None:
     now = found["live"]
     watcher = now.get("watcher", {})
@@ -87,6 +95,7 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
         else "[red]not running[/red]; start it: dittohead run"
     )
     to.print(f"dittohead on {escape(found['root'])}: {daemon_line}")
+    _print_troubles(now, to)
     counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items() if count)
     to.print(f"jobs: {counts or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox")
     for target in found["targets"]:

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import order, queries, receipt
 from dittohead.context import JobFiles
+from dittohead.errors import Unreadable
 from dittohead.model import Event, Job, StepRow, StepState, display
 from dittohead.owners import owner
 from dittohead.stations import Stations
@@ -116,7 +117,7 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         try:
             status = os.stat(path)
             found, place, count, how = _delivered(path, status.st_mtime_ns, status.st_size)
-        except (OSError, ValueError, KeyError):  # nothing delivered, or just being written
+        except (OSError, Unreadable):  # nothing delivered, or damaged
             continue
         if step.state is StepState.DONE:
             links.extend(found)

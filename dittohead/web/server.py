@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator
@@ -128,17 +129,13 @@ async def as_it_is(request: web.Request, handler: Handler) -> web.StreamResponse
     return await handler(request)
 
 
-@contextlib.asynccontextmanager
-async def listening(app: web.Application, settings: Http | None, state: Path) -> AsyncIterator[None]:
-    """Serve while inside: on the daemon's own socket, and where the settings say.
-
-    Raises: OSError: an address cannot be used.
-    """
+def runner_of(app: web.Application) -> web.AppRunner:
+    """Return what serves an application."""
     # What a parser says of a stranger's bytes is no line of our log.
     quiet = logging.getLogger("dittohead.http")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
-    runner = web.AppRunner(
+    return web.AppRunner(
         app,
         access_log=None,
         logger=quiet,
@@ -148,13 +145,22 @@ async def listening(app: web.Application, settings: Http | None, state: Path) ->
         # It would be unpacked in the loop, whoever sends it: a megabyte holds a gigabyte.
         auto_decompress=False,
     )
+
+
+@contextlib.asynccontextmanager
+async def listening(app: web.Application, settings: Http | None, state: Path) -> AsyncIterator[None]:
+    """Serve while inside: on the daemon's own socket, and where the settings say.
+
+    Raises: OSError: an address cannot be used.
+    """
+    runner = runner_of(app)
     await runner.setup()
     assert runner.server is not None  # noqa: S101
     watching = asyncio.create_task(app[LINES].watch(runner.server), name="http-lines")
     try:
         await web.SockSite(runner, own_socket(state)).start()
         if settings is not None:
-            await _site(runner, settings.listen).start()
+            await site_of(runner, settings.listen).start()
         yield
     finally:
         watching.cancel()
@@ -167,7 +173,8 @@ def _is_socket(settings: Http | None) -> TypeGuard[Http]:
     return settings is not None and settings.listen.startswith("/")
 
 
-def _site(runner: web.AppRunner, listen: str) -> web.BaseSite:
+def site_of(runner: web.AppRunner, listen: str) -> web.BaseSite:
+    """Return where a runner is to listen. Raises: OSError."""
     if listen.startswith("/"):
         return web.SockSite(runner, _proxys_socket(Path(listen)))
     host, _, port = listen.rpartition(":")
@@ -179,6 +186,9 @@ def own_socket(state: Path) -> socket.socket:
 
     Whoever can connect may act: see docs/rights.md.
     """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK((state / OWN_SOCKET).lstat().st_mode):  # nobody can have meant to keep it there
+            (state / OWN_SOCKET).rename(state / f"aside-{secrets.token_hex(4)}")
     with near(state):
         sock = _bound(state / OWN_SOCKET, OWN_SOCKET)
     status = state.stat()
