@@ -232,13 +232,19 @@ class Actions:
                 f"{job.name} has no steps to be tried", hint=f"Mend what it failed of, then: {again}"
             )
         listed = JobFiles(self.engine.stations, job).manifest
-        if not listed.exists():
+        if not os.path.lexists(listed):
             return
         try:
             await in_thread(lambda stop: manifest.recheck(folder, listed, stop=stop, quick=True))
         except ItemError as error:
             raise Refused(
                 f"{job.name} is not what it was at the claim any more ({error.where}: {error.what})",
+                hint=f"As it is now it is a new job: {again}",
+            ) from error
+        except Unreadable as error:
+            raise Refused(
+                f"what {job.name} was at the claim cannot be read any more: {error.what}",
+                where=error.where,
                 hint=f"As it is now it is a new job: {again}",
             ) from error
 

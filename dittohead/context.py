@@ -206,7 +206,7 @@ class Context(StepContext):
     def work(self) -> Path:  # type: ignore[override]  # made when it is first asked for
         """work/<job id>/<step>/."""
         path = self._files.work(self.step)
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)  # not its parents: where work/ was moved away, that is to be seen
         return path
 
     def made_by(self, step: str) -> Made | None:

@@ -203,7 +203,7 @@ class _Run:
             raise ItemError(refusal["what"], where=refusal["where"], hint=refusal["hint"])
 
     async def _take_manifest(self) -> None:
-        if self.passage.files.manifest.exists() and self.job.files + self.job.size > 0:
+        if os.path.lexists(self.passage.files.manifest) and self.job.files + self.job.size > 0:
             return
         _make_home(self.passage.files.home)
         definition = self.job.definition
@@ -541,4 +541,4 @@ def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:
 
 
 def _make_home(home: Path) -> None:
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)

@@ -18,8 +18,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     text,
 )
+from sqlalchemy.engine import Dialect
 
 metadata = MetaData(
     naming_convention={
@@ -37,10 +39,13 @@ class Damaged(dict[str, Any]):
     """What stands for a JSON value that cannot be read."""
 
 
-class Json(JSON):
+class Json(TypeDecorator[Any]):
     """JSON; a damaged value is an empty one: it ends what needs it, and not all that is read with it."""
 
-    def result_processor(self, dialect: Any, coltype: Any) -> Callable[[Any], Any] | None:
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any] | None:
         """Return what turns what the database gives into a value."""
         process = super().result_processor(dialect, coltype)
         if process is None:
