@@ -205,10 +205,11 @@ class Actions:
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
     def _must_lie_there(self, job: Job) -> None:
-        if not self.engine.stations.exists(job.station, job.folder):
+        folder = self.engine.stations.folder(job.station, job.folder)
+        if folder.is_symlink() or not folder.is_dir():
             raise Refused(
                 "the folder is no longer there",
-                where=str(self.engine.stations.folder(job.station, job.folder)),
+                where=str(folder),
                 hint="If it was moved elsewhere, move it to the inbox to process it again",
             )
 
