@@ -76,7 +76,7 @@ class Actions:
 
     async def _answer(self, number: int) -> dict[str, Any]:
         """Return the answer to a request: whatever it meets, it alone is refused."""
-        about: dict[str, Any] = {"request": number}
+        about: dict[str, Any] = {"action": "", "of": number, "who": ""}
         try:
             request = await self.engine.store.read(request_store.get, number)
             about = {"action": request.action, "of": request.job, "who": request.who}
@@ -88,7 +88,7 @@ class Actions:
         except Exception as error:  # noqa: BLE001  # around one request: a defect refuses it only
             log.get().exception(log.REQUEST_CRASHED, **about, error=str(error))
             said = {"ok": False, "message": f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}"}
-        log.get().info(log.REQUEST_ANSWERED, **about, **said)
+        log.get().info(log.REQUEST_ANSWERED, action=about["action"], of=about["of"], who=about["who"], **said)
         return said
 
     async def _counted(self, request: Request) -> str:

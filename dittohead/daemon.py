@@ -104,8 +104,12 @@ class Daemon:
                 await self._until_told(self._live())
                 return
             except Exception as error:
-                if self._started or not is_passing(error):
+                if self._started or not (is_passing(error) or isinstance(error, OSError)):
                     raise
+                if not is_passing(
+                    error
+                ):  # an address that is not ours to use, a directory that is closed to us
+                    raise ConfigError(f"the daemon cannot start: {error}") from error
                 await starting.wait(error)
 
     async def _until_told(self, life: Coroutine[Any, Any, None]) -> None:

@@ -208,8 +208,15 @@ def test_a_start_whose_processing_is_missing_cancels_nothing(here: Here) -> None
     assert here.stop() == 0
 
 
-def test_what_is_wrongly_configured_still_ends_with_78(here: Here) -> None:
+@pytest.mark.parametrize("wrong", ["root: a file", "root: closed", "an address of others"])
+def test_what_is_wrongly_configured_still_ends_with_78(here: Here, wrong: str) -> None:
     """A start that waits for what nobody will do would say nothing to anybody."""
-    (here.base / "root").write_text("a file")
+    if wrong == "root: a file":
+        here.root.write_text("")
+    elif wrong == "root: closed":
+        here.config.write_text(here.config.read_text().replace("root: root", "root: /proc/nowhere"))
+    else:
+        here.config.write_text(here.config.read_text().replace('"127.0.0.1:', '"/proc/nowhere/sock" #'))
     said = here.run("run", check=False)
-    assert said.returncode == os.EX_CONFIG, said.stderr
+    assert said.returncode == os.EX_CONFIG, said.stdout + said.stderr
+    assert "Traceback" not in said.stderr
