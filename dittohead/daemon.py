@@ -104,13 +104,19 @@ class Daemon:
                 await self._until_told(self._live())
                 return
             except Exception as error:
-                if self._started or not (is_passing(error) or isinstance(error, OSError)):
+                if self._started:
                     raise
-                if not is_passing(
-                    error
-                ):  # an address that is not ours to use, a directory that is closed to us
-                    raise ConfigError(f"the daemon cannot start: {error}") from error
+                if not is_passing(error):
+                    raise self._lasting(error) from error
                 await starting.wait(error)
+
+    def _lasting(self, error: Exception) -> Exception:
+        """Return the error with which a start ends that waiting does not help."""
+        if isinstance(error, OSError):  # an address or a directory that we may not use
+            return ConfigError(f"the daemon cannot start: {error}", where=str(self.config.path))
+        if isinstance(error, StoreError) and self.config.settings.store != "sqlite":
+            return ConfigError(error.what, where=error.where, hint=error.hint)  # a wrong password, say
+        return error
 
     async def _until_told(self, life: Coroutine[Any, Any, None]) -> None:
         """Live; a stop during the start ends it at once, whatever it waits for."""

@@ -171,6 +171,7 @@ def attack(tmp_path: Path) -> Iterator[Attack]:
             print("\n".join(made.done[-60:]))
 
 
+@pytest.mark.timeout(3600 if LONG else 300)
 def test_whatever_is_damaged_the_daemon_lives_starts_and_does_the_rest(attack: Attack) -> None:
     """One daemon, many faults; afterwards it stops in good order, and starts on what is left."""
     here = attack.here
