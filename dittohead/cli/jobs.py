@@ -1,4 +1,4 @@
-"""Commands on jobs: status, list, show, retry, freeze, thaw, cancel, poke, verify."""
+"""Commands on jobs: show, retry, freeze, thaw, cancel, poke, verify."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import getpass
 import os
 import pwd
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from dittohead import lock, queries, registry
+from dittohead.cli import lines
 from dittohead.cli.base import (
     DATA,
     TEMPORARY,
@@ -32,176 +30,18 @@ from dittohead.cli.base import (
     with_config,
 )
 from dittohead.cli.door import Door
-from dittohead.cli.given import Moment, digest_of, uid_of
-from dittohead.cli.view import Place, find_place, viewing
-from dittohead.cli.watch import keep_showing
+from dittohead.cli.view import find_place, viewing
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.model import JobState, counted
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
-from dittohead.store.search import Wanted
+from dittohead.units import duration, size
 from dittohead.verify import Report, verify_job
 
 #: How long a command waits for the daemon's answer.
 _ANSWER_S = 30.0
-
-_COLOURS = {
-    "running": "cyan",
-    "waiting": "yellow",
-    "paused": "yellow",
-    "frozen": "blue",
-    "done": "green",
-    "failed": "red",
-}
-
-
-@click.command()
-@with_config
-@json_option
-@click.option("--watch", is_flag=True, help="Keep showing it as it changes, until Ctrl-C.")
-def status(as_json: bool, watch: bool) -> None:
-    """Show what runs, what waits and why, and what needs attention."""
-    here = find_place()
-    if as_json:
-        print_json(_status(here))
-    elif watch:
-        keep_showing(lambda to: _print_status(_status(here), to))
-    else:
-        _print_status(_status(here), out)
-
-
-def _status(here: Place) -> dict[str, Any]:
-    with viewing(here) as view:  # anew each time: a daemon that is watched may stop and start
-        return view.status()
-
-
-def _print_status(found: dict[str, Any], to: Console) -> None:
-    now = found["live"]
-    watcher = now.get("watcher", {})
-    daemon_line = (
-        f"[green]running[/green] (process {now.get('pid', '?')}), watching by {watcher.get('mode', '?')}"
-        + (f" ({escape(watcher['reason'])})" if watcher.get("reason") else "")
-        if found["running_daemon"]
-        else "[red]not running[/red]; start it: dittohead run"
-    )
-    to.print(f"dittohead on {escape(found['root'])}: {daemon_line}")
-    counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items() if count)
-    to.print(f"jobs: {counts or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox")
-    for target in found["targets"]:
-        if target["paused"]:
-            to.print(f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}")
-    for name, reason in now.get("held", {}).items():
-        to.print(f"[yellow]waits in the inbox[/yellow] {escape(name)}: {escape(reason)}")
-    _print_sources(now.get("sources", {}), to)
-    for upload in now.get("stale", []):
-        hours = upload["age_seconds"] / 3600
-        size = f"{upload['bytes']:,} bytes"
-        to.print(f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {hours:.0f} h, {size}")
-    for name in now.get("strays", []):
-        to.print(f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory")
-    for job in found["active"]:
-        to.print(_active_line(job, now.get("progress", {}).get(job["id"])))
-    for job in found["failed"]:
-        to.print(f"[red]failed[/red]   {escape(job['name'])}  {job['id']}  {escape(job['reason'])}")
-    if found["failed_count"] > len(found["failed"]):
-        more = found["failed_count"] - len(found["failed"])
-        to.print(f"and {more:,} more that failed: dittohead list --state failed")
-    _print_notices(found, to)
-
-
-def _print_notices(found: dict[str, Any], to: Console) -> None:
-    if found["unsent_notices"]:
-        to.print(f"not yet sent: {counted(found['unsent_notices'], 'notice')}")
-    for receiver in found["disabled_receivers"]:
-        to.print(f"[red]gets no notices[/red] {escape(receiver['to'])}: {escape(receiver['error'])}")
-
-
-def _print_sources(sources: dict[str, Any], to: Console) -> None:
-    for name, fields in sources.items():
-        why = fields["error"] or fields["held"]
-        if why:
-            word = "[red]source failing[/red]" if fields["error"] else "[yellow]source holds back[/yellow]"
-            to.print(f"{word} {escape(name)}: {escape(why)}")
-
-
-def _active_line(job: dict[str, Any], progress: dict[str, Any] | None) -> str:
-    colour = _COLOURS[job["state"]]
-    line = f"[{colour}]{job['state']:<8}[/{colour}] {escape(job['name'])}  {job['id']}"
-    if "steps" in job:
-        line += f"  step {min(job['steps_done'] + 1, job['steps'])} of {job['steps']} ({job['step']})"
-    for step in (progress, *progress.get("beside", ())) if progress else ():
-        total = f" of {step['total']:,}" if step["total"] else ""
-        line += f"  {step['done']:,}{total} {step['unit']}"
-        if "eta_seconds" in step:
-            line += f", {step['eta_seconds']:.0f} s left"
-    return line + (f"  {escape(job['reason'])}" if job["reason"] else "")
-
-
-@click.command("list")
-@with_config
-@json_option
-@click.option("--state", "states", multiple=True, type=click.Choice([s.value for s in JobState]))
-@click.option("--pipeline", default="", help="Only jobs of this pipeline.")
-@click.option("--name", default="", help="Only jobs whose name holds this text.")
-@click.option(
-    "--holds",
-    metavar="SHA256|FILE",
-    help="Only jobs that held or made this file: a file to look for, or its digest (eight digits will do).",
-)
-@click.option("--uid", "--user", "uid", metavar="USER", help="Only whose folder this user uploaded.")
-@click.option("--since", type=Moment(), help="Only claimed at this date or moment, or later.")
-@click.option("--until", type=Moment(), help="Only claimed before this date or moment.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
-@click.option("--all", "everything", is_flag=True, help="All of them, however many.")
-def list_(
-    as_json: bool,
-    states: tuple[str, ...],
-    pipeline: str,
-    name: str,
-    holds: str | None,
-    uid: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    limit: int,
-    everything: bool,
-) -> None:
-    """List jobs, the latest first.
-
-    Moments are dates (2026-01-31) or as in 2026-01-31T14:00, in local time.
-    """
-    wanted = Wanted(
-        states=[JobState(state) for state in states],
-        pipeline=pipeline,
-        part=name,
-        holds=digest_of(holds) if holds else "",
-        uid=None if uid is None else uid_of(uid),
-        since=since,
-        until=until,
-    )
-    with viewing() as view:
-        found = list(view.jobs(wanted, None if everything else limit))
-    if as_json:
-        print_json(found)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("job", "state", "name", "pipeline", "files", "bytes", "claimed", "reason"):
-        justify: Any = "right" if column in ("files", "bytes") else "left"
-        table.add_column(column, justify=justify, no_wrap=column != "reason")
-    for job in found:
-        colour = _COLOURS[job["state"]]
-        table.add_row(
-            job["id"],
-            f"[{colour}]{job['state']}[/{colour}]",
-            escape(job["name"]),
-            escape(job["pipeline"]),
-            f"{job['files']:,}",
-            f"{job['bytes']:,}",
-            datetime.fromisoformat(job["claimed_at"]).strftime("%Y-%m-%d %H:%M:%SZ"),
-            escape(job["reason"]),
-        )
-    out.print(table)
 
 
 @click.command()
@@ -222,7 +62,7 @@ def show(as_json: bool, job: str) -> None:
 
 
 def _print_job(fields: dict[str, Any]) -> None:
-    colour = _COLOURS[fields["state"]]
+    colour = lines.colour(fields["state"])
     out.print(
         f"[bold]{escape(fields['name'])}[/bold]  [{colour}]{fields['state']}[/{colour}]  {fields['id']}"
     )
@@ -230,14 +70,14 @@ def _print_job(fields: dict[str, Any]) -> None:
         out.print(f"  {escape(fields['reason'])}")
     out.print(
         f"  pipeline {escape(fields['pipeline'] or 'none')}, {counted(fields['files'], 'file')}, "
-        f"{fields['bytes']:,} bytes, claimed {fields['claimed_at']}"
+        f"{size(fields['bytes'])}, claimed {fields['claimed_at']}"
     )
     if fields["taken_up_by"]:
         out.print(f"  the folder was done again since: dittohead show {fields['taken_up_by']}")
     else:
         out.print(f"  folder: {escape(fields['folder_path'])}")
     for step in fields["all_steps"]:
-        seconds = f"{step['seconds']:.2f} s" if "seconds" in step else ""
+        seconds = duration(step["seconds"]) if "seconds" in step else ""
         out.print(
             f"  {step['state']:<8} {escape(step['name']):<14} {seconds:>10}  "
             f"{escape(step.get('detail', '') or step['error'])}"
@@ -403,4 +243,4 @@ def _print_report(report: Report) -> None:
         err.print(f"[yellow]{len(report.unchecked)} could not be checked[/yellow]")
 
 
-COMMANDS = (status, list_, show, retry, freeze, thaw, cancel, poke, verify)
+COMMANDS = (show, retry, freeze, thaw, cancel, poke, verify)
