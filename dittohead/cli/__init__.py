@@ -22,6 +22,7 @@ MODULES = {
     "list": "status",
     "show": "jobs",
     "retry": "jobs",
+    "dismiss": "jobs",
     "freeze": "jobs",
     "thaw": "jobs",
     "cancel": "jobs",

@@ -1,4 +1,4 @@
-"""Commands on jobs: show, retry, freeze, thaw, cancel, poke, verify."""
+"""Commands on jobs: show, retry, dismiss, freeze, thaw, cancel, poke, verify."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import getpass
 import os
 import pwd
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from dittohead.model import JobState, counted
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
+from dittohead.store.search import Wanted
 from dittohead.units import duration, size
 from dittohead.verify import Report, verify_job
 
@@ -62,10 +64,9 @@ def show(as_json: bool, job: str) -> None:
 
 
 def _print_job(fields: dict[str, Any]) -> None:
-    colour = lines.colour(fields["state"])
-    out.print(
-        f"[bold]{escape(fields['name'])}[/bold]  [{colour}]{fields['state']}[/{colour}]  {fields['id']}"
-    )
+    became = fields["outcome"] or fields["state"]
+    colour = lines.colour(became)
+    out.print(f"[bold]{escape(fields['name'])}[/bold]  [{colour}]{became}[/{colour}]  {fields['id']}")
     if fields["reason"]:
         out.print(f"  {escape(fields['reason'])}")
     out.print(
@@ -165,12 +166,51 @@ def _print_answer(answer: dict[str, Any], *, quiet: bool) -> bool:
     return bool(answer["ok"])
 
 
+def _of_failures(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name open failures instead of jobs."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="With --failed: only list them."),
+        click.option(
+            "--reason-has", "part", default="", help="With --failed: only whose reason holds this text."
+        ),
+        click.option("--pipeline", default="", help="With --failed: only those of this pipeline."),
+        click.option("--failed", is_flag=True, help="All failures that wait for somebody."),
+        click.argument("jobs", nargs=-1, metavar="JOB..."),
+    ):
+        command = option(command)
+    return command
+
+
+def _chosen(jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool) -> tuple[str, ...]:
+    """Return the jobs that are named, or the open failures that fit; none in a dry run."""
+    if bool(jobs) == failed or (not failed and (pipeline or part or dry_run)):
+        raise click.UsageError("give jobs, or --failed (with --pipeline, --reason-has, --dry-run)")
+    if jobs:
+        return jobs
+    with viewing() as view:
+        found = list(view.jobs(Wanted(open=True, pipeline=pipeline, reason=part), None))
+    lines.show(map(lines.of_job, found), out)
+    out.print(f"{counted(len(found), 'failure')}{' would be meant' if dry_run else ''}")
+    return () if dry_run else tuple(job["id"] for job in found)
+
+
 @click.command()
 @with_config
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
-def retry(jobs: tuple[str, ...]) -> None:
-    """Try a failed job again, from the step that failed; wake one that waits."""
-    ask("retry", jobs)
+@_of_failures
+def retry(jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool) -> None:
+    """Try failed jobs again, each from the step that failed; wake one that waits."""
+    ask("retry", _chosen(jobs, failed, pipeline, part, dry_run))
+
+
+@click.command()
+@with_config
+@_of_failures
+@click.option("--reason", default="", help="Why; shown with the job.")
+def dismiss(
+    jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool, reason: str
+) -> None:
+    """Note that nothing more is to be done about a failure; its folder stays in failed/."""
+    ask("dismiss", _chosen(jobs, failed, pipeline, part, dry_run), reason=reason)
 
 
 @click.command()
@@ -243,4 +283,4 @@ def _print_report(report: Report) -> None:
         err.print(f"[yellow]{len(report.unchecked)} could not be checked[/yellow]")
 
 
-COMMANDS = (show, retry, freeze, thaw, cancel, poke, verify)
+COMMANDS = (show, retry, dismiss, freeze, thaw, cancel, poke, verify)

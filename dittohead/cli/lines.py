@@ -23,14 +23,20 @@ _MARKS = {
     "frozen": ("*", "blue"),
     "done": ("✓", "green"),
     "failed": ("✗", "red"),
+    "cancelled": ("-", "bright_black"),
+    "dismissed": ("-", "bright_black"),
+    "gone": ("-", "bright_black"),
     "held": ("!", "yellow"),
 }
+
+#: What became of a failure, said before its reason; that a job was cancelled is its reason.
+_AFTERWARDS = {"dismissed": "dismissed", "gone": "its folder is gone"}
 
 #: Cells of a terminal from which on a line begins with the job's id.
 _WIDE = 120
 
 #: Cells of a job's id and of a state's word.
-_ID, _STATE = 26, 7
+_ID, _STATE = 26, 9
 
 #: The shares of a terminal's width that names and pipelines may take, and their least cells.
 _NAME_SHARE, _PIPELINE_SHARE = 0.3, 0.12
@@ -61,12 +67,15 @@ def of_job(job: dict[str, Any]) -> Line:
     """Return the line of a job, from its summary."""
     amount = f"{counted(job['files'], 'file')}, {size(job['bytes'])}"
     since = job["finished_at"] or job["claimed_at"]
+    reason = job["reason"].removeprefix(f"{job['name']}: ")
+    if job["outcome"] in _AFTERWARDS:
+        reason = f"{_AFTERWARDS[job['outcome']]}: {reason}"
     return Line(
-        state=job["state"],
+        state=job["outcome"] or job["state"],
         name=job["name"],
         pipeline=job["pipeline"],
         at=datetime.fromisoformat(since),
-        clause=job["reason"].removeprefix(f"{job['name']}: ") or f"{job['state']}: {amount}",
+        clause=reason or f"{job['state']}: {amount}",
         id=job["id"],
     )
 

@@ -81,7 +81,7 @@ def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) ->
     lines.show(failed, to, indent=2)
     if found["failed_count"] > len(failed):
         more = found["failed_count"] - len(failed)
-        to.print(f"  and {more:,} more that failed: dittohead list --state failed")
+        to.print(f"  and {more:,} more that failed: dittohead list --open")
     if failed:
         to.print(f"  why, and what to do: dittohead show {escape(shlex.quote(failed[0].name))}")
     for problem in problems:
@@ -148,6 +148,8 @@ def _progress(step: dict[str, Any]) -> str:
 @with_config
 @json_option
 @click.option("--state", "states", multiple=True, type=click.Choice([s.value for s in JobState]))
+@click.option("--open", "only_open", is_flag=True, help="Only failures that wait for somebody.")
+@click.option("--reason", default="", help="Only jobs whose reason holds this text.")
 @click.option("--pipeline", default="", help="Only jobs of this pipeline.")
 @click.option("--name", default="", help="Only jobs whose name holds this text.")
 @click.option(
@@ -163,6 +165,8 @@ def _progress(step: dict[str, Any]) -> str:
 def list_(
     as_json: bool,
     states: tuple[str, ...],
+    only_open: bool,
+    reason: str,
     pipeline: str,
     name: str,
     holds: str | None,
@@ -185,6 +189,8 @@ def list_(
         uid=None if uid is None else uid_of(uid),
         since=since,
         until=until,
+        open=only_open,
+        reason=reason,
     )
     with viewing() as view:
         found = list(view.jobs(wanted, None if everything else limit + 1))
