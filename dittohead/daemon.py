@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, web
 from dittohead.actions import Actions
+from dittohead.batch import Batch
 from dittohead.claims import Claimer
 from dittohead.clock import Clock
 from dittohead.config import Config, load
@@ -68,8 +69,10 @@ _LOCK_PATIENCE_S = 3.0
 class Daemon:
     """One process on one root."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, *, patience_s: float | None = None) -> None:
+        """Prepare. Args: patience_s: run as a batch (see batch.py); None: until told to stop."""
+        self.config, self._patience_s = config, patience_s
+        self.exit_status = 0
         self.stations = Stations(config.root)
         self.live = live.Live(self.stations.state / "live.json")
         self._stop = asyncio.Event()
@@ -134,6 +137,7 @@ class Daemon:
                 ("live", self._write_live()),
                 ("lag", self.engine.metrics.watch_the_loop()),
                 ("ready", self._say_ready()),
+                *([("batch", self._run_batch())] if self._patience_s is not None else []),
             )
         ]
         try:
@@ -246,7 +250,7 @@ class Daemon:
     async def _until_stopped(self, background: list[asyncio.Task[None]]) -> None:
         """Wait for a signal; a background task that ends on its own takes the daemon down with it."""
         stop = asyncio.create_task(self._stop.wait(), name="stop")
-        watched = {task for task in background if task.get_name() != "ready"}
+        watched = {task for task in background if task.get_name() not in ("ready", "batch")}
         done, _ = await asyncio.wait({stop, *watched}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         for task in done & watched:
@@ -338,6 +342,14 @@ class Daemon:
     async def _say_ready(self) -> None:
         await self.watcher.ready.wait()
         sdnotify.ready()
+
+    async def _run_batch(self) -> None:
+        """Stop once nothing is left to do."""
+        assert self._patience_s is not None  # noqa: S101
+        await self.watcher.ready.wait()
+        batch = Batch(self.engine.store, self.dispatch, self.intake, lambda: self._scan, self._patience_s)
+        self.exit_status = await batch.run()
+        self._stop.set()
 
     async def _requests(self) -> None:
         while True:
@@ -476,10 +488,16 @@ def answer_requests(config: Config) -> None:
     asyncio.run(Daemon(config).answer_only())
 
 
-def main(config: Config) -> None:
-    """Run the daemon in this process until it is told to stop."""
+def main(config: Config, *, patience_s: float | None = None) -> int:
+    """Run the daemon in this process until it is told to stop; return its exit status.
+
+    Args:
+        patience_s: as a batch: until nothing is left, or has only waited for so long.
+    """
     process.use_pidfd()
     # What is imported stays for ever: a full garbage collection need not go through it, and hold the loop.
     gc.collect()
     gc.freeze()
-    asyncio.run(Daemon(config).run())
+    daemon = Daemon(config, patience_s=patience_s)
+    asyncio.run(daemon.run())
+    return daemon.exit_status

@@ -12,6 +12,7 @@ import structlog
 DAEMON_STARTED: Final = "daemon.started"
 DAEMON_STOPPING: Final = "daemon.stopping"
 DAEMON_STOPPED: Final = "daemon.stopped"
+BATCH_OVER: Final = "batch.over"
 CLOCK_SET_BACK: Final = "clock.set_back"
 DAEMON_SWEPT: Final = "daemon.swept"
 CONFIG_LOADED: Final = "config.loaded"

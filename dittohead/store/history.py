@@ -151,6 +151,20 @@ def count_open_failures(connection: Connection) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(jobs).where(open_failure())).scalar_one()
 
 
+def count_failed_since(connection: Connection, moment: float) -> int:
+    """Return how many jobs have failed since a moment; cancelled ones are no failures."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(jobs)
+        .where(
+            jobs.c.finished_at >= moment,
+            jobs.c.state == JobState.FAILED.value,
+            jobs.c.outcome != Outcome.CANCELLED.value,
+        )
+    )
+    return connection.execute(query).scalar_one()
+
+
 def latest_done(connection: Connection, pipeline: str) -> list[Job]:
     """Return the jobs of a pipeline that are done and were not done again, by name."""
     later = jobs.alias()
