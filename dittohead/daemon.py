@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import os
 import resource
@@ -17,6 +18,7 @@ from sqlalchemy.engine import Connection
 from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, web
 from dittohead.actions import Actions
 from dittohead.batch import Batch
+from dittohead.checkup import examine
 from dittohead.claims import Claimer
 from dittohead.clock import Clock
 from dittohead.config import Config, load
@@ -222,7 +224,14 @@ class Daemon:
             live=self._snapshot,
             config=lambda: self.config,
             credential=Credentials(self.config.path),
+            examine=self._examine,
         )
+
+    async def _examine(self) -> list[dict[str, str]]:
+        """Return what there is to be said of this daemon's surroundings (see checkup.py)."""
+        secret = Credentials(self.config.path).needed
+        found = await examine(self.config, self.engine.workers, secret, self.engine.store)
+        return [dataclasses.asdict(finding) for finding in found]
 
     def _watch_settings(self) -> Watch:
         """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""
