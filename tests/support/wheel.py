@@ -11,11 +11,25 @@ from pathlib import Path
 TOP = Path(__file__).parent.parent.parent
 
 
+def made(path: Path) -> bool:
+    """Tell whether a file is none of the sources: made here, or by who packed them."""
+    parts = path.relative_to(TOP).parts
+    hidden = any(part.startswith(".") and part not in (".ci", ".gitignore") for part in parts)
+    return (
+        hidden
+        or parts[0] in ("build", "dist", "site", "PKG-INFO", "setup.cfg")
+        or any(part == "__pycache__" or part.endswith((".egg-info", ".pyc")) for part in parts)
+    )
+
+
 @cache
 def tracked() -> list[str]:
     """Return what git keeps of this checkout, and what it would keep if it were added; paths, sorted."""
+    if not (TOP / ".git").exists():  # unpacked from a source distribution
+        return sorted(str(path.relative_to(TOP)) for path in TOP.rglob("*") if path.is_file() and not made(path))
     said = subprocess.run(
-        ["git", "-C", TOP, "ls-files", "-coz", "--exclude-standard"],
+        # A checkout may be another user's than root, who runs the tests.
+        ["git", "-c", f"safe.directory={TOP}", "-C", TOP, "ls-files", "-coz", "--exclude-standard"],
         capture_output=True,
         text=True,
         check=True,
