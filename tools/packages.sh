@@ -158,13 +158,17 @@ make_venv() {
 _venv_status() { echo "a virtual environment is being made"; }
 
 _pip_status() {
-    if total=$(grep -a '^Installing collected packages:' "$log" | tail -n 1 | tr -cd , | wc -c) && [ "$total" -gt 0 ]; then
-        # shellcheck disable=SC2012
-        echo "pip installs: about $(ls -d "$into"/lib/python3*/site-packages/*.dist-info | wc -l) of $((total + 1)) packages are there"
-    else
+    total=$(grep -a '^Installing collected packages:' "$log" | tail -n 1 | tr -cd , | wc -c)
+    there=$(($(_installed) - before))
+    if [ "$total" -eq 0 ]; then
         echo "pip looks up and fetches: $(grep -a -c '^Collecting ' "$log") packages so far"
+    elif [ "$there" -le "$total" ]; then
+        echo "pip installs: $there of $((total + 1)) packages"
+    else
+        echo "pip installs the last package"
     fi
 }
+_installed() { find "$into"/lib/python3*/site-packages -maxdepth 1 -name '*.dist-info' | wc -l; }
 
 # install_python DIR WHAT...  Install Python packages into the virtual environment DIR, by pip with requirements.txt.
 install_python() {
@@ -187,6 +191,7 @@ for info in site.glob("*.dist-info"):
 END
     fi
     $sudo touch "$into/.installing"
+    before=$(_installed)
     during _pip_status $sudo "$into/bin/python" -m pip install --no-color --progress-bar off --disable-pip-version-check \
         -c requirements.txt "$@" || {
         show_log '^(WARNING: (Location|The candidate|Retrying)|Collecting|Looking in| |Requirement already)'
