@@ -1,6 +1,6 @@
 # For tools/setup and tools/install: Debian packages, a Python, a virtual environment. Each says what it does, tells
 # how far it is, and goes on where an earlier run was broken off. The caller sets `me`, its name in what is said,
-# `log`, where the programs' own output goes, and `sudo`, what to write in front of commands that need root.
+# `log`, where the programs' own output goes, and `owner`: "sudo" if the virtual environment is to be root's, else "".
 # shellcheck shell=sh disable=SC2086,SC2154,SC2119,SC2120
 
 say() { echo "$me: $*"; }
@@ -32,6 +32,7 @@ show_log() {
 
 # become_root WHAT  Find out how root's commands are run, or say what somebody else has to do.
 become_root() {
+    sudo=
     [ "$(id -u)" -ne 0 ] || return 0
     command -v sudo >/dev/null || fail "sudo is missing, and you are not root. Have root do this, then run it again: $1"
     sudo=sudo
@@ -143,17 +144,17 @@ make_venv() {
             return 0
         fi
         say "makes $1 again: $fault"
-        $sudo rm -rf "$1"
+        $owner rm -rf "$1"
     elif [ -d "$1" ] && [ -n "$(ls -A "$1")" ]; then
         fail "$1 is there, and is no virtual environment. Remove it, or name another directory"
     fi
-    $sudo mkdir -p "$1"
-    $sudo touch "$1/.making"
-    during _venv_status $sudo "$python" -m venv "$1" || {
+    $owner mkdir -p "$1"
+    $owner touch "$1/.making"
+    during _venv_status $owner "$python" -m venv "$1" || {
         show_log '^$'
         fail "$python could not make the virtual environment $1; see above"
     }
-    $sudo rm "$1/.making"
+    $owner rm "$1/.making"
 }
 _venv_status() { echo "a virtual environment is being made"; }
 
@@ -176,7 +177,7 @@ install_python() {
     if [ -e "$into/.installing" ]; then
         say "goes on with an installation that was broken off"
         # pip calls a package installed whose files it had not all written.
-        $sudo "$into/bin/python" -I - <<'END'
+        $owner "$into/bin/python" -I - <<'END'
 import csv, pathlib, shutil, sysconfig
 
 site = pathlib.Path(sysconfig.get_path("purelib"))
@@ -190,12 +191,12 @@ for info in site.glob("*.dist-info"):
         shutil.rmtree(info)
 END
     fi
-    $sudo touch "$into/.installing"
+    $owner touch "$into/.installing"
     before=$(_installed)
-    during _pip_status $sudo "$into/bin/python" -m pip install --no-color --progress-bar off --disable-pip-version-check \
+    during _pip_status $owner "$into/bin/python" -m pip install --no-color --progress-bar off --disable-pip-version-check \
         -c requirements.txt "$@" || {
         show_log '^(WARNING: (Location|The candidate|Retrying)|Collecting|Looking in| |Requirement already)'
         fail "pip failed; all that it said is in $log. Run this again when that is mended: it goes on from here"
     }
-    $sudo rm "$into/.installing"
+    $owner rm "$into/.installing"
 }
