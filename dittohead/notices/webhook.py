@@ -27,6 +27,7 @@ TYPES = {
     "done": "job.done",
     "failed": "job.failed",
     "recovered": "job.recovered",
+    "late_change": "job.changed_late",
     "stuck": "jobs.stuck",
     "stale": "upload.stale",
     "paused": "target.paused",

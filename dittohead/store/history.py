@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import ACTIVE, TERMINAL, Job, JobId, JobState
+from dittohead.model import ACTIVE, TERMINAL, Job, JobId, JobState, Station
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import jobs
 
@@ -128,6 +128,24 @@ def count_open_failures(connection: Connection) -> int:
     return connection.execute(
         sa.select(sa.func.count()).select_from(_open_failures().subquery())
     ).scalar_one()
+
+
+def ended_between(connection: Connection, after: float, until: float, limit: int) -> list[Job]:
+    """Return jobs that were done between two moments and not taken up since, the first first."""
+    later = jobs.alias()
+    query = (
+        sa.select(jobs)
+        .where(
+            jobs.c.finished_at > after,
+            jobs.c.finished_at <= until,
+            jobs.c.state == JobState.DONE.value,
+            jobs.c.station == Station.DONE.value,
+            ~sa.exists().where(later.c.ino == jobs.c.ino, later.c.claimed_at > jobs.c.claimed_at),
+        )
+        .order_by(jobs.c.finished_at, jobs.c.id)
+        .limit(limit)
+    )
+    return [to_job(row) for row in connection.execute(query).mappings()]
 
 
 def latest_done(connection: Connection, pipeline: str) -> list[Job]:

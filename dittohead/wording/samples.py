@@ -52,6 +52,14 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "retry": "dittohead retry 01J0000000000000000000JOB1",
         "again": "mv /srv/dittohead/failed/lab1-scans /srv/dittohead/inbox/",
     },
+    "late_change": {
+        **_SITE,
+        "job": _JOB,
+        "count": 3,
+        "files": ["b.tif: added", "a.tif: changed"],
+        "more": 1,
+        "again": "dittohead rerun 01J0000000000000000000JOB1",
+    },
     "stuck": {
         **_SITE,
         "count": 3,

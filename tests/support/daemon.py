@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dittohead.process import sweep
+from tests.support.settled import at_once
 
 DITTOHEAD = [sys.executable, "-m", "dittohead"]
 
@@ -26,11 +26,15 @@ class Site:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
         self.config = root / "config.yaml"
-        self.config.write_text(textwrap.dedent(config))
+        self.configure(config)
         self.log = root / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.program = DITTOHEAD  #: what `start` runs
+
+    def configure(self, text: str) -> None:
+        """Write config.yaml."""
+        self.config.write_text(at_once(text))
 
     def start(self, *, wait: bool = True) -> None:
         began = len(self.events("watch.armed"))
