@@ -88,6 +88,11 @@ class Site:
         assert said.returncode == os.EX_DATAERR, said.stderr
         return json.loads(said.stdout)
 
+    def held(self, name: str) -> str:
+        """Return why a folder waits in the inbox, as status says; "" where it does not."""
+        reason: str = self.json("status")["live"].get("held", {}).get(name, "")
+        return reason
+
     def events(self, event: str) -> list[dict[str, Any]]:
         """Return the daemon's log lines of one event."""
         found = []
