@@ -73,7 +73,9 @@ class LateLook:
         if begin is None:  # before the first job of all
             await asyncio.to_thread(_write, self._path, time.time())
             return
-        begin = min(begin, until)  # the clock was set back
+        if begin > time.time():  # the clock was set back: what ends from now on is due by the new one
+            begin = until
+            await asyncio.to_thread(_write, self._path, begin)
         while due := await self._engine.store.read(history.ended_between, begin, until, _PAGE):
             for job in due:
                 started = time.monotonic()
