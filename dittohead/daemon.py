@@ -29,6 +29,7 @@ from dittohead.engine import Engine
 from dittohead.errors import ConfigError, DittoheadError, StoreError
 from dittohead.housekeeping import Housekeeper
 from dittohead.intake import Intake
+from dittohead.latelook import LateLook
 from dittohead.limits import FairLimiter
 from dittohead.lookout import Lookout
 from dittohead.model import display
@@ -131,6 +132,7 @@ class Daemon:
                 ("notify", self.notifier.run()),
                 ("pings", self.pinger.run()),
                 ("lookout", self.lookout.run()),
+                ("late", self.late.run()),
                 ("requests", self._requests()),
                 ("reconcile", self._reconciles()),
                 ("housekeeping", self.housekeeper.run()),
@@ -189,6 +191,7 @@ class Daemon:
             wake_notifier=self.notifier.wake,
             wants=lambda event, pipeline: self.composer.wants(event, pipeline),
             metrics=self.notifier.metrics,
+            settle_s=settings.watch.settle,
         )
         self.claimer = Claimer(
             config=self.config,
@@ -214,6 +217,7 @@ class Daemon:
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
+        self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
 
     def _site(self, store: Store) -> Site:
         return Site(
@@ -310,7 +314,10 @@ class Daemon:
             ("root", config.root == self.config.root),
             ("store", new.store == old.store),
             ("http", new.http == old.http),
-            ("watch", new.watch == old.watch),
+            # How it is watched; when a folder may be taken is asked at each.
+            ("watch: mode", new.watch.mode == old.watch.mode),
+            ("watch: interval", new.watch.interval == old.watch.interval),
+            ("watch: stale_after", new.watch.stale_after == old.watch.stale_after),
         ):
             if not same:
                 raise ConfigError(
@@ -320,6 +327,7 @@ class Daemon:
                 )
         self.config = self.claimer.config = config
         self.engine.retry = config.settings.retry
+        self.engine.settle_s = config.settings.watch.settle
         self.composer = _composer(config)
         self.notifier.configure(self.composer)
         self.pinger.configure(config.settings.notify)
@@ -344,7 +352,7 @@ class Daemon:
                 reason="it is not a directory; only directories are processed",
             )
         self._scan = scan
-        self.dispatch.offer(scan.arrivals)
+        self.dispatch.offer(scan.arrivals, scan.held)
         # Only a scan that came to its end feeds the watchdog: it proves the loop and the disk.
         sdnotify.watchdog()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import DITTOHEAD, Site
+from tests.support.daemon import Site
 from tests.support.trees import tree
 
 CONFIG = """
@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Make:
 def batch(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a batch to its end."""
     return subprocess.run(
-        [*DITTOHEAD, "--config", str(site.config), "run", "--until-empty", *options],
+        [*site.program, "--config", str(site.config), "run", "--until-empty", *options],
         capture_output=True,
         text=True,
         env=site.env,
@@ -86,7 +86,7 @@ def test_a_stop_ends_it_like_any_daemon(make: Make) -> None:
     site = make('command: {argv: [sleep, "60"]}')
     tree(site.root / "inbox" / "lab-1", {"a": "1"})
     process = subprocess.Popen(
-        [*DITTOHEAD, "--config", str(site.config), "run", "--until-empty"], env=site.env
+        [*site.program, "--config", str(site.config), "run", "--until-empty"], env=site.env
     )
     try:
         site.until(lambda: (site.root / "processing" / "lab-1").is_dir())
