@@ -128,6 +128,8 @@ def _drop_one(upload: Upload) -> str:
             ) from error
     upload.publish()
     out.print(f"{escape(upload.name)}: {counted(upload.files, 'file')}, {upload.size:,} bytes, handed over")
+    if upload.not_kept:
+        err.print(f"[yellow]not kept:[/yellow] {escape(upload.not_kept)}")
     return upload.name
 
 

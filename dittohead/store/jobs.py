@@ -211,9 +211,16 @@ def set_manifest(
     size: int,
     found: Iterable[Event],
     begin: Iterable[int] = (),
+    definition: dict[str, Any] | None = None,
 ) -> None:
-    """Record that the manifest is on disk, and that the first steps are in flight: one commit."""
-    update_job(connection, job_id, token, files=files, size=size)
+    """Record that the manifest is on disk, and that the first steps are in flight: one commit.
+
+    Args:
+        files, size: what steps are given.
+        definition: what is known of the pipeline now; None: nothing new.
+    """
+    more = {} if definition is None else {"definition": definition}
+    update_job(connection, job_id, token, files=files, size=size, **more)
     add_events(connection, job_id, found)
     now = utcnow().timestamp()
     for position in begin:
