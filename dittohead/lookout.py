@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
+from dittohead import units
 from dittohead.engine import Engine
 from dittohead.parts import alone
 from dittohead.settings import Settings
@@ -42,7 +43,7 @@ class Lookout:
         status = os.statvfs(root)
         free = status.f_bavail * status.f_frsize
         if free < floor:
-            reason = f"{free >> 20:,} MiB are free, and {floor >> 20:,} MiB are to stay free (space: floor)"
+            reason = f"{units.size(free)} are free, and {units.size(floor)} must stay free (space: floor)"
             await self._engine.targets.filled(disk_of(root), reason, is_root=True)
             self._engine.wake_notifier()
         elif free >= floor * (1 + _HYSTERESIS):

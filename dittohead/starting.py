@@ -29,13 +29,22 @@ def is_passing(error: BaseException) -> bool:
 class Starting:
     """The waiting between tries to start."""
 
-    def __init__(self, config: Config, stop: asyncio.Event) -> None:
-        self._config, self._stop = config, stop
+    def __init__(self, config: Config, stop: asyncio.Event, patience_s: float | None = None) -> None:
+        """Args: patience_s: how long is waited in all; None: for ever."""
+        self._config, self._stop, self._patience_s = config, stop, patience_s
         self._wait_s = _FIRST_S
         self._said = ""
 
     async def wait(self, error: Exception) -> None:
-        """Wait before the next try, or until told to stop; say why, to the log, systemd and `/healthz`."""
+        """Wait before the next try, or until told to stop; say why, to the log, systemd and `/healthz`.
+
+        Raises: the error, where the patience is at its end.
+        """
+        if self._patience_s is not None:
+            if self._patience_s <= 0:
+                raise error
+            self._wait_s = min(self._wait_s, self._patience_s)
+            self._patience_s -= self._wait_s
         reason = _words(error)
         if str(reason) != self._said:
             self._said = str(reason)

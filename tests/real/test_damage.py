@@ -82,6 +82,7 @@ class Attack:
             "state/http.key",
             "state/http-ended.json",
             "state/lock",
+            "state/late-look.json",
             "inbox/.*",
         ):
             found += sorted(self.root.glob(pattern))
