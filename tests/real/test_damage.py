@@ -26,7 +26,7 @@ CONFIG = """
 root: root
 space: {floor: 0}
 retry: {first: 100ms, most: 200ms}
-watch: {stale_after: 1s}
+watch: {stale_after: 1s, settle: 0}
 pipelines:
   bad:
     match: "bad-.*"
