@@ -40,7 +40,8 @@ class Watch(_Model):
         5.0, gt=0, description="The inbox is looked at this often even without any event."
     )
     stale_after: Duration = Field(
-        86400.0, description="A dotted folder older than this is reported as a stale upload."
+        86400.0,
+        description="A dotted folder in which nothing has changed for so long is reported as a stale upload.",
     )
 
 

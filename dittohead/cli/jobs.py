@@ -99,6 +99,9 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
         hours = upload["age_seconds"] / 3600
         size = f"{upload['bytes']:,} bytes"
         to.print(f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {hours:.0f} h, {size}")
+    more = now.get("stale_count", 0) - len(now.get("stale", []))
+    if more > 0:
+        to.print(f"[yellow]stale uploads[/yellow] and {more:,} more")
     for name in now.get("strays", []):
         to.print(f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory")
     for job in found["active"]:
