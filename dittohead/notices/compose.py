@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -115,6 +116,8 @@ class Composer:
                         data=facts,
                         gather_s=rule.digest if event != "disabled" else None,
                         once_s=_ONCE.get(event),
+                        # Programs need each: a webhook gets them all by themselves.
+                        of=job.uid if job and rule.webhook is None else None,
                     ),
                 )
         return list(found.values())
@@ -339,6 +342,8 @@ def _digest(root: Path, whose: Owner | None, *, gathered: Gathered) -> dict[str,
         kinds[event] = kinds.get(event, 0) + count
         pipelines.setdefault(pipeline, []).append({"event": event, "count": count})
     total = sum(kinds.values())
+    named = Counter(notice.data.get("job", {}).get("uploader", "") for notice in gathered.notices)
+    owners = gathered.owners or named.most_common()
     return {
         "count": total,
         "since": gathered.since,
@@ -356,6 +361,7 @@ def _digest(root: Path, whose: Owner | None, *, gathered: Gathered) -> dict[str,
             }
             for notice in gathered.notices
         ],
+        "uploaders": [{"name": name, "count": count} for name, count in owners],
         "more": total - len(gathered.notices),
     }
 

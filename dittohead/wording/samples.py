@@ -99,6 +99,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "since": "2026-01-02T03:04:05.000Z",
         "kinds": [{"event": "done", "count": 2}, {"event": "failed", "count": 1}],
         "pipelines": [{"name": "scans", "kinds": [{"event": "done", "count": 2}]}],
+        "uploaders": [{"name": "alice", "count": 3}],
         "notices": [
             {
                 "id": "01J00000000000000000NOTICE",
