@@ -43,6 +43,15 @@ ACTIVE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED, JobStat
 TERMINAL = frozenset({JobState.DONE, JobState.FAILED})
 
 
+class Outcome(StrEnum):
+    """What has become of a failed job, beside its state; a failure without one waits for somebody."""
+
+    NONE = ""
+    CANCELLED = "cancelled"  #: somebody ended it
+    DISMISSED = "dismissed"  #: somebody said that nothing more is to be done
+    GONE = "gone"  #: its folder is no longer in failed/
+
+
 class StepState(StrEnum):
     """How far one step of a job is."""
 
@@ -207,6 +216,7 @@ class Job:
     claimed_at: datetime
     finished_at: datetime | None
     host: str
+    outcome: Outcome = Outcome.NONE
 
 
 def utcnow() -> datetime:

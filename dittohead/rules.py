@@ -24,7 +24,7 @@ from dittohead.owners import Owner
 
 #: What people can be told of.
 NoticeEvent = Literal[
-    "done", "failed", "recovered", "stuck", "stale", "paused", "resumed", "nearly_full", "full"
+    "done", "failed", "cancelled", "recovered", "stuck", "stale", "paused", "resumed", "nearly_full", "full"
 ]
 
 #: Those a rule asks for that says nothing of them.

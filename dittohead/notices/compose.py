@@ -387,6 +387,7 @@ def _test(root: Path, whose: Owner | None, *, shown: str) -> dict[str, Any]:
 _FACTS: dict[str, Callable[..., dict[str, Any]]] = {
     "done": _done,
     "failed": _failed,
+    "cancelled": _failed,
     "recovered": _recovered,
     "stuck": _stuck,
     "stale": _stale,

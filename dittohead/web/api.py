@@ -100,6 +100,8 @@ async def _jobs(request: web.Request, given: shapes.JobQuery) -> web.Response:
         uid=given.uid,
         since=given.since,
         until=given.until,
+        open=given.open,
+        reason=given.reason,
     )
     try:
         after = Cursor.read(given.cursor) if given.cursor else None
@@ -291,6 +293,7 @@ OPERATIONS = (
     _action("freeze", "Stop it where it is", shapes.Freeze),
     _action("thaw", "Let it go on", shapes.Nothing),
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),
+    _action("dismiss", "Note that nothing more is to be done about its failure", shapes.Dismiss),
     _action("poke", "Look at it now", shapes.Nothing),
     _action("undone", "Record that what it had created outside was taken back", shapes.Undone),
     _reading("/api/v1/sources", "list_sources", "All sources", _sources, shapes.Sources, tag="sources"),

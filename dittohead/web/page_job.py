@@ -128,7 +128,23 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         "places": places,
         "logs": {step.name for step in seen.steps if _holds(files.log(step.name))},
         "receipt": receipt.path_of(stations.receipts, seen.job).exists(),
+        **_where(stations, seen.job),
         "uploader": _called(seen.job.uid),
+    }
+
+
+def _where(stations: Stations, job: Job) -> dict[str, Any]:
+    """Return whether a job's folder lies where the store says, and that in words. Blocking."""
+    place = f"{job.station.value}/{display(job.folder)}"
+    try:
+        there = stations.identity(job.station, job.folder).st_ino == job.ino
+    except FileNotFoundError:
+        there = False
+    except OSError as error:
+        return {"there": True, "lies": f"{place} cannot be looked at ({error.strerror})"}
+    return {
+        "there": there,
+        "lies": f"the folder is in {place}" if there else f"the folder is no longer in {place}",
     }
 
 

@@ -40,6 +40,19 @@ _UPLOAD: dict[str, Any] = {
     "hand_over": "mv -nT /srv/dittohead/inbox/.lab1-scans /srv/dittohead/inbox/lab1-scans",
 }
 
+_FAILED: dict[str, Any] = {
+    **_DONE,
+    "job": {**_JOB, "state": "failed"},
+    "error": {
+        "what": "the image is cut short",
+        "where": "a.tif",
+        "hint": "Scan it again",
+        "step": "convert",
+    },
+    "retry": "dittohead retry 01J0000000000000000000JOB1",
+    "again": "mv /srv/dittohead/failed/lab1-scans /srv/dittohead/inbox/",
+}
+
 #: The facts of each event, as templates and webhooks get them.
 SAMPLES: dict[str, dict[str, Any]] = {
     "done": _DONE,
@@ -51,18 +64,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
             "reason": "the image is cut short",
         },
     },
-    "failed": {
-        **_DONE,
-        "job": {**_JOB, "state": "failed"},
-        "error": {
-            "what": "the image is cut short",
-            "where": "a.tif",
-            "hint": "Scan it again",
-            "step": "convert",
-        },
-        "retry": "dittohead retry 01J0000000000000000000JOB1",
-        "again": "mv /srv/dittohead/failed/lab1-scans /srv/dittohead/inbox/",
-    },
+    "failed": _FAILED,
+    "cancelled": _FAILED,
     "stuck": {
         **_SITE,
         "count": 3,
