@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from dittohead.model import Station
+from dittohead.mounts import filesystem_type, needs_polling
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
-from dittohead.watcher import Watcher, filesystem_type, needs_polling, stale_uploads
+from dittohead.watcher import Watcher, stale_uploads
 from tests.support.trees import tree
 
 #: Longer than any test: what is seen is then seen by an event, not by the timed scan.
