@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from ulid import ULID
 
 from dittohead.model import utcnow
-from dittohead.store.engine import Store
+from dittohead.store.engine import TOLD, Store
 from dittohead.store.tables import outbox, receivers
 
 #: Notices that a digest names; the others are only counted.
@@ -123,6 +123,7 @@ def _insert(
     connection: Connection, notice: NewNotice, job: str | None, *, state: str, now: float, due_at: float
 ) -> str:
     made = str(ULID())
+    connection.info[TOLD] = True  # whoever writes, the sender is woken when it is on disk
     connection.execute(
         outbox.insert(),
         {
