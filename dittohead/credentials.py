@@ -32,7 +32,7 @@ class Unreadable(KeyError):
 
 
 class _Reserve:
-    """One descriptor that is kept for when there is no other."""
+    """One descriptor, kept for the moment when no other can be had."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
-"""Uploads that nobody goes on with: which they are, and people told of them, few times of one owner.
+"""Uploads that nobody goes on with: which they are, and few notices of those of one owner.
 
-Anybody who may write into the inbox can make thousands of them: of one owner a few are told of by
-themselves in a day, and more than that as one notice that counts them.
+Anybody who may write into the inbox can make thousands of them: of one owner a few get a
+notice each in a day, and more than that get one notice that counts them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from dittohead.watcher import stale_uploads
 
-#: Uploads of one owner that are told of by themselves in a day, and that the log names in a round.
+#: Uploads of one owner that get a notice each in a day, and that the log names in a round.
 FEW = 3
 
 #: That `status` and the page name.
@@ -47,12 +47,12 @@ class Upload:
 
 @dataclass
 class _Owner:
-    """What people were told of one owner's uploads."""
+    """What notices there were of one owner's uploads."""
 
     day: float  #: when the day began in which `singly` is counted. Seconds, monotonic.
     singly: int = 0
     together_at: float = float("-inf")
-    names: frozenset[bytes] = frozenset()  #: of those that were told of together
+    names: frozenset[bytes] = frozenset()  #: of those in the last notice of many
 
 
 class StaleUploads:
@@ -127,7 +127,7 @@ class StaleUploads:
 
 
 def _has_room(known: _Owner, count: int) -> bool:
-    """Tell whether so many more may be told of by themselves today, and count them."""
+    """Tell whether so many more may get a notice each today, and count them."""
     now = time.monotonic()
     if now - known.day >= _DAY_S:
         known.day, known.singly = now, 0

@@ -55,10 +55,10 @@ def _distrust(path: Path) -> str:
 
 
 def _ours() -> set[int]:
-    """Return whose files are ours: our own, root's, and those of whom root has been lent to by sudo."""
-    ours, lent = {os.geteuid(), 0}, os.environ.get("SUDO_UID", "")
-    if os.geteuid() == 0 and lent.isascii() and lent.isdecimal():
-        ours.add(int(lent))
+    """Return whose files are ours: our own, root's, and for root those of the user who called sudo."""
+    ours, caller = {os.geteuid(), 0}, os.environ.get("SUDO_UID", "")
+    if os.geteuid() == 0 and caller.isascii() and caller.isdecimal():
+        ours.add(int(caller))
     return ours
 
 

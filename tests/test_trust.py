@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from dittohead import trust
 from dittohead.checkup import exposures
 from dittohead.config import find, load
 from dittohead.errors import ConfigError
-from tests.support.daemon import DITTOHEAD
+
+DITTOHEAD = [sys.executable, "-m", "dittohead"]
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="NEEDS ROOT, FOR TWO UIDS: left out")
@@ -109,7 +111,9 @@ def test_what_another_may_have_written_is_used_only_when_it_is_named(
 
 
 @needs_root
-def test_root_by_sudo_uses_what_belongs_to_who_lent_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_by_sudo_uses_what_belongs_to_the_user_who_called_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And to nobody else."""
     for path in (place, place / "config.yaml"):
         os.chown(path, EVE, EVE)

@@ -19,7 +19,7 @@ from dittohead.store.tables import outbox, receivers
 NAMED = 50
 
 #: Notices of one owner's folders that one receiver gets by themselves in so many seconds; more are gathered,
-#: also where a rule has no digest: whoever may upload could have people sent thousands.
+#: also where a rule has no digest: any uploader could cause thousands.
 MANY, MANY_S = 20, 900.0
 
 #: Uploaders that a digest names.
@@ -123,7 +123,9 @@ def _insert(
     connection: Connection, notice: NewNotice, job: str | None, *, state: str, now: float, due_at: float
 ) -> str:
     made = str(ULID())
-    connection.info[TOLD] = True  # whoever writes, the sender is woken when it is on disk
+    connection.info[TOLD] = (
+        True  # the sender is woken when it is on disk, by whatever part of us it was written
+    )
     connection.execute(
         outbox.insert(),
         {
@@ -185,7 +187,7 @@ def _when(connection: Connection, notice: NewNotice, now: float) -> tuple[str, f
 
 
 def _has_many(connection: Connection, notice: NewNotice, now: float) -> bool:
-    """Tell whether a receiver was told of this owner's folders as often as may be, lately."""
+    """Tell whether a receiver got as many notices of this owner's folders lately as it may."""
     query = sa.select(outbox.c.id).where(
         *_like(notice),
         outbox.c.state.in_(_ALL),  # for the index

@@ -55,7 +55,7 @@ async def test_a_notice_goes_out_by_mail_with_its_id(store: Store, box: Mailbox)
     assert message["Bcc"] is None
 
 
-async def test_whoever_writes_a_notice_wakes_the_sender(store: Store, box: Mailbox) -> None:
+async def test_a_notice_wakes_the_sender_by_whatever_part_it_is_written(store: Store, box: Mailbox) -> None:
     """A target that is down, full, nearly full or back: not only at the next look, in five minutes."""
     to = mail(box, "paused", "full", "nearly_full", "resumed")
     targets = Targets(store, composer([to]), 90.0)

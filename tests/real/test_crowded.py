@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import DITTOHEAD, site
+from tests.support.daemon import site
 from tests.support.front import OPERATOR, READER, TOKENS
 from tests.web.test_lines import HELD
 
@@ -103,7 +103,7 @@ def test_folders_tokens_and_credentials_go_on_while_strangers_hold_lines(tmp_pat
         (here.root / "credentials").mkdir()
         people = here.root / "credentials" / "people"
         people.write_text(TOKENS)
-        here.program = ["prlimit", f"--nofile={FILES}:{FILES}", *DITTOHEAD]
+        here.program = ["prlimit", f"--nofile={FILES}:{FILES}", *here.program]
         here.start()
         assert here.process is not None
         with crowd(port):

@@ -99,7 +99,7 @@ async def test_a_strangers_form_must_come_at_once(front: Served) -> None:
         assert said.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_whoever_is_known_is_not_closed_for_strangers(front: Served) -> None:
+async def test_a_person_who_is_known_is_not_closed_for_strangers(front: Served) -> None:
     """A stream that goes on for long, and what is uploaded slowly, stay."""
     made, _ = front
     headers = {"Authorization": f"Bearer {READER}"}

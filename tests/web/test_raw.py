@@ -18,7 +18,7 @@ Served = tuple[Front, aiohttp.ClientSession]
 
 LOGIN = "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 
-#: What would be a second request, by whoever reads lengths in another way: one that only an operator may make.
+#: What would be a second request, for a program that reads lengths in another way: one that only an operator may make.
 INSIDE = (
     f"POST /api/v1/jobs/x/retry HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {OPERATOR}\r\n"
     "Content-Length: 0\r\n\r\n"
