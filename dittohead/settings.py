@@ -59,7 +59,8 @@ class Watch(_Model):
         "was changed is recorded and told. 0: never.",
     )
     stale_after: Duration = Field(
-        86400.0, description="A dotted folder older than this is reported as a stale upload."
+        86400.0,
+        description="A dotted folder in which nothing has changed for so long is reported as a stale upload.",
     )
 
 
