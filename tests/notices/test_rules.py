@@ -97,7 +97,7 @@ def problems(tmp_path: Path, text: str) -> str:
         ("notify:\n  - smtp: {host: 'a b', sender: d@x, to: [a@x]}\n", "4:", "a host name is needed"),
         ("notify:\n  - smtp: {host: h, sender: 'd example', to: [a@x]}\n", "4:", "an address is needed"),
         ("notify:\n  - smtp: {host: h, sender: d@x, to: [nonsense]}\n", "4:", '"nonsense" is not an address'),
-        ("notify:\n  - smtp: {host: h, sender: d@x, to: [\"a@x\\nBcc: e@x\"]}\n", "4:", "is not an address"),
+        ('notify:\n  - smtp: {host: h, sender: d@x, to: ["a@x\\nBcc: e@x"]}\n', "4:", "is not an address"),
         ('uploaders: {bob: "b@x\\nBcc: e@x"}\n', "3:", '"bob"'),
         ("uploaders: {bob: nobody}\n", "3:", '"bob"'),
         ("uploaders_file: none.yaml\n", "none.yaml", "cannot be read"),
