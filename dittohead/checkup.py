@@ -45,7 +45,7 @@ async def examine(
     Args:
         store: None where there is none yet.
     """
-    found = list(_stations(config))
+    found = await asyncio.to_thread(_stations, config)
     found.extend(await asyncio.to_thread(_uploaders, config))
     found.extend(await asyncio.to_thread(lambda: list(_http(config, secret))))
     for pipeline in config.pipelines:

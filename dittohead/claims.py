@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import faults, log, sidecar, templates
+from dittohead import faults, log, sidecar, templates, units
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import ItemError, NameTaken, StationError
@@ -85,7 +85,7 @@ class Claimer:
             return needed
         if (lacking := self.lacking(needed)) > 0:
             return Held(
-                reason=f"needs {mib(lacking)} more free disk space under {self.stations.root}",
+                reason=f"needs {units.size(lacking)} more free disk space under {self.stations.root}",
                 # Others wait only where waiting helps: jobs under way will give room back.
                 for_space=bool(self.reserved) and needed < self._capacity(),
             )
@@ -213,11 +213,6 @@ class Claimer:
         free = status.f_bavail * status.f_frsize
         floor = self.config.settings.space.floor
         return needed + sum(self.reserved.values()) + floor - free
-
-
-def mib(size: int) -> str:
-    """Return bytes as people read them."""
-    return f"{size / (1 << 20):,.0f} MiB"
 
 
 def new_job(

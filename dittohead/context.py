@@ -190,6 +190,7 @@ class Context(StepContext):
         self.outside = files.outside(row.name)
         self.ledger = files.ledger(row.name)
         self.saved = row.saved
+        self.written = job.definition["steps"][row.position]["options"]
         self.log = log.get()
         self.events: list[Event] = []
         self.fullness: list[tuple[str, float, int]] = []

@@ -21,7 +21,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from dittohead import files, leases
 from dittohead.errors import ItemError
 from dittohead.leases import WRITERS_S
-from dittohead.model import Entry, is_utf8
+from dittohead.model import Entry, counted, is_utf8
 from dittohead.threads import Stop
 
 #: Below this a file is hashed by the walking thread itself: handing it over costs more.
@@ -42,9 +42,21 @@ _SHOWN = 5
 class Totals:
     """What a manifest amounts to."""
 
-    files: int
-    size: int  #: bytes
+    files: int  #: that steps are given
+    size: int  #: bytes of those
+    ignored: int = 0  #: files that no step is given, by the pipeline's wish
+    ignored_size: int = 0  #: bytes of those
     skipped: int  #: links and special files left out, by the pipeline's wish
+
+    @property
+    def left_out(self) -> str:
+        """What no step is given, in words; "" when there is nothing."""
+        said = []
+        if self.ignored:
+            said.append(f"{counted(self.ignored, 'file')} ignored, {self.ignored_size:,} bytes")
+        if self.skipped:
+            said.append(f"{self.skipped} links or special files left out")
+        return "; ".join(said)
 
 
 def path_fields(path: bytes) -> dict[str, Any]:
@@ -67,6 +79,21 @@ def measure(root: Path) -> tuple[int, int]:
         count += 1
         size += found.status.st_size if found.kind == "file" else 0
     return count, size
+
+
+def nothing_in(totals: Totals, where: str = "") -> ItemError:
+    """Return the error of a folder that holds nothing for any step."""
+    if totals.ignored:
+        return ItemError(
+            f"every file of the folder is ignored by the pipeline ({counted(totals.ignored, 'file')})",
+            where=where,
+            hint="See ignore: in config.yaml; add files to be kept, then move the folder to the inbox again",
+        )
+    return ItemError(
+        "the folder holds no files",
+        where=where,
+        hint="If the upload was cut short, upload it again under the same name",
+    )
 
 
 def take(
@@ -94,7 +121,7 @@ def take(
     files.sync_filesystem(root.parent)
     refused: list[str] = []
     holder = os.lstat(root).st_uid
-    totals = {"files": 0, "size": 0, "skipped": 0, "refused": 0}
+    totals = {"files": 0, "size": 0, "ignored": 0, "ignored_size": 0, "skipped": 0, "refused": 0}
     with files.durable_file(destination) as out, _Hasher(out, stop, progress, totals, begun) as hasher:
         for found in files.walk(root):
             stop.check()
@@ -116,7 +143,13 @@ def take(
         hasher.drain(0)
         if refused:
             raise _refusal(refused, totals["refused"])
-    return Totals(files=totals["files"], size=totals["size"], skipped=totals["skipped"])
+    return Totals(
+        files=totals["files"],
+        size=totals["size"],
+        ignored=totals["ignored"],
+        ignored_size=totals["ignored_size"],
+        skipped=totals["skipped"],
+    )
 
 
 def _is_anothers(status: os.stat_result, holder: int) -> bool:
@@ -186,8 +219,8 @@ class _Hasher:
         }
         if ignored:
             fields["ignored"] = True
-        self._totals["files"] += 1
-        self._totals["size"] += status.st_size
+        self._totals["ignored" if ignored else "files"] += 1
+        self._totals["ignored_size" if ignored else "size"] += status.st_size
         if status.st_size <= _INLINE:
             self._queue.append((fields, self._hash(fd, status.st_size, found.path)))
         else:
@@ -263,6 +296,7 @@ def _entry(fields: dict[str, Any]) -> Entry:
         ctime_ns=fields.get("ctime_ns", 0),
         ino=fields.get("ino", 0),
         is_dir=fields.get("dir", False),
+        is_ignored=fields.get("ignored", False),
     )
 
 

@@ -24,7 +24,17 @@ from dittohead.owners import Owner
 
 #: What people can be told of.
 NoticeEvent = Literal[
-    "done", "failed", "recovered", "late_change", "stuck", "stale", "paused", "resumed", "nearly_full", "full"
+    "done",
+    "failed",
+    "cancelled",
+    "recovered",
+    "late_change",
+    "stuck",
+    "stale",
+    "paused",
+    "resumed",
+    "nearly_full",
+    "full",
 ]
 
 #: Those a rule asks for that says nothing of them.

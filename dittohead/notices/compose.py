@@ -223,13 +223,13 @@ def _done(
 ) -> dict[str, Any]:
     return {
         "job": _job(job, whose),
-        "delivered": sum(step.result.get("locations", 0) for step in steps),
+        "delivered": sum(_copies(step) for step in steps),
         "steps": [
             {
                 "name": step.name,
                 "worker": step.worker,
                 "detail": step.result.get("detail", ""),
-                "files": step.result.get("locations", 0),
+                "files": _copies(step),
             }
             for step in steps
         ],
@@ -237,6 +237,12 @@ def _done(
         "more_links": max(len(links) - LINKS, 0),
         "receipt": str(receipt),
     }
+
+
+def _copies(step: StepRow) -> int:
+    """Return how many copies of files a step has delivered; records and pages are none."""
+    count: int = step.result.get("copies", step.result.get("locations", 0))
+    return count
 
 
 def _recovered(root: Path, whose: Owner | None, *, failure: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -373,6 +379,7 @@ def _test(root: Path, whose: Owner | None, *, shown: str) -> dict[str, Any]:
 _FACTS: dict[str, Callable[..., dict[str, Any]]] = {
     "done": _done,
     "failed": _failed,
+    "cancelled": _failed,
     "recovered": _recovered,
     "late_change": _late_change,
     "stuck": _stuck,

@@ -19,6 +19,7 @@ from dittohead.model import (
     Job,
     JobId,
     JobState,
+    Outcome,
     Station,
     StepRow,
     StepState,
@@ -210,9 +211,16 @@ def set_manifest(
     size: int,
     found: Iterable[Event],
     begin: Iterable[int] = (),
+    definition: dict[str, Any] | None = None,
 ) -> None:
-    """Record that the manifest is on disk, and that the first steps are in flight: one commit."""
-    update_job(connection, job_id, token, files=files, size=size)
+    """Record that the manifest is on disk, and that the first steps are in flight: one commit.
+
+    Args:
+        files, size: what steps are given.
+        definition: what is known of the pipeline now; None: nothing new.
+    """
+    more = {} if definition is None else {"definition": definition}
+    update_job(connection, job_id, token, files=files, size=size, **more)
     add_events(connection, job_id, found)
     now = utcnow().timestamp()
     for position in begin:
@@ -337,6 +345,7 @@ def finish(
     error: dict[str, Any] | None,
     finished_at: float,
     failed_step: int | None,
+    outcome: Outcome = Outcome.NONE,
 ) -> None:
     """Record that the job is over; its folder is moved after this commit."""
     update_job(
@@ -349,6 +358,7 @@ def finish(
         wake_at=None,
         target="",
         finished_at=finished_at,
+        outcome=outcome.value,
     )
     connection.execute(_STOPPED, {"b_job": job_id})
     if failed_step is not None:
@@ -388,6 +398,7 @@ def reopen(
             wake_at=None,
             finished_at=None,
             target="",
+            outcome=Outcome.NONE.value,
             token=jobs.c.token + 1,
             reopened_at=utcnow().timestamp(),
         )
@@ -398,6 +409,22 @@ def reopen(
         .where(steps.c.job_id == job_id, steps.c.position.in_(list(resumed)))
         .values(state=StepState.PENDING.value, attempts=0, crashes=0, error="", wake_at=None, target="")
     )
+
+
+def set_outcome(connection: Connection, job_id: str, outcome: Outcome, before: Collection[Outcome]) -> bool:
+    """Record what has become of a failed job; return False where its state or outcome is another by now.
+
+    Args:
+        before: the outcomes it may have until then.
+    """
+    changed = connection.execute(
+        jobs.update()
+        .where(
+            jobs.c.id == job_id, jobs.c.state == JobState.FAILED.value, jobs.c.outcome.in_(_values(before))
+        )
+        .values(outcome=outcome.value)
+    )
+    return bool(changed.rowcount)
 
 
 def _afresh(connection: Connection, job_id: str, positions: Collection[int]) -> None:
@@ -534,7 +561,7 @@ def _step(connection: Connection, job_id: str, position: int, **changes: Any) ->
     connection.execute(_UPDATE_STEP, {"b_job": job_id, "b_position": position, **changes})
 
 
-def _values(states: Collection[JobState]) -> list[str]:
+def _values(states: Collection[JobState] | Collection[Outcome]) -> list[str]:
     return sorted(state.value for state in states)
 
 
@@ -566,6 +593,7 @@ def to_job(row: RowMapping) -> Job:
         claimed_at=datetime.fromtimestamp(row["claimed_at"], UTC),
         finished_at=_moment(row["finished_at"]),
         host=row["host"],
+        outcome=Outcome(row["outcome"]),
     )
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any
 
 from dittohead.process import sweep
 from tests.support.settled import at_once
-
-DITTOHEAD = [sys.executable, "-m", "dittohead"]
+from tests.support.wheel import program
 
 
 class Site:
@@ -30,7 +28,7 @@ class Site:
         self.log = root / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
-        self.program = DITTOHEAD  #: what `start` runs
+        self.program = program()  #: what `start` runs
 
     def configure(self, text: str) -> None:
         """Write config.yaml."""
@@ -44,6 +42,7 @@ class Site:
                 stdout=log,
                 stderr=log,
                 env=self.env,
+                cwd=self.root,  # where nothing of the checkout can be imported
                 start_new_session=True,
             )
         if wait:
@@ -68,13 +67,13 @@ class Site:
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line."""
         said = subprocess.run(
-            [*DITTOHEAD, "--config", str(self.config), *arguments],
+            [*program(), "--config", str(self.config), *arguments],
+            **{"cwd": self.root, **more},
             capture_output=True,
             text=True,
             env=self.env,
             timeout=100,
             check=False,
-            **more,
         )
         assert not check or said.returncode == 0, said.stdout + said.stderr
         return said
