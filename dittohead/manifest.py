@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import files
+from dittohead import files, leases
 from dittohead.errors import ItemError
+from dittohead.leases import WRITERS_S
 from dittohead.model import Entry, counted, is_utf8
 from dittohead.threads import Stop
 
@@ -299,16 +300,37 @@ def _entry(fields: dict[str, Any]) -> Entry:
     )
 
 
-def recheck(root: Path, manifest: Path, *, stop: Stop, digests: bool = False, quick: bool = False) -> int:
-    """Compare the folder with its manifest, entry by entry; return the number of files.
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a comparison with a manifest saw."""
+
+    files: int
+    newest_ns: int  #: the newest ctime of a file
+
+
+def recheck(
+    root: Path,
+    manifest: Path,
+    *,
+    stop: Stop,
+    digests: bool = False,
+    quick: bool = False,
+    writers: bool = False,
+) -> Checked:
+    """Compare the folder with its manifest, entry by entry.
 
     A file whose size, mtime and ctime are unchanged is taken as unchanged, unless `digests`; any
     other is hashed again, so that a mere `chmod` or `touch` is no change; with `quick` none is, and
     what has its size and its mtime counts as unchanged.
 
+    Args:
+        writers: refuse also what a program on this machine has open for writing, where that can be known,
+            of what was new when the manifest was taken.
+
     Raises: ItemError: a file was changed, added or removed since the claim; Stopped.
     """
-    count = 0
+    count = newest_ns = 0
+    since_ns = os.stat(manifest).st_mtime_ns - int(WRITERS_S * 1e9) if writers else None
     buffer = files.hash_buffer()
     expected = _read(manifest, ignored=True)
     for found in files.walk(root):
@@ -321,6 +343,9 @@ def recheck(root: Path, manifest: Path, *, stop: Stop, digests: bool = False, qu
             raise changed(found.path, f"replaced by a {found.kind}")
         if kind == "file":
             count += 1
+            newest_ns = max(newest_ns, found.status.st_ctime_ns)
+            if since_ns is not None and found.status.st_ctime_ns >= since_ns and leases.written(found):
+                raise changed(found.path, "still open for writing by a program on this machine")
             if quick:
                 _glance(found, entry)
             else:
@@ -328,7 +353,30 @@ def recheck(root: Path, manifest: Path, *, stop: Stop, digests: bool = False, qu
     missing, _ = next(expected, (None, ""))
     if missing is not None:
         raise changed(missing.path, "removed")
-    return count
+    return Checked(files=count, newest_ns=newest_ns)
+
+
+def changes(root: Path, manifest: Path, *, stop: Stop) -> Iterator[tuple[bytes, str]]:
+    """Yield (path, how) of what was added or changed since the manifest was taken; not what is gone.
+
+    Raises: ItemError: it cannot be read to the end; FileNotFoundError: it is not there; Stopped.
+    """
+    buffer = files.hash_buffer()
+    expected = _read(manifest, ignored=True)
+    entry, special = next(expected, (None, ""))
+    for found in files.walk(root):
+        stop.check()
+        while entry is not None and entry.path.split(b"/") < found.path.split(b"/"):
+            entry, special = next(expected, (None, ""))
+        if entry is None or entry.path != found.path:
+            yield found.path, "added"
+        elif found.kind != (special or ("directory" if entry.is_dir else "file")):
+            yield found.path, f"replaced by a {found.kind}"
+        elif found.kind == "file":
+            try:
+                _compare(found, entry, buffer, stop, digests=False)
+            except ItemError:
+                yield found.path, "changed"
 
 
 def _difference(entry: Entry | None, path: bytes) -> ItemError:

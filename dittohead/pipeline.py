@@ -147,7 +147,7 @@ class _Run:
             await self._take_manifest()
             asides = await self._preflight() or await self._steps()
             if not asides:
-                await self._recheck()
+                await self._last_check()
                 self._check_delivered()
         except (Superseded, StoreError, _Over):
             raise
@@ -276,11 +276,25 @@ class _Run:
 
         return count
 
-    async def _recheck(self) -> None:
+    async def _recheck(self, *, writers: bool = False) -> manifest.Checked:
         """Find what was changed after the claim: whoever held a file open could still write it."""
-        await in_thread(
-            lambda stop: manifest.recheck(self.passage.files.payload, self.passage.files.manifest, stop=stop)
+        files = self.passage.files
+        return await in_thread(
+            lambda stop: manifest.recheck(files.payload, files.manifest, stop=stop, writers=writers)
         )
+
+    async def _last_check(self) -> None:
+        """Compare the folder with its manifest when nothing in it has changed for as long as at the claim.
+
+        What was written between the look before the claim and the manifest is in the manifest; somebody
+        who goes on writing is met here.
+        """
+        settle = self.engine.settle_s
+        checked = await self._recheck(writers=settle > 0)
+        age = time.time() - checked.newest_ns / 1e9
+        if age < settle:
+            await asyncio.sleep(settle - max(age, 0.0))
+            await self._recheck(writers=True)
 
     # -- the steps ---------------------------------------------------------------------------
 

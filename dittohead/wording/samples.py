@@ -55,6 +55,14 @@ SAMPLES: dict[str, dict[str, Any]] = {
     },
     "failed": _FAILED,
     "cancelled": _FAILED,
+    "late_change": {
+        **_SITE,
+        "job": _JOB,
+        "count": 3,
+        "files": ["b.tif: added", "a.tif: changed"],
+        "more": 1,
+        "again": "dittohead rerun 01J0000000000000000000JOB1",
+    },
     "stuck": {
         **_SITE,
         "count": 3,
