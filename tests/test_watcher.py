@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dittohead.model import Station
-from dittohead.mounts import filesystem_type, needs_polling
+from dittohead.mounts import filesystem_type, mounts_beneath, needs_polling
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 from dittohead.watcher import Watcher, stale_uploads
@@ -202,6 +202,7 @@ async def test_an_upload_is_as_old_as_the_last_change_in_it(
     """By ctime: `rsync -a`, `cp -p` and sftp set mtimes back by years, and nobody sets a ctime."""
     stations = Stations(tmp_path)
     stations.prepare()
+<<<<<<< HEAD
     inbox = stations.path(Station.INBOX)
     folder = tree(inbox / ".a", {"in": {"deep": {"a": "12345", "gone": ""}, "empty": {}}})
     for path in (folder, *folder.rglob("*")):
@@ -219,3 +220,31 @@ async def test_an_upload_is_as_old_as_the_last_change_in_it(
     monkeypatch.setattr("dittohead.watcher.time.time", lambda: later)
     (found,) = await stale_after(stations, ".a", 3600)
     assert found[1] == pytest.approx(7200)
+=======
+    for name in (".old", ".new"):
+        folder = stations.path(Station.INBOX) / name
+        folder.mkdir()
+        (folder / "a").write_bytes(b"12345")
+        os.utime(folder, (1, 1))
+    os.utime(stations.path(Station.INBOX) / ".old" / "a", (1000, 1000))
+    found = [f async for f in stale_uploads(stations, [b".old", b".new", b".gone"], 3600)]
+    assert [(name, size) for name, _, size in found] == [(b".old", 5)]
+    assert found[0][1] > 10_000_000
+
+
+def test_mounts_are_found_whatever_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel escapes spaces, tabs, line breaks and backslashes, and nothing else."""
+    names = [b"a b", b"a\tb", b"a\nb", b"a\\b", b"a\x0bb", b"a\x1cb", "a\u2028b".encode(), b"a\xffb", b"a\rb"]
+    lines = [b"1 0 8:1 / / rw - ext4 /dev/vda rw"]
+    for number, name in enumerate(names):
+        point = os.fsencode(tmp_path) + b"/" + name
+        for plain in (b"\\", b" ", b"\t", b"\n"):
+            point = point.replace(plain, b"\\%03o" % plain[0])
+        lines.append(b"%d 1 0:5 / %s/sub rw shared:1 - fuse.sshfs x rw" % (number, point))
+    (tmp_path / "mountinfo").write_bytes(b"\n".join(lines) + b"\n")
+    monkeypatch.setattr("dittohead.mounts._MOUNTS", tmp_path / "mountinfo")
+    found = mounts_beneath(tmp_path)
+    assert found == {name: os.fsencode(tmp_path) + b"/" + name + b"/sub" for name in names}
+    assert filesystem_type(tmp_path / "a b" / "sub") == "fuse.sshfs"
+    assert mounts_beneath(tmp_path / "a b") == {b"sub": os.fsencode(tmp_path) + b"/a b/sub"}
+>>>>>>> settle
