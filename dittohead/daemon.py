@@ -145,7 +145,8 @@ class Daemon:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            self.live.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # as in `_tell`
+                self.live.path.unlink(missing_ok=True)
 
     async def answer_only(self) -> None:
         """Open everything, answer the open requests, close; nothing is started."""
@@ -474,6 +475,13 @@ def answer_requests(config: Config) -> None:
     Raises: lock.Locked: a daemon has just started and will do it.
     """
     asyncio.run(Daemon(config).answer_only())
+
+
+def log_apart() -> None:
+    """Let nobody who reads the log, or does not, hold the daemon; to be called before anything is logged."""
+    # An error, so that it is seen at every level that can be set.
+    reason = "standard error could not be written"
+    log.write_apart(lambda lines: log.get().error(log.LOG_DROPPED, lines=lines, reason=reason))
 
 
 def main(config: Config) -> None:

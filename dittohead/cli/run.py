@@ -26,6 +26,7 @@ from dittohead.upload import Upload
 )
 def run(log_json: bool | None) -> None:
     """Run the daemon in the foreground, until SIGTERM or Ctrl-C."""
+    daemon.log_apart()
     config = load_config(probe=True)
     log.configure(level=config.settings.log, json=log_json)
     daemon.main(config)

@@ -12,7 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dittohead.process import sweep
 
@@ -35,15 +35,19 @@ class Site:
     def start(self, *, wait: bool = True) -> None:
         began = len(self.events("watch.armed"))
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [*self.program, "--config", str(self.config), "run"],
-                stdout=log,
-                stderr=log,
-                env=self.env,
-                start_new_session=True,
-            )
+            self.start_into(log)
         if wait:
             self.until(lambda: len(self.events("watch.armed")) > began or self._dead())
+
+    def start_into(self, log: int | IO[bytes]) -> None:
+        """Start the daemon with its log somewhere else."""
+        self.process = subprocess.Popen(
+            [*self.program, "--config", str(self.config), "run"],
+            stdout=log,
+            stderr=log,
+            env=self.env,
+            start_new_session=True,
+        )
 
     def _dead(self) -> bool:
         assert self.process is not None
