@@ -319,6 +319,8 @@ class _Checker:
         for key, value in options.items():
             self._check_placeholders(value, (*place, key), self._known(key, worker, place, known))
         checked = self._check_options(worker, options, place)
+        for inner, what, hint in worker.mistakes(checked) if checked is not None else ():
+            self.wrong(what, (*place, *inner), hint=hint)
         if self.probe and checked is not None and len(self.found) == before:
             for problem in worker.check(checked):
                 self.wrong(problem, place, key=True)

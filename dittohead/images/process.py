@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead.process import Child
+from dittohead import printed
+from dittohead.process import Child, environment
 
 #: Where the package lies: children start there, so that no folder they work on is on their sys.path.
 _HOME = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def abilities() -> dict[str, Any]:
         check=False,
         timeout=60,
         cwd=_HOME,
-        env={**os.environ, "LC_ALL": "C"},
+        env=environment(),
     )
     if asked.returncode != 0:
         return {}
@@ -76,7 +76,7 @@ class ImageChild:
         # disk, and swept. Each arena of malloc, and each thread of numpy's, reserves address space,
         # which is limited.
         env = {**ctx.env, "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
-        with open(ctx.log_file(), "ab") as log:
+        with printed.opened(ctx.log_file()) as log:
             async with Child.start(
                 argv, env=env, cwd=_HOME, stdin=subprocess.PIPE, stderr=log.fileno()
             ) as child:

@@ -26,7 +26,8 @@ from dittohead.local_target import SHOWN, LocalTarget
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
 from dittohead.options import Duration, Size
-from dittohead.process import Completed, Probe, run
+from dittohead.printed import StepLog
+from dittohead.process import Completed, Probe, environment, run
 from dittohead.rsync_words import Lines, changed, failure
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, VerifyContext, Worker
@@ -47,6 +48,8 @@ _PARTIAL = ".dittohead-partial-"
 _STALL_MORE_S = 5.0
 #: How long `doctor` waits for a file system.
 _DOCTOR_S = 10.0
+#: The agent that holds keys is for ssh alone; no other program is told of it.
+_AGENT = ("SSH_AUTH_SOCK",)
 #: Copies `version` makes at most beside each other.
 _VERSIONS = 10_000
 
@@ -193,7 +196,7 @@ class RsyncWorker(Worker[RsyncOptions]):
         if place.host:
             ended = await run(
                 [SSH.path(), *_ssh_arguments(options.ssh), place.host, "true"],
-                env=dict(os.environ),
+                env=environment(also=_AGENT),
                 timeout_s=options.ssh.connect_timeout + 10,
             )
             good = ended.returncode == 0
@@ -387,7 +390,7 @@ class _Delivery:
         try:
             ended = await run(
                 [*_arguments(self.options, place), *more, *_paths(self.ctx.source.root, self.list, place)],
-                env=self.ctx.env,
+                env={**environment(also=_AGENT), **self.ctx.env},
                 # Its own --timeout sees the connection only, not a read or write that hangs.
                 stall_s=self.options.timeout + _STALL_MORE_S,
                 on_stdout=lines or on_stdout,
@@ -395,8 +398,9 @@ class _Delivery:
         except TimeoutError as error:
             raise TransientError("rsync did nothing for too long", where=place.argument) from error
         if ended.stderr:
-            with open(self.ctx.log_file(), "ab") as log:
-                log.write(ended.stderr)
+            log = StepLog(self.ctx.log_file())
+            log.write(ended.stderr)
+            log.close()
         return ended
 
 
@@ -521,7 +525,7 @@ async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptio
                 "--out-format=%i %n",
                 *_paths(source.root, listed, place),
             ],
-            env=ctx.env,
+            env={**environment(also=_AGENT), **ctx.env},
             on_stdout=Lines(changed(differing)),
         )
     if ended.returncode != 0:
