@@ -102,6 +102,7 @@ class Daemon:
     async def _work(self, store: Store) -> None:
         await self._build(store)
         mended = await reconcile(self.engine, self.claimer, ())
+        _say_doubts(self.config)
         log.get().info(
             log.DAEMON_STARTED,
             version=__version__,
@@ -319,6 +320,7 @@ class Daemon:
         self.watcher.look()
         self.dispatch.wake()
         self._tell()
+        _say_doubts(config)
         log.get().info(log.CONFIG_LOADED, path=str(config.path))
 
     # -- what goes on all the time -----------------------------------------------------------
@@ -437,6 +439,11 @@ class Daemon:
         if text != self._last_status:
             self._last_status = text
             sdnotify.status(text)
+
+
+def _say_doubts(config: Config) -> None:
+    for doubt in config.doubts:
+        log.get().warning(log.CONFIG_DOUBTED, problem=str(doubt))
 
 
 def _composer(config: Config) -> Composer:

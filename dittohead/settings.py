@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from dittohead.options import Duration, Size
+from dittohead.patterns import Pattern
 from dittohead.rules import Rule
 
 #: An address as it may stand in a header: one, without a name or a line break.
@@ -222,7 +223,7 @@ class PipelineSettings(_Model):
     @classmethod
     def _match(cls, value: str) -> str:
         try:
-            re.compile(value)
+            Pattern(value)
         except re.error as error:
             raise ValueError(f"this is no regular expression: {error}") from error
         return value

@@ -48,6 +48,16 @@ def test_a_good_configuration_loads(tmp_path: Path) -> None:
     assert config.pipeline_for("Lab1") is None
 
 
+def test_a_pattern_that_takes_too_long_is_doubted_and_stops_no_start(tmp_path: Path) -> None:
+    """`check` refuses it with its place; a start bears with it, for it harms single folders alone."""
+    path = tmp_path / "config.yaml"
+    path.write_text(GOOD.replace('"(?P<study>[a-z0-9]+)-.*"', '"(?P<study>(a|aa)+)-.*"'))
+    (doubt,) = load(path).doubts
+    assert str(doubt).startswith(f'{path}:4:12: "match" takes too long over some names, such as "aaaa')
+    assert "without repeats inside repeats" in str(doubt)
+    assert load(path, probe=False).doubts == ()
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [

@@ -26,6 +26,7 @@ from dittohead.cli.base import (
     with_config,
 )
 from dittohead.credentials import Credentials
+from dittohead.errors import ConfigError
 from dittohead.files import write_durably
 from dittohead.schema import json_schema
 from dittohead.stations import Stations
@@ -59,6 +60,8 @@ def init(ctx: click.Context, directory: Path) -> None:
 def check(as_json: bool) -> None:
     """Check config.yaml: every error with its line, and what to write instead."""
     config = load_config(probe=True)
+    if config.doubts:
+        raise ConfigError("the configuration has errors", problems=config.doubts)
     if as_json:
         print_json(
             {
