@@ -129,8 +129,12 @@ class Child:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
+        line_most: int = _CHUNK,
     ) -> AsyncIterator[Child]:
         """Start `argv` (absolute program, no shell) in a session of its own.
+
+        Args:
+            line_most: bytes of the longest line that can be read from it.
 
         On leaving, for whatever reason, the whole group has ended and the child is reaped.
         Raises: OSError: it cannot be started.
@@ -147,6 +151,7 @@ class Child:
                 stderr=stderr,
                 start_new_session=True,
                 umask=_UMASK,
+                limit=line_most,
             )
             spawned.append(cls(process, argv))
 
