@@ -105,13 +105,19 @@ def configure(*, level: str = "info", json: bool | None = None) -> None:
     if as_json:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        processors.append(structlog.dev.ConsoleRenderer(colors=True, pad_event_to=20))
+        processors.append(_pretty())
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
     )
+
+
+def _pretty() -> Any:
+    # Not Rich's tracebacks, which show what local variables hold: passwords among it.
+    plain = structlog.dev.plain_traceback
+    return structlog.dev.ConsoleRenderer(colors=True, pad_event_to=20, exception_formatter=plain)
 
 
 def get() -> Any:

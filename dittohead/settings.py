@@ -289,7 +289,7 @@ class Settings(_Model):
     def _store(cls, value: str) -> str:
         if value != "sqlite" and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError('"sqlite" or "postgresql://user@host/database" is wanted')
-        if re.search(r"://[^/@]*:[^/@]*@", value):
+        if re.search(r"://[^/@]*:[^/@]*@|[?&](ssl)?password=", value):
             raise ValueError(
                 "a password does not belong here; put it in a credential file and name that with "
                 "store_credential"

@@ -61,6 +61,12 @@ def test_a_pattern_that_takes_too_long_is_doubted_and_stops_no_start(tmp_path: P
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
+        (
+            "root: .",
+            "root: .\nstore: postgresql://u@h/d?sslmode=require&password=S3CRET",
+            ('config.yaml:2:8: "store": a password does not belong here; put it in a credential file and name that with '
+            "store_credential"),
+        ),
         ("quality: 85", "qualty: 85", 'config.yaml:6:19: unknown key "qualty". Did you mean "quality"?'),
         ("quality: 85", "quality: 850", 'config.yaml:6:28: "quality": input should be less than or equal to 100'),
         ("- convert", "- covert", 'config.yaml:6:9: there is no worker "covert". Did you mean "convert"?'),

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import structlog
 
+from dittohead import log
 from dittohead.apart import Apart
 from tests.support.daemon import site
 from tests.support.house import House
@@ -204,3 +206,20 @@ def test_a_daemon_works_on_whatever_becomes_of_its_log(kind: str, tmp_path: Path
         began = time.monotonic()
         assert here.stop(timeout_s=30) == 0
         assert time.monotonic() - began < 15
+
+
+def test_a_traceback_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    """Passwords are among them, and the log on a terminal is copied into mails."""
+    try:
+        for pretty in (False, True):
+            log.configure(json=not pretty)
+            password = "S3CRET" + "VALUE"
+            try:
+                raise ValueError(len(password))
+            except ValueError:
+                log.get().exception("x")
+    finally:
+        structlog.reset_defaults()
+    said = capsys.readouterr().err
+    assert said.count("ValueError: 11") == 2
+    assert "S3CRETVALUE" not in said
