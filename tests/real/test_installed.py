@@ -50,7 +50,9 @@ class Reader:
 
     def read(self, path: str, form: dict[str, str] | None = None) -> str:
         data = urlencode(form).encode() if form else None
-        request = urllib.request.Request(self.base + path, data, {"Origin": self.base, "Accept": "text/html,*/*"})
+        request = urllib.request.Request(
+            self.base + path, data, {"Origin": self.base, "Accept": "text/html,*/*"}
+        )
         with self._open(request, timeout=60) as answer:
             assert answer.status == 200, path
             text: str = answer.read().decode()
