@@ -14,6 +14,7 @@ from dittohead import lock, templates
 from dittohead.config import Config, Step
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import Station, counted
+from dittohead.mounts import filesystem_type, needs_polling
 from dittohead.owners import is_known, owner
 from dittohead.registry import Registry, sources
 from dittohead.rules import shown
@@ -21,7 +22,6 @@ from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
-from dittohead.watcher import filesystem_type, needs_polling
 from dittohead.web.tokens import parse as parse_tokens
 
 #: Bit of CAP_DAC_OVERRIDE. Source: capability.h.
@@ -45,7 +45,7 @@ async def examine(
     Args:
         store: None where there is none yet.
     """
-    found = list(_stations(config))
+    found = await asyncio.to_thread(_stations, config)
     found.extend(await asyncio.to_thread(_uploaders, config))
     found.extend(await asyncio.to_thread(lambda: list(_http(config, secret))))
     for pipeline in config.pipelines:

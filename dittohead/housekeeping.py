@@ -33,6 +33,9 @@ _UNDO_S, _UNDO_MOST_S = 60.0, 3600.0
 #: How the names of notes end whose job was over, and which are being followed up.
 _OVER = ".over"
 
+#: The late look at a finished folder needs its manifest; it comes so much later than due, at most. Seconds.
+_LATE_S = 300.0
+
 #: Between two rounds; the first comes soon after the start.
 _ROUND_S = 600.0
 _FIRST_S = 2.0
@@ -98,13 +101,15 @@ class Housekeeper:
                 job = await self._engine.store.read(job_store.get, job_id)
             except KeyError:
                 continue  # not ours to judge: a rebuilt store may not know it yet
-            keep = job.definition.get("keep_work_s")
+            keep, late = job.definition.get("keep_work_s"), self._watch.late_look
             if await self._engine.store.read(history.is_superseded, job):
-                keep = 0.0  # a later job of the folder has made it all again, or taken it over
+                keep = late = 0.0  # a later job of the folder has made it all again, or taken it over
             if job.state is not JobState.DONE or job.station is not Station.DONE or keep is None:
                 continue
-            if job.finished_at is not None and time.time() - job.finished_at.timestamp() >= keep:
-                await asyncio.to_thread(remove_work, self._engine.stations, job_id)
+            age = 0.0 if job.finished_at is None else time.time() - job.finished_at.timestamp()
+            if age >= keep:
+                but_manifest = late > 0 and age < late + _LATE_S
+                await asyncio.to_thread(remove_work, self._engine.stations, job_id, but_manifest=but_manifest)
 
     async def run_outside(self) -> None:
         """Undo what jobs that are over left unfinished outside; at the start and until cancelled."""

@@ -24,11 +24,30 @@ from dittohead.owners import Owner
 
 #: What people can be told of.
 NoticeEvent = Literal[
-    "done", "failed", "recovered", "stuck", "stale", "paused", "resumed", "nearly_full", "full"
+    "done",
+    "failed",
+    "cancelled",
+    "recovered",
+    "late_change",
+    "stuck",
+    "stale",
+    "paused",
+    "resumed",
+    "nearly_full",
+    "full",
 ]
 
 #: Those a rule asks for that says nothing of them.
-USUAL: tuple[NoticeEvent, ...] = ("failed", "recovered", "stuck", "paused", "resumed", "nearly_full", "full")
+USUAL: tuple[NoticeEvent, ...] = (
+    "failed",
+    "recovered",
+    "late_change",
+    "stuck",
+    "paused",
+    "resumed",
+    "nearly_full",
+    "full",
+)
 
 #: Stands in `to:` for the address of whoever uploaded the folder.
 UPLOADER = "uploader"

@@ -39,6 +39,28 @@ class Watch(_Model):
     interval: Duration = Field(
         5.0, gt=0, description="The inbox is looked at this often even without any event."
     )
+    settle: Duration = Field(
+        2.0,
+        description="A folder is taken when nothing in it has changed for so long. 0: at once, whatever its "
+        "age; nobody then sees whether it is still being written.",
+    )
+    settle_in_place: Duration = Field(
+        90.0,
+        description="The same, for a folder in which something changed after it got its name: it is being "
+        "written without the dot. Not less than `settle`.",
+    )
+    partial: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=lambda: ["default"],
+        description="Names of files and directories (`*`, `?` and `[...]` allowed) that say that an upload "
+        "is not finished: a folder that holds one is not taken. `default` stands for those of rsync, WinSCP, "
+        "lftp, Nextcloud, rclone, browsers and office programs, `XXXXXX` for six letters or digits, "
+        "`mtime=0` for files last changed in 1970, as rsync marks those it left cut short. `[]`: none.",
+    )
+    late_look: Duration = Field(
+        300.0,
+        description="So long after a folder came to `done/` it is compared with its manifest once more; what "
+        "was changed is recorded and told. 0: never.",
+    )
     stale_after: Duration = Field(
         86400.0, description="A dotted folder older than this is reported as a stale upload."
     )
@@ -205,6 +227,11 @@ class PipelineSettings(_Model):
         default_factory=list,
         description="Names (`*` and `?` allowed) that no step is given, such as `.DS_Store`; they stay "
         "in the folder and stand in its manifest.",
+    )
+    partial: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        description="Names that say that an upload is not finished, for this pipeline's folders instead of "
+        "those of `watch`.",
     )
     space_factor: float | None = Field(
         None,

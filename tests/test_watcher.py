@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from dittohead.model import Station
+from dittohead.mounts import filesystem_type, needs_polling
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
-from dittohead.watcher import Watcher, filesystem_type, needs_polling, stale_uploads
+from dittohead.watcher import Watcher, stale_uploads
 
 #: Longer than any test: what is seen is then seen by an event, not by the timed scan.
 NEVER = 1000.0

@@ -47,8 +47,9 @@ class Composer:
 
         Args:
             given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
-                last; of stuck: jobs, hours; of stale: name, age_seconds, size, uid; of paused and full:
-                target, reason; of resumed: target; of nearly_full: target, percent, free.
+                last; of late_change: job, count, files; of stuck: jobs, hours; of stale: name, age_seconds,
+                size, uid; of paused and full: target, reason; of resumed: target; of nearly_full: target,
+                percent, free.
         """
         if event == "stuck":
             return list(self._stuck(**given))
@@ -184,6 +185,33 @@ def _user(whose: Owner | None) -> str:
     return whose.user if whose else ""
 
 
+def _job(job: Job, whose: Owner | None) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "name": job.name,
+        "pipeline": job.pipeline,
+        "state": job.state.value,
+        "files": job.files,
+        "bytes": job.size,
+        "uid": job.uid,
+        "uploader": _user(whose),
+        "claimed_at": job.claimed_at,
+        "finished_at": job.finished_at or utcnow(),
+    }
+
+
+def _late_change(
+    root: Path, whose: Owner | None, *, job: Job, count: int, files: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "job": _job(job, whose),
+        "count": count,
+        "files": list(files),
+        "more": count - len(files),
+        "again": f"dittohead rerun {job.id}",
+    }
+
+
 def _done(
     root: Path,
     whose: Owner | None,
@@ -194,25 +222,14 @@ def _done(
     links: _Links = (),
 ) -> dict[str, Any]:
     return {
-        "job": {
-            "id": job.id,
-            "name": job.name,
-            "pipeline": job.pipeline,
-            "state": job.state.value,
-            "files": job.files,
-            "bytes": job.size,
-            "uid": job.uid,
-            "uploader": _user(whose),
-            "claimed_at": job.claimed_at,
-            "finished_at": job.finished_at or utcnow(),
-        },
-        "delivered": sum(step.result.get("locations", 0) for step in steps),
+        "job": _job(job, whose),
+        "delivered": sum(_copies(step) for step in steps),
         "steps": [
             {
                 "name": step.name,
                 "worker": step.worker,
                 "detail": step.result.get("detail", ""),
-                "files": step.result.get("locations", 0),
+                "files": _copies(step),
             }
             for step in steps
         ],
@@ -220,6 +237,12 @@ def _done(
         "more_links": max(len(links) - LINKS, 0),
         "receipt": str(receipt),
     }
+
+
+def _copies(step: StepRow) -> int:
+    """Return how many copies of files a step has delivered; records and pages are none."""
+    count: int = step.result.get("copies", step.result.get("locations", 0))
+    return count
 
 
 def _recovered(root: Path, whose: Owner | None, *, failure: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -356,7 +379,9 @@ def _test(root: Path, whose: Owner | None, *, shown: str) -> dict[str, Any]:
 _FACTS: dict[str, Callable[..., dict[str, Any]]] = {
     "done": _done,
     "failed": _failed,
+    "cancelled": _failed,
     "recovered": _recovered,
+    "late_change": _late_change,
     "stuck": _stuck,
     "stale": _stale,
     "paused": _as_given,

@@ -29,6 +29,19 @@ _DONE: dict[str, Any] = {
     "receipt": "/srv/dittohead/receipts/lab1-scans.01J0000000000000000000JOB1.json",
 }
 
+_FAILED: dict[str, Any] = {
+    **_DONE,
+    "job": {**_JOB, "state": "failed"},
+    "error": {
+        "what": "the image is cut short",
+        "where": "a.tif",
+        "hint": "Scan it again",
+        "step": "convert",
+    },
+    "retry": "dittohead retry 01J0000000000000000000JOB1",
+    "again": "mv /srv/dittohead/failed/lab1-scans /srv/dittohead/inbox/",
+}
+
 #: The facts of each event, as templates and webhooks get them.
 SAMPLES: dict[str, dict[str, Any]] = {
     "done": _DONE,
@@ -40,17 +53,15 @@ SAMPLES: dict[str, dict[str, Any]] = {
             "reason": "the image is cut short",
         },
     },
-    "failed": {
-        **_DONE,
-        "job": {**_JOB, "state": "failed"},
-        "error": {
-            "what": "the image is cut short",
-            "where": "a.tif",
-            "hint": "Scan it again",
-            "step": "convert",
-        },
-        "retry": "dittohead retry 01J0000000000000000000JOB1",
-        "again": "mv /srv/dittohead/failed/lab1-scans /srv/dittohead/inbox/",
+    "failed": _FAILED,
+    "cancelled": _FAILED,
+    "late_change": {
+        **_SITE,
+        "job": _JOB,
+        "count": 3,
+        "files": ["b.tif: added", "a.tif: changed"],
+        "more": 1,
+        "again": "dittohead rerun 01J0000000000000000000JOB1",
     },
     "stuck": {
         **_SITE,

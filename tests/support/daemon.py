@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dittohead.process import sweep
+from tests.support.settled import at_once
 from tests.support.wheel import program
 
 
@@ -24,11 +24,15 @@ class Site:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
         self.config = root / "config.yaml"
-        self.config.write_text(textwrap.dedent(config))
+        self.configure(config)
         self.log = root / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.program = program()  #: what `start` runs
+
+    def configure(self, text: str) -> None:
+        """Write config.yaml."""
+        self.config.write_text(at_once(text))
 
     def start(self, *, wait: bool = True) -> None:
         began = len(self.events("watch.armed"))
@@ -82,6 +86,11 @@ class Site:
         said = self.run(*arguments, "--json", check=False)
         assert said.returncode == os.EX_DATAERR, said.stderr
         return json.loads(said.stdout)
+
+    def held(self, name: str) -> str:
+        """Return why a folder waits in the inbox, as status says; "" where it does not."""
+        reason: str = self.json("status")["live"].get("held", {}).get(name, "")
+        return reason
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """Return the daemon's log lines of one event."""
