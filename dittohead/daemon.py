@@ -445,7 +445,8 @@ class Daemon:
             "running": len(self.dispatch.running),
             "uploads": len(self._scan.uploads) if self._scan else 0,
             "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
-            "stale": self.housekeeper.stale,
+            "stale": self.housekeeper.stale.shown,
+            "stale_count": self.housekeeper.stale.count,
             "sources": self.intake.shown(),
             "free_bytes": _free(self.stations.root),
         }

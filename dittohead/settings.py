@@ -11,10 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from dittohead.options import Duration, Size
-from dittohead.rules import Rule
-
-#: An address as it may stand in a header: one, without a name or a line break.
-_ADDRESS = r"^[^\s<>,;:@()\"]+@[^\s<>,;:@()\"]+$"
+from dittohead.rules import ADDRESS, Rule
 
 
 class _Model(BaseModel):
@@ -62,7 +59,8 @@ class Watch(_Model):
         "was changed is recorded and told. 0: never.",
     )
     stale_after: Duration = Field(
-        86400.0, description="A dotted folder older than this is reported as a stale upload."
+        86400.0,
+        description="A dotted folder in which nothing has changed for so long is reported as a stale upload.",
     )
 
 
@@ -255,7 +253,7 @@ class PipelineSettings(_Model):
         return value
 
 
-Address = Annotated[str, Field(pattern=_ADDRESS)]
+Address = Annotated[str, Field(pattern=ADDRESS)]
 
 
 class Addresses(RootModel[dict[str, Address]]):
