@@ -14,7 +14,15 @@ from urllib.parse import quote, urlencode
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    Dialog,
+    Page,
+    Route,
+    async_playwright,
+    expect,
+)
 
 from tests.support.daemon import Site, site
 
@@ -296,6 +304,51 @@ async def test_a_folder_is_dropped_by_the_script(here: Here, browser: Browser, t
         assert (done / path).read_bytes() == (folder / path).read_bytes()
     assert (done / "dittohead.yaml").read_text() == "purpose:\n- access\n"
     assert said == []
+
+
+async def test_the_browser_asks_before_leaving_only_while_bytes_are_on_their_way(
+    here: Here, browser: Browser, tmp_path: Path
+) -> None:
+    """Not after one upload or the next, not after a broken one or one that was given up."""
+    folder = tmp_path / "set-asks"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"alpha")
+    page, _ = await opened(browser, here)
+    asked: list[str] = []
+
+    async def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        await dialog.dismiss()
+
+    page.on("dialog", stay)
+
+    async def upload(name: str) -> None:
+        await page.goto(f"{here.url}/drop")
+        await page.get_by_label("A folder").set_input_files(folder)
+        await page.get_by_label("Name of the folder").fill(name)
+        await page.get_by_role("button", name="Upload").click()
+
+    for name in ("set-asks-1", "set-asks-2"):
+        await upload(name)
+        await page.wait_for_url(f"{here.url}/jobs/*")
+
+    held: list[Route] = []
+    await page.route("**/file?*", lambda route: held.append(route))
+    async with page.expect_request("**/file?*"):
+        await upload("set-asks-3")
+    async with page.expect_event("dialog"):
+        await page.get_by_role("link", name="Jobs").click()
+    assert page.url == f"{here.url}/drop"
+    await held[0].fulfill(status=403, body="{}")
+    await expect(page.locator("#told")).to_contain_text("answer 403")
+    await page.get_by_role("link", name="Jobs").click()
+    await page.wait_for_url(f"{here.url}/jobs")
+    await page.goto(f"{here.url}/drop")
+    await page.get_by_role("button", name="Give up: set-asks-3").click()
+    await expect(page.locator(".said")).to_contain_text("given up")
+    await page.get_by_role("link", name="Jobs").click()
+    await page.wait_for_url(f"{here.url}/jobs")
+    assert asked == ["beforeunload"]
 
 
 async def test_everything_goes_without_scripts(here: Here, browser: Browser, tmp_path: Path) -> None:

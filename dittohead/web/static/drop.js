@@ -11,6 +11,11 @@ let chosen = []; // {path, file}
 let taken = null; // the id of an upload that is taken up
 let stopped = false;
 
+// The browser asks before the page is left, but only while bytes are on their way.
+const askFirst = (leaving) => leaving.preventDefault();
+const hold = () => window.addEventListener("beforeunload", askFirst);
+const release = () => window.removeEventListener("beforeunload", askFirst);
+
 const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
 function size(count) {
   let unit = 0;
@@ -245,8 +250,7 @@ async function send() {
   await Promise.all(Array.from({ length: LANES }, lane));
   if (failed) throw failed;
   tell("told", "All is there; it is made durable…");
-  const over = await patiently(() => ask(`/drop/uploads/${id}/finish`, "POST"));
-  window.location.assign(over.go);
+  return (await patiently(() => ask(`/drop/uploads/${id}/finish`, "POST"))).go;
 }
 
 form.addEventListener("submit", async (event) => {
@@ -255,18 +259,20 @@ form.addEventListener("submit", async (event) => {
   stopped = false;
   at("send").disabled = true;
   at("stop").hidden = false;
-  const warn = (leaving) => leaving.preventDefault();
-  window.addEventListener("beforeunload", warn);
+  hold();
+  let go = "";
   try {
-    await send();
-    window.removeEventListener("beforeunload", warn);
+    go = await send();
   } catch (error) {
-    window.removeEventListener("beforeunload", warn);
     tell("told", error.message, "bad");
     at("send").disabled = false;
     at("send").textContent = taken ? "Go on" : "Upload";
     at("stop").hidden = true;
+  } finally {
+    release();
   }
+  // Only now: the browser asks at once when another page is to be opened.
+  if (go) window.location.assign(go);
 });
 at("stop").addEventListener("click", () => {
   stopped = true;
