@@ -273,14 +273,10 @@ def _refused(error: ItemError) -> dict[str, Any]:
 
 
 def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
-    if not is_utf8(folder):
-        what = "the folder's name is not UTF-8 text"
-        hint = "Rename it, then move it to the inbox again"
-    else:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        what = "no pipeline's match fits the folder's name"
-        hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
-    return _refused(ItemError(what, where=name, hint=hint))
+    if is_utf8(folder):
+        return _refused(config.no_pipeline(name, "Rename it", "Then move it to the inbox again"))
+    hint = "Rename it, then move it to the inbox again"
+    return _refused(ItemError("the folder's name is not UTF-8 text", where=name, hint=hint))
 
 
 def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> dict[str, Any]:

@@ -70,10 +70,7 @@ async def plan(
     """
     matched = config.pipeline_for(name)
     if matched is None:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        raise ItemError(
-            "no pipeline's match fits the folder's name", where=name, hint=f"There are {patterns}"
-        )
+        raise config.no_pipeline(name, "Give another with --as,")
     pipeline, values = matched
     purposes = wanted(pipeline, values, folder)
     definition = pipeline.definition(purposes)

@@ -190,6 +190,15 @@ class PipelineSettings(_Model):
         description="Regular expression that the whole folder name must match; its named groups can "
         "stand in any option. The first pipeline that matches is taken."
     )
+    description: str = Field(
+        "",
+        max_length=300,
+        description="What the pipeline is for, in a few words; shown to people who choose a folder's name.",
+    )
+    example: str = Field(
+        "",
+        description="A folder's name that goes through this pipeline; shown to people instead of `match`.",
+    )
     steps: list[dict[str, Any]] = Field(min_length=1, description="The steps, in order.")
     uploaders: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,

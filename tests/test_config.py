@@ -83,6 +83,35 @@ def test_each_mistake_is_named_with_its_place(tmp_path: Path, before: str, after
     assert said in found[0], found
 
 
+TOLD = GOOD.replace("scans:\n", "scans:\n    description: Scans\n    example: lab1-a\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("lab1-a", "lab1", 'config.yaml:5:14: the example "lab1" does not fit match. Correct the example, or match'),
+        ("lab1-a", ".lab1-a", 'config.yaml:5:14: ".lab1-a" is no name for a folder: it begins with a dot'),
+        ("lab1-a", "lab1-a/b", 'config.yaml:5:14: "lab1-a/b" is no name for a folder: it holds a slash'),
+        ("  scans:", "  all: {match: '.*-a', steps: [{checksum: {}}]}\n  scans:", 'config.yaml:6:14: the example "lab1-a" goes through all, which is tried before'),
+        ("example:", "exampel:", 'config.yaml:5:5: unknown key "exampel". Did you mean "example"?'),
+    ],
+)  # fmt: skip
+def test_an_example_goes_through_its_own_pipeline(tmp_path: Path, before: str, after: str, said: str) -> None:
+    """People are shown it instead of the pattern: a wrong one sends their folders to failed/."""
+    assert any(problem.startswith(said) for problem in problems(tmp_path, TOLD.replace(before, after)))
+
+
+def test_a_refused_name_is_told_by_examples(tmp_path: Path) -> None:
+    """By the pattern only where there is no example."""
+    more = "  other:\n    match: 'x[0-9]+'\n    steps: [{checksum: {}}]\n"
+    (tmp_path / "config.yaml").write_text(TOLD + more)
+    refused = load(tmp_path / "config.yaml").no_pipeline("X", "Rename it", "Then try again")
+    assert str(refused) == (
+        "X: no pipeline's match fits the folder's name. "
+        "Rename it to fit one of: scans (Scans), such as lab1-a; other (match: x[0-9]+). Then try again"
+    )
+
+
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     """Not one at each try."""
     text = GOOD.replace("quality", "qualty").replace("{study}", "{stuy}").replace("to:", "too:")

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
 from sqlalchemy.engine import Connection
 
-from dittohead import log, sidecar, units
+from dittohead import log, names, sidecar, units
 from dittohead.errors import ItemError
 from dittohead.model import counted, visible
 from dittohead.settings import Drop
@@ -36,7 +36,6 @@ from dittohead.web.drop_receiving import (
     Incoming,
     Reception,
     checked_files,
-    checked_name,
     checked_path,
     fitting,
     listed,
@@ -191,7 +190,7 @@ async def _form(request: web.Request, wrong: Problem | None = None) -> web.Respo
         here="drop",
         open=await _in_thread(work),
         purposes=sorted({word for pipeline in site.config().pipelines for word in pipeline.purposes}),
-        pipelines=[(p.name, p.match.pattern) for p in site.config().pipelines],
+        pipelines=site.config().pipelines,
         most_bytes=bounds.most_bytes,
         most_files=bounds.most_files,
         piece=PIECE // 2,
@@ -207,7 +206,7 @@ async def match(request: web.Request) -> web.Response:
 
     def work() -> dict[str, Any]:
         try:
-            pipeline = fitting(site.config(), checked_name(name), ())
+            pipeline = fitting(site.config(), names.checked(name), ())
             request.app[DOOR].reception.check_free(name)
         except ItemError as error:
             return {"ok": False, "what": error.what, "hint": error.hint}
@@ -246,7 +245,7 @@ async def begin(request: web.Request) -> web.Response:
         raise Problem(422, "purposes are words")
 
     def work() -> Incoming:
-        name = checked_name(str(given.get("name", "")))
+        name = names.checked(str(given.get("name", "")))
         fitting(site.config(), name, purposes)
         found = checked_files(listed(given.get("files")), _bounds(site))
         return _incoming(request, name, found, purposes)
@@ -523,7 +522,7 @@ class _Plain:
         name = given.get("name", "").strip() or first.partition("/")[0] * ("/" in first)
 
         def work() -> Incoming:
-            fitting(site.config(), checked_name(name), purposes)
+            fitting(site.config(), names.checked(name), purposes)
             return _incoming(self.request, name, {}, purposes)
 
         incoming: Incoming = await _in_thread(work)

@@ -34,24 +34,10 @@ _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Of directories. Without a mode, a default ACL of the inbox would let other uploaders write here.
 _MODE = 0o755
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 #: Uploads whose lists of files are kept in memory.
 _KNOWN = 16
-
-
-def checked_name(name: str) -> str:
-    """Return a folder's name that can come into the inbox. Raises: ItemError."""
-    if not name:
-        raise ItemError("a name is wanted", hint="Give the folder one")
-    _check_part(name, name, room=NAME_MAX - 1)  # the dot in front of it while it is uploaded
-    if name.startswith(".") or "/" in name or _CONTROL.search(name):
-        raise ItemError(
-            f'"{visible(name)}" is no name for a folder',
-            hint="It must not begin with a dot, nor hold a slash or a control character",
-        )
-    return name
 
 
 def checked_path(path: str) -> str:
@@ -114,10 +100,7 @@ def fitting(config: Config, name: str, purposes: Sequence[str]) -> Pipeline:
     """Return the pipeline that a folder of this name goes through. Raises: ItemError: none, or not for us."""
     found = config.pipeline_for(name)
     if found is None:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        raise ItemError(
-            "no pipeline's match fits this name", where=visible(name), hint=f"Make it fit one of: {patterns}"
-        )
+        raise config.no_pipeline(visible(name), "Change it")
     pipeline, groups = found
     wanted(pipeline, groups, None)
     unknown = sorted(set(purposes) - pipeline.purposes)

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
+from dittohead import names
 from dittohead.errors import ItemError
 from dittohead.settings import Drop
 from dittohead.web import drop_form, server
@@ -24,7 +25,6 @@ from dittohead.web.drop_receiving import (
     Incoming,
     Reception,
     checked_files,
-    checked_name,
     checked_path,
     listed,
 )
@@ -269,7 +269,7 @@ async def test_without_room_nothing_is_begun(front: Served, monkeypatch: pytest.
     made.house.config.settings.space.__dict__["floor"] = floor
     status, said = await begun(client, "n", {"a": 1})
     assert status == 507
-    assert "MiB more are needed" in said["detail"]
+    assert "TiB more are needed" in said["detail"]
     assert inbox(made) == []
 
 
@@ -564,8 +564,8 @@ def test_paths_that_a_claim_takes_are_taken(path: str) -> None:
 def test_names_that_cannot_come_into_the_inbox_are_refused(name: str) -> None:
     """A dot goes in front of them while they are uploaded."""
     with pytest.raises(ItemError):
-        checked_name(name)
-    assert checked_name("x" * 254)
+        names.checked(name)
+    assert names.checked("x" * 254)
 
 
 def test_bytes_are_counted_before_they_come() -> None:
