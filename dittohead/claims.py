@@ -124,11 +124,13 @@ class Claimer:
         if not origin and known is None:  # a folder that is done again came to us before
             who = request_store.dropped_by(connection, name, arrival.ino)
             origin = f"uploaded through the page by {who}" if who else ""
+        events = _renamings(connection, name, arrival.ino) if known is None else []
         transfer = [Event(type=EventType.TRANSFER, outcome="success", detail=origin, agent=AGENT)]
         return job_store.create(
             connection,
             new,
             *(transfer if origin else ()),
+            *events,
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -189,6 +191,13 @@ class Claimer:
         free = status.f_bavail * status.f_frsize
         floor = self.config.settings.space.floor
         return needed + sum(self.reserved.values()) + floor - free
+
+
+def _renamings(connection: Connection, name: str, ino: int) -> list[Event]:
+    """Return the event of a folder that failed under another name, and was given this one."""
+    before, who = request_store.renamed_from(connection, name, ino)
+    detail = f"renamed from {before} by {who}"
+    return [Event(type=EventType.RENAMING, outcome="success", detail=detail, agent=AGENT)] if before else []
 
 
 def new_job(

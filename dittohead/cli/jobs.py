@@ -1,4 +1,4 @@
-"""Commands on jobs: show, retry, dismiss, freeze, thaw, cancel, poke, verify."""
+"""Commands on jobs: show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify."""
 
 from __future__ import annotations
 
@@ -215,6 +215,18 @@ def dismiss(
 
 @click.command()
 @with_config
+@click.argument("job")
+@click.argument("name")
+def rename(job: str, name: str) -> None:
+    """Do a failed folder again under another name.
+
+    Before it is moved, NAME is checked: it must fit a pipeline, and not be in the inbox.
+    """
+    ask("rename", (job,), name=name)
+
+
+@click.command()
+@with_config
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB|NAME...")
 @click.option("--reason", required=True, help="Why; shown wherever the job is shown.")
 def freeze(jobs: tuple[str, ...], reason: str) -> None:
@@ -283,4 +295,4 @@ def _print_report(report: Report) -> None:
         err.print(f"[yellow]{len(report.unchecked)} could not be checked[/yellow]")
 
 
-COMMANDS = (show, retry, dismiss, freeze, thaw, cancel, poke, verify)
+COMMANDS = (show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify)

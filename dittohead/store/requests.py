@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model import utcnow
-from dittohead.store.tables import requests
+from dittohead.store.tables import jobs, requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +101,21 @@ def listing(
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+#: Requests on jobs that are over: of several jobs of a name, such a one is meant.
+ON_FINISHED = frozenset({"retry", "rerun", "rename", "dismiss", "undone"})
+
+
+def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]:
+    """Return (earlier name, who asked) of a folder that a failed job had left under another name."""
+    found = connection.execute(
+        sa.select(jobs.c.name, requests.c.who, requests.c.args)
+        .join(requests, requests.c.job == jobs.c.id)
+        .where(jobs.c.ino == str(ino), requests.c.action == "rename")
+        .order_by(requests.c.id.desc())
+    )
+    return next(((row.name, row.who) for row in found if row.args.get("name") == name), ("", ""))
 
 
 def dropped_by(connection: Connection, name: str, ino: int) -> str:

@@ -198,7 +198,7 @@ async def _requests(request: web.Request, given: shapes.RequestQuery) -> web.Res
 async def _act(request: web.Request, given: Any) -> web.Response:
     """Hand in a request on a job, and wait for its answer."""
     action = request.path.rsplit("/", 1)[-1]
-    active = () if action in ("retry", "rerun", "undone") else sorted(ACTIVE)
+    active = () if action in request_store.ON_FINISHED else sorted(ACTIVE)
     named = _text(request.match_info["job"])
     job = await request.app[SITE].store.look(queries.resolve, named, active)
     return await _asked(request, action, job.id, given.model_dump(by_alias=True, exclude_none=True))
@@ -290,6 +290,7 @@ OPERATIONS = (
     ),
     _action("retry", "Try it again from the step that failed; wake it when it waits", shapes.Nothing),
     _action("rerun", "Do it again, once it is over", shapes.Rerun),
+    _action("rename", "Do a failed folder again under another name; it is checked before", shapes.Rename),
     _action("freeze", "Stop it where it is", shapes.Freeze),
     _action("thaw", "Let it go on", shapes.Nothing),
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),

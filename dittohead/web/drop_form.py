@@ -24,7 +24,7 @@ import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
 from sqlalchemy.engine import Connection
 
-from dittohead import log, names, sidecar, units
+from dittohead import log, sidecar, units
 from dittohead.errors import ItemError
 from dittohead.model import counted, visible
 from dittohead.settings import Drop
@@ -206,7 +206,7 @@ async def match(request: web.Request) -> web.Response:
 
     def work() -> dict[str, Any]:
         try:
-            pipeline = fitting(site.config(), names.checked(name), ())
+            pipeline = fitting(site.config(), name, ())
             request.app[DOOR].reception.check_free(name)
         except ItemError as error:
             return {"ok": False, "what": error.what, "hint": error.hint}
@@ -245,7 +245,7 @@ async def begin(request: web.Request) -> web.Response:
         raise Problem(422, "purposes are words")
 
     def work() -> Incoming:
-        name = names.checked(str(given.get("name", "")))
+        name = str(given.get("name", ""))
         fitting(site.config(), name, purposes)
         found = checked_files(listed(given.get("files")), _bounds(site))
         return _incoming(request, name, found, purposes)
@@ -522,7 +522,7 @@ class _Plain:
         name = given.get("name", "").strip() or first.partition("/")[0] * ("/" in first)
 
         def work() -> Incoming:
-            fitting(site.config(), names.checked(name), purposes)
+            fitting(site.config(), name, purposes)
             return _incoming(self.request, name, {}, purposes)
 
         incoming: Incoming = await _in_thread(work)

@@ -23,6 +23,7 @@ from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
 from dittohead.errors import ItemError
 from dittohead.files import MAX_DEPTH, MAX_PATH
+from dittohead.fitting import taker
 from dittohead.model import counted, visible
 from dittohead.owners import owner
 from dittohead.settings import Drop
@@ -98,10 +99,7 @@ _LESS = "Put it into the inbox by other means, or see http: {drop: ...} in confi
 
 def fitting(config: Config, name: str, purposes: Sequence[str]) -> Pipeline:
     """Return the pipeline that a folder of this name goes through. Raises: ItemError: none, or not for us."""
-    found = config.pipeline_for(name)
-    if found is None:
-        raise config.no_pipeline(visible(name), "Change it")
-    pipeline, groups = found
+    pipeline, groups = taker(config, name)
     wanted(pipeline, groups, None)
     unknown = sorted(set(purposes) - pipeline.purposes)
     if unknown:

@@ -19,6 +19,7 @@ from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
 from dittohead.store.search import Wanted, find
 from dittohead.store.targets import TargetRow
+from dittohead.web.page_cures import cures
 
 #: Rows of each kind; the others are counted, with a link to all of them.
 RUNNING, WAITING, FAILED, LATELY, INBOX = 40, 12, 20, 10, 12
@@ -159,7 +160,7 @@ def front(
         "glance": _glance(troubles, counts, len(inbox), seen.lately_count),
         "well": not troubles,
         "troubles": troubles,
-        "failed": seen.failed,
+        "failed": [(job, cures(job)[0]) for job in seen.failed],
         "failed_more": seen.failed_count - len(seen.failed),
         "frozen": seen.frozen,
         "frozen_more": counts["frozen"] - len(seen.frozen),

@@ -23,6 +23,7 @@ from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Asked
 from dittohead.store.tables import jobs
+from dittohead.web.page_cures import cures
 from dittohead.web.page_front import rows
 
 #: Events, requests, links and other jobs of the name that are shown; the receipt has all events and places.
@@ -39,6 +40,7 @@ class Seen:
     asked: Sequence[Asked]
     history: Sequence[Job]
     later: str | None  #: the job that has taken up the same folder since
+    undone: bool  #: what it had created outside was taken back
 
 
 def look(connection: Connection, wanted: str) -> Seen:
@@ -51,6 +53,7 @@ def look(connection: Connection, wanted: str) -> Seen:
         asked=_asked(connection, job),
         history=_history(connection, job),
         later=history.taken_up_by(connection, job),
+        undone=job_store.was_undone(connection, job.id),
     )
 
 
@@ -182,8 +185,16 @@ def values(
         "asked": seen.asked,
         "history": seen.history,
         "later": seen.later,
+        "cures": _cures(seen, there=known["there"]),
         "folder": f"{job.station.value}/{display(job.folder)}",
     }
+
+
+def _cures(seen: Seen, *, there: bool) -> list[str]:
+    """Return what can be asked for: of a folder that is elsewhere only to let it be."""
+    if seen.later:
+        return []
+    return [cure for cure in cures(seen.job, undone=seen.undone) if there or cure == "dismiss"]
 
 
 def day(text: str) -> datetime | None:

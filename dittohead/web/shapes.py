@@ -119,6 +119,12 @@ class Rerun(_Asked):
     )
 
 
+class Rename(_Asked):
+    """What a failed folder is to be called."""
+
+    name: Text = Field(min_length=1, description="Must fit a pipeline, and be in the inbox nowhere yet.")
+
+
 class Undone(_Asked):
     """What somebody has taken back outside."""
 

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -15,9 +16,10 @@ import pytest
 from dittohead.claims import Held
 from dittohead.context import JobFiles
 from dittohead.errors import NameTaken
-from dittohead.model import JobState, Location
+from dittohead.model import JobState, Location, Outcome
 from dittohead.store import jobs as job_store
 from dittohead.web import page_front, page_job, page_log
+from dittohead.web.page_cures import cures
 from dittohead.web.page_words import link, moment, name
 from dittohead.worker import Done, StepContext, StepResult
 from tests.support.front import OPERATOR, READER, Front, call
@@ -359,3 +361,88 @@ def test_words() -> None:
     assert str(name("a\u202e<")) == "<bdi>a\\u202e&lt;</bdi>"
     assert str(moment(0.0)) == '<time datetime="1970-01-01T00:00:00.000Z">1970-01-01 00:00:00 UTC</time>'
     assert str(moment(None)) == ""
+
+
+def over(kind: str, worker: str = "rsync", *, pipeline: str = "p", refuse: bool = False) -> Any:
+    """A failed job, as far as it decides what helps."""
+    definition = {"steps": [{"name": "s", "worker": worker}], **({"refuse": {}} if refuse else {})}
+    fields = {"state": JobState.FAILED, "outcome": Outcome.NONE, "pipeline": pipeline}
+    return SimpleNamespace(error={"kind": kind, "step": "s"}, definition=definition, **fields)
+
+
+@pytest.mark.parametrize(
+    ("job", "helps"),
+    [
+        (over("item"), ["retry", "rerun", "dismiss"]),
+        (over("transient"), ["retry", "rerun", "dismiss"]),
+        (over("cancelled", "convert"), ["retry", "rerun", "dismiss"]),
+        (over("changed"), ["rerun", "dismiss"]),
+        (over("item", "convert"), ["rerun", "retry", "dismiss"]),
+        (over("item", pipeline="", refuse=True), ["rename", "rerun", "dismiss"]),
+        (over("item", refuse=True), ["rerun", "rename", "dismiss"]),
+    ],
+)
+def test_the_main_button_is_what_helps(job: Any, helps: list[str]) -> None:
+    """Trying again is not first where it can only fail, nor offered where it is refused."""
+    assert cures(job) == helps
+    job.outcome = Outcome.DISMISSED
+    assert cures(job) == helps[:-1]
+
+
+async def test_a_folder_that_was_changed_is_offered_as_a_new_job(front: Served) -> None:
+    """Retry would be refused."""
+    made, client = front
+
+    async def changes(ctx: StepContext) -> StepResult:
+        (made.house.root / "processing" / "n" / "a.txt").write_text("other")
+        return Done(detail="")
+
+    made.house.worker.plays["second"] = changes
+    job = await ran(made, "n")
+    assert "after the folder was handed over" in job.reason
+    page = await text(client, f"/jobs/{job.id}", OPERATOR)
+    assert '<summary class="first">Run again' in page
+    assert "/retry" not in page
+    assert "/retry" not in await text(client, "/", OPERATOR)
+
+
+async def test_a_name_that_fits_nothing_is_mended_by_another(front: Served) -> None:
+    """The form says what would come of it, moves nothing before, and leads to the new job."""
+    made, client = front
+    job = await ran(made, "!n")
+    address = f"/jobs/{job.id}/rename"
+    for path in ("/", f"/jobs/{job.id}"):
+        assert f'href="{address}"' in await text(client, path, OPERATOR)
+        assert "/rename" not in await text(client, path)
+    page = await text(client, address, OPERATOR)
+    assert 'value="!n"' in page
+    assert "[^!].*" in page
+    for typed, ok in (("n", True), ("!m", False), ("", False)):
+        status, said = await call(client, f"{address}/check?name={typed}", token=OPERATOR)
+        assert (status, said["ok"]) == (200, ok)
+    for method in ("GET", "POST"):
+        assert (await call(client, address, method, token=READER))[0] == 403
+    headers = {"Authorization": f"Bearer {OPERATOR}"}
+    async with client.post(address, data={"name": "!m"}, headers=headers) as answer:
+        page = await answer.text()
+    assert 'class="said bad"' in page
+    assert 'value="!m"' in page
+    assert made.house.where("!n") == ["failed"]
+    async with client.post(address, data={"name": "n"}, headers=headers, allow_redirects=False) as answer:
+        leads = answer.headers["Location"]
+    async with made.house.running():
+        done = await made.house.until_over("n")
+    assert (await call(client, leads, token=OPERATOR))[0] == 303
+    page = await text(client, f"/jobs/{job.id}", OPERATOR)
+    assert f'by <a href="/jobs/{done.id}">a later job</a>' in page
+
+
+async def test_a_name_is_given_by_a_session_only_with_its_secret(front: Served) -> None:
+    """As every button."""
+    made, client = front
+    job = await ran(made, "!n")
+    cookie = await made.signed_in(client)
+    status, _ = await call(
+        client, f"/jobs/{job.id}/rename", "POST", data={"name": "n"}, headers={"Cookie": cookie}
+    )
+    assert (status, made.house.where("!n")) == (403, ["failed"])
