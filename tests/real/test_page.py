@@ -382,7 +382,7 @@ async def test_a_reader_sees_everything_and_may_do_nothing(here: Here, browser: 
     context = await browser.new_context()
     page, said = await context.new_page(), list[str]()
     page.on("console", lambda message: said.append(message.text))
-    for path in ("/", "/jobs", "/numbers", f"/jobs/{job['id']}"):
+    for path in ("/", "/jobs", "/statistics", f"/jobs/{job['id']}"):
         await page.goto(here.url + path)
         assert await page.locator("main form[method=post]").count() == 0
         await accessible(page)

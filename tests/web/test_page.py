@@ -89,7 +89,7 @@ async def test_names_and_reasons_are_text_everywhere(front: Served, hostile: str
     made.house.worker.plays["first"] = fails
     job = await ran(made, hostile)
     event = json.loads((await first_event(client, "/api/v1/events?page=front", READER))[5:])
-    pages = [await text(client, path) for path in ("/", f"/jobs/{job.id}", "/jobs", "/numbers")]
+    pages = [await text(client, path) for path in ("/", f"/jobs/{job.id}", "/jobs", "/statistics")]
     for page in [*pages, event["html"]]:
         assert "<img src=x" not in page
         assert "\u202e" not in page
@@ -103,7 +103,7 @@ async def test_nothing_is_inline_and_everything_named_is_there(front: Served) ->
     """As the policy wants it; assets are kept for ever under names made of their content."""
     made, client = front
     job = await ran(made, "n")
-    for path in ("/", f"/jobs/{job.id}", "/jobs", "/numbers", "/drop", "/nowhere"):
+    for path in ("/", f"/jobs/{job.id}", "/jobs", "/statistics", "/drop", "/nowhere"):
         page = (await call(client, path, token=OPERATOR, headers=HTML))[1]
         assert not re.search(r"\son\w+=|\sstyle=|<style|<script(?![^>]* src=)", page), path
         for asset in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
@@ -446,3 +446,13 @@ async def test_a_name_is_given_by_a_session_only_with_its_secret(front: Served) 
         client, f"/jobs/{job.id}/rename", "POST", data={"name": "n"}, headers={"Cookie": cookie}
     )
     assert (status, made.house.where("!n")) == (403, ["failed"])
+
+
+async def test_an_address_that_was_given_away_goes_on_to_work(front: Served) -> None:
+    """With its query, and only for who may read."""
+    _, client = front
+    headers = {"Authorization": f"Bearer {READER}"}
+    async with client.get("/numbers?days=14", headers=headers, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (308, "/statistics?days=14")
+    assert "<h1>Statistics</h1>" in await text(client, "/statistics")
+    assert (await call(client, "/numbers"))[0] == 401
