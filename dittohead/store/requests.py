@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import utcnow
+from dittohead.model import Job, JobId, utcnow
 from dittohead.store.tables import jobs, requests
 
 
@@ -116,6 +117,17 @@ def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]
         .order_by(requests.c.id.desc())
     )
     return next(((row.name, row.who) for row in found if row.args.get("name") == name), ("", ""))
+
+
+def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
+    """Return who has uploaded the folders of some jobs through the page; of those alone."""
+    rows = connection.execute(
+        sa.select(requests.c.job, requests.c.who, requests.c.args)
+        .where(requests.c.action == "drop", requests.c.job.in_({job.name for job in found}))
+        .order_by(requests.c.id)
+    )
+    who = {(row.job, row.args.get("ino")): row.who for row in rows}
+    return {job.id: who[job.name, job.ino] for job in found if (job.name, job.ino) in who}
 
 
 def dropped_by(connection: Connection, name: str, ino: int) -> str:
