@@ -147,15 +147,19 @@ class Reception:
     def _record(self, id_: str) -> Path:
         return self.home / f"{id_}.json"
 
+    def is_free(self, name: str) -> bool:
+        """Tell whether neither a folder of the inbox nor an upload has this name."""
+        paths = (os.path.join(self.inbox, os.fsencode(name)), self._hidden(name))
+        return not any(os.path.lexists(path) for path in paths)
+
     def check_free(self, name: str) -> None:
         """Raises: ItemError: the name is in the inbox already."""
-        for path in (os.path.join(self.inbox, os.fsencode(name)), self._hidden(name)):
-            if os.path.lexists(path):
-                raise ItemError(
-                    "a folder of this name is in the inbox already, or is being uploaded",
-                    where=visible(name),
-                    hint="Take up or give up that upload, or choose another name",
-                )
+        if not self.is_free(name):
+            raise ItemError(
+                "a folder of this name is in the inbox already, or is being uploaded",
+                where=visible(name),
+                hint="Take up or give up that upload, or choose another name",
+            )
 
     def begin(self, incoming: Incoming) -> Incoming:
         """Make .NAME and remember it, durably; return it with its inode. Raises: ItemError, OSError."""

@@ -35,14 +35,45 @@ function tell(id, text, kind = "") {
 
 // -- its name ----------------------------------------------------------------------------------
 
+// Whether it was done before, and a name like it that is free.
+function before({ known, free }) {
+  const said = [];
+  if (known) {
+    const link = document.createElement("a");
+    link.href = `/jobs/${known.job}`;
+    link.textContent = known.said;
+    const time = document.createElement("time");
+    time.className = "age";
+    time.dateTime = known.at;
+    time.title = time.textContent = new Date(known.at).toLocaleString(); // the page's script says how long ago
+    said.push(link, ", ", time, ". It would be done as another job. ");
+  }
+  if (free) {
+    const use = document.createElement("button");
+    use.type = "button";
+    use.textContent = `Use ${free}`;
+    use.addEventListener("click", () => {
+      form.elements.name.value = free;
+      form.elements.name.focus();
+      match();
+    });
+    said.push("This name is free: ", use);
+  }
+  at("known").replaceChildren(...said);
+}
+
 let asked = 0;
 async function match() {
   const name = form.elements.name.value;
   const mine = ++asked;
-  if (!name || taken) return tell("match", "");
+  if (!name || taken) {
+    before({});
+    return tell("match", "");
+  }
   const answer = await fetch(`/drop/match?${new URLSearchParams({ name })}`).catch(() => null);
   if (!answer || !answer.ok || mine !== asked) return;
   const said = await answer.json();
+  before(said);
   if (!said.ok) return tell("match", `${said.what}. ${said.hint}`, "bad");
   tell("match", `Pipeline ${said.pipeline}: ${said.steps.join(", ")}`, "good");
   for (const box of form.querySelectorAll("[name=purposes]")) {
