@@ -101,6 +101,32 @@ def test_an_example_goes_through_its_own_pipeline(tmp_path: Path, before: str, a
     assert any(problem.startswith(said) for problem in problems(tmp_path, TOLD.replace(before, after)))
 
 
+@pytest.mark.parametrize(
+    ("http", "said"),
+    [
+        ('public_url: "https://ingest.example.org", names: [ingest.example.org]', ""),
+        ('public_url: "https://Ingest.example.org:8443/", names: [ingest.example.org]', ""),
+        ('public_url: "http://127.0.0.1:8140"', ""),
+        ('public_url: "http://[::1]:8140"', ""),
+        ('public_url: "http://localhost"', ""),
+        ('public_url: "https://ingest.example.org"', 'config.yaml:2:8: the page does not answer under the name ingest.example.org. Add it: names: [ingest.example.org]'),
+        ('public_url: "https://b.example.org", names: [a.example.org]', "Add it: names: [a.example.org, b.example.org]"),
+        *((f'public_url: "{wrong}"', 'config.yaml:2:20: "public_url": http:// or https:// and a host is wanted, without a path, such as https://ingest.example.org')
+          for wrong in ("ingest.example.org", "ftp://a", "https://a/page", "https://", "https://u:p@a", "https://a:99999", "https://a?x", "javascript:alert(1)")),
+    ],
+)  # fmt: skip
+def test_the_pages_address_is_one_that_leads_there(tmp_path: Path, http: str, said: str) -> None:
+    """It stands in mails: nonsense, or a name the page refuses, would lead people nowhere."""
+    text = GOOD.replace("root: .\n", f"root: .\nhttp: {{{http}}}\n")
+    if said:
+        assert any(said in problem for problem in problems(tmp_path, text))
+        return
+    (tmp_path / "config.yaml").write_text(text)
+    settings = load(tmp_path / "config.yaml").settings.http
+    assert settings is not None
+    assert not (settings.public_url or "").endswith("/")
+
+
 def test_a_refused_name_is_told_by_examples(tmp_path: Path) -> None:
     """By the pattern only where there is no example."""
     more = "  other:\n    match: 'x[0-9]+'\n    steps: [{checksum: {}}]\n"
