@@ -177,5 +177,5 @@ def test_notices_of_jobs_lead_to_their_pages_where_the_page_is_known() -> None:
                 given = {"jobs": [(one, 0.0)], "hours": 24.0, "owners": {}}
             facts = made.facts(event, **given)
             _, body = made.wording.words(event, facts)
-            assert (f"Page: {there}/jobs/{one.id}\n" in body) is said, body
+            assert (f"Page: {there}/jobs/{one.id}" in body) is said, body
             assert ("Page:" in body) is said
