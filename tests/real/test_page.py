@@ -25,6 +25,7 @@ from playwright.async_api import (
 )
 
 from tests.support.daemon import Site, site
+from tests.support.images import encode, pixels
 
 pytestmark = [pytest.mark.service, pytest.mark.asyncio(loop_scope="module")]
 
@@ -136,6 +137,8 @@ async def accessible(page: Page) -> None:
     size = page.viewport_size
     await page.set_viewport_size({"width": 360, "height": 740})
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    wide = "[...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert await page.evaluate(wide) == 0
     if size:
         await page.set_viewport_size(size)
 
@@ -373,6 +376,66 @@ async def test_everything_goes_without_scripts(here: Here, browser: Browser, tmp
     await page.get_by_label("From").select_option("second")
     await page.get_by_role("button", name="Run again").click()
     await expect(page.locator(".said", has_text="run again from step second")).to_be_visible()
+
+
+async def test_images_open_in_a_viewer_and_files_in_a_list(here: Here, browser: Browser) -> None:
+    """By mouse and by keys, over the job's page; without scripts as pages of their own."""
+    names = ["a.png", "b.png", "c.png"]
+    here.daemon.drop("set-images", {name: encode(pixels(900, 600), "PNG") for name in names})
+    job = here.until_state("set-images", "done")
+    page, said = await opened(browser, here)
+    await page.goto(f"{here.url}/jobs/{job['id']}")
+    await page.get_by_role("link", name="a.png").click()
+    label, dialog = page.locator("#viewer-label"), page.get_by_role("dialog")
+    await expect(label).to_have_text("a.png (1 of 3)")
+    await expect(dialog.get_by_role("img", name="a.png")).to_have_js_property("naturalWidth", 900)
+    await expect(dialog.get_by_role("button", name="Previous")).to_be_disabled()
+    await accessible(page)
+    for _ in range(3):  # there is none behind the last
+        await page.keyboard.press("ArrowRight")
+    await expect(label).to_have_text("c.png (3 of 3)")
+    await page.keyboard.press("ArrowLeft")
+    await expect(label).to_have_text("b.png (2 of 3)")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await expect(page.get_by_role("link", name="b.png")).to_be_focused()
+
+    await page.get_by_role("link", name="List of files").click()
+    made = ["manifest-sha256.txt"] * 3  # of the steps
+    await expect(page.get_by_role("rowheader")).to_have_text([*names, *made])
+    await accessible(page)
+    await page.goto(f"{here.url}/jobs/{job['id']}/images/1")
+    await accessible(page)
+    await page.keyboard.press("ArrowRight")
+    await expect(page.get_by_role("heading", name="c.png")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.wait_for_url(f"{here.url}/jobs/{job['id']}#pictures")
+    assert said == []
+
+    page, _ = await opened(browser, here, java_script_enabled=False)
+    await page.goto(f"{here.url}/jobs/{job['id']}")
+    await page.get_by_role("link", name="a.png").click()
+    await page.get_by_role("link", name="Next").click()
+    await expect(page.get_by_role("heading", name="b.png")).to_be_visible()
+
+
+async def test_a_name_that_fits_nothing_is_changed_in_the_browser(here: Here, browser: Browser) -> None:
+    """What would come of it is said while it is typed; the new job's page follows."""
+    here.daemon.drop("nothing fits", {"a.txt": "1"})
+    here.until_state("nothing fits", "failed")
+    page, said = await opened(browser, here)
+    await page.get_by_role("link", name="Rename and run: nothing fits").click()
+    name, told = page.get_by_label("New name of the folder"), page.locator("#match")
+    await name.fill("nothing else")
+    await expect(told).to_contain_text("no pipeline's match fits the folder's name")
+    await name.fill("set-renamed")
+    await expect(told).to_have_text("Pipeline works: first, second, third")
+    await accessible(page)
+    await page.get_by_role("button", name="Rename and run").click()
+    await page.wait_for_url(f"{here.url}/jobs/*")
+    await expect(page.locator("#verdict")).to_contain_text("Every step is done")
+    await expect(page.locator("#events")).to_contain_text("renamed from nothing fits by alice (signed in)")
+    assert said == []
 
 
 async def test_a_reader_sees_everything_and_may_do_nothing(here: Here, browser: Browser) -> None:

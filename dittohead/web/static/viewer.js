@@ -12,8 +12,10 @@ function show(number) {
   part("image").src = links[at].dataset.large;
   part("image").alt = label;
   part("label").textContent = `${label} (${at + 1} of ${links.length})`;
+  const focused = document.activeElement;
   part("before").disabled = at === 0;
   part("after").disabled = at === links.length - 1;
+  if (focused?.disabled) dialog.querySelector("button:enabled").focus();
   // The next one is made while this one is looked at.
   if (links[at + 1]) new Image().src = links[at + 1].dataset.large;
 }
@@ -31,8 +33,9 @@ if (dialog) {
   );
   part("before").addEventListener("click", () => show(at - 1));
   part("after").addEventListener("click", () => show(at + 1));
-  dialog.addEventListener("keydown", (event) => {
-    if (KEYS[event.key]) show(at + KEYS[event.key]);
+  // Of the document: a button that has just been disabled had the focus, and nothing within has it now.
+  document.addEventListener("keydown", (event) => {
+    if (dialog.open && KEYS[event.key]) show(at + KEYS[event.key]);
   });
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
