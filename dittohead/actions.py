@@ -103,7 +103,7 @@ class Actions:
             return f"{request.job}: its jobs go on"
         if request.action in NOTICE_ACTIONS and self.notices is not None:
             return await self.notices.carry_out(request)
-        active = () if request.action in request_store.ON_FINISHED else sorted(ACTIVE)
+        active = () if request.action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         if job.id != request.job:
             await self.engine.store.write(request_store.settle_job, request.id, job.id)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from dittohead import faults, log, manifest, receipt
-from dittohead.context import JobFiles
+from dittohead.context import MANIFEST, JobFiles
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import (
@@ -252,8 +252,13 @@ def _retry_lines(job: Job) -> tuple[str, ...]:
     )
 
 
-def remove_work(stations: Stations, job_id: str) -> None:
-    """Remove work/<job id>/ with all that is in it. Blocking; never leaves work/."""
+def remove_work(stations: Stations, job_id: str, *, but_manifest: bool = False) -> None:
+    """Remove work/<job id>/ with all that is in it, or all but the manifest. Blocking; never leaves work/."""
     home = stations.work / job_id
-    if home.parent == stations.work and home.is_dir() and not home.is_symlink():
+    if home.parent != stations.work or not home.is_dir() or home.is_symlink():
+        return
+    if but_manifest and (home / MANIFEST).is_file():
+        for directory in (entry for entry in home.iterdir() if entry.is_dir() and not entry.is_symlink()):
+            shutil.rmtree(directory, ignore_errors=True)
+    else:
         shutil.rmtree(home, ignore_errors=True)

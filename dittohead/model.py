@@ -135,6 +135,7 @@ class Entry:
     ctime_ns: int = 0
     ino: int = 0
     is_dir: bool = False
+    is_ignored: bool = False  #: no step is given it, by the pipeline's `ignore`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from dittohead import manifest, templates
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline, Step
 from dittohead.description import Described
-from dittohead.errors import DittoheadError, ItemError, StepError, TargetError, TransientError
+from dittohead.errors import DittoheadError, StepError, TargetError, TransientError
 from dittohead.model import Entry, Event, Location, Output, utcnow
 from dittohead.process import environment
 from dittohead.registry import Registry
@@ -37,6 +37,7 @@ class Plan:
     purposes: frozenset[str]
     files: int
     size: int  #: bytes
+    left_out: str  #: what no step would be given, in words
     steps: tuple[PlannedStep, ...]
 
 
@@ -82,7 +83,7 @@ async def plan(
 
     totals = await in_thread(take)
     if totals.files == 0:
-        raise ItemError("the folder holds no files", where=str(folder))
+        raise manifest.nothing_in(totals, str(folder))
     shared = _Shared(
         folder=folder,
         name=name,
@@ -107,6 +108,7 @@ async def plan(
         purposes=purposes,
         files=totals.files,
         size=totals.size,
+        left_out=totals.left_out,
         steps=tuple(made[name] for name in steps),
     )
 
@@ -207,6 +209,7 @@ class _Context(StepContext):
         self.outside = shared.scratch / "none" / step.name
         self.ledger = shared.scratch / "none" / f"{step.name}.ledger"
         self.saved = {}
+        self.written = step.options
         self.log = structlog.get_logger()
         self.env = environment(shared.scratch)
         self.originals = shared.originals

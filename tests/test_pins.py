@@ -85,7 +85,7 @@ def test_each_pin_can_be_installed_by_the_python_of_each_debian(python: str) -> 
     refusing = {
         f"{name}=={pin}": wants
         for name, pin in pins().items()
-        if name in dists and (wants := dists[name].metadata["Requires-Python"])
+        if name in dists and (wants := dists[name].metadata.get("Requires-Python"))
         and python not in SpecifierSet(wants, prereleases=True)
     }  # fmt: skip
     assert not refusing, f"Python {python} cannot install these; pin releases that it can: {refusing}"

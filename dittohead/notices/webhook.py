@@ -28,6 +28,7 @@ TYPES = {
     "failed": "job.failed",
     "cancelled": "job.cancelled",
     "recovered": "job.recovered",
+    "late_change": "job.changed_late",
     "stuck": "jobs.stuck",
     "stale": "upload.stale",
     "paused": "target.paused",

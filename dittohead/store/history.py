@@ -157,6 +157,38 @@ def count_open_failures(connection: Connection) -> int:
     return connection.execute(sa.select(sa.func.count()).select_from(jobs).where(open_failure())).scalar_one()
 
 
+def count_failed_since(connection: Connection, moment: float) -> int:
+    """Return how many jobs have failed since a moment; cancelled ones are no failures."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(jobs)
+        .where(
+            jobs.c.finished_at >= moment,
+            jobs.c.state == JobState.FAILED.value,
+            jobs.c.outcome != Outcome.CANCELLED.value,
+        )
+    )
+    return connection.execute(query).scalar_one()
+
+
+def ended_between(connection: Connection, after: float, until: float, limit: int) -> list[Job]:
+    """Return jobs that were done between two moments and not taken up since, the first first."""
+    later = jobs.alias()
+    query = (
+        sa.select(jobs)
+        .where(
+            jobs.c.finished_at > after,
+            jobs.c.finished_at <= until,
+            jobs.c.state == JobState.DONE.value,
+            jobs.c.station == Station.DONE.value,
+            ~sa.exists().where(later.c.ino == jobs.c.ino, later.c.claimed_at > jobs.c.claimed_at),
+        )
+        .order_by(jobs.c.finished_at, jobs.c.id)
+        .limit(limit)
+    )
+    return [to_job(row) for row in connection.execute(query).mappings()]
+
+
 def latest_done(connection: Connection, pipeline: str) -> list[Job]:
     """Return the jobs of a pipeline that are done and were not done again, by name."""
     later = jobs.alias()

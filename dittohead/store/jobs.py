@@ -58,6 +58,9 @@ _BEGIN = (
 _MOVED = jobs.update().where(jobs.c.id == sa.bindparam("b_job"))
 _INSERT_JOB, _INSERT_STEPS, _INSERT_EVENTS = jobs.insert(), steps.insert(), events.insert()
 
+#: How the event begins that a folder was changed after its job's end.
+LATE = "late change"
+
 #: States from which dispatch may run a job; a paused one only as its target's probe.
 RUNNABLE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED})
 
@@ -208,9 +211,16 @@ def set_manifest(
     size: int,
     found: Iterable[Event],
     begin: Iterable[int] = (),
+    definition: dict[str, Any] | None = None,
 ) -> None:
-    """Record that the manifest is on disk, and that the first steps are in flight: one commit."""
-    update_job(connection, job_id, token, files=files, size=size)
+    """Record that the manifest is on disk, and that the first steps are in flight: one commit.
+
+    Args:
+        files, size: what steps are given.
+        definition: what is known of the pipeline now; None: nothing new.
+    """
+    more = {} if definition is None else {"definition": definition}
+    update_job(connection, job_id, token, files=files, size=size, **more)
     add_events(connection, job_id, found)
     now = utcnow().timestamp()
     for position in begin:
@@ -506,6 +516,21 @@ def mark_undone(connection: Connection, job_id: str, event: Event) -> None:
     add_events(connection, job_id, [event])
     done = (jobs.c.id == job_id, jobs.c.state == JobState.DONE.value)
     connection.execute(jobs.update().where(*done).values(reason=event.detail))
+
+
+def mark_changed_late(connection: Connection, job_id: str, event: Event) -> None:
+    """Record that a folder was changed after its job's end; lists show it as the job's reason."""
+    mark_undone(connection, job_id, event)
+
+
+def changed_late(connection: Connection, job_id: str) -> bool:
+    """Tell whether that was recorded before."""
+    query = sa.select(events.c.id).where(
+        events.c.job_id == job_id,
+        events.c.type == EventType.FIXITY.value,
+        events.c.detail.startswith(LATE, autoescape=True),
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def was_undone(connection: Connection, job_id: str) -> bool:

@@ -13,6 +13,9 @@ from sqlalchemy.engine import Connection
 from dittohead.model import Job, JobId, utcnow
 from dittohead.store.tables import jobs, requests
 
+#: What may be asked of jobs that are over; of several jobs of a name the latest is meant, not one under way.
+OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "undone", "dismiss"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -102,10 +105,6 @@ def listing(
         )
         for row in connection.execute(query).mappings()
     ]
-
-
-#: Requests on jobs that are over: of several jobs of a name, such a one is meant.
-ON_FINISHED = frozenset({"retry", "rerun", "rename", "dismiss", "undone"})
 
 
 def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]:

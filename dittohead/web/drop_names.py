@@ -41,11 +41,12 @@ def like(config: Config, name: str) -> list[str]:
 
     A number within a group could make it another object's name.
     """
-    found = config.pipeline_for(name)
-    if found is None:
+    try:
+        found = config.pipeline_for(name)
+        tries = (f"{name}{joint}{number}" for joint in _JOINTS for number in _NUMBERS)
+        return [other for other in tries if config.pipeline_for(other) == found] if found else []
+    except ItemError:  # a pattern takes too long over it; the refusal says so
         return []
-    tries = (f"{name}{joint}{number}" for joint in _JOINTS for number in _NUMBERS)
-    return [other for other in tries if config.pipeline_for(other) == found]
 
 
 def told(

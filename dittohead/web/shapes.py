@@ -345,6 +345,20 @@ class Health(_Answer):
     jobs: dict[str, int]
 
 
+class Finding(_Answer):
+    """One thing looked at."""
+
+    level: Literal["good", "warning", "bad"]
+    about: str
+    message: str
+
+
+class Findings(_Answer):
+    """What was found, in the order of the configuration."""
+
+    findings: list[Finding]
+
+
 class Source(BaseModel):
     """What brings work in from elsewhere."""
 

@@ -30,6 +30,17 @@ _DONE: dict[str, Any] = {
     "receipt": "/srv/dittohead/receipts/lab1-scans.01J0000000000000000000JOB1.json",
 }
 
+_UPLOAD: dict[str, Any] = {
+    "name": ".lab1-scans",
+    "inbox": "/srv/dittohead/inbox",
+    "hours": 30.5,
+    "bytes": 56_700_000,
+    "uid": 1001,
+    "uploader": "alice",
+    "look": "ls -laR /srv/dittohead/inbox/.lab1-scans",
+    "hand_over": "mv -nT /srv/dittohead/inbox/.lab1-scans /srv/dittohead/inbox/lab1-scans",
+}
+
 _FAILED: dict[str, Any] = {
     **_DONE,
     "job": {**_JOB, "state": "failed"},
@@ -56,6 +67,14 @@ SAMPLES: dict[str, dict[str, Any]] = {
     },
     "failed": _FAILED,
     "cancelled": _FAILED,
+    "late_change": {
+        **_SITE,
+        "job": _JOB,
+        "count": 3,
+        "files": ["b.tif: added", "a.tif: changed"],
+        "more": 1,
+        "again": "dittohead rerun 01J0000000000000000000JOB1",
+    },
     "stuck": {
         **_SITE,
         "count": 3,
@@ -77,17 +96,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         ],
         "more": 2,
     },
-    "stale": {
-        **_SITE,
-        "upload": {
-            "name": ".lab1-scans",
-            "inbox": "/srv/dittohead/inbox",
-            "hours": 30.5,
-            "bytes": 56_700_000,
-            "uid": 1001,
-            "uploader": "alice",
-        },
-    },
+    "stale": {**_SITE, "upload": _UPLOAD, "uploads": [_UPLOAD], "count": 3, "more": 2},
     "paused": {**_SITE, "target": "images@web", "reason": "the host refuses connections"},
     "resumed": {**_SITE, "target": "images@web"},
     "nearly_full": {**_SITE, "target": "/study/lab1", "percent": 91.6, "free": 12_300_000_000},
@@ -103,6 +112,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "since": "2026-01-02T03:04:05.000Z",
         "kinds": [{"event": "done", "count": 2}, {"event": "failed", "count": 1}],
         "pipelines": [{"name": "scans", "kinds": [{"event": "done", "count": 2}]}],
+        "uploaders": [{"name": "alice", "count": 3}],
         "notices": [
             {
                 "id": "01J00000000000000000NOTICE",
