@@ -477,7 +477,9 @@ def _say_doubts(config: Config) -> None:
 
 
 def _composer(config: Config) -> Composer:
-    return Composer(config.settings.notify, config.root, config.wording, config.addresses)
+    http = config.settings.http
+    url = (http.public_url if http is not None else None) or ""
+    return Composer(config.settings.notify, config.root, config.wording, config.addresses, url)
 
 
 class _Limits(dict[str, FairLimiter]):

@@ -101,6 +101,7 @@ class EventType(StrEnum):
     METADATA = "metadata modification"
     DELETION = "deletion"
     TRANSFER = "transfer"
+    RENAMING = "filename change"
 
 
 class Use(StrEnum):

@@ -432,7 +432,7 @@ class _Run:
         if isinstance(error, TargetError):
             return await self._pause(step, target or name, error)
         if isinstance(error, DittoheadError):
-            raise _Over(_fields(error, "item", name), step)
+            raise _Over(_fields(error, error.kind, name), step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
