@@ -1,6 +1,6 @@
 # Everything a newcomer types: `make demo`, `make test`; `make help` lists the rest.
 VENV ?= .venv
-PY := $(VENV)/bin/python
+PY := '$(VENV)/bin/python'
 
 .PHONY: help demo test check docs man bench crash-test install setup clean
 
@@ -19,10 +19,10 @@ test:           ## install what is missing and run all checks and tests
 	@$(PY) -m pytest $(or $(PYTEST_ARGS),-n auto --dist loadfile --no-loadscope-reorder)
 
 check:          ## style, types and layers; quick
-	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports --no-logo
+	@'$(VENV)/bin/ruff' check .
+	@'$(VENV)/bin/ruff' format --check .
+	@'$(VENV)/bin/mypy'
+	@'$(VENV)/bin/lint-imports' --no-logo
 
 docs:           ## build the documentation as a site, in site/
 	@tools/setup docs
@@ -45,4 +45,4 @@ install:        ## install the service on this machine (says what, first)
 	@tools/install
 
 clean:          ## remove what make made here
-	rm -rf $(VENV) .demo site build *.egg-info
+	rm -rf '$(VENV)' .setup .demo site build *.egg-info

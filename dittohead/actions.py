@@ -25,6 +25,7 @@ from dittohead.model import (
     EventType,
     Job,
     JobState,
+    Outcome,
     Station,
     StepState,
     counted,
@@ -85,6 +86,7 @@ class Actions:
             "freeze": self._freeze,
             "thaw": self._thaw,
             "cancel": self._cancel,
+            "dismiss": self._dismiss,
             "poke": self._poke,
             "undone": self._undone,
         }
@@ -99,7 +101,7 @@ class Actions:
             return f"{request.job}: its jobs go on"
         if request.action in NOTICE_ACTIONS and self.notices is not None:
             return await self.notices.carry_out(request)
-        active = () if request.action in ("retry", "rerun", "undone") else sorted(ACTIVE)
+        active = () if request.action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         if job.id != request.job:
             await self.engine.store.write(request_store.settle_job, request.id, job.id)
@@ -249,6 +251,19 @@ class Actions:
         log.get().info(log.JOB_CANCELLED, job=job.id, name=job.name, who=request.who)
         await finish(self.engine, taken, JobState.FAILED, error)
         return f"{job.name}: cancelled; the folder is in failed/"
+
+    async def _dismiss(self, job: Job, request: Request) -> str:
+        """Note that nothing more is to be done about a failure. The folder stays where it is."""
+        if job.state is not JobState.FAILED:
+            raise Refused(f"{job.name} has not failed ({job.state})", hint=f"dittohead show {job.id}")
+        if job.outcome is Outcome.DISMISSED:
+            return f"{job.name}: was dismissed already"
+        before = (Outcome.NONE, Outcome.CANCELLED, Outcome.GONE)
+        if not await self.engine.store.write(job_store.set_outcome, job.id, Outcome.DISMISSED, before):
+            raise Refused(f"{job.name} has just changed", hint=f"dittohead show {job.id}")
+        reason = str(request.args.get("reason") or "no reason given")
+        log.get().info(log.JOB_DISMISSED, job=job.id, name=job.name, who=request.who, reason=reason)
+        return f"{job.name}: dismissed; its folder stays in {job.station.value}/"
 
     async def _poke(self, job: Job, request: Request) -> str:
         self._must_be_active(job)

@@ -15,11 +15,10 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import faults, log, sidecar, templates
+from dittohead import faults, log, sidecar, templates, units
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import ItemError, NameTaken, StationError
-from dittohead.manifest import measure
 from dittohead.model import (
     Arrival,
     Event,
@@ -41,14 +40,11 @@ from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.jobs import NewJob
 from dittohead.targets import Targets
+from dittohead.threads import Hung, Stop
+from dittohead.waitingroom import Held, WaitingRoom
 
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """Why an arrival stays in the inbox for now."""
-
-    reason: str
-    for_space: bool = False  #: the disk is too full for it now, and others are not to overtake it
+#: What could not be looked at is tried again after this. Seconds.
+_AGAIN_S = 5.0
 
 
 @dataclass(kw_only=True)
@@ -64,6 +60,10 @@ class Claimer:
     reserved: dict[str, int] = field(default_factory=dict)
     #: folders between their rename and the commit of their row
     claiming: set[bytes] = field(default_factory=set)
+    room: WaitingRoom = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.room = WaitingRoom(self.stations)
 
     async def claim(self, arrival: Arrival) -> Job | Held | None:
         """Claim an arrival: the durable rename, then its row; None when it has gone.
@@ -72,13 +72,20 @@ class Claimer:
         adopts.
         """
         matched = self.config.pipeline_for(display(arrival.folder)) if is_utf8(arrival.folder) else None
-        held = self._waits_for_target(matched, arrival)
-        if held is not None:
-            return held
-        needed = await self._needed(arrival, matched)
+        try:
+            held = await self._waits_for_target(matched, arrival)
+            needed = held or await self._needed(arrival, matched)
+        except FileNotFoundError:
+            return None
+        except Hung:
+            return Held(reason="its file system does not answer", again_s=_AGAIN_S)
+        except OSError as error:  # of this one arrival, whatever it is
+            return Held(reason=f"it cannot be looked at ({error.strerror})", again_s=_AGAIN_S)
+        if isinstance(needed, Held):
+            return needed
         if (lacking := self.lacking(needed)) > 0:
             return Held(
-                reason=f"needs {mib(lacking)} more free disk space under {self.stations.root}",
+                reason=f"needs {units.size(lacking)} more free disk space under {self.stations.root}",
                 # Others wait only where waiting helps: jobs under way will give room back.
                 for_space=bool(self.reserved) and needed < self._capacity(),
             )
@@ -137,7 +144,7 @@ class Claimer:
             ),
         )
 
-    def _waits_for_target(
+    async def _waits_for_target(
         self, matched: tuple[Pipeline, Mapping[str, str]] | None, arrival: Arrival
     ) -> Held | None:
         if matched is None or not any(row.paused for row in self.targets.rows()):
@@ -153,9 +160,11 @@ class Claimer:
             "name": display(arrival.folder),
         }
         try:
-            purposes = wanted(pipeline, groups, self.stations.folder(Station.INBOX, arrival.folder))
+            purposes = await self._asked(pipeline, groups, arrival)
         except ItemError:
             return None  # the job itself will say what is wrong
+        if isinstance(purposes, Held):
+            return purposes
         for step in pipeline.definition(purposes)["steps"]:
             worker = self.workers.get(step["worker"])
             try:
@@ -169,15 +178,30 @@ class Claimer:
                 return Held(reason=f"the target {target} is paused: {why}")
         return None
 
-    async def _needed(self, arrival: Arrival, matched: tuple[Pipeline, Mapping[str, str]] | None) -> int:
-        if matched is None or matched[0].space_factor == 0:
+    async def _asked(
+        self, pipeline: Pipeline, groups: Mapping[str, str], arrival: Arrival
+    ) -> frozenset[str] | Held:
+        if not pipeline.purposes:
+            return frozenset()
+        folder = self.stations.folder(Station.INBOX, arrival.folder)
+
+        def work(stop: Stop) -> frozenset[str]:
+            return wanted(pipeline, groups, folder)
+
+        return await self.room.beside(arrival, "purposes", work)
+
+    async def _needed(
+        self, arrival: Arrival, matched: tuple[Pipeline, Mapping[str, str]] | None
+    ) -> int | Held:
+        """Return the bytes that must be free for an arrival that has settled, or why it has not."""
+        watch = self.config.settings.watch
+        own = matched[0].settings.partial if matched is not None else None
+        factor = matched[0].space_factor if matched is not None else 0.0
+        partial = watch.partial if own is None else own
+        if not (watch.settle or partial or factor):
             return 0
-        path = self.stations.folder(Station.INBOX, arrival.folder)
-        try:
-            _, size = await asyncio.to_thread(measure, path)
-        except (ItemError, OSError):
-            return 0  # the manifest will say what is wrong, with the folder in processing/
-        return int(size * matched[0].space_factor)
+        size = await self.room.admit(arrival, watch, partial)
+        return size if isinstance(size, Held) else int(size * factor)
 
     def _capacity(self) -> int:
         status = os.statvfs(self.stations.root)
@@ -189,11 +213,6 @@ class Claimer:
         free = status.f_bavail * status.f_frsize
         floor = self.config.settings.space.floor
         return needed + sum(self.reserved.values()) + floor - free
-
-
-def mib(size: int) -> str:
-    """Return bytes as people read them."""
-    return f"{size / (1 << 20):,.0f} MiB"
 
 
 def new_job(

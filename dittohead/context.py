@@ -23,6 +23,9 @@ from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.worker import Inputs, Made, StepContext
 
+#: The manifest's name in work/<job id>/.
+MANIFEST = "manifest.jsonl"
+
 
 @dataclass(frozen=True)
 class JobFiles:
@@ -44,7 +47,7 @@ class JobFiles:
     @cached_property
     def manifest(self) -> Path:
         """The manifest taken at the claim."""
-        return self.home / "manifest.jsonl"
+        return self.home / MANIFEST
 
     def work(self, step: str) -> Path:
         """Return the directory a step makes things in; step names hold no dot."""
@@ -187,6 +190,7 @@ class Context(StepContext):
         self.outside = files.outside(row.name)
         self.ledger = files.ledger(row.name)
         self.saved = row.saved
+        self.written = job.definition["steps"][row.position]["options"]
         self.log = log.get()
         self.events: list[Event] = []
         self.fullness: list[tuple[str, float, int]] = []

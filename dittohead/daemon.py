@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import os
 import resource
@@ -16,6 +17,8 @@ from sqlalchemy.engine import Connection
 
 from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, web
 from dittohead.actions import Actions
+from dittohead.batch import Batch
+from dittohead.checkup import examine
 from dittohead.claims import Claimer
 from dittohead.clock import Clock
 from dittohead.config import Config, load
@@ -26,6 +29,7 @@ from dittohead.engine import Engine
 from dittohead.errors import ConfigError, DittoheadError, StoreError
 from dittohead.housekeeping import Housekeeper
 from dittohead.intake import Intake
+from dittohead.latelook import LateLook
 from dittohead.limits import FairLimiter
 from dittohead.lookout import Lookout
 from dittohead.model import display
@@ -68,8 +72,10 @@ _LOCK_PATIENCE_S = 3.0
 class Daemon:
     """One process on one root."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, *, patience_s: float | None = None) -> None:
+        """Prepare. Args: patience_s: run as a batch (see batch.py); None: until told to stop."""
+        self.config, self._patience_s = config, patience_s
+        self.exit_status = 0
         self.stations = Stations(config.root)
         self.live = live.Live(self.stations.state / "live.json")
         self._stop = asyncio.Event()
@@ -127,6 +133,7 @@ class Daemon:
                 ("notify", self.notifier.run()),
                 ("pings", self.pinger.run()),
                 ("lookout", self.lookout.run()),
+                ("late", self.late.run()),
                 ("requests", self._requests()),
                 ("reconcile", self._reconciles()),
                 ("housekeeping", self.housekeeper.run()),
@@ -135,6 +142,7 @@ class Daemon:
                 ("live", self._write_live()),
                 ("lag", self.engine.metrics.watch_the_loop()),
                 ("ready", self._say_ready()),
+                *([("batch", self._run_batch())] if self._patience_s is not None else []),
             )
         ]
         try:
@@ -184,6 +192,7 @@ class Daemon:
             wake_notifier=self.notifier.wake,
             wants=lambda event, pipeline: self.composer.wants(event, pipeline),
             metrics=self.notifier.metrics,
+            settle_s=settings.watch.settle,
         )
         self.claimer = Claimer(
             config=self.config,
@@ -209,6 +218,7 @@ class Daemon:
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
+        self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
 
     def _site(self, store: Store) -> Site:
         return Site(
@@ -219,7 +229,14 @@ class Daemon:
             live=self._snapshot,
             config=lambda: self.config,
             credential=Credentials(self.config.path),
+            examine=self._examine,
         )
+
+    async def _examine(self) -> list[dict[str, str]]:
+        """Return what there is to be said of this daemon's surroundings (see checkup.py)."""
+        secret = Credentials(self.config.path).needed
+        found = await examine(self.config, self.engine.workers, secret, self.engine.store)
+        return [dataclasses.asdict(finding) for finding in found]
 
     def _watch_settings(self) -> Watch:
         """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""
@@ -247,7 +264,7 @@ class Daemon:
     async def _until_stopped(self, background: list[asyncio.Task[None]]) -> None:
         """Wait for a signal; a background task that ends on its own takes the daemon down with it."""
         stop = asyncio.create_task(self._stop.wait(), name="stop")
-        watched = {task for task in background if task.get_name() != "ready"}
+        watched = {task for task in background if task.get_name() not in ("ready", "batch")}
         done, _ = await asyncio.wait({stop, *watched}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         for task in done & watched:
@@ -298,7 +315,10 @@ class Daemon:
             ("root", config.root == self.config.root),
             ("store", new.store == old.store),
             ("http", new.http == old.http),
-            ("watch", new.watch == old.watch),
+            # How it is watched; when a folder may be taken is asked at each.
+            ("watch: mode", new.watch.mode == old.watch.mode),
+            ("watch: interval", new.watch.interval == old.watch.interval),
+            ("watch: stale_after", new.watch.stale_after == old.watch.stale_after),
         ):
             if not same:
                 raise ConfigError(
@@ -308,6 +328,7 @@ class Daemon:
                 )
         self.config = self.claimer.config = config
         self.engine.retry = config.settings.retry
+        self.engine.settle_s = config.settings.watch.settle
         self.composer = _composer(config)
         self.notifier.configure(self.composer)
         self.pinger.configure(config.settings.notify)
@@ -332,13 +353,21 @@ class Daemon:
                 reason="it is not a directory; only directories are processed",
             )
         self._scan = scan
-        self.dispatch.offer(scan.arrivals)
+        self.dispatch.offer(scan.arrivals, scan.held)
         # Only a scan that came to its end feeds the watchdog: it proves the loop and the disk.
         sdnotify.watchdog()
 
     async def _say_ready(self) -> None:
         await self.watcher.ready.wait()
         sdnotify.ready()
+
+    async def _run_batch(self) -> None:
+        """Stop once nothing is left to do."""
+        assert self._patience_s is not None  # noqa: S101
+        await self.watcher.ready.wait()
+        batch = Batch(self.engine.store, self.dispatch, self.intake, lambda: self._scan, self._patience_s)
+        self.exit_status = await batch.run()
+        self._stop.set()
 
     async def _requests(self) -> None:
         while True:
@@ -417,7 +446,8 @@ class Daemon:
             "running": len(self.dispatch.running),
             "uploads": len(self._scan.uploads) if self._scan else 0,
             "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
-            "stale": self.housekeeper.stale,
+            "stale": self.housekeeper.stale.shown,
+            "stale_count": self.housekeeper.stale.count,
             "sources": self.intake.shown(),
             "free_bytes": _free(self.stations.root),
         }
@@ -477,10 +507,16 @@ def answer_requests(config: Config) -> None:
     asyncio.run(Daemon(config).answer_only())
 
 
-def main(config: Config) -> None:
-    """Run the daemon in this process until it is told to stop."""
+def main(config: Config, *, patience_s: float | None = None) -> int:
+    """Run the daemon in this process until it is told to stop; return its exit status.
+
+    Args:
+        patience_s: as a batch: until nothing is left, or has only waited for so long.
+    """
     process.use_pidfd()
     # What is imported stays for ever: a full garbage collection need not go through it, and hold the loop.
     gc.collect()
     gc.freeze()
-    asyncio.run(Daemon(config).run())
+    daemon = Daemon(config, patience_s=patience_s)
+    asyncio.run(daemon.run())
+    return daemon.exit_status

@@ -38,6 +38,7 @@ class Engine:
     wake_notifier: Callable[[], None]
     #: (event, pipeline): whether anybody asks to be told; where nobody does, nothing is spent on it
     wants: Callable[[str, str | None], bool] = lambda event, pipeline: True
+    settle_s: float = 0.0  #: nothing in a folder may have changed for so long before it is done
     metrics: Metrics = field(default_factory=Metrics)
     suspects: Suspects = field(default_factory=Suspects)
     #: held by whoever moves folders for a reason other than a run of their job: an admin's request,

@@ -179,11 +179,14 @@ _KINDS = {
 }
 
 
-def walk(root: Path | bytes) -> Iterator[Found]:
+def walk(root: Path | bytes, *, directories: bool = False) -> Iterator[Found]:
     """Walk a tree by directory descriptors; no link is followed, no special file is opened.
 
     Yields everything that is not a directory, and directories that are empty. A file system
     mounted inside the tree is refused. Memory is that of the largest single directory's names.
+
+    Args:
+        directories: yield the others as well, each before what it holds.
 
     Raises: ItemError: too deep, a path too long, or a directory that cannot be read.
     """
@@ -209,6 +212,8 @@ def walk(root: Path | bytes) -> Iterator[Found]:
             listing = _names(inner, path)
             if listing:
                 stack.append((inner, path + b"/", iter(sorted(listing))))
+                if directories:
+                    yield Found(path=path, name=name, dir_fd=fd, status=status)
             else:
                 os.close(inner)
                 yield Found(path=path, name=name, dir_fd=fd, status=status, is_empty_dir=True)

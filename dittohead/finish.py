@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from dittohead import faults, log, manifest, receipt
-from dittohead.context import JobFiles
+from dittohead.context import MANIFEST, JobFiles
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import (
@@ -22,6 +22,7 @@ from dittohead.model import (
     EventType,
     Job,
     JobState,
+    Outcome,
     Output,
     Station,
     StepRow,
@@ -57,7 +58,10 @@ async def finish(
     reason = _reason(error)
     outcome = "success" if state is JobState.DONE else "failure"
     event = Event(type=EventType.INGESTION_END, outcome=outcome, detail=reason or "done", agent=AGENT)
-    over = dataclasses.replace(job, state=state, error=error, reason=reason, finished_at=utcnow())
+    ended = Outcome.CANCELLED if error is not None and error["kind"] == "cancelled" else Outcome.NONE
+    over = dataclasses.replace(
+        job, state=state, error=error, reason=reason, finished_at=utcnow(), outcome=ended
+    )
     steps, events = await engine.store.read(job_store.ending, job.id)
     events.append(event)
     path = receipt.path_of(engine.stations.receipts, job)
@@ -77,6 +81,7 @@ async def finish(
             error=error,
             finished_at=over.finished_at.timestamp(),
             failed_step=failed_step,
+            outcome=ended,
         )
         job_store.add_events(connection, job.id, [event])
         digest_store.add(connection, job.id, heads)
@@ -109,13 +114,14 @@ async def _notices(
     failure = None
     if over.state is JobState.DONE and engine.wants("recovered", over.pipeline):
         failure = await _earlier_failure(engine, over, events)
-    if failure is None and not engine.wants(over.state.value, over.pipeline):
+    event = over.outcome.value or over.state.value  # done, failed, cancelled
+    if failure is None and not engine.wants(event, over.pipeline):
         return []
 
     def work() -> list[NewNotice]:
         given = {"job": over, "steps": steps, "receipt": path}
         given["links"] = JobFiles(engine.stations, over).links(steps)
-        found = engine.compose(over.state.value, **given)
+        found = engine.compose(event, **given)
         return (
             found
             if failure is None
@@ -139,15 +145,15 @@ async def _earlier_failure(engine: Engine, over: Job, events: list[Event]) -> di
 def _log_end(job: Job, steps: list[StepRow]) -> None:
     assert job.finished_at is not None  # noqa: S101
     fields = {
-        "state": job.state.value,
+        "state": job.outcome.value or job.state.value,
         "files": job.files,
         "bytes": job.size,
         "seconds": round((job.finished_at - job.claimed_at).total_seconds(), 3),
         "locations": sum(step.result.get("locations", 0) for step in steps),
         "pipeline": job.pipeline,
     }
-    if job.state is JobState.DONE:
-        log.get().info(log.JOB_FINISHED, **fields)
+    if job.state is JobState.DONE or job.outcome is Outcome.CANCELLED:
+        log.get().info(log.JOB_FINISHED, **fields, **({"reason": job.reason} if job.reason else {}))
     else:
         log.get().error(log.JOB_FINISHED, **fields, reason=job.reason)
 
@@ -246,8 +252,13 @@ def _retry_lines(job: Job) -> tuple[str, ...]:
     )
 
 
-def remove_work(stations: Stations, job_id: str) -> None:
-    """Remove work/<job id>/ with all that is in it. Blocking; never leaves work/."""
+def remove_work(stations: Stations, job_id: str, *, but_manifest: bool = False) -> None:
+    """Remove work/<job id>/ with all that is in it, or all but the manifest. Blocking; never leaves work/."""
     home = stations.work / job_id
-    if home.parent == stations.work and home.is_dir() and not home.is_symlink():
+    if home.parent != stations.work or not home.is_dir() or home.is_symlink():
+        return
+    if but_manifest and (home / MANIFEST).is_file():
+        for directory in (entry for entry in home.iterdir() if entry.is_dir() and not entry.is_symlink()):
+            shutil.rmtree(directory, ignore_errors=True)
+    else:
         shutil.rmtree(home, ignore_errors=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -15,14 +14,12 @@ from dittohead import log
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
 from dittohead.finish import remove_work
-from dittohead.model import TERMINAL, JobState, Station, display
+from dittohead.model import TERMINAL, JobState, Station
 from dittohead.settings import Watch
+from dittohead.stale import StaleUploads
 from dittohead.stations import Scan
 from dittohead.store import history
 from dittohead.store import jobs as job_store
-from dittohead.store import outbox as outbox_store
-from dittohead.store.outbox import NewNotice
-from dittohead.watcher import stale_uploads
 
 #: Between two looks at what jobs left unfinished outside; nothing is there nearly always.
 _OUTSIDE_S = 20.0
@@ -32,6 +29,9 @@ _UNDO_S, _UNDO_MOST_S = 60.0, 3600.0
 
 #: How the names of notes end whose job was over, and which are being followed up.
 _OVER = ".over"
+
+#: The late look at a finished folder needs its manifest; it comes so much later than due, at most. Seconds.
+_LATE_S = 300.0
 
 #: Between two rounds; the first comes soon after the start.
 _ROUND_S = 600.0
@@ -43,7 +43,7 @@ class Housekeeper:
 
     def __init__(self, engine: Engine, watch: Watch, scan: Callable[[], Scan | None]) -> None:
         self._engine, self._watch, self._scan = engine, watch, scan
-        self.stale: list[dict[str, Any]] = []  #: {name, age_seconds, bytes}
+        self.stale = StaleUploads(engine)
         self._put_off: dict[Path, tuple[float, float]] = {}  #: notes -> (not before, wait)
 
     async def run(self) -> None:
@@ -59,36 +59,10 @@ class Housekeeper:
                 log.get().error(log.TASK_CRASHED, task="housekeeping", error=str(error))
 
     async def stale_round(self) -> None:
-        """Look for dotted folders nobody writes to any more; told of once a week each."""
-        scan, found = self._scan(), []
-        if scan is None:
-            return
-        async for name, age, size in stale_uploads(
-            self._engine.stations, scan.uploads, self._watch.stale_after
-        ):
-            found.append({"name": display(name), "age_seconds": round(age), "bytes": size})
-            await self._tell(name, age, size)
-        self.stale = found
-
-    async def _tell(self, folder: bytes, age: float, size: int) -> None:
-        name = display(folder)
-        before = {fields["name"] for fields in self.stale}
-        if name not in before:
-            log.get().warning(log.WATCH_STALE, upload=name, age_seconds=round(age), bytes=size)
-        if not self._engine.wants("stale", None):
-            return
-
-        def compose() -> list[NewNotice]:
-            uid = self._engine.stations.identity(Station.INBOX, folder).st_uid
-            return self._engine.compose("stale", name=name, age_seconds=age, size=size, uid=uid)
-
-        try:
-            notices = await asyncio.to_thread(compose)
-        except OSError:  # renamed or taken away meanwhile
-            return
-        if notices:
-            await self._engine.store.write(outbox_store.add, notices, about=_key(name))
-            self._engine.wake_notifier()
+        """Look for dotted folders nobody writes to any more."""
+        scan = self._scan()
+        if scan is not None:
+            await self.stale.round(scan.uploads, self._watch.stale_after)
 
     async def work_round(self) -> None:
         """Remove work/<job id>/ of jobs that have been done for longer than their pipeline keeps it."""
@@ -98,13 +72,15 @@ class Housekeeper:
                 job = await self._engine.store.read(job_store.get, job_id)
             except KeyError:
                 continue  # not ours to judge: a rebuilt store may not know it yet
-            keep = job.definition.get("keep_work_s")
+            keep, late = job.definition.get("keep_work_s"), self._watch.late_look
             if await self._engine.store.read(history.is_superseded, job):
-                keep = 0.0  # a later job of the folder has made it all again, or taken it over
+                keep = late = 0.0  # a later job of the folder has made it all again, or taken it over
             if job.state is not JobState.DONE or job.station is not Station.DONE or keep is None:
                 continue
-            if job.finished_at is not None and time.time() - job.finished_at.timestamp() >= keep:
-                await asyncio.to_thread(remove_work, self._engine.stations, job_id)
+            age = 0.0 if job.finished_at is None else time.time() - job.finished_at.timestamp()
+            if age >= keep:
+                but_manifest = late > 0 and age < late + _LATE_S
+                await asyncio.to_thread(remove_work, self._engine.stations, job_id, but_manifest=but_manifest)
 
     async def run_outside(self) -> None:
         """Undo what jobs that are over left unfinished outside; at the start and until cancelled."""
@@ -173,8 +149,3 @@ def _head(notes: Path) -> dict[str, Any] | None:
 
 def _names(path: Any) -> list[str]:
     return sorted(entry.name for entry in path.iterdir())
-
-
-def _key(name: str) -> str:
-    """Return what stands for an upload in the outbox's column for a job: 26 characters at most."""
-    return "u" + hashlib.sha256(name.encode()).hexdigest()[:25]

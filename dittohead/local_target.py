@@ -7,17 +7,23 @@ paused, when nothing has come of it for too long.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
+import itertools
 import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dittohead import files
+from dittohead import attributes, files
+from dittohead.attributes import Keeps, Tally
 from dittohead.errors import ItemError, TargetError
 from dittohead.model import Entry
+from dittohead.process import UMASK
 from dittohead.threads import Hung, Stop, in_own_thread
 from dittohead.worker import Inputs
 
@@ -47,12 +53,37 @@ _TEMPORARY = re.compile(rb"\.(?P<name>.+)\.[A-Za-z0-9]{6}", re.DOTALL)
 _CUT_FROM = 200
 
 
-class LocalTarget:
-    """One directory to deliver to."""
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_FS = 0x200
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
-    def __init__(self, path: str, *, mount: str | None, stall_s: float) -> None:
+
+@dataclass(kw_only=True)
+class Arrived:
+    """What lies at a target after a delivery."""
+
+    wrong: list[str] = field(default_factory=list)  #: names of what is not as in the manifest
+    bare: list[str] = field(default_factory=list)  #: of what lacks something that was to be kept
+    files: int = 0  #: that were read, and are as in the manifest
+    size: int = 0  #: bytes of those
+    untimed: Tally = field(default_factory=Tally)  #: those with another time than in the folder
+
+
+class LocalTarget:
+    """One directory to deliver to.
+
+    Args:
+        path: absolute.
+        fixed: the beginning of it that config.yaml gives, and so an administrator chose. A link in it is
+            followed; in what lies below, which names fill in, only where it is root's or the daemon's
+            own; and as the last part none at all. Members of a study can plant links there.
+    """
+
+    def __init__(self, path: str, *, mount: str | None, stall_s: float, fixed: str | None = None) -> None:
         self.path, self.mount, self._stall_s = path, mount, stall_s
+        self._fixed = os.path.dirname(path) if fixed is None else fixed
         self.name = mount or path  #: what people know it by
+        self.fd = -1  #: the directory itself once it is held: whatever becomes of its name
 
     async def look(self, work: Callable[[Stop], T], stall_s: float | None = None) -> T:
         """Run `work` in a thread of its own.
@@ -100,49 +131,165 @@ class LocalTarget:
             f"dittohead rerun {job}",
         )
 
+    def _open(self, *, make: bool = False, mkpath: bool = False) -> int:
+        return open_folder(self.path, self._fixed, make=make, mkpath=mkpath)
+
+    async def hold(self, *, mkpath: bool) -> None:
+        """Open the directory, and make it where it is missing; to be let go with `close`.
+
+        From now on it is written and read by its descriptor: a link put in its place changes nothing.
+
+        Raises: TargetError; ItemError: a link stands in its path, or it cannot be made.
+        """
+        if self.fd < 0:
+            self.fd = await self.look(lambda stop: _made(lambda: self._open(make=True, mkpath=mkpath)))
+
+    def close(self) -> None:
+        """Let the directory go. Threads that were left behind keep their own hold of it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    @contextlib.contextmanager
+    def _held(self, stop: Stop) -> Iterator[bytes]:
+        """Give the held directory a descriptor of this thread's own, and yield a path to that."""
+        own = os.dup(self.fd)
+        try:
+            stop.check()  # whoever closes it tells us before
+            yield b"/proc/self/fd/%d" % own
+        finally:
+            os.close(own)
+
     async def conflicts(self, source: Inputs) -> list[str] | None:
         """Return what lies there under our names and is something else, a few of many.
 
         Returns: None when there is nothing at all.
+        Raises: ItemError: a link stands in its path.
         """
 
         def work(stop: Stop) -> list[str] | None:
             try:
-                os.lstat(self.path)
+                fd = self._open()
             except FileNotFoundError:
                 return None
-            found = []
-            for entry in source.entries():
-                stop.check()
-                if not entry.is_dir and not _same_or_absent(self.path, entry, stop):
-                    found.append(os.fsdecode(entry.path))
-                    if len(found) > SHOWN:
-                        break
-            return found
+            try:
+                return list(itertools.islice(_conflicting(b"/proc/self/fd/%d" % fd, source, stop), SHOWN + 1))
+            finally:
+                os.close(fd)
 
         return await self.look(work)
 
     async def read_back(
-        self, source: Inputs, good: Callable[[Entry], None], since: float
-    ) -> tuple[list[str], os.statvfs_result]:
+        self, source: Inputs, good: Callable[[Entry], None], since: float, keeps: Keeps
+    ) -> tuple[Arrived, os.statvfs_result]:
         """Make what was delivered durable, read it all, call `good` for what is as in the manifest.
+
+        It must be held.
 
         Then remove what a killed rsync of an earlier try had half written: files named as rsync names
         them for files of ours, closed to others as rsync keeps them, written `since` (seconds since the
         epoch) the claim, and holding nothing but the beginning of our file.
 
-        Returns: the names of what is not, and the file system's state.
+        Returns: what was found, and the file system's state.
+        Raises: ItemError: another directory, or a link, has come to stand at the path meanwhile.
         """
-        # Written data first goes to disk as a whole: one call, not one for each file.
-        await self.look(lambda stop: files.sync_filesystem(self.path), max(_SYNC_LEAST_S, 10 * self._stall_s))
 
-        def work(stop: Stop) -> tuple[list[str], os.statvfs_result]:
-            wrong = _differing(source, self.path, stop, good)
-            if not wrong:
-                _remove_leftovers(self.path, source, since, stop)
-            return wrong, os.statvfs(self.path)
+        # Written data first goes to disk as a whole: one call, not one for each file.
+        def flush(stop: Stop) -> None:
+            with self._held(stop) as place:
+                files.sync_filesystem(place)
+
+        await self.look(flush, max(_SYNC_LEAST_S, 10 * self._stall_s))
+
+        def work(stop: Stop) -> tuple[Arrived, os.statvfs_result]:
+            with self._held(stop) as place:
+                self._see_it_is_there(place)
+                found = _Comparison(source, place, keeps, good).run(stop)
+                if not found.wrong:
+                    _remove_leftovers(place, source, since, stop)
+                return found, os.statvfs(place)
 
         return await self.look(work)
+
+    def _see_it_is_there(self, place: bytes) -> None:
+        """See that the path leads to the directory that is held."""
+        fd = self._open()
+        try:
+            if not os.path.samestat(os.fstat(fd), os.stat(place)):
+                raise ItemError(
+                    "this is another folder now than when the delivery began",
+                    where=self.path,
+                    hint="See who moved it; then run the folder again",
+                )
+        finally:
+            os.close(fd)
+
+
+def _made(work: Callable[[], T]) -> T:
+    """Do `work` with the umask of the programs that steps run; only in a thread that does nothing else.
+
+    The daemon's own lets nobody look in, which is right for what is its own.
+    Source: unshare(2), CLONE_FS: the calling thread's umask is no longer that of the others.
+    """
+    if _libc.unshare(_CLONE_FS) == 0:
+        os.umask(UMASK)
+    return work()
+
+
+def open_folder(path: str, fixed: str, *, make: bool = False, mkpath: bool = False) -> int:
+    """Open a directory, following links only where an administrator has put them. See `LocalTarget`.
+
+    Args:
+        make: make it where it is missing; with `mkpath` its parents too.
+
+    Raises: ItemError: a link stands in its path that is not to be followed; FileNotFoundError, OSError.
+    """
+    fixed = fixed if (path + "/").startswith(fixed.rstrip("/") + "/") else os.path.dirname(path)
+    if fixed == path:  # all of it was chosen: yet whoever may write its parent can exchange the last part
+        parent, name = os.path.split(path)
+        return _below(parent, [(name, True)], path, make=make, mkpath=mkpath)
+    parts = path[len(fixed.rstrip("/")) :].strip("/").split("/")
+    below = [(part, number < len(parts)) for number, part in enumerate(parts, 1)]
+    return _below(fixed or "/", below, path, make=make, mkpath=mkpath)
+
+
+def _below(base: str, parts: list[tuple[str, bool]], path: str, *, make: bool, mkpath: bool) -> int:
+    """Open `parts` below a directory, each with whether a link may stand for it."""
+    if make and mkpath:
+        os.makedirs(base, exist_ok=True)
+    # O_PATH: a directory that may be passed need not be one that may be listed.
+    fd = os.open(base + "/.", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for number, (part, may_be_link) in enumerate(parts, 1):
+        try:
+            if make and (mkpath or number == len(parts)):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, dir_fd=fd)
+            inner = _into(part, fd, path, may_be_link=may_be_link)
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
+
+
+def _into(part: str, fd: int, path: str, *, may_be_link: bool) -> int:
+    try:
+        return os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+    except PermissionError:
+        return os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        status = os.stat(part, dir_fd=fd, follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode):
+            raise ItemError("this is no folder", where=path, hint="See what lies there") from error
+        # Another name of a link is made by whoever may not make the link itself.
+        if not may_be_link or status.st_uid not in (0, os.geteuid()) or status.st_nlink > 1:
+            raise ItemError(
+                f'"{part}" is a link: what lies behind it is not read, and nothing is delivered there',
+                where=path,
+                hint="Put a folder in its place; or write the path it stands for in to:",
+            ) from error
+        return os.open(part + "/.", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
 
 
 def _is_dir(path: str) -> bool:
@@ -153,9 +300,16 @@ def _is_dir(path: str) -> bool:
         return False
 
 
-def _same_or_absent(place: str, entry: Entry, stop: Stop) -> bool:
+def _conflicting(place: bytes, source: Inputs, stop: Stop) -> Iterator[str]:
+    for entry in source.entries():
+        stop.check()
+        if not entry.is_dir and not _same_or_absent(place, entry, stop):
+            yield os.fsdecode(entry.path)
+
+
+def _same_or_absent(place: bytes, entry: Entry, stop: Stop) -> bool:
     try:
-        with files.opened_beneath(os.fsencode(place), entry.path) as fd:
+        with files.opened_beneath(place, entry.path) as fd:
             if os.fstat(fd).st_size != entry.size:
                 return False
             return files.sha256_fd(fd, files.hash_buffer(), lambda n: stop.check())[0] == entry.sha256
@@ -165,36 +319,82 @@ def _same_or_absent(place: str, entry: Entry, stop: Stop) -> bool:
         return False
 
 
-def _differing(source: Inputs, place: str, stop: Stop, good: Callable[[Entry], None]) -> list[str]:
-    buffer = files.hash_buffer()
-    wrong = []
-    for entry in source.entries():
-        stop.check()
-        if entry.is_dir:
-            wrong += [] if _is_dir_beneath(place, entry.path) else [os.fsdecode(entry.path)]
-            continue
+class _Comparison:
+    """Compares what lies at a place with what was to be delivered."""
+
+    def __init__(self, source: Inputs, place: bytes, keeps: Keeps, good: Callable[[Entry], None]) -> None:
+        self._source, self._place, self._keeps, self._good = source, place, keeps, good
+        self._root = os.fsencode(source.root)
+        self._buffer = files.hash_buffer()
+        self._linked: dict[tuple[int, int], tuple[int, int]] = {}  #: file there, by file here
+        self._found = Arrived()
+
+    def run(self, stop: Stop) -> Arrived:
+        """Read everything there. Raises: Stopped, OSError."""
+        folders = attributes.Folders()
+        if self._own:
+            self._folder(b"")
+        for entry in self._source.entries():
+            stop.check()
+            for folder in folders.new(entry) if self._own or entry.is_dir else ():
+                self._folder(folder)
+            if not entry.is_dir:
+                self._file(entry, stop)
+        return self._found
+
+    @property
+    def _own(self) -> bool:
+        """Whether these are the uploader's files and folders, with times and attributes of their own."""
+        return self._source.made is None
+
+    def _file(self, entry: Entry, stop: Stop) -> None:
         try:
-            with files.opened_beneath(os.fsencode(place), entry.path) as fd:
-                digest, _ = files.sha256_fd(fd, buffer, lambda n: stop.check())
+            with files.opened_beneath(self._place, entry.path) as fd:
+                digest, size = files.sha256_fd(fd, self._buffer, lambda n: stop.check())
+                stop.check()  # left behind, it must not speak any more
+                if digest != entry.sha256:
+                    self._found.wrong.append(os.fsdecode(entry.path))
+                    return
+                self._good(entry)
+                self._found.files += 1
+                self._found.size += size
+                if self._own:
+                    self._besides(entry.path, fd, entry.mtime_ns)
         except (FileNotFoundError, ItemError):
-            digest = "missing"
-        stop.check()  # left behind, it must not speak any more
-        if digest == entry.sha256:
-            good(entry)
-        else:
-            wrong.append(os.fsdecode(entry.path))
-    return wrong
+            self._found.wrong.append(os.fsdecode(entry.path))
 
+    def _folder(self, path: bytes) -> None:
+        try:
+            with files.directory_beneath(self._place, path) as fd:
+                if self._own:
+                    self._besides(path, fd, None)
+        except (FileNotFoundError, ItemError):
+            self._found.wrong.append(os.fsdecode(path))
 
-def _is_dir_beneath(place: str, path: bytes) -> bool:
-    try:
-        with files.directory_beneath(os.fsencode(place), path):
+    def _besides(self, path: bytes, fd: int, mtime_ns: int | None) -> None:
+        """Compare what a file or folder has besides its content with its original."""
+        original, keeps, is_dir = os.path.join(self._root, path), self._keeps, mtime_ns is None
+        there = os.fstat(fd)
+        if is_dir and path and keeps.folder_times:  # the target's own folder may be others' as well
+            mtime_ns = os.lstat(original).st_mtime_ns
+        # Whole seconds, as rsync compares: file systems differ in what they keep of the rest.
+        if mtime_ns is not None and there.st_mtime_ns // 10**9 != mtime_ns // 10**9:
+            self._found.untimed.add(is_dir=is_dir)
+        lacks = bool(keeps) and attributes.lacking(
+            original, fd, xattrs=keeps.xattrs, private=keeps.private, lists=keeps.acls
+        )
+        if lacks or (keeps.hard_links and not is_dir and not self._is_linked_alike(original, there)):
+            self._found.bare.append(os.fsdecode(path) or ".")
+
+    def _is_linked_alike(self, original: bytes, there: os.stat_result) -> bool:
+        here = os.lstat(original)
+        if here.st_nlink == 1:
             return True
-    except (FileNotFoundError, ItemError):
-        return False
+        known = self._linked.setdefault((here.st_dev, here.st_ino), (there.st_dev, there.st_ino))
+        return known == (there.st_dev, there.st_ino)
 
 
-def _remove_leftovers(place: str, source: Inputs, since: float, stop: Stop) -> int:
+def _remove_leftovers(place: bytes, source: Inputs, since: float, stop: Stop) -> int:
     # Names are kept only for directories where there is something like a leftover, which is rare.
     suspects: dict[bytes, list[bytes]] = {}
     seen: set[bytes] = set()
@@ -213,20 +413,23 @@ def _remove_leftovers(place: str, source: Inputs, since: float, stop: Stop) -> i
     count = 0
     for parent, found in suspects.items():
         stop.check()
-        with files.directory_beneath(os.fsencode(place), parent) as fd:
+        with files.directory_beneath(place, parent) as fd:
             for name in found:
                 whole = _whose(name, ours[parent])
                 path = os.path.join(parent, whole) if whole else b""
                 if path and _is_beginning(name, fd, os.fsencode(source.root), path):
+                    status = os.fstat(fd)
                     count += files.remove_if_written_since(name, fd, since)
+                    with contextlib.suppress(PermissionError):  # another's folder keeps no time of ours
+                        os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
     return count
 
 
-def _alike(place: str, parent: bytes) -> list[bytes]:
+def _alike(place: bytes, parent: bytes) -> list[bytes]:
     """Return the names in a directory that look like those of rsync's temporary files."""
     try:
         with (
-            files.directory_beneath(os.fsencode(place), parent) as fd,
+            files.directory_beneath(place, parent) as fd,
             os.scandir(fd) as entries,
         ):
             return [name for e in entries if _TEMPORARY.fullmatch(name := os.fsencode(e.name))]

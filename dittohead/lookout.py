@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 
-from dittohead import log
+from dittohead import log, units
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
 from dittohead.settings import Settings
@@ -46,7 +46,7 @@ class Lookout:
         status = os.statvfs(root)
         free = status.f_bavail * status.f_frsize
         if free < floor:
-            reason = f"{free >> 20:,} MiB are free, and {floor >> 20:,} MiB are to stay free (space: floor)"
+            reason = f"{units.size(free)} are free, and {units.size(floor)} must stay free (space: floor)"
             await self._engine.targets.filled(disk_of(root), reason, is_root=True)
             self._engine.wake_notifier()
         elif free >= floor * (1 + _HYSTERESIS):

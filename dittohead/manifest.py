@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import files
+from dittohead import files, leases
 from dittohead.errors import ItemError
-from dittohead.model import Entry, is_utf8
+from dittohead.leases import WRITERS_S
+from dittohead.model import Entry, counted, is_utf8
 from dittohead.threads import Stop
 
 #: Below this a file is hashed by the walking thread itself: handing it over costs more.
@@ -41,9 +42,21 @@ _SHOWN = 5
 class Totals:
     """What a manifest amounts to."""
 
-    files: int
-    size: int  #: bytes
+    files: int  #: that steps are given
+    size: int  #: bytes of those
+    ignored: int = 0  #: files that no step is given, by the pipeline's wish
+    ignored_size: int = 0  #: bytes of those
     skipped: int  #: links and special files left out, by the pipeline's wish
+
+    @property
+    def left_out(self) -> str:
+        """What no step is given, in words; "" when there is nothing."""
+        said = []
+        if self.ignored:
+            said.append(f"{counted(self.ignored, 'file')} ignored, {self.ignored_size:,} bytes")
+        if self.skipped:
+            said.append(f"{self.skipped} links or special files left out")
+        return "; ".join(said)
 
 
 def path_fields(path: bytes) -> dict[str, Any]:
@@ -66,6 +79,21 @@ def measure(root: Path) -> tuple[int, int]:
         count += 1
         size += found.status.st_size if found.kind == "file" else 0
     return count, size
+
+
+def nothing_in(totals: Totals, where: str = "") -> ItemError:
+    """Return the error of a folder that holds nothing for any step."""
+    if totals.ignored:
+        return ItemError(
+            f"every file of the folder is ignored by the pipeline ({counted(totals.ignored, 'file')})",
+            where=where,
+            hint="See ignore: in config.yaml; add files to be kept, then move the folder to the inbox again",
+        )
+    return ItemError(
+        "the folder holds no files",
+        where=where,
+        hint="If the upload was cut short, upload it again under the same name",
+    )
 
 
 def take(
@@ -93,7 +121,7 @@ def take(
     files.sync_filesystem(root.parent)
     refused: list[str] = []
     holder = os.lstat(root).st_uid
-    totals = {"files": 0, "size": 0, "skipped": 0, "refused": 0}
+    totals = {"files": 0, "size": 0, "ignored": 0, "ignored_size": 0, "skipped": 0, "refused": 0}
     with files.durable_file(destination) as out, _Hasher(out, stop, progress, totals, begun) as hasher:
         for found in files.walk(root):
             stop.check()
@@ -115,7 +143,13 @@ def take(
         hasher.drain(0)
         if refused:
             raise _refusal(refused, totals["refused"])
-    return Totals(files=totals["files"], size=totals["size"], skipped=totals["skipped"])
+    return Totals(
+        files=totals["files"],
+        size=totals["size"],
+        ignored=totals["ignored"],
+        ignored_size=totals["ignored_size"],
+        skipped=totals["skipped"],
+    )
 
 
 def _is_anothers(status: os.stat_result, holder: int) -> bool:
@@ -185,8 +219,8 @@ class _Hasher:
         }
         if ignored:
             fields["ignored"] = True
-        self._totals["files"] += 1
-        self._totals["size"] += status.st_size
+        self._totals["ignored" if ignored else "files"] += 1
+        self._totals["ignored_size" if ignored else "size"] += status.st_size
         if status.st_size <= _INLINE:
             self._queue.append((fields, self._hash(fd, status.st_size, found.path)))
         else:
@@ -262,19 +296,41 @@ def _entry(fields: dict[str, Any]) -> Entry:
         ctime_ns=fields.get("ctime_ns", 0),
         ino=fields.get("ino", 0),
         is_dir=fields.get("dir", False),
+        is_ignored=fields.get("ignored", False),
     )
 
 
-def recheck(root: Path, manifest: Path, *, stop: Stop, digests: bool = False, quick: bool = False) -> int:
-    """Compare the folder with its manifest, entry by entry; return the number of files.
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a comparison with a manifest saw."""
+
+    files: int
+    newest_ns: int  #: the newest ctime of a file
+
+
+def recheck(
+    root: Path,
+    manifest: Path,
+    *,
+    stop: Stop,
+    digests: bool = False,
+    quick: bool = False,
+    writers: bool = False,
+) -> Checked:
+    """Compare the folder with its manifest, entry by entry.
 
     A file whose size, mtime and ctime are unchanged is taken as unchanged, unless `digests`; any
     other is hashed again, so that a mere `chmod` or `touch` is no change; with `quick` none is, and
     what has its size and its mtime counts as unchanged.
 
+    Args:
+        writers: refuse also what a program on this machine has open for writing, where that can be known,
+            of what was new when the manifest was taken.
+
     Raises: ItemError: a file was changed, added or removed since the claim; Stopped.
     """
-    count = 0
+    count = newest_ns = 0
+    since_ns = os.stat(manifest).st_mtime_ns - int(WRITERS_S * 1e9) if writers else None
     buffer = files.hash_buffer()
     expected = _read(manifest, ignored=True)
     for found in files.walk(root):
@@ -287,6 +343,9 @@ def recheck(root: Path, manifest: Path, *, stop: Stop, digests: bool = False, qu
             raise changed(found.path, f"replaced by a {found.kind}")
         if kind == "file":
             count += 1
+            newest_ns = max(newest_ns, found.status.st_ctime_ns)
+            if since_ns is not None and found.status.st_ctime_ns >= since_ns and leases.written(found):
+                raise changed(found.path, "still open for writing by a program on this machine")
             if quick:
                 _glance(found, entry)
             else:
@@ -294,7 +353,30 @@ def recheck(root: Path, manifest: Path, *, stop: Stop, digests: bool = False, qu
     missing, _ = next(expected, (None, ""))
     if missing is not None:
         raise changed(missing.path, "removed")
-    return count
+    return Checked(files=count, newest_ns=newest_ns)
+
+
+def changes(root: Path, manifest: Path, *, stop: Stop) -> Iterator[tuple[bytes, str]]:
+    """Yield (path, how) of what was added or changed since the manifest was taken; not what is gone.
+
+    Raises: ItemError: it cannot be read to the end; FileNotFoundError: it is not there; Stopped.
+    """
+    buffer = files.hash_buffer()
+    expected = _read(manifest, ignored=True)
+    entry, special = next(expected, (None, ""))
+    for found in files.walk(root):
+        stop.check()
+        while entry is not None and entry.path.split(b"/") < found.path.split(b"/"):
+            entry, special = next(expected, (None, ""))
+        if entry is None or entry.path != found.path:
+            yield found.path, "added"
+        elif found.kind != (special or ("directory" if entry.is_dir else "file")):
+            yield found.path, f"replaced by a {found.kind}"
+        elif found.kind == "file":
+            try:
+                _compare(found, entry, buffer, stop, digests=False)
+            except ItemError:
+                yield found.path, "changed"
 
 
 def _difference(entry: Entry | None, path: bytes) -> ItemError:

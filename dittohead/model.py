@@ -43,6 +43,15 @@ ACTIVE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED, JobStat
 TERMINAL = frozenset({JobState.DONE, JobState.FAILED})
 
 
+class Outcome(StrEnum):
+    """What has become of a failed job, beside its state; a failure without one waits for somebody."""
+
+    NONE = ""
+    CANCELLED = "cancelled"  #: somebody ended it
+    DISMISSED = "dismissed"  #: somebody said that nothing more is to be done
+    GONE = "gone"  #: its folder is no longer in failed/
+
+
 class StepState(StrEnum):
     """How far one step of a job is."""
 
@@ -125,6 +134,7 @@ class Entry:
     ctime_ns: int = 0
     ino: int = 0
     is_dir: bool = False
+    is_ignored: bool = False  #: no step is given it, by the pipeline's `ignore`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,6 +218,7 @@ class Job:
     claimed_at: datetime
     finished_at: datetime | None
     host: str
+    outcome: Outcome = Outcome.NONE
 
 
 def utcnow() -> datetime:

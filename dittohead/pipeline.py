@@ -145,7 +145,8 @@ class _Run:
             await self._take_manifest()
             asides = await self._preflight() or await self._steps()
             if not asides:
-                await self._recheck()
+                await self._last_check()
+                self._check_delivered()
         except (Superseded, StoreError, _Over):
             raise
         except Exception as error:  # noqa: BLE001  # around one job: a defect fails that job only
@@ -210,13 +211,10 @@ class _Run:
         faults.point("manifest.taken")
         seconds = round(time.monotonic() - started, 3)
         if totals.files == 0:
-            raise ItemError(
-                "the folder holds no files",
-                hint="If the upload was cut short, upload it again under the same name",
-            )
+            raise manifest.nothing_in(totals)
         detail = f"{counted(totals.files, 'file')}, {totals.size:,} bytes, SHA-256"
-        if totals.skipped:
-            detail += f"; {totals.skipped} links or special files left out"
+        if totals.left_out:
+            detail += f"; {totals.left_out}"
         event = Event(
             type=EventType.DIGEST,
             outcome="warning" if totals.skipped else "success",
@@ -224,18 +222,47 @@ class _Run:
             agent=AGENT,
         )
         steps = self.passage.steps
+        if totals.ignored:  # kept with the job: who drops folders again knows them by all their files
+            definition = {
+                **definition,
+                "ignored": {"files": totals.ignored, "bytes": totals.ignored_size},
+            }
         looks = any(StepRun(self.passage, row.position).looks for row in steps)
         begin = [] if looks else order.ready(steps, self.passage.needs, ())
         await self.engine.store.write(
-            job_store.set_manifest, self.job.id, self.job.token, totals.files, totals.size, [event], begin
+            job_store.set_manifest,
+            self.job.id,
+            self.job.token,
+            totals.files,
+            totals.size,
+            [event],
+            begin,
+            definition if totals.ignored else None,
         )
-        self.passage.replace_job(files=totals.files, size=totals.size)
-        self.engine.metrics.claimed_bytes.inc(totals.size)
+        self.passage.replace_job(files=totals.files, size=totals.size, definition=definition)
+        self.engine.metrics.claimed_bytes.inc(totals.size + totals.ignored_size)
         for index in begin:
             steps[index] = dataclasses.replace(steps[index], state=StepState.RUNNING)
         log.get().info(
             log.STEP_FINISHED, step="manifest", files=totals.files, bytes=totals.size, seconds=seconds
         )
+
+    def _check_delivered(self) -> None:
+        """See that something has gone out where that was to be. Raises: ItemError.
+
+        What steps were to deliver may be nothing at all, where it comes from a step that made nothing.
+        """
+        workers, steps = self.engine.workers, self.passage.steps
+        known = workers.names()
+        to_deliver = [row for row in steps if row.worker in known and workers.get(row.worker).delivers]
+        if to_deliver and not any(row.result.get("locations", 0) for row in to_deliver):
+            names = " and ".join(row.name for row in to_deliver)
+            raise ItemError(
+                "nothing of the folder was delivered: what these steps were given holds no files",
+                where=f"step {names}",
+                hint="See from: in config.yaml and what the steps before have made; then: "
+                f"dittohead rerun {self.job.id}",
+            )
 
     def _counter(self, step: str) -> Callable[[int], None]:
         done = 0
@@ -247,11 +274,25 @@ class _Run:
 
         return count
 
-    async def _recheck(self) -> None:
+    async def _recheck(self, *, writers: bool = False) -> manifest.Checked:
         """Find what was changed after the claim: whoever held a file open could still write it."""
-        await in_thread(
-            lambda stop: manifest.recheck(self.passage.files.payload, self.passage.files.manifest, stop=stop)
+        files = self.passage.files
+        return await in_thread(
+            lambda stop: manifest.recheck(files.payload, files.manifest, stop=stop, writers=writers)
         )
+
+    async def _last_check(self) -> None:
+        """Compare the folder with its manifest when nothing in it has changed for as long as at the claim.
+
+        What was written between the look before the claim and the manifest is in the manifest; somebody
+        who goes on writing is met here.
+        """
+        settle = self.engine.settle_s
+        checked = await self._recheck(writers=settle > 0)
+        age = time.time() - checked.newest_ns / 1e9
+        if age < settle:
+            await asyncio.sleep(settle - max(age, 0.0))
+            await self._recheck(writers=True)
 
     # -- the steps ---------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ class Plan:
     purposes: frozenset[str]
     files: int
     size: int  #: bytes
+    left_out: str  #: what no step would be given, in words
     steps: tuple[PlannedStep, ...]
 
 
@@ -85,7 +86,7 @@ async def plan(
 
     totals = await in_thread(take)
     if totals.files == 0:
-        raise ItemError("the folder holds no files", where=str(folder))
+        raise manifest.nothing_in(totals, str(folder))
     shared = _Shared(
         folder=folder,
         name=name,
@@ -110,6 +111,7 @@ async def plan(
         purposes=purposes,
         files=totals.files,
         size=totals.size,
+        left_out=totals.left_out,
         steps=tuple(made[name] for name in steps),
     )
 
@@ -210,6 +212,7 @@ class _Context(StepContext):
         self.outside = shared.scratch / "none" / step.name
         self.ledger = shared.scratch / "none" / f"{step.name}.ledger"
         self.saved = {}
+        self.written = step.options
         self.log = structlog.get_logger()
         self.env = environment(shared.scratch)
         self.originals = shared.originals

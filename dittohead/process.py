@@ -23,7 +23,7 @@ from dittohead.errors import ItemError
 MARK = "DITTOHEAD_ROOT"
 
 #: What programs make is readable unless they say otherwise (deliveries); our own files say by mode.
-_UMASK = 0o022
+UMASK = 0o022
 
 #: Seconds between SIGTERM and SIGKILL: rsync needs well under one to put its partial file aside.
 GRACE_S = 3.0
@@ -120,6 +120,7 @@ class Child:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
+        fds: Sequence[int] = (),
     ) -> AsyncIterator[Child]:
         """Start `argv` (absolute program, no shell) in a session of its own.
 
@@ -137,7 +138,8 @@ class Child:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                umask=_UMASK,
+                umask=UMASK,
+                pass_fds=tuple(fds),
             )
             spawned.append(cls(process, argv))
 
@@ -222,6 +224,7 @@ async def run(
     stall_s: float | None = None,
     on_stdout: Callable[[bytes], None] | None = None,
     on_output: Callable[[bytes], None] | None = None,
+    fds: Sequence[int] = (),
 ) -> Completed:
     """Run a program to its end and return how it ended.
 
@@ -233,6 +236,7 @@ async def run(
         stall_s: ends the whole group when its processes together have done next to nothing for so long.
         on_stdout: is given each piece of standard output as it comes (for progress).
         on_output: is given each piece of standard output and of standard error.
+        fds: descriptors it is to have open as well, under the same numbers.
 
     Returns: also for a non-zero exit status; mapping those is the caller's.
     Raises: TimeoutError: after `timeout_s` or `stall_s`; OSError: it cannot be started.
@@ -251,7 +255,10 @@ async def run(
             if index == 0 and on_stdout is not None:
                 on_stdout(data)
 
-        async with asyncio.timeout(timeout_s), Child.start(argv, env=env, cwd=cwd, stdin=feed) as child:
+        async with (
+            asyncio.timeout(timeout_s),
+            Child.start(argv, env=env, cwd=cwd, stdin=feed, fds=fds) as child,
+        ):
             process = child.process
             assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018
             async with asyncio.TaskGroup() as group:

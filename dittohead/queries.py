@@ -153,6 +153,7 @@ def summary(job: Job, steps: Sequence[StepRow] = ()) -> dict[str, Any]:
         "name": job.name,
         "pipeline": job.pipeline,
         "state": job.state.value,
+        "outcome": job.outcome.value,
         "reason": job.reason,
         "station": job.station.value,
         "folder": display(job.folder),

@@ -129,6 +129,7 @@ def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Cal
         # Its pipeline has changed since: the history stands, but it can only be run again as a whole.
         new = rows.without_definition(new, steps, _CHANGED)
     files = fields["manifest"]["files"]
+    given = [file for file in files if not file.get("ignored")]
     found = list(read_events(fields["events"]))
     heads = {digest_store.head(file["sha256"]) for file in (*files, *fields["outputs"])}
 
@@ -140,8 +141,8 @@ def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Cal
             state=state,
             station=station,
             error=fields["error"],
-            files=len(files),
-            size=sum(file["size"] for file in files),
+            files=len(given),
+            size=sum(file["size"] for file in given),
             claimed_at=_seconds(fields["claimed_at"]),
             finished_at=_seconds(fields["finished_at"]),
             host=fields["host"],
@@ -187,6 +188,7 @@ def _result(step: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         "outputs": len(outputs),
         "bytes": sum(o["size"] for o in outputs),
         "locations": len(locations),
+        "copies": sum(not o.get("use") for o in locations),
         "delivered_bytes": sum(o["size"] for o in locations),
         **({"recipe": step["recipe"]} if "recipe" in step else {}),
     }
@@ -227,7 +229,7 @@ def _under_way(
     )
     lies = stations.folder(Station.PROCESSING, folder)
     new = new_job(config, arrival, display(folder), job_id, folder=lies)
-    sizes = [entry.size for entry in manifest.read(listed, ignored=True) if not entry.is_dir]
+    sizes = [entry.size for entry in manifest.read(listed) if not entry.is_dir]
     event = Event(
         type=EventType.INGESTION_START,
         outcome="warning",

@@ -131,7 +131,8 @@ def _step_fields(step: StepRow, job: Job) -> dict[str, Any]:
 def _entry(entry: Entry) -> dict[str, Any] | None:
     if entry.is_dir:
         return None
-    return {**manifest.path_fields(entry.path), "size": entry.size, "sha256": entry.sha256}
+    fields = {**manifest.path_fields(entry.path), "size": entry.size, "sha256": entry.sha256}
+    return {**fields, "ignored": True} if entry.is_ignored else fields
 
 
 def output_fields(output: Output, **more: str) -> dict[str, Any]:
@@ -217,6 +218,7 @@ class Recorder:
         self.path = path
         self.count = 0
         self.size = 0
+        self.copies = 0  #: of those locations that are copies of files, not records and pages
         self._file: IO[bytes] | None = None
 
     def add(self, fields: dict[str, Any]) -> None:
@@ -226,6 +228,7 @@ class Recorder:
         self._file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
         self.count += 1
         self.size += fields["size"]
+        self.copies += not fields.get("use")
 
     def close(self, *, durable: bool) -> None:
         """Finish the file; with `durable` its bytes are on disk afterwards. Blocking."""

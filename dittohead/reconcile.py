@@ -10,8 +10,12 @@ from dittohead.claims import Claimer
 from dittohead.engine import Engine
 from dittohead.errors import NameTaken, StationError
 from dittohead.finish import finish, settle
-from dittohead.model import ACTIVE, Arrival, Job, JobState, Station
+from dittohead.model import ACTIVE, Arrival, Job, JobState, Outcome, Station
+from dittohead.store import history
 from dittohead.store import jobs as job_store
+
+#: Failures whose folders are looked for in one round; the latest.
+_LOOKED_AT = 1000
 
 
 async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) -> int:
@@ -35,6 +39,7 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
             mended += 1
         except StationError as error:  # one folder that cannot be moved holds up nobody
             log.get().error(log.JOB_STUCK, job=job.id, name=job.name, error=str(error))
+    mended += await _gone(engine)
     active = await engine.store.read(job_store.active)
     present = set(await asyncio.to_thread(engine.stations.listing, Station.PROCESSING))
     for job in active:
@@ -48,6 +53,27 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     for folder in sorted(present - owned):
         mended += await _adopt(engine, claimer, folder)
     return mended
+
+
+async def _gone(engine: Engine) -> int:
+    """Note which failed folders have left failed/, or are back in it; return how many changed.
+
+    What is no longer there waits for nobody. One listing answers for all of them.
+    """
+    jobs = await engine.store.read(history.may_be_gone, _LOOKED_AT)
+    if not jobs:
+        return 0
+    try:
+        there = await asyncio.to_thread(engine.stations.inodes, Station.FAILED)
+    except OSError:  # the station itself is not to be seen: that says nothing of the folders
+        return 0
+    changed = 0
+    for job in jobs:
+        now = Outcome.NONE if there.get(job.folder) == job.ino else Outcome.GONE
+        if now is not job.outcome:
+            changed += await engine.store.write(job_store.set_outcome, job.id, now, (job.outcome,))
+            log.get().info(log.JOB_GONE, job=job.id, name=job.name, gone=now is Outcome.GONE)
+    return changed
 
 
 async def _absent(engine: Engine, job: Job) -> None:

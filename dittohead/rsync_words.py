@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from dittohead.attributes import Tally
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.process import Completed
 
@@ -84,6 +86,47 @@ def changed(found: list[str]) -> Callable[[str], None]:
     return look
 
 
+#: A line of what a second pass finds: kind of change, kind of thing, nine marks, then its name.
+_FOUND = re.compile(r"(?P<how>[<>ch.])(?P<what>[fdLDS])(?P<marks>.{9}) (?P<name>.*)", re.DOTALL)
+#: Where the marks of the time, of the access control list and of the extended attributes stand.
+_TIME, _ACL, _XATTR = 2, 7, 8
+
+
+@dataclass
+class Differences:
+    """What a second pass finds at the far side that is not as in the folder."""
+
+    wrong: list[str] = field(default_factory=list)  #: of another content, or missing
+    bare: list[str] = field(default_factory=list)  #: lack an attribute, a list or a link
+    untimed: Tally = field(default_factory=Tally)  #: of another time
+
+    def __call__(self, line: str) -> None:
+        """Take in an itemized line. Source: rsync(1), --itemize-changes."""
+        match = _FOUND.fullmatch(line)
+        if match is None:
+            return
+        marks, name = match["marks"], match["name"]
+        if match["how"] in "<>c":
+            self.wrong.append(name)
+            return
+        if match["how"] == "h" or marks[_ACL] == "a" or marks[_XATTR] == "x":
+            self.bare.append(name)
+        if marks[_TIME] in "tT" and name != "./":  # the target's own folder may be others' as well
+            self.untimed.add(is_dir=match["what"] == "d")
+
+
+#: That times cannot be set there, which is said at the end, and no reason not to deliver.
+_NO_TIMES = re.compile(r"rsync: (?:\[\w+[^]]*\] )?failed to set times on .*")
+_SUMMARY = re.compile(r"rsync error: .*")
+
+
+def only_times_are_lost(ended: Completed) -> bool:
+    """Tell whether an rsync has done all it should, but for times of what belongs to others there."""
+    said = [line for line in ended.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+    told = [line for line in said if not _SUMMARY.fullmatch(line)]
+    return ended.returncode == 23 and bool(told) and all(_NO_TIMES.fullmatch(line) for line in told)
+
+
 def failure(ended: Completed, where: str, again: str) -> StepError:
     """Return the error that an rsync which did not succeed stands for.
 
@@ -114,6 +157,13 @@ def failure(ended: Completed, where: str, again: str) -> StepError:
             f"the daemon may not write there (rsync: {detail})",
             where=where,
             hint=f"Give it write access, then: {again}",
+        )
+    if "Operation not supported" in said_there:
+        return ItemError(
+            f"the target's file system cannot hold what the step is to keep (rsync: {detail})",
+            where=where,
+            hint="Deliver to another, or take xattrs and acls out of the step, have the daemon read "
+            f"config.yaml again, then: {again.replace('retry', 'rerun')}",
         )
     kind, meaning = _EXITS.get(ended.returncode, (TransientError, "rsync ended unexpectedly"))
     return kind(f"{meaning} (rsync {ended.returncode}: {detail})", where=where)

@@ -11,10 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from dittohead.options import Duration, Size
-from dittohead.rules import Rule
-
-#: An address as it may stand in a header: one, without a name or a line break.
-_ADDRESS = r"^[^\s<>,;:@()\"]+@[^\s<>,;:@()\"]+$"
+from dittohead.rules import ADDRESS, Rule
 
 
 class _Model(BaseModel):
@@ -39,8 +36,31 @@ class Watch(_Model):
     interval: Duration = Field(
         5.0, gt=0, description="The inbox is looked at this often even without any event."
     )
+    settle: Duration = Field(
+        2.0,
+        description="A folder is taken when nothing in it has changed for so long. 0: at once, whatever its "
+        "age; nobody then sees whether it is still being written.",
+    )
+    settle_in_place: Duration = Field(
+        90.0,
+        description="The same, for a folder in which something changed after it got its name: it is being "
+        "written without the dot. Not less than `settle`.",
+    )
+    partial: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=lambda: ["default"],
+        description="Names of files and directories (`*`, `?` and `[...]` allowed) that say that an upload "
+        "is not finished: a folder that holds one is not taken. `default` stands for those of rsync, WinSCP, "
+        "lftp, Nextcloud, rclone, browsers and office programs, `XXXXXX` for six letters or digits, "
+        "`mtime=0` for files last changed in 1970, as rsync marks those it left cut short. `[]`: none.",
+    )
+    late_look: Duration = Field(
+        300.0,
+        description="So long after a folder came to `done/` it is compared with its manifest once more; what "
+        "was changed is recorded and told. 0: never.",
+    )
     stale_after: Duration = Field(
-        86400.0, description="A dotted folder older than this is reported as a stale upload."
+        86400.0,
+        description="A dotted folder in which nothing has changed for so long is reported as a stale upload.",
     )
 
 
@@ -206,6 +226,11 @@ class PipelineSettings(_Model):
         description="Names (`*` and `?` allowed) that no step is given, such as `.DS_Store`; they stay "
         "in the folder and stand in its manifest.",
     )
+    partial: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None,
+        description="Names that say that an upload is not finished, for this pipeline's folders instead of "
+        "those of `watch`.",
+    )
     space_factor: float | None = Field(
         None,
         ge=0,
@@ -228,7 +253,7 @@ class PipelineSettings(_Model):
         return value
 
 
-Address = Annotated[str, Field(pattern=_ADDRESS)]
+Address = Annotated[str, Field(pattern=ADDRESS)]
 
 
 class Addresses(RootModel[dict[str, Address]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -51,7 +52,9 @@ def places(connection: Connection, stations: Stations, job_id: str) -> list[tupl
         location = next(copies, None)
         if location is not None and step.result.get("locations"):
             place = location.uri.rsplit("/", location.path.count(b"/") + 1)[0] + "/"
-            found.append((place, 1 + sum(1 for _ in copies), location.verified_by))
+            ways = Counter([location.verified_by])
+            ways.update(copy.verified_by for copy in copies)
+            found += [(place, count, how) for how, count in ways.items()]
     return found
 
 

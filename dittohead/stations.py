@@ -10,14 +10,16 @@ import pwd
 import stat
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from dittohead import faults
 from dittohead.errors import NameTaken, StationError
 from dittohead.files import fsync_dir, remove_unfinished, rename_noreplace, write_durably
-from dittohead.model import Arrival, Station, display, utcnow
+from dittohead.model import Arrival, Station, display, utcnow, visible
+from dittohead.mounts import mounts_beneath
+from dittohead.threads import Stop
 
 #: The longest file name of the usual file systems, in bytes.
 NAME_MAX = 255
@@ -32,6 +34,9 @@ class Scan:
     uploads: list[bytes]  #: dotted directories: uploads in progress, or given up
     strays: list[bytes]  #: undotted things that are no directories; left alone
     inode: tuple[int, int]  #: (st_dev, st_ino) of the inbox itself
+    held: dict[bytes, str] = field(
+        default_factory=dict
+    )  #: directories that cannot be taken as they are, and why
 
 
 @dataclass
@@ -124,30 +129,42 @@ class Stations:
         finally:
             os.rmdir(here)
 
-    def scan(self) -> Scan:
+    def scan(self, stop: Stop | None = None) -> Scan:
         """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
 
-        Decides by names and types on disk, never by events. Blocking; 1,000 entries cost well
+        Decides by names and types on disk, never by events. What is mounted there is not touched: it may
+        never answer. What cannot be looked at is held, and only that. Blocking; 1,000 entries cost well
         under a millisecond, since only new names are looked at closely.
 
         Raises: OSError: the inbox is missing or cannot be read.
         """
         inbox = os.fsencode(self.path(Station.INBOX))
-        arrivals: list[Arrival] = []
-        uploads: list[bytes] = []
-        strays: list[bytes] = []
+        found = Scan(arrivals=[], uploads=[], strays=[], inode=(0, 0))
+        mounted = mounts_beneath(self.path(Station.INBOX))
         with os.scandir(inbox) as entries:
             for entry in entries:
-                if entry.name.startswith(b"."):
-                    if entry.is_dir(follow_symlinks=False):
-                        uploads.append(entry.name)
-                elif not entry.is_dir(follow_symlinks=False):
-                    strays.append(entry.name)
-                elif (arrival := self._arrival(entry)) is not None:
-                    arrivals.append(arrival)
-        self._known = {arrival.folder: arrival for arrival in arrivals}
+                if stop is not None:
+                    stop.check()
+                if entry.name in mounted:
+                    if not entry.name.startswith(b"."):
+                        found.held[entry.name] = _mounted(mounted[entry.name])
+                    continue
+                try:
+                    self._sort(entry, found)
+                except OSError as error:
+                    found.held[entry.name] = f"it cannot be looked at ({error.strerror})"
+        self._known = {arrival.folder: arrival for arrival in found.arrivals}
         status = os.stat(inbox)
-        return Scan(arrivals=arrivals, uploads=uploads, strays=strays, inode=(status.st_dev, status.st_ino))
+        return replace(found, inode=(status.st_dev, status.st_ino))
+
+    def _sort(self, entry: os.DirEntry[bytes], found: Scan) -> None:
+        if entry.name.startswith(b"."):
+            if entry.is_dir(follow_symlinks=False):
+                found.uploads.append(entry.name)
+        elif not entry.is_dir(follow_symlinks=False):
+            found.strays.append(entry.name)
+        elif (arrival := self._arrival(entry)) is not None:
+            found.arrivals.append(arrival)
 
     def _arrival(self, entry: os.DirEntry[bytes]) -> Arrival | None:
         known = self._known.get(entry.name)
@@ -224,6 +241,11 @@ class Stations:
                 if not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
             ]
 
+    def inodes(self, station: Station) -> dict[bytes, int]:
+        """Return the inode of each folder in a station, by name. Blocking. Raises: OSError."""
+        with os.scandir(os.fsencode(self.path(station))) as entries:
+            return {entry.name: entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
+
     def identity(self, station: Station, folder: bytes) -> os.stat_result:
         """Return the folder's own lstat."""
         return os.lstat(self.folder(station, folder))
@@ -270,8 +292,11 @@ class Stations:
 
 
 def _refusal(error: OSError, folder: Path) -> StationError:
+    status = None
     if error.errno in (errno.EACCES, errno.EPERM):
-        status = os.lstat(folder)
+        with contextlib.suppress(OSError):  # what may not even be looked at: a mount of another user's
+            status = os.lstat(folder)
+    if status is not None:
         return StationError(
             f"the daemon may not move this folder: mode {stat.S_IMODE(status.st_mode):04o}, "
             f"owner {_user(status.st_uid)}",
@@ -279,6 +304,10 @@ def _refusal(error: OSError, folder: Path) -> StationError:
             hint="Moving a directory needs write access to it: chmod g+w, or see: dittohead doctor",
         )
     return StationError(f"this folder cannot be moved ({error.strerror})", where=display(os.fsencode(folder)))
+
+
+def _mounted(point: bytes) -> str:
+    return f"another file system is mounted in it, at {visible(os.fsdecode(point))}. Unmount it"
 
 
 def _user(uid: int) -> str:

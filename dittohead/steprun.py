@@ -283,6 +283,7 @@ class StepRun:
             "outputs": made,
             "bytes": context.outputs.size,
             "locations": delivered,
+            "copies": context.locations.copies,
             "delivered_bytes": context.locations.size,
             "seconds": round(seconds, 3),
             **({"recipe": recipe.as_dict()} if recipe is not None else {}),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -129,3 +130,94 @@ async def in_own_thread(work: Callable[[Stop], T], *, key: str, stall_s: float) 
             _hung[key] = done
         elif not done.cancelled():
             done.exception()  # seen: Stopped, or what no longer matters
+
+
+class Piece(Generic[T]):
+    """One piece of work for a crew."""
+
+    def __init__(self, work: Callable[[Stop], T]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[T] = self.loop.create_future()
+        self.stop = Stop()
+        self.begun = self.over = self.left = False
+        self._work = work
+
+    def run(self) -> None:
+        """Do it, in a thread of the crew."""
+        value, failure = None, None
+        self.begun = True
+        try:
+            value = self._work(self.stop)
+        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self.loop.call_soon_threadsafe(self._tell, value, failure)
+
+    def _tell(self, value: T | None, failure: BaseException | None) -> None:
+        if self.done.done():  # cancelled meanwhile, or left behind
+            return
+        if failure is not None:
+            self.done.set_exception(failure)
+            self.done.exception()  # seen: the one who asked may have gone
+        else:
+            self.done.set_result(value)  # type: ignore[arg-type]  # T when there is no failure
+
+
+class Crew:
+    """A few threads for short looks at what may never answer; one that hangs is replaced.
+
+    They are made when there is work, end when there is none for a while, and die with the process.
+    """
+
+    def __init__(self, name: str, size: int, idle_s: float = 10.0) -> None:
+        self._name, self._size, self._idle_s = name, size, idle_s
+        self._changed = threading.Condition()
+        self._queue: deque[Piece[Any]] = deque()
+        self._idle = self._threads = 0
+
+    def begin(self, work: Callable[[Stop], T]) -> Piece[T]:
+        """Have a piece of work done as soon as a thread is free."""
+        piece = Piece(work)
+        with self._changed:
+            self._queue.append(piece)
+            self._call_one()
+        return piece
+
+    def leave(self, piece: Piece[Any]) -> None:
+        """Give up the thread that does a piece of work: whoever waits gets Hung."""
+        with self._changed:
+            if piece.over:  # in the last moment
+                return
+            piece.left = True
+            self._threads -= 1
+            if self._queue:
+                self._call_one()
+        piece.stop.set()
+        if not piece.done.done():
+            piece.done.set_exception(Hung())
+            piece.done.exception()
+
+    def _call_one(self) -> None:
+        if self._idle >= len(self._queue):
+            self._changed.notify()
+        elif self._threads < self._size:
+            self._threads += 1
+            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+
+    def _serve(self) -> None:
+        while (piece := self._next()) is not None:
+            piece.run()
+            with self._changed:
+                piece.over = True
+                if piece.left:  # another has taken this thread's place
+                    return
+
+    def _next(self) -> Piece[Any] | None:
+        with self._changed:
+            self._idle += 1
+            self._changed.wait_for(lambda: bool(self._queue), self._idle_s)
+            self._idle -= 1
+            if not self._queue:
+                self._threads -= 1
+                return None
+            return self._queue.popleft()

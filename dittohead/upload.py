@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from dittohead import files, sidecar
+from dittohead import attributes, files, sidecar
+from dittohead.attributes import Tally
 from dittohead.errors import DittoheadError, ItemError
 
 _BLOCK = 4 << 20
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: That a file system has no such attributes, or no room for so large ones.
+_CANNOT_HOLD = {errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EPERM, errno.EACCES}
 
 
 class Upload:
@@ -27,6 +32,11 @@ class Upload:
         self.name = name or self.source.resolve().name
         self.inbox = os.fsencode(inbox)
         self.files = self.size = 0
+        self._links: dict[tuple[int, int], bytes] = {}  #: the copy of each file with further names
+        self._bare, self._unlisted = Tally(), Tally()
+        self._has_default = attributes.ACLS[1] in attributes.listed(self.inbox)
+        # In another's inbox, a list of the uploader's could keep the daemon out.
+        self._takes_lists = not self._has_default and os.stat(self.inbox).st_uid == os.geteuid()
         self._check_name()
         self.hidden = os.path.join(self.inbox, b"." + os.fsencode(self.name))
         self.visible = os.path.join(self.inbox, os.fsencode(self.name))
@@ -71,12 +81,13 @@ class Upload:
             self.size += found.status.st_size
 
     def copy(self, progress: Callable[[int], None]) -> None:
-        """Copy everything as .NAME and make it durable. Blocking.
+        """Copy everything as .NAME, with times, modes, attributes and hard links; make it durable. Blocking.
 
         Args:
             progress: is given the number of bytes copied since its last call.
 
-        Raises: OSError; what was copied stays, dotted, and is never touched by the daemon.
+        Raises: ItemError: a file changed meanwhile; OSError; what was copied stays, dotted, and is never
+            touched by the daemon.
         """
         os.mkdir(self.hidden)
         if self.source.is_file():
@@ -94,18 +105,68 @@ class Upload:
         if self.purposes:
             with open(os.path.join(self.hidden, os.fsencode(sidecar.NAME)), "xb") as file:
                 file.write(sidecar.text(self.purposes))
+        if not self.source.is_file():
+            self._folders()
         self._hand_over()
         files.sync_filesystem(self.inbox)
 
+    @property
+    def not_kept(self) -> str:
+        """What of the source is not in the copy, in words; "" when there is nothing."""
+        parts = []
+        if self._bare:
+            parts.append(f"extended attributes of {self._bare} (the inbox's file system does not take them)")
+        if self._unlisted:
+            parts.append(f"access control lists of {self._unlisted} (the inbox's own rights hold)")
+        return ", ".join(parts)
+
     def _file(self, fd: int, destination: bytes, progress: Callable[[int], None]) -> None:
-        with open(fd, "rb", buffering=0) as source, open(destination, "xb", buffering=0) as copy:
-            while True:
-                count = os.sendfile(copy.fileno(), source.fileno(), None, _BLOCK)
-                if count == 0:
-                    break
-                progress(count)
-            status = os.fstat(source.fileno())
-            os.utime(copy.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+        with open(fd, "rb", buffering=0) as source:
+            status = os.fstat(fd)
+            known = self._links.get((status.st_dev, status.st_ino))
+            if known is not None:
+                os.link(known, destination)
+                progress(status.st_size)
+                return
+            with open(destination, "xb", buffering=0) as copy:
+                _content(source.fileno(), copy.fileno(), status.st_size, progress)
+                if os.fstat(fd).st_size != status.st_size:
+                    raise ItemError(
+                        "this changed while it was copied",
+                        where=os.fsdecode(destination[len(self.hidden) + 1 :]),
+                        hint=f"Remove {os.fsdecode(self.hidden)}, and try again when nobody writes to it",
+                    )
+                self._besides(fd, copy.fileno(), status, is_dir=False)
+        if status.st_nlink > 1:
+            self._links[status.st_dev, status.st_ino] = destination
+
+    def _folders(self) -> None:
+        """Give the copied folders what the original ones have, when nothing is put into them any more."""
+        root = os.fsencode(self.source)
+        for folder, _, _ in os.walk(self.hidden, topdown=False):
+            original = os.path.join(root, os.path.relpath(folder, self.hidden))
+            here, there = os.open(original, _FOLDER), os.open(folder, _FOLDER)
+            try:
+                self._besides(here, there, os.fstat(here), is_dir=True)
+            finally:
+                os.close(here)
+                os.close(there)
+
+    def _besides(self, here: int, there: int, status: os.stat_result, *, is_dir: bool) -> None:
+        """Give a copy its original's attributes, access control list, mode and times, in this order."""
+        names = attributes.listed(here)
+        if not _carried(here, there, attributes.data(names, private=os.geteuid() == 0)):
+            self._bare.add(is_dir=is_dir)
+        lists = attributes.acls(names)
+        if lists and not (self._takes_lists and _carried(here, there, lists)):
+            self._unlisted.add(is_dir=is_dir)
+        # Its owner must be able to hand it over. Whose program runs as whom is not copied with a file.
+        mode = stat.S_IMODE(status.st_mode) & 0o777 | (0o700 if is_dir else 0o400)
+        given = stat.S_IMODE(os.fstat(there).st_mode)
+        mode |= given & stat.S_ISGID if is_dir else 0
+        mode |= given & stat.S_IRWXG if self._has_default else 0  # what the inbox's own list gives
+        os.fchmod(there, mode)
+        os.utime(there, ns=(status.st_atime_ns, status.st_mtime_ns))
 
     def _hand_over(self) -> None:
         """Let the inbox's group move and read it, where the inbox is another user's."""
@@ -131,3 +192,38 @@ class Upload:
                 hint=f"Rename {os.fsdecode(self.hidden)} to another name without the dot",
             ) from error
         files.fsync_dir(self.inbox)
+
+
+def _content(source: int, copy: int, size: int, progress: Callable[[int], None]) -> None:
+    """Copy a file's data; where it has holes, the copy has them. Source: lseek(2), SEEK_DATA."""
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break
+        end = min(os.lseek(source, start, os.SEEK_HOLE), size)
+        progress(start - at)
+        os.lseek(copy, start, os.SEEK_SET)
+        at = start
+        while at < end and (count := os.sendfile(copy, source, at, min(_BLOCK, end - at))):
+            progress(count)
+            at += count
+        if at < end:  # it has become shorter: whoever called sees that
+            return
+    progress(size - at)
+    os.ftruncate(copy, size)
+
+
+def _carried(here: int, there: int, names: Iterable[str]) -> bool:
+    """Copy attributes; return whether the file system takes them. Raises: OSError."""
+    try:
+        for name in names:
+            os.setxattr(there, name, os.getxattr(here, name))
+    except OSError as error:
+        if error.errno not in _CANNOT_HOLD:
+            raise
+        return False
+    return True

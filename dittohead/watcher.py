@@ -13,7 +13,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from watchfiles import Change, awatch
@@ -22,37 +22,10 @@ from dittohead import log
 from dittohead.errors import ItemError
 from dittohead.files import walk
 from dittohead.model import Station
-from dittohead.mounts import mount_of
+from dittohead.mounts import filesystem_type, needs_polling
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
-
-#: File systems whose changes by other hosts (or by their server) inotify never reports.
-#: Source: inotify(7), "NOTES": "Inotify reports only events that a user-space program triggers
-#: through the filesystem API" on this host.
-NETWORK = frozenset(
-    [
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "coda",
-        "gfs2",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "vboxsf",
-        "virtiofs",
-    ]
-)
+from dittohead.threads import Hung, in_own_thread
 
 #: watchfiles looks for collected events this often; a hint takes one and a half of it. 11 ms keeps
 #: rename-to-claim under 20 ms at half a percent of one core when idle.
@@ -62,6 +35,9 @@ _DEBOUNCE_MS = 60
 #: Without events the inbox is looked at at least this often.
 _POLL_S = 1.0
 
+#: A scan that shows no sign of life for so long hangs.
+_STALL_S = 30.0
+
 #: A scan may use at most one part in this many of the time, however large the inbox.
 _REST = 10
 
@@ -69,16 +45,6 @@ _REST = 10
 _SELF_TEST_S = 5.0
 
 _RETRY_FIRST_S, _RETRY_MOST_S = 0.5, 30.0
-
-
-def filesystem_type(path: Path) -> str:
-    """Return the type of the file system that holds `path`, such as "ext4", "nfs4" or "fuse.sshfs"."""
-    return mount_of(os.path.realpath(path)).kind
-
-
-def needs_polling(kind: str) -> bool:
-    """Tell whether a file system type sends no events for what others do in it."""
-    return kind in NETWORK or kind.startswith("fuse")
 
 
 class Watcher:
@@ -140,11 +106,13 @@ class Watcher:
 
     async def _scan_once(self) -> None:
         try:
-            scan = await asyncio.to_thread(self._stations.scan)
-        except OSError as error:
+            # In a thread of its own: one that hangs must not use up those of the loop.
+            scan = await in_own_thread(self._stations.scan, key="inbox", stall_s=_STALL_S)
+        except (OSError, Hung) as error:
+            why = "its file system does not answer" if isinstance(error, Hung) else str(error.strerror)
             if self.mode != "missing":
-                log.get().error(log.WATCH_LOST, inbox=str(self._inbox), reason=error.strerror)
-            self.mode, self.reason = "missing", f"the inbox cannot be read: {error.strerror}"
+                log.get().error(log.WATCH_LOST, inbox=str(self._inbox), reason=why)
+            self.mode, self.reason = "missing", f"the inbox cannot be read: {why}"
             self._rearm.set()
             self._on_scan(Scan(arrivals=[], uploads=[], strays=[], inode=(0, 0)))
             self.ready.set()
@@ -236,11 +204,12 @@ class Watcher:
 
 
 async def stale_uploads(
-    stations: Stations, uploads: list[bytes], older_than_s: float
+    stations: Stations, uploads: Sequence[bytes], older_than_s: float
 ) -> AsyncIterator[tuple[bytes, float, int]]:
     """Yield (name, age in seconds, bytes) of each dotted folder nobody has written to for so long.
 
-    The age is that of the newest thing inside. Nothing dotted is opened or changed.
+    The age is that of the last change of anything inside, by ctime: what copies old files sets their mtime
+    back, and nobody can set a ctime. Nothing dotted is opened or changed.
     """
     for name in uploads:
         found = await asyncio.to_thread(_newest, stations.folder(Station.INBOX, name))
@@ -249,12 +218,13 @@ async def stale_uploads(
 
 
 def _newest(folder: Path) -> tuple[float, int] | None:
-    """Return (mtime of the newest thing inside, bytes), as far as it can be looked at."""
+    """Return (ctime of the newest thing inside, bytes), as far as it can be looked at."""
     newest, size = 0.0, 0
     try:
-        newest = os.lstat(folder).st_mtime
+        newest = os.lstat(folder).st_ctime
         for found in walk(folder):
-            newest = max(newest, found.status.st_mtime)
+            # The directory too: a name in it may have come, gone or changed last.
+            newest = max(newest, found.status.st_ctime, os.fstat(found.dir_fd).st_ctime)
             size += found.status.st_size if found.kind == "file" else 0
     except (OSError, ItemError):  # changed meanwhile, closed to us, or deeper than can be handled
         return None if newest == 0.0 else (newest, size)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -68,7 +69,7 @@ class Made:
 class Planned:
     """One thing a step would do, for `dittohead plan`."""
 
-    action: Literal["make", "send", "create", "change", "keep", "run"]
+    action: Literal["make", "send", "create", "change", "keep", "leave", "run"]
     what: str  #: a file's path, a record, a program with its arguments
     where: str = ""  #: a key, a URI, the call: "POST /repositories/2/digital_objects"
     detail: str = ""  #: such as "12 MB" or "1 of 5 requests"
@@ -112,6 +113,7 @@ class StepContext(abc.ABC):
     originals: Inputs  #: the payload, whatever `source` is
     outside: Path  #: a file for notes of what is begun outside and unfinished; see `Worker.let_go`
     ledger: Path  #: a file for notes of what is created outside, before it is; kept for `Worker.undo`
+    written: Mapping[str, Any] = MappingProxyType({})  #: its options as config.yaml has them
     saved: Mapping[str, Any]  #: what `save` or `Wait.state` kept, {} at first
     log: Any  #: structlog logger, bound to job, name and step
     env: Mapping[str, str]  #: the environment for child processes
@@ -211,6 +213,8 @@ class Worker(abc.ABC, Generic[OptionsT]):
     per_file: ClassVar[frozenset[str]] = frozenset()  #: options that are templates for each file
     #: options that name earlier steps (one, or a list) whose results it reads; it runs after them
     takes: ClassVar[frozenset[str]] = frozenset()
+    #: whether it brings something to a place outside: a folder of which nothing went out is not done
+    delivers: ClassVar[bool] = False
     #: whether `preflight` finds what is known of the objects: facts {"described": Described as JSON}
     describes: ClassVar[bool] = False
     #: options that name a step which describes

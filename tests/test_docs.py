@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dittohead.cli import MODULES
 from dittohead.config import load
+from tests.support.wheel import tracked
 
 TOP = Path(__file__).parent.parent
 
@@ -51,6 +52,5 @@ def test_every_command_the_readme_names_exists() -> None:
 
 def test_no_committed_file_names_a_machine_or_a_registry() -> None:
     """The project speaks of itself alone."""
-    files = subprocess.check_output(["git", "ls-files"], cwd=TOP, text=True).split()
     hosts = re.compile("pypi" + r"\.org|files\.python" + "hosted|registry\\." + "npmjs|deb\\." + "debian")
-    assert [name for name in files if hosts.search((TOP / name).read_text(errors="replace"))] == []
+    assert [name for name in tracked() if hosts.search((TOP / name).read_text(errors="replace"))] == []

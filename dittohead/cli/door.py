@@ -21,6 +21,9 @@ _CONNECT_S = 10.0
 #: Longer than the daemon itself waits for the answer to a request.
 _ANSWER_S = 60.0
 
+#: For an answer that rests on many places outside.
+_EXAMINED_S = 600.0
+
 #: Bytes of an answer that are read at once.
 _PIECE = 1 << 16
 
@@ -47,6 +50,12 @@ class _Connection(http.client.HTTPConnection):
             self.sock.close()
             raise
 
+    def patient(self, seconds: float) -> None:
+        """Wait for so long for each answer that follows."""
+        self.timeout = seconds
+        if self.sock is not None:
+            self.sock.settimeout(seconds)
+
 
 class Door:
     """A running daemon, asked for one thing after another."""
@@ -67,6 +76,15 @@ class Door:
     def close(self) -> None:
         """Let it go."""
         self._connection.close()
+
+    def examine(self) -> list[dict[str, str]]:
+        """Have the daemon look at its surroundings; each place may keep it waiting for a while."""
+        self._connection.patient(_EXAMINED_S)
+        status, said = self._ask("POST", "/api/v1/doctor", {})
+        if status != 200:
+            raise _refused(said)
+        found: list[dict[str, str]] = said["findings"]
+        return found
 
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON of an answer. Raises: NoSuchJob; DittoheadError: any other refusal."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dittohead.options import parse_duration
 from dittohead.store.digests import LEAST, is_digest
 
 
@@ -26,6 +27,19 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
             return datetime.fromisoformat(value).astimezone()
         except (ValueError, OverflowError):
             self.fail(f"{value} is no date, such as 2026-01-31 or 2026-01-31T14:00", param, ctx)
+
+
+class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+    """A length of time, such as 5m; in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def uid_of(user: str) -> int:

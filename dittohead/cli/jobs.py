@@ -1,4 +1,4 @@
-"""Commands on jobs: status, list, show, retry, freeze, thaw, cancel, poke, verify."""
+"""Commands on jobs: show, retry, dismiss, freeze, thaw, cancel, poke, verify."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import getpass
 import os
 import pwd
 import time
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from dittohead import lock, queries, registry
+from dittohead.cli import lines
 from dittohead.cli.base import (
     DATA,
     TEMPORARY,
@@ -32,9 +31,7 @@ from dittohead.cli.base import (
     with_config,
 )
 from dittohead.cli.door import Door
-from dittohead.cli.given import Moment, digest_of, uid_of
-from dittohead.cli.view import Place, find_place, viewing
-from dittohead.cli.watch import keep_showing
+from dittohead.cli.view import find_place, viewing
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.model import JobState, counted
@@ -42,166 +39,11 @@ from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
 from dittohead.store.search import Wanted
+from dittohead.units import duration, size
 from dittohead.verify import Report, verify_job
 
 #: How long a command waits for the daemon's answer.
 _ANSWER_S = 30.0
-
-_COLOURS = {
-    "running": "cyan",
-    "waiting": "yellow",
-    "paused": "yellow",
-    "frozen": "blue",
-    "done": "green",
-    "failed": "red",
-}
-
-
-@click.command()
-@with_config
-@json_option
-@click.option("--watch", is_flag=True, help="Keep showing it as it changes, until Ctrl-C.")
-def status(as_json: bool, watch: bool) -> None:
-    """Show what runs, what waits and why, and what needs attention."""
-    here = find_place()
-    if as_json:
-        print_json(_status(here))
-    elif watch:
-        keep_showing(lambda to: _print_status(_status(here), to))
-    else:
-        _print_status(_status(here), out)
-
-
-def _status(here: Place) -> dict[str, Any]:
-    with viewing(here) as view:  # anew each time: a daemon that is watched may stop and start
-        return view.status()
-
-
-def _print_status(found: dict[str, Any], to: Console) -> None:
-    now = found["live"]
-    watcher = now.get("watcher", {})
-    daemon_line = (
-        f"[green]running[/green] (process {now.get('pid', '?')}), watching by {watcher.get('mode', '?')}"
-        + (f" ({escape(watcher['reason'])})" if watcher.get("reason") else "")
-        if found["running_daemon"]
-        else "[red]not running[/red]; start it: dittohead run"
-    )
-    to.print(f"dittohead on {escape(found['root'])}: {daemon_line}")
-    counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items() if count)
-    to.print(f"jobs: {counts or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox")
-    for target in found["targets"]:
-        if target["paused"]:
-            to.print(f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}")
-    for name, reason in now.get("held", {}).items():
-        to.print(f"[yellow]waits in the inbox[/yellow] {escape(name)}: {escape(reason)}")
-    _print_sources(now.get("sources", {}), to)
-    for upload in now.get("stale", []):
-        hours = upload["age_seconds"] / 3600
-        size = f"{upload['bytes']:,} bytes"
-        to.print(f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {hours:.0f} h, {size}")
-    for name in now.get("strays", []):
-        to.print(f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory")
-    for job in found["active"]:
-        to.print(_active_line(job, now.get("progress", {}).get(job["id"])))
-    for job in found["failed"]:
-        to.print(f"[red]failed[/red]   {escape(job['name'])}  {job['id']}  {escape(job['reason'])}")
-    if found["failed_count"] > len(found["failed"]):
-        more = found["failed_count"] - len(found["failed"])
-        to.print(f"and {more:,} more that failed: dittohead list --state failed")
-    _print_notices(found, to)
-
-
-def _print_notices(found: dict[str, Any], to: Console) -> None:
-    if found["unsent_notices"]:
-        to.print(f"not yet sent: {counted(found['unsent_notices'], 'notice')}")
-    for receiver in found["disabled_receivers"]:
-        to.print(f"[red]gets no notices[/red] {escape(receiver['to'])}: {escape(receiver['error'])}")
-
-
-def _print_sources(sources: dict[str, Any], to: Console) -> None:
-    for name, fields in sources.items():
-        why = fields["error"] or fields["held"]
-        if why:
-            word = "[red]source failing[/red]" if fields["error"] else "[yellow]source holds back[/yellow]"
-            to.print(f"{word} {escape(name)}: {escape(why)}")
-
-
-def _active_line(job: dict[str, Any], progress: dict[str, Any] | None) -> str:
-    colour = _COLOURS[job["state"]]
-    line = f"[{colour}]{job['state']:<8}[/{colour}] {escape(job['name'])}  {job['id']}"
-    if "steps" in job:
-        line += f"  step {min(job['steps_done'] + 1, job['steps'])} of {job['steps']} ({job['step']})"
-    for step in (progress, *progress.get("beside", ())) if progress else ():
-        total = f" of {step['total']:,}" if step["total"] else ""
-        line += f"  {step['done']:,}{total} {step['unit']}"
-        if "eta_seconds" in step:
-            line += f", {step['eta_seconds']:.0f} s left"
-    return line + (f"  {escape(job['reason'])}" if job["reason"] else "")
-
-
-@click.command("list")
-@with_config
-@json_option
-@click.option("--state", "states", multiple=True, type=click.Choice([s.value for s in JobState]))
-@click.option("--pipeline", default="", help="Only jobs of this pipeline.")
-@click.option("--name", default="", help="Only jobs whose name holds this text.")
-@click.option(
-    "--holds",
-    metavar="SHA256|FILE",
-    help="Only jobs that held or made this file: a file to look for, or its digest (eight digits will do).",
-)
-@click.option("--uid", "--user", "uid", metavar="USER", help="Only whose folder this user uploaded.")
-@click.option("--since", type=Moment(), help="Only claimed at this date or moment, or later.")
-@click.option("--until", type=Moment(), help="Only claimed before this date or moment.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
-@click.option("--all", "everything", is_flag=True, help="All of them, however many.")
-def list_(
-    as_json: bool,
-    states: tuple[str, ...],
-    pipeline: str,
-    name: str,
-    holds: str | None,
-    uid: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    limit: int,
-    everything: bool,
-) -> None:
-    """List jobs, the latest first.
-
-    Moments are dates (2026-01-31) or as in 2026-01-31T14:00, in local time.
-    """
-    wanted = Wanted(
-        states=[JobState(state) for state in states],
-        pipeline=pipeline,
-        part=name,
-        holds=digest_of(holds) if holds else "",
-        uid=None if uid is None else uid_of(uid),
-        since=since,
-        until=until,
-    )
-    with viewing() as view:
-        found = list(view.jobs(wanted, None if everything else limit))
-    if as_json:
-        print_json(found)
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("job", "state", "name", "pipeline", "files", "bytes", "claimed", "reason"):
-        justify: Any = "right" if column in ("files", "bytes") else "left"
-        table.add_column(column, justify=justify, no_wrap=column != "reason")
-    for job in found:
-        colour = _COLOURS[job["state"]]
-        table.add_row(
-            job["id"],
-            f"[{colour}]{job['state']}[/{colour}]",
-            escape(job["name"]),
-            escape(job["pipeline"]),
-            f"{job['files']:,}",
-            f"{job['bytes']:,}",
-            datetime.fromisoformat(job["claimed_at"]).strftime("%Y-%m-%d %H:%M:%SZ"),
-            escape(job["reason"]),
-        )
-    out.print(table)
 
 
 @click.command()
@@ -222,22 +64,21 @@ def show(as_json: bool, job: str) -> None:
 
 
 def _print_job(fields: dict[str, Any]) -> None:
-    colour = _COLOURS[fields["state"]]
-    out.print(
-        f"[bold]{escape(fields['name'])}[/bold]  [{colour}]{fields['state']}[/{colour}]  {fields['id']}"
-    )
+    became = fields["outcome"] or fields["state"]
+    colour = lines.colour(became)
+    out.print(f"[bold]{escape(fields['name'])}[/bold]  [{colour}]{became}[/{colour}]  {fields['id']}")
     if fields["reason"]:
         out.print(f"  {escape(fields['reason'])}")
     out.print(
         f"  pipeline {escape(fields['pipeline'] or 'none')}, {counted(fields['files'], 'file')}, "
-        f"{fields['bytes']:,} bytes, claimed {fields['claimed_at']}"
+        f"{size(fields['bytes'])}, claimed {fields['claimed_at']}"
     )
     if fields["taken_up_by"]:
         out.print(f"  the folder was done again since: dittohead show {fields['taken_up_by']}")
     else:
         out.print(f"  folder: {escape(fields['folder_path'])}")
     for step in fields["all_steps"]:
-        seconds = f"{step['seconds']:.2f} s" if "seconds" in step else ""
+        seconds = duration(step["seconds"]) if "seconds" in step else ""
         out.print(
             f"  {step['state']:<8} {escape(step['name']):<14} {seconds:>10}  "
             f"{escape(step.get('detail', '') or step['error'])}"
@@ -325,12 +166,51 @@ def _print_answer(answer: dict[str, Any], *, quiet: bool) -> bool:
     return bool(answer["ok"])
 
 
+def _of_failures(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name open failures instead of jobs."""
+    for option in (
+        click.option("--dry-run", is_flag=True, help="With --failed: only list them."),
+        click.option(
+            "--reason-has", "part", default="", help="With --failed: only whose reason holds this text."
+        ),
+        click.option("--pipeline", default="", help="With --failed: only those of this pipeline."),
+        click.option("--failed", is_flag=True, help="All failures that wait for somebody."),
+        click.argument("jobs", nargs=-1, metavar="JOB..."),
+    ):
+        command = option(command)
+    return command
+
+
+def _chosen(jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool) -> tuple[str, ...]:
+    """Return the jobs that are named, or the open failures that fit; none in a dry run."""
+    if bool(jobs) == failed or (not failed and (pipeline or part or dry_run)):
+        raise click.UsageError("give jobs, or --failed (with --pipeline, --reason-has, --dry-run)")
+    if jobs:
+        return jobs
+    with viewing() as view:
+        found = list(view.jobs(Wanted(open=True, pipeline=pipeline, reason=part), None))
+    lines.show(map(lines.of_job, found), out)
+    out.print(f"{counted(len(found), 'failure')}{' would be meant' if dry_run else ''}")
+    return () if dry_run else tuple(job["id"] for job in found)
+
+
 @click.command()
 @with_config
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
-def retry(jobs: tuple[str, ...]) -> None:
-    """Try a failed job again, from the step that failed; wake one that waits."""
-    ask("retry", jobs)
+@_of_failures
+def retry(jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool) -> None:
+    """Try failed jobs again, each from the step that failed; wake one that waits."""
+    ask("retry", _chosen(jobs, failed, pipeline, part, dry_run))
+
+
+@click.command()
+@with_config
+@_of_failures
+@click.option("--reason", default="", help="Why; shown with the job.")
+def dismiss(
+    jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool, reason: str
+) -> None:
+    """Note that nothing more is to be done about a failure; its folder stays in failed/."""
+    ask("dismiss", _chosen(jobs, failed, pipeline, part, dry_run), reason=reason)
 
 
 @click.command()
@@ -403,4 +283,4 @@ def _print_report(report: Report) -> None:
         err.print(f"[yellow]{len(report.unchecked)} could not be checked[/yellow]")
 
 
-COMMANDS = (status, list_, show, retry, freeze, thaw, cancel, poke, verify)
+COMMANDS = (show, retry, dismiss, freeze, thaw, cancel, poke, verify)

@@ -95,6 +95,7 @@ def _as_json(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]]) -> dic
         "purposes": sorted(found.purposes),
         "files": found.files,
         "bytes": found.size,
+        "left_out": found.left_out,
         "good": not any(step.problem for step, _ in steps),
         "steps": [
             {
@@ -116,6 +117,7 @@ def _as_json(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]]) -> dic
 def _print(found: Plan, steps: list[tuple[PlannedStep, list[Planned]]], most: int, *, whole: bool) -> None:
     asked = f", for {' and '.join(sorted(found.purposes))}" if found.purposes else ""
     size = f"{counted(found.files, 'file')}, {found.size:,} bytes"
+    size += f" ({found.left_out})" if found.left_out else ""
     out.print(f"{escape(found.name)}: {size}, by {escape(found.pipeline.name)}{asked}")
     before: list[str] = []
     for step, would in steps:

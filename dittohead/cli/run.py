@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from dittohead import daemon, log
 from dittohead.cli.base import DATA, NO_INPUT, err, escape, fail, load_config, out, with_config
 from dittohead.cli.follow import follow
+from dittohead.cli.given import Span
 from dittohead.config import Config
 from dittohead.errors import DittoheadError, ItemError
 from dittohead.model import Station, counted, utcnow
@@ -24,11 +25,29 @@ from dittohead.upload import Upload
 @click.option(
     "--log-json/--log-pretty", default=None, help="Log lines; by default JSON unless on a terminal."
 )
-def run(log_json: bool | None) -> None:
-    """Run the daemon in the foreground, until SIGTERM or Ctrl-C."""
+@click.option(
+    "--until-empty",
+    is_flag=True,
+    help="End when inbox, jobs and sources hold nothing more: for a scheduled batch.",
+)
+@click.option(
+    "--patience",
+    type=Span(),
+    default="5m",
+    show_default=True,
+    help="With --until-empty: leave what has only waited for so long, such as a target that is down.",
+)
+def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C.
+
+    With --until-empty the exit status is 0 when everything is done, 65 when a job failed, and 75 when
+    something is left that waits or is frozen.
+    """
     config = load_config(probe=True)
     log.configure(level=config.settings.log, json=log_json)
-    daemon.main(config)
+    status = daemon.main(config, patience_s=patience if until_empty else None)
+    if status:
+        raise click.exceptions.Exit(status)
 
 
 @click.command()
@@ -109,6 +128,8 @@ def _drop_one(upload: Upload) -> str:
             ) from error
     upload.publish()
     out.print(f"{escape(upload.name)}: {counted(upload.files, 'file')}, {upload.size:,} bytes, handed over")
+    if upload.not_kept:
+        err.print(f"[yellow]not kept:[/yellow] {escape(upload.not_kept)}")
     return upload.name
 
 

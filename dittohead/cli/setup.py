@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from dittohead import __version__, registry
-from dittohead.checkup import Finding, examine
+from dittohead import __version__, lock, registry
+from dittohead.checkup import Finding, examine, exposures
 from dittohead.cli.base import (
     DATA,
     err,
@@ -25,8 +25,11 @@ from dittohead.cli.base import (
     reading,
     with_config,
 )
+from dittohead.cli.door import Door
+from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.files import write_durably
+from dittohead.owners import owner
 from dittohead.schema import json_schema
 from dittohead.stations import Stations
 
@@ -59,11 +62,13 @@ def init(ctx: click.Context, directory: Path) -> None:
 def check(as_json: bool) -> None:
     """Check config.yaml: every error with its line, and what to write instead."""
     config = load_config(probe=True)
+    found = list(exposures(config))
     if as_json:
         print_json(
             {
                 "path": str(config.path),
                 "root": str(config.root),
+                "exposed": [{"path": one.about, "message": one.message} for one in found],
                 "limits": config.limits,
                 "pipelines": [
                     {"name": p.name, "match": p.match.pattern, **p.definition()} for p in config.pipelines
@@ -81,26 +86,47 @@ def check(as_json: bool) -> None:
         out.print(f"  {escape(pipeline.name)}: {escape(pipeline.match.pattern)}: {escape(steps)}")
     for source in config.sources:
         out.print(f"  source {escape(source.name)}: {source.kind}")
+    for one in found:
+        err.print(f"[yellow]warning:[/yellow] {escape(one.about)}: {escape(one.message)}")
 
 
 @click.command()
 @with_config
 @json_option
 def doctor(as_json: bool) -> None:
-    """Look at permissions, programs, the image library and the targets; say what to do."""
+    """Look at permissions, programs, the image library and the targets; say what to do.
+
+    Where a daemon runs, it looks itself: with its user, its groups, its sandbox and its credentials.
+    Where none runs, this command looks as the user who typed it.
+    """
     config = load_config()
-    with reading(config) if has_store(config) else nullcontext((None, None)) as (store, _):
-        secret = Credentials(config.path).needed
-        found = asyncio.run(examine(config, registry.default(), secret, store))
+    door = Door.open(Stations(config.root).state)
+    if door is not None:
+        found = [Finding(**fields) for fields in door.examine()]
+        door.close()
+        who = "the running daemon looked"
+    else:
+        found = _examined_here(config)
+        who = f"looked as {owner(os.geteuid()).user}"
     if as_json:
         print_json([{"level": f.level, "about": f.about, "message": f.message} for f in found])
     else:
-        out.print(f"dittohead {__version__}, {escape(str(config.path))}")
+        out.print(f"dittohead {__version__}, {escape(str(config.path))}; {who}")
         for finding in found:
             _print(finding)
     if any(finding.level == "bad" for finding in found):
         err.print("[red]Something is wrong; see above.[/red]")
         raise click.exceptions.Exit(DATA)
+
+
+def _examined_here(config: Config) -> list[Finding]:
+    """Look without a daemon; say where the service would look with other eyes."""
+    with reading(config) if has_store(config) else nullcontext((None, None)) as (store, _):
+        found = asyncio.run(examine(config, registry.default(), Credentials(config.path).needed, store))
+    if lock.is_held(Stations(config.root).state):
+        message = "a daemon runs and could not be asked; it may see other things than this user does"
+        found.append(Finding(level="warning", about="daemon", message=message))
+    return found
 
 
 def _print(finding: Finding) -> None:

@@ -72,7 +72,8 @@ class FromDaemon:
             "name": fields["part"],
             "since": wanted.since and wanted.since.isoformat(),
             "until": wanted.until and wanted.until.isoformat(),
-            **{key: fields[key] for key in ("pipeline", "uid", "holds")},
+            "open": "true" if wanted.open else "",
+            **{key: fields[key] for key in ("pipeline", "uid", "holds", "reason")},
         }
         cursor, left = "", limit
         while left is None or left > 0:

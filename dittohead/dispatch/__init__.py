@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -16,8 +16,12 @@ class Dispatch(Protocol):
     def running(self) -> Collection[str]:
         """The jobs that run now, on this host."""
 
-    def offer(self, arrivals: Iterable[Arrival]) -> None:
-        """Replace what is known of the inbox. Cheap; may be called at any time."""
+    def offer(self, arrivals: Collection[Arrival], held: Mapping[bytes, str] | None = None) -> None:
+        """Replace what is known of the inbox. Cheap; may be called at any time.
+
+        Args:
+            held: what else lies there, and why it cannot be taken.
+        """
 
     def wake(self) -> None:
         """Look again for jobs that may run: rows have changed."""

@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from dittohead import log
-from dittohead.claims import Claimer, Held
+from dittohead.claims import Claimer
 from dittohead.deadlines import Deadlines
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
@@ -23,6 +24,7 @@ from dittohead.model import Arrival, Job, display
 from dittohead.pipeline import run_job
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
+from dittohead.waitingroom import Held
 
 #: After a fault of the store or of the receipts' disk a job is left alone for this long.
 _BACK_OFF_S = 10.0
@@ -35,12 +37,23 @@ _ROUTINE_S = 60.0
 _LEAST_S = 0.05
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    arrival: Arrival
+    timer: asyncio.TimerHandle | None  #: None: somebody tells when it is over
+
+    def cancel(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+
 class LocalDispatch:
     """Runs jobs as tasks of this process's loop. The inbox itself is the backlog."""
 
     def __init__(self, engine: Engine, claimer: Claimer, limit: int) -> None:
         self.engine, self.claimer, self.limit = engine, claimer, limit
         self.held: dict[bytes, str] = {}  #: arrivals that cannot be taken yet, and why
+        self._waiting: dict[bytes, _Waiting] = {}  # those that are not to be tried before something is over
         self.draining = False
         self.idle = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[bool]] = {}
@@ -59,6 +72,7 @@ class LocalDispatch:
         self.on_trouble: Callable[[], None] = lambda: None  #: store and stations may differ
         engine.targets.on_resume = self.wake
         engine.suspects.on_free = self.wake
+        claimer.room.on_looked = self._try_again
 
     @property
     def running(self) -> Collection[str]:
@@ -68,23 +82,37 @@ class LocalDispatch:
     @property
     def backlog(self) -> int:
         """Arrivals seen in the inbox and not yet claimed."""
-        return sum(len(queue) for queue in self._arrivals.values()) + len(self.held)
+        return sum(len(queue) for queue in self._arrivals.values()) + len(
+            self.held.keys() | self._waiting.keys()
+        )
 
     @property
     def oldest(self) -> float | None:
         """When the arrival was first seen that waits longest, seconds since the epoch."""
-        return min((queue[0].seen_at for queue in self._arrivals.values() if queue), default=None)
+        first = [queue[0] for queue in self._arrivals.values() if queue]
+        first += [waiting.arrival for waiting in self._waiting.values()]
+        return min((arrival.seen_at for arrival in first), default=None)
 
-    def offer(self, arrivals: Iterable[Arrival]) -> None:
-        """Replace what is known of the inbox; those held before are tried again."""
+    def offer(self, arrivals: Collection[Arrival], held: Mapping[bytes, str] | None = None) -> None:
+        """Replace what is known of the inbox; those held before are tried again, when it is time.
+
+        Args:
+            held: what else lies there, and why it cannot be taken.
+        """
+        held = held or {}
+        self._wait_on(arrivals)
         fresh: dict[int, list[Arrival]] = {}
         for arrival in arrivals:
-            fresh.setdefault(arrival.uid, []).append(arrival)
+            if arrival.folder not in self._waiting:
+                fresh.setdefault(arrival.uid, []).append(arrival)
         self._arrivals = {
             uid: deque(sorted(found, key=lambda a: (a.seen_at, a.folder))) for uid, found in fresh.items()
         }
-        present = {a.folder for found in fresh.values() for a in found} if self.held else set()
-        self.held = {folder: why for folder, why in self.held.items() if folder in present}
+        if self.held:
+            present = {arrival.folder for arrival in arrivals} | held.keys()
+            self.held = {folder: why for folder, why in self.held.items() if folder in present}
+        for folder, why in held.items():
+            self._hold(folder, why)
         if fresh:
             self._wake.set()
 
@@ -237,6 +265,36 @@ class LocalDispatch:
         held = Counter(self._owners.values())
         return min(owners, key=lambda uid: (held[uid], self._served.get(uid, 0)), default=None)
 
+    def _wait_on(self, arrivals: Collection[Arrival]) -> None:
+        """Let those wait on that are still there, and the others be forgotten."""
+        self.claimer.room.forget_all_but({arrival.folder for arrival in arrivals})
+        if not self._waiting:
+            return
+        known = {arrival.folder: arrival.ino for arrival in arrivals}
+        for folder, waiting in list(self._waiting.items()):
+            if known.get(folder) != waiting.arrival.ino:
+                self._waiting.pop(folder).cancel()
+
+    def _wait(self, arrival: Arrival, held: Held) -> None:
+        """Try an arrival no more until its time has come, or the look at it is over."""
+        timer = None
+        if held.again_s is not None:
+            timer = asyncio.get_running_loop().call_later(held.again_s, self._try_again, arrival)
+        self._waiting[arrival.folder] = _Waiting(arrival=arrival, timer=timer)
+
+    def _try_again(self, arrival: Arrival) -> None:
+        waiting = self._waiting.get(arrival.folder)
+        if waiting is None or waiting.arrival.ino != arrival.ino:
+            return
+        self._waiting.pop(arrival.folder).cancel()
+        self._arrivals.setdefault(arrival.uid, deque()).appendleft(arrival)
+        self._wake.set()
+
+    def _hold(self, folder: bytes, reason: str) -> None:
+        if self.held.get(folder) != reason:
+            log.get().warning(log.CLAIM_HELD, name=display(folder), reason=reason)
+        self.held[folder] = reason
+
     async def _claim(self, arrival: Arrival) -> bool:
         """Try to claim; return False when nothing more is to be tried for now."""
         result = await self.claimer.claim(arrival)
@@ -244,9 +302,12 @@ class LocalDispatch:
             self.held.pop(arrival.folder, None)
             self._start(result, fresh=True)
         elif isinstance(result, Held):
-            if self.held.get(arrival.folder) != result.reason:
-                log.get().warning(log.CLAIM_HELD, name=display(arrival.folder), reason=result.reason)
-            self.held[arrival.folder] = result.reason
+            if result.quiet:
+                self.held.pop(arrival.folder, None)
+            else:
+                self._hold(arrival.folder, result.reason)
+            if result.looking or result.again_s is not None:
+                self._wait(arrival, result)
             # A large folder that waits for room is not overtaken for ever by small ones.
             return not result.for_space
         else:

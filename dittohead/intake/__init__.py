@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from dittohead import log
@@ -100,6 +100,21 @@ class Intake:
         """Let what was put off be due so much earlier: the clock was set back."""
         for runner in self._runners.values():
             runner.sooner(seconds)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The sources there are."""
+        return self._runners.keys()
+
+    @property
+    def busy(self) -> int:
+        """How many sources look or fetch now; one that only tries again after a fault is not counted."""
+        return sum(fields["state"] not in ("idle", "failing") for fields in self.shown().values())
+
+    def look_all(self) -> None:
+        """Have every source look now, whatever its schedule says."""
+        for runner in self._runners.values():
+            runner.look_soon()
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """Return what is true only now, of each source."""

@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import faults, log
-from dittohead.claims import Claimer, mib
+from dittohead import faults, log, units
+from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
 from dittohead.errors import DittoheadError, ItemError, TargetError, TransientError
 from dittohead.intake.dropping import Dropper
@@ -307,7 +307,7 @@ class Runner:
         lacking = self._tools.claimer.lacking(self._needed(folder, size))
         if lacking > 0:
             root = self._tools.stations.root
-            self._hold(f"{folder} needs {mib(lacking)} more free disk space under {root}")
+            self._hold(f"{folder} needs {units.size(lacking)} more free disk space under {root}")
         return lacking <= 0
 
     def _written(self, drop: Drop, size: int) -> None:

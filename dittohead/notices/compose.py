@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import log
-from dittohead.model import Job, JobState, Station, StepRow, host_name, shell_word, utcnow
+from dittohead.model import Job, JobState, Station, StepRow, display, host_name, shell_word, utcnow
 from dittohead.owners import Owner, owner
 from dittohead.rules import Rule
 from dittohead.store.outbox import Gathered, NewNotice
 from dittohead.wording import Wording, plain
 
-#: Records and pages, and stuck jobs, that a notice names.
-LINKS, STUCK = 12, 50
+#: Records and pages, stuck jobs, and stale uploads of one owner, that a notice names.
+LINKS, STUCK, STALE = 12, 50, 50
 
 #: A thing that lasts is told of again after this long. Seconds.
 _DAY_S, _WEEK_S = 86400.0, 7 * 86400.0
@@ -47,8 +48,9 @@ class Composer:
 
         Args:
             given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
-                last; of stuck: jobs, hours; of stale: name, age_seconds, size, uid; of paused and full:
-                target, reason; of resumed: target; of nearly_full: target, percent, free.
+                last; of late_change: job, count, files; of stuck: jobs, hours; of stale: name, age_seconds,
+                size, uid, uploads; of paused and full: target, reason; of resumed: target; of nearly_full:
+                target, percent, free.
         """
         if event == "stuck":
             return list(self._stuck(**given))
@@ -115,6 +117,8 @@ class Composer:
                         data=facts,
                         gather_s=rule.digest if event != "disabled" else None,
                         once_s=_ONCE.get(event),
+                        # Programs need each: a webhook gets them all by themselves.
+                        of=job.uid if job and rule.webhook is None else None,
                     ),
                 )
         return list(found.values())
@@ -184,6 +188,33 @@ def _user(whose: Owner | None) -> str:
     return whose.user if whose else ""
 
 
+def _job(job: Job, whose: Owner | None) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "name": job.name,
+        "pipeline": job.pipeline,
+        "state": job.state.value,
+        "files": job.files,
+        "bytes": job.size,
+        "uid": job.uid,
+        "uploader": _user(whose),
+        "claimed_at": job.claimed_at,
+        "finished_at": job.finished_at or utcnow(),
+    }
+
+
+def _late_change(
+    root: Path, whose: Owner | None, *, job: Job, count: int, files: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "job": _job(job, whose),
+        "count": count,
+        "files": list(files),
+        "more": count - len(files),
+        "again": f"dittohead rerun {job.id}",
+    }
+
+
 def _done(
     root: Path,
     whose: Owner | None,
@@ -194,25 +225,14 @@ def _done(
     links: _Links = (),
 ) -> dict[str, Any]:
     return {
-        "job": {
-            "id": job.id,
-            "name": job.name,
-            "pipeline": job.pipeline,
-            "state": job.state.value,
-            "files": job.files,
-            "bytes": job.size,
-            "uid": job.uid,
-            "uploader": _user(whose),
-            "claimed_at": job.claimed_at,
-            "finished_at": job.finished_at or utcnow(),
-        },
-        "delivered": sum(step.result.get("locations", 0) for step in steps),
+        "job": _job(job, whose),
+        "delivered": sum(_copies(step) for step in steps),
         "steps": [
             {
                 "name": step.name,
                 "worker": step.worker,
                 "detail": step.result.get("detail", ""),
-                "files": step.result.get("locations", 0),
+                "files": _copies(step),
             }
             for step in steps
         ],
@@ -220,6 +240,12 @@ def _done(
         "more_links": max(len(links) - LINKS, 0),
         "receipt": str(receipt),
     }
+
+
+def _copies(step: StepRow) -> int:
+    """Return how many copies of files a step has delivered; records and pages are none."""
+    count: int = step.result.get("copies", step.result.get("locations", 0))
+    return count
 
 
 def _recovered(root: Path, whose: Owner | None, *, failure: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -285,17 +311,42 @@ _TO_DO = {
 
 
 def _stale(
-    root: Path, whose: Owner | None, *, name: str, age_seconds: float, size: int, uid: int = -1
+    root: Path,
+    whose: Owner | None,
+    *,
+    name: str,
+    age_seconds: float,
+    size: int,
+    uid: int = -1,
+    uploads: Sequence[tuple[bytes, float, int]] = (),
 ) -> dict[str, Any]:
+    """Args: uploads: all of the owner's, by (folder, age in seconds, bytes); only the first without it."""
+    uploads = uploads or [(os.fsencode(name), age_seconds, size)]
+    listed = [_upload(root, whose, uid, *one) for one in uploads[:STALE]]
     return {
-        "upload": {
-            "name": name,
-            "inbox": str(root / Station.INBOX.value),
-            "hours": round(age_seconds / 3600, 1),
-            "bytes": size,
-            "uid": uid,
-            "uploader": _user(whose),
-        }
+        "upload": listed[0],
+        "uploads": listed,
+        "count": len(uploads),
+        "more": max(len(uploads) - STALE, 0),
+    }
+
+
+def _upload(
+    root: Path, whose: Owner | None, uid: int, folder: bytes, age_s: float, size: int
+) -> dict[str, Any]:
+    inbox = os.path.join(os.fsencode(root), Station.INBOX.value.encode())
+    path, ready = os.path.join(inbox, folder), os.path.join(inbox, folder.lstrip(b"."))
+    is_taken = ready == os.path.join(inbox, b"") or os.path.lexists(ready)
+    return {
+        "name": display(folder),
+        "inbox": str(root / Station.INBOX.value),
+        "hours": round(age_s / 3600, 1),
+        "bytes": size,
+        "uid": uid,
+        "uploader": _user(whose),
+        "look": f"ls -laR {shell_word(path)}",
+        # Not into a folder of that name, should one come meanwhile.
+        "hand_over": "" if is_taken else f"mv -nT {shell_word(path)} {shell_word(ready)}",
     }
 
 
@@ -314,6 +365,8 @@ def _digest(root: Path, whose: Owner | None, *, gathered: Gathered) -> dict[str,
         kinds[event] = kinds.get(event, 0) + count
         pipelines.setdefault(pipeline, []).append({"event": event, "count": count})
     total = sum(kinds.values())
+    named = Counter(notice.data.get("job", {}).get("uploader", "") for notice in gathered.notices)
+    owners = gathered.owners or named.most_common()
     return {
         "count": total,
         "since": gathered.since,
@@ -331,6 +384,7 @@ def _digest(root: Path, whose: Owner | None, *, gathered: Gathered) -> dict[str,
             }
             for notice in gathered.notices
         ],
+        "uploaders": [{"name": name, "count": count} for name, count in owners],
         "more": total - len(gathered.notices),
     }
 
@@ -356,7 +410,9 @@ def _test(root: Path, whose: Owner | None, *, shown: str) -> dict[str, Any]:
 _FACTS: dict[str, Callable[..., dict[str, Any]]] = {
     "done": _done,
     "failed": _failed,
+    "cancelled": _failed,
     "recovered": _recovered,
+    "late_change": _late_change,
     "stuck": _stuck,
     "stale": _stale,
     "paused": _as_given,

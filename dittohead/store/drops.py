@@ -238,6 +238,7 @@ def follow(connection: Connection, source: str) -> list[Turn]:
             jobs.c.reason.label("job_reason"),
             jobs.c.files.label("job_files"),
             jobs.c.size.label("job_size"),
+            jobs.c.definition.label("job_definition"),
         )
         .join(jobs, jobs.c.ino == drops.c.ino)
         .where(
@@ -248,7 +249,10 @@ def follow(connection: Connection, source: str) -> list[Turn]:
     )
     latest: dict[int, RowMapping] = {}
     for row in connection.execute(query).mappings():
-        alike = (row["job_files"], row["job_size"]) == (row["files"], row["size"])
+        # What the pipeline ignores was fetched as well.
+        ignored = row["job_definition"].get("ignored", {"files": 0, "bytes": 0})
+        holds = (row["job_files"] + ignored["files"], row["job_size"] + ignored["bytes"])
+        alike = holds == (row["files"], row["size"])
         own = row["job"] == row["job_id"] or (alike and row["job"] not in row["earlier"])
         # Done is done, also by an earlier job that was tried again after a later one had failed.
         before = latest.get(row["id"])

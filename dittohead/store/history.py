@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import ACTIVE, TERMINAL, Job, JobId, JobState
+from dittohead.model import ACTIVE, TERMINAL, Job, JobId, JobState, Outcome, Station
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import jobs
 
@@ -50,7 +50,9 @@ def last_failure(connection: Connection, job: Job) -> Job | None:
         .limit(1)
     )
     row = connection.execute(query).mappings().first()
-    return to_job(row) if row is not None and row["state"] == JobState.FAILED.value else None
+    last = to_job(row) if row is not None else None
+    failed = last is not None and last.state is JobState.FAILED and last.outcome is not Outcome.CANCELLED
+    return last if failed else None
 
 
 def under_way_since(connection: Connection, before: float) -> list[tuple[Job, float]]:
@@ -104,30 +106,81 @@ def is_superseded(connection: Connection, job: Job) -> bool:
     )
 
 
-def _open_failures() -> sa.Select[Any]:
-    """Failed jobs whose folder no later job has taken up."""
+def open_failure(*, but_for: Collection[Outcome] = ()) -> sa.ColumnElement[bool]:
+    """Return the condition for a failed job that waits for somebody.
+
+    It is over where somebody dismissed or cancelled it, where its folder is gone, where a later job has taken
+    up the same folder (also under another name, as the hint may have advised), and where another folder of
+    its name was done since.
+
+    Args:
+        but_for: outcomes that do not end it for this question.
+    """
     later = jobs.alias()
-    return sa.select(jobs).where(
+    same_folder = sa.and_(
+        later.c.ino == jobs.c.ino, sa.or_(later.c.name == jobs.c.name, later.c.dev == jobs.c.dev)
+    )
+    done_since = sa.and_(later.c.name == jobs.c.name, later.c.state == JobState.DONE.value)
+    open_ones = [outcome.value for outcome in (Outcome.NONE, *but_for)]
+    return sa.and_(
         jobs.c.state == JobState.FAILED.value,
-        ~sa.exists().where(
-            later.c.name == jobs.c.name,
-            later.c.ino == jobs.c.ino,
-            later.c.claimed_at > jobs.c.claimed_at,
-        ),
+        jobs.c.outcome.in_(open_ones),
+        ~sa.exists().where(same_folder, later.c.claimed_at > jobs.c.claimed_at),
+        ~sa.exists().where(done_since, later.c.claimed_at > jobs.c.claimed_at),
     )
 
 
 def open_failures(connection: Connection, limit: int) -> list[Job]:
-    """Return failed jobs that wait for somebody, the latest first: no later job has their folder."""
-    query = _open_failures().order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    """Return failed jobs that wait for somebody, the latest first."""
+    query = sa.select(jobs).where(open_failure())
+    query = query.order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
+    return [to_job(row) for row in connection.execute(query).mappings()]
+
+
+def may_be_gone(connection: Connection, limit: int) -> list[Job]:
+    """Return failed jobs that are open, or were until their folder was found gone; the latest first."""
+    query = sa.select(jobs).where(
+        open_failure(but_for=[Outcome.GONE]), jobs.c.station == Station.FAILED.value
+    )
+    query = query.order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc()).limit(limit)
     return [to_job(row) for row in connection.execute(query).mappings()]
 
 
 def count_open_failures(connection: Connection) -> int:
     """Return how many failed jobs wait for somebody."""
-    return connection.execute(
-        sa.select(sa.func.count()).select_from(_open_failures().subquery())
-    ).scalar_one()
+    return connection.execute(sa.select(sa.func.count()).select_from(jobs).where(open_failure())).scalar_one()
+
+
+def count_failed_since(connection: Connection, moment: float) -> int:
+    """Return how many jobs have failed since a moment; cancelled ones are no failures."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(jobs)
+        .where(
+            jobs.c.finished_at >= moment,
+            jobs.c.state == JobState.FAILED.value,
+            jobs.c.outcome != Outcome.CANCELLED.value,
+        )
+    )
+    return connection.execute(query).scalar_one()
+
+
+def ended_between(connection: Connection, after: float, until: float, limit: int) -> list[Job]:
+    """Return jobs that were done between two moments and not taken up since, the first first."""
+    later = jobs.alias()
+    query = (
+        sa.select(jobs)
+        .where(
+            jobs.c.finished_at > after,
+            jobs.c.finished_at <= until,
+            jobs.c.state == JobState.DONE.value,
+            jobs.c.station == Station.DONE.value,
+            ~sa.exists().where(later.c.ino == jobs.c.ino, later.c.claimed_at > jobs.c.claimed_at),
+        )
+        .order_by(jobs.c.finished_at, jobs.c.id)
+        .limit(limit)
+    )
+    return [to_job(row) for row in connection.execute(query).mappings()]
 
 
 def latest_done(connection: Connection, pipeline: str) -> list[Job]:

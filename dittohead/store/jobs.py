@@ -19,6 +19,7 @@ from dittohead.model import (
     Job,
     JobId,
     JobState,
+    Outcome,
     Station,
     StepRow,
     StepState,
@@ -55,6 +56,9 @@ _BEGIN = (
 )
 _MOVED = jobs.update().where(jobs.c.id == sa.bindparam("b_job"))
 _INSERT_JOB, _INSERT_STEPS, _INSERT_EVENTS = jobs.insert(), steps.insert(), events.insert()
+
+#: How the event begins that a folder was changed after its job's end.
+LATE = "late change"
 
 #: States from which dispatch may run a job; a paused one only as its target's probe.
 RUNNABLE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED})
@@ -205,9 +209,16 @@ def set_manifest(
     size: int,
     found: Iterable[Event],
     begin: Iterable[int] = (),
+    definition: dict[str, Any] | None = None,
 ) -> None:
-    """Record that the manifest is on disk, and that the first steps are in flight: one commit."""
-    update_job(connection, job_id, token, files=files, size=size)
+    """Record that the manifest is on disk, and that the first steps are in flight: one commit.
+
+    Args:
+        files, size: what steps are given.
+        definition: what is known of the pipeline now; None: nothing new.
+    """
+    more = {} if definition is None else {"definition": definition}
+    update_job(connection, job_id, token, files=files, size=size, **more)
     add_events(connection, job_id, found)
     now = utcnow().timestamp()
     for position in begin:
@@ -342,6 +353,7 @@ def finish(
     error: dict[str, Any] | None,
     finished_at: float,
     failed_step: int | None,
+    outcome: Outcome = Outcome.NONE,
 ) -> None:
     """Record that the job is over; its folder is moved after this commit."""
     update_job(
@@ -354,6 +366,7 @@ def finish(
         wake_at=None,
         target="",
         finished_at=finished_at,
+        outcome=outcome.value,
     )
     connection.execute(_STOPPED, {"b_job": job_id})
     if failed_step is not None:
@@ -393,6 +406,7 @@ def reopen(
             wake_at=None,
             finished_at=None,
             target="",
+            outcome=Outcome.NONE.value,
             token=jobs.c.token + 1,
             reopened_at=utcnow().timestamp(),
         )
@@ -403,6 +417,22 @@ def reopen(
         .where(steps.c.job_id == job_id, steps.c.position.in_(list(resumed)))
         .values(state=StepState.PENDING.value, attempts=0, crashes=0, error="", wake_at=None, target="")
     )
+
+
+def set_outcome(connection: Connection, job_id: str, outcome: Outcome, before: Collection[Outcome]) -> bool:
+    """Record what has become of a failed job; return False where its state or outcome is another by now.
+
+    Args:
+        before: the outcomes it may have until then.
+    """
+    changed = connection.execute(
+        jobs.update()
+        .where(
+            jobs.c.id == job_id, jobs.c.state == JobState.FAILED.value, jobs.c.outcome.in_(_values(before))
+        )
+        .values(outcome=outcome.value)
+    )
+    return bool(changed.rowcount)
 
 
 def _afresh(connection: Connection, job_id: str, positions: Collection[int]) -> None:
@@ -496,6 +526,21 @@ def mark_undone(connection: Connection, job_id: str, event: Event) -> None:
     connection.execute(jobs.update().where(*done).values(reason=event.detail))
 
 
+def mark_changed_late(connection: Connection, job_id: str, event: Event) -> None:
+    """Record that a folder was changed after its job's end; lists show it as the job's reason."""
+    mark_undone(connection, job_id, event)
+
+
+def changed_late(connection: Connection, job_id: str) -> bool:
+    """Tell whether that was recorded before."""
+    query = sa.select(events.c.id).where(
+        events.c.job_id == job_id,
+        events.c.type == EventType.FIXITY.value,
+        events.c.detail.startswith(LATE, autoescape=True),
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def was_undone(connection: Connection, job_id: str) -> bool:
     """Tell whether what a job had created outside was taken back."""
     query = sa.select(events.c.id).where(events.c.job_id == job_id, events.c.type == EventType.DELETION.value)
@@ -524,7 +569,7 @@ def _step(connection: Connection, job_id: str, position: int, **changes: Any) ->
     connection.execute(_UPDATE_STEP, {"b_job": job_id, "b_position": position, **changes})
 
 
-def _values(states: Collection[JobState]) -> list[str]:
+def _values(states: Collection[JobState] | Collection[Outcome]) -> list[str]:
     return sorted(state.value for state in states)
 
 
@@ -556,6 +601,7 @@ def to_job(row: RowMapping) -> Job:
         claimed_at=datetime.fromtimestamp(row["claimed_at"], UTC),
         finished_at=_moment(row["finished_at"]),
         host=row["host"],
+        outcome=Outcome(row["outcome"]),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import ACTIVE, JobState, StepState
+from dittohead.model import ACTIVE, JobState, Outcome, StepState
 from dittohead.store.tables import jobs, steps
 
 DAY_S = 86400
@@ -90,7 +90,7 @@ def _day_of(moment: sa.ColumnElement[float]) -> sa.ColumnElement[int]:
 def _ended(connection: Connection, first: int) -> dict[int, tuple[int, int, int]]:
     """Return (done, failed, bytes done) by day since the epoch, from a day on."""
     day = _day_of(jobs.c.finished_at)
-    failed = sa.func.sum(sa.case((_DONE, 0), else_=1))
+    failed = sa.func.sum(sa.case((sa.or_(_DONE, jobs.c.outcome == Outcome.CANCELLED.value), 0), else_=1))
     found = connection.execute(
         sa.select(day, _DONE_COUNT, failed, _DONE_SIZE)
         .where(jobs.c.finished_at >= first * DAY_S)

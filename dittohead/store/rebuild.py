@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import JobState, Station, StepState
+from dittohead.model import JobState, Outcome, Station, StepState
 from dittohead.store.jobs import NewJob
 from dittohead.store.tables import jobs, steps
 
@@ -54,6 +54,7 @@ def put_over(
             state=state.value,
             station=station.value,
             error=error,
+            outcome=(Outcome.CANCELLED if error and error.get("kind") == "cancelled" else Outcome.NONE).value,
             reason=error["what"] if error else "",
             files=files,
             size=size,

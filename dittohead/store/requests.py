@@ -12,6 +12,9 @@ from sqlalchemy.engine import Connection
 from dittohead.model import utcnow
 from dittohead.store.tables import requests
 
+#: What may be asked of jobs that are over; of several jobs of a name the latest is meant, not one under way.
+OF_ENDED_JOBS = frozenset({"retry", "rerun", "undone", "dismiss"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

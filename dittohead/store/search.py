@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead.model import Job, JobState
 from dittohead.store import digests as digest_store
+from dittohead.store import history
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import digests, jobs
 
@@ -35,6 +36,8 @@ class Wanted:
     uid: int | None = None
     since: datetime | None = None  #: claimed at this moment or later
     until: datetime | None = None  #: claimed before this moment
+    open: bool = False  #: only failures that wait for somebody
+    reason: str = ""  #: part of the reason
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def latest_first(states: Sequence[JobState]) -> tuple[sa.ColumnElement[Any], ...
 
 
 def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
-    found: list[sa.ColumnElement[bool]] = []
+    found = _of_span(wanted)
     if wanted.states:
         found.append(jobs.c.state.in_([state.value for state in wanted.states]))
     if wanted.pipeline:
@@ -110,14 +113,23 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
         found.append(jobs.c.name.icontains(wanted.part, autoescape=True))
     if wanted.uid is not None:
         found.append(jobs.c.uid == wanted.uid)
-    if wanted.since is not None:
-        found.append(jobs.c.claimed_at >= wanted.since.timestamp())
-    if wanted.until is not None:
-        found.append(jobs.c.claimed_at < wanted.until.timestamp())
+    if wanted.open:
+        found.append(history.open_failure())
+    if wanted.reason:
+        found.append(jobs.c.reason.icontains(wanted.reason, autoescape=True))
     if wanted.holds:
         found.append(_held(wanted.holds))
     if wanted.text:
         found.append(_said(wanted.text.strip()))
+    return found
+
+
+def _of_span(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    if wanted.since is not None:
+        found.append(jobs.c.claimed_at >= wanted.since.timestamp())
+    if wanted.until is not None:
+        found.append(jobs.c.claimed_at < wanted.until.timestamp())
     return found
 
 

@@ -55,6 +55,7 @@ jobs = Table(
     Column("finished_at", Double),
     Column("host", Text, nullable=False),
     Column("reopened_at", Double),  # when it was last tried again after it had been over
+    Column("outcome", String(16), nullable=False, server_default=""),  # of a failed job, see model.Outcome
     Index(None, "state", "wake_at"),
     Index(None, "name"),
     Index(None, "claimed_at", "id", "name"),  # all that a look for a name reads
@@ -67,6 +68,7 @@ jobs = Table(
         "finished_at",
         "state",
         "size",
+        "outcome",
         sqlite_where=text("finished_at IS NOT NULL"),
         postgresql_where=text("finished_at IS NOT NULL"),
     ),

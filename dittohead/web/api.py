@@ -63,6 +63,11 @@ async def _health(request: web.Request, given: None) -> web.Response:
     return web.json_response({"ok": good, "watcher": mode, "jobs": counts}, status=200 if good else 503)
 
 
+async def _doctor(request: web.Request, given: shapes.Nothing) -> web.Response:
+    """What the daemon itself finds: with its user, its groups, its sandbox and its credentials."""
+    return web.json_response({"findings": await request.app[SITE].examine()})
+
+
 async def _metrics(request: web.Request, given: None) -> web.Response:
     """Prometheus' text."""
     totals = await request.app[SITE].store.look(queries.totals)
@@ -100,6 +105,8 @@ async def _jobs(request: web.Request, given: shapes.JobQuery) -> web.Response:
         uid=given.uid,
         since=given.since,
         until=given.until,
+        open=given.open,
+        reason=given.reason,
     )
     try:
         after = Cursor.read(given.cursor) if given.cursor else None
@@ -196,7 +203,7 @@ async def _requests(request: web.Request, given: shapes.RequestQuery) -> web.Res
 async def _act(request: web.Request, given: Any) -> web.Response:
     """Hand in a request on a job, and wait for its answer."""
     action = request.path.rsplit("/", 1)[-1]
-    active = () if action in ("retry", "rerun", "undone") else sorted(ACTIVE)
+    active = () if action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
     named = _text(request.match_info["job"])
     job = await request.app[SITE].store.look(queries.resolve, named, active)
     return await _asked(request, action, job.id, given.model_dump(by_alias=True, exclude_none=True))
@@ -291,6 +298,7 @@ OPERATIONS = (
     _action("freeze", "Stop it where it is", shapes.Freeze),
     _action("thaw", "Let it go on", shapes.Nothing),
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),
+    _action("dismiss", "Note that nothing more is to be done about its failure", shapes.Dismiss),
     _action("poke", "Look at it now", shapes.Nothing),
     _action("undone", "Record that what it had created outside was taken back", shapes.Undone),
     _reading("/api/v1/sources", "list_sources", "All sources", _sources, shapes.Sources, tag="sources"),
@@ -306,6 +314,17 @@ OPERATIONS = (
         shapes.Requests,
         query=shapes.RequestQuery,
         tag="requests",
+    ),
+    Operation(
+        method="POST",
+        path="/api/v1/doctor",
+        name="doctor",
+        summary="Have the daemon look at permissions, programs, targets and all else it needs",
+        does=_doctor,
+        role=Role.OPERATOR,
+        body=shapes.Nothing,
+        answer=shapes.Findings,
+        tag="daemon",
     ),
     _reading("/metrics", "metrics", "Numbers for Prometheus", _metrics, "text/plain", tag="daemon"),
     _reading(

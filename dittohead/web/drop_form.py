@@ -24,8 +24,7 @@ import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
 from sqlalchemy.engine import Connection
 
-from dittohead import log, sidecar
-from dittohead.claims import mib
+from dittohead import log, sidecar, units
 from dittohead.errors import ItemError
 from dittohead.model import counted, visible
 from dittohead.settings import Drop
@@ -231,7 +230,7 @@ async def _room(request: web.Request, size: int) -> None:
     floor = site.config().settings.space.floor
     lacking = await _in_thread(lambda: door.reception.lacking(door.reception.all(), size, floor))
     if lacking > 0:
-        raise Problem(507, f"there is not room for it on the disk: {mib(lacking)} more are needed")
+        raise Problem(507, f"there is not room for it on the disk: {units.size(lacking)} more are needed")
 
 
 @needs(Role.OPERATOR, csrf_later=True)

@@ -38,7 +38,10 @@ _FRONT = ("glance", "attention", "running", "waiting", "arrivals", "lately", "pl
 _JOB = ("head", "steps", "places", "events", "asked")
 
 #: What buttons may ask of a job.
-_ACTIONS = frozenset({"retry", "rerun", "freeze", "thaw", "cancel", "poke"})
+_ACTIONS = frozenset({"retry", "rerun", "freeze", "thaw", "cancel", "dismiss", "poke"})
+
+#: Stands among the states of a search for failures that wait for somebody.
+_OPEN = "open"
 
 #: Jobs on a page of those found; and told of to programs that listen.
 _FOUND, _TOLD = 50, 200
@@ -360,7 +363,7 @@ async def found(request: web.Request) -> web.Response:
         "jobs.html",
         here="jobs",
         asked=asked,
-        states=[state.value for state in JobState],
+        states=[state.value for state in JobState] + [_OPEN],
         pipelines=[pipeline.name for pipeline in site.config().pipelines],
         wrong=wrong,
         found=page.jobs,
@@ -373,7 +376,7 @@ async def found(request: web.Request) -> web.Response:
 def _wanted(asked: Asked) -> Wanted:
     """Return the question in the store's terms. Raises: ValueError, in words."""
     try:
-        states = [JobState(state) for state in asked.state if state]
+        states = [JobState(state) for state in asked.state if state not in ("", _OPEN)]
         since, until = page_job.day(asked.since), page_job.day(asked.until)
         until = until + timedelta(days=1) if until else None  # the day itself is meant too
     except (ValueError, OverflowError) as error:
@@ -384,6 +387,7 @@ def _wanted(asked: Asked) -> Wanted:
         pipeline=asked.pipeline,
         since=since,
         until=until,
+        open=_OPEN in asked.state,
     )
 
 

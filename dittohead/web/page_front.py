@@ -175,6 +175,7 @@ def front(
         "inbox": [name for name in inbox if name not in known][:INBOX],
         "inbox_count": len(inbox),
         "stale": live.get("stale", []),
+        "stale_more": live.get("stale_count", 0) - len(live.get("stale", [])),
         "uploads": live.get("uploads", 0),
         "strays": live.get("strays", []),
         "lately": seen.lately,
@@ -210,7 +211,7 @@ def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> lis
     sources = live.get("sources", {}).values()
     paused = sum(target.paused for target in seen.targets)
     full = sum(target.nearly_full for target in seen.targets)
-    stale = len(live.get("stale", []))
+    stale = live.get("stale_count", len(live.get("stale", [])))
     stuck = sum(not why.startswith(_PATIENT) for why in live.get("held", {}).values())
     found = [
         (mode not in _SEEING, "the inbox is not watched"),

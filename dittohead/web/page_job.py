@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -86,24 +87,26 @@ def levels(job: Job, steps: Sequence[StepRow]) -> list[list[StepRow]]:
     return found
 
 
+_Links = tuple[tuple[str, str], ...]
+
+
 @functools.lru_cache(maxsize=256)
-def _delivered(path: Path, mtime_ns: int, size: int) -> tuple[tuple[tuple[str, str], ...], str, int, str]:
-    """Return (links, place of the copies, how many, how they were verified) of a list of locations.
+def _delivered(path: Path, mtime_ns: int, size: int) -> tuple[_Links, str, tuple[tuple[str, int], ...]]:
+    """Return (links, place of the copies, (how verified, how many)) of a list of locations.
 
     Args:
         mtime_ns, size: of the file: it is read again when it is another one.
     """
     links: list[tuple[str, str]] = []
-    place, count, how = "", 0, ""
+    place, ways = "", Counter[str]()
     for location in receipt.read_locations(path):
         if location.use:
             links.append((location.use, location.uri))
             continue
-        if not count:
+        if not ways:
             place = location.uri.rsplit("/", location.path.count(b"/") + 1)[0] + "/"
-            how = location.verified_by
-        count += 1
-    return tuple(links), place, count, how
+        ways[location.verified_by] += 1
+    return tuple(links), place, tuple(ways.items())
 
 
 def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
@@ -115,20 +118,35 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         path = files.locations(step.name)
         try:
             status = os.stat(path)
-            found, place, count, how = _delivered(path, status.st_mtime_ns, status.st_size)
+            found, place, ways = _delivered(path, status.st_mtime_ns, status.st_size)
         except (OSError, ValueError, KeyError):  # nothing delivered, or just being written
             continue
         if step.state is StepState.DONE:
             links.extend(found)
-            if count:
-                places.append((place, count, how))
+            places.extend((place, count, how) for how, count in ways)
     return {
         "links": links[:LINKS],
         "links_more": max(len(links) - LINKS, 0),
         "places": places,
         "logs": {step.name for step in seen.steps if _holds(files.log(step.name))},
         "receipt": receipt.path_of(stations.receipts, seen.job).exists(),
+        **_where(stations, seen.job),
         "uploader": _called(seen.job.uid),
+    }
+
+
+def _where(stations: Stations, job: Job) -> dict[str, Any]:
+    """Return whether a job's folder lies where the store says, and that in words. Blocking."""
+    place = f"{job.station.value}/{display(job.folder)}"
+    try:
+        there = stations.identity(job.station, job.folder).st_ino == job.ino
+    except FileNotFoundError:
+        there = False
+    except OSError as error:
+        return {"there": True, "lies": f"{place} cannot be looked at ({error.strerror})"}
+    return {
+        "there": there,
+        "lies": f"the folder is in {place}" if there else f"the folder is no longer in {place}",
     }
 
 

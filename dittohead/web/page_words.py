@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from dittohead.model import counted, rfc3339, visible
+from dittohead.units import amount, duration, rate, size
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -34,31 +35,6 @@ def name(text: str) -> Markup:
     return Markup("<bdi>{}</bdi>").format(visible(text))
 
 
-def size(count: float) -> str:
-    """Return bytes as people read them, in binary units."""
-    if count < 1024:
-        return counted(int(count), "byte")
-    power = min((int(count).bit_length() - 1) // 10, 5)
-    count, unit = count / 1024**power, ("", "KiB", "MiB", "GiB", "TiB", "PiB")[power]
-    return f"{count:,.0f} {unit}" if count >= 100 else f"{count:,.1f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in at most two units."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h" if hours else f"{days} d"
-
-
 def moment(at: datetime | float | str | None) -> Markup:
     """Return a moment as an element that the page's script shows in the reader's zone; "" for none."""
     if at is None or at == "":
@@ -71,16 +47,6 @@ def moment(at: datetime | float | str | None) -> Markup:
     return Markup('<time datetime="{}">{} UTC</time>').format(
         rfc3339(at) or "", at.strftime("%Y-%m-%d %H:%M:%S")
     )
-
-
-def amount(done: float, unit: str) -> str:
-    """Return how much of something: bytes in their units, anything else counted."""
-    return size(done) if unit == "bytes" else f"{done:,.0f} {unit}"
-
-
-def rate(per_second: float, unit: str) -> str:
-    """Return how fast something goes."""
-    return f"{size(per_second) if unit == 'bytes' else f'{per_second:,.1f} {unit}'}/s"
 
 
 def link(uri: str) -> Markup:

@@ -15,9 +15,9 @@ from sqlalchemy.engine import Connection
 
 from dittohead.store import numbers
 from dittohead.store.numbers import Day, Pace
+from dittohead.units import size
 from dittohead.web.identity import Role, needs
 from dittohead.web.page import answer
-from dittohead.web.page_words import size
 from dittohead.web.site import SITE, Site
 
 #: What may be looked at. Days.

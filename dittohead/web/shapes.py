@@ -76,6 +76,8 @@ class JobQuery(_Paged):
     uid: int | None = Field(None, ge=0, le=2**32 - 1, description="Whose folder this user uploaded.")
     since: Moment | None = Field(None, description="Claimed at this moment or later.")
     until: Moment | None = Field(None, description="Claimed before this moment.")
+    open: bool = Field(False, description="Only failures that wait for somebody.")
+    reason: Text = Field("", description="Whose reason holds this text.")
 
 
 class RequestQuery(_Paged):
@@ -91,6 +93,12 @@ class RequestQuery(_Paged):
 
 class Nothing(_Asked):
     """No member at all."""
+
+
+class Dismiss(_Asked):
+    """Why nothing more is to be done about a failure."""
+
+    reason: Text = Field("", description="Shown with the job.")
 
 
 class Freeze(_Asked):
@@ -166,6 +174,9 @@ class JobSummary(_Answer):
     name: str
     pipeline: str
     state: _State
+    outcome: Literal["", "cancelled", "dismissed", "gone"] = Field(
+        description="What has become of a failed job; a failure without one waits for somebody."
+    )
     reason: str = Field(description="Why it waits, is paused, frozen or failed.")
     station: Literal["inbox", "processing", "done", "failed"]
     folder: str = Field(description="Its present name; percent-encoded where it is not UTF-8.")
@@ -295,6 +306,20 @@ class Health(_Answer):
     ok: bool
     watcher: str
     jobs: dict[str, int]
+
+
+class Finding(_Answer):
+    """One thing looked at."""
+
+    level: Literal["good", "warning", "bad"]
+    about: str
+    message: str
+
+
+class Findings(_Answer):
+    """What was found, in the order of the configuration."""
+
+    findings: list[Finding]
 
 
 class Source(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class Site:
     live: Callable[[], dict[str, Any]]  #: what is true only now (see live.py)
     config: Callable[[], Config]  #: the configuration in force; it may be replaced
     credential: Callable[[str], str]  #: a credential by name; raises KeyError
+    #: has the daemon look at all it needs: level, about and message of each finding
+    examine: Callable[[], Awaitable[list[dict[str, str]]]]
 
 
 SITE = web.AppKey("site", Site)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dittohead import log
 from dittohead.model import counted, visible
+from dittohead.units import duration, size
 from dittohead.wording.samples import SAMPLES, bare
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _environment() -> SandboxedEnvironment:
     environment = SandboxedEnvironment(
         autoescape=False, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(counted=counted, size=_size, number="{:,.0f}".format)
+    environment.filters.update(counted=counted, size=size, duration=duration, number="{:,.0f}".format)
     return environment
 
 
@@ -201,17 +202,6 @@ def warm() -> None:
     """Load and compile what the first notice would have to wait for. Blocking."""
     for event in EVENTS:
         _built_in(event)
-
-
-def _size(size: float) -> str:
-    """Return bytes for people: "56.7 MB"."""
-    value = float(size)
-    unit = "bytes"
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"
 
 
 def plain(value: Any) -> Any:

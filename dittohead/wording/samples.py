@@ -29,6 +29,30 @@ _DONE: dict[str, Any] = {
     "receipt": "/srv/dittohead/receipts/lab1-scans.01J0000000000000000000JOB1.json",
 }
 
+_UPLOAD: dict[str, Any] = {
+    "name": ".lab1-scans",
+    "inbox": "/srv/dittohead/inbox",
+    "hours": 30.5,
+    "bytes": 56_700_000,
+    "uid": 1001,
+    "uploader": "alice",
+    "look": "ls -laR /srv/dittohead/inbox/.lab1-scans",
+    "hand_over": "mv -nT /srv/dittohead/inbox/.lab1-scans /srv/dittohead/inbox/lab1-scans",
+}
+
+_FAILED: dict[str, Any] = {
+    **_DONE,
+    "job": {**_JOB, "state": "failed"},
+    "error": {
+        "what": "the image is cut short",
+        "where": "a.tif",
+        "hint": "Scan it again",
+        "step": "convert",
+    },
+    "retry": "dittohead retry 01J0000000000000000000JOB1",
+    "again": "mv /srv/dittohead/failed/lab1-scans /srv/dittohead/inbox/",
+}
+
 #: The facts of each event, as templates and webhooks get them.
 SAMPLES: dict[str, dict[str, Any]] = {
     "done": _DONE,
@@ -40,17 +64,15 @@ SAMPLES: dict[str, dict[str, Any]] = {
             "reason": "the image is cut short",
         },
     },
-    "failed": {
-        **_DONE,
-        "job": {**_JOB, "state": "failed"},
-        "error": {
-            "what": "the image is cut short",
-            "where": "a.tif",
-            "hint": "Scan it again",
-            "step": "convert",
-        },
-        "retry": "dittohead retry 01J0000000000000000000JOB1",
-        "again": "mv /srv/dittohead/failed/lab1-scans /srv/dittohead/inbox/",
+    "failed": _FAILED,
+    "cancelled": _FAILED,
+    "late_change": {
+        **_SITE,
+        "job": _JOB,
+        "count": 3,
+        "files": ["b.tif: added", "a.tif: changed"],
+        "more": 1,
+        "again": "dittohead rerun 01J0000000000000000000JOB1",
     },
     "stuck": {
         **_SITE,
@@ -72,17 +94,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         ],
         "more": 2,
     },
-    "stale": {
-        **_SITE,
-        "upload": {
-            "name": ".lab1-scans",
-            "inbox": "/srv/dittohead/inbox",
-            "hours": 30.5,
-            "bytes": 56_700_000,
-            "uid": 1001,
-            "uploader": "alice",
-        },
-    },
+    "stale": {**_SITE, "upload": _UPLOAD, "uploads": [_UPLOAD], "count": 3, "more": 2},
     "paused": {**_SITE, "target": "images@web", "reason": "the host refuses connections"},
     "resumed": {**_SITE, "target": "images@web"},
     "nearly_full": {**_SITE, "target": "/study/lab1", "percent": 91.6, "free": 12_300_000_000},
@@ -98,6 +110,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "since": "2026-01-02T03:04:05.000Z",
         "kinds": [{"event": "done", "count": 2}, {"event": "failed", "count": 1}],
         "pipelines": [{"name": "scans", "kinds": [{"event": "done", "count": 2}]}],
+        "uploaders": [{"name": "alice", "count": 3}],
         "notices": [
             {
                 "id": "01J00000000000000000NOTICE",

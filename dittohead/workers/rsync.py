@@ -7,39 +7,39 @@ SHA-256; over ssh a second pass with `--checksum` compares both sides.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
-import shlex
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from pydantic import Field, field_validator
-
-from dittohead import faults, files, manifest
+from dittohead import attributes, faults, files, manifest
+from dittohead.attributes import Besides, Keeps
 from dittohead.errors import ItemError, StepError, TransientError
-from dittohead.local_target import SHOWN, LocalTarget
+from dittohead.local_target import SHOWN, Arrived, LocalTarget, open_folder
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
-from dittohead.options import Duration, Size
-from dittohead.process import Completed, Probe, run
-from dittohead.rsync_words import Lines, changed, failure
+from dittohead.process import Completed, run
+from dittohead.rsync_options import (
+    PROBE,
+    SSH,
+    Place,
+    RsyncOptions,
+    arguments,
+    fixed_part,
+    paths,
+    place_of,
+    ssh_arguments,
+)
+from dittohead.rsync_words import Differences, Lines, changed, failure, only_times_are_lost
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, VerifyContext, Worker
-
-PROBE = Probe(program="rsync", package="rsync")
-SSH = Probe(program="ssh", package="openssh-client", version_argv=("-V",), version_pattern=r"OpenSSH_(\S+)")
+from dittohead.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
 
 #: Below this rsync has holes that let whoever may write the source or the target mislead it.
 _ADVISED = (3, 5, 0)
 
-_HOST = re.compile(
-    r"(?:(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9][\w.-]*):"
-)
 _BACKUP = ".dittohead-backup"
 #: With the job's id in it, so that nothing in a folder can be called like it.
 _PARTIAL = ".dittohead-partial-"
@@ -51,93 +51,16 @@ _DOCTOR_S = 10.0
 _VERSIONS = 10_000
 
 
-class SshOptions(Options):
-    """How to reach a host. The host's key is always checked, and no password is ever asked for."""
-
-    port: int | None = Field(None, ge=1, le=65535, description="The port; ssh's own default otherwise.")
-    identity: str | None = Field(None, description="The private key's file.")
-    known_hosts: str | None = Field(None, description="The file with the hosts' keys.")
-    connect_timeout: Duration = Field(15.0, description="How long to wait for the connection.")
-
-
-class RsyncOptions(Options):
-    """What an rsync step may be told."""
-
-    to: str = Field(
-        description="Absolute path, `host:/path` or `user@host:/path`; the folder's content goes into it."
-    )
-    on_conflict: Literal["refuse", "backup", "version"] = Field(
-        "refuse",
-        description="When the target has a different file of the same name: deliver nothing; move the "
-        "old file to .dittohead-backup/JOB/ there; or deliver everything beside it as PATH.v2.",
-    )
-    chmod: str | None = Field(None, description="rsync's --chmod, such as `D2775,F664`.")
-    chown: str | None = Field(None, description="rsync's --chown, `user:group`.")
-    perms: bool = Field(False, description="Keep the modes of the files.")
-    mkpath: bool = Field(
-        False, description="Make all missing parts of the path; else only its last one is made."
-    )
-    require_mount: str | None = Field(
-        None, description="A local path that must be a mount point; else the target is taken to be down."
-    )
-    bwlimit: Size | None = Field(None, description="Bytes a second at most.")
-    timeout: Duration = Field(60.0, description="How long nothing may come through before it is an error.")
-    ssh: SshOptions = Field(
-        default_factory=lambda: SshOptions.model_validate({}), description="How to reach the host."
-    )
-    fsync: bool = Field(
-        False,
-        description="Over ssh: have the far side flush each file to its disk before it counts as delivered; "
-        "rsync 3.2.4 or newer is wanted at both ends. A local target is always flushed.",
-    )
-    rsync_path: str | None = Field(None, description="The rsync program on the far side.")
-
-    @field_validator("to")
-    @classmethod
-    def _to(cls, value: str) -> str:
-        if "::" in value.split("/")[0] or value.startswith("rsync://"):
-            raise ValueError("rsync daemons cannot be used; write host:/path for ssh")
-        host = _HOST.match(value)
-        path = value[host.end() :] if host else value
-        if not path.startswith("/"):
-            raise ValueError("an absolute path, or host:/absolute/path, is wanted")
-        return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Where a delivery goes."""
-
-    host: str  #: "user@host"; "" for a local path
-    path: str  #: absolute, without a final slash
-
-    @property
-    def argument(self) -> str:
-        return f"{self.host}:{self.path}/" if self.host else f"{self.path}/"
-
-    def beside(self, number: int) -> _Place:
-        return self if number == 1 else _Place(host=self.host, path=f"{self.path}.v{number}")
-
-    def uri(self, path: bytes) -> str:
-        whole = quote_from_bytes(os.fsencode(self.path) + b"/" + path, safe="/")
-        return f"ssh://{self.host}{whole}" if self.host else f"file://{whole}"
-
-
-def _place(options: RsyncOptions) -> _Place:
-    host = _HOST.match(options.to)
-    path = options.to[host.end() :] if host else options.to
-    return _Place(host=host[0][:-1] if host else "", path="/" + path.strip("/"))
-
-
 class RsyncWorker(Worker[RsyncOptions]):
     """Delivers a folder's (or a step's) files; identical ones are left, different ones never lost."""
 
     name = "rsync"
     Options = RsyncOptions
+    delivers = True
 
     def check(self, options: RsyncOptions) -> list[str]:
         """See that the programs are there."""
-        needed = [PROBE] + ([SSH] if _place(options).host else [])
+        needed = [PROBE] + ([SSH] if place_of(options).host else [])
         return [
             f"{probe.program} is not installed: apt-get install {probe.package}"
             for probe in needed
@@ -146,7 +69,7 @@ class RsyncWorker(Worker[RsyncOptions]):
 
     def target(self, options: RsyncOptions) -> str:
         """Return the host, or the mount the path lies on."""
-        place = _place(options)
+        place = place_of(options)
         if place.host:
             return place.host
         if options.require_mount:
@@ -157,17 +80,11 @@ class RsyncWorker(Worker[RsyncOptions]):
 
     async def run(self, ctx: StepContext, options: RsyncOptions) -> StepResult:
         """Check for conflicts, deliver, verify. Twice leaves the same files at the target."""
-        delivery = _Delivery(ctx, options)
-        await delivery.prepare()
-        await delivery.deliver()
-        count = await delivery.verify()
-        return Done(
-            detail=f"{counted(count, 'file')}, {ctx.source.size:,} bytes to {delivery.place.argument}"
-        )
+        return await _Delivery(ctx, options).run()
 
     async def plan(self, ctx: StepContext, options: RsyncOptions) -> AsyncIterator[Planned]:
         """Yield each file and where it goes; what lies there already is seen when it is delivered."""
-        place = _place(options)
+        place = place_of(options)
         for entry in ctx.source.entries():
             if entry.is_dir:
                 continue
@@ -177,6 +94,14 @@ class RsyncWorker(Worker[RsyncOptions]):
             )
             detail = f"{entry.size:,} bytes" if entry.size else ""
             yield Planned(action="send", what=display(entry.path), where=uri, detail=detail)
+        keeps, own = options.keeps(ctx.source), ctx.source.made is None
+        given = await in_thread(
+            lambda stop: attributes.survey(
+                os.fsencode(ctx.source.root), ctx.source.entries(), lambda entry: stop.check(), attributes=own
+            )
+        )
+        for words in given.left(keeps):
+            yield Planned(action="leave", what=words, detail="not delivered")
 
     async def doctor(
         self, options: RsyncOptions, secret: Callable[[str], str]
@@ -189,10 +114,10 @@ class RsyncWorker(Worker[RsyncOptions]):
         numbers = tuple(int(part) for part in version.split(".")[:3])
         known = "" if numbers >= _ADVISED else "; 3.5.0 closes holes in all before it: update it when you can"
         yield True, f"rsync {version}{known}"
-        place = _place(options)
+        place = place_of(options)
         if place.host:
             ended = await run(
-                [SSH.path(), *_ssh_arguments(options.ssh), place.host, "true"],
+                [SSH.path(), *ssh_arguments(options.ssh), place.host, "true"],
                 env=dict(os.environ),
                 timeout_s=options.ssh.connect_timeout + 10,
             )
@@ -205,7 +130,7 @@ class RsyncWorker(Worker[RsyncOptions]):
 
     async def verify(self, ctx: VerifyContext, options: RsyncOptions) -> None:
         """Read what was delivered again: locally by SHA-256, over ssh by rsync --checksum."""
-        if not _place(options).host:
+        if not place_of(options).host:
             await in_thread(lambda stop: _verify_locations(ctx, stop))
             return
         first = next(ctx.locations(), None)
@@ -222,21 +147,38 @@ class _Delivery:
 
     def __init__(self, ctx: StepContext, options: RsyncOptions) -> None:
         self.ctx, self.options = ctx, options
-        self.wanted = _place(options)
+        self.wanted = place_of(options)
         self.place = self.wanted
+        self.keeps = options.keeps(ctx.source)
         self.agent = f"rsync {PROBE.version() or '?'}"
         self.list = ctx.work / "files"
+        self.given = Besides()  #: what the list of files amounts to
         self.exists = True
         self.local = None if self.place.host else self._at(self.place)
 
-    def _at(self, place: _Place) -> LocalTarget:
+    def _at(self, place: Place) -> LocalTarget:
         return LocalTarget(
-            place.path, mount=self.options.require_mount, stall_s=max(self.options.timeout, 1.0)
+            place.path,
+            mount=self.options.require_mount,
+            stall_s=max(self.options.timeout, 1.0),
+            fixed=fixed_part(self.ctx.written, place),
         )
 
+    async def run(self) -> Done:
+        """Deliver and verify; return what was done. Raises: StepError."""
+        self.given = await in_thread(lambda stop: _write_list(self.ctx.source, self.list, stop))
+        if not self.given.files and not self.given.empty:  # a step before has made nothing
+            return Done(detail="nothing to deliver")
+        try:
+            await self.prepare()
+            await self.deliver()
+            return await self.verify()
+        finally:
+            if self.local is not None:
+                self.local.close()
+
     async def prepare(self) -> None:
-        """Write the list of files, choose the version, refuse conflicts before anything is delivered."""
-        await in_thread(lambda stop: _write_list(self.ctx.source, self.list))
+        """Choose the version, refuse conflicts before anything is delivered."""
         if self.local is not None:
             await self.local.check(mkpath=self.options.mkpath, job=self.ctx.job_id)
         faults.point("rsync.listed")
@@ -257,7 +199,7 @@ class _Delivery:
                 return number
         raise ItemError("there are too many versions", where=self.wanted.argument)
 
-    async def _conflicts(self, place: _Place) -> list[str]:
+    async def _conflicts(self, place: Place) -> list[str]:
         """Return files at the place that differ from ours under the same name; only a few of many."""
         if place.host:
             return await self._remote_conflicts(place)
@@ -265,7 +207,7 @@ class _Delivery:
         self.exists = found is not None
         return found or []
 
-    async def _remote_conflicts(self, place: _Place) -> list[str]:
+    async def _remote_conflicts(self, place: Place) -> list[str]:
         differing: list[str] = []
         ended = await self._rsync(
             place, "--dry-run", "--existing", "--checksum", "--out-format=%i %n", on_line=changed(differing)
@@ -278,67 +220,109 @@ class _Delivery:
     async def deliver(self) -> None:
         """Send the files; rsync writes each under a temporary name and renames it."""
         await self.ctx.fence()
+        if self.local is not None:
+            await self._hold(self.local)
         policy = {
             # A file that appeared after the check is left alone, and the second pass finds it.
             "refuse": ["--ignore-existing"],
             "version": ["--ignore-existing"],
-            "backup": ["--checksum", "--backup", f"--backup-dir={_BACKUP}/{self.ctx.job_id}"],
+            "backup": self._checked,
         }[self.options.on_conflict]
         if not self.wanted.host and not self.exists:
             policy = []
-        progress = _Progress(self.ctx)
+        progress = _Progress(self.ctx, self.given.size)
         ended = await self._rsync(
             self.place,
             *policy,
-            f"--partial-dir={_PARTIAL}{self.ctx.job_id}",
+            *self._partial,
             "--info=progress2",
             "--no-inc-recursive",
-            *(["--mkpath"] if self.options.mkpath else []),
+            *(["--mkpath"] if self.options.mkpath and self.place.host else []),
             on_stdout=progress,
         )
-        if ended.returncode != 0:
+        if ended.returncode != 0 and not only_times_are_lost(ended):
             raise self._failure(ended, self.place)
         faults.point("rsync.delivered")
-        self.ctx.event(
-            Event(
-                type=EventType.REPLICATION,
-                outcome="success",
-                detail=f"{counted(self.ctx.source.files, 'file')} to {self.place.argument}",
-                agent=self.agent,
-            )
-        )
 
-    async def verify(self) -> int:
-        """Compare what lies at the target with the manifest; return the number of files."""
+    async def _hold(self, target: LocalTarget) -> None:
+        try:
+            await target.hold(mkpath=self.options.mkpath)
+        except PermissionError as error:
+            raise ItemError(
+                f"the daemon may not write there ({error.strerror})",
+                where=self.place.argument,
+                hint=f"Give it write access, then: dittohead retry {self.ctx.job_id}",
+            ) from error
+
+    @property
+    def _checked(self) -> list[str]:
+        """The options with which whatever differs is replaced, and kept."""
+        return ["--checksum", "--backup", f"--backup-dir={_BACKUP}/{self.ctx.job_id}"]
+
+    @property
+    def _partial(self) -> list[str]:
+        return [f"--partial-dir={_PARTIAL}{self.ctx.job_id}"]
+
+    async def verify(self) -> Done:
+        """Compare what lies at the target with the manifest; tell what was found, and what is not there."""
         how = "sha256 read-back" if self.local else "rsync --checksum"
+        found = await self._compared(how)
+        # Every content is right now; where it lies need not be recorded twice.
+        if found.bare:  # left by an earlier try, or there before with the same content
+            await self._bring_along()
+            found = await self._compared(how, record=False)
+        if found.bare:
+            raise self._lacks(found.bare)
+        faults.point("rsync.verified")
+        to = self.place.argument
+        words = f"{counted(found.files, 'file')}, {found.size:,} bytes to {to}"
+        left = [*self.given.left(self.keeps), *([f"times of {found.untimed}"] if found.untimed else [])]
+        if left:
+            words += f"; not delivered: {', '.join(left)}"
+        for kind, outcome, detail, agent in (
+            (EventType.REPLICATION, "warning" if left else "success", words, self.agent),
+            (
+                EventType.FIXITY,
+                "success",
+                f"{counted(found.files, 'file')} at {to} by {how}{self._kept()}",
+                self.agent if self.place.host else "dittohead (hashlib SHA-256)",
+            ),
+        ):
+            self.ctx.event(Event(type=kind, outcome=outcome, detail=detail, agent=agent))
+        self.list.unlink(missing_ok=True)
+        return Done(detail=words)
+
+    def _kept(self) -> str:
+        """Return what was compared besides the content, in words."""
+        names = {"extended attributes": "xattrs", "access control lists": "acls", "hard links": "hard_links"}
+        kept = [words for words, option in names.items() if getattr(self.keeps, option)]
+        return f"; {', '.join(kept)} compared" if kept else ""
+
+    async def _compared(self, how: str, *, record: bool = True) -> Arrived:
+        """Return how what lies there compares. Raises: TransientError: a content is another."""
+
+        def note(entry: Entry) -> None:
+            if record:
+                self._location(entry, how)
+
         if self.local is not None:
-            count = await self._read_back(self.local)
+            found = await self._read_back(self.local, note)
         else:
             touched = await in_thread(lambda stop: dict(_touched(self.ctx.source, stop)))
-            await self._second_pass()
+            found = await self._second_pass()
             await in_thread(lambda stop: _unchanged(self.ctx.source, touched, stop))
-            count = await in_thread(lambda stop: self._record(how))
-        faults.point("rsync.verified")
-        self.ctx.event(
-            Event(
-                type=EventType.FIXITY,
-                outcome="success",
-                detail=f"{counted(count, 'file')} at {self.place.argument} by {how}",
-                agent=self.agent if self.place.host else "dittohead (hashlib SHA-256)",
-            )
-        )
-        self.list.unlink(missing_ok=True)
-        return count
+            found.files, found.size = await in_thread(lambda stop: self._each(note))
+        return found
 
-    async def _read_back(self, target: LocalTarget) -> int:
-        wrong, status = await target.read_back(self.ctx.source, self._location, self.ctx.claimed_at)
-        if wrong:
-            raise self._differs(wrong)
+    async def _read_back(self, target: LocalTarget, good: Callable[[Entry], None]) -> Arrived:
+        found, status = await target.read_back(self.ctx.source, good, self.ctx.claimed_at, self.keeps)
+        if found.wrong:
+            raise self._differs(found.wrong)
         used = 1 - status.f_bavail / max(status.f_blocks, 1)
         self.ctx.full(target.name, used, status.f_blocks * status.f_frsize)
-        return self.ctx.source.files
+        return found
 
-    def _location(self, entry: Entry, how: str = "sha256 read-back") -> None:
+    def _location(self, entry: Entry, how: str) -> None:
         self.ctx.location(
             Location(
                 uri=self.place.uri(entry.path),
@@ -349,21 +333,29 @@ class _Delivery:
             )
         )
 
-    def _record(self, how: str) -> int:
+    def _each(self, good: Callable[[Entry], None]) -> tuple[int, int]:
+        count = size = 0
         for entry in self.ctx.source.entries():
             if not entry.is_dir:
-                self._location(entry, how)
-        return self.ctx.source.files
+                good(entry)
+                count, size = count + 1, size + entry.size
+        return count, size
 
-    async def _second_pass(self) -> None:
-        differing: list[str] = []
-        ended = await self._rsync(
-            self.place, "--dry-run", "--checksum", "--out-format=%i %n", on_line=changed(differing)
-        )
+    async def _second_pass(self) -> Arrived:
+        found = Differences()
+        ended = await self._rsync(self.place, "--dry-run", "--checksum", "--out-format=%i %n", on_line=found)
         if ended.returncode != 0:
             raise self._failure(ended, self.place)
-        if differing:
-            raise self._differs(differing)
+        if found.wrong:
+            raise self._differs(found.wrong)
+        return Arrived(bare=found.bare, untimed=found.untimed)
+
+    async def _bring_along(self) -> None:
+        """Have files of the right content get the attributes and links that they lack."""
+        await self.ctx.fence()
+        ended = await self._rsync(self.place, "--existing", *self._checked, *self._partial)
+        if ended.returncode != 0 and not only_times_are_lost(ended):
+            raise self._failure(ended, self.place)
 
     def _differs(self, names: list[str]) -> StepError:
         # Damaged on the way, or written by somebody else since the check: sent or refused next time.
@@ -373,24 +365,36 @@ class _Delivery:
             hint="Look at the target's disk and network",
         )
 
-    def _failure(self, ended: Completed, place: _Place) -> StepError:
+    def _lacks(self, names: list[str]) -> StepError:
+        return ItemError(
+            f"{len(names)} files or folders lack extended attributes, access control lists or hard links "
+            f"there: {_some(names)}; their content is right",
+            where=self.place.argument,
+            hint="See whether that file system can hold them; or take xattrs, acls and hard_links out of the "
+            f"step, have the daemon read config.yaml again, then: dittohead rerun {self.ctx.job_id}",
+        )
+
+    def _failure(self, ended: Completed, place: Place) -> StepError:
         return failure(ended, place.argument, f"dittohead retry {self.ctx.job_id}")
 
     async def _rsync(
         self,
-        place: _Place,
+        place: Place,
         *more: str,
         on_stdout: Callable[[bytes], None] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> Completed:
         lines = Lines(on_line) if on_line else None
+        into, to, fds = _into(self.local)
+        given = arguments(self.options, place, self.keeps)
         try:
             ended = await run(
-                [*_arguments(self.options, place), *more, *_paths(self.ctx.source.root, self.list, place)],
+                [*into, *given, *more, *paths(self.ctx.source.root, self.list, to or place.argument)],
                 env=self.ctx.env,
                 # Its own --timeout sees the connection only, not a read or write that hangs.
                 stall_s=self.options.timeout + _STALL_MORE_S,
                 on_stdout=lines or on_stdout,
+                fds=fds,
             )
         except TimeoutError as error:
             raise TransientError("rsync did nothing for too long", where=place.argument) from error
@@ -400,49 +404,15 @@ class _Delivery:
         return ended
 
 
-# -- arguments -------------------------------------------------------------------------------
+def _into(target: LocalTarget | None) -> tuple[list[str], str, tuple[int, ...]]:
+    """Return what has rsync write into the directory that is held, whatever stands at its path now.
 
-
-def _arguments(options: RsyncOptions, place: _Place) -> list[str]:
-    """Return rsync's options that every pass shares."""
-    given = [
-        PROBE.path(),
-        "--times",
-        "--dirs",
-        "--sparse",
-        "--from0",
-        f"--timeout={max(int(options.timeout), 1)}",
-    ]
-    given += ["--perms"] if options.perms or options.chmod else []
-    # Else what its owner may not read is delivered so that nobody can compare it.
-    given += [f"--chmod={options.chmod or 'Du+rwx,Fu+r'}"] if not options.perms or options.chmod else []
-    given += ["--owner", "--group", f"--chown={options.chown}"] if options.chown else []
-    given += [f"--bwlimit={max(options.bwlimit // 1024, 1)}"] if options.bwlimit else []
-    # Modes of directories are the target's business (setgid study folders), not the upload's.
-    given += [] if options.perms or options.chmod else ["--no-implied-dirs", "--omit-dir-times"]
-    if place.host:
-        given += ["--secluded-args", "--rsh=" + shlex.join([SSH.path(), *_ssh_arguments(options.ssh)])]
-        given += [f"--rsync-path={options.rsync_path}"] if options.rsync_path else []
-        given += ["--fsync"] if options.fsync else []
-    return given
-
-
-def _paths(root: Path, listed: Path, place: _Place) -> list[str | bytes]:
-    return [f"--files-from={listed}", "--", os.fsencode(root) + b"/", os.fsencode(place.argument)]
-
-
-def _ssh_arguments(ssh: SshOptions) -> list[str]:
-    given = [
-        "-oBatchMode=yes",
-        "-oStrictHostKeyChecking=yes",
-        f"-oConnectTimeout={max(int(ssh.connect_timeout), 1)}",
-        "-oServerAliveInterval=15",
-        "-oServerAliveCountMax=4",
-    ]
-    given += [f"-p{ssh.port}"] if ssh.port else []
-    given += [f"-i{ssh.identity}", "-oIdentitiesOnly=yes"] if ssh.identity else []
-    given += [f"-oUserKnownHostsFile={ssh.known_hosts}"] if ssh.known_hosts else []
-    return given
+    Its own process goes there: doing that for it could hang the daemon.
+    """
+    if target is None or target.fd < 0:
+        return [], "", ()
+    env = shutil.which("env") or "/usr/bin/env"
+    return [env, f"--chdir=/proc/self/fd/{target.fd}"], "./", (target.fd,)
 
 
 def _touched(source: Inputs, stop: Stop) -> Iterator[tuple[bytes, int]]:
@@ -481,11 +451,21 @@ def _unchanged(source: Inputs, before: dict[bytes, int], stop: Stop) -> None:
             raise TransientError("this was touched while it was delivered", where=os.fsdecode(entry.path))
 
 
-def _write_list(source: Inputs, path: Path) -> None:
+def _write_list(source: Inputs, path: Path, stop: Stop) -> Besides:
+    """Write the list of what rsync is to send; return what it amounts to."""
+    root = os.fsencode(source.root)
     with open(path, "wb") as out:
-        for entry in source.entries():
-            # "./": a name that begins with # or ; would be a comment. Source: rsync(1), --files-from.
-            out.write(b"./" + entry.path + (b"/\0" if entry.is_dir else b"\0"))
+
+        def write(entry: Entry) -> None:
+            stop.check()
+            # "./": a name that begins with # or ; would be a comment; and no slash at the end, which would
+            # send what is in a folder by now. Source: rsync(1), --files-from, --dirs.
+            out.write(b"./" + entry.path + b"\0")
+
+        try:
+            return attributes.survey(root, source.entries(), write, attributes=source.made is None)
+        except FileNotFoundError as error:
+            raise manifest.changed(os.path.relpath(error.filename, root), "removed") from error
 
 
 # -- comparing -------------------------------------------------------------------------------
@@ -496,7 +476,7 @@ def _verify_locations(ctx: VerifyContext, stop: Stop) -> None:
         stop.check()
         path = unquote_to_bytes(location.uri.removeprefix("file://"))
         try:
-            digest = files.sha256_file(path)[0]
+            digest = _digest(os.fsdecode(path.removesuffix(b"/" + location.path)), location.path)
         except (OSError, ItemError) as error:
             ctx.report(False, location.uri, f"cannot be read: {error}")
             continue
@@ -504,22 +484,32 @@ def _verify_locations(ctx: VerifyContext, stop: Stop) -> None:
         ctx.report(good, location.uri, "" if good else "differs from the receipt")
 
 
+def _digest(place: str, path: bytes) -> str:
+    """Return the SHA-256 of a file that was delivered; no link that others have planted is followed."""
+    fd = open_folder(place, place)
+    try:
+        with files.opened_beneath(b"/proc/self/fd/%d" % fd, path) as file:
+            return files.sha256_fd(file, files.hash_buffer())[0]
+    finally:
+        os.close(fd)
+
+
 async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptions, first: Location) -> None:
     inner = first.uri.removeprefix("ssh://")
     host, _, whole = inner.partition("/")
     tail = quote_from_bytes(first.path, safe="/")
-    place = _Place(host=host, path="/" + whole[: len(whole) - len(tail)].strip("/"))
+    place = Place(host=host, path="/" + whole[: len(whole) - len(tail)].strip("/"))
     differing: list[str] = []
     with tempfile.TemporaryDirectory() as work:
         listed = Path(work) / "files"
-        await asyncio.to_thread(_write_list, source, listed)
+        await in_thread(lambda stop: _write_list(source, listed, stop))
         ended = await run(
             [
-                *_arguments(options, place),
+                *arguments(options, place, Keeps(folder_times=False)),
                 "--dry-run",
                 "--checksum",
                 "--out-format=%i %n",
-                *_paths(source.root, listed, place),
+                *paths(source.root, listed, place.argument),
             ],
             env=ctx.env,
             on_stdout=Lines(changed(differing)),
@@ -541,16 +531,16 @@ class _Progress:
 
     _AMOUNT = re.compile(rb"\r?\s*([\d,]+)\s+\d+%")
 
-    def __init__(self, ctx: StepContext) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: StepContext, size: int) -> None:
+        self._ctx, self._size = ctx, size
 
     def __call__(self, data: bytes) -> None:
         amounts = self._AMOUNT.findall(data)
         if amounts:
-            self._ctx.progress(int(amounts[-1].replace(b",", b"")), self._ctx.source.size, "bytes")
+            self._ctx.progress(int(amounts[-1].replace(b",", b"")), self._size, "bytes")
 
 
-def _conflict(place: _Place, names: list[str], job: str) -> ItemError:
+def _conflict(place: Place, names: list[str], job: str) -> ItemError:
     return ItemError(
         f"the target has other files under these names: {_some(names)}; nothing was replaced",
         where=place.argument,

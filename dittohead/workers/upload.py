@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -15,7 +16,8 @@ from typing import Any, Literal, TypeVar
 from botocore.exceptions import ClientError
 from pydantic import Field
 
-from dittohead import __version__, faults, files
+from dittohead import __version__, attributes, faults, files
+from dittohead.attributes import Keeps
 from dittohead.checksums import Digests
 from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
 from dittohead.faulty import Faulty
@@ -40,7 +42,7 @@ from dittohead.s3.pace import Pace
 from dittohead.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
 from dittohead.slices import PIECE, Slice
 from dittohead.threads import Stop, in_thread
-from dittohead.worker import Done, Options, Planned, StepContext, StepResult, VerifyContext, Worker
+from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, VerifyContext, Worker
 
 T = TypeVar("T")
 
@@ -111,6 +113,7 @@ class UploadWorker(Worker[UploadOptions]):
 
     name = "upload"
     Options = UploadOptions
+    delivers = True
     per_file = frozenset({"key", "metadata"})
     default_limit = 4
 
@@ -147,7 +150,7 @@ class UploadWorker(Worker[UploadOptions]):
 
     async def run(self, ctx: StepContext, options: UploadOptions) -> StepResult:
         """Send what is not there yet; a try after a crash goes on where the last one was."""
-        await in_thread(lambda stop: options.check_keys(ctx.source.entries, stop))
+        left = await in_thread(lambda stop: _left(ctx.source, options, stop))
         head = {"worker": self.name, "job": ctx.job_id, "options": options.model_dump(mode="json")}
         notes = await asyncio.to_thread(Notes, ctx.outside, head)
         done = False
@@ -161,14 +164,14 @@ class UploadWorker(Worker[UploadOptions]):
             done = True
         finally:
             await asyncio.to_thread(notes.close, done=done)
-        return sending.result(self.target(options))
+        return sending.result(self.target(options), left)
 
     async def plan(self, ctx: StepContext, options: UploadOptions) -> AsyncIterator[Planned]:
         """Yield each object by its key, and what lies there already; nothing is sent.
 
         Raises: ItemError: others' objects lie there that may not be replaced; after all were yielded.
         """
-        await in_thread(lambda stop: options.check_keys(ctx.source.entries, stop))
+        left = await in_thread(lambda stop: _left(ctx.source, options, stop))
         refused = Faulty()
         async with connection.client(options, ctx.secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
@@ -186,6 +189,8 @@ class UploadWorker(Worker[UploadOptions]):
                 size = f"{entry.size:,} bytes" if entry.size else ""
                 detail = ", ".join(part for part in (size, words) if part)
                 yield Planned(action=action, what=display(entry.path), where=uri, detail=detail)
+        for words in left:
+            yield Planned(action="leave", what=words, detail="not delivered")
         if refused.count:
             hint = "Give them other keys, or set replace: true"
             raise ItemError(f"{counted(refused.count, 'file')} could not be uploaded: {refused}", hint=hint)
@@ -269,8 +274,9 @@ class _Sending:
         self.ctx, self.options, self.bucket, self.notes = ctx, options, bucket, notes
         self.abilities = abilities
         self.sent = self.there = self.bytes = 0
+        self.size = 0  #: bytes of the files that are there, verified
         self.faulty = Faulty()
-        self.verified_by: set[str] = set()
+        self.verified_by: Counter[str] = Counter()
         self._settling = asyncio.Lock()
         self._asked = False
 
@@ -469,7 +475,8 @@ class _Sending:
             self.sent += 1
         else:
             self.there += 1
-        self.verified_by.add(stored.verified_by)
+        self.verified_by[stored.verified_by] += 1
+        self.size += entry.size
         self.ctx.location(
             Location(
                 uri=self.bucket.uri(stored.key),
@@ -484,26 +491,31 @@ class _Sending:
         if not self._in_parts(entry):
             self._progress(entry.size)
 
-    def result(self, target: str) -> Done:
-        """Return what was done."""
+    def result(self, target: str, left: list[str]) -> Done:
+        """Return what was done; `left`: what stays behind."""
         count = self.sent + self.there
-        words = f"{counted(count, 'file')}, {self.ctx.source.size:,} bytes to {target}"
+        words = f"{counted(count, 'file')}, {self.size:,} bytes to {target}"
         if self.there:
             words += f"; {self.there} of them were there already"
-        how = ", ".join(sorted(self.verified_by)) or "nothing to verify"
-        self.ctx.event(Event(type=EventType.REPLICATION, outcome="success", detail=words, agent=_AGENT))
-        self.ctx.event(
-            Event(
-                type=EventType.FIXITY,
-                outcome="success",
-                detail=f"{counted(count, 'file')}: {how}",
-                agent=_AGENT,
-            )
-        )
+        if left:
+            words += f"; not delivered: {', '.join(left)}"
+        outcome = "warning" if left else "success"
+        self.ctx.event(Event(type=EventType.REPLICATION, outcome=outcome, detail=words, agent=_AGENT))
+        for how, verified in sorted(self.verified_by.items()):
+            detail = f"{counted(verified, 'file')}: {how}"
+            self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=_AGENT))
         return Done(detail=words)
 
 
 # -- files -----------------------------------------------------------------------------------
+
+
+def _left(source: Inputs, options: UploadOptions, stop: Stop) -> list[str]:
+    """Check every key; return what of the folder no object holds, in words. Raises: ItemError."""
+    options.check_keys(source.entries, stop)
+    root, own = os.fsencode(source.root), source.made is None
+    given = attributes.survey(root, source.entries(), lambda entry: stop.check(), attributes=own)
+    return given.left(Keeps(empty_folders=False))
 
 
 def _read(fd: int, entry: Entry, algorithm: str, stop: Stop) -> _Content:

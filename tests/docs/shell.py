@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from dittohead.cli import main
 from tests.support.sshd import Sshd
+from tests.support.wheel import program
 
 
 def command(config: Path, *arguments: str) -> str:
@@ -35,7 +36,9 @@ class Shell:
             "PATH": f"{self.bin}:{os.environ['PATH']}",
         }
         if config is not None:
-            self.program("dittohead", f'exec {sys.executable} -m dittohead --config {config} "$@"')
+            self.program(
+                "dittohead", f'exec {shlex.join(program())} --config {shlex.quote(str(config))} "$@"'
+            )
 
     def program(self, name: str, text: str) -> None:
         """Put a program before those of the machine."""
@@ -51,14 +54,14 @@ class Shell:
             f"  IdentityFile {server.base}/client\n  UserKnownHostsFile {server.base}/known_hosts\n"
         )
         me = getpass.getuser()
-        for program in ("ssh", "sftp"):
+        for client in ("ssh", "sftp"):
             self.program(
-                program,
+                client,
                 # rsync says `-l USER HOST`, people USER@HOST.
                 'n=$#; before=; while [ "$n" -gt 0 ]; do a=$1; shift; n=$((n - 1)); '
                 f"case $before:$a in -l:*) a={me} ;; *:*@*.example.org) a={me}@${{a#*@}} ;; esac; "
                 'before=$a; set -- "$@" "$a"; done\n'
-                f'exec /usr/bin/{program} -F {config} "$@"',
+                f'exec /usr/bin/{client} -F {config} "$@"',
             )
 
     def run(

@@ -36,7 +36,7 @@ def test_a_sites_words_are_used_for_the_events_it_has_them_for(tmp_path: Path) -
     )
     makes = composer([rule(url="json://h", on=["failed", "done"])], wording=config.wording)
     (notice,) = makes("failed", job=broken(), steps=[], receipt="r")
-    assert (notice.subject, notice.body) == ("Schade: lab1-x", "the image is cut short (56.7 MB)")
+    assert (notice.subject, notice.body) == ("Schade: lab1-x", "the image is cut short (54.1 MiB)")
     (notice,) = makes("done", job=job(), steps=[], receipt="r")
     assert notice.subject == "Done: lab1-x"
 
@@ -138,8 +138,11 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
     given: dict[str, dict[str, Any]] = {
         "done": end,
         "failed": end,
+        "cancelled": end,
         "recovered": {**end, "failure": {"job": "J", "at": now, "reason": "r"}},
+        "late_change": {"job": job(), "count": 2, "files": ["a.tif"]},
         "stuck": {"jobs": [(job(state=JobState.PAUSED), 5.0)], "hours": 24.0, "owners": {1000: me}},
+        "late_change": {"job": job(), "count": 21, "files": ["b: added", "a: changed"]},
         "stale": {"name": ".x", "age_seconds": 7200.0, "size": 5, "uid": 1000},
         "paused": {"target": "h", "reason": "down"},
         "resumed": {"target": "h"},

@@ -33,7 +33,7 @@ STEPS = [
 def test_words_for_each_event(tmp_path: Path) -> None:
     """Plain words, numbers people understand, and names that cannot break a header."""
     subject, body = words("nearly_full", tmp_path, target="/study/lab1", percent=91.6, free=12_300_000_000)
-    assert body.startswith("Your study is 92% full: /study/lab1 has 12.3 GB left.")
+    assert body.startswith("Your study is 92% full: /study/lab1 has 11.5 GiB left.")
     subject, _ = words("stale", tmp_path, name=".x\nBcc: e@x", age_seconds=7200.0, size=5)
     assert subject == "Stale upload: .x\\nBcc: e@x"
     assert words("paused", tmp_path, target="h", reason="down")[0] == "Paused: h"
@@ -50,7 +50,7 @@ def test_done_is_told_with_what_was_done_and_where_the_evidence_lies(tmp_path: P
     assert many.count("Record: ") == 12
     assert "and 3 more, in the receipt" in many
     assert subject == "Done: lab1-x"
-    assert "lab1-x is done: 1,234 files, 56.7 MB." in body
+    assert "lab1-x is done: 1,234 files, 54.1 MiB." in body
     assert "Delivered and verified: 1,234 files." in body
     assert f"Receipt: {receipt}" in body
     assert "Job 01J0000000000000000000JOB1, pipeline scans." in body

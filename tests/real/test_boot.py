@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import http.server
-import io
 import json
 import os
 import re
-import subprocess
-import tarfile
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -17,6 +14,7 @@ import pytest
 
 from tests.support.boot import TOP, Machine, machine
 from tests.support.images import tiff
+from tests.support.wheel import copy
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -57,19 +55,7 @@ TimeoutStopSec=10s
 def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine on which `make install` was run from a fresh copy of the sources."""
     with machine(tmp_path_factory.mktemp("boot") / "m") as made:
-        named = subprocess.run(
-            ["git", "ls-files", "-coz", "--exclude-standard"], cwd=TOP, capture_output=True, check=True
-        ).stdout
-        sources = made.files / "usr/src/dittohead"
-        sources.mkdir(parents=True)
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for name in filter(None, named.decode().split("\0")):
-                if (TOP / name).exists():
-                    tar.add(TOP / name, name)
-        packed.seek(0)
-        with tarfile.open(fileobj=packed) as tar:
-            tar.extractall(sources, filter="fully_trusted")
+        copy(made.files / "usr/src/dittohead")
         said = made.run("make", "-C", "/usr/src/dittohead", "install")
         assert "install: done" in said.stdout
         yield made

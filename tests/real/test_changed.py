@@ -48,7 +48,7 @@ def test_a_changed_recipe_selects_what_it_changes_and_the_rest_is_reused(here: S
     nothing = here.json("rerun", "--pipeline", "scans", "--changed", "--dry-run")
     assert (nothing["done"], nothing["selected"]) == (2, [])
 
-    here.config.write_text(CONFIG.replace("quality: 85", "quality: 60"))
+    here.configure(CONFIG.replace("quality: 85", "quality: 60"))
     early = here.run("rerun", "--pipeline", "scans", "--changed", check=False)
     assert early.returncode == 69
     assert "was changed since the daemon read it. First: systemctl reload dittohead" in early.stderr

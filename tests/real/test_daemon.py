@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import DITTOHEAD, Site, site
+from tests.support.daemon import Site, site
 from tests.support.images import jpeg, tiff
 from tests.support.sshd import sshd
 from tests.support.trees import read_tree, tree
+from tests.support.wheel import program
 
 pytestmark = pytest.mark.service
 
@@ -257,10 +258,10 @@ def test_a_command_without_a_daemon_is_carried_out_all_the_same(steps: Site, tmp
 def test_config_may_stand_before_or_after_the_command(steps: Site) -> None:
     """As people type it."""
     before = subprocess.run(
-        [*DITTOHEAD, "--config", steps.config, "check"], capture_output=True, text=True, check=True
+        [*program(), "--config", steps.config, "check"], capture_output=True, text=True, check=True
     )
     after = subprocess.run(
-        [*DITTOHEAD, "check", "--config", steps.config], capture_output=True, text=True, check=True
+        [*program(), "check", "--config", steps.config], capture_output=True, text=True, check=True
     )
     assert before.stdout == after.stdout
 
@@ -281,7 +282,7 @@ def test_the_terminal_shows_a_bar_and_the_steps(steps: Site, tmp_path: Path) -> 
     (tmp_path / "go").touch()
     tree(tmp_path / "up" / "x", {"a.bin": os.urandom(2_000_000)})
     shown = _in_terminal(
-        [*DITTOHEAD, "--config", str(steps.config), "drop", "-f", str(tmp_path / "up" / "x")]
+        [*program(), "--config", str(steps.config), "drop", "-f", str(tmp_path / "up" / "x")]
     )
     assert "handed over" in shown
     for step in ("one", "two", "three"):

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemon import DITTOHEAD, Site, site
+from tests.support.daemon import Site, site
+from tests.support.wheel import program
 
 pytestmark = pytest.mark.service
 
@@ -47,7 +48,7 @@ def test_what_steps_print_is_shown_and_followed(here: Site, tmp_path: Path) -> N
     here.until(lambda: "begun" in here.run("logs", "x", check=False).stdout)
     assert here.run("logs", "x", "--step", "first").stdout == "first\nein [bold] \\x1b[2Jü\nmore\n"
     with subprocess.Popen(
-        [*DITTOHEAD, "--config", str(here.config), "logs", "x", "--step", "held", "-f"],
+        [*program(), "--config", str(here.config), "logs", "x", "--step", "held", "-f"],
         stdout=subprocess.PIPE,
         text=True,
         env=here.env | {"PYTHONUNBUFFERED": "1"},
@@ -77,7 +78,7 @@ class Terminal:
     def __init__(self, here: Site, *arguments: str, columns: int = 100, **env: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            os.execvpe(DITTOHEAD[0], [*DITTOHEAD, "--config", str(here.config), *arguments], here.env | env)
+            os.execvpe(program()[0], [*program(), "--config", str(here.config), *arguments], here.env | env)
         self.resize(columns)
         self.text = ""
 

@@ -231,7 +231,7 @@ async def test_what_is_typed_stays_while_the_page_changes(here: Here, browser: B
     assert await page.locator("#d-cancel").evaluate("details => details.open")
     await page.get_by_role("button", name="Yes, cancel it").click()
     await expect(page.locator(".said", has_text="the folder is in failed/")).to_be_visible()
-    await expect(page.locator("#verdict")).to_contain_text("It failed in the step hold")
+    await expect(page.locator("#verdict")).to_contain_text("It was ended before it was finished")
     assert said == []
 
 

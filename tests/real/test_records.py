@@ -111,7 +111,7 @@ def configure(world: World, text: str) -> None:
     text = text.replace("https://iiif.example.org", f"{world.store.url}/access")
     text = re.sub(r"bucket: (\w+)", rf"bucket: \1, endpoint_url: {world.store.url}", text)
     assert "example.org" not in text
-    world.here.config.write_text("root: .\nspace: {floor: 0}\nretry: {first: 100ms, most: 1s}\n" + text)
+    world.here.configure("root: .\nspace: {floor: 0}\nretry: {first: 100ms, most: 1s}\n" + text)
     world.here.start()
 
 

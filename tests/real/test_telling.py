@@ -63,9 +63,8 @@ def test_without_room_work_waits_and_says_so(tmp_path: Path) -> None:
         assert "more free disk space" in held["x"]
         assert os.listdir(here.root / "inbox") == ["x"]
         import signal
-        import textwrap
 
-        here.config.write_text(textwrap.dedent(config.format(floor=0)))
+        here.configure(config.format(floor=0))
         here.process.send_signal(signal.SIGHUP)
         here.until(lambda: (here.root / "done" / "x").exists())
 

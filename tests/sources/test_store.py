@@ -56,7 +56,9 @@ def drop(store: Store, folder: str, ino: int) -> int:
     return begun.id
 
 
-def job(store: Store, number: int, ino: int, *, name: str = "set", claimed: bool = True) -> JobId:
+def job(
+    store: Store, number: int, ino: int, *, name: str = "set", claimed: bool = True, ignored: int = 0
+) -> JobId:
     new = NewJob(
         id=JobId(f"J{number:025}"),
         name=name,
@@ -71,7 +73,9 @@ def job(store: Store, number: int, ino: int, *, name: str = "set", claimed: bool
         host="h",
     )
     store.run(job_store.create, new)
-    store.run(job_store.set_manifest, new.id, 1, 2, 20, [])
+    left_out = {"files": ignored, "bytes": 10 * ignored}
+    definition = {"steps": [], "ignored": left_out} if ignored else None
+    store.run(job_store.set_manifest, new.id, 1, 2 - ignored, 20 - 10 * ignored, [], (), definition)
     if claimed:
         store.run(drop_store.claimed, ino, new.id)
     return new.id
@@ -135,7 +139,11 @@ def test_an_order_of_an_item_nobody_knows_is_never_settled(store: Store) -> None
     assert [order.handle for order in store.run(item_store.settleable, "s", 9)] == ["empty"]
 
 
-def test_a_failed_folder_is_followed_to_a_retry_and_to_a_rerun_of_the_same_content(store: Store) -> None:
+@pytest.mark.parametrize("ignored", [0, 1])
+def test_a_failed_folder_is_followed_to_a_retry_and_to_a_rerun_of_the_same_content(
+    store: Store, ignored: int
+) -> None:
+    """Also where the pipeline ignores a part of what was fetched."""
     store.run(item_store.saw, "s", [sighting("set/a"), sighting("set/b")], 1.0)
     drop(store, "set", 7)
     first = job(store, 1, 7)
@@ -143,7 +151,7 @@ def test_a_failed_folder_is_followed_to_a_retry_and_to_a_rerun_of_the_same_conte
     assert store.run(drop_store.follow, "s")[0].reason == "why"
     assert states(store) == {"failed": 2}
     assert store.run(item_store.keepable, "s", 9.0, 9) == []
-    second = job(store, 2, 7, name="renamed")
+    second = job(store, 2, 7, name="renamed", ignored=ignored)
     store.run(drop_store.follow, "s")
     assert states(store) == {"dropped": 2}
     end(store, second, JobState.DONE)

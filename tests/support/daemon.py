@@ -7,16 +7,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dittohead.process import sweep
-
-DITTOHEAD = [sys.executable, "-m", "dittohead"]
+from tests.support.settled import at_once
+from tests.support.wheel import program
 
 
 class Site:
@@ -26,11 +24,15 @@ class Site:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
         self.config = root / "config.yaml"
-        self.config.write_text(textwrap.dedent(config))
+        self.configure(config)
         self.log = root / "daemon.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
-        self.program = DITTOHEAD  #: what `start` runs
+        self.program = program()  #: what `start` runs
+
+    def configure(self, text: str) -> None:
+        """Write config.yaml."""
+        self.config.write_text(at_once(text))
 
     def start(self, *, wait: bool = True) -> None:
         began = len(self.events("watch.armed"))
@@ -40,6 +42,7 @@ class Site:
                 stdout=log,
                 stderr=log,
                 env=self.env,
+                cwd=self.root,  # where nothing of the checkout can be imported
                 start_new_session=True,
             )
         if wait:
@@ -64,13 +67,13 @@ class Site:
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line."""
         said = subprocess.run(
-            [*DITTOHEAD, "--config", str(self.config), *arguments],
+            [*program(), "--config", str(self.config), *arguments],
+            **{"cwd": self.root, **more},
             capture_output=True,
             text=True,
             env=self.env,
             timeout=100,
             check=False,
-            **more,
         )
         assert not check or said.returncode == 0, said.stdout + said.stderr
         return said
@@ -83,6 +86,11 @@ class Site:
         said = self.run(*arguments, "--json", check=False)
         assert said.returncode == os.EX_DATAERR, said.stderr
         return json.loads(said.stdout)
+
+    def held(self, name: str) -> str:
+        """Return why a folder waits in the inbox, as status says; "" where it does not."""
+        reason: str = self.json("status")["live"].get("held", {}).get(name, "")
+        return reason
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """Return the daemon's log lines of one event."""

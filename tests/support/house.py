@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from dittohead.store import requests as request_store
 from dittohead.store.outbox import NewNotice
 from dittohead.targets import Targets
 from dittohead.worker import Done, Options, Recipe, StepContext, StepResult, Worker
+from tests.support.settled import at_once
 from tests.support.trees import tree
 
 
@@ -89,7 +89,7 @@ class House:
     ) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
-        (root / "config.yaml").write_text(textwrap.dedent(config_text))
+        (root / "config.yaml").write_text(at_once(config_text))
         self.worker = ScriptWorker()
         self.workers = Registry(registry_module.entry_points(group=registry_module.GROUP))
         for worker in (self.worker, *workers):
@@ -114,6 +114,7 @@ class House:
             step_over=lambda job, step: None,
             clear_report=lambda job: None,
             wake_notifier=lambda: None,
+            settle_s=self.config.settings.watch.settle,
         )
         self.claimer = Claimer(
             config=self.config,

@@ -101,6 +101,8 @@ async def test_every_answer_is_in_the_shape_that_the_document_tells_of(front: Se
     assert found["progress"]["done"] == 1
     for path in ("/api/v1/status", "/api/v1/sources", "/api/v1/requests", "/healthz"):
         fits(await get(client, path), path)
+    status, found = await post(client, "/api/v1/doctor")
+    fits(found, "/api/v1/doctor", "post")
     status, problem = await call(client, "/api/v1/jobs/nobody", token=READER)
     fits(problem, "/api/v1/jobs/{job}", status="404")
     assert (status, problem["title"]) == (404, "Not Found")
@@ -252,6 +254,27 @@ async def test_an_action_tells_what_was_done_and_by_whom(front: Served) -> None:
     page = await get(client, "/api/v1/requests", params={"limit": 3, "of": found["id"]})
     rest = await get(client, "/api/v1/requests", params={"cursor": page["next"], "who": "alice (token)"})
     assert [row["action"] for row in (page["items"] + rest["items"])] == [action for action, _, _ in asked]
+
+
+async def test_failures_that_are_over_are_told_apart(front: Served) -> None:
+    """An earlier failure is meant although a later folder of the name is under way."""
+    made, client = front
+
+    async def fail(ctx: Any) -> Any:
+        raise ItemError("no", where="a.txt", hint="mend it")
+
+    made.house.worker.plays["second"] = fail
+    await done(made, "bad")
+    query = {"open": "true", "reason": "no"}
+    assert [job["name"] for job in (await get(client, "/api/v1/jobs", params=query))["items"]] == ["bad"]
+    none = {"open": "true", "reason": "something else"}
+    assert (await get(client, "/api/v1/jobs", params=none))["items"] == []
+    status, said = await post(client, "/api/v1/jobs/bad/dismiss", {"reason": "scanned again"})
+    assert (status, said["message"]) == (200, "bad: dismissed; its folder stays in failed/")
+    assert (await get(client, "/api/v1/jobs", params=query))["items"] == []
+    found = await get(client, "/api/v1/jobs/bad")
+    assert (found["state"], found["outcome"]) == ("failed", "dismissed")
+    assert found["requests"][0]["args"] == {"reason": "scanned again"}
 
 
 async def test_who_retried_a_job_stays_known(front: Served) -> None:

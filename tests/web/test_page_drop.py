@@ -269,7 +269,7 @@ async def test_without_room_nothing_is_begun(front: Served, monkeypatch: pytest.
     made.house.config.settings.space.__dict__["floor"] = floor
     status, said = await begun(client, "n", {"a": 1})
     assert status == 507
-    assert "MiB more are needed" in said["detail"]
+    assert "iB more are needed" in said["detail"]
     assert inbox(made) == []
 
 

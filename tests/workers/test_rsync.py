@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+from dittohead import attributes
 from dittohead.errors import ItemError, TargetError
 from dittohead.model import Location
-from dittohead.worker import VerifyContext
+from dittohead.worker import Done, VerifyContext
 from dittohead.workers.rsync import PROBE, RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.sshd import Sshd, sshd
@@ -346,3 +347,230 @@ def test_targets_that_cannot_work_are_refused_at_the_check(to: str) -> None:
     """Before the daemon starts, not when the first folder comes."""
     with pytest.raises(ValueError, match="wanted|cannot be used"):
         RsyncOptions.model_validate({"to": to})
+
+
+# -- what a folder has besides its content -----------------------------------------------------
+
+
+def adorned(root: Path) -> Path:
+    """Make a folder with attributes, an access control list, hard links and times of its own."""
+    tree(root, {"a.txt": "a", "acl.txt": "l", "one.txt": "same", "sub": {"b.txt": "b"}, "hollow": {}})
+    os.link(root / "one.txt", root / "sub" / "two.txt")
+    os.link(root / "one.txt", root / "three.txt")
+    os.setxattr(root / "a.txt", "user.camera", b"Leica")
+    os.setxattr(root / "sub", "user.box", b"7" * 100)
+    subprocess.run(["setfacl", "-m", "u:12345:r", root / "acl.txt"], check=True)
+    for number, path in enumerate([root / "sub" / "b.txt", root / "sub", root / "hollow", root]):
+        os.utime(path, ns=(0, (1_000_000_000 + number) * 10**9 + 123_456_789))
+    return root
+
+
+LEFT = (
+    "not delivered: extended attributes of 1 file and 1 folder, access control lists of 1 file, "
+    "2 hard links (a copy each)"
+)
+
+
+def replications(ctx: LoneContext) -> list[tuple[str, str]]:
+    return [(event.outcome, event.detail) for event in ctx.events if event.type.value == "replication"]
+
+
+async def test_what_a_folder_has_besides_its_content_is_said_when_it_is_not_delivered(rig: Rig) -> None:
+    """In the step's own line, which the notice, the page and the receipt show, and in the plan."""
+    adorned(rig.payload)
+    ctx = rig.context()
+    result = await rig.worker.run(ctx, rig.options())
+    assert isinstance(result, Done)
+    assert result.detail.endswith(LEFT)
+    assert replications(ctx) == [("warning", result.detail)]
+    planned = [one async for one in rig.worker.plan(rig.context(), rig.options())]
+    assert ", ".join(one.what for one in planned if one.action == "leave") == LEFT.removeprefix(
+        "not delivered: "
+    )
+
+
+async def test_what_is_asked_for_is_kept_and_compared(rig: Rig) -> None:
+    """Extended attributes of files and folders, access control lists, hard links."""
+    adorned(rig.payload)
+    ctx = await rig.deliver(xattrs=True, acls=True, hard_links=True)
+    assert os.getxattr(rig.out() / "a.txt", "user.camera") == b"Leica"
+    assert os.getxattr(rig.out() / "sub", "user.box") == b"7" * 100
+    lists = [os.getxattr(at / "acl.txt", attributes.ACLS[0]) for at in (rig.payload, rig.out())]
+    assert lists[0] == lists[1]
+    names = ("one.txt", "sub/two.txt", "three.txt")
+    assert len({(rig.out() / name).stat().st_ino for name in names}) == 1
+    [(outcome, detail)] = replications(ctx)
+    assert outcome == "success"
+    assert "not delivered" not in detail
+    assert ctx.events[-1].detail.endswith("extended attributes, access control lists, hard links compared")
+
+
+async def test_times_of_files_and_folders_arrive(rig: Rig) -> None:
+    """Also those of folders, of empty ones, and of the folder itself, without being asked for."""
+    adorned(rig.payload)
+    await rig.deliver()
+    for path in ("sub/b.txt", "sub", "hollow", "."):
+        assert (rig.out() / path).stat().st_mtime_ns == (rig.payload / path).stat().st_mtime_ns, path
+    assert stat.S_IMODE((rig.out() / "sub").stat().st_mode) == 0o755
+
+
+async def test_another_time_of_a_file_that_was_there_is_said(rig: Rig) -> None:
+    """It is the same content, and is left as it is."""
+    tree(rig.payload, {"a.txt": "a", "b.txt": "b"})
+    tree(rig.out(), {"a.txt": "a"})
+    os.utime(rig.out() / "a.txt", (1000, 1000))
+    ctx = await rig.deliver()
+    assert replications(ctx)[0][1].endswith("; not delivered: times of 1 file")
+    assert (rig.out() / "a.txt").stat().st_mtime == 1000
+
+
+async def test_an_interrupted_delivery_gets_its_links_and_attributes_in_the_next_try(rig: Rig) -> None:
+    """One name of a file was there already, and a file from before has no attributes yet."""
+    adorned(rig.payload)
+    tree(rig.out(), {"one.txt": "same", "a.txt": "a"})
+    ctx = await rig.deliver(xattrs=True, acls=True, hard_links=True)
+    assert os.getxattr(rig.out() / "a.txt", "user.camera") == b"Leica"
+    names = ("one.txt", "sub/two.txt", "three.txt")
+    assert len({(rig.out() / name).stat().st_ino for name in names}) == 1
+    assert len(ctx.locations) == 6
+
+
+@pytest.mark.parametrize("lost", ["--xattrs", "--acls", "--hard-links"])
+async def test_an_rsync_that_does_not_keep_what_it_should_is_found_out(
+    rig: Rig, lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that all went well: what lies there is looked at all the same."""
+    adorned(rig.payload)
+    forgetful = tmp_path / "bin" / "rsync"
+    forgetful.parent.mkdir()
+    forgetful.write_text(
+        '#!/bin/bash\ncase " $* " in *" --dry-run "*) exec /usr/bin/rsync "$@";; esac\n'
+        f'args=(); for arg; do [ "$arg" = {lost} ] || args+=("$arg"); done\nexec /usr/bin/rsync "${{args[@]}}"\n'
+    )
+    forgetful.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{forgetful.parent}:{os.environ['PATH']}")
+    with pytest.raises(ItemError, match="lack extended attributes, access control lists or hard links"):
+        await rig.deliver(xattrs=True, acls=True, hard_links=True)
+
+
+async def test_folders_of_others_at_the_target_keep_their_times(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may set the time of another's folder; that is said, and is no reason to fail."""
+    tree(rig.payload, {"sub": {"a.txt": "a"}})
+    refused = tmp_path / "bin" / "rsync"
+    refused.parent.mkdir()
+    refused.write_text(
+        '#!/bin/sh\n/usr/bin/rsync "$@" || exit $?\n'
+        f'case " $* " in *" --dry-run "*) exit 0;; esac\ntouch -d @1000 {rig.out()}/sub\n'
+        f"echo 'rsync: [generator] failed to set times on \"{rig.out()}/sub\": Operation not permitted (1)' >&2\n"
+        "echo 'rsync error: some files/attrs were not transferred (code 23) at main.c(1338)' >&2\nexit 23\n"
+    )
+    refused.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{refused.parent}:{os.environ['PATH']}")
+    ctx = await rig.deliver()
+    assert replications(ctx)[0][1].endswith("; not delivered: times of 1 folder")
+
+
+async def test_the_inboxs_own_access_list_is_not_the_uploaders(tmp_path: Path) -> None:
+    """Where a default list lets the daemon in, every upload has it: nothing of the uploader's is left."""
+    rig = Rig(tmp_path, None)
+    rig.payload.mkdir()
+    subprocess.run(["setfacl", "-d", "-m", f"u:{os.geteuid()}:rwx", rig.payload], check=True)
+    tree(rig.payload, {"a.txt": "a", "sub": {"b.txt": "b"}})
+    assert attributes.acls(os.listxattr(rig.payload / "a.txt"))
+    ctx = await rig.deliver()
+    assert replications(ctx)[0][0] == "success"
+
+
+def test_lists_and_changed_modes_do_not_go_together() -> None:
+    """The mode's group bits are the list's mask."""
+    with pytest.raises(ValueError, match="chmod cannot change them"):
+        RsyncOptions.model_validate({"to": "/a/b", "acls": True, "chmod": "F664"})
+
+
+# -- links in the way --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["refuse", "backup", "version"])
+@pytest.mark.parametrize("same", [True, False])
+async def test_no_planted_link_is_read_or_written_through(tmp_path: Path, policy: str, same: bool) -> None:
+    """As the last part of the path: neither names nor contents of what lies behind it are told."""
+    rig = Rig(tmp_path, None)
+    tree(rig.payload, {"secret.txt": "guess", "new.txt": "n"})
+    private = tree(tmp_path / "private", {"secret.txt": "guess" if same else "truth"})
+    rig.out().symlink_to(private)
+    with pytest.raises(ItemError) as caught:
+        await rig.deliver(on_conflict=policy)
+    assert '"out" is a link' in str(caught.value)
+    assert "secret.txt" not in str(caught.value)
+    assert read_tree(private) == {b"secret.txt": b"guess" if same else b"truth"}
+
+
+async def test_a_link_put_in_place_after_the_look_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What rsync writes goes into the directory that was looked at, whatever its name leads to."""
+    rig = Rig(tmp_path, None)
+    tree(rig.payload, {"a.txt": "a"})
+    private = tree(tmp_path / "private", {})
+    plants = tmp_path / "bin" / "rsync"
+    plants.parent.mkdir()
+    plants.write_text(
+        '#!/bin/sh\ncase " $* " in *" --times "*)\n'
+        f'mv {rig.out()} {rig.out()}.away; ln -s {private} {rig.out()};;\nesac\nexec /usr/bin/rsync "$@"\n'
+    )
+    plants.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{plants.parent}:{os.environ['PATH']}")
+    with pytest.raises(ItemError, match="is a link"):
+        await rig.deliver()
+    assert read_tree(private) == {}
+    assert read_tree(rig.target / "out.away") == {b"a.txt": b"a"}
+
+
+@pytest.mark.parametrize(
+    ("template", "linked", "owner", "followed"),
+    [
+        ("{base}/disk/{{study}}/raw/{{name}}/", "disk", 12345, True),
+        ("{base}/disk/{{study}}/raw/{{name}}/", "disk/lab1", 0, True),
+        ("{base}/disk/{{study}}/raw/{{name}}/", "disk/lab1", 12345, False),
+        ("{base}/disk/{{study}}/raw/{{name}}/", "disk/lab1/raw", 12345, False),
+        ("{base}/disk/{{study}}/raw/{{name}}/", "disk/lab1/raw", 0, True),
+        ("{base}/disk/{{study}}/raw/{{name}}/", "disk/lab1/raw/x", 0, False),
+        ("{base}/disk/lab1/raw/", "disk/lab1/raw", 0, True),
+        ("{base}/disk/lab1/raw/", "disk/lab1/raw", 12345, False),
+        ("{base}/disk/lab1/raw/", "disk/lab1", 12345, True),
+    ],
+)
+async def test_links_of_administrators_are_followed(
+    tmp_path: Path, template: str, linked: str, owner: int, followed: bool
+) -> None:
+    """Whatever stands in config.yaml itself; below that, what root or the daemon's account has linked."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make another's link")
+    tree(tmp_path / "payload", {"a.txt": "a"})
+    real = tree(tmp_path / "real", {})
+    written = template.format(base=tmp_path)
+    to = written.replace("{study}", "lab1").replace("{name}", "x")
+    link = tmp_path / linked
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(real)
+    os.chown(link, owner, owner, follow_symlinks=False)
+    ctx = LoneContext(tmp_path, tmp_path / "payload")
+    ctx.written = {"to": written}
+    given = RsyncOptions.model_validate({"to": to, "mkpath": True})
+    if followed:
+        await RsyncWorker().run(ctx, given)
+        assert b"a" in read_tree(real).values()
+    else:
+        with pytest.raises(ItemError, match="is a link"):
+            await RsyncWorker().run(ctx, given)
+        assert read_tree(real) == {}
+
+
+async def test_folders_keep_the_targets_times_where_groups_are_set_and_that_is_said(tmp_path: Path) -> None:
+    """With `chown` alone folders are made as the target makes them."""
+    rig = Rig(tmp_path, None)
+    tree(rig.payload, {"sub": {"a.txt": "a"}, "hollow": {}})
+    ctx = await rig.deliver(chown=f":{os.getegid()}")
+    assert replications(ctx)[0][1].endswith("; not delivered: times of 2 folders")

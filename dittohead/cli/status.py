@@ -1,0 +1,211 @@
+"""Commands that show many jobs at a look: status, list."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+
+from dittohead.cli import lines
+from dittohead.cli.base import escape, json_option, out, print_json, with_config
+from dittohead.cli.given import Moment, digest_of, uid_of
+from dittohead.cli.lines import Line
+from dittohead.cli.view import Place, find_place, viewing
+from dittohead.cli.watch import keep_showing
+from dittohead.model import JobState, counted
+from dittohead.store.search import Wanted
+from dittohead.units import amount, duration, size
+
+#: The order in which states are counted: what needs somebody first.
+_ORDER = ("failed", "frozen", "paused", "running", "waiting", "done")
+
+
+@click.command()
+@with_config
+@json_option
+@click.option("--watch", is_flag=True, help="Keep showing it as it changes, until Ctrl-C.")
+def status(as_json: bool, watch: bool) -> None:
+    """Show what needs attention, what runs, what waits and why."""
+    here = find_place()
+    if as_json:
+        print_json(_status(here))
+    elif watch:
+        keep_showing(lambda to: _print_status(_status(here), to))
+    else:
+        _print_status(_status(here), out)
+
+
+def _status(here: Place) -> dict[str, Any]:
+    with viewing(here) as view:  # opened for each look: a daemon that is watched may stop and start
+        return view.status()
+
+
+def _print_status(found: dict[str, Any], to: Console) -> None:
+    now = found["live"]
+    to.print(f"dittohead on {escape(found['root'])}: {_daemon_words(found['running_daemon'], now)}")
+    to.print(_counts(found))
+    _print_attention(found, now, to)
+    _print_group("Waits in the inbox", _held(now), to, more=now.get("held_count", 0))
+    working = [_active(job, now.get("progress", {}).get(job["id"])) for job in found["active"]]
+    active = sum(count for state, count in found["counts"].items() if state not in ("done", "failed"))
+    _print_group("Under way", working, to, more=active, see="dittohead list --state running")
+
+
+def _daemon_words(running: bool, now: dict[str, Any]) -> str:
+    if not running:
+        return "[red]not running[/red]; start it: dittohead run"
+    watcher = now.get("watcher", {})
+    why = f" ({escape(watcher['reason'])})" if watcher.get("reason") else ""
+    return (
+        f"[green]running[/green] (process {now.get('pid', '?')}), watching by {watcher.get('mode', '?')}{why}"
+    )
+
+
+def _counts(found: dict[str, Any]) -> str:
+    """Return how many jobs are in each state; failures that a later job took up are over."""
+    counts = {**found["counts"], "failed": found["failed_count"]}
+    words = ", ".join(f"{counts[state]:,} {state}" for state in _ORDER if counts.get(state))
+    return f"jobs: {words or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox"
+
+
+def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) -> None:
+    problems = list(_problems(found, now))
+    failed = [lines.of_job(job) for job in found["failed"]]
+    if not problems and not failed:
+        return
+    to.print("\n[bold]Needs attention[/bold]")
+    lines.show(failed, to, indent=2)
+    if found["failed_count"] > len(failed):
+        more = found["failed_count"] - len(failed)
+        to.print(f"  and {more:,} more that failed: dittohead list --open")
+    if failed:
+        to.print(f"  why, and what to do: dittohead show {escape(shlex.quote(failed[0].name))}")
+    for problem in problems:
+        to.print(f"  {problem}")
+
+
+def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each thing that is no job and waits for somebody."""
+    for target in found["targets"]:
+        if target["paused"]:
+            yield f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}"
+    for name, fields in now.get("sources", {}).items():
+        why = fields["error"] or fields["held"]
+        if why:
+            word = "[red]source failing[/red]" if fields["error"] else "[yellow]source holds back[/yellow]"
+            yield f"{word} {escape(name)}: {escape(why)}"
+    for receiver in found["disabled_receivers"]:
+        yield f"[red]gets no notices[/red] {escape(receiver['to'])}: {escape(receiver['error'])}"
+    if found["unsent_notices"]:
+        yield f"[yellow]not yet sent[/yellow] {counted(found['unsent_notices'], 'notice')}"
+    for upload in now.get("stale", []):
+        words = f"{duration(upload['age_seconds'])}, {size(upload['bytes'])}"
+        yield f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {words}"
+    more = now.get("stale_count", 0) - len(now.get("stale", []))
+    if more > 0:
+        yield f"[yellow]stale uploads[/yellow] {more:,} more"
+    for name in now.get("strays", []):
+        yield f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory"
+
+
+def _held(now: dict[str, Any]) -> list[Line]:
+    return [Line(state="held", name=name, clause=reason) for name, reason in now.get("held", {}).items()]
+
+
+def _print_group(title: str, rows: list[Line], to: Console, *, more: int = 0, see: str = "") -> None:
+    if not rows:
+        return
+    to.print(f"\n[bold]{title}[/bold]")
+    lines.show(rows, to, indent=2)
+    if more > len(rows):
+        to.print(f"  and {more - len(rows):,} more" + (f": {see}" if see else ""))
+
+
+def _active(job: dict[str, Any], progress: dict[str, Any] | None) -> Line:
+    """Return the line of a job that is not over: its step, how far that is, and why it waits."""
+    words = [job["reason"]] if job["reason"] else []
+    if "steps" in job:
+        words.append(f"step {min(job['steps_done'] + 1, job['steps'])} of {job['steps']} ({job['step']})")
+    words += [_progress(step) for step in ((progress, *progress.get("beside", ())) if progress else ())]
+    return Line(
+        state=job["state"],
+        name=job["name"],
+        pipeline=job["pipeline"],
+        at=datetime.fromisoformat(job["claimed_at"]),
+        clause=", ".join(words) or job["state"],
+        id=job["id"],
+    )
+
+
+def _progress(step: dict[str, Any]) -> str:
+    unit, done, total = step["unit"], step["done"], step["total"]
+    words = f"{amount(done, unit)} of {amount(total, unit)}" if total else amount(done, unit)
+    return f"{words}, {duration(step['eta_seconds'])} left" if "eta_seconds" in step else words
+
+
+@click.command("list")
+@with_config
+@json_option
+@click.option("--state", "states", multiple=True, type=click.Choice([s.value for s in JobState]))
+@click.option("--open", "only_open", is_flag=True, help="Only failures that wait for somebody.")
+@click.option("--reason", default="", help="Only jobs whose reason holds this text.")
+@click.option("--pipeline", default="", help="Only jobs of this pipeline.")
+@click.option("--name", default="", help="Only jobs whose name holds this text.")
+@click.option(
+    "--holds",
+    metavar="SHA256|FILE",
+    help="Only jobs that held or made this file: a file to look for, or its digest (eight digits will do).",
+)
+@click.option("--uid", "--user", "uid", metavar="USER", help="Only whose folder this user uploaded.")
+@click.option("--since", type=Moment(), help="Only claimed at this date or moment, or later.")
+@click.option("--until", type=Moment(), help="Only claimed before this date or moment.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
+@click.option("--all", "everything", is_flag=True, help="All of them, however many.")
+def list_(
+    as_json: bool,
+    states: tuple[str, ...],
+    only_open: bool,
+    reason: str,
+    pipeline: str,
+    name: str,
+    holds: str | None,
+    uid: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int,
+    everything: bool,
+) -> None:
+    """List jobs, the latest first: state, name, pipeline, age, and why or how much.
+
+    Moments are dates (2026-01-31) or as in 2026-01-31T14:00, in local time. A wide terminal, and what
+    is no terminal, also get each job's id; exact sizes and moments are in --json.
+    """
+    wanted = Wanted(
+        states=[JobState(state) for state in states],
+        pipeline=pipeline,
+        part=name,
+        holds=digest_of(holds) if holds else "",
+        uid=None if uid is None else uid_of(uid),
+        since=since,
+        until=until,
+        open=only_open,
+        reason=reason,
+    )
+    with viewing() as view:
+        found = list(view.jobs(wanted, None if everything else limit + 1))
+    shown = found if everything else found[:limit]
+    if as_json:
+        print_json(shown)
+        return
+    lines.show(map(lines.of_job, shown), out)
+    if not shown:
+        out.print("no jobs")
+    if len(found) > len(shown):
+        out.print("and more: dittohead list --all")
+
+
+COMMANDS = (status, list_)

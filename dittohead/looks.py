@@ -1,0 +1,150 @@
+"""One look at a folder in the inbox: how new what it holds is, and whether somebody still writes to it.
+
+One walk that reads no content; it measures the folder as well.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dittohead import files, leases
+from dittohead.errors import ItemError
+from dittohead.leases import WRITERS_S
+from dittohead.threads import Stop
+
+#: Stands in a list of patterns for rsync's mark of a file that `--partial` kept: last changed at the epoch.
+#: Source: rsync, cleanup.c: "Setting the time to something really old also helps it to stand out as
+#: unfinished".
+EPOCH = "mtime=0"
+
+#: Stands in a list of patterns for those that are there by default.
+DEFAULT = "default"
+
+#: Six characters as mkstemp(3) makes them.
+_RANDOM = "XXXXXX"
+
+#: What programs call files that they have not finished.
+PARTIAL = (
+    ".*.XXXXXX",  # rsync, receiver.c: get_tmpname
+    ".~tmp~",  # rsync --delay-updates
+    ".rsync-partial",  # rsync --partial-dir, as its manual names it
+    EPOCH,
+    "*.filepart",  # WinSCP
+    "*.part",  # Nextcloud, KDE, Firefox
+    "*.partial",  # rclone, aria2 front ends, Internet Explorer
+    "*.crdownload",  # Chromium
+    "*.download",  # Safari
+    "*.aria2",
+    ".in.*",  # lftp, xfer:use-temp-file
+    "*.lftp",
+    "*.lftp-pget-status",
+    ".syncthing.*.tmp",
+    "~syncthing~*.tmp",
+    "*.!sync",  # Resilio
+    "~$*",  # Microsoft Office: who has the document open
+    ".~lock.*#",  # LibreOffice: the same
+    ".nfs[0-9a-f]*",  # deleted, and still open at a client. Source: Linux, fs/nfs/unlink.c
+    ".smbdelete*",
+    ".fuse_hidden*",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What one look found."""
+
+    size: int  #: bytes of the folder's files
+    newest_ns: int  #: the newest ctime of what lies inside; the folder's own when it is empty
+    own_ns: int  #: the folder's own ctime: the rename that gave it its name changes only this
+    is_empty: bool
+    trace: int  #: names, sizes, mtimes and ctimes of all that lies inside, as one number
+    mark: str = ""  #: a name inside that stands for an upload under way
+    is_cut: bool = False  #: the mark is a file that rsync left cut short
+    writer: str = ""  #: a file inside that a program on this machine has open for writing
+    error: ItemError | None = None  #: why it could not be looked at to the end
+
+    @property
+    def written_in_place(self) -> bool:
+        """Whether something changed inside after the folder got its name: the name is no promise then."""
+        return self.is_empty or self.newest_ns > self.own_ns
+
+
+def expanded(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return a list of patterns with the defaults in place of the word that stands for them."""
+    return tuple(p for given in patterns for p in (PARTIAL if given == DEFAULT else (given,)))
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(patterns: tuple[str, ...]) -> re.Pattern[bytes] | None:
+    found = [
+        fnmatch.translate(pattern).replace(_RANDOM, "[A-Za-z0-9]{6}").encode("utf-8", "surrogateescape")
+        for pattern in patterns
+        if pattern != EPOCH
+    ]
+    return re.compile(b"|".join(found), re.IGNORECASE) if found else None
+
+
+def look(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> Look:
+    """Look at a folder once. Blocking: to be run in a thread that may be left behind.
+
+    Args:
+        partial: names of what is unfinished, `expanded`.
+        now_ns: writers are looked for in what changed lately, before this.
+
+    Raises: OSError: it cannot be looked at. Stopped.
+    """
+    own = os.lstat(folder)
+    seen = _Seen(tuple(partial), now_ns)
+    error = None
+    try:
+        for found in files.walk(folder, directories=True):
+            stop.check()
+            seen.add(found)
+    except ItemError as met:
+        error = met
+        seen.trace = hash((seen.trace, str(met)))
+    return Look(
+        size=seen.size,
+        newest_ns=seen.newest_ns or own.st_ctime_ns,
+        own_ns=own.st_ctime_ns,
+        is_empty=seen.newest_ns == 0,
+        trace=seen.trace,
+        mark=os.fsdecode(seen.mark),
+        is_cut=seen.is_cut,
+        writer=os.fsdecode(seen.writer),
+        error=error,
+    )
+
+
+class _Seen:
+    """Sums up a walk."""
+
+    def __init__(self, partial: tuple[str, ...], now_ns: int) -> None:
+        self.size = self.newest_ns = self.trace = 0
+        self.mark = self.writer = b""
+        self.is_cut = False
+        self._pattern, self._epoch = _compiled(partial), EPOCH in partial
+        self._since_ns = now_ns - int(WRITERS_S * 1e9)
+
+    def add(self, found: files.Found) -> None:
+        status = found.status
+        ctime_ns, mtime_ns = status.st_ctime_ns, status.st_mtime_ns
+        self.newest_ns = max(self.newest_ns, ctime_ns)
+        self.trace = hash((self.trace, found.path, status.st_ino, status.st_size, mtime_ns, ctime_ns))
+        is_file = found.kind == "file"
+        if is_file:
+            self.size += status.st_size
+        if self.mark:
+            return  # one is enough
+        if self._pattern is not None and self._pattern.fullmatch(found.name):
+            self.mark = found.path
+        elif is_file and self._epoch and 0 <= mtime_ns < 1_000_000_000:
+            self.mark, self.is_cut = found.path, True
+        elif is_file and ctime_ns >= self._since_ns and not self.writer and leases.written(found):
+            self.writer = found.path

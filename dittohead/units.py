@@ -1,0 +1,56 @@
+"""How people read sizes, durations and rates: one form everywhere (page, command line, notices).
+
+Programs get exact numbers instead: bytes and seconds, in JSON.
+"""
+
+from __future__ import annotations
+
+from dittohead.model import counted
+
+#: Binary units, each 1,024 of the one before. Source: IEC 80000-13.
+_SIZES = ("", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def size(count: float) -> str:
+    """Return bytes in binary units: "512 bytes", "1.5 KiB", "117 MiB"."""
+    if count < 1024:
+        return counted(int(count), "byte")
+    power = min((int(count).bit_length() - 1) // 10, len(_SIZES) - 1)
+    value = count / 1024**power
+    return f"{value:,.0f} {_SIZES[power]}" if value >= 100 else f"{value:,.1f} {_SIZES[power]}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in at most two units: "210 ms", "4.2 s", "3 min 20 s", "2 d 4 h"."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def age(seconds: float) -> str:
+    """Return how long ago something was, in one unit: "now", "42 s", "3 min", "5 h", "12 d"."""
+    if seconds < 1:
+        return "now"
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def amount(done: float, unit: str) -> str:
+    """Return how much of something: bytes in their units, anything else counted."""
+    return size(done) if unit == "bytes" else f"{done:,.0f} {unit}"
+
+
+def rate(per_second: float, unit: str) -> str:
+    """Return how fast something goes, such as "3.2 MiB/s" or "4.0 files/s"."""
+    return f"{size(per_second) if unit == 'bytes' else f'{per_second:,.1f} {unit}'}/s"

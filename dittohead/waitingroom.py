@@ -1,0 +1,198 @@
+"""Where arrivals wait until nobody writes to them any more; they are looked at beside the loop.
+
+An arrival that cannot be looked at, or whose file system hangs, holds up itself alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+from dittohead.looks import Look, expanded, look
+from dittohead.model import Arrival, Station, visible
+from dittohead.mounts import filesystem_type, needs_polling
+from dittohead.settings import Watch
+from dittohead.settling import Settling, Wait
+from dittohead.stations import Stations
+from dittohead.threads import Crew, Hung, Piece, Stop
+
+#: Looks at once. Most take less than a millisecond; one at a folder of a million files takes seconds.
+_LOOKS = 8
+
+#: A look that takes longer goes on beside what else there is to do; the arrival is offered again then.
+_PATIENCE_S = 0.1
+
+#: What such a look saw is used when the arrival's turn comes, if that is within this time.
+_KEPT_S = 3600.0
+
+#: A look without a sign of life for so long hangs, and is left behind; at most so many of them.
+_STALL_S, _LEFT_MOST = 10.0, 64
+
+#: When what is held is looked at again: soon where it changed just now, seldom where it lies there for
+#: long (a part of its age).
+_SOON_S, _SELDOM_S, _PART_OF_AGE = 1.0, 30.0, 0.25
+
+#: Looks at one arrival take at most one part in this many of the time.
+_REST = 10.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Why an arrival stays in the inbox for now."""
+
+    reason: str
+    for_space: bool = False  #: the disk is too full for it now, and others are not to overtake it
+    again_s: float | None = None  #: it is to be tried again after so long, and not before
+    looking: bool = False  #: it is being looked at; `on_looked` tells when that is over
+    quiet: bool = False  #: as it ought to be: nobody need know
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What came of a look that took long."""
+
+    ino: int
+    value: Any
+    error: BaseException | None
+    at: float
+
+    def for_(self, arrival: Arrival) -> bool:
+        """Tell whether it is still of use."""
+        return self.ino == arrival.ino and time.monotonic() - self.at < _KEPT_S
+
+
+class WaitingRoom:
+    """Knows which arrivals have settled."""
+
+    def __init__(self, stations: Stations) -> None:
+        self._stations = stations
+        self._settling: Settling | None = None
+        self._crew = Crew("look", _LOOKS)
+        self._pending: dict[tuple[bytes, str], Piece[Any]] = {}
+        self._seen: dict[tuple[bytes, str], _Seen] = {}
+        self._hung: dict[bytes, Piece[Any]] = {}
+        self.on_looked: Callable[[Arrival], None] = lambda arrival: None  #: a look that took long is over
+
+    async def admit(self, arrival: Arrival, watch: Watch, partial: Collection[str]) -> int | Held:
+        """Return the bytes of an arrival that has settled, or why it has not.
+
+        Raises: OSError, Hung: it cannot be looked at.
+        """
+        names, begun = expanded(partial), time.monotonic()
+
+        def work(stop: Stop) -> tuple[Look, float]:
+            folder = self._stations.folder(Station.INBOX, arrival.folder)
+            return look(folder, names, stop=stop, now_ns=time.time_ns()), time.monotonic() - begun
+
+        found = await self.beside(arrival, "look", work)
+        if isinstance(found, Held):
+            return found
+        seen, took_s = found
+        held = self._judge(arrival, seen, watch)
+        if held is None:
+            return seen.size
+        return replace(held, again_s=max(held.again_s or 0.0, took_s * _REST))
+
+    async def beside(self, arrival: Arrival, what: str, work: Callable[[Stop], T]) -> T | Held:
+        """Return what a piece of work at an arrival returns; Held while it takes long.
+
+        Args:
+            what: tells pieces of work at one arrival apart.
+
+        Raises: Hung: its file system does not answer; what the work raises.
+        """
+        key = (arrival.folder, what)
+        seen = self._seen.pop(key, None)
+        if seen is not None and seen.for_(arrival):
+            if seen.error is not None:
+                raise seen.error
+            return cast("T", seen.value)
+        if key not in self._pending:
+            self._must_answer(arrival.folder)
+            piece = self._crew.begin(work)
+            await asyncio.wait([piece.done], timeout=_PATIENCE_S)
+            if piece.done.done():
+                return piece.done.result()
+            self._pending[key] = piece
+            piece.done.add_done_callback(functools.partial(self._over, key, arrival))
+            self._watch(arrival.folder, piece, -1)
+        return Held(reason="it is being looked at", looking=True, quiet=True)
+
+    def forget_all_but(self, present: Collection[bytes]) -> None:
+        """Forget arrivals that are no longer there."""
+        if self._settling is not None:
+            self._settling.forget_all_but(present)
+        self._seen = {key: seen for key, seen in self._seen.items() if key[0] in present}
+
+    # -- looks that take long, or never end ---------------------------------------------------
+
+    def _must_answer(self, folder: bytes) -> None:
+        self._hung = {name: piece for name, piece in self._hung.items() if not piece.over}
+        if folder in self._hung or len(self._hung) >= _LEFT_MOST:
+            raise Hung
+
+    def _over(self, key: tuple[bytes, str], arrival: Arrival, done: asyncio.Future[Any]) -> None:
+        del self._pending[key]
+        if done.cancelled():
+            return
+        error = done.exception()
+        value = None if error is not None else done.result()
+        self._seen[key] = _Seen(ino=arrival.ino, value=value, error=error, at=time.monotonic())
+        self.on_looked(arrival)
+
+    def _watch(self, folder: bytes, piece: Piece[Any], beats: int) -> None:
+        """Leave a piece of work behind when it shows no sign of life."""
+        if piece.done.done():
+            return
+        if piece.begun and piece.stop.beats == beats:
+            self._hung[folder] = piece
+            self._crew.leave(piece)
+            return
+        now = piece.stop.beats if piece.begun else -1
+        asyncio.get_running_loop().call_later(_STALL_S, self._watch, folder, piece, now)
+
+    # -- what a look says ---------------------------------------------------------------------
+
+    def _judge(self, arrival: Arrival, seen: Look, watch: Watch) -> Held | None:
+        if self._settling is None:
+            # Times that another machine gives, as on NFS and SMB, are by another clock than ours.
+            kind = filesystem_type(self._stations.path(Station.INBOX))
+            self._settling = Settling(shared=needs_polling(kind))
+        wait = self._settling.wait(arrival, seen, watch)
+        if seen.mark or (seen.writer and watch.settle):
+            age = time.time() - seen.newest_ns / 1e9
+            return Held(reason=_unfinished(seen), again_s=min(max(age * _PART_OF_AGE, _SOON_S), _SELDOM_S))
+        return None if wait is None else _waits(wait)
+
+
+def _unfinished(seen: Look) -> str:
+    if seen.is_cut:
+        return (
+            f"{visible(seen.mark)}: rsync left this file cut short (it is dated 1970). Upload the folder "
+            "again, or delete the file. Where such files are meant: watch: {partial: ...} in config.yaml"
+        )
+    if seen.mark:
+        return (
+            f"{visible(seen.mark)}: so is called what is still being uploaded, or was cut off. Finish the "
+            "upload, or delete it. Where such names are meant: watch: {partial: ...} in config.yaml"
+        )
+    return (
+        f"{visible(seen.writer)}: a program on this machine has it open for writing. Let it finish, or end it"
+    )
+
+
+def _waits(wait: Wait) -> Held:
+    if wait.in_place:
+        why = (
+            f"it was changed after it got its name, and is taken when nothing in it has changed for "
+            f"{wait.need_s:g} s. Upload as .NAME, then rename"
+        )
+    else:
+        why = f"it is taken when nothing in it has changed for {wait.need_s:g} s"
+    return Held(reason=why, again_s=wait.seconds, quiet=not wait.in_place and not wait.grew)

@@ -1,0 +1,145 @@
+"""How long an arrival waits: by the file system's times where they can be trusted, else by two looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from dittohead.looks import Look
+from dittohead.model import Arrival
+from dittohead.settings import Watch
+from dittohead.settling import Settling
+
+WATCH = Watch.model_validate({"settle": "2s", "settle_in_place": "90s"})
+ARRIVAL = Arrival(folder=b"x", dev=1, ino=1, uid=0, seen_at=0.0)
+
+
+@dataclass
+class Clocks:
+    """The clock people see, and the one that only goes on."""
+
+    wall: float = 1_000_000.0
+    steady: float = 50.0
+
+    def forward(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    return Clocks()
+
+
+def settling(clocks: Clocks, *, shared: bool = False) -> Settling:
+    return Settling(shared=shared, now=lambda: clocks.wall, monotonic=lambda: clocks.steady)
+
+
+def seen(newest: float, *, own: float | None = None, trace: int = 1) -> Look:
+    """A look at a folder whose newest change was at a moment, and which got its name then or later."""
+    return Look(
+        size=1,
+        newest_ns=int(newest * 1e9),
+        own_ns=int((newest if own is None else own) * 1e9),
+        is_empty=False,
+        trace=trace,
+    )
+
+
+def left(room: Settling, look: Look, watch: Watch = WATCH) -> float:
+    wait = room.wait(ARRIVAL, look, watch)
+    return 0.0 if wait is None else wait.seconds
+
+
+def test_what_was_finished_a_while_ago_waits_for_nothing(clocks: Clocks) -> None:
+    assert left(settling(clocks), seen(clocks.wall - 2.1)) == 0
+
+
+def test_what_is_fresh_waits_for_the_rest(clocks: Clocks) -> None:
+    room, fresh = settling(clocks), seen(clocks.wall - 0.5)
+    wait = left(room, fresh)
+    assert wait == pytest.approx(1.5, abs=0.01)
+    clocks.forward(wait)
+    assert left(room, fresh) == 0
+
+
+def test_zero_turns_it_off(clocks: Clocks) -> None:
+    assert left(settling(clocks), seen(clocks.wall), Watch.model_validate({"settle": 0})) == 0
+
+
+def test_what_changed_after_it_got_its_name_waits_longer(clocks: Clocks) -> None:
+    """It is written without the dot; an empty folder is one that somebody is about to fill."""
+    look = seen(clocks.wall - 10, own=clocks.wall - 11)
+    assert left(settling(clocks), look) == pytest.approx(80, abs=0.01)
+    empty = Look(size=0, newest_ns=look.own_ns, own_ns=look.own_ns, is_empty=True, trace=0)
+    assert left(settling(clocks), empty) == pytest.approx(79, abs=0.01)
+
+
+@pytest.mark.parametrize("ahead", [0.5, 3600.0, 1e9])
+def test_a_clock_that_is_ahead_neither_claims_at_once_nor_waits_for_ever(
+    clocks: Clocks, ahead: float
+) -> None:
+    """Times of the future: two looks that see the same, so far apart, are enough."""
+    room, look = settling(clocks), seen(clocks.wall + ahead)
+    assert left(room, look) == pytest.approx(2, abs=0.01)
+    clocks.forward(1)
+    assert left(room, look) == pytest.approx(1, abs=0.01)
+    clocks.forward(1.01)
+    assert left(room, look) == 0
+
+
+def test_a_file_servers_clock_is_not_believed(clocks: Clocks) -> None:
+    """One that is behind makes all look old; what changes between two looks is still seen."""
+    room, there = settling(clocks, shared=True), clocks.wall - 3600
+    assert left(room, seen(there)) > 1.9
+    clocks.forward(2.1)
+    assert left(room, seen(there + 1, trace=2)) > 1.9
+    clocks.forward(2.1)
+    assert left(room, seen(there + 1, trace=2)) == 0
+
+
+def test_a_clock_that_was_just_set_is_not_believed(clocks: Clocks) -> None:
+    """Set forward by an hour (or after a sleep), it makes what was written a moment ago look old."""
+    room = settling(clocks)
+    look = seen(clocks.wall - 0.1)
+    assert left(room, look) > 0
+    clocks.wall += 3600
+    assert left(room, look) > 1.8
+    clocks.forward(2.1)
+    assert left(room, look) == 0
+
+
+def test_a_clock_that_was_set_back_does_not_hold_up_what_has_settled(clocks: Clocks) -> None:
+    room, look = settling(clocks), seen(clocks.wall - 1)
+    assert left(room, look) > 0
+    clocks.wall -= 3600
+    clocks.forward(2.1)
+    assert left(room, look) == 0
+
+
+def test_a_slow_writer_is_waited_for_twice_its_longest_pause(clocks: Clocks) -> None:
+    """Seen to pause for a hundred seconds, it may do so again."""
+    room, start = settling(clocks), clocks.wall
+    left(room, seen(start, trace=1))
+    clocks.forward(100)
+    wait = left(room, seen(clocks.wall, own=start, trace=2))
+    assert wait == pytest.approx(200, abs=1)
+
+
+def test_one_who_comes_back_after_hours_is_no_slow_writer(clocks: Clocks) -> None:
+    """A folder that was held since yesterday and is mended now does not wait for an hour."""
+    room, start = settling(clocks), clocks.wall
+    left(room, seen(start, trace=1))
+    clocks.forward(86400)
+    assert left(room, seen(clocks.wall, trace=2)) == pytest.approx(2, abs=0.01)
+
+
+def test_another_folder_of_the_name_begins_anew(clocks: Clocks) -> None:
+    room, look = settling(clocks, shared=True), seen(clocks.wall)
+    left(room, look)
+    clocks.forward(3)
+    other = Arrival(folder=b"x", dev=1, ino=2, uid=0, seen_at=0.0)
+    assert room.wait(other, look, WATCH) is not None
+    room.forget_all_but([])
+    assert room.wait(ARRIVAL, look, WATCH) is not None

@@ -1,0 +1,258 @@
+"""One arrival that cannot be looked at, or never answers, holds up itself alone."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dittohead import looks, manifest, waitingroom
+from dittohead.errors import StationError
+from dittohead.looks import Look
+from dittohead.model import JobState
+from dittohead.stations import Stations, _refusal
+from dittohead.threads import Stop
+from dittohead.worker import Done
+from tests.support.house import CONFIG, House
+
+SETTLING = CONFIG + "watch: {settle: 200ms, settle_in_place: 200ms}\n"
+
+
+class Trouble:
+    """What looks at arrivals of some names meet."""
+
+    def __init__(self) -> None:
+        self.errors: dict[str, OSError] = {}
+        self.hanging: set[str] = set()
+        self.go_on = threading.Event()
+        self.looks: list[str] = []
+
+    def look(self, folder: Path, *args: Any, **more: Any) -> Look:
+        self.looks.append(folder.name)
+        if folder.name in self.errors:
+            raise self.errors[folder.name]
+        if folder.name in self.hanging:
+            self.go_on.wait(60)
+        return looks.look(folder, *args, **more)
+
+
+@pytest.fixture
+def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trouble]:
+    made = Trouble()
+    monkeypatch.setattr(waitingroom, "look", made.look)
+    yield made
+    made.go_on.set()
+
+
+@pytest.mark.parametrize("number", ["EACCES", "EIO", "ESTALE", "EUCLEAN", "ENOTCONN", "ENOMEM", "EMFILE"])
+async def test_an_error_of_one_arrival_is_that_ones_alone(
+    tmp_path: Path, trouble: Trouble, number: str
+) -> None:
+    """It is held with the reason; the others go on, also its owner's, and it goes on when it can."""
+    house = House(tmp_path)
+    code = getattr(errno, number)
+    trouble.errors["bad"] = OSError(code, os.strerror(code))
+    house.arrive("bad")
+    house.arrive("good")
+    async with house.running():
+        await house.until_over("good")
+        assert house.dispatch.held == {b"bad": f"it cannot be looked at ({os.strerror(code)})"}
+        assert house.where("bad") == ["inbox"]
+        assert house.dispatch.backlog == 1
+        trouble.errors.clear()
+        house.dispatch._try_again(house.dispatch._waiting[b"bad"].arrival)
+        assert (await house.until_over("bad")).state is JobState.DONE
+    assert house.dispatch.held == {}
+
+
+async def test_an_error_while_it_is_claimed_is_that_ones_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where not even its owner and mode can be told, as on a mount of another user."""
+    house = House(tmp_path)
+    house.arrive("bad")
+    house.arrive("good")
+    refused = {os.fsencode(house.root / "inbox" / "bad")}
+    real_rename, real_lstat = os.rename, os.lstat
+
+    def rename(source: bytes, destination: bytes) -> None:
+        if source in refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), source)
+        real_rename(source, destination)
+
+    def lstat(path: Any, **more: Any) -> os.stat_result:
+        if os.fsencode(path) in refused:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real_lstat(path, **more)
+
+    monkeypatch.setattr("dittohead.stations.rename_noreplace", rename)
+    monkeypatch.setattr("dittohead.stations.os.lstat", lstat)
+    monkeypatch.setattr(
+        waitingroom, "look", lambda *a, **k: looks.look(house.root / "inbox", [], stop=Stop(), now_ns=0)
+    )
+    async with house.running():
+        await house.until_over("good")
+        assert "this folder cannot be moved (Permission denied)" in house.dispatch.held[b"bad"]
+
+
+async def test_arrivals_that_never_answer_hold_up_nobody(
+    tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there are threads; each is said to hang, and goes on when it answers."""
+    monkeypatch.setattr(waitingroom, "_STALL_S", 0.3)
+    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    house = House(tmp_path)
+    names = [f"hung-{number}" for number in range(waitingroom._LOOKS * 2)]
+    trouble.hanging.update(names)
+    for name in names:
+        house.arrive(name)
+    async with house.running():
+        await house.until(lambda: len(house.dispatch.held) == len(names))
+        assert set(house.dispatch.held.values()) == {"its file system does not answer"}
+        house.arrive("good")
+        house.look()
+        await house.until_over("good")
+        before = len(trouble.looks)
+        house.look()
+        await asyncio.sleep(0.05)
+        assert len(trouble.looks) == before  # no other thread is sent after those that hang
+        trouble.go_on.set()
+        trouble.hanging.clear()
+        for waiting in list(house.dispatch._waiting.values()):
+            await house.until(lambda w=waiting: all(p.over for p in house.claimer.room._hung.values()))
+            house.dispatch._try_again(waiting.arrival)
+        for name in names:
+            await house.until_over(name)
+
+
+async def test_a_long_look_is_waited_for_beside_the_others(
+    tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of very many files; what the look saw is used when it is over."""
+    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    house = House(tmp_path)
+    trouble.hanging.add("large")
+    house.arrive("large")
+    house.arrive("small")
+    async with house.running():
+        await house.until_over("small")
+        assert house.dispatch.held == {}
+        assert house.dispatch.backlog == 1
+        trouble.go_on.set()
+        await house.until_over("large")
+    assert trouble.looks.count("large") == 1
+
+
+async def test_many_wait_beside_each_other_and_hold_no_slot(tmp_path: Path) -> None:
+    """More than there are slots; one that is old enough passes them, and each goes on when it is due."""
+    house = House(tmp_path, SETTLING.replace("200ms", "400ms"))
+    house.arrive("old")
+    await asyncio.sleep(0.5)
+    for number in range(20):
+        house.arrive(f"new-{number:02}")
+    async with house.running():
+        await house.until_over("old")
+        assert house.dispatch.oldest is not None
+        for number in range(20):
+            await house.until_over(f"new-{number:02}")
+    assert all(job.state is JobState.DONE for job in house.jobs())
+
+
+async def test_what_grows_is_not_taken_before_it_has_stopped(tmp_path: Path) -> None:
+    house = House(tmp_path, SETTLING)
+    folder = house.arrive("grows", {"a": b"1"})
+    async with house.running():
+        await house.until(lambda: b"grows" in house.dispatch._waiting)
+        (folder / "b").write_bytes(b"2")
+        job = await house.until_over("grows")
+    assert job.files == 2
+
+
+async def test_a_mark_holds_a_folder_until_it_is_gone(tmp_path: Path) -> None:
+    """However old it is; it is named, with what to do."""
+    house = House(tmp_path)
+    folder = house.arrive("x", {"a.tif.filepart": b"1"})
+    async with house.running():
+        await house.until(lambda: b"x" in house.dispatch.held)
+        why = house.dispatch.held[b"x"]
+        assert why.startswith("a.tif.filepart: so is called what is still being uploaded")
+        assert "watch: {partial: ...}" in why
+        (folder / "a.tif.filepart").rename(folder / "a.tif")
+        assert (await house.until_over("x")).state is JobState.DONE
+
+
+async def test_a_pipeline_may_have_other_marks(tmp_path: Path) -> None:
+    """Where such names belong to the folders."""
+    house = House(tmp_path, CONFIG.replace('match: "[^!].*"', 'match: "[^!].*"\n    partial: []'))
+    house.arrive("x", {"a.part": b"1"})
+    async with house.running():
+        assert (await house.until_over("x")).state is JobState.DONE
+
+
+async def test_what_changed_since_the_look_is_met_before_the_end(tmp_path: Path) -> None:
+    """Written between the look and the manifest, and on: the end waits as long as the claim would."""
+    house = House(tmp_path, SETTLING)
+    folder = house.arrive("x", {"a": b"1"})
+    payload = house.root / "processing" / "x"
+    await asyncio.sleep(0.3)
+
+    async def play(ctx: Any) -> Any:
+        os.utime(payload / "a")  # no change of what it holds
+        return Done()
+
+    house.worker.plays["third"] = play
+    checks: list[float] = []
+    real = manifest.recheck
+
+    def recheck(*args: Any, **more: Any) -> manifest.Checked:
+        checks.append(0.0)
+        if len(checks) == 1:
+            found = real(*args, **more)
+            (payload / "late").write_bytes(b"more")
+            return found
+        return real(*args, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest, "recheck", recheck)
+        async with house.running():
+            job = await house.until_over("x")
+    assert job.state is JobState.FAILED
+    assert "late: this was added after the folder was handed over" in job.reason
+    assert not folder.exists()
+
+
+async def test_a_program_that_still_has_a_file_open_fails_the_job_at_its_end(tmp_path: Path) -> None:
+    """Opened after the look: it may write at any moment."""
+    house = House(tmp_path, SETTLING)
+    house.arrive("x", {"a": b"1"})
+    held = []
+
+    async def play(ctx: Any) -> Any:
+        held.append(open(house.root / "processing" / "x" / "a", "ab"))  # noqa: SIM115
+        return Done()
+
+    house.worker.plays["first"] = play
+    try:
+        async with house.running():
+            job = await house.until_over("x")
+    finally:
+        held[0].close()
+    assert job.state is JobState.FAILED
+    assert "a: this was still open for writing by a program on this machine" in job.reason
+
+
+def test_a_refusal_says_what_it_can(tmp_path: Path) -> None:
+    stations = Stations(tmp_path)
+    stations.prepare()
+    (tmp_path / "inbox" / "x").mkdir(mode=0o750)
+    known = _refusal(PermissionError(errno.EACCES, "no"), tmp_path / "inbox" / "x")
+    unknown = _refusal(PermissionError(errno.EACCES, "Permission denied"), tmp_path / "inbox" / "gone")
+    assert isinstance(known, StationError)
+    assert "mode 0750" in known.what
+    assert unknown.what == "this folder cannot be moved (Permission denied)"
