@@ -32,6 +32,7 @@ from dittohead.model import (
     rfc3339,
 )
 from dittohead.owners import Owner, owner
+from dittohead.patterns import TooSlow
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
@@ -71,7 +72,10 @@ class Claimer:
         A crash between the two leaves a folder in processing/ without a row, which the next start
         adopts.
         """
-        matched = self.config.pipeline_for(display(arrival.folder)) if is_utf8(arrival.folder) else None
+        try:
+            matched = self.config.pipeline_for(display(arrival.folder)) if is_utf8(arrival.folder) else None
+        except TooSlow:
+            matched = None  # the job itself will say what is wrong
         try:
             held = await self._waits_for_target(matched, arrival)
             needed = held or await self._needed(arrival, matched)
@@ -233,11 +237,16 @@ def new_job(
         known_owner: who it is that must be admitted by the pipeline; None for a job that was.
         pipeline: the one it is known to belong to; chosen by its name when None.
     """
-    matched = config.pipeline_for(name) if is_utf8(arrival.folder) else None
+    matched, refusal = None, None
+    try:
+        matched = config.pipeline_for(name) if is_utf8(arrival.folder) else None
+    except TooSlow as error:
+        refusal = _refused(error)
     if pipeline is not None and matched is not None and matched[0].name != pipeline:
         matched = None
     chosen, values = matched if matched is not None else (None, {})
-    refusal = None if chosen is not None else _refusal(config, arrival.folder, name)
+    if chosen is None and refusal is None:
+        refusal = _refusal(config, arrival.folder, name)
     purposes: frozenset[str] = frozenset()
     if chosen is not None:
         try:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from dittohead import order, rules, sidecar, templates, trust, wording
 from dittohead import registry as registry_module
 from dittohead.errors import ConfigError, DittoheadError
+from dittohead.patterns import Pattern
 from dittohead.registry import Registry, Sources
 from dittohead.settings import Addresses, PipelineSettings, Settings
 from dittohead.source import SourceOptions
@@ -62,7 +63,7 @@ class Pipeline:
     """A named, ordered list of steps, chosen for an arrival by its match."""
 
     name: str
-    match: re.Pattern[str]
+    match: Pattern
     steps: tuple[Step, ...]
     settings: PipelineSettings
     space_factor: float  #: bytes needed under the root for each byte of the folder
@@ -111,13 +112,18 @@ class Config:
     digest: str = ""  #: of the file it was read from
     wording: Wording = field(default_factory=Wording)  #: of notices
     addresses: Mapping[str, str] = field(default_factory=dict)  #: of uploaders, by user name or number
+    #: what `check` refuses and a start bears with: it harms single folders only
+    doubts: tuple[DittoheadError, ...] = ()
 
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
-        """Return the first pipeline whose match fits the whole name, and the match's groups."""
+        """Return the first pipeline whose match fits the whole name, and the match's groups.
+
+        Raises: TooSlow: an ItemError; which pipeline it is for cannot be known.
+        """
         for pipeline in self.pipelines:
             found = pipeline.match.fullmatch(name)
             if found is not None:
-                return pipeline, {key: value or "" for key, value in found.groupdict().items()}
+                return pipeline, found
         return None
 
 
@@ -176,6 +182,7 @@ class _Checker:
         self.document, self.settings, self.workers = document, settings, workers
         self.probe = probe
         self.found: list[DittoheadError] = []
+        self.doubts: list[DittoheadError] = []
 
     def config(self) -> Config:
         pipelines = [
@@ -207,6 +214,7 @@ class _Checker:
             digest=self.document.digest,
             wording=words,
             addresses=addresses,
+            doubts=tuple(self.doubts),
         )
 
     def beside(self, path: Path) -> Path:
@@ -234,16 +242,21 @@ class _Checker:
         return any(worker in step for given in self.settings.pipelines.values() for step in given.steps)
 
     def pipeline(self, name: str, given: PipelineSettings) -> Pipeline | None:
-        pattern = re.compile(given.match)
+        pattern = Pattern(given.match)
+        if self.probe and (name_for_ever := pattern.slow_name()) is not None:
+            what = f'"match" takes too long over some names, such as "{name_for_ever}"'
+            where = self.document.where(("pipelines", name, "match"))
+            hint = "Write it without repeats inside repeats, or parts of one that fit the same text"
+            self.doubts.append(ConfigError(what, where=where, hint=hint))
         place: Place = ("pipelines", name)
-        clash = templates.BUILT_IN & set(pattern.groupindex)
+        clash = templates.BUILT_IN & pattern.groups
         for group in sorted(clash):
             self.wrong(
                 f'the group name "{group}" is taken: {{{group}}} has a meaning of its own',
                 (*place, "match"),
                 hint="Call the group something else",
             )
-        known = templates.BUILT_IN | frozenset(pattern.groupindex)
+        known = templates.BUILT_IN | pattern.groups
         steps: list[Step] = []
         places: dict[str, Place] = {}
         before = len(self.found)
@@ -328,6 +341,8 @@ class _Checker:
         for key, value in options.items():
             self._check_placeholders(value, (*place, key), self._known(key, worker, place, known))
         checked = self._check_options(worker, options, place)
+        for inner, what, hint in worker.mistakes(checked) if checked is not None else ():
+            self.wrong(what, (*place, *inner), hint=hint)
         if self.probe and checked is not None and len(self.found) == before:
             for problem in worker.check(checked):
                 self.wrong(problem, place, key=True)

@@ -109,6 +109,7 @@ class Daemon:
         await self._build(store)
         await self.dispatch.take_over()  # before anything begins to run
         mended = await reconcile(self.engine, self.claimer, ())
+        _say_doubts(self.config)
         log.get().info(
             log.DAEMON_STARTED,
             version=__version__,
@@ -154,7 +155,8 @@ class Daemon:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            self.live.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # as in `_tell`
+                self.live.path.unlink(missing_ok=True)
 
     async def answer_only(self) -> None:
         """Open everything, answer the open requests, close; nothing is started."""
@@ -340,6 +342,7 @@ class Daemon:
         self.watcher.look()
         self.dispatch.wake()
         self._tell()
+        _say_doubts(config)
         log.get().info(log.CONFIG_LOADED, path=str(config.path))
 
     # -- what goes on all the time -----------------------------------------------------------
@@ -469,6 +472,11 @@ class Daemon:
             sdnotify.status(text)
 
 
+def _say_doubts(config: Config) -> None:
+    for doubt in config.doubts:
+        log.get().warning(log.CONFIG_DOUBTED, problem=str(doubt))
+
+
 def _composer(config: Config) -> Composer:
     return Composer(config.settings.notify, config.root, config.wording, config.addresses)
 
@@ -505,6 +513,13 @@ def answer_requests(config: Config) -> None:
     Raises: lock.Locked: a daemon has just started and will do it.
     """
     asyncio.run(Daemon(config).answer_only())
+
+
+def log_apart() -> None:
+    """Let nobody who reads the log, or does not, hold the daemon; to be called before anything is logged."""
+    # An error, so that it is seen at every level that can be set.
+    reason = "standard error could not be written"
+    log.write_apart(lambda lines: log.get().error(log.LOG_DROPPED, lines=lines, reason=reason))
 
 
 def main(config: Config, *, patience_s: float | None = None) -> int:

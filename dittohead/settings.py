@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from dittohead.options import Duration, Size
+from dittohead.patterns import Pattern
 from dittohead.rules import ADDRESS, Rule
 
 
@@ -247,7 +248,7 @@ class PipelineSettings(_Model):
     @classmethod
     def _match(cls, value: str) -> str:
         try:
-            re.compile(value)
+            Pattern(value)
         except re.error as error:
             raise ValueError(f"this is no regular expression: {error}") from error
         return value
@@ -313,7 +314,7 @@ class Settings(_Model):
     def _store(cls, value: str) -> str:
         if value != "sqlite" and not value.startswith(("postgresql://", "postgres://")):
             raise ValueError('"sqlite" or "postgresql://user@host/database" is wanted')
-        if re.search(r"://[^/@]*:[^/@]*@", value):
+        if re.search(r"://[^/@]*:[^/@]*@|[?&](ssl)?password=", value):
             raise ValueError(
                 "a password does not belong here; put it in a credential file and name that with "
                 "store_credential"

@@ -48,9 +48,25 @@ def test_a_good_configuration_loads(tmp_path: Path) -> None:
     assert config.pipeline_for("Lab1") is None
 
 
+def test_a_pattern_that_takes_too_long_is_doubted_and_stops_no_start(tmp_path: Path) -> None:
+    """`check` refuses it with its place; a start bears with it, for it harms single folders alone."""
+    path = tmp_path / "config.yaml"
+    path.write_text(GOOD.replace('"(?P<study>[a-z0-9]+)-.*"', '"(?P<study>(a|aa)+)-.*"'))
+    (doubt,) = load(path).doubts
+    assert str(doubt).startswith(f'{path}:4:12: "match" takes too long over some names, such as "aaaa')
+    assert "without repeats inside repeats" in str(doubt)
+    assert load(path, probe=False).doubts == ()
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
+        (
+            "root: .",
+            "root: .\nstore: postgresql://u@h/d?sslmode=require&password=S3CRET",
+            ('config.yaml:2:8: "store": a password does not belong here; put it in a credential file and name that with '
+            "store_credential"),
+        ),
         ("quality: 85", "qualty: 85", 'config.yaml:6:19: unknown key "qualty". Did you mean "quality"?'),
         ("quality: 85", "quality: 850", 'config.yaml:6:28: "quality": input should be less than or equal to 100'),
         ("- convert", "- covert", 'config.yaml:6:9: there is no worker "covert". Did you mean "convert"?'),

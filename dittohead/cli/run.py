@@ -43,6 +43,7 @@ def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
     With --until-empty the exit status is 0 when everything is done, 65 when a job failed, and 75 when
     something is left that waits or is frozen.
     """
+    daemon.log_apart()
     config = load_config(probe=True)
     log.configure(level=config.settings.log, json=log_json)
     status = daemon.main(config, patience_s=patience if until_empty else None)

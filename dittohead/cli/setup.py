@@ -28,6 +28,7 @@ from dittohead.cli.base import (
 from dittohead.cli.door import Door
 from dittohead.config import Config
 from dittohead.credentials import Credentials
+from dittohead.errors import ConfigError
 from dittohead.files import write_durably
 from dittohead.owners import owner
 from dittohead.schema import json_schema
@@ -62,6 +63,8 @@ def init(ctx: click.Context, directory: Path) -> None:
 def check(as_json: bool) -> None:
     """Check config.yaml: every error with its line, and what to write instead."""
     config = load_config(probe=True)
+    if config.doubts:
+        raise ConfigError("the configuration has errors", problems=config.doubts)
     found = list(exposures(config))
     if as_json:
         print_json(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+#: Bytes of the longest line of a child's answer; the daemon reads no longer one.
+LINE_MOST = 1 << 20
+
 _DAMAGED = (
     r"premature end|truncat|not enough data|unexpected end|end of (file|stream)|bytes, expected"
     r"|inconsistent with stream length|corrupt|read error|decod|unable to (read|parse)|bad |invalid"

@@ -374,6 +374,7 @@ class _Conversion:
             "work": str(self.ctx.work),
             "out": os.fsdecode(task.out),
             "recipe": task.recipe,
+            "pixels": self.options.pixels,
         }
 
     # -- results -----------------------------------------------------------------------------

@@ -140,7 +140,6 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
         "failed": end,
         "cancelled": end,
         "recovered": {**end, "failure": {"job": "J", "at": now, "reason": "r"}},
-        "late_change": {"job": job(), "count": 2, "files": ["a.tif"]},
         "stuck": {"jobs": [(job(state=JobState.PAUSED), 5.0)], "hours": 24.0, "owners": {1000: me}},
         "late_change": {"job": job(), "count": 21, "files": ["b: added", "a: changed"]},
         "stale": {"name": ".x", "age_seconds": 7200.0, "size": 5, "uid": 1000},
