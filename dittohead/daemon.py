@@ -107,6 +107,7 @@ class Daemon:
 
     async def _work(self, store: Store) -> None:
         await self._build(store)
+        await self.dispatch.take_over()  # before anything begins to run
         mended = await reconcile(self.engine, self.claimer, ())
         _say_doubts(self.config)
         log.get().info(
@@ -422,7 +423,7 @@ class Daemon:
             return
         self._set_back = 0.0
         self.targets.sooner(seconds)
-        self.dispatch.sooner(seconds)
+        self.dispatch.wake()
         self.intake.sooner(seconds)
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
