@@ -8,7 +8,7 @@ import socket
 
 from dittohead import log, sdnotify, web
 from dittohead.config import Config
-from dittohead.errors import PASSING, DittoheadError, StationMissing, StoreError
+from dittohead.errors import PASSING, DittoheadError, StationMissing, StoreError, TransientError
 
 #: Between two tries, doubled each time. Seconds.
 _FIRST_S, _MOST_S = 1.0, 15.0
@@ -23,7 +23,7 @@ def is_passing(error: BaseException) -> bool:
         return error.passing
     if isinstance(error, OSError):
         return error.errno in PASSING or isinstance(error, socket.gaierror)
-    return isinstance(error, StationMissing)
+    return isinstance(error, StationMissing | TransientError)
 
 
 class Starting:
