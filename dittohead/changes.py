@@ -14,6 +14,7 @@ from dittohead.config import Config, Step
 from dittohead.context import JobFiles, values_of
 from dittohead.errors import ItemError
 from dittohead.model import Job, Station, StepRow, StepState
+from dittohead.patterns import TooSlow
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
@@ -40,7 +41,10 @@ def compare(
 
 
 def _finding(config: Config, workers: Registry, stations: Stations, job: Job, rows: list[StepRow]) -> Finding:
-    matched = config.pipeline_for(job.name)
+    try:
+        matched = config.pipeline_for(job.name)
+    except TooSlow as error:
+        return Finding(job=job, changes=[error.what])
     if matched is None:
         return Finding(job=job, changes=["no pipeline fits its name any more"])
     pipeline, values = matched

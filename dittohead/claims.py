@@ -32,6 +32,7 @@ from dittohead.model import (
     rfc3339,
 )
 from dittohead.owners import Owner, owner
+from dittohead.patterns import TooSlow
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
@@ -71,7 +72,10 @@ class Claimer:
         A crash between the two leaves a folder in processing/ without a row, which the next start
         adopts.
         """
-        matched = self.config.pipeline_for(display(arrival.folder)) if is_utf8(arrival.folder) else None
+        try:
+            matched = self.config.pipeline_for(display(arrival.folder)) if is_utf8(arrival.folder) else None
+        except TooSlow:
+            matched = None  # the job itself will say what is wrong
         try:
             held = await self._waits_for_target(matched, arrival)
             needed = held or await self._needed(arrival, matched)
@@ -131,11 +135,13 @@ class Claimer:
         if not origin and known is None:  # a folder that is done again came to us before
             who = request_store.dropped_by(connection, name, arrival.ino)
             origin = f"uploaded through the page by {who}" if who else ""
+        events = _renamings(connection, name, arrival.ino) if known is None else []
         transfer = [Event(type=EventType.TRANSFER, outcome="success", detail=origin, agent=AGENT)]
         return job_store.create(
             connection,
             new,
             *(transfer if origin else ()),
+            *events,
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -215,6 +221,13 @@ class Claimer:
         return needed + sum(self.reserved.values()) + floor - free
 
 
+def _renamings(connection: Connection, name: str, ino: int) -> list[Event]:
+    """Return the event of a folder that failed under another name, and was given this one."""
+    before, who = request_store.renamed_from(connection, name, ino)
+    detail = f"renamed from {before} by {who}"
+    return [Event(type=EventType.RENAMING, outcome="success", detail=detail, agent=AGENT)] if before else []
+
+
 def new_job(
     config: Config,
     arrival: Arrival,
@@ -233,11 +246,16 @@ def new_job(
         known_owner: who it is that must be admitted by the pipeline; None for a job that was.
         pipeline: the one it is known to belong to; chosen by its name when None.
     """
-    matched = config.pipeline_for(name) if is_utf8(arrival.folder) else None
+    matched, refusal = None, None
+    try:
+        matched = config.pipeline_for(name) if is_utf8(arrival.folder) else None
+    except TooSlow as error:
+        refusal = _refused(error)
     if pipeline is not None and matched is not None and matched[0].name != pipeline:
         matched = None
     chosen, values = matched if matched is not None else (None, {})
-    refusal = None if chosen is not None else _refusal(config, arrival.folder, name)
+    if chosen is None and refusal is None:
+        refusal = _refusal(config, arrival.folder, name)
     purposes: frozenset[str] = frozenset()
     if chosen is not None:
         try:
@@ -297,14 +315,10 @@ def _refused(error: ItemError) -> dict[str, Any]:
 
 
 def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
-    if not is_utf8(folder):
-        what = "the folder's name is not UTF-8 text"
-        hint = "Rename it, then move it to the inbox again"
-    else:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        what = "no pipeline's match fits the folder's name"
-        hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
-    return _refused(ItemError(what, where=name, hint=hint))
+    if is_utf8(folder):
+        return _refused(config.no_pipeline(name, "Rename it", "Then move it to the inbox again"))
+    hint = "Rename it, then move it to the inbox again"
+    return _refused(ItemError("the folder's name is not UTF-8 text", where=name, hint=hint))
 
 
 def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> dict[str, Any]:

@@ -107,7 +107,9 @@ class Daemon:
 
     async def _work(self, store: Store) -> None:
         await self._build(store)
+        await self.dispatch.take_over()  # before anything begins to run
         mended = await reconcile(self.engine, self.claimer, ())
+        _say_doubts(self.config)
         log.get().info(
             log.DAEMON_STARTED,
             version=__version__,
@@ -153,7 +155,8 @@ class Daemon:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            self.live.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # as in `_tell`
+                self.live.path.unlink(missing_ok=True)
 
     async def answer_only(self) -> None:
         """Open everything, answer the open requests, close; nothing is started."""
@@ -339,6 +342,7 @@ class Daemon:
         self.watcher.look()
         self.dispatch.wake()
         self._tell()
+        _say_doubts(config)
         log.get().info(log.CONFIG_LOADED, path=str(config.path))
 
     # -- what goes on all the time -----------------------------------------------------------
@@ -419,7 +423,7 @@ class Daemon:
             return
         self._set_back = 0.0
         self.targets.sooner(seconds)
-        self.dispatch.sooner(seconds)
+        self.dispatch.wake()
         self.intake.sooner(seconds)
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
@@ -445,7 +449,8 @@ class Daemon:
             "running": len(self.dispatch.running),
             "uploads": len(self._scan.uploads) if self._scan else 0,
             "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
-            "stale": self.housekeeper.stale,
+            "stale": self.housekeeper.stale.shown,
+            "stale_count": self.housekeeper.stale.count,
             "sources": self.intake.shown(),
             "free_bytes": _free(self.stations.root),
         }
@@ -467,8 +472,15 @@ class Daemon:
             sdnotify.status(text)
 
 
+def _say_doubts(config: Config) -> None:
+    for doubt in config.doubts:
+        log.get().warning(log.CONFIG_DOUBTED, problem=str(doubt))
+
+
 def _composer(config: Config) -> Composer:
-    return Composer(config.settings.notify, config.root, config.wording, config.addresses)
+    http = config.settings.http
+    url = (http.public_url if http is not None else None) or ""
+    return Composer(config.settings.notify, config.root, config.wording, config.addresses, url)
 
 
 class _Limits(dict[str, FairLimiter]):
@@ -503,6 +515,13 @@ def answer_requests(config: Config) -> None:
     Raises: lock.Locked: a daemon has just started and will do it.
     """
     asyncio.run(Daemon(config).answer_only())
+
+
+def log_apart() -> None:
+    """Let nobody who reads the log, or does not, hold the daemon; to be called before anything is logged."""
+    # An error, so that it is seen at every level that can be set.
+    reason = "standard error could not be written"
+    log.write_apart(lambda lines: log.get().error(log.LOG_DROPPED, lines=lines, reason=reason))
 
 
 def main(config: Config, *, patience_s: float | None = None) -> int:

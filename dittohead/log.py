@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
+
+from dittohead.apart import Apart
 
 # Event names are `noun.past_verb` and stable: people search for them.
 DAEMON_STARTED: Final = "daemon.started"
@@ -17,6 +22,7 @@ CLOCK_SET_BACK: Final = "clock.set_back"
 DAEMON_SWEPT: Final = "daemon.swept"
 CONFIG_LOADED: Final = "config.loaded"
 CONFIG_REFUSED: Final = "config.refused"
+CONFIG_DOUBTED: Final = "config.doubted"
 WATCH_ARMED: Final = "watch.armed"
 WATCH_LOST: Final = "watch.lost"
 WATCH_STALE: Final = "watch.stale_upload"
@@ -38,6 +44,8 @@ JOB_STUCK: Final = "job.stuck"
 JOB_MOVED: Final = "job.moved"
 JOB_SUPERSEDED: Final = "job.superseded"
 JOB_CRASHED: Final = "job.crashed"
+JOB_SUSPECTED: Final = "job.suspected"
+JOB_OVERLOOKED: Final = "job.overlooked"
 JOB_CHANGED_LATE: Final = "job.changed_late"
 JOB_UNSEEN: Final = "job.not_looked_at"
 STEP_STARTED: Final = "step.started"
@@ -78,12 +86,14 @@ REBUILD_UNREADABLE: Final = "store.unreadable_receipt"
 HTTP_LOGGED_IN: Final = "http.logged_in"
 HTTP_LOGGED_OUT: Final = "http.logged_out"
 HTTP_LOGIN_FAILED: Final = "http.login_failed"
+HTTP_CROWDED: Final = "http.crowded"
 HTTP_HEADER_REFUSED: Final = "http.header_refused"
 HTTP_TOKENS_REFUSED: Final = "http.tokens_refused"
 HTTP_CRASHED: Final = "http.crashed"
 HTTP_UPLOADED: Final = "http.uploaded"
 REQUEST_ANSWERED: Final = "request.answered"
 TASK_CRASHED: Final = "daemon.task_crashed"
+LOG_DROPPED: Final = "log.dropped"
 
 
 def configure(*, level: str = "info", json: bool | None = None) -> None:
@@ -93,7 +103,8 @@ def configure(*, level: str = "info", json: bool | None = None) -> None:
         level: "debug", "info", "warning" or "error".
         json: one JSON object a line; by default when standard error is no terminal.
     """
-    as_json = not sys.stderr.isatty() if json is None else json
+    stream = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # it may have been closed before our start
+    as_json = not stream.isatty() if json is None else json
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -102,13 +113,19 @@ def configure(*, level: str = "info", json: bool | None = None) -> None:
     if as_json:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        processors.append(structlog.dev.ConsoleRenderer(colors=True, pad_event_to=20))
+        processors.append(_pretty())
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
     )
+
+
+def _pretty() -> Any:
+    # Not Rich's tracebacks, which show what local variables hold: passwords among it.
+    plain = structlog.dev.plain_traceback
+    return structlog.dev.ConsoleRenderer(colors=True, pad_event_to=20, exception_formatter=plain)
 
 
 def get() -> Any:
@@ -117,3 +134,17 @@ def get() -> Any:
 
 
 bind = structlog.contextvars.bound_contextvars
+
+
+def write_apart(dropped: Callable[[int], None]) -> None:
+    """From now on let a thread write standard error: for the daemon, whose loop must wait for no reader.
+
+    All that is written there goes this way, tracebacks too. At the process's end what is left is
+    written within two seconds, or given up.
+
+    Args:
+        dropped: is told, in that thread, how many lines were not written, as soon as it can write again.
+    """
+    apart = Apart(None if sys.stderr is None else sys.stderr.fileno(), dropped)
+    sys.stderr = apart
+    atexit.register(apart.finish)

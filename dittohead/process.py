@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,11 @@ MARK = "DITTOHEAD_ROOT"
 
 #: What programs make is readable unless they say otherwise (deliveries); our own files say by mode.
 UMASK = 0o022
+
+#: What children get of the daemon's environment: where programs, homes and temporary files are, who we
+#: are, which day it is; and what tells the loader, Python, malloc and libvips how to work.
+_PASSED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "LANG", "LANGUAGE"})
+_PASSED_KINDS = ("LC_", "LD_", "PYTHON", "MALLOC_", "OMP_", "OPENBLAS_", "VIPS")
 
 #: Seconds between SIGTERM and SIGKILL: rsync needs well under one to put its partial file aside.
 GRACE_S = 3.0
@@ -86,20 +91,24 @@ class Probe:
 
 @functools.cache
 def _version(argv: tuple[str, ...], pattern: str) -> str:
-    said = subprocess.run(argv, capture_output=True, check=False, timeout=20)
+    said = subprocess.run(argv, capture_output=True, check=False, timeout=20, env=environment())
     match = re.search(pattern, (said.stdout + said.stderr).decode("utf-8", "replace"))
     return match[1] if match else "?"
 
 
-def environment(root: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for children: C locale, our mark, no notify socket, no credentials."""
-    env = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in {"NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_USEC", "WATCHDOG_PID"}
-    }
-    env |= {"LC_ALL": "C", MARK: str(root)}
-    return env | dict(extra or {})
+def environment(root: Path | None = None, also: Iterable[str] = ()) -> dict[str, str]:
+    """Return the environment for children: what programs need, in the C locale, with our mark.
+
+    The daemon's own may hold keys (AWS', PostgreSQL's): a program that works on people's files, or one
+    that prints its environment, is given none of them.
+
+    Args:
+        root: what the child works for; None where it is no work, and outlives nothing.
+        also: names of further variables of the daemon's that it is given, where they are there.
+    """
+    named = _PASSED | frozenset(also)
+    env = {key: os.environ[key] for key in os.environ if key in named or key.startswith(_PASSED_KINDS)}
+    return env | {"LC_ALL": "C"} | ({} if root is None else {MARK: str(root)})
 
 
 class Child:
@@ -120,9 +129,13 @@ class Child:
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
+        line_most: int = _CHUNK,
         fds: Sequence[int] = (),
     ) -> AsyncIterator[Child]:
         """Start `argv` (absolute program, no shell) in a session of its own.
+
+        Args:
+            line_most: bytes of the longest line that can be read from it.
 
         On leaving, for whatever reason, the whole group has ended and the child is reaped.
         Raises: OSError: it cannot be started.
@@ -139,6 +152,7 @@ class Child:
                 stderr=stderr,
                 start_new_session=True,
                 umask=UMASK,
+                limit=line_most,
                 pass_fds=tuple(fds),
             )
             spawned.append(cls(process, argv))

@@ -17,7 +17,9 @@ def _send(*lines: str) -> None:
         return
     if address.startswith("@"):  # an abstract socket
         address = "\0" + address[1:]
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    # A manager that reads nothing fills its socket: what we tell it is then lost, and nothing waits for it.
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as sock:
         sock.connect(address)
         sock.sendall("\n".join(lines).encode())
 

@@ -31,6 +31,11 @@ def problems(text: str, known: frozenset[str]) -> Iterator[tuple[str, str]]:
             yield f"there is no placeholder {{{match[1]}}}", match[1]
 
 
+def named(text: str) -> list[str]:
+    """Return the names of a text's placeholders, in order."""
+    return [match[1] for match in _TOKEN.finditer(text) if match[1] is not None]
+
+
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Return a file's template with its placeholders filled in, whatever they hold, even nothing."""
     return _TOKEN.sub(

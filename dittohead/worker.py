@@ -228,6 +228,13 @@ class Worker(abc.ABC, Generic[OptionsT]):
         """
         return []
 
+    def mistakes(self, options: OptionsT) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+        """Yield what is wrong with these options on every host: (where in them, what, what to do).
+
+        Called whenever config.yaml is read, before placeholders are filled in.
+        """
+        yield from ()
+
     def target(self, options: OptionsT) -> str:
         """Return the outside place this step writes to, which can be paused; "" for none."""
         return ""

@@ -64,3 +64,14 @@ def test_the_watchdogs_interval_is_what_systemd_asks_of_this_process(
         if value is not None:
             monkeypatch.setenv(key, value)
     assert sdnotify.watchdog_interval_s() == wanted
+
+
+def test_a_manager_that_reads_nothing_holds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket is full some messages later; those on top are lost, and nothing waits for it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "s"))
+        server.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "s"))
+        for _ in range(2000):
+            sdnotify.status("x" * 1000)
+        assert server.recv(2000).startswith(b"STATUS=")

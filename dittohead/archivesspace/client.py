@@ -12,6 +12,7 @@ from urllib.parse import quote
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import short
+from dittohead.printed import Mask
 from dittohead.rest import Answer, Rest, connected
 
 #: Tries of what may be repeated: a request that only reads, a change that is read anew each time.
@@ -370,8 +371,7 @@ def _said(answer: Answer, secret: str = "") -> str:
         return ""
     if isinstance(told, dict):
         told = "; ".join(f"{key}: {_words(value)}" for key, value in told.items())
-    words = str(told).partition("\n")[0]
-    return short(words.replace(secret, "***") if secret else words)
+    return short(Mask([secret])(str(told)).partition("\n")[0])
 
 
 def _words(value: Any) -> str:

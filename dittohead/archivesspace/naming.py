@@ -15,6 +15,7 @@ from dittohead.archivesspace.records import LONGEST_ID
 from dittohead.errors import ItemError
 from dittohead.images.names import is_junk
 from dittohead.model import Entry, display
+from dittohead.patterns import Pattern
 
 _AGAIN = "then move the folder to the inbox again"
 
@@ -48,7 +49,7 @@ class Naming:
 
     def __init__(self, options: ArchivesSpaceOptions, folder: str) -> None:
         self._options, self._folder = options, folder
-        self._pattern = re.compile(options.pattern) if options.pattern else None
+        self._pattern = Pattern(options.pattern) if options.pattern else None
 
     def recorded(self, entry: Entry) -> bool:
         """Tell whether a file is to have a component."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from dittohead.patterns import Pattern
 from dittohead.rest import Site
 from dittohead.worker import Options
 
@@ -96,7 +97,7 @@ class ArchivesSpaceOptions(Site, Options):
         if not value or "{{" in value:
             return value  # doubled braces are undone when placeholders are filled in
         try:
-            groups = re.compile(value).groupindex
+            groups = Pattern(value).groups
         except re.error as error:
             raise ValueError(f"this is no regular expression: {error}") from None
         if "object" not in groups:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +36,18 @@ TEMPORARY = os.EX_TEMPFAIL  # another daemon holds the root
 NO_PERMISSION = os.EX_NOPERM
 CONFIG = os.EX_CONFIG
 
+OUTPUT_LOST = os.EX_IOERR  # standard output cannot be written
+
+
+class _Console(Console):
+    """Leaves it to `Group` what is done when nobody reads on."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 # Where it is no terminal, lines are for programs: never cut or wrapped.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
+out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -45,6 +57,12 @@ class Group(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(_config_option())
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except OSError as error:  # --help is printed here
+            raise _lost(error) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         given = ctx.params.pop("config_path", None)
@@ -60,12 +78,15 @@ class Group(click.Group):
                 f"{error.filename}: permission denied. Run this as the daemon's user, or see docs/rights.md",
                 NO_PERMISSION,
             )
+        except OSError as error:
+            raise _lost(error) from error
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
             # Without click's own standalone mode, whose exit status for wrong usage is another, an
             # Exit comes back as a number.
             status = super().main(*args, **{**kwargs, "standalone_mode": False})
+            _flush()
             sys.exit(status if isinstance(status, int) else OK)
         except click.UsageError as error:
             error.show()
@@ -76,9 +97,41 @@ class Group(click.Group):
         except click.Abort:
             err.print("interrupted")
             sys.exit(130)
-        except BrokenPipeError:
-            sys.stderr.close()
+        except _OutputLost as lost:
+            # What is still in the buffer has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if lost.reason:
+                fail(f"standard output cannot be written ({lost.reason})", OUTPUT_LOST)
             sys.exit(OK)
+
+
+class _OutputLost(Exception):
+    """Standard output cannot be written; without a reason when its reader has read enough (`| head`)."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise _lost(error) from None
+
+
+def _lost(error: OSError) -> BaseException:
+    """Return what an error means when it came from standard output, else the error itself."""
+    if isinstance(error, BrokenPipeError) and _reader_gone():
+        return _OutputLost("")
+    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _OutputLost(os.strerror(error.errno))
+    return error
+
+
+def _reader_gone() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # a pipe without a reader tells so unasked
+    return bool(poll.poll(0))
 
 
 def fail(message: str, status: int) -> NoReturn:

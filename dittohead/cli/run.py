@@ -43,6 +43,7 @@ def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
     With --until-empty the exit status is 0 when everything is done, 65 when a job failed, and 75 when
     something is left that waits or is frozen.
     """
+    daemon.log_apart()
     config = load_config(probe=True)
     log.configure(level=config.settings.log, json=log_json)
     status = daemon.main(config, patience_s=patience if until_empty else None)
@@ -87,12 +88,7 @@ def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:
     """Refuse before anything is copied what the daemon would put into failed/ after it. Raises: ItemError."""
     matched = config.pipeline_for(name)
     if matched is None:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        raise ItemError(
-            "no pipeline's match fits the folder's name",
-            where=name,
-            hint=f"Give another with --name, to fit one of: {patterns}",
-        )
+        raise config.no_pipeline(name, "Give another with --name,")
     pipeline = matched[0]
     unknown = sorted(set(purposes) - pipeline.purposes)
     if unknown:

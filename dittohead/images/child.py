@@ -8,10 +8,11 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
      "recipe": {...}, "careful": BOOL}
     {"file": REL, "size": N, "sha256": HEX, "detail": {...}}      one for each file published
     {"ok": true}
-    {"ok": false, "kind": "image" | "disk" | "memory", "what": TEXT}
+    {"ok": false, "kind": "image" | "unfit" | "damaged" | "disk" | "memory", "what": TEXT}
 
 `{"root": DIR, "thumbnail": REL, "out": PATH, "size": N}` makes a small JPEG; answered by
 {"ok": true, "width", "height"}.
+With `"foresee": true` it only says by the headers what would become of it: {"ok": true, "pages", "kept"}.
 `{"root": DIR, "look": REL}` only decodes a file; answered by {"ok": true, "width", "height", "bands"}.
 `--probe` prints what this libvips can read and write and ends.
 
@@ -34,9 +35,12 @@ from dittohead.errors import ItemError
 from dittohead.images import htj2k, looking, making, openjpeg, proof, thumbnail
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
-from dittohead.images.reasons import Refused, explain
+from dittohead.images.reasons import LINE_MOST, Damaged, Refused, Unfit, explain
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+#: Characters of what is told of an image that cannot be converted.
+_WHAT_MOST = 1000
 
 _overheard = Overheard()
 
@@ -54,7 +58,8 @@ def main() -> None:
         return
     for line in sys.stdin.buffer:
         for answer in serve(json.loads(line)):
-            _answer(answers, answer)
+            if not _answer(answers, answer):
+                break
 
 
 def _abilities() -> dict[str, Any]:
@@ -69,8 +74,15 @@ def _abilities() -> dict[str, Any]:
     return found | {"openjpeg": codec, "htj2k": fast, "proof": proof.tools()}
 
 
-def _answer(answers: IO[bytes], value: dict[str, Any]) -> None:
-    answers.write(json.dumps(value).encode() + b"\n")
+def _answer(answers: IO[bytes], value: dict[str, Any]) -> bool:
+    """Send a line; in place of one that is too long, that the image failed. Returns: False then."""
+    line = json.dumps(value).encode() + b"\n"
+    fits = len(line) < LINE_MOST
+    if not fits:
+        failure = {"ok": False, "kind": "image", "what": "what is to be said of it is too long"}
+        line = json.dumps(failure).encode() + b"\n"
+    answers.write(line)
+    return fits
 
 
 def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -79,6 +91,9 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         try:
             if "look" in request:
                 yield {"ok": True, **looking.look(request)}
+                return
+            if request.get("foresee"):
+                yield {"ok": True, **making.foresee(making.Request.parse(request))}
                 return
             if "thumbnail" in request:
                 yield {"ok": True, **thumbnail.make(request)}
@@ -90,9 +105,20 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    """Return an error as the answer's last line."""
+    """Return an error as the answer's last line, its words fit to be shown and bounded."""
+    answer = _failed(error)
+    # Words of libraries may repeat what a file says, in bytes that are no text.
+    what = answer["what"].encode("utf-8", "replace").decode()
+    return {**answer, "what": what[:_WHAT_MOST]}
+
+
+def _failed(error: Exception) -> dict[str, Any]:
     try:
         raise error
+    except Unfit as error:
+        return {"ok": False, "kind": "unfit", "what": str(error)}
+    except Damaged as error:
+        return {"ok": False, "kind": "damaged", "what": str(error)}
     except Refused as error:
         return {"ok": False, "kind": "image", "what": str(error)}
     except ItemError as error:

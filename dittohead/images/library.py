@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from typing import Any
 
 import cffi
@@ -40,6 +41,26 @@ def _without_callbacks() -> None:
 os.environ["VIPS_CONCURRENCY"] = "1"
 _without_callbacks()
 import pyvips as pyvips  # noqa: E402  # after what it must find
+
+
+def _text_as_it_is() -> None:
+    # What files say of themselves is named and told in their own bytes (a PNG's keywords are Latin-1), and
+    # pyvips takes all of it for UTF-8: one such name, and none of an image's fields can be listed.
+    def to_string(given: Any) -> str:
+        text = "NULL" if given == pyvips.ffi.NULL else pyvips.ffi.string(given)
+        return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text)
+
+    def to_bytes(given: Any) -> Any:
+        text = str(given) if isinstance(given, (str, os.PathLike)) else given
+        return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+
+    for name, module in list(sys.modules.items()):
+        for own in (to_string, to_bytes):
+            if name.partition(".")[0] == "pyvips" and hasattr(module, f"_{own.__name__}"):
+                setattr(module, f"_{own.__name__}", own)
+
+
+_text_as_it_is()
 
 # libvips remembers loaded files by name: /proc/self/fd/5 is another file each time.
 pyvips.cache_set_max(0)

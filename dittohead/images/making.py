@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -42,6 +43,9 @@ _STALE = ("jpeg-thumbnail-data", "heif-thumbnail")
 
 _PIECE = 1 << 20
 
+#: The most pixels where nobody says.
+_PIXELS = 1_000_000_000
+
 #: For a sound image that a master cannot hold.
 _CURE = "unfit: keep takes the original itself as the master, master: false makes a changed copy"
 
@@ -58,6 +62,7 @@ class Request:
     temp: bytes  #: a path for what is unfinished, on the same file system
     recipe: Recipe
     careful: bool
+    pixels: int  #: the most that an image or a page may have
 
     @classmethod
     def parse(cls, given: dict[str, Any]) -> Request:
@@ -68,6 +73,7 @@ class Request:
             sha256=given["sha256"],
             recipe=Recipe(**given["recipe"]),
             careful=given.get("careful", False),
+            pixels=given.get("pixels", _PIXELS),
         )
 
 
@@ -79,6 +85,7 @@ class _Page:
     number: int | None  #: counted from 1; None for the one the file calls its first
     out: bytes  #: relative to `work`
     recipe: Recipe
+    pixels: int  #: the most it may have
     warnings: list[str]
     facts: dict[str, Any]  #: for the result's detail
 
@@ -115,8 +122,30 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
         except Unfit as why:
             # Found before any of its pages was published.
             if request.recipe.unfit != "keep":
-                raise Unfit(f"{why}; {_CURE}" if request.recipe.master else str(why)) from why
+                raise _with_cure(why, request) from why
             yield _keep(fd, request, str(why))
+
+
+def foresee(request: Request) -> dict[str, Any]:
+    """Say by an image's headers what would become of it; no pixel is decoded, nothing is written.
+
+    Returns: {"pages": how many results, "kept": why the original would be kept as it is; "" where not}.
+    Raises: Refused, Unfit, pyvips.Error: as `convert` would.
+    """
+    with files.opened_beneath(request.root, request.path) as fd:
+        try:
+            pages = list(_fit_pages(fd, request))
+            for page in pages if not request.recipe.master else ():  # those of a master were prepared
+                _prepare(page)
+        except Unfit as why:
+            if request.recipe.unfit != "keep":
+                raise _with_cure(why, request) from why
+            return {"pages": 1, "kept": str(why)}
+    return {"pages": len(pages), "kept": ""}
+
+
+def _with_cure(why: Unfit, request: Request) -> Unfit:
+    return Unfit(f"{why}; {_CURE}") if request.recipe.master else why
 
 
 def _made(fd: int, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
@@ -146,7 +175,9 @@ def _fit_pages(fd: int, request: Request) -> Iterator[_Page]:
 
 def _pages(fd: int, request: Request) -> Iterator[_Page]:
     recipe, out = request.recipe, request.out
-    count = loading.count_pages(fd, loading.open_image(fd, dpi=recipe.dpi))
+    first = loading.open_image(fd, dpi=recipe.dpi)
+    _see_pixels(first, request.pixels)
+    count = loading.count_pages(fd, first)
     wanted = wanted_pages(recipe.pages, count)
     if not wanted:
         raise Refused(f"it has {count} page{'s' if count > 1 else ''}, and pages: {recipe.pages} are wanted")
@@ -167,6 +198,7 @@ def _pages(fd: int, request: Request) -> Iterator[_Page]:
             number=None if recipe.pages == "first" or count == 1 else number,
             out=numbered if "page" in facts else out,
             recipe=recipe,
+            pixels=request.pixels,
             warnings=list(warnings),
             facts=facts,
         )
@@ -179,6 +211,7 @@ def _prepare(page: _Page) -> _Prepared:
     """Open a page and bring it to what the recipe wants and the format holds; say every change."""
     recipe = page.recipe
     image = loading.open_image(page.fd, **page.own)
+    _see_pixels(image, page.pixels)
     said, known = metadata.found_in(page.fd, image, page.number or 1), resolution.of(image)
     changes = _by_loading(page, image)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
@@ -209,6 +242,32 @@ def _prepare(page: _Page) -> _Prepared:
         same=same,
         known=known,
     )
+
+
+def _see_pixels(image: pyvips.Image, most: int) -> None:
+    """See by its header that an image is not too large. Raises: Refused."""
+    count = image.width * image.height
+    if count > most:
+        raise Refused(
+            f"it has {image.width} x {image.height} pixels, which is {count:,}, and more than the {most:,} "
+            "that `pixels:` of the step allows"
+        )
+
+
+def _see_room(image: pyvips.Image, request: Request) -> None:
+    """See that the disk can take what a result may need, before any of it is written. Raises: OSError.
+
+    A small file can stand for very many pixels: what is written is bounded by its header, not by its size.
+    """
+    recipe, status = request.recipe, os.statvfs(request.work)
+    size = image.width * image.height * image.bands * pyramid.SAMPLE.get(image.format, 4)
+    if not (recipe.exact or recipe.compression in LOSSLESS):
+        size //= 2  # of a lossy one more is unheard of
+    size = size * 4 // 3 if recipe.format in ("pyramid-tiff", "iiif-static") else size
+    free = status.f_bavail * status.f_frsize
+    if size > free:
+        what = f"{os.fsdecode(request.path)} may need {size >> 20:,} MiB, and {free >> 20:,} MiB are free"
+        raise OSError(errno.ENOSPC, what)
 
 
 def _by_loading(page: _Page, image: pyvips.Image) -> list[str]:
@@ -247,7 +306,7 @@ def _with_resolution(image: pyvips.Image, known: tuple[float, float] | None) -> 
 
 def _make_file(page: _Page, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
     with _published(request, page.out) as made:
-        detail = _fill_file(page, made)
+        detail = _fill_file(page, made, request)
         detail |= _heard(page, overheard)
         digest, size = _settled(made)
     yield {"file": os.fsdecode(page.out), "size": size, "sha256": digest, "detail": detail}
@@ -296,9 +355,10 @@ def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
     return {"file": os.fsdecode(out), "size": size, "sha256": digest, "detail": {"kept": why}}
 
 
-def _fill_file(page: _Page, made: int) -> dict[str, Any]:
+def _fill_file(page: _Page, made: int, request: Request) -> dict[str, Any]:
     """Write one result and read it back; return its detail."""
     recipe, prepared = page.recipe, _prepare(page)
+    _see_room(prepared.image, request)
     image, detail = prepared.image, _detail(page, prepared)
     wanted = _tags(page, image)
     if recipe.format == "pyramid-tiff":
@@ -387,6 +447,7 @@ def _make_folder(page: _Page, request: Request, overheard: Overheard) -> Iterato
     shutil.rmtree(temp, ignore_errors=True)  # of a child that died
     try:
         prepared = _prepare(page)
+        _see_room(prepared.image, request)
         size = prepared.image.width, prepared.image.height
         iiif.write(lambda: _bare(_prepare(page).image), temp, page.recipe, _uri(page, request))
         count = iiif.verify(temp, size, page.recipe)

@@ -47,6 +47,10 @@ def carried_by(image: pyvips.Image) -> set[str]:
     return found - {"EXIF MakerNote"}
 
 
+#: Names of what is lost that are told; of more only the number. A small file may hold thousands.
+_TOLD = 100
+
+
 def lost(before: dict[str, Any], after: dict[str, Any], *, transformed: bool) -> list[str]:
     """Return the names of what a result no longer says.
 
@@ -62,7 +66,9 @@ def lost(before: dict[str, Any], after: dict[str, Any], *, transformed: bool) ->
         if not transformed:
             raise Refused("the result's ICC profile is not the source's")
         missing.remove("ICC profile")
-    return _together(missing, before)
+    named = _together(missing, before)
+    more = [f"{len(named) - _TOLD:,} more"] if len(named) > _TOLD else []
+    return named[:_TOLD] + more
 
 
 def _together(missing: list[str], before: dict[str, Any]) -> list[str]:

@@ -145,6 +145,12 @@ class ConvertOptions(Options):
         True,
         description="Compare each image with the manifest first, and read all of the result back.",
     )
+    pixels: int = Field(
+        1_000_000_000,
+        ge=1,
+        description="The most pixels an image, or a page of one, may have: a small file can stand for very "
+        "many. A scan of 24,000 x 32,000 has 768 million.",
+    )
     memory: Size = Field(2 << 30, ge=512 << 20, description="Address space a child process may use.")
     timeout: Duration = Field(600.0, gt=0, description="The longest one image may take, or one page.")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead.process import Child
+from dittohead import printed
+from dittohead.images.reasons import LINE_MOST
+from dittohead.process import Child, environment
 
 #: Where the package lies: children start there, so that no folder they work on is on their sys.path.
 _HOME = Path(__file__).resolve().parents[2]
@@ -29,7 +30,7 @@ def abilities() -> dict[str, Any]:
         check=False,
         timeout=60,
         cwd=_HOME,
-        env={**os.environ, "LC_ALL": "C"},
+        env=environment(),
     )
     if asked.returncode != 0:
         return {}
@@ -60,12 +61,26 @@ class Surroundings(Protocol):
         """Where what it prints is added."""
 
 
+class _NoAnswer(Exception):
+    """A child said what is no answer: a hostile image may have made it another program."""
+
+
+def _is_sound(told: Any) -> bool:
+    """Tell whether a line is one of an answer: a file's record, or the last one."""
+    if not isinstance(told, dict):
+        return False
+    if "ok" in told:
+        return told["ok"] is True or (isinstance(told.get("what"), str) and isinstance(told.get("kind"), str))
+    kinds = {"file": str, "size": int, "sha256": str, "detail": dict}
+    return all(isinstance(told.get(key), kind) for key, kind in kinds.items())
+
+
 class ImageChild:
     """One running image process."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
-        self._timed_out = False
+        self._timed_out = self._confused = False
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -76,9 +91,9 @@ class ImageChild:
         # disk, and swept. Each arena of malloc, and each thread of numpy's, reserves address space,
         # which is limited.
         env = {**ctx.env, "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
-        with open(ctx.log_file(), "ab") as log:
+        with printed.opened(ctx.log_file()) as log:
             async with Child.start(
-                argv, env=env, cwd=_HOME, stdin=subprocess.PIPE, stderr=log.fileno()
+                argv, env=env, cwd=_HOME, stdin=subprocess.PIPE, stderr=log.fileno(), line_most=LINE_MOST
             ) as child:
                 yield cls(child)
 
@@ -95,6 +110,10 @@ class ImageChild:
             return None
         except (BrokenPipeError, ConnectionResetError):
             answer = None
+        except _NoAnswer:  # what it is now nobody knows
+            self._confused = True
+            await self._child.end()
+            return None
         if answer is None:
             await self._child.exited()
         return answer
@@ -103,15 +122,20 @@ class ImageChild:
     async def _answer(lines: asyncio.StreamReader, timeout_s: float) -> dict[str, Any] | None:
         """Return the last line of an answer, with the files told before it; None when it is cut short.
 
-        Raises: TimeoutError: no line came for so long.
+        Raises: TimeoutError: no line came for so long; _NoAnswer: what came is none.
         """
         made: list[dict[str, Any]] = []
         while True:
-            async with asyncio.timeout(timeout_s):
-                line = await lines.readline()
-            if not line.endswith(b"\n"):
-                return None
-            told: dict[str, Any] = json.loads(line)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    line = await lines.readline()
+                if not line.endswith(b"\n"):
+                    return None
+                told = json.loads(line)
+            except (ValueError, RecursionError) as error:  # a line too long, too, is a ValueError
+                raise _NoAnswer from error
+            if not _is_sound(told):
+                raise _NoAnswer
             if "ok" in told:
                 return {**told, "files": made}
             made.append(told)
@@ -120,6 +144,8 @@ class ImageChild:
         """Say how the child ended, in words."""
         if self._timed_out:
             return f"it took longer than {options.timeout:g} s"
+        if self._confused:
+            return "what was said of it cannot be read"
         status = self._child.process.returncode or 0
         name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return f"the image library crashed ({name}), or needed more than {options.memory >> 20} MiB of memory"

@@ -23,7 +23,7 @@ DEPTHS = {"tile": "onetile", "pixel": "onepixel", "one": "one"}
 #: From this quality on libvips writes tiles as RGB, whose colour is not subsampled.
 RGB_QUALITY = 90
 
-_SAMPLE = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8, "complex": 8, "dpcomplex": 16}
+SAMPLE = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8, "complex": 8, "dpcomplex": 16}
 
 
 def write(image: pyvips.Image, made: int, recipe: Recipe) -> None:
@@ -49,7 +49,7 @@ def _by_libvips(image: pyvips.Image, made: str, recipe: Recipe) -> None:
         Q=recipe.quality,
         tile_width=recipe.tile,
         tile_height=recipe.tile,
-        bigtiff=is_big(image.width * image.height * image.bands * _SAMPLE.get(image.format, 4), recipe),
+        bigtiff=is_big(image.width * image.height * image.bands * SAMPLE.get(image.format, 4), recipe),
         **options,
     )
 

@@ -18,6 +18,7 @@ from dittohead.errors import DittoheadError, ItemError, TargetError, TransientEr
 from dittohead.intake.dropping import Dropper
 from dittohead.intake.looking import Looking
 from dittohead.model import DropState
+from dittohead.patterns import TooSlow
 from dittohead.source import Source, SourceOptions, Upstream
 from dittohead.stations import Stations
 from dittohead.store import Store
@@ -300,7 +301,10 @@ class Runner:
 
     def _needed(self, folder: str, size: int) -> int:
         """Return the bytes a folder will take under the root, with what its pipeline makes of it."""
-        matched = self._tools.claimer.config.pipeline_for(folder)
+        try:
+            matched = self._tools.claimer.config.pipeline_for(folder)
+        except TooSlow:
+            matched = None  # its job will say so
         return int(size * (1 + (matched[0].space_factor if matched else 0.0)))
 
     def _has_room(self, folder: str, size: int) -> bool:

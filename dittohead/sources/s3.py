@@ -22,6 +22,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Any, Literal
 
 from botocore.exceptions import ClientError
@@ -30,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from dittohead import log, templates
 from dittohead.errors import ItemError, StepError, first_of
 from dittohead.options import Duration, Size
+from dittohead.patterns import Pattern, TooSlow
 from dittohead.s3 import connection
 from dittohead.s3.bucket import ABSENT, Bucket
 from dittohead.s3.events import Unreadable, read_message, read_token
@@ -147,17 +149,21 @@ class S3Options(connection.Connection, SourceOptions):
     @classmethod
     def _group(cls, value: str) -> str:
         try:
-            re.compile(value)
+            Pattern(value)
         except re.error as error:
             raise ValueError(f"this is no regular expression: {error}") from error
         return value
 
     @model_validator(mode="after")
     def _known(self) -> S3Options:
-        groups = frozenset(re.compile(self.group).groupindex)
+        groups = self._group_pattern.groups
         for problem, _ in templates.problems(self.folder, groups):
             raise ValueError(f"folder: {problem}; group has {', '.join(sorted(groups)) or 'no named groups'}")
         return self
+
+    @cached_property
+    def _group_pattern(self) -> Pattern:
+        return Pattern(self.group, re.DOTALL)
 
     @property
     def lists(self) -> bool:
@@ -178,10 +184,14 @@ class S3Options(connection.Connection, SourceOptions):
             return None
         if any(fnmatchcase(rest, pattern) for pattern in self.ignore):
             return None
-        found = re.fullmatch(self.group, rest, re.DOTALL)
-        if found is None:
+        try:
+            groups = self._group_pattern.fullmatch(rest)
+        except TooSlow as error:  # one key is left alone, and stops no other
+            if error.first:
+                log.get().warning(log.SOURCE_REFUSED, key=key, reason=error.what)
             return None
-        groups = {name: value or "" for name, value in found.groupdict().items()}
+        if groups is None:
+            return None
         return templates.fill(self.folder, groups).replace("/", "_"), groups.get("path", rest)
 
 

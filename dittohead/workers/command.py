@@ -8,17 +8,19 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dittohead import files
+from dittohead import files, templates
 from dittohead.errors import ItemError, TargetError, TransientError
 from dittohead.model import Event, EventType, Output, counted
 from dittohead.options import Duration
-from dittohead.process import Completed, run
+from dittohead.printed import LEAST, Mask, StepLog
+from dittohead.process import TAIL, Completed, environment, run
+from dittohead.scripts import scripts
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Options, Planned, StepContext, StepResult, Wait, Worker
 
@@ -26,8 +28,8 @@ from dittohead.worker import Done, Options, Planned, StepContext, StepResult, Wa
 _TEMPFAIL = 75
 #: How a program's end by SIGKILL looks, its own or, through a shell, its child's.
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
-#: A secret shorter than this would mask half of every line; it is refused.
-_SECRET_LEAST = 4
+#: Characters of what the program said last that a reason repeats.
+_SHOWN = 300
 
 
 class CommandOptions(Options):
@@ -38,6 +40,11 @@ class CommandOptions(Options):
     )
     timeout: Duration = Field(3600.0, description="The longest one run may take.")
     env: dict[str, str] = Field(default_factory=dict, description="Further environment variables.")
+    inherit: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = Field(
+        default_factory=list,
+        description="Names of variables of the daemon's own environment that it gets too, such as "
+        "`http_proxy`, where they are there. Of the others it gets only what all programs need.",
+    )
     secrets: dict[str, str] = Field(
         default_factory=dict,
         description="Environment variables whose values are credentials, by the credential's name; "
@@ -73,6 +80,15 @@ class CommandWorker(Worker[CommandOptions]):
             return []
         return [f'the program "{program}" is not there or not executable; install it or give its whole path']
 
+    def mistakes(self, options: CommandOptions) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+        """Find placeholders inside a script: a folder's name would be run as a part of it."""
+        for script in scripts(options.argv):
+            for name in dict.fromkeys(templates.named(options.argv[script.index])):
+                what = f"{{{name}}} stands inside a script of {script.program}, which would run what it holds"
+                after = "".join(f'"{word}", ' for word in (*script.rest, f"{{{name}}}")).removesuffix(", ")
+                hint = f"Write {script.takes} there, and add to argv, behind the script: {after}"
+                yield ("argv", script.index), what, hint
+
     def target(self, options: CommandOptions) -> str:
         """Return what the options call it."""
         return options.target
@@ -91,11 +107,12 @@ class CommandWorker(Worker[CommandOptions]):
         if not ctx.saved.get("asked_at"):
             await asyncio.to_thread(_empty, ctx.work)
         secrets = {key: ctx.secret(name) for key, name in options.secrets.items()}
-        short = [key for key, value in secrets.items() if len(value) < _SECRET_LEAST]
+        short = [key for key, value in secrets.items() if len(value) < LEAST]
         if short:
             raise ItemError(f"the credential for {short[0]} is empty or too short to be one")
-        ended = await self._run(ctx, options, secrets)
-        said = _mask(_last_line(ended), secrets)
+        mask = Mask(secrets.values())
+        ended = await self._run(ctx, options, secrets, mask)
+        said = _last_line(ended, mask)
         ctx.event(
             Event(
                 type=EventType.EXECUTION,
@@ -131,11 +148,14 @@ class CommandWorker(Worker[CommandOptions]):
         hint = f"See what it printed: {ctx.log_file()}" if said else "It printed nothing; run it by hand"
         raise ItemError(what, where=f"step {ctx.step}", hint=hint)
 
-    async def _run(self, ctx: StepContext, options: CommandOptions, secrets: dict[str, str]) -> Completed:
+    async def _run(
+        self, ctx: StepContext, options: CommandOptions, secrets: dict[str, str], mask: Mask
+    ) -> Completed:
         program = shutil.which(options.argv[0])
         if program is None:
             raise ItemError("this program is not installed", where=options.argv[0])
         env = {
+            **environment(also=options.inherit),
             **ctx.env,
             "DITTOHEAD_JOB": ctx.job_id,
             "DITTOHEAD_NAME": ctx.name,
@@ -145,7 +165,7 @@ class CommandWorker(Worker[CommandOptions]):
             **options.env,
             **secrets,
         }
-        printed = _Printed(ctx.log_file(), list(secrets.values()))
+        printed = StepLog(ctx.log_file(), mask)
         try:
             return await run(
                 [program, *options.argv[1:]],
@@ -166,41 +186,13 @@ class CommandWorker(Worker[CommandOptions]):
             printed.close()
 
 
-class _Printed:
-    """Appends what a program prints to the step's log, with secrets masked across pieces."""
-
-    def __init__(self, path: Path, secrets: list[str]) -> None:
-        self._file = open(path, "ab")  # noqa: SIM115  # closed by `close`
-        self._secrets = [secret.encode() for secret in secrets]
-        self._rest = b""
-
-    def write(self, data: bytes) -> None:
-        data = self._rest + data
-        for secret in self._secrets:
-            data = data.replace(secret, b"***")
-        # What might be the beginning of a secret is kept back until the next piece.
-        keep = max((len(secret) - 1 for secret in self._secrets), default=0)
-        cut = max(len(data) - keep, 0)
-        self._file.write(data[:cut])
-        self._file.flush()  # people look on while a program runs
-        self._rest = data[cut:]
-
-    def close(self) -> None:
-        self._file.write(self._rest)
-        self._file.close()
-
-
-def _mask(text: str, secrets: dict[str, str]) -> str:
-    for secret in secrets.values():
-        text = text.replace(secret, "***")
-    return text
-
-
-def _last_line(ended: Completed) -> str:
+def _last_line(ended: Completed, mask: Mask) -> str:
+    """Return what the program said last. Masked before it is cut: half a secret would be none to the mask."""
     for stream in (ended.stdout, ended.stderr):
-        lines = [line.strip() for line in stream.decode("utf-8", "replace").splitlines() if line.strip()]
+        text = mask.raw(stream, cut=len(stream) >= TAIL).decode("utf-8", "replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         if lines:
-            return lines[-1][:300]
+            return lines[-1][:_SHOWN]
     return ""
 
 

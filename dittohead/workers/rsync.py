@@ -21,7 +21,8 @@ from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.local_target import SHOWN, Arrived, LocalTarget, open_folder
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
-from dittohead.process import Completed, run
+from dittohead.printed import StepLog
+from dittohead.process import Completed, environment, run
 from dittohead.rsync_options import (
     PROBE,
     SSH,
@@ -47,6 +48,8 @@ _PARTIAL = ".dittohead-partial-"
 _STALL_MORE_S = 5.0
 #: How long `doctor` waits for a file system.
 _DOCTOR_S = 10.0
+#: The agent that holds keys is for ssh alone; no other program is told of it.
+_AGENT = ("SSH_AUTH_SOCK",)
 #: Copies `version` makes at most beside each other.
 _VERSIONS = 10_000
 
@@ -118,7 +121,7 @@ class RsyncWorker(Worker[RsyncOptions]):
         if place.host:
             ended = await run(
                 [SSH.path(), *ssh_arguments(options.ssh), place.host, "true"],
-                env=dict(os.environ),
+                env=environment(also=_AGENT),
                 timeout_s=options.ssh.connect_timeout + 10,
             )
             good = ended.returncode == 0
@@ -390,7 +393,7 @@ class _Delivery:
         try:
             ended = await run(
                 [*into, *given, *more, *paths(self.ctx.source.root, self.list, to or place.argument)],
-                env=self.ctx.env,
+                env={**environment(also=_AGENT), **self.ctx.env},
                 # Its own --timeout sees the connection only, not a read or write that hangs.
                 stall_s=self.options.timeout + _STALL_MORE_S,
                 on_stdout=lines or on_stdout,
@@ -399,8 +402,9 @@ class _Delivery:
         except TimeoutError as error:
             raise TransientError("rsync did nothing for too long", where=place.argument) from error
         if ended.stderr:
-            with open(self.ctx.log_file(), "ab") as log:
-                log.write(ended.stderr)
+            log = StepLog(self.ctx.log_file())
+            log.write(ended.stderr)
+            log.close()
         return ended
 
 
@@ -511,7 +515,7 @@ async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptio
                 "--out-format=%i %n",
                 *paths(source.root, listed, place.argument),
             ],
-            env=ctx.env,
+            env={**environment(also=_AGENT), **ctx.env},
             on_stdout=Lines(changed(differing)),
         )
     if ended.returncode != 0:

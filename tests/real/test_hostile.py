@@ -486,3 +486,33 @@ def test_a_directory_swapped_as_it_is_opened(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ItemError) as told:
         list(files.walk(folder))
     assert told.value.where == "d"
+
+
+def test_a_name_that_a_pattern_takes_too_long_over_harms_nobody_else(tmp_path: Path) -> None:
+    """It fails, with that reason, and is not tried again and again; others are done, and it starts again."""
+    config = """
+root: .
+space: {floor: 0}
+pipelines:
+  nested: {match: "(?P<study>([A-Za-z0-9]+_?)+)-scans-.*", steps: [{checksum: {}}]}
+  either: {match: "(?P<x>(a|aa)+)b", steps: [{checksum: {}}]}
+  good: {match: "good-.*", steps: [{checksum: {}}]}
+"""
+    slow = ["a" * 48 + "!", "a" * 90 + "!b", "a" * 91 + "!b"]
+    with site(tmp_path / "root", config) as here:
+        refused = here.run("check", check=False)
+        assert refused.returncode == os.EX_CONFIG
+        assert 'config.yaml:6:19: "match" takes too long over some names' in refused.stderr
+        here.start()
+        assert here.events("config.doubted")
+        for name in [*slow, "good-1"]:
+            here.drop(name, {"a": name})
+        here.until(lambda: len(here.receipts()) == 4)
+        here.kill()
+        here.start()
+        here.drop("good-2", {"a": "2"})
+        here.until((here.root / "done" / "good-2").exists)
+        assert set(os.listdir(here.root / "done")) == {"good-1", "good-2"}
+        reason = (here.root / "failed" / f"{slow[1]}.reason.txt").read_text()
+        assert "it takes too long to see whether the pattern (?P<x>(a|aa)+)b fits this name" in reason
+        assert set(slow) < set(os.listdir(here.root / "failed"))

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dittohead.process import sweep
 from tests.support.settled import at_once
@@ -37,16 +37,20 @@ class Site:
     def start(self, *, wait: bool = True) -> None:
         began = len(self.events("watch.armed"))
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [*self.program, "--config", str(self.config), "run"],
-                stdout=log,
-                stderr=log,
-                env=self.env,
-                cwd=self.root,  # where nothing of the checkout can be imported
-                start_new_session=True,
-            )
+            self.start_into(log)
         if wait:
             self.until(lambda: len(self.events("watch.armed")) > began or self._dead())
+
+    def start_into(self, log: int | IO[bytes]) -> None:
+        """Start the daemon with its log somewhere else."""
+        self.process = subprocess.Popen(
+            [*self.program, "--config", str(self.config), "run"],
+            stdout=log,
+            stderr=log,
+            env=self.env,
+            cwd=self.root,  # where nothing of the checkout can be imported
+            start_new_session=True,
+        )
 
     def _dead(self) -> bool:
         assert self.process is not None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dittohead.errors import ItemError, TargetError, TransientError
+from dittohead.process import environment
 from dittohead.worker import Done, StepResult, Wait
 from dittohead.workers.checksum import ChecksumOptions, ChecksumWorker
 from dittohead.workers.command import CommandOptions, CommandWorker
@@ -146,6 +147,53 @@ async def test_secrets_reach_the_program_and_nothing_else(rig: Rig) -> None:
     assert "S3CRETVALUE" not in everything
     assert "<***>" in str(caught.value)
     assert "***" in rig.ctx.log_file().read_text()
+
+
+PEM = "-----BEGIN KEY-----\nLINEONEsecret1111111\nLINETWOsecret1111111\n-----END KEY-----"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'printf "%0295d%s\\n" 0 "$TOKEN"',
+        'printf "%0290d%s\\n" 0 "$TOKEN" >&2',
+        'echo "$KEY" | sed -n 3p',
+        'echo "$KEY"',
+        'echo "$KEY" | tr "\\n" " "',
+        'printf "%70000s%s%65530s" x "$TOKEN" y',
+    ],
+)
+async def test_no_part_of_a_secret_is_shown_however_it_is_printed(rig: Rig, script: str) -> None:
+    """Cut to what a reason holds, one line of several, at the end of what is kept: in no reason, no log."""
+    rig.ctx.secrets["key"] = PEM
+    with pytest.raises(ItemError) as caught:
+        await rig.run(f"{script}; exit 3", secrets={"TOKEN": "token", "KEY": "key"})
+    everything = str(caught.value) + rig.ctx.log_file().read_text()
+    assert "***" in rig.ctx.log_file().read_text()
+    for part in ("S3C", "VALUE", "LINETWO", "LINEONE", "1111111"):
+        assert part not in everything
+
+
+async def test_a_log_that_cannot_be_written_fails_no_step(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program prints is for people; whether the disk is full its results will say."""
+    monkeypatch.setattr(type(rig.ctx), "log_file", lambda self: Path("/dev/full"))
+    await rig.run("head -c 300000 /dev/zero; echo 1 > made")
+    assert [output.path for output in rig.ctx.outputs] == [b"made"]
+
+
+async def test_a_program_gets_what_it_needs_of_the_environment_and_what_is_named(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon's own holds keys that are no business of a program's."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "MY_TOKEN", "SSH_AUTH_SOCK", "http_proxy", "LC_TIME"):
+        monkeypatch.setenv(name, f"value of {name}")
+    rig.ctx.env = environment(rig.base)
+    await rig.run("env | sort > made", inherit=["http_proxy", "NOT_THERE"], env={"A": "b"})
+    made = dict(line.split("=", 1) for line in (rig.ctx.work / "made").read_text().splitlines())
+    assert (made["http_proxy"], made["A"], made["LC_ALL"]) == ("value of http_proxy", "b", "C")
+    assert made["LC_TIME"] == "value of LC_TIME"
+    assert made["PATH"] == os.environ["PATH"]
+    assert not made.keys() & {"AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "MY_TOKEN", "SSH_AUTH_SOCK", "NOT_THERE"}
 
 
 async def test_much_output_without_a_newline_does_no_harm(rig: Rig) -> None:
