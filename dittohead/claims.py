@@ -178,10 +178,10 @@ class Claimer:
                 options = worker.Options.model_validate(filled)
             except (ItemError, ValidationError):
                 return None  # as above
-            target = worker.target(options)
-            why = self.targets.paused(target) if target else None
-            if why is not None:
-                return Held(reason=f"the target {target} is paused: {why}")
+            for target in (worker.target(options), worker.room(options, step["options"])):
+                why = self.targets.paused(target) if target else None
+                if why is not None:
+                    return Held(reason=f"the target {target} is paused: {why}")
         return None
 
     async def _asked(

@@ -239,6 +239,14 @@ class Worker(abc.ABC, Generic[OptionsT]):
         """Return the outside place this step writes to, which can be paused; "" for none."""
         return ""
 
+    def room(self, options: OptionsT, written: Mapping[str, Any]) -> str:
+        """Return the part of the target that may be full or over its quota alone, which is paused then.
+
+        Args:
+            written: the options as config.yaml has them, with their placeholders.
+        """
+        return ""
+
     async def doctor(
         self, options: OptionsT, secret: Callable[[str], str]
     ) -> AsyncIterator[tuple[bool, str]]:

@@ -11,13 +11,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dittohead import attributes, faults, files, manifest
 from dittohead.attributes import Besides, Keeps
 from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.far_account import AGENT, Account, way_to
 from dittohead.local_target import SHOWN, Arrived, LocalTarget, open_folder
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
@@ -32,9 +34,10 @@ from dittohead.rsync_options import (
     fixed_part,
     paths,
     place_of,
+    room_of,
     ssh_arguments,
 )
-from dittohead.rsync_words import Differences, Lines, changed, failure, only_times_are_lost
+from dittohead.rsync_words import Differences, Lines, changed, failure, is_vague, only_times_are_lost
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
 
@@ -48,8 +51,6 @@ _PARTIAL = ".dittohead-partial-"
 _STALL_MORE_S = 5.0
 #: How long `doctor` waits for a file system.
 _DOCTOR_S = 10.0
-#: The agent that holds keys is for ssh alone; no other program is told of it.
-_AGENT = ("SSH_AUTH_SOCK",)
 #: Copies `version` makes at most beside each other.
 _VERSIONS = 10_000
 
@@ -80,6 +81,10 @@ class RsyncWorker(Worker[RsyncOptions]):
         point = mount_of(place.path).point
         # A path on the system's own disk: its first directory is as good a name as any.
         return point if point not in ("", "/") else "/".join(place.path.split("/")[:2])
+
+    def room(self, options: RsyncOptions, written: Mapping[str, Any]) -> str:
+        """Return the place up to where the folder's own name comes in."""
+        return room_of(written, place_of(options))
 
     async def run(self, ctx: StepContext, options: RsyncOptions) -> StepResult:
         """Check for conflicts, deliver, verify. Twice leaves the same files at the target."""
@@ -121,7 +126,7 @@ class RsyncWorker(Worker[RsyncOptions]):
         if place.host:
             ended = await run(
                 [SSH.path(), *ssh_arguments(options.ssh), place.host, "true"],
-                env=environment(also=_AGENT),
+                env=environment(also=AGENT),
                 timeout_s=options.ssh.connect_timeout + 10,
             )
             good = ended.returncode == 0
@@ -217,7 +222,7 @@ class _Delivery:
         )
         missing = ended.returncode in (3, 11, 12, 23) and b"No such file or directory" in ended.stderr
         if ended.returncode != 0 and not missing:
-            raise self._failure(ended, place)
+            raise await self._failure(ended, place)
         return differing
 
     async def deliver(self) -> None:
@@ -244,7 +249,7 @@ class _Delivery:
             on_stdout=progress,
         )
         if ended.returncode != 0 and not only_times_are_lost(ended):
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
         faults.point("rsync.delivered")
 
     async def _hold(self, target: LocalTarget) -> None:
@@ -348,7 +353,7 @@ class _Delivery:
         found = Differences()
         ended = await self._rsync(self.place, "--dry-run", "--checksum", "--out-format=%i %n", on_line=found)
         if ended.returncode != 0:
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
         if found.wrong:
             raise self._differs(found.wrong)
         return Arrived(bare=found.bare, untimed=found.untimed)
@@ -358,7 +363,7 @@ class _Delivery:
         await self.ctx.fence()
         ended = await self._rsync(self.place, "--existing", *self._checked, *self._partial)
         if ended.returncode != 0 and not only_times_are_lost(ended):
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
 
     def _differs(self, names: list[str]) -> StepError:
         # Damaged on the way, or written by somebody else since the check: sent or refused next time.
@@ -377,8 +382,17 @@ class _Delivery:
             f"step, have the daemon read config.yaml again, then: dittohead rerun {self.ctx.job_id}",
         )
 
-    def _failure(self, ended: Completed, place: Place) -> StepError:
-        return failure(ended, place.argument, f"dittohead retry {self.ctx.job_id}")
+    async def _failure(self, ended: Completed, place: Place) -> StepError:
+        """Return why an rsync has failed; where its words do not say, the account there is asked."""
+        way = way_to(self.options, place, f"dittohead retry {self.ctx.job_id}")
+        if place.host and is_vague(ended, way):
+            found = await self._account(place).why(ended, self.given.size, way)
+            if found is not None:
+                return found
+        return failure(ended, way)
+
+    def _account(self, place: Place) -> Account:
+        return Account(self.options, place, {**environment(also=AGENT), **self.ctx.env})
 
     async def _rsync(
         self,
@@ -393,7 +407,7 @@ class _Delivery:
         try:
             ended = await run(
                 [*into, *given, *more, *paths(self.ctx.source.root, self.list, to or place.argument)],
-                env={**environment(also=_AGENT), **self.ctx.env},
+                env={**environment(also=AGENT), **self.ctx.env},
                 # Its own --timeout sees the connection only, not a read or write that hangs.
                 stall_s=self.options.timeout + _STALL_MORE_S,
                 on_stdout=lines or on_stdout,
@@ -515,7 +529,7 @@ async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptio
                 "--out-format=%i %n",
                 *paths(source.root, listed, place.argument),
             ],
-            env={**environment(also=_AGENT), **ctx.env},
+            env={**environment(also=AGENT), **ctx.env},
             on_stdout=Lines(changed(differing)),
         )
     if ended.returncode != 0:
