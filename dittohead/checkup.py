@@ -236,7 +236,8 @@ async def _step(
         known = {"name": "NAME", "id": "ID", "date": "DATE", "payload": work, "work": work}
         try:
             given = templates.render_options(step.options, _AnyGroup(known), worker.per_file)
-            async for good, message in worker.doctor(worker.Options.model_validate(given), secret):
+            options = worker.Options.model_validate(given)
+            async for good, message in worker.examine(options, secret, step.options):
                 yield Finding(level="good" if good else "bad", about=about, message=message)
         except (DittoheadError, OSError, ValueError) as error:
             yield Finding(level="bad", about=about, message=str(error))

@@ -90,6 +90,15 @@ class Account:
             return None
         return account_says(asked.returncode, asked.stdout, asked.stderr, way)
 
+    async def may_write(self) -> bool | None:
+        """Tell whether the folder may be written; None where that cannot be told."""
+        path = shlex.quote(self._place.path)
+        try:
+            ended = await self._asked(f"test ! -d {path} || test -w {path}")
+        except TimeoutError:
+            return None
+        return {0: True, 1: False}.get(ended.returncode) if not ended.stderr else None
+
     async def room(self) -> Room | None:
         """Return how much room is there; None where it may run no commands, or does not answer."""
         path = shlex.quote(self._place.path)

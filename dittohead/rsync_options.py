@@ -156,13 +156,13 @@ def place_of(options: RsyncOptions) -> Place:
 
 
 def fixed_part(written: Mapping[str, Any], place: Place) -> str:
-    """Return how far a local place is config.yaml's own, before any name fills something in.
+    """Return how far a place's path is config.yaml's own, before any name fills something in.
 
     Args:
         written: the options with their placeholders; {} where they are not known.
     """
-    template = str(written.get("to", ""))
-    if not template:
+    template = _HOST.sub("", str(written.get("to", "")), count=1)
+    if not template.startswith("/"):
         return os.path.dirname(place.path)
     fixed, brace, _ = template.partition("{")
     if not brace and place.path == "/" + template.strip("/"):

@@ -258,6 +258,17 @@ class Worker(abc.ABC, Generic[OptionsT]):
         for _ in ():
             yield True, ""
 
+    async def examine(
+        self, options: OptionsT, secret: Callable[[str], str], written: Mapping[str, Any]
+    ) -> AsyncIterator[tuple[bool, str]]:
+        """Yield what `doctor` does, for a worker that has to know which part of an option no folder fills in.
+
+        Args:
+            written: the options as config.yaml has them; in `options` words stand for its placeholders.
+        """
+        async for said in self.doctor(options, secret):
+            yield said
+
     async def preflight(self, ctx: StepContext, options: OptionsT) -> Mapping[str, Any]:
         """Find out, before any step runs, whether this one can be done; return facts to be kept.
 

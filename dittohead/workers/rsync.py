@@ -11,12 +11,13 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import attributes, faults, files, manifest
+from dittohead import attributes, faults, files, manifest, rsync_doctor
 from dittohead.attributes import Besides, Keeps
 from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.far_account import AGENT, Account, way_to
@@ -35,22 +36,19 @@ from dittohead.rsync_options import (
     paths,
     place_of,
     room_of,
-    ssh_arguments,
 )
 from dittohead.rsync_words import Differences, Lines, changed, failure, is_vague, only_times_are_lost
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
-
-#: Below this rsync has holes that let whoever may write the source or the target mislead it.
-_ADVISED = (3, 5, 0)
 
 _BACKUP = ".dittohead-backup"
 #: With the job's id in it, so that nothing in a folder can be called like it.
 _PARTIAL = ".dittohead-partial-"
 #: rsync itself is to notice first what it can notice.
 _STALL_MORE_S = 5.0
-#: How long `doctor` waits for a file system.
-_DOCTOR_S = 10.0
+#: How long a measure of the room on a host holds; and how long an account is left alone that allows none.
+_MEASURED_S = 60.0
+_NOT_ALLOWED_S = 3600.0
 #: Copies `version` makes at most beside each other.
 _VERSIONS = 10_000
 
@@ -61,6 +59,9 @@ class RsyncWorker(Worker[RsyncOptions]):
     name = "rsync"
     Options = RsyncOptions
     delivers = True
+
+    def __init__(self) -> None:
+        self._measured: dict[str, float] = {}  #: place on a host -> when it is measured again, monotonic
 
     def check(self, options: RsyncOptions) -> list[str]:
         """See that the programs are there."""
@@ -88,7 +89,7 @@ class RsyncWorker(Worker[RsyncOptions]):
 
     async def run(self, ctx: StepContext, options: RsyncOptions) -> StepResult:
         """Check for conflicts, deliver, verify. Twice leaves the same files at the target."""
-        return await _Delivery(ctx, options).run()
+        return await _Delivery(ctx, options, self._measured).run()
 
     async def plan(self, ctx: StepContext, options: RsyncOptions) -> AsyncIterator[Planned]:
         """Yield each file and where it goes; what lies there already is seen when it is delivered."""
@@ -111,30 +112,12 @@ class RsyncWorker(Worker[RsyncOptions]):
         for words in given.left(keeps):
             yield Planned(action="leave", what=words, detail="not delivered")
 
-    async def doctor(
-        self, options: RsyncOptions, secret: Callable[[str], str]
+    async def examine(
+        self, options: RsyncOptions, secret: Callable[[str], str], written: Mapping[str, Any]
     ) -> AsyncIterator[tuple[bool, str]]:
-        """Look at rsync's version and at the target."""
-        version = PROBE.version()
-        if version is None:
-            yield False, "rsync is not installed: apt-get install rsync"
-            return
-        numbers = tuple(int(part) for part in version.split(".")[:3])
-        known = "" if numbers >= _ADVISED else "; 3.5.0 closes holes in all before it: update it when you can"
-        yield True, f"rsync {version}{known}"
-        place = place_of(options)
-        if place.host:
-            ended = await run(
-                [SSH.path(), *ssh_arguments(options.ssh), place.host, "true"],
-                env=environment(also=AGENT),
-                timeout_s=options.ssh.connect_timeout + 10,
-            )
-            good = ended.returncode == 0
-            yield good, f"{place.host}: " + ("reached by ssh" if good else ended.complaint)
-            return
-        target = LocalTarget(place.path, mount=options.require_mount, stall_s=_DOCTOR_S)
-        for good, said in await target.look(lambda stop: list(_look_at(place.path, options.require_mount))):
-            yield good, said
+        """Look at rsync's version, and try a delivery without writing."""
+        async for said in rsync_doctor.doctor(options, written):
+            yield said
 
     async def verify(self, ctx: VerifyContext, options: RsyncOptions) -> None:
         """Read what was delivered again: locally by SHA-256, over ssh by rsync --checksum."""
@@ -153,8 +136,8 @@ class RsyncWorker(Worker[RsyncOptions]):
 class _Delivery:
     """One try of one rsync step."""
 
-    def __init__(self, ctx: StepContext, options: RsyncOptions) -> None:
-        self.ctx, self.options = ctx, options
+    def __init__(self, ctx: StepContext, options: RsyncOptions, measured: dict[str, float]) -> None:
+        self.ctx, self.options, self.measured = ctx, options, measured
         self.wanted = place_of(options)
         self.place = self.wanted
         self.keeps = options.keeps(ctx.source)
@@ -320,7 +303,19 @@ class _Delivery:
             found = await self._second_pass()
             await in_thread(lambda stop: _unchanged(self.ctx.source, touched, stop))
             found.files, found.size = await in_thread(lambda stop: self._each(note))
+            if record:
+                await self._measure()
         return found
+
+    async def _measure(self) -> None:
+        """Report how full the file system on the host is, now and then."""
+        name, now = room_of(self.ctx.written, self.place), time.monotonic()
+        if self.measured.get(name, now) > now:
+            return
+        found = await self._account(self.place).room()
+        self.measured[name] = now + (_NOT_ALLOWED_S if found is None else _MEASURED_S)
+        if found is not None:
+            self.ctx.full(f"{self.place.host}:{found.mount}", found.used, found.capacity)
 
     async def _read_back(self, target: LocalTarget, good: Callable[[Entry], None]) -> Arrived:
         found, status = await target.read_back(self.ctx.source, good, self.ctx.claimed_at, self.keeps)
@@ -570,22 +565,3 @@ def _conflict(place: Place, names: list[str], job: str) -> ItemError:
 def _some(names: list[str]) -> str:
     more = ", ..." if len(names) > SHOWN else ""
     return ", ".join(repr(name) for name in names[:SHOWN]) + more
-
-
-def _look_at(path: str, mount: str | None) -> Iterator[tuple[bool, str]]:
-    if mount and not os.path.ismount(mount):
-        yield False, f"{mount} is not mounted"
-    base = _nearest(path)
-    if base == "/":
-        yield False, f"{'/'.join(path.split('/')[:2])} does not exist"
-        return
-    good = os.access(base, os.W_OK | os.X_OK)
-    free = os.statvfs(base)
-    size = free.f_bavail * free.f_frsize / 1e9
-    yield good, f"{base}: " + (f"writable, {size:,.1f} GB free" if good else "may not be written")
-
-
-def _nearest(path: str) -> str:
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path

@@ -64,7 +64,7 @@ def test_what_the_page_says_is_what_happens(laboratory: Laboratory) -> None:
     before, upload, look, again, keep = laboratory.commands()
     (laboratory.storage / "lab1" / "raw").mkdir(parents=True)
     here.start()
-    assert "reached by ssh" in shell.run(before).stdout
+    assert "rsync can deliver there" in shell.run(before).stdout
     tree(shell.home / "lab1-run42", MEASURED)
     shell.run(upload)
     here.until((here.root / "done" / "lab1-run42").exists)
