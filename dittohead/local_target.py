@@ -181,6 +181,15 @@ class LocalTarget:
 
         return await self.look(work)
 
+    async def names(self, parent: bytes) -> list[bytes]:
+        """Return the names in a folder below; it must be held."""
+
+        def work(stop: Stop) -> list[bytes]:
+            with self._held(stop) as place, files.directory_beneath(place, parent) as fd:
+                return [os.fsencode(name) for name in os.listdir(fd)]
+
+        return await self.look(work)
+
     async def read_back(
         self, source: Inputs, good: Callable[[Entry], None], since: float, keeps: Keeps
     ) -> tuple[Arrived, os.statvfs_result]:

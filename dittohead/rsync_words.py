@@ -51,6 +51,7 @@ class _Trouble:
     cure: str
     kind: type[StepError] = TargetError
     full: bool = False
+    about: re.Pattern[str] = re.compile("")  #: what has to be found in the complaint
 
 
 #: Causes before symptoms: the first of these that was complained of is the one that is told.
@@ -93,6 +94,15 @@ _TROUBLES: tuple[_Trouble, ...] = (
         meaning="the target's file system does not take {names}",
         cure="Rename them and bring the folder again; or deliver to another file system",
         kind=ItemError,
+    ),
+    _Trouble(
+        # What exFAT and some servers say of a name with : or ?; a missing folder ends rsync before any file.
+        words=("No such file or directory",),
+        meaning="the target does not take {names}",
+        cure="Rename what its file system does not take (: ? * | < > and quotes), and bring it again; "
+        "or deliver to another file system",
+        kind=ItemError,
+        about=re.compile(r"[:?*|<>\\]|\".*\".*\""),
     ),
     _Trouble(
         words=("File too large",),
@@ -189,6 +199,17 @@ class Differences:
             self.untimed.add(is_dir=match["what"] == "d")
 
 
+#: A line of --list-only: mode, size, date, time, name; what is no text in a name is \\#ooo.
+_LISTED = re.compile(rb"\S{10,11} +[\d,]+ \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?P<name>.*)")
+_ESCAPED = re.compile(rb"\\#([0-7]{3})")
+
+
+def listed_names(said: bytes) -> list[bytes]:
+    """Return the names of an rsync's --list-only, but for the folder itself."""
+    found = [match["name"] for line in said.split(b"\n") if (match := _LISTED.fullmatch(line)) is not None]
+    return [_ESCAPED.sub(lambda m: bytes([int(m[1], 8)]), name) for name in found if name != b"."]
+
+
 #: That times cannot be set there, which is said at the end, and no reason not to deliver.
 _NO_TIMES = re.compile(r"rsync: (?:\[\w+[^]]*\] )?failed to set times on .*")
 _SUMMARY = re.compile(r"rsync error: .*")
@@ -241,7 +262,11 @@ def _missing(complaints: list[re.Match[str]], ended: Completed, way: Way) -> Ste
 
 def _troubled(complaints: list[re.Match[str]], way: Way) -> StepError | None:
     for trouble in _TROUBLES:
-        alike = [match for match in complaints if match["words"] in trouble.words]
+        alike = [
+            match
+            for match in complaints
+            if match["words"] in trouble.words and trouble.about.search(match.groupdict().get("about") or "")
+        ]
         if alike:
             return _error(trouble, alike, way)
     return None

@@ -193,19 +193,21 @@ async def test_a_folder_that_is_missing_or_something_else_is_the_folders_own_fau
 @pytest.mark.skipif(os.geteuid() != 0, reason="MOUNTING NEEDS ROOT: full and read-only targets left out")
 async def test_a_full_or_read_only_disk_there_is_the_targets_fault(far: Far) -> None:
     (far.base / "x" / "a").write_bytes(os.urandom(3_000_000))
-    disk = far.base / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    full, closed = (far.base / name for name in ("full", "closed"))
+    for disk in (full, closed):
+        (disk / "out").mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    (closed / "out").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", closed], check=True)
     try:
-        error = await far.error("disk/out")
+        error = await far.error("full/out")
         said(error, "the target is full", "Make room there")
         assert isinstance(error, TargetError)
         assert (error.full, error.apart) == (True, True)
-        shutil.rmtree(disk / "out")
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        said(await far.error("disk/out"), "read-only")
+        said(await far.error("closed/out"), "read-only")
     finally:
-        subprocess.run(["umount", "-l", disk], check=True)
+        for disk in (full, closed):
+            subprocess.run(["umount", "-l", disk], check=True)
 
 
 # -- lines that no server here can be made to say ----------------------------------------------

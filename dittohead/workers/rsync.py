@@ -7,20 +7,23 @@ SHA-256; over ssh a second pass with `--checksum` compares both sides.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import attributes, faults, files, manifest, rsync_doctor
+from dittohead import attributes, faults, files, folding, rsync_doctor
 from dittohead.attributes import Besides, Keeps
 from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.far_account import AGENT, Account, way_to
+from dittohead.folding import Alike
 from dittohead.local_target import SHOWN, Arrived, LocalTarget, open_folder
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
@@ -37,7 +40,16 @@ from dittohead.rsync_options import (
     place_of,
     room_of,
 )
-from dittohead.rsync_words import Differences, Lines, changed, failure, is_vague, only_times_are_lost
+from dittohead.rsync_words import (
+    Differences,
+    Lines,
+    changed,
+    failure,
+    is_vague,
+    listed_names,
+    only_times_are_lost,
+)
+from dittohead.sending import touched, unchanged, write_list
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
 
@@ -143,6 +155,7 @@ class _Delivery:
         self.keeps = options.keeps(ctx.source)
         self.agent = f"rsync {PROBE.version() or '?'}"
         self.list = ctx.work / "files"
+        self.alike = Alike()
         self.given = Besides()  #: what the list of files amounts to
         self.exists = True
         self.local = None if self.place.host else self._at(self.place)
@@ -157,7 +170,9 @@ class _Delivery:
 
     async def run(self) -> Done:
         """Deliver and verify; return what was done. Raises: StepError."""
-        self.given = await in_thread(lambda stop: _write_list(self.ctx.source, self.list, stop))
+        self.given = await in_thread(
+            lambda stop: write_list(self.ctx.source, self.list, stop, self.alike.add)
+        )
         if not self.given.files and not self.given.empty:  # a step before has made nothing
             return Done(detail="nothing to deliver")
         try:
@@ -213,6 +228,7 @@ class _Delivery:
         await self.ctx.fence()
         if self.local is not None:
             await self._hold(self.local)
+        await self._see_that_names_stay_apart()
         policy = {
             # A file that appeared after the check is left alone, and the second pass finds it.
             "refuse": ["--ignore-existing"],
@@ -234,6 +250,44 @@ class _Delivery:
         if ended.returncode != 0 and not only_times_are_lost(ended):
             raise await self._failure(ended, self.place)
         faults.point("rsync.delivered")
+
+    async def _see_that_names_stay_apart(self) -> None:
+        """Deliver names that may be one there before all others; no file is replaced by another of ours.
+
+        Raises: ItemError: they are one.
+        """
+        groups = await in_thread(lambda stop: self.alike.groups(self.ctx.source.entries()))
+        if not groups:
+            return
+        listed = self.ctx.work / "alike"
+        listed.write_bytes(b"".join(b"./" + path + b"\0" for paths in groups for path in paths))
+        mkpath = ["--mkpath"] if self.options.mkpath and self.place.host else []
+        ended = await self._rsync(self.place, "--ignore-existing", *self._partial, *mkpath, listed=listed)
+        if ended.returncode != 0 and not only_times_are_lost(ended):
+            raise await self._failure(ended, self.place)
+        one = []
+        for parent, below in itertools.groupby(sorted(groups), key=lambda paths: os.path.dirname(paths[0])):
+            there = Counter(map(folding.key, await self._names(parent)))
+            # By count: how a file system writes accents is its own affair.
+            one += [
+                paths
+                for paths in below
+                if there and there[folding.key(os.path.basename(paths[0]))] < len(paths)
+            ]
+        if one:
+            raise _are_one(self.place, one)
+
+    async def _names(self, parent: bytes) -> list[bytes]:
+        """Return the names in a folder there; none where they cannot be listed."""
+        if self.local is not None:
+            return await self.local.names(parent)
+        where = os.fsencode(self.place.argument) + parent + b"/"
+        ended = await run(
+            [*arguments(self.options, self.place, self.keeps), "--list-only", "--8-bit-output", "--", where],
+            env=self._env,
+            stall_s=self.options.timeout + _STALL_MORE_S,
+        )
+        return listed_names(ended.stdout) if ended.returncode == 0 else []
 
     async def _hold(self, target: LocalTarget) -> None:
         try:
@@ -299,9 +353,9 @@ class _Delivery:
         if self.local is not None:
             found = await self._read_back(self.local, note)
         else:
-            touched = await in_thread(lambda stop: dict(_touched(self.ctx.source, stop)))
+            before = await in_thread(lambda stop: dict(touched(self.ctx.source, stop)))
             found = await self._second_pass()
-            await in_thread(lambda stop: _unchanged(self.ctx.source, touched, stop))
+            await in_thread(lambda stop: unchanged(self.ctx.source, before, stop))
             found.files, found.size = await in_thread(lambda stop: self._each(note))
             if record:
                 await self._measure()
@@ -387,7 +441,11 @@ class _Delivery:
         return failure(ended, way)
 
     def _account(self, place: Place) -> Account:
-        return Account(self.options, place, {**environment(also=AGENT), **self.ctx.env})
+        return Account(self.options, place, self._env)
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {**environment(also=AGENT), **self.ctx.env}
 
     async def _rsync(
         self,
@@ -395,14 +453,20 @@ class _Delivery:
         *more: str,
         on_stdout: Callable[[bytes], None] | None = None,
         on_line: Callable[[str], None] | None = None,
+        listed: Path | None = None,
     ) -> Completed:
         lines = Lines(on_line) if on_line else None
         into, to, fds = _into(self.local)
         given = arguments(self.options, place, self.keeps)
         try:
             ended = await run(
-                [*into, *given, *more, *paths(self.ctx.source.root, self.list, to or place.argument)],
-                env={**environment(also=AGENT), **self.ctx.env},
+                [
+                    *into,
+                    *given,
+                    *more,
+                    *paths(self.ctx.source.root, listed or self.list, to or place.argument),
+                ],
+                env=self._env,
                 # Its own --timeout sees the connection only, not a read or write that hangs.
                 stall_s=self.options.timeout + _STALL_MORE_S,
                 on_stdout=lines or on_stdout,
@@ -426,59 +490,6 @@ def _into(target: LocalTarget | None) -> tuple[list[str], str, tuple[int, ...]]:
         return [], "", ()
     env = shutil.which("env") or "/usr/bin/env"
     return [env, f"--chdir=/proc/self/fd/{target.fd}"], "./", (target.fd,)
-
-
-def _touched(source: Inputs, stop: Stop) -> Iterator[tuple[bytes, int]]:
-    """Yield (path, ctime in ns) of the payload's files whose times are not those of the manifest."""
-    for entry in source.entries():
-        stop.check()
-        if entry.is_dir or not entry.ctime_ns:  # what a step made is the daemon's own
-            continue
-        with files.opened_beneath(source.root, entry.path) as fd:
-            status = os.fstat(fd)
-        if (status.st_size, status.st_mtime_ns, status.st_ctime_ns) != (
-            entry.size,
-            entry.mtime_ns,
-            entry.ctime_ns,
-        ):
-            yield entry.path, status.st_ctime_ns
-
-
-def _unchanged(source: Inputs, before: dict[bytes, int], stop: Stop) -> None:
-    """See that what was compared with the far side was what the manifest says.
-
-    Args:
-        before: what `_touched` said before the comparison.
-
-    Raises: ItemError: a file is another; TransientError: one was touched meanwhile.
-    """
-    meanwhile = dict(_touched(source, stop))
-    for entry in source.entries():
-        if entry.path not in meanwhile:
-            continue
-        with files.opened_beneath(source.root, entry.path) as fd:
-            digest, _ = files.sha256_fd(fd, files.hash_buffer(), lambda n: stop.check())
-        if digest != entry.sha256:
-            raise manifest.changed(entry.path, "changed")
-        if before.get(entry.path) != meanwhile[entry.path]:
-            raise TransientError("this was touched while it was delivered", where=os.fsdecode(entry.path))
-
-
-def _write_list(source: Inputs, path: Path, stop: Stop) -> Besides:
-    """Write the list of what rsync is to send; return what it amounts to."""
-    root = os.fsencode(source.root)
-    with open(path, "wb") as out:
-
-        def write(entry: Entry) -> None:
-            stop.check()
-            # "./": a name that begins with # or ; would be a comment; and no slash at the end, which would
-            # send what is in a folder by now. Source: rsync(1), --files-from, --dirs.
-            out.write(b"./" + entry.path + b"\0")
-
-        try:
-            return attributes.survey(root, source.entries(), write, attributes=source.made is None)
-        except FileNotFoundError as error:
-            raise manifest.changed(os.path.relpath(error.filename, root), "removed") from error
 
 
 # -- comparing -------------------------------------------------------------------------------
@@ -515,7 +526,7 @@ async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptio
     differing: list[str] = []
     with tempfile.TemporaryDirectory() as work:
         listed = Path(work) / "files"
-        await in_thread(lambda stop: _write_list(source, listed, stop))
+        await in_thread(lambda stop: write_list(source, listed, stop))
         ended = await run(
             [
                 *arguments(options, place, Keeps(folder_times=False)),
@@ -559,6 +570,17 @@ def _conflict(place: Place, names: list[str], job: str) -> ItemError:
         where=place.argument,
         hint="Compare them; rename the folder, and move it to the inbox again; or set on_conflict: backup or "
         f"version, have the daemon read config.yaml again, then: dittohead rerun {job}",
+    )
+
+
+def _are_one(place: Place, groups: list[list[bytes]]) -> ItemError:
+    pairs = [" and ".join(repr(display(path)) for path in sorted(paths)) for paths in groups]
+    more = "; ..." if len(pairs) > SHOWN else ""
+    return ItemError(
+        f"{counted(len(pairs), 'name')} would be lost: the file system there takes for one name "
+        f"{'; '.join(pairs[:SHOWN])}{more}",
+        where=place.argument,
+        hint="Rename one of each and bring the folder again; or deliver to another file system",
     )
 
 
