@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.common import NoopDaemon, Row, folders, running, settle_disk
+from benchmarks.common import NoopDaemon, Row, folders, running, settle_disk, settled
 
 _WARM = 20  #: folders that go first, uncounted
 
@@ -52,6 +52,7 @@ def _many_files(base: Path, count: int) -> Iterator[Row]:
                 file.write(b"%d" % j)
     with running(NoopDaemon(base / "manyroot")) as made:
         settle_disk()
+        settled()
         before, started = made.memory_mb(), time.perf_counter()
         os.rename(folder, made.root / "inbox/many")
         made.until(made.done(1), pause_s=0.02)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.common import Daemon, Row, running
+from benchmarks.common import Daemon, Row, folders, running
 
 _CONFIG = """
     pipelines: {all: {match: ".*", steps: [{command: {argv: [/bin/true]}}]}}
@@ -68,21 +68,19 @@ def measure(base: Path, quick: bool) -> Iterator[Row]:
 
 def _drops(ours: Path, peer: Path, count: int) -> tuple[list[float], list[float]]:
     waits: tuple[list[float], list[float]] = ([], [])
-    for i in range(count):
+    for root in (ours, peer):
+        names = folders(root / "made", count)
+    for name in names:
         for root, found in zip((ours, peer), waits, strict=True):
-            time.sleep(random.uniform(0.04, 0.12))
-            found.append(_drop(root / "inbox", f"n{i}"))
+            time.sleep(random.uniform(0.06, 0.16))
+            found.append(_drop(root / "made" / name, root / "inbox" / name))
     return waits
 
 
-def _drop(inbox: Path, name: str) -> float:
+def _drop(made: Path, place: Path) -> float:
     """Return the milliseconds from the rename until the name is gone from the inbox."""
-    hidden, ready = os.fsencode(inbox / f".{name}"), os.fsencode(inbox / name)
-    os.mkdir(hidden)
-    with open(os.path.join(hidden, b"a"), "wb") as file:
-        file.write(b"x")
-    time.sleep(random.uniform(0.02, 0.04))  # what the hidden name caused is over
-    os.rename(hidden, ready)
+    ready = os.fsencode(place)
+    os.rename(made, ready)
     started = time.perf_counter()
     while os.path.lexists(ready):  # gone from here is there in processing/: one rename
         time.sleep(0.00005)

@@ -122,13 +122,19 @@ def workplace(where: str | None) -> Iterator[Path]:
 
 
 def folders(base: Path, count: int, files: int = 1, size: int = 10) -> list[str]:
-    """Make folders of small files below `base`; return their names."""
+    """Make folders of small files below `base`, wait until they have settled; return their names."""
     names = [f"f{i:05}" for i in range(count)]
     for name in names:
         (base / name).mkdir(parents=True)
         for j in range(files):
             (base / name / f"{j}.txt").write_bytes(bytes([j % 251]) * size)
+    settled()
     return names
+
+
+def settled() -> None:
+    """Let what was just made grow older than `watch: {settle: 2s}`, as most of what is uploaded is."""
+    time.sleep(2.1)
 
 
 def settle_disk() -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.common import Daemon, Row, ratio_of, running, settle_disk, shown
+from benchmarks.common import Daemon, Row, ratio_of, running, settle_disk, settled, shown
 
 _FLAGS = "--tile --pyramid --compression jpeg --Q 85 --tile-width 256 --tile-height 256"
 
@@ -83,6 +83,7 @@ def _ours(root: Path, source: Path, *, verify: bool) -> tuple[float, float]:
     with running(Daemon(root, config)) as made:
         shutil.copytree(source, root / "inbox/.x", copy_function=os.link)
         settle_disk()
+        settled()
         started = time.perf_counter()
         os.rename(root / "inbox/.x", root / "inbox/x")
         made.until(made.done(1), pause_s=0.02)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import log, manifest, order, queries, receipt
+from dittohead import fitting, log, manifest, order, queries, receipt
 from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.desk import Desk
@@ -83,6 +84,7 @@ class Actions:
         doers: dict[str, Callable[[Job, Request], Awaitable[str]]] = {
             "retry": self._retry,
             "rerun": self._rerun,
+            "rename": self._rename,
             "freeze": self._freeze,
             "thaw": self._thaw,
             "cancel": self._cancel,
@@ -164,6 +166,25 @@ class Actions:
             raise Refused("a folder of this name is in the inbox already", where=error.where) from error
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who)
         return f"{job.name}: moved back to the inbox; a new job begins"
+
+    async def _rename(self, job: Job, request: Request) -> str:
+        """Move a failed folder to the inbox under a name that fits; it is checked before."""
+        config, name = self.config() if self.config is not None else None, str(request.args.get("name", ""))
+        if job.state is not JobState.FAILED or config is None:
+            hint = f"To do it again under its own name: dittohead rerun {job.id}"
+            raise Refused(f"{job.name} has not failed ({job.state})", hint=hint)
+        self._must_lie_there(job)
+        stations = self.engine.stations
+        pipeline = await asyncio.to_thread(fitting.renamed, config, stations, job, name)
+        try:
+            await asyncio.to_thread(
+                stations.bring_back, job.station, job.folder, Station.INBOX, name.encode()
+            )
+        except NameTaken as error:
+            raise Refused("a folder of this name is in the inbox already", where=name) from error
+        log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who, renamed=name)
+        await self._note(job, EventType.RENAMING, f"renamed to {name} by {request.who}")
+        return f"{job.name}: renamed to {name}; a new job begins, by the pipeline {pipeline.name}"
 
     async def _reopen(self, job: Job, positions: Collection[int], resumed: Collection[int] = ()) -> None:
         self._must_lie_there(job)
@@ -306,10 +327,20 @@ class Actions:
             agent=AGENT,
         )
         await self.engine.store.write(job_store.mark_undone, job.id, event)
+        await self._add_to_receipt(job, event)
+        return f"{job.name}: recorded in its receipt"
+
+    async def _note(self, job: Job, kind: EventType, detail: str) -> None:
+        """Record an event of a job that is over, also in its receipt."""
+        event = Event(type=kind, outcome="success", detail=detail, agent=AGENT)
+        await self.engine.store.write(job_store.add_events, job.id, [event])
+        await self._add_to_receipt(job, event)
+
+    async def _add_to_receipt(self, job: Job, event: Event) -> None:
         path = receipt.path_of(self.engine.stations.receipts, job)
         if path.exists():
-            await asyncio.to_thread(receipt.add_event, path, event)
-        return f"{job.name}: recorded in its receipt"
+            with contextlib.suppress(ValueError):  # somebody has edited it; the store has the event
+                await asyncio.to_thread(receipt.add_event, path, event)
 
     def _must_be_active(self, job: Job) -> None:
         if job.state in TERMINAL:

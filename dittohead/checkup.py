@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead import lock, templates
+from dittohead import lock, templates, trust
 from dittohead.config import Config, Step
 from dittohead.errors import DittoheadError, StationError
 from dittohead.model import Station, counted
@@ -45,7 +45,8 @@ async def examine(
     Args:
         store: None where there is none yet.
     """
-    found = await asyncio.to_thread(_stations, config)
+    found = await asyncio.to_thread(lambda: list(exposures(config)))
+    found.extend(await asyncio.to_thread(_stations, config))
     found.extend(await asyncio.to_thread(_uploaders, config))
     found.extend(await asyncio.to_thread(lambda: list(_http(config, secret))))
     for pipeline in config.pipelines:
@@ -61,6 +62,26 @@ async def examine(
             found.append(Finding(level="bad", about=about, message=str(error)))
     found.extend(await asyncio.to_thread(_notices, config, store))
     return found
+
+
+def exposures(config: Config) -> Iterator[Finding]:
+    """Say who else may change what this goes by, or read its secrets. Blocking."""
+    for path, message in dict([*trust.exposed(config.path), *_gone_by(config)]).items():
+        yield Finding(level="bad", about=path, message=message)
+
+
+def _gone_by(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield (path, what is wrong) of the files and programs that a configuration names."""
+    here, settings = config.path.resolve().parent, config.settings
+    named = [here / path for path in (settings.templates, settings.uploaders_file) if path]
+    named += [inside for place in named if place.is_dir() for inside in sorted(place.iterdir())]
+    for pipeline in config.pipelines:
+        for step in pipeline.steps:
+            argv = step.options.get("argv", ()) if step.worker == "command" else ()
+            # Scripts too, which an interpreter is given; not /dev/null and the like.
+            named += [Path(word) for word in argv if word.startswith("/") and Path(word).is_file()]
+    for path in named:
+        yield from trust.written(path)
 
 
 def _notices(config: Config, store: Store | None) -> list[Finding]:

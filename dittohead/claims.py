@@ -135,11 +135,13 @@ class Claimer:
         if not origin and known is None:  # a folder that is done again came to us before
             who = request_store.dropped_by(connection, name, arrival.ino)
             origin = f"uploaded through the page by {who}" if who else ""
+        events = _renamings(connection, name, arrival.ino) if known is None else []
         transfer = [Event(type=EventType.TRANSFER, outcome="success", detail=origin, agent=AGENT)]
         return job_store.create(
             connection,
             new,
             *(transfer if origin else ()),
+            *events,
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -217,6 +219,13 @@ class Claimer:
         free = status.f_bavail * status.f_frsize
         floor = self.config.settings.space.floor
         return needed + sum(self.reserved.values()) + floor - free
+
+
+def _renamings(connection: Connection, name: str, ino: int) -> list[Event]:
+    """Return the event of a folder that failed under another name, and was given this one."""
+    before, who = request_store.renamed_from(connection, name, ino)
+    detail = f"renamed from {before} by {who}"
+    return [Event(type=EventType.RENAMING, outcome="success", detail=detail, agent=AGENT)] if before else []
 
 
 def new_job(
@@ -306,14 +315,10 @@ def _refused(error: ItemError) -> dict[str, Any]:
 
 
 def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
-    if not is_utf8(folder):
-        what = "the folder's name is not UTF-8 text"
-        hint = "Rename it, then move it to the inbox again"
-    else:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        what = "no pipeline's match fits the folder's name"
-        hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
-    return _refused(ItemError(what, where=name, hint=hint))
+    if is_utf8(folder):
+        return _refused(config.no_pipeline(name, "Rename it", "Then move it to the inbox again"))
+    hint = "Rename it, then move it to the inbox again"
+    return _refused(ItemError("the folder's name is not UTF-8 text", where=name, hint=hint))
 
 
 def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> dict[str, Any]:

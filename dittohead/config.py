@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dittohead import order, rules, sidecar, templates, wording
+from dittohead import names, order, rules, sidecar, templates, trust, wording
 from dittohead import registry as registry_module
-from dittohead.errors import ConfigError, DittoheadError
+from dittohead.errors import ConfigError, DittoheadError, ItemError
 from dittohead.patterns import Pattern
 from dittohead.registry import Registry, Sources
 from dittohead.settings import Addresses, PipelineSettings, Settings
@@ -23,13 +23,15 @@ from dittohead.worker import Options, Worker
 from dittohead.yamlmap import Document, Place, read
 
 #: Where the configuration is looked for, in this order.
-DEFAULTS = (Path("config.yaml"), Path("/etc/dittohead/config.yaml"))
+DEFAULTS = (Path("config.yaml"), trust.INSTALLED)
 
 #: Jobs at once when `limits: {jobs:}` says nothing.
 DEFAULT_JOBS = 8
 
 #: The keys that are the engine's own: beside the worker's, or among its options.
 _COMMON = ("name", "from", "after", "for")
+
+_ONE_OF_THEM = "Correct the example, or match"
 
 _STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _KEEP_WORK_S = 7 * 86400.0
@@ -68,6 +70,15 @@ class Pipeline:
     settings: PipelineSettings
     space_factor: float  #: bytes needed under the root for each byte of the folder
     keep_work_s: float | None  #: None: for ever
+
+    @property
+    def takes(self) -> str:
+        """Which folders it takes, for people: `scans (scanned pages), such as lab1-scans-07`."""
+        told = [self.settings.description] if self.settings.description else []
+        if not self.settings.example:  # else the example says it better
+            told.append(f"match: {self.match.pattern}")
+        example = f", such as {self.settings.example}" if self.settings.example else ""
+        return f"{self.name}{' (' + '; '.join(told) + ')' if told else ''}{example}"
 
     @property
     def purposes(self) -> frozenset[str]:
@@ -126,21 +137,44 @@ class Config:
                 return pipeline, found
         return None
 
+    def no_pipeline(self, name: str, do: str, then: str = "") -> ItemError:
+        """Return the refusal of a folder whose name no pipeline's match fits.
+
+        Args:
+            do: how it gets another name, such as "Rename it".
+            then: what follows; "" for nothing.
+        """
+        known = "; ".join(pipeline.takes for pipeline in self.pipelines)
+        return ItemError(
+            "no pipeline's match fits the folder's name",
+            where=name,
+            hint=f"{do} to fit one of: {known}{'. ' + then if then else ''}",
+        )
+
 
 def find(path: Path | None) -> Path:
     """Return the configuration's path: the one given, or the first default there is.
 
-    Raises: ConfigError: none is there.
+    Raises: ConfigError: none is there, or one that somebody else may have put there.
     """
     if path is not None:
         return path
     for candidate in DEFAULTS:
-        if candidate.exists():
+        if _is_there(candidate):
+            if not candidate.is_absolute():
+                trust.check_found(candidate)
             return candidate
     raise ConfigError(
         "there is no configuration: neither ./config.yaml nor /etc/dittohead/config.yaml",
         hint="Write one with: dittohead init",
     )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # in a directory that is closed to us, as with sudo -u in one's own
+        return False
 
 
 def load(path: Path, registry: Registry | None = None, *, probe: bool = True) -> Config:
@@ -181,6 +215,7 @@ class _Checker:
             for name, given in self.settings.pipelines.items()
             if (pipeline := self.pipeline(name, given)) is not None
         ]
+        self._check_examples(pipelines)
         sources = [
             found
             for name, raw in self.settings.sources.items()
@@ -268,6 +303,27 @@ class _Checker:
             space_factor=self._factor(given, steps),
             keep_work_s=self._keep(given, steps),
         )
+
+    def _check_examples(self, pipelines: Sequence[Pipeline]) -> None:
+        """See that a folder of each example's name would go through the pipeline that gives it."""
+        for pipeline in pipelines:
+            example, place = pipeline.settings.example, ("pipelines", pipeline.name, "example")
+            if not example:
+                continue
+            try:
+                names.checked(example)
+                takers = [other for other in pipelines if other.match.fullmatch(example) is not None]
+            except ItemError as error:
+                self.wrong(error.what, place, hint=error.hint)
+                continue
+            if pipeline not in takers:
+                self.wrong(f'the example "{example}" does not fit match', place, hint=_ONE_OF_THEM)
+            elif takers[0] is not pipeline:
+                self.wrong(
+                    f'the example "{example}" goes through {takers[0].name}, which is tried before',
+                    place,
+                    hint=_ONE_OF_THEM,
+                )
 
     def _factor(self, given: PipelineSettings, steps: list[Step]) -> float:
         if given.space_factor is not None:

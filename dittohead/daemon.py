@@ -107,6 +107,7 @@ class Daemon:
 
     async def _work(self, store: Store) -> None:
         await self._build(store)
+        await self.dispatch.take_over()  # before anything begins to run
         mended = await reconcile(self.engine, self.claimer, ())
         _say_doubts(self.config)
         log.get().info(
@@ -422,7 +423,7 @@ class Daemon:
             return
         self._set_back = 0.0
         self.targets.sooner(seconds)
-        self.dispatch.sooner(seconds)
+        self.dispatch.wake()
         self.intake.sooner(seconds)
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
@@ -448,7 +449,8 @@ class Daemon:
             "running": len(self.dispatch.running),
             "uploads": len(self._scan.uploads) if self._scan else 0,
             "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
-            "stale": self.housekeeper.stale,
+            "stale": self.housekeeper.stale.shown,
+            "stale_count": self.housekeeper.stale.count,
             "sources": self.intake.shown(),
             "free_bytes": _free(self.stations.root),
         }
@@ -476,7 +478,9 @@ def _say_doubts(config: Config) -> None:
 
 
 def _composer(config: Config) -> Composer:
-    return Composer(config.settings.notify, config.root, config.wording, config.addresses)
+    http = config.settings.http
+    url = (http.public_url if http is not None else None) or ""
+    return Composer(config.settings.notify, config.root, config.wording, config.addresses, url)
 
 
 class _Limits(dict[str, FairLimiter]):

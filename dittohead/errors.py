@@ -8,6 +8,7 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 ├── Superseded                 another run of this job took over; this one must stop at once
 └── StepError                  a step did not succeed; the class says what happens next
     ├── ItemError              this folder is at fault: to failed/ with the reason
+    │   └── ChangedError       it is not what it was at the claim: only a new job can do it
     ├── TransientError         try again after a back-off
     └── TargetError            an outside place is down or full: it is paused, its jobs wait
 """
@@ -25,6 +26,8 @@ class DittoheadError(Exception):
         where: a path, a URI or `config.yaml:LINE:COLUMN`; empty when there is no such place.
         hint: the next action, a command where there is one.
     """
+
+    kind = "item"  #: what a failure is called that a job keeps of it
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
@@ -86,6 +89,12 @@ class StepError(DittoheadError):
 
 class ItemError(StepError):
     """This folder is at fault, or can only be mended by a person: it goes to failed/."""
+
+
+class ChangedError(ItemError):
+    """The folder is not what it was at the claim: trying again can only fail, a new job may do it."""
+
+    kind = "changed"
 
 
 class TransientError(StepError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -15,14 +14,12 @@ from dittohead import log
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
 from dittohead.finish import remove_work
-from dittohead.model import TERMINAL, JobState, Station, display
+from dittohead.model import TERMINAL, JobState, Station
 from dittohead.settings import Watch
+from dittohead.stale import StaleUploads
 from dittohead.stations import Scan
 from dittohead.store import history
 from dittohead.store import jobs as job_store
-from dittohead.store import outbox as outbox_store
-from dittohead.store.outbox import NewNotice
-from dittohead.watcher import stale_uploads
 
 #: Between two looks at what jobs left unfinished outside; nothing is there nearly always.
 _OUTSIDE_S = 20.0
@@ -46,7 +43,7 @@ class Housekeeper:
 
     def __init__(self, engine: Engine, watch: Watch, scan: Callable[[], Scan | None]) -> None:
         self._engine, self._watch, self._scan = engine, watch, scan
-        self.stale: list[dict[str, Any]] = []  #: {name, age_seconds, bytes}
+        self.stale = StaleUploads(engine)
         self._put_off: dict[Path, tuple[float, float]] = {}  #: notes -> (not before, wait)
 
     async def run(self) -> None:
@@ -62,36 +59,10 @@ class Housekeeper:
                 log.get().error(log.TASK_CRASHED, task="housekeeping", error=str(error))
 
     async def stale_round(self) -> None:
-        """Look for dotted folders nobody writes to any more; told of once a week each."""
-        scan, found = self._scan(), []
-        if scan is None:
-            return
-        async for name, age, size in stale_uploads(
-            self._engine.stations, scan.uploads, self._watch.stale_after
-        ):
-            found.append({"name": display(name), "age_seconds": round(age), "bytes": size})
-            await self._tell(name, age, size)
-        self.stale = found
-
-    async def _tell(self, folder: bytes, age: float, size: int) -> None:
-        name = display(folder)
-        before = {fields["name"] for fields in self.stale}
-        if name not in before:
-            log.get().warning(log.WATCH_STALE, upload=name, age_seconds=round(age), bytes=size)
-        if not self._engine.wants("stale", None):
-            return
-
-        def compose() -> list[NewNotice]:
-            uid = self._engine.stations.identity(Station.INBOX, folder).st_uid
-            return self._engine.compose("stale", name=name, age_seconds=age, size=size, uid=uid)
-
-        try:
-            notices = await asyncio.to_thread(compose)
-        except OSError:  # renamed or taken away meanwhile
-            return
-        if notices:
-            await self._engine.store.write(outbox_store.add, notices, about=_key(name))
-            self._engine.wake_notifier()
+        """Look for dotted folders nobody writes to any more."""
+        scan = self._scan()
+        if scan is not None:
+            await self.stale.round(scan.uploads, self._watch.stale_after)
 
     async def work_round(self) -> None:
         """Remove work/<job id>/ of jobs that have been done for longer than their pipeline keeps it."""
@@ -178,8 +149,3 @@ def _head(notes: Path) -> dict[str, Any] | None:
 
 def _names(path: Any) -> list[str]:
     return sorted(entry.name for entry in path.iterdir())
-
-
-def _key(name: str) -> str:
-    """Return what stands for an upload in the outbox's column for a job: 26 characters at most."""
-    return "u" + hashlib.sha256(name.encode()).hexdigest()[:25]

@@ -19,7 +19,7 @@ from typing import IO, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dittohead import files, leases
-from dittohead.errors import ItemError
+from dittohead.errors import ChangedError, ItemError
 from dittohead.leases import WRITERS_S
 from dittohead.model import Entry, counted, is_utf8
 from dittohead.threads import Stop
@@ -410,9 +410,9 @@ def _compare(found: files.Found, entry: Entry, buffer: memoryview, stop: Stop, *
         raise changed(entry.path, "changed")
 
 
-def changed(path: bytes, how: str) -> ItemError:
+def changed(path: bytes, how: str) -> ChangedError:
     """Return the error of a file that is not what it was at the claim."""
-    return ItemError(
+    return ChangedError(
         f"this was {how} after the folder was handed over",
         where=os.fsdecode(path),
         hint="Make sure that no program still writes to it, then move the folder to the inbox again",

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+#: The kernel's list. Source: proc(5).
+_MOUNTS = Path("/proc/self/mountinfo")
+
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -48,18 +51,16 @@ class Mount:
     kind: str  #: the file system's type, such as "ext4", "nfs4" or "fuse.sshfs"
 
 
-def _points() -> Iterator[tuple[str, str]]:
+def _points(listed: bytes) -> Iterator[tuple[str, str]]:
     """Yield (mount point, type) of every mount, in the order they were made.
 
     Source: proc(5), /proc/PID/mountinfo; spaces and such in a mount point are octal escapes.
     """
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            point = before.split()[4]
-            if "\\" in point:
-                point = os.fsdecode(_OCTAL.sub(lambda m: bytes([int(m[1], 8)]), os.fsencode(point)))
-            yield point, after.split()[0]
+    # The kernel escapes space, tab, newline and backslash, and no other of what Python takes for white space.
+    for line in listed.removesuffix(b"\n").split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        point = _OCTAL.sub(lambda m: bytes([int(m[1], 8)]), before.split(b" ")[4])
+        yield os.fsdecode(point), os.fsdecode(after.split(b" ")[0])
 
 
 def mounts_beneath(directory: str | Path) -> dict[bytes, bytes]:
@@ -68,9 +69,13 @@ def mounts_beneath(directory: str | Path) -> dict[bytes, bytes]:
     The directory's own links are resolved; what is mounted is not touched.
     """
     prefix = os.path.join(os.path.realpath(directory), "")
+    listed = _MOUNTS.read_bytes()
+    # At every look at the inbox; nearly always nothing is mounted there, and a search is enough to see it.
+    if re.fullmatch(r"[\w/.+-]*", prefix) and os.fsencode(prefix) not in listed:
+        return {}
     return {
         os.fsencode(point[len(prefix) :].split("/", 1)[0]): os.fsencode(point)
-        for point, _ in _points()
+        for point, _ in _points(listed)
         if point.startswith(prefix)
     }
 
@@ -79,7 +84,7 @@ def mount_of(path: str | Path) -> Mount:
     """Return the mount that holds an absolute path, links in it not followed."""
     wanted = os.path.normpath(path)
     best = Mount(point="", kind="unknown")
-    for point, kind in _points():
+    for point, kind in _points(_MOUNTS.read_bytes()):
         inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best.point):  # a later one covers an earlier one
             best = Mount(point=point, kind=kind)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from dittohead.config import Config
-from dittohead.credentials import Credentials
-from dittohead.errors import ConfigError
+from dittohead.credentials import Credentials, Unreadable
+from dittohead.errors import ConfigError, StoreError, TransientError
 from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
 
@@ -17,13 +17,24 @@ def open_store(config: Config, stations: Stations, *, check: bool = False) -> St
         return Store.open(sqlite_url(stations.state), check=check)
     url = sa.make_url(config.settings.store).set(drivername="postgresql+psycopg")
     if config.settings.store_credential:
-        try:
-            password = Credentials(config.path)(config.settings.store_credential)
-        except KeyError as error:
-            raise ConfigError(
-                f'there is no credential "{config.settings.store_credential}"',
-                where=str(config.path),
-                hint="Give it to the service with LoadCredential=, or put it in credentials/",
-            ) from error
-        url = url.set(password=password)
+        url = url.set(password=_password(config, config.settings.store_credential))
     return Store.open(url)
+
+
+def _password(config: Config, name: str) -> str:
+    try:
+        return Credentials(config.path)(name)
+    except TransientError as error:
+        raise StoreError(error.what) from error
+    except Unreadable as error:
+        raise ConfigError(
+            f'the credential "{name}" cannot be used: {error}',
+            where=str(config.path),
+            hint="Make it readable to the daemon's user, and to nobody else",
+        ) from error
+    except KeyError as error:
+        raise ConfigError(
+            f'there is no credential "{name}"',
+            where=str(config.path),
+            hint="Give it to the service with LoadCredential=, or put it in credentials/",
+        ) from error

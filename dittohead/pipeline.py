@@ -36,11 +36,9 @@ from dittohead.model import (
 )
 from dittohead.steprun import Aside, Passage, StepRun
 from dittohead.store import jobs as job_store
+from dittohead.store.suspects import FREEZE_AT
 from dittohead.targets import disk_of
 from dittohead.threads import in_thread
-
-#: A step that has seen the daemon die this often without ending is frozen: it may be the cause.
-CRASHES_MOST = 5
 
 #: A run looks so often whether a target that one of its steps waits for may be tried again.
 _LOOK_AGAIN_S = 5.0
@@ -74,7 +72,7 @@ async def _run(engine: Engine, job: Job, steps: list[StepRow], crashes: int) -> 
     run = _Run(engine, job, steps)
     with log.bind(job=job.id, name=job.name):
         try:
-            if crashes >= CRASHES_MOST:
+            if crashes >= FREEZE_AT:
                 await run.freeze_after_crashes(crashes)
             else:
                 return await run.whole()
@@ -368,10 +366,10 @@ class _Run:
 
     async def _look_again(self, aside: dict[int, Aside]) -> None:
         """Let steps that were put off be tried again, where that is due while others still run."""
-        now = time.time()
+        now = time.monotonic()
         for index, why in list(aside.items()):
-            if why.wake_at is not None:
-                due = why.wake_at <= now
+            if why.due is not None:
+                due = why.due <= now
             else:
                 due = self.engine.targets.may_try(why.target, self.job.id)
             if due:
@@ -432,7 +430,7 @@ class _Run:
         if isinstance(error, TargetError):
             return await self._pause(step, target or name, error)
         if isinstance(error, DittoheadError):
-            raise _Over(_fields(error, "item", name), step)
+            raise _Over(_fields(error, error.kind, name), step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
@@ -457,17 +455,17 @@ class _Run:
         if error.retry_after_s is not None:
             wait = max(wait, error.retry_after_s)
         reason = f"step {name}: {error}; try {attempts + 1} of {policy.attempts} follows"
-        wake_at = time.time() + wait
-        await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": wake_at})
+        aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
+        await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": aside.wake_at})
         log.get().warning(log.STEP_RETRIED, step=name, error=str(error), wait_seconds=round(wait, 1))
-        return Aside(state=JobState.WAITING, reason=reason, wake_at=wake_at)
+        return aside
 
     async def _pause(self, step: StepRun | None, target: str, error: TargetError) -> Aside:
         reason, is_root = str(error), target == disk_of(self.engine.stations.root)
         await self.engine.targets.pause(target, reason, full=error.full, is_root=is_root)
         if step is not None:
             await step.lay_aside({"error": reason, "target": target})
-        return Aside(state=JobState.PAUSED, reason=reason, wake_at=None, target=target)
+        return Aside(state=JobState.PAUSED, reason=reason, due=None, target=target)
 
     async def _lay_aside(self, asides: Sequence[Aside]) -> None:
         """Let the job wait for what its steps wait for; for several things, for the first of them."""
@@ -482,14 +480,14 @@ class _Run:
 
     async def freeze_after_crashes(self, crashes: int) -> None:
         """Freeze a job whose steps have met the daemon's death again and again."""
-        rows = [row for row in self.passage.steps if row.state is StepState.RUNNING]
+        rows = [row for row in self.passage.steps if row.crashes >= FREEZE_AT]
         names = " and ".join(row.name for row in rows)
         reason = (
             f"the daemon died {crashes} times during step {names}; "
             f"when the cause is found: dittohead thaw {self.job.id}"
         )
-        for row in rows:
-            await StepRun(self.passage, row.position).lay_aside({})
+        positions = [row.position for row in rows]
+        await self.engine.store.write(job_store.forgive, self.job.id, self.job.token, positions)
         await self._put_off(JobState.FROZEN, reason=reason, wake_at=None)
         log.get().error(log.JOB_FROZEN, reason=reason)
 
@@ -508,8 +506,8 @@ def _patience(asides: Collection[Aside]) -> float | None:
     """Return for how many seconds a run may sleep while steps that were put off wait beside others."""
     if not asides:
         return None
-    now = time.time()
-    due = (now + _LOOK_AGAIN_S if aside.wake_at is None else aside.wake_at for aside in asides)
+    now = time.monotonic()
+    due = (now + _LOOK_AGAIN_S if aside.due is None else aside.due for aside in asides)
     return max(min(due) - now, 0.01)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parseaddr
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -53,6 +54,19 @@ USUAL: tuple[NoticeEvent, ...] = (
 UPLOADER = "uploader"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,63}")
+
+
+#: A host's name or address; an IPv6 address may stand in brackets.
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?|\[?[0-9A-Fa-f:]+(%\w+)?\]?")
+
+
+#: A mail address as it may stand in a header: one, without a name or a line break.
+ADDRESS = r"^[^\s<>,;:@()\"]+@[^\s<>,;:@()\"]+$"
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is a mail address, also with a name before it: `Archive <a@example.org>`."""
+    return text.isprintable() and re.match(ADDRESS, parseaddr(text)[1]) is not None
 
 
 def _as_text(value: Any) -> Any:
@@ -143,6 +157,34 @@ class Smtp(_Model):
         description="The addresses that get the mail; `uploader` stands for that of whoever uploaded "
         "the folder, by the map `uploaders`.",
     )
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        """See that it is a name or an address alone."""
+        name, _, port = value.rpartition(":")
+        if port.isdigit() and ":" not in name:
+            raise ValueError(f"the port stands by itself; write host: {name}, port: {port}")
+        if not _HOST.fullmatch(value):
+            raise ValueError('a host name is needed, such as "mail.example.org"')
+        return value
+
+    @field_validator("sender")
+    @classmethod
+    def _sender(cls, value: str) -> str:
+        if not is_address(value):
+            raise ValueError('an address is needed, such as "dittohead@example.org"')
+        return value
+
+    @field_validator("to")
+    @classmethod
+    def _to(cls, value: list[str]) -> list[str]:
+        for one in value:
+            if one != UPLOADER and not is_address(one):
+                raise ValueError(
+                    f'"{one}" is not an address; write one such as "archive@example.org", or uploader'
+                )
+        return value
 
     @property
     def fixed(self) -> list[str]:

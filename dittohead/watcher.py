@@ -13,7 +13,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from watchfiles import Change, awatch
@@ -204,11 +204,12 @@ class Watcher:
 
 
 async def stale_uploads(
-    stations: Stations, uploads: list[bytes], older_than_s: float
+    stations: Stations, uploads: Sequence[bytes], older_than_s: float
 ) -> AsyncIterator[tuple[bytes, float, int]]:
     """Yield (name, age in seconds, bytes) of each dotted folder nobody has written to for so long.
 
-    The age is that of the newest thing inside. Nothing dotted is opened or changed.
+    The age is that of the last change of anything inside, by ctime: what copies old files sets their mtime
+    back, and nobody can set a ctime. Nothing dotted is opened or changed.
     """
     for name in uploads:
         found = await asyncio.to_thread(_newest, stations.folder(Station.INBOX, name))
@@ -217,12 +218,13 @@ async def stale_uploads(
 
 
 def _newest(folder: Path) -> tuple[float, int] | None:
-    """Return (mtime of the newest thing inside, bytes), as far as it can be looked at."""
+    """Return (ctime of the newest thing inside, bytes), as far as it can be looked at."""
     newest, size = 0.0, 0
     try:
-        newest = os.lstat(folder).st_mtime
+        newest = os.lstat(folder).st_ctime
         for found in walk(folder):
-            newest = max(newest, found.status.st_mtime)
+            # The directory too: a name in it may have come, gone or changed last.
+            newest = max(newest, found.status.st_ctime, os.fstat(found.dir_fd).st_ctime)
             size += found.status.st_size if found.kind == "file" else 0
     except (OSError, ItemError):  # changed meanwhile, closed to us, or deeper than can be handled
         return None if newest == 0.0 else (newest, size)

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dittohead.model import Station
-from dittohead.mounts import filesystem_type, needs_polling
+from dittohead.mounts import filesystem_type, mounts_beneath, needs_polling
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 from dittohead.watcher import Watcher, stale_uploads
+from tests.support.trees import tree
 
 #: Longer than any test: what is seen is then seen by an event, not by the timed scan.
 NEVER = 1000.0
@@ -173,16 +175,64 @@ async def test_dotted_names_files_and_links_are_no_arrivals(tmp_path: Path) -> N
         assert sorted(os.listdir(inbox)) == [".up", "file.txt", "link", "x"]
 
 
-async def test_stale_uploads_are_told_with_age_and_size(tmp_path: Path) -> None:
-    """The age is that of the newest thing inside: a long upload that goes on is not stale."""
+def ctimes(folder: Path) -> list[float]:
+    """Of a tree: of the folder itself and everything in it."""
+    return [os.lstat(path).st_ctime for path in (folder, *folder.rglob("*"))]
+
+
+async def stale_after(stations: Stations, name: str, age_s: float) -> list[tuple[bytes, float, int]]:
+    return [found async for found in stale_uploads(stations, [name.encode(), b".gone"], age_s)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "in" / "deep" / "a").write_bytes(b"54321"),
+        lambda folder: (folder / "in" / "deep" / "b").touch(),
+        lambda folder: (folder / "in" / "deep" / "gone").unlink(),
+        lambda folder: (folder / "in" / "empty").chmod(0o700),
+        lambda folder: (folder / "in" / "link").symlink_to("x"),
+        lambda folder: folder.rename(folder.with_name(".b")).rename(folder),
+    ],
+    ids=["a file", "a new file", "a file taken out", "an empty directory", "a link", "its own name"],
+)
+async def test_an_upload_is_as_old_as_the_last_change_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], Any]
+) -> None:
+    """By ctime: `rsync -a`, `cp -p` and sftp set mtimes back by years, and nobody sets a ctime."""
     stations = Stations(tmp_path)
     stations.prepare()
-    for name in (".old", ".new"):
-        folder = stations.path(Station.INBOX) / name
-        folder.mkdir()
-        (folder / "a").write_bytes(b"12345")
-        os.utime(folder, (1, 1))
-    os.utime(stations.path(Station.INBOX) / ".old" / "a", (1000, 1000))
-    found = [f async for f in stale_uploads(stations, [b".old", b".new", b".gone"], 3600)]
-    assert [(name, size) for name, _, size in found] == [(b".old", 5)]
-    assert found[0][1] > 10_000_000
+    inbox = stations.path(Station.INBOX)
+    folder = tree(inbox / ".a", {"in": {"deep": {"a": "12345", "gone": ""}, "empty": {}}})
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (1, 1))  # as what copies old files does
+    began = max(ctimes(folder))
+    assert [size for _, _, size in await stale_after(stations, ".a", 0)] == [5]
+    assert await stale_after(stations, ".a", 3600) == []
+    tick = tree(tmp_path / "tick", {"t": ""})
+    while max(ctimes(tick)) <= began:  # the clock of the file system has a grain
+        (tick / "t").touch()
+    change(folder)
+    assert max(ctimes(folder)) > began
+    os.utime(inbox, (1, 1))
+    later = max(ctimes(folder)) + 7200
+    monkeypatch.setattr("dittohead.watcher.time.time", lambda: later)
+    (found,) = await stale_after(stations, ".a", 3600)
+    assert found[1] == pytest.approx(7200)
+
+
+def test_mounts_are_found_whatever_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel escapes spaces, tabs, line breaks and backslashes, and nothing else."""
+    names = [b"a b", b"a\tb", b"a\nb", b"a\\b", b"a\x0bb", b"a\x1cb", "a\u2028b".encode(), b"a\xffb", b"a\rb"]
+    lines = [b"1 0 8:1 / / rw - ext4 /dev/vda rw"]
+    for number, name in enumerate(names):
+        point = os.fsencode(tmp_path) + b"/" + name
+        for plain in (b"\\", b" ", b"\t", b"\n"):
+            point = point.replace(plain, b"\\%03o" % plain[0])
+        lines.append(b"%d 1 0:5 / %s/sub rw shared:1 - fuse.sshfs x rw" % (number, point))
+    (tmp_path / "mountinfo").write_bytes(b"\n".join(lines) + b"\n")
+    monkeypatch.setattr("dittohead.mounts._MOUNTS", tmp_path / "mountinfo")
+    found = mounts_beneath(tmp_path)
+    assert found == {name: os.fsencode(tmp_path) + b"/" + name + b"/sub" for name in names}
+    assert filesystem_type(tmp_path / "a b" / "sub") == "fuse.sshfs"
+    assert mounts_beneath(tmp_path / "a b") == {b"sub": os.fsencode(tmp_path) + b"/a b/sub"}

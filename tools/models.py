@@ -7,8 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+
+from dittohead.options import parse_duration, parse_size
+
+#: Units, the largest first: a default is written in the largest that gives a whole number.
+_DURATIONS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1), ("ms", 0.001))
+_SIZES = ("", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 #: What the command line's exit statuses mean, by their names in dittohead/cli/base.py.
 STATUSES = {
@@ -42,6 +49,18 @@ class Section:
     keys: list[Key]
 
 
+def _as_written(field: FieldInfo, given: Any) -> str:
+    """Return a default as people write it: `24h` and `1TiB`, not 86400.0 and 1099511627776."""
+    read_by = {part.func for part in field.metadata if isinstance(part, BeforeValidator)}
+    if parse_duration in read_by and given:
+        unit, seconds = next((unit, s) for unit, s in _DURATIONS if given % s == 0 or s < 1)
+        return f"{given / seconds:g}{unit}"
+    if parse_size in read_by and given:
+        power = next(power for power in range(5, -1, -1) if given % 1024**power == 0)
+        return f"{given // 1024**power}{_SIZES[power]}"
+    return str(given)
+
+
 def keys(model: type[BaseModel]) -> list[Key]:
     """Return a model's keys, in the order they are written in the code."""
     found = []
@@ -56,7 +75,7 @@ def keys(model: type[BaseModel]) -> list[Key]:
         elif given is None or given == "":
             default = ""
         else:
-            default = str(given).lower() if isinstance(given, bool) else str(given)
+            default = str(given).lower() if isinstance(given, bool) else _as_written(field, given)
         found.append(Key(field.alias or name, default, field.description or ""))
     return found
 

@@ -88,12 +88,7 @@ def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:
     """Refuse before anything is copied what the daemon would put into failed/ after it. Raises: ItemError."""
     matched = config.pipeline_for(name)
     if matched is None:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        raise ItemError(
-            "no pipeline's match fits the folder's name",
-            where=name,
-            hint=f"Give another with --name, to fit one of: {patterns}",
-        )
+        raise config.no_pipeline(name, "Give another with --name,")
     pipeline = matched[0]
     unknown = sorted(set(purposes) - pipeline.purposes)
     if unknown:

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from dittohead import __version__, lock, registry
-from dittohead.checkup import Finding, examine
+from dittohead.checkup import Finding, examine, exposures
 from dittohead.cli.base import (
     DATA,
     err,
@@ -65,11 +65,13 @@ def check(as_json: bool) -> None:
     config = load_config(probe=True)
     if config.doubts:
         raise ConfigError("the configuration has errors", problems=config.doubts)
+    found = list(exposures(config))
     if as_json:
         print_json(
             {
                 "path": str(config.path),
                 "root": str(config.root),
+                "exposed": [{"path": one.about, "message": one.message} for one in found],
                 "limits": config.limits,
                 "pipelines": [
                     {"name": p.name, "match": p.match.pattern, **p.definition()} for p in config.pipelines
@@ -87,6 +89,8 @@ def check(as_json: bool) -> None:
         out.print(f"  {escape(pipeline.name)}: {escape(pipeline.match.pattern)}: {escape(steps)}")
     for source in config.sources:
         out.print(f"  source {escape(source.name)}: {source.kind}")
+    for one in found:
+        err.print(f"[yellow]warning:[/yellow] {escape(one.about)}: {escape(one.message)}")
 
 
 @click.command()

@@ -105,6 +105,9 @@ def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     for upload in now.get("stale", []):
         words = f"{duration(upload['age_seconds'])}, {size(upload['bytes'])}"
         yield f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {words}"
+    more = now.get("stale_count", 0) - len(now.get("stale", []))
+    if more > 0:
+        yield f"[yellow]stale uploads[/yellow] {more:,} more"
     for name in now.get("strays", []):
         yield f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import log
-from dittohead.model import Job, JobState, Station, StepRow, host_name, shell_word, utcnow
+from dittohead.model import Job, JobState, Station, StepRow, display, host_name, shell_word, utcnow
 from dittohead.owners import Owner, owner
 from dittohead.rules import Rule
 from dittohead.store.outbox import Gathered, NewNotice
 from dittohead.wording import Wording, plain
 
-#: Records and pages, and stuck jobs, that a notice names.
-LINKS, STUCK = 12, 50
+#: Records and pages, stuck jobs, and stale uploads of one owner, that a notice names.
+LINKS, STUCK, STALE = 12, 50, 50
 
 #: A thing that lasts is told of again after this long. Seconds.
 _DAY_S, _WEEK_S = 86400.0, 7 * 86400.0
@@ -34,6 +35,7 @@ class Composer:
     root: Path
     wording: Wording = field(default_factory=Wording)
     addresses: Mapping[str, str] = field(default_factory=dict)  #: by user name or number
+    public_url: str = ""  #: where people reach the page; "" where it is not known
     _unknown: set[int] = field(default_factory=set)
 
     def wants(self, event: str, pipeline: str | None = None) -> bool:
@@ -48,8 +50,8 @@ class Composer:
         Args:
             given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
                 last; of late_change: job, count, files; of stuck: jobs, hours; of stale: name, age_seconds,
-                size, uid; of paused and full: target, reason; of resumed: target; of nearly_full: target,
-                percent, free.
+                size, uid, uploads; of paused and full: target, reason; of resumed: target; of nearly_full:
+                target, percent, free.
         """
         if event == "stuck":
             return list(self._stuck(**given))
@@ -65,6 +67,8 @@ class Composer:
     def facts(self, event: str, *, whose: Owner | None = None, **given: Any) -> dict[str, Any]:
         """Return an event's facts; their shape is that of `wording.samples`."""
         found = _FACTS[event](self.root, whose, **given)
+        for job in (*found.get("jobs", ()), *([found["job"]] if "job" in found else ())):
+            job["url"] = f"{self.public_url}/jobs/{job['id']}" if self.public_url else ""
         facts: dict[str, Any] = plain({"host": host_name(), "root": str(self.root), **found})
         return facts
 
@@ -116,6 +120,8 @@ class Composer:
                         data=facts,
                         gather_s=rule.digest if event != "disabled" else None,
                         once_s=_ONCE.get(event),
+                        # Programs need each: a webhook gets them all by themselves.
+                        of=job.uid if job and rule.webhook is None else None,
                     ),
                 )
         return list(found.values())
@@ -308,17 +314,42 @@ _TO_DO = {
 
 
 def _stale(
-    root: Path, whose: Owner | None, *, name: str, age_seconds: float, size: int, uid: int = -1
+    root: Path,
+    whose: Owner | None,
+    *,
+    name: str,
+    age_seconds: float,
+    size: int,
+    uid: int = -1,
+    uploads: Sequence[tuple[bytes, float, int]] = (),
 ) -> dict[str, Any]:
+    """Args: uploads: all of the owner's, by (folder, age in seconds, bytes); only the first without it."""
+    uploads = uploads or [(os.fsencode(name), age_seconds, size)]
+    listed = [_upload(root, whose, uid, *one) for one in uploads[:STALE]]
     return {
-        "upload": {
-            "name": name,
-            "inbox": str(root / Station.INBOX.value),
-            "hours": round(age_seconds / 3600, 1),
-            "bytes": size,
-            "uid": uid,
-            "uploader": _user(whose),
-        }
+        "upload": listed[0],
+        "uploads": listed,
+        "count": len(uploads),
+        "more": max(len(uploads) - STALE, 0),
+    }
+
+
+def _upload(
+    root: Path, whose: Owner | None, uid: int, folder: bytes, age_s: float, size: int
+) -> dict[str, Any]:
+    inbox = os.path.join(os.fsencode(root), Station.INBOX.value.encode())
+    path, ready = os.path.join(inbox, folder), os.path.join(inbox, folder.lstrip(b"."))
+    is_taken = ready == os.path.join(inbox, b"") or os.path.lexists(ready)
+    return {
+        "name": display(folder),
+        "inbox": str(root / Station.INBOX.value),
+        "hours": round(age_s / 3600, 1),
+        "bytes": size,
+        "uid": uid,
+        "uploader": _user(whose),
+        "look": f"ls -laR {shell_word(path)}",
+        # Not into a folder of that name, should one come meanwhile.
+        "hand_over": "" if is_taken else f"mv -nT {shell_word(path)} {shell_word(ready)}",
     }
 
 
@@ -337,6 +368,8 @@ def _digest(root: Path, whose: Owner | None, *, gathered: Gathered) -> dict[str,
         kinds[event] = kinds.get(event, 0) + count
         pipelines.setdefault(pipeline, []).append({"event": event, "count": count})
     total = sum(kinds.values())
+    named = Counter(notice.data.get("job", {}).get("uploader", "") for notice in gathered.notices)
+    owners = gathered.owners or named.most_common()
     return {
         "count": total,
         "since": gathered.since,
@@ -354,6 +387,7 @@ def _digest(root: Path, whose: Owner | None, *, gathered: Gathered) -> dict[str,
             }
             for notice in gathered.notices
         ],
+        "uploaders": [{"name": name, "count": count} for name, count in owners],
         "more": total - len(gathered.notices),
     }
 

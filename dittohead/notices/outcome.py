@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dittohead.credentials import Unreadable
+from dittohead.errors import TransientError
+
 
 class NotSent(Exception):
     """A try failed; the message holds no secret.
@@ -27,8 +30,12 @@ class NotSent(Exception):
 
 
 def credential(credentials: Callable[[str], str], name: str) -> str:
-    """Return a credential. Raises: NotSent: there is none."""
+    """Return a credential. Raises: NotSent: there is none, or it cannot be read."""
     try:
         return credentials(name)
+    except TransientError as error:
+        raise NotSent(str(error), receivers_fault=False) from error
+    except Unreadable as error:
+        raise NotSent(f'the credential "{name}" cannot be used: {error}') from error
     except KeyError as error:
         raise NotSent(f'there is no credential "{name}"') from error

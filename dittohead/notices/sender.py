@@ -65,6 +65,7 @@ class Notifier:
 
     async def run(self) -> None:
         """Send until cancelled; no receiver's fault ever leaves."""
+        self.outbox.store.on_told = self.wake
         if self.composer.rules:
             await asyncio.to_thread(wording.warm)
         try:

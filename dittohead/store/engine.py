@@ -30,6 +30,9 @@ _DAMAGED = (
     "(the damaged one is kept): dittohead rebuild"
 )
 
+#: Set in a connection's `info` by what puts a notice into the outbox.
+TOLD = "told"
+
 #: How long a statement waits for another process's write (the CLI's requests) before it fails.
 _BUSY_S = 30
 
@@ -50,6 +53,8 @@ class Store:
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="store-look")
         self._queue: deque[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = deque()
         self._draining = False
+        self._has_told = False
+        self.on_told: Callable[[], None] = lambda: None  #: called in the loop when notices have been written
         self._local = threading.local()
 
     @classmethod
@@ -97,6 +102,9 @@ class Store:
 
     def _written(self, drained: asyncio.Future[list[_Outcome]]) -> None:
         """Tell who waited, in the loop's thread; then write what has come meanwhile."""
+        if self._has_told:
+            self._has_told = False
+            self.on_told()
         for future, value, error in drained.result():
             if future.cancelled():
                 continue
@@ -118,11 +126,13 @@ class Store:
         outcomes: list[_Outcome] = []
         try:
             connection = self._connection()
+            connection.info.pop(TOLD, None)  # of one that was rolled back
             with connection.begin():
                 for work, future in taken:
                     outcomes.append(self._in_savepoint(connection, work, future, alone=len(taken) == 1))
                 faults.point("store.written")
             faults.point("store.committed")
+            self._has_told |= connection.info.pop(TOLD, False)
         except SQLAlchemyError as error:
             self._forget()
             failed = _refusal(error, self.url)

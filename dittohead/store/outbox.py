@@ -12,14 +12,22 @@ from sqlalchemy.engine import Connection, RowMapping
 from ulid import ULID
 
 from dittohead.model import utcnow
-from dittohead.store.engine import Store
+from dittohead.store.engine import TOLD, Store
 from dittohead.store.tables import outbox, receivers
 
 #: Notices that a digest names; the others are only counted.
 NAMED = 50
 
+#: Notices of one owner's folders that one receiver gets by themselves in so many seconds; more are gathered,
+#: also where a rule has no digest: any uploader could cause thousands.
+MANY, MANY_S = 20, 900.0
+
+#: Uploaders that a digest names.
+_OWNERS = 10
+
 #: States of notices that may yet be sent.
 _WAITING = ("due", "held", "parked")
+_ALL = (*_WAITING, "gathered", "sent", "given_up")
 
 #: A receiver that has taken nothing for so long, and then takes something, is taken to be back. Seconds.
 _WHILE_S = 60.0
@@ -39,6 +47,7 @@ class NewNotice:
     data: dict[str, Any] = field(default_factory=dict)  #: its facts, as programs get them
     gather_s: float | None = None  #: seconds for which notices of this rule are gathered into one
     once_s: float | None = None  #: not put in where one like it was, so many seconds ago or less
+    of: int | None = None  #: whose folder it tells people of, where many of one owner's are gathered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,7 @@ class Gathered:
     counts: list[tuple[str, str, int]]  #: (pipeline, event, how many)
     notices: list[Notice]  #: failures first, then the oldest first; `NAMED` at most
     since: datetime  #: when the first was put in
+    owners: list[tuple[str, int]] = field(default_factory=list)  #: (uploader, how many), the most first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +123,9 @@ def _insert(
     connection: Connection, notice: NewNotice, job: str | None, *, state: str, now: float, due_at: float
 ) -> str:
     made = str(ULID())
+    connection.info[TOLD] = (
+        True  # the sender is woken when it is on disk, by whatever part of us it was written
+    )
     connection.execute(
         outbox.insert(),
         {
@@ -152,7 +165,9 @@ def _was_told(connection: Connection, notice: NewNotice, job: str | None, now: f
 def _when(connection: Connection, notice: NewNotice, now: float) -> tuple[str, float]:
     """Return the state and the moment of a new notice: at once, or with those it is gathered with."""
     if notice.gather_s is None:
-        return "due", now
+        if notice.of is None or not _has_many(connection, notice, now):
+            return "due", now
+        return _held_until(connection, notice, now + MANY_S)
     ends = now + notice.gather_s
     if notice.event == "failed":
         lead = connection.execute(
@@ -168,6 +183,23 @@ def _when(connection: Connection, notice: NewNotice, now: float) -> tuple[str, f
         if lead is None:
             return "due", now
         ends = lead + notice.gather_s
+    return _held_until(connection, notice, ends)
+
+
+def _has_many(connection: Connection, notice: NewNotice, now: float) -> bool:
+    """Tell whether a receiver got as many notices of this owner's folders lately as it may."""
+    query = sa.select(outbox.c.id).where(
+        *_like(notice),
+        outbox.c.state.in_(_ALL),  # for the index
+        outbox.c.created_at > now - MANY_S,
+        outbox.c.created_at <= now,
+        outbox.c.data["job"]["uid"].as_integer() == notice.of,
+    )
+    return len(connection.execute(query.limit(MANY)).all()) == MANY
+
+
+def _held_until(connection: Connection, notice: NewNotice, ends: float) -> tuple[str, float]:
+    """Return that a notice goes with those that are held already, or at a moment."""
     held = connection.execute(
         sa.select(sa.func.min(outbox.c.due_at)).where(*_like(notice), outbox.c.state == "held")
     ).scalar()
@@ -214,16 +246,33 @@ def _held(
         .order_by(outbox.c.pipeline, outbox.c.event)
     ).all()
     first = sa.case((outbox.c.event == "failed", 0), else_=1)
+    # Each owner in turn: one who has thousands does not hide the others.
+    oldest = (outbox.c.created_at, outbox.c.id)
+    turn = sa.func.row_number().over(partition_by=[_fact("uid"), first], order_by=oldest)
     rows = connection.execute(
-        sa.select(outbox).where(*held).order_by(first, outbox.c.created_at, outbox.c.id).limit(NAMED)
+        sa.select(outbox).where(*held).order_by(first, turn, *oldest).limit(NAMED)
     ).mappings()
+    number, uploader = sa.func.count(), _fact("uploader")
+    owners = connection.execute(
+        sa.select(uploader, number)
+        .where(*held, uploader.is_not(None))
+        .group_by(uploader)
+        .order_by(number.desc(), uploader)
+        .limit(_OWNERS)
+    ).all()
     return Gathered(
         rule=rule,
         recipient=recipient,
         counts=[(row[0], row[1], row[2]) for row in counts],
         notices=[_notice(row) for row in rows],
         since=datetime.fromtimestamp(min(row[3] for row in counts), UTC),
+        owners=[(row[0], row[1]) for row in owners],
     )
+
+
+def _fact(name: str) -> sa.ColumnElement[str]:
+    """Return a fact of the folder that a notice is about."""
+    return sa.func.coalesce(outbox.c.data["job"][name].as_string(), outbox.c.data["upload"][name].as_string())
 
 
 def _notice(row: RowMapping) -> Notice:

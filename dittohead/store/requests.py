@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import utcnow
-from dittohead.store.tables import requests
+from dittohead.model import Job, JobId, utcnow
+from dittohead.store.tables import jobs, requests
 
 #: What may be asked of jobs that are over; of several jobs of a name the latest is meant, not one under way.
-OF_ENDED_JOBS = frozenset({"retry", "rerun", "undone", "dismiss"})
+OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "undone", "dismiss"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,28 @@ def listing(
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]:
+    """Return (earlier name, who asked) of a folder that a failed job had left under another name."""
+    found = connection.execute(
+        sa.select(jobs.c.name, requests.c.who, requests.c.args)
+        .join(requests, requests.c.job == jobs.c.id)
+        .where(jobs.c.ino == str(ino), requests.c.action == "rename")
+        .order_by(requests.c.id.desc())
+    )
+    return next(((row.name, row.who) for row in found if row.args.get("name") == name), ("", ""))
+
+
+def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
+    """Return who has uploaded the folders of some jobs through the page; of those alone."""
+    rows = connection.execute(
+        sa.select(requests.c.job, requests.c.who, requests.c.args)
+        .where(requests.c.action == "drop", requests.c.job.in_({job.name for job in found}))
+        .order_by(requests.c.id)
+    )
+    who = {(row.job, row.args.get("ino")): row.who for row in rows}
+    return {job.id: who[job.name, job.ino] for job in found if (job.name, job.ino) in who}
 
 
 def dropped_by(connection: Connection, name: str, ino: int) -> str:

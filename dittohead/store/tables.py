@@ -68,6 +68,7 @@ jobs = Table(
         "finished_at",
         "state",
         "size",
+        "outcome",
         sqlite_where=text("finished_at IS NOT NULL"),
         postgresql_where=text("finished_at IS NOT NULL"),
     ),

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import html
 import ipaddress
+import math
 import os
 import re
 import socket
@@ -17,21 +18,21 @@ from urllib.parse import urlencode, urlsplit
 from aiohttp import web
 
 from dittohead import log
-from dittohead.doorway import OWN_SOCKET
 from dittohead.owners import owner
 from dittohead.settings import Http, Proxy
 from dittohead.web import identity as identity_module
 from dittohead.web.identity import IDENTITY, Handler, Identity, Role, Way
 from dittohead.web.pace import Pace
 from dittohead.web.problems import Problem, wants_page
+from dittohead.web.server import LINES, is_own
 from dittohead.web.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of
 from dittohead.web.tokens import Token, Tokens
 
 #: The file of tokens is read again when it was read so long ago. Seconds.
 _FRESH_S = 1.0
 
-#: A form is read for so long at most. Seconds.
-_FORM_S = 20.0
+#: A form is read for so long at most; one of nobody known, which is small, for less. Seconds.
+_FORM_S, _STRANGERS_FORM_S = 20.0, 2.0
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -56,7 +57,7 @@ class Access:
 
     def __init__(self, settings: Http | None, tokens: Tokens | None, sessions: Sessions) -> None:
         self.settings, self.tokens, self.sessions = settings, tokens, sessions
-        self.pace = Pace()  #: of tries to sign in
+        self.pace = Pace()  #: of wrong tokens
         self._networks = _networks(settings.proxy) if settings and settings.proxy else []
         self._read_at = float("-inf")
         self._people: dict[int, str] = {}
@@ -100,8 +101,8 @@ class Access:
     def _by_token(self, request: web.Request, secret: str) -> Identity:
         found = self.tokens.find(secret) if self.tokens is not None else None
         if found is None:
-            self.refused(request, "bearer")
-            raise _unknown("this token is not known")
+            wait_s = self.refused(request, "bearer")
+            raise _too_many(wait_s) if wait_s > 0 else _unknown("this token is not known")
         return Identity(f"{found.name} (token)", found.role, way=Way.TOKEN)
 
     def _by_proxy(self, request: web.Request) -> Identity | None:
@@ -176,11 +177,15 @@ class Access:
                     return place.strip()
         return _peer_address(request)
 
-    def refused(self, request: web.Request, how: str) -> None:
-        """Note that somebody was not known: in the log, never with what they showed."""
+    def refused(self, request: web.Request, how: str) -> float:
+        """Note that a token was wrong: in the log, never with what was shown.
+
+        Returns: seconds until another of that address is taken; 0: at once.
+        """
         address = self.address(request)
         if self.pace.may_log(address):
             log.get().warning(log.HTTP_LOGIN_FAILED, address=address, how=how)
+        return self.pace.wrong(address)
 
     # -- under which name, and from which page -----------------------------------------------
 
@@ -230,7 +235,7 @@ ACCESS = web.AppKey("access", Access)
 def is_own_socket(request: web.Request) -> bool:
     """Tell whether a request came by the daemon's own socket in state/."""
     transport = request.transport
-    return transport is not None and transport.get_extra_info("sockname") in (OWN_SOCKET, OWN_SOCKET.encode())
+    return transport is not None and is_own(transport)
 
 
 @web.middleware
@@ -242,6 +247,17 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         access.check_host(request)
     who = await access.identify(request)
     request[IDENTITY] = who
+    if who.way is Way.AMBIENT or who.role is Role.NOBODY:
+        return await _admit(request, handler)
+    lines = request.app[LINES]
+    lines.recognised(request.protocol)
+    with lines.of(who.name):
+        return await _admit(request, handler)
+
+
+async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let the handler run where who asks may, and a form is ours. Raises: Problem."""
+    access, who = request.app[ACCESS], request[IDENTITY]
     found = request.match_info.handler
     if request.match_info.http_exception is not None:  # no such address: the handler says so
         return await handler(request)
@@ -299,8 +315,9 @@ def check_csrf(request: web.Request, given: str) -> None:
 
 async def form(request: web.Request) -> dict[str, str]:
     """Return the fields of a plain form. Raises: Problem: it does not come to its end in time."""
+    limit_s = _STRANGERS_FORM_S if request[IDENTITY].way is Way.AMBIENT else _FORM_S
     try:
-        async with asyncio.timeout(_FORM_S):
+        async with asyncio.timeout(limit_s):
             found = await request.post()
     except TimeoutError:
         raise Problem(408, "the form did not come to its end") from None
@@ -316,6 +333,15 @@ async def _sent(request: web.Request) -> str:
 def _unknown(detail: str) -> Problem:
     headers = {"WWW-Authenticate": 'Bearer realm="dittohead"'}
     return Problem(401, detail, hint="Send a token as Authorization: Bearer, or sign in", headers=headers)
+
+
+def _too_many(wait_s: float) -> Problem:
+    return Problem(
+        429,
+        "this token is not known, and there were too many wrong ones",
+        hint="A right token is taken at any time",
+        headers={"Retry-After": str(math.ceil(wait_s))},
+    )
 
 
 def _bearer(request: web.Request) -> str | None:

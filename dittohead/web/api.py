@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import queries, receipt, shown
+from dittohead import listing, queries, receipt, shown
 from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError
 from dittohead.metrics import CONTENT_TYPE
-from dittohead.model import ACTIVE, Job, display
+from dittohead.model import ACTIVE, Job, StepRow, display
 from dittohead.notices import doors
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
@@ -177,6 +178,21 @@ def _file(path: Path, kind: str, missing: str) -> Sent:
     return Sent(path, headers={"Cache-Control": _ASK_AGAIN, "Content-Type": kind})
 
 
+async def _files(request: web.Request, given: shapes.FileQuery) -> web.Response:
+    site = request.app[SITE]
+
+    def work(connection: Connection) -> tuple[Job, list[StepRow]]:
+        job = _resolved(connection, request)
+        return job, job_store.steps_of(connection, job.id)
+
+    job, steps = await site.store.look(work)
+    try:
+        page = await asyncio.to_thread(listing.page, site.stations, job, steps, given.cursor, given.limit)
+    except ValueError as error:
+        raise Problem(400, str(error)) from error
+    return _page(request, [listing.fields(file) for file in page.files], page.following)
+
+
 async def _sources(request: web.Request, given: None) -> web.Response:
     site = request.app[SITE]
     now = site.live().get("sources", {})
@@ -293,8 +309,17 @@ OPERATIONS = (
         "text/plain",
         refusals=_FILE,
     ),
+    _reading(
+        "/api/v1/jobs/{job}/files",
+        "list_files",
+        "Its files: the folder's own, then those that steps made, and where each lies",
+        _files,
+        shapes.Files,
+        query=shapes.FileQuery,
+    ),
     _action("retry", "Try it again from the step that failed; wake it when it waits", shapes.Nothing),
     _action("rerun", "Do it again, once it is over", shapes.Rerun),
+    _action("rename", "Do a failed folder again under another name; it is checked before", shapes.Rename),
     _action("freeze", "Stop it where it is", shapes.Freeze),
     _action("thaw", "Let it go on", shapes.Nothing),
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),

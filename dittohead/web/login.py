@@ -12,7 +12,7 @@ from aiohttp import web
 
 from dittohead import log
 from dittohead.model import visible
-from dittohead.web.access import ACCESS, form
+from dittohead.web.access import ACCESS, Access, form
 from dittohead.web.identity import Role, identity, needs
 from dittohead.web.problems import Problem
 from dittohead.web.sessions import PLAIN_NAME, SECURE_NAME, cookie
@@ -74,24 +74,27 @@ async def _login(request: web.Request) -> web.StreamResponse:
         raise Problem(413, "the form is too large")
     fields = await form(request)
     secret, following = fields.get("token", "").strip(), fields.get("next", "/")
-    address = access.address(request)
-    wait_s = access.pace.wait_s(address)
-    if wait_s > 0:
-        response = await _show(request, 429, "too many tries; wait a little", following)
-        response.headers["Retry-After"] = str(math.ceil(wait_s))
-        return response
     token = access.tokens.find(secret) if access.tokens is not None else None
     if token is None or access.settings is None:
-        access.pace.failed(address)
-        access.refused(request, "form")
-        return await _show(request, 403, "this token is not known", following)
+        return await _refuse(request, access, following)
     # Always a new one: a session that somebody else may have set before is not taken over.
     lasting_s = access.settings.session
     _, value = access.sessions.begin(token.mark, lasting_s)
-    log.get().info(log.HTTP_LOGGED_IN, who=token.name, address=address)
+    log.get().info(log.HTTP_LOGGED_IN, who=token.name, address=access.address(request))
     answer = web.Response(status=303, headers={"Location": way_back(following)})
     answer.headers.add("Set-Cookie", cookie(access.cookie_name(request), value, lasting_s))
     return answer
+
+
+async def _refuse(request: web.Request, access: Access, following: str) -> web.StreamResponse:
+    wait_s = access.refused(request, "form")
+    if wait_s <= 0:
+        return await _show(request, 403, "this token is not known", following)
+    response = await _show(
+        request, 429, "this token is not known, and there were too many wrong ones; wait a little", following
+    )
+    response.headers["Retry-After"] = str(math.ceil(wait_s))
+    return response
 
 
 @needs(Role.NOBODY)

@@ -1,4 +1,8 @@
-"""How often somebody may try to sign in: per address and overall, in memory, of bounded size."""
+"""How often wrong tokens are taken: per address and overall, in memory, of bounded size.
+
+A right token is never refused for the wrong ones of others: anybody could lock everybody out by them. What
+keeps tokens from being guessed is their length; the pace bounds what guessing costs us.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +41,13 @@ class Pace:
         self._by_address: OrderedDict[str, _Bucket] = OrderedDict()
         self._all = _Bucket(ALL_BURST, now())
         self._logged: OrderedDict[str, float] = OrderedDict()
+
+    def wrong(self, address: str) -> float:
+        """Count a wrong token; return the seconds until another of this address is looked at, 0 for now."""
+        wait_s = self.wait_s(address)
+        if wait_s <= 0:
+            self.failed(address)
+        return wait_s
 
     def wait_s(self, address: str) -> float:
         """Return how many seconds this address must wait before its next try; 0 when it need not."""
@@ -81,6 +92,7 @@ def _neighbourhood(address: str) -> str:
         found = ipaddress.ip_address(address)
     except ValueError:
         return address
-    if found.version == 4:
-        return address
+    mapped = getattr(found, "ipv4_mapped", None)  # as a proxy may write it
+    if found.version == 4 or mapped is not None:
+        return str(mapped or found)
     return str(ipaddress.ip_network((found, 64), strict=False))

@@ -19,6 +19,8 @@ from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
 from dittohead.store.search import Wanted, find
 from dittohead.store.targets import TargetRow
+from dittohead.web.page_cures import cures
+from dittohead.web.page_people import uploaders
 
 #: Rows of each kind; the others are counted, with a link to all of them.
 RUNNING, WAITING, FAILED, LATELY, INBOX = 40, 12, 20, 10, 12
@@ -65,6 +67,7 @@ class Seen:
     waits_for: Mapping[str, int]  #: target -> jobs that wait for it
     unsent: int
     looked: Mapping[str, float | None]  #: source -> when its last round began
+    uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
 
 def look(connection: Connection, sources: Sequence[str]) -> Seen:
@@ -78,20 +81,26 @@ def look(connection: Connection, sources: Sequence[str]) -> Seen:
 
     done, size = numbers.done_since(connection, time.time() - DAY_S)
     targets = target_store.load(connection)
+    running = with_steps(some(JobState.RUNNING, limit=RUNNING))
+    waiting = with_steps(some(JobState.WAITING, JobState.PAUSED, limit=WAITING))
+    frozen, failed = some(JobState.FROZEN, limit=FAILED), history.open_failures(connection, FAILED)
+    lately = find(connection, Wanted(states=[JobState.DONE]), limit=LATELY).jobs
+    shown = [*(job for job, _ in [*running, *waiting]), *frozen, *failed, *lately]
     return Seen(
         counts=queries.counts(connection),
-        running=with_steps(some(JobState.RUNNING, limit=RUNNING)),
-        waiting=with_steps(some(JobState.WAITING, JobState.PAUSED, limit=WAITING)),
-        frozen=some(JobState.FROZEN, limit=FAILED),
-        failed=history.open_failures(connection, FAILED),
+        running=running,
+        waiting=waiting,
+        frozen=frozen,
+        failed=failed,
         failed_count=history.count_open_failures(connection),
-        lately=find(connection, Wanted(states=[JobState.DONE]), limit=LATELY).jobs,
+        lately=lately,
         lately_count=done,
         lately_bytes=size,
         targets=targets,
         waits_for=numbers.waiting_for(connection, [row.name for row in targets if row.paused]),
         unsent=queries.unsent(connection),
         looked={name: item_store.rounds(connection, name).looked_at for name in sources},
+        uploaders=uploaders(connection, shown),
     )
 
 
@@ -159,7 +168,7 @@ def front(
         "glance": _glance(troubles, counts, len(inbox), seen.lately_count),
         "well": not troubles,
         "troubles": troubles,
-        "failed": seen.failed,
+        "failed": [(job, cures(job)[0]) for job in seen.failed],
         "failed_more": seen.failed_count - len(seen.failed),
         "frozen": seen.frozen,
         "frozen_more": counts["frozen"] - len(seen.frozen),
@@ -167,6 +176,7 @@ def front(
         "waits_for": seen.waits_for,
         "places": _places(seen.targets, rooms),
         "looked": seen.looked,
+        "who_of": seen.uploaders,
         "running": rows(seen.running, live),
         "running_more": counts["running"] - len(seen.running),
         "waiting": rows(seen.waiting, live),
@@ -175,6 +185,7 @@ def front(
         "inbox": [name for name in inbox if name not in known][:INBOX],
         "inbox_count": len(inbox),
         "stale": live.get("stale", []),
+        "stale_more": live.get("stale_count", 0) - len(live.get("stale", [])),
         "uploads": live.get("uploads", 0),
         "strays": live.get("strays", []),
         "lately": seen.lately,
@@ -210,7 +221,7 @@ def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> lis
     sources = live.get("sources", {}).values()
     paused = sum(target.paused for target in seen.targets)
     full = sum(target.nearly_full for target in seen.targets)
-    stale = len(live.get("stale", []))
+    stale = live.get("stale_count", len(live.get("stale", [])))
     stuck = sum(not why.startswith(_PATIENT) for why in live.get("held", {}).values())
     found = [
         (mode not in _SEEING, "the inbox is not watched"),

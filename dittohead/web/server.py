@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from dittohead import log
 from dittohead.doorway import OWN_SOCKET, near
 from dittohead.settings import Http
-from dittohead.web.identity import Handler
+from dittohead.web.identity import IDENTITY, Handler
 from dittohead.web.problems import Problem
 
 #: A request's body holds no more, unless its handler reads it as a stream.
@@ -26,32 +30,116 @@ MOST_BYTES = 1 << 18
 #: A connection may be silent between two requests, or take for a request's head, so long. Seconds.
 IDLE_S = 30.0
 
-#: Connections at once; of more, those that have waited longest for a request are closed.
-MOST_CONNECTIONS = 512
+#: Descriptors of which lines take no more than a part: the daemon's own work needs the others.
+_MOST_FILES = 4096
 
 _SWEEP_S = 2.0
 
 #: A connection that is closed may take so long for what is still to be sent to it. Seconds.
 _LAST_S = 10.0
 
+#: The log says so seldom that there are too many connections. Seconds.
+_CROWDED_S = 60.0
+
 #: How long a stop waits for answers under way. Seconds.
 _SHUTDOWN_S = 2.0
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """How many lines there may be at once."""
+
+    most: int  #: all together
+    strangers: int  #: those on which nobody has said yet who they are
+    one: int  #: requests of one person under way
+    backlog: int  #: taken in one turn of the loop, before those in excess are closed
+
+
+def bounds(files: int | None = None) -> Bounds:
+    """Return what fits into the descriptors that this process may have: three eighths of them, at most.
+
+    Args:
+        files: None: what the system allows this process (RLIMIT_NOFILE).
+    """
+    if files is None:
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _MOST_FILES if files == resource.RLIM_INFINITY else min(files, _MOST_FILES)
+    most = max(files * 3 // 8, 24)
+    return Bounds(
+        most=most, strangers=max(files // 8, 8), one=max(most // 4, 8), backlog=min(max(files // 32, 4), 128)
+    )
+
+
 class Lines:
-    """The connections, and which of them have a request under way; closes those that only hold a line.
+    """The connections: which have a request under way, and whose; closes those that only hold a line.
 
     A client that sends a request's head a byte at a time costs a descriptor for ever: aiohttp bounds the
-    head's size, and the time between requests, but not the time that a head may take.
+    head's size, and the time between requests, but not the time that a head may take, nor how many
+    there are. A *stranger* is a line on which nobody has been recognised yet, whatever it does: of too many
+    the oldest is closed, so that none of them can keep out who comes next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, within: Bounds | None = None) -> None:
+        self.bounds = within or bounds()
         self._busy: dict[object, int] = {}
         self._since: dict[object, float] = {}  #: when a connection was first seen, or last answered
         self._closed: dict[asyncio.WriteTransport, float] = {}  #: when
+        # The oldest first. A connection that is being closed no longer knows its transport.
+        self._strangers: dict[web.RequestHandler, asyncio.Transport] = {}
+        self._known: dict[web.RequestHandler, asyncio.Transport] = {}
+        self._people: dict[str, int] = {}  #: requests under way, by name
+        self._crowded_at = float("-inf")
+
+    # -- who comes and goes --------------------------------------------------------------------
+
+    def attach(self, server: web.Server) -> None:
+        """Learn of each connection as soon as it is there: a flood of them is not waited for."""
+        made, lost = server.connection_made, server.connection_lost
+
+        def connection_made(handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+            made(handler, transport)
+            self._opened(handler, transport)
+
+        def connection_lost(handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+            lost(handler, exc)
+            self._forget(handler)
+
+        # aiohttp has no way of its own to be told; tests/web/test_lines.py fails where it calls them no more.
+        server.connection_made = connection_made  # type: ignore[method-assign]  # see above
+        server.connection_lost = connection_lost  # type: ignore[method-assign]  # see above
+
+    def _opened(self, line: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Take a new connection in; close another, or this one, where there are too many."""
+        (self._known if is_own(transport) else self._strangers)[line] = transport
+        if len(self._strangers) > self.bounds.strangers:
+            self._drop(next(iter(self._strangers)))
+        elif len(self._strangers) + len(self._known) > self.bounds.most:
+            idle = (known for known in self._known if known not in self._busy)
+            self._drop(next(idle, None) or next(iter(self._strangers), line))
+
+    def recognised(self, line: web.RequestHandler) -> None:
+        """Take somebody's connection for a stranger's no longer."""
+        if line in self._strangers:
+            self._known[line] = self._strangers.pop(line)
+
+    def _forget(self, line: web.RequestHandler) -> asyncio.Transport | None:
+        return self._strangers.pop(line, None) or self._known.pop(line, None)
+
+    def _drop(self, line: web.RequestHandler) -> None:
+        """Close a connection at once, whatever is still to be sent to it."""
+        transport = self._forget(line)
+        line.force_close()
+        if transport is not None:
+            transport.abort()
+        now = time.monotonic()
+        if now - self._crowded_at > _CROWDED_S:
+            self._crowded_at = now
+            log.get().warning(log.HTTP_CROWDED, strangers=len(self._strangers), known=len(self._known))
+
+    # -- what they do --------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def busy(self, request: web.Request) -> Iterator[None]:
+    def busy(self, request: web.BaseRequest) -> Iterator[None]:
         """Count a request as under way while inside."""
         protocol = request.protocol
         self._busy[protocol] = self._busy.get(protocol, 0) + 1
@@ -63,17 +151,44 @@ class Lines:
                 del self._busy[protocol]
             self._since[protocol] = asyncio.get_running_loop().time()
 
+    @contextlib.contextmanager
+    def of(self, who: str, *, refuse: bool = True) -> Iterator[None]:
+        """Count a request as this person's while inside.
+
+        Args:
+            refuse: False for one that was admitted before.
+
+        Raises: Problem: too many of theirs are under way.
+        """
+        if refuse and self._people.get(who, 0) >= self.bounds.one:
+            raise Problem(
+                429,
+                f"{who} has {self.bounds.one} requests under way already",
+                hint="Let some of them end first",
+                headers={"Retry-After": "1"},
+            )
+        self._people[who] = self._people.get(who, 0) + 1
+        try:
+            yield
+        finally:
+            self._people[who] -= 1
+            if not self._people[who]:
+                del self._people[who]
+
+    # -- those that are silent -----------------------------------------------------------------
+
     def sweep(self, server: web.Server, now: float) -> int:
-        """Close connections that are idle for too long, or too many; return how many."""
+        """Close connections that are idle for too long; return how many."""
+        for line, transport in (self._strangers | self._known).items():
+            if line.transport is None:  # aiohttp has closed it
+                self._closed.setdefault(transport, now)
         self._abort(now)
         # A connection that was closed stays among the server's until its last bytes are taken.
         known = [line for line in server.connections if line.transport is not None]
         self._since = {line: self._since.get(line, now) for line in known}
-        idle = sorted((line for line in known if line not in self._busy), key=self._since.__getitem__)
-        excess = len(known) - MOST_CONNECTIONS
         closed = 0
-        for line in idle:
-            if closed < excess or now - self._since[line] > IDLE_S:
+        for line in known:
+            if line not in self._busy and now - self._since[line] > IDLE_S:
                 if isinstance(line.transport, asyncio.WriteTransport):
                     self._closed[line.transport] = now
                 line.force_close()
@@ -115,7 +230,8 @@ class Sent(web.FileResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send it."""
         assert isinstance(request, web.Request)  # noqa: S101
-        with request.app[LINES].busy(request):
+        lines, who = request.app[LINES], request[IDENTITY].name
+        with lines.busy(request), lines.of(who, refuse=False) if who else contextlib.nullcontext():
             return await super().prepare(request)
 
 
@@ -150,11 +266,13 @@ async def listening(app: web.Application, settings: Http | None, state: Path) ->
     )
     await runner.setup()
     assert runner.server is not None  # noqa: S101
-    watching = asyncio.create_task(app[LINES].watch(runner.server), name="http-lines")
+    lines = app[LINES]
+    lines.attach(runner.server)
+    watching = asyncio.create_task(lines.watch(runner.server), name="http-lines")
     try:
-        await web.SockSite(runner, own_socket(state)).start()
+        await web.SockSite(runner, own_socket(state), backlog=lines.bounds.backlog).start()
         if settings is not None:
-            await _site(runner, settings.listen).start()
+            await _site(runner, settings.listen, lines.bounds.backlog).start()
         yield
     finally:
         watching.cancel()
@@ -167,11 +285,16 @@ def _is_socket(settings: Http | None) -> TypeGuard[Http]:
     return settings is not None and settings.listen.startswith("/")
 
 
-def _site(runner: web.AppRunner, listen: str) -> web.BaseSite:
+def _site(runner: web.AppRunner, listen: str, backlog: int) -> web.BaseSite:
     if listen.startswith("/"):
-        return web.SockSite(runner, _proxys_socket(Path(listen)))
+        return web.SockSite(runner, _proxys_socket(Path(listen)), backlog=backlog)
     host, _, port = listen.rpartition(":")
-    return web.TCPSite(runner, host.strip("[]"), int(port))
+    return web.TCPSite(runner, host.strip("[]"), int(port), backlog=backlog)
+
+
+def is_own(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether a connection came by the daemon's own socket in state/."""
+    return transport.get_extra_info("sockname") in (OWN_SOCKET, OWN_SOCKET.encode())
 
 
 def own_socket(state: Path) -> socket.socket:

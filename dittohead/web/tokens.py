@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dittohead import log
+from dittohead.credentials import Unreadable
+from dittohead.errors import TransientError
 from dittohead.web.identity import Role
 
 #: Characters of a token at least: shorter ones could be guessed.
@@ -82,33 +84,39 @@ class Tokens:
     """All tokens that hold now.
 
     Args:
-        read: returns the file's text. Raises: KeyError: there is none.
+        read: returns the file's text. Raises: KeyError: there is none; TransientError: not just now.
     """
 
     def __init__(self, read: Callable[[], str]) -> None:
         self._read = read
-        self._text: str | None = ""  #: None: it could not be read
+        self._text: str | None = ""  #: None: it could not be read, the last time
         self._known: list[Token] = []
 
     def refresh(self) -> list[str]:
         """Read the file again; return what is wrong with it. Blocking.
 
-        Wrong lines open nothing, and the others hold.
+        Wrong lines open nothing, and the others hold. While the file cannot be read for a passing reason,
+        such as a want of descriptors, what was known goes on to hold: nobody is signed out by that.
         """
         try:
             text = self._read()
-        except (KeyError, OSError, ValueError):
-            problems = ["the credential file cannot be read"]
-            if self._text is not None:
-                self._text, self._known = None, []
-                log.get().error(log.HTTP_TOKENS_REFUSED, problems=problems)
-            return problems
+        except (KeyError, ValueError) as error:
+            why = str(error) if isinstance(error, Unreadable) else "there is no such credential"
+            return self._unread(f"the credential file cannot be read: {why}", known=[])
+        except (TransientError, OSError) as error:
+            return self._unread(str(error), known=self._known)
         known, problems = parse(text)
         if text != self._text:
             self._text, self._known = text, known
             if problems:
                 log.get().error(log.HTTP_TOKENS_REFUSED, problems=problems)
         return problems
+
+    def _unread(self, problem: str, known: list[Token]) -> list[str]:
+        if self._text is not None or known != self._known:  # said once, not each second
+            log.get().error(log.HTTP_TOKENS_REFUSED, problems=[problem])
+        self._text, self._known = None, known
+        return [problem]
 
     def find(self, secret: str) -> Token | None:
         """Return whose token it is. Compares with all of them, in the same time whatever fits."""

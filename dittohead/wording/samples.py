@@ -17,6 +17,7 @@ _JOB: dict[str, Any] = {
     "uploader": "alice",
     "claimed_at": "2026-01-02T03:04:05.000Z",
     "finished_at": "2026-01-02T03:09:05.000Z",
+    "url": "https://ingest.example.org/jobs/01J0000000000000000000JOB1",
 }
 
 _DONE: dict[str, Any] = {
@@ -27,6 +28,17 @@ _DONE: dict[str, Any] = {
     "links": [{"use": "record", "uri": "https://archives.example.org/9"}],
     "more_links": 3,
     "receipt": "/srv/dittohead/receipts/lab1-scans.01J0000000000000000000JOB1.json",
+}
+
+_UPLOAD: dict[str, Any] = {
+    "name": ".lab1-scans",
+    "inbox": "/srv/dittohead/inbox",
+    "hours": 30.5,
+    "bytes": 56_700_000,
+    "uid": 1001,
+    "uploader": "alice",
+    "look": "ls -laR /srv/dittohead/inbox/.lab1-scans",
+    "hand_over": "mv -nT /srv/dittohead/inbox/.lab1-scans /srv/dittohead/inbox/lab1-scans",
 }
 
 _FAILED: dict[str, Any] = {
@@ -79,21 +91,12 @@ SAMPLES: dict[str, dict[str, Any]] = {
                 "since": "2026-01-02T03:04:05.000Z",
                 "hours": 30.5,
                 "do": "dittohead poke 01J0000000000000000000JOB1",
+                "url": "https://ingest.example.org/jobs/01J0000000000000000000JOB1",
             }
         ],
         "more": 2,
     },
-    "stale": {
-        **_SITE,
-        "upload": {
-            "name": ".lab1-scans",
-            "inbox": "/srv/dittohead/inbox",
-            "hours": 30.5,
-            "bytes": 56_700_000,
-            "uid": 1001,
-            "uploader": "alice",
-        },
-    },
+    "stale": {**_SITE, "upload": _UPLOAD, "uploads": [_UPLOAD], "count": 3, "more": 2},
     "paused": {**_SITE, "target": "images@web", "reason": "the host refuses connections"},
     "resumed": {**_SITE, "target": "images@web"},
     "nearly_full": {**_SITE, "target": "/study/lab1", "percent": 91.6, "free": 12_300_000_000},
@@ -109,6 +112,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "since": "2026-01-02T03:04:05.000Z",
         "kinds": [{"event": "done", "count": 2}, {"event": "failed", "count": 1}],
         "pipelines": [{"name": "scans", "kinds": [{"event": "done", "count": 2}]}],
+        "uploaders": [{"name": "alice", "count": 3}],
         "notices": [
             {
                 "id": "01J00000000000000000NOTICE",

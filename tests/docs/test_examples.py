@@ -164,7 +164,7 @@ def test_every_command_that_is_shown_is_one_there_is() -> None:
         "dittohead stauts",
         "dittohead list --failed",
         "dittohead list --state finished",
-        "dittohead retry",
+        "dittohead thaw",
         "dittohead source synk x",
     ],
 )
@@ -205,6 +205,7 @@ def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
         "text",
         "jinja",
         "nginx",
+        "ini",
     }
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from ulid import ULID
 
 from dittohead import faults
+from dittohead.model import JobId, JobState
 from dittohead.rules import Rule
 from dittohead.store import Store, sqlite_url
 from dittohead.store import outbox as outbox_store
-from dittohead.store.outbox import NewNotice
+from dittohead.store.outbox import MANY, MANY_S, NewNotice
 from dittohead.store.tables import outbox
-from tests.support.notices import Clock, composer, job, mail, notifier, rows
+from tests.support.notices import Clock, composer, job, mail, notifier, rows, rule
 from tests.support.postgres import postgres
 from tests.support.receivers import Mailbox
 
@@ -265,3 +269,62 @@ async def test_each_uploader_has_a_digest_of_their_own(store: Store, box: Mailbo
         "root@example.org": "Done: c",
     }
     assert "Done: c" not in got["one@example.org"].get_content()
+
+
+# -- many of one owner ---------------------------------------------------------------------------
+
+
+def ended(store: Store, way: Rule, event: str, uid: int, *names: str) -> None:
+    """Put in what a rule says of the ends of one owner's jobs, as the engine does."""
+    more: dict[str, Any] = {"steps": [], "receipt": Path("r")}
+    if event == "recovered":
+        more["failure"] = {"job": "J", "at": "then", "reason": "r"}
+    for name in names:
+        state = JobState.FAILED if event == "failed" else JobState.DONE
+        one = replace(job(name.encode(), state=state), uid=uid, id=JobId(str(ULID())))
+        store.run(outbox_store.add, composer([way])(event, job=one, **more))
+
+
+@pytest.mark.parametrize("event", ["failed", "done", "recovered"])
+async def test_many_of_one_owner_are_gathered_also_without_a_digest(
+    either: Store, box: Mailbox, event: str
+) -> None:
+    """Two thousand folders are few mails; those of others go at once, and are named beside them."""
+    way = mail(box, event)
+    ended(either, way, event, 60011, *(f"m{number}" for number in range(MANY + 70)))
+    ended(either, way, event, 60012, "alices")
+    clock = Clock()
+    sender = notifier(either, [way], now=clock)
+    await sender.send_due()
+    while await sender.send_due():
+        pass
+    assert len(box.mails) == MANY + 1
+    assert box.mails[-1]["Subject"].endswith("alices")
+    clock.forward(seconds=MANY_S + 1)
+    await sender.send_due()
+    text = box.mails[-1].get_content()
+    assert (len(box.mails), "and 20 more of 60011: dittohead list" in text) == (MANY + 2, True)
+    assert "70 notices since" in text
+
+
+async def test_a_digest_names_those_of_each_owner(either: Store, box: Mailbox) -> None:
+    """One who has thousands does not hide the failure of another."""
+    way = mail(box, "failed", digest=600.0)
+    ended(either, way, "failed", 60011, *(f"m{number}" for number in range(100)))
+    ended(either, way, "failed", 60012, "alices")
+    clock = Clock()
+    sender = notifier(either, [way], now=clock)
+    clock.forward(seconds=601)
+    while await sender.send_due():
+        pass
+    (text,) = [mail.get_content() for mail in box.mails if mail["Subject"] == "100 failed"]
+    assert "Failed: alices" in text
+    assert "By uploader: 60011 99, 60012 1" in text
+    assert "and 50 more: dittohead list" in text
+
+
+def test_programs_get_each_by_itself(either: Store) -> None:
+    """A catalogue that enters every folder needs every one."""
+    way = rule(webhook={"url": "https://h", "secret_credential": "s"}, on=["done"])
+    ended(either, way, "done", 60011, *(f"m{number}" for number in range(MANY + 5)))
+    assert {row["state"] for row in rows(either)} == {"due"}

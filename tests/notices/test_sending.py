@@ -8,17 +8,21 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+from sqlalchemy.engine import Connection
 
 from dittohead.errors import StoreError
 from dittohead.notices.sender import Notifier
 from dittohead.store import Store
-from dittohead.store.outbox import Notice, StoreOutbox
+from dittohead.store import outbox as outbox_store
+from dittohead.store.outbox import NewNotice, Notice, StoreOutbox
+from dittohead.targets import Targets
 from tests.support.notices import Clock, composer, mail, notifier, put, rows, rule, running
 from tests.support.receivers import Mailbox, receiver
 
@@ -49,6 +53,46 @@ async def test_a_notice_goes_out_by_mail_with_its_id(store: Store, box: Mailbox)
     assert message["Message-ID"].startswith(f"<{row['id']}@")
     assert message.get_content().splitlines() == ["why", "", f"notice {row['id']}"]
     assert message["Bcc"] is None
+
+
+async def test_a_notice_wakes_the_sender_by_whatever_part_it_is_written(store: Store, box: Mailbox) -> None:
+    """A target that is down, full, nearly full or back: not only at the next look, in five minutes."""
+    to = mail(box, "paused", "full", "nearly_full", "resumed")
+    targets = Targets(store, composer([to]), 90.0)
+    sender = notifier(store, [to])
+    looked = asyncio.Event()
+    due = sender.outbox.next_due
+
+    async def next_due(leaving_out: Collection[str] = ()) -> datetime | None:
+        looked.set()
+        return await due(leaving_out)
+
+    object.__setattr__(sender.outbox, "next_due", next_due)
+    async with running(sender), asyncio.timeout(60):
+        await looked.wait()  # it has nothing to do, and sleeps
+        for number, tell in enumerate(
+            (lambda: targets.pause("a", "down"), lambda: targets.filled("b", "no room", is_root=False)), 1
+        ):
+            await tell()
+            while len(box.mails) < number:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_notice_that_is_not_written_wakes_nobody(store: Store, box: Mailbox) -> None:
+    """Nor does what is written besides."""
+    woken: list[int] = []
+    store.on_told = lambda: woken.append(1)
+
+    def work(connection: Connection) -> None:
+        outbox_store.add(connection, [NewNotice(rule="r", event="failed", subject="s", body="b")])
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await store.write(work)
+    await store.write(outbox_store.prove)
+    assert woken == []
+    await store.write(outbox_store.add, [NewNotice(rule="r", event="failed", subject="s", body="b")])
+    assert woken == [1]
 
 
 async def test_a_notice_goes_out_by_apprise(store: Store) -> None:

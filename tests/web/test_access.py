@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 import structlog
 
-from dittohead.web.pace import BURST, Pace
+from dittohead.web.access import ACCESS
+from dittohead.web.pace import ALL_BURST, BURST, Pace
 from dittohead.web.sessions import Sessions, cookie_of
 from dittohead.web.tokens import Tokens, parse
 from tests.support.front import OPERATOR, READER, TOKENS, Front, call
@@ -317,20 +318,47 @@ async def test_people_are_led_to_the_form_and_programs_are_not(front: Served) ->
 # -- guessing ------------------------------------------------------------------------------------
 
 
-async def test_who_guesses_is_slowed_down_and_others_are_not(front: Served) -> None:
-    """The log names the address, and nothing of what was tried; the right token must wait as well."""
+async def wrong(client: aiohttp.ClientSession, way: str, number: int) -> int:
+    """Show a wrong token, by the form or as a program does; return the answer's status."""
+    if way == "form":
+        return (await call(client, "/login", "POST", data={"token": f"guess-{number}"}))[0]
+    return (await call(client, "/api/v1/jobs", token=f"guess-{number}"))[0]
+
+
+@pytest.mark.parametrize(("way", "refused"), [("form", 403), ("bearer", 401)])
+async def test_who_guesses_is_slowed_down_and_nobody_is_locked_out(
+    front: Served, way: str, refused: int
+) -> None:
+    """The log names the address, and nothing of what was tried; a right token comes in also from there."""
     made, client = front
     with structlog.testing.capture_logs() as logged:
         for number in range(BURST):
-            said = await call(client, "/login", "POST", data={"token": f"guess-{number}"})
-            assert said[0] == 403
-        assert (await call(client, "/login", "POST", data={"token": OPERATOR}))[0] == 429
+            assert await wrong(client, way, number) == refused
+        assert await wrong(client, way, BURST) == 429
+        async with client.post("/login", data={"token": "another"}, allow_redirects=False) as answer:
+            assert (answer.status, 0 < int(answer.headers["Retry-After"]) <= 6) == (429, True)
+        assert (await call(client, "/login", "POST", data={"token": OPERATOR}))[0] == 303
+        assert (await call(client, "/api/v1/jobs", token=READER))[0] == 200
         async with made.client("127.0.0.3") as other:
-            assert (await call(other, "/login", "POST", data={"token": OPERATOR}))[0] == 303
+            assert await wrong(other, way, 0) == refused
     failed = [line for line in logged if line["event"] == "http.login_failed"]
-    assert [line["address"] for line in failed] == ["127.0.0.1"]
+    assert [line["address"] for line in failed] == ["127.0.0.1", "127.0.0.3"]
     assert "guess" not in str(logged)
     assert OPERATOR not in str(logged)
+
+
+@pytest.mark.parametrize("way", ["form", "bearer"])
+async def test_wrong_tokens_from_everywhere_keep_no_right_one_out(front: Served, way: str) -> None:
+    """Any user of this machine has sixteen million addresses, and a household of IPv6 2^64."""
+    made, client = front
+    pace = made.app[ACCESS].pace = Pace(now=lambda: 0.0)
+    for number in range(ALL_BURST):
+        assert pace.wrong(f"2001:db8:{number:x}::1") == 0
+    for number in range(20):
+        async with made.client(f"127.1.{number}.9") as other:
+            assert await wrong(other, way, number) == 429
+    assert (await call(client, "/login", "POST", data={"token": OPERATOR}))[0] == 303
+    assert (await call(client, "/api/v1/jobs", token=OPERATOR))[0] == 200
 
 
 def test_ten_thousand_tries_from_as_many_addresses_come_to_few() -> None:
@@ -351,6 +379,13 @@ def test_ten_thousand_tries_from_as_many_addresses_come_to_few() -> None:
         pace.failed(f"2001:db8::{number:x}")
     assert 0 < pace.wait_s("2001:db8::ffff") <= 6
     assert pace.wait_s("2001:db8:0:1::1") == 0
+    for _ in range(BURST):
+        assert pace.wrong("::ffff:192.0.2.1") == 0
+    assert pace.wrong("192.0.2.1") > 0  # the same, as a proxy may write it
+    assert pace.wrong("::ffff:192.0.2.2") == 0
+    # Who goes on all the same waits no longer for it.
+    assert sum(pace.wrong("192.0.2.1") > 0 for _ in range(1000)) == 1000
+    assert pace.wait_s("192.0.2.1") <= 6
 
 
 # -- the proxy -----------------------------------------------------------------------------------

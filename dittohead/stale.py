@@ -1,0 +1,146 @@
+"""Uploads that nobody goes on with: which they are, and few notices of those of one owner.
+
+Anybody who may write into the inbox can make thousands of them: of one owner a few get a
+notice each in a day, and more than that get one notice that counts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dittohead import log
+from dittohead.engine import Engine
+from dittohead.model import Station, display
+from dittohead.store import outbox as outbox_store
+from dittohead.store.outbox import NewNotice
+from dittohead.watcher import stale_uploads
+
+#: Uploads of one owner that get a notice each in a day, and that the log names in a round.
+FEW = 3
+
+#: That `status` and the page name.
+SHOWN = 50
+
+_DAY_S, _WEEK_S = 86400.0, 7 * 86400.0
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One that nobody goes on with."""
+
+    folder: bytes
+    age_s: float
+    size: int
+    uid: int
+
+    @property
+    def name(self) -> str:
+        """Its name, for people."""
+        return display(self.folder)
+
+
+@dataclass
+class _Owner:
+    """What notices there were of one owner's uploads."""
+
+    day: float  #: when the day began in which `singly` is counted. Seconds, monotonic.
+    singly: int = 0
+    together_at: float = float("-inf")
+    names: frozenset[bytes] = frozenset()  #: of those in the last notice of many
+
+
+class StaleUploads:
+    """Those there are now."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: frozenset[bytes] = frozenset()
+        self._owners: dict[int, _Owner] = {}
+        self.shown: list[dict[str, Any]] = []  #: {name, age_seconds, bytes}, `SHOWN` at most
+        self.count = 0
+
+    async def round(self, uploads: Sequence[bytes], older_than_s: float) -> None:
+        """Look at dotted folders, and tell of those that nobody has written to for so long."""
+        found = [
+            Upload(name, age_s, size, uid)
+            async for name, age_s, size in stale_uploads(self._engine.stations, uploads, older_than_s)
+            if (uid := await asyncio.to_thread(self._uid, name)) is not None
+        ]
+        found.sort(key=lambda upload: -upload.age_s)
+        self.count = len(found)
+        self.shown = [_shown(upload) for upload in found[:SHOWN]]
+        by_owner = sorted(found, key=lambda upload: upload.uid)
+        for uid, theirs in itertools.groupby(by_owner, key=lambda upload: upload.uid):
+            await self._owners_round(uid, list(theirs))
+        self._known = frozenset(upload.folder for upload in found)
+
+    def _uid(self, folder: bytes) -> int | None:
+        try:
+            return self._engine.stations.identity(Station.INBOX, folder).st_uid
+        except OSError:  # renamed or taken away meanwhile
+            return None
+
+    async def _owners_round(self, uid: int, uploads: list[Upload]) -> None:
+        fresh = [upload for upload in uploads if upload.folder not in self._known]
+        for upload in fresh[:FEW]:
+            log.get().warning(
+                log.WATCH_STALE, upload=upload.name, age_seconds=round(upload.age_s), bytes=upload.size
+            )
+        if len(fresh) > FEW:
+            log.get().warning(log.WATCH_STALE, uid=uid, more=len(fresh) - FEW)
+        if not self._engine.wants("stale", None):
+            return
+        known = self._owners.setdefault(uid, _Owner(day=time.monotonic()))
+        if len(uploads) <= FEW and _has_room(known, len(fresh)):
+            for upload in uploads:
+                await self._put([upload], about=_key(upload.name))
+        else:
+            await self._together(known, uploads)
+
+    async def _together(self, known: _Owner, uploads: list[Upload]) -> None:
+        """Tell of all of an owner's uploads at once: of new ones once a day, of the same once a week."""
+        names, now = frozenset(upload.folder for upload in uploads), time.monotonic()
+        if now - known.together_at < (_WEEK_S if names <= known.names else _DAY_S):
+            return
+        about = _key("\0".join([str(uploads[0].uid), *sorted(upload.name for upload in uploads)]))
+        await self._put(uploads, about=about)
+        known.together_at, known.names = now, names
+
+    async def _put(self, uploads: list[Upload], *, about: str) -> None:
+        first = uploads[0]
+
+        def compose() -> list[NewNotice]:
+            given = {"name": first.name, "age_seconds": first.age_s, "size": first.size, "uid": first.uid}
+            listed = [(upload.folder, upload.age_s, upload.size) for upload in uploads]
+            return self._engine.compose("stale", **given, uploads=listed)
+
+        notices = await asyncio.to_thread(compose)
+        if notices:
+            await self._engine.store.write(outbox_store.add, notices, about=about)
+            self._engine.wake_notifier()
+
+
+def _has_room(known: _Owner, count: int) -> bool:
+    """Tell whether so many more may get a notice each today, and count them."""
+    now = time.monotonic()
+    if now - known.day >= _DAY_S:
+        known.day, known.singly = now, 0
+    if known.singly + count > FEW:
+        return False
+    known.singly += count
+    return True
+
+
+def _shown(upload: Upload) -> dict[str, Any]:
+    return {"name": upload.name, "age_seconds": round(upload.age_s), "bytes": upload.size}
+
+
+def _key(text: str) -> str:
+    """Return what stands for uploads in the outbox's column for a job: 26 characters at most."""
+    return "u" + hashlib.sha256(text.encode()).hexdigest()[:25]
