@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from dittohead import faults, log, sidecar, templates, units
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import ItemError, NameTaken, StationError
+from dittohead.files import kind_of
 from dittohead.model import (
     Arrival,
     Event,
@@ -61,6 +63,8 @@ class Claimer:
     reserved: dict[str, int] = field(default_factory=dict)
     #: folders between their rename and the commit of their row
     claiming: set[bytes] = field(default_factory=set)
+    #: folders whose name in processing/ is not free and that no run of a job will free, and why
+    stuck: dict[bytes, str] = field(default_factory=dict)
     room: WaitingRoom = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,13 +108,25 @@ class Claimer:
             status = self.stations.identity(Station.PROCESSING, arrival.folder)
             job = await self.adopt(replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid))
         except NameTaken:
-            return Held(reason="an earlier folder of this name is still being processed")
+            return Held(reason=await asyncio.to_thread(self._holder, arrival.folder))
         except StationError as error:
             return Held(reason=str(error))
         finally:
             self.claiming.discard(arrival.folder)
         self.reserved[job.id] = needed
         return job
+
+    def _holder(self, folder: bytes) -> str:
+        """Return, in words, what holds a folder's name in processing/. Blocking, but short."""
+        if folder in self.stuck:
+            return f"an earlier folder of this name cannot leave processing/: {self.stuck[folder]}"
+        try:
+            mode = self.stations.identity(Station.PROCESSING, folder).st_mode
+        except OSError:
+            return "an earlier folder of this name was being processed; it is looked at again"
+        if not stat.S_ISDIR(mode):
+            return f"a {kind_of(mode)} of this name lies in processing/, and is moved to failed/ in a minute"
+        return "an earlier folder of this name is still being processed"
 
     def released(self, job_id: str) -> None:
         """Forget what a job that has ended had reserved."""

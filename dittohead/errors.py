@@ -5,6 +5,8 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 ├── StoreError                 the store cannot be read or written
 ├── StationError               a folder cannot be moved between stations
 │   └── NameTaken              the wanted name exists already; nothing was replaced
+│   └── StationMissing         a station, or the root, is not there: what needs it waits
+├── Unreadable                 a file of the daemon's own is damaged
 ├── Superseded                 another run of this job took over; this one must stop at once
 └── StepError                  a step did not succeed; the class says what happens next
     ├── ItemError              this folder is at fault: to failed/ with the reason
@@ -15,7 +17,35 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 
 from __future__ import annotations
 
+import errno
 import os
+
+#: What the kernel says of a fault that may go away by itself: no room, a mount or a disk that is away, too
+#: much at once.
+PASSING = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ESHUTDOWN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ETIMEDOUT,
+        errno.EREMOTEIO,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.EADDRINUSE,
+        errno.EADDRNOTAVAIL,
+    }
+)
 
 
 class DittoheadError(Exception):
@@ -68,7 +98,15 @@ class ConfigError(DittoheadError):
 
 
 class StoreError(DittoheadError):
-    """The store cannot be opened, read or written."""
+    """The store cannot be opened, read or written.
+
+    Args:
+        passing: it may well go away by itself (a full disk, a database that restarts).
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", passing: bool = False) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.passing = passing
 
 
 class StationError(DittoheadError):
@@ -77,6 +115,14 @@ class StationError(DittoheadError):
 
 class NameTaken(StationError):
     """The wanted name exists at the destination; nothing was replaced."""
+
+
+class StationMissing(StationError):
+    """A station, or the root itself, is not there; no folder was moved."""
+
+
+class Unreadable(DittoheadError, ValueError):
+    """A file that the daemon wrote itself is damaged, or something else lies in its place."""
 
 
 class Superseded(DittoheadError):

@@ -19,17 +19,20 @@ from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
     DittoheadError,
     ItemError,
+    StationMissing,
     StoreError,
     Superseded,
     TargetError,
     TransientError,
+    Unreadable,
 )
-from dittohead.finish import finish
+from dittohead.finish import damaged, finish
 from dittohead.model import (
     Event,
     EventType,
     Job,
     JobState,
+    Station,
     StepRow,
     StepState,
     counted,
@@ -129,12 +132,19 @@ class _Run:
         except (Superseded, StoreError):
             raise
         except _Over as over:
-            await finish(self.engine, self.job, JobState.FAILED, over.fields, failed_step=over.position)
-            return True
+            return await self._finish(JobState.FAILED, over.fields, over.position)
         if asides:
             await self._lay_aside(asides)
             return False
-        await finish(self.engine, self.job, JobState.DONE, None)
+        return await self._finish(JobState.DONE, None, None)
+
+    async def _finish(self, state: JobState, error: dict[str, Any] | None, failed_step: int | None) -> bool:
+        """End the job; return whether it is over: without room or place for its receipt it waits for that."""
+        try:
+            await finish(self.engine, self.job, state, error, failed_step=failed_step)
+        except StationMissing as missing:
+            await self._lay_aside([await self._pause_for_root(missing)])
+            return False
         return True
 
     async def _walk(self) -> list[Aside]:
@@ -182,7 +192,7 @@ class _Run:
             await self._recheck()
         except ItemError as error:
             return error
-        except OSError:  # the trouble itself; it is told already
+        except (OSError, Unreadable):  # the trouble itself; it is told already
             return None
         return None
 
@@ -192,7 +202,7 @@ class _Run:
             raise ItemError(refusal["what"], where=refusal["where"], hint=refusal["hint"])
 
     async def _take_manifest(self) -> None:
-        if self.passage.files.manifest.exists() and self.job.files + self.job.size > 0:
+        if os.path.lexists(self.passage.files.manifest) and self.job.files + self.job.size > 0:
             return
         _make_home(self.passage.files.home)
         definition = self.job.definition
@@ -420,6 +430,10 @@ class _Run:
             what = f"the disk gave an error ({error.strerror})"
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             error = TargetError(what, where=os.fsdecode(error.filename or ""), full=full)
+        elif (removed := await asyncio.to_thread(self._removed)) is not None:
+            if isinstance(removed, StationMissing):
+                return await self._pause_for_root(removed, step)
+            error = removed
         elif step is not None:
             error = await self._folders_fault() or error
         name = "" if step is None else step.name
@@ -429,12 +443,44 @@ class _Run:
             return await self._try_again(step, error)
         if isinstance(error, TargetError):
             return await self._pause(step, target or name, error)
+        if isinstance(error, Unreadable):
+            raise _Over({**damaged(error, self.job), "step": name}, step)
         if isinstance(error, DittoheadError):
             raise _Over(_fields(error, error.kind, name), step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
         raise _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
+
+    def _removed(self) -> StationMissing | ItemError | None:
+        """Return what was moved away under the root, where a run has stumbled over something. Blocking."""
+        stations, passage = self.engine.stations, self.passage
+        try:
+            missing = stations.look()
+        except StationMissing as error:
+            return error
+        except OSError:
+            return None
+        for name in ("processing", "work"):
+            if name in missing:
+                return stations.missing(name)
+        if not os.path.lexists(passage.files.payload):
+            return ItemError(
+                "the folder was moved out of processing/ by hand while its job ran",
+                where=str(passage.files.payload),
+                hint=f"To process it, move it to {stations.path(Station.INBOX)}",
+            )
+        if self.job.files and not os.path.lexists(passage.files.manifest):
+            return ItemError(
+                "what the job had noted and made was moved out of work/ by hand while it ran",
+                where=str(passage.files.home),
+                hint=f"Move it back, or let it be made again; then: dittohead retry {self.job.id}",
+            )
+        return None
+
+    async def _pause_for_root(self, missing: StationMissing, step: StepRun | None = None) -> Aside:
+        error = TargetError(missing.what, where=missing.where, hint=missing.hint)
+        return await self._pause(step, disk_of(self.engine.stations.root), error)
 
     async def interrupted(self) -> None:
         """Note that the steps in flight were stopped in good order, not by a crash."""
@@ -534,4 +580,4 @@ def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:
 
 
 def _make_home(home: Path) -> None:
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)

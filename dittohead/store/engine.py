@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,10 +15,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from dittohead import faults
 from dittohead.errors import StoreError
+from dittohead.files import make_way
 from dittohead.store import schema
 
 P = ParamSpec("P")
@@ -35,6 +39,9 @@ TOLD = "told"
 
 #: How long a statement waits for another process's write (the CLI's requests) before it fails.
 _BUSY_S = 30
+
+#: How long a server has to answer when it is connected to.
+_CONNECT_S = 10
 
 
 class Store:
@@ -66,6 +73,8 @@ class Store:
 
         Raises: StoreError: it cannot be reached, is damaged, or is of a newer version.
         """
+        if url.get_backend_name() == "sqlite":
+            _check_file(Path(str(url.database)))
         store = cls(url)
         try:
             schema.upgrade(store.engine)
@@ -232,7 +241,7 @@ def sqlite_url(state: Path) -> sa.URL:
 
 def _engine(url: sa.URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S})
     engine = sa.create_engine(
         url,
         connect_args={"timeout": _BUSY_S, "isolation_level": None, "check_same_thread": False},
@@ -252,6 +261,37 @@ def _engine(url: sa.URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _check_file(path: Path) -> None:
+    """See that the file can be a database. Raises: StoreError."""
+    make_way(path.with_name(f"{path.name}-shm"))  # an index of the log; SQLite makes it again
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        _must_be_a_file(file)
+
+
+def _must_be_a_file(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and path.is_file())):
+            raise StoreError("the store is not a regular file", where=str(path), hint=_DAMAGED)
+        if not os.access(path, os.R_OK | os.W_OK):
+            hint = "Give state/ and what is in it to the daemon's user; and run commands as that user"
+            raise StoreError("the store may not be read and written", where=str(path), hint=hint)
+
+
+#: What a database says that goes on saying so: somebody has to do something about it.
+_LASTING = (
+    "malformed",
+    "not a database",
+    "authentication",
+    "does not exist",
+    "pg_hba.conf",
+    "permission",
+    "permitted",
+    "no password",
+    "invalid",
+)
 
 
 def _check_sqlite(engine: Engine, url: sa.URL) -> None:
@@ -274,4 +314,7 @@ def _refusal(error: SQLAlchemyError, url: sa.URL) -> StoreError:
         hint = _DAMAGED
     elif isinstance(error, OperationalError):
         hint = "Check that the store can be reached, is not full and may be written by the daemon"
-    return StoreError(said.splitlines()[0] if said else "unknown error", where=where, hint=hint)
+    passing = isinstance(error, OperationalError | InterfaceError) and not any(w in said for w in _LASTING)
+    return StoreError(
+        said.splitlines()[0] if said else "unknown error", where=where, hint=hint, passing=passing
+    )

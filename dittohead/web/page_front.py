@@ -193,6 +193,8 @@ def front(
         "lately_bytes": seen.lately_bytes,
         "sources": live.get("sources", {}),
         "watcher": live.get("watcher", {}),
+        "missing": live.get("troubles", []),
+        "stuck": live.get("stuck", {}),
         "free": space[0],
         "whole": space[1],
         "floor": floor,
@@ -224,6 +226,7 @@ def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> lis
     stale = live.get("stale_count", len(live.get("stale", [])))
     stuck = sum(not why.startswith(_PATIENT) for why in live.get("held", {}).values())
     found = [
+        *((True, trouble["what"]) for trouble in live.get("troubles", [])),
         (mode not in _SEEING, "the inbox is not watched"),
         (seen.failed_count, f"{counted(seen.failed_count, 'job')} failed"),
         (seen.counts["frozen"], f"{counted(seen.counts['frozen'], 'job')} frozen"),

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import order, queries, receipt
 from dittohead.context import JobFiles
+from dittohead.errors import Unreadable
 from dittohead.model import Event, Job, StepRow, StepState, display
 from dittohead.stations import Stations
 from dittohead.store import history
@@ -128,7 +129,7 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         try:
             status = os.stat(path)
             found, place, ways = _delivered(path, status.st_mtime_ns, status.st_size)
-        except (OSError, ValueError, KeyError):  # nothing delivered, or just being written
+        except (OSError, Unreadable):  # nothing delivered, or damaged
             continue
         if step.state is StepState.DONE:
             links.extend(found)
