@@ -17,8 +17,10 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
 #: What the kernel says of a fault that may go away by itself: no room, a mount or a disk that is away, too
 #: much at once.
@@ -177,3 +179,19 @@ def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+@contextlib.contextmanager
+def ungrouped(*kinds: type[Exception]) -> Iterator[None]:
+    """Raise the first error of these kinds by itself, where a group of tasks ends with nothing else.
+
+    Put it around a TaskGroup. `except*` does not do that before Python 3.11.4 (Debian 12 has 3.11.2): what
+    such a clause raises arrives in a group again, and a passing fault would be a defect.
+    Source: Python's changelog, 3.11.4, gh-103590.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as errors:
+        if errors.split(kinds)[1] is not None:
+            raise
+        raise first_of(errors) from None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead import __version__
-from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.errors import ItemError, StepError, TransientError, ungrouped
 from dittohead.faulty import Faulty
 from dittohead.images.names import Names, is_junk
 from dittohead.images.options import ConvertOptions
@@ -311,11 +311,9 @@ class _Conversion:
 
     async def run(self) -> None:
         """Convert everything with as many children as there are slots."""
-        try:
+        with ungrouped(StepError):
             async with asyncio.TaskGroup() as group:
                 self._start_runner(group, None)
-        except* StepError as errors:
-            raise errors.exceptions[0] from None
 
     def _start_runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
         self._children += 1

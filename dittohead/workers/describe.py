@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dittohead import __version__, files
-from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.errors import ItemError, StepError, TransientError, ungrouped
 from dittohead.faulty import Faulty
 from dittohead.images import describing, embedding, xmp
 from dittohead.images.process import ImageChild, abilities
@@ -250,11 +250,9 @@ class _Describing:
 
     async def run(self) -> None:
         """Do every file, with as many children as there are slots. Raises: StepError."""
-        try:
+        with ungrouped(StepError):
             async with asyncio.TaskGroup() as group:
                 self._start(group, None)
-        except* StepError as errors:
-            raise errors.exceptions[0] from None
 
     def _start(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
         self._children += 1
