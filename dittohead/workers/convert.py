@@ -149,7 +149,7 @@ def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]
 #: What to do about images, by how they are at fault.
 _CURES = {
     "damaged": "Scan or copy the damaged ones again",
-    "unfit": "Have those that the format cannot hold made in another way, or set unfit: keep",
+    "unfit": "Have those that the format cannot hold made in another way",
     "memory": "Give the step more memory (memory:)",
     "other": "Take out what is no image",
 }
@@ -470,7 +470,8 @@ class _Conversion:
 
     def failure(self) -> ItemError:
         """Return the error of the images that cannot be converted, with what to do about theirs."""
-        cures = [cure for kind, cure in _CURES.items() if self.faulty.kinds[kind]]
+        own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
+        cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
         cures = cures or ["Take them out, or have them made in another way"]
         return ItemError(
             f"{self.faulty.count} of {self.total} images cannot be converted: {self.faulty}",
