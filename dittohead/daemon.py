@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, web
+from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, threads, web
 from dittohead.actions import Actions
 from dittohead.batch import Batch
 from dittohead.checkup import examine
@@ -88,6 +88,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Work until told to stop. Raises: DittoheadError: it cannot start."""
+        asyncio.get_running_loop().set_default_executor(threads.PatientPool())
         _raise_file_limit()
         self.stations.prepare()
         with lock.held(self.stations.state, patience_s=_LOCK_PATIENCE_S):
