@@ -10,12 +10,13 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, threads, web
+from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, threads, wants, web
 from dittohead.actions import Actions
 from dittohead.batch import Batch
 from dittohead.checkup import examine
@@ -128,23 +129,23 @@ class Daemon:
 
     async def _go_on(self) -> None:
         background = [
-            asyncio.create_task(coroutine, name=name)
-            for name, coroutine in (
-                ("dispatch", self.dispatch.run()),
-                ("watcher", self.watcher.run()),
-                ("notify", self.notifier.run()),
-                ("pings", self.pinger.run()),
-                ("lookout", self.lookout.run()),
-                ("late", self.late.run()),
-                ("requests", self._requests()),
-                ("reconcile", self._reconciles()),
-                ("housekeeping", self.housekeeper.run()),
-                ("outside", self.housekeeper.run_outside()),
-                ("sources", self.intake.run()),
-                ("live", self._write_live()),
-                ("lag", self.engine.metrics.watch_the_loop()),
-                ("ready", self._say_ready()),
-                *([("batch", self._run_batch())] if self._patience_s is not None else []),
+            asyncio.create_task(_kept(name, part), name=name)
+            for name, part in (
+                ("dispatch", self.dispatch.run),
+                ("watcher", self.watcher.run),
+                ("notify", self.notifier.run),
+                ("pings", self.pinger.run),
+                ("lookout", self.lookout.run),
+                ("late", self.late.run),
+                ("requests", self._requests),
+                ("reconcile", self._reconciles),
+                ("housekeeping", self.housekeeper.run),
+                ("outside", self.housekeeper.run_outside),
+                ("sources", self.intake.run),
+                ("live", self._write_live),
+                ("lag", self.engine.metrics.watch_the_loop),
+                ("ready", self._say_ready),
+                *([("batch", self._run_batch)] if self._patience_s is not None else []),
             )
         ]
         try:
@@ -476,6 +477,21 @@ class Daemon:
 def _say_doubts(config: Config) -> None:
     for doubt in config.doubts:
         log.get().warning(log.CONFIG_DOUBTED, problem=str(doubt))
+
+
+async def _kept(name: str, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a part of the daemon; one that ends for want of threads or memory is begun again.
+
+    Raises: what else it ends with.
+    """
+    while True:
+        try:
+            return await part()
+        except Exception as error:
+            if not (short := wants.short_of(error)):
+                raise
+            log.get().error(log.MACHINE_SHORT, of=short, task=name, exc_info=error)
+        await asyncio.sleep(_TROUBLE_S)
 
 
 def _composer(config: Config) -> Composer:
