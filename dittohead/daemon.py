@@ -426,7 +426,7 @@ class Daemon:
         self._set_back = 0.0
         self.targets.sooner(seconds)
         self.dispatch.wake()
-        self.intake.sooner(seconds)
+        self.intake.sooner()
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 

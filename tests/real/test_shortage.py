@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import resource
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
 _UID = "20177"
 _CAPS = "+dac_override,+dac_read_search"
 
+#: The daemon and what it starts take fewer.
+_MOST = 100
+
 CONFIG = """
 root: .
 limits: {{jobs: 6}}
@@ -29,7 +33,7 @@ pipelines:
     match: ".*"
     steps:
       - checksum: {{}}
-      - command: {{argv: [sh, -c, 'sleep 0.1; echo made > x']}}
+      - command: {{argv: [sh, -c, 'sleep 2; echo made > x']}}
       - rsync: {{to: "{target}/{{name}}", mkpath: true}}
 """
 
@@ -49,23 +53,35 @@ def test_where_no_process_can_be_started_folders_wait_and_none_fails(open_path: 
     with site(open_path / "root", CONFIG.format(target=open_path / "target")) as here:
         here.log = open_path / "daemon.log"
         os.chown(here.root, int(_UID), int(_UID))
-        here.program = [
-            "setpriv", f"--reuid={_UID}", f"--regid={_UID}", "--clear-groups",
-            f"--inh-caps={_CAPS}", f"--ambient-caps={_CAPS}", *here.program,
-        ]  # fmt: skip
+        other = ["setpriv", f"--reuid={_UID}", f"--regid={_UID}", "--clear-groups"]
+        caps = [f"--inh-caps={_CAPS}", f"--ambient-caps={_CAPS}"]
+        here.program = [*other, *caps, "prlimit", f"--nproc={_MOST}", *here.program]
         here.start()
         assert here.process is not None
-        pid = here.process.pid
-        hard = resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
-        resource.prlimit(pid, resource.RLIMIT_NPROC, (1, hard))
         names = [f"f{number}" for number in range(6)]
         for name in names:
             here.drop(name, {"a.txt": name})
-        here.until(lambda: len({line.get("name") for line in here.events("machine.short")}) >= len(names))
-        assert os.listdir(here.root / "failed") == []
-        assert here.process.poll() is None
-        resource.prlimit(pid, resource.RLIMIT_NPROC, (hard, hard))
+        here.until(lambda: sum(line["step"] == "command" for line in here.events("step.started")) == 6)
+        with hoard(other):
+            here.drop("later", {"a.txt": "later"})
+            here.until(lambda: sum("name" in line for line in here.events("machine.short")) >= 3)
+        names.append("later")
         here.until(lambda: sorted(os.listdir(here.root / "done")) == names, 200)
         assert os.listdir(here.root / "failed") == []
-        here.process.send_signal(signal.SIGTERM)
-        assert here.process.wait(20) == 0
+        assert here.process.poll() is None
+        assert here.stop() == 0
+
+
+@contextlib.contextmanager
+def hoard(other: list[str]) -> Iterator[None]:
+    """Have the same user run as many processes as the daemon may, until the block ends."""
+    script = f"for i in $(seq {_MOST}); do sleep 1000 & done; echo all; wait"
+    with subprocess.Popen(
+        [*other, "sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"all\n"
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
