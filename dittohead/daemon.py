@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, lock, log, mounts, process, rebuild, registry, sdnotify, web
+from dittohead import __version__, live, lock, log, mounts, process, rebuild, registry, sdnotify, threads, web
 from dittohead.actions import Actions
 from dittohead.batch import Batch
 from dittohead.checkup import examine
@@ -99,6 +99,7 @@ class Daemon:
 
         Raises: DittoheadError: it cannot start, or not go on.
         """
+        asyncio.get_running_loop().set_default_executor(threads.PatientPool())
         _raise_file_limit()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -498,7 +499,7 @@ class Daemon:
         self._set_back = 0.0
         self.targets.sooner(seconds)
         self.dispatch.wake()
-        self.intake.sooner(seconds)
+        self.intake.sooner()
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 

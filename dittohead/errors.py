@@ -12,6 +12,7 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
     ├── ItemError              this folder is at fault: to failed/ with the reason
     │   └── ChangedError       it is not what it was at the claim: only a new job can do it
     ├── TransientError         try again after a back-off
+    │   └── MachineShort       this machine has too little of something; the wait counts as no try
     └── TargetError            an outside place is down or full: it is paused, its jobs wait
 """
 
@@ -157,6 +158,18 @@ class TransientError(StepError):
     ) -> None:
         super().__init__(what, where=where, hint=hint)
         self.retry_after_s = retry_after_s
+
+
+class MachineShort(TransientError):
+    """This machine has no more threads, processes, open files or memory: no fault of this folder.
+
+    Args:
+        of: what there is too little of.
+    """
+
+    def __init__(self, what: str, *, of: str, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.of = of
 
 
 class TargetError(StepError):
