@@ -390,7 +390,7 @@ async def test_a_folder_no_pipeline_wants_ends_in_failed(house: House) -> None:
         job = await house.until_over("!x")
     assert job.state is JobState.FAILED
     assert "no pipeline's match fits" in job.reason
-    assert "three ([^!].*)" in job.reason
+    assert "three (match: [^!].*)" in job.reason
 
 
 async def test_a_name_that_is_not_utf8_ends_in_failed(house: House) -> None:
