@@ -105,12 +105,13 @@ async def _gone(engine: Engine) -> int:
     if not jobs:
         return 0
     try:
-        there = await asyncio.to_thread(engine.stations.inodes, Station.FAILED)
+        there = frozenset(await asyncio.to_thread(engine.stations.listing, Station.FAILED))
     except OSError:  # the station itself is not to be seen: that says nothing of the folders
         return 0
     changed = 0
     for job in jobs:
-        now = Outcome.NONE if there.get(job.folder) == job.ino else Outcome.GONE
+        # By name alone: a root that was copied to another disk has other inodes, and overlayfs changes them.
+        now = Outcome.NONE if job.folder in there else Outcome.GONE
         if now is not job.outcome:
             changed += await engine.store.write(job_store.set_outcome, job.id, now, (job.outcome,))
             log.get().info(log.JOB_GONE, job=job.id, name=job.name, gone=now is Outcome.GONE)

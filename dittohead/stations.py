@@ -354,11 +354,6 @@ class Stations:
                 if not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
             ]
 
-    def inodes(self, station: Station) -> dict[bytes, int]:
-        """Return the inode of each folder in a station, by name. Blocking. Raises: OSError."""
-        with os.scandir(os.fsencode(self.path(station))) as entries:
-            return {entry.name: entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
-
     def identity(self, station: Station, folder: bytes) -> os.stat_result:
         """Return the folder's own lstat."""
         return os.lstat(self.folder(station, folder))

@@ -75,6 +75,12 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
     inbox = stations.path(Station.INBOX)
     if not inbox.is_dir():
         fail(f"{inbox}: there is no inbox. Start the daemon, or: dittohead init", NO_INPUT)
+    if watch and not os.access(stations.state, os.X_OK):
+        raise DittoheadError(
+            "you may upload here, but not look on",
+            where=str(stations.state),
+            hint="Leave out --follow; who may look on: docs/rights.md",
+        )
     started = utcnow()
     uploads = [Upload(path, inbox, name, purposes) for path in paths]
     for upload in uploads:
@@ -119,7 +125,7 @@ def _drop_one(upload: Upload) -> str:
         except OSError as error:
             raise DittoheadError(
                 f"the upload failed ({error.strerror})",
-                where=str(error.filename or upload.hidden),
+                where=os.fsdecode(error.filename or upload.hidden),
                 hint=f"Remove {os.fsdecode(upload.hidden)} and try again",
             ) from error
     upload.publish()

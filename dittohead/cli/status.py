@@ -10,8 +10,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dittohead.cli import lines
-from dittohead.cli.base import escape, json_option, out, print_json, with_config
+from dittohead.cli import advice, lines
+from dittohead.cli.base import config_path, escape, json_option, out, print_json, with_config
 from dittohead.cli.given import Moment, digest_of, uid_of
 from dittohead.cli.lines import Line
 from dittohead.cli.view import Place, find_place, viewing
@@ -46,7 +46,8 @@ def _status(here: Place) -> dict[str, Any]:
 
 def _print_status(found: dict[str, Any], to: Console) -> None:
     now = found["live"]
-    to.print(f"dittohead on {escape(found['root'])}: {_daemon_words(found['running_daemon'], now)}")
+    daemon = _daemon_words(found["running_daemon"], now)
+    to.print(f"dittohead on {escape(found['root'])}: {daemon}")
     to.print(_counts(found))
     _print_attention(found, now, to)
     _print_group("Waits in the inbox", _held(now), to, more=now.get("held_count", 0))
@@ -57,7 +58,7 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
 
 def _daemon_words(running: bool, now: dict[str, Any]) -> str:
     if not running:
-        return "[red]not running[/red]; start it: dittohead run"
+        return f"[red]not running[/red]; start it: {advice.start(config_path())}"
     watcher = now.get("watcher", {})
     why = f" ({escape(watcher['reason'])})" if watcher.get("reason") else ""
     return (
