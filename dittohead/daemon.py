@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import itertools
 import os
 import resource
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
 from dittohead.opening import open_store
+from dittohead.overdue import Overdue
 from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
@@ -69,6 +72,10 @@ _LATE_S = 60.0
 _LOCK_PATIENCE_S = 3.0
 
 
+#: Things in the inbox that are no folders that the log names at a look, and readers see.
+_STRAYS = 20
+
+
 class Daemon:
     """One process on one root."""
 
@@ -76,7 +83,7 @@ class Daemon:
         """Prepare. Args: patience_s: run as a batch (see batch.py); None: until told to stop."""
         self.config, self._patience_s = config, patience_s
         self.exit_status = 0
-        self.stations = Stations(config.root)
+        self.stations = Stations(config.root, config.settings.watch.ignore)
         self.live = live.Live(self.stations.state / "live.json")
         self._stop = asyncio.Event()
         self._interrupt = asyncio.Event()
@@ -137,6 +144,7 @@ class Daemon:
                 ("requests", self._requests()),
                 ("reconcile", self._reconciles()),
                 ("housekeeping", self.housekeeper.run()),
+                ("held", self.overdue.run()),
                 ("outside", self.housekeeper.run_outside()),
                 ("sources", self.intake.run()),
                 ("live", self._write_live()),
@@ -218,6 +226,9 @@ class Daemon:
         )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
+        self.overdue = Overdue(
+            self.engine, self.dispatch, lambda: self._scan, lambda: self.config.settings.watch.held_after
+        )
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
         self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
 
@@ -328,6 +339,7 @@ class Daemon:
                     hint="systemctl restart dittohead",
                 )
         self.config = self.claimer.config = config
+        self.stations.ignore = new.watch.ignore
         self.engine.retry = config.settings.retry
         self.engine.settle_s = config.settings.watch.settle
         self.composer = _composer(config)
@@ -348,12 +360,14 @@ class Daemon:
 
     def _on_scan(self, scan: Scan) -> None:
         fresh = set(scan.strays) - set(self._scan.strays if self._scan else ())
-        for name in fresh:
+        for name in sorted(fresh)[:_STRAYS]:
             log.get().warning(
                 log.WATCH_IGNORED,
                 name=display(name),
                 reason="it is not a directory; only directories are processed",
             )
+        if len(fresh) > _STRAYS:
+            log.get().warning(log.WATCH_IGNORED, more=len(fresh) - _STRAYS)
         self._scan = scan
         self.dispatch.offer(scan.arrivals, scan.held)
         # Only a scan that came to its end feeds the watchdog: it proves the loop and the disk.
@@ -428,7 +442,9 @@ class Daemon:
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 
     def _snapshot(self) -> dict[str, Any]:
-        self.live.held = {display(name): why for name, why in self.dispatch.held.items()}
+        held = self.dispatch.held
+        named = itertools.islice(held.items(), live.NAMED)
+        self.live.held, self.live.held_count = {display(name): why.text for name, why in named}, len(held)
         self.live.facts = self._facts()
         return self.live.snapshot()
 
@@ -447,7 +463,13 @@ class Daemon:
             "oldest_arrival_at": self.dispatch.oldest,
             "running": len(self.dispatch.running),
             "uploads": len(self._scan.uploads) if self._scan else 0,
-            "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
+            "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:_STRAYS]],
+            "stray_count": len(self._scan.strays) if self._scan else 0,
+            "ignored": self._scan.ignored if self._scan else 0,
+            "held_kinds": Counter(held.kind.value for held in self.dispatch.held.values()),
+            "overdue": self.overdue.shown,
+            "overdue_count": self.overdue.count,
+            "overdue_strays": self.overdue.strays,
             "stale": self.housekeeper.stale.shown,
             "stale_count": self.housekeeper.stale.count,
             "sources": self.intake.shown(),

@@ -165,7 +165,12 @@ class Found:
     @property
     def kind(self) -> str:
         """What it is, in a word."""
-        return _KINDS.get(stat.S_IFMT(self.status.st_mode), "thing of an unknown kind")
+        return kind_of(self.status.st_mode)
+
+
+def kind_of(mode: int) -> str:
+    """Return what a thing on disk is, in a word, by its st_mode."""
+    return _KINDS.get(stat.S_IFMT(mode), "thing of an unknown kind")
 
 
 _KINDS = {

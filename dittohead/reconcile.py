@@ -51,6 +51,8 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     claiming = set(claimer.claiming)
     owned = claiming | {job.folder for job in await engine.store.read(job_store.active)}
     for folder in sorted(present - owned):
+        if engine.stations.is_nobodys(folder):  # a file server's own, in every directory
+            continue
         mended += await _adopt(engine, claimer, folder)
     return mended
 

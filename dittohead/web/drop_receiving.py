@@ -24,6 +24,7 @@ from dittohead.config import Config, Pipeline
 from dittohead.errors import ItemError
 from dittohead.files import MAX_DEPTH, MAX_PATH
 from dittohead.model import counted, visible
+from dittohead.nobodys import fault
 from dittohead.owners import owner
 from dittohead.settings import Drop
 from dittohead.stations import NAME_MAX
@@ -112,6 +113,8 @@ _LESS = "Put it into the inbox by other means, or see http: {drop: ...} in confi
 
 def fitting(config: Config, name: str, purposes: Sequence[str]) -> Pipeline:
     """Return the pipeline that a folder of this name goes through. Raises: ItemError: none, or not for us."""
+    if why := fault(name, config.settings.watch.ignore):
+        raise ItemError(why, where=visible(name), hint="Give the folder another name")
     found = config.pipeline_for(name)
     if found is None:
         patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
