@@ -238,7 +238,7 @@ def _immovable(error: StationError, arrival: Arrival) -> Held:
     if not isinstance(error, Immovable):
         return Held(reason=str(error), kind=Kind.IMMOVABLE, since=arrival.seen_at)
     return Held(
-        reason=f"{error.where}: {error.what}",
+        reason=error.what,
         kind=Kind.IMMOVABLE,
         cure=error.cure,
         command=error.command,

@@ -59,9 +59,13 @@ class Held:
 
 
 def group_may(path: bytes) -> str:
-    """Return the command that gives the daemon's group what moving and reading a folder needs."""
+    """Return the command that gives the daemon's group what moving and reading a folder needs.
+
+    chgrp comes last, and does the folder itself last of all: what is inside is ready when it can be taken,
+    and the folder's own change is the newest, as after a rename (see settling.py).
+    """
     word, group = shell_word(path), own_group()
-    return f"sudo chgrp -R {group} {word} && sudo chmod -R g+rwX {word}"
+    return f"sudo chmod -R g+rwX {word} && sudo chgrp -R {group} {word}"
 
 
 def own_group() -> str:
@@ -120,24 +124,29 @@ def movable(
         status: the folder's own.
         user: the daemon's, as a word of a command line.
     """
-    place, word = os.stat(directories[0]), shell_word(os.fsencode(folder))
+    word = shell_word(os.fsencode(folder))
     for directory in directories:
         if not os.access(directory, os.W_OK | os.X_OK):
             own = shell_word(os.fsencode(directory))
             return "This directory must be the daemon's", f"sudo chown {user} {own} && sudo chmod u+rwx {own}"
-    if (
-        number == errno.EPERM
-        and place.st_mode & stat.S_ISVTX
-        and os.geteuid() not in (place.st_uid, status.st_uid)
-    ):
+    if number == errno.EPERM and _is_sticky(directories[0], status):
         own = shell_word(os.fsencode(directories[0]))
         return "Its directory is sticky (mode +t), and not the daemon's", f"sudo chown {user} {own}"
     if number == errno.EPERM:
         return "It has an attribute that forbids it: see lsattr -d", f"sudo chattr -R -ia {word}"
     if status.st_uid == os.geteuid():
         return "Moving a directory needs write access to it", f"sudo chmod -R u+rwX {word}"
-    why = "Moving a directory needs write access to it"
-    avoided = (
-        "Set-up 2 in docs/permissions.md (umask 002, or a default ACL) avoids this; set-up 3 takes any mode"
+    why = (
+        "Moving a directory needs write access to it (set-up 2 in docs/permissions.md, by umask 002 or a "
+        "default ACL, avoids this; set-up 3 takes any mode)"
     )
-    return f"{why}. {avoided}", group_may(os.fsencode(folder))
+    return why, group_may(os.fsencode(folder))
+
+
+def _is_sticky(directory: Path, status: os.stat_result) -> bool:
+    """Tell whether only its owner and the directory's may rename a thing there, and we are neither."""
+    try:
+        place = os.stat(directory)
+    except OSError:
+        return False
+    return bool(place.st_mode & stat.S_ISVTX) and os.geteuid() not in (place.st_uid, status.st_uid)

@@ -122,8 +122,7 @@ def _overdue(now: dict[str, Any]) -> Iterator[str]:
         of = f" of {escape(one['owner'])}" if one["owner"] else ""
         since = age(max(time.time() - one["since"], 0))
         cure = f". {escape(one['cure'])}" if one["cure"] else ""
-        reason = one["reason"].removeprefix(f"{one['name']}: ")
-        yield f"[yellow]{word}[/yellow] {escape(one['name'])}{of}, {since}: {escape(reason)}{cure}"
+        yield f"[yellow]{word}[/yellow] {escape(one['name'])}{of}, {since}: {escape(one['reason'])}{cure}"
         if one["command"]:
             yield f"  [bold]{escape(one['command'])}[/bold]"
     more = now.get("overdue_count", 0) - len(now.get("overdue", []))
