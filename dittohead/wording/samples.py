@@ -47,7 +47,7 @@ _ARRIVAL: dict[str, Any] = {
     "seconds": 5400,
     "reason": "lab1-scans: the daemon may not move this folder: mode 0755, owner alice",
     "cure": "Moving a directory needs write access to it",
-    "command": "sudo chgrp -R dittohead /srv/dittohead/inbox/lab1-scans",
+    "command": "sudo chmod -R g+rwX /srv/dittohead/inbox/lab1-scans",
     "uid": 1001,
     "uploader": "alice",
 }
