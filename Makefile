@@ -2,10 +2,10 @@
 VENV ?= .venv
 PY := '$(VENV)/bin/python'
 
-.PHONY: help demo test check docs man bench crash-test install setup clean
+.PHONY: help demo test check docs man bench crash-test prove-debian install setup clean
 
 help:           ## list what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
 
 setup:          ## install what is missing to run (says what, first)
 	@tools/setup run
@@ -40,6 +40,9 @@ bench:          ## run the benchmarks against their peers and print a table
 crash-test:     ## kill the daemon a thousand times (KILLS=1000 FOLDERS=200 SEED=1) and check it all
 	@tools/setup test
 	@$(PY) -m tests.crash --kills $(or $(KILLS),1000) --folders $(or $(FOLDERS),200) --seed $(or $(SEED),1)
+
+prove-debian:   ## as root: both commands in bare systems of Debian 12 and 13 (SUITES, WHO, PYTEST_ARGS)
+	@tools/prove-debian $(SUITES)
 
 install:        ## install the service on this machine (says what, first)
 	@tools/install

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ from ulid import ULID
 from dittohead import faults, log, sidecar, templates, units
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
-from dittohead.errors import Immovable, ItemError, NameTaken, StationError
+from dittohead.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
+from dittohead.files import kind_of
 from dittohead.held import Held, Kind, silent, unreadable
 from dittohead.model import (
     Arrival,
@@ -63,6 +65,8 @@ class Claimer:
     reserved: dict[str, int] = field(default_factory=dict)
     #: folders between their rename and the commit of their row
     claiming: set[bytes] = field(default_factory=set)
+    #: folders whose name in processing/ is not free and that no run of a job will free, and why
+    stuck: dict[bytes, str] = field(default_factory=dict)
     room: WaitingRoom = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,13 +107,25 @@ class Claimer:
             status = self.stations.identity(Station.PROCESSING, arrival.folder)
             job = await self.adopt(replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid))
         except NameTaken:
-            return Held(reason="an earlier folder of this name is still being processed", kind=Kind.NAMESAKE)
+            return Held(reason=await asyncio.to_thread(self._holder, arrival.folder), kind=Kind.NAMESAKE)
         except StationError as error:
             return _immovable(error, arrival)
         finally:
             self.claiming.discard(arrival.folder)
         self.reserved[job.id] = needed
         return job
+
+    def _holder(self, folder: bytes) -> str:
+        """Return, in words, what holds a folder's name in processing/. Blocking, but short."""
+        if folder in self.stuck:
+            return f"an earlier folder of this name cannot leave processing/: {self.stuck[folder]}"
+        try:
+            mode = self.stations.identity(Station.PROCESSING, folder).st_mode
+        except OSError:
+            return "an earlier folder of this name was being processed; it is looked at again"
+        if not stat.S_ISDIR(mode):
+            return f"a {kind_of(mode)} of this name lies in processing/, and is moved to failed/ in a minute"
+        return "an earlier folder of this name is still being processed"
 
     def released(self, job_id: str) -> None:
         """Forget what a job that has ended had reserved."""
@@ -134,11 +150,13 @@ class Claimer:
         if not origin and known is None:  # a folder that is done again came to us before
             who = request_store.dropped_by(connection, name, arrival.ino)
             origin = f"uploaded through the page by {who}" if who else ""
+        events = _renamings(connection, name, arrival.ino) if known is None else []
         transfer = [Event(type=EventType.TRANSFER, outcome="success", detail=origin, agent=AGENT)]
         return job_store.create(
             connection,
             new,
             *(transfer if origin else ()),
+            *events,
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -235,6 +253,8 @@ class Claimer:
 
 
 def _immovable(error: StationError, arrival: Arrival) -> Held:
+    if isinstance(error, StationMissing):  # told by itself, and not this folder's fault
+        return Held(reason=str(error))
     if not isinstance(error, Immovable):
         return Held(reason=str(error), kind=Kind.IMMOVABLE, since=arrival.seen_at)
     return Held(
@@ -244,6 +264,13 @@ def _immovable(error: StationError, arrival: Arrival) -> Held:
         command=error.command,
         since=arrival.seen_at,
     )
+
+
+def _renamings(connection: Connection, name: str, ino: int) -> list[Event]:
+    """Return the event of a folder that failed under another name, and was given this one."""
+    before, who = request_store.renamed_from(connection, name, ino)
+    detail = f"renamed from {before} by {who}"
+    return [Event(type=EventType.RENAMING, outcome="success", detail=detail, agent=AGENT)] if before else []
 
 
 def new_job(
@@ -333,14 +360,10 @@ def _refused(error: ItemError) -> dict[str, Any]:
 
 
 def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
-    if not is_utf8(folder):
-        what = "the folder's name is not UTF-8 text"
-        hint = "Rename it, then move it to the inbox again"
-    else:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        what = "no pipeline's match fits the folder's name"
-        hint = f"Rename it to fit one of: {patterns}; then move it to the inbox again"
-    return _refused(ItemError(what, where=name, hint=hint))
+    if is_utf8(folder):
+        return _refused(config.no_pipeline(name, "Rename it", "Then move it to the inbox again"))
+    hint = "Rename it, then move it to the inbox again"
+    return _refused(ItemError("the folder's name is not UTF-8 text", where=name, hint=hint))
 
 
 def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> dict[str, Any]:

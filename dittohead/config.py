@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dittohead import order, rules, sidecar, templates, trust, wording
+from dittohead import names, order, rules, sidecar, templates, trust, wording
 from dittohead import registry as registry_module
-from dittohead.errors import ConfigError, DittoheadError
+from dittohead.errors import ConfigError, DittoheadError, ItemError
 from dittohead.patterns import Pattern
 from dittohead.registry import Registry, Sources
 from dittohead.settings import Addresses, PipelineSettings, Settings
@@ -30,6 +30,8 @@ DEFAULT_JOBS = 8
 
 #: The keys that are the engine's own: beside the worker's, or among its options.
 _COMMON = ("name", "from", "after", "for")
+
+_ONE_OF_THEM = "Correct the example, or match"
 
 _STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _KEEP_WORK_S = 7 * 86400.0
@@ -68,6 +70,15 @@ class Pipeline:
     settings: PipelineSettings
     space_factor: float  #: bytes needed under the root for each byte of the folder
     keep_work_s: float | None  #: None: for ever
+
+    @property
+    def takes(self) -> str:
+        """Which folders it takes, for people: `scans (scanned pages), such as lab1-scans-07`."""
+        told = [self.settings.description] if self.settings.description else []
+        if not self.settings.example:  # else the example says it better
+            told.append(f"match: {self.match.pattern}")
+        example = f", such as {self.settings.example}" if self.settings.example else ""
+        return f"{self.name}{' (' + '; '.join(told) + ')' if told else ''}{example}"
 
     @property
     def purposes(self) -> frozenset[str]:
@@ -125,6 +136,20 @@ class Config:
             if found is not None:
                 return pipeline, found
         return None
+
+    def no_pipeline(self, name: str, do: str, then: str = "") -> ItemError:
+        """Return the refusal of a folder whose name no pipeline's match fits.
+
+        Args:
+            do: how it gets another name, such as "Rename it".
+            then: what follows; "" for nothing.
+        """
+        known = "; ".join(pipeline.takes for pipeline in self.pipelines)
+        return ItemError(
+            "no pipeline's match fits the folder's name",
+            where=name,
+            hint=f"{do} to fit one of: {known}{'. ' + then if then else ''}",
+        )
 
 
 def find(path: Path | None) -> Path:
@@ -190,6 +215,7 @@ class _Checker:
             for name, given in self.settings.pipelines.items()
             if (pipeline := self.pipeline(name, given)) is not None
         ]
+        self._check_examples(pipelines)
         sources = [
             found
             for name, raw in self.settings.sources.items()
@@ -277,6 +303,27 @@ class _Checker:
             space_factor=self._factor(given, steps),
             keep_work_s=self._keep(given, steps),
         )
+
+    def _check_examples(self, pipelines: Sequence[Pipeline]) -> None:
+        """See that a folder of each example's name would go through the pipeline that gives it."""
+        for pipeline in pipelines:
+            example, place = pipeline.settings.example, ("pipelines", pipeline.name, "example")
+            if not example:
+                continue
+            try:
+                names.checked(example)
+                takers = [other for other in pipelines if other.match.fullmatch(example) is not None]
+            except ItemError as error:
+                self.wrong(error.what, place, hint=error.hint)
+                continue
+            if pipeline not in takers:
+                self.wrong(f'the example "{example}" does not fit match', place, hint=_ONE_OF_THEM)
+            elif takers[0] is not pipeline:
+                self.wrong(
+                    f'the example "{example}" goes through {takers[0].name}, which is tried before',
+                    place,
+                    hint=_ONE_OF_THEM,
+                )
 
     def _factor(self, given: PipelineSettings, steps: list[Step]) -> float:
         if given.space_factor is not None:

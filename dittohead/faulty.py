@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from dittohead.model import display
 
-#: Named in a reason; the rest is counted.
-_NAMED = 5
+#: Reasons that are given, and files that are named for each; the rest is counted.
+_REASONS, _NAMED = 5, 5
 
 
 class Faulty:
-    """What is wrong with some of many files."""
+    """What is wrong with some of many files; a reason that several share is given once."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._reasons: list[str] = []
+        self.kinds: Counter[str] = Counter()  #: how many are at fault in which way
+        self._names: dict[str, list[str]] = {}
+        self._counts: Counter[str] = Counter()
 
-    def add(self, path: bytes, what: str) -> None:
-        """Take down what is wrong with a file."""
+    def add(self, path: bytes, what: str, kind: str = "") -> None:
+        """Take down what is wrong with a file.
+
+        Args:
+            kind: the way in which it is at fault, for those who say what to do about it.
+        """
         self.count += 1
-        if self.count <= _NAMED:
-            self._reasons.append(f"{display(path)}: {what}")
+        self.kinds[kind] += 1
+        if what not in self._names and len(self._names) >= _REASONS:
+            return
+        names = self._names.setdefault(what, [])
+        self._counts[what] += 1
+        if len(names) < _NAMED:
+            names.append(display(path))
 
     def __str__(self) -> str:
-        more = f"; and {self.count - _NAMED} more" if self.count > _NAMED else ""
-        return "; ".join(self._reasons) + more
+        parts = []
+        for what, names in self._names.items():
+            more = self._counts[what] - len(names)
+            parts.append(f"{', '.join(names)}{f' and {more:,} more' if more else ''}: {what}")
+        left = self.count - self._counts.total()
+        return "; ".join(parts) + (f"; and {left:,} more" if left else "")

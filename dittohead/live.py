@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dittohead import ownfiles
+from dittohead.errors import Unreadable
+from dittohead.files import replace_file
+
 #: Arrivals named with their reason; the others are only counted.
 NAMED = 50
 
@@ -93,9 +97,7 @@ class Live:
         text = json.dumps(self.snapshot(), ensure_ascii=False)
         if text == self._written:
             return
-        temp = self.path.with_suffix(".tmp")
-        temp.write_text(text, encoding="utf-8")
-        os.replace(temp, self.path)
+        replace_file(self.path, text.encode("utf-8", "backslashreplace"))
         self._written = text
 
 
@@ -107,7 +109,6 @@ def _of_job(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def read(state: Path) -> dict[str, Any]:
     """Return what the daemon last wrote, {} when there is nothing to read."""
     try:
-        found = json.loads((state / "live.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return ownfiles.document(state / "live.json", ownfiles.mapping)
+    except (OSError, Unreadable):
         return {}
-    return found if isinstance(found, dict) else {}

@@ -9,7 +9,7 @@ import fnmatch
 import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,8 @@ class Look:
         return self.is_empty or self.newest_ns > self.own_ns
 
 
-def expanded(patterns: Iterable[str]) -> tuple[str, ...]:
+@functools.lru_cache(maxsize=64)
+def expanded(patterns: tuple[str, ...]) -> tuple[str, ...]:
     """Return a list of patterns with the defaults in place of the word that stands for them."""
     return tuple(p for given in patterns for p in (PARTIAL if given == DEFAULT else (given,)))
 

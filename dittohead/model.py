@@ -101,6 +101,7 @@ class EventType(StrEnum):
     METADATA = "metadata modification"
     DELETION = "deletion"
     TRANSFER = "transfer"
+    RENAMING = "filename change"
 
 
 class Use(StrEnum):
@@ -190,6 +191,7 @@ class StepRow:
     error: str
     wake_at: datetime | None = None  #: not to be tried before
     target: str = ""  #: that was paused when it was last tried
+    crashes: int = 0  #: deaths of the daemon that it has met since it last came to an end of any kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead import log
 from dittohead.engine import Engine
-from dittohead.errors import StoreError
 from dittohead.files import kind_of
 from dittohead.held import AT_ONCE, IN_TIME, Held, own_group
 from dittohead.model import Station, display, shell_word
 from dittohead.owners import owner
+from dittohead.parts import alone
 from dittohead.sparing import WEEK_S, Part, Sparing
 from dittohead.stations import Scan
 from dittohead.store import outbox as outbox_store
@@ -87,10 +86,7 @@ class Overdue:
         """Make rounds until cancelled."""
         while True:
             began = time.monotonic()
-            try:
-                await self.round()
-            except (StoreError, OSError) as error:
-                log.get().error(log.TASK_CRASHED, task="held", error=str(error))
+            await alone("held", self.round)
             await asyncio.sleep(max(_ROUND_S, (time.monotonic() - began) * _REST))
 
     async def round(self) -> None:

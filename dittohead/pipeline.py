@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import os
 import random
 import time
@@ -13,40 +12,38 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import faults, log, manifest, order
+from dittohead import faults, log, manifest, order, wants
 from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
     DittoheadError,
     ItemError,
+    StationMissing,
     StoreError,
     Superseded,
     TargetError,
     TransientError,
+    Unreadable,
 )
-from dittohead.finish import finish
+from dittohead.finish import damaged, finish
 from dittohead.model import (
     Event,
     EventType,
     Job,
     JobState,
+    Station,
     StepRow,
     StepState,
     counted,
 )
 from dittohead.steprun import Aside, Passage, StepRun
 from dittohead.store import jobs as job_store
+from dittohead.store.suspects import FREEZE_AT
 from dittohead.targets import disk_of
 from dittohead.threads import in_thread
 
-#: A step that has seen the daemon die this often without ending is frozen: it may be the cause.
-CRASHES_MOST = 5
-
 #: A run looks so often whether a target that one of its steps waits for may be tried again.
 _LOOK_AGAIN_S = 5.0
-
-#: The daemon's own disk being full or gone is nobody's folder's fault.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
 
 async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
@@ -74,7 +71,7 @@ async def _run(engine: Engine, job: Job, steps: list[StepRow], crashes: int) -> 
     run = _Run(engine, job, steps)
     with log.bind(job=job.id, name=job.name):
         try:
-            if crashes >= CRASHES_MOST:
+            if crashes >= FREEZE_AT:
                 await run.freeze_after_crashes(crashes)
             else:
                 return await run.whole()
@@ -131,12 +128,19 @@ class _Run:
         except (Superseded, StoreError):
             raise
         except _Over as over:
-            await finish(self.engine, self.job, JobState.FAILED, over.fields, failed_step=over.position)
-            return True
+            return await self._finish(JobState.FAILED, over.fields, over.position)
         if asides:
             await self._lay_aside(asides)
             return False
-        await finish(self.engine, self.job, JobState.DONE, None)
+        return await self._finish(JobState.DONE, None, None)
+
+    async def _finish(self, state: JobState, error: dict[str, Any] | None, failed_step: int | None) -> bool:
+        """End the job; return whether it is over: without room or place for its receipt it waits for that."""
+        try:
+            await finish(self.engine, self.job, state, error, failed_step=failed_step)
+        except StationMissing as missing:
+            await self._lay_aside([await self._pause_for_root(missing)])
+            return False
         return True
 
     async def _walk(self) -> list[Aside]:
@@ -184,7 +188,7 @@ class _Run:
             await self._recheck()
         except ItemError as error:
             return error
-        except OSError:  # the trouble itself; it is told already
+        except (OSError, Unreadable):  # the trouble itself; it is told already
             return None
         return None
 
@@ -194,7 +198,7 @@ class _Run:
             raise ItemError(refusal["what"], where=refusal["where"], hint=refusal["hint"])
 
     async def _take_manifest(self) -> None:
-        if self.passage.files.manifest.exists() and self.job.files + self.job.size > 0:
+        if os.path.lexists(self.passage.files.manifest) and self.job.files + self.job.size > 0:
             return
         _make_home(self.passage.files.home)
         definition = self.job.definition
@@ -368,10 +372,10 @@ class _Run:
 
     async def _look_again(self, aside: dict[int, Aside]) -> None:
         """Let steps that were put off be tried again, where that is due while others still run."""
-        now = time.time()
+        now = time.monotonic()
         for index, why in list(aside.items()):
-            if why.wake_at is not None:
-                due = why.wake_at <= now
+            if why.due is not None:
+                due = why.due <= now
             else:
                 due = self.engine.targets.may_try(why.target, self.job.id)
             if due:
@@ -417,11 +421,17 @@ class _Run:
         Raises: _Over: the job has failed.
         """
         target = "" if step is None else step.target
-        if isinstance(error, OSError) and error.errno in _DISK:
+        if short := wants.short_of(error):
+            return await self._wait_for_more(step, short)
+        if (disk := wants.of_disk(error)) is not None:
             target = disk_of(self.engine.stations.root)
-            what = f"the disk gave an error ({error.strerror})"
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            error = TargetError(what, where=os.fsdecode(error.filename or ""), full=full)
+            what = f"the disk gave an error ({wants.words(disk)})"
+            full = disk.errno in wants.FULL
+            error = TargetError(what, where=os.fsdecode(disk.filename or ""), full=full)
+        elif (removed := await asyncio.to_thread(self._removed)) is not None:
+            if isinstance(removed, StationMissing):
+                return await self._pause_for_root(removed, step)
+            error = removed
         elif step is not None:
             error = await self._folders_fault() or error
         name = "" if step is None else step.name
@@ -431,12 +441,44 @@ class _Run:
             return await self._try_again(step, error)
         if isinstance(error, TargetError):
             return await self._pause(step, target or name, error)
+        if isinstance(error, Unreadable):
+            raise _Over({**damaged(error, self.job), "step": name}, step)
         if isinstance(error, DittoheadError):
-            raise _Over(_fields(error, "item", name), step)
+            raise _Over(_fields(error, error.kind, name), step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
         raise _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
+
+    def _removed(self) -> StationMissing | ItemError | None:
+        """Return what was moved away under the root, where a run has stumbled over something. Blocking."""
+        stations, passage = self.engine.stations, self.passage
+        try:
+            missing = stations.look()
+        except StationMissing as error:
+            return error
+        except OSError:
+            return None
+        for name in ("processing", "work"):
+            if name in missing:
+                return stations.missing(name)
+        if not os.path.lexists(passage.files.payload):
+            return ItemError(
+                "the folder was moved out of processing/ by hand while its job ran",
+                where=str(passage.files.payload),
+                hint=f"To process it, move it to {stations.path(Station.INBOX)}",
+            )
+        if self.job.files and not os.path.lexists(passage.files.manifest):
+            return ItemError(
+                "what the job had noted and made was moved out of work/ by hand while it ran",
+                where=str(passage.files.home),
+                hint=f"Move it back, or let it be made again; then: dittohead retry {self.job.id}",
+            )
+        return None
+
+    async def _pause_for_root(self, missing: StationMissing, step: StepRun | None = None) -> Aside:
+        error = TargetError(missing.what, where=missing.where, hint=missing.hint)
+        return await self._pause(step, disk_of(self.engine.stations.root), error)
 
     async def interrupted(self) -> None:
         """Note that the steps in flight were stopped in good order, not by a crash."""
@@ -457,17 +499,28 @@ class _Run:
         if error.retry_after_s is not None:
             wait = max(wait, error.retry_after_s)
         reason = f"step {name}: {error}; try {attempts + 1} of {policy.attempts} follows"
-        wake_at = time.time() + wait
-        await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": wake_at})
+        aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
+        await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": aside.wake_at})
         log.get().warning(log.STEP_RETRIED, step=name, error=str(error), wait_seconds=round(wait, 1))
-        return Aside(state=JobState.WAITING, reason=reason, wake_at=wake_at)
+        return aside
+
+    async def _wait_for_more(self, step: StepRun | None, short: str) -> Aside:
+        """Put a step off while this machine has too little of something: that counts as no try."""
+        wait = self.engine.shortage.met()
+        reason = f"this machine has too little of something: no more {short}; it is tried again by itself"
+        aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
+        if step is not None:
+            await step.lay_aside({"error": reason, "wake_at": aside.wake_at})
+        name = "" if step is None else step.name
+        log.get().warning(log.MACHINE_SHORT, of=short, step=name, wait_seconds=round(wait, 1))
+        return aside
 
     async def _pause(self, step: StepRun | None, target: str, error: TargetError) -> Aside:
         reason, is_root = str(error), target == disk_of(self.engine.stations.root)
         await self.engine.targets.pause(target, reason, full=error.full, is_root=is_root)
         if step is not None:
             await step.lay_aside({"error": reason, "target": target})
-        return Aside(state=JobState.PAUSED, reason=reason, wake_at=None, target=target)
+        return Aside(state=JobState.PAUSED, reason=reason, due=None, target=target)
 
     async def _lay_aside(self, asides: Sequence[Aside]) -> None:
         """Let the job wait for what its steps wait for; for several things, for the first of them."""
@@ -482,14 +535,14 @@ class _Run:
 
     async def freeze_after_crashes(self, crashes: int) -> None:
         """Freeze a job whose steps have met the daemon's death again and again."""
-        rows = [row for row in self.passage.steps if row.state is StepState.RUNNING]
+        rows = [row for row in self.passage.steps if row.crashes >= FREEZE_AT]
         names = " and ".join(row.name for row in rows)
         reason = (
             f"the daemon died {crashes} times during step {names}; "
             f"when the cause is found: dittohead thaw {self.job.id}"
         )
-        for row in rows:
-            await StepRun(self.passage, row.position).lay_aside({})
+        positions = [row.position for row in rows]
+        await self.engine.store.write(job_store.forgive, self.job.id, self.job.token, positions)
         await self._put_off(JobState.FROZEN, reason=reason, wake_at=None)
         log.get().error(log.JOB_FROZEN, reason=reason)
 
@@ -508,8 +561,8 @@ def _patience(asides: Collection[Aside]) -> float | None:
     """Return for how many seconds a run may sleep while steps that were put off wait beside others."""
     if not asides:
         return None
-    now = time.time()
-    due = (now + _LOOK_AGAIN_S if aside.wake_at is None else aside.wake_at for aside in asides)
+    now = time.monotonic()
+    due = (now + _LOOK_AGAIN_S if aside.due is None else aside.due for aside in asides)
     return max(min(due) - now, 0.01)
 
 
@@ -536,4 +589,4 @@ def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:
 
 
 def _make_home(home: Path) -> None:
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)

@@ -17,7 +17,7 @@ from dittohead import manifest, templates
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline, Step
 from dittohead.description import Described
-from dittohead.errors import DittoheadError, ItemError, StepError, TargetError, TransientError
+from dittohead.errors import DittoheadError, StepError, TargetError, TransientError
 from dittohead.model import Entry, Event, Location, Output, utcnow
 from dittohead.process import environment
 from dittohead.registry import Registry
@@ -71,10 +71,7 @@ async def plan(
     """
     matched = config.pipeline_for(name)
     if matched is None:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        raise ItemError(
-            "no pipeline's match fits the folder's name", where=name, hint=f"There are {patterns}"
-        )
+        raise config.no_pipeline(name, "Give another with --as,")
     pipeline, values = matched
     purposes = wanted(pipeline, values, folder)
     definition = pipeline.definition(purposes)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dittohead.attributes import Tally
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.errors import ItemError, MachineShort, StepError, TargetError, TransientError
 from dittohead.process import Completed
+from dittohead.wants import said_in
 
 #: What rsync's exit statuses mean, and which error each becomes. Source: rsync(1), EXIT VALUES.
 _EXITS: dict[int, tuple[type[StepError], str]] = {
@@ -52,6 +53,8 @@ _SSH_SAYS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 #: The exit statuses rsync has when ssh gave up.
 _SSH_EXITS = (12, 255)
+#: Those it has when a process or memory could not be had at this end.
+_OWN = (11, 12, 13, 14, 22)
 #: One complaint of rsync's: who says it and the system's words. What stands between may hold any name,
 #: which must not be taken for the words themselves.
 _COMPLAINT = re.compile(r"rsync: \[(?P<who>\w+)[^]]*\] .*: (?P<words>[^:\"]+) \((?P<errno>\d+)\)")
@@ -165,6 +168,8 @@ def failure(ended: Completed, where: str, again: str) -> StepError:
             hint="Deliver to another, or take xattrs and acls out of the step, have the daemon read "
             f"config.yaml again, then: {again.replace('retry', 'rerun')}",
         )
+    if ended.returncode in _OWN and (of := said_in(detail)):
+        return MachineShort(f"rsync ended for want of {of}", of=of)
     kind, meaning = _EXITS.get(ended.returncode, (TransientError, "rsync ended unexpectedly"))
     return kind(f"{meaning} (rsync {ended.returncode}: {detail})", where=where)
 

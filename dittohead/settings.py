@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 from dittohead.options import Duration, Size
 from dittohead.patterns import Pattern
 from dittohead.rules import ADDRESS, Rule
+
+#: Scheme, host and port: the page's addresses begin at the top of its host.
+_PUBLIC = re.compile(r"https?://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:(?P<port>[0-9]{1,5}))?/?")
 
 
 class _Model(BaseModel):
@@ -165,6 +169,10 @@ class Http(_Model):
         description="Host names under which it is reached, such as that of the proxy. Requests under other "
         "names than these, this host's, localhost and addresses are refused.",
     )
+    public_url: str | None = Field(
+        None,
+        description="Where people reach the page, such as https://ingest.example.org; notices link to it.",
+    )
     tokens: str | None = Field(
         None, description="Name of the credential file that holds people's and programs' tokens."
     )
@@ -188,6 +196,18 @@ class Http(_Model):
             raise ValueError('"HOST:PORT" or the path of a unix socket is wanted')
         return value
 
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        found = _PUBLIC.fullmatch(value)
+        if found is None or not int(found["port"] or 1) < 1 << 16:
+            raise ValueError(
+                "http:// or https:// and a host is wanted, without a path, such as https://ingest.example.org"
+            )
+        return value.rstrip("/")
+
     @property
     def open_to_read(self) -> bool:
         """Whether everybody who reaches the address may read."""
@@ -204,8 +224,21 @@ class Http(_Model):
             )
         if unguarded and self.read == "token":
             yield "read", "nobody could read, for there are no tokens and no proxy", "Add tokens or a proxy"
+        host = _PUBLIC.fullmatch(self.public_url or "")
+        if host and not self._answers(host["host"].lower()):
+            hint = f"Add it: names: [{', '.join([*self.names, host['host']])}]"
+            yield "public_url", f"the page does not answer under the name {host['host']}", hint
         if self.proxy and "unix" in self.proxy.from_ and not self.listen.startswith("/"):
             yield "proxy", "`from: [unix]` goes with a unix socket", "Set listen to the socket's path"
+
+    def _answers(self, host: str) -> bool:
+        """Tell whether requests under a host's name are answered: those of addresses are."""
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            known = {"localhost", os.uname().nodename.lower(), *(name.lower() for name in self.names)}
+            return host in known
+        return True
 
 
 def is_loopback(host: str) -> bool:
@@ -222,6 +255,15 @@ class PipelineSettings(_Model):
     match: str = Field(
         description="Regular expression that the whole folder name must match; its named groups can "
         "stand in any option. The first pipeline that matches is taken."
+    )
+    description: str = Field(
+        "",
+        max_length=300,
+        description="What the pipeline is for, in a few words; shown to people who choose a folder's name.",
+    )
+    example: str = Field(
+        "",
+        description="A folder's name that goes through this pipeline; shown to people instead of `match`.",
     )
     steps: list[dict[str, Any]] = Field(min_length=1, description="The steps, in order.")
     uploaders: list[Annotated[str, Field(min_length=1)]] = Field(

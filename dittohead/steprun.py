@@ -48,8 +48,14 @@ class Aside:
 
     state: JobState  #: WAITING or PAUSED
     reason: str
-    wake_at: float | None  #: seconds since the epoch; None: when its target is resumed
+    #: by `time.monotonic`, as the system's clock may be set; None: when its target is resumed
+    due: float | None
     target: str = ""
+
+    @property
+    def wake_at(self) -> float | None:
+        """When it is to go on, seconds since the epoch; None: when its target is resumed."""
+        return None if self.due is None else time.time() + self.due - time.monotonic()
 
 
 class StepRun:
@@ -84,7 +90,7 @@ class StepRun:
             return aside
         worker, options = self._prepare()
         if (aside := self._paused(worker, options)) is not None:
-            await self.lay_aside({"error": aside.reason, "target": aside.target})
+            await self.lay_aside({"error": aside.reason, "target": aside.target}, tried=False)
             return aside
         limiter = engine.limits[self.row.worker]
         async with limiter.slot(job.uid):
@@ -113,7 +119,7 @@ class StepRun:
             return aside
         worker, options = self._prepare()
         if (aside := self._paused(worker, options)) is not None:
-            await self.lay_aside({"error": aside.reason, "target": aside.target})
+            await self.lay_aside({"error": aside.reason, "target": aside.target}, tried=False)
             return aside
         limiter = self.passage.engine.limits[self.row.worker]
         async with limiter.slot(job.uid):
@@ -122,7 +128,7 @@ class StepRun:
                 facts = await worker.preflight(context, options)
         await asyncio.to_thread(_keep_facts, self.passage.files.facts(self.name), dict(facts))
         if self.row.attempts and self.row.started_at is None:  # those were of looking
-            await self.lay_aside({"attempts": 0})
+            await self.lay_aside({"attempts": 0}, tried=False)
             self._now(StepState.WAITING, attempts=0)
         if self.target:
             await self.passage.engine.targets.resume(self.target)
@@ -152,9 +158,9 @@ class StepRun:
     def waits(self) -> Aside | None:
         """Return why the step is not to be tried yet: an earlier run has put it off."""
         row = self.row
-        if row.wake_at is None or row.wake_at.timestamp() <= time.time():
+        if row.wake_at is None or (left := row.wake_at.timestamp() - time.time()) <= 0:
             return None
-        return Aside(state=JobState.WAITING, reason=row.error, wake_at=row.wake_at.timestamp())
+        return Aside(state=JobState.WAITING, reason=row.error, due=time.monotonic() + left)
 
     def _paused(self, worker: Worker[Any], options: Options) -> Aside | None:
         self.target = worker.target(options)
@@ -162,20 +168,25 @@ class StepRun:
         if not self.target or targets.may_try(self.target, self.passage.job.id):
             return None
         why = targets.paused(self.target) or ""
-        return Aside(state=JobState.PAUSED, reason=why, wake_at=None, target=self.target)
+        return Aside(state=JobState.PAUSED, reason=why, due=None, target=self.target)
 
-    async def lay_aside(self, changes: dict[str, Any], **more: Any) -> None:
+    async def lay_aside(self, changes: dict[str, Any], *, tried: bool = True, **more: Any) -> None:
         """Record that the step is put off, beside others that may go on.
 
         Args:
             changes: of the step's row.
+            tried: it has run, and the daemon lives.
         """
         job = self.passage.job
-        changes = {"state": StepState.WAITING.value, "crashes": 0, "wake_at": None, "target": "", **changes}
+        changes = {"state": StepState.WAITING.value, "wake_at": None, "target": "", **changes}
+        if tried:
+            changes["crashes"] = 0
         await self.passage.engine.store.write(
             job_store.put_off_step, job.id, job.token, self.index, changes, **more
         )
         self._now(StepState.WAITING)
+        if tried:
+            self.passage.engine.suspects.step_over(job.id, self.index)
 
     def _now(self, state: StepState, **changes: Any) -> None:
         self.passage.steps[self.index] = replace(self.row, state=state, **changes)
@@ -244,12 +255,12 @@ class StepRun:
         return context, result, time.monotonic() - started
 
     async def _wait(self, result: Wait, context: Context) -> Aside:
-        wake_at = time.time() + result.seconds
+        aside = Aside(state=JobState.WAITING, reason=result.reason, due=time.monotonic() + result.seconds)
         await self.lay_aside(
-            {"saved": result.state, "wake_at": wake_at, "error": result.reason}, found=context.events
+            {"saved": result.state, "wake_at": aside.wake_at, "error": result.reason}, found=context.events
         )
         log.get().info(log.STEP_WAITING, reason=result.reason, seconds=result.seconds)
-        return Aside(state=JobState.WAITING, reason=result.reason, wake_at=wake_at)
+        return aside
 
     async def _done(
         self,
@@ -288,6 +299,8 @@ class StepRun:
             following=following,
         )
         self._now(StepState.DONE, result=totals)
+        engine.suspects.step_over(job.id, self.index)
+        engine.shortage.over()
         for index in following:  # they begin at once; what they need can no longer be taken back
             passage.steps[index] = replace(passage.steps[index], state=StepState.RUNNING)
         log.get().info(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sqlalchemy.engine import Connection
@@ -21,6 +22,9 @@ from dittohead.store.targets import TargetRow
 PROBE_FIRST_S = 15.0
 PROBE_MOST_S = 600.0
 
+#: A due probe whose job may not run now is looked at again after so long.
+_PROBE_LATER_S = 5.0
+
 #: A target reported as nearly full is reported again only after it had this much (percent) more room.
 _HYSTERESIS = 5.0
 
@@ -33,8 +37,26 @@ def disk_of(root: Path) -> str:
     return f"disk of {root}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Change:
+    """What becomes of a target."""
+
+    row: TargetRow
+    notices: list[NewNotice] = field(default_factory=list)
+    wake: bool = False  #: its jobs may run again
+
+
+#: Works a change out from what is known of the target; None: there is nothing to change.
+_Decision = Callable[[TargetRow | None], _Change | None]
+
+
 class Targets:
-    """The paused targets, in memory and in the store."""
+    """The paused targets, in memory and in the store.
+
+    The store's rows lead: jobs are laid aside and woken by them. What is in memory follows once it is
+    durable, so that a store that is away for a while leaves no job waiting for a target that nobody
+    knows to be paused, and no notice untold.
+    """
 
     def __init__(self, store: Store, compose: Composer, nearly_full: float) -> None:
         self._store = store
@@ -42,7 +64,15 @@ class Targets:
         self._nearly_full = nearly_full
         self._rows: dict[str, TargetRow] = {}
         self._probing: dict[str, str] = {}  #: target -> the job that is to try it
+        self._turn = asyncio.Lock()  #: one change at a time
         self.on_resume: Callable[[], None] = lambda: None  #: its jobs may run again
+
+    async def wake_forgotten(self) -> list[str]:
+        """Let jobs go on that wait for a target that is not paused; return them: there are to be none."""
+        found = await self._store.read(target_store.forgotten)
+        if found:
+            await self._store.write(target_store.wake_forgotten)
+        return found
 
     async def load(self) -> None:
         """Read what the store remembers; a probe is due at once after a start."""
@@ -75,34 +105,44 @@ class Targets:
         ]
         return min(times, default=None)
 
-    async def probes(self) -> list[str]:
+    def probed_only_by(self, jobs: Collection[str]) -> None:
+        """Forget the probes of other jobs than those that run or are about to: another is to try then."""
+        self._probing = {name: probe for name, probe in self._probing.items() if probe in jobs}
+
+    async def probes(self, not_now: Collection[str] = ()) -> list[str]:
         """Return jobs that may try a paused target now, one each.
 
         Whether a target that nobody waits for is well is not known: the next job finds out.
+
+        Args:
+            not_now: jobs that cannot be started at present.
         """
         chosen = []
         for row in list(self._rows.values()):
             due = row.paused and row.probe_at is not None and row.probe_at <= time.time()
             if not due or row.name in self._probing:
                 continue
-            job = await self._store.read(target_store.first_waiting, row.name)
-            if job is None:
-                await self.lift(row.name)
-            else:
+            job = await self._store.read(target_store.first_waiting, row.name, not_now)
+            if job is not None:
                 self._probing[row.name] = job
                 chosen.append(job)
+            elif (await self._store.read(target_store.first_waiting, row.name)) is not None:
+                self._rows[row.name] = replace(row, probe_at=time.time() + _PROBE_LATER_S)
+            else:
+                await self.lift(row.name)
         return chosen
 
     async def lift(self, name: str) -> None:
         """Let any job use a paused target that is not known to be well again; nobody is told that it is."""
-        row = self._rows.get(name)
-        if row is None or not row.paused:
-            return
-        self._rows[name] = replace(row, paused=False, probe_at=None)
-        self._probing.pop(name, None)
-        await self._put(self._rows[name], [], wake=True)
-        log.get().info(log.TARGET_TRIED, target=name)
-        self.on_resume()
+
+        def decide(row: TargetRow | None) -> _Change | None:
+            if row is None or not row.paused:
+                return None
+            return _Change(row=replace(row, paused=False, probe_at=None), wake=True)
+
+        if await self._change(name, decide):
+            self._probing.pop(name, None)
+            log.get().info(log.TARGET_TRIED, target=name)
 
     def try_now(self, name: str) -> bool:
         """Have a paused target tried by one of its jobs now; return False when it is not paused."""
@@ -119,53 +159,41 @@ class Targets:
             full: it has no room; told besides, or instead where somebody asks for both.
             is_root: it is the root's own disk.
         """
-        known = self._rows.get(name)
-        again = known is not None and known.paused
-        failures = known.failures + 1 if known is not None and again else 1
-        wait = min(PROBE_FIRST_S * 2 ** min(failures - 1, 20), PROBE_MOST_S) * random.uniform(0.8, 1.2)  # noqa: S311
-        row = TargetRow(
-            name=name,
-            paused=True,
-            reason=reason,
-            since=known.since if known is not None and again else time.time(),
-            probe_at=time.time() + wait,
-            failures=failures,
-            nearly_full=known.nearly_full if known is not None else False,
-            told=True,
-            filled=full or (known is not None and known.filled),
-        )
-        self._rows[name] = row
+        again = False
+
+        def decide(known: TargetRow | None) -> _Change:
+            nonlocal again
+            again = known is not None and known.paused
+            row = _paused(known or _blank(name), reason, full=full)
+            notices = []
+            if row.filled and not (known is not None and known.filled):
+                notices = self._compose("full", target=name, reason=reason, is_root=is_root)
+                log.get().error(log.TARGET_FULL, target=name, reason=reason)
+            if not (known is not None and known.told):
+                notices = instead(notices, self._compose("paused", target=name, reason=reason))
+            return _Change(row=row, notices=notices)
+
+        await self._change(name, decide)
         self._probing.pop(name, None)
-        notices = []
-        if full and not (known is not None and known.filled):
-            notices = self._compose("full", target=name, reason=reason, is_root=is_root)
-            log.get().error(log.TARGET_FULL, target=name, reason=reason)
-        if not (known is not None and known.told):
-            notices = instead(notices, self._compose("paused", target=name, reason=reason))
-        await self._put(row, notices)
         if not again:
             log.get().error(log.TARGET_PAUSED, target=name, reason=reason)
 
     async def resume(self, name: str, *, is_root: bool = False) -> None:
         """Let the target's jobs go on: a step that used it succeeded, or a look at it did."""
-        row = self._rows.get(name)
         self._probing.pop(name, None)
-        if row is None or not (row.paused or row.told):
+        known = self._rows.get(name)
+        if known is None or not (known.paused or known.told):  # nearly always
             return
-        row = replace(
-            row,
-            paused=False,
-            reason="",
-            since=None,
-            probe_at=None,
-            failures=0,
-            told=False,
-            filled=row.filled and is_root,  # a root has room again when its floor is free: see `has_room`
-        )
-        self._rows[name] = row
-        await self._put(row, self._compose("resumed", target=name), wake=True)
-        log.get().info(log.TARGET_RESUMED, target=name)
-        self.on_resume()
+
+        def decide(row: TargetRow | None) -> _Change | None:
+            if row is None or not (row.paused or row.told):
+                return None
+            # A root has room again when its floor is free: see `has_room`.
+            again = replace(_blank(name), nearly_full=row.nearly_full, filled=row.filled and is_root)
+            return _Change(row=again, notices=self._compose("resumed", target=name), wake=True)
+
+        if await self._change(name, decide):
+            log.get().info(log.TARGET_RESUMED, target=name)
 
     def sooner(self, seconds: float) -> None:
         """Let probes be due so much earlier: the clock was set back."""
@@ -185,48 +213,84 @@ class Targets:
             capacity: bytes of the whole.
         """
         percent = used * 100
-        known = self._rows.get(name)
-        was = known is not None and known.nearly_full
-        if was and percent < self._nearly_full - _HYSTERESIS:
-            await self._set_full(name, full=False, notices=[])
-        elif not was and percent >= self._nearly_full:
+
+        def decide(known: TargetRow | None) -> _Change | None:
+            row = known or _blank(name)
+            if row.nearly_full and percent < self._nearly_full - _HYSTERESIS:
+                return _Change(row=replace(row, nearly_full=False))
+            if row.nearly_full or percent < self._nearly_full:
+                return None
             free = int(capacity * (1 - used))
+            notices = self._compose("nearly_full", target=name, percent=percent, free=free)
             log.get().warning(log.TARGET_NEARLY_FULL, target=name, percent=round(percent, 1))
-            await self._set_full(
-                name,
-                full=True,
-                notices=self._compose("nearly_full", target=name, percent=percent, free=free),
-            )
+            return _Change(row=replace(row, nearly_full=True), notices=notices)
+
+        await self._change(name, decide)
 
     async def filled(self, name: str, reason: str, *, is_root: bool) -> None:
         """Tell people, once until it has room, that a place is full."""
-        known = self._rows.get(name) or _blank(name)
-        if known.filled:
-            return
-        log.get().error(log.TARGET_FULL, target=name, reason=reason)
-        self._rows[name] = replace(known, filled=True)
-        await self._put(self._rows[name], self._compose("full", target=name, reason=reason, is_root=is_root))
+
+        def decide(known: TargetRow | None) -> _Change | None:
+            row = known or _blank(name)
+            if row.filled:
+                return None
+            log.get().error(log.TARGET_FULL, target=name, reason=reason)
+            notices = self._compose("full", target=name, reason=reason, is_root=is_root)
+            return _Change(row=replace(row, filled=True), notices=notices)
+
+        await self._change(name, decide)
 
     async def has_room(self, name: str) -> None:
         """Forget that a place was full."""
-        known = self._rows.get(name)
-        if known is not None and known.filled and not known.paused:
-            self._rows[name] = replace(known, filled=False)
-            await self._put(self._rows[name], [])
 
-    async def _set_full(self, name: str, *, full: bool, notices: list[NewNotice]) -> None:
-        known = self._rows.get(name) or _blank(name)
-        self._rows[name] = replace(known, nearly_full=full)
-        await self._put(self._rows[name], notices)
+        def decide(known: TargetRow | None) -> _Change | None:
+            if known is None or not known.filled or known.paused:
+                return None
+            return _Change(row=replace(known, filled=False))
 
-    async def _put(self, row: TargetRow, notices: list[NewNotice], *, wake: bool = False) -> None:
-        def work(connection: Connection) -> None:
-            target_store.put(connection, row)
-            outbox_store.add(connection, notices)
-            if wake:
-                target_store.wake(connection, row.name)
+        await self._change(name, decide)
 
-        await self._store.write(work)
+    async def _change(self, name: str, decide: _Decision) -> bool:
+        """Change a target, to the end also when whoever asks is cancelled; tell whether it was changed.
+
+        Raises: StoreError: nothing was changed, neither there nor in memory.
+        """
+        return await asyncio.shield(asyncio.ensure_future(self._changed(name, decide)))
+
+    async def _changed(self, name: str, decide: _Decision) -> bool:
+        # 1 commit  2 memory  3 its jobs are looked for
+        async with self._turn:
+            change = decide(self._rows.get(name))
+            if change is None:
+                return False
+
+            def work(connection: Connection) -> None:
+                target_store.put(connection, change.row)
+                outbox_store.add(connection, change.notices)
+                if change.wake:
+                    target_store.wake(connection, name)
+
+            await self._store.write(work)
+            self._rows[name] = change.row
+        if change.wake:
+            self.on_resume()
+        return True
+
+
+def _paused(known: TargetRow, reason: str, *, full: bool) -> TargetRow:
+    """Return a target's row when a job has found it down, again or for the first time."""
+    failures = known.failures + 1 if known.paused else 1
+    wait = min(PROBE_FIRST_S * 2 ** min(failures - 1, 20), PROBE_MOST_S) * random.uniform(0.8, 1.2)  # noqa: S311
+    return replace(
+        known,
+        paused=True,
+        reason=reason,
+        since=known.since if known.paused else time.time(),
+        probe_at=time.time() + wait,
+        failures=failures,
+        told=True,
+        filled=full or known.filled,
+    )
 
 
 def _blank(name: str) -> TargetRow:

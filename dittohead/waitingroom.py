@@ -75,7 +75,7 @@ class WaitingRoom:
 
         Raises: OSError, Hung: it cannot be looked at.
         """
-        names, begun = expanded(partial), time.monotonic()
+        names, begun = expanded(tuple(partial)), time.monotonic()
 
         def work(stop: Stop) -> tuple[Look, float]:
             folder = self._stations.folder(Station.INBOX, arrival.folder)

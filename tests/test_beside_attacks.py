@@ -138,7 +138,7 @@ async def test_a_stop_while_a_failed_step_waits_for_its_sibling_leaves_nothing_r
     async with house.running():
         await ending.wait()
         frozen = asyncio.create_task(house.ask("freeze", "x"))
-        await house.until(lambda: house.dispatch._left_alone != {})
+        await house.until(lambda: bool(house.dispatch._halted))
         for _ in range(3):  # whatever the run wanted to write would be written by now
             await house.store.write(lambda connection: None)
         assert house.job("x").state is JobState.RUNNING

@@ -99,6 +99,61 @@ def test_each_mistake_is_named_with_its_place(tmp_path: Path, before: str, after
     assert said in found[0], found
 
 
+TOLD = GOOD.replace("scans:\n", "scans:\n    description: Scans\n    example: lab1-a\n")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("lab1-a", "lab1", 'config.yaml:5:14: the example "lab1" does not fit match. Correct the example, or match'),
+        ("lab1-a", ".lab1-a", 'config.yaml:5:14: ".lab1-a" is no name for a folder: it begins with a dot'),
+        ("lab1-a", "lab1-a/b", 'config.yaml:5:14: "lab1-a/b" is no name for a folder: it holds a slash'),
+        ("  scans:", "  all: {match: '.*-a', steps: [{checksum: {}}]}\n  scans:", 'config.yaml:6:14: the example "lab1-a" goes through all, which is tried before'),
+        ("example:", "exampel:", 'config.yaml:5:5: unknown key "exampel". Did you mean "example"?'),
+    ],
+)  # fmt: skip
+def test_an_example_goes_through_its_own_pipeline(tmp_path: Path, before: str, after: str, said: str) -> None:
+    """People are shown it instead of the pattern: a wrong one sends their folders to failed/."""
+    assert any(problem.startswith(said) for problem in problems(tmp_path, TOLD.replace(before, after)))
+
+
+@pytest.mark.parametrize(
+    ("http", "said"),
+    [
+        ('public_url: "https://ingest.example.org", names: [ingest.example.org]', ""),
+        ('public_url: "https://Ingest.example.org:8443/", names: [ingest.example.org]', ""),
+        ('public_url: "http://127.0.0.1:8140"', ""),
+        ('public_url: "http://[::1]:8140"', ""),
+        ('public_url: "http://localhost"', ""),
+        ('public_url: "https://ingest.example.org"', 'config.yaml:2:8: the page does not answer under the name ingest.example.org. Add it: names: [ingest.example.org]'),
+        ('public_url: "https://b.example.org", names: [a.example.org]', "Add it: names: [a.example.org, b.example.org]"),
+        *((f'public_url: "{wrong}"', 'config.yaml:2:20: "public_url": http:// or https:// and a host is wanted, without a path, such as https://ingest.example.org')
+          for wrong in ("ingest.example.org", "ftp://a", "https://a/page", "https://", "https://u:p@a", "https://a:99999", "https://a?x", "javascript:alert(1)")),
+    ],
+)  # fmt: skip
+def test_the_pages_address_is_one_that_leads_there(tmp_path: Path, http: str, said: str) -> None:
+    """It stands in mails: nonsense, or a name the page refuses, would lead people nowhere."""
+    text = GOOD.replace("root: .\n", f"root: .\nhttp: {{{http}}}\n")
+    if said:
+        assert any(said in problem for problem in problems(tmp_path, text))
+        return
+    (tmp_path / "config.yaml").write_text(text)
+    settings = load(tmp_path / "config.yaml").settings.http
+    assert settings is not None
+    assert not (settings.public_url or "").endswith("/")
+
+
+def test_a_refused_name_is_told_by_examples(tmp_path: Path) -> None:
+    """By the pattern only where there is no example."""
+    more = "  other:\n    match: 'x[0-9]+'\n    steps: [{checksum: {}}]\n"
+    (tmp_path / "config.yaml").write_text(TOLD + more)
+    refused = load(tmp_path / "config.yaml").no_pipeline("X", "Rename it", "Then try again")
+    assert str(refused) == (
+        "X: no pipeline's match fits the folder's name. "
+        "Rename it to fit one of: scans (Scans), such as lab1-a; other (match: x[0-9]+). Then try again"
+    )
+
+
 def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     """Not one at each try."""
     text = GOOD.replace("quality", "qualty").replace("{study}", "{stuy}").replace("to:", "too:")

@@ -20,7 +20,7 @@ from tests.support.trees import tree
 
 
 def look(folder: Path, partial: Sequence[str] = ("default",)) -> Look:
-    return looks.look(folder, expanded(partial), stop=Stop(), now_ns=time.time_ns())
+    return looks.look(folder, expanded(tuple(partial)), stop=Stop(), now_ns=time.time_ns())
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from dittohead.model import Event, EventType, JobId, JobState, StepState
 from dittohead.store import Store, schema, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
+from dittohead.store import suspects as suspect_store
 from dittohead.store import targets as target_store
 from dittohead.store.jobs import NewJob
 from dittohead.store.tables import metadata
@@ -103,12 +104,15 @@ def test_an_old_token_changes_nothing(store: Store) -> None:
 
 
 def test_a_step_that_sees_the_daemon_die_counts_it(store: Store) -> None:
-    """After five deaths the job is frozen instead of killing the daemon for ever."""
+    """Once for each death, however many starts follow it; and not for a run that the store cut short."""
     job_id = new_job(store)
-    job, _, crashes = store.run(job_store.begin_run, job_id)
-    assert crashes == 0
-    store.run(job_store.start_step, job_id, job.token, 0)
-    assert [store.run(job_store.begin_run, job_id)[2] for _ in range(3)] == [1, 2, 3]
+    for met in range(3):
+        for _ in range(2):  # a run that ended without the daemon
+            job, _, crashes = store.run(job_store.begin_run, job_id)
+            assert crashes == met
+            store.run(job_store.start_step, job_id, job.token, 0)
+        for _ in range(2):  # a start that came to nothing
+            assert store.run(suspect_store.take_over) == {job_id: {0: met + 1}}
 
 
 def test_due_jobs_come_oldest_first_and_sleeping_ones_not(store: Store) -> None:

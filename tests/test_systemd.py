@@ -118,6 +118,7 @@ def test_the_installer_puts_every_file_in_place_and_keeps_an_edited_config(tmp_p
         "etc/systemd/system/dittohead.service",
         "usr/lib/sysusers.d/dittohead.conf",
         "usr/lib/tmpfiles.d/dittohead.conf",
+        "usr/local/share/doc/dittohead/docs/permissions.md",
     ):
         assert (tmp_path / place).exists()
 

@@ -10,6 +10,7 @@ fail() { echo "$me: $*" >&2; exit 1; }
 during() {
     status=$1; shift
     (
+        exec 9>&- # the lock of tools/setup, which the last sleep would keep
         seconds=0
         while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
             seconds=$((seconds + 10))

@@ -22,6 +22,7 @@ MODULES = {
     "list": "status",
     "show": "jobs",
     "retry": "jobs",
+    "rename": "jobs",
     "dismiss": "jobs",
     "freeze": "jobs",
     "thaw": "jobs",

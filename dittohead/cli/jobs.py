@@ -1,4 +1,4 @@
-"""Commands on jobs: show, retry, dismiss, freeze, thaw, cancel, poke, verify."""
+"""Commands on jobs: show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import getpass
 import os
 import pwd
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,34 @@ _ANSWER_S = 30.0
 @click.command()
 @with_config
 @json_option
+@click.option("--files", is_flag=True, help="Its files instead: size, SHA-256, path, and where each lies.")
 @click.argument("job")
-def show(as_json: bool, job: str) -> None:
+def show(as_json: bool, files: bool, job: str) -> None:
     """Show one job: its steps, events and where everything is.
 
     JOB is an id, the beginning of one, or a folder's name (its latest job).
     """
     with viewing() as view:
         fields = view.job(job)
+        if files:
+            _print_files(view.files(fields["id"]), as_json=as_json)
+            return
     if as_json:
         print_json(fields)
     else:
         _print_job(fields)
+
+
+def _print_files(found: Iterator[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(list(found))
+        return
+    for file in found:
+        made = f"  ({file['step']})" if file["step"] else ""
+        # Exact: to be compared.
+        out.print(f"{file['sha256']}  {file['size']:>12}  {escape(file['path'] + made)}", soft_wrap=True)
+        for place in file["locations"]:
+            out.print(f"    {escape(place['uri'])}  ({escape(place['verified_by'])})", soft_wrap=True)
 
 
 def _print_job(fields: dict[str, Any]) -> None:
@@ -215,6 +231,18 @@ def dismiss(
 
 @click.command()
 @with_config
+@click.argument("job")
+@click.argument("name")
+def rename(job: str, name: str) -> None:
+    """Do a failed folder again under another name.
+
+    Before it is moved, NAME is checked: it must fit a pipeline, and not be in the inbox.
+    """
+    ask("rename", (job,), name=name)
+
+
+@click.command()
+@with_config
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB|NAME...")
 @click.option("--reason", required=True, help="Why; shown wherever the job is shown.")
 def freeze(jobs: tuple[str, ...], reason: str) -> None:
@@ -283,4 +311,4 @@ def _print_report(report: Report) -> None:
         err.print(f"[yellow]{len(report.unchecked)} could not be checked[/yellow]")
 
 
-COMMANDS = (show, retry, dismiss, freeze, thaw, cancel, poke, verify)
+COMMANDS = (show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify)

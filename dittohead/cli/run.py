@@ -91,12 +91,7 @@ def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:
         raise ItemError(why, where=name, hint="Give another name with --name")
     matched = config.pipeline_for(name)
     if matched is None:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        raise ItemError(
-            "no pipeline's match fits the folder's name",
-            where=name,
-            hint=f"Give another with --name, to fit one of: {patterns}",
-        )
+        raise config.no_pipeline(name, "Give another with --name,")
     pipeline = matched[0]
     unknown = sorted(set(purposes) - pipeline.purposes)
     if unknown:

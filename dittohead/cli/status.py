@@ -94,6 +94,7 @@ def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) ->
 
 def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Yield a line for each thing that is no job and waits for somebody."""
+    yield from _troubles(now)
     for target in found["targets"]:
         if target["paused"]:
             yield f"[yellow]paused[/yellow] {escape(target['name'])}: {escape(target['reason'])}"
@@ -128,6 +129,15 @@ def _overdue(now: dict[str, Any]) -> Iterator[str]:
     more = now.get("overdue_count", 0) - len(now.get("overdue", []))
     if more > 0:
         yield f"[yellow]held[/yellow] {more:,} more in the inbox"
+
+
+def _troubles(now: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for what is wrong with the daemon itself, and for what is stuck in processing/."""
+    for trouble in now.get("troubles", []):
+        where = f" ({escape(trouble['where'])})" if trouble["where"] else ""
+        yield f"[red]{escape(trouble['what'])}[/red]{where}. {escape(trouble['hint'])}"
+    for name, reason in now.get("stuck", {}).items():
+        yield f"[yellow]stuck in processing[/yellow] {escape(name)}: {escape(reason)}"
 
 
 def _held(now: dict[str, Any]) -> list[Line]:

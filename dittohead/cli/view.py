@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead import live, lock, queries, shown
+from dittohead import listing, live, lock, queries, shown
 from dittohead.cli.base import config_path, err, escape, load_config, reading_at
 from dittohead.cli.door import Door, segment
 from dittohead.config import Config
@@ -44,6 +44,9 @@ class View(Protocol):
 
     def job(self, named: str) -> dict[str, Any]:
         """Return everything about one job. Raises: NoSuchJob."""
+
+    def files(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """Yield all files of a job, and where each lies."""
 
     def summary(self, job_id: str) -> dict[str, Any]:
         """Return a job in a few fields."""
@@ -89,6 +92,13 @@ class FromDaemon:
     def job(self, named: str) -> dict[str, Any]:
         found: dict[str, Any] = self._door.get(f"/api/v1/jobs/{segment(named)}")
         return found
+
+    def files(self, job_id: str) -> Iterator[dict[str, Any]]:
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self._door.get(f"/api/v1/jobs/{segment(job_id)}/files", limit=_PAGE, cursor=cursor)
+            yield from page["items"]
+            cursor = page["next"]
 
     def summary(self, job_id: str) -> dict[str, Any]:
         return next(iter(self.jobs(Wanted(text=job_id), 1)))
@@ -142,6 +152,15 @@ class FromStore:
     def job(self, named: str) -> dict[str, Any]:
         found = self._store.run(queries.resolve, named)
         return self._store.run(shown.job, self._stations, found)
+
+    def files(self, job_id: str) -> Iterator[dict[str, Any]]:
+        found = self._store.run(job_store.get, JobId(job_id))
+        steps = self._store.run(job_store.steps_of, found.id)
+        cursor: str | None = ""
+        while cursor is not None:
+            page = listing.page(self._stations, found, steps, cursor, _PAGE)
+            yield from map(listing.fields, page.files)
+            cursor = page.following
 
     def summary(self, job_id: str) -> dict[str, Any]:
         return queries.summary(self._store.run(job_store.get, JobId(job_id)))

@@ -1,26 +1,40 @@
-"""Dispatch within this process: a bounded set of tasks, chosen fairly between owners."""
+"""Dispatch within this process: a bounded set of tasks, chosen fairly between owners.
+
+Rows are read again when they may have changed, when a moment has come that was known at the last look (a
+job's `wake_at`, the end of a back-off), and each minute whatever is known. All of it is worked out afresh
+before each sleep, from what is left to be done: there is no wake-up that could be lost.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dittohead import log
 from dittohead.claims import Claimer
+from dittohead.deadlines import Deadlines
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
 from dittohead.held import Held
 from dittohead.model import Arrival, Job, display
 from dittohead.pipeline import run_job
 from dittohead.store import jobs as job_store
+from dittohead.store import suspects as suspect_store
 
 #: After a fault of the store or of the receipts' disk a job is left alone for this long.
 _BACK_OFF_S = 10.0
+
+#: Rows are read this often when nothing says that they have changed: no job is ever overlooked for longer,
+#: also when the clock was set forward, or the machine has slept.
+_ROUTINE_S = 60.0
+
+#: The shortest sleep between two looks. Seconds.
+_LEAST_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class LocalDispatch:
         self._waiting: dict[bytes, _Waiting] = {}  # those that are not to be tried before something is over
         self.draining = False
         self.idle = asyncio.Event()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[bool]] = {}
         self._owners: dict[str, int] = {}
         self._served: dict[int, int] = {}
         self._turn = 0
@@ -50,10 +64,14 @@ class LocalDispatch:
         self._arrivals: dict[int, deque[Arrival]] = {}
         self._ready: dict[int, deque[Job]] = {}
         self._look = True  # rows may have become ready since they were last read
-        self._next_wake: float | None = None
-        self._left_alone: dict[str, float] = {}
+        self._read_at = 0.0  # when that was, by the clock that only goes on
+        self._next_wake: float | None = None  # of the rows, as last read, by the system's clock
+        self._left_alone: Deadlines[str] = Deadlines()  # jobs; read again when due, see `_rows_due`
+        self._halted: Counter[str] = Counter()  # jobs; who halts one says when it may run again
+        self._taken_over = False
         self.on_trouble: Callable[[], None] = lambda: None  #: store and stations may differ
         engine.targets.on_resume = self.wake
+        engine.suspects.on_free = self.wake
         claimer.room.on_looked = self._try_again
 
     @property
@@ -103,15 +121,10 @@ class LocalDispatch:
         self._look = True
         self._wake.set()
 
-    def sooner(self, seconds: float) -> None:
-        """Let what was left alone be looked at so much earlier: the clock was set back."""
-        self._left_alone = {job: until - seconds for job, until in self._left_alone.items()}
-        self.wake()
-
     @contextlib.asynccontextmanager
     async def halted(self, job_id: str) -> AsyncIterator[None]:
         """End a job's run if there is one, and start none while inside."""
-        self._left_alone[job_id] = math.inf
+        self._halted[job_id] += 1
         try:
             task = self._tasks.get(job_id)
             if task is not None:
@@ -119,8 +132,24 @@ class LocalDispatch:
                 await asyncio.wait([task])
             yield
         finally:
-            self._left_alone.pop(job_id, None)
+            self._halted[job_id] -= 1
+            self._halted += Counter()  # without those that are at nought
             self.wake()
+
+    async def take_over(self) -> None:
+        """Charge the death of an earlier daemon to the steps it was in; to be called before all else.
+
+        Raises: StoreError: it is to be called again.
+        """
+        if self._taken_over:
+            return
+        charged = await self.engine.store.write(suspect_store.take_over)
+        for job, seconds in self.engine.suspects.learn(charged).items():
+            self._left_alone.put(job, seconds)
+            log.get().warning(
+                log.JOB_SUSPECTED, job=job, deaths=max(charged[job].values()), wait_seconds=seconds
+            )
+        self._taken_over = True
 
     async def run(self) -> None:
         """Start jobs until cancelled; on cancellation every run has ended."""
@@ -128,15 +157,13 @@ class LocalDispatch:
             while True:
                 self._wake.clear()
                 try:
+                    await self.take_over()
                     await self._fill()
-                except (StoreError, OSError) as error:
-                    # The store, or the disk under the stations; a claim may have been left half done.
-                    log.get().error(log.CLAIM_FAILED, error=str(error))
-                    self._look = True
-                    self._next_wake = time.time() + _BACK_OFF_S
-                    self.on_trouble()
+                    patience = self._patience()
+                except Exception as error:  # noqa: BLE001  # whatever it is, the other jobs go on
+                    patience = self._stumbled(error)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._patience()):
+                    async with asyncio.timeout(patience):
                         await self._wake.wait()
         finally:
             for task in list(self._tasks.values()):
@@ -144,23 +171,28 @@ class LocalDispatch:
             if self._tasks:
                 await asyncio.wait(list(self._tasks.values()))
 
-    def _patience(self) -> float | None:
-        """Return seconds until something is due by the clock; None when nothing is."""
+    def _stumbled(self, error: Exception) -> float:
+        """Say what kept jobs from being started, and return for how long to wait then.
+
+        The store, or the disk under the stations, most likely; a claim may have been left half done.
+        """
+        foreseen = isinstance(error, (StoreError, OSError))
+        log.get().error(log.CLAIM_FAILED, error=str(error), exc_info=None if foreseen else error)
+        self._look = True
+        self.on_trouble()
+        return _BACK_OFF_S
+
+    def _patience(self) -> float:
+        """Return the seconds until something is due by the clock."""
+        if self.draining:  # nothing is begun any more
+            return _ROUTINE_S
         now = time.time()
-        if self._next_wake is not None and self._next_wake <= now:
-            self._look = True
-        times = [
-            moment
-            for moment in (
-                self._next_wake,
-                self.engine.targets.next_probe(),
-                *self._left_alone.values(),
-            )
-            if moment is not None and moment < math.inf
-        ]
-        if not times:
-            return None
-        return max(min(times) - now, 0.05)
+        moments = (self._next_wake, self.engine.targets.next_probe())
+        waits = [moment - now for moment in moments if moment is not None]
+        waits += [self._read_at + _ROUTINE_S - time.monotonic()]
+        if (left_alone := self._left_alone.next_in()) is not None:
+            waits.append(left_alone)
+        return max(min(waits), _LEAST_S)
 
     async def _fill(self) -> None:
         if self.draining:
@@ -168,39 +200,64 @@ class LocalDispatch:
         await self._read_ready()
         while len(self._tasks) < self.limit and not self.draining:
             owner = self._fairest()
+            if owner is None and self._look:  # more than were asked for, or changed meanwhile
+                await self._read_ready()
+                owner = self._fairest()
             if owner is None:
                 return
             if self._ready.get(owner):
                 job = self._ready[owner].popleft()
-                if job.id in self._left_alone:
-                    self.engine.targets.probe_over(job.id)  # another may be the probe
-                elif job.id not in self._tasks:
+                if job.id not in self._tasks and job.id not in self._not_now():
                     self._start(job, fresh=False)
             elif not await self._claim(self._arrivals[owner].popleft()):
                 return
 
+    def _not_now(self) -> set[str]:
+        """Return the jobs that are not to be started now; what ends that makes rows be read again."""
+        return self._left_alone.held() | self._halted.keys() | self.engine.suspects.waiting()
+
+    def _rows_due(self) -> bool:
+        """Tell whether rows may have become ready since they were last read."""
+        woken = self._next_wake is not None and self._next_wake <= time.time()
+        return self._look or woken or bool(self._left_alone.due())
+
     async def _read_ready(self) -> None:
-        now = time.time()
-        due = self._next_wake is not None and self._next_wake <= now
-        self._left_alone = {job: until for job, until in self._left_alone.items() if until > now}
-        for job_id in await self.engine.targets.probes():
-            job = await self.engine.store.read(job_store.get, job_id)
-            self._ready.setdefault(job.uid, deque()).append(job)
-        if not self._look and not due and any(self._ready.values()):
-            return
-        if self._look or due:
-            self._look = False
-            room = max(self.limit - len(self._tasks), 0) + self.limit
-            found = await self.engine.store.read(
-                job_store.ready, now, room, [*self._tasks, *self._left_alone]
-            )
-            known = {job.id for queue in self._ready.values() for job in queue}
-            for job in found:
-                if job.id not in known:
-                    self._ready.setdefault(job.uid, deque()).append(job)
-            # There may be more than were asked for; and what was told meanwhile is not forgotten.
-            self._look = self._look or len(found) >= room
-            self._next_wake = await self.engine.store.read(job_store.next_wake, now)
+        targets = self.engine.targets
+        queued = {job.id for queue in self._ready.values() for job in queue}
+        targets.probed_only_by({*self._tasks, *queued})
+        for job_id in await targets.probes(self._not_now()):
+            self._await_turn(await self.engine.store.read(job_store.get, job_id))
+        if self._rows_due():
+            await self._read_rows()
+        elif time.monotonic() >= self._read_at + _ROUTINE_S:
+            # Nothing says that there is anything. What is found all the same was lost, by a defect of ours.
+            lost = set(await targets.wake_forgotten()) | await self._read_rows()
+            if lost:
+                log.get().warning(log.JOB_OVERLOOKED, jobs=sorted(lost))
+
+    async def _read_rows(self) -> set[str]:
+        """Let jobs that may run now await their turn; return those that did not yet."""
+        store, now = self.engine.store, time.time()
+        due, self._look = self._left_alone.due(), False
+        room = max(self.limit - len(self._tasks), 0) + self.limit
+        try:
+            found = await store.read(job_store.ready, now, room, [*self._tasks, *self._not_now()])
+            self._next_wake = await store.read(job_store.next_wake, now)
+        except BaseException:
+            self._look = True
+            raise
+        self._read_at = time.monotonic()
+        self._left_alone.drop(due)
+        # There may be more than were asked for; and what was told meanwhile is not forgotten.
+        self._look = self._look or len(found) >= room
+        return {job.id for job in found if self._await_turn(job)}
+
+    def _await_turn(self, job: Job) -> bool:
+        queue = self._ready.setdefault(job.uid, deque())
+        is_new = job.id not in {known.id for known in queue}
+        if is_new:
+            queue.append(job)
+        return is_new
 
     def _fairest(self) -> int | None:
         """Return the owner with something to do who has the fewest jobs running, longest unserved."""
@@ -263,20 +320,31 @@ class LocalDispatch:
         self._served[job.uid] = self._turn
         self._owners[job.id] = job.uid
         self.idle.clear()
-        self._tasks[job.id] = asyncio.create_task(self._run(job, fresh=fresh), name=f"job:{job.id}")
+        self.engine.suspects.begins(job.id)
+        task = asyncio.create_task(self._run(job, fresh=fresh), name=f"job:{job.id}")
+        self._tasks[job.id] = task
+        # Not at the end of `_run`: a task that is cancelled before it has begun never comes there.
+        task.add_done_callback(partial(self._ended, job.id))
 
-    async def _run(self, job: Job, *, fresh: bool) -> None:
-        over = False
+    async def _run(self, job: Job, *, fresh: bool) -> bool:
+        """Return whether the job is over."""
         try:
-            over = await run_job(self.engine, job, fresh=fresh)
+            return await run_job(self.engine, job, fresh=fresh)
+        except StoreError as error:
+            log.get().error(log.JOB_CRASHED, job=job.id, name=job.name, error=str(error))
         except Exception as error:  # noqa: BLE001  # around one job
             log.get().exception(log.JOB_CRASHED, job=job.id, name=job.name, error=str(error))
-            self._left_alone[job.id] = time.time() + _BACK_OFF_S
-        finally:
-            del self._tasks[job.id], self._owners[job.id]
-            self.claimer.released(job.id)
-            if not self._tasks:
-                self.idle.set()
-            # A job that is over makes no row ready; only its slot is free.
-            self._look = self._look or not over
-            self._wake.set()
+        self._left_alone.put(job.id, _BACK_OFF_S)
+        self.on_trouble()
+        return False
+
+    def _ended(self, job_id: str, task: asyncio.Task[bool]) -> None:
+        over = not task.cancelled() and task.exception() is None and task.result()
+        del self._tasks[job_id], self._owners[job_id]
+        self.claimer.released(job_id)
+        self.engine.suspects.ended(job_id, over=over)
+        if not self._tasks:
+            self.idle.set()
+        # A job that is over makes no row ready; only its slot is free.
+        self._look = self._look or not over
+        self._wake.set()

@@ -8,10 +8,11 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
      "recipe": {...}, "careful": BOOL}
     {"file": REL, "size": N, "sha256": HEX, "detail": {...}}      one for each file published
     {"ok": true}
-    {"ok": false, "kind": "image" | "disk" | "memory", "what": TEXT}
+    {"ok": false, "kind": "image" | "unfit" | "damaged" | "disk" | "memory", "what": TEXT}
 
 `{"root": DIR, "thumbnail": REL, "out": PATH, "size": N}` makes a small JPEG; answered by
 {"ok": true, "width", "height"}.
+With `"foresee": true` it only says by the headers what would become of it: {"ok": true, "pages", "kept"}.
 `{"root": DIR, "look": REL}` only decodes a file; answered by {"ok": true, "width", "height", "bands"}.
 `--probe` prints what this libvips can read and write and ends.
 
@@ -34,9 +35,8 @@ from dittohead.errors import ItemError
 from dittohead.images import htj2k, looking, making, openjpeg, proof, thumbnail
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
-from dittohead.images.reasons import LINE_MOST, Refused, explain
-
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+from dittohead.images.reasons import LINE_MOST, Damaged, Refused, Unfit, explain
+from dittohead.wants import DISK, short_of
 
 #: Characters of what is told of an image that cannot be converted.
 _WHAT_MOST = 1000
@@ -91,6 +91,9 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
             if "look" in request:
                 yield {"ok": True, **looking.look(request)}
                 return
+            if request.get("foresee"):
+                yield {"ok": True, **making.foresee(making.Request.parse(request))}
+                return
             if "thumbnail" in request:
                 yield {"ok": True, **thumbnail.make(request)}
                 return
@@ -111,6 +114,10 @@ def _failure(error: Exception) -> dict[str, Any]:
 def _failed(error: Exception) -> dict[str, Any]:
     try:
         raise error
+    except Unfit as error:
+        return {"ok": False, "kind": "unfit", "what": str(error)}
+    except Damaged as error:
+        return {"ok": False, "kind": "damaged", "what": str(error)}
     except Refused as error:
         return {"ok": False, "kind": "image", "what": str(error)}
     except ItemError as error:
@@ -118,7 +125,9 @@ def _failed(error: Exception) -> dict[str, Any]:
     except MemoryError:
         return {"ok": False, "kind": "memory", "what": "it needs more memory than is allowed"}
     except OSError as error:
-        kind = "disk" if error.errno in _DISK else "image"
+        if error.errno != errno.ENOMEM and (short := short_of(error)):
+            return {"ok": False, "kind": "short", "what": short}
+        kind = "disk" if error.errno in DISK else "image"
         return {"ok": False, "kind": kind, "what": error.strerror or str(error)}
     except pyvips.Error as error:
         kind, what = explain(str(error), _overheard.warnings)

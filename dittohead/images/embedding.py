@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 from dittohead.images import tiff
-from dittohead.images.reasons import Refused
+from dittohead.images.reasons import Damaged, Refused
 from dittohead.images.xmp import MOST
 
 #: Media types of what can hold XMP here.
@@ -366,7 +366,7 @@ def _piece(fd: int, size: int, at: int) -> bytes:
     except (OverflowError, OSError):
         data = b""
     if len(data) != size:
-        raise Refused("it is cut short")
+        raise Damaged("it is cut short")
     return data
 
 

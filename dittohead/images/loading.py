@@ -9,7 +9,7 @@ from typing import Any
 
 from dittohead.images import jp2, tiff
 from dittohead.images.library import may_use_imagemagick, pyvips
-from dittohead.images.reasons import Refused
+from dittohead.images.reasons import Damaged, Refused
 
 #: How files begin, to tell a damaged image from a text.
 _SIGNATURES = (
@@ -55,15 +55,15 @@ def open_image(fd: int, *, page: int | None = None, dpi: int = 300, access: str 
         return pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given)
     except pyvips.Error as error:
         if re.search("not a known file format|not in a known format|operation is blocked", str(error)):
-            raise Refused(_unknown(head)) from error
+            raise _unknown(head) from error
         raise
 
 
-def _unknown(head: bytes) -> str:
+def _unknown(head: bytes) -> Refused:
     kind = next((kind for begin, kind in _SIGNATURES if head.startswith(begin)), "")
     if kind:
-        return f"it begins like a {kind}, but the file ends early or is damaged"
-    return "this is no image, or of a kind that cannot be read"
+        return Damaged(f"it begins like a {kind}, but the file ends early or is damaged")
+    return Refused("this is no image, or of a kind that cannot be read")
 
 
 def count_pages(fd: int, image: pyvips.Image) -> int:

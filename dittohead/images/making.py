@@ -122,8 +122,30 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
         except Unfit as why:
             # Found before any of its pages was published.
             if request.recipe.unfit != "keep":
-                raise Unfit(f"{why}; {_CURE}" if request.recipe.master else str(why)) from why
+                raise _with_cure(why, request) from why
             yield _keep(fd, request, str(why))
+
+
+def foresee(request: Request) -> dict[str, Any]:
+    """Say by an image's headers what would become of it; no pixel is decoded, nothing is written.
+
+    Returns: {"pages": how many results, "kept": why the original would be kept as it is; "" where not}.
+    Raises: Refused, Unfit, pyvips.Error: as `convert` would.
+    """
+    with files.opened_beneath(request.root, request.path) as fd:
+        try:
+            pages = list(_fit_pages(fd, request))
+            for page in pages if not request.recipe.master else ():  # those of a master were prepared
+                _prepare(page)
+        except Unfit as why:
+            if request.recipe.unfit != "keep":
+                raise _with_cure(why, request) from why
+            return {"pages": 1, "kept": str(why)}
+    return {"pages": len(pages), "kept": ""}
+
+
+def _with_cure(why: Unfit, request: Request) -> Unfit:
+    return Unfit(f"{why}; {_CURE}") if request.recipe.master else why
 
 
 def _made(fd: int, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from dittohead.images.jp2 import is_reversible, rows_of
 from dittohead.images.jp2_structure import Structure, cut
 from dittohead.images.library import pyvips
-from dittohead.images.reasons import Refused, Unfit
+from dittohead.images.reasons import Damaged, Refused, Unfit
 
 #: Samples of an image that is decoded whole; a larger one is, a tile at a time.
 _WHOLE = 1 << 25
@@ -198,7 +198,7 @@ def decode_tiff(fd: int) -> None:
             for page in file.pages:
                 page.asarray(maxworkers=1)
     except Exception as error:  # of as many kinds as there are codecs
-        raise Refused(f"the file is damaged, or of a kind that cannot be read ({error})") from error
+        raise Damaged(f"the file is damaged, or of a kind that cannot be read ({error})") from error
 
 
 def _png(fd: int) -> Iterator[NDArray[Any]] | None:
@@ -265,7 +265,7 @@ def _uncompressed(fd: int, page: Any) -> Iterator[NDArray[Any]]:
             some = min(_ROWS, rows - top)
             data = os.pread(fd, some * row, offset + top * row)
             if len(data) != some * row:
-                raise Refused("the file ends early")
+                raise Damaged("the file ends early")
             yield np.frombuffer(data, kind).reshape(some, page.imagewidth, page.samplesperpixel)
 
 

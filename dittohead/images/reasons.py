@@ -22,12 +22,16 @@ _MEANINGS = (
         "it needs more memory than is allowed",
     ),
     # The two look alike to most decoders, and ask for the same: scan or copy it again.
-    ("image", _DAMAGED, "the file ends early or is damaged inside"),
+    ("damaged", _DAMAGED, "the file ends early or is damaged inside"),
 )
 
 
 class Refused(Exception):  # says what happened to the image
     """This image cannot be converted; the message is for people."""
+
+
+class Damaged(Refused):
+    """The file ends early, or holds what cannot be right: it wants to be scanned or copied again."""
 
 
 class Unfit(Refused):

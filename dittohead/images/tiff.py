@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dittohead.images.reasons import Refused
+from dittohead.images.reasons import Damaged, Refused
 
 #: Tags: the sides of a tile, the bits of a sample, what the samples mean, the unit of resolution.
 TILE_WIDTH, TILE_HEIGHT = 322, 323
@@ -111,7 +111,7 @@ def see_whole(fd: int) -> None:
             number += 1
     except (Refused, struct.error, OverflowError) as error:
         if number > 1:  # of the first nobody reads anything without it
-            raise Refused(
+            raise Damaged(
                 f"the file ends early or is damaged: directory {number}, of a page or a smaller copy, "
                 "cannot be read"
             ) from error

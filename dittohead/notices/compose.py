@@ -35,6 +35,7 @@ class Composer:
     root: Path
     wording: Wording = field(default_factory=Wording)
     addresses: Mapping[str, str] = field(default_factory=dict)  #: by user name or number
+    public_url: str = ""  #: where people reach the page; "" where it is not known
     _unknown: set[int] = field(default_factory=set)
 
     def wants(self, event: str, pipeline: str | None = None) -> bool:
@@ -66,6 +67,8 @@ class Composer:
     def facts(self, event: str, *, whose: Owner | None = None, **given: Any) -> dict[str, Any]:
         """Return an event's facts; their shape is that of `wording.samples`."""
         found = _FACTS[event](self.root, whose, **given)
+        for job in (*found.get("jobs", ()), *([found["job"]] if "job" in found else ())):
+            job["url"] = f"{self.public_url}/jobs/{job['id']}" if self.public_url else ""
         facts: dict[str, Any] = plain({"host": host_name(), "root": str(self.root), **found})
         return facts
 

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.model import DropState, ItemState, JobState
+from dittohead.model import DropState, ItemState, Job, JobState
 from dittohead.source import Item
 from dittohead.store.items import rounds, to_item
 from dittohead.store.tables import drops, items, jobs
@@ -211,6 +211,15 @@ def claimed(connection: Connection, ino: int, job_id: str) -> str:
         f"{row['files']} files of {row['size']} bytes fetched by the source {row['source']}, "
         f"each verified: {row['verified']}"
     )
+
+
+def sources_of(connection: Connection, found: Collection[Job]) -> dict[str, str]:
+    """Return which source has dropped the folders of some jobs, by the jobs' ids; of those alone."""
+    ids, inodes = {job.id for job in found}, {str(job.ino) for job in found}
+    rows = connection.execute(
+        sa.select(drops.c.job_id, drops.c.source).where(drops.c.ino.in_(inodes), drops.c.job_id.in_(ids))
+    )
+    return {row.job_id: row.source for row in rows}
 
 
 @dataclass(frozen=True, kw_only=True)

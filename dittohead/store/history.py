@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead.model import ACTIVE, TERMINAL, Job, JobId, JobState, Outcome, Station
 from dittohead.store.jobs import to_job
-from dittohead.store.tables import jobs
+from dittohead.store.tables import jobs, requests
 
 _TERMINAL = sorted(state.value for state in TERMINAL)
 
@@ -75,11 +75,17 @@ def of_name(connection: Connection, name: str) -> list[Job]:
 
 
 def taken_up_by(connection: Connection, job: Job) -> JobId | None:
-    """Return the latest job that has taken up the same folder since; None where there is none."""
+    """Return the latest job that has taken up the same folder since; None where there is none.
+
+    Under the same name, or under one that somebody has given it since.
+    """
+    given = connection.execute(
+        sa.select(requests.c.args).where(requests.c.job == job.id, requests.c.action == "rename")
+    ).scalars()
     found = connection.execute(
         sa.select(jobs.c.id)
         .where(
-            jobs.c.name == job.name,
+            jobs.c.name.in_([job.name, *(args["name"] for args in given)]),
             jobs.c.ino == str(job.ino),
             jobs.c.claimed_at > job.claimed_at.timestamp(),
         )

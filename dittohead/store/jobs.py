@@ -47,9 +47,8 @@ _UPDATE_STEP = steps.update().where(
     steps.c.job_id == sa.bindparam("b_job"), steps.c.position == sa.bindparam("b_position")
 )
 _IN_FLIGHT = (steps.c.job_id == sa.bindparam("b_job"), steps.c.state == StepState.RUNNING.value)
-_CRASHED = steps.update().where(*_IN_FLIGHT).values(crashes=steps.c.crashes + 1)
-_CRASHES = sa.select(sa.func.max(steps.c.crashes)).where(*_IN_FLIGHT)
-_STOPPED = steps.update().where(*_IN_FLIGHT).values(state=StepState.PENDING.value, crashes=0)
+# The deaths it has met stay with it: only its own end shows that it does not kill.
+_STOPPED = steps.update().where(*_IN_FLIGHT).values(state=StepState.PENDING.value)
 _BEGIN = (
     jobs.update()
     .where(jobs.c.id == sa.bindparam("b_job"), jobs.c.state.in_(sa.bindparam("b_states", expanding=True)))
@@ -177,12 +176,11 @@ def begin_run(
 
     A job in another state than `states` is left as it is.
 
-    Returns: the job, its steps, and how often the step in flight has seen the daemon die.
+    Returns: the job, its steps, and how many deaths of the daemon (store/suspects.py) one of them has met.
     """
     connection.execute(_BEGIN, {"b_job": job_id, "b_states": _values(states)})
-    connection.execute(_CRASHED, {"b_job": job_id})
-    crashes = connection.execute(_CRASHES, {"b_job": job_id}).scalar() or 0
-    return get(connection, job_id), steps_of(connection, job_id), crashes
+    rows = steps_of(connection, job_id)
+    return get(connection, job_id), rows, max((row.crashes for row in rows), default=0)
 
 
 def ending(connection: Connection, job_id: str) -> tuple[list[StepRow], list[Event]]:
@@ -280,9 +278,19 @@ def save_step(connection: Connection, job_id: str, token: int, position: int, sa
 
 
 def interrupt(connection: Connection, job_id: str, token: int) -> None:
-    """Record that a run was stopped in good order: its steps in flight have not crashed."""
+    """Record that a run was stopped in good order: its steps in flight have met no death."""
     update_job(connection, job_id, token, state=JobState.WAITING.value, reason="")
     connection.execute(_STOPPED, {"b_job": job_id})
+
+
+def forgive(connection: Connection, job_id: str, token: int, positions: Collection[int]) -> None:
+    """Forget the deaths that steps have met: their job is frozen for them, and thawed for another try."""
+    check_token(connection, job_id, token)
+    connection.execute(
+        steps.update()
+        .where(steps.c.job_id == job_id, steps.c.position.in_(list(positions)))
+        .values(crashes=0)
+    )
 
 
 def put_off_step(
@@ -611,4 +619,5 @@ def _to_step(row: RowMapping) -> StepRow:
         error=row["error"],
         wake_at=_moment(row["wake_at"]),
         target=row["target"],
+        crashes=row["crashes"],
     )

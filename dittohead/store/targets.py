@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +74,14 @@ def _waiting(target: str) -> sa.ColumnElement[bool]:
     )
 
 
-def first_waiting(connection: Connection, target: str) -> str | None:
-    """Return the oldest job that waits for a target; it may be running, for its other steps."""
-    return connection.execute(
-        sa.select(jobs.c.id).where(_waiting(target)).order_by(jobs.c.claimed_at, jobs.c.id).limit(1)
-    ).scalar()
+def first_waiting(connection: Connection, target: str, leaving_out: Collection[str] = ()) -> str | None:
+    """Return the oldest job that waits for a target; it may be running, for its other steps.
+
+    Args:
+        leaving_out: jobs that cannot be started at present.
+    """
+    waiting = sa.select(jobs.c.id).where(_waiting(target), jobs.c.id.not_in(list(leaving_out)))
+    return connection.execute(waiting.order_by(jobs.c.claimed_at, jobs.c.id).limit(1)).scalar()
 
 
 def wake(connection: Connection, target: str) -> None:
@@ -91,11 +95,21 @@ def wake(connection: Connection, target: str) -> None:
     connection.execute(steps.update().where(steps.c.target == target).values(target=""))
 
 
-def wake_forgotten(connection: Connection) -> None:
-    """Let jobs go on that wait for a target which is not paused: an earlier version could leave such."""
+def _forgotten() -> sa.ColumnElement[bool]:
+    """Jobs that wait for a target which is not paused."""
     paused = sa.select(targets.c.name).where(targets.c.paused == 1)
+    return sa.and_(jobs.c.state == JobState.PAUSED.value, jobs.c.target.not_in(paused))
+
+
+def forgotten(connection: Connection) -> list[str]:
+    """Return jobs that wait for a target which is not paused; there are none unless something is wrong."""
+    return list(connection.execute(sa.select(jobs.c.id).where(_forgotten())).scalars())
+
+
+def wake_forgotten(connection: Connection) -> None:
+    """Let jobs go on that wait for a target which is not paused."""
     connection.execute(
         jobs.update()
-        .where(jobs.c.state == JobState.PAUSED.value, jobs.c.target.not_in(paused))
+        .where(_forgotten())
         .values(state=JobState.WAITING.value, reason="", wake_at=None, target="")
     )

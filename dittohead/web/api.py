@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import queries, receipt, shown
+from dittohead import listing, queries, receipt, shown
 from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError
 from dittohead.metrics import CONTENT_TYPE
-from dittohead.model import ACTIVE, Job, display
+from dittohead.model import ACTIVE, Job, StepRow, display
 from dittohead.notices import doors
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
@@ -56,11 +57,15 @@ def add_routes(app: web.Application) -> None:
 
 
 async def _health(request: web.Request, given: None) -> web.Response:
-    """200 while the store answers and the inbox is watched; 503 otherwise."""
+    """200 while the store answers, the inbox is watched and nothing is missing; 503 otherwise."""
     counts = await request.app[SITE].store.look(queries.counts)
-    mode = request.app[SITE].live().get("watcher", {}).get("mode", "starting")
-    good = mode in ("inotify", "polling")
-    return web.json_response({"ok": good, "watcher": mode, "jobs": counts}, status=200 if good else 503)
+    live = request.app[SITE].live()
+    mode = live.get("watcher", {}).get("mode", "starting")
+    # What is wrong, and no paths: anybody may ask.
+    troubles = [trouble["what"] for trouble in live.get("troubles", [])]
+    good = mode in ("inotify", "polling") and not troubles
+    fields = {"ok": good, "watcher": mode, "jobs": counts, "troubles": troubles}
+    return web.json_response(fields, status=200 if good else 503)
 
 
 async def _doctor(request: web.Request, given: shapes.Nothing) -> web.Response:
@@ -175,6 +180,21 @@ def _file(path: Path, kind: str, missing: str) -> Sent:
     if not path.is_file():
         raise Problem(404, missing)
     return Sent(path, headers={"Cache-Control": _ASK_AGAIN, "Content-Type": kind})
+
+
+async def _files(request: web.Request, given: shapes.FileQuery) -> web.Response:
+    site = request.app[SITE]
+
+    def work(connection: Connection) -> tuple[Job, list[StepRow]]:
+        job = _resolved(connection, request)
+        return job, job_store.steps_of(connection, job.id)
+
+    job, steps = await site.store.look(work)
+    try:
+        page = await asyncio.to_thread(listing.page, site.stations, job, steps, given.cursor, given.limit)
+    except ValueError as error:
+        raise Problem(400, str(error)) from error
+    return _page(request, [listing.fields(file) for file in page.files], page.following)
 
 
 async def _sources(request: web.Request, given: None) -> web.Response:
@@ -293,8 +313,17 @@ OPERATIONS = (
         "text/plain",
         refusals=_FILE,
     ),
+    _reading(
+        "/api/v1/jobs/{job}/files",
+        "list_files",
+        "Its files: the folder's own, then those that steps made, and where each lies",
+        _files,
+        shapes.Files,
+        query=shapes.FileQuery,
+    ),
     _action("retry", "Try it again from the step that failed; wake it when it waits", shapes.Nothing),
     _action("rerun", "Do it again, once it is over", shapes.Rerun),
+    _action("rename", "Do a failed folder again under another name; it is checked before", shapes.Rename),
     _action("freeze", "Stop it where it is", shapes.Freeze),
     _action("thaw", "Let it go on", shapes.Nothing),
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),

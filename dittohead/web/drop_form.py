@@ -26,17 +26,17 @@ from sqlalchemy.engine import Connection
 
 from dittohead import log, sidecar, units
 from dittohead.errors import ItemError
-from dittohead.model import counted, visible
+from dittohead.model import counted, rfc3339, visible
 from dittohead.settings import Drop
 from dittohead.stations import Stations
 from dittohead.store.tables import jobs
 from dittohead.threads import in_thread
+from dittohead.web import drop_names
 from dittohead.web.access import check_csrf
 from dittohead.web.drop_receiving import (
     Incoming,
     Reception,
     checked_files,
-    checked_name,
     checked_path,
     fitting,
     listed,
@@ -60,6 +60,9 @@ _LOOK_AFTER = 64 << 20
 
 #: Uploads that were handed over and are remembered, for whoever has not had the answer.
 _MOST_OVER = 256
+
+#: Characters of a name that are looked at.
+_NAME_MOST = 1000
 
 #: Digits of the greatest number of bytes that a file can have.
 _DIGITS_MOST = 19
@@ -184,14 +187,16 @@ async def _form(request: web.Request, wrong: Problem | None = None) -> web.Respo
             for one in door.reception.all()
         ]
 
-    bounds = _bounds(site)
+    bounds, typed = _bounds(site), request.query.get("name", "")[:_NAME_MOST]
     return await answer(
         request,
         "drop.html",
+        typed=typed,
+        told=await _told(request, typed) if typed else None,
         here="drop",
         open=await _in_thread(work),
         purposes=sorted({word for pipeline in site.config().pipelines for word in pipeline.purposes}),
-        pipelines=[(p.name, p.match.pattern) for p in site.config().pipelines],
+        pipelines=site.config().pipelines,
         most_bytes=bounds.most_bytes,
         most_files=bounds.most_files,
         piece=PIECE // 2,
@@ -202,23 +207,19 @@ async def _form(request: web.Request, wrong: Problem | None = None) -> web.Respo
 
 @needs(Role.OPERATOR)
 async def match(request: web.Request) -> web.Response:
-    """Tell which pipeline a name would go through, and what stands in its way."""
-    site, name = request.app[SITE], request.query.get("name", "")
+    """Tell which pipeline a name would go through, what stands in its way, and whether it was done before."""
+    said = await _told(request, request.query.get("name", "")[:_NAME_MOST])
+    if said["known"]:
+        said["known"] = {**said["known"], "at": rfc3339(said["known"]["at"])}
+    return web.json_response(said)
 
-    def work() -> dict[str, Any]:
-        try:
-            pipeline = fitting(site.config(), checked_name(name), ())
-            request.app[DOOR].reception.check_free(name)
-        except ItemError as error:
-            return {"ok": False, "what": error.what, "hint": error.hint}
-        return {
-            "ok": True,
-            "pipeline": pipeline.name,
-            "steps": [step.name for step in pipeline.steps],
-            "purposes": sorted(pipeline.purposes),
-        }
 
-    return web.json_response(await asyncio.to_thread(work))
+async def _told(request: web.Request, name: str) -> dict[str, Any]:
+    site, config, reception = request.app[SITE], request.app[SITE].config(), request.app[DOOR].reception
+    asked = name if is_text(name) and "\0" not in name else ""
+    candidates = drop_names.like(config, asked)
+    before = await site.store.look(drop_names.look, asked, candidates)
+    return await asyncio.to_thread(drop_names.told, config, reception, name, before, candidates)
 
 
 # -- in pieces, by a script -------------------------------------------------------------------------
@@ -246,7 +247,7 @@ async def begin(request: web.Request) -> web.Response:
         raise Problem(422, "purposes are words")
 
     def work() -> Incoming:
-        name = checked_name(str(given.get("name", "")))
+        name = str(given.get("name", ""))
         fitting(site.config(), name, purposes)
         found = checked_files(listed(given.get("files")), _bounds(site))
         return _incoming(request, name, found, purposes)
@@ -523,7 +524,7 @@ class _Plain:
         name = given.get("name", "").strip() or first.partition("/")[0] * ("/" in first)
 
         def work() -> Incoming:
-            fitting(site.config(), checked_name(name), purposes)
+            fitting(site.config(), name, purposes)
             return _incoming(self.request, name, {}, purposes)
 
         incoming: Incoming = await _in_thread(work)

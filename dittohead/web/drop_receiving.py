@@ -18,13 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dittohead import files, sidecar
+from dittohead import files, ownfiles, sidecar
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
-from dittohead.errors import ItemError
+from dittohead.errors import ItemError, Unreadable
 from dittohead.files import MAX_DEPTH, MAX_PATH
+from dittohead.fitting import taker
 from dittohead.model import counted, visible
-from dittohead.nobodys import fault
 from dittohead.owners import owner
 from dittohead.settings import Drop
 from dittohead.stations import NAME_MAX
@@ -35,24 +35,10 @@ _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Of directories. Without a mode, a default ACL of the inbox would let other uploaders write here.
 _MODE = 0o755
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 #: Uploads whose lists of files are kept in memory.
 _KNOWN = 16
-
-
-def checked_name(name: str) -> str:
-    """Return a folder's name that can come into the inbox. Raises: ItemError."""
-    if not name:
-        raise ItemError("a name is wanted", hint="Give the folder one")
-    _check_part(name, name, room=NAME_MAX - 1)  # the dot in front of it while it is uploaded
-    if name.startswith(".") or "/" in name or _CONTROL.search(name):
-        raise ItemError(
-            f'"{visible(name)}" is no name for a folder',
-            hint="It must not begin with a dot, nor hold a slash or a control character",
-        )
-    return name
 
 
 def checked_path(path: str) -> str:
@@ -113,15 +99,7 @@ _LESS = "Put it into the inbox by other means, or see http: {drop: ...} in confi
 
 def fitting(config: Config, name: str, purposes: Sequence[str]) -> Pipeline:
     """Return the pipeline that a folder of this name goes through. Raises: ItemError: none, or not for us."""
-    if why := fault(name, config.settings.watch.ignore):
-        raise ItemError(why, where=visible(name), hint="Give the folder another name")
-    found = config.pipeline_for(name)
-    if found is None:
-        patterns = ", ".join(f"{p.name} ({p.match.pattern})" for p in config.pipelines)
-        raise ItemError(
-            "no pipeline's match fits this name", where=visible(name), hint=f"Make it fit one of: {patterns}"
-        )
-    pipeline, groups = found
+    pipeline, groups = taker(config, name)
     wanted(pipeline, groups, None)
     unknown = sorted(set(purposes) - pipeline.purposes)
     if unknown:
@@ -169,15 +147,19 @@ class Reception:
     def _record(self, id_: str) -> Path:
         return self.home / f"{id_}.json"
 
+    def is_free(self, name: str) -> bool:
+        """Tell whether neither a folder of the inbox nor an upload has this name."""
+        paths = (os.path.join(self.inbox, os.fsencode(name)), self._hidden(name))
+        return not any(os.path.lexists(path) for path in paths)
+
     def check_free(self, name: str) -> None:
         """Raises: ItemError: the name is in the inbox already."""
-        for path in (os.path.join(self.inbox, os.fsencode(name)), self._hidden(name)):
-            if os.path.lexists(path):
-                raise ItemError(
-                    "a folder of this name is in the inbox already, or is being uploaded",
-                    where=visible(name),
-                    hint="Take up or give up that upload, or choose another name",
-                )
+        if not self.is_free(name):
+            raise ItemError(
+                "a folder of this name is in the inbox already, or is being uploaded",
+                where=visible(name),
+                hint="Take up or give up that upload, or choose another name",
+            )
 
     def begin(self, incoming: Incoming) -> Incoming:
         """Make .NAME and remember it, durably; return it with its inode. Raises: ItemError, OSError."""
@@ -200,8 +182,8 @@ class Reception:
         incoming = self._known.get(id_)
         if incoming is None:
             try:
-                incoming = Incoming(**json.loads(self._record(id_).read_bytes()))
-            except (OSError, ValueError, TypeError):
+                incoming = ownfiles.document(self._record(id_), lambda found: Incoming(**found))
+            except (OSError, Unreadable):
                 return None
             if len(self._known) >= _KNOWN:
                 self._known.clear()

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import queries, receipt
 from dittohead.errors import StoreError
-from dittohead.model import Job, JobState
+from dittohead.model import Job, JobState, utcnow
 from dittohead.stations import Stations
 from dittohead.store.search import Cursor, Page, Wanted, find
 from dittohead.web import events, page_front, page_job, thumbnails
@@ -28,7 +28,8 @@ from dittohead.web.events import CSRF, Broadcaster, Part
 from dittohead.web.identity import IDENTITY, Identity, Role, Way, identity, needs
 from dittohead.web.login import LOGIN_PAGE
 from dittohead.web.page_assets import Assets
-from dittohead.web.page_words import Words
+from dittohead.web.page_people import uploaders
+from dittohead.web.page_words import Words, aged
 from dittohead.web.problems import ERROR_PAGE, Problem
 from dittohead.web.server import Sent
 from dittohead.web.site import SITE, Site
@@ -137,7 +138,7 @@ async def answer(
         parts=filled,
         **values,
     )
-    return web.Response(text=text, content_type="text/html", status=status)
+    return web.Response(text=aged(text, utcnow()), content_type="text/html", status=status)
 
 
 def _enter(request: web.Request) -> str:
@@ -350,13 +351,13 @@ async def found(request: web.Request) -> web.Response:
         query.get("since", ""),
         query.get("until", ""),
     )
-    wrong, page = "", Page([], None)
+    wrong, page, who = "", Page([], None), dict[str, str]()
     try:
         wanted, after = _wanted(asked), Cursor.read(query["after"]) if query.get("after") else None
     except ValueError as error:
         wrong = str(error)
     else:
-        page = await site.store.look(find, wanted, after=after, limit=_FOUND)
+        page, who = await site.store.look(_found, wanted, after)
     kept = [(key, value) for key, value in query.items() if key not in ("after", "said") and value]
     following = urlencode([*kept, ("after", str(page.following))]) if page.following else ""
     return await answer(
@@ -368,10 +369,16 @@ async def found(request: web.Request) -> web.Response:
         pipelines=[pipeline.name for pipeline in site.config().pipelines],
         wrong=wrong,
         found=page.jobs,
+        who_of=who,
         following=following,
         first=urlencode(kept) if query.get("after") else "",
         status=400 if wrong else 200,
     )
+
+
+def _found(connection: Connection, wanted: Wanted, after: Cursor | None) -> tuple[Page, dict[str, str]]:
+    page = find(connection, wanted, after=after, limit=_FOUND)
+    return page, dict(uploaders(connection, page.jobs))
 
 
 def _wanted(asked: Asked) -> Wanted:

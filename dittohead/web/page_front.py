@@ -19,6 +19,8 @@ from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
 from dittohead.store.search import Wanted, find
 from dittohead.store.targets import TargetRow
+from dittohead.web.page_cures import cures
+from dittohead.web.page_people import uploaders
 
 #: Rows of each kind; the others are counted, with a link to all of them.
 RUNNING, WAITING, FAILED, LATELY, INBOX = 40, 12, 20, 10, 12
@@ -62,6 +64,7 @@ class Seen:
     waits_for: Mapping[str, int]  #: target -> jobs that wait for it
     unsent: int
     looked: Mapping[str, float | None]  #: source -> when its last round began
+    uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
 
 def look(connection: Connection, sources: Sequence[str]) -> Seen:
@@ -75,20 +78,26 @@ def look(connection: Connection, sources: Sequence[str]) -> Seen:
 
     done, size = numbers.done_since(connection, time.time() - DAY_S)
     targets = target_store.load(connection)
+    running = with_steps(some(JobState.RUNNING, limit=RUNNING))
+    waiting = with_steps(some(JobState.WAITING, JobState.PAUSED, limit=WAITING))
+    frozen, failed = some(JobState.FROZEN, limit=FAILED), history.open_failures(connection, FAILED)
+    lately = find(connection, Wanted(states=[JobState.DONE]), limit=LATELY).jobs
+    shown = [*(job for job, _ in [*running, *waiting]), *frozen, *failed, *lately]
     return Seen(
         counts=queries.counts(connection),
-        running=with_steps(some(JobState.RUNNING, limit=RUNNING)),
-        waiting=with_steps(some(JobState.WAITING, JobState.PAUSED, limit=WAITING)),
-        frozen=some(JobState.FROZEN, limit=FAILED),
-        failed=history.open_failures(connection, FAILED),
+        running=running,
+        waiting=waiting,
+        frozen=frozen,
+        failed=failed,
         failed_count=history.count_open_failures(connection),
-        lately=find(connection, Wanted(states=[JobState.DONE]), limit=LATELY).jobs,
+        lately=lately,
         lately_count=done,
         lately_bytes=size,
         targets=targets,
         waits_for=numbers.waiting_for(connection, [row.name for row in targets if row.paused]),
         unsent=queries.unsent(connection),
         looked={name: item_store.rounds(connection, name).looked_at for name in sources},
+        uploaders=uploaders(connection, shown),
     )
 
 
@@ -157,7 +166,7 @@ def front(
         "glance": _glance(troubles, counts, len(inbox), seen.lately_count),
         "well": not troubles,
         "troubles": troubles,
-        "failed": seen.failed,
+        "failed": [(job, cures(job)[0]) for job in seen.failed],
         "failed_more": seen.failed_count - len(seen.failed),
         "frozen": seen.frozen,
         "frozen_more": counts["frozen"] - len(seen.frozen),
@@ -165,6 +174,7 @@ def front(
         "waits_for": seen.waits_for,
         "places": _places(seen.targets, rooms),
         "looked": seen.looked,
+        "who_of": seen.uploaders,
         "running": rows(seen.running, live),
         "running_more": counts["running"] - len(seen.running),
         "waiting": rows(seen.waiting, live),
@@ -182,6 +192,8 @@ def front(
         "lately_bytes": seen.lately_bytes,
         "sources": live.get("sources", {}),
         "watcher": live.get("watcher", {}),
+        "missing": live.get("troubles", []),
+        "stuck": live.get("stuck", {}),
         "free": space[0],
         "whole": space[1],
         "floor": floor,
@@ -214,6 +226,7 @@ def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> lis
     strays = live.get("overdue_strays", 0)
     stuck = live.get("overdue_count", 0) - strays
     found = [
+        *((True, trouble["what"]) for trouble in live.get("troubles", [])),
         (mode not in _SEEING, "the inbox is not watched"),
         (seen.failed_count, f"{counted(seen.failed_count, 'job')} failed"),
         (seen.counts["frozen"], f"{counted(seen.counts['frozen'], 'job')} frozen"),

@@ -16,18 +16,24 @@ from sqlalchemy.engine import Connection
 
 from dittohead import order, queries, receipt
 from dittohead.context import JobFiles
+from dittohead.errors import Unreadable
 from dittohead.model import Event, Job, StepRow, StepState, display
-from dittohead.owners import owner
 from dittohead.stations import Stations
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Asked
 from dittohead.store.tables import jobs
+from dittohead.web.log_text import last_lines
+from dittohead.web.page_cures import cures
 from dittohead.web.page_front import rows
+from dittohead.web.page_people import uploaders
 
 #: Events, requests, links and other jobs of the name that are shown; the receipt has all events and places.
 EVENTS, ASKED, LINKS, HISTORY = 200, 50, 100, 20
+
+#: Lines of a log shown with a step that failed.
+LINES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,8 @@ class Seen:
     asked: Sequence[Asked]
     history: Sequence[Job]
     later: str | None  #: the job that has taken up the same folder since
+    undone: bool  #: what it had created outside was taken back
+    uploader: str
 
 
 def look(connection: Connection, wanted: str) -> Seen:
@@ -52,6 +60,8 @@ def look(connection: Connection, wanted: str) -> Seen:
         asked=_asked(connection, job),
         history=_history(connection, job),
         later=history.taken_up_by(connection, job),
+        undone=job_store.was_undone(connection, job.id),
+        uploader=uploaders(connection, [job])[job.id],
     )
 
 
@@ -119,7 +129,7 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         try:
             status = os.stat(path)
             found, place, ways = _delivered(path, status.st_mtime_ns, status.st_size)
-        except (OSError, ValueError, KeyError):  # nothing delivered, or just being written
+        except (OSError, Unreadable):  # nothing delivered, or damaged
             continue
         if step.state is StepState.DONE:
             links.extend(found)
@@ -129,10 +139,16 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         "links_more": max(len(links) - LINKS, 0),
         "places": places,
         "logs": {step.name for step in seen.steps if _holds(files.log(step.name))},
+        "printed": _printed(files, seen),
         "receipt": receipt.path_of(stations.receipts, seen.job).exists(),
         **_where(stations, seen.job),
-        "uploader": _called(seen.job.uid),
     }
+
+
+def _printed(files: JobFiles, seen: Seen) -> dict[str, str]:
+    """Return the last lines that the steps which did not succeed have printed."""
+    troubled = [step for step in seen.steps if step.error and step.state is not StepState.DONE]
+    return {step.name: text for step in troubled if (text := last_lines(files.log(step.name), LINES))}
 
 
 def _where(stations: Stations, job: Job) -> dict[str, Any]:
@@ -148,13 +164,6 @@ def _where(stations: Stations, job: Job) -> dict[str, Any]:
         "there": there,
         "lies": f"the folder is in {place}" if there else f"the folder is no longer in {place}",
     }
-
-
-@functools.lru_cache(maxsize=256)
-def _called(uid: int) -> str:
-    """Return what a user is called, and the number. Blocking: names may come from the network."""
-    user = owner(uid).user
-    return f"uid {uid}" if user == str(uid) else f"{user} (uid {uid})"
 
 
 def _holds(path: Path) -> bool:
@@ -184,8 +193,17 @@ def values(
         "asked": seen.asked,
         "history": seen.history,
         "later": seen.later,
+        "uploader": seen.uploader,
+        "cures": _cures(seen, there=known["there"]),
         "folder": f"{job.station.value}/{display(job.folder)}",
     }
+
+
+def _cures(seen: Seen, *, there: bool) -> list[str]:
+    """Return what can be asked for: of a folder that is elsewhere only to let it be."""
+    if seen.later:
+        return []
+    return [cure for cure in cures(seen.job, undone=seen.undone) if there or cure == "dismiss"]
 
 
 def day(text: str) -> datetime | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 from aiohttp import web
@@ -12,6 +11,7 @@ from dittohead.context import JobFiles
 from dittohead.model import TERMINAL, Job, visible
 from dittohead.store import jobs as job_store
 from dittohead.web.identity import Role, needs
+from dittohead.web.log_text import read
 from dittohead.web.page import answer, one_job
 from dittohead.web.server import Sent
 from dittohead.web.site import SITE
@@ -33,34 +33,6 @@ async def _log(request: web.Request) -> tuple[Job, Path]:
     if step not in {row.name for row in steps}:  # whatever is no step's name is no path
         raise web.HTTPNotFound(reason=f"this job has no step {visible(step)}")
     return job, JobFiles(request.app[SITE].stations, job).log(step)
-
-
-def read(path: Path, start: int, most: int, *, whole_lines: bool) -> tuple[str, int]:
-    """Return (text, where it ends) of a log from a byte on; nothing when it is not there. Blocking.
-
-    Args:
-        start: a byte; negative: so many before the end, from the first whole line on.
-        whole_lines: leave a last line that is not ended for the next time.
-    """
-    try:
-        file = open(path, "rb")  # noqa: SIM115  # closed below
-    except FileNotFoundError:
-        return "", max(start, 0)
-    with file:
-        size = os.fstat(file.fileno()).st_size
-        cut = start < 0 and size + start > 0
-        file.seek(size + start if cut else max(start, 0))
-        at = file.tell()
-        data = file.read(most)
-    if cut:
-        lead = data.find(b"\n") + 1
-        data, at = data[lead:], at + lead
-    if whole_lines and data.rfind(b"\n") >= 0:
-        data = data[: data.rfind(b"\n") + 1]
-    elif whole_lines and len(data) < most:
-        data = b""
-    shown = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    return visible(shown, but="\n\t"), at + len(data)
 
 
 @needs(Role.READER)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from dittohead.web import drop_form, page, page_log, plots, thumbnails
+from dittohead.web import drop_form, page, page_files, page_image, page_log, page_mend, plots, thumbnails
 
 
 def install(app: web.Application) -> None:
     """Give an application every page. Blocking: it reads their files."""
-    for room in (page, page_log, plots, thumbnails, drop_form):
+    for room in (page_mend, page_files, page_image, page, page_log, plots, thumbnails, drop_form):
         room.install(app)

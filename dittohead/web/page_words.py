@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +13,16 @@ import jinja2
 from markupsafe import Markup
 
 from dittohead.model import counted, rfc3339, visible
-from dittohead.units import amount, duration, rate, size
+from dittohead.units import age, amount, duration, rate, size
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 #: Line breaks and tabs are shown as such only where text keeps its lines; elsewhere `name` says them.
 _KEPT = "\n\t"
+
+#: A moment as `moment` writes it, and as `ago` does. Names are escaped, and cannot look like either.
+_MOMENT = re.compile(r'<time datetime="([^"]+)">([^<]+)</time>')
+_AGE = re.compile(r'(<time class="age" datetime="([^"]+)" title="[^"]+">)[^<]+</time>')
 
 #: What a link may lead to; anything else, such as javascript:, stays text.
 _LINKS = frozenset({"http", "https"})
@@ -47,6 +52,26 @@ def moment(at: datetime | float | str | None) -> Markup:
     return Markup('<time datetime="{}">{} UTC</time>').format(
         rfc3339(at) or "", at.strftime("%Y-%m-%d %H:%M:%S")
     )
+
+
+def ago(at: datetime | float | str | None) -> Markup:
+    """Return a moment as an element that says how long ago it was; "" for none.
+
+    What many readers share holds the moment alone, so that it stays the same: `aged` puts the age in when a
+    page is sent, and the page's script does so from then on.
+    """
+    said = str(moment(at))
+    return Markup(_MOMENT.sub(r'<time class="age" datetime="\1" title="\2">\2</time>', said))  # noqa: S704  # of our own element
+
+
+def aged(html: str, now: datetime) -> str:
+    """Put the ages of moments into a page."""
+
+    def said(found: re.Match[str]) -> str:
+        seconds = (now - datetime.fromisoformat(found[2])).total_seconds()
+        return f"{found[1]}{age(max(seconds, 0))}{' ago' if seconds >= 1 else ''}</time>"
+
+    return _AGE.sub(said, html)
 
 
 def link(uri: str) -> Markup:
@@ -87,6 +112,7 @@ class Words:
             "size": size,
             "duration": duration,
             "moment": moment,
+            "ago": ago,
             "amount": amount,
             "rate": rate,
             "link": link,

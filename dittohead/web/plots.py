@@ -65,9 +65,10 @@ NUMBERS = web.AppKey("numbers", Numbers)
 
 
 def install(app: web.Application) -> None:
-    """Give an application the page of numbers."""
+    """Give an application the page of statistics."""
     app[NUMBERS] = Numbers()
-    app.router.add_get("/numbers", page)
+    app.router.add_get("/statistics", page)
+    app.router.add_get("/numbers", former)
 
 
 @needs(Role.READER)
@@ -78,8 +79,8 @@ async def page(request: web.Request) -> web.Response:
     found = await request.app[NUMBERS].of(request.app[SITE], span)
     return await answer(
         request,
-        "numbers.html",
-        here="numbers",
+        "statistics.html",
+        here="statistics",
         span=span,
         spans=SPANS,
         days=[(datetime.fromtimestamp(day.start, UTC).strftime("%Y-%m-%d"), day) for day in found.days],
@@ -89,6 +90,13 @@ async def page(request: web.Request) -> web.Response:
         before=found.before,
         paces=_paces(found.paces),
     )
+
+
+@needs(Role.READER)
+async def former(request: web.Request) -> web.Response:
+    """Lead from the address that the page had before."""
+    query = f"?{request.query_string}" if request.query_string else ""
+    raise web.HTTPPermanentRedirect(f"/statistics{query}")
 
 
 def _running(days: Sequence[Day]) -> list[int]:

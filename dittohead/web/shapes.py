@@ -91,6 +91,10 @@ class RequestQuery(_Paged):
     action: Text = Field("", description="Of this kind, such as retry.")
 
 
+class FileQuery(_Paged):
+    """Which of a job's files."""
+
+
 class Nothing(_Asked):
     """No member at all."""
 
@@ -117,6 +121,12 @@ class Rerun(_Asked):
     from_: Text | None = Field(
         None, alias="from", description="From this step on; without it, as a new job from the inbox."
     )
+
+
+class Rename(_Asked):
+    """What a failed folder is to be called."""
+
+    name: Text = Field(min_length=1, description="Must fit a pipeline, and be in the inbox nowhere yet.")
 
 
 class Undone(_Asked):
@@ -275,6 +285,33 @@ class Job(JobSummary):
     progress: dict[str, Any] | None = Field(description="How far the step in flight is.")
 
 
+class FilePlace(_Answer):
+    """Where a copy of a file lies, and how it was verified there."""
+
+    step: str
+    uri: str
+    verified_by: str
+
+
+class File(_Answer):
+    """A file of a job."""
+
+    path: str = Field(description="Within the folder, or within what the step made.")
+    encoding: Literal["", "percent"] = Field(description="`percent` where the path is not UTF-8.")
+    size: int = Field(description="Bytes.")
+    sha256: str
+    step: str = Field(description="The step that made it; empty for the folder's own files.")
+    source: str = Field(description="Of what a step made: the file it was made from.")
+    locations: list[FilePlace]
+
+
+class Files(_Answer):
+    """A page of a job's files."""
+
+    items: list[File]
+    next: str | None = Field(description="The cursor of the next page; null on the last.")
+
+
 class Receiver(_Answer):
     """Who gets no notices any more."""
 
@@ -301,11 +338,12 @@ class Status(_Answer):
 
 
 class Health(_Answer):
-    """Whether the store answers and the inbox is watched."""
+    """Whether the store answers, the inbox is watched and nothing is missing."""
 
     ok: bool
     watcher: str
     jobs: dict[str, int]
+    troubles: list[str] = Field(description="What of the daemon itself needs attention.")
 
 
 class Finding(_Answer):

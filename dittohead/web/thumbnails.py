@@ -1,12 +1,14 @@
-"""Small pictures of a job's images: made by child processes, of the derivative at hand; kept, within bounds.
+"""Pictures of a job's images, small ones and larger ones: made by child processes; kept, within bounds.
 
-A picture is asked for by its number in the job's own list: no path comes from outside.
+They are made of the derivative at hand. A picture is asked for by its number in the job's own list: no path
+comes from outside.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -20,7 +22,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import files, queries, receipt
 from dittohead.context import JobFiles
-from dittohead.errors import ItemError
+from dittohead.errors import ItemError, Unreadable
 from dittohead.images.process import ImageChild
 from dittohead.model import Job, StepRow, StepState, display
 from dittohead.presentation.pictures import natural
@@ -34,8 +36,8 @@ from dittohead.web.site import SITE
 #: Pictures of one job; names that are looked at to find them.
 MOST, LOOKED_AT = 48, 5000
 
-#: Pixels of the longer side.
-SIZE = 320
+#: Pixels of the longer side: of a small picture, and of one to be looked at.
+SIZE, LARGE = 320, 1600
 
 #: Children at once, and requests that may wait for them.
 CHILDREN, QUEUE = 2, 200
@@ -80,7 +82,13 @@ class Picture:
     root: Path
     path: bytes  #: below the root
     label: str  #: the original's name
-    key: str  #: changes with the file
+    key: str  #: changes with the file, and with the size
+    size: int = SIZE
+
+    @property
+    def large(self) -> Picture:
+        """The same to be looked at."""
+        return dataclasses.replace(self, key=f"{self.key}-{LARGE}", size=LARGE)
 
 
 def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture]:
@@ -109,10 +117,11 @@ def _derived(files_of: JobFiles, job: Job, steps: list[StepRow]) -> Iterator[tup
         if step.worker != "convert" or step.state is not StepState.DONE or not whole:
             continue
         seen: set[bytes] = set()
-        for output in itertools.islice(receipt.read_outputs(files_of.outputs(step.name)), LOOKED_AT):
-            if output.path.lower().endswith(_ENDINGS) and output.source not in seen:
-                seen.add(output.source)
-                yield files_of.work(step.name), output.path, display(output.source or output.path)
+        with contextlib.suppress(Unreadable):  # a list that is damaged shows what comes before that
+            for output in itertools.islice(receipt.read_outputs(files_of.outputs(step.name)), LOOKED_AT):
+                if output.path.lower().endswith(_ENDINGS) and output.source not in seen:
+                    seen.add(output.source)
+                    yield files_of.work(step.name), output.path, display(output.source or output.path)
         return
 
 
@@ -229,7 +238,7 @@ class Thumbnailer:
                     "root": os.fsdecode(picture.root),
                     "thumbnail": os.fsdecode(picture.path),
                     "out": str(self.home / f"{picture.key}.jpg"),
-                    "size": SIZE,
+                    "size": picture.size,
                 },
                 self.bounds.timeout,
             )
@@ -299,19 +308,25 @@ def _look(connection: Connection, wanted: str) -> tuple[Job, list[StepRow]]:
     return job, job_store.steps_of(connection, job.id)
 
 
-@needs(Role.READER)
-async def serve(request: web.Request) -> web.Response:
-    """Send one picture."""
-    site, maker, number = request.app[SITE], request.app[THUMBNAILER], request.match_info["number"]
+async def one_of(request: web.Request) -> tuple[Job, list[Picture], int]:
+    """Return the job, its pictures and the number of the one that a request's path asks for."""
+    site, number = request.app[SITE], request.match_info["number"]
     job, steps = await site.store.look(_look, request.match_info["job"])
-    found = await maker.of(site.stations, job, steps)
+    found = await request.app[THUMBNAILER].of(site.stations, job, steps)
     if not (number.isascii() and number.isdecimal() and len(number) < 5 and int(number) < len(found)):
         raise web.HTTPNotFound
-    picture = found[int(number)]
+    return job, found, int(number)
+
+
+@needs(Role.READER)
+async def serve(request: web.Request) -> web.Response:
+    """Send one picture; with `large` in the query one to be looked at."""
+    _, found, number = await one_of(request)
+    picture = found[number].large if "large" in request.query else found[number]
     headers = {"ETag": f'"{picture.key}"', "Cache-Control": "private, max-age=86400"}
     if any(given.value == picture.key for given in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)
-    data = await maker.get(picture)
+    data = await request.app[THUMBNAILER].get(picture)
     if data is None:
         return web.Response(body=_NONE, content_type="image/svg+xml")
     return web.Response(body=data, content_type="image/jpeg", headers=headers)

@@ -17,6 +17,7 @@ _JOB: dict[str, Any] = {
     "uploader": "alice",
     "claimed_at": "2026-01-02T03:04:05.000Z",
     "finished_at": "2026-01-02T03:09:05.000Z",
+    "url": "https://ingest.example.org/jobs/01J0000000000000000000JOB1",
 }
 
 _DONE: dict[str, Any] = {
@@ -102,6 +103,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
                 "since": "2026-01-02T03:04:05.000Z",
                 "hours": 30.5,
                 "do": "dittohead poke 01J0000000000000000000JOB1",
+                "url": "https://ingest.example.org/jobs/01J0000000000000000000JOB1",
             }
         ],
         "more": 2,

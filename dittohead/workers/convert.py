@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fnmatch
 import hashlib
 import itertools
@@ -12,13 +11,13 @@ import os
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from dittohead import __version__
-from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.errors import ItemError, MachineShort, StepError, TransientError, ungrouped
 from dittohead.faulty import Faulty
 from dittohead.images.names import Names, is_junk
 from dittohead.images.options import ConvertOptions
@@ -29,6 +28,7 @@ from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.threads import Stop, in_thread
+from dittohead.wants import DISK
 from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
@@ -40,7 +40,6 @@ _SHOWN = 5
 
 #: Bytes that must still fit when a child has died, or the disk is what killed it.
 _ROOM = 4 << 20
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 #: Images that are planned at once.
 _PLANNED = 500
@@ -91,16 +90,22 @@ class ConvertWorker(Worker[ConvertOptions]):
         return Recipe(settings=options.recipe(), tools=tools)
 
     async def plan(self, ctx: StepContext, options: ConvertOptions) -> AsyncIterator[Planned]:
-        """Yield which file would be made of which image, by names alone: no image is opened."""
+        """Yield which file would be made of which image, by its headers where the image is there already.
+
+        No pixel is decoded. Raises: ItemError: some images cannot be converted.
+        """
         conversion = _Conversion(ctx, options, Recipe(settings={}, tools={}))
         await in_thread(conversion.learn)
         tasks = conversion.tasks()
-        while some := await in_thread(lambda _: list(itertools.islice(tasks, _PLANNED))):
-            for task in some:
-                ctx.output(Output(path=_first(task, options), size=0, sha256="", source=task.entry.path))
-                yield _planned(task, options)
+        async with conversion.looking() as look:
+            while some := await in_thread(lambda _: list(itertools.islice(tasks, _PLANNED))):
+                for task in some:
+                    ctx.output(Output(path=_first(task, options), size=0, sha256="", source=task.entry.path))
+                    kept = await look(task)
+                    if kept is not None:
+                        yield _planned(task, options, kept)
         if conversion.faulty.count:
-            raise ItemError(f"{conversion.faulty.count} files are no images: {conversion.faulty}")
+            raise conversion.failure()
         if conversion.skipped:
             yield Planned(action="keep", what=f"{conversion.skipped} other files", detail="left, not images")
 
@@ -140,6 +145,19 @@ def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]
                 yield f"{here} cannot read {pattern}; it can: {', '.join(found['load'])}"
 
 
+#: What to do about images, by how they are at fault.
+_CURES = {
+    "damaged": "Scan or copy the damaged ones again",
+    "unfit": "Have those that the format cannot hold made in another way",
+    "memory": "Give the step more memory (memory:)",
+    "other": "Take out what is no image",
+}
+
+
+async def _unseen(task: _Task) -> str | None:
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Task:
     """One image to be converted."""
@@ -160,8 +178,14 @@ def _first(task: _Task, options: ConvertOptions) -> bytes:
     return task.out + (b"/info.json" if options.format == "iiif-static" else b"")
 
 
-def _planned(task: _Task, options: ConvertOptions) -> Planned:
-    """Return what would be made of one image, as far as its name tells."""
+def _planned(task: _Task, options: ConvertOptions, kept: str) -> Planned:
+    """Return what would be made of one image.
+
+    Args:
+        kept: why the original would be kept as it is; "" where it would not, or where nobody knows.
+    """
+    if kept:
+        return Planned(action="keep", what=display(task.entry.path), detail=f"as it is: {kept}")
     detail = f"of {display(task.entry.path)}, {options.words()}"
     for side in ("width", "height"):
         if task.recipe[f"max_{side}"]:
@@ -170,8 +194,6 @@ def _planned(task: _Task, options: ConvertOptions) -> Planned:
         stem, ending = os.path.splitext(display(task.out))
         pages = "each page" if options.pages == "all" else f"each of pages {options.pages}"
         detail += f"; {stem}-0001{ending} and so on for {pages} where there are several"
-    if options.unfit == "keep":
-        detail += "; or the original as it is"
     return Planned(action="make", what=display(_first(task, options)), detail=detail)
 
 
@@ -253,17 +275,44 @@ class _Conversion:
         if self._sizes.learn(entry.path):
             return
         if self.options.others == "fail" and not is_junk(entry.path):
-            self._failed(entry, "this is no image, and others: fail is set")
+            self._failed(entry, "this is no image, and others: fail is set", "other")
+
+    # -- what would be made ------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def looking(self) -> AsyncIterator[Callable[[_Task], Awaitable[str | None]]]:
+        """Give what says why an image's original would be kept, "" where it would not.
+
+        Of one that cannot be converted it says None, and notes why. What another step has yet to make
+        cannot be looked at.
+        """
+        if self.ctx.source.made is not None:
+            yield _unseen
+            return
+        await in_thread(lambda _: self._scratch.mkdir(parents=True, exist_ok=True))
+        async with contextlib.AsyncExitStack() as stack:
+            child = await stack.enter_async_context(self._child())
+
+            async def look(task: _Task) -> str | None:
+                nonlocal child
+                answer = await child.ask({**self._request(task), "foresee": True}, self.options.timeout)
+                if answer is None:
+                    answer = {"ok": False, "kind": "image", "what": child.epitaph(self.options)}
+                    child = await stack.enter_async_context(self._child())
+                if answer["ok"]:
+                    return str(answer["kept"])
+                self._failed(task.entry, answer["what"], answer["kind"])
+                return None
+
+            yield look
 
     # -- children ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Convert everything with as many children as there are slots."""
-        try:
+        with ungrouped(StepError):
             async with asyncio.TaskGroup() as group:
                 self._start_runner(group, None)
-        except* StepError as errors:
-            raise errors.exceptions[0] from None
 
     def _start_runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
         self._children += 1
@@ -333,6 +382,7 @@ class _Conversion:
             answer = await child.ask({**self._request(task), "careful": True}, self.options.timeout)
             if answer is None:
                 await in_thread(self._see_room)
+                child.must_not_be_killed(display(task.entry.path))
                 answer = {"ok": False, "kind": "image", "what": child.epitaph(self.options)}
         if answer.get("kind") == "memory":
             answer["what"] = f"it needs more than {self.options.memory >> 20} MiB of memory"
@@ -349,7 +399,7 @@ class _Conversion:
             with open(path, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, _ROOM)
         except OSError as error:
-            if error.errno in _DISK:
+            if error.errno in DISK:
                 raise self._full(os.strerror(error.errno)) from error
             raise
         finally:
@@ -383,7 +433,9 @@ class _Conversion:
         if not answer["ok"]:
             if answer["kind"] == "disk":
                 raise self._full(answer["what"])
-            self._failed(task.entry, answer["what"])
+            if answer["kind"] == "short":
+                raise MachineShort(answer["what"], of=answer["what"])
+            self._failed(task.entry, answer["what"], answer["kind"])
             return
         try:
             self._journal.add(task.out, task.source, answer["files"])
@@ -415,8 +467,18 @@ class _Conversion:
             )
         self.ctx.progress(self.done + self.faulty.count, self.total, "images")
 
-    def _failed(self, entry: Entry, what: str) -> None:
-        self.faulty.add(entry.path, what)
+    def _failed(self, entry: Entry, what: str, kind: str) -> None:
+        self.faulty.add(entry.path, what, kind)
+
+    def failure(self) -> ItemError:
+        """Return the error of the images that cannot be converted, with what to do about theirs."""
+        own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
+        cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
+        cures = cures or ["Take them out, or have them made in another way"]
+        return ItemError(
+            f"{self.faulty.count} of {self.total} images cannot be converted: {self.faulty}",
+            hint=f"{'; '.join(cures)}; then move the folder to the inbox again",
+        )
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
@@ -430,10 +492,7 @@ class _Conversion:
     def result(self, agent: str) -> Done:
         """Return what was done. Raises: ItemError: some images are bad."""
         if self.faulty.count:
-            raise ItemError(
-                f"{self.faulty.count} of {self.total} images cannot be converted: {self.faulty}",
-                hint="Scan or copy them again or take them out, then move the folder to the inbox again",
-            )
+            raise self.failure()
         outcome = "warning" if self.warned else "success"
         detail = f"{self.done - self.kept} images to {self.options.words()}"
         detail += f"; {self.kept} kept as they are, see outputs" if self.kept else ""

@@ -185,7 +185,10 @@ class Batch:
     # -- what must hold ----------------------------------------------------------------------
 
     def check_now(self, *, bytes_of: int = 8) -> None:
-        """Right after a death: each folder in exactly one station, whole; no finished step ran again."""
+        """Right after a death: each folder in exactly one station, whole; no finished step ran again.
+
+        No job is frozen for deaths that it did not cause.
+        """
         found = self.where()
         places = Counter(name for names in found.values() for name in names)
         expected = Counter(list(self.dropped))
@@ -193,6 +196,7 @@ class Batch:
         station = {name: s for s, names in found.items() for name in names}
         for name in self.chance.sample(sorted(self.dropped), min(bytes_of, len(self.dropped))):
             assert read_tree(self.site.root / station[name] / name) == self.dropped[name], name
+        assert self.rows("SELECT id FROM jobs WHERE state = 'frozen'") == []  # none of them is a cause
         ran = self.ledger()
         for job, step in self.rows("SELECT job_id, name FROM steps WHERE state = 'done'"):
             known = self.done_steps.setdefault((job, step), ran[job, step])
@@ -326,19 +330,16 @@ class Batch:
             return False
         return True
 
-    def thaw(self) -> int:
-        """Let jobs go on that were frozen because the daemon died so often; return how many."""
-        frozen = [job for (job,) in self.rows("SELECT id FROM jobs WHERE state = 'frozen'")]
-        for job in frozen:
-            self.site.run("thaw", job)
-        return len(frozen)
+    def live_in_peace(self, patience_s: float) -> None:
+        """Let it live until all that is on its way is over: those who met many deaths go one by one."""
+        self.start()
+        self.site.until(lambda: self.unfinished() == 0 or self.live(0), patience_s)
+        assert self.site.process is not None
+        assert self.site.process.poll() is None, self.site.log.read_text()[-3000:]
 
     def to_the_end(self, patience_s: float = 120) -> None:
         """Run without any death until everything is over and told; then check it all."""
-        self.start()
-        self.site.until(lambda: self.unfinished() == 0 or self.thaw() < 0 or self.live(0), patience_s)
-        assert self.site.process is not None
-        assert self.site.process.poll() is None, self.site.log.read_text()[-3000:]
+        self.live_in_peace(patience_s)
         self.site.until(
             lambda: (
                 not self.rows("SELECT id FROM jobs WHERE station = 'processing'")

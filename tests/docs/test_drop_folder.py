@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,3 +98,31 @@ def test_another_file_in_the_place_is_not_replaced(laboratory: Laboratory) -> No
     here.until((here.root / "failed" / "lab1-run42").exists)
     assert read_tree(place) == {b"run.log": b"another"}
     assert "run.log" in (here.root / "failed" / "lab1-run42.reason.txt").read_text()
+
+
+def test_an_upload_that_broke_and_was_renamed_waits_until_it_is_finished(laboratory: Laboratory) -> None:
+    """The line is broken in the middle of a file, and the second typed all the same; then both are typed again."""
+    here, shell = laboratory.here, laboratory.shell
+    first, second = laboratory.commands()[1].splitlines()
+    (laboratory.storage / "lab1" / "raw").mkdir(parents=True)
+    here.start()
+    measured = {"plate.bin": os.urandom(3_000_000), "run.log": b"ok\n"}
+    tree(shell.home / "lab1-run42", measured)
+    hidden, ready = here.root / "inbox" / ".lab1-run42", here.root / "inbox" / "lab1-run42"
+    shell.program("rsync", 'exec /usr/bin/rsync --bwlimit=300 "$@"')
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {first}"], cwd=shell.home, env=shell.env, start_new_session=True
+    ) as upload:
+        here.until(lambda: any(file.stat().st_size for file in hidden.glob(".plate.bin.*")))
+        os.killpg(upload.pid, signal.SIGTERM)
+    here.until(lambda: (hidden / ".rsync-partial" / "plate.bin").exists())
+    shell.run(second)
+    here.until(lambda: here.held("lab1-run42").startswith(".rsync-partial: so is called what"))
+    assert ready.is_dir()
+
+    ready.rename(hidden)
+    shell.program("rsync", 'exec /usr/bin/rsync "$@"')
+    shell.run(f"{first}\n{second}")
+    here.until((here.root / "done" / "lab1-run42").exists)
+    delivered = read_tree(laboratory.storage / "lab1" / "raw" / "lab1-run42")
+    assert delivered == {name.encode(): data for name, data in measured.items()}

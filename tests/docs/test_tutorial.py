@@ -45,9 +45,15 @@ class Reader:
         venv = self.home / "dittohead" / ".venv"
         venv.mkdir()
         there = Path(sys.executable).parent.parent
-        for name in ("bin", "lib", "pyvenv.cfg"):
+        for name in ("bin", "lib"):
             (venv / name).symlink_to(there / name)
-        (venv / ".setup-run").touch()
+        # As if it had been made and filled here: tools/setup looks.
+        made = (there / "pyvenv.cfg").read_text()
+        (venv / "pyvenv.cfg").write_text(made.replace(str(there), str(venv)))
+        asked = subprocess.check_output(
+            "cat pyproject.toml requirements.txt | cksum", shell=True, cwd=venv.parent
+        )
+        (venv / ".setup-run").write_bytes(asked)
 
     def run(self, command: str) -> None:
         """Type a command in the second terminal, and see that it has begun."""

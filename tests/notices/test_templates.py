@@ -141,7 +141,6 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
         "cancelled": end,
         "recovered": {**end, "failure": {"job": "J", "at": now, "reason": "r"}},
         "stuck": {"jobs": [(job(state=JobState.PAUSED), 5.0)], "hours": 24.0, "owners": {1000: me}},
-        "late_change": {"job": job(), "count": 21, "files": ["b: added", "a: changed"]},
         "stale": {"name": ".x", "age_seconds": 7200.0, "size": 5, "uid": 1000},
         "held": {
             "uid": 1000,
@@ -168,3 +167,21 @@ def test_a_bad_template_is_an_error_with_a_line() -> None:
     with pytest.raises(BadTemplate) as raised:
         wording.check("done", "x\n{{ y }}")
     assert raised.value.line == 2
+
+
+def test_notices_of_jobs_lead_to_their_pages_where_the_page_is_known() -> None:
+    """In every notice of a job, and of each that is stuck; else nothing is said of it."""
+    there = "https://ingest.example.org"
+    for url, said in ((there, True), ("", False)):
+        made = composer([], public_url=url)
+        for event in ("done", "failed", "cancelled", "recovered", "stuck"):
+            one = job(state=JobState.FROZEN) if event == "stuck" else broken()
+            given: dict[str, Any] = {"job": one, "steps": [], "receipt": "r"}
+            if event == "recovered":
+                given["failure"] = {"job": "J", "at": one.claimed_at, "reason": "x"}
+            if event == "stuck":
+                given = {"jobs": [(one, 0.0)], "hours": 24.0, "owners": {}}
+            facts = made.facts(event, **given)
+            _, body = made.wording.words(event, facts)
+            assert (f"Page: {there}/jobs/{one.id}" in body) is said, body
+            assert ("Page:" in body) is said

@@ -6,8 +6,10 @@ import http.server
 import json
 import os
 import re
+import socket
 import textwrap
 import threading
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -21,8 +23,13 @@ pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
 UPLOADER = 60001
 SECRET = "tk-5gHq81zRw0"
 
+with socket.socket() as _sock:
+    _sock.bind(("127.0.0.1", 0))
+    PORT = _sock.getsockname()[1]  #: of the page; the machine has this one's network
+
 CONFIG = """
 root: /srv/dittohead
+http: {listen: "127.0.0.1:PORT"}
 space: {floor: 0}
 limits: {jobs: 4}
 pipelines:
@@ -80,7 +87,8 @@ def host(booted: Machine) -> Machine:
 
 
 def configure(host: Machine, text: str) -> None:
-    (host.files / "etc/dittohead/config.yaml").write_text(textwrap.dedent(text))
+    text = textwrap.dedent(text).replace("PORT", str(PORT))
+    (host.files / "etc/dittohead/config.yaml").write_text(text)
 
 
 def drop(host: Machine, name: str, files: dict[str, bytes]) -> None:
@@ -97,6 +105,14 @@ def drop(host: Machine, name: str, files: dict[str, bytes]) -> None:
 
 def arrived(host: Machine, name: str, station: str = "done") -> None:
     host.until(lambda: (host.files / "srv/dittohead" / station / name).is_dir())
+
+
+def page(path: str) -> str:
+    """Return a page of the service, as a browser is given it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}{path}", timeout=60) as answer:
+        assert answer.status == 200, path
+        text: str = answer.read().decode()
+        return text
 
 
 def no_rsync(host: Machine) -> bool:
@@ -118,6 +134,7 @@ def test_it_is_installed_enabled_ready_and_closed_in(host: Machine) -> None:
     pages = host.files / "usr/local/share/man"
     assert {"dittohead.1.gz", "dittohead-drop.1.gz"} <= {path.name for path in (pages / "man1").iterdir()}
     assert (pages / "man5" / "dittohead-config.5.gz").stat().st_size > 0
+    assert (host.files / "usr/local/share/doc/dittohead/docs/permissions.md").stat().st_size > 0
 
 
 def test_anothers_images_are_converted_and_delivered_under_the_sandbox(host: Machine) -> None:
@@ -130,6 +147,13 @@ def test_anothers_images_are_converted_and_delivered_under_the_sandbox(host: Mac
         host.files / "var/up/a.tif"
     ).read_bytes()
     assert not re.search(r"cross-device|EXDEV", host.journal())
+    # The installed copy has all its templates and static files: 13 were missing.
+    front = page("/")
+    assert "scans-1" in front
+    assert "a.tif" in page("/jobs/scans-1")
+    assert "convert" in page("/jobs/scans-1/steps/convert/log")
+    for other in ("/jobs", "/numbers", *re.findall(r"/static/[\w.]+", front)):
+        assert page(other)
     (receipt,) = (host.files / "srv/dittohead/receipts").glob("scans-1.*.json")
     job = json.loads(receipt.read_text())["job"]
     lines = host.run("journalctl", "-u", "dittohead", "-o", "json", "--no-pager").stdout.splitlines()
@@ -237,7 +261,7 @@ def test_a_bad_configuration_ends_it_once_and_for_all(host: Machine) -> None:
     host.run("systemctl", "restart", "dittohead", check=False)
     host.until(lambda: host.show("ActiveState") == "failed")
     assert (host.show("ExecMainStatus"), host.show("NRestarts")) == ("78", "0")
-    assert "config.yaml:9:" in host.journal()
+    assert "config.yaml:10:" in host.journal()
     assert "quality" in host.journal()
     configure(host, CONFIG)
     host.run("systemctl", "start", "dittohead")

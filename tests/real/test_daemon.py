@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pty
 import select
@@ -224,6 +225,10 @@ def test_every_command_on_a_job(steps: Site, tmp_path: Path) -> None:
     assert "thawed" in steps.run("thaw", "x").stdout
     steps.until(lambda: ran(tmp_path).count("two") == 2)
     assert "cancelled" in steps.run("cancel", "x").stdout
+    digest = hashlib.sha256(b"1").hexdigest()
+    assert steps.run("show", "x", "--files").stdout.split() == [digest, "1", "a"]
+    refused = steps.run("rename", "x", "a/b", check=False)
+    assert (refused.returncode, "holds a slash" in refused.stderr) == (os.EX_UNAVAILABLE, True)
     assert (steps.root / "failed" / "x.reason.txt").exists()
     (tmp_path / "go").touch()
     assert "tried again from step two" in steps.run("retry", "x").stdout
@@ -249,6 +254,7 @@ def test_a_command_without_a_daemon_is_carried_out_all_the_same(steps: Site, tmp
     steps.until(lambda: "two" in ran(tmp_path))
     steps.stop()
     assert "frozen" in steps.run("freeze", "x", "--reason", "later").stdout
+    assert [file["path"] for file in steps.json("show", "x", "--files")] == ["a"]
     steps.start()
     steps.drop("y", {"a": "1"})
     steps.until(lambda: ran(tmp_path).count("one") == 2)

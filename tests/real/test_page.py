@@ -14,9 +14,18 @@ from urllib.parse import quote, urlencode
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    Dialog,
+    Page,
+    Route,
+    async_playwright,
+    expect,
+)
 
 from tests.support.daemon import Site, site
+from tests.support.images import encode, pixels
 
 pytestmark = [pytest.mark.service, pytest.mark.asyncio(loop_scope="module")]
 
@@ -128,6 +137,8 @@ async def accessible(page: Page) -> None:
     size = page.viewport_size
     await page.set_viewport_size({"width": 360, "height": 740})
     assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    wide = "[...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert await page.evaluate(wide) == 0
     if size:
         await page.set_viewport_size(size)
 
@@ -259,7 +270,7 @@ async def test_a_folder_is_dropped_by_the_script(here: Here, browser: Browser, t
     await page.get_by_role("link", name="Drop").click()
     name = page.get_by_label("Name of the folder")
     await name.fill("nothing fits")
-    await expect(page.locator("#match")).to_contain_text("no pipeline's match fits this name")
+    await expect(page.locator("#match")).to_contain_text("no pipeline's match fits the folder's name")
     await name.fill("")
     await page.get_by_label("A folder").set_input_files(folder)
     await expect(name).to_have_value("set one")
@@ -298,6 +309,51 @@ async def test_a_folder_is_dropped_by_the_script(here: Here, browser: Browser, t
     assert said == []
 
 
+async def test_the_browser_asks_before_leaving_only_while_bytes_are_on_their_way(
+    here: Here, browser: Browser, tmp_path: Path
+) -> None:
+    """Not after one upload or the next, not after a broken one or one that was given up."""
+    folder = tmp_path / "set-asks"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"alpha")
+    page, _ = await opened(browser, here)
+    asked: list[str] = []
+
+    async def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        await dialog.dismiss()
+
+    page.on("dialog", stay)
+
+    async def upload(name: str) -> None:
+        await page.goto(f"{here.url}/drop")
+        await page.get_by_label("A folder").set_input_files(folder)
+        await page.get_by_label("Name of the folder").fill(name)
+        await page.get_by_role("button", name="Upload").click()
+
+    for name in ("set-asks-1", "set-asks-2"):
+        await upload(name)
+        await page.wait_for_url(f"{here.url}/jobs/*")
+
+    held: list[Route] = []
+    await page.route("**/file?*", lambda route: held.append(route))
+    async with page.expect_request("**/file?*"):
+        await upload("set-asks-3")
+    async with page.expect_event("dialog"):
+        await page.get_by_role("link", name="Jobs").click()
+    assert page.url == f"{here.url}/drop"
+    await held[0].fulfill(status=403, body="{}")
+    await expect(page.locator("#told")).to_contain_text("answer 403")
+    await page.get_by_role("link", name="Jobs").click()
+    await page.wait_for_url(f"{here.url}/jobs")
+    await page.goto(f"{here.url}/drop")
+    await page.get_by_role("button", name="Give up: set-asks-3").click()
+    await expect(page.locator(".said")).to_contain_text("given up")
+    await page.get_by_role("link", name="Jobs").click()
+    await page.wait_for_url(f"{here.url}/jobs")
+    assert asked == ["beforeunload"]
+
+
 async def test_everything_goes_without_scripts(here: Here, browser: Browser, tmp_path: Path) -> None:
     """Signing in, dropping a folder, its job's page, and a button."""
     (tmp_path / "plain").mkdir()
@@ -307,7 +363,7 @@ async def test_everything_goes_without_scripts(here: Here, browser: Browser, tmp
     await page.get_by_label("Name of the folder").fill("nothing fits")
     await page.get_by_label("or files").set_input_files(tmp_path / "plain" / "x.txt")
     await page.get_by_role("button", name="Upload").click()
-    await expect(page.get_by_role("alert")).to_contain_text("no pipeline's match fits this name")
+    await expect(page.get_by_role("alert")).to_contain_text("no pipeline's match fits the folder's name")
     await page.get_by_label("Name of the folder").fill("set-plain")
     await page.get_by_label("or files").set_input_files(tmp_path / "plain" / "x.txt")
     await page.get_by_role("button", name="Upload").click()
@@ -322,6 +378,66 @@ async def test_everything_goes_without_scripts(here: Here, browser: Browser, tmp
     await expect(page.locator(".said", has_text="run again from step second")).to_be_visible()
 
 
+async def test_images_open_in_a_viewer_and_files_in_a_list(here: Here, browser: Browser) -> None:
+    """By mouse and by keys, over the job's page; without scripts as pages of their own."""
+    names = ["a.png", "b.png", "c.png"]
+    here.daemon.drop("set-images", {name: encode(pixels(900, 600), "PNG") for name in names})
+    job = here.until_state("set-images", "done")
+    page, said = await opened(browser, here)
+    await page.goto(f"{here.url}/jobs/{job['id']}")
+    await page.get_by_role("link", name="a.png").click()
+    label, dialog = page.locator("#viewer-label"), page.get_by_role("dialog")
+    await expect(label).to_have_text("a.png (1 of 3)")
+    await expect(dialog.get_by_role("img", name="a.png")).to_have_js_property("naturalWidth", 900)
+    await expect(dialog.get_by_role("button", name="Previous")).to_be_disabled()
+    await accessible(page)
+    for _ in range(3):  # there is none behind the last
+        await page.keyboard.press("ArrowRight")
+    await expect(label).to_have_text("c.png (3 of 3)")
+    await page.keyboard.press("ArrowLeft")
+    await expect(label).to_have_text("b.png (2 of 3)")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await expect(page.get_by_role("link", name="b.png")).to_be_focused()
+
+    await page.get_by_role("link", name="List of files").click()
+    made = ["manifest-sha256.txt"] * 3  # of the steps
+    await expect(page.get_by_role("rowheader")).to_have_text([*names, *made])
+    await accessible(page)
+    await page.goto(f"{here.url}/jobs/{job['id']}/images/1")
+    await accessible(page)
+    await page.keyboard.press("ArrowRight")
+    await expect(page.get_by_role("heading", name="c.png")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.wait_for_url(f"{here.url}/jobs/{job['id']}#pictures")
+    assert said == []
+
+    page, _ = await opened(browser, here, java_script_enabled=False)
+    await page.goto(f"{here.url}/jobs/{job['id']}")
+    await page.get_by_role("link", name="a.png").click()
+    await page.get_by_role("link", name="Next").click()
+    await expect(page.get_by_role("heading", name="b.png")).to_be_visible()
+
+
+async def test_a_name_that_fits_nothing_is_changed_in_the_browser(here: Here, browser: Browser) -> None:
+    """What would come of it is said while it is typed; the new job's page follows."""
+    here.daemon.drop("nothing fits", {"a.txt": "1"})
+    here.until_state("nothing fits", "failed")
+    page, said = await opened(browser, here)
+    await page.get_by_role("link", name="Rename and run: nothing fits").click()
+    name, told = page.get_by_label("New name of the folder"), page.locator("#match")
+    await name.fill("nothing else")
+    await expect(told).to_contain_text("no pipeline's match fits the folder's name")
+    await name.fill("set-renamed")
+    await expect(told).to_have_text("Pipeline works: first, second, third")
+    await accessible(page)
+    await page.get_by_role("button", name="Rename and run").click()
+    await page.wait_for_url(f"{here.url}/jobs/*")
+    await expect(page.locator("#verdict")).to_contain_text("Every step is done")
+    await expect(page.locator("#events")).to_contain_text("renamed from nothing fits by alice (signed in)")
+    assert said == []
+
+
 async def test_a_reader_sees_everything_and_may_do_nothing(here: Here, browser: Browser) -> None:
     """No buttons, no form; numbers and lists that axe finds nothing wrong with; errors are pages too."""
     here.daemon.drop("set-read", {"a.txt": "1"})
@@ -329,7 +445,7 @@ async def test_a_reader_sees_everything_and_may_do_nothing(here: Here, browser: 
     context = await browser.new_context()
     page, said = await context.new_page(), list[str]()
     page.on("console", lambda message: said.append(message.text))
-    for path in ("/", "/jobs", "/numbers", f"/jobs/{job['id']}"):
+    for path in ("/", "/jobs", "/statistics", f"/jobs/{job['id']}"):
         await page.goto(here.url + path)
         assert await page.locator("main form[method=post]").count() == 0
         await accessible(page)

@@ -50,7 +50,9 @@ class Front:
 
     def _site(self) -> Site:
         desk = Desk(self.house.store, self._poke)
-        self.actions = Actions(self.house.engine, self.house.dispatch, desk=desk)
+        self.actions = Actions(
+            self.house.engine, self.house.dispatch, desk=desk, config=lambda: self.house.config
+        )
         return Site(
             store=self.house.store,
             stations=self.house.stations,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pwd
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -14,10 +18,13 @@ import pytest
 
 from dittohead.context import JobFiles
 from dittohead.errors import NameTaken
-from dittohead.model import JobState, Location
+from dittohead.model import JobState, Location, Outcome
 from dittohead.store import jobs as job_store
+from dittohead.store import requests as request_store
+from dittohead.web import page as page_module
 from dittohead.web import page_front, page_job, page_log
-from dittohead.web.page_words import link, moment, name
+from dittohead.web.page_cures import cures
+from dittohead.web.page_words import aged, ago, link, moment, name
 from dittohead.worker import Done, StepContext, StepResult
 from tests.support.front import OPERATOR, READER, Front, call
 
@@ -86,7 +93,7 @@ async def test_names_and_reasons_are_text_everywhere(front: Served, hostile: str
     made.house.worker.plays["first"] = fails
     job = await ran(made, hostile)
     event = json.loads((await first_event(client, "/api/v1/events?page=front", READER))[5:])
-    pages = [await text(client, path) for path in ("/", f"/jobs/{job.id}", "/jobs", "/numbers")]
+    pages = [await text(client, path) for path in ("/", f"/jobs/{job.id}", "/jobs", "/statistics")]
     for page in [*pages, event["html"]]:
         assert "<img src=x" not in page
         assert "\u202e" not in page
@@ -100,7 +107,7 @@ async def test_nothing_is_inline_and_everything_named_is_there(front: Served) ->
     """As the policy wants it; assets are kept for ever under names made of their content."""
     made, client = front
     job = await ran(made, "n")
-    for path in ("/", f"/jobs/{job.id}", "/jobs", "/numbers", "/drop", "/nowhere"):
+    for path in ("/", f"/jobs/{job.id}", "/jobs", "/statistics", "/drop", "/nowhere"):
         page = (await call(client, path, token=OPERATOR, headers=HTML))[1]
         assert not re.search(r"\son\w+=|\sstyle=|<style|<script(?![^>]* src=)", page), path
         for asset in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
@@ -175,8 +182,14 @@ async def test_what_a_failed_step_printed_is_one_click_away(front: Served) -> No
     assert link not in await text(client, f"/jobs/{job.id}")
     path = JobFiles(made.house.stations, job).log("second")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("no scanner")
-    assert link in await text(client, f"/jobs/{job.id}")
+    path.write_text("begun\n" * 20 + "no <scanner>\n")
+    page = await text(client, f"/jobs/{job.id}")
+    assert link in page
+    card = page[page.index('<li class="step s-failed">') :]
+    card = card[: card.index("</li>")]
+    assert '<p class="error">step second: &lt;script&gt;x&lt;/script&gt;: &lt;b&gt;taken' in card
+    assert card.count("begun\n") == 7
+    assert "no &lt;scanner&gt;</pre>" in card
 
 
 async def test_a_log_is_shown_from_its_end_and_followed(front: Served) -> None:
@@ -311,7 +324,7 @@ def front_of(**live: Any) -> dict[str, Any]:
     counts = {state.value: 0 for state in JobState}
     seen = page_front.Seen(
         counts=counts, running=[], waiting=[], frozen=[], failed=[], failed_count=0, lately=[], lately_count=0,
-        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={},
+        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, uploaders={},
     )  # fmt: skip
     given = {"watcher": {"mode": "inotify"}, **live}
     return page_front.front(seen, given, list(given.get("held", {})), (10 << 30, 100 << 30), 1 << 30, {})
@@ -342,7 +355,140 @@ async def test_who_asked_for_what_stands_on_the_job(front: Served) -> None:
 
 
 def test_words() -> None:
-    """Names are set apart; a moment is one that programs read too."""
+    """Names are set apart; a moment is one that programs read too, and so is an age."""
+    now = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    for seconds, said in ((0, "now"), (42, "42 s ago"), (200, "3 min ago"), (90_000, "1 d ago"), (-5, "now")):
+        at = now - timedelta(seconds=seconds)
+        shared = f"<p>{ago(at)}</p>"
+        assert f'title="{at:%Y-%m-%d %H:%M:%S} UTC">{at:%Y-%m-%d %H:%M:%S} UTC</time>' in shared
+        assert f'title="{at:%Y-%m-%d %H:%M:%S} UTC">{said}</time></p>' in aged(shared, now)
+    assert str(ago(None)) == ""
     assert str(name("a\u202e<")) == "<bdi>a\\u202e&lt;</bdi>"
     assert str(moment(0.0)) == '<time datetime="1970-01-01T00:00:00.000Z">1970-01-01 00:00:00 UTC</time>'
     assert str(moment(None)) == ""
+
+
+def over(kind: str, worker: str = "rsync", *, pipeline: str = "p", refuse: bool = False) -> Any:
+    """A failed job, as far as it decides what helps."""
+    definition = {"steps": [{"name": "s", "worker": worker}], **({"refuse": {}} if refuse else {})}
+    fields = {"state": JobState.FAILED, "outcome": Outcome.NONE, "pipeline": pipeline}
+    return SimpleNamespace(error={"kind": kind, "step": "s"}, definition=definition, **fields)
+
+
+@pytest.mark.parametrize(
+    ("job", "helps"),
+    [
+        (over("item"), ["retry", "rerun", "dismiss"]),
+        (over("transient"), ["retry", "rerun", "dismiss"]),
+        (over("cancelled", "convert"), ["retry", "rerun", "dismiss"]),
+        (over("changed"), ["rerun", "dismiss"]),
+        (over("item", "convert"), ["rerun", "retry", "dismiss"]),
+        (over("item", pipeline="", refuse=True), ["rename", "rerun", "dismiss"]),
+        (over("item", refuse=True), ["rerun", "rename", "dismiss"]),
+    ],
+)
+def test_the_main_button_is_what_helps(job: Any, helps: list[str]) -> None:
+    """Trying again is not first where it can only fail, nor offered where it is refused."""
+    assert cures(job) == helps
+    job.outcome = Outcome.DISMISSED
+    assert cures(job) == helps[:-1]
+
+
+async def test_a_folder_that_was_changed_is_offered_as_a_new_job(front: Served) -> None:
+    """Retry would be refused."""
+    made, client = front
+
+    async def changes(ctx: StepContext) -> StepResult:
+        (made.house.root / "processing" / "n" / "a.txt").write_text("other")
+        return Done(detail="")
+
+    made.house.worker.plays["second"] = changes
+    job = await ran(made, "n")
+    assert "after the folder was handed over" in job.reason
+    page = await text(client, f"/jobs/{job.id}", OPERATOR)
+    assert '<summary class="first">Run again' in page
+    assert "/retry" not in page
+    assert "/retry" not in await text(client, "/", OPERATOR)
+
+
+async def test_a_name_that_fits_nothing_is_mended_by_another(front: Served) -> None:
+    """The form says what would come of it, moves nothing before, and leads to the new job."""
+    made, client = front
+    job = await ran(made, "!n")
+    address = f"/jobs/{job.id}/rename"
+    for path in ("/", f"/jobs/{job.id}"):
+        assert f'href="{address}"' in await text(client, path, OPERATOR)
+        assert "/rename" not in await text(client, path)
+    page = await text(client, address, OPERATOR)
+    assert 'value="!n"' in page
+    assert "[^!].*" in page
+    for typed, ok in (("n", True), ("!m", False), ("", False)):
+        status, said = await call(client, f"{address}/check?name={typed}", token=OPERATOR)
+        assert (status, said["ok"]) == (200, ok)
+    for method in ("GET", "POST"):
+        assert (await call(client, address, method, token=READER))[0] == 403
+    headers = {"Authorization": f"Bearer {OPERATOR}"}
+    async with client.post(address, data={"name": "!m"}, headers=headers) as answer:
+        page = await answer.text()
+    assert 'class="said bad"' in page
+    assert 'value="!m"' in page
+    assert made.house.where("!n") == ["failed"]
+    async with client.post(address, data={"name": "n"}, headers=headers, allow_redirects=False) as answer:
+        leads = answer.headers["Location"]
+    async with made.house.running():
+        done = await made.house.until_over("n")
+    assert (await call(client, leads, token=OPERATOR))[0] == 303
+    page = await text(client, f"/jobs/{job.id}", OPERATOR)
+    assert f'by <a href="/jobs/{done.id}">a later job</a>' in page
+
+
+async def test_a_name_is_given_by_a_session_only_with_its_secret(front: Served) -> None:
+    """As every button."""
+    made, client = front
+    job = await ran(made, "!n")
+    cookie = await made.signed_in(client)
+    status, _ = await call(
+        client, f"/jobs/{job.id}/rename", "POST", data={"name": "n"}, headers={"Cookie": cookie}
+    )
+    assert (status, made.house.where("!n")) == (403, ["failed"])
+
+
+async def test_an_address_that_was_given_away_goes_on_to_work(front: Served) -> None:
+    """With its query, and only for who may read."""
+    _, client = front
+    headers = {"Authorization": f"Bearer {READER}"}
+    async with client.get("/numbers?days=14", headers=headers, allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (308, "/statistics?days=14")
+    assert "<h1>Statistics</h1>" in await text(client, "/statistics")
+    assert (await call(client, "/numbers"))[0] == 401
+
+
+async def test_lists_say_who_brought_a_folder_and_how_long_ago(front: Served) -> None:
+    """Whoever dropped it through the page, however often it is done; else the user that owns it."""
+    made, client = front
+    made.house.worker.plays["second"] = _fails
+    folder = made.house.arrive("n")
+    facts = {"ino": folder.stat().st_ino, "files": 1, "bytes": 5}
+    await made.house.store.write(request_store.add, "drop", "n", facts, "carol (signed in)")
+    await made.house.actions.answer_all()
+    made.house.arrive("m")
+    async with made.house.running():
+        await made.house.until_over("n")
+        await made.house.until_over("m")
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    for path in ("/", "/jobs"):
+        page = await text(client, path)
+        assert page.count("<bdi>carol (signed in)</bdi>") == 1
+        assert page.count(f"<bdi>{user}</bdi>") == 1
+        assert re.search(r'<time class="age" datetime="[^"]+" title="[^"]+ UTC">(now|\d+ s ago)</time>', page)
+
+
+async def test_the_bar_of_the_disk_fills_with_what_is_used(front: Served) -> None:
+    """And words say what is free, and what is to stay so."""
+    made, client = front
+    values = {**front_of(), "operator": False}
+    daemon = made.app[page_module.PAGES].words.fill("front/daemon.html", csrf="", **values)
+    assert "90.0 GiB of 100 GiB used, 10.0 GiB free; below 1.0 GiB free, folders wait in the inbox" in daemon
+    assert f'max="{100 << 30}"' in daemon
+    assert f'value="{90 << 30}"' in daemon
+    assert "used" in await text(client, "/")

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import textwrap
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,14 +18,15 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
+from dittohead import names
+from dittohead.config import load
 from dittohead.errors import ItemError
 from dittohead.settings import Drop
-from dittohead.web import drop_form, server
+from dittohead.web import drop_form, drop_names, server
 from dittohead.web.drop_receiving import (
     Incoming,
     Reception,
     checked_files,
-    checked_name,
     checked_path,
     listed,
 )
@@ -564,8 +566,8 @@ def test_paths_that_a_claim_takes_are_taken(path: str) -> None:
 def test_names_that_cannot_come_into_the_inbox_are_refused(name: str) -> None:
     """A dot goes in front of them while they are uploaded."""
     with pytest.raises(ItemError):
-        checked_name(name)
-    assert checked_name("x" * 254)
+        names.checked(name)
+    assert names.checked("x" * 254)
 
 
 def test_bytes_are_counted_before_they_come() -> None:
@@ -580,3 +582,50 @@ def test_bytes_are_counted_before_they_come() -> None:
 def test_a_piece_is_half_of_what_may_come() -> None:
     """So that a script that counts otherwise is not refused at once."""
     assert drop_form.PIECE >= 2 * (8 << 20)
+
+
+async def said_of(client: aiohttp.ClientSession, name: str) -> dict[str, Any]:
+    status, said = await call(client, f"/drop/match?name={quote(name)}", token=OPERATOR)
+    assert status == 200
+    found: dict[str, Any] = said
+    return found
+
+
+async def test_a_name_that_was_done_before_is_told_with_one_that_is_free(front: Served) -> None:
+    """Also without scripts; what is in the inbox, or was a job's, is not free."""
+    made, client = front
+    assert (await said_of(client, "n"))["known"] is None
+    for name in ("n", "n-2"):
+        made.house.arrive(name)
+    async with made.house.running():
+        job = await made.house.until_over("n")
+        await made.house.until_over("n-2")
+    (made.house.root / "inbox" / ".n-3").mkdir()
+    said = await said_of(client, "n")
+    assert (said["ok"], said["known"]["job"], said["free"]) == (True, job.id, "n-4")
+    assert said["known"]["said"] == "A folder of this name was done before"
+    (made.house.root / "inbox" / "n").mkdir()
+    said = await said_of(client, "n")
+    assert (said["ok"], said["free"]) == (False, "n-4")
+    status, page = await call(client, "/drop?name=n", token=OPERATOR)
+    assert status == 200
+    assert "This name is free: <code>n-4</code>" in page
+    assert f'<a href="/jobs/{job.id}">A folder of this name was done before</a>' in page
+    for odd in ("", "\0", "a/b", "x" * 5000):
+        assert (await said_of(client, odd))["free"] == ""
+
+
+def test_a_free_name_means_the_same(tmp_path: Path) -> None:
+    """A number within a named group could be another object's; one that goes elsewhere is none."""
+    text = """
+    root: .
+    pipelines:
+      objects: {match: "(?P<object>[A-Z]+(_[0-9]+)+)", steps: [{checksum: {}}]}
+      studies: {match: "(?P<study>[a-z]+)-.*", steps: [{checksum: {}}]}
+      rest: {match: ".*", steps: [{checksum: {}}]}
+    """
+    (tmp_path / "config.yaml").write_text(textwrap.dedent(text))
+    config = load(tmp_path / "config.yaml")
+    assert drop_names.like(config, "HBF_1_7") == []
+    assert drop_names.like(config, "lab-x")[:2] == ["lab-x-2", "lab-x-3"]
+    assert "lab-2" not in drop_names.like(config, "lab")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ async def test_a_jobs_images_are_shown_small_and_kept(tmp_path: Path) -> None:
             image = Image.open(io.BytesIO(await answer.read()))
             tag = answer.headers["ETag"]
         assert (image.format, image.size) == ("JPEG", (320, 107))
+        async with client.get(f"/jobs/{job.id}/thumbnails/0?large", headers=headers) as answer:
+            assert answer.headers["ETag"] != tag
+            assert Image.open(io.BytesIO(await answer.read())).size == (900, 300)
         red, green, blue = image.convert("RGB").getpixel((100, 50))  # type: ignore[misc]
         assert red > 200 > 80 > max(green, blue)
         async with client.get(f"/jobs/{job.id}/thumbnails/3", headers=headers) as answer:
@@ -151,3 +155,26 @@ async def test_a_job_shows_no_images_of_the_folder_that_came_after_it(tmp_path: 
     assert pictures(made.house.stations, first, made.house.steps(first)) == []
     (found,) = pictures(made.house.stations, second, made.house.steps(second))
     assert found.label == "b.png"
+
+
+async def test_images_lead_to_larger_ones_and_from_one_to_the_next(tmp_path: Path) -> None:
+    """As links, whole without scripts; there is none before the first and behind the last."""
+    made = Front(tmp_path / "root")
+    what: dict[str | bytes, Any] = {f"{name}.png": flat(9, 9, (1, 2, 3)) for name in "abc"}
+    job = await finished(made.house, "n", what)
+    async with made.serving() as client:
+        _, page = await call(client, f"/jobs/{job.id}", token=READER, headers={"Accept": "text/html"})
+        at, names = f"/jobs/{job.id}/images", []
+        assert [f'href="{at}/{number}"' in page for number in range(4)] == [True, True, True, False]
+        here = f"{at}/0"
+        while here:
+            status, page = await call(client, here, token=READER, headers={"Accept": "text/html"})
+            assert status == 200
+            names += re.findall(r"<h1><bdi>([^<]+)</bdi>", page)
+            following = re.search(r'href="([^"]+)" rel="next"', page)
+            assert ('rel="prev"' in page) is (len(names) > 1)
+            here = following[1] if following else ""
+        assert names == ["a.png", "b.png", "c.png"]
+        for wrong in ("3", "-1", "x", "99999"):
+            assert (await call(client, f"{at}/{wrong}", token=READER))[0] == 404
+        assert (await call(client, f"{at}/0"))[0] == 401

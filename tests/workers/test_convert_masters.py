@@ -26,8 +26,10 @@ from dittohead.images.overheard import Overheard
 from dittohead.images.process import abilities
 from dittohead.images.reasons import Unfit
 from dittohead.workers.convert import ConvertWorker
+from tests.support.context import LoneContext
 from tests.support.convert import Rig
 from tests.support.images import encode, jpeg, pixels
+from tests.support.trees import tree
 
 
 @pytest.fixture
@@ -201,6 +203,44 @@ async def test_what_a_master_cannot_hold_is_kept_as_it_is(rig: Rig, tmp_path: Pa
     assert f"1 images to jp2; {len(UNFIT)} kept as they are, see outputs" in {
         event.detail for event in ctx.events
     }
+
+
+async def test_the_plan_tells_which_masters_will_be_refused_or_kept(rig: Rig, tmp_path: Path) -> None:
+    """By the headers alone, with the very reasons that the conversion gives."""
+    what: dict[str | bytes, Any] = {f"{kind}.tif": make(tmp_path) for kind, (make, _) in UNFIT.items()}
+    tree(rig.payload, {**what, "fit.png": encode(RGB, "PNG")})
+    ctx = LoneContext(rig.base, rig.payload)
+    keep = ConvertOptions.model_validate({"format": "jp2", "unfit": "keep"})
+    found = {one.what: one async for one in rig.worker.plan(ctx, keep)}
+    assert {name for name, one in found.items() if one.action == "keep"} == set(what)
+    for kind, (_, words) in UNFIT.items():
+        assert words in found[f"{kind}.tif"].detail, kind
+    assert found["fit.jp2"].action == "make"
+
+    refuse = ConvertOptions.model_validate({"format": "jp2"})
+    with pytest.raises(ItemError) as planned:
+        [one async for one in rig.worker.plan(LoneContext(rig.base, rig.payload), refuse)]
+    with pytest.raises(ItemError) as run:
+        await rig.convert({}, format="jp2")
+    assert str(planned.value) == str(run.value)
+    assert f"{len(UNFIT)} of {len(UNFIT) + 1} images cannot be converted" in str(planned.value)
+
+
+async def test_a_reason_that_many_share_is_given_once_with_its_own_cure(rig: Rig) -> None:
+    """Only what is damaged is to be scanned again."""
+    bitonal = encode(Image.fromarray(GREY.repeat(20, 0)).convert("1"), "TIFF")
+    with pytest.raises(ItemError) as unfit:
+        await rig.convert({f"{n}.tif": bitonal for n in range(7)}, format="jp2")
+    text = str(unfit.value)
+    assert text.count("1 bit") == 1
+    assert "0.tif, 1.tif, 2.tif, 3.tif, 4.tif and 2 more: " in text
+    assert "Scan or copy" not in text
+    assert "made in another way" in text
+    whole = encode(RGB, "TIFF", compression="tiff_lzw")
+    cut = {f"{n}.tif": whole[: len(whole) * (n + 2) // 10] for n in range(7)}
+    with pytest.raises(ItemError, match="Scan or copy the damaged ones again; then move") as damaged:
+        await rig.convert(cut, format="jp2")
+    assert "another way" not in str(damaged.value)
 
 
 @pytest.mark.parametrize("kind", ["one bit", "float", "three pages", "orientation"])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dittohead import attributes
-from dittohead.errors import ItemError, TargetError
+from dittohead.errors import ItemError, StepError, TargetError
 from dittohead.model import Location
 from dittohead.worker import Done, VerifyContext
 from dittohead.workers.rsync import PROBE, RsyncOptions, RsyncWorker
@@ -574,3 +574,20 @@ async def test_folders_keep_the_targets_times_where_groups_are_set_and_that_is_s
     tree(rig.payload, {"sub": {"a.txt": "a"}, "hollow": {}})
     ctx = await rig.deliver(chown=f":{os.getegid()}")
     assert replications(ctx)[0][1].endswith("; not delivered: times of 2 folders")
+
+
+@pytest.mark.parametrize("mkpath", [False, True])
+async def test_over_ssh_a_new_rsync_writes_through_no_planted_link(
+    tmp_path: Path, server: Sshd, mkpath: bool
+) -> None:
+    """It is the far side's rsync that decides; older ones follow the link, as the documentation says."""
+    if os.geteuid() != 0 or tuple(map(int, (PROBE.version() or "0").split(".")[:3])) < (3, 5, 0):
+        pytest.skip("this rsync follows it, or only root can make another's link")
+    rig = Rig(tmp_path, server)
+    tree(rig.payload, {"a.txt": "a"})
+    private = tree(tmp_path / "private", {})
+    rig.out().symlink_to(private)
+    os.chown(rig.out(), 12345, 12345, follow_symlinks=False)
+    with pytest.raises(StepError):
+        await rig.deliver(mkpath=mkpath)
+    assert read_tree(private) == {}

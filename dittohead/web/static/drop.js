@@ -11,6 +11,11 @@ let chosen = []; // {path, file}
 let taken = null; // the id of an upload that is taken up
 let stopped = false;
 
+// The browser asks before the page is left, but only while bytes are on their way.
+const askFirst = (leaving) => leaving.preventDefault();
+const hold = () => window.addEventListener("beforeunload", askFirst);
+const release = () => window.removeEventListener("beforeunload", askFirst);
+
 const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
 function size(count) {
   let unit = 0;
@@ -30,14 +35,45 @@ function tell(id, text, kind = "") {
 
 // -- its name ----------------------------------------------------------------------------------
 
+// Whether it was done before, and a name like it that is free.
+function before({ known, free }) {
+  const said = [];
+  if (known) {
+    const link = document.createElement("a");
+    link.href = `/jobs/${known.job}`;
+    link.textContent = known.said;
+    const time = document.createElement("time");
+    time.className = "age";
+    time.dateTime = known.at;
+    time.title = time.textContent = new Date(known.at).toLocaleString(); // the page's script says how long ago
+    said.push(link, ", ", time, ". It would be done as another job. ");
+  }
+  if (free) {
+    const use = document.createElement("button");
+    use.type = "button";
+    use.textContent = `Use ${free}`;
+    use.addEventListener("click", () => {
+      form.elements.name.value = free;
+      form.elements.name.focus();
+      match();
+    });
+    said.push("This name is free: ", use);
+  }
+  at("known").replaceChildren(...said);
+}
+
 let asked = 0;
 async function match() {
   const name = form.elements.name.value;
   const mine = ++asked;
-  if (!name || taken) return tell("match", "");
+  if (!name || taken) {
+    before({});
+    return tell("match", "");
+  }
   const answer = await fetch(`/drop/match?${new URLSearchParams({ name })}`).catch(() => null);
   if (!answer || !answer.ok || mine !== asked) return;
   const said = await answer.json();
+  before(said);
   if (!said.ok) return tell("match", `${said.what}. ${said.hint}`, "bad");
   tell("match", `Pipeline ${said.pipeline}: ${said.steps.join(", ")}`, "good");
   for (const box of form.querySelectorAll("[name=purposes]")) {
@@ -245,8 +281,7 @@ async function send() {
   await Promise.all(Array.from({ length: LANES }, lane));
   if (failed) throw failed;
   tell("told", "All is there; it is made durable…");
-  const over = await patiently(() => ask(`/drop/uploads/${id}/finish`, "POST"));
-  window.location.assign(over.go);
+  return (await patiently(() => ask(`/drop/uploads/${id}/finish`, "POST"))).go;
 }
 
 form.addEventListener("submit", async (event) => {
@@ -255,18 +290,20 @@ form.addEventListener("submit", async (event) => {
   stopped = false;
   at("send").disabled = true;
   at("stop").hidden = false;
-  const warn = (leaving) => leaving.preventDefault();
-  window.addEventListener("beforeunload", warn);
+  hold();
+  let go = "";
   try {
-    await send();
-    window.removeEventListener("beforeunload", warn);
+    go = await send();
   } catch (error) {
-    window.removeEventListener("beforeunload", warn);
     tell("told", error.message, "bad");
     at("send").disabled = false;
     at("send").textContent = taken ? "Go on" : "Upload";
     at("stop").hidden = true;
+  } finally {
+    release();
   }
+  // Only now: the browser asks at once when another page is to be opened.
+  if (go) window.location.assign(go);
 });
 at("stop").addEventListener("click", () => {
   stopped = true;

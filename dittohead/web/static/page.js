@@ -3,9 +3,27 @@
 const wanted = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const short = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
+// How long ago, in one unit, as the daemon says it too.
+function age(seconds) {
+  if (seconds < 1) return "now";
+  for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60]]) {
+    if (seconds >= length) return `${Math.floor(seconds / length).toLocaleString("en")} ${unit} ago`;
+  }
+  return `${Math.floor(seconds)} s ago`;
+}
+
+function grow(within) {
+  for (const time of within.querySelectorAll("time.age")) {
+    const text = age((Date.now() - new Date(time.dateTime)) / 1000);
+    if (time.textContent !== text) time.textContent = text;
+  }
+}
+
 export function localise(within) {
+  for (const time of within.querySelectorAll("time.age")) time.title = wanted.format(new Date(time.dateTime));
+  grow(within);
   const today = new Date().toDateString();
-  for (const time of within.querySelectorAll("time[datetime]:not([title])")) {
+  for (const time of within.querySelectorAll("time[datetime]:not([title], .age)")) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     time.title = time.textContent;
@@ -97,6 +115,7 @@ window.addEventListener("pageshow", (event) => {
 });
 
 localise(document);
+setInterval(() => grow(document), 1000);
 const address = document.body.dataset.events;
 if (address) listen(address);
 // The answer to a button is said once: a reload is not to ask for it again.

@@ -1,0 +1,38 @@
+"""What helps a job that is over: the buttons in the order in which they help, the main one first."""
+
+from __future__ import annotations
+
+from dittohead.model import Job, JobState, Outcome
+
+#: Steps that do the same with the same files: what they find wrong with a folder they find again.
+_REPEATING = frozenset({"convert"})
+
+
+def cures(job: Job, *, undone: bool = False) -> list[str]:
+    """Return what can be asked for a job that is over: retry, rerun, rename, dismiss.
+
+    Where trying again can only fail, it is not there, or not first.
+
+    Args:
+        undone: what the job had created outside was taken back.
+    """
+    if job.state is JobState.DONE:
+        return ["rerun"]
+    if job.state is not JobState.FAILED:
+        return []
+    kind = (job.error or {}).get("kind", "")
+    if "refuse" in job.definition:
+        found = ["rerun", "rename"] if job.pipeline else ["rename", "rerun"]
+    elif undone or kind == "changed":
+        found = ["rerun"]
+    elif kind == "item" and _failed_worker(job) in _REPEATING:
+        found = ["rerun", "retry"]
+    else:
+        found = ["retry", "rerun"]
+    return found if job.outcome is Outcome.DISMISSED else [*found, "dismiss"]
+
+
+def _failed_worker(job: Job) -> str:
+    """Return the worker of the step that failed; "" where it was none."""
+    step = (job.error or {}).get("step", "")
+    return next((one["worker"] for one in job.definition["steps"] if one["name"] == step), "")

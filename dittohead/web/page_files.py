@@ -1,0 +1,43 @@
+"""The files of a job as a page: name, size, digest, and where each lies."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from dittohead import listing
+from dittohead.model import display
+from dittohead.store import jobs as job_store
+from dittohead.web.identity import Role, needs
+from dittohead.web.page import answer, one_job
+from dittohead.web.problems import Problem
+from dittohead.web.site import SITE
+
+#: Files on a page.
+_SHOWN = 200
+
+
+def install(app: web.Application) -> None:
+    """Give an application the page."""
+    app.router.add_get("/jobs/{job}/files", page)
+
+
+@needs(Role.READER)
+async def page(request: web.Request) -> web.Response:
+    """Show the files behind a cursor."""
+    site, job, after = request.app[SITE], await one_job(request), request.query.get("after", "")
+    steps = await site.store.look(job_store.steps_of, job.id)
+    try:
+        found = await asyncio.to_thread(listing.page, site.stations, job, steps, after, _SHOWN)
+    except ValueError as error:
+        raise Problem(400, str(error)) from error
+    return await answer(
+        request,
+        "files.html",
+        job=job,
+        files=[{**listing.fields(file), "path": display(file.path)} for file in found.files],
+        first=bool(after),
+        following=urlencode({"after": found.following}) if found.following else "",
+    )

@@ -1,0 +1,98 @@
+"""A failed folder gets another name and is done: checked before it moves, recorded in both jobs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dittohead import receipt
+from dittohead.model import JobState
+from dittohead.store import history
+from dittohead.store import jobs as job_store
+from tests.support.house import House
+from tests.test_outcome import failed, opened
+
+
+def told(house: House, name: str) -> list[str]:
+    """Return what a job's events and its receipt say of names."""
+    job = house.job(name)
+    stored = [e.detail for e in house.store.run(job_store.events_of, job.id) if e.type == "filename change"]
+    path = receipt.path_of(house.stations.receipts, job)
+    written = json.loads(path.read_text())["events"]
+    assert [event["detail"] for event in written if event["type"] == "filename change"] == stored
+    return stored
+
+
+async def test_a_failed_folder_is_renamed_and_done(house: House) -> None:
+    """Both jobs say so, and the failure needs nobody any more."""
+    await failed(house)
+    said = await house.ask("rename", "!x", name="x")
+    assert said == {"ok": True, "message": "!x: renamed to x; a new job begins, by the pipeline three"}
+    async with house.running():
+        assert (await house.until_over("x")).state is JobState.DONE
+    assert (house.where("x"), house.where("!x"), opened(house)) == (["done"], [], [])
+    assert not list((house.root / "failed").iterdir())
+    assert told(house, "!x") == ["renamed to x by tester"]
+    assert told(house, "x") == ["renamed from !x by tester"]
+    assert house.store.run(history.taken_up_by, house.job("!x")) == house.job("x").id
+    # Done once more it is a folder of its name like any other.
+    assert (await house.ask("rerun", "x"))["ok"]
+    async with house.running():
+        await house.until(lambda: len(house.jobs("x")) == 2)
+        await house.until_over("x")
+    assert told(house, "x") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("!y", "no pipeline's match fits the folder's name"),
+        ("!x", "called so already"),
+        ("", "a name is wanted"),
+        (".x", "begins with a dot"),
+        ("../x", "begins with a dot"),
+        ("a/b", "holds a slash"),
+        ("x" * 255, "has more than 254 bytes"),
+        ("taken", "in the inbox already"),
+        ("under-way", "in the inbox already"),
+    ],
+)
+async def test_a_name_that_cannot_be_is_refused_and_nothing_moves(house: House, name: str, why: str) -> None:
+    """Not even one that another upload is to have."""
+    await failed(house)
+    for there in ("taken", ".under-way"):
+        (house.root / "inbox" / there).mkdir()
+    said = await house.ask("rename", "!x", name=name)
+    assert not said["ok"]
+    assert why in said["message"]
+    assert house.where("!x") == ["failed"]
+    assert opened(house) == ["!x"]
+
+
+async def test_only_failures_are_renamed(house: House) -> None:
+    """What is done stays what it was delivered as; what is gone cannot be moved."""
+    house.arrive("x")
+    async with house.running():
+        await house.until_over("x")
+    said = await house.ask("rename", "x", name="y")
+    assert "has not failed" in said["message"]
+    await failed(house)
+    (house.root / "failed" / "!x").rename(house.root / "away")
+    said = await house.ask("rename", "!x", name="y")
+    assert "no longer there" in said["message"]
+
+
+async def test_a_name_of_a_pipeline_for_others_is_refused(tmp_path: Path) -> None:
+    """It would fail there for its owner."""
+    config = (
+        'root: .\nspace: {floor: 0}\npipelines:\n  theirs: {match: "t.*", uploaders: [nobody],'
+        " steps: [{script: {}}]}\n"
+    )
+    house = House(tmp_path / "root", config)
+    await failed(house)
+    said = await house.ask("rename", "!x", name="t1")
+    assert "the pipeline theirs takes folders of nobody, and not of" in said["message"]
+    assert house.where("!x") == ["failed"]
+    house.store.close()
