@@ -4,7 +4,8 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 ├── ConfigError                config.yaml is wrong; the daemon does not start (exit status 78)
 ├── StoreError                 the store cannot be read or written
 ├── StationError               a folder cannot be moved between stations
-│   └── NameTaken              the wanted name exists already; nothing was replaced
+│   ├── NameTaken              the wanted name exists already; nothing was replaced
+│   ├── Immovable              the daemon may not move it: the error says what to type
 │   └── StationMissing         a station, or the root, is not there: what needs it waits
 ├── Unreadable                 a file of the daemon's own is damaged
 ├── Superseded                 another run of this job took over; this one must stop at once
@@ -118,6 +119,19 @@ class StationError(DittoheadError):
 
 class NameTaken(StationError):
     """The wanted name exists at the destination; nothing was replaced."""
+
+
+class Immovable(StationError):
+    """The daemon may not move a folder.
+
+    Args:
+        cure: what to do, in words.
+        command: what to type so that it may.
+    """
+
+    def __init__(self, what: str, *, where: str, cure: str, command: str) -> None:
+        super().__init__(what, where=where, hint=f"{cure}. Type: {command}")
+        self.cure, self.command = cure, command
 
 
 class StationMissing(StationError):

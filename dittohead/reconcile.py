@@ -56,10 +56,12 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     rows = [*await engine.store.read(job_store.active), *await engine.store.read(job_store.unmoved)]
     owned = claiming | {job.folder for job in rows}
     for folder in sorted(present - owned):
+        if engine.stations.is_nobodys(folder):  # a file server's own, in every directory
+            continue
         with _alone(claimer, folder, stuck, name=display(folder)):
             mended += await _adopt(engine, claimer, folder)
     for folder in await asyncio.to_thread(engine.stations.strays):
-        if folder not in claimer.claiming:
+        if folder not in claimer.claiming and not engine.stations.is_nobodys(folder):
             with _alone(claimer, folder, stuck, name=display(folder)):
                 mended += await _put_aside(engine, folder)
     claimer.stuck = stuck

@@ -440,7 +440,7 @@ async def test_the_second_arrival_of_a_name_waits_and_then_gets_a_suffix(house: 
         house.arrive("x", {"a.txt": "two"})
         house.look()
         await house.until(lambda: b"x" in house.dispatch.held)
-        assert "earlier folder of this name" in house.dispatch.held[b"x"]
+        assert "earlier folder of this name" in house.dispatch.held[b"x"].reason
         hold.set()
         await house.until_over("x")
         house.look()

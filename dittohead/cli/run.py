@@ -16,6 +16,7 @@ from dittohead.cli.given import Span
 from dittohead.config import Config
 from dittohead.errors import DittoheadError, ItemError
 from dittohead.model import Station, counted, utcnow
+from dittohead.nobodys import fault
 from dittohead.stations import Stations
 from dittohead.upload import Upload
 
@@ -92,6 +93,8 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
 
 def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:
     """Refuse before anything is copied what the daemon would put into failed/ after it. Raises: ItemError."""
+    if why := fault(name, config.settings.watch.ignore):
+        raise ItemError(why, where=name, hint="Give another name with --name")
     matched = config.pipeline_for(name)
     if matched is None:
         raise config.no_pipeline(name, "Give another with --name,")

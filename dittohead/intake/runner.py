@@ -161,7 +161,7 @@ class Runner:
                 position = row.position
             if not row.unfinished:  # also a look at a part: killed, the whole is looked at again
                 await self._store.write(item_store.put_round, self.name, looked_at=time.time(), position={})
-            ctx = Looking(self._store, self.name, prefix, position, self.news)
+            ctx = Looking(self._store, self.name, prefix, position, self.news, self._tools.stations.ignore)
             async with self.open() as upstream:
                 await upstream.look(ctx)
             # A look at a part does not end a round that was begun before it.
@@ -183,7 +183,7 @@ class Runner:
         self._follow_now.set()
 
     async def _listen(self) -> None:
-        ctx = Looking(self._store, self.name, "", None, self.news)
+        ctx = Looking(self._store, self.name, "", None, self.news, self._tools.stations.ignore)
         well = asyncio.get_running_loop().call_later(_WELL_S, self.faults.pop, "listen", None)
         try:
             async with self.open() as upstream:
