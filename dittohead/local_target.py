@@ -88,11 +88,13 @@ class LocalTarget:
         except OSError as error:
             if error.errno not in GONE:
                 raise
+            hint = sandboxed(self.name) if error.errno == errno.EROFS else ""
             raise TargetError(
                 f"the file system cannot be used ({error.strerror})",
                 where=self.name,
-                hint="See whether its server and the mount are well; work goes on by itself",
+                hint=hint or "See whether its server and the mount are well; work goes on by itself",
                 full=error.errno in FULL,
+                apart=error.errno == errno.EDQUOT,  # one group's, of many on a disk
             ) from error
 
     async def check(self, *, mkpath: bool, job: str) -> None:
@@ -210,6 +212,20 @@ class LocalTarget:
                 )
         finally:
             os.close(fd)
+
+
+def sandboxed(path: str) -> str:
+    """Return what to do about a path that may not be written where the service's unit may forbid it.
+
+    Source: systemd.exec(5), ProtectSystem=, $INVOCATION_ID.
+    """
+    if "INVOCATION_ID" not in os.environ:
+        return ""
+    return (
+        "If it is writable outside of the service, its unit forbids it. Add it: sudo systemctl edit "
+        f"dittohead, there [Service] and ReadWritePaths={path}, then: sudo systemctl restart dittohead "
+        "(docs/install.md#targets)"
+    )
 
 
 def _made(work: Callable[[], T]) -> T:

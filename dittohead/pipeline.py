@@ -440,6 +440,9 @@ class _Run:
         if isinstance(error, TransientError):
             return await self._try_again(step, error)
         if isinstance(error, TargetError):
+            if error.apart and step is not None and step.room:
+                await self.engine.targets.resume(target)  # it has answered
+                target = step.room
             return await self._pause(step, target or name, error)
         if isinstance(error, Unreadable):
             raise _Over({**damaged(error, self.job), "step": name}, step)

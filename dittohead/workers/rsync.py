@@ -11,13 +11,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import attributes, faults, files, manifest
+from dittohead import attributes, faults, files, manifest, rsync_doctor
 from dittohead.attributes import Besides, Keeps
 from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.far_account import AGENT, Account, way_to
 from dittohead.local_target import SHOWN, Arrived, LocalTarget, open_folder
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
@@ -32,24 +35,20 @@ from dittohead.rsync_options import (
     fixed_part,
     paths,
     place_of,
-    ssh_arguments,
+    room_of,
 )
-from dittohead.rsync_words import Differences, Lines, changed, failure, only_times_are_lost
+from dittohead.rsync_words import Differences, Lines, changed, failure, is_vague, only_times_are_lost
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
-
-#: Below this rsync has holes that let whoever may write the source or the target mislead it.
-_ADVISED = (3, 5, 0)
 
 _BACKUP = ".dittohead-backup"
 #: With the job's id in it, so that nothing in a folder can be called like it.
 _PARTIAL = ".dittohead-partial-"
 #: rsync itself is to notice first what it can notice.
 _STALL_MORE_S = 5.0
-#: How long `doctor` waits for a file system.
-_DOCTOR_S = 10.0
-#: The agent that holds keys is for ssh alone; no other program is told of it.
-_AGENT = ("SSH_AUTH_SOCK",)
+#: How long a measure of the room on a host holds; and how long an account is left alone that allows none.
+_MEASURED_S = 60.0
+_NOT_ALLOWED_S = 3600.0
 #: Copies `version` makes at most beside each other.
 _VERSIONS = 10_000
 
@@ -60,6 +59,9 @@ class RsyncWorker(Worker[RsyncOptions]):
     name = "rsync"
     Options = RsyncOptions
     delivers = True
+
+    def __init__(self) -> None:
+        self._measured: dict[str, float] = {}  #: place on a host -> when it is measured again, monotonic
 
     def check(self, options: RsyncOptions) -> list[str]:
         """See that the programs are there."""
@@ -81,9 +83,13 @@ class RsyncWorker(Worker[RsyncOptions]):
         # A path on the system's own disk: its first directory is as good a name as any.
         return point if point not in ("", "/") else "/".join(place.path.split("/")[:2])
 
+    def room(self, options: RsyncOptions, written: Mapping[str, Any]) -> str:
+        """Return the place up to where the folder's own name comes in."""
+        return room_of(written, place_of(options))
+
     async def run(self, ctx: StepContext, options: RsyncOptions) -> StepResult:
         """Check for conflicts, deliver, verify. Twice leaves the same files at the target."""
-        return await _Delivery(ctx, options).run()
+        return await _Delivery(ctx, options, self._measured).run()
 
     async def plan(self, ctx: StepContext, options: RsyncOptions) -> AsyncIterator[Planned]:
         """Yield each file and where it goes; what lies there already is seen when it is delivered."""
@@ -106,30 +112,12 @@ class RsyncWorker(Worker[RsyncOptions]):
         for words in given.left(keeps):
             yield Planned(action="leave", what=words, detail="not delivered")
 
-    async def doctor(
-        self, options: RsyncOptions, secret: Callable[[str], str]
+    async def examine(
+        self, options: RsyncOptions, secret: Callable[[str], str], written: Mapping[str, Any]
     ) -> AsyncIterator[tuple[bool, str]]:
-        """Look at rsync's version and at the target."""
-        version = PROBE.version()
-        if version is None:
-            yield False, "rsync is not installed: apt-get install rsync"
-            return
-        numbers = tuple(int(part) for part in version.split(".")[:3])
-        known = "" if numbers >= _ADVISED else "; 3.5.0 closes holes in all before it: update it when you can"
-        yield True, f"rsync {version}{known}"
-        place = place_of(options)
-        if place.host:
-            ended = await run(
-                [SSH.path(), *ssh_arguments(options.ssh), place.host, "true"],
-                env=environment(also=_AGENT),
-                timeout_s=options.ssh.connect_timeout + 10,
-            )
-            good = ended.returncode == 0
-            yield good, f"{place.host}: " + ("reached by ssh" if good else ended.complaint)
-            return
-        target = LocalTarget(place.path, mount=options.require_mount, stall_s=_DOCTOR_S)
-        for good, said in await target.look(lambda stop: list(_look_at(place.path, options.require_mount))):
-            yield good, said
+        """Look at rsync's version, and try a delivery without writing."""
+        async for said in rsync_doctor.doctor(options, written):
+            yield said
 
     async def verify(self, ctx: VerifyContext, options: RsyncOptions) -> None:
         """Read what was delivered again: locally by SHA-256, over ssh by rsync --checksum."""
@@ -148,8 +136,8 @@ class RsyncWorker(Worker[RsyncOptions]):
 class _Delivery:
     """One try of one rsync step."""
 
-    def __init__(self, ctx: StepContext, options: RsyncOptions) -> None:
-        self.ctx, self.options = ctx, options
+    def __init__(self, ctx: StepContext, options: RsyncOptions, measured: dict[str, float]) -> None:
+        self.ctx, self.options, self.measured = ctx, options, measured
         self.wanted = place_of(options)
         self.place = self.wanted
         self.keeps = options.keeps(ctx.source)
@@ -217,7 +205,7 @@ class _Delivery:
         )
         missing = ended.returncode in (3, 11, 12, 23) and b"No such file or directory" in ended.stderr
         if ended.returncode != 0 and not missing:
-            raise self._failure(ended, place)
+            raise await self._failure(ended, place)
         return differing
 
     async def deliver(self) -> None:
@@ -244,7 +232,7 @@ class _Delivery:
             on_stdout=progress,
         )
         if ended.returncode != 0 and not only_times_are_lost(ended):
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
         faults.point("rsync.delivered")
 
     async def _hold(self, target: LocalTarget) -> None:
@@ -315,7 +303,19 @@ class _Delivery:
             found = await self._second_pass()
             await in_thread(lambda stop: _unchanged(self.ctx.source, touched, stop))
             found.files, found.size = await in_thread(lambda stop: self._each(note))
+            if record:
+                await self._measure()
         return found
+
+    async def _measure(self) -> None:
+        """Report how full the file system on the host is, now and then."""
+        name, now = room_of(self.ctx.written, self.place), time.monotonic()
+        if self.measured.get(name, now) > now:
+            return
+        found = await self._account(self.place).room()
+        self.measured[name] = now + (_NOT_ALLOWED_S if found is None else _MEASURED_S)
+        if found is not None:
+            self.ctx.full(f"{self.place.host}:{found.mount}", found.used, found.capacity)
 
     async def _read_back(self, target: LocalTarget, good: Callable[[Entry], None]) -> Arrived:
         found, status = await target.read_back(self.ctx.source, good, self.ctx.claimed_at, self.keeps)
@@ -348,7 +348,7 @@ class _Delivery:
         found = Differences()
         ended = await self._rsync(self.place, "--dry-run", "--checksum", "--out-format=%i %n", on_line=found)
         if ended.returncode != 0:
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
         if found.wrong:
             raise self._differs(found.wrong)
         return Arrived(bare=found.bare, untimed=found.untimed)
@@ -358,7 +358,7 @@ class _Delivery:
         await self.ctx.fence()
         ended = await self._rsync(self.place, "--existing", *self._checked, *self._partial)
         if ended.returncode != 0 and not only_times_are_lost(ended):
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
 
     def _differs(self, names: list[str]) -> StepError:
         # Damaged on the way, or written by somebody else since the check: sent or refused next time.
@@ -377,8 +377,17 @@ class _Delivery:
             f"step, have the daemon read config.yaml again, then: dittohead rerun {self.ctx.job_id}",
         )
 
-    def _failure(self, ended: Completed, place: Place) -> StepError:
-        return failure(ended, place.argument, f"dittohead retry {self.ctx.job_id}")
+    async def _failure(self, ended: Completed, place: Place) -> StepError:
+        """Return why an rsync has failed; where its words do not say, the account there is asked."""
+        way = way_to(self.options, place, f"dittohead retry {self.ctx.job_id}")
+        if place.host and is_vague(ended, way):
+            found = await self._account(place).why(ended, self.given.size, way)
+            if found is not None:
+                return found
+        return failure(ended, way)
+
+    def _account(self, place: Place) -> Account:
+        return Account(self.options, place, {**environment(also=AGENT), **self.ctx.env})
 
     async def _rsync(
         self,
@@ -393,7 +402,7 @@ class _Delivery:
         try:
             ended = await run(
                 [*into, *given, *more, *paths(self.ctx.source.root, self.list, to or place.argument)],
-                env={**environment(also=_AGENT), **self.ctx.env},
+                env={**environment(also=AGENT), **self.ctx.env},
                 # Its own --timeout sees the connection only, not a read or write that hangs.
                 stall_s=self.options.timeout + _STALL_MORE_S,
                 on_stdout=lines or on_stdout,
@@ -515,7 +524,7 @@ async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptio
                 "--out-format=%i %n",
                 *paths(source.root, listed, place.argument),
             ],
-            env={**environment(also=_AGENT), **ctx.env},
+            env={**environment(also=AGENT), **ctx.env},
             on_stdout=Lines(changed(differing)),
         )
     if ended.returncode != 0:
@@ -556,22 +565,3 @@ def _conflict(place: Place, names: list[str], job: str) -> ItemError:
 def _some(names: list[str]) -> str:
     more = ", ..." if len(names) > SHOWN else ""
     return ", ".join(repr(name) for name in names[:SHOWN]) + more
-
-
-def _look_at(path: str, mount: str | None) -> Iterator[tuple[bool, str]]:
-    if mount and not os.path.ismount(mount):
-        yield False, f"{mount} is not mounted"
-    base = _nearest(path)
-    if base == "/":
-        yield False, f"{'/'.join(path.split('/')[:2])} does not exist"
-        return
-    good = os.access(base, os.W_OK | os.X_OK)
-    free = os.statvfs(base)
-    size = free.f_bavail * free.f_frsize / 1e9
-    yield good, f"{base}: " + (f"writable, {size:,.1f} GB free" if good else "may not be written")
-
-
-def _nearest(path: str) -> str:
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
