@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dittohead import fitting, log, manifest, order, queries, receipt
@@ -15,7 +15,7 @@ from dittohead.context import JobFiles
 from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import DittoheadError, ItemError, NameTaken
+from dittohead.errors import DittoheadError, ItemError, NameTaken, StoreError, Unreadable
 from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
@@ -40,6 +40,12 @@ from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
 from dittohead.threads import in_thread
 
+#: A request that so many daemons have died of is not carried out any more.
+_TRIES_MOST = 2
+
+_CRASHED = "this cannot be carried out: the daemon met something unforeseen"
+_SEE_LOG = "Its log has a traceback"
+
 
 class Refused(DittoheadError):
     """The request cannot be carried out; nothing was changed."""
@@ -56,28 +62,50 @@ class Actions:
     desk: Desk | None = None  #: is told each answer
     config: Callable[[], Config] | None = None  #: the configuration in force
     notices: Doors | None = None
+    #: requests that this process has begun to carry out
+    begun: set[int] = field(default_factory=set)
 
     async def answer_all(self) -> int:
-        """Carry out every open request, in order; return how many there were."""
-        waiting = await self.engine.store.read(request_store.open_requests)
-        for request in waiting:
-            said = await self._answer(request)
-            log.get().info(
-                log.REQUEST_ANSWERED, action=request.action, of=request.job, who=request.who, **said
-            )
-            await self.engine.store.write(request_store.answer, request.id, said)
+        """Carry out every open request, in order; return how many there were. Raises: StoreError."""
+        waiting = await self.engine.store.read(request_store.open_numbers)
+        for number in waiting:
+            said = await self._answer(number)
+            await self.engine.store.write(request_store.answer, number, said)
             if self.desk is not None:
-                self.desk.answered(request.id, said)
+                self.desk.answered(number, said)
         return len(waiting)
 
-    async def _answer(self, request: Request) -> dict[str, Any]:
+    async def _answer(self, number: int) -> dict[str, Any]:
+        """Return the answer to a request: whatever it meets, it alone is refused."""
+        about: dict[str, Any] = {"action": "", "of": number, "who": ""}
         try:
-            message = await self.carry_out(request)
+            request = await self.engine.store.read(request_store.get, number)
+            about = {"action": request.action, "of": request.job, "who": request.who}
+            said = {"ok": True, "message": await self._counted(request)}
         except (DittoheadError, queries.NoSuchJob) as error:
-            return {"ok": False, "message": str(error)}
+            said = {"ok": False, "message": str(error)}
         except OSError as error:
-            return {"ok": False, "message": f"{error.filename or ''}: {error.strerror}".lstrip(": ")}
-        return {"ok": True, "message": message}
+            said = {"ok": False, "message": f"{error.filename or ''}: {error.strerror}".lstrip(": ")}
+        except Exception as error:  # noqa: BLE001  # around one request: a defect refuses it only
+            log.get().exception(log.REQUEST_CRASHED, **about, error=str(error))
+            said = {"ok": False, "message": f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}"}
+        log.get().info(log.REQUEST_ANSWERED, action=about["action"], of=about["of"], who=about["who"], **said)
+        return said
+
+    async def _counted(self, request: Request) -> str:
+        """Carry out a request, and count first that it is tried: it may be what a daemon dies of."""
+        if request.tries >= _TRIES_MOST and request.id not in self.begun:
+            text = f"the daemon died {request.tries} times while it carried this out"
+            raise Refused(text, hint="It is not tried again; the daemon's log or the system's says more")
+        if request.id not in self.begun:
+            await self.engine.store.write(request_store.count_try, request, 1)
+            self.begun.add(request.id)
+        try:
+            return await self.carry_out(request)
+        except asyncio.CancelledError:  # a stop in good order is no death
+            with contextlib.suppress(StoreError):
+                await self.engine.store.write(request_store.count_try, request, -1)
+            raise
 
     async def carry_out(self, request: Request) -> str:
         """Do one thing and return what was done, in words. Raises: Refused, NoSuchJob."""
@@ -199,10 +227,11 @@ class Actions:
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
     def _must_lie_there(self, job: Job) -> None:
-        if not self.engine.stations.exists(job.station, job.folder):
+        folder = self.engine.stations.folder(job.station, job.folder)
+        if folder.is_symlink() or not folder.is_dir():
             raise Refused(
                 "the folder is no longer there",
-                where=str(self.engine.stations.folder(job.station, job.folder)),
+                where=str(folder),
                 hint="If it was moved elsewhere, move it to the inbox to process it again",
             )
 
@@ -226,13 +255,19 @@ class Actions:
                 f"{job.name} has no steps to be tried", hint=f"Mend what it failed of, then: {again}"
             )
         listed = JobFiles(self.engine.stations, job).manifest
-        if not listed.exists():
+        if not os.path.lexists(listed):
             return
         try:
             await in_thread(lambda stop: manifest.recheck(folder, listed, stop=stop, quick=True))
         except ItemError as error:
             raise Refused(
                 f"{job.name} is not what it was at the claim any more ({error.where}: {error.what})",
+                hint=f"As it is now it is a new job: {again}",
+            ) from error
+        except Unreadable as error:
+            raise Refused(
+                f"what {job.name} was at the claim cannot be read any more: {error.what}",
+                where=error.where,
                 hint=f"As it is now it is a new job: {again}",
             ) from error
 
@@ -320,10 +355,11 @@ class Actions:
 
     async def _undone(self, job: Job, request: Request) -> str:
         """Record that somebody has taken back what the job had created outside."""
+        what = str(request.args.get("what", ""))
         event = Event(
             type=EventType.DELETION,
             outcome="success" if request.args.get("good") else "warning",
-            detail=f"undone by {request.who}: {request.args.get('what', '')}",
+            detail=f"undone by {request.who}: {what}",
             agent=AGENT,
         )
         await self.engine.store.write(job_store.mark_undone, job.id, event)
@@ -334,13 +370,21 @@ class Actions:
         """Record an event of a job that is over, also in its receipt."""
         event = Event(type=kind, outcome="success", detail=detail, agent=AGENT)
         await self.engine.store.write(job_store.add_events, job.id, [event])
-        await self._add_to_receipt(job, event)
+        with contextlib.suppress(Refused):  # somebody has edited it; the store has the event
+            await self._add_to_receipt(job, event)
 
     async def _add_to_receipt(self, job: Job, event: Event) -> None:
         path = receipt.path_of(self.engine.stations.receipts, job)
-        if path.exists():
-            with contextlib.suppress(ValueError):  # somebody has edited it; the store has the event
-                await asyncio.to_thread(receipt.add_event, path, event)
+        try:
+            await asyncio.to_thread(receipt.add_event, path, event)
+        except FileNotFoundError:  # moved elsewhere with its folder: the store has it
+            return
+        except Unreadable as error:
+            raise Refused(
+                f"recorded in the store, but not in the receipt: {error.what}",
+                where=error.where,
+                hint="It was changed by hand: put back what the daemon had written, from a backup",
+            ) from error
 
     def _must_be_active(self, job: Job) -> None:
         if job.state in TERMINAL:

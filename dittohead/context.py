@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dittohead import log, manifest, receipt
+from dittohead import log, manifest, ownfiles, receipt
 from dittohead.description import Described
-from dittohead.errors import ItemError
+from dittohead.errors import ItemError, Unreadable
+from dittohead.files import make_way
 from dittohead.limits import FairLimiter
 from dittohead.model import Entry, Event, Job, Location, Output, Station, StepRow, StepState
 from dittohead.process import environment
@@ -112,13 +113,13 @@ class JobFiles:
 
     def links(self, steps: Iterable[StepRow]) -> list[tuple[str, str]]:
         """Return (use, URI) of each record, page, thumbnail and manifest that steps have made. Blocking."""
-        return [
-            (place.use, place.uri)
-            for step in steps
-            if step.state is StepState.DONE
-            for place in receipt.read_locations(self.locations(step.name))
-            if place.use
-        ]
+        found = []
+        for step in steps:
+            if step.state is StepState.DONE:
+                with contextlib.suppress(Unreadable, OSError):  # it is only shown
+                    places = receipt.read_locations(self.locations(step.name))
+                    found += [(place.use, place.uri) for place in places if place.use]
+        return found
 
     def lost(self, step: StepRow) -> bool:
         """Tell whether a step that is done made files that are no longer there."""
@@ -135,18 +136,18 @@ def _entries(path: Path) -> Iterator[Entry]:
 def read_facts(path: Path) -> dict[str, Any]:
     """Return what a preflight has found; {} when it has not run. Blocking, but short."""
     try:
-        facts: dict[str, Any] = json.loads(path.read_bytes())
+        return ownfiles.document(path, ownfiles.mapping)
     except FileNotFoundError:
         return {}
-    return facts
 
 
 def has_facts(path: Path) -> bool:
     """Tell whether a preflight has left what can be read; else it is to look again. Blocking, but short."""
     try:
-        return isinstance(json.loads(path.read_bytes()), dict)
-    except (FileNotFoundError, ValueError):
+        ownfiles.document(path, ownfiles.mapping)
+    except (FileNotFoundError, Unreadable):
         return False
+    return True
 
 
 def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
@@ -209,7 +210,7 @@ class Context(StepContext):
     def work(self) -> Path:  # type: ignore[override]  # made when it is first asked for
         """work/<job id>/<step>/."""
         path = self._files.work(self.step)
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)  # not its parents: where work/ was moved away, that is to be seen
         return path
 
     def made_by(self, step: str) -> Made | None:
@@ -252,7 +253,9 @@ class Context(StepContext):
         return self._limiter.contended
 
     def log_file(self) -> Path:
-        return self._files.log(self.step)
+        path = self._files.log(self.step)
+        make_way(path)
+        return path
 
     def secret(self, name: str) -> str:
         try:

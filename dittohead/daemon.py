@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import gc
+import itertools
 import os
 import resource
 import signal
 import time
-from pathlib import Path
+from collections import Counter
+from collections.abc import Coroutine
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, lock, log, process, rebuild, registry, sdnotify, web
+from dittohead import __version__, live, lock, log, mounts, process, rebuild, registry, sdnotify, threads, web
 from dittohead.actions import Actions
 from dittohead.batch import Batch
 from dittohead.checkup import examine
@@ -26,20 +29,24 @@ from dittohead.credentials import Credentials
 from dittohead.desk import Desk
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
-from dittohead.errors import ConfigError, DittoheadError, StoreError
+from dittohead.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
+from dittohead.ground import Ground
 from dittohead.housekeeping import Housekeeper
 from dittohead.intake import Intake
 from dittohead.latelook import LateLook
 from dittohead.limits import FairLimiter
 from dittohead.lookout import Lookout
-from dittohead.model import display
+from dittohead.model import Station, counted, display
 from dittohead.notices.compose import Composer
 from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
 from dittohead.opening import open_store
+from dittohead.overdue import Overdue
+from dittohead.parts import Part, Parts
 from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
+from dittohead.starting import Starting, is_passing
 from dittohead.stations import Scan, Stations
 from dittohead.store import Store
 from dittohead.store import items as item_store
@@ -47,6 +54,7 @@ from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
 from dittohead.targets import Targets
+from dittohead.threads import detached
 from dittohead.watcher import Watcher
 from dittohead.web.site import Site
 
@@ -69,6 +77,10 @@ _LATE_S = 60.0
 _LOCK_PATIENCE_S = 3.0
 
 
+#: Things in the inbox that are no folders that the log names at a look, and readers see.
+_STRAYS = 20
+
+
 class Daemon:
     """One process on one root."""
 
@@ -76,34 +88,100 @@ class Daemon:
         """Prepare. Args: patience_s: run as a batch (see batch.py); None: until told to stop."""
         self.config, self._patience_s = config, patience_s
         self.exit_status = 0
-        self.stations = Stations(config.root)
+        self.stations = Stations(config.root, config.settings.watch.ignore)
         self.live = live.Live(self.stations.state / "live.json")
         self._stop = asyncio.Event()
         self._interrupt = asyncio.Event()
         self._poked = asyncio.Event()
         self._compare = asyncio.Event()  # store and stations may differ
         self._scan: Scan | None = None
+        self.parts = Parts([])
         self._last_status = ""
         self._clock, self._set_back = Clock(), 0.0
+        self._started = False  # the start is over: what goes wrong now is not a start's
+        self._free = 0
 
     async def run(self) -> None:
-        """Work until told to stop. Raises: DittoheadError: it cannot start."""
+        """Work until told to stop; what may go away by itself holds up the start, and does not end it.
+
+        Raises: DittoheadError: it cannot start, or not go on.
+        """
+        asyncio.get_running_loop().set_default_executor(threads.PatientPool())
         _raise_file_limit()
-        self.stations.prepare()
-        with lock.held(self.stations.state, patience_s=_LOCK_PATIENCE_S):
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        starting = Starting(self.config, self._stop, self._patience_s)
+        while not self._stop.is_set():
+            try:
+                await self._until_told(self._live())
+                return
+            except Exception as error:
+                if self._started:
+                    raise
+                if not is_passing(error):
+                    raise self._lasting(error) from error
+                await starting.wait(error)
+
+    def _lasting(self, error: Exception) -> Exception:
+        """Return the error with which a start ends that waiting does not help."""
+        if isinstance(error, OSError):  # an address or a directory that we may not use
+            return ConfigError(f"the daemon cannot start: {error}", where=str(self.config.path))
+        if isinstance(error, StoreError) and self.config.settings.store != "sqlite":
+            return ConfigError(error.what, where=error.where, hint=error.hint)  # a wrong password, say
+        return error
+
+    async def _until_told(self, life: Coroutine[Any, Any, None]) -> None:
+        """Live; a stop during the start ends it at once, whatever it waits for."""
+        living = asyncio.create_task(life, name="daemon")
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
+        await asyncio.wait({living, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not living.done() and not self._started:
+            living.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await living
+
+    async def _live(self) -> None:
+        """From the first look at the root to the last of it; a fault of the start may end it early."""
+        made = await detached(functools.partial(_prepared, self.stations), "prepare")
+        with lock.held(self.stations.state, patience_s=_LOCK_PATIENCE_S) as self._lock:
             killed = process.sweep(self.stations.root)
             if killed:
                 log.get().warning(log.DAEMON_SWEPT, processes=len(killed))
             await asyncio.to_thread(self.stations.tidy)
-            store = await asyncio.to_thread(open_store, self.config, self.stations, check=True)
+            opening = functools.partial(open_store, self.config, self.stations, check=True)
+            store = await detached(opening, "open-store")
             try:
+                if Station.PROCESSING.value in made:
+                    await asyncio.to_thread(self._must_lose_nothing, store)
                 if await asyncio.to_thread(rebuild.is_needed, store, self.stations):
                     await asyncio.to_thread(rebuild.rebuild, store, self.stations, self.config)
                 await self._work(store)
             finally:
-                sdnotify.stopping()
+                if self._started:
+                    sdnotify.stopping()
                 await asyncio.to_thread(store.close)
                 log.get().info(log.DAEMON_STOPPED)
+
+    def _must_lose_nothing(self, store: Store) -> None:
+        """See that processing/ was not made in the place of one that holds folders of jobs. Blocking.
+
+        Raises: StationMissing.
+        """
+        jobs = [job for job in store.run(job_store.active) if job.station is Station.PROCESSING]
+        if not jobs:
+            return
+        path = self.stations.path(Station.PROCESSING)
+        with contextlib.suppress(OSError):
+            path.rmdir()
+        raise StationMissing(
+            f"processing/ is missing, and {counted(len(jobs), 'job')} had their folders in it",
+            where=str(path),
+            hint="See that the root's file system is mounted, and that nobody has moved it. If the folders "
+            f"are gone for good: mkdir -m 700 {path}; their jobs are then cancelled",
+        )
 
     async def _work(self, store: Store) -> None:
         await self._build(store)
@@ -117,50 +195,50 @@ class Daemon:
             pipelines=[pipeline.name for pipeline in self.config.pipelines],
             mended=mended,
         )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._on_reload)
         # Before all else: whoever asks while it starts is told so, and their requests are taken.
         async with web.serving(self.config.settings.http, self._site(store)):
+            self._started = True
             await self._go_on()
 
     async def _go_on(self) -> None:
-        background = [
-            asyncio.create_task(coroutine, name=name)
-            for name, coroutine in (
-                ("dispatch", self.dispatch.run()),
-                ("watcher", self.watcher.run()),
-                ("notify", self.notifier.run()),
-                ("pings", self.pinger.run()),
-                ("lookout", self.lookout.run()),
-                ("late", self.late.run()),
-                ("requests", self._requests()),
-                ("reconcile", self._reconciles()),
-                ("housekeeping", self.housekeeper.run()),
-                ("outside", self.housekeeper.run_outside()),
-                ("sources", self.intake.run()),
-                ("live", self._write_live()),
-                ("lag", self.engine.metrics.watch_the_loop()),
-                ("ready", self._say_ready()),
-                *([("batch", self._run_batch())] if self._patience_s is not None else []),
-            )
-        ]
+        self.parts = Parts(
+            [
+                Part(name="dispatch", run=self.dispatch.run, vital=True),
+                Part(name="watcher", run=self.watcher.run, vital=True),
+                Part(name="reconcile", run=self._reconciles, vital=True),
+                Part(name="ground", run=self.ground.run),
+                Part(name="notify", run=self.notifier.run),
+                Part(name="pings", run=self.pinger.run),
+                Part(name="lookout", run=self.lookout.run),
+                Part(name="late", run=self.late.run),
+                Part(name="requests", run=self._requests),
+                Part(name="housekeeping", run=self.housekeeper.run),
+                Part(name="held", run=self.overdue.run),
+                Part(name="outside", run=self.housekeeper.run_outside),
+                Part(name="sources", run=self.intake.run),
+                Part(name="live", run=self._write_live),
+                Part(name="lag", run=self.engine.metrics.watch_the_loop),
+            ]
+        )
+        running = asyncio.create_task(self.parts.run(), name="parts")
+        once = [asyncio.create_task(self._say_ready(), name="ready")]
+        if self._patience_s is not None:
+            once.append(asyncio.create_task(self._run_batch(), name="batch"))
         try:
-            await self._until_stopped(background)
+            await self._until_stopped(running)
             log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
             sdnotify.stopping()
             await self._drain()
         finally:
-            for task in background:
+            for task in (running, *once):
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await asyncio.gather(running, *once, return_exceptions=True)
             with contextlib.suppress(OSError):  # as in `_tell`
                 self.live.path.unlink(missing_ok=True)
 
     async def answer_only(self) -> None:
         """Open everything, answer the open requests, close; nothing is started."""
-        with lock.held(self.stations.state):
+        with lock.held(self.stations.state) as self._lock:
             store = await asyncio.to_thread(open_store, self.config, self.stations)
             try:
                 await self._build(store, alone=True)
@@ -219,7 +297,11 @@ class Daemon:
         )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
+        self.overdue = Overdue(
+            self.engine, self.dispatch, lambda: self._scan, lambda: self.config.settings.watch.held_after
+        )
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
+        self.ground = Ground(self.stations, self._lock, self.targets, self._on_ground_back)
         self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
 
     def _site(self, store: Store) -> Site:
@@ -263,18 +345,13 @@ class Daemon:
             return "the store cannot be written"
         return ""
 
-    async def _until_stopped(self, background: list[asyncio.Task[None]]) -> None:
-        """Wait for a signal; a background task that ends on its own takes the daemon down with it."""
+    async def _until_stopped(self, running: asyncio.Task[None]) -> None:
+        """Wait for a signal. Raises: Over: the parts cannot be kept up."""
         stop = asyncio.create_task(self._stop.wait(), name="stop")
-        watched = {task for task in background if task.get_name() not in ("ready", "batch")}
-        done, _ = await asyncio.wait({stop, *watched}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stop, running}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
-        for task in done & watched:
-            log.get().error(log.TASK_CRASHED, task=task.get_name(), exc_info=task.exception())
-            raise DittoheadError(
-                f"the daemon's part {task.get_name()} ended unexpectedly",
-                hint="This is a defect of dittohead; the log has a traceback",
-            ) from task.exception()
+        if running.done():
+            running.result()
 
     async def _drain(self) -> None:
         settings = self.config.settings.stop
@@ -301,7 +378,16 @@ class Daemon:
             self._interrupt.set()
         self._stop.set()
 
+    def _on_ground_back(self) -> None:
+        """What was missing is there again."""
+        self._compare.set()
+        self.watcher.look()
+        self.dispatch.wake()
+
     def _on_reload(self) -> None:
+        if not self._started:
+            log.get().error(log.CONFIG_REFUSED, error="the daemon is starting: systemctl restart dittohead")
+            return
         sdnotify.reloading()
         try:
             self._apply(load(self.config.path))
@@ -329,6 +415,7 @@ class Daemon:
                     hint="systemctl restart dittohead",
                 )
         self.config = self.claimer.config = config
+        self.stations.ignore = new.watch.ignore
         self.engine.retry = config.settings.retry
         self.engine.settle_s = config.settings.watch.settle
         self.composer = _composer(config)
@@ -349,12 +436,14 @@ class Daemon:
 
     def _on_scan(self, scan: Scan) -> None:
         fresh = set(scan.strays) - set(self._scan.strays if self._scan else ())
-        for name in fresh:
+        for name in sorted(fresh)[:_STRAYS]:
             log.get().warning(
                 log.WATCH_IGNORED,
                 name=display(name),
                 reason="it is not a directory; only directories are processed",
             )
+        if len(fresh) > _STRAYS:
+            log.get().warning(log.WATCH_IGNORED, more=len(fresh) - _STRAYS)
         self._scan = scan
         self.dispatch.offer(scan.arrivals, scan.held)
         # Only a scan that came to its end feeds the watchdog: it proves the loop and the disk.
@@ -393,7 +482,7 @@ class Daemon:
             try:
                 if await reconcile(self.engine, self.claimer, self.dispatch.running):
                     self.dispatch.wake()
-            except (DittoheadError, OSError) as error:
+            except (DittoheadError, OSError) as error:  # tried again; the ground says what is missing
                 log.get().error(log.TASK_CRASHED, task="reconcile", error=str(error))
                 self._compare.set()
 
@@ -424,12 +513,14 @@ class Daemon:
         self._set_back = 0.0
         self.targets.sooner(seconds)
         self.dispatch.wake()
-        self.intake.sooner(seconds)
+        self.intake.sooner()
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 
     def _snapshot(self) -> dict[str, Any]:
-        self.live.held = {display(name): why for name, why in self.dispatch.held.items()}
+        held = self.dispatch.held
+        named = itertools.islice(held.items(), live.NAMED)
+        self.live.held, self.live.held_count = {display(name): why.text for name, why in named}, len(held)
         self.live.facts = self._facts()
         return self.live.snapshot()
 
@@ -448,12 +539,38 @@ class Daemon:
             "oldest_arrival_at": self.dispatch.oldest,
             "running": len(self.dispatch.running),
             "uploads": len(self._scan.uploads) if self._scan else 0,
-            "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
+            "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:_STRAYS]],
+            "stray_count": len(self._scan.strays) if self._scan else 0,
+            "ignored": self._scan.ignored if self._scan else 0,
+            "held_kinds": Counter(held.kind.value for held in self.dispatch.held.values()),
+            "overdue": self.overdue.shown,
+            "overdue_count": self.overdue.count,
+            "overdue_strays": self.overdue.strays,
             "stale": self.housekeeper.stale.shown,
             "stale_count": self.housekeeper.stale.count,
             "sources": self.intake.shown(),
-            "free_bytes": _free(self.stations.root),
+            "free_bytes": self._free_bytes(),
+            "troubles": self._troubles(),
+            "stuck": {display(name): why for name, why in self.claimer.stuck.items()},
         }
+
+    def _troubles(self) -> list[dict[str, str]]:
+        """Return what of the daemon itself needs somebody's attention."""
+        failing = [
+            DittoheadError(f"the daemon's part {part} has failed: {why}", hint="See the daemon's log")
+            for part, why in self.parts.failing.items()
+        ]
+        return [
+            {"what": error.what, "where": error.where, "hint": error.hint}
+            for error in (*self.ground.troubles, *failing)
+        ]
+
+    def _free_bytes(self) -> int:
+        """Free bytes, in steps of 16 MiB so that what readers see does not change all the time."""
+        with contextlib.suppress(OSError):  # the root is away: the last that was seen
+            status = os.statvfs(self.stations.root)
+            self._free = (status.f_bavail * status.f_frsize) >> 24 << 24
+        return self._free
 
     def _tell(self) -> None:
         """Write down for readers what is true now."""
@@ -496,17 +613,27 @@ class _Limits(dict[str, FairLimiter]):
         return limiter
 
 
-def _free(path: Path) -> int:
-    """Free bytes, in steps of 16 MiB so that what readers see does not change all the time."""
-    status = os.statvfs(path)
-    return (status.f_bavail * status.f_frsize) >> 24 << 24
-
-
 def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _prepared(stations: Stations) -> set[str]:
+    """Prepare the stations; return the names of the directories that were made. Blocking.
+
+    Raises: StationMissing: the root is not mounted; ConfigError: they cannot be used; OSError: not now.
+    """
+    point = mounts.awaited(stations.root)
+    if point is not None:
+        raise StationMissing(f"{point} is not mounted, as /etc/fstab has it", where=str(stations.root))
+    try:
+        return stations.prepare()
+    except StationMissing:
+        raise
+    except StationError as error:
+        raise ConfigError(error.what, where=error.where, hint=error.hint) from error
 
 
 def answer_requests(config: Config) -> None:

@@ -4,18 +4,52 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 ├── ConfigError                config.yaml is wrong; the daemon does not start (exit status 78)
 ├── StoreError                 the store cannot be read or written
 ├── StationError               a folder cannot be moved between stations
-│   └── NameTaken              the wanted name exists already; nothing was replaced
+│   ├── NameTaken              the wanted name exists already; nothing was replaced
+│   ├── Immovable              the daemon may not move it: the error says what to type
+│   └── StationMissing         a station, or the root, is not there: what needs it waits
+├── Unreadable                 a file of the daemon's own is damaged
 ├── Superseded                 another run of this job took over; this one must stop at once
 └── StepError                  a step did not succeed; the class says what happens next
     ├── ItemError              this folder is at fault: to failed/ with the reason
     │   └── ChangedError       it is not what it was at the claim: only a new job can do it
     ├── TransientError         try again after a back-off
+    │   └── MachineShort       this machine has too little of something; the wait counts as no try
     └── TargetError            an outside place is down or full: it is paused, its jobs wait
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
+
+#: What the kernel says of a fault that may go away by itself: no room, a mount or a disk that is away, too
+#: much at once.
+PASSING = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.ESHUTDOWN,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ETIMEDOUT,
+        errno.EREMOTEIO,
+        errno.ENOMEM,
+        errno.EAGAIN,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENODEV,
+        errno.EADDRINUSE,
+        errno.EADDRNOTAVAIL,
+    }
+)
 
 
 class DittoheadError(Exception):
@@ -68,7 +102,15 @@ class ConfigError(DittoheadError):
 
 
 class StoreError(DittoheadError):
-    """The store cannot be opened, read or written."""
+    """The store cannot be opened, read or written.
+
+    Args:
+        passing: it may well go away by itself (a full disk, a database that restarts).
+    """
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "", passing: bool = False) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.passing = passing
 
 
 class StationError(DittoheadError):
@@ -77,6 +119,27 @@ class StationError(DittoheadError):
 
 class NameTaken(StationError):
     """The wanted name exists at the destination; nothing was replaced."""
+
+
+class Immovable(StationError):
+    """The daemon may not move a folder.
+
+    Args:
+        cure: what to do, in words.
+        command: what to type so that it may.
+    """
+
+    def __init__(self, what: str, *, where: str, cure: str, command: str) -> None:
+        super().__init__(what, where=where, hint=f"{cure}. Type: {command}")
+        self.cure, self.command = cure, command
+
+
+class StationMissing(StationError):
+    """A station, or the root itself, is not there; no folder was moved."""
+
+
+class Unreadable(DittoheadError, ValueError):
+    """A file that the daemon wrote itself is damaged, or something else lies in its place."""
 
 
 class Superseded(DittoheadError):
@@ -111,6 +174,18 @@ class TransientError(StepError):
         self.retry_after_s = retry_after_s
 
 
+class MachineShort(TransientError):
+    """This machine has no more threads, processes, open files or memory: no fault of this folder.
+
+    Args:
+        of: what there is too little of.
+    """
+
+    def __init__(self, what: str, *, of: str, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.of = of
+
+
 class TargetError(StepError):
     """An outside place is down, full or refuses us: no fault of this folder.
 
@@ -134,3 +209,19 @@ def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+@contextlib.contextmanager
+def ungrouped(*kinds: type[Exception]) -> Iterator[None]:
+    """Raise the first error of these kinds by itself, where a group of tasks ends with nothing else.
+
+    Put it around a TaskGroup. `except*` does not do that before Python 3.11.4 (Debian 12 has 3.11.2): what
+    such a clause raises arrives in a group again, and a passing fault would be a defect.
+    Source: Python's changelog, 3.11.4, gh-103590.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as errors:
+        if errors.split(kinds)[1] is not None:
+            raise
+        raise first_of(errors) from None

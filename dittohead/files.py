@@ -119,13 +119,58 @@ def durable_file(path: Path, mode: int = 0o640) -> Iterator[IO[bytes]]:
             faults.point("file.written")
             os.fsync(file.fileno())
         faults.point("file.durable")
-        os.replace(temp, path)
+        _put(temp, path)
         faults.point("file.renamed")
         fsync_dir(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temp)
         raise
+
+
+def created(path: Path, mode: int = 0o640) -> IO[bytes]:
+    """Open a file of our own for writing, empty; what was there is replaced, whatever it was.
+
+    A file that is there may be a FIFO, which opening for writing would wait for, or a link to another.
+    """
+    make_way(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return open(os.open(path, flags, mode), "wb")
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o640) -> None:
+    """Write a small file that need not be durable; a reader sees the old one or the new one, whole."""
+    temp = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temp, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, mode)) as file:
+            file.write(data)
+        _put(temp, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temp)
+        raise
+
+
+def _put(temp: Path, path: Path) -> None:
+    try:
+        os.replace(temp, path)
+    except IsADirectoryError:
+        make_way(path)
+        os.replace(temp, path)
+
+
+def make_way(path: Path) -> None:
+    """See that where a file of our own is to be written lies a regular file or nothing. Blocking, but short.
+
+    A directory is renamed to `aside-XXXXXXXX` beside it, so that nothing somebody put into it is lost;
+    anything else (a link, a FIFO, a socket) is removed.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.rename(path, path.with_name(f"aside-{secrets.token_hex(4)}"))
+        elif not stat.S_ISREG(mode):
+            os.unlink(path)
 
 
 #: The names `durable_file` gives what it has not finished.
@@ -165,7 +210,12 @@ class Found:
     @property
     def kind(self) -> str:
         """What it is, in a word."""
-        return _KINDS.get(stat.S_IFMT(self.status.st_mode), "thing of an unknown kind")
+        return kind_of(self.status.st_mode)
+
+
+def kind_of(mode: int) -> str:
+    """Return what a thing on disk is, in a word, by its st_mode."""
+    return _KINDS.get(stat.S_IFMT(mode), "thing of an unknown kind")
 
 
 _KINDS = {

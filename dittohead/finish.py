@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -15,7 +16,7 @@ from sqlalchemy.engine import Connection
 from dittohead import faults, log, manifest, receipt
 from dittohead.context import MANIFEST, JobFiles
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import DittoheadError, StationError
+from dittohead.errors import DittoheadError, StationError, Unreadable
 from dittohead.model import (
     Entry,
     Event,
@@ -52,7 +53,9 @@ async def finish(
     # 1 receipt durable  2 commit state, event and notices  3 reason file  4 rename the folder
     # 5 record where it is.  A crash after 2 is mended by `settle` at the next start.
 
-    Raises: Superseded, StoreError.
+    A list of the job's own that is damaged fails it: what is not in the receipt was not verified.
+
+    Raises: Superseded, StoreError; StationMissing: receipts/ is not there; OSError.
     """
     faults.point("finish.begun")
     reason = _reason(error)
@@ -63,9 +66,18 @@ async def finish(
         job, state=state, error=error, reason=reason, finished_at=utcnow(), outcome=ended
     )
     steps, events = await engine.store.read(job_store.ending, job.id)
+    known = len(events)
     events.append(event)
     path = receipt.path_of(engine.stations.receipts, job)
-    heads = await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
+    try:
+        heads = await asyncio.to_thread(write_receipt, path, engine.stations, over, steps, events)
+    except Unreadable as unreadable:
+        if state is JobState.DONE:  # what is not in the receipt cannot be said to have been verified
+            await finish(engine, job, JobState.FAILED, damaged(unreadable, job))
+            return
+        events.append(_left_out(unreadable))
+        written = (path, engine.stations, over, steps, events)
+        heads = await asyncio.to_thread(write_receipt, *written, whole=False)
     faults.point("finish.receipt")
     heads = await _index(engine, over, heads)
     notices = await _notices(engine, over, steps, events, path)
@@ -83,7 +95,7 @@ async def finish(
             failed_step=failed_step,
             outcome=ended,
         )
-        job_store.add_events(connection, job.id, [event])
+        job_store.add_events(connection, job.id, events[known:])
         digest_store.add(connection, job.id, heads)
         outbox_store.add(connection, notices)
 
@@ -167,25 +179,79 @@ def _reason(error: dict[str, Any] | None) -> str:
 
 
 def write_receipt(
-    path: Path, stations: Stations, job: Job, steps: list[StepRow], events: list[Event]
+    path: Path,
+    stations: Stations,
+    job: Job,
+    steps: list[StepRow],
+    events: list[Event],
+    *,
+    whole: bool = True,
 ) -> list[int]:
     """Write a job's receipt from its manifest and its steps' result files. Blocking.
 
+    Args:
+        whole: a list that is damaged is an error; else it is taken as far as it can be read.
+
     Returns: the heads of the digests in it (see store/digests.py), sorted.
+    Raises: Unreadable: a list is damaged; StationMissing: receipts/ is not there; OSError.
     """
     files = JobFiles(stations, job)
     done = [step.name for step in steps if step.state is StepState.DONE]
     heads: set[int] = set()
-    receipt.write(
-        path,
-        job,
-        entries=_noted(manifest.read(files.manifest, ignored=True), heads) if files.manifest.exists() else (),
-        outputs=((s, o) for s in done for o in _noted(receipt.read_outputs(files.outputs(s)), heads)),
-        locations=((s, o) for s in done for o in receipt.read_locations(files.locations(s))),
-        events=events,
-        steps=steps,
-    )
+    listed = _all if whole else _as_far_as_readable
+    made = ((s, listed(receipt.read_outputs(files.outputs(s)))) for s in done)
+    try:
+        receipt.write(
+            path,
+            job,
+            entries=_noted(listed(_entries(files.manifest)), heads),
+            outputs=((s, o) for s, outputs in made for o in _noted(outputs, heads)),
+            locations=((s, o) for s in done for o in listed(receipt.read_locations(files.locations(s)))),
+            events=events,
+            steps=steps,
+        )
+    except FileNotFoundError as error:
+        if path.parent.is_dir():
+            raise
+        raise stations.missing(path.parent.name) from error
     return sorted(heads)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    with contextlib.suppress(FileNotFoundError):  # none was taken before the job ended
+        yield from manifest.read(path, ignored=True)
+
+
+_Item = TypeVar("_Item")
+
+
+def _all(items: Iterator[_Item]) -> Iterator[_Item]:
+    return items
+
+
+def _as_far_as_readable(items: Iterator[_Item]) -> Iterator[_Item]:
+    with contextlib.suppress(Unreadable):
+        yield from items
+
+
+def damaged(error: Unreadable, job: Job) -> dict[str, Any]:
+    """Return how a job has failed, a list of whose own cannot be read."""
+    return {
+        "what": f"a list that the daemon had written of this job cannot be read: {error.what}",
+        "where": error.where,
+        "hint": f"The folder itself is as it was. Do it again from the first step: dittohead rerun {job.id}",
+        "kind": "item",
+        "step": "",
+    }
+
+
+def _left_out(error: Unreadable) -> Event:
+    return Event(
+        type=EventType.VALIDATION,
+        outcome="warning",
+        detail=f"this receipt is not complete: {error}",
+        agent=AGENT,
+    )
 
 
 _Listed = TypeVar("_Listed", Entry, Output)
@@ -217,8 +283,8 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
 
     try:
         name = await asyncio.to_thread(move)
-    except FileNotFoundError:
-        name = job.folder
+    except FileNotFoundError:  # it has been moved before, by us or by an admin
+        name = await asyncio.to_thread(stations.lies_as, station, job.folder, job.ino)
     faults.point("finish.moved")
     await store.write(job_store.moved, job.id, station, name)
     log.get().info(log.JOB_MOVED, station=station.value, folder=os.fsdecode(name))
@@ -236,7 +302,7 @@ def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
         f"Where:  {visible(error['where']) or place}",
         f"Do:     {visible(error['hint']) or 'Mend it, then try again.'}",
         "",
-        *(_retry_lines(job) if "refuse" not in job.definition else ()),
+        *(_retry_lines(job) if "refuse" not in job.definition else _rename_lines(job)),
         "To try again from the first step, move the folder back:",
         f"    mv {source} {inbox}/",
         "",
@@ -250,6 +316,13 @@ def _retry_lines(job: Job) -> tuple[str, ...]:
         "To try again from the step that failed, with the folder as it is:",
         f"    dittohead retry {job.id}",
     )
+
+
+def _rename_lines(job: Job) -> tuple[str, ...]:
+    """Return how to give another name to a folder that no pipeline takes; no lines where that is no help."""
+    if job.pipeline:
+        return ()
+    return ("To give it a name that fits, and run it:", f"    dittohead rename {job.id} NAME")
 
 
 def remove_work(stations: Stations, job_id: str, *, but_manifest: bool = False) -> None:

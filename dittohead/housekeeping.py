@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dittohead import log
+from dittohead import log, notebook, ownfiles
 from dittohead.engine import Engine
-from dittohead.errors import StoreError
+from dittohead.errors import Unreadable
 from dittohead.finish import remove_work
 from dittohead.model import TERMINAL, JobState, Station
+from dittohead.parts import alone
 from dittohead.settings import Watch
 from dittohead.stale import StaleUploads
 from dittohead.stations import Scan
@@ -52,11 +52,8 @@ class Housekeeper:
         while True:
             await asyncio.sleep(wait)
             wait = min(_ROUND_S, max(self._watch.stale_after / 2, 0.2))
-            try:
-                await self.stale_round()
-                await self.work_round()
-            except (StoreError, OSError) as error:
-                log.get().error(log.TASK_CRASHED, task="housekeeping", error=str(error))
+            for task in (self.stale_round, self.work_round):
+                await alone("housekeeping", task)
 
     async def stale_round(self) -> None:
         """Look for dotted folders nobody writes to any more."""
@@ -68,49 +65,52 @@ class Housekeeper:
         """Remove work/<job id>/ of jobs that have been done for longer than their pipeline keeps it."""
         homes = await asyncio.to_thread(_names, self._engine.stations.work)
         for job_id in homes:
-            try:
-                job = await self._engine.store.read(job_store.get, job_id)
-            except KeyError:
-                continue  # not ours to judge: a rebuilt store may not know it yet
-            keep, late = job.definition.get("keep_work_s"), self._watch.late_look
-            if await self._engine.store.read(history.is_superseded, job):
-                keep = late = 0.0  # a later job of the folder has made it all again, or taken it over
-            if job.state is not JobState.DONE or job.station is not Station.DONE or keep is None:
-                continue
-            age = 0.0 if job.finished_at is None else time.time() - job.finished_at.timestamp()
-            if age >= keep:
-                but_manifest = late > 0 and age < late + _LATE_S
-                await asyncio.to_thread(remove_work, self._engine.stations, job_id, but_manifest=but_manifest)
+            await alone("housekeeping", functools.partial(self._one_home, job_id))
+
+    async def _one_home(self, job_id: str) -> None:
+        try:
+            job = await self._engine.store.read(job_store.get, job_id)
+        except KeyError:
+            return  # not ours to judge: a rebuilt store may not know it yet
+        keep, late = job.definition.get("keep_work_s"), self._watch.late_look
+        if await self._engine.store.read(history.is_superseded, job):
+            keep = late = 0.0  # a later job of the folder has made it all again, or taken it over
+        if job.state is not JobState.DONE or job.station is not Station.DONE or keep is None:
+            return
+        age = 0.0 if job.finished_at is None else time.time() - job.finished_at.timestamp()
+        if age >= keep:
+            but_manifest = late > 0 and age < late + _LATE_S
+            await asyncio.to_thread(remove_work, self._engine.stations, job_id, but_manifest=but_manifest)
 
     async def run_outside(self) -> None:
         """Undo what jobs that are over left unfinished outside; at the start and until cancelled."""
         while True:
-            try:
-                await self.outside_round()
-            except (StoreError, OSError) as error:
-                log.get().error(log.TASK_CRASHED, task="outside", error=str(error))
+            await alone("outside", self.outside_round)
             await asyncio.sleep(_OUTSIDE_S)
 
     async def outside_round(self) -> None:
         """Have each worker let go of what its notes say, where their job is over."""
         for notes in await asyncio.to_thread(_notes, self._engine.stations.state / "outside"):
-            job_id, step, *_ = notes.name.split(".")
-            due, wait = self._put_off.get(notes, (0.0, _UNDO_S))
-            if time.monotonic() < due:
-                continue
-            if notes.suffix != _OVER:
-                if not await self._is_over(job_id):
-                    continue
-                notes = await asyncio.to_thread(_set_aside, notes)  # the same, renamed
-            with log.bind(job=job_id, step=step):
-                try:
-                    await self._let_go(notes)
-                except Exception as error:  # noqa: BLE001  # a site's own worker may raise anything
-                    self._put_off[notes] = (time.monotonic() + wait, min(wait * 2, _UNDO_MOST_S))
-                    log.get().warning(log.OUTSIDE_LEFT, error=str(error), wait_seconds=wait)
-                else:
-                    self._put_off.pop(notes, None)
-                    log.get().info(log.OUTSIDE_UNDONE)
+            await alone("outside", functools.partial(self._one_of_outside, notes))
+
+    async def _one_of_outside(self, notes: Path) -> None:
+        job_id, step, *_ = notes.name.split(".")
+        due, wait = self._put_off.get(notes, (0.0, _UNDO_S))
+        if time.monotonic() < due:
+            return
+        if notes.suffix != _OVER:
+            if not await self._is_over(job_id):
+                return
+            notes = await asyncio.to_thread(_set_aside, notes)  # the same, renamed
+        with log.bind(job=job_id, step=step):
+            try:
+                await self._let_go(notes)
+            except Exception as error:  # noqa: BLE001  # a site's own worker may raise anything
+                self._put_off[notes] = (time.monotonic() + wait, min(wait * 2, _UNDO_MOST_S))
+                log.get().warning(log.OUTSIDE_LEFT, error=str(error), wait_seconds=wait)
+            else:
+                self._put_off.pop(notes, None)
+                log.get().info(log.OUTSIDE_UNDONE)
 
     async def _is_over(self, job_id: str) -> bool:
         try:
@@ -138,13 +138,18 @@ def _set_aside(notes: Path) -> Path:
 
 
 def _head(notes: Path) -> dict[str, Any] | None:
-    """Return whose notes these are; None when the daemon died before it could write that."""
-    with open(notes, "rb") as file:
-        for line in file:
-            with contextlib.suppress(ValueError):
-                fields: dict[str, Any] = json.loads(line)
-                return fields
-    return None
+    """Return whose notes these are; None when the daemon died before it could write that.
+
+    Raises: Unreadable: there is more than half a line, and none says whose: it is not to be forgotten.
+    """
+    fields = next((fields for fields in notebook.read(notes) if isinstance(fields.get("worker"), str)), None)
+    if fields is None and any(line.endswith(b"\n") and line.strip() for line in ownfiles.lines(notes)):
+        raise Unreadable(
+            "these notes of what was left outside are damaged",
+            where=str(notes),
+            hint="Look what they say, clean up by hand, then remove the file",
+        )
+    return fields
 
 
 def _names(path: Any) -> list[str]:

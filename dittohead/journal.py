@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from dittohead import files
+from dittohead import files, ownfiles
 from dittohead.manifest import path_bytes, path_fields
 from dittohead.threads import Stop
 
@@ -31,7 +31,7 @@ class Journal:
 
     def load(self) -> None:
         """Read it, to be gone on with."""
-        self._file = open(self._path, "a+b", buffering=0)  # noqa: SIM115  # closed by `close`
+        self._file = ownfiles.extended(self._path)
         if not self.read():
             self._file.write(b"\n")
 
@@ -41,8 +41,8 @@ class Journal:
         Returns: whether the last line is whole.
         """
         at, line = 0, b"\n"
-        with contextlib.suppress(FileNotFoundError), open(self._path, "rb") as file:
-            for line in file:
+        with contextlib.suppress(FileNotFoundError):
+            for line in ownfiles.lines(self._path):
                 fields = self._fields(line)
                 if fields is not None:
                     self._lines[name_digest(path_bytes(fields))] = at
@@ -50,9 +50,9 @@ class Journal:
         return line.endswith(b"\n")
 
     def _fields(self, line: bytes) -> dict[str, Any] | None:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
             fields: dict[str, Any] = json.loads(line)
-            if fields["recipe"] == self._recipe:
+            if fields["recipe"] == self._recipe and path_bytes(fields) and {"source", "files"} <= set(fields):
                 return fields
         return None
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from sqlalchemy.engine import Connection
 
-from dittohead import log, manifest, receipt
+from dittohead import log, manifest, ownfiles, receipt
 from dittohead.context import JobFiles
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import ItemError, StoreError
+from dittohead.errors import ItemError, StoreError, Unreadable
 from dittohead.files import write_durably
 from dittohead.model import Event, EventType, Job, Station, counted, visible
 from dittohead.store import history
@@ -79,7 +79,7 @@ class LateLook:
         while due := await self._engine.store.read(history.ended_between, begin, until, _PAGE):
             for job in due:
                 started = time.monotonic()
-                await self._look(job)
+                await self._alone(job)
                 await asyncio.sleep(min(time.monotonic() - started, 1.0))  # the work goes first
             assert due[-1].finished_at is not None  # noqa: S101
             begin = due[-1].finished_at.timestamp()
@@ -99,6 +99,15 @@ class LateLook:
         else:
             if found is not None and found.count:
                 await self._record(job, found)
+
+    async def _alone(self, job: Job) -> None:
+        """Look at one folder; what nobody has foreseen there holds up no look at the others."""
+        try:
+            await self._look(job)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001  # around one folder
+            log.get().exception(log.JOB_UNSEEN, job=job.id, name=job.name, reason=str(error))
 
     def _unseen(self, job: Job, reason: str) -> None:
         log.get().warning(log.JOB_UNSEEN, job=job.id, name=job.name, reason=reason)
@@ -154,8 +163,8 @@ def _changes(folder: Path, listed: Path, ino: int, stop: Stop) -> Changes | None
 
 def _read(path: Path) -> float | None:
     try:
-        return float(json.loads(path.read_bytes())["until"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return ownfiles.document(path, lambda found: float(found["until"]))
+    except (OSError, Unreadable):
         return None
 
 

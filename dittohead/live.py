@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dittohead import ownfiles
+from dittohead.errors import Unreadable
+from dittohead.files import replace_file
+
 #: Arrivals named with their reason; the others are only counted.
-_NAMED = 50
+NAMED = 50
 
 
 @dataclass
@@ -52,7 +56,8 @@ class Live:
     #: by job and step; steps run beside each other
     progress: dict[str, dict[str, Progress]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)  #: `NAMED` at most
+    held_count: int = 0
     _written: str = ""
 
     def report(self, job: str, step: str, done: int, total: int, unit: str) -> None:
@@ -78,8 +83,8 @@ class Live:
         return {
             **self.facts,
             "pid": os.getpid(),
-            "held": dict(list(self.held.items())[:_NAMED]),
-            "held_count": len(self.held),
+            "held": self.held,
+            "held_count": self.held_count,
             "progress": {
                 job: _of_job([p.fields(now) for p in list(steps.values())])
                 for job, steps in list(self.progress.items())
@@ -92,9 +97,7 @@ class Live:
         text = json.dumps(self.snapshot(), ensure_ascii=False)
         if text == self._written:
             return
-        temp = self.path.with_suffix(".tmp")
-        temp.write_text(text, encoding="utf-8")
-        os.replace(temp, self.path)
+        replace_file(self.path, text.encode("utf-8", "backslashreplace"))
         self._written = text
 
 
@@ -106,7 +109,6 @@ def _of_job(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def read(state: Path) -> dict[str, Any]:
     """Return what the daemon last wrote, {} when there is nothing to read."""
     try:
-        found = json.loads((state / "live.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return ownfiles.document(state / "live.json", ownfiles.mapping)
+    except (OSError, Unreadable):
         return {}
-    return found if isinstance(found, dict) else {}

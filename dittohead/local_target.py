@@ -25,26 +25,13 @@ from dittohead.errors import ItemError, TargetError
 from dittohead.model import Entry
 from dittohead.process import UMASK
 from dittohead.threads import Hung, Stop, in_own_thread
+from dittohead.wants import FULL, GONE
 from dittohead.worker import Inputs
 
 T = TypeVar("T")
 
 #: Writing back what was delivered may take long without any sign of life in between.
 _SYNC_LEAST_S = 600.0
-#: What is no folder's fault, but the file system's.
-_GONE = {
-    errno.EIO,
-    errno.ENODEV,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.ENOTCONN,
-    errno.ESTALE,
-    errno.ETIMEDOUT,
-    errno.EHOSTDOWN,
-}
-#: Of those, that there is no room.
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: Names of files shown at most.
 SHOWN = 5
 #: What rsync calls a file it is writing. Source: rsync(1), --temp-dir; receiver.c, get_tmpname.
@@ -99,7 +86,7 @@ class LocalTarget:
                 hint="See whether its server and the mount are well; work goes on by itself",
             ) from error
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in GONE:
                 raise
             hint = sandboxed(self.name) if error.errno == errno.EROFS else ""
             raise TargetError(

@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable
 
-from dittohead import log, units
+from dittohead import units
 from dittohead.engine import Engine
-from dittohead.errors import StoreError
+from dittohead.parts import alone
 from dittohead.settings import Settings
 from dittohead.store import history
 from dittohead.store import outbox as outbox_store
@@ -34,11 +34,8 @@ class Lookout:
         while True:
             await asyncio.sleep(wait)
             wait = _ROUND_S
-            try:
-                await self.root_round()
-                await self.stuck_round()
-            except (StoreError, OSError) as error:
-                log.get().error(log.TASK_CRASHED, task="lookout", error=str(error))
+            for task in (self.root_round, self.stuck_round):
+                await alone("lookout", task)
 
     async def root_round(self) -> None:
         """Tell, once until there is room again, that the root's disk takes no more folders."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import files, leases
+from dittohead import files, leases, ownfiles
 from dittohead.errors import ChangedError, ItemError
 from dittohead.leases import WRITERS_S
 from dittohead.model import Entry, counted, is_utf8
@@ -272,6 +272,7 @@ def read(path: Path, *, ignored: bool = False) -> Iterator[Entry]:
     """Read a manifest's entries in order; those that are ignored only when asked for.
 
     Links and special files that were left out are no entries.
+    Raises: Unreadable: it is damaged; FileNotFoundError, OSError.
     """
     for entry, special in _read(path, ignored=ignored):
         if not special:
@@ -280,24 +281,23 @@ def read(path: Path, *, ignored: bool = False) -> Iterator[Entry]:
 
 def _read(path: Path, *, ignored: bool) -> Iterator[tuple[Entry, str]]:
     """Yield (entry, what it is if it is no file or directory), in order."""
-    with open(path, "rb") as file:
-        for line in file:
-            fields = json.loads(line)
-            if ignored or not fields.get("ignored"):
-                yield _entry(fields), fields.get("special", "")
+    for entry, special, is_ignored in ownfiles.records(path, _listed):
+        if ignored or not is_ignored:
+            yield entry, special
 
 
-def _entry(fields: dict[str, Any]) -> Entry:
-    return Entry(
+def _listed(fields: dict[str, Any]) -> tuple[Entry, str, bool]:
+    entry = Entry(
         path=path_bytes(fields),
-        size=fields.get("size", 0),
-        sha256=fields.get("sha256", ""),
+        size=ownfiles.size(fields.get("size", 0)),
+        sha256=ownfiles.text(fields.get("sha256", "")),
         mtime_ns=fields.get("mtime_ns", 0),
         ctime_ns=fields.get("ctime_ns", 0),
         ino=fields.get("ino", 0),
         is_dir=fields.get("dir", False),
         is_ignored=fields.get("ignored", False),
     )
+    return entry, ownfiles.text(fields.get("special", "")), bool(fields.get("ignored"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,7 +327,8 @@ def recheck(
         writers: refuse also what a program on this machine has open for writing, where that can be known,
             of what was new when the manifest was taken.
 
-    Raises: ItemError: a file was changed, added or removed since the claim; Stopped.
+    Raises: ItemError: a file was changed, added or removed since the claim; Unreadable: the manifest
+        is damaged; Stopped.
     """
     count = newest_ns = 0
     since_ns = os.stat(manifest).st_mtime_ns - int(WRITERS_S * 1e9) if writers else None

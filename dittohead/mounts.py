@@ -51,6 +51,31 @@ class Mount:
     kind: str  #: the file system's type, such as "ext4", "nfs4" or "fuse.sshfs"
 
 
+def awaited(path: str | Path, fstab: Path = Path("/etc/fstab")) -> str | None:
+    """Return where a file system that is to hold a path is not mounted yet; None where all are.
+
+    Source: fstab(5); what is `noauto` is mounted by hand, and is not awaited.
+    """
+    wanted = os.path.normpath(path)
+    try:
+        lines = fstab.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 4 or fields[0].startswith("#") or "noauto" in fields[3].split(","):
+            continue
+        point = os.path.normpath(_unescaped(os.fsencode(fields[1])))
+        inside = point.startswith("/") and (wanted + "/").startswith(point.rstrip("/") + "/")
+        if inside and mount_of(point).point != point:
+            return point
+    return None
+
+
+def _unescaped(point: bytes) -> str:
+    return os.fsdecode(_OCTAL.sub(lambda m: bytes([int(m[1], 8)]), point))
+
+
 def _points(listed: bytes) -> Iterator[tuple[str, str]]:
     """Yield (mount point, type) of every mount, in the order they were made.
 
@@ -59,8 +84,7 @@ def _points(listed: bytes) -> Iterator[tuple[str, str]]:
     # The kernel escapes space, tab, newline and backslash, and no other of what Python takes for white space.
     for line in listed.removesuffix(b"\n").split(b"\n"):
         before, _, after = line.partition(b" - ")
-        point = _OCTAL.sub(lambda m: bytes([int(m[1], 8)]), before.split(b" ")[4])
-        yield os.fsdecode(point), os.fsdecode(after.split(b" ")[0])
+        yield _unescaped(before.split(b" ")[4]), os.fsdecode(after.split(b" ")[0])
 
 
 def mounts_beneath(directory: str | Path) -> dict[bytes, bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from dittohead import ownfiles
 from dittohead.errors import TargetError
 from dittohead.files import fsync_dir
 
@@ -47,7 +49,7 @@ class Notebook:
             return self._file
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = open(self._path, "ab", buffering=0)  # noqa: SIM115  # closed by `close`
+            file = ownfiles.extended(self._path)
         except PermissionError as error:
             raise TargetError(
                 "what is done outside cannot be noted, so nothing is done",
@@ -77,13 +79,12 @@ def _line(fields: Mapping[str, Any]) -> bytes:
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the notes of a file, but no half line of a crash; none when there is no file. Blocking."""
-    try:
-        file = open(path, "rb")  # noqa: SIM115  # closed below
-    except FileNotFoundError:
-        return
-    with file:
-        for line in file:
+    """Yield the notes of a file, but no half line of a crash; none when there is no file. Blocking.
+
+    Raises: Unreadable: what lies there is no file that can be read.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for line in ownfiles.lines(path):
             try:
                 fields = json.loads(line)
             except (ValueError, RecursionError):

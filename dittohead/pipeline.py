@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import os
 import random
 import time
@@ -13,23 +12,26 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import faults, log, manifest, order
+from dittohead import faults, log, manifest, order, wants
 from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
     DittoheadError,
     ItemError,
+    StationMissing,
     StoreError,
     Superseded,
     TargetError,
     TransientError,
+    Unreadable,
 )
-from dittohead.finish import finish
+from dittohead.finish import damaged, finish
 from dittohead.model import (
     Event,
     EventType,
     Job,
     JobState,
+    Station,
     StepRow,
     StepState,
     counted,
@@ -42,9 +44,6 @@ from dittohead.threads import in_thread
 
 #: A run looks so often whether a target that one of its steps waits for may be tried again.
 _LOOK_AGAIN_S = 5.0
-
-#: The daemon's own disk being full or gone is nobody's folder's fault.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
 
 async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
@@ -129,12 +128,19 @@ class _Run:
         except (Superseded, StoreError):
             raise
         except _Over as over:
-            await finish(self.engine, self.job, JobState.FAILED, over.fields, failed_step=over.position)
-            return True
+            return await self._finish(JobState.FAILED, over.fields, over.position)
         if asides:
             await self._lay_aside(asides)
             return False
-        await finish(self.engine, self.job, JobState.DONE, None)
+        return await self._finish(JobState.DONE, None, None)
+
+    async def _finish(self, state: JobState, error: dict[str, Any] | None, failed_step: int | None) -> bool:
+        """End the job; return whether it is over: without room or place for its receipt it waits for that."""
+        try:
+            await finish(self.engine, self.job, state, error, failed_step=failed_step)
+        except StationMissing as missing:
+            await self._lay_aside([await self._pause_for_root(missing)])
+            return False
         return True
 
     async def _walk(self) -> list[Aside]:
@@ -182,7 +188,7 @@ class _Run:
             await self._recheck()
         except ItemError as error:
             return error
-        except OSError:  # the trouble itself; it is told already
+        except (OSError, Unreadable):  # the trouble itself; it is told already
             return None
         return None
 
@@ -192,7 +198,7 @@ class _Run:
             raise ItemError(refusal["what"], where=refusal["where"], hint=refusal["hint"])
 
     async def _take_manifest(self) -> None:
-        if self.passage.files.manifest.exists() and self.job.files + self.job.size > 0:
+        if os.path.lexists(self.passage.files.manifest) and self.job.files + self.job.size > 0:
             return
         _make_home(self.passage.files.home)
         definition = self.job.definition
@@ -415,11 +421,17 @@ class _Run:
         Raises: _Over: the job has failed.
         """
         target = "" if step is None else step.target
-        if isinstance(error, OSError) and error.errno in _DISK:
+        if short := wants.short_of(error):
+            return await self._wait_for_more(step, short)
+        if (disk := wants.of_disk(error)) is not None:
             target = disk_of(self.engine.stations.root)
-            what = f"the disk gave an error ({error.strerror})"
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            error = TargetError(what, where=os.fsdecode(error.filename or ""), full=full)
+            what = f"the disk gave an error ({wants.words(disk)})"
+            full = disk.errno in wants.FULL
+            error = TargetError(what, where=os.fsdecode(disk.filename or ""), full=full)
+        elif (removed := await asyncio.to_thread(self._removed)) is not None:
+            if isinstance(removed, StationMissing):
+                return await self._pause_for_root(removed, step)
+            error = removed
         elif step is not None:
             error = await self._folders_fault() or error
         name = "" if step is None else step.name
@@ -432,12 +444,48 @@ class _Run:
                 await self.engine.targets.resume(target)  # it has answered
                 target = step.room
             return await self._pause(step, target or name, error)
+        raise self._over(step, error, name)
+
+    def _over(self, step: StepRun | None, error: Exception, name: str) -> _Over:
+        """Return the end of a job that an error is: its own reason, or that it was not foreseen."""
+        if isinstance(error, Unreadable):
+            return _Over({**damaged(error, self.job), "step": name}, step)
         if isinstance(error, DittoheadError):
-            raise _Over(_fields(error, error.kind, name), step)
+            return _Over(_fields(error, error.kind, name), step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
-        raise _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
+        return _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
+
+    def _removed(self) -> StationMissing | ItemError | None:
+        """Return what was moved away under the root, where a run has stumbled over something. Blocking."""
+        stations, passage = self.engine.stations, self.passage
+        try:
+            missing = stations.look()
+        except StationMissing as error:
+            return error
+        except OSError:
+            return None
+        for name in ("processing", "work"):
+            if name in missing:
+                return stations.missing(name)
+        if not os.path.lexists(passage.files.payload):
+            return ItemError(
+                "the folder was moved out of processing/ by hand while its job ran",
+                where=str(passage.files.payload),
+                hint=f"To process it, move it to {stations.path(Station.INBOX)}",
+            )
+        if self.job.files and not os.path.lexists(passage.files.manifest):
+            return ItemError(
+                "what the job had noted and made was moved out of work/ by hand while it ran",
+                where=str(passage.files.home),
+                hint=f"Move it back, or let it be made again; then: dittohead retry {self.job.id}",
+            )
+        return None
+
+    async def _pause_for_root(self, missing: StationMissing, step: StepRun | None = None) -> Aside:
+        error = TargetError(missing.what, where=missing.where, hint=missing.hint)
+        return await self._pause(step, disk_of(self.engine.stations.root), error)
 
     async def interrupted(self) -> None:
         """Note that the steps in flight were stopped in good order, not by a crash."""
@@ -461,6 +509,17 @@ class _Run:
         aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
         await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": aside.wake_at})
         log.get().warning(log.STEP_RETRIED, step=name, error=str(error), wait_seconds=round(wait, 1))
+        return aside
+
+    async def _wait_for_more(self, step: StepRun | None, short: str) -> Aside:
+        """Put a step off while this machine has too little of something: that counts as no try."""
+        wait = self.engine.shortage.met()
+        reason = f"this machine has too little of something: no more {short}; it is tried again by itself"
+        aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
+        if step is not None:
+            await step.lay_aside({"error": reason, "wake_at": aside.wake_at})
+        name = "" if step is None else step.name
+        log.get().warning(log.MACHINE_SHORT, of=short, step=name, wait_seconds=round(wait, 1))
         return aside
 
     async def _pause(self, step: StepRun | None, target: str, error: TargetError) -> Aside:
@@ -537,4 +596,4 @@ def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:
 
 
 def _make_home(home: Path) -> None:
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, exist_ok=True)

@@ -7,7 +7,6 @@ earlier tries have left. Lost for good are notices not yet sent, and why a job w
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,10 +16,11 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import log, manifest
+from dittohead import log, manifest, receipt
 from dittohead.claims import new_job
 from dittohead.config import Config
 from dittohead.engine import AGENT
+from dittohead.errors import StoreError, Unreadable
 from dittohead.model import (
     Arrival,
     Event,
@@ -75,21 +75,23 @@ def rebuild(store: Store, stations: Stations, config: Config) -> Rebuilt:
 
     Folders in processing/ that no work/ speaks of are left for the next start, which adopts them.
 
-    Raises: StoreError.
+    A receipt that cannot be read, or says what cannot be, is named, and the others are taken.
+
+    Raises: StoreError: the store cannot be written now.
     """
     done = Rebuilt()
     # By id: a job's id sorts by the time of its claim.
     for path in sorted((Path(e.path) for e in _visible(stations.receipts)), key=_job_in_name):
         try:
-            fields = json.loads(path.read_bytes())
-            given = _finished(fields, stations, config)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            store.run(_finished(receipt.read(path), stations, config))
+        except Exception as error:  # around one receipt: none stands in the way of the others
+            if isinstance(error, StoreError) and error.passing:
+                raise
             done.unreadable.append(path.name)
             log.get().error(
                 log.REBUILD_UNREADABLE, receipt=str(path), error=f"{type(error).__name__}: {error}"
             )
             continue
-        store.run(given)
         done.over += 1
     done.resumed = _resume(store, stations, config)
     log.get().warning(
@@ -215,7 +217,13 @@ def _resume(store: Store, stations: Stations, config: Config) -> int:
         job_id = next((job for job in sorted(homes, reverse=True) if _speaks_of(homes[job], root)), None)
         if job_id is None:
             continue
-        store.run(_under_way(folder, JobId(job_id), homes.pop(job_id), stations, config))
+        try:
+            store.run(_under_way(folder, JobId(job_id), homes.pop(job_id), stations, config))
+        except Exception as error:  # around one folder: it is adopted as another job
+            if isinstance(error, StoreError) and error.passing:
+                raise
+            log.get().exception(log.JOB_STUCK, job=job_id, name=display(folder), error=str(error))
+            continue
         count += 1
     return count
 
@@ -254,6 +262,6 @@ def _speaks_of(listed: Path, root: Path) -> bool:
                 empty = False
                 if status.st_ino != entry.ino:
                     return False
-    except (OSError, ValueError, KeyError):
+    except (OSError, Unreadable):
         return False
     return not empty and is_utf8(os.path.basename(os.fsencode(root)))

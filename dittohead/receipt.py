@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from dittohead import files, manifest
+from dittohead import files, manifest, ownfiles
+from dittohead.errors import Unreadable
 from dittohead.model import (
     SCHEMA,
     Entry,
@@ -22,7 +24,9 @@ from dittohead.model import (
     StepState,
     rfc3339,
 )
-from dittohead.stations import fit
+from dittohead.stations import fit, must_be_plain
+
+T = TypeVar("T")
 
 
 def path_of(receipts: Path, job: Job) -> Path:
@@ -75,15 +79,15 @@ def write(
 def add_event(path: Path, event: Event) -> None:
     """Append an event to a receipt that is written, durably. Blocking; streams, however long it is.
 
-    Raises: OSError; ValueError: it does not end as receipts do.
+    Raises: FileNotFoundError, OSError; Unreadable: it does not end as receipts do: it was changed by hand.
     """
     end = b"]\n}\n"
-    with open(path, "rb") as old, files.durable_file(path) as out:
+    with ownfiles.opened(path) as old, files.durable_file(path) as out:
         size = os.fstat(old.fileno()).st_size
-        old.seek(size - len(end) - 1)
+        old.seek(max(size - len(end) - 1, 0))
         tail = old.read()
         if not tail.endswith(end):
-            raise ValueError("this is no receipt's end")
+            raise Unreadable("this receipt does not end as receipts do", where=str(path))
         old.seek(0)
         left = size - len(end)
         while left:
@@ -198,17 +202,55 @@ def read_events(fields: Iterable[dict[str, Any]]) -> Iterator[Event]:
 
 
 def read_location(fields: dict[str, Any]) -> Location:
-    """Read one location of a receipt or a result file."""
+    """Read one location of a receipt or a result file. Raises: KeyError, TypeError: it is none."""
     return Location(
-        uri=fields["uri"],
+        uri=ownfiles.text(fields["uri"]),
         path=manifest.path_bytes(fields),
-        size=fields["size"],
-        sha256=fields["sha256"],
-        verified_by=fields["verified_by"],
-        checksum=fields.get("checksum", ""),
-        version=fields.get("version", ""),
-        use=fields.get("use", ""),
+        size=ownfiles.size(fields["size"]),
+        sha256=ownfiles.text(fields["sha256"]),
+        verified_by=ownfiles.text(fields["verified_by"]),
+        checksum=ownfiles.text(fields.get("checksum", "")),
+        version=ownfiles.text(fields.get("version", "")),
+        use=ownfiles.text(fields.get("use", "")),
     )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a receipt, with all that others look for in it.
+
+    Raises: Unreadable: it is damaged, or no receipt; FileNotFoundError, OSError.
+    """
+    return ownfiles.document(path, _checked)
+
+
+def _checked(found: Any) -> dict[str, Any]:
+    fields = ownfiles.mapping(found)
+    for file in _items(ownfiles.mapping(fields["manifest"])["files"]):
+        _must_be_a_file(file)
+    for output in _items(fields["outputs"]):
+        _must_be_a_file(output)
+        must_be_plain(ownfiles.text(output["step"]).encode())
+    for location in _items(fields["locations"]):
+        ownfiles.text(location["step"])
+        read_location(location)
+    for _ in read_events(_items(fields["events"])):
+        pass
+    for step in _items(fields.get("steps", [])):
+        ownfiles.text(step["name"]), ownfiles.text(step["worker"]), StepState(step["state"])
+    for key in ("job", "name", "folder", "pipeline", "state", "host", "claimed_at", "finished_at"):
+        ownfiles.text(fields[key])
+    must_be_plain(folder_bytes(fields))
+    return fields
+
+
+def _items(found: Any) -> list[dict[str, Any]]:
+    if not isinstance(found, list):
+        raise TypeError("this must be a list")
+    return [ownfiles.mapping(one) for one in found]
+
+
+def _must_be_a_file(fields: dict[str, Any]) -> None:
+    manifest.path_bytes(fields), ownfiles.size(fields["size"]), ownfiles.text(fields["sha256"])
 
 
 class Recorder:
@@ -224,7 +266,7 @@ class Recorder:
     def add(self, fields: dict[str, Any]) -> None:
         """Append one record."""
         if self._file is None:
-            self._file = open(self.path, "wb")  # noqa: SIM115  # closed by `close`
+            self._file = files.created(self.path)
         self._file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
         self.count += 1
         self.size += fields["size"]
@@ -243,15 +285,18 @@ class Recorder:
 
 
 def read_outputs(path: Path) -> Iterator[Output]:
-    """Read the outputs a step recorded; none when it made none."""
-    for fields in _lines(path):
-        yield Output(
-            path=manifest.path_bytes(fields),
-            size=fields["size"],
-            sha256=fields["sha256"],
-            source=_source_bytes(fields),
-            detail=fields.get("detail", {}),
-        )
+    """Read the outputs a step recorded; none when it made none. Raises: Unreadable."""
+    yield from _recorded(path, _output)
+
+
+def _output(fields: dict[str, Any]) -> Output:
+    return Output(
+        path=manifest.path_bytes(fields),
+        size=ownfiles.size(fields["size"]),
+        sha256=ownfiles.text(fields["sha256"]),
+        source=_source_bytes(fields),
+        detail=ownfiles.mapping(fields.get("detail", {})),
+    )
 
 
 def _source_bytes(fields: dict[str, Any]) -> bytes:
@@ -260,12 +305,10 @@ def _source_bytes(fields: dict[str, Any]) -> bytes:
 
 
 def read_locations(path: Path) -> Iterator[Location]:
-    """Read the locations a step recorded; none when it delivered none."""
-    yield from map(read_location, _lines(path))
+    """Read the locations a step recorded; none when it delivered none. Raises: Unreadable."""
+    yield from _recorded(path, read_location)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        with open(path, "rb") as file:
-            for line in file:
-                yield json.loads(line)
+def _recorded(path: Path, make: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    with contextlib.suppress(FileNotFoundError):
+        yield from ownfiles.records(path, make)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+import contextlib
+from collections.abc import Collection, Iterator
 
 from dittohead import log
 from dittohead.claims import Claimer
 from dittohead.engine import Engine
-from dittohead.errors import NameTaken, StationError
+from dittohead.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.finish import finish, settle
-from dittohead.model import ACTIVE, Arrival, Job, JobState, Outcome, Station
+from dittohead.model import ACTIVE, Arrival, Job, JobState, Outcome, Station, display
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 
@@ -23,7 +24,10 @@ async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) 
 
     A claim without a row is adopted; a finished row whose folder has not moved is moved; a
     reopened job's folder is fetched; a folder that an admin moved out of processing/ cancels its
-    job. Jobs in `running` are left alone.
+    job; what is no folder is moved to failed/, so that it holds no name. Jobs in `running` are left
+    alone. A folder that cannot be brought to where it belongs holds up no other: `claimer.stuck` says why.
+
+    Raises: StoreError; OSError: processing/ cannot be read.
     """
     async with engine.folders:
         return await _mend(engine, claimer, running)
@@ -31,28 +35,67 @@ async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) 
 
 async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> int:
     mended = 0
+    stuck: dict[bytes, str] = {}
     for job in await engine.store.read(job_store.unmoved):
         if job.id in running:
             continue
-        try:
+        with _alone(claimer, job.folder, stuck, job=job.id, name=job.name):
             await settle(engine.store, engine.stations, job)
             mended += 1
-        except StationError as error:  # one folder that cannot be moved holds up nobody
-            log.get().error(log.JOB_STUCK, job=job.id, name=job.name, error=str(error))
     mended += await _gone(engine)
     active = await engine.store.read(job_store.active)
     present = set(await asyncio.to_thread(engine.stations.listing, Station.PROCESSING))
     for job in active:
         if job.id not in running and job.folder not in present:
-            await _absent(engine, job)
-            mended += 1
+            with _alone(claimer, job.folder, stuck, job=job.id, name=job.name):
+                await _absent(engine, job)
+                mended += 1
     # A row is written right after its folder came: what is being claimed is noted between the
     # listing and the reading of the rows, so that each folder listed is in one of them.
     claiming = set(claimer.claiming)
-    owned = claiming | {job.folder for job in await engine.store.read(job_store.active)}
+    rows = [*await engine.store.read(job_store.active), *await engine.store.read(job_store.unmoved)]
+    owned = claiming | {job.folder for job in rows}
     for folder in sorted(present - owned):
-        mended += await _adopt(engine, claimer, folder)
+        if engine.stations.is_nobodys(folder):  # a file server's own, in every directory
+            continue
+        with _alone(claimer, folder, stuck, name=display(folder)):
+            mended += await _adopt(engine, claimer, folder)
+    for folder in await asyncio.to_thread(engine.stations.strays):
+        if folder not in claimer.claiming and not engine.stations.is_nobodys(folder):
+            with _alone(claimer, folder, stuck, name=display(folder)):
+                mended += await _put_aside(engine, folder)
+    claimer.stuck = stuck
     return mended
+
+
+@contextlib.contextmanager
+def _alone(claimer: Claimer, folder: bytes, stuck: dict[bytes, str], **about: str) -> Iterator[None]:
+    """Have what goes wrong around one folder end only that; why it is stuck is said where its name is wanted.
+
+    Raises: StoreError: it is not this folder that is at fault.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (DittoheadError, OSError) as error:
+        stuck[folder] = str(error)
+        if claimer.stuck.get(folder) != stuck[folder]:  # said once
+            log.get().error(log.JOB_STUCK, **about, error=str(error))
+    except Exception as error:  # noqa: BLE001  # around one folder: a defect holds up nobody else
+        stuck[folder] = f"{type(error).__name__}: {error}"
+        if claimer.stuck.get(folder) != stuck[folder]:
+            log.get().exception(log.JOB_STUCK, **about, error=str(error))
+
+
+async def _put_aside(engine: Engine, name: bytes) -> int:
+    """Free a name in processing/ that is held by what is no folder."""
+    try:
+        aside = await asyncio.to_thread(engine.stations.put_aside, name)
+    except FileNotFoundError:
+        return 0
+    log.get().warning(log.STRAY_MOVED, name=display(name), folder=display(aside))
+    return 1
 
 
 async def _gone(engine: Engine) -> int:
@@ -64,12 +107,13 @@ async def _gone(engine: Engine) -> int:
     if not jobs:
         return 0
     try:
-        there = await asyncio.to_thread(engine.stations.inodes, Station.FAILED)
+        there = frozenset(await asyncio.to_thread(engine.stations.listing, Station.FAILED))
     except OSError:  # the station itself is not to be seen: that says nothing of the folders
         return 0
     changed = 0
     for job in jobs:
-        now = Outcome.NONE if there.get(job.folder) == job.ino else Outcome.GONE
+        # By name alone: a root that was copied to another disk has other inodes, and overlayfs changes them.
+        now = Outcome.NONE if job.folder in there else Outcome.GONE
         if now is not job.outcome:
             changed += await engine.store.write(job_store.set_outcome, job.id, now, (job.outcome,))
             log.get().info(log.JOB_GONE, job=job.id, name=job.name, gone=now is Outcome.GONE)

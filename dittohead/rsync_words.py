@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dittohead.attributes import Tally
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.errors import ItemError, MachineShort, StepError, TargetError, TransientError
 from dittohead.far_words import Way, explained, lines_of, shown
 from dittohead.model import counted
 from dittohead.process import Completed
+from dittohead.wants import said_in
 
 #: The exit statuses of an rsync that has come as far as single files.
 _AMONG_FILES = (23, 24, 25)
@@ -131,6 +132,8 @@ _TROUBLES: tuple[_Trouble, ...] = (
         kind=ItemError,
     ),
 )
+#: The exit statuses it has when a process or memory could not be had at this end.
+_OWN = (11, 12, 13, 14, 22)
 #: One complaint of rsync's: who says it and the system's words. What stands between may hold any name,
 #: which must not be taken for the words themselves.
 _COMPLAINT = re.compile(r"rsync: \[(?P<who>\w+)[^]]*\] (?P<about>.*): (?P<words>[^:\"]+) \((?P<errno>\d+)\)")
@@ -227,6 +230,8 @@ def failure(ended: Completed, way: Way) -> StepError:
     clear = cause(ended, way)
     if clear is not None:
         return clear
+    if ended.returncode in _OWN and (of := said_in(_detail(ended))):
+        return MachineShort(f"rsync ended for want of {of}", of=of)
     kind, meaning = _EXITS.get(ended.returncode, (TransientError, "rsync ended unexpectedly"))
     return kind(f"{meaning} (rsync {ended.returncode}: {_detail(ended)})", where=way.where)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection
 from dittohead import queries, receipt
 from dittohead.config import SourceSetting
 from dittohead.context import JobFiles
+from dittohead.errors import Unreadable
 from dittohead.model import Job, rfc3339
 from dittohead.rules import Rule
 from dittohead.rules import shown as rule_shown
@@ -48,13 +50,16 @@ def places(connection: Connection, stations: Stations, job_id: str) -> list[tupl
     files = JobFiles(stations, found_job)
     found = []
     for step in job_store.steps_of(connection, job_id):
-        copies = (place for place in receipt.read_locations(files.locations(step.name)) if not place.use)
-        location = next(copies, None)
-        if location is not None and step.result.get("locations"):
-            place = location.uri.rsplit("/", location.path.count(b"/") + 1)[0] + "/"
-            ways = Counter([location.verified_by])
-            ways.update(copy.verified_by for copy in copies)
-            found += [(place, count, how) for how, count in ways.items()]
+        if not step.result.get("locations"):
+            continue
+        with contextlib.suppress(Unreadable, OSError):  # the rest is shown all the same
+            copies = (place for place in receipt.read_locations(files.locations(step.name)) if not place.use)
+            location = next(copies, None)
+            if location is not None:
+                place = location.uri.rsplit("/", location.path.count(b"/") + 1)[0] + "/"
+                ways = Counter([location.verified_by])
+                ways.update(copy.verified_by for copy in copies)
+                found += [(place, count, how) for how, count in ways.items()]
     return found
 
 

@@ -9,17 +9,42 @@ import os
 import pwd
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from dittohead import faults
-from dittohead.errors import NameTaken, StationError
-from dittohead.files import fsync_dir, remove_unfinished, rename_noreplace, write_durably
-from dittohead.model import Arrival, Station, display, utcnow, visible
+from dittohead.errors import PASSING, Immovable, NameTaken, StationError, StationMissing
+from dittohead.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
+from dittohead.held import Held, mounted, movable, unreadable
+from dittohead.model import Arrival, Station, display, shell_word, utcnow, visible
 from dittohead.mounts import mounts_beneath
+from dittohead.nobodys import DEFAULT, nobodys
 from dittohead.threads import Stop
+
+#: The directories under the root, with the permission bits they are made with.
+_MODES = {
+    Station.INBOX.value: 0o755,
+    Station.PROCESSING.value: 0o700,
+    Station.DONE.value: 0o750,
+    Station.FAILED.value: 0o750,
+    "work": 0o700,
+    "receipts": 0o750,
+    "state": 0o700,
+}
+
+#: How the names of the folders begin by which renaming is tried.
+_TRIAL = ".trial-"
+
+_MOUNTED = "See that its file system is mounted there, and that nobody has moved it"
+
+_ASIDE = """{name} was not processed.
+
+What:   this is a {kind}; only folders are processed. It lay in processing/ and belonged to no job.
+Where:  {lies}
+Do:     Remove it, and this file; nothing else refers to it.
+"""
 
 #: The longest file name of the usual file systems, in bytes.
 NAME_MAX = 255
@@ -34,9 +59,9 @@ class Scan:
     uploads: list[bytes]  #: dotted directories: uploads in progress, or given up
     strays: list[bytes]  #: undotted things that are no directories; left alone
     inode: tuple[int, int]  #: (st_dev, st_ino) of the inbox itself
-    held: dict[bytes, str] = field(
-        default_factory=dict
-    )  #: directories that cannot be taken as they are, and why
+    ignored: int = 0  #: how many names there are nobody's
+    #: directories that cannot be taken as they are, and why
+    held: dict[bytes, Held] = field(default_factory=dict)
 
 
 @dataclass
@@ -44,7 +69,12 @@ class Stations:
     """The four directories under one root, on one file system."""
 
     root: Path
+    ignore: Sequence[str] = (DEFAULT,)  #: names that are nobody's (see nobodys.py)
     _known: dict[bytes, Arrival] = field(default_factory=dict)
+    #: (st_dev, st_ino) of the root, as it was at the start
+    _root_was: tuple[int, int] | None = None
+    #: (permission bits, gid) of each directory, as they were when it was last seen
+    _modes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def path(self, station: Station) -> Path:
         """Return the station's directory."""
@@ -69,34 +99,88 @@ class Stations:
         """Where the SQLite store and the lock lie."""
         return self.root / "state"
 
-    def prepare(self) -> None:
+    def prepare(self) -> set[str]:
         """Make what is missing, and prove by trial that folders can be renamed between the stations.
 
+        Returns: the names of the directories that were made.
         Raises: StationError: a directory cannot be made or written, or the stations lie on
-        different file systems (or bind mounts of one, which rename(2) treats alike).
+        different file systems (or bind mounts of one, which rename(2) treats alike); OSError: the
+        disk, or the kernel, cannot do it now.
         """
-        modes = {Station.INBOX: 0o755, Station.PROCESSING: 0o700, Station.DONE: 0o750, Station.FAILED: 0o750}
-        for path, mode in [(self.path(s), m) for s, m in modes.items()] + [
-            (self.work, 0o700),
-            (self.receipts, 0o750),
-            (self.state, 0o700),
-        ]:
-            self._make(path, mode)
+        made = {name for name, mode in _MODES.items() if self._make(self.root / name, mode)}
         self._trial()
+        status = os.stat(self.root)
+        self._root_was = (status.st_dev, status.st_ino)
+        self.look()
+        return made
+
+    def look(self) -> list[str]:
+        """Return the names of the directories under the root that are missing now. Blocking, but short.
+
+        Raises: StationMissing: the root itself is not there, or is another directory; OSError.
+        """
+        self._must_have_root()
+        missing = []
+        for name in _MODES:
+            try:
+                status = os.stat(self.root / name)
+            except (FileNotFoundError, NotADirectoryError):
+                missing.append(name)
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                self._modes[name] = (stat.S_IMODE(status.st_mode), status.st_gid)
+            else:
+                missing.append(name)
+        return missing
+
+    def _must_have_root(self) -> None:
+        try:
+            status = os.stat(self.root)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StationMissing("the root is not there", where=str(self.root), hint=_MOUNTED) from error
+        if self._root_was not in (None, (status.st_dev, status.st_ino)):
+            raise StationMissing(
+                "the root is not the directory any more that the daemon began with",
+                where=str(self.root),
+                hint=_MOUNTED,
+            )
+
+    def make_again(self, name: str) -> None:
+        """Make a directory that was moved away, with the mode and the group that it had. Blocking, but short.
+
+        Raises: StationMissing: the root is not the one the daemon began with: a file system that is not
+        mounted is not filled underneath; OSError.
+        """
+        self._must_have_root()
+        mode, gid = self._modes.get(name, (_MODES[name], -1))
+        path = self.root / name
+        path.mkdir(mode=0o700)
+        with contextlib.suppress(OSError):  # not a member of that group any more
+            os.chown(path, -1, gid)
+        path.chmod(mode)
+        fsync_dir(self.root)
 
     def tidy(self) -> int:
         """Remove half-written receipts and reasons that a crash left; return how many.
 
         Only under the root's lock.
         """
+        for station in Station:
+            for path in self.path(station).glob(f"{_TRIAL}*"):
+                with contextlib.suppress(OSError):
+                    path.rmdir()
         return sum(remove_unfinished(path) for path in (self.receipts, self.path(Station.FAILED), self.state))
 
-    def _make(self, path: Path, mode: int) -> None:
+    def _make(self, path: Path, mode: int) -> bool:
+        made = False
         try:
             if not path.is_dir():
                 path.mkdir(parents=True)
                 path.chmod(mode)  # whatever the umask; one that is there keeps its own
+                made = True
         except OSError as error:
+            if error.errno in PASSING:
+                raise
             raise StationError(
                 f"this directory cannot be made ({error.strerror})",
                 where=str(path),
@@ -108,9 +192,10 @@ class Stations:
                 where=str(path),
                 hint=f"chown {_user(os.geteuid())} {path}",
             )
+        return made
 
     def _trial(self) -> None:
-        name = f".trial-{uuid.uuid4().hex}".encode()
+        name = f"{_TRIAL}{uuid.uuid4().hex}".encode()
         places = [os.fsencode(self.path(station)) for station in Station]
         here = os.path.join(places[0], name)
         os.mkdir(here, 0o700)
@@ -120,6 +205,8 @@ class Stations:
                 rename_noreplace(here, there)
                 here = there
         except OSError as error:
+            if error.errno in PASSING:
+                raise
             raise StationError(
                 f"a folder cannot be renamed between the stations ({error.strerror})",
                 where=str(self.root),
@@ -127,35 +214,40 @@ class Stations:
                 "under systemd list their common parent once in ReadWritePaths=",
             ) from error
         finally:
-            os.rmdir(here)
+            with contextlib.suppress(OSError):  # swept at the next start
+                os.rmdir(here)
 
     def scan(self, stop: Stop | None = None) -> Scan:
         """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
 
-        Decides by names and types on disk, never by events. What is mounted there is not touched: it may
-        never answer. What cannot be looked at is held, and only that. Blocking; 1,000 entries cost well
+        Decides by names and types on disk, never by events. What is nobody's is passed over, here and
+        nowhere else. What is mounted there is not touched: it may never answer. What cannot be looked at is
+        held, and only that. Blocking; 1,000 entries cost well
         under a millisecond, since only new names are looked at closely.
 
         Raises: OSError: the inbox is missing or cannot be read.
         """
         inbox = os.fsencode(self.path(Station.INBOX))
         found = Scan(arrivals=[], uploads=[], strays=[], inode=(0, 0))
-        mounted = mounts_beneath(self.path(Station.INBOX))
+        points, others, ignored = mounts_beneath(self.path(Station.INBOX)), nobodys(tuple(self.ignore)), 0
         with os.scandir(inbox) as entries:
             for entry in entries:
                 if stop is not None:
                     stop.check()
-                if entry.name in mounted:
+                if entry.name in others:
+                    ignored += 1
+                    continue
+                if entry.name in points:
                     if not entry.name.startswith(b"."):
-                        found.held[entry.name] = _mounted(mounted[entry.name])
+                        found.held[entry.name] = mounted(points[entry.name])
                     continue
                 try:
                     self._sort(entry, found)
                 except OSError as error:
-                    found.held[entry.name] = f"it cannot be looked at ({error.strerror})"
+                    found.held[entry.name] = unreadable(error, self.folder(Station.INBOX, entry.name))
         self._known = {arrival.folder: arrival for arrival in found.arrivals}
         status = os.stat(inbox)
-        return replace(found, inode=(status.st_dev, status.st_ino))
+        return replace(found, inode=(status.st_dev, status.st_ino), ignored=ignored)
 
     def _sort(self, entry: os.DirEntry[bytes], found: Scan) -> None:
         if entry.name.startswith(b"."):
@@ -182,6 +274,10 @@ class Stations:
             seen_at=status.st_ctime,  # the rename that made it ready touches the ctime
         )
 
+    def is_nobodys(self, name: bytes) -> bool:
+        """Tell whether a name is one that file systems, file servers or desktops put into any directory."""
+        return name in nobodys(tuple(self.ignore))
+
     def claim(self, arrival: Arrival) -> bool:
         """Move inbox/NAME to processing/NAME, durably.
 
@@ -199,7 +295,7 @@ class Stations:
         place = self.folder(Station.PROCESSING, arrival.folder)
         if not stat.S_ISDIR(os.lstat(place).st_mode):
             # Swapped for something else between scan and rename: back to where it came from.
-            self._move(Station.PROCESSING, arrival.folder, Station.INBOX, arrival.folder)
+            self._hand_back(arrival.folder)
             return False
         if not self.exists(Station.FAILED, arrival.folder):
             self.forget_reason(arrival.folder)
@@ -209,7 +305,8 @@ class Stations:
         """Move processing/FOLDER to done/ or failed/, durably; return its name there.
 
         A name taken there gets a time suffix; nothing is ever replaced.
-        Raises: FileNotFoundError: it is not in processing/; StationError.
+        Raises: FileNotFoundError: it is not in processing/; StationMissing: processing/, or where it is
+        to go, is not there; StationError.
         """
         for name in _free_names(folder, now or utcnow()):
             try:
@@ -218,6 +315,33 @@ class Stations:
                 continue
             return name
         raise AssertionError("unreachable: the names go on for ever")
+
+    def _hand_back(self, name: bytes) -> None:
+        """Let go of something in processing/ that is no folder: back to the inbox, or else aside."""
+        try:
+            self._move(Station.PROCESSING, name, Station.INBOX, name)
+        except NameTaken:  # its name was taken meanwhile, and is not to be blocked by it
+            self.put_aside(name)
+
+    def put_aside(self, name: bytes) -> bytes:
+        """Move something in processing/ that is no folder to failed/, with a reason; return its name there.
+
+        Raises: FileNotFoundError, StationError, OSError.
+        """
+        kind = kind_of(self.identity(Station.PROCESSING, name).st_mode)
+        aside = self.settle(name, Station.FAILED)
+        lies = display(os.fsencode(self.folder(Station.FAILED, aside)))
+        self.write_reason(aside, _ASIDE.format(name=visible(display(name)), kind=kind, lies=visible(lies)))
+        return aside
+
+    def strays(self) -> list[bytes]:
+        """Return the names in processing/ that are no folders, and so no job's."""
+        with os.scandir(os.fsencode(self.path(Station.PROCESSING))) as entries:
+            return [
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(b".") and not entry.is_dir(follow_symlinks=False)
+            ]
 
     def bring_back(self, station: Station, folder: bytes, to: Station, name: bytes | None = None) -> None:
         """Move a finished folder back, to be worked on again: to processing/ or to inbox/.
@@ -241,25 +365,26 @@ class Stations:
                 if not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
             ]
 
-    def inodes(self, station: Station) -> dict[bytes, int]:
-        """Return the inode of each folder in a station, by name. Blocking. Raises: OSError."""
-        with os.scandir(os.fsencode(self.path(station))) as entries:
-            return {entry.name: entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
-
     def identity(self, station: Station, folder: bytes) -> os.stat_result:
         """Return the folder's own lstat."""
         return os.lstat(self.folder(station, folder))
 
     def write_reason(self, folder: bytes, text: str) -> Path:
-        """Write failed/NAME.reason.txt beside a folder, durably, replacing an earlier one."""
+        """Write failed/NAME.reason.txt beside a folder, durably, replacing an earlier one.
+
+        Raises: StationMissing, OSError.
+        """
         path = self.reason_path(folder)
-        write_durably(path, text.encode("utf-8", "backslashreplace"))
+        try:
+            write_durably(path, text.encode("utf-8", "backslashreplace"))
+        except FileNotFoundError as error:
+            raise self.missing(Station.FAILED) from error
         return path
 
     def forget_reason(self, folder: bytes) -> None:
         """Remove a reason file whose folder has left failed/."""
         path = self.reason_path(folder)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
             path.unlink()
 
     def reason_path(self, folder: bytes) -> Path:
@@ -271,43 +396,89 @@ class Stations:
             number += 1
         return path
 
+    def lies_as(self, station: Station, folder: bytes, ino: int) -> bytes:
+        """Return the name under which a folder that was moved to a station lies there now.
+
+        It may have got a time suffix there; the inode tells it from another one of the name.
+        """
+        try:
+            for name in (folder, *(n for n in self.listing(station) if n.startswith(folder[:200]))):
+                if self.exists(station, name) and self.identity(station, name).st_ino == ino:
+                    return name
+        except OSError:  # where it is not found, it is as well not looked for
+            pass
+        return folder
+
+    def missing(self, directory: str) -> StationMissing:
+        """Return the error of a directory under the root that is not there."""
+        return StationMissing(
+            f"{directory}/ is missing",
+            where=str(self.root / directory),
+            hint="Move it back; what waits for it goes on by itself",
+        )
+
     def _move(self, source: Station, name: bytes, destination: Station, new_name: bytes) -> None:
         # 1 rename without replacing  2 fsync the new parent  3 fsync the old parent.
         # The new parent first: a cut between the two shows the folder in both, never in neither,
         # and the file system's journal resolves that to one of them.
+        must_be_plain(name)
+        must_be_plain(new_name)
         here, there = self.folder(source, name), self.folder(destination, new_name)
         try:
             rename_noreplace(os.fsencode(here), os.fsencode(there))
         except FileExistsError as error:
             raise NameTaken("this name is taken", where=str(there)) from error
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            # Of the three that may be missing the folder is the last to be believed so.
+            for station in (source, destination):
+                if not self.path(station).is_dir():
+                    raise self.missing(station) from error
+            if os.path.lexists(here):
+                raise _refusal(error, here, self.path(destination)) from error
             raise
         except OSError as error:
-            raise _refusal(error, here) from error
+            if error.errno == errno.ENOTDIR:
+                for station in (source, destination):
+                    if not self.path(station).is_dir():
+                        raise self.missing(station) from error
+            raise _refusal(error, here, self.path(destination)) from error
         faults.point("move.renamed")
-        fsync_dir(self.path(destination))
+        self._sync(destination)
         faults.point("move.arrived")
-        fsync_dir(self.path(source))
+        self._sync(source)
         faults.point("move.durable")
 
+    def _sync(self, station: Station) -> None:
+        try:
+            fsync_dir(self.path(station))
+        except FileNotFoundError as error:  # moved away in this moment; not to be taken for the folder's own
+            raise self.missing(station) from error
 
-def _refusal(error: OSError, folder: Path) -> StationError:
+
+def must_be_plain(name: bytes) -> None:
+    """See that a name is that of an entry of a directory, and of no other. Raises: StationError."""
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        raise StationError(
+            f"{display(name)!r} cannot be the name of a folder", hint="Nothing was moved; see docs/words.md"
+        )
+
+
+def _refusal(error: OSError, folder: Path, to: Path) -> StationError:
     status = None
     if error.errno in (errno.EACCES, errno.EPERM):
-        with contextlib.suppress(OSError):  # what may not even be looked at: a mount of another user's
+        with contextlib.suppress(OSError):  # not even looked at: a mount of another user's, say
             status = os.lstat(folder)
     if status is not None:
-        return StationError(
+        user = shell_word(os.fsencode(_user(os.geteuid())))
+        cure, command = movable(error.errno, folder, status, (folder.parent, to), user)
+        return Immovable(
             f"the daemon may not move this folder: mode {stat.S_IMODE(status.st_mode):04o}, "
             f"owner {_user(status.st_uid)}",
             where=display(os.fsencode(folder)),
-            hint="Moving a directory needs write access to it: chmod g+w, or see: dittohead doctor",
+            cure=cure,
+            command=command,
         )
     return StationError(f"this folder cannot be moved ({error.strerror})", where=display(os.fsencode(folder)))
-
-
-def _mounted(point: bytes) -> str:
-    return f"another file system is mounted in it, at {visible(os.fsdecode(point))}. Unmount it"
 
 
 def _user(uid: int) -> str:

@@ -302,6 +302,7 @@ class StepRun:
         )
         self._now(StepState.DONE, result=totals)
         engine.suspects.step_over(job.id, self.index)
+        engine.shortage.over()
         for index in following:  # they begin at once; what they need can no longer be taken back
             passage.steps[index] = replace(passage.steps[index], state=StepState.RUNNING)
         log.get().info(

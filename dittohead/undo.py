@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from dittohead import receipt
 from dittohead.context import JobFiles
-from dittohead.errors import DittoheadError, StepError
+from dittohead.errors import DittoheadError
 from dittohead.model import TERMINAL, Job, JobState
 from dittohead.process import environment
 from dittohead.recorded import Recorded, recorded
@@ -151,7 +150,7 @@ def _records(stations: Stations, job: Job, steps: Collection[str] | None) -> set
 def _located(stations: Stations, job: Job) -> list[dict[str, Any]]:
     path = receipt.path_of(stations.receipts, job)
     try:
-        found: list[dict[str, Any]] = json.loads(path.read_bytes())["locations"]
+        found: list[dict[str, Any]] = receipt.read(path)["locations"]
     except FileNotFoundError:
         return []
     return found
@@ -186,5 +185,5 @@ async def _undo(
     )
     try:
         await step.worker.undo(context, step.options)
-    except (StepError, OSError) as error:
+    except (DittoheadError, OSError) as error:
         report(False, f"step {step.row.name}", f"cannot be undone now: {error}")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from dittohead import files, receipt
 from dittohead.context import JobFiles
-from dittohead.errors import DittoheadError, StepError
+from dittohead.errors import DittoheadError, StepError, Unreadable
 from dittohead.manifest import path_bytes
 from dittohead.model import TERMINAL, Job, JobState, display
 from dittohead.process import environment
@@ -76,9 +75,9 @@ async def verify_job(
         )
     path = receipt.path_of(stations.receipts, job)
     try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DittoheadError("the receipt cannot be read", where=str(path)) from error
+        fields = receipt.read(path)
+    except OSError as error:
+        raise DittoheadError(f"the receipt cannot be read ({error.strerror})", where=str(path)) from error
     report = Report(job.id)
     await asyncio.to_thread(_folder, job, stations, fields, report)
     await asyncio.to_thread(_outputs, job, stations, fields, report)
@@ -162,7 +161,7 @@ async def _targets(
         )
         try:
             await step.worker.verify(context, step.options)
-        except StepError as error:
+        except (StepError, Unreadable) as error:
             report.unchecked.append((f"step {step.row.name}", str(error)))
 
 

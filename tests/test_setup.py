@@ -62,7 +62,7 @@ class Machine:
         for name in re.findall(r"([\w.-]+):[\w-]+(?=[ \"])", (TOP / "tools" / "setup").read_text()):
             if not (self.bin / name).exists():
                 self.program(name, "exit 0")
-        self.program("ldconfig", "echo libvips.so.42")
+        self.program("ldconfig", "echo libvips.so.42; echo libatomic.so.1")
         self.program("dpkg", 'test "$1" != --audit || cat "$0.audit" 2>/dev/null; echo "dpkg $*" >>did')
         self.program(
             "apt-get",

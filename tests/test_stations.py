@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
 import pytest
 
 from dittohead import files
-from dittohead.errors import NameTaken, StationError
+from dittohead import stations as stations_module
+from dittohead.errors import NameTaken, StationError, StationMissing
 from dittohead.model import Arrival, Station, utcnow
 from dittohead.stations import NAME_MAX, Stations, fit
 from tests.support.trees import read_tree, tree
@@ -100,6 +102,90 @@ def test_an_arrival_swapped_for_a_link_is_put_back(stations: Stations, tmp_path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="ANOTHER USER'S FOLDER NEEDS ROOT: test left out")
+def test_one_swapped_for_a_link_whose_name_is_taken_meanwhile_does_not_hold_it(
+    stations: Stations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever swaps quickly enough would block the name for everybody, for ever."""
+    arrival = arrive(stations, "x")
+    inbox = stations.path(Station.INBOX)
+    (inbox / "x").rename(tmp_path / "away")
+    (inbox / "x").symlink_to("/etc")
+    rename = stations_module.rename_noreplace
+
+    def and_swap(source: bytes, destination: bytes) -> None:
+        rename(source, destination)
+        if source.startswith(bytes(inbox)):
+            monkeypatch.undo()
+            (tmp_path / "away").rename(inbox / "x")
+
+    monkeypatch.setattr(stations_module, "rename_noreplace", and_swap)
+    assert not stations.claim(arrival)
+    assert list(stations.path(Station.PROCESSING).iterdir()) == []
+    assert os.readlink(stations.path(Station.FAILED) / "x") == "/etc"
+    assert "symbolic link" in (stations.path(Station.FAILED) / "x.reason.txt").read_text()
+    assert stations.claim(stations.scan().arrivals[0])
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"../evil", b"a/b", b"/etc", b"a\0b"])
+def test_what_is_no_folders_name_is_never_moved(stations: Stations, name: bytes) -> None:
+    """A row or a receipt may be forged; the stations are the last to be asked."""
+    tree(stations.path(Station.DONE) / "x", {"a": "1"})
+    with pytest.raises(StationError, match="cannot be the name"):
+        stations.bring_back(Station.DONE, b"x", Station.INBOX, name)
+    with pytest.raises(StationError, match="cannot be the name"):
+        stations.bring_back(Station.DONE, name, Station.INBOX)
+    with pytest.raises(StationError, match="cannot be the name"):
+        stations.settle(name, Station.DONE)
+    assert read_tree(stations.path(Station.DONE) / "x") == {b"a": b"1"}
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a dangling link"])
+@pytest.mark.parametrize("missing", [Station.PROCESSING, Station.DONE, Station.FAILED])
+def test_a_station_that_is_missing_is_not_a_folder_that_is_gone(
+    stations: Stations, missing: Station, instead: str
+) -> None:
+    """ENOENT names neither: only a look tells them apart."""
+    arrival = arrive(stations, "x")
+    if missing is not Station.PROCESSING:
+        assert stations.claim(arrival)
+    stations.path(missing).rename(stations.root / "away")
+    if instead == "a file":
+        stations.path(missing).write_bytes(b"")
+    elif instead == "a dangling link":
+        stations.path(missing).symlink_to("nowhere")
+    move = functools.partial(stations.claim, arrival)
+    if missing is not Station.PROCESSING:
+        move = functools.partial(stations.settle, b"x", missing)
+    with pytest.raises(StationMissing, match=f"{missing.value}/ is missing"):
+        move()
+    assert stations.look() == [missing.value]
+
+
+def test_a_station_is_made_again_with_the_mode_it_had_but_not_beneath_a_mount(tmp_path: Path) -> None:
+    """The admin who moves done/ away had given it to a group; an unmounted root is not filled."""
+    made = Stations(tmp_path / "root")
+    made.prepare()
+    made.path(Station.DONE).chmod(0o2770)
+    assert made.look() == []
+    made.path(Station.DONE).rmdir()
+    made.make_again("done")
+    assert made.path(Station.DONE).stat().st_mode & 0o7777 == 0o2770
+    made.root.rename(tmp_path / "away")
+    with pytest.raises(StationMissing, match="the root is not there"):
+        made.look()
+    made.root.mkdir()  # the mount point that was beneath
+    with pytest.raises(StationMissing, match="not the directory any more"):
+        made.make_again("done")
+    assert list(made.root.iterdir()) == []
+
+
+def test_a_trial_that_a_crash_has_left_is_swept(stations: Stations) -> None:
+    """Else it stays in a station for ever."""
+    (stations.path(Station.PROCESSING) / ".trial-0123").mkdir()
+    stations.tidy()
+    assert list(stations.path(Station.PROCESSING).iterdir()) == []
+
+
 def test_a_folder_that_may_not_be_moved_is_named_with_owner_and_mode(stations: Stations) -> None:
     """The sticky drop box: an upload of umask 022 by another user."""
     os.chmod(stations.root, 0o755)
@@ -118,7 +204,9 @@ def test_a_folder_that_may_not_be_moved_is_named_with_owner_and_mode(stations: S
         try:
             stations.claim(arrival)
         except StationError as error:
-            good = "mode 2755, owner root" in str(error) and "chmod g+w" in str(error)
+            good = "mode 2755, owner root" in str(
+                error
+            ) and f"sudo chmod -R g+rwX {stations.root}/inbox/x" in str(error)
 
             os._exit(0 if good else 2)
         os._exit(1)

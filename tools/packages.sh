@@ -162,8 +162,11 @@ _venv_status() { echo "a virtual environment is being made"; }
 _pip_status() {
     total=$(grep -a '^Installing collected packages:' "$log" | tail -n 1 | tr -cd , | wc -c)
     there=$(($(_installed) - before))
-    if [ "$total" -eq 0 ]; then
-        echo "pip looks up and fetches: $(grep -a -c '^Collecting ' "$log") packages so far"
+    fetched=$(grep -a -c '^Collecting ' "$log")
+    if [ "$total" -eq 0 ] && [ "$fetched" -eq 0 ]; then
+        echo "pip looks what is there"
+    elif [ "$total" -eq 0 ]; then
+        echo "pip looks up and fetches: $fetched packages so far"
     elif [ "$there" -le "$total" ]; then
         echo "pip installs: $there of $((total + 1)) packages"
     else

@@ -25,7 +25,7 @@ from dittohead.archivesspace.records import (
     USE,
 )
 from dittohead.description import Described, Description, Object
-from dittohead.errors import ItemError, StepError, TargetError, first_of
+from dittohead.errors import ItemError, StepError, TargetError, ungrouped
 from dittohead.threads import in_thread
 from dittohead.worker import StepContext
 
@@ -198,11 +198,9 @@ async def _read(client: Client, uris: Sequence[str]) -> dict[str, Record]:
         async with turn:
             return await client.get(uri, query)
 
-    try:
+    with ungrouped(StepError):
         async with asyncio.TaskGroup() as group:
             tasks = {uri: group.create_task(one(uri)) for uri in uris}
-    except* StepError as errors:
-        raise first_of(errors) from None
     return {uri: task.result() for uri, task in tasks.items()}
 
 

@@ -124,7 +124,7 @@ class Door:
         response = self._send(method, path, body, headers)
         try:
             return response.status, json.loads(response.read())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DittoheadError("the daemon's answer is no JSON", where=path) from error
 
     def _send(

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dittohead import files
-from dittohead.errors import DittoheadError, ItemError, TargetError, TransientError, first_of
+from dittohead.errors import DittoheadError, ItemError, TargetError, TransientError, ungrouped
 from dittohead.islandora import preflight
 from dittohead.islandora.fields import (
     Fields,
@@ -503,10 +503,8 @@ async def _each(items: Sequence[Page], at_once: int, work: Callable[[Page], Awai
         for number, item in waiting:
             results[number] = await work(item)
 
-    try:
+    with ungrouped(DittoheadError, OSError):
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(runner(), name="islandora page")
-    except* (DittoheadError, OSError) as errors:
-        raise first_of(errors) from None
     return [results[number] for number in range(len(items))]

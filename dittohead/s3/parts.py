@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from dittohead import checksums, faults
 from dittohead.checksums import Digests
-from dittohead.errors import ItemError, StepError, TransientError, first_of
+from dittohead.errors import ItemError, StepError, TransientError, ungrouped
 from dittohead.s3 import connection
 from dittohead.s3.bucket import ABSENT, EXISTS, GONE, NO_CONDITIONS, Abilities, Bucket, Stored, version_of
 from dittohead.s3.notes import Notes, Upload
@@ -92,7 +92,7 @@ class Parts:
         """
         upload, there = await self._upload()
         whole = Digests([self._algorithm] if self.abilities.checksum else [])
-        try:
+        with ungrouped(StepError, OSError):
             async with asyncio.TaskGroup() as group:
                 for number, start in enumerate(range(0, self.file.size, upload.part_size), 1):
                     size = min(upload.part_size, self.file.size - start)
@@ -104,8 +104,6 @@ class Parts:
                     else:
                         self._slots.release()
                         self._sent(size)
-        except* (StepError, OSError) as errors:
-            raise first_of(errors) from None
         if whole.sha256 != self.file.sha256:
             await self.give_up(upload)
             raise ItemError("the file is not what it was at the claim")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import stat
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -12,10 +15,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from dittohead import faults
 from dittohead.errors import StoreError
+from dittohead.files import make_way
 from dittohead.store import schema
 
 P = ParamSpec("P")
@@ -36,6 +40,9 @@ TOLD = "told"
 #: How long a statement waits for another process's write (the CLI's requests) before it fails.
 _BUSY_S = 30
 
+#: How long a server has to answer when it is connected to.
+_CONNECT_S = 10
+
 
 class Store:
     """The durable memory of the daemon.
@@ -53,6 +60,7 @@ class Store:
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="store-look")
         self._queue: deque[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = deque()
         self._draining = False
+        self._ready: set[ThreadPoolExecutor] = set()  # those that have their thread
         self._has_told = False
         self.on_told: Callable[[], None] = lambda: None  #: called in the loop when notices have been written
         self._local = threading.local()
@@ -66,6 +74,8 @@ class Store:
 
         Raises: StoreError: it cannot be reached, is damaged, or is of a newer version.
         """
+        if url.get_backend_name() == "sqlite":
+            _check_file(Path(str(url.database)))
         store = cls(url)
         try:
             schema.upgrade(store.engine)
@@ -91,9 +101,36 @@ class Store:
         self._queue.append((lambda connection: work(connection, *args, **kwargs), future))
         if not self._draining:
             self._draining = True
-            drained = loop.run_in_executor(self._writer, self._write_together, self._taken())
-            drained.add_done_callback(self._written)
+            self._drain(loop)
         return await asyncio.shield(future)
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have written what waits; if that cannot be begun, those who wait hear of it, and others may try."""
+        taken = self._taken()
+        try:
+            drained = self._in_thread(loop, self._writer, lambda: self._write_together(taken))
+        except StoreError as error:
+            self._draining = False
+            _tell([(future, None, error) for _, future in taken])
+        else:
+            drained.add_done_callback(self._written)
+
+    def _in_thread(
+        self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, work: Callable[[], T]
+    ) -> asyncio.Future[T]:
+        """Run work in a pool's one thread. Raises: StoreError: it has none, and never runs it."""
+        try:
+            if pool not in self._ready:
+                # Something harmless first: a pool that cannot start its thread raises, and yet keeps what it
+                # was given, to run it when it has one.
+                pool.submit(_nothing)
+                self._ready.add(pool)
+            return loop.run_in_executor(pool, work)
+        except (RuntimeError, MemoryError) as error:
+            raise StoreError(
+                f"the store cannot be used now ({str(error) or 'no memory'})",
+                hint="Work goes on by itself when this machine has threads and memory again",
+            ) from error
 
     def _taken(self) -> list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]]:
         taken = list(self._queue)
@@ -102,22 +139,14 @@ class Store:
 
     def _written(self, drained: asyncio.Future[list[_Outcome]]) -> None:
         """Tell who waited, in the loop's thread; then write what has come meanwhile."""
-        if self._has_told:
-            self._has_told = False
-            self.on_told()
-        for future, value, error in drained.result():
-            if future.cancelled():
-                continue
-            if error is not None:
-                future.set_exception(error)
-                future.exception()  # seen: whoever waited may have been cancelled
-            else:
-                future.set_result(value)
+        told, self._has_told = self._has_told, False
+        _tell(drained.result())
         if self._queue:
-            again = drained.get_loop().run_in_executor(self._writer, self._write_together, self._taken())
-            again.add_done_callback(self._written)
+            self._drain(drained.get_loop())
         else:
             self._draining = False
+        if told:
+            self.on_told()
 
     def _write_together(
         self, taken: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]]
@@ -186,7 +215,7 @@ class Store:
             self._local.reading = True
             return self.run(work, *args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(pool, call)
+        return await self._in_thread(asyncio.get_running_loop(), pool, call)
 
     def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one transaction in the calling thread. Blocking; for the command line and tests."""
@@ -225,6 +254,22 @@ class Store:
         self.engine.dispose()
 
 
+def _tell(outcomes: list[_Outcome]) -> None:
+    """Give those who wait what became of their transactions."""
+    for future, value, error in outcomes:
+        if future.cancelled():
+            continue
+        if error is not None:
+            future.set_exception(error)
+            future.exception()  # seen: whoever waited may have been cancelled
+        else:
+            future.set_result(value)
+
+
+def _nothing() -> None:
+    pass
+
+
 def sqlite_url(state: Path) -> sa.URL:
     """Return the URL of the embedded store in the root's state/ directory."""
     return sa.URL.create("sqlite", database=str(state / "dittohead.sqlite3"))
@@ -232,7 +277,7 @@ def sqlite_url(state: Path) -> sa.URL:
 
 def _engine(url: sa.URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S})
     engine = sa.create_engine(
         url,
         connect_args={"timeout": _BUSY_S, "isolation_level": None, "check_same_thread": False},
@@ -252,6 +297,37 @@ def _engine(url: sa.URL) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _check_file(path: Path) -> None:
+    """See that the file can be a database. Raises: StoreError."""
+    make_way(path.with_name(f"{path.name}-shm"))  # an index of the log; SQLite makes it again
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        _must_be_a_file(file)
+
+
+def _must_be_a_file(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or (stat.S_ISLNK(mode) and path.is_file())):
+            raise StoreError("the store is not a regular file", where=str(path), hint=_DAMAGED)
+        if not os.access(path, os.R_OK | os.W_OK):
+            hint = "Give state/ and what is in it to the daemon's user; and run commands as that user"
+            raise StoreError("the store may not be read and written", where=str(path), hint=hint)
+
+
+#: What a database says that goes on saying so: somebody has to do something about it.
+_LASTING = (
+    "malformed",
+    "not a database",
+    "authentication",
+    "does not exist",
+    "pg_hba.conf",
+    "permission",
+    "permitted",
+    "no password",
+    "invalid",
+)
 
 
 def _check_sqlite(engine: Engine, url: sa.URL) -> None:
@@ -274,4 +350,7 @@ def _refusal(error: SQLAlchemyError, url: sa.URL) -> StoreError:
         hint = _DAMAGED
     elif isinstance(error, OperationalError):
         hint = "Check that the store can be reached, is not full and may be written by the daemon"
-    return StoreError(said.splitlines()[0] if said else "unknown error", where=where, hint=hint)
+    passing = isinstance(error, OperationalError | InterfaceError) and not any(w in said for w in _LASTING)
+    return StoreError(
+        said.splitlines()[0] if said else "unknown error", where=where, hint=hint, passing=passing
+    )

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model import Job, JobId, utcnow
-from dittohead.store.tables import jobs, requests
+from dittohead.store.tables import Damaged, jobs, requests
 
 #: What may be asked of jobs that are over; of several jobs of a name the latest is meant, not one under way.
 OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "undone", "dismiss"})
@@ -26,6 +26,11 @@ class Request:
     job: str
     args: dict[str, Any]
     who: str
+    tries: int = 0  #: how many daemons have begun to carry it out; not those that were stopped in good order
+
+
+#: Where the tries of a request are counted, among its arguments.
+_TRIES = "tries"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +55,38 @@ def add(connection: Connection, action: str, job: str, args: dict[str, Any], who
 
 def open_requests(connection: Connection) -> list[Request]:
     """Return requests that have no answer yet, in the order they were made."""
+    return [get(connection, number) for number in open_numbers(connection)]
+
+
+def open_numbers(connection: Connection) -> list[int]:
+    """Return the numbers of requests that have no answer yet, in the order they were made."""
     found = connection.execute(
-        sa.select(requests).where(requests.c.answer.is_(None)).order_by(requests.c.id)
-    ).mappings()
-    return [
-        Request(id=row["id"], action=row["action"], job=row["job"], args=row["args"], who=row["who"])
-        for row in found
-    ]
+        sa.select(requests.c.id).where(requests.c.answer.is_(None)).order_by(requests.c.id)
+    )
+    return list(found.scalars())
+
+
+def get(connection: Connection, request: int) -> Request:
+    """Return one request.
+
+    Raises: KeyError: there is none; ValueError, TypeError: its row is damaged.
+    """
+    row = connection.execute(sa.select(requests).where(requests.c.id == request)).mappings().first()
+    if row is None:
+        raise KeyError(request)
+    if not isinstance(row["args"], dict) or isinstance(row["args"], Damaged):
+        raise TypeError("the arguments of a request are damaged")
+    args = dict(row["args"])
+    tries = args.pop(_TRIES, 0)
+    if not isinstance(tries, int):
+        raise TypeError("the tries of a request are no number")
+    return Request(id=row["id"], action=row["action"], job=row["job"], args=args, who=row["who"], tries=tries)
+
+
+def count_try(connection: Connection, request: Request, by: int) -> None:
+    """Note that a daemon begins to carry out a request (1), or did not end while it did (-1)."""
+    args = {**request.args, _TRIES: request.tries + max(by, 0)}
+    connection.execute(requests.update().where(requests.c.id == request.id).values(args=args))
 
 
 def answer(connection: Connection, request: int, said: dict[str, Any]) -> None:
@@ -100,11 +130,16 @@ def listing(
         query = query.where(requests.c.id < before)
     return [
         Asked(
-            **{key: row[key] for key in ("id", "action", "job", "args", "who", "answer")},
+            **{key: row[key] for key in ("id", "action", "job", "who", "answer")},
+            args={key: value for key, value in _mapping(row["args"]).items() if key != _TRIES},
             at=datetime.fromtimestamp(row["at"], UTC),
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+def _mapping(args: Any) -> dict[str, Any]:
+    return args if isinstance(args, dict) else Damaged()
 
 
 def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]:
@@ -115,7 +150,7 @@ def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]
         .where(jobs.c.ino == str(ino), requests.c.action == "rename")
         .order_by(requests.c.id.desc())
     )
-    return next(((row.name, row.who) for row in found if row.args.get("name") == name), ("", ""))
+    return next(((row.name, row.who) for row in found if _mapping(row.args).get("name") == name), ("", ""))
 
 
 def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
@@ -125,7 +160,7 @@ def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
         .where(requests.c.action == "drop", requests.c.job.in_({job.name for job in found}))
         .order_by(requests.c.id)
     )
-    who = {(row.job, row.args.get("ino")): row.who for row in rows}
+    who = {(row.job, _mapping(row.args).get("ino")): row.who for row in rows}
     return {job.id: who[job.name, job.ino] for job in found if (job.name, job.ino) in who}
 
 
@@ -136,4 +171,4 @@ def dropped_by(connection: Connection, name: str, ino: int) -> str:
         .where(requests.c.job == name, requests.c.action == "drop")
         .order_by(requests.c.id.desc())
     )
-    return next((row.who for row in found if row.args.get("ino") == ino), "")
+    return next((row.who for row in found if _mapping(row.args).get("ino") == ino), "")

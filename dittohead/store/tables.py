@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -15,8 +18,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     text,
 )
+from sqlalchemy.engine import Dialect
 
 metadata = MetaData(
     naming_convention={
@@ -28,6 +33,32 @@ metadata = MetaData(
 
 # Moments are seconds since the epoch, UTC, as doubles: SQLite has no type for them, and both
 # databases compare and order doubles alike.
+
+
+class Damaged(dict[str, Any]):
+    """What stands for a JSON value that cannot be read."""
+
+
+class Json(TypeDecorator[Any]):
+    """JSON; a damaged value is an empty one: it ends what needs it, and not all that is read with it."""
+
+    impl = JSON
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any] | None:
+        """Return what turns what the database gives into a value."""
+        process = super().result_processor(dialect, coltype)
+        if process is None:
+            return None
+
+        def read(value: Any) -> Any:
+            try:
+                return process(value)
+            except (ValueError, TypeError, RecursionError):
+                return Damaged()
+
+        return read
+
 
 #: One row for each passage of an arrival through a pipeline.
 jobs = Table(
@@ -41,11 +72,11 @@ jobs = Table(
     Column("ino", Text, nullable=False),
     Column("uid", BigInteger, nullable=False),
     Column("pipeline", Text, nullable=False),
-    Column("definition", JSON, nullable=False),
-    Column("vals", JSON, nullable=False),
+    Column("definition", Json, nullable=False),
+    Column("vals", Json, nullable=False),
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False),
-    Column("error", JSON(none_as_null=True)),
+    Column("error", Json(none_as_null=True)),
     Column("token", Integer, nullable=False),
     Column("wake_at", Double),
     Column("target", Text, nullable=False),
@@ -96,8 +127,8 @@ steps = Table(
     Column("crashes", Integer, nullable=False),  # times the daemon died while it was in flight
     Column("started_at", Double),
     Column("finished_at", Double),
-    Column("saved", JSON, nullable=False),
-    Column("result", JSON, nullable=False),
+    Column("saved", Json, nullable=False),
+    Column("result", Json, nullable=False),
     Column("error", Text, nullable=False),
     Column("wake_at", Double),  # not to be tried before; NULL: as soon as its job runs
     Column("target", Text, nullable=False, server_default=""),  # that was paused when it was last tried
@@ -136,7 +167,7 @@ outbox = Table(
     Column("error", Text, nullable=False),
     Column("recipient", Text, nullable=False, server_default=""),  # an uploader's address; "": the rule's own
     Column("pipeline", Text, nullable=False, server_default=""),  # of its job
-    Column("data", JSON, nullable=False, server_default="{}"),  # its facts, as programs get them
+    Column("data", Json, nullable=False, server_default="{}"),  # its facts, as programs get them
     Column("parent", String(26)),  # the digest it was gathered into
     Index(None, "state", "due_at"),
     Index(None, "rule", "state", "created_at"),
@@ -177,10 +208,10 @@ requests = Table(
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("action", String(16), nullable=False),
     Column("job", Text, nullable=False),
-    Column("args", JSON, nullable=False),
+    Column("args", Json, nullable=False),
     Column("who", Text, nullable=False),
     Column("at", Double, nullable=False),
-    Column("answer", JSON(none_as_null=True)),
+    Column("answer", Json(none_as_null=True)),
     Index(None, "job"),
     # Of those that wait for an answer, which are few among all that were ever asked.
     Index(None, "id", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),
@@ -191,7 +222,7 @@ sources = Table(
     "sources",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("position", JSON, nullable=False),  # of a round under way; {} when it came to its end
+    Column("position", Json, nullable=False),  # of a round under way; {} when it came to its end
     Column("looked_at", Double),  # when the last round began
     Column("finished_at", Double),  # when the last round came to its end
     Column("error", Text, nullable=False),  # why the last try failed; "" when it did not
@@ -212,7 +243,7 @@ items = Table(
     Column("marker", Integer, nullable=False),
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False),
-    Column("data", JSON, nullable=False),
+    Column("data", Json, nullable=False),
     Column("drop_id", BigInteger),
     Column("fetched", Text, nullable=False),  # the version that lies verified below the drop's folder
     Column("seen_at", Double, nullable=False),
@@ -231,7 +262,7 @@ drops = Table(
     Column("state", String(16), nullable=False),
     Column("reason", Text, nullable=False),
     Column("ino", Text, nullable=False),  # "" until the directory is made
-    Column("earlier", JSON, nullable=False),  # ids of jobs of other folders that had this inode before
+    Column("earlier", Json, nullable=False),  # ids of jobs of other folders that had this inode before
     Column("job_id", String(26)),
     Column("files", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
@@ -252,7 +283,7 @@ orders = Table(
     Column("handle", Text, nullable=False),
     Column("state", String(16), nullable=False),  # open, unreadable
     Column("reason", Text, nullable=False),
-    Column("data", JSON, nullable=False),
+    Column("data", Json, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("keep_at", Double),  # when upstream is to be told that it is still being carried out
     Index(None, "source", "handle", unique=True),

@@ -11,7 +11,7 @@ from aiohttp import web
 from dittohead.settings import Http
 from dittohead.web import api, login, page_routes, server
 from dittohead.web.access import ACCESS, Access, guard
-from dittohead.web.problems import ERROR_PAGE, ErrorPage, add_headers, answer_plainly
+from dittohead.web.problems import ERROR_PAGE, ErrorPage, Problem, add_headers, answer_plainly
 from dittohead.web.sessions import Sessions
 from dittohead.web.site import SITE, Site
 from dittohead.web.tokens import Tokens
@@ -28,6 +28,36 @@ def create_app(site: Site, access: Access) -> web.Application:
     api.add_routes(app)
     login.add_routes(app)
     page_routes.install(app)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def waiting(settings: Http | None, reason: str) -> AsyncIterator[None]:
+    """Say while inside, where the settings have us listen, that the daemon waits to start, and for what."""
+    runner = server.runner_of(_not_yet(reason))
+    try:
+        if settings is not None:
+            # Where the address itself is what is waited for, nobody can be told.
+            with contextlib.suppress(OSError):
+                await runner.setup()
+                await server.site_of(runner, settings.listen).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _not_yet(reason: str) -> web.Application:
+    async def health(request: web.Request) -> web.Response:
+        fields = {"ok": False, "watcher": "starting", "jobs": {}, "troubles": [reason]}
+        return web.json_response(fields, status=503)
+
+    async def anything(request: web.Request) -> web.Response:
+        return Problem(503, f"the daemon waits to start: {reason}", headers={"Retry-After": "15"}).response()
+
+    app = web.Application()
+    app.router.add_get("/healthz", health)
+    app.router.add_route("*", "/{path:.*}", anything)
+    app.on_response_prepare.append(add_headers)
     return app
 
 

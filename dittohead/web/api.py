@@ -57,11 +57,15 @@ def add_routes(app: web.Application) -> None:
 
 
 async def _health(request: web.Request, given: None) -> web.Response:
-    """200 while the store answers and the inbox is watched; 503 otherwise."""
+    """200 while the store answers, the inbox is watched and nothing is missing; 503 otherwise."""
     counts = await request.app[SITE].store.look(queries.counts)
-    mode = request.app[SITE].live().get("watcher", {}).get("mode", "starting")
-    good = mode in ("inotify", "polling")
-    return web.json_response({"ok": good, "watcher": mode, "jobs": counts}, status=200 if good else 503)
+    live = request.app[SITE].live()
+    mode = live.get("watcher", {}).get("mode", "starting")
+    # What is wrong, and no paths: anybody may ask.
+    troubles = [trouble["what"] for trouble in live.get("troubles", [])]
+    good = mode in ("inotify", "polling") and not troubles
+    fields = {"ok": good, "watcher": mode, "jobs": counts, "troubles": troubles}
+    return web.json_response(fields, status=200 if good else 503)
 
 
 async def _doctor(request: web.Request, given: shapes.Nothing) -> web.Response:

@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dittohead import files, sidecar
+from dittohead import files, ownfiles, sidecar
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
-from dittohead.errors import ItemError
+from dittohead.errors import ItemError, Unreadable
 from dittohead.files import MAX_DEPTH, MAX_PATH
 from dittohead.fitting import taker
 from dittohead.model import counted, visible
@@ -182,8 +182,8 @@ class Reception:
         incoming = self._known.get(id_)
         if incoming is None:
             try:
-                incoming = Incoming(**json.loads(self._record(id_).read_bytes()))
-            except (OSError, ValueError, TypeError):
+                incoming = ownfiles.document(self._record(id_), lambda found: Incoming(**found))
+            except (OSError, Unreadable):
                 return None
             if len(self._known) >= _KNOWN:
                 self._known.clear()

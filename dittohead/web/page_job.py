@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import order, queries, receipt
 from dittohead.context import JobFiles
+from dittohead.errors import Unreadable
 from dittohead.model import Event, Job, StepRow, StepState, display
 from dittohead.stations import Stations
 from dittohead.store import history
@@ -128,7 +129,7 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         try:
             status = os.stat(path)
             found, place, ways = _delivered(path, status.st_mtime_ns, status.st_size)
-        except (OSError, ValueError, KeyError):  # nothing delivered, or just being written
+        except (OSError, Unreadable):  # nothing delivered, or damaged
             continue
         if step.state is StepState.DONE:
             links.extend(found)
@@ -154,7 +155,8 @@ def _where(stations: Stations, job: Job) -> dict[str, Any]:
     """Return whether a job's folder lies where the store says, and that in words. Blocking."""
     place = f"{job.station.value}/{display(job.folder)}"
     try:
-        there = stations.identity(job.station, job.folder).st_ino == job.ino
+        stations.identity(job.station, job.folder)
+        there = True  # by its name: on another disk, and on overlayfs, its inode is another
     except FileNotFoundError:
         there = False
     except OSError as error:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import resource
+import secrets
 import socket
 import stat
 import time
@@ -244,17 +245,13 @@ async def as_it_is(request: web.Request, handler: Handler) -> web.StreamResponse
     return await handler(request)
 
 
-@contextlib.asynccontextmanager
-async def listening(app: web.Application, settings: Http | None, state: Path) -> AsyncIterator[None]:
-    """Serve while inside: on the daemon's own socket, and where the settings say.
-
-    Raises: OSError: an address cannot be used.
-    """
+def runner_of(app: web.Application) -> web.AppRunner:
+    """Return what serves an application."""
     # What a parser says of a stranger's bytes is no line of our log.
     quiet = logging.getLogger("dittohead.http")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
-    runner = web.AppRunner(
+    return web.AppRunner(
         app,
         access_log=None,
         logger=quiet,
@@ -264,6 +261,15 @@ async def listening(app: web.Application, settings: Http | None, state: Path) ->
         # It would be unpacked in the loop, whoever sends it: a megabyte holds a gigabyte.
         auto_decompress=False,
     )
+
+
+@contextlib.asynccontextmanager
+async def listening(app: web.Application, settings: Http | None, state: Path) -> AsyncIterator[None]:
+    """Serve while inside: on the daemon's own socket, and where the settings say.
+
+    Raises: OSError: an address cannot be used.
+    """
+    runner = runner_of(app)
     await runner.setup()
     assert runner.server is not None  # noqa: S101
     lines = app[LINES]
@@ -272,7 +278,7 @@ async def listening(app: web.Application, settings: Http | None, state: Path) ->
     try:
         await web.SockSite(runner, own_socket(state), backlog=lines.bounds.backlog).start()
         if settings is not None:
-            await _site(runner, settings.listen, lines.bounds.backlog).start()
+            await site_of(runner, settings.listen, lines.bounds.backlog).start()
         yield
     finally:
         watching.cancel()
@@ -285,7 +291,8 @@ def _is_socket(settings: Http | None) -> TypeGuard[Http]:
     return settings is not None and settings.listen.startswith("/")
 
 
-def _site(runner: web.AppRunner, listen: str, backlog: int) -> web.BaseSite:
+def site_of(runner: web.AppRunner, listen: str, backlog: int = 128) -> web.BaseSite:
+    """Return where a runner is to listen. Raises: OSError."""
     if listen.startswith("/"):
         return web.SockSite(runner, _proxys_socket(Path(listen)), backlog=backlog)
     host, _, port = listen.rpartition(":")
@@ -302,6 +309,9 @@ def own_socket(state: Path) -> socket.socket:
 
     Whoever can connect may act: see docs/rights.md.
     """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK((state / OWN_SOCKET).lstat().st_mode):  # nobody can have meant to keep it there
+            (state / OWN_SOCKET).rename(state / f"aside-{secrets.token_hex(4)}")
     with near(state):
         sock = _bound(state / OWN_SOCKET, OWN_SOCKET)
     status = state.stat()

@@ -13,7 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
+from typing import Any
 
+from dittohead import ownfiles
+from dittohead.errors import Unreadable
 from dittohead.files import write_durably
 
 #: Under https the name alone has browsers refuse a cookie that another host, or no https, has set.
@@ -23,6 +26,9 @@ PLAIN_NAME = "dittohead"
 
 #: Sessions that were signed out and would still hold; more than anybody signs out in a session's life.
 _MOST_ENDED = 10_000
+
+#: No key's file is longer. Bytes.
+_KEY_MOST = 4096
 
 
 @dataclass(frozen=True)
@@ -48,19 +54,25 @@ class Sessions:
         self._ended: dict[str, float] = {}
 
     def load(self) -> None:
-        """Read the key, or make one; and what was signed out. Blocking. Raises: OSError."""
+        """Read the key, or make one; and what was signed out. Blocking.
+
+        A file that is damaged is not believed: everybody signs in again. Raises: OSError.
+        """
         try:
-            self._key = bytes.fromhex(self._key_path.read_text(encoding="ascii").strip())
-        except (FileNotFoundError, ValueError):
+            with ownfiles.opened(self._key_path) as file:
+                self._key = bytes.fromhex(file.read(_KEY_MOST).decode("ascii").strip())
+        except (FileNotFoundError, ValueError, Unreadable):
             self._key = b""
+        try:
+            self._ended = ownfiles.document(self._ended_path, _ended)
+        except FileNotFoundError:
+            self._ended = {}
+        except Unreadable:  # who was signed out is not known any more: then nobody is to be signed in
+            self._ended, self._key = {}, b""
+            write_durably(self._ended_path, b"{}", 0o600)
         if len(self._key) < 32:
             self._key = secrets.token_bytes(32)
             write_durably(self._key_path, self._key.hex().encode() + b"\n", 0o600)
-        try:
-            found = json.loads(self._ended_path.read_text(encoding="utf-8"))
-            self._ended = {str(id_): float(until) for id_, until in found.items()}
-        except (FileNotFoundError, ValueError, AttributeError, TypeError):
-            self._ended = {}
 
     def begin(self, mark: str, lasting_s: float) -> tuple[Session, str]:
         """Begin a session; return it and its cookie's value."""
@@ -99,6 +111,10 @@ class Sessions:
 
     def _signature(self, purpose: bytes, text: bytes) -> bytes:
         return hmac.digest(self._key, purpose + b"\0" + text, hashlib.sha256)
+
+
+def _ended(found: Any) -> dict[str, float]:
+    return {str(id_): float(until) for id_, until in ownfiles.mapping(found).items()}
 
 
 def cookie_of(header: str, name: str) -> str:

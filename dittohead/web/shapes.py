@@ -338,11 +338,12 @@ class Status(_Answer):
 
 
 class Health(_Answer):
-    """Whether the store answers and the inbox is watched."""
+    """Whether the store answers, the inbox is watched and nothing is missing."""
 
     ok: bool
     watcher: str
     jobs: dict[str, int]
+    troubles: list[str] = Field(description="What of the daemon itself needs attention.")
 
 
 class Finding(_Answer):

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import files, queries, receipt
 from dittohead.context import JobFiles
-from dittohead.errors import ItemError
+from dittohead.errors import ItemError, Unreadable
 from dittohead.images.process import ImageChild
 from dittohead.model import Job, StepRow, StepState, display
 from dittohead.presentation.pictures import natural
@@ -117,10 +117,11 @@ def _derived(files_of: JobFiles, job: Job, steps: list[StepRow]) -> Iterator[tup
         if step.worker != "convert" or step.state is not StepState.DONE or not whole:
             continue
         seen: set[bytes] = set()
-        for output in itertools.islice(receipt.read_outputs(files_of.outputs(step.name)), LOOKED_AT):
-            if output.path.lower().endswith(_ENDINGS) and output.source not in seen:
-                seen.add(output.source)
-                yield files_of.work(step.name), output.path, display(output.source or output.path)
+        with contextlib.suppress(Unreadable):  # a list that is damaged shows what comes before that
+            for output in itertools.islice(receipt.read_outputs(files_of.outputs(step.name)), LOOKED_AT):
+                if output.path.lower().endswith(_ENDINGS) and output.source not in seen:
+                    seen.add(output.source)
+                    yield files_of.work(step.name), output.path, display(output.source or output.path)
         return
 
 

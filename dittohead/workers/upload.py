@@ -19,7 +19,7 @@ from pydantic import Field
 from dittohead import __version__, attributes, faults, files
 from dittohead.attributes import Keeps
 from dittohead.checksums import Digests
-from dittohead.errors import ItemError, StepError, TargetError, TransientError, first_of
+from dittohead.errors import ItemError, StepError, TargetError, TransientError, ungrouped
 from dittohead.faulty import Faulty
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.options import Size
@@ -566,12 +566,10 @@ async def _each(
                     return
             await work(item)
 
-    try:
+    with ungrouped(StepError, OSError):
         async with asyncio.TaskGroup() as group:
             for _ in range(at_once):
                 group.create_task(runner())
-    except* (StepError, OSError) as errors:
-        raise first_of(errors) from None
 
 
 async def _stream(items: Iterable[T]) -> AsyncIterator[T]:

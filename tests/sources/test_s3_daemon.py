@@ -357,7 +357,11 @@ def test_a_daemon_killed_at_any_moment_of_a_fetch_brings_the_folder_once(place: 
     place.configure(queue={"url": place.make_queue(), "endpoint_url": place.server.url})
     place.send({"Records": [place.record("set/a"), place.record("set/b")]})
     place.site.program = [sys.executable, "-m", "tests.support.mortal"]
-    place.site.env |= {"MORTAL_DIES": f"{point}:1:kill", "MORTAL_ROOT": str(place.site.root)}
+    place.site.env |= {
+        "MORTAL_DIES": f"{point}:1:kill",
+        "MORTAL_ROOT": str(place.site.root),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     place.site.start(wait=False)
     assert place.site.process is not None
     place.site.process.wait(60)

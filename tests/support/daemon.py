@@ -48,7 +48,7 @@ class Site:
             stdout=log,
             stderr=log,
             env=self.env,
-            cwd=self.root,  # where nothing of the checkout can be imported
+            cwd=self.config.parent,  # where nothing of the checkout can be imported
             start_new_session=True,
         )
 
@@ -72,7 +72,7 @@ class Site:
         """Run a command of the command line."""
         said = subprocess.run(
             [*program(), "--config", str(self.config), *arguments],
-            **{"cwd": self.root, **more},
+            **{"cwd": self.config.parent, **more},
             capture_output=True,
             text=True,
             env=self.env,

@@ -38,6 +38,7 @@ from dittohead.process import sweep
 from dittohead.stations import fit
 from tests.support.daemon import Site
 from tests.support.trees import tree
+from tests.support.wheel import installed, site_of
 
 TOP = Path(__file__).parent.parent.parent
 ROOT = os.geteuid() == 0
@@ -57,8 +58,12 @@ def _as(uid: int, *groups: int) -> dict[str, Any]:
     return {"user": uid, "group": uid, "extra_groups": list(groups)} if ROOT else {}
 
 
-#: How the daemon and its commands are run.
-_THERE = {"env": _ENV, "cwd": TOP, **_as(DAEMON)}
+@functools.cache
+def _there() -> dict[str, Any]:
+    """Return how the daemon and its commands are run: from the wheel, by an interpreter that may be another's."""
+    packages = Path(pydantic.__file__).parents[1]
+    env = {**_ENV, "PYTHONPATH": f"{site_of(installed())}:{packages}"}
+    return {"env": env, "cwd": "/", **_as(DAEMON)}
 
 
 @functools.cache
@@ -315,10 +320,10 @@ class Box(Site):
     Beside its root lie the target, meet/ (where steps wait for the tests), and what is nobody's business.
     """
 
-    def __init__(self, base: Path, config: str) -> None:
+    def __init__(self, base: Path, config: str, more: str = "") -> None:
         raise_file_limit()
         self.base, self.target, self.meet = base, base / "target", base / "meet"
-        super().__init__(base / "root", config.replace("@", str(base)))
+        super().__init__(base / "root", config.replace("@", str(base)) + more)
         self.secret = secrets.token_hex(16)
         self.canary = base / "outside" / "canary.txt"
         for place, mode in _MODES.items():
@@ -360,14 +365,14 @@ class Box(Site):
     def start(self, *, wait: bool = True) -> None:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [*self._argv, "run"], stdout=log, stderr=log, start_new_session=True, **_THERE
+                [*self._argv, "run"], stdout=log, stderr=log, start_new_session=True, **_there()
             )
         began = len(self.events("watch.armed"))
         if wait:
             self.until(lambda: len(self.events("watch.armed")) > began or self._dead())
 
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
-        given = {"capture_output": True, "text": True, "timeout": 60, "check": False, **_THERE, **more}
+        given = {"capture_output": True, "text": True, "timeout": 60, "check": False, **_there(), **more}
         said = subprocess.run([*self._argv, *arguments], **given)
         assert not check or said.returncode == 0, said.stdout + said.stderr
         return said
@@ -485,12 +490,17 @@ class Box(Site):
 
 
 @contextlib.contextmanager
-def box(stale_after: str = "1d") -> Iterator[Box]:
-    """A drop box with a running daemon, until the block ends."""
+def box(stale_after: str = "1d", watch: str = "", more: str = "") -> Iterator[Box]:
+    """A drop box with a running daemon, until the block ends.
+
+    Args:
+        watch: more keys of `watch:`, each after a comma.
+        more: more of config.yaml.
+    """
     # pytest's own directories are closed to others, and /tmp may be no real file system.
     base = Path(tempfile.mkdtemp(prefix="hostile-", dir="/var/tmp"))
     base.chmod(0o755)
-    made = Box(base, CONFIG.replace("STALE", stale_after))
+    made = Box(base, CONFIG.replace("STALE", stale_after + watch), more)
     try:
         made.start()
         yield made

@@ -100,6 +100,11 @@ def installed() -> Path:
     return place
 
 
+def site_of(place: Path) -> Path:
+    """Return where a virtual environment has its packages."""
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(place), "platbase": str(place)}))
+
+
 def _clear(place: Path) -> None:
     """Remove what was made of older sources, and is not of a run that is still under way."""
     for old in place.iterdir():
@@ -112,8 +117,7 @@ def _install(place: Path) -> None:
         sources = copy(Path(scratch) / "sources", "dittohead/", "pyproject.toml", "README.md")
         wheel = build(sources, Path(scratch) / "out")
         venv.create(place, with_pip=False, symlinks=True)
-        paths = {"base": str(place), "platbase": str(place)}
-        site = Path(sysconfig.get_path("purelib", "venv", paths))
+        site = site_of(place)
         # A path in a .pth file is appended; .pth files in it, such as the one that leads to the checkout, are not read.
         (site / "tests-packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
         pip = [

@@ -1,0 +1,254 @@
+"""A damaged file, row or folder ends what needs it, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from dittohead import receipt
+from dittohead.context import JobFiles
+from dittohead.model import JobState, Location, Output, Station
+from dittohead.reconcile import reconcile
+from dittohead.store import requests as request_store
+from dittohead.worker import Done, StepContext, StepResult
+from tests.support.damage import DAMAGES
+from tests.support.house import House
+from tests.support.trees import tree
+
+#: Those that leave a JSON-lines file one that is still good, or that root is not hindered by.
+_HARMLESS = {"one more newline", "mode 000"}
+
+
+async def fail(ctx: StepContext) -> StepResult:
+    from dittohead.errors import ItemError
+
+    raise ItemError("no")
+
+
+async def over(house: House, name: str) -> Any:
+    house.arrive(name)
+    async with house.running():
+        return await house.until_over(name)
+
+
+async def ask_in_time(house: House, *request: Any, **args: Any) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        return await house.ask(*request, **args)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_manifest_refuses_the_retry_that_needs_it(house: House, damage: str) -> None:
+    """And is answered: a row that stays open is met again at each start."""
+    house.worker.plays["second"] = fail
+    job = await over(house, "x")
+    listed = JobFiles(house.stations, job).manifest
+    DAMAGES[damage](listed, random.Random(1))
+    said = await ask_in_time(house, "retry", job.id)
+    assert said["message"]
+    if damage not in {*_HARMLESS, "gone", "a bit flipped", "cut"}:
+        assert not said["ok"], said
+    assert house.store.run(request_store.open_requests) == []
+    house.worker.plays.clear()
+    assert (await over(house, "innocent")).state is JobState.DONE
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_receipt_refuses_what_is_added_to_it(house: House, damage: str) -> None:
+    """The store has it all the same; nothing is written over what somebody may want to look at."""
+    job = await over(house, "x")
+    path = receipt.path_of(house.stations.receipts, job)
+    DAMAGES[damage](path, random.Random(2))
+    before = path.read_bytes() if path.is_file() and damage != "a link elsewhere" else None
+    said = await ask_in_time(house, "undone", job.id, what="x", good=True)
+    if damage not in {"mode 000", "gone", "a bit flipped"}:
+        assert not said["ok"], said
+        assert "recorded in the store" in said["message"]
+        assert before is None or path.read_bytes() == before
+    assert house.store.run(request_store.open_requests) == []
+
+
+async def test_whatever_a_request_meets_refuses_it_alone(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect of ours, too."""
+    job = await over(house, "x")
+
+    def break_down(*_: object) -> None:
+        raise RuntimeError("this is not foreseen")
+
+    monkeypatch.setattr(receipt, "add_event", break_down)
+    said = await house.ask("undone", job.id, what="x", good=True)
+    assert not said["ok"]
+    assert "RuntimeError" in said["message"]
+    assert (await house.ask("rerun", job.id))["ok"]
+
+
+async def test_a_request_that_two_daemons_died_of_is_refused_at_the_third_start(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash of the process leaves no exception to be caught: it is counted before it is tried."""
+    job = await over(house, "x")
+    number = await house.store.write(request_store.add, "undone", job.id, {"what": "x"}, "me")
+
+    class Death(BaseException):
+        """Stands for SIGKILL: nothing runs after it."""
+
+    def die(*_: object) -> None:
+        raise Death
+
+    monkeypatch.setattr(receipt, "add_event", die)
+    for _ in range(2):
+        house.actions.begun.clear()  # as in another process
+        with pytest.raises(Death):
+            await house.actions.answer_all()
+        assert await house.store.read(request_store.answer_to, number) is None
+    house.actions.begun.clear()
+    await house.actions.answer_all()
+    answer = await house.store.read(request_store.answer_to, number)
+    assert answer is not None
+    assert not answer["ok"]
+    assert "died 2 times" in answer["message"]
+    (asked,) = house.store.run(request_store.listing)
+    assert asked.args == {"what": "x"}  # how often it was tried is nobody's argument
+
+
+async def test_a_stop_in_good_order_is_no_death(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the daemon is restarted while a request is carried out."""
+    job = await over(house, "x")
+    number = await house.store.write(request_store.add, "freeze", job.id, {}, "me")
+    hang = asyncio.Event()
+
+    async def slowly(*_: object) -> str:
+        hang.set()
+        await asyncio.Event().wait()
+        return ""
+
+    monkeypatch.setattr(type(house.actions), "carry_out", slowly)
+    for _ in range(4):
+        house.actions.begun.clear()
+        hang.clear()
+        task = asyncio.create_task(house.actions.answer_all())
+        await hang.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert (await house.store.read(request_store.get, number)).tries == 0
+
+
+@pytest.mark.parametrize("args", ['{"from": "sec', "[]", "7", '{"tries": "many"}', "null"])
+async def test_a_damaged_row_of_a_request_is_answered_and_the_others_are_carried_out(
+    house: House, args: str
+) -> None:
+    """And is never carried out with what is left of its arguments."""
+    job = await over(house, "x")
+    number = await house.store.write(request_store.add, "rerun", job.id, {"from": "second"}, "me")
+
+    def damage(connection: sa.Connection) -> None:
+        connection.execute(
+            sa.text("UPDATE requests SET args = :args WHERE id = :id"), {"args": args, "id": number}
+        )
+
+    await house.store.write(damage)
+    later = await house.store.write(request_store.add, "retry", job.id, {}, "me")
+    await house.actions.answer_all()
+    answer = await house.store.read(request_store.answer_to, number)
+    assert answer is not None
+    assert not answer["ok"]
+    assert "is done" in (await house.store.read(request_store.answer_to, later))["message"]
+    assert house.where("x") == ["done"]
+    assert len(house.store.run(request_store.listing)) == 2  # it can be looked at
+
+
+@pytest.mark.parametrize("which", ["outputs", "locations", "manifest"])
+@pytest.mark.parametrize("damage", ["half a line", "wrong types", "a directory", "a FIFO", "nested deep"])
+async def test_a_list_that_is_damaged_before_the_end_fails_its_job(
+    house: House, which: str, damage: str
+) -> None:
+    """What cannot be written into the receipt cannot be said to have been verified."""
+
+    async def make(ctx: StepContext) -> StepResult:
+        (ctx.work / "o").write_bytes(b"x")
+        ctx.output(Output(path=b"o", size=1, sha256="0" * 64))
+        ctx.location(Location(uri="file:///o", path=b"o", size=1, sha256="0" * 64, verified_by="read"))
+        return Done()
+
+    async def spoil(ctx: StepContext) -> StepResult:
+        files = JobFiles(house.stations, house.job("x"))
+        path = {
+            "outputs": files.outputs("first"),
+            "locations": files.locations("first"),
+            "manifest": files.manifest,
+        }[which]
+        await asyncio.to_thread(DAMAGES[damage], path, random.Random(3))
+        return Done()
+
+    house.worker.plays = {"first": make, "third": spoil}
+    job = await over(house, "x")
+    assert job.state is JobState.FAILED
+    assert job.reason
+    assert "unforeseen" not in job.reason
+    assert house.where("x") == ["failed"]
+    found = receipt.read(receipt.path_of(house.stations.receipts, job))
+    assert found["state"] == "failed"
+    assert any("not complete" in event["detail"] for event in found["events"])
+    house.worker.plays.clear()
+    assert (await over(house, "innocent")).state is JobState.DONE
+
+
+async def test_one_folder_that_nobody_foresaw_holds_up_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison goes on with the next, and says which is stuck and why."""
+    for name in ("a", "b", "c"):
+        tree(house.stations.folder(Station.PROCESSING, name.encode()), {"f": name})
+    adopt = house.claimer.adopt
+
+    async def stumble(arrival: Any) -> Any:
+        if arrival.folder == b"b":
+            raise KeyError("unforeseen")
+        return await adopt(arrival)
+
+    monkeypatch.setattr(house.claimer, "adopt", stumble)
+    assert await reconcile(house.engine, house.claimer, ()) == 2
+    assert sorted(job.name for job in house.jobs()) == ["a", "c"]
+    assert "unforeseen" in house.claimer.stuck[b"b"]
+    house.arrive("b")
+    (arrival,) = house.stations.scan().arrivals
+    held = await house.claimer.claim(arrival)
+    assert "unforeseen" in held.reason  # type: ignore[union-attr]
+    monkeypatch.undo()
+    await reconcile(house.engine, house.claimer, ())
+    assert house.claimer.stuck == {}
+
+
+@pytest.mark.parametrize("damage", ["a FIFO", "a directory", "a link elsewhere"])
+async def test_what_lies_where_a_step_writes_is_put_out_of_its_way(house: House, damage: str) -> None:
+    """Its log, its lists, its receipt: opening a FIFO for writing would hold the loop for ever."""
+
+    async def write(ctx: StepContext) -> StepResult:
+        files = JobFiles(house.stations, house.job("x"))
+        for path in (
+            files.log("third"),
+            files.outputs("third"),
+            receipt.path_of(house.stations.receipts, house.job("x")),
+        ):
+            DAMAGES[damage](path, random.Random(4))
+        return Done()
+
+    async def log(ctx: StepContext) -> StepResult:
+        with open(ctx.log_file(), "ab") as file:
+            file.write(b"said\n")
+        (ctx.work / "o").write_bytes(b"x")
+        ctx.output(Output(path=b"o", size=1, sha256="0" * 64))
+        return Done()
+
+    house.worker.plays = {"second": write, "third": log}
+    job = await over(house, "x")
+    assert job.state is JobState.DONE, job.reason
+    assert JobFiles(house.stations, job).log("third").read_bytes() == b"said\n"
+    assert [o["path"] for o in receipt.read(receipt.path_of(house.stations.receipts, job))["outputs"]] == [
+        "o"
+    ]
