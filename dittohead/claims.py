@@ -19,8 +19,9 @@ from ulid import ULID
 from dittohead import faults, log, sidecar, templates, units
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
-from dittohead.errors import ItemError, NameTaken, StationError
+from dittohead.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
 from dittohead.files import kind_of
+from dittohead.held import Held, Kind, silent, unreadable
 from dittohead.model import (
     Arrival,
     Event,
@@ -32,6 +33,7 @@ from dittohead.model import (
     host_name,
     is_utf8,
     rfc3339,
+    shell_word,
 )
 from dittohead.owners import Owner, owner
 from dittohead.patterns import TooSlow
@@ -44,7 +46,7 @@ from dittohead.store import requests as request_store
 from dittohead.store.jobs import NewJob
 from dittohead.targets import Targets
 from dittohead.threads import Hung, Stop
-from dittohead.waitingroom import Held, WaitingRoom
+from dittohead.waitingroom import WaitingRoom
 
 #: What could not be looked at is tried again after this. Seconds.
 _AGAIN_S = 5.0
@@ -86,17 +88,14 @@ class Claimer:
         except FileNotFoundError:
             return None
         except Hung:
-            return Held(reason="its file system does not answer", again_s=_AGAIN_S)
+            return replace(silent(), again_s=_AGAIN_S)
         except OSError as error:  # of this one arrival, whatever it is
-            return Held(reason=f"it cannot be looked at ({error.strerror})", again_s=_AGAIN_S)
+            folder = self.stations.folder(Station.INBOX, arrival.folder)
+            return replace(unreadable(error, folder), again_s=_AGAIN_S)
         if isinstance(needed, Held):
             return needed
         if (lacking := self.lacking(needed)) > 0:
-            return Held(
-                reason=f"needs {units.size(lacking)} more free disk space under {self.stations.root}",
-                # Others wait only where waiting helps: jobs under way will give room back.
-                for_space=bool(self.reserved) and needed < self._capacity(),
-            )
+            return self._without_room(needed, lacking)
         self.claiming.add(arrival.folder)
         try:
             # In the loop's own thread: a rename and two fsyncs take less than a hop to another one
@@ -108,9 +107,9 @@ class Claimer:
             status = self.stations.identity(Station.PROCESSING, arrival.folder)
             job = await self.adopt(replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid))
         except NameTaken:
-            return Held(reason=await asyncio.to_thread(self._holder, arrival.folder))
+            return Held(reason=await asyncio.to_thread(self._holder, arrival.folder), kind=Kind.NAMESAKE)
         except StationError as error:
-            return Held(reason=str(error))
+            return _immovable(error, arrival)
         finally:
             self.claiming.discard(arrival.folder)
         self.reserved[job.id] = needed
@@ -194,10 +193,10 @@ class Claimer:
                 options = worker.Options.model_validate(filled)
             except (ItemError, ValidationError):
                 return None  # as above
-            target = worker.target(options)
-            why = self.targets.paused(target) if target else None
-            if why is not None:
-                return Held(reason=f"the target {target} is paused: {why}")
+            for target in (worker.target(options), worker.room(options, step["options"])):
+                why = self.targets.paused(target) if target else None
+                if why is not None:
+                    return Held(reason=f"the target {target} is paused: {why}", kind=Kind.TARGET)
         return None
 
     async def _asked(
@@ -225,6 +224,22 @@ class Claimer:
         size = await self.room.admit(arrival, watch, partial)
         return size if isinstance(size, Held) else int(size * factor)
 
+    def _without_room(self, needed: int, lacking: int) -> Held:
+        # Others wait only where waiting helps: jobs under way will give room back.
+        for_space = bool(self.reserved) and needed < self._capacity()
+        # Below the floor no folder is taken at all, and that is told by itself.
+        is_told = self.lacking(0) - sum(self.reserved.values()) > 0
+        root = self.stations.root
+        reason = f"needs {units.size(lacking)} more free disk space under {root}"
+        if for_space or is_told:
+            return Held(reason=reason, kind=Kind.SPACE, for_space=for_space)
+        return Held(
+            reason=reason,
+            kind=Kind.TOO_LARGE,
+            cure="No job under way will free so much. Make room there, or set space_factor: of its pipeline",
+            command=f"sudo du -xhd1 {shell_word(os.fsencode(root))}",
+        )
+
     def _capacity(self) -> int:
         status = os.statvfs(self.stations.root)
         return status.f_blocks * status.f_frsize
@@ -235,6 +250,20 @@ class Claimer:
         free = status.f_bavail * status.f_frsize
         floor = self.config.settings.space.floor
         return needed + sum(self.reserved.values()) + floor - free
+
+
+def _immovable(error: StationError, arrival: Arrival) -> Held:
+    if isinstance(error, StationMissing):  # told by itself, and not this folder's fault
+        return Held(reason=str(error))
+    if not isinstance(error, Immovable):
+        return Held(reason=str(error), kind=Kind.IMMOVABLE, since=arrival.seen_at)
+    return Held(
+        reason=error.what,
+        kind=Kind.IMMOVABLE,
+        cure=error.cure,
+        command=error.command,
+        since=arrival.seen_at,
+    )
 
 
 def _renamings(connection: Connection, name: str, ino: int) -> list[Event]:

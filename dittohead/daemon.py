@@ -7,16 +7,18 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import itertools
 import os
 import resource
 import signal
 import time
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, lock, log, mounts, process, rebuild, registry, sdnotify, web
+from dittohead import __version__, live, lock, log, mounts, process, rebuild, registry, sdnotify, threads, web
 from dittohead.actions import Actions
 from dittohead.batch import Batch
 from dittohead.checkup import examine
@@ -40,6 +42,7 @@ from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
 from dittohead.opening import open_store
+from dittohead.overdue import Overdue
 from dittohead.parts import Part, Parts
 from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
@@ -74,6 +77,10 @@ _LATE_S = 60.0
 _LOCK_PATIENCE_S = 3.0
 
 
+#: Things in the inbox that are no folders that the log names at a look, and readers see.
+_STRAYS = 20
+
+
 class Daemon:
     """One process on one root."""
 
@@ -81,7 +88,7 @@ class Daemon:
         """Prepare. Args: patience_s: run as a batch (see batch.py); None: until told to stop."""
         self.config, self._patience_s = config, patience_s
         self.exit_status = 0
-        self.stations = Stations(config.root)
+        self.stations = Stations(config.root, config.settings.watch.ignore)
         self.live = live.Live(self.stations.state / "live.json")
         self._stop = asyncio.Event()
         self._interrupt = asyncio.Event()
@@ -99,6 +106,7 @@ class Daemon:
 
         Raises: DittoheadError: it cannot start, or not go on.
         """
+        asyncio.get_running_loop().set_default_executor(threads.PatientPool())
         _raise_file_limit()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -205,6 +213,7 @@ class Daemon:
                 Part(name="late", run=self.late.run),
                 Part(name="requests", run=self._requests),
                 Part(name="housekeeping", run=self.housekeeper.run),
+                Part(name="held", run=self.overdue.run),
                 Part(name="outside", run=self.housekeeper.run_outside),
                 Part(name="sources", run=self.intake.run),
                 Part(name="live", run=self._write_live),
@@ -288,6 +297,9 @@ class Daemon:
         )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)
+        self.overdue = Overdue(
+            self.engine, self.dispatch, lambda: self._scan, lambda: self.config.settings.watch.held_after
+        )
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
         self.ground = Ground(self.stations, self._lock, self.targets, self._on_ground_back)
         self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
@@ -403,6 +415,7 @@ class Daemon:
                     hint="systemctl restart dittohead",
                 )
         self.config = self.claimer.config = config
+        self.stations.ignore = new.watch.ignore
         self.engine.retry = config.settings.retry
         self.engine.settle_s = config.settings.watch.settle
         self.composer = _composer(config)
@@ -423,12 +436,14 @@ class Daemon:
 
     def _on_scan(self, scan: Scan) -> None:
         fresh = set(scan.strays) - set(self._scan.strays if self._scan else ())
-        for name in fresh:
+        for name in sorted(fresh)[:_STRAYS]:
             log.get().warning(
                 log.WATCH_IGNORED,
                 name=display(name),
                 reason="it is not a directory; only directories are processed",
             )
+        if len(fresh) > _STRAYS:
+            log.get().warning(log.WATCH_IGNORED, more=len(fresh) - _STRAYS)
         self._scan = scan
         self.dispatch.offer(scan.arrivals, scan.held)
         # Only a scan that came to its end feeds the watchdog: it proves the loop and the disk.
@@ -498,12 +513,14 @@ class Daemon:
         self._set_back = 0.0
         self.targets.sooner(seconds)
         self.dispatch.wake()
-        self.intake.sooner(seconds)
+        self.intake.sooner()
         self.notifier.wake()
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 
     def _snapshot(self) -> dict[str, Any]:
-        self.live.held = {display(name): why for name, why in self.dispatch.held.items()}
+        held = self.dispatch.held
+        named = itertools.islice(held.items(), live.NAMED)
+        self.live.held, self.live.held_count = {display(name): why.text for name, why in named}, len(held)
         self.live.facts = self._facts()
         return self.live.snapshot()
 
@@ -522,7 +539,13 @@ class Daemon:
             "oldest_arrival_at": self.dispatch.oldest,
             "running": len(self.dispatch.running),
             "uploads": len(self._scan.uploads) if self._scan else 0,
-            "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:20]],
+            "strays": [display(name) for name in (self._scan.strays if self._scan else [])[:_STRAYS]],
+            "stray_count": len(self._scan.strays) if self._scan else 0,
+            "ignored": self._scan.ignored if self._scan else 0,
+            "held_kinds": Counter(held.kind.value for held in self.dispatch.held.values()),
+            "overdue": self.overdue.shown,
+            "overdue_count": self.overdue.count,
+            "overdue_strays": self.overdue.strays,
             "stale": self.housekeeper.stale.shown,
             "stale_count": self.housekeeper.stale.count,
             "sources": self.intake.shown(),

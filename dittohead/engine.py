@@ -15,6 +15,7 @@ from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.suspects import Suspects
 from dittohead.targets import Composer, Targets
+from dittohead.wants import Shortage
 
 #: Who did it, in events of our own.
 AGENT = f"dittohead {__version__}"
@@ -41,6 +42,7 @@ class Engine:
     settle_s: float = 0.0  #: nothing in a folder may have changed for so long before it is done
     metrics: Metrics = field(default_factory=Metrics)
     suspects: Suspects = field(default_factory=Suspects)
+    shortage: Shortage = field(default_factory=Shortage)
     #: held by whoever moves folders for a reason other than a run of their job: an admin's request,
     #: or the comparison of store and stations, each of which would take the other's half-done move
     #: for something to mend

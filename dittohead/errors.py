@@ -4,7 +4,8 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 ├── ConfigError                config.yaml is wrong; the daemon does not start (exit status 78)
 ├── StoreError                 the store cannot be read or written
 ├── StationError               a folder cannot be moved between stations
-│   └── NameTaken              the wanted name exists already; nothing was replaced
+│   ├── NameTaken              the wanted name exists already; nothing was replaced
+│   ├── Immovable              the daemon may not move it: the error says what to type
 │   └── StationMissing         a station, or the root, is not there: what needs it waits
 ├── Unreadable                 a file of the daemon's own is damaged
 ├── Superseded                 another run of this job took over; this one must stop at once
@@ -12,6 +13,7 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
     ├── ItemError              this folder is at fault: to failed/ with the reason
     │   └── ChangedError       it is not what it was at the claim: only a new job can do it
     ├── TransientError         try again after a back-off
+    │   └── MachineShort       this machine has too little of something; the wait counts as no try
     └── TargetError            an outside place is down or full: it is paused, its jobs wait
 """
 
@@ -119,6 +121,19 @@ class NameTaken(StationError):
     """The wanted name exists at the destination; nothing was replaced."""
 
 
+class Immovable(StationError):
+    """The daemon may not move a folder.
+
+    Args:
+        cure: what to do, in words.
+        command: what to type so that it may.
+    """
+
+    def __init__(self, what: str, *, where: str, cure: str, command: str) -> None:
+        super().__init__(what, where=where, hint=f"{cure}. Type: {command}")
+        self.cure, self.command = cure, command
+
+
 class StationMissing(StationError):
     """A station, or the root itself, is not there; no folder was moved."""
 
@@ -159,6 +174,18 @@ class TransientError(StepError):
         self.retry_after_s = retry_after_s
 
 
+class MachineShort(TransientError):
+    """This machine has no more threads, processes, open files or memory: no fault of this folder.
+
+    Args:
+        of: what there is too little of.
+    """
+
+    def __init__(self, what: str, *, of: str, where: str = "", hint: str = "") -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.of = of
+
+
 class TargetError(StepError):
     """An outside place is down, full or refuses us: no fault of this folder.
 
@@ -166,11 +193,14 @@ class TargetError(StepError):
 
     Args:
         full: it has no room.
+        apart: only what the worker's `room()` names has none; everything else of the target is well.
     """
 
-    def __init__(self, what: str, *, where: str = "", hint: str = "", full: bool = False) -> None:
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", full: bool = False, apart: bool = False
+    ) -> None:
         super().__init__(what, where=where, hint=hint)
-        self.full = full
+        self.full, self.apart = full, apart
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

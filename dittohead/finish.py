@@ -302,7 +302,7 @@ def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
         f"Where:  {visible(error['where']) or place}",
         f"Do:     {visible(error['hint']) or 'Mend it, then try again.'}",
         "",
-        *(_retry_lines(job) if "refuse" not in job.definition else ()),
+        *(_retry_lines(job) if "refuse" not in job.definition else _rename_lines(job)),
         "To try again from the first step, move the folder back:",
         f"    mv {source} {inbox}/",
         "",
@@ -316,6 +316,13 @@ def _retry_lines(job: Job) -> tuple[str, ...]:
         "To try again from the step that failed, with the folder as it is:",
         f"    dittohead retry {job.id}",
     )
+
+
+def _rename_lines(job: Job) -> tuple[str, ...]:
+    """Return how to give another name to a folder that no pipeline takes; no lines where that is no help."""
+    if job.pipeline:
+        return ()
+    return ("To give it a name that fits, and run it:", f"    dittohead rename {job.id} NAME")
 
 
 def remove_work(stations: Stations, job_id: str, *, but_manifest: bool = False) -> None:

@@ -11,13 +11,16 @@ from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
 from dittohead.errors import ItemError
 from dittohead.model import Job, Station, display, visible
+from dittohead.nobodys import fault
 from dittohead.owners import owner
 from dittohead.stations import Stations
 
 
 def taker(config: Config, name: str) -> tuple[Pipeline, Mapping[str, str]]:
     """Return the pipeline that takes a name, and the match's groups. Raises: ItemError."""
-    found = config.pipeline_for(names.checked(name))
+    if why := fault(names.checked(name), config.settings.watch.ignore):
+        raise ItemError(why, where=visible(name), hint="Choose another name")
+    found = config.pipeline_for(name)
     if found is None:
         raise config.no_pipeline(visible(name), "Change it")
     return found

@@ -18,7 +18,7 @@ from dittohead.errors import Unreadable
 from dittohead.files import replace_file
 
 #: Arrivals named with their reason; the others are only counted.
-_NAMED = 50
+NAMED = 50
 
 
 @dataclass
@@ -56,7 +56,8 @@ class Live:
     #: by job and step; steps run beside each other
     progress: dict[str, dict[str, Progress]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)  #: `NAMED` at most
+    held_count: int = 0
     _written: str = ""
 
     def report(self, job: str, step: str, done: int, total: int, unit: str) -> None:
@@ -82,8 +83,8 @@ class Live:
         return {
             **self.facts,
             "pid": os.getpid(),
-            "held": dict(list(self.held.items())[:_NAMED]),
-            "held_count": len(self.held),
+            "held": self.held,
+            "held_count": self.held_count,
             "progress": {
                 job: _of_job([p.fields(now) for p in list(steps.values())])
                 for job, steps in list(self.progress.items())

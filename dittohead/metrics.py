@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics import MetricWrapperBase
 
+from dittohead.held import Kind
 from dittohead.model import JobState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -48,6 +49,10 @@ class Metrics:
         failures = "Failed jobs whose folder no later job has taken up"
         self.open_failures = add(Gauge, "open_failures", failures)
         self.inbox = add(Gauge, "inbox_folders", "Folders in the inbox, not yet claimed")
+        held = "Folders that stay in the inbox for a reason"
+        self.held = add(Gauge, "arrivals_held", held, "kind")
+        strays = "What lies in the inbox and is no folder; it is not taken"
+        self.strays = add(Gauge, "inbox_strays", strays)
         oldest = "Age of the folder or job that has waited longest for its turn; 0 when none waits"
         self.oldest = add(Gauge, "oldest_waiting_seconds", oldest)
         self.finished = add(Counter, "jobs_finished_total", "Jobs that are over", "pipeline", "state")
@@ -109,6 +114,9 @@ class Metrics:
         known = [moment for moment in moments if moment]
         self.oldest.set(max(time.time() - min(known), 0.0) if known else 0.0)
         self.inbox.set(live.get("backlog", 0))
+        for kind in Kind:
+            self.held.labels(kind.value).set(live.get("held_kinds", {}).get(kind.value, 0))
+        self.strays.set(live.get("stray_count", 0))
         self.free.set(live.get("free_bytes", 0))
         watcher = live.get("watcher", {})
         self.scanned.set(watcher.get("last_scan_at", 0))

@@ -117,8 +117,3 @@ def mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError("this must be an object with keys")
     return value
-
-
-def is_there(path: Path) -> bool:
-    """Tell whether anything lies there, be it a link to nothing."""
-    return os.path.lexists(path)

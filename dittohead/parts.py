@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import log
+from dittohead import log, wants
 from dittohead.errors import DittoheadError
 
 #: Waits before a part is started again, doubled each time.
@@ -78,6 +78,8 @@ class Parts:
                 raise
             except Exception as error:  # noqa: BLE001  # around one part: it ends no other
                 failure = self._failed(part, error)
+                # Want of threads or memory passes, and is nothing that a new start would cure.
+                failures -= bool(wants.short_of(error))
             if time.monotonic() - began > _WELL_S:
                 wait, failures = _FIRST_S, 0
             failures += 1
@@ -93,6 +95,9 @@ class Parts:
     def _failed(self, part: Part, error: Exception) -> str:
         """Log what a part failed of, with a traceback the first time; return it in words."""
         failure = f"{type(error).__name__}: {error}"
+        if short := wants.short_of(error):
+            log.get().error(log.MACHINE_SHORT, of=short, task=part.name, error=failure)
+            return failure
         known = self.failing.get(part.name) == failure
         log.get().error(log.TASK_CRASHED, task=part.name, error=failure, exc_info=None if known else error)
         return failure

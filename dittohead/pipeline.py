@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
 import os
 import random
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import faults, log, manifest, order
+from dittohead import faults, log, manifest, order, wants
 from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
@@ -45,9 +44,6 @@ from dittohead.threads import in_thread
 
 #: A run looks so often whether a target that one of its steps waits for may be tried again.
 _LOOK_AGAIN_S = 5.0
-
-#: The daemon's own disk being full or gone is nobody's folder's fault.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
 
 async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
@@ -425,11 +421,13 @@ class _Run:
         Raises: _Over: the job has failed.
         """
         target = "" if step is None else step.target
-        if isinstance(error, OSError) and error.errno in _DISK:
+        if short := wants.short_of(error):
+            return await self._wait_for_more(step, short)
+        if (disk := wants.of_disk(error)) is not None:
             target = disk_of(self.engine.stations.root)
-            what = f"the disk gave an error ({error.strerror})"
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            error = TargetError(what, where=os.fsdecode(error.filename or ""), full=full)
+            what = f"the disk gave an error ({wants.words(disk)})"
+            full = disk.errno in wants.FULL
+            error = TargetError(what, where=os.fsdecode(disk.filename or ""), full=full)
         elif (removed := await asyncio.to_thread(self._removed)) is not None:
             if isinstance(removed, StationMissing):
                 return await self._pause_for_root(removed, step)
@@ -442,15 +440,22 @@ class _Run:
         if isinstance(error, TransientError):
             return await self._try_again(step, error)
         if isinstance(error, TargetError):
+            if error.apart and step is not None and step.room:
+                await self.engine.targets.resume(target)  # it has answered
+                target = step.room
             return await self._pause(step, target or name, error)
+        raise self._over(step, error, name)
+
+    def _over(self, step: StepRun | None, error: Exception, name: str) -> _Over:
+        """Return the end of a job that an error is: its own reason, or that it was not foreseen."""
         if isinstance(error, Unreadable):
-            raise _Over({**damaged(error, self.job), "step": name}, step)
+            return _Over({**damaged(error, self.job), "step": name}, step)
         if isinstance(error, DittoheadError):
-            raise _Over(_fields(error, error.kind, name), step)
+            return _Over(_fields(error, error.kind, name), step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
-        raise _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
+        return _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
 
     def _removed(self) -> StationMissing | ItemError | None:
         """Return what was moved away under the root, where a run has stumbled over something. Blocking."""
@@ -504,6 +509,17 @@ class _Run:
         aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
         await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": aside.wake_at})
         log.get().warning(log.STEP_RETRIED, step=name, error=str(error), wait_seconds=round(wait, 1))
+        return aside
+
+    async def _wait_for_more(self, step: StepRun | None, short: str) -> Aside:
+        """Put a step off while this machine has too little of something: that counts as no try."""
+        wait = self.engine.shortage.met()
+        reason = f"this machine has too little of something: no more {short}; it is tried again by itself"
+        aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
+        if step is not None:
+            await step.lay_aside({"error": reason, "wake_at": aside.wake_at})
+        name = "" if step is None else step.name
+        log.get().warning(log.MACHINE_SHORT, of=short, step=name, wait_seconds=round(wait, 1))
         return aside
 
     async def _pause(self, step: StepRun | None, target: str, error: TargetError) -> Aside:

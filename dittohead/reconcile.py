@@ -56,10 +56,12 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     rows = [*await engine.store.read(job_store.active), *await engine.store.read(job_store.unmoved)]
     owned = claiming | {job.folder for job in rows}
     for folder in sorted(present - owned):
+        if engine.stations.is_nobodys(folder):  # a file server's own, in every directory
+            continue
         with _alone(claimer, folder, stuck, name=display(folder)):
             mended += await _adopt(engine, claimer, folder)
     for folder in await asyncio.to_thread(engine.stations.strays):
-        if folder not in claimer.claiming:
+        if folder not in claimer.claiming and not engine.stations.is_nobodys(folder):
             with _alone(claimer, folder, stuck, name=display(folder)):
                 mended += await _put_aside(engine, folder)
     claimer.stuck = stuck
@@ -105,12 +107,13 @@ async def _gone(engine: Engine) -> int:
     if not jobs:
         return 0
     try:
-        there = await asyncio.to_thread(engine.stations.inodes, Station.FAILED)
+        there = frozenset(await asyncio.to_thread(engine.stations.listing, Station.FAILED))
     except OSError:  # the station itself is not to be seen: that says nothing of the folders
         return 0
     changed = 0
     for job in jobs:
-        now = Outcome.NONE if there.get(job.folder) == job.ino else Outcome.GONE
+        # By name alone: a root that was copied to another disk has other inodes, and overlayfs changes them.
+        now = Outcome.NONE if job.folder in there else Outcome.GONE
         if now is not job.outcome:
             changed += await engine.store.write(job_store.set_outcome, job.id, now, (job.outcome,))
             log.get().info(log.JOB_GONE, job=job.id, name=job.name, gone=now is Outcome.GONE)

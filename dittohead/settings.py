@@ -63,6 +63,18 @@ class Watch(_Model):
         description="So long after a folder came to `done/` it is compared with its manifest once more; what "
         "was changed is recorded and told. 0: never.",
     )
+    held_after: Duration = Field(
+        900.0,
+        description="What stays in the inbox for so long, for a reason that somebody must do something "
+        "about, is told (`held`).",
+    )
+    ignore: list[Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=lambda: ["default"],
+        description="Names in the inbox that are nobody's (`*`, `?` and `[...]` allowed; capitals do not "
+        "matter): never taken, never reported. `default` stands for those of file systems, file servers and "
+        "desktops, such as `lost+found`, `@eaDir`, `#recycle`, `.stfolder`, `.Trash-*` and `Thumbs.db`. "
+        "`[]`: none.",
+    )
     stale_after: Duration = Field(
         86400.0,
         description="A dotted folder in which nothing has changed for so long is reported as a stale upload.",

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dittohead import schedule
 from dittohead.files import MAX_DEPTH, MAX_PATH
+from dittohead.nobodys import DEFAULT, fault
 from dittohead.options import Duration
 
 #: Items given to `Look.saw` at once; each call is one transaction.
@@ -263,10 +264,13 @@ class Source(abc.ABC, Generic[OptionsT]):
         """
 
 
-def folder_fault(name: str) -> str:
+def folder_fault(name: str, ignore: Sequence[str] = (DEFAULT,)) -> str:
     """Return why the inbox would not take a folder of this name; "" when it would.
 
     254 bytes: with the dot in front a directory entry has 255.
+
+    Args:
+        ignore: names that are nobody's (see nobodys.py).
     """
     if not name or name.startswith("."):
         return f'"{name}" is no name for a folder in the inbox: it is empty or begins with a dot'
@@ -274,7 +278,7 @@ def folder_fault(name: str) -> str:
         return "the folder's name would hold a slash or control characters"
     if len(name.encode("utf-8", "surrogatepass")) > 254:
         return "the folder's name would be longer than 254 bytes"
-    return ""
+    return fault(name, ignore)
 
 
 def path_fault(path: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,17 +16,13 @@ from typing import Any
 from dittohead import log
 from dittohead.engine import Engine
 from dittohead.model import Station, display
+from dittohead.sparing import FEW, Part, Sparing
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from dittohead.watcher import stale_uploads
 
-#: Uploads of one owner that get a notice each in a day, and that the log names in a round.
-FEW = 3
-
 #: That `status` and the page name.
 SHOWN = 50
-
-_DAY_S, _WEEK_S = 86400.0, 7 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -45,23 +40,13 @@ class Upload:
         return display(self.folder)
 
 
-@dataclass
-class _Owner:
-    """What notices there were of one owner's uploads."""
-
-    day: float  #: when the day began in which `singly` is counted. Seconds, monotonic.
-    singly: int = 0
-    together_at: float = float("-inf")
-    names: frozenset[bytes] = frozenset()  #: of those in the last notice of many
-
-
 class StaleUploads:
     """Those there are now."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: frozenset[bytes] = frozenset()
-        self._owners: dict[int, _Owner] = {}
+        self._sparing = Sparing[Upload](lambda upload: upload.folder)
         self.shown: list[dict[str, Any]] = []  #: {name, age_seconds, bytes}, `SHOWN` at most
         self.count = 0
 
@@ -96,24 +81,14 @@ class StaleUploads:
             log.get().warning(log.WATCH_STALE, uid=uid, more=len(fresh) - FEW)
         if not self._engine.wants("stale", None):
             return
-        known = self._owners.setdefault(uid, _Owner(day=time.monotonic()))
-        if len(uploads) <= FEW and _has_room(known, len(fresh)):
-            for upload in uploads:
-                await self._put([upload], about=_key(upload.name))
-        else:
-            await self._together(known, uploads)
+        for part in self._sparing.parts(uid, uploads, len(fresh)):
+            await self._put(part)
+            self._sparing.told(uid, part)
 
-    async def _together(self, known: _Owner, uploads: list[Upload]) -> None:
-        """Tell of all of an owner's uploads at once: of new ones once a day, of the same once a week."""
-        names, now = frozenset(upload.folder for upload in uploads), time.monotonic()
-        if now - known.together_at < (_WEEK_S if names <= known.names else _DAY_S):
-            return
-        about = _key("\0".join([str(uploads[0].uid), *sorted(upload.name for upload in uploads)]))
-        await self._put(uploads, about=about)
-        known.together_at, known.names = now, names
-
-    async def _put(self, uploads: list[Upload], *, about: str) -> None:
-        first = uploads[0]
+    async def _put(self, part: Part[Upload]) -> None:
+        uploads, first = part.things, part.things[0]
+        names = "\0".join([str(first.uid), *sorted(upload.name for upload in uploads)])
+        about = _key(names if part.together else first.name)
 
         def compose() -> list[NewNotice]:
             given = {"name": first.name, "age_seconds": first.age_s, "size": first.size, "uid": first.uid}
@@ -124,17 +99,6 @@ class StaleUploads:
         if notices:
             await self._engine.store.write(outbox_store.add, notices, about=about)
             self._engine.wake_notifier()
-
-
-def _has_room(known: _Owner, count: int) -> bool:
-    """Tell whether so many more may get a notice each today, and count them."""
-    now = time.monotonic()
-    if now - known.day >= _DAY_S:
-        known.day, known.singly = now, 0
-    if known.singly + count > FEW:
-        return False
-    known.singly += count
-    return True
 
 
 def _shown(upload: Upload) -> dict[str, Any]:

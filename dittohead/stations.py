@@ -9,16 +9,18 @@ import os
 import pwd
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from dittohead import faults
-from dittohead.errors import PASSING, NameTaken, StationError, StationMissing
+from dittohead.errors import PASSING, Immovable, NameTaken, StationError, StationMissing
 from dittohead.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
-from dittohead.model import Arrival, Station, display, utcnow, visible
+from dittohead.held import Held, mounted, movable, unreadable
+from dittohead.model import Arrival, Station, display, shell_word, utcnow, visible
 from dittohead.mounts import mounts_beneath
+from dittohead.nobodys import DEFAULT, nobodys
 from dittohead.threads import Stop
 
 #: The directories under the root, with the permission bits they are made with.
@@ -57,9 +59,9 @@ class Scan:
     uploads: list[bytes]  #: dotted directories: uploads in progress, or given up
     strays: list[bytes]  #: undotted things that are no directories; left alone
     inode: tuple[int, int]  #: (st_dev, st_ino) of the inbox itself
-    held: dict[bytes, str] = field(
-        default_factory=dict
-    )  #: directories that cannot be taken as they are, and why
+    ignored: int = 0  #: how many names there are nobody's
+    #: directories that cannot be taken as they are, and why
+    held: dict[bytes, Held] = field(default_factory=dict)
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Stations:
     """The four directories under one root, on one file system."""
 
     root: Path
+    ignore: Sequence[str] = (DEFAULT,)  #: names that are nobody's (see nobodys.py)
     _known: dict[bytes, Arrival] = field(default_factory=dict)
     #: (st_dev, st_ino) of the root, as it was at the start
     _root_was: tuple[int, int] | None = None
@@ -217,30 +220,34 @@ class Stations:
     def scan(self, stop: Stop | None = None) -> Scan:
         """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
 
-        Decides by names and types on disk, never by events. What is mounted there is not touched: it may
-        never answer. What cannot be looked at is held, and only that. Blocking; 1,000 entries cost well
+        Decides by names and types on disk, never by events. What is nobody's is passed over, here and
+        nowhere else. What is mounted there is not touched: it may never answer. What cannot be looked at is
+        held, and only that. Blocking; 1,000 entries cost well
         under a millisecond, since only new names are looked at closely.
 
         Raises: OSError: the inbox is missing or cannot be read.
         """
         inbox = os.fsencode(self.path(Station.INBOX))
         found = Scan(arrivals=[], uploads=[], strays=[], inode=(0, 0))
-        mounted = mounts_beneath(self.path(Station.INBOX))
+        points, others, ignored = mounts_beneath(self.path(Station.INBOX)), nobodys(tuple(self.ignore)), 0
         with os.scandir(inbox) as entries:
             for entry in entries:
                 if stop is not None:
                     stop.check()
-                if entry.name in mounted:
+                if entry.name in others:
+                    ignored += 1
+                    continue
+                if entry.name in points:
                     if not entry.name.startswith(b"."):
-                        found.held[entry.name] = _mounted(mounted[entry.name])
+                        found.held[entry.name] = mounted(points[entry.name])
                     continue
                 try:
                     self._sort(entry, found)
                 except OSError as error:
-                    found.held[entry.name] = f"it cannot be looked at ({error.strerror})"
+                    found.held[entry.name] = unreadable(error, self.folder(Station.INBOX, entry.name))
         self._known = {arrival.folder: arrival for arrival in found.arrivals}
         status = os.stat(inbox)
-        return replace(found, inode=(status.st_dev, status.st_ino))
+        return replace(found, inode=(status.st_dev, status.st_ino), ignored=ignored)
 
     def _sort(self, entry: os.DirEntry[bytes], found: Scan) -> None:
         if entry.name.startswith(b"."):
@@ -266,6 +273,10 @@ class Stations:
             uid=status.st_uid,
             seen_at=status.st_ctime,  # the rename that made it ready touches the ctime
         )
+
+    def is_nobodys(self, name: bytes) -> bool:
+        """Tell whether a name is one that file systems, file servers or desktops put into any directory."""
+        return name in nobodys(tuple(self.ignore))
 
     def claim(self, arrival: Arrival) -> bool:
         """Move inbox/NAME to processing/NAME, durably.
@@ -354,11 +365,6 @@ class Stations:
                 if not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
             ]
 
-    def inodes(self, station: Station) -> dict[bytes, int]:
-        """Return the inode of each folder in a station, by name. Blocking. Raises: OSError."""
-        with os.scandir(os.fsencode(self.path(station))) as entries:
-            return {entry.name: entry.inode() for entry in entries if entry.is_dir(follow_symlinks=False)}
-
     def identity(self, station: Station, folder: bytes) -> os.stat_result:
         """Return the folder's own lstat."""
         return os.lstat(self.folder(station, folder))
@@ -428,14 +434,14 @@ class Stations:
                 if not self.path(station).is_dir():
                     raise self.missing(station) from error
             if os.path.lexists(here):
-                raise _refusal(error, here) from error
+                raise _refusal(error, here, self.path(destination)) from error
             raise
         except OSError as error:
             if error.errno == errno.ENOTDIR:
                 for station in (source, destination):
                     if not self.path(station).is_dir():
                         raise self.missing(station) from error
-            raise _refusal(error, here) from error
+            raise _refusal(error, here, self.path(destination)) from error
         faults.point("move.renamed")
         self._sync(destination)
         faults.point("move.arrived")
@@ -457,23 +463,22 @@ def must_be_plain(name: bytes) -> None:
         )
 
 
-def _refusal(error: OSError, folder: Path) -> StationError:
+def _refusal(error: OSError, folder: Path, to: Path) -> StationError:
     status = None
     if error.errno in (errno.EACCES, errno.EPERM):
         with contextlib.suppress(OSError):  # not even looked at: a mount of another user's, say
             status = os.lstat(folder)
     if status is not None:
-        return StationError(
+        user = shell_word(os.fsencode(_user(os.geteuid())))
+        cure, command = movable(error.errno, folder, status, (folder.parent, to), user)
+        return Immovable(
             f"the daemon may not move this folder: mode {stat.S_IMODE(status.st_mode):04o}, "
             f"owner {_user(status.st_uid)}",
             where=display(os.fsencode(folder)),
-            hint="Moving a directory needs write access to it: chmod g+w, or see: dittohead doctor",
+            cure=cure,
+            command=command,
         )
     return StationError(f"this folder cannot be moved ({error.strerror})", where=display(os.fsencode(folder)))
-
-
-def _mounted(point: bytes) -> str:
-    return f"another file system is mounted in it, at {visible(os.fsdecode(point))}. Unmount it"
 
 
 def _user(uid: int) -> str:

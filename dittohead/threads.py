@@ -4,12 +4,89 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+
+class PatientPool(ThreadPoolExecutor):
+    """The loop's threads: as many as there is work for and the machine gives; some end when there is none.
+
+    Python's own pool raises where no thread can be started, and yet keeps the work, to run it at some later
+    time: whoever gave it has long taken it to have failed, and does it again. It also keeps every thread for
+    ever, where programs that are to be started may need their places.
+    """
+
+    def __init__(self, most: int | None = None, idle_s: float = 10.0) -> None:
+        super().__init__(most)  # whose own threads are never started; asyncio wants one of its kind
+        self._idle_s = idle_s
+        self._changed = threading.Condition()
+        self._work: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._crew: set[threading.Thread] = set()
+        self._free, self._over = 0, False
+        with self._changed:
+            self._call_one()  # one there is always
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Have work done as soon as a thread is free."""
+        future: Future[T] = Future()
+        with self._changed:
+            if self._over:
+                raise RuntimeError("cannot schedule new futures after shutdown")
+            self._work.append((future, partial(fn, *args, **kwargs)))
+            if self._free >= len(self._work):
+                self._changed.notify()
+            elif len(self._crew) < self._max_workers:
+                with contextlib.suppress(RuntimeError, MemoryError):  # those that are there come to it
+                    self._call_one()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; what was taken is done."""
+        with self._changed:
+            self._over = True
+            if cancel_futures:
+                for future, _ in self._work:
+                    future.cancel()
+            self._changed.notify_all()
+            crew = list(self._crew)
+        for thread in crew if wait else ():
+            thread.join()
+
+    def _call_one(self) -> None:
+        thread = threading.Thread(target=self._serve, name="asyncio")
+        thread.start()
+        self._crew.add(thread)
+
+    def _serve(self) -> None:
+        while (next_one := self._next()) is not None:
+            future, work = next_one
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = work()
+                except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+            del next_one, future, work
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        with self._changed:
+            self._free += 1
+            while not self._work and not self._over:
+                if not self._changed.wait(self._idle_s) and not self._work and len(self._crew) > 1:
+                    break
+            self._free -= 1
+            if self._work:
+                return self._work.popleft()
+            self._crew.discard(threading.current_thread())
+            return None
 
 
 class Stopped(Exception):  # not an error: how a thread leaves when told to
@@ -81,7 +158,10 @@ def detached(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(tell, value, failure)
 
-    threading.Thread(target=body, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=body, name=name, daemon=True).start()
+    except RuntimeError as error:  # in the words in which a program that cannot be started says the same
+        raise BlockingIOError(errno.EAGAIN, "no more threads can be started") from error
     return done
 
 
@@ -201,8 +281,21 @@ class Crew:
         if self._idle >= len(self._queue):
             self._changed.notify()
         elif self._threads < self._size:
+            try:
+                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            except (RuntimeError, MemoryError) as error:
+                if not self._threads:  # else those that are there will come to it
+                    self._refuse(error)
+                return
             self._threads += 1
-            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+
+    def _refuse(self, error: Exception) -> None:
+        """Tell all who wait that nobody can do their work."""
+        for piece in self._queue:
+            if not piece.done.done():
+                piece.done.set_exception(error)
+                piece.done.exception()  # seen: the one who asked may have gone
+        self._queue.clear()
 
     def _serve(self) -> None:
         while (piece := self._next()) is not None:

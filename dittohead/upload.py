@@ -108,7 +108,7 @@ class Upload:
         if not self.source.is_file():
             self._folders()
         self._hand_over()
-        files.sync_filesystem(self.inbox)
+        files.sync_filesystem(self.hidden)  # the inbox itself may be closed to whoever only uploads
 
     @property
     def not_kept(self) -> str:
@@ -183,6 +183,17 @@ class Upload:
 
         Raises: DittoheadError: the name was taken meanwhile; the copy stays as .NAME.
         """
+        folder = os.open(self.hidden, _FOLDER)  # by its name it may be gone as soon as it has the new one
+        try:
+            self._rename()
+            try:
+                files.fsync_dir(self.inbox)
+            except PermissionError:  # an inbox of mode 3773 is closed to others: all of its file system, then
+                files.sync_filesystem(f"/proc/self/fd/{folder}")
+        finally:
+            os.close(folder)
+
+    def _rename(self) -> None:
         try:
             files.rename_noreplace(self.hidden, self.visible)
         except FileExistsError as error:
@@ -191,7 +202,6 @@ class Upload:
                 where=os.fsdecode(self.visible),
                 hint=f"Rename {os.fsdecode(self.hidden)} to another name without the dot",
             ) from error
-        files.fsync_dir(self.inbox)
 
 
 def _content(source: int, copy: int, size: int, progress: Callable[[int], None]) -> None:

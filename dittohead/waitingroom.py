@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
+from dittohead.held import Held, Kind
 from dittohead.looks import Look, expanded, look
-from dittohead.model import Arrival, Station, visible
+from dittohead.model import Arrival, Station, shell_word, visible
 from dittohead.mounts import filesystem_type, needs_polling
 from dittohead.settings import Watch
 from dittohead.settling import Settling, Wait
@@ -40,17 +42,6 @@ _SOON_S, _SELDOM_S, _PART_OF_AGE = 1.0, 30.0, 0.25
 _REST = 10.0
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """Why an arrival stays in the inbox for now."""
-
-    reason: str
-    for_space: bool = False  #: the disk is too full for it now, and others are not to overtake it
-    again_s: float | None = None  #: it is to be tried again after so long, and not before
-    looking: bool = False  #: it is being looked at; `on_looked` tells when that is over
-    quiet: bool = False  #: as it ought to be: nobody need know
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,24 +157,39 @@ class WaitingRoom:
             self._settling = Settling(shared=needs_polling(kind))
         wait = self._settling.wait(arrival, seen, watch)
         if seen.mark or (seen.writer and watch.settle):
-            age = time.time() - seen.newest_ns / 1e9
-            return Held(reason=_unfinished(seen), again_s=min(max(age * _PART_OF_AGE, _SOON_S), _SELDOM_S))
+            folder = self._stations.folder(Station.INBOX, arrival.folder)
+            return _unfinished(seen, os.fsencode(folder))
         return None if wait is None else _waits(wait)
 
 
-def _unfinished(seen: Look) -> str:
+def _unfinished(seen: Look, folder: bytes) -> Held:
+    """Return how a folder is held that somebody still writes to, or so it seems."""
+    since = seen.newest_ns / 1e9
+    again_s = min(max((time.time() - since) * _PART_OF_AGE, _SOON_S), _SELDOM_S)
+    path = seen.mark or seen.writer
+    named, word = visible(path), shell_word(os.path.join(folder, os.fsencode(path)))
+    if not seen.mark:
+        return Held(
+            reason=f"{named}: a program on this machine has it open for writing",
+            kind=Kind.WRITTEN,
+            cure="Let it finish, or end it",
+            command=f"sudo fuser -v {word}",
+            since=since,
+            again_s=again_s,
+        )
     if seen.is_cut:
-        return (
-            f"{visible(seen.mark)}: rsync left this file cut short (it is dated 1970). Upload the folder "
-            "again, or delete the file. Where such files are meant: watch: {partial: ...} in config.yaml"
-        )
-    if seen.mark:
-        return (
-            f"{visible(seen.mark)}: so is called what is still being uploaded, or was cut off. Finish the "
-            "upload, or delete it. Where such names are meant: watch: {partial: ...} in config.yaml"
-        )
-    return (
-        f"{visible(seen.writer)}: a program on this machine has it open for writing. Let it finish, or end it"
+        why = "rsync left this file cut short (it is dated 1970)"
+        cure = "Upload the folder again; or delete this file, when nobody needs it"
+    else:
+        why = "so is called what is still being uploaded, or was cut off"
+        cure = "Finish the upload; or delete this, when nobody needs it"
+    return Held(
+        reason=f"{named}: {why}",
+        kind=Kind.UNFINISHED,
+        cure=f"{cure}. Where such names are meant: watch: {{partial: ...}} in config.yaml",
+        command=f"sudo rm -ri {word}",
+        since=since,
+        again_s=again_s,
     )
 
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import re
+
+from dittohead.errors import MachineShort
 
 #: There is no room.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -27,8 +31,40 @@ _SHORT = {
     errno.ENOBUFS: "memory",
 }
 
+#: The last words of programs that could not get something. Sources: strerror(3); dash, jobs.c; CPython.
+_SAID = (
+    (re.compile(r"(Cannot fork|Resource temporarily unavailable)( \(11\))?$"), "processes or threads"),
+    (re.compile(r"can't start new thread$"), "threads"),
+    (re.compile(r"(Cannot allocate memory( \(12\))?|MemoryError)$"), "memory"),
+    (re.compile(r"Too many open files( in system)?( \(2[34]\))?$"), "open files"),
+)
+
 #: What CPython says where pthread_create fails. Source: Modules/_threadmodule.c.
 _NO_THREAD = "can't start new thread"
+
+
+#: Waits where the machine is short of something: doubled from the first to the last while that lasts.
+_FIRST_S, _MOST_S = 2.0, 60.0
+
+
+class Shortage:
+    """How long whoever finds the machine short of something waits: the longer, the more of them there are.
+
+    All wait, not the one that met it alone: each that goes on would only take from the others.
+    """
+
+    def __init__(self) -> None:
+        self._met = 0
+
+    def met(self) -> float:
+        """Note that something could not be had, and return for how long to wait. Seconds."""
+        self._met += 1
+        wait: float = min(_FIRST_S * 2.0 ** min(self._met / 4, 20), _MOST_S)
+        return wait * random.uniform(0.5, 1.5)  # noqa: S311
+
+    def over(self) -> None:
+        """Note that work has come to its end."""
+        self._met = 0
 
 
 def short_of(error: BaseException) -> str:
@@ -38,11 +74,18 @@ def short_of(error: BaseException) -> str:
     """
     if isinstance(error, BaseExceptionGroup):
         return next((short for one in error.exceptions if (short := short_of(one))), "")
+    if isinstance(error, MachineShort):
+        return error.of
     if isinstance(error, MemoryError):
         return "memory"
     if isinstance(error, OSError):
         return _SHORT.get(error.errno or 0, "")
     return "threads" if isinstance(error, RuntimeError) and _NO_THREAD in str(error) else ""
+
+
+def said_in(line: str) -> str:
+    """Return what a program says the machine has too little of, "" where it says no such thing."""
+    return next((short for pattern, short in _SAID if pattern.search(line)), "")
 
 
 def of_disk(error: BaseException) -> OSError | None:

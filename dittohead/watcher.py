@@ -26,6 +26,7 @@ from dittohead.mounts import filesystem_type, needs_polling
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 from dittohead.threads import Hung, in_own_thread
+from dittohead.wants import short_of
 
 #: watchfiles looks for collected events this often; a hint takes one and a half of it. 11 ms keeps
 #: rename-to-claim under 20 ms at half a percent of one core when idle.
@@ -109,6 +110,9 @@ class Watcher:
             # In a thread of its own: one that hangs must not use up those of the loop.
             scan = await in_own_thread(self._stations.scan, key="inbox", stall_s=_STALL_S)
         except (OSError, Hung) as error:
+            if short := short_of(error):  # which says nothing of the inbox
+                log.get().warning(log.MACHINE_SHORT, of=short, task="watcher")
+                return
             why = "its file system does not answer" if isinstance(error, Hung) else str(error.strerror)
             if self.mode != "missing":
                 log.get().error(log.WATCH_LOST, inbox=str(self._inbox), reason=why)

@@ -125,3 +125,25 @@ def test_no_file_runs_as_another_in_the_copy(tmp_path: Path) -> None:
     drop(source, tree(tmp_path / "inbox", {}))
     assert stat.S_IMODE((tmp_path / "inbox/x/tool").stat().st_mode) == 0o755
     assert stat.S_IMODE((tmp_path / "inbox/x/open").stat().st_mode) == 0o400
+
+
+def test_an_inbox_that_is_closed_to_those_who_upload_takes_their_folder(tmp_path: Path) -> None:
+    """Mode 3773, as installed: everybody may put a folder in, nobody but its group may look."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another")
+    source, inbox = tmp_path / "x", tmp_path / "inbox"
+    for place in (source, inbox):
+        place.mkdir()
+    (source / "a").write_text("1")
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.is_relative_to(tempfile.gettempdir()) and parent != Path(tempfile.gettempdir()):
+            parent.chmod(0o755)
+    for path in (source, source / "a"):
+        os.chown(path, STRANGER, STRANGER)
+    inbox.chmod(0o3773)
+    as_user(
+        STRANGER,
+        f"upload = Upload(Path({str(source)!r}), Path({str(inbox)!r}))\n"
+        "upload.copy(lambda count: None); upload.publish()",
+    )
+    assert read_tree(inbox / "x") == {b"a": b"1"}

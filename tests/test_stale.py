@@ -11,11 +11,12 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from dittohead import stale
+from dittohead import sparing
 from dittohead.model import Station
 from dittohead.notices.compose import Composer
 from dittohead.owners import owner
-from dittohead.stale import FEW, SHOWN, StaleUploads
+from dittohead.sparing import FEW
+from dittohead.stale import SHOWN, StaleUploads
 from dittohead.store.tables import outbox
 from tests.support.house import House
 from tests.support.notices import rule
@@ -32,7 +33,7 @@ class Uploads:
         self.house.engine.compose = self.composer
         self.house.engine.wants = lambda event, pipeline: True
         self.now, self.uids = 1e6, dict[bytes, int]()
-        monkeypatch.setattr(stale.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(sparing.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(StaleUploads, "_uid", lambda told, folder: self.uids.get(folder))
         self.told = StaleUploads(self.house.engine)
 

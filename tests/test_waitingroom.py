@@ -14,6 +14,7 @@ import pytest
 
 from dittohead import looks, manifest, waitingroom
 from dittohead.errors import StationError
+from dittohead.held import Kind
 from dittohead.looks import Look
 from dittohead.model import JobState
 from dittohead.stations import Stations, _refusal
@@ -62,7 +63,9 @@ async def test_an_error_of_one_arrival_is_that_ones_alone(
     house.arrive("good")
     async with house.running():
         await house.until_over("good")
-        assert house.dispatch.held == {b"bad": f"it cannot be looked at ({os.strerror(code)})"}
+        (held,) = house.dispatch.held.values()
+        assert (held.kind, held.reason) == (Kind.UNREADABLE, f"it cannot be looked at ({os.strerror(code)})")
+        assert held.command.startswith("sudo chmod -R " if number == "EACCES" else "ls -la ")
         assert house.where("bad") == ["inbox"]
         assert house.dispatch.backlog == 1
         trouble.errors.clear()
@@ -98,7 +101,7 @@ async def test_an_error_while_it_is_claimed_is_that_ones_alone(
     )
     async with house.running():
         await house.until_over("good")
-        assert "this folder cannot be moved (Permission denied)" in house.dispatch.held[b"bad"]
+        assert "this folder cannot be moved (Permission denied)" in house.dispatch.held[b"bad"].reason
 
 
 async def test_arrivals_that_never_answer_hold_up_nobody(
@@ -114,7 +117,7 @@ async def test_arrivals_that_never_answer_hold_up_nobody(
         house.arrive(name)
     async with house.running():
         await house.until(lambda: len(house.dispatch.held) == len(names))
-        assert set(house.dispatch.held.values()) == {"its file system does not answer"}
+        assert {held.kind for held in house.dispatch.held.values()} == {Kind.SILENT}
         house.arrive("good")
         house.look()
         await house.until_over("good")
@@ -180,7 +183,7 @@ async def test_a_mark_holds_a_folder_until_it_is_gone(tmp_path: Path) -> None:
     folder = house.arrive("x", {"a.tif.filepart": b"1"})
     async with house.running():
         await house.until(lambda: b"x" in house.dispatch.held)
-        why = house.dispatch.held[b"x"]
+        why = house.dispatch.held[b"x"].text
         assert why.startswith("a.tif.filepart: so is called what is still being uploaded")
         assert "watch: {partial: ...}" in why
         (folder / "a.tif.filepart").rename(folder / "a.tif")
@@ -251,8 +254,9 @@ def test_a_refusal_says_what_it_can(tmp_path: Path) -> None:
     stations = Stations(tmp_path)
     stations.prepare()
     (tmp_path / "inbox" / "x").mkdir(mode=0o750)
-    known = _refusal(PermissionError(errno.EACCES, "no"), tmp_path / "inbox" / "x")
-    unknown = _refusal(PermissionError(errno.EACCES, "Permission denied"), tmp_path / "inbox" / "gone")
+    known = _refusal(PermissionError(errno.EACCES, "no"), tmp_path / "inbox" / "x", tmp_path / "done")
+    error = PermissionError(errno.EACCES, "Permission denied")
+    unknown = _refusal(error, tmp_path / "inbox" / "gone", tmp_path / "done")
     assert isinstance(known, StationError)
     assert "mode 0750" in known.what
     assert unknown.what == "this folder cannot be moved (Permission denied)"

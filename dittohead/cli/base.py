@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape as markup
 
 from dittohead import config as config_module
+from dittohead.cli import advice
 from dittohead.config import Config
 from dittohead.errors import DittoheadError, StoreError
 from dittohead.opening import open_store
@@ -74,10 +75,7 @@ class Group(click.Group):
         except NoSuchJob as error:
             fail(str(error), NO_INPUT)
         except PermissionError as error:
-            fail(
-                f"{error.filename}: permission denied. Run this as the daemon's user, or see docs/rights.md",
-                NO_PERMISSION,
-            )
+            fail(advice.denied(error), NO_PERMISSION)
         except OSError as error:
             raise _lost(error) from error
 
@@ -226,12 +224,14 @@ def reading_at(root: Path, config: Config | None) -> Iterator[Store]:
     Raises: StoreError: there is no store yet, or it cannot be read.
     """
     stations = Stations(root)
-    if (config is None or config.settings.store == "sqlite") and not _has_file(root):
-        raise StoreError(
-            "there is no store here yet",
-            where=str(stations.state),
-            hint="It is made when the daemon first starts: dittohead run",
-        )
+    if config is None or config.settings.store == "sqlite":
+        file = stations.state / "dittohead.sqlite3"
+        if not _has_file(root):
+            start = advice.start(config.path if config is not None else None)
+            hint = f"It is made when the daemon first starts: {start}"
+            raise StoreError("there is no store here yet", where=str(stations.state), hint=hint)
+        if not os.access(file, os.R_OK | os.W_OK):  # SQLite would only say that it cannot be opened
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     if config is None:
         store = Store.open(sqlite_url(stations.state), check=False)
     else:

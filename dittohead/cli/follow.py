@@ -13,6 +13,7 @@ from rich.text import Text
 from sqlalchemy.engine import Connection
 
 from dittohead import live, lock, queries, receipt, shown
+from dittohead.cli import advice
 from dittohead.cli.base import escape, fail, out, reading
 from dittohead.config import Config
 from dittohead.model import TERMINAL, Job, JobState, Station, StepRow, StepState, counted
@@ -43,7 +44,8 @@ def _wait_for_store(config: Config) -> None:
     while not (lock.is_held(state) and live.read(state)):
         if time.monotonic() > end:
             fail(
-                "no daemon runs on this root; the folder waits in the inbox. Start it: dittohead run",
+                "no daemon runs on this root; the folder waits in the inbox. "
+                f"Start it: {advice.start(config.path)}",
                 75,
             )
         time.sleep(_LOOK_S)

@@ -16,6 +16,7 @@ from dittohead.cli.given import Span
 from dittohead.config import Config
 from dittohead.errors import DittoheadError, ItemError
 from dittohead.model import Station, counted, utcnow
+from dittohead.nobodys import fault
 from dittohead.stations import Stations
 from dittohead.upload import Upload
 
@@ -75,6 +76,12 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
     inbox = stations.path(Station.INBOX)
     if not inbox.is_dir():
         fail(f"{inbox}: there is no inbox. Start the daemon, or: dittohead init", NO_INPUT)
+    if watch and not os.access(stations.state, os.X_OK):
+        raise DittoheadError(
+            "you may upload here, but not look on",
+            where=str(stations.state),
+            hint="Leave out --follow; who may look on: docs/rights.md",
+        )
     started = utcnow()
     uploads = [Upload(path, inbox, name, purposes) for path in paths]
     for upload in uploads:
@@ -86,6 +93,8 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
 
 def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:
     """Refuse before anything is copied what the daemon would put into failed/ after it. Raises: ItemError."""
+    if why := fault(name, config.settings.watch.ignore):
+        raise ItemError(why, where=name, hint="Give another name with --name")
     matched = config.pipeline_for(name)
     if matched is None:
         raise config.no_pipeline(name, "Give another with --name,")
@@ -119,7 +128,7 @@ def _drop_one(upload: Upload) -> str:
         except OSError as error:
             raise DittoheadError(
                 f"the upload failed ({error.strerror})",
-                where=str(error.filename or upload.hidden),
+                where=os.fsdecode(error.filename or upload.hidden),
                 hint=f"Remove {os.fsdecode(upload.hidden)} and try again",
             ) from error
     upload.publish()

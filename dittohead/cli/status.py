@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -10,15 +11,15 @@ from typing import Any
 import click
 from rich.console import Console
 
-from dittohead.cli import lines
-from dittohead.cli.base import escape, json_option, out, print_json, with_config
+from dittohead.cli import advice, lines
+from dittohead.cli.base import config_path, escape, json_option, out, print_json, with_config
 from dittohead.cli.given import Moment, digest_of, uid_of
 from dittohead.cli.lines import Line
 from dittohead.cli.view import Place, find_place, viewing
 from dittohead.cli.watch import keep_showing
 from dittohead.model import JobState, counted
 from dittohead.store.search import Wanted
-from dittohead.units import amount, duration, size
+from dittohead.units import age, amount, duration, size
 
 #: The order in which states are counted: what needs somebody first.
 _ORDER = ("failed", "frozen", "paused", "running", "waiting", "done")
@@ -46,10 +47,14 @@ def _status(here: Place) -> dict[str, Any]:
 
 def _print_status(found: dict[str, Any], to: Console) -> None:
     now = found["live"]
-    to.print(f"dittohead on {escape(found['root'])}: {_daemon_words(found['running_daemon'], now)}")
+    daemon = _daemon_words(found["running_daemon"], now)
+    to.print(f"dittohead on {escape(found['root'])}: {daemon}")
     to.print(_counts(found))
     _print_attention(found, now, to)
-    _print_group("Waits in the inbox", _held(now), to, more=now.get("held_count", 0))
+    waits = _held(now)
+    _print_group(
+        "Waits in the inbox", waits, to, more=now.get("held_count", 0) - len(now.get("held", {})) + len(waits)
+    )
     working = [_active(job, now.get("progress", {}).get(job["id"])) for job in found["active"]]
     active = sum(count for state, count in found["counts"].items() if state not in ("done", "failed"))
     _print_group("Under way", working, to, more=active, see="dittohead list --state running")
@@ -57,7 +62,7 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
 
 def _daemon_words(running: bool, now: dict[str, Any]) -> str:
     if not running:
-        return "[red]not running[/red]; start it: dittohead run"
+        return f"[red]not running[/red]; start it: {advice.start(config_path())}"
     watcher = now.get("watcher", {})
     why = f" ({escape(watcher['reason'])})" if watcher.get("reason") else ""
     return (
@@ -85,7 +90,7 @@ def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) ->
     if failed:
         to.print(f"  why, and what to do: dittohead show {escape(shlex.quote(failed[0].name))}")
     for problem in problems:
-        to.print(f"  {problem}")
+        to.print(f"  {problem}", soft_wrap=True)  # a command that is cut or broken cannot be typed
 
 
 def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -103,14 +108,28 @@ def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         yield f"[red]gets no notices[/red] {escape(receiver['to'])}: {escape(receiver['error'])}"
     if found["unsent_notices"]:
         yield f"[yellow]not yet sent[/yellow] {counted(found['unsent_notices'], 'notice')}"
+    yield from _overdue(now)
     for upload in now.get("stale", []):
         words = f"{duration(upload['age_seconds'])}, {size(upload['bytes'])}"
         yield f"[yellow]stale upload[/yellow] {escape(upload['name'])}: {words}"
     more = now.get("stale_count", 0) - len(now.get("stale", []))
     if more > 0:
         yield f"[yellow]stale uploads[/yellow] {more:,} more"
-    for name in now.get("strays", []):
-        yield f"[yellow]ignored in the inbox[/yellow] {escape(name)}: it is not a directory"
+
+
+def _overdue(now: dict[str, Any]) -> Iterator[str]:
+    """Yield lines for what stays in the inbox until somebody does something about it."""
+    for one in now.get("overdue", []):
+        word = "no folder" if one["kind"] == "stray" else "held"
+        of = f" of {escape(one['owner'])}" if one["owner"] else ""
+        since = age(max(time.time() - one["since"], 0))
+        cure = f". {escape(one['cure'])}" if one["cure"] else ""
+        yield f"[yellow]{word}[/yellow] {escape(one['name'])}{of}, {since}: {escape(one['reason'])}{cure}"
+        if one["command"]:
+            yield f"  [bold]{escape(one['command'])}[/bold]"
+    more = now.get("overdue_count", 0) - len(now.get("overdue", []))
+    if more > 0:
+        yield f"[yellow]held[/yellow] {more:,} more in the inbox"
 
 
 def _troubles(now: dict[str, Any]) -> Iterator[str]:
@@ -123,7 +142,10 @@ def _troubles(now: dict[str, Any]) -> Iterator[str]:
 
 
 def _held(now: dict[str, Any]) -> list[Line]:
-    return [Line(state="held", name=name, clause=reason) for name, reason in now.get("held", {}).items()]
+    """Return what waits by itself; the rest stands above, with what to do."""
+    above = {one["name"] for one in now.get("overdue", [])}
+    held = now.get("held", {}).items()
+    return [Line(state="held", name=name, clause=reason) for name, reason in held if name not in above]
 
 
 def _print_group(title: str, rows: list[Line], to: Console, *, more: int = 0, see: str = "") -> None:

@@ -16,6 +16,7 @@ from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.errors import ConfigError, StoreError
 from dittohead.model import JobId, display
+from dittohead.nobodys import DEFAULT
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
@@ -244,7 +245,8 @@ def viewing(here: Place | None = None) -> Iterator[View]:
     Raises: ConfigError, StoreError.
     """
     here = here or find_place()
-    stations = Stations(here.root)
+    ignore = here.config.settings.watch.ignore if here.config else (DEFAULT,)
+    stations = Stations(here.root, ignore)
     door = Door.open(stations.state)
     if door is not None:
         try:

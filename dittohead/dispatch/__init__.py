@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from dittohead.held import Held
 from dittohead.model import Arrival
 
 
@@ -16,7 +17,7 @@ class Dispatch(Protocol):
     def running(self) -> Collection[str]:
         """The jobs that run now, on this host."""
 
-    def offer(self, arrivals: Collection[Arrival], held: Mapping[bytes, str] | None = None) -> None:
+    def offer(self, arrivals: Collection[Arrival], held: Mapping[bytes, Held] | None = None) -> None:
         """Replace what is known of the inbox. Cheap; may be called at any time.
 
         Args:

@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dittohead import log
@@ -20,11 +20,11 @@ from dittohead.claims import Claimer
 from dittohead.deadlines import Deadlines
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
+from dittohead.held import Held
 from dittohead.model import Arrival, Job, display
 from dittohead.pipeline import run_job
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
-from dittohead.waitingroom import Held
 
 #: After a fault of the store or of the receipts' disk a job is left alone for this long.
 _BACK_OFF_S = 10.0
@@ -52,7 +52,7 @@ class LocalDispatch:
 
     def __init__(self, engine: Engine, claimer: Claimer, limit: int) -> None:
         self.engine, self.claimer, self.limit = engine, claimer, limit
-        self.held: dict[bytes, str] = {}  #: arrivals that cannot be taken yet, and why
+        self.held: dict[bytes, Held] = {}  #: arrivals that cannot be taken yet, and why
         self._waiting: dict[bytes, _Waiting] = {}  # those that are not to be tried before something is over
         self.draining = False
         self.idle = asyncio.Event()
@@ -93,7 +93,7 @@ class LocalDispatch:
         first += [waiting.arrival for waiting in self._waiting.values()]
         return min((arrival.seen_at for arrival in first), default=None)
 
-    def offer(self, arrivals: Collection[Arrival], held: Mapping[bytes, str] | None = None) -> None:
+    def offer(self, arrivals: Collection[Arrival], held: Mapping[bytes, Held] | None = None) -> None:
         """Replace what is known of the inbox; those held before are tried again, when it is time.
 
         Args:
@@ -290,10 +290,11 @@ class LocalDispatch:
         self._arrivals.setdefault(arrival.uid, deque()).appendleft(arrival)
         self._wake.set()
 
-    def _hold(self, folder: bytes, reason: str) -> None:
-        if self.held.get(folder) != reason:
-            log.get().warning(log.CLAIM_HELD, name=display(folder), reason=reason)
-        self.held[folder] = reason
+    def _hold(self, folder: bytes, held: Held) -> None:
+        known = self.held.get(folder)
+        if known is None or known.reason != held.reason:
+            log.get().warning(log.CLAIM_HELD, name=display(folder), reason=held.text)
+        self.held[folder] = held
 
     async def _claim(self, arrival: Arrival) -> bool:
         """Try to claim; return False when nothing more is to be tried for now."""
@@ -305,7 +306,7 @@ class LocalDispatch:
             if result.quiet:
                 self.held.pop(arrival.folder, None)
             else:
-                self._hold(arrival.folder, result.reason)
+                self._hold(arrival.folder, replace(result, arrival=arrival))
             if result.looking or result.again_s is not None:
                 self._wait(arrival, result)
             # A large folder that waits for room is not overtaken for ever by small ones.

@@ -36,8 +36,7 @@ from dittohead.images import htj2k, looking, making, openjpeg, proof, thumbnail
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import LINE_MOST, Damaged, Refused, Unfit, explain
-
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+from dittohead.wants import DISK, short_of
 
 #: Characters of what is told of an image that cannot be converted.
 _WHAT_MOST = 1000
@@ -126,7 +125,9 @@ def _failed(error: Exception) -> dict[str, Any]:
     except MemoryError:
         return {"ok": False, "kind": "memory", "what": "it needs more memory than is allowed"}
     except OSError as error:
-        kind = "disk" if error.errno in _DISK else "image"
+        if error.errno != errno.ENOMEM and (short := short_of(error)):
+            return {"ok": False, "kind": "short", "what": short}
+        kind = "disk" if error.errno in DISK else "image"
         return {"ok": False, "kind": kind, "what": error.strerror or str(error)}
     except pyvips.Error as error:
         kind, what = explain(str(error), _overheard.warnings)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dittohead import printed
+from dittohead.errors import TransientError
 from dittohead.images.reasons import LINE_MOST
 from dittohead.process import Child, environment
 
@@ -21,9 +22,15 @@ from dittohead.process import Child, environment
 _HOME = Path(__file__).resolve().parents[2]
 
 
-@cache
 def abilities() -> dict[str, Any]:
     """Return what this machine's libvips can do, asked of a child once; {} when there is none."""
+    if not (found := _abilities()):
+        _abilities.cache_clear()  # the child may have lacked memory
+    return found
+
+
+@cache
+def _abilities() -> dict[str, Any]:
     asked = subprocess.run(
         [sys.executable, "-m", "dittohead.images", "--probe"],
         capture_output=True,
@@ -139,6 +146,21 @@ class ImageChild:
             if "ok" in told:
                 return {**told, "files": made}
             made.append(told)
+
+    def must_not_be_killed(self, where: str) -> None:
+        """See that a child that gave no answer has ended by itself.
+
+        The kernel kills what takes memory when a machine has none left, whosever fault that is.
+        Raises: TransientError.
+        """
+        if self._timed_out or self._confused or self._child.process.returncode != -signal.SIGKILL:
+            return
+        raise TransientError(
+            "the image program was killed, most likely for want of memory",
+            where=where,
+            hint="See whether this machine's memory ran out (journalctl -k), and how many run at once "
+            "(limits: in config.yaml)",
+        )
 
     def epitaph(self, options: Limits) -> str:
         """Say how the child ended, in words."""

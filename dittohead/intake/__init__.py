@@ -90,16 +90,18 @@ class Intake:
                     if task in done:
                         log.get().error(log.SOURCE_CRASHED, source=name, exc_info=task.exception())
                         await asyncio.sleep(_AGAIN_S)
+                        if name not in self._runners:  # taken out of config.yaml meanwhile
+                            continue
                         self._tasks[name] = asyncio.create_task(
                             self._runners[name].run(), name=f"source:{name}"
                         )
         finally:
             await _end(change)
 
-    def sooner(self, seconds: float) -> None:
-        """Let what was put off be due so much earlier: the clock was set back."""
+    def sooner(self) -> None:
+        """See anew when rounds are due: the clock was set back."""
         for runner in self._runners.values():
-            runner.sooner(seconds)
+            runner.sooner()
 
     @property
     def names(self) -> Collection[str]:

@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dittohead import log
+from dittohead.nobodys import DEFAULT
 from dittohead.source import Look, Sighting, folder_fault, path_fault
 from dittohead.store import Store
 from dittohead.store import items as item_store
 
 
-def _guarded(sighting: Sighting) -> Sighting:
+def _guarded(sighting: Sighting, ignore: Sequence[str]) -> Sighting:
     """Refuse what would be written elsewhere than below its folder, whatever the source thinks of it."""
     if sighting.refused:
         return sighting
-    why = folder_fault(sighting.folder) or ("" if sighting.marker else path_fault(sighting.path))
+    why = folder_fault(sighting.folder, ignore) or ("" if sighting.marker else path_fault(sighting.path))
     return dataclasses.replace(sighting, refused=why) if why else sighting
 
 
@@ -27,6 +28,7 @@ class Looking(Look):
     Args:
         position: where a round goes on; None for a look that is no round and leaves it alone.
         on_news: called when something new or changed was remembered.
+        ignore: names in the inbox that are nobody's.
     """
 
     dry = False
@@ -38,7 +40,9 @@ class Looking(Look):
         prefix: str,
         position: Mapping[str, Any] | None,
         on_news: Callable[[], None],
+        ignore: Sequence[str] = (DEFAULT,),
     ) -> None:
+        self._ignore = ignore
         self._store, self._on_news, self._keeps = store, on_news, position is not None
         position = position or {}
         self.name, self.prefix, self.position = name, prefix, position
@@ -48,7 +52,7 @@ class Looking(Look):
     async def saw(self, found: Sequence[Sighting], *, position: dict[str, Any] | None = None) -> None:
         if not found and position is None:
             return
-        now, found = time.time(), [_guarded(sighting) for sighting in found]
+        now, found = time.time(), [_guarded(sighting, self._ignore) for sighting in found]
 
         def work(connection: Any) -> tuple[int, int]:
             said = item_store.saw(connection, self.name, found, now)
@@ -94,8 +98,8 @@ class DryLooking(Look):
 
     dry = True
 
-    def __init__(self, store: Store, name: str, prefix: str) -> None:
-        self._store = store
+    def __init__(self, store: Store, name: str, prefix: str, ignore: Sequence[str] = (DEFAULT,)) -> None:
+        self._store, self._ignore = store, ignore
         self.name, self.prefix = name, prefix
         self.position: Mapping[str, Any] = {}
         self.log = log.get().bind(source=name)
@@ -105,7 +109,7 @@ class DryLooking(Look):
 
     async def saw(self, found: Sequence[Sighting], *, position: dict[str, Any] | None = None) -> None:
         self.seen += len(found)
-        found = [_guarded(sighting) for sighting in found]
+        found = [_guarded(sighting, self._ignore) for sighting in found]
         known = {sighting.key for sighting in self.found}
         news = await self._store.read(item_store.differing, self.name, found)
         self.found += [sighting for sighting in news if sighting.key not in known]

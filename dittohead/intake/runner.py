@@ -14,7 +14,7 @@ from typing import Any
 from dittohead import faults, log, units
 from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
-from dittohead.errors import DittoheadError, ItemError, TargetError, TransientError
+from dittohead.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
 from dittohead.intake.dropping import Dropper
 from dittohead.intake.looking import Looking
 from dittohead.model import DropState
@@ -73,7 +73,8 @@ class Runner:
         self.doing = ""  #: what it does now, in words
         self.held = ""  #: why it holds back; "" when it does not
         self.faults: dict[str, str] = {}  #: part -> what is wrong with it now
-        self._waits: dict[str, tuple[float, str, float]] = {}  #: folder -> (not before, why, next wait)
+        #: folder -> (not before, by the clock that only goes on; why; next wait)
+        self._waits: dict[str, tuple[float, str, float]] = {}
         self._look_now = asyncio.Event()
         self._prefixes: list[str] = []  #: parts of the place to be looked at out of turn
         self._bring_now, self._follow_now = asyncio.Event(), asyncio.Event()
@@ -122,9 +123,8 @@ class Runner:
             log.get().warning(log.SOURCE_FAILED, source=self.name, part=part, error=error, wait_seconds=wait)
         self.faults[part] = error
 
-    def sooner(self, seconds: float) -> None:
-        """Let what was put off be due so much earlier: the clock was set back."""
-        self._waits = {name: (at - seconds, why, wait) for name, (at, why, wait) in self._waits.items()}
+    def sooner(self) -> None:
+        """See anew when the next round is due: the clock was set back."""
         self._look_now.set()
 
     # -- look --------------------------------------------------------------------------------
@@ -137,15 +137,19 @@ class Runner:
 
     async def _look_when_due(self) -> None:
         while not self._prefixes:
+            self._look_now.clear()  # before what it tells of is looked at
             row = await self._store.read(item_store.rounds, self.name)
             due = 0.0 if row.unfinished else self.options.due(row.looked_at)
             if due <= time.time():
                 break
-            self._look_now.clear()
             # In short waits: the clock may be set.
             await _either(self._look_now, min(due - time.time(), _IDLE_S))
         prefix = self._prefixes.pop(0) if self._prefixes else ""
-        await self.look(prefix)
+        try:
+            await self.look(prefix)
+        except StoreError:  # else the round is known to be unfinished
+            self._prefixes.append(prefix)
+            raise
 
     async def look(self, prefix: str = "") -> Looking:
         """Make a round: tell the store of all that is upstream. Goes on where a killed one was."""
@@ -157,7 +161,7 @@ class Runner:
                 position = row.position
             if not row.unfinished:  # also a look at a part: killed, the whole is looked at again
                 await self._store.write(item_store.put_round, self.name, looked_at=time.time(), position={})
-            ctx = Looking(self._store, self.name, prefix, position, self.news)
+            ctx = Looking(self._store, self.name, prefix, position, self.news, self._tools.stations.ignore)
             async with self.open() as upstream:
                 await upstream.look(ctx)
             # A look at a part does not end a round that was begun before it.
@@ -179,7 +183,7 @@ class Runner:
         self._follow_now.set()
 
     async def _listen(self) -> None:
-        ctx = Looking(self._store, self.name, "", None, self.news)
+        ctx = Looking(self._store, self.name, "", None, self.news, self._tools.stations.ignore)
         well = asyncio.get_running_loop().call_later(_WELL_S, self.faults.pop, "listen", None)
         try:
             async with self.open() as upstream:
@@ -196,13 +200,10 @@ class Runner:
         drop = await self._next()
         if drop is None:
             soon = await self._store.read(item_store.next_ready, self.name, time.time())
-            due = [
-                at
-                for at in (soon, *(at for at, _, _ in self._waits.values() if at > time.time()))
-                if at is not None
-            ]
-            wait = min([_IDLE_S, *(max(at - time.time(), 0.05) for at in due)])
-            await _either(self._bring_now, wait)
+            due = [] if soon is None else [soon - time.time()]
+            due += [left for at, _, _ in self._waits.values() if (left := at - time.monotonic()) > 0]
+            # In short waits: whatever else becomes possible, such as room on the disk, tells nobody.
+            await _either(self._bring_now, min([_IDLE_S, *(max(left, 0.05) for left in due)]))
             return
         await self.bring(drop)
 
@@ -255,10 +256,10 @@ class Runner:
         if why != str(error):
             log.get().warning(log.SOURCE_HELD, source=self.name, folder=folder, reason=str(error))
         asked = error.retry_after_s or 0.0 if isinstance(error, TransientError) else 0.0
-        self._waits[folder] = (time.time() + max(asked, wait), str(error), min(wait * 2, _MOST_S))
+        self._waits[folder] = (time.monotonic() + max(asked, wait), str(error), min(wait * 2, _MOST_S))
 
-    def _is_put_off(self, folder: str, now: float) -> bool:
-        return folder in self._waits and self._waits[folder][0] > now
+    def _is_put_off(self, folder: str) -> bool:
+        return folder in self._waits and self._waits[folder][0] > time.monotonic()
 
     async def _next(self) -> Drop | None:
         """Return the next folder to be fetched: one begun earlier first; None when none may be now."""
@@ -266,10 +267,10 @@ class Runner:
         now = time.time()
         for drop in under_way:
             mine = drop.state is DropState.FETCHING and drop.id not in self._active
-            if mine and not self._is_put_off(drop.folder, now):
+            if mine and not self._is_put_off(drop.folder):
                 return drop if self._has_room(drop.folder, drop.size) else None
         # One that cannot be had now takes no other's place; but there is an end to that too.
-        ahead = [drop for drop in under_way if not self._is_put_off(drop.folder, now)]
+        ahead = [drop for drop in under_way if not self._is_put_off(drop.folder)]
         if len(ahead) >= self.options.ahead or len(under_way) >= self.options.ahead * _STUCK:
             self._hold(f"{len(under_way)} of its folders are under way (ahead: {self.options.ahead})")
             return None
@@ -286,7 +287,7 @@ class Runner:
             )
         while self._candidates:
             found = self._candidates[0]
-            if found.folder in busy or self._is_put_off(found.folder, now):
+            if found.folder in busy or self._is_put_off(found.folder):
                 self._candidates.pop(0)
                 continue
             if not self._has_room(found.folder, found.size):
@@ -396,7 +397,7 @@ class Runner:
 
     def shown(self) -> dict[str, Any]:
         """Return what is true only now."""
-        now = time.time()
+        now = time.monotonic()
         return {
             "state": "failing" if self.faults else self.doing or ("fetches" if self._active else "idle"),
             "error": next(iter(self.faults.values()), ""),

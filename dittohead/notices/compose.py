@@ -17,14 +17,14 @@ from dittohead.rules import Rule
 from dittohead.store.outbox import Gathered, NewNotice
 from dittohead.wording import Wording, plain
 
-#: Records and pages, stuck jobs, and stale uploads of one owner, that a notice names.
-LINKS, STUCK, STALE = 12, 50, 50
+#: Records and pages, stuck jobs, and stale uploads or held arrivals of one owner, that a notice names.
+LINKS, STUCK, STALE, HELD = 12, 50, 50, 50
 
 #: A thing that lasts is told of again after this long. Seconds.
 _DAY_S, _WEEK_S = 86400.0, 7 * 86400.0
 
 #: Of what may last, and how often it is told of.
-_ONCE = {"stuck": _DAY_S, "stale": _WEEK_S}
+_ONCE = {"stuck": _DAY_S, "stale": _WEEK_S, "held": _WEEK_S}
 
 
 @dataclass
@@ -50,8 +50,8 @@ class Composer:
         Args:
             given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
                 last; of late_change: job, count, files; of stuck: jobs, hours; of stale: name, age_seconds,
-                size, uid, uploads; of paused and full: target, reason; of resumed: target; of nearly_full:
-                target, percent, free.
+                size, uid, uploads; of held: arrivals, uid; of paused and full: target, reason; of resumed:
+                target; of nearly_full: target, percent, free.
         """
         if event == "stuck":
             return list(self._stuck(**given))
@@ -353,6 +353,20 @@ def _upload(
     }
 
 
+def _held(
+    root: Path, whose: Owner | None, *, arrivals: Sequence[Mapping[str, Any]], uid: int | None = None
+) -> dict[str, Any]:
+    """Args: arrivals: all of the owner's, by name, kind, seconds, reason, cure and command."""
+    more = {"inbox": str(root / Station.INBOX.value), "uid": uid, "uploader": _user(whose)}
+    listed = [{**one, **more} for one in arrivals[:HELD]]
+    return {
+        "arrival": listed[0],
+        "arrivals": listed,
+        "count": len(arrivals),
+        "more": max(len(arrivals) - HELD, 0),
+    }
+
+
 def _as_given(root: Path, whose: Owner | None, **given: Any) -> dict[str, Any]:
     return given
 
@@ -418,6 +432,7 @@ _FACTS: dict[str, Callable[..., dict[str, Any]]] = {
     "late_change": _late_change,
     "stuck": _stuck,
     "stale": _stale,
+    "held": _held,
     "paused": _as_given,
     "resumed": _as_given,
     "nearly_full": _as_given,

@@ -31,6 +31,8 @@ DISABLE_AFTER_S, DISABLE_TRIES = 2.5 * 86400.0, 5
 AT_ONCE = 4
 #: Looked for at least this often, in case a wake-up was lost.
 _LOOK_S = 300.0
+#: After a look that the store did not answer. Seconds.
+_AWAY_S = 10.0
 #: What was handed over and could not be recorded would go out again and again: it waits this long.
 _STORE_S = 60.0
 
@@ -73,10 +75,10 @@ class Notifier:
                 self._wake.clear()
                 try:
                     due = await self._look()
+                    wait = _LOOK_S if due is None else (due - self._now()).total_seconds()
                 except StoreError as error:
                     log.get().error(log.NOTIFY_FAILED, error=str(error))
-                    due = None
-                wait = _LOOK_S if due is None else (due - self._now()).total_seconds()
+                    wait = _AWAY_S
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(min(max(wait, 0.05), _LOOK_S)):
                         await self._wake.wait()
@@ -103,8 +105,9 @@ class Notifier:
         try:
             while await self._batch(key):
                 pass
-        except StoreError as error:
-            log.get().error(log.NOTIFY_FAILED, error=str(error))
+        except Exception as error:  # noqa: BLE001  # a lane begun again at once would only end again, for ever
+            foreseen = isinstance(error, StoreError)
+            log.get().error(log.NOTIFY_FAILED, error=str(error), exc_info=None if foreseen else error)
             await asyncio.sleep(_STORE_S)
         finally:
             del self._lanes[key]

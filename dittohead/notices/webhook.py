@@ -31,6 +31,7 @@ TYPES = {
     "late_change": "job.changed_late",
     "stuck": "jobs.stuck",
     "stale": "upload.stale",
+    "held": "arrival.held",
     "paused": "target.paused",
     "resumed": "target.resumed",
     "nearly_full": "target.nearly_full",

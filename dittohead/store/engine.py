@@ -60,6 +60,7 @@ class Store:
         self._looker = ThreadPoolExecutor(1, thread_name_prefix="store-look")
         self._queue: deque[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = deque()
         self._draining = False
+        self._ready: set[ThreadPoolExecutor] = set()  # those that have their thread
         self._has_told = False
         self.on_told: Callable[[], None] = lambda: None  #: called in the loop when notices have been written
         self._local = threading.local()
@@ -100,9 +101,36 @@ class Store:
         self._queue.append((lambda connection: work(connection, *args, **kwargs), future))
         if not self._draining:
             self._draining = True
-            drained = loop.run_in_executor(self._writer, self._write_together, self._taken())
-            drained.add_done_callback(self._written)
+            self._drain(loop)
         return await asyncio.shield(future)
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have written what waits; if that cannot be begun, those who wait hear of it, and others may try."""
+        taken = self._taken()
+        try:
+            drained = self._in_thread(loop, self._writer, lambda: self._write_together(taken))
+        except StoreError as error:
+            self._draining = False
+            _tell([(future, None, error) for _, future in taken])
+        else:
+            drained.add_done_callback(self._written)
+
+    def _in_thread(
+        self, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, work: Callable[[], T]
+    ) -> asyncio.Future[T]:
+        """Run work in a pool's one thread. Raises: StoreError: it has none, and never runs it."""
+        try:
+            if pool not in self._ready:
+                # Something harmless first: a pool that cannot start its thread raises, and yet keeps what it
+                # was given, to run it when it has one.
+                pool.submit(_nothing)
+                self._ready.add(pool)
+            return loop.run_in_executor(pool, work)
+        except (RuntimeError, MemoryError) as error:
+            raise StoreError(
+                f"the store cannot be used now ({str(error) or 'no memory'})",
+                hint="Work goes on by itself when this machine has threads and memory again",
+            ) from error
 
     def _taken(self) -> list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]]:
         taken = list(self._queue)
@@ -111,22 +139,14 @@ class Store:
 
     def _written(self, drained: asyncio.Future[list[_Outcome]]) -> None:
         """Tell who waited, in the loop's thread; then write what has come meanwhile."""
-        if self._has_told:
-            self._has_told = False
-            self.on_told()
-        for future, value, error in drained.result():
-            if future.cancelled():
-                continue
-            if error is not None:
-                future.set_exception(error)
-                future.exception()  # seen: whoever waited may have been cancelled
-            else:
-                future.set_result(value)
+        told, self._has_told = self._has_told, False
+        _tell(drained.result())
         if self._queue:
-            again = drained.get_loop().run_in_executor(self._writer, self._write_together, self._taken())
-            again.add_done_callback(self._written)
+            self._drain(drained.get_loop())
         else:
             self._draining = False
+        if told:
+            self.on_told()
 
     def _write_together(
         self, taken: list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]]
@@ -195,7 +215,7 @@ class Store:
             self._local.reading = True
             return self.run(work, *args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(pool, call)
+        return await self._in_thread(asyncio.get_running_loop(), pool, call)
 
     def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one transaction in the calling thread. Blocking; for the command line and tests."""
@@ -232,6 +252,22 @@ class Store:
             pool.shutdown(wait=True)
         self._forget()
         self.engine.dispose()
+
+
+def _tell(outcomes: list[_Outcome]) -> None:
+    """Give those who wait what became of their transactions."""
+    for future, value, error in outcomes:
+        if future.cancelled():
+            continue
+        if error is not None:
+            future.set_exception(error)
+            future.exception()  # seen: whoever waited may have been cancelled
+        else:
+            future.set_result(value)
+
+
+def _nothing() -> None:
+    pass
 
 
 def sqlite_url(state: Path) -> sa.URL:

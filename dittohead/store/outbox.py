@@ -272,7 +272,9 @@ def _held(
 
 def _fact(name: str) -> sa.ColumnElement[str]:
     """Return a fact of the folder that a notice is about."""
-    return sa.func.coalesce(outbox.c.data["job"][name].as_string(), outbox.c.data["upload"][name].as_string())
+    return sa.func.coalesce(
+        *(outbox.c.data[about][name].as_string() for about in ("job", "upload", "arrival"))
+    )
 
 
 def _notice(row: RowMapping) -> Notice:

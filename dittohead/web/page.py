@@ -200,7 +200,8 @@ async def _front_values(site: Site) -> dict[str, Any]:
     config = site.config()
     seen = await site.store.look(page_front.look, [source.name for source in config.sources])
     live = site.live()
-    stations = Stations(site.stations.root)  # the daemon's own remembers what its scans saw
+    # Not the daemon's own, which remembers what its scans saw.
+    stations = Stations(site.stations.root, site.stations.ignore)
 
     def look() -> tuple[list[str], tuple[int, int]]:
         return page_front.arrivals(stations), page_front.disk(stations)

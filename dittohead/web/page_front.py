@@ -31,9 +31,6 @@ DAY_S = 86400.0
 #: Watching modes in which the inbox is seen.
 _SEEING = ("inotify", "polling")
 
-#: How reasons begin for which a folder is held that nobody need do anything about, or that are said already.
-_PATIENT = ("an earlier folder of this name", "the target ")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -107,7 +104,8 @@ def look(connection: Connection, sources: Sequence[str]) -> Seen:
 def arrivals(stations: Stations) -> list[str]:
     """Return the names of the folders in the inbox, in order. Blocking."""
     try:
-        return sorted(display(name) for name in stations.listing(Station.INBOX))
+        found = stations.listing(Station.INBOX)
+        return sorted(display(name) for name in found if not stations.is_nobodys(name))
     except OSError:  # the watcher says so itself
         return []
 
@@ -160,7 +158,7 @@ def front(
         rooms: target -> free bytes, where a delivery has seen them.
     """
     held: Mapping[str, str] = live.get("held", {})
-    known = set(held)
+    known, overdue = set(held), live.get("overdue", [])
     counts = seen.counts
     troubles = _troubles(seen, live, space[0], floor)
     waiting = counts["waiting"] + counts["paused"]
@@ -184,10 +182,11 @@ def front(
         "held": held,
         "inbox": [name for name in inbox if name not in known][:INBOX],
         "inbox_count": len(inbox),
+        "overdue": overdue,
+        "overdue_more": live.get("overdue_count", len(overdue)) - len(overdue),
         "stale": live.get("stale", []),
         "stale_more": live.get("stale_count", 0) - len(live.get("stale", [])),
         "uploads": live.get("uploads", 0),
-        "strays": live.get("strays", []),
         "lately": seen.lately,
         "lately_count": seen.lately_count,
         "lately_bytes": seen.lately_bytes,
@@ -224,7 +223,8 @@ def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> lis
     paused = sum(target.paused for target in seen.targets)
     full = sum(target.nearly_full for target in seen.targets)
     stale = live.get("stale_count", len(live.get("stale", [])))
-    stuck = sum(not why.startswith(_PATIENT) for why in live.get("held", {}).values())
+    strays = live.get("overdue_strays", 0)
+    stuck = live.get("overdue_count", 0) - strays
     found = [
         *((True, trouble["what"]) for trouble in live.get("troubles", [])),
         (mode not in _SEEING, "the inbox is not watched"),
@@ -235,6 +235,7 @@ def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> lis
         (full, f"{counted(full, 'target')} nearly full"),
         (any(source["error"] for source in sources), "a source fails"),
         (stuck, f"{counted(stuck, 'folder')} held in the inbox"),
+        (strays, f"{counted(strays, 'thing')} in the inbox outside of any folder"),
         (stale, f"{counted(stale, 'stale upload')}"),
     ]
     return [words for wrong, words in found if wrong]

@@ -41,6 +41,18 @@ _UPLOAD: dict[str, Any] = {
     "hand_over": "mv -nT /srv/dittohead/inbox/.lab1-scans /srv/dittohead/inbox/lab1-scans",
 }
 
+_ARRIVAL: dict[str, Any] = {
+    "name": "lab1-scans",
+    "inbox": "/srv/dittohead/inbox",
+    "kind": "immovable",
+    "seconds": 5400,
+    "reason": "lab1-scans: the daemon may not move this folder: mode 0755, owner alice",
+    "cure": "Moving a directory needs write access to it",
+    "command": "sudo chmod -R g+rwX /srv/dittohead/inbox/lab1-scans",
+    "uid": 1001,
+    "uploader": "alice",
+}
+
 _FAILED: dict[str, Any] = {
     **_DONE,
     "job": {**_JOB, "state": "failed"},
@@ -97,6 +109,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "more": 2,
     },
     "stale": {**_SITE, "upload": _UPLOAD, "uploads": [_UPLOAD], "count": 3, "more": 2},
+    "held": {**_SITE, "arrival": _ARRIVAL, "arrivals": [_ARRIVAL], "count": 3, "more": 2},
     "paused": {**_SITE, "target": "images@web", "reason": "the host refuses connections"},
     "resumed": {**_SITE, "target": "images@web"},
     "nearly_full": {**_SITE, "target": "/study/lab1", "percent": 91.6, "free": 12_300_000_000},

@@ -15,13 +15,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dittohead import files, templates
-from dittohead.errors import ItemError, TargetError, TransientError
+from dittohead.errors import ItemError, MachineShort, TargetError, TransientError
 from dittohead.model import Event, EventType, Output, counted
 from dittohead.options import Duration
 from dittohead.printed import LEAST, Mask, StepLog
 from dittohead.process import TAIL, Completed, environment, run
 from dittohead.scripts import scripts
 from dittohead.threads import Stop, in_thread
+from dittohead.wants import said_in
 from dittohead.worker import Done, Options, Planned, StepContext, StepResult, Wait, Worker
 
 #: EX_TEMPFAIL. Source: sysexits.h.
@@ -143,6 +144,8 @@ class CommandWorker(Worker[CommandOptions]):
             raise TransientError(what)
         if status in _KILLED:  # by hand or for want of memory: that is not the folder's fault
             raise TransientError(f"{program} was killed from outside", hint="See whether memory ran out")
+        if of := said_in(said):
+            raise MachineShort(what, of=of)
         if status in options.target_exit:
             raise TargetError(what, where=options.target)
         hint = f"See what it printed: {ctx.log_file()}" if said else "It printed nothing; run it by hand"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fnmatch
 import hashlib
 import itertools
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead import __version__
-from dittohead.errors import ItemError, StepError, TransientError, ungrouped
+from dittohead.errors import ItemError, MachineShort, StepError, TransientError, ungrouped
 from dittohead.faulty import Faulty
 from dittohead.images.names import Names, is_junk
 from dittohead.images.options import ConvertOptions
@@ -29,6 +28,7 @@ from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.threads import Stop, in_thread
+from dittohead.wants import DISK
 from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
@@ -40,7 +40,6 @@ _SHOWN = 5
 
 #: Bytes that must still fit when a child has died, or the disk is what killed it.
 _ROOM = 4 << 20
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 #: Images that are planned at once.
 _PLANNED = 500
@@ -149,7 +148,7 @@ def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]
 #: What to do about images, by how they are at fault.
 _CURES = {
     "damaged": "Scan or copy the damaged ones again",
-    "unfit": "Have those that the format cannot hold made in another way, or set unfit: keep",
+    "unfit": "Have those that the format cannot hold made in another way",
     "memory": "Give the step more memory (memory:)",
     "other": "Take out what is no image",
 }
@@ -383,6 +382,7 @@ class _Conversion:
             answer = await child.ask({**self._request(task), "careful": True}, self.options.timeout)
             if answer is None:
                 await in_thread(self._see_room)
+                child.must_not_be_killed(display(task.entry.path))
                 answer = {"ok": False, "kind": "image", "what": child.epitaph(self.options)}
         if answer.get("kind") == "memory":
             answer["what"] = f"it needs more than {self.options.memory >> 20} MiB of memory"
@@ -399,7 +399,7 @@ class _Conversion:
             with open(path, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, _ROOM)
         except OSError as error:
-            if error.errno in _DISK:
+            if error.errno in DISK:
                 raise self._full(os.strerror(error.errno)) from error
             raise
         finally:
@@ -433,6 +433,8 @@ class _Conversion:
         if not answer["ok"]:
             if answer["kind"] == "disk":
                 raise self._full(answer["what"])
+            if answer["kind"] == "short":
+                raise MachineShort(answer["what"], of=answer["what"])
             self._failed(task.entry, answer["what"], answer["kind"])
             return
         try:
@@ -470,7 +472,8 @@ class _Conversion:
 
     def failure(self) -> ItemError:
         """Return the error of the images that cannot be converted, with what to do about theirs."""
-        cures = [cure for kind, cure in _CURES.items() if self.faulty.kinds[kind]]
+        own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
+        cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
         cures = cures or ["Take them out, or have them made in another way"]
         return ItemError(
             f"{self.faulty.count} of {self.total} images cannot be converted: {self.faulty}",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -33,6 +32,7 @@ from dittohead.options import Duration, Size
 from dittohead.origin import Owners, origins
 from dittohead.presentation.pictures import natural
 from dittohead.threads import Stop, in_thread
+from dittohead.wants import DISK
 from dittohead.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
@@ -43,7 +43,6 @@ _VERSION = "1"
 #: Faulty files named in the reason; the rest is counted.
 _SHOWN = 5
 
-_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 #: Seconds until a full disk is tried again: people and other jobs make room in minutes.
 _RETRY_S = 60.0
@@ -159,8 +158,11 @@ class _Decoder:
             answer = await self._child.ask(request, self._options.timeout)
             if answer is not None:
                 return answer
-            what, self._child = self._child.epitaph(self._options), None
+            last, self._child = self._child, None
             await self._stack.aclose()
+            if what:
+                last.must_not_be_killed(name)
+            what = last.epitaph(self._options)
         return {"ok": False, "what": what}
 
 
@@ -357,7 +359,7 @@ class _Describing:
         try:
             yield made
         except OSError as error:
-            if error.errno in _DISK:
+            if error.errno in DISK:
                 raise self._full(error) from error
             raise
         finally:

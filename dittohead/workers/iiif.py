@@ -323,6 +323,8 @@ class _Presentation:
                         "recipe": how.child_recipe(),
                     }
                     answer = await child.ask(request, how.timeout)
+                    if answer is None:
+                        child.must_not_be_killed(display(first.path))
                     if answer is None or not answer["ok"]:
                         why = child.epitaph(how) if answer is None else answer["what"]
                         raise ItemError(f"no thumbnail can be made of it: {why}", where=display(first.path))

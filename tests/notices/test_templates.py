@@ -142,6 +142,12 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
         "recovered": {**end, "failure": {"job": "J", "at": now, "reason": "r"}},
         "stuck": {"jobs": [(job(state=JobState.PAUSED), 5.0)], "hours": 24.0, "owners": {1000: me}},
         "stale": {"name": ".x", "age_seconds": 7200.0, "size": 5, "uid": 1000},
+        "held": {
+            "uid": 1000,
+            "arrivals": [
+                {"name": "x", "kind": "stray", "seconds": 5, "reason": "r", "cure": "c", "command": "ls"}
+            ],
+        },
         "paused": {"target": "h", "reason": "down"},
         "resumed": {"target": "h"},
         "nearly_full": {"target": "h", "percent": 91.5, "free": 5},

@@ -320,10 +320,10 @@ class Box(Site):
     Beside its root lie the target, meet/ (where steps wait for the tests), and what is nobody's business.
     """
 
-    def __init__(self, base: Path, config: str) -> None:
+    def __init__(self, base: Path, config: str, more: str = "") -> None:
         raise_file_limit()
         self.base, self.target, self.meet = base, base / "target", base / "meet"
-        super().__init__(base / "root", config.replace("@", str(base)))
+        super().__init__(base / "root", config.replace("@", str(base)) + more)
         self.secret = secrets.token_hex(16)
         self.canary = base / "outside" / "canary.txt"
         for place, mode in _MODES.items():
@@ -490,12 +490,17 @@ class Box(Site):
 
 
 @contextlib.contextmanager
-def box(stale_after: str = "1d") -> Iterator[Box]:
-    """A drop box with a running daemon, until the block ends."""
+def box(stale_after: str = "1d", watch: str = "", more: str = "") -> Iterator[Box]:
+    """A drop box with a running daemon, until the block ends.
+
+    Args:
+        watch: more keys of `watch:`, each after a comma.
+        more: more of config.yaml.
+    """
     # pytest's own directories are closed to others, and /tmp may be no real file system.
     base = Path(tempfile.mkdtemp(prefix="hostile-", dir="/var/tmp"))
     base.chmod(0o755)
-    made = Box(base, CONFIG.replace("STALE", stale_after))
+    made = Box(base, CONFIG.replace("STALE", stale_after + watch), more)
     try:
         made.start()
         yield made

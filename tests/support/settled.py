@@ -6,6 +6,10 @@ import textwrap
 
 
 def at_once(config: str) -> str:
-    """Return a configuration, dedented, by which folders are taken at once, where it says nothing of it."""
+    """Return a configuration, dedented, by which folders are taken at once, where it does not say when."""
     text = textwrap.dedent(config)
-    return text if "watch:" in text or not text.strip() else f"{text}\nwatch: {{settle: 0}}\n"
+    if "settle:" in text or not text.strip():
+        return text
+    if "watch: {" in text:
+        return text.replace("watch: {", "watch: {settle: 0, ", 1)
+    return f"{text}\nwatch: {{settle: 0}}\n"

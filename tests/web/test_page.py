@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from dittohead.claims import Held
 from dittohead.context import JobFiles
 from dittohead.errors import NameTaken
 from dittohead.model import JobState, Location, Outcome
@@ -334,25 +333,13 @@ def front_of(**live: Any) -> dict[str, Any]:
 def test_the_glance_says_what_is_wrong_and_nothing_else() -> None:
     """A folder that waits for its namesake is no trouble; one that may not be moved is."""
     assert front_of()["glance"].startswith("All is well. 0 running")
-    patient = Held(reason="an earlier folder of this name is still being processed").reason
-    assert front_of(held={"a": patient, "b": "the target x is paused: y"})["well"]
-    stuck = front_of(held={"a": "a: the daemon may not move this folder: mode 0755, owner x", "b": patient})
+    assert front_of(held={"a": "an earlier folder of this name", "b": "the target x is paused: y"})["well"]
+    stuck = front_of(held={"a": "it may not be moved", "b": "it waits"}, overdue=[{}], overdue_count=1)
     assert stuck["glance"].startswith("1 folder held in the inbox.")
+    stray = front_of(overdue=[{}], overdue_count=1, overdue_strays=1)
+    assert stray["glance"].startswith("1 thing in the inbox outside of any folder.")
     assert front_of(watcher={"mode": "missing"})["troubles"] == ["the inbox is not watched"]
     assert not front_of(sources={"s": {"error": "away", "held": "", "state": "failing"}})["well"]
-
-
-async def test_reasons_to_wait_begin_as_the_page_takes_them(front: Served) -> None:
-    """What a claim says of a namesake is what the page does not call trouble."""
-    made, _ = front
-    first = made.house.arrive("n")
-    (arrival,) = made.house.stations.scan().arrivals
-    first.rename(made.house.root / "processing" / "n")
-    made.house.arrive("n")
-    (arrival,) = made.house.stations.scan().arrivals
-    held = await made.house.claimer.claim(arrival)
-    assert isinstance(held, Held)
-    assert held.reason.startswith(page_front._PATIENT)
 
 
 async def test_who_asked_for_what_stands_on_the_job(front: Served) -> None:

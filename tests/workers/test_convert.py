@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from dittohead.errors import ItemError, TransientError
 from dittohead.images.options import ConvertOptions
-from dittohead.images.process import abilities
+from dittohead.images.process import ImageChild, abilities
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.convert import Rig
@@ -412,6 +412,22 @@ async def test_a_child_that_is_killed_costs_no_image(rig: Rig) -> None:
     os.kill(found[0], signal.SIGKILL)
     await task
     assert len(rig.ctx.outputs) == 3
+
+
+async def test_an_image_whose_child_is_killed_each_time_is_not_called_a_bad_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that others use up is no fault of the image: it is tried again, and the reason says what was."""
+
+    async def killed(child: ImageChild, request: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
+        os.kill(child._child.process.pid, signal.SIGKILL)
+        await child._child.exited()
+        return None
+
+    monkeypatch.setattr(ImageChild, "ask", killed)
+    with pytest.raises(TransientError, match="was killed, most likely for want of memory") as raised:
+        await rig.convert({"a.tif": tiff(20, 10)})
+    assert raised.value.where == "a.tif"
 
 
 async def test_an_image_beyond_the_memory_limit_is_one_bad_image(rig: Rig) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import re
 import subprocess
 from asyncio.base_subprocess import BaseSubprocessTransport
 from pathlib import Path
@@ -58,6 +60,20 @@ class Rig:
 
 
 @pytest.fixture
+def sleep() -> str:
+    """A command that no other test, nor another run of this one on the same machine, gives."""
+    return f"sleep {os.getpid()}.{next(_numbers)}"
+
+
+def runs(command: str) -> bool:
+    """Tell whether a program of this command line runs."""
+    return subprocess.run(["pgrep", "-f", re.escape(command)], check=False).returncode == 0
+
+
+_numbers = itertools.count(100)
+
+
+@pytest.fixture
 def rig(tmp_path: Path) -> Rig:
     return Rig(tmp_path)
 
@@ -97,15 +113,15 @@ async def test_a_repeated_try_begins_afresh_but_a_repeated_question_does_not(rig
         await rig.run("exit 75")
 
 
-async def test_a_program_that_takes_too_long_is_ended_with_all_it_started(rig: Rig) -> None:
+async def test_a_program_that_takes_too_long_is_ended_with_all_it_started(rig: Rig, sleep: str) -> None:
     """Its grandchildren too."""
     with pytest.raises(ItemError, match="took longer than 0.3 s"):
-        await rig.run("sleep 1003 & sleep 1003", timeout="300ms")
-    assert subprocess.run(["pgrep", "-f", "sleep 1003"], check=False).returncode == 1
+        await rig.run(f"{sleep} & {sleep}", timeout="300ms")
+    assert not runs(sleep)
 
 
 async def test_cancelling_a_program_that_is_just_being_started_ends_it_too(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, sleep: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It runs already, and has started others, while asyncio still connects its pipes."""
     connect = BaseSubprocessTransport._connect_pipes
@@ -117,25 +133,23 @@ async def test_cancelling_a_program_that_is_just_being_started_ends_it_too(
         await connect(self, waiter)
 
     monkeypatch.setattr(BaseSubprocessTransport, "_connect_pipes", cancelled_meanwhile)
-    task = asyncio.create_task(rig.run("sleep 1005 & touch there; sleep 1005"))
+    task = asyncio.create_task(rig.run(f"{sleep} & touch there; {sleep}"))
     async with asyncio.timeout(30):
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert subprocess.run(["pgrep", "-f", "sleep 1005"], check=False).returncode == 1
+    assert not runs(sleep)
 
 
-async def test_cancelling_ends_it_with_all_it_started(rig: Rig) -> None:
+async def test_cancelling_ends_it_with_all_it_started(rig: Rig, sleep: str) -> None:
     """Also one that ignores SIGTERM."""
-    task = asyncio.create_task(
-        rig.run("trap '' TERM; touch there; sleep 1004 & while :; do sleep 1004; done")
-    )
+    task = asyncio.create_task(rig.run(f"trap '' TERM; touch there; {sleep} & while :; do {sleep}; done"))
     async with asyncio.timeout(20):
         while not (rig.ctx.work / "there").exists():
             await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert subprocess.run(["pgrep", "-f", "sleep 1004"], check=False).returncode == 1
+    assert not runs(sleep)
 
 
 async def test_secrets_reach_the_program_and_nothing_else(rig: Rig) -> None:
@@ -202,8 +216,8 @@ async def test_much_output_without_a_newline_does_no_harm(rig: Rig) -> None:
     assert rig.ctx.log_file().stat().st_size == 3_000_000
 
 
-async def test_a_grandchild_that_keeps_the_pipe_open_does_not_hold_the_step(rig: Rig) -> None:
+async def test_a_grandchild_that_keeps_the_pipe_open_does_not_hold_the_step(rig: Rig, sleep: str) -> None:
     """A daemon started carelessly by the program."""
     async with asyncio.timeout(30):
-        await rig.run("sleep 1005 & echo done")
-    assert subprocess.run(["pgrep", "-f", "sleep 1005"], check=False).returncode == 1
+        await rig.run(f"{sleep} & echo done")
+    assert not runs(sleep)

@@ -1,0 +1,152 @@
+"""Why something stays in the inbox, and what somebody can do about it."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import stat
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from dittohead.model import Arrival, shell_word, visible
+
+
+class Kind(StrEnum):
+    """What keeps it there. Few: they are labels of a metric."""
+
+    IMMOVABLE = "immovable"  #: the daemon may not move it
+    UNREADABLE = "unreadable"  #: it cannot be looked at
+    SILENT = "silent"  #: its file system does not answer
+    MOUNTED = "mounted"  #: another file system is mounted in it
+    UNFINISHED = "unfinished"  #: it holds the mark of an upload under way
+    WRITTEN = "written"  #: a program has a file of it open for writing
+    TOO_LARGE = "too_large"  #: there is no room for it, and no job under way will make any
+    SETTLING = "settling"  #: it changed a short time ago
+    NAMESAKE = "namesake"  #: an earlier folder of its name is under way
+    TARGET = "target"  #: its target is paused, which is told
+    SPACE = "space"  #: there will be room when jobs are over, or that there is none is told
+
+
+#: For which somebody must do something, whatever time passes.
+AT_ONCE = frozenset({Kind.IMMOVABLE, Kind.UNREADABLE, Kind.SILENT, Kind.MOUNTED})
+
+#: The same, but only when it lasts: uploads take hours.
+IN_TIME = frozenset({Kind.UNFINISHED, Kind.WRITTEN, Kind.TOO_LARGE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Why an arrival stays in the inbox for now."""
+
+    reason: str
+    kind: Kind = Kind.SETTLING
+    cure: str = ""  #: what to do, without a full stop; "" where waiting is enough
+    command: str = ""  #: to be typed as it is; "" where there is none
+    since: float | None = None  #: since when it is as it is, seconds since the epoch; None: nobody knows
+    arrival: Arrival | None = None  #: which it is; None: what cannot even be looked at
+    for_space: bool = False  #: the disk is too full for it now, and others are not to overtake it
+    again_s: float | None = None  #: it is to be tried again after so long, and not before
+    looking: bool = False  #: it is being looked at; `on_looked` tells when that is over
+    quiet: bool = False  #: as it ought to be: nobody need know
+
+    @property
+    def text(self) -> str:
+        """All of it, in one line."""
+        command = f"Type: {self.command}" if self.command else ""
+        return ". ".join(part for part in (self.reason, self.cure, command) if part)
+
+
+def group_may(path: bytes) -> str:
+    """Return the command that gives the daemon's group what moving and reading a folder needs.
+
+    chgrp comes last, and does the folder itself last of all: what is inside is ready when it can be taken,
+    and the folder's own change is the newest, as after a rename (see settling.py).
+    """
+    word, group = shell_word(path), own_group()
+    return f"sudo chmod -R g+rwX {word} && sudo chgrp -R {group} {word}"
+
+
+def own_group() -> str:
+    """Return the name of the daemon's group, as a word of a command line; its number where it has none."""
+    try:
+        return shell_word(os.fsencode(grp.getgrgid(os.getegid()).gr_name))
+    except KeyError:
+        return str(os.getegid())
+
+
+def unreadable(error: OSError, path: Path) -> Held:
+    """Return how a folder is held that cannot be looked at."""
+    folder, cure = os.fsencode(path), "See what is the matter with it, or with the disk"
+    command = f"ls -la {shell_word(folder)}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        cure, command = "The daemon must be able to read it", group_may(folder)
+    return Held(
+        reason=f"it cannot be looked at ({error.strerror})",
+        kind=Kind.UNREADABLE,
+        cure=cure,
+        command=command,
+    )
+
+
+def mounted(point: bytes) -> Held:
+    """Return how a folder is held in which something is mounted, by the mount's path."""
+    return Held(
+        reason=f"another file system is mounted in it, at {visible(os.fsdecode(point))}",
+        kind=Kind.MOUNTED,
+        cure="Unmount it",
+        command=f"sudo umount {shell_word(point)}",
+    )
+
+
+def silent() -> Held:
+    """Return how a folder is held whose file system does not answer."""
+    return Held(
+        reason="its file system does not answer",
+        kind=Kind.SILENT,
+        cure="See which file system that is, and what the kernel says of it",
+        command="findmnt --list; sudo dmesg | tail",
+    )
+
+
+def movable(
+    number: int | None,
+    folder: Path,
+    status: os.stat_result,
+    directories: tuple[Path, Path],
+    user: str,
+) -> tuple[str, str]:
+    """Return what to do about a folder that may not be moved from one directory to another: words, a command.
+
+    Args:
+        number: the errno of the rename.
+        status: the folder's own.
+        user: the daemon's, as a word of a command line.
+    """
+    word = shell_word(os.fsencode(folder))
+    for directory in directories:
+        if not os.access(directory, os.W_OK | os.X_OK):
+            own = shell_word(os.fsencode(directory))
+            return "This directory must be the daemon's", f"sudo chown {user} {own} && sudo chmod u+rwx {own}"
+    if number == errno.EPERM and _is_sticky(directories[0], status):
+        own = shell_word(os.fsencode(directories[0]))
+        return "Its directory is sticky (mode +t), and not the daemon's", f"sudo chown {user} {own}"
+    if number == errno.EPERM:
+        return "It has an attribute that forbids it: see lsattr -d", f"sudo chattr -R -ia {word}"
+    if status.st_uid == os.geteuid():
+        return "Moving a directory needs write access to it", f"sudo chmod -R u+rwX {word}"
+    why = (
+        "Moving a directory needs write access to it (set-up 2 in docs/permissions.md, by umask 002 or a "
+        "default ACL, avoids this; set-up 3 takes any mode)"
+    )
+    return why, group_may(os.fsencode(folder))
+
+
+def _is_sticky(directory: Path, status: os.stat_result) -> bool:
+    """Tell whether only its owner and the directory's may rename a thing there, and we are neither."""
+    try:
+        place = os.stat(directory)
+    except OSError:
+        return False
+    return bool(place.st_mode & stat.S_ISVTX) and os.geteuid() not in (place.st_uid, status.st_uid)

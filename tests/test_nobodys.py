@@ -1,0 +1,95 @@
+"""Names in the inbox that are nobody's are neither taken nor reported; a list of the site's extends them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dittohead.errors import ItemError
+from dittohead.model import ACTIVE, Station
+from dittohead.reconcile import reconcile
+from dittohead.source import folder_fault
+from dittohead.stations import Stations
+from dittohead.web.drop_receiving import fitting
+from dittohead.web.page_front import arrivals
+from tests.support.house import CONFIG, House
+
+THEIRS = [
+    "@eaDir", "#recycle", "#snapshot", ".stfolder", ".stversions", ".Trashes", ".Trash-1000", ".snapshot",
+    ".snapshots", ".zfs", "lost+found", ".fseventsd", ".Spotlight-V100", ".TemporaryItems",
+    "System Volume Information", "$RECYCLE.BIN", "$Recycle.Bin", "Thumbs.db", "desktop.ini", "aquota.user",
+    ".nfs000000000012d68700000001",
+]  # fmt: skip
+
+
+def fill(inbox: Path) -> None:
+    """Put all there as folders, which is the worse: folders are taken."""
+    for name in THEIRS:
+        (inbox / name).mkdir()
+
+
+def test_none_of_them_is_an_arrival_an_upload_or_a_stray(tmp_path: Path) -> None:
+    """They are counted, and nothing else; names that are only like them are somebody's."""
+    stations = Stations(tmp_path)
+    stations.prepare()
+    inbox = stations.path(Station.INBOX)
+    fill(inbox)
+    (inbox / "._a.tif").write_bytes(b"1")  # macOS: a dotted file, which is never looked at
+    ours = ["a@eaDir", "recycle", "snapshot", "Trashes", "._scans", ".nfsdata", "lost+found-2"]
+    for name in ours:
+        (inbox / name).mkdir()
+    scan = stations.scan()
+    found = [*(arrival.folder for arrival in scan.arrivals), *scan.uploads, *scan.strays, *scan.held]
+    assert sorted(found) == sorted(map(os.fsencode, ours))
+    assert scan.ignored == len(THEIRS)
+    assert arrivals(stations) == sorted(name for name in ours if name[0] != ".")
+
+
+@pytest.mark.parametrize(
+    ("given", "theirs", "taken"),
+    [
+        (["default", "scratch-*"], ["@eaDir", "scratch-1"], ["x"]),
+        (["scratch-*"], ["scratch-1"], ["@eaDir", "x"]),
+        ([], [], ["@eaDir", "scratch-1", "x"]),
+    ],
+)
+def test_the_list_is_extended_or_replaced(
+    tmp_path: Path, given: list[str], theirs: list[str], taken: list[str]
+) -> None:
+    stations = Stations(tmp_path, given)
+    stations.prepare()
+    for name in ("@eaDir", "scratch-1", "x"):
+        (stations.path(Station.INBOX) / name).mkdir()
+    scan = stations.scan()
+    assert sorted(arrival.folder.decode() for arrival in scan.arrivals) == taken
+    assert scan.ignored == len(theirs)
+
+
+async def test_a_file_servers_own_in_processing_is_not_taken_for_a_claim(tmp_path: Path) -> None:
+    """Synology puts one into every directory. A job's folder of such a name is still that job's."""
+    house = House(tmp_path)
+    (house.stations.path(Station.PROCESSING) / "@eaDir").mkdir()
+    assert await reconcile(house.engine, house.claimer, ()) == 0
+    assert house.jobs() == []
+    house.arrive("scratch-1")
+    (arrival,) = house.stations.scan().arrivals
+    job = await house.claimer.claim(arrival)
+    house.stations.ignore = ["default", "scratch-*"]
+    assert await reconcile(house.engine, house.claimer, ()) == 0
+    assert [one.id for one in house.jobs()] == [getattr(job, "id", None)]
+    assert house.job("scratch-1").state in ACTIVE
+    house.store.close()
+
+
+def test_no_door_lets_a_folder_in_that_would_never_be_taken(tmp_path: Path) -> None:
+    """Sources and the page; `dittohead drop` asks the same."""
+    house = House(tmp_path, CONFIG + "watch: {settle: 0, ignore: [default, 'scratch-*']}\n")
+    assert "is never taken" in folder_fault("@eaDir")
+    assert folder_fault("scratch-1") == ""
+    assert "is never taken" in folder_fault("scratch-1", house.config.settings.watch.ignore)
+    with pytest.raises(ItemError, match="is never taken"):
+        fitting(house.config, "scratch-1", ())
+    assert fitting(house.config, "lab1", ()).name == "three"
+    house.store.close()

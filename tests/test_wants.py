@@ -1,0 +1,89 @@
+"""Which errors are this machine's fault, and what becomes of a step that meets them."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from dittohead import wants
+from dittohead.errors import ItemError, MachineShort
+from dittohead.model import JobState
+from dittohead.worker import Done, StepContext, StepResult
+from tests.support.house import CONFIG, House
+
+SHORT: list[tuple[BaseException, str]] = [
+    (RuntimeError("can't start new thread"), "threads"),
+    (MemoryError(), "memory"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory"),
+    (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "processes or threads"),
+    (OSError(errno.EMFILE, "Too many open files"), "open files"),
+    (OSError(errno.ENFILE, "Too many open files in system"), "open files"),
+    (MachineShort("no more", of="memory"), "memory"),
+    (ExceptionGroup("", [ValueError(), ExceptionGroup("", [MemoryError()])]), "memory"),
+]
+
+
+@pytest.mark.parametrize(("error", "short"), SHORT, ids=lambda given: repr(given)[:40])
+def test_what_the_machine_has_too_little_of_is_told(error: BaseException, short: str) -> None:
+    """Also where a group of tasks failed of it."""
+    assert wants.short_of(error) == short
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), OSError(errno.ENOENT, "x"), OSError("x"), ItemError("x"), ValueError()]
+)
+def test_other_errors_are_not_the_machines(error: BaseException) -> None:
+    """A defect stays a defect."""
+    assert wants.short_of(error) == ""
+    assert wants.of_disk(error) is None
+
+
+def test_a_disks_error_is_found_in_a_group_too() -> None:
+    """Two tasks of one step meet the full disk."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert wants.of_disk(ExceptionGroup("", [ValueError(), full])) is full
+
+
+@pytest.mark.parametrize(
+    ("line", "short"),
+    [
+        ("/usr/bin/sh: 1: Cannot fork", "processes or threads"),
+        ("bash: fork: Resource temporarily unavailable", "processes or threads"),
+        ("rsync: fork failed in do_recv: Resource temporarily unavailable (11)", "processes or threads"),
+        ("RuntimeError: can't start new thread", "threads"),
+        ("MemoryError", "memory"),
+        ("x: Cannot allocate memory (12)", "memory"),
+        ("x: Too many open files", "open files"),
+        ("Cannot fork.txt: no such file", ""),
+        ("", ""),
+    ],
+)
+def test_programs_say_it_in_their_last_words(line: str, short: str) -> None:
+    """Nothing that stands before them is taken for them."""
+    assert wants.said_in(line) == short
+
+
+@pytest.mark.parametrize("error", [error for error, _ in SHORT], ids=lambda given: repr(given)[:40])
+async def test_a_step_that_meets_it_waits_and_that_counts_as_no_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """More often than a passing fault of the far side may come."""
+    monkeypatch.setattr(wants, "_FIRST_S", 0.001)
+    monkeypatch.setattr(wants, "_MOST_S", 0.002)
+    house = House(tmp_path, CONFIG)
+    met = []
+
+    async def short(ctx: StepContext) -> StepResult:
+        met.append(ctx.attempt)
+        if len(met) < 8:
+            raise error
+        return Done()
+
+    house.worker.plays["second"] = short
+    house.arrive("x")
+    async with house.running():
+        assert (await house.until_over("x")).state is JobState.DONE
+    assert len(met) == 8
+    house.store.close()
