@@ -12,9 +12,11 @@ from pathlib import Path
 
 from dittohead import lock, templates, trust
 from dittohead.config import Config, Step
-from dittohead.errors import DittoheadError, StationError
+from dittohead.errors import DittoheadError, StationError, TransientError
 from dittohead.model import Station, counted
 from dittohead.mounts import filesystem_type, needs_polling
+from dittohead.notices import looking
+from dittohead.notices.outcome import NotSent
 from dittohead.owners import is_known, owner
 from dittohead.registry import Registry, sources
 from dittohead.rules import shown
@@ -61,6 +63,7 @@ async def examine(
         except (DittoheadError, OSError) as error:
             found.append(Finding(level="bad", about=about, message=str(error)))
     found.extend(await asyncio.to_thread(_notices, config, store))
+    found.extend(await _receivers(config, secret))
     return found
 
 
@@ -82,6 +85,24 @@ def _gone_by(config: Config) -> Iterator[tuple[str, str]]:
             named += [Path(word) for word in argv if word.startswith("/") and Path(word).is_file()]
     for path in named:
         yield from trust.written(path)
+
+
+async def _receivers(config: Config, secret: Callable[[str], str]) -> list[Finding]:
+    """Say of each receiver whether it could take a notice; none is sent."""
+
+    def credentials(name: str) -> str:
+        try:
+            return secret(name)
+        except TransientError:
+            raise
+        except DittoheadError as error:
+            raise NotSent(str(error)) from error
+
+    seen = await looking.look(config.settings.notify, credentials)
+    return [
+        Finding(level="good" if good else "bad", about=f"notify, {to}", message=message)
+        for good, to, message in seen
+    ]
 
 
 def _notices(config: Config, store: Store | None) -> list[Finding]:
@@ -236,7 +257,8 @@ async def _step(
         known = {"name": "NAME", "id": "ID", "date": "DATE", "payload": work, "work": work}
         try:
             given = templates.render_options(step.options, _AnyGroup(known), worker.per_file)
-            async for good, message in worker.doctor(worker.Options.model_validate(given), secret):
+            options = worker.Options.model_validate(given)
+            async for good, message in worker.examine(options, secret, step.options):
                 yield Finding(level="good" if good else "bad", about=about, message=message)
         except (DittoheadError, OSError, ValueError) as error:
             yield Finding(level="bad", about=about, message=str(error))

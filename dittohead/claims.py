@@ -193,10 +193,10 @@ class Claimer:
                 options = worker.Options.model_validate(filled)
             except (ItemError, ValidationError):
                 return None  # as above
-            target = worker.target(options)
-            why = self.targets.paused(target) if target else None
-            if why is not None:
-                return Held(reason=f"the target {target} is paused: {why}", kind=Kind.TARGET)
+            for target in (worker.target(options), worker.room(options, step["options"])):
+                why = self.targets.paused(target) if target else None
+                if why is not None:
+                    return Held(reason=f"the target {target} is paused: {why}", kind=Kind.TARGET)
         return None
 
     async def _asked(

@@ -193,11 +193,14 @@ class TargetError(StepError):
 
     Args:
         full: it has no room.
+        apart: only what the worker's `room()` names has none; everything else of the target is well.
     """
 
-    def __init__(self, what: str, *, where: str = "", hint: str = "", full: bool = False) -> None:
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", full: bool = False, apart: bool = False
+    ) -> None:
         super().__init__(what, where=where, hint=hint)
-        self.full = full
+        self.full, self.apart = full, apart
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -88,11 +88,13 @@ class LocalTarget:
         except OSError as error:
             if error.errno not in GONE:
                 raise
+            hint = sandboxed(self.name) if error.errno == errno.EROFS else ""
             raise TargetError(
                 f"the file system cannot be used ({error.strerror})",
                 where=self.name,
-                hint="See whether its server and the mount are well; work goes on by itself",
+                hint=hint or "See whether its server and the mount are well; work goes on by itself",
                 full=error.errno in FULL,
+                apart=error.errno == errno.EDQUOT,  # one group's, of many on a disk
             ) from error
 
     async def check(self, *, mkpath: bool, job: str) -> None:
@@ -166,6 +168,15 @@ class LocalTarget:
 
         return await self.look(work)
 
+    async def names(self, parent: bytes) -> list[bytes]:
+        """Return the names in a folder below; it must be held."""
+
+        def work(stop: Stop) -> list[bytes]:
+            with self._held(stop) as place, files.directory_beneath(place, parent) as fd:
+                return [os.fsencode(name) for name in os.listdir(fd)]
+
+        return await self.look(work)
+
     async def read_back(
         self, source: Inputs, good: Callable[[Entry], None], since: float, keeps: Keeps
     ) -> tuple[Arrived, os.statvfs_result]:
@@ -210,6 +221,20 @@ class LocalTarget:
                 )
         finally:
             os.close(fd)
+
+
+def sandboxed(path: str) -> str:
+    """Return what to do about a path that may not be written where the service's unit may forbid it.
+
+    Source: systemd.exec(5), ProtectSystem=, $INVOCATION_ID.
+    """
+    if "INVOCATION_ID" not in os.environ:
+        return ""
+    return (
+        "If it is writable outside of the service, its unit forbids it. Add it: sudo systemctl edit "
+        f"dittohead, there [Service] and ReadWritePaths={path}, then: sudo systemctl restart dittohead "
+        "(docs/install.md#targets)"
+    )
 
 
 def _made(work: Callable[[], T]) -> T:

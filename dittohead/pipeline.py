@@ -440,15 +440,22 @@ class _Run:
         if isinstance(error, TransientError):
             return await self._try_again(step, error)
         if isinstance(error, TargetError):
+            if error.apart and step is not None and step.room:
+                await self.engine.targets.resume(target)  # it has answered
+                target = step.room
             return await self._pause(step, target or name, error)
+        raise self._over(step, error, name)
+
+    def _over(self, step: StepRun | None, error: Exception, name: str) -> _Over:
+        """Return the end of a job that an error is: its own reason, or that it was not foreseen."""
         if isinstance(error, Unreadable):
-            raise _Over({**damaged(error, self.job), "step": name}, step)
+            return _Over({**damaged(error, self.job), "step": name}, step)
         if isinstance(error, DittoheadError):
-            raise _Over(_fields(error, error.kind, name), step)
+            return _Over(_fields(error, error.kind, name), step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
-        raise _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
+        return _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
 
     def _removed(self) -> StationMissing | ItemError | None:
         """Return what was moved away under the root, where a run has stumbled over something. Blocking."""

@@ -27,6 +27,10 @@ _HOST = re.compile(
 )
 
 
+#: What stands for a folder alone, of the placeholders; others may stand for its study.
+_OWN = re.compile(r"\{(?:name|id|date)[^{}]*\}")
+
+
 class SshOptions(Options):
     """How to reach a host. The host's key is always checked, and no password is ever asked for."""
 
@@ -152,18 +156,36 @@ def place_of(options: RsyncOptions) -> Place:
 
 
 def fixed_part(written: Mapping[str, Any], place: Place) -> str:
-    """Return how far a local place is config.yaml's own, before any name fills something in.
+    """Return how far a place's path is config.yaml's own, before any name fills something in.
 
     Args:
         written: the options with their placeholders; {} where they are not known.
     """
-    template = str(written.get("to", ""))
-    if not template:
+    template = _HOST.sub("", str(written.get("to", "")), count=1)
+    if not template.startswith("/"):
         return os.path.dirname(place.path)
     fixed, brace, _ = template.partition("{")
     if not brace and place.path == "/" + template.strip("/"):
         return place.path
     return "/" + fixed.rpartition("/")[0].strip("/")
+
+
+def room_of(written: Mapping[str, Any], place: Place) -> str:
+    """Return the name of what may be full alone: a place up to where a folder's own name comes in.
+
+    So a study that is full, or over its quota, holds up none of the others on its host or disk.
+
+    Args:
+        written: the options with their placeholders.
+    """
+    template = "/" + _HOST.sub("", str(written.get("to", "")), count=1).strip("/")
+    parts = []
+    for part, its in zip(place.path.split("/"), template.split("/"), strict=False):
+        if _OWN.search(its):
+            break
+        parts.append(part)
+    path = "/".join(parts) or "/"
+    return f"{place.host}:{path}" if place.host else path
 
 
 def arguments(options: RsyncOptions, place: Place, keeps: Keeps) -> list[str]:
@@ -210,5 +232,6 @@ def ssh_arguments(ssh: SshOptions) -> list[str]:
     ]
     given += [f"-p{ssh.port}"] if ssh.port else []
     given += [f"-i{ssh.identity}", "-oIdentitiesOnly=yes"] if ssh.identity else []
-    given += [f"-oUserKnownHostsFile={ssh.known_hosts}"] if ssh.known_hosts else []
+    # In quotes: it may be a list of files.
+    given += [f'-oUserKnownHostsFile="{ssh.known_hosts}"'] if ssh.known_hosts else []
     return given

@@ -64,6 +64,7 @@ class StepRun:
     def __init__(self, passage: Passage, index: int) -> None:
         self.passage, self.index = passage, index
         self.target = ""
+        self.room = ""  #: the part of the target that may be full alone
 
     @property
     def row(self) -> StepRow:
@@ -163,12 +164,13 @@ class StepRun:
         return Aside(state=JobState.WAITING, reason=row.error, due=time.monotonic() + left)
 
     def _paused(self, worker: Worker[Any], options: Options) -> Aside | None:
-        self.target = worker.target(options)
+        self.target, self.room = worker.target(options), worker.room(options, self._given["options"])
         targets = self.passage.engine.targets
-        if not self.target or targets.may_try(self.target, self.passage.job.id):
-            return None
-        why = targets.paused(self.target) or ""
-        return Aside(state=JobState.PAUSED, reason=why, due=None, target=self.target)
+        for name in filter(None, (self.target, self.room)):
+            if not targets.may_try(name, self.passage.job.id):
+                why = targets.paused(name) or ""
+                return Aside(state=JobState.PAUSED, reason=why, due=None, target=name)
+        return None
 
     async def lay_aside(self, changes: dict[str, Any], *, tried: bool = True, **more: Any) -> None:
         """Record that the step is put off, beside others that may go on.
@@ -314,10 +316,13 @@ class StepRun:
         engine.metrics.delivered_bytes.labels(self.row.worker).inc(context.locations.size)
         # What it may have been paused under: its target, its own name, or the disk that has held all this.
         await engine.targets.resume(self.target or self.name)
+        if self.room:
+            await engine.targets.resume(self.room)
         await engine.targets.resume(disk_of(engine.stations.root), is_root=True)
         for place, used, capacity in context.fullness:
-            # By the target's name: what a delivery calls its place may hold the folder's.
-            target = self.target or place
+            # By the target's name: what a delivery calls its place may hold the folder's. On a host, by
+            # the file system, of which it may have many.
+            target = place if self.target and place.startswith(f"{self.target}:") else self.target or place
             engine.metrics.target_free.labels(target).set(capacity * (1 - used))
             await engine.targets.fullness(target, used, capacity)
 

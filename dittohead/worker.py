@@ -239,6 +239,14 @@ class Worker(abc.ABC, Generic[OptionsT]):
         """Return the outside place this step writes to, which can be paused; "" for none."""
         return ""
 
+    def room(self, options: OptionsT, written: Mapping[str, Any]) -> str:
+        """Return the part of the target that may be full or over its quota alone, which is paused then.
+
+        Args:
+            written: the options as config.yaml has them, with their placeholders.
+        """
+        return ""
+
     async def doctor(
         self, options: OptionsT, secret: Callable[[str], str]
     ) -> AsyncIterator[tuple[bool, str]]:
@@ -249,6 +257,17 @@ class Worker(abc.ABC, Generic[OptionsT]):
         """
         for _ in ():
             yield True, ""
+
+    async def examine(
+        self, options: OptionsT, secret: Callable[[str], str], written: Mapping[str, Any]
+    ) -> AsyncIterator[tuple[bool, str]]:
+        """Yield what `doctor` does, for a worker that has to know which part of an option no folder fills in.
+
+        Args:
+            written: the options as config.yaml has them; in `options` words stand for its placeholders.
+        """
+        async for said in self.doctor(options, secret):
+            yield said
 
     async def preflight(self, ctx: StepContext, options: OptionsT) -> Mapping[str, Any]:
         """Find out, before any step runs, whether this one can be done; return facts to be kept.

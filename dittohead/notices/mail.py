@@ -49,12 +49,52 @@ def send(smtp: Smtp, notice: Notice, credentials: Callable[[str], str]) -> None:
         )
 
 
-def _hand_over(smtp: Smtp, message: EmailMessage | None, password: str | None) -> Mapping[str, object]:
-    server = smtplib.SMTP(smtp.host, smtp.port, timeout=TIMEOUT_S)
+def look(smtp: Smtp, credentials: Callable[[str], str], timeout_s: float) -> str:
+    """Do all that comes before a mail, and none; return what the server would take. Raises: NotSent."""
+    password = credential(credentials, smtp.password_credential) if smtp.password_credential else None
+    to = smtp.fixed[:1]
+    try:
+        server = _connected(smtp, password, timeout_s)
+        try:
+            for code, said in [server.mail(smtp.sender), *map(server.rcpt, to)]:
+                if not 200 <= code < 300:
+                    raise smtplib.SMTPResponseException(code, said)
+            server.rset()
+            with contextlib.suppress(smtplib.SMTPException, OSError):
+                server.quit()
+        finally:
+            server.close()
+    except smtplib.SMTPAuthenticationError as error:
+        raise NotSent(f"the mail server refused the login of {smtp.user}") from error
+    except smtplib.SMTPResponseException as error:
+        words = (
+            error.smtp_error
+            if isinstance(error.smtp_error, str)
+            else error.smtp_error.decode("ascii", "replace")
+        )
+        raise NotSent(f"the mail server refused: {error.smtp_code} {words[:200]}") from error
+    except (smtplib.SMTPException, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise NotSent(f"the mail server {smtp.host}, port {smtp.port}, cannot be used ({reason})") from error
+    return f"{smtp.host} takes mail to {to[0]}" if to else f"{smtp.host} takes mail from {smtp.sender}"
+
+
+def _connected(smtp: Smtp, password: str | None, timeout_s: float) -> smtplib.SMTP:
+    """Return a connection that is encrypted and logged in as the rule has it."""
+    server = smtplib.SMTP(smtp.host, smtp.port, timeout=timeout_s)
     try:
         _encrypt(server, smtp)
         if smtp.user is not None:
             server.login(smtp.user, password or "")
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _hand_over(smtp: Smtp, message: EmailMessage | None, password: str | None) -> Mapping[str, object]:
+    server = _connected(smtp, password, TIMEOUT_S)
+    try:
         refused = {} if message is None else dict(server.send_message(message))
         # The mail is taken; a server that says goodbye badly must not get it again.
         with contextlib.suppress(smtplib.SMTPException, OSError):

@@ -7,17 +7,23 @@ SHA-256; over ssh a second pass with `--checksum` compares both sides.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import attributes, faults, files, manifest
+from dittohead import attributes, faults, files, folding, rsync_doctor
 from dittohead.attributes import Besides, Keeps
 from dittohead.errors import ItemError, StepError, TransientError
+from dittohead.far_account import AGENT, Account, way_to
+from dittohead.folding import Alike
 from dittohead.local_target import SHOWN, Arrived, LocalTarget, open_folder
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.mounts import mount_of
@@ -32,24 +38,29 @@ from dittohead.rsync_options import (
     fixed_part,
     paths,
     place_of,
-    ssh_arguments,
+    room_of,
 )
-from dittohead.rsync_words import Differences, Lines, changed, failure, only_times_are_lost
+from dittohead.rsync_words import (
+    Differences,
+    Lines,
+    changed,
+    failure,
+    is_vague,
+    listed_names,
+    only_times_are_lost,
+)
+from dittohead.sending import touched, unchanged, write_list
 from dittohead.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
-
-#: Below this rsync has holes that let whoever may write the source or the target mislead it.
-_ADVISED = (3, 5, 0)
 
 _BACKUP = ".dittohead-backup"
 #: With the job's id in it, so that nothing in a folder can be called like it.
 _PARTIAL = ".dittohead-partial-"
 #: rsync itself is to notice first what it can notice.
 _STALL_MORE_S = 5.0
-#: How long `doctor` waits for a file system.
-_DOCTOR_S = 10.0
-#: The agent that holds keys is for ssh alone; no other program is told of it.
-_AGENT = ("SSH_AUTH_SOCK",)
+#: How long a measure of the room on a host holds; and how long an account is left alone that allows none.
+_MEASURED_S = 60.0
+_NOT_ALLOWED_S = 3600.0
 #: Copies `version` makes at most beside each other.
 _VERSIONS = 10_000
 
@@ -60,6 +71,9 @@ class RsyncWorker(Worker[RsyncOptions]):
     name = "rsync"
     Options = RsyncOptions
     delivers = True
+
+    def __init__(self) -> None:
+        self._measured: dict[str, float] = {}  #: place on a host -> when it is measured again, monotonic
 
     def check(self, options: RsyncOptions) -> list[str]:
         """See that the programs are there."""
@@ -81,9 +95,13 @@ class RsyncWorker(Worker[RsyncOptions]):
         # A path on the system's own disk: its first directory is as good a name as any.
         return point if point not in ("", "/") else "/".join(place.path.split("/")[:2])
 
+    def room(self, options: RsyncOptions, written: Mapping[str, Any]) -> str:
+        """Return the place up to where the folder's own name comes in."""
+        return room_of(written, place_of(options))
+
     async def run(self, ctx: StepContext, options: RsyncOptions) -> StepResult:
         """Check for conflicts, deliver, verify. Twice leaves the same files at the target."""
-        return await _Delivery(ctx, options).run()
+        return await _Delivery(ctx, options, self._measured).run()
 
     async def plan(self, ctx: StepContext, options: RsyncOptions) -> AsyncIterator[Planned]:
         """Yield each file and where it goes; what lies there already is seen when it is delivered."""
@@ -106,30 +124,12 @@ class RsyncWorker(Worker[RsyncOptions]):
         for words in given.left(keeps):
             yield Planned(action="leave", what=words, detail="not delivered")
 
-    async def doctor(
-        self, options: RsyncOptions, secret: Callable[[str], str]
+    async def examine(
+        self, options: RsyncOptions, secret: Callable[[str], str], written: Mapping[str, Any]
     ) -> AsyncIterator[tuple[bool, str]]:
-        """Look at rsync's version and at the target."""
-        version = PROBE.version()
-        if version is None:
-            yield False, "rsync is not installed: apt-get install rsync"
-            return
-        numbers = tuple(int(part) for part in version.split(".")[:3])
-        known = "" if numbers >= _ADVISED else "; 3.5.0 closes holes in all before it: update it when you can"
-        yield True, f"rsync {version}{known}"
-        place = place_of(options)
-        if place.host:
-            ended = await run(
-                [SSH.path(), *ssh_arguments(options.ssh), place.host, "true"],
-                env=environment(also=_AGENT),
-                timeout_s=options.ssh.connect_timeout + 10,
-            )
-            good = ended.returncode == 0
-            yield good, f"{place.host}: " + ("reached by ssh" if good else ended.complaint)
-            return
-        target = LocalTarget(place.path, mount=options.require_mount, stall_s=_DOCTOR_S)
-        for good, said in await target.look(lambda stop: list(_look_at(place.path, options.require_mount))):
-            yield good, said
+        """Look at rsync's version, and try a delivery without writing."""
+        async for said in rsync_doctor.doctor(options, written):
+            yield said
 
     async def verify(self, ctx: VerifyContext, options: RsyncOptions) -> None:
         """Read what was delivered again: locally by SHA-256, over ssh by rsync --checksum."""
@@ -148,13 +148,14 @@ class RsyncWorker(Worker[RsyncOptions]):
 class _Delivery:
     """One try of one rsync step."""
 
-    def __init__(self, ctx: StepContext, options: RsyncOptions) -> None:
-        self.ctx, self.options = ctx, options
+    def __init__(self, ctx: StepContext, options: RsyncOptions, measured: dict[str, float]) -> None:
+        self.ctx, self.options, self.measured = ctx, options, measured
         self.wanted = place_of(options)
         self.place = self.wanted
         self.keeps = options.keeps(ctx.source)
         self.agent = f"rsync {PROBE.version() or '?'}"
         self.list = ctx.work / "files"
+        self.alike = Alike()
         self.given = Besides()  #: what the list of files amounts to
         self.exists = True
         self.local = None if self.place.host else self._at(self.place)
@@ -169,7 +170,9 @@ class _Delivery:
 
     async def run(self) -> Done:
         """Deliver and verify; return what was done. Raises: StepError."""
-        self.given = await in_thread(lambda stop: _write_list(self.ctx.source, self.list, stop))
+        self.given = await in_thread(
+            lambda stop: write_list(self.ctx.source, self.list, stop, self.alike.add)
+        )
         if not self.given.files and not self.given.empty:  # a step before has made nothing
             return Done(detail="nothing to deliver")
         try:
@@ -217,7 +220,7 @@ class _Delivery:
         )
         missing = ended.returncode in (3, 11, 12, 23) and b"No such file or directory" in ended.stderr
         if ended.returncode != 0 and not missing:
-            raise self._failure(ended, place)
+            raise await self._failure(ended, place)
         return differing
 
     async def deliver(self) -> None:
@@ -225,6 +228,7 @@ class _Delivery:
         await self.ctx.fence()
         if self.local is not None:
             await self._hold(self.local)
+        await self._see_that_names_stay_apart()
         policy = {
             # A file that appeared after the check is left alone, and the second pass finds it.
             "refuse": ["--ignore-existing"],
@@ -244,8 +248,46 @@ class _Delivery:
             on_stdout=progress,
         )
         if ended.returncode != 0 and not only_times_are_lost(ended):
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
         faults.point("rsync.delivered")
+
+    async def _see_that_names_stay_apart(self) -> None:
+        """Deliver names that may be one there before all others; no file is replaced by another of ours.
+
+        Raises: ItemError: they are one.
+        """
+        groups = await in_thread(lambda stop: self.alike.groups(self.ctx.source.entries()))
+        if not groups:
+            return
+        listed = self.ctx.work / "alike"
+        listed.write_bytes(b"".join(b"./" + path + b"\0" for paths in groups for path in paths))
+        mkpath = ["--mkpath"] if self.options.mkpath and self.place.host else []
+        ended = await self._rsync(self.place, "--ignore-existing", *self._partial, *mkpath, listed=listed)
+        if ended.returncode != 0 and not only_times_are_lost(ended):
+            raise await self._failure(ended, self.place)
+        one = []
+        for parent, below in itertools.groupby(sorted(groups), key=lambda paths: os.path.dirname(paths[0])):
+            there = Counter(map(folding.key, await self._names(parent)))
+            # By count: how a file system writes accents is its own affair.
+            one += [
+                paths
+                for paths in below
+                if there and there[folding.key(os.path.basename(paths[0]))] < len(paths)
+            ]
+        if one:
+            raise _are_one(self.place, one)
+
+    async def _names(self, parent: bytes) -> list[bytes]:
+        """Return the names in a folder there; none where they cannot be listed."""
+        if self.local is not None:
+            return await self.local.names(parent)
+        where = os.fsencode(self.place.argument) + parent + b"/"
+        ended = await run(
+            [*arguments(self.options, self.place, self.keeps), "--list-only", "--8-bit-output", "--", where],
+            env=self._env,
+            stall_s=self.options.timeout + _STALL_MORE_S,
+        )
+        return listed_names(ended.stdout) if ended.returncode == 0 else []
 
     async def _hold(self, target: LocalTarget) -> None:
         try:
@@ -311,11 +353,23 @@ class _Delivery:
         if self.local is not None:
             found = await self._read_back(self.local, note)
         else:
-            touched = await in_thread(lambda stop: dict(_touched(self.ctx.source, stop)))
+            before = await in_thread(lambda stop: dict(touched(self.ctx.source, stop)))
             found = await self._second_pass()
-            await in_thread(lambda stop: _unchanged(self.ctx.source, touched, stop))
+            await in_thread(lambda stop: unchanged(self.ctx.source, before, stop))
             found.files, found.size = await in_thread(lambda stop: self._each(note))
+            if record:
+                await self._measure()
         return found
+
+    async def _measure(self) -> None:
+        """Report how full the file system on the host is, now and then."""
+        name, now = room_of(self.ctx.written, self.place), time.monotonic()
+        if self.measured.get(name, now) > now:
+            return
+        found = await self._account(self.place).room()
+        self.measured[name] = now + (_NOT_ALLOWED_S if found is None else _MEASURED_S)
+        if found is not None:
+            self.ctx.full(f"{self.place.host}:{found.mount}", found.used, found.capacity)
 
     async def _read_back(self, target: LocalTarget, good: Callable[[Entry], None]) -> Arrived:
         found, status = await target.read_back(self.ctx.source, good, self.ctx.claimed_at, self.keeps)
@@ -348,7 +402,7 @@ class _Delivery:
         found = Differences()
         ended = await self._rsync(self.place, "--dry-run", "--checksum", "--out-format=%i %n", on_line=found)
         if ended.returncode != 0:
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
         if found.wrong:
             raise self._differs(found.wrong)
         return Arrived(bare=found.bare, untimed=found.untimed)
@@ -358,7 +412,7 @@ class _Delivery:
         await self.ctx.fence()
         ended = await self._rsync(self.place, "--existing", *self._checked, *self._partial)
         if ended.returncode != 0 and not only_times_are_lost(ended):
-            raise self._failure(ended, self.place)
+            raise await self._failure(ended, self.place)
 
     def _differs(self, names: list[str]) -> StepError:
         # Damaged on the way, or written by somebody else since the check: sent or refused next time.
@@ -377,8 +431,21 @@ class _Delivery:
             f"step, have the daemon read config.yaml again, then: dittohead rerun {self.ctx.job_id}",
         )
 
-    def _failure(self, ended: Completed, place: Place) -> StepError:
-        return failure(ended, place.argument, f"dittohead retry {self.ctx.job_id}")
+    async def _failure(self, ended: Completed, place: Place) -> StepError:
+        """Return why an rsync has failed; where its words do not say, the account there is asked."""
+        way = way_to(self.options, place, f"dittohead retry {self.ctx.job_id}")
+        if place.host and is_vague(ended, way):
+            found = await self._account(place).why(ended, self.given.size, way)
+            if found is not None:
+                return found
+        return failure(ended, way)
+
+    def _account(self, place: Place) -> Account:
+        return Account(self.options, place, self._env)
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return {**environment(also=AGENT), **self.ctx.env}
 
     async def _rsync(
         self,
@@ -386,14 +453,20 @@ class _Delivery:
         *more: str,
         on_stdout: Callable[[bytes], None] | None = None,
         on_line: Callable[[str], None] | None = None,
+        listed: Path | None = None,
     ) -> Completed:
         lines = Lines(on_line) if on_line else None
         into, to, fds = _into(self.local)
         given = arguments(self.options, place, self.keeps)
         try:
             ended = await run(
-                [*into, *given, *more, *paths(self.ctx.source.root, self.list, to or place.argument)],
-                env={**environment(also=_AGENT), **self.ctx.env},
+                [
+                    *into,
+                    *given,
+                    *more,
+                    *paths(self.ctx.source.root, listed or self.list, to or place.argument),
+                ],
+                env=self._env,
                 # Its own --timeout sees the connection only, not a read or write that hangs.
                 stall_s=self.options.timeout + _STALL_MORE_S,
                 on_stdout=lines or on_stdout,
@@ -417,59 +490,6 @@ def _into(target: LocalTarget | None) -> tuple[list[str], str, tuple[int, ...]]:
         return [], "", ()
     env = shutil.which("env") or "/usr/bin/env"
     return [env, f"--chdir=/proc/self/fd/{target.fd}"], "./", (target.fd,)
-
-
-def _touched(source: Inputs, stop: Stop) -> Iterator[tuple[bytes, int]]:
-    """Yield (path, ctime in ns) of the payload's files whose times are not those of the manifest."""
-    for entry in source.entries():
-        stop.check()
-        if entry.is_dir or not entry.ctime_ns:  # what a step made is the daemon's own
-            continue
-        with files.opened_beneath(source.root, entry.path) as fd:
-            status = os.fstat(fd)
-        if (status.st_size, status.st_mtime_ns, status.st_ctime_ns) != (
-            entry.size,
-            entry.mtime_ns,
-            entry.ctime_ns,
-        ):
-            yield entry.path, status.st_ctime_ns
-
-
-def _unchanged(source: Inputs, before: dict[bytes, int], stop: Stop) -> None:
-    """See that what was compared with the far side was what the manifest says.
-
-    Args:
-        before: what `_touched` said before the comparison.
-
-    Raises: ItemError: a file is another; TransientError: one was touched meanwhile.
-    """
-    meanwhile = dict(_touched(source, stop))
-    for entry in source.entries():
-        if entry.path not in meanwhile:
-            continue
-        with files.opened_beneath(source.root, entry.path) as fd:
-            digest, _ = files.sha256_fd(fd, files.hash_buffer(), lambda n: stop.check())
-        if digest != entry.sha256:
-            raise manifest.changed(entry.path, "changed")
-        if before.get(entry.path) != meanwhile[entry.path]:
-            raise TransientError("this was touched while it was delivered", where=os.fsdecode(entry.path))
-
-
-def _write_list(source: Inputs, path: Path, stop: Stop) -> Besides:
-    """Write the list of what rsync is to send; return what it amounts to."""
-    root = os.fsencode(source.root)
-    with open(path, "wb") as out:
-
-        def write(entry: Entry) -> None:
-            stop.check()
-            # "./": a name that begins with # or ; would be a comment; and no slash at the end, which would
-            # send what is in a folder by now. Source: rsync(1), --files-from, --dirs.
-            out.write(b"./" + entry.path + b"\0")
-
-        try:
-            return attributes.survey(root, source.entries(), write, attributes=source.made is None)
-        except FileNotFoundError as error:
-            raise manifest.changed(os.path.relpath(error.filename, root), "removed") from error
 
 
 # -- comparing -------------------------------------------------------------------------------
@@ -506,7 +526,7 @@ async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptio
     differing: list[str] = []
     with tempfile.TemporaryDirectory() as work:
         listed = Path(work) / "files"
-        await in_thread(lambda stop: _write_list(source, listed, stop))
+        await in_thread(lambda stop: write_list(source, listed, stop))
         ended = await run(
             [
                 *arguments(options, place, Keeps(folder_times=False)),
@@ -515,7 +535,7 @@ async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptio
                 "--out-format=%i %n",
                 *paths(source.root, listed, place.argument),
             ],
-            env={**environment(also=_AGENT), **ctx.env},
+            env={**environment(also=AGENT), **ctx.env},
             on_stdout=Lines(changed(differing)),
         )
     if ended.returncode != 0:
@@ -553,25 +573,17 @@ def _conflict(place: Place, names: list[str], job: str) -> ItemError:
     )
 
 
+def _are_one(place: Place, groups: list[list[bytes]]) -> ItemError:
+    pairs = [" and ".join(repr(display(path)) for path in sorted(paths)) for paths in groups]
+    more = "; ..." if len(pairs) > SHOWN else ""
+    return ItemError(
+        f"{counted(len(pairs), 'name')} would be lost: the file system there takes for one name "
+        f"{'; '.join(pairs[:SHOWN])}{more}",
+        where=place.argument,
+        hint="Rename one of each and bring the folder again; or deliver to another file system",
+    )
+
+
 def _some(names: list[str]) -> str:
     more = ", ..." if len(names) > SHOWN else ""
     return ", ".join(repr(name) for name in names[:SHOWN]) + more
-
-
-def _look_at(path: str, mount: str | None) -> Iterator[tuple[bool, str]]:
-    if mount and not os.path.ismount(mount):
-        yield False, f"{mount} is not mounted"
-    base = _nearest(path)
-    if base == "/":
-        yield False, f"{'/'.join(path.split('/')[:2])} does not exist"
-        return
-    good = os.access(base, os.W_OK | os.X_OK)
-    free = os.statvfs(base)
-    size = free.f_bavail * free.f_frsize / 1e9
-    yield good, f"{base}: " + (f"writable, {size:,.1f} GB free" if good else "may not be written")
-
-
-def _nearest(path: str) -> str:
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path

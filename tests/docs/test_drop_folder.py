@@ -15,6 +15,7 @@ import pytest
 from tests.docs.pages import DOCS, blocks
 from tests.docs.shell import Shell
 from tests.support.daemon import Site, site
+from tests.support.receivers import mailbox
 from tests.support.sshd import sshd
 from tests.support.trees import read_tree, tree
 
@@ -42,7 +43,7 @@ class Laboratory:
 
 @pytest.fixture
 def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
-    with sshd(tmp_path / "sshd") as server, site(tmp_path / "root", "") as here:
+    with sshd(tmp_path / "sshd") as server, site(tmp_path / "root", "") as here, mailbox() as box:
         shell = Shell(tmp_path / "shell", here.config)
         shell.hosts(server, "ingest.example.org", "storage.example.org")
         made = Laboratory(here, tmp_path / "study", shell)
@@ -51,7 +52,7 @@ def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
         shutil.copy(server.base / "known_hosts", here.root / "state" / "known_hosts")
         (config,) = (block.text for block in blocks(PAGE) if block.language == "yaml")
         here.config.write_text(
-            made.words(config).replace("host: mail.example.org", "host: 127.0.0.1, port: 9")
+            made.words(config).replace("host: mail.example.org", f"host: 127.0.0.1, port: {box.port}")
             + "space: {floor: 0}\n"
         )
         here.env |= shell.env
@@ -64,7 +65,7 @@ def test_what_the_page_says_is_what_happens(laboratory: Laboratory) -> None:
     before, upload, look, again, keep = laboratory.commands()
     (laboratory.storage / "lab1" / "raw").mkdir(parents=True)
     here.start()
-    assert "reached by ssh" in shell.run(before).stdout
+    assert "rsync can deliver there" in shell.run(before).stdout
     tree(shell.home / "lab1-run42", MEASURED)
     shell.run(upload)
     here.until((here.root / "done" / "lab1-run42").exists)

@@ -288,7 +288,7 @@ async def test_an_unknown_host_key_is_refused(tmp_path: Path, server: Sshd) -> N
     options = RsyncOptions.model_validate(
         {"to": f"{server.host}:{tmp_path}/t/", "ssh": {**server.options, "known_hosts": str(empty)}}
     )
-    with pytest.raises(TargetError, match="key is not the known one"):
+    with pytest.raises(TargetError, match="key is not known here"):
         await RsyncWorker().run(LoneContext(tmp_path, tmp_path / "payload"), options)
 
 
