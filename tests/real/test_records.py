@@ -23,7 +23,8 @@ from tests.support.islandora_state import PASSWORD
 from tests.support.s3_server import S3Server
 from tests.support.trees import tree
 
-pytestmark = pytest.mark.service
+# Three whole jobs with two sites each: the machine may be busy.
+pytestmark = [pytest.mark.service, pytest.mark.timeout(400)]
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "records.md"
 FOLDER: dict[str | bytes, Any] = {f"{NAME}_{n}.tif": tiff(300 + n, 200) for n in (1, 2, 10)}

@@ -59,7 +59,8 @@ async def test_a_passing_fault_is_sat_out_and_what_arrives_is_whole(
     assert await desk.round() == 1
     assert desk.in_inbox("set") == {b"a": body}
     assert desk.items() == {"dropped": 1}
-    assert len(gets(strict, "set/a")) == 2
+    # aiohttp asks once more by itself where a connection that was kept turns out to be closed.
+    assert len(gets(strict, "set/a")) in (2, 3)
 
 
 async def test_small_objects_come_with_one_request_each(desk: Desk, strict: S3Server) -> None:
