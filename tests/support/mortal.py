@@ -59,6 +59,5 @@ if __name__ == "__main__":
     from dittohead.cli import main
     from dittohead.store import outbox
 
-    outbox.MANY = 1_000_000  # all folders are one owner's here, and each notice is looked for by itself
-
+    outbox.MANY = 1_000_000  # each notice by itself, however many: they are counted one by one
     main()
