@@ -126,6 +126,7 @@ def test_init_and_doctor_lead_a_newcomer(tmp_path: Path) -> None:
     """A configuration that is good at once, and a look at everything."""
     with site(tmp_path / "unused", "root: .\npipelines: {}\n") as here:
         here.config = tmp_path / "new" / "config.yaml"
+        here.config.parent.mkdir()  # commands are typed there
         here.run("init", str(tmp_path / "new"))
         assert here.run("init", str(tmp_path / "new"), check=False).returncode == os.EX_DATAERR
         here.run("check")
