@@ -58,14 +58,20 @@ class Held:
         return ". ".join(part for part in (self.reason, self.cure, command) if part)
 
 
-def group_may(path: bytes) -> str:
+def group_may(path: bytes, gid: int | None = None) -> str:
     """Return the command that gives the daemon's group what moving and reading a folder needs.
 
-    chgrp comes last, and does the folder itself last of all: what is inside is ready when it can be taken,
-    and the folder's own change is the newest, as after a rename (see settling.py).
+    The folder must not become movable before all in it is ready: it would be taken in the midst of the
+    command. chmod does a folder before what is in it, chgrp after it: so chgrp comes last, and where the
+    group is one of ours already, the folder is taken out of it first.
+
+    Args:
+        gid: the folder's group; None where it is not known.
     """
     word, group = shell_word(path), own_group()
-    return f"sudo chmod -R g+rwX {word} && sudo chgrp -R {group} {word}"
+    is_ours = gid is None or gid in (os.getegid(), *os.getgroups())
+    first = f"sudo chgrp root {word} && " if is_ours else ""
+    return f"{first}sudo chmod -R g+rwX {word} && sudo chgrp -R {group} {word}"
 
 
 def own_group() -> str:
@@ -140,7 +146,7 @@ def movable(
         "Moving a directory needs write access to it (set-up 2 in docs/permissions.md, by umask 002 or a "
         "default ACL, avoids this; set-up 3 takes any mode)"
     )
-    return why, group_may(os.fsencode(folder))
+    return why, group_may(os.fsencode(folder), status.st_gid)
 
 
 def _is_sticky(directory: Path, status: os.stat_result) -> bool:

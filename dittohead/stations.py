@@ -20,7 +20,7 @@ from dittohead.files import fsync_dir, kind_of, remove_unfinished, rename_norepl
 from dittohead.held import Held, mounted, movable, unreadable
 from dittohead.model import Arrival, Station, display, shell_word, utcnow, visible
 from dittohead.mounts import mounts_beneath
-from dittohead.nobodys import DEFAULT, nobodys
+from dittohead.nobodys import DEFAULT, Nobodys, nobodys
 from dittohead.threads import Stop
 
 #: The directories under the root, with the permission bits they are made with.
@@ -71,6 +71,7 @@ class Stations:
     root: Path
     ignore: Sequence[str] = (DEFAULT,)  #: names that are nobody's (see nobodys.py)
     _known: dict[bytes, Arrival] = field(default_factory=dict)
+    _others: Nobodys | None = None  #: by which those were judged
     #: (st_dev, st_ino) of the root, as it was at the start
     _root_was: tuple[int, int] | None = None
     #: (permission bits, gid) of each directory, as they were when it was last seen
@@ -230,11 +231,13 @@ class Stations:
         inbox = os.fsencode(self.path(Station.INBOX))
         found = Scan(arrivals=[], uploads=[], strays=[], inode=(0, 0))
         points, others, ignored = mounts_beneath(self.path(Station.INBOX)), nobodys(tuple(self.ignore)), 0
+        if others is not self._others:  # another configuration
+            self._known, self._others = {}, others
         with os.scandir(inbox) as entries:
             for entry in entries:
                 if stop is not None:
                     stop.check()
-                if entry.name in others:
+                if entry.name not in self._known and entry.name in others:
                     ignored += 1
                     continue
                 if entry.name in points:

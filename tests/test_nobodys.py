@@ -65,6 +65,9 @@ def test_the_list_is_extended_or_replaced(
     scan = stations.scan()
     assert sorted(arrival.folder.decode() for arrival in scan.arrivals) == taken
     assert scan.ignored == len(theirs)
+    stations.ignore = ["x"]  # a reload: also what was an arrival
+    assert stations.scan().ignored == 1
+    assert b"x" not in {arrival.folder for arrival in stations.scan().arrivals}
 
 
 async def test_a_file_servers_own_in_processing_is_not_taken_for_a_claim(tmp_path: Path) -> None:

@@ -189,12 +189,14 @@ def test_status_prints_the_command_whole_in_a_narrow_terminal() -> None:
 # -- the cures -------------------------------------------------------------------------------
 
 
-def refused(stations: Stations, monkeypatch: pytest.MonkeyPatch, number: int, uid: int, mode: int) -> Held:
+def refused(
+    stations: Stations, monkeypatch: pytest.MonkeyPatch, number: int, uid: int, gid: int, mode: int
+) -> Held:
     """Return how a folder is held whose rename fails with that errno."""
     folder = stations.path(Station.INBOX) / "x"
     folder.mkdir()
+    os.chown(folder, uid, gid)
     folder.chmod(mode)
-    os.chown(folder, uid, -1)
 
     def refuse(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
@@ -209,23 +211,26 @@ def refused(stations: Stations, monkeypatch: pytest.MonkeyPatch, number: int, ui
 @pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT, TO GIVE FOLDERS AWAY: left out")
 def test_each_cause_has_the_cure_that_fits_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the errno, the owner, and the directories around it."""
+    opened = "sudo chmod -R g+rwX {0}/x && sudo chgrp -R root {0}/x"
     cases = (
-        (errno.EACCES, 60001, 0o755, None, "sudo chmod -R g+rwX {}/x && sudo chgrp -R root {}/x"),
-        (errno.EACCES, 0, 0o555, None, "sudo chmod -R u+rwX {}/x"),
-        (errno.EPERM, 60001, 0o775, (60002, 0o1777), "sudo chown root {}"),
-        (errno.EPERM, 60001, 0o775, None, "sudo chattr -R -ia {}/x"),
+        (errno.EACCES, (60001, 60001), 0o755, None, opened),
+        # Of our group: else it could be taken as soon as it has its mode, before what is in it has.
+        (errno.EACCES, (60001, 0), 0o755, None, "sudo chgrp root {0}/x && " + opened),
+        (errno.EACCES, (0, 0), 0o555, None, "sudo chmod -R u+rwX {0}/x"),
+        (errno.EPERM, (60001, 0), 0o775, (60002, 0o1777), "sudo chown root {0}"),
+        (errno.EPERM, (60001, 0), 0o775, None, "sudo chattr -R -ia {0}/x"),
     )
-    for number, (code, uid, mode, place, command) in enumerate(cases):
+    for number, (code, (uid, gid), mode, place, command) in enumerate(cases):
         stations = Stations(tmp_path / str(number))
         stations.prepare()
         inbox = stations.path(Station.INBOX)
         if place:
             os.chown(inbox, place[0], -1)
             inbox.chmod(place[1])
-        held = refused(stations, monkeypatch, code, uid, mode)
+        held = refused(stations, monkeypatch, code, uid, gid, mode)
         monkeypatch.undo()
         assert held.kind is Kind.IMMOVABLE
-        assert held.command == command.format(inbox, inbox)
+        assert held.command == command.format(inbox)
         assert held.reason.startswith(f"the daemon may not move this folder: mode {mode:04o}, owner ")
         assert stat.S_IMODE((inbox / "x").stat().st_mode) == mode
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from dittohead import manifest
 from dittohead.changes import compare
 from dittohead.claims import Held
+from dittohead.context import JobFiles
 from dittohead.errors import ConfigError
 from dittohead.model import Job, JobState
 from dittohead.worker import Done, StepContext, StepResult
@@ -77,7 +79,9 @@ async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house:
     house.worker.plays["record"] = look
     job = await done(house, "box", {"a.txt": "hello", "dittohead.yaml": "purpose: access"})
     assert seen == [b"a.txt"]
-    assert job.files == 2
+    assert job.files == 1
+    (_, sidecar) = manifest.read(JobFiles(house.stations, job).manifest, ignored=True)
+    assert (sidecar.path, sidecar.is_ignored) == (b"dittohead.yaml", True)
 
 
 @pytest.mark.parametrize(

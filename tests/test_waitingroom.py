@@ -65,7 +65,7 @@ async def test_an_error_of_one_arrival_is_that_ones_alone(
         await house.until_over("good")
         (held,) = house.dispatch.held.values()
         assert (held.kind, held.reason) == (Kind.UNREADABLE, f"it cannot be looked at ({os.strerror(code)})")
-        assert held.command.startswith("sudo chmod -R " if number == "EACCES" else "ls -la ")
+        assert held.command.startswith("sudo chgrp root " if number == "EACCES" else "ls -la ")
         assert house.where("bad") == ["inbox"]
         assert house.dispatch.backlog == 1
         trouble.errors.clear()

@@ -116,8 +116,8 @@ async def test_a_site_that_is_down_is_waited_for(house: House, site: ArchivesSpa
     site.users["dittohead"] = "changed"
     house.arrive(NAME, {"1.tif": b"1"})
     async with house.running():
-        await house.until(lambda: any(event == "paused" for event, _ in house.told))
-        assert house.targets.paused(site.url)
+        await house.until(lambda: bool(house.targets.paused(site.url)))
+        assert any(event == "paused" for event, _ in house.told)
     assert site.posts == []
 
 

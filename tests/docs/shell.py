@@ -46,6 +46,10 @@ class Shell:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
+    def sudo(self) -> None:
+        """Stand in for sudo, which a machine without a person may lack: whatever user is named, it is this one."""
+        self.program("sudo", 'if [ "$1" = -u ]; then shift 2; fi\nexec "$@"')
+
     def hosts(self, server: Sshd, *names: str) -> None:
         """Let ssh reach a server under these names, as whatever user a page says."""
         config = self.home / "ssh_config"

@@ -32,7 +32,7 @@ def test_a_lost_machine_is_made_again_from_what_the_page_keeps(tmp_path: Path) -
     back_up, restore, look = (block.text for block in blocks(DOCS / "backup.md") if block.language == "sh")
     with site(tmp_path / "root", config) as here:
         shell = Shell(tmp_path / "shell", here.config)
-        shell.program("sudo", 'exec "$@"')
+        shell.sudo()
 
         def words(text: str) -> str:
             kept = text.replace("/etc/dittohead", str(tmp_path / "etc")).replace(

@@ -45,6 +45,7 @@ class Laboratory:
 def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
     with sshd(tmp_path / "sshd") as server, site(tmp_path / "root", "") as here, mailbox() as box:
         shell = Shell(tmp_path / "shell", here.config)
+        shell.sudo()
         shell.hosts(server, "ingest.example.org", "storage.example.org")
         made = Laboratory(here, tmp_path / "study", shell)
         (here.root / "state").mkdir()

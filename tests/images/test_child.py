@@ -142,10 +142,10 @@ def test_directories_of_a_tiff(tmp_path: Path, big: bool) -> None:
     [
         ("unable to call tiffsave\n  unix error: No space left on device\n", "disk"),
         ("unable to call avg\n  vips_tracked: out of memory --- size == 960MB\n", "memory"),
-        ("unable to call avg\n  VipsJpeg: Premature end of input file\n", "image"),
+        ("unable to call avg\n  VipsJpeg: Premature end of input file\n", "damaged"),
         ("", "image"),
     ],
 )
 def test_libvips_complaints_are_sorted_by_what_to_do(complaint: str, kind: str) -> None:
-    """A full disk waits, memory is tried once more in a fresh child, the rest is the image."""
+    """A full disk waits, memory is tried once more in a fresh child; of the rest it is said what to do."""
     assert explain(complaint, [])[0] == kind

@@ -297,7 +297,10 @@ async def test_a_server_that_hangs_up_after_taking_a_mail_gets_it_once(store: St
 
 async def test_addresses_that_would_forge_headers_are_refused(store: Store, box: Mailbox) -> None:
     """And said so in words."""
-    to = mail(box, sender="d@example.org\nBcc: evil@example.org")
+    good = mail(box)  # config.yaml would be refused; what the sender is given is looked at once more
+    assert good.smtp is not None
+    forged = good.smtp.model_copy(update={"sender": "d@example.org\nBcc: evil@example.org"})
+    to = good.model_copy(update={"smtp": forged})
     put(store, to)
     await notifier(store, [to]).send_due()
     assert rows(store)[0]["error"] == "the addresses of this rule cannot be used"

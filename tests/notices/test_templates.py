@@ -141,6 +141,7 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
         "cancelled": end,
         "recovered": {**end, "failure": {"job": "J", "at": now, "reason": "r"}},
         "stuck": {"jobs": [(job(state=JobState.PAUSED), 5.0)], "hours": 24.0, "owners": {1000: me}},
+        "late_change": {"job": job(), "count": 21, "files": ["b: added", "a: changed"]},
         "stale": {"name": ".x", "age_seconds": 7200.0, "size": 5, "uid": 1000},
         "held": {
             "uid": 1000,

@@ -24,7 +24,7 @@ from dittohead.store import requests as request_store
 from dittohead.web import page as page_module
 from dittohead.web import page_front, page_job, page_log
 from dittohead.web.page_cures import cures
-from dittohead.web.page_words import aged, ago, link, moment, name
+from dittohead.web.page_words import Words, aged, ago, link, moment, name
 from dittohead.worker import Done, StepContext, StepResult
 from tests.support.front import OPERATOR, READER, Front, call
 
@@ -340,6 +340,40 @@ def test_the_glance_says_what_is_wrong_and_nothing_else() -> None:
     assert stray["glance"].startswith("1 thing in the inbox outside of any folder.")
     assert front_of(watcher={"mode": "missing"})["troubles"] == ["the inbox is not watched"]
     assert not front_of(sources={"s": {"error": "away", "held": "", "state": "failing"}})["well"]
+
+
+HELD = {
+    "name": "<b>", "kind": "immovable", "reason": "mode 0755", "cure": "Do", "command": "sudo 'a&b'", "since": 0,
+    "owner": "alice", "uid": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "live",
+    [
+        {"watcher": {"mode": "missing"}},
+        {"sources": {"s": {"error": "away", "held": "", "state": "failing"}}},
+        {"overdue": [HELD], "overdue_count": 1},
+        {
+            "overdue": [{**HELD, "kind": "stray", "owner": "", "cure": ""}],
+            "overdue_count": 9,
+            "overdue_strays": 9,
+        },
+        {"stale": [{"name": ".x", "age_seconds": 9, "bytes": 1}], "stale_count": 1},
+    ],
+    ids=["watcher", "source", "held", "stray", "stale"],
+)
+def test_what_is_wrong_is_never_a_heading_alone(live: dict[str, Any]) -> None:
+    """Each trouble has an entry that says what to do; hostile names are text."""
+    given = front_of(**live)
+    assert len(given["troubles"]) == 1
+    said = Words({}).fill("front/attention.html", **given, csrf="", operator=False)
+    assert "hidden" not in said
+    assert said.count("<li ") == 1
+    if "overdue" in live:
+        assert "&lt;b&gt;" in said
+        assert "<code>sudo &#39;a&amp;b&#39;</code>" in said
+        assert ("and 8 more that wait in the inbox" in said) is (live["overdue_count"] == 9)
 
 
 async def test_who_asked_for_what_stands_on_the_job(front: Served) -> None:
