@@ -162,7 +162,7 @@ _venv_status() { echo "a virtual environment is being made"; }
 _pip_status() {
     total=$(grep -a '^Installing collected packages:' "$log" | tail -n 1 | tr -cd , | wc -c)
     there=$(($(_installed) - before))
-    fetched=$(grep -a -c '^Collecting ' "$log")
+    fetched=$(grep -a -c '^Collecting ' "$log" || :)
     if [ "$total" -eq 0 ] && [ "$fetched" -eq 0 ]; then
         echo "pip looks what is there"
     elif [ "$total" -eq 0 ]; then
