@@ -3,7 +3,7 @@
 Places and lengths are read, no content; a file of a kind that is not known here holds nothing.
 
 Source: TIFF 6.0 section 8 and part 2 (tags); ITU T.81 annex B and CIPA DC-007 (JPEG); PNG 3rd edition,
-5.3 and 11.3 (chunks); ISO/IEC 15444-1 annex I (boxes).
+5.3 and 11.3 (chunks); ISO/IEC 15444-1 annex I (boxes); ISO/IEC 23008-12 6.5.5 and ITU-T H.273 (HEIF).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import struct
 from collections.abc import Iterator
 
-from dittohead.images import jp2, tags, tiff
-from dittohead.images.jp2_structure import boxes
+from dittohead.images import jp2, pages, tags, tiff
+from dittohead.images.jp2_structure import Box, boxes
 from dittohead.images.reasons import Refused
 
 #: Tags by which pixels are found and read, or whose content is known elsewhere (resolution, ICC, XMP).
@@ -39,6 +39,11 @@ _KNOWN_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP",
 _COLOUR_CHUNKS = frozenset({b"gAMA", b"cHRM"})
 #: What stands behind the last chunk.
 _REST = b"rest"
+
+#: Of ITU-T H.273: unspecified, and those of sRGB; curves that cameras write for sRGB are among them.
+_SRGB_PRIMARIES = frozenset({1, 2})
+_SRGB_CURVES = frozenset({1, 2, 6, 13})
+
 _FRAMES = frozenset({b"fcTL", b"fdAT"})
 
 #: Parts of a file that are looked at: a hostile one may have millions.
@@ -57,6 +62,8 @@ def held(fd: int, page: int = 1) -> list[str]:
         found = _of_png(fd)
     elif head == b"\0\0\0\x0cjP  \r\n\x87\n":
         found = _of_jp2(fd)
+    elif head[4:8] == b"ftyp":
+        found = _of_heif(fd)
     else:
         found = _of_tiff(fd, page)
     names: dict[str, None] = {}
@@ -69,6 +76,7 @@ def held(fd: int, page: int = 1) -> list[str]:
 
 
 def _of_tiff(fd: int, page: int) -> Iterator[str]:
+    yield from pages.besides(fd, page)
     for number in tiff.of_page(fd, page):
         if number in _GEO:
             yield "GeoTIFF"
@@ -132,6 +140,25 @@ def _chunks(fd: int) -> Iterator[tuple[bytes, bytes]]:
             if at < os.fstat(fd).st_size:
                 yield _REST, b""
             return
+
+
+def _of_heif(fd: int) -> Iterator[str]:
+    """Yield what libvips does not read: colours that are said in numbers, where they are not sRGB's."""
+    for box in _inner(fd, (b"meta", b"iprp", b"ipco")):
+        if box.kind == b"colr" and os.pread(fd, 4, box.at) == b"nclx":
+            primaries, curve = struct.unpack(">HH", os.pread(fd, 4, box.at + 4))
+            if primaries not in _SRGB_PRIMARIES or curve not in _SRGB_CURVES:
+                yield f"colours by number (nclx {primaries}/{curve})"
+
+
+def _inner(fd: int, path: tuple[bytes, ...]) -> Iterator[Box]:
+    """Yield the boxes in a path of boxes; "meta" begins with four bytes of its own."""
+    ranges = [(0, os.fstat(fd).st_size)]
+    for kind in path:
+        found = [box for at, end in ranges for box in boxes(fd, at, end) if box.kind == kind]
+        ranges = [(box.at + (4 if kind == b"meta" else 0), box.end) for box in found]
+    for at, end in ranges:
+        yield from boxes(fd, at, end)
 
 
 def _of_jp2(fd: int) -> Iterator[str]:

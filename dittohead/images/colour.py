@@ -5,23 +5,32 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from dittohead.images.icc import by_relative, icc_tags, is_srgb
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused, Unfit
-from dittohead.images.recipe import Recipe
+from dittohead.images.recipe import MASTERS, Recipe
 
 _WORDS_OF_COLOUR = ("lab", "labs", "labq", "lch", "xyz", "scrgb", "hsv", "yxy", "cmc")
 
 #: What libvips calls pixels, and a profile their space.
 SPACES = {"srgb": b"RGB ", "rgb": b"RGB ", "rgb16": b"RGB ", "b-w": b"GRAY", "grey16": b"GRAY"}
+SPACES |= {"cmyk": b"CMYK", "scrgb": b"RGB ", "lab": b"Lab ", "labs": b"Lab ", "labq": b"Lab "}
+
+#: Profiles of devices, by which alone colours are known.
+_OF_DEVICES = (b"scnr", b"mntr", b"prtr", b"spac")
 
 _KEEP_FLOAT = "use format: pyramid-tiff with compression: deflate"
+_UNKNOWN_RANGE = f"its pixels are floating-point numbers of unknown range; {_KEEP_FLOAT}"
 
 
 def fit(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> tuple[pyvips.Image, bool]:
     """Return the image as the recipe wants it, and whether its colours were transformed."""
+    image = fitting(image, changes)
     before = image
     if recipe.colour == "srgb":
         image = _srgb(image, changes)
+    elif _unheld(image, recipe):
+        image = _by_profile(image, changes)
     if recipe.holds != "any":
         image = _coloured(image, changes)
         transformed = image is not before
@@ -31,17 +40,45 @@ def fit(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> tuple[pyvips
     return image, image is not before
 
 
+def fitting(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
+    """Return the image without a profile that is none, or none for its pixels."""
+    own, space = profile(image), SPACES.get(image.interpretation)
+    if own and space is not None and not usable(own, space):
+        changes.append("an ICC profile that does not fit left out")
+        return without_profile(image)
+    return image
+
+
+def _unheld(image: pyvips.Image, recipe: Recipe) -> bool:
+    """Tell whether the pixels are colours by a profile that the format cannot hold beside them."""
+    own = profile(image)
+    if not own or recipe.master or image.interpretation == "cmyk":
+        return False
+    if recipe.format in MASTERS:
+        return not embeddable(own)
+    return not recipe.grey and image.bands < 3
+
+
 def profile(image: pyvips.Image) -> bytes:
     """Return the image's ICC profile, b"" when it has none."""
     return bytes(image.get("icc-profile-data")) if image.get_typeof("icc-profile-data") else b""
 
 
 def usable(icc: bytes, space: bytes) -> bool:
-    """Tell whether this is a profile, and for that colour space.
+    """Tell whether this is a profile, of a device, and for that colour space.
 
-    Source: ICC.1:2010 7.2: the space at byte 16, the signature at byte 36.
+    Source: ICC.1:2010 7.2: the class at byte 12, the space at byte 16, the signature at byte 36.
     """
-    return len(icc) > 132 and icc[36:40] == b"acsp" and icc[16:20] == space
+    whole = len(icc) > 132 and icc[36:40] == b"acsp" and icc[16:20] == space
+    return whole and icc[12:16] in _OF_DEVICES
+
+
+def embeddable(icc: bytes) -> bool:
+    """Tell whether JP2 may hold a profile: of grey or of three colours by matrix."""
+    if not icc:
+        return False
+    tags = icc_tags(icc).keys()
+    return (icc[16:20], b"rXYZ" in tags or b"kTRC" in tags) in ((b"RGB ", True), (b"GRAY", True))
 
 
 def description(icc: bytes) -> str:
@@ -50,14 +87,9 @@ def description(icc: bytes) -> str:
     Source: ICC.1:2010 7.3 (tag table); 6.5.17 of ICC.1:2001 ("desc"), 10.15 ("mluc").
     """
     try:
-        (count,) = struct.unpack_from(">I", icc, 128)
-        for i in range(min(count, 100)):
-            name, at, size = struct.unpack_from(">4sII", icc, 132 + 12 * i)
-            if name == b"desc":
-                return _text(icc[at : at + size])
+        return _text(icc_tags(icc).get(b"desc", b""))
     except struct.error:
-        pass
-    return ""
+        return ""
 
 
 def _text(tag: bytes) -> str:
@@ -75,24 +107,32 @@ def _srgb(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
     if image.interpretation == "cmyk":
         return _from_cmyk(image, changes)
     own = profile(image)
-    if own and image.interpretation in SPACES:
-        if not usable(own, SPACES[image.interpretation]):
-            changes.append("a profile that does not fit left out")
-            return without_profile(image)
-        called = description(own)
-        if "sRGB" in called:  # once more would only round
+    if own and SPACES.get(image.interpretation) in (b"RGB ", b"GRAY"):
+        if is_srgb(own):  # once more would only round
             return image
-        if image.format not in ("uchar", "ushort"):
-            raise Refused(f"its pixels are of type {image.format}, whose colours cannot be transformed")
-        changes.append(f"made sRGB by its profile ({called or 'without a name'})")
-        return image.icc_transform(
-            "srgb",
-            embedded=True,
-            intent="relative",
-            black_point_compensation=True,
-            depth=16 if image.format == "ushort" else 8,
-        )
+        return _by_profile(image, changes)
     return _from_device_independent(image, changes)
+
+
+def _by_profile(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
+    """Return the image in sRGB by its own profile. Raises: Refused: its samples are of another type."""
+    if image.format not in ("uchar", "ushort"):
+        raise Refused(f"its pixels are of type {image.format}, whose colours cannot be transformed")
+    own = profile(image)
+    changes.append(f"made sRGB by its profile ({description(own) or 'without a name'})")
+    return _transformed(image, own, embedded=True)
+
+
+def _transformed(image: pyvips.Image, own: bytes, **given: Any) -> pyvips.Image:
+    # By the table of another intent where that of this one is not there, as lcms does: libvips would put the
+    # profile aside, and with it all that is known of the colours.
+    return image.icc_transform(
+        "srgb",
+        intent="relative" if by_relative(own) else "perceptual",
+        black_point_compensation=True,
+        depth=16 if image.format == "ushort" else 8,
+        **given,
+    )
 
 
 def _coloured(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
@@ -103,13 +143,17 @@ def _coloured(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
 
 
 def _from_cmyk(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
-    own = usable(profile(image), b"CMYK")
+    if image.format not in ("uchar", "ushort"):
+        raise Refused(f"its pixels are of type {image.format}, whose colours cannot be transformed")
+    own = profile(image)
     changes.append("CMYK made sRGB" + (" by its profile" if own else ""))
-    depth = 16 if image.format == "ushort" else 8
-    return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
+    return _transformed(image, own, embedded=True, **({} if own else {"input_profile": "cmyk"}))
 
 
 def _from_device_independent(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
+    if image.interpretation == "scrgb" and image.get("vips-loader") == "tiffload":
+        # So libvips calls whatever is floating-point and RGB in a TIFF.
+        raise Unfit(_UNKNOWN_RANGE)
     if image.interpretation in _WORDS_OF_COLOUR:
         changes.append(f"{image.interpretation} made sRGB")
         return without_profile(image.colourspace("srgb"))
@@ -131,7 +175,7 @@ def _of_type(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> pyvips.
         image = (image >> 8).cast("uchar").copy(interpretation="b-w" if image.bands < 3 else "srgb")
         changes.append("16 bits made 8")
     if image.format in ("float", "double"):
-        raise Unfit(f"its pixels are floating-point numbers of unknown range; {_KEEP_FLOAT}")
+        raise Unfit(_UNKNOWN_RANGE)
     if image.format not in ("uchar", "ushort"):
         raise Unfit(f"its pixels are of type {image.format}, whose white is unknown; {_KEEP_FLOAT}")
     return image

@@ -7,7 +7,7 @@ import struct
 import tempfile
 from typing import Any
 
-from dittohead.images import jp2
+from dittohead.images import jp2, tags
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 from dittohead.images.recipe import JPEG_MOST, Recipe
@@ -42,14 +42,15 @@ def write(
 def _jpeg(
     image: pyvips.Image, made: int, recipe: Recipe, known: tuple[float, float] | None, exif: bytes
 ) -> None:
-    if image.get_typeof("exif-data"):
+    own = bool(image.get_typeof("exif-data"))
+    if own and known:
         image.jpegsave(f"/proc/self/fd/{made}", **_options(image, recipe))
         return
-    # For a source without EXIF libvips makes some up, with a resolution, and leaves the JFIF header out.
+    # libvips makes EXIF up, and a resolution where there is none, and leaves the JFIF header out.
     with tempfile.TemporaryFile() as file:
         image.jpegsave(f"/proc/self/fd/{file.fileno()}", **_options(image, recipe))
-        jp2.write_all(made, b"\xff\xd8" + _jfif(known) + _exif(exif))
-        _copy_without_exif(file.fileno(), made)
+        jp2.write_all(made, b"\xff\xd8" + _jfif(known) + (b"" if own else _exif(exif)))
+        _copy_segments(file.fileno(), made, own=own)
 
 
 def _jfif(known: tuple[float, float] | None) -> bytes:
@@ -65,8 +66,8 @@ def _exif(block: bytes) -> bytes:
     return struct.pack(">HH", _APP1, len(content) + 2) + content if fits else b""
 
 
-def _copy_without_exif(source: int, made: int) -> None:
-    """Copy a JPEG from its second segment on, but for headers and EXIF.
+def _copy_segments(source: int, made: int, *, own: bool) -> None:
+    """Copy a JPEG from its second segment on, but for headers and EXIF; the source's own says no resolution.
 
     Source: ITU T.81 annex B: segments of a marker and a length before the scan; EXIF 2.3 4.5.4: APP1.
     """
@@ -76,7 +77,9 @@ def _copy_without_exif(source: int, made: int) -> None:
         if marker == _SCAN:
             break
         segment = os.pread(source, size + 2, at)
-        if marker != _APP0 and not (marker == _APP1 and segment[4:10] == b"Exif\0\0"):
+        if marker == _APP1 and segment[4:10] == b"Exif\0\0":
+            segment = segment[:10] + tags.without_resolution(segment[10:]) if own else b""
+        if marker != _APP0:
             jp2.write_all(made, segment)
         at += size + 2
     while piece := os.pread(source, 1 << 20, at):

@@ -189,7 +189,7 @@ def _wanted(
         height=image.height,
         bands=image.bands,
         bits=16 if image.format == "ushort" else 8,
-        colour=struct.pack(">BBB", 2, 0, 0) + icc if embeddable(icc) else space,
+        colour=struct.pack(">BBB", 2, 0, 0) + icc if colour.embeddable(icc) else space,
         channels=_channels(image.bands, opacity) if image.bands in (2, 4) else b"",
         resolution=_box(b"resc", _resolution(known)) if known else b"",
         uuids=tuple(uuid + content for uuid, content in ((_XMP, xmp), (_EXIF, exif)) if content),
@@ -220,14 +220,6 @@ def _channels(bands: int, opacity: int) -> bytes:
     colours = [(band, COLOUR, band + 1) for band in range(bands - 1)]
     last = (bands - 1, opacity, _NO_COLOUR if opacity == UNSPECIFIED else 0)
     return struct.pack(">H", bands) + b"".join(struct.pack(">HHH", *entry) for entry in [*colours, last])
-
-
-def embeddable(icc: bytes) -> bool:
-    """Tell whether JP2 may hold a profile: of grey or of three colours by matrix."""
-    if not icc:
-        return False
-    tags = {icc[at : at + 4] for at in range(132, min(len(icc), 132 + 1200) - 11, 12)}
-    return (icc[16:20], b"rXYZ" in tags or b"kTRC" in tags) in ((b"RGB ", True), (b"GRAY", True))
 
 
 def write_all(fd: int, data: bytes) -> None:

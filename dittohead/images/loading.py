@@ -1,4 +1,4 @@
-"""Open an image so that damage fails it, and count its pages."""
+"""Open an image so that damage fails it, and find its pages."""
 
 from __future__ import annotations
 
@@ -7,23 +7,9 @@ import re
 import struct
 from typing import Any
 
-from dittohead.images import jp2, tiff
+from dittohead.images import jp2, kinds, pages, tiff
 from dittohead.images.library import may_use_imagemagick, pyvips
-from dittohead.images.reasons import Damaged, Refused
-
-#: How files begin, to tell a damaged image from a text.
-_SIGNATURES = (
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"\xff\xd8", "JPEG"),
-    (b"\x89PNG", "PNG"),
-    (b"RIFF", "WebP"),
-    (b"GIF8", "GIF"),
-    (b"\0\0\0\x0cjP", "JPEG 2000"),
-    (b"BM", "BMP"),
-    (b"%PDF", "PDF"),
-)
+from dittohead.images.reasons import Damaged, Refused, Unfit
 
 #: PostScript is a program, and its interpreter reads files.
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
@@ -38,7 +24,7 @@ def open_image(fd: int, *, page: int | None = None, dpi: int = 300, access: str 
         dpi: what a PDF is drawn at: it has no pixels of its own.
         access: "sequential", or "random" where the pixels are taken in another order.
     """
-    head = os.pread(fd, 16, 0)
+    head = os.pread(fd, kinds.HEAD, 0)
     if not head:
         raise Refused("the file is empty: no image")
     if head.startswith(_POSTSCRIPT):
@@ -60,24 +46,30 @@ def open_image(fd: int, *, page: int | None = None, dpi: int = 300, access: str 
 
 
 def _unknown(head: bytes) -> Refused:
-    kind = next((kind for begin, kind in _SIGNATURES if head.startswith(begin)), "")
-    if kind:
+    kind = kinds.kind_of(head)
+    if kinds.is_read(kind):
         return Damaged(f"it begins like a {kind}, but the file ends early or is damaged")
+    if kind:
+        return Unfit(f"it is {kind}, which is not read here")
+    if head.startswith(b"%PDF"):
+        return Damaged("it begins like a PDF, but the file ends early or is damaged")
     return Refused("this is no image, or of a kind that cannot be read")
 
 
-def count_pages(fd: int, image: pyvips.Image) -> int:
-    """Return the number of pages; the levels of a pyramid, and a thumbnail, are no pages.
+def count(image: pyvips.Image) -> int:
+    """Return how many images libvips finds in a file, pages or not."""
+    if image.get("vips-loader") == "jp2kload" or not image.get_typeof("n-pages"):
+        return 1  # the pages of a JPEG 2000 are its resolutions
+    return int(image.get("n-pages"))
+
+
+def pages_of(fd: int, image: pyvips.Image) -> list[int]:
+    """Return where the pages stand; the levels of a pyramid, and a thumbnail, are no pages.
 
     Raises: Refused: it is a TIFF of which pages are missing.
     """
     tiff.see_whole(fd)
-    count = int(image.get("n-pages")) if image.get_typeof("n-pages") else 1
-    if count > 1 and image.get("vips-loader") != "pdfload":
-        second = open_image(fd, page=2)
-        if second.width <= image.width // 2 + 1 and second.height <= image.height // 2 + 1:
-            return 1
-    return count
+    return pages.numbers(fd, count(image))
 
 
 def is_keyed(fd: int, image: pyvips.Image) -> bool:

@@ -177,12 +177,13 @@ def _pages(fd: int, request: Request) -> Iterator[_Page]:
     recipe, out = request.recipe, request.out
     first = loading.open_image(fd, dpi=recipe.dpi)
     _see_pixels(first, request.pixels)
-    count = loading.count_pages(fd, first)
+    places = loading.pages_of(fd, first)
+    count = len(places)
     wanted = wanted_pages(recipe.pages, count)
     if not wanted:
         raise Refused(f"it has {count} page{'s' if count > 1 else ''}, and pages: {recipe.pages} are wanted")
     if recipe.master:
-        masters.see_pages(fd, recipe.pages, count, len(wanted))
+        masters.see_pages(recipe.pages, count)
     warnings = []
     if recipe.pages == "first" and count > 1:
         warnings.append(f"only the first of {count} pages was converted")
@@ -195,13 +196,18 @@ def _pages(fd: int, request: Request) -> Iterator[_Page]:
         numbered = out[: -len(recipe.suffix)] + f"-{number:04}{recipe.suffix}".encode()
         yield _Page(
             fd=fd,
-            number=None if recipe.pages == "first" or count == 1 else number,
+            number=_place(places[number - 1], recipe, count),
             out=numbered if "page" in facts else out,
             recipe=recipe,
             pixels=request.pixels,
             warnings=list(warnings),
             facts=facts,
         )
+
+
+def _place(place: int, recipe: Recipe, count: int) -> int | None:
+    """Return where a page stands; None for what the file calls its first: a HEIF may mean another than 1."""
+    return None if place == 1 and (recipe.pages == "first" or count == 1) else place
 
 
 # -- pixels ----------------------------------------------------------------------------------
@@ -212,7 +218,10 @@ def _prepare(page: _Page) -> _Prepared:
     recipe = page.recipe
     image = loading.open_image(page.fd, **page.own)
     _see_pixels(image, page.pixels)
-    said, known = metadata.found_in(page.fd, image, page.number or 1), resolution.of(image)
+    said, known = (
+        metadata.found_in(page.fd, image, page.number or 1),
+        resolution.of(page.fd, image, page.number or 1),
+    )
     changes = _by_loading(page, image)
     orientation = image.get("orientation") if image.get_typeof("orientation") else 1
     if 2 <= orientation <= 8:
@@ -307,7 +316,7 @@ def _with_resolution(image: pyvips.Image, known: tuple[float, float] | None) -> 
 def _make_file(page: _Page, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
     with _published(request, page.out) as made:
         detail = _fill_file(page, made, request)
-        detail |= _heard(page, overheard)
+        detail |= _heard(page, overheard, detail)
         digest, size = _settled(made)
     yield {"file": os.fsdecode(page.out), "size": size, "sha256": digest, "detail": detail}
 
@@ -336,12 +345,7 @@ def _settled(made: int) -> tuple[str, int]:
 
 def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
     """Publish the original itself, once all of its pages could be decoded."""
-    if masters.odd_samples(fd):
-        proof.decode_tiff(fd)
-    else:
-        count = loading.count_pages(fd, loading.open_image(fd))
-        for number in range(1, count + 1):
-            loading.open_image(fd, page=number if count > 1 else None).avg()
+    _decode(fd)
     # A result of another image never has this name: those end in the format's suffix, or are their own.
     alike = request.path.lower().endswith(request.recipe.suffix.encode())
     out = request.out if alike else request.path
@@ -353,6 +357,16 @@ def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
         if digest != request.sha256:
             raise Refused("its copy is not what it was at the claim")
     return {"file": os.fsdecode(out), "size": size, "sha256": digest, "detail": {"kept": why}}
+
+
+def _decode(fd: int) -> None:
+    """Decode every image in a file, page or not. Raises: Damaged, pyvips.Error."""
+    if masters.odd_samples(fd):
+        proof.decode_tiff(fd)
+        return
+    count = loading.count(loading.open_image(fd))
+    for place in range(1, count + 1):
+        loading.open_image(fd, page=place if count > 1 else None).avg()
 
 
 def _fill_file(page: _Page, made: int, request: Request) -> dict[str, Any]:
@@ -434,7 +448,11 @@ def _detail(page: _Page, prepared: _Prepared) -> dict[str, Any]:
     return detail
 
 
-def _heard(page: _Page, overheard: Overheard) -> dict[str, Any]:
+def _heard(page: _Page, overheard: Overheard, detail: dict[str, Any]) -> dict[str, Any]:
+    """Return the warnings for a result's detail. Raises: Refused: its colours are not right."""
+    transformed = any("made sRGB" in change for change in detail.get("changes", ()))
+    if transformed and (said := overheard.of_colour):
+        raise Refused(f"its colours cannot be transformed as its profile says ({'; '.join(said)[:200]})")
     warnings = [*page.warnings, *overheard.notable]
     return {"warnings": warnings} if warnings else {}
 
@@ -455,7 +473,7 @@ def _make_folder(page: _Page, request: Request, overheard: Overheard) -> Iterato
         # The profile is in every tile, or the pixels are sRGB by it.
         kept = {name: value for name, value in prepared.said.items() if name == "ICC profile"}
         lost = metadata.lost(prepared.said, kept, transformed=True)
-        detail |= _heard(page, overheard) | ({"lost": lost} if lost else {})
+        detail |= _heard(page, overheard, detail) | ({"lost": lost} if lost else {})
         records = list(_records(temp, page.out, detail))
         if out.exists():  # of an earlier try; by a rename, so that it is whole or gone
             os.rename(out, temp.with_suffix(".old"))

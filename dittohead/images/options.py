@@ -11,7 +11,14 @@ from dittohead.images.recipe import LOSSLESS, MASTERS, PROFILES, page_range
 from dittohead.options import Duration, Size
 from dittohead.worker import Options
 
-_IMAGES = ["*.tif", "*.tiff", "*.jpg", "*.jpeg", "*.png", "*.webp", "*.jp2", "*.heic", "*.bmp", "*.gif"]
+#: Every ending that can be read; what has none, or another, its content tells.
+_IMAGES = [
+    *("*.tif", "*.tiff", "*.tf8", "*.btf", "*.ptif", "*.ptiff"),
+    *("*.jpg", "*.jpeg", "*.jpe", "*.jfif", "*.jif"),
+    *("*.png", "*.apng", "*.webp", "*.gif", "*.bmp", "*.dib", "*.jxl"),
+    *("*.jp2", "*.j2k", "*.j2c", "*.jpc", "*.jpf", "*.jpx"),
+    *("*.heic", "*.heif", "*.heics", "*.heifs", "*.hif", "*.avif", "*.avifs"),
+]
 
 #: Width and height of a tile where none is given, pixels: a static service is many small files.
 _TILES = {"pyramid-tiff": 256, "jp2": 1024, "jph": 1024, "iiif-static": 512}
@@ -141,9 +148,16 @@ class ConvertOptions(Options):
     )
     match: list[str] = Field(
         default_factory=lambda: list(_IMAGES),
-        description="Names of the files that are images; upper and lower case alike. `*.pdf` can be added.",
+        description="Names of the files that are images; upper and lower case alike. When left out, every "
+        "ending that can be read, and besides whatever file is such an image by its content, with another "
+        "ending or none; PDFs are not among them. When given, these names alone.",
     )
-    others: Literal["skip", "fail"] = Field("skip", description="What to do with other files.")
+    others: Literal["skip", "images", "fail"] | None = Field(
+        None,
+        description="What to do with other files: `skip` leaves them, and the receipt names them; `images` "
+        "too, but fails where one is an image by its content; `fail` fails for any of them. When left out "
+        "`images` for masters, else `skip`.",
+    )
     verify: bool = Field(
         True,
         description="Compare each image with the manifest first, and read all of the result back.",
@@ -239,6 +253,16 @@ class ConvertOptions(Options):
     def is_master(self) -> bool:
         """Whether nothing may be changed, and that is proved."""
         return self.format in MASTERS and self.master is not False
+
+    @property
+    def keeps_unfit(self) -> bool:
+        """Whether the original of an image that a master cannot hold is its result."""
+        return self.is_master and self.unfit == "keep"
+
+    @property
+    def about_others(self) -> str:
+        """What becomes of files that are not converted: skip, images, fail."""
+        return self.others or ("images" if self.is_master else "skip")
 
     def words(self) -> str:
         """Return what is made, for people."""

@@ -15,7 +15,10 @@ _HEARD_MAX = 64 * 1024
 _WARNING = re.compile(r"VIPS-WARNING \*\*: (?:[\d:.]+: )?(.*)")
 
 #: Said of sound images too: private tags of scanners, and a profile every second PNG carries.
-_HARMLESS = re.compile(r"Unknown field with tag|known incorrect sRGB|error in tile|^read gave")
+#: What a HEIF says of its colours without a profile is told by `besides`.
+_HARMLESS = re.compile(r"Unknown field with tag|known incorrect sRGB|error in tile|^read gave|nclx")
+
+_OF_COLOUR = re.compile(r"\b(icc|lcms|profiles?|intents?|colou?rs?)\b", re.IGNORECASE)
 
 
 class Overheard:
@@ -56,6 +59,11 @@ class Overheard:
         """What libvips complained of, each thing once."""
         found = _WARNING.findall(self._text(self._from).decode("utf-8", "replace"))
         return list(dict.fromkeys(line.strip() for line in found))
+
+    @property
+    def of_colour(self) -> list[str]:
+        """The complaints about profiles and how they were used."""
+        return [line for line in self.warnings if _OF_COLOUR.search(line) and not _HARMLESS.search(line)]
 
     @property
     def notable(self) -> list[str]:

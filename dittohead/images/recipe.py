@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Raised when the same recipe makes other results than before, with the same libvips.
-VERSION = "1"
+VERSION = "2"
 
 #: Compressions of a TIFF that change no pixel.
 LOSSLESS = frozenset({"none", "deflate", "lzw", "zstd"})
@@ -33,14 +33,14 @@ SUFFIXES = {
 LOADERS = {
     "pdf": "pdf",
     "jp2": "jp2k",
-    "j2k": "jp2k",
+    **dict.fromkeys(("j2k", "j2c", "jpc", "jpf", "jpx"), "jp2k"),
     "heic": "heif",
-    "heif": "heif",
-    "avif": "heif",
+    **dict.fromkeys(("heif", "heics", "heifs", "hif", "avif", "avifs"), "heif"),
     "jxl": "jxl",
     "webp": "webp",
     "gif": "gif",
     "bmp": "bmp",
+    "dib": "bmp",
 }
 
 #: The most pixels a JPEG has on a side.

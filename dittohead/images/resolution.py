@@ -1,56 +1,111 @@
-"""How many pixels an image has to the inch: the source's own, or none; never one that is invented.
+"""How many pixels an image has to the inch: as its file says, or none; never one that is invented.
 
-libvips gives every image a resolution: 72 dpi to a JPEG or PNG that says none, 25.4 dpi to others.
-It neither reads that in the EXIF of WebP and HEIF.
+libvips gives every image a resolution: 72 dpi to a JPEG or PNG that says none, 25.4 dpi to others; and
+libexif puts 72 dpi into every EXIF block without one. So what the file itself says is read here.
+
+Source: TIFF 6.0 section 8 and EXIF 2.32, 4.6.4 (XResolution, YResolution, ResolutionUnit); JFIF 1.02
+(density); PNG 3rd edition, 11.3.4.3 (pHYs).
 """
 
 from __future__ import annotations
 
 import os
-import re
 import struct
 import zlib
 
-from dittohead.images import tiff
+from dittohead.images import tags, tiff
 from dittohead.images.library import pyvips
+from dittohead.images.reasons import Refused
 
 _MM = 25.4  #: of an inch
 
-#: Pixels per mm that libvips gives a PNG without any: a true 72 dpi is 2835 pixels per metre.
-_OF_PNG = 2.834
+_ACROSS, _DOWN, _UNIT = 282, 283, 296
+
+#: Pixels per mm of one per unit, by TIFF's and by JFIF's number of it: inch, centimetre.
+_OF_TIFF, _OF_JFIF = {2: 1 / _MM, 3: 1 / 10}, {1: 1 / _MM, 2: 1 / 10}
+
+_RATIONAL, _FLOAT, _DOUBLE = 5, 11, 12
+
+#: Chunks of a PNG that are looked at.
+_MOST = 1000
+
+Known = tuple[float, float] | None  #: pixels per mm across and down, None where nobody says
 
 
-def of(image: pyvips.Image) -> tuple[float, float] | None:
-    """Return the pixels per mm across and down, None when the file says nothing."""
+def of(fd: int, image: pyvips.Image, page: int = 1) -> Known:
+    """Return the pixels per mm across and down, None when the file says nothing, or nothing sensible."""
     loader = image.get("vips-loader")
+    try:
+        if loader == "tiffload":
+            return _of_directory(fd, tiff.of_page(fd, page))
+        if loader == "jpegload":
+            return _by_exif(image) or _of_jfif(fd)
+        if loader == "pngload":
+            return _of_phys(fd) or _by_exif(image)
+        if loader in ("webpload", "heifload", "jxlload"):
+            return _by_exif(image)
+    except (Refused, struct.error, OverflowError):
+        return None
     here = (image.xres, image.yres)
-    if loader in ("webpload", "heifload"):
-        return _by_exif(image)
-    if loader == "pngload":
-        return None if here == (_OF_PNG, _OF_PNG) else here
-    if loader in ("tiffload", "jpegload"):
-        return here if image.get_typeof("resolution-unit") else None
-    return None if here == (1.0, 1.0) else here
+    return None if here == (1.0, 1.0) else _sensible(*here)
 
 
-def _by_exif(image: pyvips.Image) -> tuple[float, float] | None:
-    found = [_ratio(image, f"exif-ifd0-{axis}Resolution") for axis in "XY"]
-    unit = _text(image, "exif-ifd0-ResolutionUnit")[:1]
-    if None in found or unit not in ("2", "3"):
+def _sensible(across: float, down: float) -> Known:
+    """Return a resolution, None for one that is zero, less, no number or beyond all measure."""
+    return (across, down) if all(0 < value < 1e6 for value in (across, down)) else None
+
+
+def _of_directory(fd: int, fields: dict[int, tiff.Field]) -> Known:
+    across, down = (_number(fd, fields.get(tag)) for tag in (_ACROSS, _DOWN))
+    unit = tiff.number(fd, fields.get(_UNIT)) if _UNIT in fields else 2
+    per = _OF_TIFF.get(unit, 0.0)
+    return _sensible(across * per, down * per)
+
+
+def _number(fd: int, field: tiff.Field | None) -> float:
+    """Return a field's number, 0 for none, and for a fraction of nothing."""
+    if field is None or field.kind not in (_RATIONAL, _FLOAT, _DOUBLE):
+        return float(tiff.number(fd, field))
+    layout, size = tiff.layout_of(fd), tiff.SIZES[field.kind]
+    inline = size <= len(field.value)
+    data = field.value if inline else tiff.piece(fd, size, struct.unpack(layout.offset, field.value)[0])
+    if field.kind != _RATIONAL:
+        return float(struct.unpack_from(layout.order + ("f" if field.kind == _FLOAT else "d"), data)[0])
+    above, below = struct.unpack_from(layout.order + "II", data)
+    return float(above / below) if below else 0.0
+
+
+def _by_exif(image: pyvips.Image) -> Known:
+    if not image.get_typeof("exif-data"):
         return None
-    per = _MM if unit == "2" else 10.0
-    return (found[0] or 0) / per, (found[1] or 0) / per
+    block = os.memfd_create("exif")
+    try:
+        os.write(block, bytes(image.get("exif-data")).removeprefix(b"Exif\0\0"))
+        return _of_directory(block, tiff.of_page(block, 1))
+    finally:
+        os.close(block)
 
 
-def _ratio(image: pyvips.Image, name: str) -> float | None:
-    match = re.match(r"(\d+)/(\d+) ", _text(image, name))
-    if match is None or not int(match[1]) or not int(match[2]):
+def _of_jfif(fd: int) -> Known:
+    head = os.pread(fd, 18, 2)
+    if head[:2] != b"\xff\xe0" or head[4:9] != b"JFIF\0":
         return None
-    return int(match[1]) / int(match[2])
+    unit, across, down = struct.unpack_from(">BHH", head, 11)
+    per = _OF_JFIF.get(unit, 0.0)
+    return _sensible(across * per, down * per)
 
 
-def _text(image: pyvips.Image, name: str) -> str:
-    return str(image.get(name)) if image.get_typeof(name) else ""
+def _of_phys(fd: int) -> Known:
+    at = 8
+    for _ in range(_MOST):
+        size, kind = struct.unpack(">I4s", os.pread(fd, 8, at))
+        if kind == b"pHYs":
+            across, down, unit = struct.unpack(">IIB", os.pread(fd, 9, at + 8))
+            return _sensible(across / 1000, down / 1000) if unit == 1 else None
+        if kind in (b"IDAT", b"IEND"):
+            return None
+        at += size + 12
+    return None
 
 
 def dpi(known: tuple[float, float]) -> list[float]:
@@ -67,12 +122,16 @@ def remove(fd: int, form: str) -> None:
 
 
 def _of_png(fd: int) -> None:
-    # Source: PNG section 11.3.5.3: pHYs holds two numbers and a unit; 0: only a shape.
+    # pHYs holds two numbers and a unit; 0: only a shape.
     at = 8
     while len(head := os.pread(fd, 8, at)) == 8:
         size, kind = struct.unpack(">I4s", head)
+        content = b""
         if kind == b"pHYs":
-            chunk = kind + struct.pack(">IIB", 1, 1, 0)
+            content = struct.pack(">IIB", 1, 1, 0)
+        elif kind == b"eXIf":
+            content = tags.without_resolution(os.pread(fd, size, at + 8))
+        if content:
+            chunk = kind + content
             os.pwrite(fd, chunk + struct.pack(">I", zlib.crc32(chunk)), at + 4)
-            return
         at += size + 12

@@ -180,6 +180,25 @@ def block(tags: Tags) -> bytes:
         os.close(fd)
 
 
+#: XResolution, YResolution, ResolutionUnit.
+_RESOLUTION = frozenset({282, 283, 296})
+
+
+def without_resolution(block: bytes) -> bytes:
+    """Return an EXIF block, of the same length, that says no resolution: libexif invents one."""
+    order = "<" if block[:2] == b"II" else ">"
+    try:
+        (at,) = struct.unpack_from(order + "I", block, 4)
+        (count,) = struct.unpack_from(order + "H", block, at)
+        end = at + 2 + 12 * count
+        entries = [block[place : place + 12] for place in range(at + 2, end, 12)]
+        kept = [each for each in entries if struct.unpack_from(order + "H", each)[0] not in _RESOLUTION]
+    except struct.error:
+        return block
+    made = struct.pack(order + "H", len(kept)) + b"".join(kept) + block[end : end + 4]
+    return block[:at] + made.ljust(end + 4 - at, b"\0") + block[end + 4 :]
+
+
 def _offset(layout: tiff.Layout, at: int) -> Tag:
     big = layout.count.endswith("Q")
     return Tag(_LONG8 if big else _LONG, 1, struct.pack(layout.offset, at))

@@ -103,16 +103,16 @@ def see_whole(fd: int) -> None:
 
     Raises: Refused.
     """
-    if os.pread(fd, 4, 0) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if not is_tiff(fd):
         return
-    number = 1
+    at = 1
     try:
         for _ in itertools.islice(fields(fd), _MOST):
-            number += 1
+            at += 1
     except (Refused, struct.error, OverflowError) as error:
-        if number > 1:  # of the first nobody reads anything without it
+        if at > 1:  # of the first nobody reads anything without it
             raise Damaged(
-                f"the file ends early or is damaged: directory {number}, of a page or a smaller copy, "
+                f"the file ends early or is damaged: directory {at}, of a page or a smaller copy, "
                 "cannot be read"
             ) from error
 
@@ -127,6 +127,17 @@ def directories(fd: int) -> Iterator[dict[int, int]]:
         yield {tag: _number(order, field) for tag, field in found.items() if _is_number(field)}
 
 
+def is_tiff(fd: int) -> bool:
+    """Tell whether a file begins as a TIFF does, small or big."""
+    return os.pread(fd, 4, 0) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def number(fd: int, field: Field | None) -> int:
+    """Return a field's first value, 0 when there is none."""
+    found = numbers(fd, field) if field else []
+    return found[0] if found else 0
+
+
 def _is_number(field: Field) -> bool:
     return field.count == 1 and field.kind in (3, 4)
 
@@ -138,7 +149,7 @@ def _number(order: str, field: Field) -> int:
 
 def of_page(fd: int, page: int) -> dict[int, Field]:
     """Return a page's fields; {} of no TIFF, and of one that only libtiff can read."""
-    if os.pread(fd, 4, 0) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if not is_tiff(fd):
         return {}
     try:
         return next(itertools.islice(fields(fd), page - 1, None), {})

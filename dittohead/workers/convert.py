@@ -19,6 +19,9 @@ from typing import Any
 from dittohead import __version__
 from dittohead.errors import ItemError, MachineShort, StepError, TransientError, ungrouped
 from dittohead.faulty import Faulty
+from dittohead.images.kinds import is_read
+from dittohead.images.leftover import Leftover
+from dittohead.images.leftover import kind_of as leftover_kind
 from dittohead.images.names import Names, is_junk
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
@@ -106,8 +109,9 @@ class ConvertWorker(Worker[ConvertOptions]):
                         yield _planned(task, options, kept)
         if conversion.faulty.count:
             raise conversion.failure()
-        if conversion.skipped:
-            yield Planned(action="keep", what=f"{conversion.skipped} other files", detail="left, not images")
+        if conversion.left.count:
+            what = f"{conversion.left.count} other files"
+            yield Planned(action="keep", what=what, detail=conversion.left.named)
 
     async def run(self, ctx: StepContext, options: ConvertOptions) -> StepResult:
         """Convert every image; all are tried before bad ones fail the step.
@@ -149,6 +153,7 @@ def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]
 _CURES = {
     "damaged": "Scan or copy the damaged ones again",
     "unfit": "Have those that the format cannot hold made in another way",
+    "left": "Have match name those that are images and left out, take them out, or set others: skip",
     "memory": "Give the step more memory (memory:)",
     "other": "Take out what is no image",
 }
@@ -202,7 +207,9 @@ class _Conversion:
 
     def __init__(self, ctx: StepContext, options: ConvertOptions, recipe: Recipe) -> None:
         self.ctx, self.options = ctx, options
-        self.total = self.done = self.skipped = self.reused = self.warned = 0
+        self.total = self.done = self.reused = self.warned = 0
+        self.left = Leftover()
+        self._by_content: set[int] = set()  #: digests of names that do not say that they are images
         self.lost: Counter[str] = Counter()  #: images that no longer say something, by what
         self.faulty = Faulty()
         self._suffix = SUFFIXES[options.format].encode()
@@ -234,27 +241,33 @@ class _Conversion:
 
     def learn(self, stop: Stop) -> None:
         """Count the images and find names that would clash. Raises: ItemError: there is no image."""
-        self._names.learn(entry.path for entry in self._images(stop, self._other))
+        for entry in self._files(stop):
+            if not self._is_named(entry.path):
+                self._look_at(entry)
+        self._names.learn(entry.path for entry in self._images(stop))
         self._names.avoid(entry.path for entry in self._images(stop))
         self.total = len(self._names)
         if self.total == 0:
             raise ItemError(
-                f"there are no images in the folder (names such as {', '.join(self.options.match[:4])})",
+                f"there are no images in the folder (names such as {', '.join(self.options.match[:4])})"
+                + (f"; {self.left}" if self.left.images else ""),
                 hint="Put the images in, then move the folder to the inbox again",
             )
 
-    def _images(self, stop: Stop | None = None, other: Any = None) -> Iterator[Entry]:
+    def _files(self, stop: Stop | None = None) -> Iterator[Entry]:
         for entry in self.ctx.source.entries():
             if stop is not None:
                 stop.check()
-            if entry.is_dir:
-                continue
-            if self._is_image(entry.path):
+            if not entry.is_dir:
                 yield entry
-            elif other is not None:
-                other(entry)
+
+    def _images(self, stop: Stop | None = None) -> Iterator[Entry]:
+        return (entry for entry in self._files(stop) if self._is_image(entry.path))
 
     def _is_image(self, path: bytes) -> bool:
+        return self._is_named(path) or (bool(self._by_content) and name_digest(path) in self._by_content)
+
+    def _is_named(self, path: bytes) -> bool:
         name = os.fsdecode(os.path.basename(path)).lower()
         return not is_junk(path) and any(
             fnmatch.fnmatchcase(name, pattern.lower()) for pattern in self.options.match
@@ -270,11 +283,22 @@ class _Conversion:
                 recipe=self._sizes.narrowed(entry.path, recipe),
             )
 
-    def _other(self, entry: Entry) -> None:
-        self.skipped += 1
-        if self._sizes.learn(entry.path):
+    def _look_at(self, entry: Entry) -> None:
+        """Find out what a file is whose name does not say that it is an image."""
+        beside, about = self._sizes.learn(entry.path), self.options.about_others
+        # What another step has yet to make is not there, and is known by its name alone.
+        kind = "" if beside else leftover_kind(self.ctx.source.root, entry.path)
+        taken = is_read(kind) or (kind and self.options.keeps_unfit and about != "skip")
+        if taken and "match" not in self.options.model_fields_set:
+            self._by_content.add(name_digest(entry.path))
             return
-        if self.options.others == "fail" and not is_junk(entry.path):
+        self.left.add(entry.path, kind)
+        if beside or is_junk(entry.path):
+            return
+        if kind and about != "skip":
+            why = "match leaves it out" if is_read(kind) else "which is not read here"
+            self._failed(entry, f"it is an image ({kind}), {why}, and others: skip is not set", "left")
+        elif about == "fail":
             self._failed(entry, "this is no image, and others: fail is set", "other")
 
     # -- what would be made ------------------------------------------------------------------
@@ -472,11 +496,12 @@ class _Conversion:
 
     def failure(self) -> ItemError:
         """Return the error of the images that cannot be converted, with what to do about theirs."""
+        every = self.total + self.faulty.kinds["left"]
         own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
         cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
         cures = cures or ["Take them out, or have them made in another way"]
         return ItemError(
-            f"{self.faulty.count} of {self.total} images cannot be converted: {self.faulty}",
+            f"{self.faulty.count} of {every} images cannot be converted: {self.faulty}",
             hint=f"{'; '.join(cures)}; then move the folder to the inbox again",
         )
 
@@ -493,12 +518,13 @@ class _Conversion:
         """Return what was done. Raises: ItemError: some images are bad."""
         if self.faulty.count:
             raise self.failure()
-        outcome = "warning" if self.warned else "success"
+        outcome = "warning" if self.warned or self.left.images else "success"
         detail = f"{self.done - self.kept} images to {self.options.words()}"
         detail += f"; {self.kept} kept as they are, see outputs" if self.kept else ""
         if self.lost:
             named = ", ".join(f"{name} ({count})" for name, count in self.lost.most_common(_SHOWN))
             detail += f"; not carried over: {named}"
+        detail += f"; {self.left}" if self.left.count else ""
         if self.warned:
             detail += f"; {self.warned} with a warning, see outputs"
         self.ctx.event(Event(type=EventType.MIGRATION, outcome=outcome, detail=detail, agent=agent))
@@ -520,5 +546,5 @@ class _Conversion:
         words += [f"{self.kept} of them kept as they are"] if self.kept else []
         words += taken
         words += [f"{self.reused} of them from before"] if self.reused else []
-        words += [f"{self.skipped} other files left"] if self.skipped else []
+        words += [str(self.left)] if self.left.count else []
         return Done(detail=", ".join(words))

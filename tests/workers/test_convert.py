@@ -275,7 +275,7 @@ async def test_other_files_are_left_and_counted(rig: Rig) -> None:
     """Notes and junk are no images; with others: fail a note fails the step, junk does not."""
     what = {"a.png": encode(pixels(20, 10), "PNG"), "note.txt": "x", "._a.png": "x", "Thumbs.db": "x"}
     await rig.convert(what)
-    assert rig.result.detail == "1 images, 3 other files left"
+    assert rig.result.detail == "1 images, 3 other files left: ._a.png, Thumbs.db, note.txt"
     with pytest.raises(ItemError, match=r"note.txt: this is no image"):
         await rig.convert(others="fail")
 

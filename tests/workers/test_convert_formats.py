@@ -441,7 +441,7 @@ async def test_a_profile_that_does_not_fit_is_no_reason_to_invent_colours(rig: R
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     data = tiff(90, 60, icc_profile=b"x" * 500 if kind == "none" else lab)
     path, output = await rig.one("a.tif", data, format="png", colour="srgb")
-    assert output.detail["changes"] == ["a profile that does not fit left out"]
+    assert output.detail["changes"] == ["an ICC profile that does not fit left out"]
     assert output.detail["lost"] == ["ICC profile"]
     assert np.array_equal(decoded(path), pixels(90, 60))
 
