@@ -12,14 +12,28 @@ import os
 import struct
 from collections.abc import Iterator
 
-from dittohead.images import jp2, pages, tags, tiff
+from dittohead.images import iptc, jp2, pages, tags, tiff
 from dittohead.images.jp2_structure import Box, boxes
 from dittohead.images.reasons import Refused
 
 #: Tags by which pixels are found and read, or whose content is known elsewhere (resolution, ICC, XMP).
 _OF_PIXELS = frozenset(
     {*range(254, 260), 262, *range(264, 267), 273, 274, *range(277, 280), 282, 283, 284, 292, 293, 296, 297}
-    | {317, 320, *range(322, 329), 330, 338, 339, 347, *range(512, 522), *range(529, 533), 700, 34675, 50674}
+    | {
+        317,
+        320,
+        *range(322, 329),
+        330,
+        338,
+        339,
+        347,
+        *range(512, 522),
+        *range(529, 533),
+        700,
+        33723,
+        34675,
+        50674,
+    }
 )
 
 _GEO = frozenset({33550, 33922, 34264, 34735, 34736, 34737})
@@ -103,6 +117,8 @@ def _of_jpeg(fd: int) -> Iterator[str]:
         ):
             yield f"JPEG APP{marker - 0xE0}"
         at += size + 2
+    if iptc.has_more(fd):
+        yield "Photoshop"
     # Some writers fill up with zeros.
     if not os.pread(fd, 1 << 16, max(end - (1 << 16), 0)).rstrip(b"\0").endswith(_JPEG_END):
         yield "what follows the image"

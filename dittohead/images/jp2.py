@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dittohead.images import colour, htj2k, openjpeg
+from dittohead.images import colour, htj2k, iptc, openjpeg
 from dittohead.images.jp2_structure import COD, SIZ, SOC, SOD, SOT, Wanted, boxes, image_header
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused, Unfit
@@ -25,7 +25,10 @@ _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF = b"JpgTiffExif->JP2"
 
 #: What the boxes of these UUIDs hold.
-UUIDS = {_XMP: "XMP", _EXIF: "EXIF"}
+UUIDS = {_XMP: "XMP", _EXIF: "EXIF", iptc.UUID: "IPTC"}
+
+#: libvips' names of what stands in boxes as it is.
+_BLOBS = ("xmp-data", "iptc-data")
 
 _PIECE = 1 << 20
 
@@ -182,8 +185,9 @@ def _wanted(
     opacity: int,
 ) -> Wanted:
     icc = colour.profile(image)
-    xmp = bytes(image.get("xmp-data")) if image.get_typeof("xmp-data") else b""
+    xmp, datasets = (bytes(image.get(name)) if image.get_typeof(name) else b"" for name in _BLOBS)
     space = struct.pack(">BBBI", 1, 0, 0, _SRGB if image.bands >= 3 else _GREY)
+    known_by = ((_XMP, xmp), (_EXIF, exif), (iptc.UUID, datasets))
     return Wanted(
         width=image.width,
         height=image.height,
@@ -192,7 +196,7 @@ def _wanted(
         colour=struct.pack(">BBB", 2, 0, 0) + icc if colour.embeddable(icc) else space,
         channels=_channels(image.bands, opacity) if image.bands in (2, 4) else b"",
         resolution=_box(b"resc", _resolution(known)) if known else b"",
-        uuids=tuple(uuid + content for uuid, content in ((_XMP, xmp), (_EXIF, exif)) if content),
+        uuids=tuple(uuid + content for uuid, content in known_by if content),
         tile=(profile.tile, profile.tile),
         levels=profile.levels,
         precincts=profile.precincts,

@@ -19,6 +19,7 @@ from dittohead.images import (
     colour,
     derivative,
     iiif,
+    iptc,
     jp2,
     jp2_structure,
     loading,
@@ -242,7 +243,7 @@ def _prepare(page: _Page) -> _Prepared:
         known = known and (known[0] * width / image.width, known[1] * height / image.height)
         image = colour.resize(image, width, height)
     same = image is upright
-    image = _without(image, _STALE)
+    image = _with_iptc(_without(image, _STALE), page)
     return _Prepared(
         image=_with_resolution(image, known),
         changes=changes,
@@ -298,6 +299,19 @@ def _without(image: pyvips.Image, names: tuple[str, ...]) -> pyvips.Image:
     for name in names:
         if image.get_typeof(name):
             image.remove(name)
+    return image
+
+
+def _with_iptc(image: pyvips.Image, page: _Page) -> pyvips.Image:
+    """Return the image with its IPTC as the format has it; a JPEG's own goes to a JPEG with all beside it."""
+    alike = page.recipe.format == "jpeg" and image.get("vips-loader") == "jpegload"
+    if alike and iptc.is_in_one_piece(page.fd):
+        return image
+    image, datasets = _without(image, ("iptc-data",)), iptc.of(page.fd, page.number or 1)
+    if page.recipe.format == "jpeg":
+        datasets = iptc.for_jpeg(datasets) if 0 < len(datasets) <= iptc.JPEG_MOST else b""
+    if datasets and page.recipe.format != "pyramid-tiff":  # to a TIFF libvips writes a quarter of it
+        image.set_type(pyvips.GValue.blob_type, "iptc-data", datasets)
     return image
 
 
@@ -377,7 +391,7 @@ def _fill_file(page: _Page, made: int, request: Request) -> dict[str, Any]:
     wanted = _tags(page, image)
     if recipe.format == "pyramid-tiff":
         pyramid.write(image, made, recipe)
-        tags.append(made, wanted)
+        tags.append(made, wanted.along(iptc.TAG, iptc.of(page.fd, page.number or 1)))
     elif recipe.format in MASTERS:
         detail |= _fill_jp2(page, prepared, made, tags.block(wanted))
     else:
@@ -433,7 +447,8 @@ def _tags_in(made: int, recipe: Recipe) -> tags.Tags:
 def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
     if recipe.format in MASTERS:
         icc, xmp, _ = jp2.carried(made)
-        return {name: value for name, value in (("ICC profile", icc), ("XMP", xmp)) if value}
+        said = (("ICC profile", icc), ("XMP", xmp), ("IPTC", iptc.of(made)))
+        return {name: value for name, value in said if value}
     return metadata.found_in(made, checking.reopened(made))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dittohead.images import besides, tags, tiff
+from dittohead.images import besides, iptc, tags, tiff
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 
-_BLOBS = {"icc-profile-data": "ICC profile", "xmp-data": "XMP", "iptc-data": "IPTC"}
+_BLOBS = {"icc-profile-data": "ICC profile", "xmp-data": "XMP"}
 
 #: EXIF that is about the file and not the picture: made anew with the file.
 _OF_THE_FILE = {"Orientation", "XResolution", "YResolution", "ResolutionUnit", "YCbCrPositioning"}
@@ -24,6 +24,8 @@ def found_in(fd: int, image: pyvips.Image, page: int = 1) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: bytes(image.get(key)) for key, name in _BLOBS.items() if image.get_typeof(key)
     }
+    if datasets := iptc.of(fd, page):
+        found["IPTC"] = datasets
     for field in image.get_fields():
         if field.startswith(_DIRECTORIES):
             name = field.rsplit("-", 1)[1]

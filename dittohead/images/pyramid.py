@@ -32,6 +32,11 @@ def write(image: pyvips.Image, made: int, recipe: Recipe) -> None:
         tile = recipe.tile_for(image.width, image.height)
         tiles.write(image, made, tile=tile, level=recipe.effort)
         return
+    lossy = tiles.Lossy(recipe.compression, recipe.quality)
+    if recipe.holds == "lossy" and tiles.can_write(image, lossy):
+        tile = recipe.tile_for(image.width, image.height)
+        tiles.write(image, made, tile=tile, lossy=lossy, end=recipe.levels)
+        return
     _by_libvips(image, f"/proc/self/fd/{made}", recipe)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dittohead.images import tiff
 from dittohead.images.reasons import Refused
@@ -36,7 +36,7 @@ NAMES = {
     40095: "XPSubject",
 }
 
-_LONG, _LONG8 = 4, 16
+_LONG, _UNDEFINED, _LONG8 = 4, 7, 16
 _EXIF, _GPS = 34665, 34853
 
 #: Not carried: places within the source (MakerNote, Interoperability), and what is about its pixels
@@ -79,6 +79,11 @@ class Tags:
         found = {f"TIFF {NAMES[number]}" for number in self.texts}
         inner = (("TIFF EXIF", self.exif), ("TIFF GPS", self.gps))
         return found | {name for name, tags in inner if tags}
+
+    def along(self, number: int, data: bytes) -> Tags:
+        """Return these and one more of the first directory, of no kind; the same where it has no content."""
+        one = {number: Tag(_UNDEFINED, len(data), data)} if data else {}
+        return replace(self, texts=self.texts | one)
 
     def within(self, other: Tags) -> bool:
         """Tell whether another has all of these."""

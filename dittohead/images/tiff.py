@@ -26,7 +26,6 @@ TEXTS = {
     315: "Artist",
     316: "HostComputer",
     33432: "Copyright",
-    33723: "IPTC",
     34377: "Photoshop",
     34665: "EXIF",
     34853: "GPS",
@@ -173,11 +172,16 @@ def value(fd: int, field: Field) -> bytes:
     """Return a field's bytes as they stand in the file; b"there" for a directory's place."""
     if field.kind in (4, 13, 16, 18) and field.count == 1:
         return b"there"
+    return raw(fd, field).rstrip(b"\0")
+
+
+def raw(fd: int, field: Field) -> bytes:
+    """Return a field's bytes as they stand in the file. Raises: Refused."""
     size = field.count * SIZES.get(field.kind, 1)
     if size <= len(field.value):
-        return field.value[:size].rstrip(b"\0")
+        return field.value[:size]
     (at,) = struct.unpack(layout_of(fd).offset, field.value)
-    return piece(fd, min(size, _LONGEST), at).rstrip(b"\0")
+    return piece(fd, min(size, _LONGEST), at)
 
 
 def numbers(fd: int, field: Field) -> list[int]:

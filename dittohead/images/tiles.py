@@ -1,9 +1,12 @@
-"""Writes lossless pyramid TIFFs: libvips' tiffsave to the pixel and the tag, in a tenth of its time.
+"""Writes pyramid TIFFs as libvips' tiffsave does: lossless in a tenth of its time, lossy with clean edges.
 
 libtiff compresses in one thread, and libvips has it compress every level but the first twice. Here
 libvips reads, shrinks and says which tags there are; only predictor, compression and the file's
 layout are ours. Tiles lie in the order they are made, directories at the end, and the header comes
 last: a file that was not finished is no TIFF.
+
+Of lossy tiles libvips makes each, as it would in a whole pyramid; but what a tile at the edge has too much
+is the last pixel again. libvips leaves it black, and a JPEG has half of that in the last column and row.
 
 Memory: a row of tiles of every level, with threads three times, whatever the height.
 
@@ -23,7 +26,7 @@ import os
 import struct
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -71,6 +74,9 @@ _SIZES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8), start=1))
 
 _ADOBE_DEFLATE, _HORIZONTAL, _FLOATING = 8, 2, 3
 
+#: Compressions, and the tag of what all tiles' JPEGs have in common. Source: TIFF Technical Note 2; tiff.h.
+_JPEG, _WEBP, _TABLES = 7, 50001, 347
+
 #: The smallest tile TIFF knows, for the sample that shows the tags.
 _SMALLEST = 16
 
@@ -80,16 +86,35 @@ _HEADER = 16
 #: libvips' VIPS_REGION_SHRINK_MEAN.
 _MEAN = 0
 
+_Data = bytes | bytearray
+_Encode = Callable[[NDArray[Any]], _Data]
+
 Tags = dict[int, tuple[int, int, bytes]]  #: tag: (type, count, values as in the file)
 
 
-def can_write(image: pyvips.Image) -> bool:
+@dataclass(frozen=True, slots=True)
+class Lossy:
+    """How tiles are compressed that do not keep every pixel."""
+
+    compression: str  #: jpeg, webp
+    quality: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For libvips."""
+        return {"compression": self.compression, "Q": self.quality}
+
+
+def can_write(image: pyvips.Image, lossy: Lossy | None = None) -> bool:
     """Return whether `write` makes of this image what libvips would; if not, have libvips do it."""
     if image.coding != "none" or image.format not in _FORMATS or image.interpretation not in _COLOURS:
         return False
     if sys.byteorder != "little" or _vips() is None or image.get_page_height() != image.height:
         return False
-    first, _ = _tags_of(image)
+    first, _ = _tags_of(image, lossy)
+    if lossy is not None:
+        code = struct.unpack("<H", first[_COMPRESSION][2])[0]
+        return code == _WEBP or (code == _JPEG and _TABLES in first)
     bits = np.dtype(_FORMATS[image.format]).itemsize * 8
     return (
         first[_COMPRESSION][2] == _short(_ADOBE_DEFLATE)
@@ -107,8 +132,10 @@ def write(
     level: int = 1,
     threads: int = 1,
     bigtiff: bool | None = None,
+    lossy: Lossy | None = None,
+    end: str = "tile",
 ) -> None:
-    """Write an image, read once from top to bottom, as a tiled pyramid TIFF compressed by deflate.
+    """Write an image, read once from top to bottom, as a tiled pyramid TIFF by deflate, JPEG or WebP.
 
     Every level has the pixels and tags that libvips' tiffsave(compression="deflate", tile=True,
     pyramid=True) gives it, with predictor="float" where pixels are floating-point numbers.
@@ -121,6 +148,8 @@ def write(
         level: libdeflate's, 1 (fastest) to 12; 4 makes smaller files than libvips' 6.
         threads: compress that many tiles at once.
         bigtiff: write offsets of 64 bits; None: if the tiles end above 3.5 GiB.
+        lossy: make such tiles instead, of 8 bits, grey or RGB.
+        end: the last level fits a "tile", or is one "pixel"; "one": there is but one.
 
     Raises:
         pyvips.Error: the image could not be read to its end.
@@ -130,16 +159,13 @@ def write(
         raise ValueError("tiles measure a multiple of 16 pixels")
     os.ftruncate(fd, 0)
     file = _File(fd)
-    first, further = _tags_of(image)
-    levels = [_Level(width, height, tile) for width, height in _sizes(image.width, image.height, tile)]
-    packer = _Packer(
-        file,
-        floating=_is_floating(image),
-        tile=tile,
-        level=level,
-        threads=threads,
-        ahead=2 * -(-image.width // tile),
-    )
+    first, further = _tags_of(image, lossy)
+    last = {"tile": tile, "pixel": 1}.get(end, max(image.width, image.height))
+    levels = [_Level(width, height, tile) for width, height in _sizes(image.width, image.height, last)]
+    encode = _lossless(_is_floating(image), tile, level)
+    if lossy is not None:
+        encode = _lossy(image.interpretation, tile, lossy)
+    packer = _Packer(file, encode, tile=tile, threads=threads, ahead=2 * -(-image.width // tile))
     with packer:
         for strip in _strips(image, tile):
             _add(strip, levels, image.interpretation, packer)
@@ -176,10 +202,10 @@ class _Level:
         }
 
 
-def _sizes(width: int, height: int, tile: int) -> Iterator[tuple[int, int]]:
-    """Yield the levels libvips makes: until one fits a tile, or a side is a single pixel."""
+def _sizes(width: int, height: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield the levels libvips makes: until one fits a square, or a side is a single pixel."""
     yield width, height
-    while (width > tile or height > tile) and width > 1 and height > 1:
+    while (width > last or height > last) and width > 1 and height > 1:
         width, height = width // 2, height // 2
         yield width, height
 
@@ -258,13 +284,10 @@ def _memory(pixels: NDArray[Any]) -> pyvips.Image:
 class _Packer:
     """Compresses rows of tiles, each while the next one is made, and appends them to the file."""
 
-    def __init__(
-        self, file: _File, *, floating: bool, tile: int, level: int, threads: int, ahead: int
-    ) -> None:
-        self._file, self._tile, self._level, self._ahead = file, tile, level, ahead
-        self._differences = _floating if floating else _horizontal
+    def __init__(self, file: _File, encode: _Encode, *, tile: int, threads: int, ahead: int) -> None:
+        self._file, self._encode, self._tile, self._ahead = file, encode, tile, ahead
         self._pool = ThreadPoolExecutor(threads, "tiles") if threads > 1 else None
-        self._waiting: deque[tuple[_Level, Future[bytearray]]] = deque()
+        self._waiting: deque[tuple[_Level, Future[_Data]]] = deque()
 
     def __enter__(self) -> _Packer:
         return self
@@ -282,9 +305,9 @@ class _Packer:
         blocks = [strip[:, left : left + self._tile] for left in range(0, strip.shape[1], self._tile)]
         if self._pool is None:
             for block in blocks:
-                self._store(to, self._compressed(block))
+                self._store(to, self._encode(block))
             return
-        self._waiting.extend((to, self._pool.submit(self._compressed, block)) for block in blocks)
+        self._waiting.extend((to, self._pool.submit(self._encode, block)) for block in blocks)
         self._settle(self._ahead)
 
     def _settle(self, left: int = 0) -> None:
@@ -293,12 +316,37 @@ class _Packer:
             to, done = self._waiting.popleft()
             self._store(to, done.result())
 
-    def _store(self, to: _Level, data: bytearray) -> None:
+    def _store(self, to: _Level, data: _Data) -> None:
         to.offsets.append(self._file.append(data))
         to.counts.append(len(data))
 
-    def _compressed(self, block: NDArray[Any]) -> bytearray:
-        return deflate.zlib_compress(self._differences(block, self._tile), self._level)
+
+def _lossless(floating: bool, tile: int, level: int) -> _Encode:
+    differences = _floating if floating else _horizontal
+
+    def encode(block: NDArray[Any]) -> _Data:
+        found: bytearray = deflate.zlib_compress(differences(block, tile), level)
+        return found
+
+    return encode
+
+
+def _lossy(colour: str, tile: int, lossy: Lossy) -> _Encode:
+    """Return what makes a lossy tile: libvips, of a TIFF that is this tile alone."""
+
+    def encode(block: NDArray[Any]) -> _Data:
+        rows, width, _ = block.shape
+        whole = np.pad(block, ((0, tile - rows), (0, tile - width), (0, 0)), mode="edge")
+        data = (
+            _memory(whole)
+            .copy(interpretation=colour)
+            .tiffsave_buffer(**lossy.options, tile=True, tile_width=tile, tile_height=tile)
+        )
+        tags = next(_directories(bytes(data)))
+        ((at,), (size,)) = (struct.unpack_from("<I", tags[tag][2]) for tag in (_TILE_OFFSETS, _TILE_COUNTS))
+        return bytes(data[at : at + size])
+
+    return encode
 
 
 def _horizontal(block: NDArray[Any], tile: int) -> NDArray[Any]:
@@ -386,7 +434,7 @@ def _append(file: _File, tags: Tags, following: int, *, big: bool) -> int:
 # -- tags ------------------------------------------------------------------------------------
 
 
-def _tags_of(image: pyvips.Image) -> tuple[Tags, Tags]:
+def _tags_of(image: pyvips.Image, lossy: Lossy | None = None) -> tuple[Tags, Tags]:
     """Return the tags libvips gives the first level of an image and the further ones.
 
     It is asked to write a sample of two tiles. Geometry and places in these are the sample's.
@@ -396,9 +444,10 @@ def _tags_of(image: pyvips.Image) -> tuple[Tags, Tags]:
     # Laid outside, where none of its pixels is read; its profile and other metadata come along.
     sample = sample.insert(image, sample.width, 0).copy()
     sample.remove("page-height")
+    predictor = "float" if _is_floating(image) else "horizontal"
+    coded = lossy.options if lossy else {"compression": "deflate", "predictor": predictor}
     data = sample.tiffsave_buffer(
-        compression="deflate",
-        predictor="float" if _is_floating(image) else "horizontal",
+        **coded,
         tile=True,
         tile_width=_SMALLEST,
         tile_height=_SMALLEST,

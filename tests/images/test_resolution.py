@@ -91,7 +91,8 @@ async def test_none_is_invented(tmp_path: Path, form: str) -> None:
     for name, detail in (await rig.details(NOBODY, format=form, match=["*"], **extra)).items():
         assert "dpi" not in detail, name
         dpi, resolution, tags = said_by(rig.ctx.work / name)
-        assert dpi in (None, (1.0, 1.0), (1, 1)), (name, dpi)
+        if form != "jpeg" or dpi != (72, 72):  # which Pillow says of every EXIF that says none
+            assert dpi in (None, (1.0, 1.0), (1, 1)), (name, dpi)
         if form in ("jpeg", "png"):
             assert tags == [], name
         if form != "pyramid-tiff":  # there it has no unit
