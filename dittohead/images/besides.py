@@ -58,6 +58,9 @@ _REST = b"rest"
 _SRGB_PRIMARIES = frozenset({1, 2})
 _SRGB_CURVES = frozenset({1, 2, 6, 13})
 
+#: What an auxiliary image is by its name: these are an image's alpha, which is read.
+_ALPHA = frozenset({b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"})
+
 _FRAMES = frozenset({b"fcTL", b"fdAT"})
 
 #: Parts of a file that are looked at: a hostile one may have millions.
@@ -159,12 +162,16 @@ def _chunks(fd: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _of_heif(fd: int) -> Iterator[str]:
-    """Yield what libvips does not read: colours that are said in numbers, where they are not sRGB's."""
+    """Yield what libvips does not read: colours in numbers that are not sRGB's, depths and further light."""
     for box in _inner(fd, (b"meta", b"iprp", b"ipco")):
         if box.kind == b"colr" and os.pread(fd, 4, box.at) == b"nclx":
             primaries, curve = struct.unpack(">HH", os.pread(fd, 4, box.at + 4))
             if primaries not in _SRGB_PRIMARIES or curve not in _SRGB_CURVES:
                 yield f"colours by number (nclx {primaries}/{curve})"
+        elif box.kind == b"auxC":
+            urn = os.pread(fd, min(box.end - box.at - 4, 100), box.at + 4).partition(b"\0")[0]
+            if urn not in _ALPHA:
+                yield "auxiliary images (depth, light)"
 
 
 def _inner(fd: int, path: tuple[bytes, ...]) -> Iterator[Box]:

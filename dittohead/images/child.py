@@ -6,6 +6,7 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
 
     {"root": DIR, "path": REL, "sha256": HEX, "work": DIR, "out": REL, "temp": PATH,
      "recipe": {...}, "careful": BOOL}
+    {"pixels": N}                                                  of what is next, where it is large
     {"file": REL, "size": N, "sha256": HEX, "detail": {...}}      one for each file published
     {"ok": true}
     {"ok": false, "kind": "image" | "unfit" | "damaged" | "disk" | "memory", "what": TEXT}

@@ -7,15 +7,17 @@ import re
 import struct
 from typing import Any
 
-from dittohead.images import jp2, kinds, pages, tiff
+from dittohead.images import jp2, kinds, pages, second, tiff
 from dittohead.images.library import may_use_imagemagick, pyvips
-from dittohead.images.reasons import Damaged, Refused, Unfit
+from dittohead.images.reasons import Damaged, Refused, Unfit, is_unsupported
 
 #: PostScript is a program, and its interpreter reads files.
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 
 
-def open_image(fd: int, *, page: int | None = None, dpi: int = 300, access: str = "sequential") -> Any:
+def open_image(
+    fd: int, *, page: int | None = None, dpi: int = 300, access: str = "sequential", stray: bool = False
+) -> Any:
     """Open an image so that any damage fails it; an unknown tag is no damage.
 
     Args:
@@ -23,23 +25,32 @@ def open_image(fd: int, *, page: int | None = None, dpi: int = 300, access: str 
         page: counted from 1; None for the one that the file calls its first.
         dpi: what a PDF is drawn at: it has no pixels of its own.
         access: "sequential", or "random" where the pixels are taken in another order.
+        stray: of a JPEG, go on where libjpeg warns; whoever asks for it looks at the warnings.
     """
     head = os.pread(fd, kinds.HEAD, 0)
     if not head:
         raise Refused("the file is empty: no image")
+    if (kind := kinds.kind_of(head)) and not kinds.is_read(kind):
+        raise Unfit(f"it is {kind}, which is not read here")
     if head.startswith(_POSTSCRIPT):
         raise Refused("PostScript is not drawn here; make a PDF or an image of it")
     # BMP is read by ImageMagick alone; nothing that begins otherwise gets there.
     may_use_imagemagick(head.startswith(b"BM"))
     # "warning" is what sees a damaged Huffman code in a JPEG; "error" writes its garbage out.
-    given: dict[str, Any] = {"access": access, "fail_on": "warning"}
+    lenient = stray and kind == "JPEG"
+    given: dict[str, Any] = {"access": access, "fail_on": "error" if lenient else "warning"}
     if page is not None:
         given["page"] = page - 1
     if head.startswith(b"%PDF"):
         given["dpi"] = dpi
     try:
-        return pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given)
+        image = pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given)
+        if second.must_be_tried(fd, page or 1):
+            pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given).crop(0, 0, 1, 1).avg()
+        return image
     except pyvips.Error as error:
+        if is_unsupported(str(error)) and (other := second.opened(fd, page or 1)) is not None:
+            return other
         if re.search("not a known file format|not in a known format|operation is blocked", str(error)):
             raise _unknown(head) from error
         raise
@@ -49,8 +60,6 @@ def _unknown(head: bytes) -> Refused:
     kind = kinds.kind_of(head)
     if kinds.is_read(kind):
         return Damaged(f"it begins like a {kind}, but the file ends early or is damaged")
-    if kind:
-        return Unfit(f"it is {kind}, which is not read here")
     if head.startswith(b"%PDF"):
         return Damaged("it begins like a PDF, but the file ends early or is damaged")
     return Refused("this is no image, or of a kind that cannot be read")

@@ -22,17 +22,20 @@ from dittohead.images import (
     iptc,
     jp2,
     jp2_structure,
+    kinds,
     loading,
     masters,
     metadata,
     proof,
     pyramid,
     resolution,
+    second,
     tags,
+    tiff,
 )
 from dittohead.images.library import pyvips
 from dittohead.images.overheard import Overheard
-from dittohead.images.reasons import Refused, Unfit
+from dittohead.images.reasons import USUAL_PIXELS, Damaged, Refused, Unfit, explain, is_unsupported
 from dittohead.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
 from dittohead.templates import fill, path_values
 
@@ -92,7 +95,7 @@ class _Page:
 
     @property
     def own(self) -> dict[str, Any]:
-        return {"page": self.number, "dpi": self.recipe.dpi}
+        return {"page": self.number, "dpi": self.recipe.dpi, "stray": self.recipe.stray_bytes == "allow"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +123,11 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
             raise Refused("the file is not what it was at the claim")
         try:
             yield from _made(fd, request, overheard)
-        except Unfit as why:
+        except (Unfit, pyvips.Error) as error:
+            why = _unfit(error)
             # Found before any of its pages was published.
             if request.recipe.unfit != "keep":
-                raise _with_cure(why, request) from why
+                raise _with_cure(why, request) from error
             yield _keep(fd, request, str(why))
 
 
@@ -138,11 +142,21 @@ def foresee(request: Request) -> dict[str, Any]:
             pages = list(_fit_pages(fd, request))
             for page in pages if not request.recipe.master else ():  # those of a master were prepared
                 _prepare(page)
-        except Unfit as why:
+        except (Unfit, pyvips.Error) as error:
+            why = _unfit(error)
             if request.recipe.unfit != "keep":
-                raise _with_cure(why, request) from why
+                raise _with_cure(why, request) from error
             return {"pages": 1, "kept": str(why)}
     return {"pages": len(pages), "kept": ""}
+
+
+def _unfit(error: Exception) -> Unfit:
+    """Return why a sound image cannot be what is wanted. Raises: `error`, when it says something else."""
+    if isinstance(error, Unfit):
+        return error
+    if not is_unsupported(str(error)):
+        raise error
+    return Unfit(explain(str(error), [])[1])
 
 
 def _with_cure(why: Unfit, request: Request) -> Unfit:
@@ -152,11 +166,19 @@ def _with_cure(why: Unfit, request: Request) -> Unfit:
 def _made(fd: int, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
     for page in _fit_pages(fd, request):
         overheard.mark()
+        yield from _large(page)
         if request.careful:
             # libvips 8.14 crashes when a source fails late in writing a pyramid: find the reason first.
             loading.open_image(fd, **page.own).avg()
         make = _make_folder if page.recipe.format == "iiif-static" else _make_file
         yield from make(page, request, overheard)
+
+
+def _large(page: _Page) -> Iterator[dict[str, Any]]:
+    """Tell of a page that will take longer than others: what one may take is measured by its pixels."""
+    image = loading.open_image(page.fd, **page.own)
+    if image.width * image.height > USUAL_PIXELS:
+        yield {"pixels": image.width * image.height}
 
 
 def _fit_pages(fd: int, request: Request) -> Iterator[_Page]:
@@ -176,7 +198,7 @@ def _fit_pages(fd: int, request: Request) -> Iterator[_Page]:
 
 def _pages(fd: int, request: Request) -> Iterator[_Page]:
     recipe, out = request.recipe, request.out
-    first = loading.open_image(fd, dpi=recipe.dpi)
+    first = loading.open_image(fd, dpi=recipe.dpi, stray=recipe.stray_bytes == "allow")
     _see_pixels(first, request.pixels)
     places = loading.pages_of(fd, first)
     count = len(places)
@@ -359,7 +381,7 @@ def _settled(made: int) -> tuple[str, int]:
 
 def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
     """Publish the original itself, once all of its pages could be decoded."""
-    _decode(fd)
+    seen = _decode(fd)
     # A result of another image never has this name: those end in the format's suffix, or are their own.
     alike = request.path.lower().endswith(request.recipe.suffix.encode())
     out = request.out if alike else request.path
@@ -370,14 +392,40 @@ def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
         digest, size = _settled(made)
         if digest != request.sha256:
             raise Refused("its copy is not what it was at the claim")
-    return {"file": os.fsdecode(out), "size": size, "sha256": digest, "detail": {"kept": why}}
+    detail = {"kept": why} | ({} if seen else _UNSEEN)
+    return {"file": os.fsdecode(out), "size": size, "sha256": digest, "detail": detail}
 
 
-def _decode(fd: int) -> None:
-    """Decode every image in a file, page or not. Raises: Damaged, pyvips.Error."""
-    if masters.odd_samples(fd):
-        proof.decode_tiff(fd)
-        return
+#: For the detail of an original that was kept and that nothing here reads.
+_UNSEEN = {"warnings": ["nothing here decodes it: it was copied and compared, not looked at"]}
+
+
+def _decode(fd: int) -> bool:
+    """Decode all images in a file, pages or not; tell whether that can be done. Raises: Damaged."""
+    if not kinds.is_read(kinds.kind_of(os.pread(fd, kinds.HEAD, 0))):
+        return False
+    try:
+        if masters.odd_samples(fd):
+            proof.decode_tiff(fd)
+        else:
+            _decode_by_libvips(fd)
+    except (Unfit, pyvips.Error) as error:
+        _unfit(error)
+        return not masters.odd_samples(fd) and _decode_by_tifffile(fd)
+    return True
+
+
+def _decode_by_tifffile(fd: int) -> bool:
+    try:
+        if tiff.is_tiff(fd):
+            proof.decode_tiff(fd)
+            return True
+    except Unfit:
+        pass
+    return False
+
+
+def _decode_by_libvips(fd: int) -> None:
     count = loading.count(loading.open_image(fd))
     for place in range(1, count + 1):
         loading.open_image(fd, page=place if count > 1 else None).avg()
@@ -456,6 +504,8 @@ def _detail(page: _Page, prepared: _Prepared) -> dict[str, Any]:
     image = prepared.image
     detail: dict[str, Any] = {"width": image.width, "height": image.height, "bands": image.bands}
     detail |= page.facts
+    if image.get_typeof(second.READER):
+        detail["read_by"] = str(image.get(second.READER))
     if prepared.known:
         detail["dpi"] = resolution.dpi(prepared.known)
     if prepared.changes:
@@ -468,6 +518,8 @@ def _heard(page: _Page, overheard: Overheard, detail: dict[str, Any]) -> dict[st
     transformed = any("made sRGB" in change for change in detail.get("changes", ()))
     if transformed and (said := overheard.of_colour):
         raise Refused(f"its colours cannot be transformed as its profile says ({'; '.join(said)[:200]})")
+    if page.recipe.stray_bytes == "allow" and (said := overheard.of_damage):
+        raise Damaged(f"the file is damaged inside ({'; '.join(said)[:200]})")
     warnings = [*page.warnings, *overheard.notable]
     return {"warnings": warnings} if warnings else {}
 
@@ -486,7 +538,8 @@ def _make_folder(page: _Page, request: Request, overheard: Overheard) -> Iterato
         count = iiif.verify(temp, size, page.recipe)
         detail = _detail(page, prepared) | {"tiles": count}
         # The profile is in every tile, or the pixels are sRGB by it.
-        kept = {name: value for name, value in prepared.said.items() if name == "ICC profile"}
+        held = {"ICC profile"} if colour.profile(prepared.image) else set()
+        kept = {name: value for name, value in prepared.said.items() if name in held}
         lost = metadata.lost(prepared.said, kept, transformed=True)
         detail |= _heard(page, overheard, detail) | ({"lost": lost} if lost else {})
         records = list(_records(temp, page.out, detail))

@@ -17,7 +17,7 @@ _KIND, _COMPRESSION, _SAMPLES, _EXTRA, _FORMAT, _LAYERS = 254, 259, 277, 338, 33
 #: Of NewSubfileType: bit 0 is a smaller copy of another image.
 _SMALLER = 1
 
-_MIN_IS_BLACK, _RGB, _YCBCR, _JPEG = 1, 2, 6, 7
+_MIN_IS_BLACK, _RGB, _YCBCR, _JPEGS = 1, 2, 6, (6, 7)
 
 #: What TIFF's ExtraSamples is in JPEG 2000.
 _OPACITY = {0: jp2.UNSPECIFIED, 2: jp2.OPACITY}
@@ -80,7 +80,7 @@ def see_fit(fd: int, page: int, image: pyvips.Image, changes: list[str]) -> None
 
 def _see_tiff(fd: int, fields: dict[int, tiff.Field]) -> None:
     meaning, compression = (tiff.number(fd, fields.get(tag)) for tag in (tiff.PHOTOMETRIC, _COMPRESSION))
-    if meaning not in (_MIN_IS_BLACK, _RGB) and (meaning, compression) != (_YCBCR, _JPEG):
+    if meaning not in (_MIN_IS_BLACK, _RGB) and (meaning != _YCBCR or compression not in _JPEGS):
         kinds = {0: "white is 0 in it (WhiteIsZero)", _YCBCR: "its colours are YCbCr, not coded by JPEG"}
         raise Unfit(kinds.get(meaning, f"its colours are of kind {meaning} (PhotometricInterpretation)"))
     depths = set(tiff.numbers(fd, fields[tiff.BITS])) if tiff.BITS in fields else {1}

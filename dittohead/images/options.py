@@ -158,6 +158,12 @@ class ConvertOptions(Options):
         "too, but fails where one is an image by its content; `fail` fails for any of them. When left out "
         "`images` for masters, else `skip`.",
     )
+    stray_bytes: Literal["fail", "allow"] = Field(
+        "fail",
+        description="What becomes of a JPEG in which bytes that belong to nothing stand between its parts; "
+        "most programs open it and say nothing. `allow` converts it, and the receipt has the warning; one "
+        "that is damaged inside fails all the same.",
+    )
     verify: bool = Field(
         True,
         description="Compare each image with the manifest first, and read all of the result back.",
@@ -169,7 +175,12 @@ class ConvertOptions(Options):
         "many. A scan of 24,000 x 32,000 has 768 million.",
     )
     memory: Size = Field(2 << 30, ge=512 << 20, description="Address space a child process may use.")
-    timeout: Duration = Field(600.0, gt=0, description="The longest one image may take, or one page.")
+    timeout: Duration = Field(
+        600.0,
+        gt=0,
+        description="The longest an image may take, or one page, of up to 100 million "
+        "pixels; a larger one as much longer.",
+    )
 
     @field_validator("tile")
     @classmethod
@@ -285,6 +296,8 @@ class ConvertOptions(Options):
             "dpi": self.dpi,
             "verify": self.verify,
         }
+        if self.stray_bytes != "fail":
+            recipe["stray_bytes"] = self.stray_bytes
         if self.format in _TILES:
             recipe["tile"] = self.tile or _TILES[self.format]
         if self.format == "pyramid-tiff":

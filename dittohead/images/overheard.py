@@ -18,6 +18,9 @@ _WARNING = re.compile(r"VIPS-WARNING \*\*: (?:[\d:.]+: )?(.*)")
 #: What a HEIF says of its colours without a profile is told by `besides`.
 _HARMLESS = re.compile(r"Unknown field with tag|known incorrect sRGB|error in tile|^read gave|nclx")
 
+#: Before the end of an image, or of a part of it, they are what a damaged code leaves over.
+_STRAY = re.compile(r"extraneous bytes before marker 0x(?!d[0-9])")
+
 _OF_COLOUR = re.compile(r"\b(icc|lcms|profiles?|intents?|colou?rs?)\b", re.IGNORECASE)
 
 
@@ -59,6 +62,11 @@ class Overheard:
         """What libvips complained of, each thing once."""
         found = _WARNING.findall(self._text(self._from).decode("utf-8", "replace"))
         return list(dict.fromkeys(line.strip() for line in found))
+
+    @property
+    def of_damage(self) -> list[str]:
+        """The complaints about a JPEG's data, but for bytes that belong to nothing."""
+        return [line for line in self.warnings if "VipsJpeg" in line and not _STRAY.search(line)]
 
     @property
     def of_colour(self) -> list[str]:

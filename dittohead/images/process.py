@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from dittohead import printed
 from dittohead.errors import TransientError
-from dittohead.images.reasons import LINE_MOST
+from dittohead.images.reasons import LINE_MOST, USUAL_PIXELS
 from dittohead.process import Child, environment
 
 #: Where the package lies: children start there, so that no folder they work on is on their sys.path.
@@ -43,6 +43,10 @@ def _abilities() -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads(asked.stdout)
     return found
+
+
+#: More than this a child is not believed.
+_PIXELS_MOST = 100_000_000_000
 
 
 class Limits(Protocol):
@@ -78,6 +82,8 @@ def _is_sound(told: Any) -> bool:
         return False
     if "ok" in told:
         return told["ok"] is True or (isinstance(told.get("what"), str) and isinstance(told.get("kind"), str))
+    if "pixels" in told:
+        return isinstance(told["pixels"], int) and 0 < told["pixels"] <= _PIXELS_MOST
     kinds = {"file": str, "size": int, "sha256": str, "detail": dict}
     return all(isinstance(told.get(key), kind) for key, kind in kinds.items())
 
@@ -132,9 +138,10 @@ class ImageChild:
         Raises: TimeoutError: no line came for so long; _NoAnswer: what came is none.
         """
         made: list[dict[str, Any]] = []
+        longer = 1.0
         while True:
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(timeout_s * longer):
                     line = await lines.readline()
                 if not line.endswith(b"\n"):
                     return None
@@ -145,7 +152,9 @@ class ImageChild:
                 raise _NoAnswer
             if "ok" in told:
                 return {**told, "files": made}
-            made.append(told)
+            longer = max(told.get("pixels", 0) / USUAL_PIXELS, 1.0)
+            if "pixels" not in told:
+                made.append(told)
 
     def must_not_be_killed(self, where: str) -> None:
         """See that a child that gave no answer has ended by itself.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import metadata
@@ -26,6 +27,7 @@ from dittohead.images.jp2 import is_reversible, rows_of
 from dittohead.images.jp2_structure import Structure, cut
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Damaged, Refused, Unfit
+from dittohead.images.second import READER
 
 #: Samples of an image that is decoded whole; a larger one is, a tile at a time.
 _WHOLE = 1 << 25
@@ -44,6 +46,12 @@ _UNCOMPRESSED = 1
 
 #: Of FillOrder: the bits of each byte are turned round. Source: TIFF 6.0 section 8.
 _LOWEST_FIRST = 2
+
+
+#: What tifffile says of a coding that neither it nor imagecodecs knows.
+_UNKNOWN = re.compile(
+    "not supported|unsupported|requires|unknown|not implemented|cannot decode", re.IGNORECASE
+)
 
 
 class Samples:
@@ -158,7 +166,9 @@ def _source(
     else:
         rows, name = None, ""
     if rows is None:
-        rows, name = _by_libvips(again()), f"libvips {_libvips()}, a second time"
+        image = again()
+        reader = str(image.get(READER)) if image.get_typeof(READER) else f"libvips {_libvips()}"
+        rows, name = _by_libvips(image), f"{reader}, a second time"
     return _digest(rows, samples), name
 
 
@@ -190,7 +200,7 @@ def _by_libvips(image: pyvips.Image) -> Iterator[NDArray[Any]]:
 
 
 def decode_tiff(fd: int) -> None:
-    """Decode every page of a TIFF that libvips does not read. Raises: Refused."""
+    """Decode every page of a TIFF that libvips does not read. Raises: Unfit: nobody here does; Refused."""
     import tifffile  # large, and of use to masters only
 
     try:
@@ -198,6 +208,8 @@ def decode_tiff(fd: int) -> None:
             for page in file.pages:
                 page.asarray(maxworkers=1)
     except Exception as error:  # of as many kinds as there are codecs
+        if _UNKNOWN.search(str(error)):
+            raise Unfit(f"nothing here reads it ({error})") from error
         raise Damaged(f"the file is damaged, or of a kind that cannot be read ({error})") from error
 
 

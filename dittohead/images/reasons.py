@@ -7,10 +7,21 @@ import re
 #: Bytes of the longest line of a child's answer; the daemon reads no longer one.
 LINE_MOST = 1 << 20
 
+#: Pixels of an image that may take as long as `timeout` says; larger ones as much longer.
+USUAL_PIXELS = 100_000_000
+
 _DAMAGED = (
     r"premature end|truncat|not enough data|unexpected end|end of (file|stream)|bytes, expected"
     r"|inconsistent with stream length|corrupt|read error|decod|unable to (read|parse)|bad |invalid"
     r"|not yet in table"
+)
+
+#: What libvips, libtiff, libjpeg and libheif say of what is sound and beyond them.
+_UNSUPPORTED = re.compile(
+    r"tiff2vips: .*(not supported|unsupported|whole number of bytes|not a|must be)"
+    r"|(compression|codec|scheme).*(not (yet )?(implemented|supported|configured))"
+    r"|unsupported (jpeg process|codec|feature|image type|color)|heif.*unsupported|can ?not handle",
+    re.IGNORECASE,
 )
 
 #: libvips' words and what they mean to a technician; the first that matches.
@@ -24,6 +35,11 @@ _MEANINGS = (
     # The two look alike to most decoders, and ask for the same: scan or copy it again.
     ("damaged", _DAMAGED, "the file ends early or is damaged inside"),
 )
+
+
+def is_unsupported(complaint: str) -> bool:
+    """Tell whether libvips says that it does not know the kind of an image, not that it is damaged."""
+    return bool(_UNSUPPORTED.search(complaint))
 
 
 class Refused(Exception):  # says what happened to the image
@@ -50,6 +66,8 @@ def explain(complaint: str, said: list[str]) -> tuple[str, str]:
         [line for line in lines if not line.startswith("unable to call")] or lines or ["no reason given"]
     )
     own = re.sub(r'"?/proc/self/fd/\d+"?', "the file", telling[-1])[:200]
+    if is_unsupported(complaint):
+        return "unfit", f"it is of a kind that is not read here ({own})"
     for kind, pattern, meaning in _MEANINGS:
         if re.search(pattern, "\n".join([complaint, *said]), re.IGNORECASE):
             return kind, f"{meaning} ({own})"

@@ -71,6 +71,7 @@ class Recipe:
     iiif_id: str = ""  #: template of an image's URI
     verify: bool = True
     master: bool = False  #: nothing is changed, and that is proved
+    stray_bytes: str = "fail"  #: between the parts of a JPEG: fail, allow
     unfit: str = "fail"  #: what becomes of an image that a master cannot hold: fail, keep
 
     @property

@@ -87,7 +87,8 @@ _HEADER = 16
 _MEAN = 0
 
 _Data = bytes | bytearray
-_Encode = Callable[[NDArray[Any]], _Data]
+_Encode = Callable[[NDArray[Any]], _Data]  #: one tile
+_EncodeRow = Callable[[NDArray[Any]], Iterator[_Data]]  #: a row of tiles
 
 Tags = dict[int, tuple[int, int, bytes]]  #: tag: (type, count, values as in the file)
 
@@ -163,9 +164,8 @@ def write(
     last = {"tile": tile, "pixel": 1}.get(end, max(image.width, image.height))
     levels = [_Level(width, height, tile) for width, height in _sizes(image.width, image.height, last)]
     encode = _lossless(_is_floating(image), tile, level)
-    if lossy is not None:
-        encode = _lossy(image.interpretation, tile, lossy)
-    packer = _Packer(file, encode, tile=tile, threads=threads, ahead=2 * -(-image.width // tile))
+    row = _lossy(image.interpretation, tile, lossy) if lossy else None
+    packer = _Packer(file, encode, row, tile=tile, threads=threads, ahead=2 * -(-image.width // tile))
     with packer:
         for strip in _strips(image, tile):
             _add(strip, levels, image.interpretation, packer)
@@ -284,8 +284,10 @@ def _memory(pixels: NDArray[Any]) -> pyvips.Image:
 class _Packer:
     """Compresses rows of tiles, each while the next one is made, and appends them to the file."""
 
-    def __init__(self, file: _File, encode: _Encode, *, tile: int, threads: int, ahead: int) -> None:
-        self._file, self._encode, self._tile, self._ahead = file, encode, tile, ahead
+    def __init__(
+        self, file: _File, encode: _Encode, row: _EncodeRow | None, *, tile: int, threads: int, ahead: int
+    ) -> None:
+        self._file, self._encode, self._row, self._tile, self._ahead = file, encode, row, tile, ahead
         self._pool = ThreadPoolExecutor(threads, "tiles") if threads > 1 else None
         self._waiting: deque[tuple[_Level, Future[_Data]]] = deque()
 
@@ -302,6 +304,10 @@ class _Packer:
 
     def pack(self, strip: NDArray[Any], to: _Level) -> None:
         """Compress and write one row of tiles; with threads, while later ones are made."""
+        if self._row is not None:
+            for data in self._row(strip):
+                self._store(to, data)
+            return
         blocks = [strip[:, left : left + self._tile] for left in range(0, strip.shape[1], self._tile)]
         if self._pool is None:
             for block in blocks:
@@ -331,20 +337,21 @@ def _lossless(floating: bool, tile: int, level: int) -> _Encode:
     return encode
 
 
-def _lossy(colour: str, tile: int, lossy: Lossy) -> _Encode:
-    """Return what makes a lossy tile: libvips, of a TIFF that is this tile alone."""
+def _lossy(colour: str, tile: int, lossy: Lossy) -> _EncodeRow:
+    """Return what makes a row of lossy tiles: libvips, of a TIFF that is this row alone."""
 
-    def encode(block: NDArray[Any]) -> _Data:
-        rows, width, _ = block.shape
-        whole = np.pad(block, ((0, tile - rows), (0, tile - width), (0, 0)), mode="edge")
+    def encode(strip: NDArray[Any]) -> Iterator[_Data]:
+        height, width, _ = strip.shape
+        room = ((0, tile - height), (0, -width % tile), (0, 0))
+        whole = np.pad(strip, room, mode="edge") if (height, width % tile) != (tile, 0) else strip
         data = (
             _memory(whole)
             .copy(interpretation=colour)
             .tiffsave_buffer(**lossy.options, tile=True, tile_width=tile, tile_height=tile)
         )
         tags = next(_directories(bytes(data)))
-        ((at,), (size,)) = (struct.unpack_from("<I", tags[tag][2]) for tag in (_TILE_OFFSETS, _TILE_COUNTS))
-        return bytes(data[at : at + size])
+        for at, size in zip(*(_values(tags[tag]) for tag in (_TILE_OFFSETS, _TILE_COUNTS)), strict=True):
+            yield bytes(data[at : at + size])
 
     return encode
 
@@ -465,6 +472,11 @@ def _directories(data: bytes) -> Iterator[Tags]:
         entries = data[at + 2 : at + 2 + count * 12]
         yield {tag: _field(data, *rest) for tag, *rest in struct.iter_unpack("<HHI4s", entries)}
         (at,) = struct.unpack_from("<I", data, at + 2 + count * 12)
+
+
+def _values(field: tuple[int, int, bytes]) -> tuple[int, ...]:
+    kind, number, value = field
+    return struct.unpack(f"<{number}{'H' if kind == _SHORT else 'I'}", value)
 
 
 def _field(data: bytes, kind: int, number: int, value: bytes) -> tuple[int, int, bytes]:

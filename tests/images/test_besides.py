@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
+import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 from PIL import Image
@@ -79,3 +82,23 @@ def test_what_is_held_besides_is_named(tmp_path: Path, data: bytes, wanted: list
         assert besides.held(fd) == wanted
     finally:
         os.close(fd)
+
+
+def test_a_heif_names_depths_and_colours_in_numbers() -> None:
+    """Of alpha, and of the numbers of sRGB, nothing is to be said: they are read."""
+    out = io.BytesIO()
+    picture = Image.fromarray(np.full((60, 80, 4), 90, np.uint8))
+    pillow_heif.from_pillow(picture).save(out)
+    data = out.getvalue()
+    assert _held(data) == []
+    assert _held(data.replace(b"auxid:1\0", b"auxid:2\0")) == ["auxiliary images (depth, light)"]
+    at = data.index(b"nclx") + 4
+    wide = data[:at] + struct.pack(">HH", 12, 13) + data[at + 4 :]
+    assert _held(wide) == ["colours by number (nclx 12/13)"]
+
+
+def _held(data: bytes) -> list[str]:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return besides.held(file.fileno())

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
@@ -146,3 +148,58 @@ async def test_a_profile_that_cannot_be_used_fails_the_image(tmp_path: Path) -> 
     path, output = await Rig(tmp_path / "keep").one("a.tif", data, format="png")
     assert "changes" not in output.detail
     assert np.array_equal(decoded(path), np.asarray(chart("RGB")))
+
+
+IIIF = {"format": "iiif-static", "iiif_id": "https://iiif.example.org/{path}"}
+
+
+@pytest.mark.parametrize("options", [{"format": "jp2", "master": False}, {"format": "png"}, {}, IIIF])
+async def test_a_profile_that_does_not_fit_is_left_out_everywhere(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Of RGB on grey, of grey on RGB, of ink on both, one of no device, noise."""
+    link = bytearray(matrix(gamma_curve(1.8)))
+    link[12:16] = b"link"
+    what: dict[str | bytes, Any] = {}
+    for mode in ("L", "RGB"):
+        for name, icc in {"ink": four(b"A2B0"), "link": bytes(link), "noise": b"none" * 60}.items():
+            what[f"{name}-{mode}.tif"] = encode(chart(mode), "TIFF", icc_profile=icc)
+    what["rgb-L.tif"] = encode(chart("L"), "TIFF", icc_profile=SRGB)
+    what["grey-RGB.tif"] = encode(chart("RGB"), "TIFF", icc_profile=grey(gamma_curve(1.6)))
+    rig = Rig(tmp_path)
+    details = await rig.details(what, **options)
+    assert len(details) == len(what)
+    for name, detail in details.items():
+        assert detail["changes"][0] == "an ICC profile that does not fit left out", name
+        assert "ICC profile" in detail["lost"], name
+        assert detail["bands"] == (1 if "-L" in name else 3), name
+        if options.get("format") == "jp2":
+            data = (rig.ctx.work / name).read_bytes()
+            assert data[data.index(b"colr") + 4] == 1, name  # by number
+
+
+async def test_a_profile_that_the_format_cannot_hold_is_used(tmp_path: Path) -> None:
+    """Else its pixels would pass for sRGB."""
+    path, output = await Rig(tmp_path / "a").one(
+        "a.tif", encode(chart("RGB"), "TIFF", icc_profile=tables(b"A2B0")), format="jp2", master=False
+    )
+    assert output.detail["changes"] == ["made sRGB by its profile (of a test)"]
+    made = np.asarray(imagecodecs.jpeg2k_decode(path.read_bytes())).astype(int)
+    assert np.abs(made - by_lcms(tables(b"A2B0"), "RGB", PERCEPTUAL)).mean() < 0.6
+    icc = grey(gamma_curve(1.6))
+    path, output = await Rig(tmp_path / "b").one(
+        "a.tif", encode(chart("L"), "TIFF", icc_profile=icc), compression="webp", quality=100
+    )
+    assert output.detail["changes"][0] == "made sRGB by its profile (of a test)"
+    assert np.abs(tifffile.imread(path).astype(int) - by_lcms(icc, "L", RELATIVE)).mean() < 3
+
+
+@pytest.mark.parametrize(
+    "options", [{"format": "png"}, {"format": "jpeg"}, {"colour": "srgb", "compression": "deflate"}, IIIF]
+)
+async def test_floating_point_colours_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Nobody knows what white is in them; libvips calls them scRGB, and made them lighter."""
+    out = io.BytesIO()
+    tifffile.imwrite(out, np.full((30, 40, 3), 0.5, np.float32), photometric="rgb")
+    with pytest.raises(ItemError, match="floating-point numbers of unknown range"):
+        await Rig(tmp_path).convert({"a.tif": out.getvalue()}, **options)
