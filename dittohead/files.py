@@ -53,6 +53,19 @@ def rename_noreplace(source: bytes, destination: bytes) -> None:
     _rename_by_claim(source, destination)
 
 
+def give_name(hidden: bytes, visible: bytes) -> None:
+    """Rename a finished upload of our own to its name, so that its times tell that the rename came last.
+
+    In one step of the kernel's clock the two may have the same: then what was put in is told to be older.
+    Raises: as `rename_noreplace`.
+    """
+    status = os.lstat(hidden)
+    if status.st_mtime_ns == status.st_ctime_ns:
+        times = (status.st_atime_ns, status.st_mtime_ns - 1)
+        os.utime(hidden, ns=times, follow_symlinks=False)
+    rename_noreplace(hidden, visible)
+
+
 def _rename_by_claim(source: bytes, destination: bytes) -> None:
     """Rename on a file system without RENAME_NOREPLACE (NFS): take the name by mkdir, then replace it.
 

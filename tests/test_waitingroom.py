@@ -6,7 +6,9 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import pytest
 
 from dittohead import looks, manifest, waitingroom
 from dittohead.errors import StationError
-from dittohead.held import Kind
+from dittohead.held import Held, Kind
 from dittohead.looks import Look
 from dittohead.model import JobState
+from dittohead.settings import Watch
 from dittohead.stations import Stations, _refusal
 from dittohead.threads import Stop
 from dittohead.worker import Done
@@ -33,6 +36,7 @@ class Trouble:
         self.hanging: set[str] = set()
         self.go_on = threading.Event()
         self.looks: list[str] = []
+        self.pause_s = 0.0
 
     def look(self, folder: Path, *args: Any, **more: Any) -> Look:
         self.looks.append(folder.name)
@@ -40,6 +44,7 @@ class Trouble:
             raise self.errors[folder.name]
         if folder.name in self.hanging:
             self.go_on.wait(60)
+        time.sleep(self.pause_s)
         return looks.look(folder, *args, **more)
 
 
@@ -150,6 +155,47 @@ async def test_a_long_look_is_waited_for_beside_the_others(
         trouble.go_on.set()
         await house.until_over("large")
     assert trouble.looks.count("large") == 1
+
+
+async def test_a_long_look_of_a_while_ago_is_not_believed(
+    tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All slots were taken when it was over; somebody began to write again, and is waited for."""
+    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    house = House(tmp_path, SETTLING)
+    folder, watch = house.arrive("large"), house.config.settings.watch
+    (arrival,) = house.stations.scan().arrivals
+    await asyncio.sleep(0.3)
+    trouble.hanging.add("large")
+    room = house.claimer.room
+    assert isinstance(await room.admit(arrival, watch, []), Held)
+    trouble.go_on.set()
+    await house.until(lambda: not room._pending)
+    (seen,) = room._seen.values()
+    room._seen = {key: replace(seen, at=seen.at - 60, began=seen.began - 60) for key in room._seen}
+    (folder / "b").write_bytes(b"more")
+    held = await room.admit(arrival, watch, [])
+    assert isinstance(held, Held)
+    assert trouble.looks == ["large", "large"]
+    await asyncio.sleep(0.5)
+    assert await room.admit(arrival, watch, []) == len("hellomore")
+
+
+async def test_who_came_too_late_for_its_long_look_is_waited_for(
+    tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another folder takes its turn each time."""
+    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    house = House(tmp_path)
+    house.arrive("large")
+    (arrival,) = house.stations.scan().arrivals
+    watch, room = Watch.model_validate({"settle": "1ms", "settle_in_place": "1ms"}), house.claimer.room
+    trouble.pause_s = 0.2
+    assert isinstance(await room.admit(arrival, watch, []), Held)
+    await house.until(lambda: not room._pending)
+    (seen,) = room._seen.values()
+    room._seen = {key: replace(seen, at=seen.at - 60, began=seen.began - 60) for key in room._seen}
+    assert await room.admit(arrival, watch, []) == len("hello")
 
 
 async def test_many_wait_beside_each_other_and_hold_no_slot(tmp_path: Path) -> None:
