@@ -23,6 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
+from dittohead.errors import storable
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -37,6 +39,24 @@ metadata = MetaData(
 
 class Damaged(dict[str, Any]):
     """What stands for a JSON value that cannot be read."""
+
+
+class Word(TypeDecorator[str]):
+    """A short text; what is no character in it is stored as its escape: it would end the transaction."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return what the database is given."""
+        return None if value is None else storable(value)
+
+
+class Words(Word):
+    """A text; what is no character in it is stored as its escape."""
+
+    impl = Text
+    cache_ok = True
 
 
 class Json(TypeDecorator[Any]):
@@ -60,33 +80,56 @@ class Json(TypeDecorator[Any]):
         return read
 
 
+class Facts(Json):
+    """JSON that the database looks into: PostgreSQL refuses the whole of one that holds what is no character.
+
+    Elsewhere such text comes back as it was: a path that is not UTF-8 is to be found again by it.
+    """
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """Return what the database is given."""
+        return _storable(value)
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {_storable(key): _storable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_storable(inner) for inner in value]
+    return value
+
+
 #: One row for each passage of an arrival through a pipeline.
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", String(26), primary_key=True),
-    Column("name", Text, nullable=False),
+    Column("id", Word(26), primary_key=True),
+    Column("name", Words, nullable=False),
     Column("folder", LargeBinary, nullable=False),
-    Column("station", String(16), nullable=False),
-    Column("dev", Text, nullable=False),  # text: some file systems use all 64 bits
-    Column("ino", Text, nullable=False),
+    Column("station", Word(16), nullable=False),
+    Column("dev", Words, nullable=False),  # text: some file systems use all 64 bits
+    Column("ino", Words, nullable=False),
     Column("uid", BigInteger, nullable=False),
-    Column("pipeline", Text, nullable=False),
+    Column("pipeline", Words, nullable=False),
     Column("definition", Json, nullable=False),
     Column("vals", Json, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("state", Word(16), nullable=False),
+    Column("reason", Words, nullable=False),
     Column("error", Json(none_as_null=True)),
     Column("token", Integer, nullable=False),
     Column("wake_at", Double),
-    Column("target", Text, nullable=False),
+    Column("target", Words, nullable=False),
     Column("files", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("claimed_at", Double, nullable=False),
     Column("finished_at", Double),
-    Column("host", Text, nullable=False),
+    Column("host", Words, nullable=False),
     Column("reopened_at", Double),  # when it was last tried again after it had been over
-    Column("outcome", String(16), nullable=False, server_default=""),  # of a failed job, see model.Outcome
+    Column("outcome", Word(16), nullable=False, server_default=""),  # of a failed job, see model.Outcome
     Index(None, "state", "wake_at"),
     Index(None, "name"),
     Index(None, "claimed_at", "id", "name"),  # all that a look for a name reads
@@ -110,7 +153,7 @@ digests = Table(
     "digests",
     metadata,
     Column("head", BigInteger, primary_key=True, autoincrement=False),
-    Column("job_id", String(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("job_id", Word(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     sqlite_with_rowid=False,
 )
 
@@ -118,20 +161,20 @@ digests = Table(
 steps = Table(
     "steps",
     metadata,
-    Column("job_id", String(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("job_id", Word(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("worker", Text, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("name", Words, nullable=False),
+    Column("worker", Words, nullable=False),
+    Column("state", Word(16), nullable=False),
     Column("attempts", Integer, nullable=False),  # failed tries since it last began afresh
     Column("crashes", Integer, nullable=False),  # times the daemon died while it was in flight
     Column("started_at", Double),
     Column("finished_at", Double),
     Column("saved", Json, nullable=False),
     Column("result", Json, nullable=False),
-    Column("error", Text, nullable=False),
+    Column("error", Words, nullable=False),
     Column("wake_at", Double),  # not to be tried before; NULL: as soon as its job runs
-    Column("target", Text, nullable=False, server_default=""),  # that was paused when it was last tried
+    Column("target", Words, nullable=False, server_default=""),  # that was paused when it was last tried
 )
 
 #: PREMIS events of jobs, in the order they happened.
@@ -139,12 +182,12 @@ events = Table(
     "events",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("job_id", String(26), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("step", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("outcome", String(16), nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("agent", Text, nullable=False),
+    Column("job_id", Word(26), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("step", Words, nullable=False),
+    Column("type", Words, nullable=False),
+    Column("outcome", Word(16), nullable=False),
+    Column("detail", Words, nullable=False),
+    Column("agent", Words, nullable=False),
     Column("at", Double, nullable=False),
     Index(None, "job_id"),
 )
@@ -153,22 +196,24 @@ events = Table(
 outbox = Table(
     "outbox",
     metadata,
-    Column("id", String(26), primary_key=True),
-    Column("rule", Text, nullable=False),
-    Column("event", String(16), nullable=False),
-    Column("job_id", String(26)),
-    Column("subject", Text, nullable=False),
-    Column("body", Text, nullable=False),
+    Column("id", Word(26), primary_key=True),
+    Column("rule", Words, nullable=False),
+    Column("event", Word(16), nullable=False),
+    Column("job_id", Word(26)),
+    Column("subject", Words, nullable=False),
+    Column("body", Words, nullable=False),
     # due, sent, given_up; held until its digest is made, gathered into it; parked: its receiver is disabled
-    Column("state", String(16), nullable=False),
+    Column("state", Word(16), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("due_at", Double, nullable=False),
     Column("attempts", Integer, nullable=False),
-    Column("error", Text, nullable=False),
-    Column("recipient", Text, nullable=False, server_default=""),  # an uploader's address; "": the rule's own
-    Column("pipeline", Text, nullable=False, server_default=""),  # of its job
-    Column("data", Json, nullable=False, server_default="{}"),  # its facts, as programs get them
-    Column("parent", String(26)),  # the digest it was gathered into
+    Column("error", Words, nullable=False),
+    Column(
+        "recipient", Words, nullable=False, server_default=""
+    ),  # an uploader's address; "": the rule's own
+    Column("pipeline", Words, nullable=False, server_default=""),  # of its job
+    Column("data", Facts, nullable=False, server_default="{}"),  # its facts, as programs get them
+    Column("parent", Word(26)),  # the digest it was gathered into
     Index(None, "state", "due_at"),
     Index(None, "rule", "state", "created_at"),
 )
@@ -177,10 +222,10 @@ outbox = Table(
 receivers = Table(
     "receivers",
     metadata,
-    Column("key", Text, primary_key=True),
+    Column("key", Words, primary_key=True),
     Column("failing_since", Double),  # of the first try that failed since one was taken
     Column("disabled_at", Double),
-    Column("error", Text, nullable=False),
+    Column("error", Words, nullable=False),
     Column("error_at", Double),
 )
 
@@ -188,9 +233,9 @@ receivers = Table(
 targets = Table(
     "targets",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("paused", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", Words, nullable=False),
     Column("since", Double),
     Column("probe_at", Double),
     Column("failures", Integer, nullable=False),
@@ -206,10 +251,10 @@ requests = Table(
     "requests",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("action", String(16), nullable=False),
-    Column("job", Text, nullable=False),
+    Column("action", Word(16), nullable=False),
+    Column("job", Words, nullable=False),
     Column("args", Json, nullable=False),
-    Column("who", Text, nullable=False),
+    Column("who", Words, nullable=False),
     Column("at", Double, nullable=False),
     Column("answer", Json(none_as_null=True)),
     Index(None, "job"),
@@ -221,11 +266,11 @@ requests = Table(
 sources = Table(
     "sources",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("position", Json, nullable=False),  # of a round under way; {} when it came to its end
     Column("looked_at", Double),  # when the last round began
     Column("finished_at", Double),  # when the last round came to its end
-    Column("error", Text, nullable=False),  # why the last try failed; "" when it did not
+    Column("error", Words, nullable=False),  # why the last try failed; "" when it did not
 )
 
 #: One row for each item seen upstream, by its key; the version is the one seen last.
@@ -233,19 +278,19 @@ items = Table(
     "items",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("source", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    Column("folder", Text, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("version", Text, nullable=False),
+    Column("source", Words, nullable=False),
+    Column("key", Words, nullable=False),
+    Column("folder", Words, nullable=False),
+    Column("path", Words, nullable=False),
+    Column("version", Words, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("ready_at", Double, nullable=False),
     Column("marker", Integer, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("state", Word(16), nullable=False),
+    Column("reason", Words, nullable=False),
     Column("data", Json, nullable=False),
     Column("drop_id", BigInteger),
-    Column("fetched", Text, nullable=False),  # the version that lies verified below the drop's folder
+    Column("fetched", Words, nullable=False),  # the version that lies verified below the drop's folder
     Column("seen_at", Double, nullable=False),
     Index(None, "source", "key", unique=True),
     Index(None, "source", "state", "folder"),
@@ -257,16 +302,16 @@ drops = Table(
     "drops",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("source", Text, nullable=False),
-    Column("folder", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("ino", Text, nullable=False),  # "" until the directory is made
+    Column("source", Words, nullable=False),
+    Column("folder", Words, nullable=False),
+    Column("state", Word(16), nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("ino", Words, nullable=False),  # "" until the directory is made
     Column("earlier", Json, nullable=False),  # ids of jobs of other folders that had this inode before
-    Column("job_id", String(26)),
+    Column("job_id", Word(26)),
     Column("files", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
-    Column("verified", Text, nullable=False),  # how its files were, in words
+    Column("verified", Words, nullable=False),  # how its files were, in words
     Column("created_at", Double, nullable=False),
     Column("dropped_at", Double),
     Index(None, "source", "state"),
@@ -279,10 +324,10 @@ orders = Table(
     "orders",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("source", Text, nullable=False),
-    Column("handle", Text, nullable=False),
-    Column("state", String(16), nullable=False),  # open, unreadable
-    Column("reason", Text, nullable=False),
+    Column("source", Words, nullable=False),
+    Column("handle", Words, nullable=False),
+    Column("state", Word(16), nullable=False),  # open, unreadable
+    Column("reason", Words, nullable=False),
     Column("data", Json, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("keep_at", Double),  # when upstream is to be told that it is still being carried out
@@ -299,5 +344,5 @@ order_items = Table(
         ForeignKey("orders.id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    Column("key", Text, primary_key=True),
+    Column("key", Words, primary_key=True),
 )
