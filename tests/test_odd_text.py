@@ -131,12 +131,13 @@ async def test_a_request_may_say_anything(house: House) -> None:
 
 async def test_notices_may_be_about_anything(house: House) -> None:
     """One that the database cannot look into would end the digests of all."""
-    for text in ODD:
+    for number, text in enumerate(ODD):
         about = {"job": {"name": text, "uploader": text}, "error": {"what": [text, {text: text}]}}
         notice = NewNotice(rule="r", event="failed", subject=text, body=text, data=about)
         await house.store.write(outbox_store.add, [notice])
         await house.store.write(lambda connection: connection.execute(sa.update(outbox).values(state="held")))
-        assert await house.store.write(outbox_store.gather, time.time() + 1e6, lambda _, n=notice: n)
+        made = await house.store.write(outbox_store.gather, time.time() + 1e6, lambda _, n=notice: n)
+        assert len(made) == (number > 0)  # one alone goes as it is
 
 
 async def test_what_a_step_keeps_for_itself_comes_back_as_it_was(house: House) -> None:
