@@ -23,7 +23,7 @@ from dittohead.actions import Actions
 from dittohead.batch import Batch
 from dittohead.checkup import examine
 from dittohead.claims import Claimer
-from dittohead.clock import Clock
+from dittohead.clock import Clock, heeded
 from dittohead.config import Config, load
 from dittohead.credentials import Credentials
 from dittohead.desk import Desk
@@ -147,6 +147,9 @@ class Daemon:
         """From the first look at the root to the last of it; a fault of the start may end it early."""
         made = await detached(functools.partial(_prepared, self.stations), "prepare")
         with lock.held(self.stations.state, patience_s=_LOCK_PATIENCE_S) as self._lock:
+            await asyncio.to_thread(
+                self._clock.begin, self.stations.state
+            )  # before anything is written there
             killed = process.sweep(self.stations.root)
             if killed:
                 log.get().warning(log.DAEMON_SWEPT, processes=len(killed))
@@ -185,6 +188,7 @@ class Daemon:
 
     async def _work(self, store: Store) -> None:
         await self._build(store)
+        await self._heed_clock()
         await self.dispatch.take_over()  # before anything begins to run
         mended = await reconcile(self.engine, self.claimer, ())
         _say_doubts(self.config)
@@ -511,6 +515,7 @@ class Daemon:
             log.get().error(log.TASK_CRASHED, task="clock", error=str(error))
             return
         self._set_back = 0.0
+        await asyncio.to_thread(heeded, self.stations.state)
         self.targets.sooner(seconds)
         self.dispatch.wake()
         self.intake.sooner()
