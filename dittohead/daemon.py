@@ -18,7 +18,20 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, lock, log, mounts, process, rebuild, registry, sdnotify, threads, web
+from dittohead import (
+    __version__,
+    live,
+    lock,
+    log,
+    mounts,
+    process,
+    rebuild,
+    registry,
+    sdnotify,
+    threads,
+    units,
+    web,
+)
 from dittohead.actions import Actions
 from dittohead.batch import Batch
 from dittohead.checkup import examine
@@ -48,7 +61,7 @@ from dittohead.reconcile import reconcile
 from dittohead.settings import Watch
 from dittohead.starting import Starting, is_passing
 from dittohead.stations import Scan, Stations
-from dittohead.store import Store
+from dittohead.store import SILENT_S, Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
@@ -565,6 +578,9 @@ class Daemon:
             DittoheadError(f"the daemon's part {part} has failed: {why}", hint="See the daemon's log")
             for part, why in self.parts.failing.items()
         ]
+        if (silent_s := self.engine.store.silent_s) > SILENT_S:
+            what = f"the store has not answered for {units.duration(silent_s)}"
+            failing.append(DittoheadError(what, hint="Work goes on by itself when it does"))
         return [
             {"what": error.what, "where": error.where, "hint": error.hint}
             for error in (*self.ground.troubles, *failing)
