@@ -140,6 +140,40 @@ async def test_everything_known_of_an_object_is_said(show: Show) -> None:
             "http://creativecommons.org/publicdomain/zero/1.0/",
             "http://creativecommons.org/publicdomain/zero/1.0/",
         ),
+        (
+            "https://creativecommons.org/licenses/by-sa/4.0/deed.de",
+            "http://creativecommons.org/licenses/by-sa/4.0/",
+        ),
+        (
+            "https://creativecommons.org/licenses/BY/4.0?ref=chooser-v1",
+            "http://creativecommons.org/licenses/by/4.0/",
+        ),
+        (
+            "https://creativecommons.org/licenses/by/4.0/legalcode.zh-hans#s3",
+            "http://creativecommons.org/licenses/by/4.0/",
+        ),
+        (
+            "https://www.creativecommons.org/licenses/by-nc/3.0/at/deed.de",
+            "http://creativecommons.org/licenses/by-nc/3.0/at/",
+        ),
+        (
+            "http://creativecommons.org/licenses/by/3.0/igo/",
+            "http://creativecommons.org/licenses/by/3.0/igo/",
+        ),
+        (
+            "https://creativecommons.org/publicdomain/mark/1.0/deed.en",
+            "http://creativecommons.org/publicdomain/mark/1.0/",
+        ),
+        (
+            "https://rightsstatements.org/page/InC/1.0/?language=de",
+            "http://rightsstatements.org/vocab/InC/1.0/",
+        ),
+        (
+            "http://rightsstatements.org/vocab/noc-cr/1.0?relatedURL=https://a.example",
+            "http://rightsstatements.org/vocab/NoC-CR/1.0/",
+        ),
+        ("http://rightsstatements.org/vocab/Mine/1.0/", None),
+        ("https://creativecommons.org/about/", None),
         ("https://example.org/terms", None),
         ("http://creativecommons.org.evil.example/licenses/by/4.0/", None),
         ("", None),
