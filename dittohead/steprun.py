@@ -236,6 +236,7 @@ class StepRun:
             others=made,
             describing=passage.describing(),
             earlier=passage.files.earlier(self.name, before),
+            before=passage.earlier,
             store=engine.store,
             limiter=engine.limits[self.row.worker],
             secret=engine.secret,

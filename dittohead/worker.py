@@ -140,6 +140,10 @@ class StepContext(abc.ABC):
                 there is none, the folder's name is all that is known.
         """
 
+    async def came_before(self) -> bool:
+        """Tell whether a job of this folder's name was over before this one."""
+        return False
+
     @abc.abstractmethod
     async def save(self, state: dict[str, Any]) -> None:
         """Keep `state` durably for this step's next try, replacing what was kept before.
