@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from dittohead.held import Held, Kind
+from dittohead.errors import Immovable
+from dittohead.held import Held, Kind, immovable
 from dittohead.looks import Look, expanded, look
 from dittohead.model import Arrival, Station, shell_word, visible
 from dittohead.mounts import filesystem_type, needs_polling
@@ -77,17 +78,22 @@ class WaitingRoom:
         """
         names, begun = expanded(tuple(partial)), time.monotonic()
 
-        def work(stop: Stop) -> tuple[Look, float]:
+        def work(stop: Stop) -> tuple[Look, Immovable | None, float]:
             folder = self._stations.folder(Station.INBOX, arrival.folder)
-            return look(folder, names, stop=stop, now_ns=time.time_ns()), time.monotonic() - begun
+            seen = look(folder, names, stop=stop, now_ns=time.time_ns())
+            return seen, self._stations.immovable(arrival.folder), time.monotonic() - begun
 
         found = await self.beside(arrival, "look", work)
         if isinstance(found, Held):
             return found
-        seen, took_s = found
+        seen, closed, took_s = found
         held = self._judge(arrival, seen, watch)
         if held is None:
             return seen.size
+        if (
+            closed is not None and held.kind is Kind.SETTLING
+        ):  # waiting will not help; and it may be unreadable
+            held = replace(immovable(closed, arrival), again_s=_SOON_S)
         return replace(held, again_s=max(held.again_s or 0.0, took_s * _REST))
 
     async def beside(self, arrival: Arrival, what: str, work: Callable[[Stop], T]) -> T | Held:
