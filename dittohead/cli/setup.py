@@ -14,6 +14,7 @@ from dittohead import __version__, lock, registry
 from dittohead.checkup import Finding, examine, exposures
 from dittohead.cli.base import (
     DATA,
+    UNAVAILABLE,
     config_path,
     err,
     escape,
@@ -27,6 +28,7 @@ from dittohead.cli.base import (
     with_config,
 )
 from dittohead.cli.door import Door
+from dittohead.cli.view import root_of
 from dittohead.config import Config, load
 from dittohead.credentials import Credentials
 from dittohead.errors import ConfigError, DittoheadError
@@ -180,9 +182,36 @@ def _print(finding: Finding) -> None:
 
 
 @click.command()
+@with_config
+def reload() -> None:
+    """Have the running daemon read config.yaml again, and wait for its answer.
+
+    A file with errors is refused, with all of them, and the daemon goes on with the one it has. Jobs under
+    way keep the options they were claimed with.
+    """
+    path = config_path()
+    place = root_of(path)
+    root = load(path, probe=False).root if place is None else place.root
+    door = Door.open(Stations(root).state)
+    if door is None:
+        fail(
+            f"{root}: no daemon runs here that {owner(os.geteuid()).user} may ask. Where root: was changed, "
+            "restart it: systemctl restart dittohead",
+            UNAVAILABLE,
+        )
+    try:
+        out.print(escape(door.reload()))
+    except ConfigError:
+        err.print("[red]refused:[/red] the daemon goes on with the configuration that it has")
+        raise
+    finally:
+        door.close()
+
+
+@click.command()
 def schema() -> None:
     """Print the JSON Schema of config.yaml, for editors."""
     print_json(json_schema(registry.default()))
 
 
-COMMANDS = (init, check, doctor, schema)
+COMMANDS = (init, check, doctor, reload, schema)
