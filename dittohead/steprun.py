@@ -16,7 +16,7 @@ from dittohead.context import Context, JobFiles, values_of
 from dittohead.engine import Engine
 from dittohead.errors import ItemError
 from dittohead.files import durable_file, fsync_dir
-from dittohead.model import Job, JobState, StepRow, StepState
+from dittohead.model import Job, JobId, JobState, StepRow, StepState
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.targets import disk_of
@@ -31,11 +31,18 @@ class Passage:
         self.files = JobFiles(engine.stations, job)
         self.needs = order.needs(job.definition)
         self.busy: set[int] = set()  #: steps that are running or laid aside in this run
+        self._earlier: list[JobId] | None = None
 
     def replace_job(self, **changes: Any) -> None:
         """Take over what was learnt of the job."""
         self.job = replace(self.job, **changes)
         self.files = JobFiles(self.engine.stations, self.job)
+
+    async def earlier(self) -> list[JobId]:
+        """Return the latest jobs of this name that are over; the store is asked once a run."""
+        if self._earlier is None:
+            self._earlier = await self.engine.store.read(history.earlier, self.job)
+        return self._earlier
 
     def describing(self) -> str:
         """Return the first step that finds out what is known of the folder's objects, "" for none."""
@@ -219,7 +226,7 @@ class StepRun:
         passage, engine = self.passage, self.passage.engine
         source = self._given["from"]
         taken = next((row.result for row in passage.steps if row.name == source), {})
-        before = await engine.store.read(history.earlier, passage.job) if worker.makes_outputs else []
+        before = await passage.earlier() if worker.makes_outputs else []
         made = self._made(before_all=before_all)
         return Context(
             job=passage.job,
