@@ -16,7 +16,7 @@ from tests.support.town import Town, town
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
 
-PERMISSIONS, DROPPING = DOCS / "permissions.md", DOCS / "drop-folder.md"
+PERMISSIONS, DROPPING, INSTALL = (DOCS / f"{name}.md" for name in ("permissions", "drop-folder", "install"))
 STATIONS = ("inbox", "processing", "done", "failed", "work", "receipts")
 CONFIG = """
 root: /srv/dittohead
@@ -211,6 +211,43 @@ def test_a_studys_folder(here: Town) -> None:
         ):
             assert not may(who, f"cd /study/foo && {deed}"), (who, deed)
     assert not may("member", "rm -f /study/foo/of-foo")
+
+
+def test_targets_and_secrets(here: Town) -> None:
+    """As the installation's page says it, in the checkout; `check` knows at each moment what is missing, and who asks."""
+    rm = "rm -r /etc/systemd/system/dittohead.service.d /etc/dittohead/credentials"
+    here.there.run("sh", "-c", f"{rm}; systemctl daemon-reload", check=False)
+    (target,) = below(INSTALL, "Targets")
+    here.types("ann", target, cwd="/usr/src/dittohead")
+    assert here.there.show("ActiveState") == "active"
+    assert "/study" in here.there.show("ReadWritePaths")
+    mail = "smtp: {host: h, sender: a@b.org, to: [a@b.org], user: u, password_credential: smtp-password}"
+    here.write("/etc/dittohead/config.yaml", f"{CONFIG}notify: [{{{mail}}}]\n")
+    place = "config.yaml:8:"
+
+    def checked(who: str) -> tuple[int, str]:
+        said = here.types(who, "sudo dittohead check" if who == "ann" else "dittohead check", check=False)
+        return said.returncode, said.stdout
+
+    for who in ("ann", "alice"):
+        status, said = checked(who)
+        assert (status, place in said, 'no credential "smtp-password"' in said) == (78, True, True), said
+    write, give = below(INSTALL, "Secrets")[:2]
+    here.types("ann", write, EDITOR="sh -c 'echo pass-word-1 > $1' -")
+    status, said = checked("ann")
+    assert (status, "the service is not given" in said) == (78, True), said
+    status, said = checked("alice")
+    assert (status, "alice may not see: smtp-password" in said) == (0, True), said
+    here.types("ann", give)
+    assert here.there.show("ActiveState") == "active"
+    assert checked("ann")[0] == 0
+    assert "credential" not in checked("ann")[1]
+    status, said = checked("alice")
+    assert (status, "alice may not see: smtp-password" in said) == (0, True), said
+    here.types("ann", "sudo rm /etc/dittohead/credentials/smtp-password")
+    status, said = checked("ann")
+    assert (status, "names a file that is not there" in said) == (78, True), said
+    here.there.run("sh", "-c", rm)
 
 
 def test_who_may_run_a_folder_again(here: Town) -> None:

@@ -128,7 +128,7 @@ def _settle(made: Town) -> None:
     made.write("/usr/local/bin/sudo", _SUDO, 0o755)
     made.write(
         "/usr/local/bin/sudoedit",
-        '#!/bin/sh\nexec sudo env EDITOR="$EDITOR" sh -c \'$EDITOR "$1"\' - "$1"\n',
+        '#!/bin/sh\nexec sudo env EDITOR="$EDITOR" sh -c \'eval "$EDITOR \\"\\$1\\""\' - "$1"\n',
         0o755,
     )
     made.write("/etc/ssh/sshd_config.d/00-tests.conf", f"ListenAddress 127.0.0.1\nPort {made.port}\n")
