@@ -212,7 +212,7 @@ class StepRun:
                 hint=f"Install its package, then: dittohead retry {job.id}",
             ) from error
         values = values_of(job, self.passage.files, self.name)
-        filled = templates.render_options(self._given["options"], values, worker.per_file)
+        filled = templates.render_options(self._given["options"], values, worker)
         try:
             return worker, worker.Options.model_validate(filled)
         except ValidationError as error:
@@ -236,6 +236,7 @@ class StepRun:
             others=made,
             describing=passage.describing(),
             earlier=passage.files.earlier(self.name, before),
+            before=passage.earlier,
             store=engine.store,
             limiter=engine.limits[self.row.worker],
             secret=engine.secret,
