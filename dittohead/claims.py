@@ -21,7 +21,7 @@ from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
 from dittohead.files import kind_of
-from dittohead.held import Held, Kind, silent, unreadable
+from dittohead.held import Held, Kind, immovable, silent, unreadable
 from dittohead.model import (
     Arrival,
     Event,
@@ -257,13 +257,7 @@ def _immovable(error: StationError, arrival: Arrival) -> Held:
         return Held(reason=str(error))
     if not isinstance(error, Immovable):
         return Held(reason=str(error), kind=Kind.IMMOVABLE, since=arrival.seen_at)
-    return Held(
-        reason=error.what,
-        kind=Kind.IMMOVABLE,
-        cure=error.cure,
-        command=error.command,
-        since=arrival.seen_at,
-    )
+    return immovable(error, arrival)
 
 
 def _renamings(connection: Connection, name: str, ino: int) -> list[Event]:

@@ -331,6 +331,7 @@ class Daemon:
             config=lambda: self.config,
             credential=Credentials(self.config.path),
             examine=self._examine,
+            reload=self._asked_to_reload,
         )
 
     async def _examine(self) -> list[dict[str, str]]:
@@ -402,16 +403,27 @@ class Daemon:
         self.dispatch.wake()
 
     def _on_reload(self) -> None:
-        if not self._started:
-            log.get().error(log.CONFIG_REFUSED, error="the daemon is starting: systemctl restart dittohead")
-            return
-        sdnotify.reloading()
+        with contextlib.suppress(ConfigError):  # it is in the log; whoever sends a signal waits for nothing
+            self._reload()
+
+    def _reload(self) -> None:
+        """Read the configuration again. Raises: ConfigError: it is refused, and the old one stays."""
         try:
-            self._apply(load(self.config.path))
+            if not self._started:
+                raise ConfigError("the daemon is starting", hint="systemctl restart dittohead")
+            sdnotify.reloading()
+            try:
+                self._apply(load(self.config.path))
+            finally:
+                sdnotify.ready()
         except ConfigError as error:
             log.get().error(log.CONFIG_REFUSED, error=str(error))
-        finally:
-            sdnotify.ready()
+            raise
+
+    async def _asked_to_reload(self) -> str:
+        """Do so for somebody who waits for it; return which file it is."""
+        self._reload()
+        return str(self.config.path)
 
     def _apply(self, config: Config) -> None:
         """Use a new configuration for what comes; jobs in flight keep the pipeline they began with."""

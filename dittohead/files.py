@@ -18,6 +18,7 @@ from typing import IO
 
 from dittohead import faults
 from dittohead.errors import ItemError
+from dittohead.model import own_group
 
 #: Deeper trees, and longer paths, cannot be handed to other programs (PATH_MAX is 4096 with the
 #: root in front of it), and each level costs one open descriptor during the walk.
@@ -339,7 +340,8 @@ def _unreadable(path: bytes) -> ItemError:
     return ItemError(
         "the daemon may not read this",
         where=os.fsdecode(path) or ".",
-        hint="Give the daemon's group read access (chmod -R g+rX), then move the folder to the inbox again",
+        hint=f"Give the daemon's group read access to all of the folder: chmod -R g+rX FOLDER && chgrp -R "
+        f"{own_group()} FOLDER; then move it to the inbox again",
     )
 
 

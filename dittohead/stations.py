@@ -225,6 +225,19 @@ class Stations:
             with contextlib.suppress(OSError):  # swept at the next start
                 os.rmdir(here)
 
+    def immovable(self, folder: bytes) -> Immovable | None:
+        """Return why a folder of the inbox may not be moved, by its mode; None where that does not forbid it.
+
+        Only the attempt tells for certain. Blocking.
+        """
+        here, inbox = self.folder(Station.INBOX, folder), self.path(Station.INBOX)
+        # By effective ids: only those have capabilities. Where nothing may be written, modes tell nothing.
+        if os.access(here, os.W_OK, effective_ids=True) or not os.access(inbox, os.W_OK, effective_ids=True):
+            return None
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        refusal = _refusal(denied, here, self.path(Station.PROCESSING))
+        return refusal if isinstance(refusal, Immovable) else None
+
     def scan(self, stop: Stop | None = None) -> Scan:
         """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from dittohead.held import Held, Kind
+from dittohead.errors import Immovable
+from dittohead.held import Held, Kind, immovable
 from dittohead.looks import Look, expanded, look
 from dittohead.model import Arrival, Station, shell_word, visible
 from dittohead.mounts import filesystem_type, needs_polling
@@ -87,18 +88,21 @@ class WaitingRoom:
         """
         names = expanded(tuple(partial))
 
-        def work(stop: Stop) -> tuple[Look, float, float]:
+        def work(stop: Stop) -> tuple[Look, Immovable | None, float, float]:
             folder, began = self._stations.folder(Station.INBOX, arrival.folder), time.monotonic()
-            found = look(folder, names, stop=stop, now_ns=time.time_ns())
-            return found, began, time.monotonic() - began
+            seen = look(folder, names, stop=stop, now_ns=time.time_ns())
+            return seen, self._stations.immovable(arrival.folder), began, time.monotonic() - began
 
         found = await self.beside(arrival, "look", work)
         if isinstance(found, Held):
             return found
-        seen, began, took_s = found
+        seen, closed, began, took_s = found
         held = self._judge(arrival, seen, watch, time.monotonic() - began)
         if held is None:
             return seen.size
+        if closed is not None and held.kind is Kind.SETTLING:
+            # Waiting will not help; and what cannot be read was not seen.
+            held = replace(immovable(closed, arrival), again_s=_SOON_S)
         rest_s = took_s * (1.0 if held.quiet else _REST)
         return replace(held, again_s=max(held.again_s or 0.0, rest_s))
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ from typing import Any
 import pytest
 
 from dittohead import looks, manifest, waitingroom
-from dittohead.errors import StationError
+from dittohead.errors import Immovable, StationError
 from dittohead.held import Held, Kind
 from dittohead.looks import Look
-from dittohead.model import JobState
+from dittohead.model import JobState, Station
 from dittohead.settings import Watch
 from dittohead.stations import Stations, _refusal
 from dittohead.threads import Stop
@@ -54,6 +56,72 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     monkeypatch.setattr(waitingroom, "look", made.look)
     yield made
     made.go_on.set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT, FOR TWO UIDS: left out")
+@pytest.mark.parametrize(
+    ("mode", "uid", "gid", "may"),
+    [
+        (0o700, 60001, 60001, False),
+        (0o755, 60001, 60001, False),
+        (0o750, 60001, 60000, False),
+        (0o775, 60001, 60001, False),
+        (0o770, 60001, 60000, True),
+        (0o757, 60001, 60001, True),
+        (0o700, 60000, 60001, True),
+        (0o500, 60000, 60000, False),
+    ],
+)
+def test_what_may_not_be_moved_is_known_before_it_is_tried(mode: int, uid: int, gid: int, may: bool) -> None:
+    """By its mode and the daemon's user and group; with the cure that the attempt would give."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are closed to others
+        stations = Stations(Path(name))
+        stations.prepare()
+        for path in (Path(name), *Path(name).iterdir()):
+            path.chmod(0o777)
+        folder = stations.path(Station.INBOX) / "x"
+        folder.mkdir()
+        os.chown(folder, uid, gid)
+        folder.chmod(mode)
+        os.setegid(60000)
+        os.seteuid(60000)
+        try:
+            found = stations.immovable(b"x")
+            with pytest.raises(Immovable) if not may else nullcontext() as tried:
+                rename(stations, "x")
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+    assert (found is None) is may
+    if found is not None:
+        assert tried is not None
+        assert (str(found), found.command) == (str(tried.value), tried.value.command)
+        assert f"mode {mode:04o}" in str(found)
+
+
+def rename(stations: Stations, name: str) -> None:
+    (arrival,) = stations.scan().arrivals
+    assert stations.claim(arrival)
+
+
+async def test_waiting_is_not_told_where_it_will_not_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is closed to the daemon looks like one that is being written: its mode is told at once."""
+    house = House(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 1h}\n")
+    cause = Immovable("mode 0700", where="x", cure="Open it", command="chmod x")
+    monkeypatch.setattr(Stations, "immovable", lambda _, folder: cause if folder == b"shut" else None)
+    house.arrive("shut")
+    house.arrive("open")
+    async with house.running():
+        await house.until(lambda: len(house.dispatch.held) == 2)
+        held = house.dispatch.held
+        assert (held[b"shut"].kind, held[b"shut"].reason, held[b"shut"].command) == (
+            Kind.IMMOVABLE,
+            "mode 0700",
+            "chmod x",
+        )
+        assert held[b"open"].kind is Kind.SETTLING
 
 
 @pytest.mark.parametrize("number", ["EACCES", "EIO", "ESTALE", "EUCLEAN", "ENOTCONN", "ENOMEM", "EMFILE"])

@@ -15,6 +15,7 @@ MODULES = {
     "init": "setup",
     "check": "setup",
     "doctor": "setup",
+    "reload": "setup",
     "schema": "setup",
     "run": "run",
     "drop": "run",

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 from dittohead.cli.base import TEMPORARY, fail
 from dittohead.doorway import OWN_SOCKET, near
-from dittohead.errors import DittoheadError
+from dittohead.errors import ConfigError, DittoheadError
 from dittohead.queries import NoSuchJob
 
 #: A daemon that lives takes a connection at once.
@@ -85,6 +85,17 @@ class Door:
             raise _refused(said)
         found: list[dict[str, str]] = said["findings"]
         return found
+
+    def reload(self) -> str:
+        """Have the daemon read its configuration again. Raises: ConfigError: it refuses it, with why."""
+        status, said = self._ask("POST", "/api/v1/reload", {})
+        if status == 409:
+            problems = tuple(ConfigError(line) for line in said["detail"].splitlines())
+            raise ConfigError("the daemon keeps its configuration", problems=problems)
+        if status != 200:
+            raise _refused(said)
+        message: str = said["message"]
+        return message
 
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON of an answer. Raises: NoSuchJob; DittoheadError: any other refusal."""

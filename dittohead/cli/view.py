@@ -199,8 +199,7 @@ def find_place() -> Place:
     try:
         config = load_config()
     except ConfigError as error:
-        path = config_path()
-        found = _root_of(path)
+        found = root_of(config_path())
         if found is None:
             raise
         for problem in error.problems:
@@ -209,7 +208,7 @@ def find_place() -> Place:
     return Place(config.root, config, config.settings.store == "sqlite")
 
 
-def _root_of(path: Path) -> Place | None:
+def root_of(path: Path) -> Place | None:
     """Return the root of a configuration with mistakes, None where it cannot be made out."""
     try:
         data = read_yaml(path).data

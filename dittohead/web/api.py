@@ -73,6 +73,12 @@ async def _doctor(request: web.Request, given: shapes.Nothing) -> web.Response:
     return web.json_response({"findings": await request.app[SITE].examine()})
 
 
+async def _reload(request: web.Request, given: shapes.Nothing) -> web.Response:
+    """The configuration is used that the file holds now; or it is refused, with all that is wrong."""
+    path = await request.app[SITE].reload()
+    return web.json_response({"message": f"the daemon uses {path} as it is now"})
+
+
 async def _metrics(request: web.Request, given: None) -> web.Response:
     """Prometheus' text."""
     totals = await request.app[SITE].store.look(queries.totals)
@@ -353,6 +359,17 @@ OPERATIONS = (
         role=Role.OPERATOR,
         body=shapes.Nothing,
         answer=shapes.Findings,
+        tag="daemon",
+    ),
+    Operation(
+        method="POST",
+        path="/api/v1/reload",
+        name="reload",
+        summary="Have the daemon read its configuration again; a wrong one is refused, and the old one stays",
+        does=_reload,
+        role=Role.OPERATOR,
+        body=shapes.Nothing,
+        answer=shapes.Done,
         tag="daemon",
     ),
     _reading("/metrics", "metrics", "Numbers for Prometheus", _metrics, "text/plain", tag="daemon"),

@@ -28,6 +28,8 @@ class Site:
     credential: Callable[[str], str]  #: a credential by name; raises KeyError
     #: has the daemon look at all it needs: level, about and message of each finding
     examine: Callable[[], Awaitable[list[dict[str, str]]]]
+    #: has the daemon read its configuration again, and returns its path; raises ConfigError
+    reload: Callable[[], Awaitable[str]]
 
 
 SITE = web.AppKey("site", Site)

@@ -62,10 +62,14 @@ class Front:
             config=lambda: self.house.config,
             credential=Credentials(self.house.config.path),
             examine=self._examine,
+            reload=self._reload,
         )
 
     async def _examine(self) -> list[dict[str, str]]:
         return [{"level": "good", "about": "stations", "message": "as it should be"}]
+
+    async def _reload(self) -> str:
+        return str(self.house.config.path)
 
     def _poke(self) -> None:
         task = asyncio.get_running_loop().create_task(self._answer())

@@ -103,6 +103,8 @@ async def test_every_answer_is_in_the_shape_that_the_document_tells_of(front: Se
         fits(await get(client, path), path)
     status, found = await post(client, "/api/v1/doctor")
     fits(found, "/api/v1/doctor", "post")
+    status, found = await post(client, "/api/v1/reload")
+    fits(found, "/api/v1/reload", "post")
     status, problem = await call(client, "/api/v1/jobs/nobody", token=READER)
     fits(problem, "/api/v1/jobs/{job}", status="404")
     assert (status, problem["title"]) == (404, "Not Found")

@@ -342,6 +342,54 @@ async def test_a_study_folders_permission_scheme_can_be_expressed(tmp_path: Path
     assert modes == {"a.txt": ("0o664", 100), "sub": ("0o2775", 100), "b.txt": ("0o664", 100)}
 
 
+@pytest.mark.parametrize(
+    ("umask", "folders", "plain", "program"),
+    [("027", 0o2750, 0o640, 0o750), ("007", 0o2770, 0o660, 0o770), ("0022", 0o2755, 0o644, 0o755)],
+)
+async def test_new_files_get_the_modes_of_the_umask_whatever_they_had(
+    tmp_path: Path, umask: str, folders: int, plain: int, program: int
+) -> None:
+    """Group and setgid bit come from the folder that they are put into: no right to set them is needed."""
+    study = tmp_path / "study"
+    study.mkdir()
+    if os.geteuid() == 0:
+        os.chown(study, -1, 100)
+    study.chmod(0o3750)
+    payload = tmp_path / "payload"
+    tree(payload, {"private": "1", "open": "2", "run": "3", "sub": {"deep": {"a.txt": "4"}}, "empty": {}})
+    for name, mode in {"private": 0o600, "open": 0o666, "run": 0o700, "sub": 0o700, "empty": 0o700}.items():
+        (payload / name).chmod(mode)
+    await RsyncWorker().run(
+        LoneContext(tmp_path, payload),
+        RsyncOptions.model_validate({"to": f"{study}/raw/x/", "umask": umask, "mkpath": True}),
+    )
+    made = [study / "raw", *(study / "raw").rglob("*")]
+    assert len(made) == 9
+    assert {p.stat().st_gid for p in made} == {study.stat().st_gid}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in made if p.is_dir()} == {folders}
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in made if p.is_file()}
+    assert modes == {"private": plain, "open": plain, "a.txt": plain, "run": program}
+    assert stat.S_IMODE(study.stat().st_mode) == 0o3750
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"umask": 23}, 'in quotes: umask: "027"'),  # what YAML makes of 027
+        ({"umask": "rwx"}, 'such as "027"'),
+        ({"umask": "0777"}, "closed to the daemon itself"),
+        ({"umask": "027", "chmod": "F664"}, "cannot stand beside"),
+        ({"umask": "027", "perms": True}, "cannot stand beside"),
+        ({"umask": "027", "acls": True}, "cannot stand beside"),
+        ({"umask": "027", "to": "host:/a/b"}, "over ssh"),
+    ],
+)
+def test_a_umask_that_cannot_be_meant_is_refused(more: dict[str, object], said: str) -> None:
+    """With what to write instead."""
+    with pytest.raises(ValueError, match=said):
+        RsyncOptions.model_validate({"to": "/a/b", **more})
+
+
 @pytest.mark.parametrize("to", ["relative/path", "host::module/x", "rsync://h/x", "host:relative"])
 def test_targets_that_cannot_work_are_refused_at_the_check(to: str) -> None:
     """Before the daemon starts, not when the first folder comes."""
