@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from dittohead import fitting, log, manifest, order, queries, receipt
+from dittohead import faults, fitting, log, manifest, order, queries, receipt
 from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.desk import Desk
@@ -31,10 +31,13 @@ from dittohead.model import (
     StepState,
     counted,
     shell_word,
+    visible,
 )
 from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
 from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
+from dittohead.replacing import Replacements
+from dittohead.replacing import words as replaced_words
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
@@ -113,6 +116,7 @@ class Actions:
             "retry": self._retry,
             "rerun": self._rerun,
             "rename": self._rename,
+            "replace": self._replace,
             "freeze": self._freeze,
             "thaw": self._thaw,
             "cancel": self._cancel,
@@ -213,6 +217,32 @@ class Actions:
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who, renamed=name)
         await self._note(job, EventType.RENAMING, f"renamed to {name} by {request.who}")
         return f"{job.name}: renamed to {name}; a new job begins, by the pipeline {pipeline.name}"
+
+    async def _replace(self, job: Job, request: Request) -> str:
+        """Put another file in the place of one in a failed folder; then it is done again, as a new job."""
+        if job.state is not JobState.FAILED:
+            hint = f"Only folders that failed are mended: dittohead show {job.id}"
+            raise Refused(f"{job.name} has not failed ({job.state})", hint=hint)
+        self._must_lie_there(job)
+        replacements, args = Replacements(self.engine.stations), request.args
+        offer = await asyncio.to_thread(replacements.get, str(args.get("with", "")), job.id)
+        if (offer.job, offer.who) != (job.id, request.who):
+            raise Refused("this file was uploaded for another job, or by somebody else", where=offer.shown)
+        run = bool(args.get("run", True))
+        if run and self.engine.stations.exists(Station.INBOX, job.name.encode()):
+            raise Refused("a folder of this name is in the inbox already", where=job.name)
+        put, earlier = await in_thread(lambda stop: replacements.put(job, offer))
+        why = visible(str(args.get("reason") or ""))
+        detail = replaced_words(put, request.who, why, earlier, self.engine.stations.root)
+        events = await self.engine.store.read(job_store.events_of, job.id)
+        if all(event.detail != detail for event in events):  # else a daemon has died before it could answer
+            await self._note(job, EventType.MODIFICATION, detail)
+        about = {"job": job.id, "name": job.name, "who": request.who, "reason": why}
+        log.get().info(log.FILE_REPLACED, **about, path=put.shown, was=put.was, sha256=put.sha256)
+        if not run:
+            return f"{job.name}: {put.shown} replaced; when all are: dittohead rerun {job.id}"
+        await self._back_to_inbox(job, request)
+        return f"{job.name}: {put.shown} replaced; moved back to the inbox, and a new job begins"
 
     async def _reopen(self, job: Job, positions: Collection[int], resumed: Collection[int] = ()) -> None:
         self._must_lie_there(job)
@@ -370,6 +400,7 @@ class Actions:
         """Record an event of a job that is over, also in its receipt."""
         event = Event(type=kind, outcome="success", detail=detail, agent=AGENT)
         await self.engine.store.write(job_store.add_events, job.id, [event])
+        faults.point("replace.recorded")
         with contextlib.suppress(Refused):  # somebody has edited it; the store has the event
             await self._add_to_receipt(job, event)
 

@@ -14,7 +14,7 @@ from dittohead.model import Job, JobId, utcnow
 from dittohead.store.tables import Damaged, jobs, requests
 
 #: What may be asked of jobs that are over; of several jobs of a name the latest is meant, not one under way.
-OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "undone", "dismiss"})
+OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "replace", "undone", "dismiss"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import listing, queries, receipt, shown
+from dittohead import listing, queries, receipt, replacing, shown
 from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError
 from dittohead.metrics import CONTENT_TYPE
@@ -19,7 +19,7 @@ from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.search import Cursor, Wanted, find
-from dittohead.web import openapi, shapes
+from dittohead.web import incoming, openapi, replacements, shapes
 from dittohead.web.identity import Role, identity
 from dittohead.web.operations import Operation
 from dittohead.web.problems import Problem
@@ -229,6 +229,15 @@ async def _act(request: web.Request, given: Any) -> web.Response:
     return await _asked(request, action, job.id, given.model_dump(by_alias=True, exclude_none=True))
 
 
+async def _replacement(request: web.Request, given: shapes.Replacement) -> web.Response:
+    """Take the bytes of a new file; they wait to be asked for."""
+    job = await request.app[SITE].store.look(_resolved, request)
+    chunks = request.content.iter_chunked(incoming.BLOCK)
+    sha256 = replacements.announced(request)
+    offer = await replacements.receive(request, job, given.path, given.encoding, chunks, sha256)
+    return web.json_response(replacing.fields(offer), status=201)
+
+
 async def _act_on_source(request: web.Request, given: Any) -> web.Response:
     name = request.match_info["source"]
     if name not in {setting.name for setting in request.app[SITE].config().sources}:
@@ -324,6 +333,20 @@ OPERATIONS = (
     _action("retry", "Try it again from the step that failed; wake it when it waits", shapes.Nothing),
     _action("rerun", "Do it again, once it is over", shapes.Rerun),
     _action("rename", "Do a failed folder again under another name; it is checked before", shapes.Rename),
+    Operation(
+        method="PUT",
+        path="/api/v1/jobs/{job}/replacements",
+        name="offer_replacement",
+        summary="Send the bytes of a file that is to stand in for one of a failed folder",
+        does=_replacement,
+        role=Role.OPERATOR,
+        query=shapes.Replacement,
+        takes_bytes=True,
+        answer=shapes.Replacing,
+        answers=201,
+        refusals=(409, 413, 507),
+    ),
+    _action("replace", "Put a file that was sent in the place of another", shapes.Replace),
     _action("freeze", "Stop it where it is", shapes.Freeze),
     _action("thaw", "Let it go on", shapes.Nothing),
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),

@@ -475,10 +475,12 @@ class _Conversion:
         own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
         cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
         cures = cures or ["Take them out, or have them made in another way"]
-        return ItemError(
+        error = ItemError(
             f"{self.faulty.count} of {self.total} images cannot be converted: {self.faulty}",
             hint=f"{'; '.join(cures)}; then move the folder to the inbox again",
         )
+        error.files = [] if self.ctx.source.made else self.faulty.named
+        return error
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
