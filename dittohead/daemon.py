@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -36,7 +36,7 @@ from dittohead.intake import Intake
 from dittohead.latelook import LateLook
 from dittohead.limits import FairLimiter
 from dittohead.lookout import Lookout
-from dittohead.model import Station, counted, display
+from dittohead.model import Job, Station, counted, display
 from dittohead.notices.compose import Composer
 from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
@@ -55,6 +55,7 @@ from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
 from dittohead.targets import Targets
 from dittohead.threads import detached
+from dittohead.verify import Report, verify_job
 from dittohead.watcher import Watcher
 from dittohead.web.site import Site
 
@@ -314,6 +315,7 @@ class Daemon:
             config=lambda: self.config,
             credential=Credentials(self.config.path),
             examine=self._examine,
+            verify=self._verify,
         )
 
     async def _examine(self) -> list[dict[str, str]]:
@@ -321,6 +323,17 @@ class Daemon:
         secret = Credentials(self.config.path).needed
         found = await examine(self.config, self.engine.workers, secret, self.engine.store)
         return [dataclasses.asdict(finding) for finding in found]
+
+    def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:
+        """Have a job's receipt compared with everything; return the report to come, and how far it is."""
+        report = Report(job.id)
+
+        async def work() -> dict[str, Any]:
+            secret = Credentials(self.config.path).needed
+            workers, store = self.engine.workers, self.engine.store
+            return (await verify_job(job, store, self.stations, workers, secret, report)).as_dict()
+
+        return work(), lambda: (report.looked, report.total)
 
     def _watch_settings(self) -> Watch:
         """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""

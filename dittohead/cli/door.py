@@ -134,6 +134,22 @@ class Door:
         found: dict[str, Any] = said
         return found
 
+    def verify(self, job: str) -> Iterator[dict[str, Any]]:
+        """Have the daemon compare a job's receipt with everything; yield what it says, to the last.
+
+        Raises: NoSuchJob; DittoheadError: it cannot, or went away.
+        """
+        path = f"/api/v1/jobs/{segment(job)}/verify"
+        response = self._send("POST", path, "{}", {"Content-Type": "application/json"})
+        if response.status != 200:
+            said = self._read(response, path)
+            raise NoSuchJob(said["detail"]) if response.status == 404 else _refused(said)
+        try:
+            for line in response:
+                yield json.loads(line)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise DittoheadError("the daemon went away before it had compared everything") from error
+
     def log(self, job: str, step: str, start: int) -> Iterator[bytes]:
         """Yield what a step has printed from a byte on; nothing where there is nothing more."""
         path = f"/api/v1/jobs/{segment(job)}/steps/{segment(step)}/log"

@@ -13,13 +13,13 @@ from dittohead import listing, queries, receipt, replacing, shown
 from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError
 from dittohead.metrics import CONTENT_TYPE
-from dittohead.model import ACTIVE, Job, StepRow, display
+from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.notices import doors
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.search import Cursor, Wanted, find
-from dittohead.web import incoming, openapi, replacements, shapes
+from dittohead.web import incoming, openapi, replacements, shapes, verifying
 from dittohead.web.identity import Role, identity
 from dittohead.web.operations import Operation
 from dittohead.web.problems import Problem
@@ -71,6 +71,14 @@ async def _health(request: web.Request, given: None) -> web.Response:
 async def _doctor(request: web.Request, given: shapes.Nothing) -> web.Response:
     """What the daemon itself finds: with its user, its groups, its sandbox and its credentials."""
     return web.json_response({"findings": await request.app[SITE].examine()})
+
+
+async def _verify(request: web.Request, given: shapes.Nothing) -> web.StreamResponse:
+    """Compare, and say how far it is, a line each; the last one is the report. It ends with its reader."""
+    site = request.app[SITE]
+    job = await site.store.look(queries.resolve, _text(request.match_info["job"]), (JobState.DONE,))
+    work, progress = site.verify(job)
+    return await verifying.told(request, work, progress)
 
 
 async def _metrics(request: web.Request, given: None) -> web.Response:
@@ -352,6 +360,16 @@ OPERATIONS = (
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),
     _action("dismiss", "Note that nothing more is to be done about its failure", shapes.Dismiss),
     _action("poke", "Look at it now", shapes.Nothing),
+    Operation(
+        method="POST",
+        path="/api/v1/jobs/{job}/verify",
+        name="verify_job",
+        summary="Compare its receipt with what is on disk and at the targets: a JSON object a line",
+        does=_verify,
+        role=Role.OPERATOR,
+        body=shapes.Nothing,
+        answer="application/x-ndjson",
+    ),
     _action("undone", "Record that what it had created outside was taken back", shapes.Undone),
     _reading("/api/v1/sources", "list_sources", "All sources", _sources, shapes.Sources, tag="sources"),
     _on_source("sync", "Have it look now", shapes.Sync),

@@ -132,7 +132,7 @@ class Rename(_Asked):
 class Replacement(_Asked):
     """Which file of a failed folder another is to stand in for."""
 
-    path: Annotated[str, StringConstraints(min_length=1, max_length=12_000, pattern=r"^[^\x00]*$")] = Field(
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"^[^\x00]*$")] = Field(
         description="Within the folder, as its list of files has it."
     )
     encoding: Literal["", "percent"] = Field("", description="Of the path, as the list of files has it.")
