@@ -45,6 +45,7 @@ from dittohead.opening import open_store
 from dittohead.overdue import Overdue
 from dittohead.parts import Part, Parts
 from dittohead.reconcile import reconcile
+from dittohead.rowwatch import RowWatch
 from dittohead.settings import Watch
 from dittohead.starting import Starting, is_passing
 from dittohead.stations import Scan, Stations
@@ -218,6 +219,7 @@ class Daemon:
                 Part(name="outside", run=self.housekeeper.run_outside),
                 Part(name="sources", run=self.intake.run),
                 Part(name="live", run=self._write_live),
+                Part(name="rows", run=self.rows.run),
                 Part(name="lag", run=self.engine.metrics.watch_the_loop),
             ]
         )
@@ -303,6 +305,7 @@ class Daemon:
         )
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
         self.ground = Ground(self.stations, self._lock, self.targets, self._on_ground_back)
+        self.rows = RowWatch(self.engine.store)
         self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
 
     def _site(self, store: Store) -> Site:
@@ -564,6 +567,7 @@ class Daemon:
             "sources": self.intake.shown(),
             "free_bytes": self._free_bytes(),
             "troubles": self._troubles(),
+            "damaged_rows": self.rows.shown,
             "stuck": {display(name): why for name, why in self.claimer.stuck.items()},
         }
 

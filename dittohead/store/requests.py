@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model import Job, JobId, utcnow
-from dittohead.store.tables import Damaged, jobs, requests
+from dittohead.store.columns import Damaged
+from dittohead.store.tables import jobs, requests
 
 #: What may be asked of jobs that are over; of several jobs of a name the latest is meant, not one under way.
 OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "replace", "undone", "dismiss"})

@@ -88,6 +88,8 @@ def _history(connection: Connection, job: Job) -> list[Job]:
 def levels(job: Job, steps: Sequence[StepRow]) -> list[list[StepRow]]:
     """Return the steps as they follow each other; those of one level may run beside each other."""
     needed = order.needs(job.definition)
+    if len(needed) < len(steps):  # the definition is damaged: as they are numbered
+        return [[step] for step in steps]
     depth: list[int] = []
     for before in needed:  # what a step needs comes before it
         depth.append(1 + max((depth[position] for position in before), default=-1))
