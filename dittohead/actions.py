@@ -38,6 +38,7 @@ from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
 from dittohead.replacing import Replacements
 from dittohead.replacing import words as replaced_words
+from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
@@ -48,6 +49,18 @@ _TRIES_MOST = 2
 
 _CRASHED = "this cannot be carried out: the daemon met something unforeseen"
 _SEE_LOG = "Its log has a traceback"
+
+
+#: What would be done a second time if it were asked for twice: a whole passage of the folder.
+_ONCE = frozenset({"retry", "rerun", "rename", "replace"})
+
+
+class _NotBegun(Exception):  # not an error of the request: it is tried again
+    """The store did not take that a request begins."""
+
+    def __init__(self, why: StoreError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 class Refused(DittoheadError):
@@ -67,24 +80,34 @@ class Actions:
     notices: Doors | None = None
     #: requests that this process has begun to carry out
     begun: set[int] = field(default_factory=set)
+    #: answers that the store has not taken yet: what they are to is not carried out again
+    unsaid: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were. Raises: StoreError."""
         waiting = await self.engine.store.read(request_store.open_numbers)
         for number in waiting:
-            said = await self._answer(number)
+            if number not in self.unsaid:
+                self.unsaid[number] = await self._answer(number)
+            said = self.unsaid[number]
             await self.engine.store.write(request_store.answer, number, said)
+            del self.unsaid[number]
             if self.desk is not None:
                 self.desk.answered(number, said)
         return len(waiting)
 
     async def _answer(self, number: int) -> dict[str, Any]:
-        """Return the answer to a request: whatever it meets, it alone is refused."""
+        """Return the answer to a request: whatever it meets, it alone is refused.
+
+        Raises: StoreError: that it begins could not be noted; it has not begun.
+        """
         about: dict[str, Any] = {"action": "", "of": number, "who": ""}
         try:
             request = await self.engine.store.read(request_store.get, number)
             about = {"action": request.action, "of": request.job, "who": request.who}
             said = {"ok": True, "message": await self._counted(request)}
+        except _NotBegun as error:
+            raise error.why from None
         except (DittoheadError, queries.NoSuchJob) as error:
             said = {"ok": False, "message": str(error)}
         except OSError as error:
@@ -101,7 +124,13 @@ class Actions:
             text = f"the daemon died {request.tries} times while it carried this out"
             raise Refused(text, hint="It is not tried again; the daemon's log or the system's says more")
         if request.id not in self.begun:
-            await self.engine.store.write(request_store.count_try, request, 1)
+            before = await self._before(request)
+            if request.before and before and request.before != before:
+                return f"{request.job}: the daemon ended while it carried this out; it is not done twice"
+            try:
+                await self.engine.store.write(request_store.count_try, request, 1, before)
+            except StoreError as error:
+                raise _NotBegun(error) from error
             self.begun.add(request.id)
         try:
             return await self.carry_out(request)
@@ -109,6 +138,20 @@ class Actions:
             with contextlib.suppress(StoreError):
                 await self.engine.store.write(request_store.count_try, request, -1)
             raise
+
+    async def _before(self, request: Request) -> list[Any]:
+        """Return what a request would change of a job that is over: where that is otherwise, it has done so.
+
+        Of others [] is returned: what is asked of them is the same when it is done twice.
+        """
+        if request.action not in _ONCE:
+            return []
+        with contextlib.suppress(queries.NoSuchJob):
+            job = await self.engine.store.read(queries.resolve, request.job)
+            later = await self.engine.store.read(history.taken_up_by, job)
+            there = await asyncio.to_thread(self.engine.stations.exists, job.station, job.folder)
+            return [job.id, job.token, job.state, job.station, there, later] if job.state in TERMINAL else []
+        return []
 
     async def carry_out(self, request: Request) -> str:
         """Do one thing and return what was done, in words. Raises: Refused, NoSuchJob."""
