@@ -26,7 +26,7 @@ from dittohead.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest, settle
-from dittohead.model import Entry, Event, EventType, Output, display
+from dittohead.model import Entry, Event, EventType, Output, counted, display
 from dittohead.threads import Stop, in_thread
 from dittohead.wants import DISK
 from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
@@ -522,5 +522,5 @@ class _Conversion:
         words += [f"{self.kept} of them kept as they are"] if self.kept else []
         words += taken
         words += [f"{self.reused} of them from before"] if self.reused else []
-        words += [f"{self.skipped} other files left"] if self.skipped else []
+        words += [f"{counted(self.skipped, 'other file')} left"] if self.skipped else []
         return Done(detail=", ".join(words))
