@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from benchmarks.common import Row, ratio_of, settle_disk
 from dittohead import files
 
 _STEPS = 5
+_COUNTED = ("transaction", "read", "commit", "fsync")
 _CONFIG = """
 root: .
 limits: {jobs: 4, script: 4}
@@ -38,7 +39,7 @@ def measure(base: Path, quick: bool) -> Iterator[Row]:
         did = ours[-1]["did"]
         floor.append(_measured("floor", base / f"floor{turn}", count, did["commit"], did["fsync"]))
     did = ours[-1]["did"]
-    each = ", ".join(f"{did[what] / count:.1f} {what}s" for what in ("transaction", "commit", "fsync"))
+    each = ", ".join(f"{did.get(what, 0) / count:.1f} {what}s" for what in _COUNTED)
     cpu = sorted(run["cpu"] for run in ours)[len(ours) // 2]
     for what, name, goal in (("cpu", "CPU", "< 10 ms"), ("wall", "time elapsed", "")):
         middle = [sorted(run[what] for run in runs)[rounds // 2] for runs in (ours, floor)]
@@ -83,6 +84,18 @@ def _counted(did: Counter[str]) -> None:
     os.fsync = fsync
 
 
+def _counting(
+    call: Callable[..., Awaitable[Any]], did: Counter[str], name: str
+) -> Callable[..., Awaitable[Any]]:
+    """Return the same call, counted."""
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        did[name] += 1
+        return await call(*args, **kwargs)
+
+    return counted
+
+
 def run_engine(base: Path, count: int) -> dict[str, Any]:
     """Take folders through the real engine and dispatch, without a daemon around them."""
     import sqlalchemy as sa
@@ -93,13 +106,8 @@ def run_engine(base: Path, count: int) -> dict[str, Any]:
     log.configure(level="info", json=True)
     house, did = House(base, _CONFIG), Counter[str]()
     sa.event.listen(house.store.engine, "commit", lambda connection: did.update(["commit"]))
-    write = house.store.write
-
-    async def counted(*args: Any, **kwargs: Any) -> Any:
-        did["transaction"] += 1
-        return await write(*args, **kwargs)
-
-    house.store.write = counted  # type: ignore[method-assign]
+    for what, name in (("write", "transaction"), ("read", "read")):
+        setattr(house.store, what, _counting(getattr(house.store, what), did, name))
     _counted(did)
 
     async def drop(first: int, last: int) -> None:

@@ -256,7 +256,7 @@ async def _step(
     with tempfile.TemporaryDirectory() as work:
         known = {"name": "NAME", "id": "ID", "date": "DATE", "payload": work, "work": work}
         try:
-            given = templates.render_options(step.options, _AnyGroup(known), worker.per_file)
+            given = templates.render_options(step.options, _AnyGroup(known), worker)
             options = worker.Options.model_validate(given)
             async for good, message in worker.examine(options, secret, step.options):
                 yield Finding(level="good" if good else "bad", about=about, message=message)

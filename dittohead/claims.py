@@ -196,7 +196,7 @@ class Claimer:
         for step in pipeline.definition(purposes)["steps"]:
             worker = self.workers.get(step["worker"])
             try:
-                filled = templates.render_options(step["options"], values, worker.per_file)
+                filled = templates.render_options(step["options"], values, worker)
                 options = worker.Options.model_validate(filled)
             except (ItemError, ValidationError):
                 return None  # as above

@@ -16,7 +16,7 @@ from dittohead.context import Context, JobFiles, values_of
 from dittohead.engine import Engine
 from dittohead.errors import ItemError
 from dittohead.files import durable_file, fsync_dir
-from dittohead.model import Job, JobState, StepRow, StepState
+from dittohead.model import Job, JobId, JobState, StepRow, StepState
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store.columns import Damaged
@@ -32,11 +32,18 @@ class Passage:
         self.files = JobFiles(engine.stations, job)
         self.needs = order.needs(job.definition)
         self.busy: set[int] = set()  #: steps that are running or laid aside in this run
+        self._earlier: list[JobId] | None = None
 
     def replace_job(self, **changes: Any) -> None:
         """Take over what was learnt of the job."""
         self.job = replace(self.job, **changes)
         self.files = JobFiles(self.engine.stations, self.job)
+
+    async def earlier(self) -> list[JobId]:
+        """Return the latest jobs of this name that are over; the store is asked once a run."""
+        if self._earlier is None:
+            self._earlier = await self.engine.store.read(history.earlier, self.job)
+        return self._earlier
 
     def describing(self) -> str:
         """Return the first step that finds out what is known of the folder's objects, "" for none."""
@@ -206,7 +213,7 @@ class StepRun:
                 hint=f"Install its package, then: dittohead retry {job.id}",
             ) from error
         values = values_of(job, self.passage.files, self.name)
-        filled = templates.render_options(self._given["options"], values, worker.per_file)
+        filled = templates.render_options(self._given["options"], values, worker)
         try:
             return worker, worker.Options.model_validate(filled)
         except ValidationError as error:
@@ -227,7 +234,7 @@ class StepRun:
             )
         source = self._given["from"]
         taken = next((row.result for row in passage.steps if row.name == source), {})
-        before = await engine.store.read(history.earlier, passage.job) if worker.makes_outputs else []
+        before = await passage.earlier() if worker.makes_outputs else []
         made = self._made(before_all=before_all)
         return Context(
             job=passage.job,
@@ -237,6 +244,7 @@ class StepRun:
             others=made,
             describing=passage.describing(),
             earlier=passage.files.earlier(self.name, before),
+            before=passage.earlier,
             store=engine.store,
             limiter=engine.limits[self.row.worker],
             secret=engine.secret,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,42 @@ def hang_in(house: House, step: str) -> asyncio.Event:
 
     house.worker.plays[step] = hang
     return reached
+
+
+async def test_what_a_folder_costs_the_store_does_not_grow_unseen(house: House) -> None:
+    """Three steps: a few reads for the whole run, and none for each step."""
+    asked: list[str] = []
+    read = house.store.read
+
+    async def counted(work: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(getattr(work, "__name__", ""))
+        return await read(work, *args, **kwargs)
+
+    house.store.read = counted  # type: ignore[method-assign]
+    house.arrive("lab-1")
+    async with house.running():
+        await house.until_over("lab-1")
+    of_the_run = Counter(asked)
+    assert of_the_run["earlier"] <= 1, of_the_run
+    assert of_the_run["steps"] <= 1, of_the_run
+
+
+async def test_a_step_can_ask_whether_the_folder_came_before(house: House) -> None:
+    """By its name, among jobs that are over."""
+    told: list[bool] = []
+
+    async def ask(ctx: StepContext) -> StepResult:
+        told.append(await ctx.came_before())
+        return Done()
+
+    house.worker.plays["second"] = ask
+    async with house.running():
+        for number in (1, 2):
+            house.arrive("lab-1")
+            house.look()
+            await house.until(lambda n=number: len(told) == n and house.where("lab-1") == ["done"])
+            shutil.rmtree(house.stations.folder(Station.DONE, b"lab-1"))
+    assert told == [False, True]
 
 
 async def test_a_folder_goes_through_every_step_to_done(house: House) -> None:

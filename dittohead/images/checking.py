@@ -18,7 +18,7 @@ def reopened(made: int, page: int = 0) -> pyvips.Image:
 
 def verify_levels(made: int, image: pyvips.Image, recipe: Recipe) -> int:
     """Open and decode every level of a pyramid; return how many there are. Raises: Refused."""
-    width, height, tile = image.width, image.height, recipe.tile
+    width, height, tile = image.width, image.height, recipe.tile_for(image.width, image.height)
     levels = list(tiff.directories(made))
     last = (width, height)
     for level, tags in enumerate(levels):
@@ -42,17 +42,17 @@ def verify_levels(made: int, image: pyvips.Image, recipe: Recipe) -> int:
         width, height = max(width // 2, 1), max(height // 2, 1)
         if last == (width, height):
             break
-    _see_the_smallest(len(levels), last, recipe)
+    _see_the_smallest(len(levels), last, recipe.levels, tile)
     return len(levels)
 
 
-def _see_the_smallest(levels: int, last: tuple[int, int], recipe: Recipe) -> None:
+def _see_the_smallest(levels: int, last: tuple[int, int], end: str, tile: int) -> None:
     """See that a pyramid ends where it is to end; `last` is the size of its last level."""
-    if recipe.levels == "one":
+    if end == "one":
         if levels != 1:
             raise Refused("the result has smaller levels, and none are wanted")
     # libvips makes no smaller level of one that is a single pixel wide or high.
-    elif max(last) > (recipe.tile if recipe.levels == "tile" else 1) and min(last) > 1:
+    elif max(last) > (tile if end == "tile" else 1) and min(last) > 1:
         raise Refused("the result lacks its smallest levels")
 
 

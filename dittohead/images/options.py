@@ -19,6 +19,9 @@ _TILES = {"pyramid-tiff": 256, "jp2": 1024, "jph": 1024, "iiif-static": 512}
 #: From this quality on libvips writes the JPEG tiles of a TIFF as RGB.
 _RGB_QUALITY = 90
 
+#: Tiles of this side are read in levels of any size, pixels.
+_READABLE = 256
+
 Format = Literal["pyramid-tiff", "jpeg", "png", "jp2", "jph", "iiif-static"]
 
 
@@ -206,6 +209,11 @@ class ConvertOptions(Options):
             yield "iiif_id is wanted, a URI with {path} in it, such as https://iiif.example.org/{path}"
         if "effort" in self.model_fields_set and self.compression != "deflate":
             yield f"effort means nothing with compression: {self.compression}"
+        if self.levels == "pixel" and (self.tile or 0) > _READABLE:
+            yield (
+                f"levels: pixel needs tiles of {_READABLE} pixels at most: libvips from 8.15 on, and what is "
+                "built on it, cannot read small levels in larger tiles"
+            )
         if self.enlarge and self.max_width is None and self.max_height is None:
             yield "enlarge needs max_width, max_height or both"
         subsampled = {"auto": None, "on": True, "off": False}[self.subsampling]

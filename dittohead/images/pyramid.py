@@ -29,13 +29,15 @@ SAMPLE = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8, "complex"
 def write(image: pyvips.Image, made: int, recipe: Recipe) -> None:
     """Write the image to the open file `made`."""
     if recipe.compression == "deflate" and recipe.levels == "tile" and tiles.can_write(image):
-        tiles.write(image, made, tile=recipe.tile, level=recipe.effort)
+        tile = recipe.tile_for(image.width, image.height)
+        tiles.write(image, made, tile=tile, level=recipe.effort)
         return
     _by_libvips(image, f"/proc/self/fd/{made}", recipe)
 
 
 def _by_libvips(image: pyvips.Image, made: str, recipe: Recipe) -> None:
     options: dict[str, Any] = {}
+    tile = recipe.tile_for(image.width, image.height)
     if recipe.compression == "deflate":
         options["level"] = min(recipe.effort, _ZLIB_MOST)
     elif recipe.compression == "zstd":
@@ -47,8 +49,8 @@ def _by_libvips(image: pyvips.Image, made: str, recipe: Recipe) -> None:
         tile=True,
         compression=recipe.compression,
         Q=recipe.quality,
-        tile_width=recipe.tile,
-        tile_height=recipe.tile,
+        tile_width=tile,
+        tile_height=tile,
         bigtiff=is_big(image.width * image.height * image.bands * SAMPLE.get(image.format, 4), recipe),
         **options,
     )

@@ -47,6 +47,9 @@ LOADERS = {
 #: Source: libjpeg's JPEG_MAX_DIMENSION.
 JPEG_MOST = 65_500
 
+#: Every reader takes a tile of this side, whatever the size of the image, pixels.
+_SMALL_TILE = 256
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -74,6 +77,14 @@ class Recipe:
     def suffix(self) -> str:
         """What the result's name ends in."""
         return SUFFIXES[self.format]
+
+    def tile_for(self, width: int, height: int) -> int:
+        """Return the side of a tile of a pyramid of this image, pixels: no larger than the image asks for.
+
+        libvips from 8.15 on refuses to read an image in tiles several times its size.
+        """
+        enough = 1 << (max(width, height, _SMALL_TILE) - 1).bit_length()
+        return min(self.tile, enough)
 
     @property
     def holds(self) -> str:

@@ -58,6 +58,7 @@ class ConvertWorker(Worker[ConvertOptions]):
     Options = ConvertOptions
     makes_outputs = True
     per_file = frozenset({"iiif_id"})
+    uris = frozenset({"iiif_id"})
     space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
 

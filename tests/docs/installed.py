@@ -37,7 +37,8 @@ def install(name: str, base: Path) -> Path:
         module, _, function = where.partition(":")
         path = target / "bin" / program
         path.write_text(
-            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(target)!r})\n"
+            # As pip writes it: the kernel's own line would end at a blank in the path.
+            f"#!/bin/sh\n'''exec' '{sys.executable}' \"$0\" \"$@\"\n' '''\nimport sys\nsys.path.insert(0, {str(target)!r})\n"
             f"from {module} import {function}\nsys.exit({function}())\n"
         )
         path.chmod(0o755)

@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dittohead.images import pyramid
+from dittohead.images.library import pyvips
+from dittohead.images.options import ConvertOptions
 from dittohead.images.reasons import explain
+from dittohead.images.recipe import Recipe
 from dittohead.images.tiff import directories
 from tests.support.images import encode, jpeg, pixels, tiff
 
@@ -111,9 +115,30 @@ def test_kinds_that_read_other_files_or_any_text_are_not_loaded(child: ImageChil
 @pytest.mark.parametrize("tile", [64, 256, 1024])
 def test_sizes_around_a_tile_are_verified(child: ImageChild, size: tuple[int, int], tile: int) -> None:
     """Edges of the pyramid: the check that every level is half the one before knows them."""
-    answer = child.ask("a.tif", tiff(*size), tile=tile, compression="deflate")
-    assert answer["ok"], answer
-    assert answer["detail"]["lossless"]
+    for compression in ("deflate", "zstd"):  # our own writer, and libvips'
+        answer = child.ask("a.tif", tiff(*size), tile=tile, compression=compression)
+        assert answer["ok"], answer
+        assert answer["detail"]["lossless"]
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "wanted"),
+    [((3, 2), 1024, 256), ((257, 257), 1024, 512), ((600, 20), 1024, 1024), ((3, 2), 64, 64)],
+)
+def test_a_tile_is_no_larger_than_its_image_asks_for(
+    tmp_path: Path, size: tuple[int, int], tile: int, wanted: int
+) -> None:
+    """The libvips of Debian 13 refuses tiles several times the size of an image; a level of few pixels too."""
+    for compression in ("deflate", "zstd"):
+        recipe = Recipe(compression=compression, tile=tile)
+        image = pyvips.Image.new_from_buffer(tiff(*size), "")
+        with open(tmp_path / "made.tif", "w+b") as made:
+            pyramid.write(image, made.fileno(), recipe)
+            tags = next(iter(directories(made.fileno())))
+        assert (tags[322], tags[323]) == (wanted, wanted)
+    with pytest.raises(ValueError, match="levels: pixel needs tiles of 256 pixels at most"):
+        ConvertOptions(levels="pixel", tile=512)
+    assert ConvertOptions(levels="pixel", tile=128).levels == "pixel"
 
 
 def test_limits_stand_before_the_first_image(child: ImageChild) -> None:
