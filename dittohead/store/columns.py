@@ -54,15 +54,26 @@ class _Checked(TypeDecorator[Any]):
     cache_ok = True
     impl: Any = Text
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        """Return a value as it should be."""
-        if value is None:
-            return None
-        found = self.read(value)
-        if found is _WRONG:
+    @property
+    def quick(self) -> type[Any] | None:
+        """The type of which every value is right: each column of each row comes through here."""
+        return None
+
+    def result_processor(self, dialect: Dialect, coltype: Any) -> _Process:
+        """Return what turns what the database gives into a value as it should be."""
+        process = self.impl_instance.result_processor(dialect, coltype)
+        quick, read = self.quick, self.read
+
+        def checked(value: Any) -> Any:
+            if value is None or type(value) is quick:
+                return value
+            found = read(value if process is None else process(value))
+            if found is not _WRONG:
+                return found
             MET.any = True
             return self.instead_of(value)
-        return found
+
+        return checked
 
     def read(self, value: Any) -> Any:
         """Return a value, or that it is wrong."""
@@ -115,6 +126,10 @@ class Whole(_Checked):
         super().__init__()
         self.impl = impl()
 
+    @property
+    def quick(self) -> type[Any] | None:
+        return int
+
     def read(self, value: Any) -> Any:
         if isinstance(value, int | Decimal):
             return value
@@ -143,6 +158,10 @@ class Word(_Checked):
         kind: Any = sa.String(length) if length else Text()
         self.impl = kind
 
+    @property
+    def quick(self) -> type[Any] | None:
+        return None if self.known else str
+
     def read(self, value: Any) -> Any:
         return value if isinstance(value, str) and (not self.known or value in self.known) else _WRONG
 
@@ -163,6 +182,10 @@ class Plain(Word):
 
     def __init__(self, length: int | None = None) -> None:
         super().__init__(length)
+
+    @property
+    def quick(self) -> type[Any] | None:
+        return None
 
     def read(self, value: Any) -> Any:
         return value if isinstance(value, str) and _is_plain(value.encode("utf-8", "replace")) else _WRONG
