@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from dittohead import log
 from dittohead.store import Store, damage
 from dittohead.store.columns import MET
 
-#: Between two looks whether a damaged value was met; and between two looks through all rows. Seconds.
-_MET_S, _ALL_S = 5.0, 6 * 3600.0
+#: Between two looks whether a damaged value was met. Seconds.
+_MET_S = 5.0
+
+#: Between two looks through all rows: so long at least, and so many times what one has taken.
+_ALL_S, _SPARING = 15.0, 200
 
 #: Where some are known they are met again and again: then all rows are looked through so often. Seconds.
 _KNOWN_S = 300.0
@@ -31,9 +35,10 @@ class RowWatch:
         """Look, again and again, until cancelled."""
         while True:
             MET.take()
+            began = time.monotonic()
             await self.round()
-            waited = 0.0
-            while waited < _ALL_S and not (MET.any and waited >= (_KNOWN_S if self.shown else 0)):
+            most, waited = max(_ALL_S, _SPARING * (time.monotonic() - began)), 0.0
+            while waited < most and not (MET.any and waited >= (_KNOWN_S if self.shown else 0)):
                 await asyncio.sleep(_MET_S)
                 waited += _MET_S
 
