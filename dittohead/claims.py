@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import faults, log, sidecar, templates, units
+from dittohead import faults, log, replacing, sidecar, templates, units
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
@@ -157,6 +157,7 @@ class Claimer:
             new,
             *(transfer if origin else ()),
             *events,
+            *self._replaced(connection, arrival, folder),
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -164,6 +165,12 @@ class Claimer:
                 agent=AGENT,
             ),
         )
+
+    def _replaced(self, connection: Connection, arrival: Arrival, folder: Path) -> list[Event]:
+        """Return which files were replaced since the folder failed, and lie there still."""
+        last, events = history.replaced_in(connection, arrival.folder, arrival.ino)
+        there = replacing.in_place(self.stations, last, folder) if events else ()
+        return [event for event in events if event.detail.startswith(tuple(there))]
 
     async def _waits_for_target(
         self, matched: tuple[Pipeline, Mapping[str, str]] | None, arrival: Arrival

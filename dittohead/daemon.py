@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -49,7 +49,7 @@ from dittohead.intake import Intake
 from dittohead.latelook import LateLook
 from dittohead.limits import FairLimiter
 from dittohead.lookout import Lookout
-from dittohead.model import Station, counted, display
+from dittohead.model import Job, Station, counted, display
 from dittohead.notices.compose import Composer
 from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
@@ -58,6 +58,7 @@ from dittohead.opening import open_store
 from dittohead.overdue import Overdue
 from dittohead.parts import Part, Parts
 from dittohead.reconcile import reconcile
+from dittohead.rowwatch import RowWatch
 from dittohead.settings import Watch
 from dittohead.starting import Starting, is_passing
 from dittohead.stations import Scan, Stations
@@ -68,6 +69,7 @@ from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
 from dittohead.targets import Targets
 from dittohead.threads import detached
+from dittohead.verify import Report, verify_job
 from dittohead.watcher import Watcher
 from dittohead.web.site import Site
 
@@ -234,6 +236,7 @@ class Daemon:
                 Part(name="outside", run=self.housekeeper.run_outside),
                 Part(name="sources", run=self.intake.run),
                 Part(name="live", run=self._write_live),
+                Part(name="rows", run=self.rows.run),
                 Part(name="lag", run=self.engine.metrics.watch_the_loop),
             ]
         )
@@ -319,6 +322,7 @@ class Daemon:
         )
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
         self.ground = Ground(self.stations, self._lock, self.targets, self._on_ground_back)
+        self.rows = RowWatch(self.engine.store)
         self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
 
     def _site(self, store: Store) -> Site:
@@ -332,6 +336,7 @@ class Daemon:
             credential=Credentials(self.config.path),
             examine=self._examine,
             reload=self._asked_to_reload,
+            verify=self._verify,
         )
 
     async def _examine(self) -> list[dict[str, str]]:
@@ -339,6 +344,17 @@ class Daemon:
         secret = Credentials(self.config.path).needed
         found = await examine(self.config, self.engine.workers, secret, self.engine.store)
         return [dataclasses.asdict(finding) for finding in found]
+
+    def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:
+        """Have a job's receipt compared with everything; return the report to come, and how far it is."""
+        report = Report(job.id)
+
+        async def work() -> dict[str, Any]:
+            secret = Credentials(self.config.path).needed
+            workers, store = self.engine.workers, self.engine.store
+            return (await verify_job(job, store, self.stations, workers, secret, report)).as_dict()
+
+        return work(), lambda: (report.looked, report.total)
 
     def _watch_settings(self) -> Watch:
         """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""
@@ -581,6 +597,7 @@ class Daemon:
             "sources": self.intake.shown(),
             "free_bytes": self._free_bytes(),
             "troubles": self._troubles(),
+            "damaged_rows": self.rows.shown,
             "stuck": {display(name): why for name, why in self.claimer.stuck.items()},
         }
 

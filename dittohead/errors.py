@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 #: What the kernel says of a fault that may go away by itself: no room, a mount or a disk that is away, too
 #: much at once.
@@ -62,6 +62,7 @@ class DittoheadError(Exception):
     """
 
     kind = "item"  #: what a failure is called that a job keeps of it
+    files: Sequence[str] = ()  #: paths of those in the folder that are at fault, the first few
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)

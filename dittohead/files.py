@@ -25,10 +25,10 @@ from dittohead.model import own_group
 MAX_DEPTH = 256
 MAX_PATH = 3500
 
-#: One read for hashing: large enough that the interpreter's part vanishes, small enough for the cache.
-_BLOCK = 1 << 20
+#: One read for hashing or copying: large enough that the interpreter's part vanishes, and fits the cache.
+BLOCK = 1 << 20
 
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -82,6 +82,24 @@ def _rename_by_claim(source: bytes, destination: bytes) -> None:
     else:
         os.link(source, destination, follow_symlinks=False)
         os.unlink(source)
+
+
+def exchange(directory: int, name: bytes, other: bytes) -> bool:
+    """Let a name in an open directory and another path stand for each other's file, in one step.
+
+    Not durable by itself: fsync both parents.
+
+    Returns: False where the file system cannot (NFS); nothing was changed then.
+    Raises: OSError (EXDEV across file systems and bind mounts).
+    Source: rename(2), renameat2 with RENAME_EXCHANGE, Linux 3.15.
+    """
+    names = ctypes.c_char_p(name), ctypes.c_char_p(other)
+    if _libc.renameat2(directory, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code == errno.EINVAL:
+        return False
+    raise OSError(code, os.strerror(code), other, None, name)
 
 
 def fsync_dir(path: str | bytes | Path) -> None:
@@ -443,7 +461,7 @@ def hash_buffer() -> memoryview:
     """Return the calling thread's buffer for `sha256_fd`, made once: new memory is not free."""
     buffer: memoryview | None = getattr(_local, "buffer", None)
     if buffer is None:
-        buffer = _local.buffer = memoryview(bytearray(_BLOCK))
+        buffer = _local.buffer = memoryview(bytearray(BLOCK))
     return buffer
 
 

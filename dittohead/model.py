@@ -103,6 +103,7 @@ class EventType(StrEnum):
     DELETION = "deletion"
     TRANSFER = "transfer"
     RENAMING = "filename change"
+    MODIFICATION = "modification"
 
 
 class Use(StrEnum):

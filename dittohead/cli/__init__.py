@@ -24,6 +24,7 @@ MODULES = {
     "show": "jobs",
     "retry": "jobs",
     "rename": "jobs",
+    "replace": "replace",
     "dismiss": "jobs",
     "freeze": "jobs",
     "thaw": "jobs",
