@@ -501,23 +501,28 @@ async def test_an_rsync_that_does_not_keep_what_it_should_is_found_out(
         await rig.deliver(xattrs=True, acls=True, hard_links=True)
 
 
-async def test_folders_of_others_at_the_target_keep_their_times(
-    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("policy", ["refuse", "backup", "version"])
+@pytest.mark.parametrize(("path", "what"), [("sub", "folder"), ("sub/a.txt", "file")])
+async def test_what_belongs_to_others_at_the_target_keeps_its_times(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, path: str, what: str
 ) -> None:
-    """Nobody may set the time of another's folder; that is said, and is no reason to fail."""
+    """Nobody may set the time of another's folder or file; that is said, and is no reason to fail."""
     tree(rig.payload, {"sub": {"a.txt": "a"}})
+    tree(rig.out(), {"sub": {"a.txt": "a"}})
+    os.utime(rig.out() / "sub", (rig.payload / "sub").stat()[7:9])
+    os.utime(rig.out() / "sub" / "a.txt", (rig.payload / "sub" / "a.txt").stat()[7:9])
     refused = tmp_path / "bin" / "rsync"
     refused.parent.mkdir()
     refused.write_text(
         '#!/bin/sh\n/usr/bin/rsync "$@" || exit $?\n'
-        f'case " $* " in *" --dry-run "*) exit 0;; esac\ntouch -d @1000 {rig.out()}/sub\n'
-        f"echo 'rsync: [generator] failed to set times on \"{rig.out()}/sub\": Operation not permitted (1)' >&2\n"
+        f'case " $* " in *" --dry-run "*) exit 0;; esac\ntouch -d @1000 {rig.out()}/{path}\n'
+        f"echo 'rsync: [generator] failed to set times on \"{rig.out()}/{path}\": Operation not permitted (1)' >&2\n"
         "echo 'rsync error: some files/attrs were not transferred (code 23) at main.c(1338)' >&2\nexit 23\n"
     )
     refused.chmod(0o755)
     monkeypatch.setenv("PATH", f"{refused.parent}:{os.environ['PATH']}")
-    ctx = await rig.deliver()
-    assert replications(ctx)[0][1].endswith("; not delivered: times of 1 folder")
+    ctx = await rig.deliver(on_conflict=policy)
+    assert replications(ctx)[0][1].endswith(f"; not delivered: times of 1 {what}")
 
 
 async def test_the_inboxs_own_access_list_is_not_the_uploaders(tmp_path: Path) -> None:
