@@ -9,7 +9,7 @@ from dittohead import files
 from dittohead.errors import ItemError
 from dittohead.images import kinds
 from dittohead.images.names import is_junk
-from dittohead.model import display
+from dittohead.model import counted, display
 
 #: Files that stand beside images: texts, whatever their first letters are.
 _BESIDE = frozenset(
@@ -38,7 +38,7 @@ class Leftover:
 
     def __str__(self) -> str:
         images = f" ({self.images} of them images)" if self.images else ""
-        return f"{self.count} other files left{images}: {self.named}" if self.count else ""
+        return f"{counted(self.count, 'other file')} left{images}: {self.named}" if self.count else ""
 
     @property
     def named(self) -> str:

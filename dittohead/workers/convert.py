@@ -29,7 +29,7 @@ from dittohead.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest, settle
-from dittohead.model import Entry, Event, EventType, Output, display
+from dittohead.model import Entry, Event, EventType, Output, counted, display
 from dittohead.threads import Stop, in_thread
 from dittohead.wants import DISK
 from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
@@ -61,6 +61,7 @@ class ConvertWorker(Worker[ConvertOptions]):
     Options = ConvertOptions
     makes_outputs = True
     per_file = frozenset({"iiif_id"})
+    uris = frozenset({"iiif_id"})
     space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
 
@@ -110,7 +111,7 @@ class ConvertWorker(Worker[ConvertOptions]):
         if conversion.faulty.count:
             raise conversion.failure()
         if conversion.left.count:
-            what = f"{conversion.left.count} other files"
+            what = counted(conversion.left.count, "other file")
             yield Planned(action="keep", what=what, detail=conversion.left.named)
 
     async def run(self, ctx: StepContext, options: ConvertOptions) -> StepResult:
@@ -500,10 +501,12 @@ class _Conversion:
         own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
         cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
         cures = cures or ["Take them out, or have them made in another way"]
-        return ItemError(
+        error = ItemError(
             f"{self.faulty.count} of {every} images cannot be converted: {self.faulty}",
             hint=f"{'; '.join(cures)}; then move the folder to the inbox again",
         )
+        error.files = [] if self.ctx.source.made else self.faulty.named
+        return error
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
