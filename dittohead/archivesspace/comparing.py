@@ -24,6 +24,8 @@ VERIFIED_BY = "read back"
 _HOPS = 5
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
+_GONE = "is gone"
+
 #: Components that are read and compared at once.
 _AT_ONCE = 200
 
@@ -142,9 +144,19 @@ async def verify(ctx: VerifyContext, client: Client) -> None:
             for location in some:
                 ctx.report(False, location.uri, f"cannot be checked: {error}")
             continue
+        whole = await _sees_all(client)
         for location in some:
             problem = _problem(location, there.get(_uri(client, location)))
+            if problem == _GONE and not whole:
+                problem = "is gone, or suppressed: the user is not shown what is (view_suppressed)"
             ctx.report(not problem, location.uri, problem)
+
+
+async def _sees_all(client: Client) -> bool:
+    try:
+        return await client.see_all(may_set=False)
+    except StepError:
+        return False
 
 
 def _lot(locations: Iterator[Location]) -> list[Location]:
@@ -177,7 +189,7 @@ async def _read(client: Client, some: Sequence[Location]) -> dict[str, Record]:
 def _problem(location: Location, record: Record | None) -> str:
     """Return what is wrong with a record; "" when it says what was written."""
     if record is None:
-        return "is gone"
+        return _GONE
     uri = record["uri"]
     if "/digital_object_components/" in uri:
         same = records.still_says(record, location.sha256)

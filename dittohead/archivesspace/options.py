@@ -11,6 +11,10 @@ from dittohead.patterns import Pattern
 from dittohead.rest import Site
 from dittohead.worker import Options
 
+#: What components are called, and were in earlier versions.
+COMPONENT_ID = "{object-id}_{stem}"
+FORMER_COMPONENT_ID = "{stem}"
+
 
 class ArchivesSpaceOptions(Site, Options):
     """What an archivesspace step may be told."""
@@ -60,7 +64,10 @@ class ArchivesSpaceOptions(Site, Options):
         "`refuse`, `use` that one, or `add` one more.",
     )
     component_id: str = Field(
-        "{stem}", min_length=1, description="Of each file's component, which must be unique in the object."
+        COMPONENT_ID,
+        min_length=1,
+        description="Of each file's component, which must be unique in the repository. `{object-id}` is the "
+        "digital object's id; by default a stem that begins with it stands alone.",
     )
     label: str = Field("{file}", min_length=1, description="Of each file's component.")
     digital_object_type: str = Field(
@@ -85,6 +92,12 @@ class ArchivesSpaceOptions(Site, Options):
         True, description="Fetch each page, thumbnail and manifest before it is recorded."
     )
     events: bool = Field(False, description="Record events in ArchivesSpace as well.")
+    agent: str = Field(
+        "",
+        pattern=r"^(/agents/(software|people|families|corporate_entities)/\d+)?$",
+        description="The agent of these events, such as `/agents/software/3`; by default one that is called "
+        "like this version of dittohead, made where it is missing.",
+    )
 
     @field_validator("staff_url", "public_url")
     @classmethod

@@ -36,6 +36,7 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
     Options = ArchivesSpaceOptions
     default_limit = 2
     per_file = frozenset({"component_id", "label"})
+    file_values = frozenset({"object-id"})
     takes = frozenset({"masters", "access"})
     describes = True
 
