@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
 from dittohead import __version__
-from dittohead.archivesspace import describing, records
+from dittohead.archivesspace import copying, describing, records
 from dittohead.archivesspace.client import Client, Record, bare_ark
 from dittohead.archivesspace.naming import Naming, some_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
@@ -72,6 +72,7 @@ class Found:
     digital_object: str  #: its uri when there is one; "" when it is to be created
     files: list[str] | None  #: None: all
     markup: str = ""  #: the title as ArchivesSpace has it
+    copied: dict[str, Any] = field(default_factory=dict)  #: what a new digital object is given besides
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> list[Found]:
@@ -323,6 +324,7 @@ class _Objects:
                     digital_object=object_.get("uri", ""),
                     files=None if names is None else list(names),
                     markup=record.get("display_string") or record.get("title") or "",
+                    copied=copying.copied(record, self._options.parts),
                 )
             )
         return found

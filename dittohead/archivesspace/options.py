@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +14,12 @@ from dittohead.worker import Options
 #: What components are called, and were in earlier versions.
 COMPONENT_ID = "{object-id}_{stem}"
 FORMER_COMPONENT_ID = "{stem}"
+
+#: What of a description can be copied, and what is with `copy_description: true`: extents are of what lies
+#: on the shelf.
+Part = Literal["dates", "agents", "subjects", "languages", "notes", "restrictions", "extents"]
+COPIED: tuple[Part, ...] = get_args(Part)
+USUAL = frozenset(COPIED) - {"extents"}
 
 
 class ArchivesSpaceOptions(Site, Options):
@@ -76,6 +82,12 @@ class ArchivesSpaceOptions(Site, Options):
     publish: bool = Field(
         False, description="Publish the digital object itself; the masters' locations never are."
     )
+    copy_description: bool | list[Part] = Field(
+        False,
+        description="What a new digital object is given of the archival object's description: `true`, or some "
+        "of `dates`, `agents`, `subjects`, `languages`, `notes` (conditions of access and use, of the nearest "
+        "level that has any, and the summary), `restrictions` and `extents`; `true` is all but the extents.",
+    )
     unpublished: Literal["refuse", "allow"] = Field(
         "refuse",
         description="What to do when access copies are to be published and the archival object, or a level "
@@ -124,6 +136,13 @@ class ArchivesSpaceOptions(Site, Options):
         if self.digital_object_id and (self.map or self.pattern):
             raise ValueError("digital_object_id is for folders of one object")
         return self
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """What of the description is copied."""
+        if isinstance(self.copy_description, bool):
+            return USUAL if self.copy_description else frozenset()
+        return frozenset(self.copy_description)
 
     @property
     def base(self) -> str:

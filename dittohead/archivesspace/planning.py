@@ -34,7 +34,12 @@ async def _object(
     archival = await client.get(found.uri)
     there: set[str] = set()
     if not found.digital_object:
-        yield Planned(action="create", what=name, where=f"POST {options.base}/digital_objects")
+        yield Planned(
+            action="create",
+            what=name,
+            where=f"POST {options.base}/digital_objects",
+            detail=f"with {', '.join(found.copied)} of the archival object" if found.copied else "",
+        )
     else:
         record = await client.get(found.digital_object)
         old = record.get("file_versions", [])

@@ -186,7 +186,8 @@ class Recording:
         found = of.found
         publish = self.options.publish
         title = records.title_of(found.markup, found.title)
-        return records.digital_object(found.digital_object_id, title, type_, publish=publish, versions=access)
+        made = records.digital_object(found.digital_object_id, title, type_, publish=publish, versions=access)
+        return made | found.copied
 
     async def _present(self, of: Wanted) -> Record | None:
         if of.found.digital_object:

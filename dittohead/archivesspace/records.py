@@ -297,7 +297,7 @@ _MADE = frozenset(
 _MADE |= {"uri", "jsonmodel_type", "identifier", "_resolved", "position", "slug", "is_slug_auto", "parent"}
 _MADE |= {"has_unpublished_ancestor", "display_string", "ancestors", "link_uri", "derived_from", "tree"}
 _MADE |= {"linked_events", "linked_instances", "collection", "representative_file_version", "repository"}
-_MADE |= {"digital_object"}
+_MADE |= {"digital_object", "persistent_id"}
 
 
 def canonical(record: Any) -> Any:

@@ -176,6 +176,8 @@ class Holdings:
             if isinstance(one, dict) and "role" in one and "linked_records" in record
         ]
         refs += [record[name]["ref"] for name in ("digital_object", "parent") if record.get(name)]
+        if "digital_object_id" in record:
+            refs += [one["ref"] for name in ("linked_agents", "subjects") for one in record.get(name) or ()]
         for ref in refs:
             if ref not in self.records:
                 # Source: exceptions.rb, ReferenceError; the words are assumed.
@@ -256,6 +258,10 @@ class Holdings:
             if re.fullmatch(match, uri.rpartition("/")[0]):
                 self.between.remove((match, act))
                 act()
+        for note in record.get("notes") or ():  # Source: notes.rb gives each an id that stays
+            if not note.get("persistent_id"):
+                self._next += 1
+                note["persistent_id"] = f"{self._next:032x}"
         self._indexes(uri, record)
         self._columns(kind, record)
         position = record.pop("position", None)

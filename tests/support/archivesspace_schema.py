@@ -333,9 +333,60 @@ def cleaned(kind: str, body: Any, enums: dict[str, list[str]]) -> dict[str, Any]
         errors["dates"] = ["one or more required (or enter a Title)"]
     if kind == "event" and not body.get("date") and not body.get("timestamp"):
         errors["date"] = ["Can't be blank (or enter a Timestamp)"]
+    if kind == "digital_object":
+        _described(body, errors)
     if errors:
         raise Invalid(errors, body)
     return result
+
+
+#: Source: migrations, note_digital_object_type.
+_NOTES = frozenset(
+    [
+        "summary",
+        "bioghist",
+        "accessrestrict",
+        "userestrict",
+        "custodhist",
+        "dimensions",
+        "edition",
+        "extent",
+        "altformavail",
+        "originalsloc",
+        "note",
+        "acqinfo",
+        "inscription",
+        "langmaterial",
+        "legalstatus",
+        "physdesc",
+        "prefercite",
+        "processinfo",
+        "relatedmaterial",
+    ]
+)
+_NEEDS = {
+    "dates": ("label", "date_type"),
+    "extents": ("portion", "number", "extent_type"),
+    "linked_agents": ("ref", "role"),
+    "subjects": ("ref",),
+    "notes": ("type", "content"),
+}
+
+
+def _described(body: dict[str, Any], errors: dict[str, list[str]]) -> None:
+    """What the nested records of a digital object need. Source: common/schemas, not run."""
+    for name, needs in _NEEDS.items():
+        for i, one in enumerate(body.get(name) or ()):
+            for key in needs:
+                if not one.get(key):
+                    errors[f"{name}/{i}/{key}"] = ["Property is required but was missing"]
+    for i, one in enumerate(body.get("notes") or ()):
+        if one.get("jsonmodel_type") != "note_digital_object" or not isinstance(one.get("content"), list):
+            errors[f"notes/{i}"] = [
+                "Must be one of: JSONModel(:note_bibliography), JSONModel(:note_digital_object)"
+            ]
+        elif one.get("type") not in _NOTES:
+            errors[f"notes/{i}/type"] = [f"Invalid value '{one.get('type')}'"]
 
 
 def _object(
