@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -11,7 +13,7 @@ from typing import Any
 from dittohead import __version__
 from dittohead.archivesspace import copying, describing, records
 from dittohead.archivesspace.client import Client, Record, bare_ark
-from dittohead.archivesspace.naming import Naming, some_of
+from dittohead.archivesspace.naming import Naming, natural, some_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import (
     AGENT_ROLE,
@@ -72,6 +74,7 @@ class Found:
     digital_object: str  #: its uri when there is one; "" when it is to be created
     files: list[str] | None  #: None: all
     markup: str = ""  #: the title as ArchivesSpace has it
+    each: bool = False  #: a digital object for one file, which has no components
     copied: dict[str, Any] = field(default_factory=dict)  #: what a new digital object is given besides
 
     @classmethod
@@ -185,8 +188,10 @@ async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) 
         if lacking := values - known[name]:
             problems.append(f"ask staff to {records.where_to_add(lacking, name, options.staff_url)}")
     looking = _Objects(client, options)
-    found = await looking.find({key: read[hit["uri"]] for key, hit in hits.items()}, objects)
-    if any(ctx.made_by(step) is not None for step in options.masters):
+    archival = {key: read[hit["uri"]] for key, hit in hits.items()}
+    each = options.digital_objects == "each"
+    found = await (looking.find_each(archival, ids) if each else looking.find(archival, objects))
+    if not each and any(ctx.made_by(step) is not None for step in options.masters):
         await looking.see_free(found, ids)
     problems += looking.problems
     if problems:
@@ -198,7 +203,7 @@ async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) 
 
 def _survey(
     naming: Naming, ctx: StepContext
-) -> tuple[dict[str, tuple[str, ...] | None], dict[str, list[str]], frozenset[records.Kind]]:
+) -> tuple[dict[str, tuple[str, ...] | None], dict[str, dict[str, str]], frozenset[records.Kind]]:
     """Return the objects with their files, the components' ids, and the kinds of files. Blocking."""
     objects = naming.objects(ctx.originals.root, ctx.originals.entries())
     ids = naming.check(ctx.originals.entries(), objects)
@@ -315,19 +320,69 @@ class _Objects:
             one = by_id.get(id_) or self._alike(record, id_, by_id_like.get(records.alike(id_)))
             object_ = await self._one(record, id_, one)
             names = files[key]
-            found.append(
-                Found(
-                    identifier=key,
-                    uri=record["uri"],
-                    title=describing.title_of(record) or key,
-                    digital_object_id=object_.get("digital_object_id", id_),
-                    digital_object=object_.get("uri", ""),
-                    files=None if names is None else list(names),
-                    markup=record.get("display_string") or record.get("title") or "",
-                    copied=copying.copied(record, self._options.parts),
-                )
-            )
+            found.append(self._found(key, record, id_, object_, files=None if names is None else list(names)))
         return found
+
+    async def find_each(
+        self, archival: Mapping[str, Record], files: Mapping[str, Mapping[str, str]]
+    ) -> list[Found]:
+        """Return what is to be recorded for each file: as `find`, by the ids that `files` has for them."""
+        ids = [id_ for some in files.values() for id_ in some]
+        there, like = await self._client.find_by_id("digital_objects", "digital_object_id", ids)
+        by_id = {one["digital_object_id"]: one for one in there}
+        by_id_like = {records.alike(one["digital_object_id"]): one for one in like}
+        found = []
+        for key, record in archival.items():
+            own = set()
+            some = sorted(files.get(key, {}).items(), key=lambda one: natural(os.fsencode(one[1])))
+            for id_, path in some:
+                one = by_id.get(id_) or self._alike(record, id_, by_id_like.get(records.alike(id_)))
+                if one is not None:
+                    self._see_its(record, id_, one)
+                    own.add(one["uri"])
+                name = path.rpartition("/")[2] if len(some) > 1 else ""
+                found.append(self._found(key, record, id_, one or {}, files=[path], each=True, name=name))
+            self._see_others(record, own)
+        return found
+
+    def _see_others(self, archival: Record, own: Collection[str]) -> None:
+        """See that nothing else is linked, unless one more may be."""
+        self._see_once(archival)
+        others = set(records.linked(archival)) - set(own)
+        if others and self._options.linked != "add":
+            self.problems.append(
+                f"{archival['uri']} has {', '.join(sorted(others))} already, which is of none of these "
+                "files: set linked: add"
+            )
+
+    def _found(
+        self,
+        key: str,
+        record: Record,
+        id_: str,
+        object_: Record,
+        *,
+        files: list[str] | None,
+        each: bool = False,
+        name: str = "",
+    ) -> Found:
+        """Return what is known of a digital object that is there or to be made.
+
+        Args:
+            name: of its file, which tells it from the others in its title.
+        """
+        markup = record.get("display_string") or record.get("title") or key
+        return Found(
+            identifier=key,
+            uri=record["uri"],
+            title=(describing.title_of(record) or key) + (f" ({name})" if name else ""),
+            digital_object_id=object_.get("digital_object_id", id_),
+            digital_object=object_.get("uri", ""),
+            files=files,
+            markup=markup + (f" ({html.escape(name, quote=False)})" if name else ""),
+            each=each,
+            copied=copying.copied(record, self._options.parts),
+        )
 
     def _alike(self, archival: Record, id_: str, there: Record | None) -> Record | None:
         """Return a digital object whose id differs by capitals or accents alone, if it is this one's own.
@@ -344,7 +399,7 @@ class _Objects:
             )
         return there
 
-    async def see_free(self, found: Sequence[Found], ids: Mapping[str, Sequence[str]]) -> None:
+    async def see_free(self, found: Sequence[Found], ids: Mapping[str, Iterable[str]]) -> None:
         """See that no component elsewhere has an id that is to be given: they are unique in the repository.
 
         Source: migration 001, doc_unique_identifier (repo_id, component_id), by the database's collation.
@@ -367,16 +422,9 @@ class _Objects:
     async def _one(self, archival: Record, id_: str, there: Record | None) -> Record:
         """Return the digital object to be used; {} when one is to be created."""
         uri, links = archival["uri"], records.linked(archival)
-        for twice in sorted({link for link in links if links.count(link) > 1}):
-            self.problems.append(f"{uri} is linked to {twice} {links.count(twice)} times: remove all but one")
+        self._see_once(archival)
         if there is not None:
-            self._see_shown(there)
-            holders = {one["ref"] for one in there.get("linked_instances", ())} - {uri}
-            if holders and there["uri"] not in links:
-                self.problems.append(
-                    f'the digital object id "{id_}" is taken by {there["uri"]}, which belongs to '
-                    f"{', '.join(sorted(holders))}: set digital_object_id, or correct that one"
-                )
+            self._see_its(archival, id_, there)
             return there
         if not links or self._options.linked == "add":
             return {}
@@ -393,3 +441,18 @@ class _Objects:
     def _see_shown(self, there: Record) -> None:
         if there.get("suppressed"):
             self.problems.append(f"{there['uri']} is suppressed, and nobody would see it: lift that")
+
+    def _see_once(self, archival: Record) -> None:
+        uri, links = archival["uri"], records.linked(archival)
+        for twice in sorted({link for link in links if links.count(link) > 1}):
+            self.problems.append(f"{uri} is linked to {twice} {links.count(twice)} times: remove all but one")
+
+    def _see_its(self, archival: Record, id_: str, there: Record) -> None:
+        """See that a digital object of a wanted id can be used for this archival object."""
+        self._see_shown(there)
+        holders = {one["ref"] for one in there.get("linked_instances", ())} - {archival["uri"]}
+        if holders and there["uri"] not in records.linked(archival):
+            self.problems.append(
+                f'the digital object id "{id_}" is taken by {there["uri"]}, which belongs to '
+                f"{', '.join(sorted(holders))}: set digital_object_id, or correct that one"
+            )

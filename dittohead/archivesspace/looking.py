@@ -77,6 +77,12 @@ class Wanted:
             for copy in page.copies
         ]
 
+    def masters(self, options: ArchivesSpaceOptions, known: Enumerations) -> list[Record]:
+        """Return the digital object's own file versions of masters, which has no components then."""
+        if not self.found.each:
+            return []
+        return [one for page in self.pages for one in self.versions(page, options, known)]
+
     def component(self, page: Page, options: ArchivesSpaceOptions, known: Enumerations) -> Record:
         """Return a new component for a page."""
         return records.component(page.component_id, page.label, self.versions(page, options, known))
@@ -107,6 +113,11 @@ def wanted(ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[Foun
     for one in result:
         one.pages.sort(key=lambda page: natural(page.path))
     _show(options, chain, result, owner)
+    if options.digital_objects == "each":  # one of which nothing is known yet is not made
+        left = sum(one.left for one in result)
+        result = [one for one in result if one.pages or one.shown]
+        if result:
+            result[0].left = left
     return result
 
 
@@ -155,13 +166,17 @@ def _show(
     owner: Callable[[bytes], Wanted | None],
 ) -> None:
     """Give each object its thumbnail, page and manifest: the object's own before those of a file."""
-    by_name = {one.found.identifier: one for one in result} | {one.found.uri: one for one in result}
+    by_name: dict[str, Wanted] = {}
+    for one in result:  # of several for one archival object the first
+        by_name.setdefault(one.found.identifier, one)
+        by_name.setdefault(one.found.uri, one)
+    alone = len({one.found.uri for one in result}) == 1
     for step in options.access:
         for shown in chain.shown(step):
             of = by_name.get(shown.known_as)
             if of is None and shown.origin is not None:
                 of = owner(shown.origin)
-            if of is None and len(result) == 1:
+            if of is None and alone:
                 of = result[0]
             if of is None:
                 raise ItemError(
@@ -323,6 +338,20 @@ def with_access(old: list[Record], new: list[Record], ours: Collection[str]) -> 
         block.append(records.brought_up(taken[uri], fresh) if uri in taken else fresh)
     place = place or 0
     return _if_changed(old, [*others[:place], *block, *others[place:]])
+
+
+def with_own(
+    of: Wanted,
+    options: ArchivesSpaceOptions,
+    known: Enumerations,
+    old: list[Record],
+    ours: Collection[str],
+) -> list[Record] | None:
+    """Return a digital object's file versions with all that it is to have; None when nothing changes."""
+    access, masters = of.access(options, known), of.masters(options, known)
+    shown = with_access(old, access, ours) if access else None
+    whole = with_masters(old if shown is None else shown, masters)
+    return shown if whole is None else whole
 
 
 def _if_changed(old: list[Record], new: list[Record]) -> list[Record] | None:

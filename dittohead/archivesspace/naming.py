@@ -188,17 +188,17 @@ class Naming:
 
     def check(
         self, entries: Iterable[Entry], objects: dict[str, tuple[str, ...] | None]
-    ) -> dict[str, list[str]]:
+    ) -> dict[str, dict[str, str]]:
         """See that every file has a component of its own, with an id and a label that fit.
 
-        Returns: the ids by identifier of the object.
+        Returns: by identifier of the object the ids, each with its file.
 
         Raises: ItemError.
         """
         of = {name: key for key, names in objects.items() for name in names or ()}
         one = next(iter(objects)) if list(objects.values()) == [None] else ""
         seen: dict[str, str] = {}
-        ids: dict[str, list[str]] = {}
+        ids: dict[str, dict[str, str]] = {}
         problems = []
         for entry in entries:
             if not self.recorded(entry):
@@ -212,7 +212,7 @@ class Naming:
             other = seen.setdefault(alike(id_), path)
             if other != path:
                 problems.append(f"{path} and {other} ({id_})")
-            ids.setdefault(key, []).append(id_)
+            ids.setdefault(key, {})[id_] = text_of(entry.path)
         if problems:
             raise ItemError(
                 f"components would not have an id of their own: {some_of(problems)}",

@@ -64,6 +64,11 @@ class ArchivesSpaceOptions(Site, Options):
     digital_object_id: str = Field(
         "", max_length=255, description="Of the digital object; the archival object's identifier by default."
     )
+    digital_objects: Literal["together", "each"] = Field(
+        "together",
+        description="One digital object that holds the files of an archival object `together`, as its "
+        "components, or one for `each` file, called like `component_id` says, without components.",
+    )
     linked: Literal["refuse", "use", "add"] = Field(
         "refuse",
         description="What to do when the archival object has a digital object of another id already: "
@@ -84,9 +89,10 @@ class ArchivesSpaceOptions(Site, Options):
     )
     copy_description: bool | list[Part] = Field(
         False,
-        description="What a new digital object is given of the archival object's description: `true`, or some "
-        "of `dates`, `agents`, `subjects`, `languages`, `notes` (conditions of access and use, of the nearest "
-        "level that has any, and the summary), `restrictions` and `extents`; `true` is all but the extents.",
+        description="What a new digital object is given of the archival object's description: `true`, or "
+        "some of `dates`, `agents`, `subjects`, `languages`, `notes` (conditions of access and use, of the "
+        "nearest level that has any, and the summary), `restrictions` and `extents`; `true` is all but the "
+        "extents.",
     )
     unpublished: Literal["refuse", "allow"] = Field(
         "refuse",
@@ -133,6 +139,10 @@ class ArchivesSpaceOptions(Site, Options):
     def _one_way(self) -> ArchivesSpaceOptions:
         if self.map and self.pattern:
             raise ValueError("map and pattern exclude each other")
+        if self.digital_objects == "each" and self.linked == "use":
+            raise ValueError(
+                "linked: use is for one digital object: use refuse or add with digital_objects: each"
+            )
         if self.digital_object_id and (self.map or self.pattern):
             raise ValueError("digital_object_id is for folders of one object")
         return self

@@ -83,7 +83,23 @@ class Recording:
         for one in wanted:
             await self._see_still(one)
         self._before = await in_thread(lambda _: self._recorded_before(wanted))
+        if self.options.digital_objects == "each":
+            return await self._each(wanted)
         return [await self._object(one) for one in wanted]
+
+    async def _each(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Difference]]:
+        """Record a digital object for each file; each archival object is saved once for all of its own."""
+        links: dict[str, list[str]] = {}
+        for of in wanted:
+            of.found = replace(of.found, digital_object=await self._digital_object(of))
+            links.setdefault(of.found.uri, []).append(of.found.digital_object)
+            self._progress()
+        for uri, objects in links.items():
+            await self._link(uri, objects)
+        for of in wanted:
+            await self._access(of, self._before.access.get(of.found.digital_object_id, {}))
+            self._progress(2)
+        return [(of, Difference()) for of in wanted]
 
     async def _see_still(self, of: Wanted) -> None:
         """See that what was looked up before the first step is still so: days may lie between.
@@ -117,7 +133,7 @@ class Recording:
         uri = await self._digital_object(of)
         of.found = replace(of.found, digital_object=uri)
         self._progress()
-        await self._link(of)
+        await self._link(of.found.uri, [uri])
         self._progress()
         found = await self._components(of)
         # Saving the archival object has changed the digital object's version: it is read anew.
@@ -181,12 +197,14 @@ class Recording:
         )
 
     def _new(self, of: Wanted) -> Record:
-        access = of.access(self.options, self.known)
+        versions = [*of.access(self.options, self.known), *of.masters(self.options, self.known)]
         type_ = of.type(self.options, self.known)
         found = of.found
         publish = self.options.publish
         title = records.title_of(found.markup, found.title)
-        made = records.digital_object(found.digital_object_id, title, type_, publish=publish, versions=access)
+        made = records.digital_object(
+            found.digital_object_id, title, type_, publish=publish, versions=versions
+        )
         return made | found.copied
 
     async def _present(self, of: Wanted) -> Record | None:
@@ -219,29 +237,30 @@ class Recording:
             )
         return object_
 
-    async def _link(self, of: Wanted) -> None:
-        uri = of.found.digital_object
-
+    async def _link(self, archival: str, objects: Sequence[str]) -> None:
         async def apply(record: Record) -> bool:
-            if uri in records.linked(record):
+            there = set(records.linked(record))
+            new = [uri for uri in objects if uri not in there]
+            if not new:
                 return False
             links = record.get("instances", [])
             first = not any(one.get("is_representative") for one in links)
-            record["instances"] = [*links, records.instance(uri, representative=first)]
-            await self.note(do="link", archival_object=record["uri"], digital_object=uri)
+            made = [records.instance(uri, representative=first and uri == new[0]) for uri in new]
+            record["instances"] = [*links, *made]
+            more = {"more": new[1:]} if new[1:] else {}
+            await self.note(do="link", archival_object=record["uri"], digital_object=new[0], **more)
             return True
 
-        await self._change(of.found.uri, apply)
+        await self._change(archival, apply)
 
     async def _access(self, of: Wanted, before: Mapping[str, str]) -> None:
-        new = of.access(self.options, self.known)
         # Another step's manifest does not make the page of this one an old one.
         ours = {uri for uri, role in before.items() if role in of.roles.values()}
         published = self.options.publish
 
         async def apply(record: Record) -> bool:
             old = record.get("file_versions", [])
-            versions = looking.with_access(old, new, ours) if new else None
+            versions = looking.with_own(of, self.options, self.known, old, ours)
             publish = published and not record.get("publish")
             if versions is None and not publish:
                 return False

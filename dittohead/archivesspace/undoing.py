@@ -36,7 +36,8 @@ class Undoing:
 
     def _sort(self, line: Line) -> None:
         if line["do"] == "link":
-            self._links.setdefault(line["digital_object"], set()).add(line["archival_object"])
+            for uri in (line["digital_object"], *line.get("more", ())):
+                self._links.setdefault(uri, set()).add(line["archival_object"])
         elif line["do"] == "create" and line["what"] == "digital object":
             self._contents.setdefault(line["of"], set()).add(line["content"])
         elif line["do"] == "create" and line["what"] == "components":

@@ -570,3 +570,24 @@ async def test_a_colleague_without_sight_loses_nothing_of_ours_to_our_save(
     site.before.append((rf"GET {AO}", suppress))
     await Job.made(tmp_path, site.url, 1, linked="add").run()
     assert [one["digital_object"]["ref"] for one in site.shown(AO)["instances"]] == [theirs, the(site)["uri"]]
+
+
+# -- what staff have deleted -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["digital object", "component"])
+async def test_what_staff_deleted_is_made_anew(site: ArchivesSpace, tmp_path: Path, what: str) -> None:
+    """Verify says that it is gone, and another run of the folder makes it as it was, in its place."""
+    job = Job.made(tmp_path, site.url, 3, access=shown(site))
+    places = (await job.run()).locations
+    wanted = site.state()
+    site.remove(the(site)["uri"] if what == "digital object" else pages(site)[1]["uri"])
+    said = {problem for ok, _, problem in await job.verify(places) if not ok}
+    assert said == (
+        {"is gone", "is no longer linked to the digital object"} if what == "digital object" else {"is gone"}
+    )
+    again = Job.made(tmp_path, site.url, 3, access=shown(site), job="01JAGAIN")
+    places = (await again.run()).locations
+    assert site.state() == wanted
+    assert [problem for ok, _, problem in await again.verify(places) if not ok] == []
+    assert all(gone for gone, _, _ in await again.undo())
