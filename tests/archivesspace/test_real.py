@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from dittohead import __version__
-from dittohead.errors import ItemError, TargetError, TransientError
+from dittohead.archivesspace.naming import Naming
+from dittohead.archivesspace.options import ArchivesSpaceOptions
+from dittohead.config import load
+from dittohead.errors import ConfigError, ItemError, TargetError, TransientError
+from dittohead.model import Entry
+from dittohead.registry import default
+from dittohead.templates import render_options
+from dittohead.workers.archivesspace import ArchivesSpaceWorker
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace, Call, Fault
 from tests.support.archivesspace_job import AO, NAME, SECRETS, Job, furnish
@@ -591,3 +598,32 @@ async def test_what_staff_deleted_is_made_anew(site: ArchivesSpace, tmp_path: Pa
     assert site.state() == wanted
     assert [problem for ok, _, problem in await again.verify(places) if not ok] == []
     assert all(gone for gone, _, _ in await again.undo())
+
+
+# -- the id of the object in templates -------------------------------------------------------
+
+CONFIG = """
+root: .
+pipelines:
+  objects:
+    match: "(?P<object>.*)"
+    steps:
+      - rsync: {name: keep, to: "/kept/WHERE"}
+      - archivesspace: {url: "https://a.example.org", repository: 2, user: u, credential: c, masters: [keep],
+                        component_id: "{object-id}_{file}", label: "{object-id} {object}"}
+"""
+
+
+def test_the_objects_id_stands_in_templates_of_files(tmp_path: Path) -> None:
+    """And nowhere else: another step's option would be left with nothing in its place."""
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG.replace("WHERE", "x"))
+    [_, step] = load(file, default()).pipelines[0].steps
+    filled = render_options(step.options, {"object": "A{1}"}, ArchivesSpaceWorker.per_file)
+    assert filled["component_id"] == "{object-id}_{file}"
+    naming = Naming(ArchivesSpaceOptions.model_validate(filled), "A")
+    entry = Entry(path=b"f/0001.tif", size=1, sha256="")
+    assert (naming.component_id(entry, "X{9}"), naming.label(entry, "X")) == ("X{9}_0001.tif", "X A{1}")
+    file.write_text(CONFIG.replace("WHERE", "{object-id}"))
+    with pytest.raises(ConfigError, match="there is no placeholder {object-id}"):
+        load(file, default())
