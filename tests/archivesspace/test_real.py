@@ -619,7 +619,7 @@ def test_the_objects_id_stands_in_templates_of_files(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(CONFIG.replace("WHERE", "x"))
     [_, step] = load(file, default()).pipelines[0].steps
-    filled = render_options(step.options, {"object": "A{1}"}, ArchivesSpaceWorker.per_file)
+    filled = render_options(step.options, {"object": "A{1}"}, ArchivesSpaceWorker())
     assert filled["component_id"] == "{object-id}_{file}"
     naming = Naming(ArchivesSpaceOptions.model_validate(filled), "A")
     entry = Entry(path=b"f/0001.tif", size=1, sha256="")

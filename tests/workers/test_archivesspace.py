@@ -203,7 +203,7 @@ async def test_what_differs_is_brought_up_and_the_rest_stays(site: ArchivesSpace
     record = site.shown(uri)
     record["file_versions"][0] |= {"checksum": "0" * 64, "publish": True, "caption": "better words"}
     record["file_versions"].insert(0, {"file_uri": "file:///shelf", "publish": True, "caption": "ours too"})
-    record |= {"label": "recto", "notes": [{"type": "note", "content": ["x"]}]}
+    record |= {"label": "recto", "notes": [{"type": "note", "content": ["x"], "persistent_id": "p"}]}
     site.save(uri, "digital_object_component", record, "colleague")
     count = len(site.posts)
     ctx = await Job(tmp_path).run()
