@@ -532,7 +532,7 @@ class _Checker:
                 (*place, key),
                 hint="Call the group something else",
             )
-        return known | templates.FILE
+        return known | templates.FILE | worker.file_values
 
     def _check_placeholders(self, value: Any, place: Place, known: frozenset[str]) -> None:
         if isinstance(value, str):

@@ -197,6 +197,8 @@ async def _do(
 class _Context(StepContext):
     """A step's context for planning: it reads, and keeps what is said in memory."""
 
+    dry_run = True
+
     def __init__(self, shared: _Shared, step: Step) -> None:
         self._shared = shared
         self.job_id, self.name, self.pipeline = JOB, shared.name, shared.pipeline.name

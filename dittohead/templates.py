@@ -16,6 +16,9 @@ BUILT_IN = frozenset({"name", "id", "date", "payload", "work", "source"})
 #: What an option that is a template for each file may use besides; its worker fills them in.
 FILE = frozenset({"path", "folder", "file", "stem", "ext", "sha256", "size"})
 
+#: What some workers put into theirs besides; see `Worker.file_values`.
+FILE_MORE = frozenset({"object-id"})
+
 _Text = TypeVar("_Text", str, bytes)
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|\{|\}")
@@ -116,7 +119,7 @@ class _ForLater(dict[str, str]):
         self._values = values
 
     def get(self, key: str, default: Any = "") -> str:
-        if key in FILE:
+        if key in FILE or key in FILE_MORE:
             return f"{{{key}}}"
         return self._values.get(key, "").replace("{", "{{").replace("}", "}}")
 

@@ -115,6 +115,7 @@ class StepContext(abc.ABC):
     ledger: Path  #: a file for notes of what is created outside, before it is; kept for `Worker.undo`
     written: Mapping[str, Any] = MappingProxyType({})  #: its options as config.yaml has them
     saved: Mapping[str, Any]  #: what `save` or `Wait.state` kept, {} at first
+    dry_run: bool = False  #: for `plan`: not even `preflight` may change anything outside
     log: Any  #: structlog logger, bound to job, name and step
     env: Mapping[str, str]  #: the environment for child processes
 
@@ -215,6 +216,8 @@ class Worker(abc.ABC, Generic[OptionsT]):
     space_factor: ClassVar[float] = 0.0  #: bytes it may write under work/, per byte of the folder
     default_limit: ClassVar[int] = 2  #: steps (or child processes) of this kind at once, per host
     per_file: ClassVar[frozenset[str]] = frozenset()  #: options that are templates for each file
+    #: placeholders of such templates besides `templates.FILE`, of those in `templates.FILE_MORE`
+    file_values: ClassVar[frozenset[str]] = frozenset()
     #: options that are URIs, those inside another as "see_also.id": what is filled in is percent-encoded
     uris: ClassVar[frozenset[str]] = frozenset()
     #: options that name earlier steps (one, or a list) whose results it reads; it runs after them

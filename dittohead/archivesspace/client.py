@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from dittohead.archivesspace.options import ArchivesSpaceOptions
+from dittohead.archivesspace.records import beyond
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import short
 from dittohead.printed import Mask
@@ -31,17 +33,48 @@ _QUERY_MOST = 3500
 #: Records in one listing. Source: ArchivesSpace, AppConfig[:max_page_size], 250.
 _LISTED = 200
 
+#: The fewest that are asked for where a site takes fewer.
+_LISTED_LEAST = 10
+
 #: Children of a waypoint. Source: ArchivesSpace, backend/app/model/large_tree.rb.
 _WAYPOINT = 200
 
 #: Tries of one request, each in a session of its own, as long as it is the session that is wrong.
 _SESSIONS = 3
 
+#: One of these, and the user's preference, show what is suppressed. Source: backend/app/lib/rest.rb,
+#: enforce_suppression.
+SIGHT = frozenset({"view_suppressed", "manage_repository", "suppress_archival_record"})
+
+#: Faults of the database that come again as often as the same is sent; all others may pass. Source:
+#: exceptions.rb answers 400 to each Sequel::DatabaseError, a lock that was not got in time too.
+_LASTING = (
+    "too long",
+    "incorrect string value",
+    "illegal mix of collations",
+    "out of range",
+    "cannot be null",
+    "foreign key",
+    "truncated",
+)
+
+#: What ArchivesSpace's codes mean, for people.
+_CODES = {
+    "mixed_content_invalid_inline_ead": "its markup is not well-formed: each <tag> is closed, in order, and "
+    "values of attributes stand in straight quotes",
+    "mixed_content_disallowed_tag": "it holds an HTML element that ArchivesSpace does not allow there, "
+    "such as <script>",
+}
+
 #: What each answer about a tree holds.
 _TREE = ("waypoints", "child_count")
 
 Record = dict[str, Any]
 Query = Sequence[tuple[str, str | int]]
+
+
+class Taken(ItemError):
+    """Something could not be created because it is there already, or another of its name is."""
 
 
 class Client:
@@ -56,6 +89,8 @@ class Client:
         self._rest, self._secret = rest, secret
         self._token = ""
         self._renewing = asyncio.Lock()
+        self._listed_most = _LISTED
+        self._sees_all = False
 
     # -- the session -------------------------------------------------------------------------
 
@@ -106,6 +141,73 @@ class Client:
         if not isinstance(told, dict):
             return []  # it does not tell: the first refusal will
         return sorted(set(wanted) - {*told.get(self.base, ()), *told.get("_archivesspace", ())})
+
+    async def version(self) -> str:
+        """Return what the site says it is: "v4.2.1"; "" where it does not say."""
+        answer = await self.send("GET", "/version")
+        told = re.search(r"\(([^)]*)\)", answer.body.decode("utf-8", "replace"))
+        return told[1] if told else ""
+
+    async def checks_markup(self) -> bool:
+        """Tell whether the site refuses titles that are no well-formed markup: 4.2.0 and later."""
+        told = re.match(r"v?(\d+)\.(\d+)", await self.version())
+        return told is None or (int(told[1]), int(told[2])) >= (4, 2)
+
+    async def see_all(self, *, may_set: bool = True) -> bool:
+        """See that nothing suppressed is kept from this user.
+
+        A record's links to what is suppressed are left out for others, and their saves of it delete them.
+
+        Args:
+            may_set: set the user's own preference where only that is missing.
+
+        Returns: False where it is missing and may not be set.
+
+        Raises: TargetError: the user may not see it.
+        """
+        if self._sees_all:
+            return True
+        if len(await self.lacks(SIGHT)) == len(SIGHT):
+            raise TargetError(
+                f'the user "{self.options.user}" lacks view_suppressed in {self.options.base}: what it saves '
+                "would lose its links to suppressed records",
+                where=self.shown(""),
+                hint='Give its group "view suppressed records"',
+            )
+        told = await self._preferences()
+        if not _shows(told):
+            if not may_set:
+                return False
+            await self._prefer(told)
+            if not _shows(await self._preferences()):
+                raise self._blind("the preference was not kept")
+        self._sees_all = True
+        return True
+
+    async def _preferences(self) -> Record:
+        return await self.get(f"{self.base}/current_preferences", keys=["defaults"])
+
+    async def _prefer(self, told: Record) -> None:
+        """Set this user's own preference for the repository. Raises: TargetError."""
+        own = told.get("user_repo") or {}
+        path = own.get("uri") or f"{self.base}/preferences"
+        number = str(self.user.get("uri", "")).rpartition("/")[2]
+        if not own and number.isdigit():
+            own = {"jsonmodel_type": "preference", "user_id": int(number)}
+        answer = await self.send(
+            "POST", path, body={**own, "defaults": {**(own.get("defaults") or {}), "show_suppressed": True}}
+        )
+        if answer.status != 200:
+            raise self._blind(f"setting it was answered {answer.status}")
+
+    def _blind(self, why: str) -> TargetError:
+        return TargetError(
+            f'the user "{self.options.user}" is not shown suppressed records in {self.options.base} ({why}): '
+            "what it saves would lose its links to them",
+            where=self.shown(""),
+            hint="Log in to the staff interface as that user and tick Show Suppressed in its preferences for "
+            "that repository",
+        )
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -201,7 +303,7 @@ class Client:
         apply: Callable[[Record], Awaitable[bool]],
         void: Callable[[], Awaitable[None]] | None = None,
     ) -> Record:
-        """Change a record so that nothing is lost: read it, change it, send it whole.
+        """Change a record so that nothing is lost: read it, all of it, change it, send it whole.
 
         When it was changed by others meanwhile, or the exchange broke, it is read anew, which tells
         what has become of it.
@@ -215,6 +317,7 @@ class Client:
 
         Raises: TransientError: others change it again and again.
         """
+        await self.see_all()
         broken: TransientError | None = None
         for number in range(_CONFLICTS):
             record: Record = await self.get(uri)
@@ -251,13 +354,21 @@ class Client:
 
     # -- many at once ------------------------------------------------------------------------
 
-    async def find_by_id(self, kind: str, key: str, ids: Iterable[str]) -> list[Record]:
-        """Return the records of a kind that have one of these identifiers, as the database has them.
+    async def find_by_id(self, kind: str, key: str, ids: Iterable[str]) -> tuple[list[Record], list[Record]]:
+        """Return the records of a kind that have one of these identifiers, and those that have one like it.
+
+        The database tells neither capitals nor accents apart: what it finds is compared here.
 
         Args:
             kind: such as "archival_objects".
             key: such as "component_id".
         """
+        asked = {value for value in ids if not beyond(value)}  # no record has such a one
+        hits = await self._hits(kind, key, sorted(asked))
+        exact = [one for one in hits if _names(one, key) & asked]
+        return exact, [one for one in hits if not _names(one, key) & asked]
+
+    async def _hits(self, kind: str, key: str, ids: Iterable[str]) -> list[Record]:
         found: list[Record] = []
         for some in _chunks(ids, key):
             query = [(f"{key}[]", value) for value in some]
@@ -271,10 +382,19 @@ class Client:
 
     async def listed(self, kind: str, ids: Sequence[int]) -> AsyncIterator[Record]:
         """Yield records of a kind by their numbers, in that order; those that are gone are left out."""
-        for at in range(0, len(ids), _LISTED):
-            some = ids[at : at + _LISTED]
+        at = 0
+        while at < len(ids):
+            some = ids[at : at + self._listed_most]
             query = [("id_set", ",".join(map(str, some)))]
-            by_number = {number_of(one["uri"]): one for one in await self._list(f"{self.base}/{kind}", query)}
+            try:
+                told = await self._list(f"{self.base}/{kind}", query)
+            except ItemError as error:  # a site may take fewer at once: AppConfig[:max_page_size]
+                if "id_set" not in error.what or len(some) <= _LISTED_LEAST:
+                    raise
+                self._listed_most = max(_LISTED_LEAST, len(some) // 2)
+                continue
+            at += len(some)
+            by_number = {number_of(one["uri"]): one for one in told}
             for number in some:
                 if number in by_number:
                     yield by_number[number]
@@ -351,12 +471,32 @@ def fault(answer: Answer) -> StepError:
         return answer.fault(said, hint=hint)
     if answer.status == 409:
         return ItemError(f"ArchivesSpace refuses the change ({said})", where=answer.where)
+    if answer.status == 400:
+        return _refused(answer, said)
     return answer.fault(said)
 
 
-def not_unique(error: ItemError) -> bool:
-    """Tell whether something could not be created because it is there already."""
-    return "unique" in error.what.lower()
+def _refused(answer: Answer, said: str) -> StepError:
+    """Return what a 400 means: something is there already, the database's trouble may pass, or neither."""
+    told = _errors(answer)
+    words = said.lower()
+    if "db_error" in told:
+        if "duplicate entry" in words:
+            return Taken(f"it answered 400 ({said})", where=answer.where)
+        if not any(fault in words for fault in _LASTING):
+            return TransientError(f"its database had trouble ({said})", where=answer.where)
+    elif "conflicting_record" in told or "must be unique" in words:
+        return Taken(f"it answered 400 ({said})", where=answer.where)
+    return answer.fault(said)
+
+
+def _errors(answer: Answer) -> dict[str, Any]:
+    """Return ArchivesSpace's errors by field; {} where it has only words."""
+    try:
+        told = answer.json().get("error")
+    except (TransientError, AttributeError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _said(answer: Answer, secret: str = "") -> str:
@@ -375,7 +515,28 @@ def _said(answer: Answer, secret: str = "") -> str:
 
 
 def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    every = value if isinstance(value, list) else [value]
+    return ", ".join(f"{one}: {_CODES[one]}" if one in _CODES else str(one) for one in map(str, every))
+
+
+def _shows(told: Record) -> bool:
+    defaults = told["defaults"]
+    return isinstance(defaults, dict) and bool(defaults.get("show_suppressed"))
+
+
+def bare_ark(text: str) -> str:
+    """Return an ARK without the place that resolves it: "ark:/12345/abc"."""
+    at = text.find("ark:")
+    return text[at:] if at >= 0 else text
+
+
+def _names(record: Record, key: str) -> set[str]:
+    """Return what a record is called by that key."""
+    if key != "ark":
+        return {str(record.get(key, ""))}
+    arks = record.get("ark_name") or {}
+    every = [arks.get("current"), *(arks.get("previous") or ()), record.get("external_ark_url")]
+    return {name for one in every if one for name in (one, bare_ark(one))}
 
 
 def _chunks(ids: Iterable[str], key: str) -> Iterator[list[str]]:

@@ -24,6 +24,8 @@ VERIFIED_BY = "read back"
 _HOPS = 5
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
+_GONE = "is gone"
+
 #: Components that are read and compared at once.
 _AT_ONCE = 200
 
@@ -91,18 +93,29 @@ async def read_back(
     """
     object_ = await client.get(of.found.digital_object)
     access = of.access(options, known)
-    if access and looking.with_access(object_.get("file_versions", []), access, ()) is not None:
+    if looking.with_own(of, options, known, object_.get("file_versions", []), ()) is not None:
         raise _changed(client, of.found.digital_object)
     archival = await client.get(of.found.uri)
     if records.linked(archival).count(of.found.digital_object) != 1:
         raise _changed(client, of.found.uri)
     made = [
         _location(client, archival, records.digest([of.found.uri, of.found.digital_object])),
-        _location(client, object_, records.digest([object_["digital_object_id"]])),
+        _object_location(client, of, object_),
     ]
     made += [_location(client, object_, _version(one), part=one["file_uri"]) for one in access]
     made += [_location(client, kept, kept["fixity"], path=page.path) for page, kept in found.same]
     return made
+
+
+def _object_location(client: Client, of: Wanted, object_: Record) -> Location:
+    """Return where a digital object is; one for a single file stands for that file."""
+    if of.found.each and of.pages:
+        return _location(client, object_, records.fixity(_as_component(object_)), path=of.pages[0].path)
+    return _location(client, object_, records.digest([object_["digital_object_id"]]))
+
+
+def _as_component(object_: Record) -> Record:
+    return object_ | {"component_id": object_["digital_object_id"]}
 
 
 def _changed(client: Client, uri: str) -> TransientError:
@@ -142,9 +155,19 @@ async def verify(ctx: VerifyContext, client: Client) -> None:
             for location in some:
                 ctx.report(False, location.uri, f"cannot be checked: {error}")
             continue
+        whole = await _sees_all(client)
         for location in some:
             problem = _problem(location, there.get(_uri(client, location)))
+            if problem == _GONE and not whole:
+                problem = "is gone, or suppressed: the user is not shown what is (view_suppressed)"
             ctx.report(not problem, location.uri, problem)
+
+
+async def _sees_all(client: Client) -> bool:
+    try:
+        return await client.see_all(may_set=False)
+    except StepError:
+        return False
 
 
 def _lot(locations: Iterator[Location]) -> list[Location]:
@@ -163,21 +186,23 @@ def _uri(client: Client, location: Location) -> str:
 
 async def _read(client: Client, some: Sequence[Location]) -> dict[str, Record]:
     there: dict[str, Record] = {}
-    numbers = []
+    numbers: dict[str, list[int]] = {}
     for uri in dict.fromkeys(_uri(client, location) for location in some):
-        if "/digital_object_components/" in uri:
-            numbers.append(number_of(uri))
+        kind = uri.split("/")[-2]
+        if kind in ("digital_object_components", "digital_objects"):
+            numbers.setdefault(kind, []).append(number_of(uri))
         elif (record := await client.find(uri)) is not None:
             there[uri] = record
-    async for record in client.listed("digital_object_components", numbers):
-        there[record["uri"]] = record
+    for kind, listed in numbers.items():
+        async for record in client.listed(kind, listed):
+            there[record["uri"]] = record
     return there
 
 
 def _problem(location: Location, record: Record | None) -> str:
     """Return what is wrong with a record; "" when it says what was written."""
     if record is None:
-        return "is gone"
+        return _GONE
     uri = record["uri"]
     if "/digital_object_components/" in uri:
         same = records.still_says(record, location.sha256)
@@ -187,6 +212,9 @@ def _problem(location: Location, record: Record | None) -> str:
     if "/archival_objects/" in uri:
         digests = {records.digest([uri, link]) for link in records.linked(record)}
         return "" if location.sha256 in digests else "is no longer linked to the digital object"
+    if location.path:  # it stands for a file
+        same = records.still_says(_as_component(record), location.sha256)
+        return "" if same else "says something else of its file now"
     same = records.digest([record["digital_object_id"]]) == location.sha256
     return "" if same else "has another digital object id now"
 

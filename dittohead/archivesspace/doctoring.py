@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable
 
 from dittohead.archivesspace import records
-from dittohead.archivesspace.client import opened
-from dittohead.archivesspace.finding import enumerations, needed, wanted_values
+from dittohead.archivesspace.client import Client, opened
+from dittohead.archivesspace.finding import enumerations, missing_agent, needed, permission, wanted_values
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import FORMAT, USE
 from dittohead.errors import StepError
@@ -17,6 +16,8 @@ _BETTER = {FORMAT: {"jp2": "JPEG 2000 is named in words", "iiif": "no viewer is 
 _BETTER[USE] = {"text-json": "no viewer is shown for a manifest"}
 
 _UNDO = "delete_archival_record"
+_UNDO_EVENTS = "delete_event_record"
+_DELETES = {_UNDO: "records", _UNDO_EVENTS: "events"}
 
 
 async def doctor(
@@ -25,10 +26,9 @@ async def doctor(
     """Yield (ok, statement) for each thing worth checking."""
     try:
         async with opened(options, secret) as client:
-            lacking = await client.lacks([*needed(options), _UNDO])
-            answer = await client.send("GET", "/version")
-            told = re.search(r"\(([^)]*)\)", answer.body.decode("utf-8", "replace"))
-            yield True, f"{options.url}: ArchivesSpace {told[1] if told else 'of unknown version'}"
+            undo = [_UNDO, *([_UNDO_EVENTS] if options.events else ())]
+            lacking = await client.lacks([*needed(options), *undo])
+            yield True, f"{options.url}: ArchivesSpace {await client.version() or 'of unknown version'}"
             if not options.url.startswith("https:"):
                 yield True, "the password is sent without TLS; use https where others can listen"
             repository = await client.find(options.base)
@@ -38,23 +38,51 @@ async def doctor(
             yield True, f"{options.base} is {repository.get('name') or repository.get('repo_code')}"
             for name in needed(options):
                 has = name not in lacking
-                yield has, f'the user "{options.user}" has {name}' + _lacks(has)
+                yield has, f'the user "{options.user}" {_has(has)} {permission(name)}' + _lacks(has)
             if options.write:
-                # Said, but no fault: who never undoes does not need it.
-                yield True, f"undo {'cannot' if _UNDO in lacking else 'can'} delete records ({_UNDO})"
-                wanted = wanted_values(options, [records.kind_of(b"x.tif")])
-                known = await enumerations(client, {*wanted, USE, FORMAT})
-                for name, values in wanted.items():
-                    missing = values - known[name]
-                    where = records.where_to_add(missing, name, options.staff_url)
-                    yield not missing, where if missing else f"{name} has {', '.join(sorted(values))}"
-                for name, better in _BETTER.items():
-                    for value in sorted(better.keys() - known[name]):
-                        where = records.where_to_add([value], name, options.staff_url)
-                        yield True, f"without it {better[value]}; if that matters, {where}"
+                yield await _sight(client)
+                for name in undo:
+                    # Said, but no fault: who never undoes does not need it.
+                    able = "cannot" if name in lacking else "can"
+                    yield True, f"undo {able} delete {_DELETES[name]} ({permission(name)})"
+                async for one in _values(client):
+                    yield one
+            if options.write and options.events:
+                problem = await missing_agent(client, options)
+                yield not problem, problem or "the agent of events is there, or can be made"
     except StepError as error:
         yield False, str(error)
 
 
+async def _values(client: Client) -> AsyncIterator[tuple[bool, str]]:
+    """Say what the site's controlled lists have and lack."""
+    options = client.options
+    wanted = wanted_values(options, [records.kind_of(b"x.tif")])
+    known = await enumerations(client, {*wanted, USE, FORMAT})
+    for name, values in wanted.items():
+        missing = values - known[name]
+        where = records.where_to_add(missing, name, options.staff_url)
+        yield not missing, where if missing else f"{name} has {', '.join(sorted(values))}"
+    for name, better in _BETTER.items():
+        for value in sorted(better.keys() - known[name]):
+            where = records.where_to_add([value], name, options.staff_url)
+            yield True, f"without it {better[value]}; if that matters, {where}"
+
+
+async def _sight(client: Client) -> tuple[bool, str]:
+    """Say whether what is suppressed is seen: who is not shown it deletes links to it by saving."""
+    try:
+        shown = await client.see_all(may_set=False)
+    except StepError as error:
+        return False, str(error)
+    user = client.options.user
+    words = "is shown suppressed records" + ("" if shown else " as soon as the first job sets its preference")
+    return True, f'the user "{user}" {words}'
+
+
+def _has(has: bool) -> str:
+    return "has" if has else "lacks"
+
+
 def _lacks(has: bool) -> str:
-    return "" if has else " not: put the user into a group of that repository that has it"
+    return "" if has else ": put the user into a group of that repository that has it"

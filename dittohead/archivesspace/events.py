@@ -5,14 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from dittohead import __version__
-from dittohead.archivesspace.client import Client, number_of
-from dittohead.archivesspace.finding import EVENT_TYPES
+from dittohead.archivesspace.client import Client, Taken, number_of
+from dittohead.archivesspace.finding import AGENT as NAME
+from dittohead.archivesspace.finding import EVENT_TYPES, find_agent
 from dittohead.archivesspace.looking import Wanted
 from dittohead.archivesspace.recording import Recording
 from dittohead.archivesspace.records import Record, digest
-from dittohead.errors import ItemError, TransientError
-
-NAME = "dittohead"
+from dittohead.errors import TransientError
 
 #: What `external_ids` of our events say they come from.
 SOURCE = "dittohead"
@@ -60,12 +59,10 @@ async def recorded(client: Client, digital_object: str) -> dict[str, str]:
 async def _created(client: Client, path: str, body: Record) -> bool:
     try:
         await client.create(path, body)
+    except Taken:  # another created the agent at the same time
+        return False
     except TransientError as error:
         if error.retry_after_s is not None:
-            raise
-        return False
-    except ItemError as error:
-        if "conflicting_record" not in error.what:  # another created the agent at the same time
             raise
         return False
     return True
@@ -103,23 +100,10 @@ async def _agent(recording: Recording) -> str:
     }
     body = {"jsonmodel_type": "agent_software", "publish": False, "names": [name]}
     for _ in range(_ROUNDS):
-        found = await _find_agent(recording.client)
+        found = recording.options.agent or await find_agent(recording.client)
         if found:
             return found
         await recording.note(do="create", what="agent", name=NAME, version=__version__)
         if await _created(recording.client, "/agents/software", body):
             recording.counts.created += 1
     raise TransientError("its agent cannot be created", where="/agents/software")
-
-
-async def _find_agent(client: Client) -> str:
-    page = last = 1
-    while page <= last:
-        told = await client.get("/agents/software", [("page", page), ("page_size", 100)])
-        for agent in told.get("results", ()):
-            for name in agent.get("names", ()):
-                if name.get("software_name") == NAME and name.get("version") == __version__:
-                    return str(agent["uri"])
-        last = told.get("last_page", 1)
-        page += 1
-    return ""

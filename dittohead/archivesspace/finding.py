@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import html
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
-from dittohead.archivesspace import describing, records
-from dittohead.archivesspace.client import Client, Record
-from dittohead.archivesspace.naming import Naming
+from dittohead import __version__
+from dittohead.archivesspace import copying, describing, records
+from dittohead.archivesspace.client import Client, Record, bare_ark
+from dittohead.archivesspace.naming import Naming, natural, some_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import (
     AGENT_ROLE,
@@ -37,7 +41,26 @@ EVENT_TYPES = ("ingestion", "validation", "message_digest_calculation", "replica
 
 _VIEW = "view_repository"
 _NEEDED = ("update_digital_object_record", "update_resource_record")
-_FOR_EVENTS = ("update_event_record", "update_agent_record")
+_FOR_EVENTS = "update_event_record"
+
+#: Either lets a user create agents: the second implies the first, which can be given to nobody. Source:
+#: bootstrap_access_control.rb.
+_FOR_AGENTS = ("update_agent_record", "manage_agent_record")
+
+#: What the staff interface calls permissions. Source: common/locales/en.yml.
+_SHOWN_AS = {
+    _VIEW: "view all records",
+    "update_digital_object_record": "create/update digital objects",
+    "update_resource_record": "create/update resources",
+    "update_event_record": "create/update events",
+    "manage_agent_record": "create/update/delete agents (system-wide)",
+    "view_suppressed": "view suppressed records",
+    "delete_archival_record": "delete accessions, archival objects, digital objects and resources",
+    "delete_event_record": "delete events",
+}
+
+#: The software that events name.
+AGENT = "dittohead"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +69,13 @@ class Found:
 
     identifier: str
     uri: str  #: of the archival object
-    title: str
+    title: str  #: for people
     digital_object_id: str
     digital_object: str  #: its uri when there is one; "" when it is to be created
     files: list[str] | None  #: None: all
+    markup: str = ""  #: the title as ArchivesSpace has it
+    each: bool = False  #: a digital object for one file, which has no components
+    copied: dict[str, Any] = field(default_factory=dict)  #: what a new digital object is given besides
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> list[Found]:
@@ -61,7 +87,40 @@ def needed(options: ArchivesSpaceOptions) -> list[str]:
     """Return the permissions that the options ask for."""
     if not options.write:
         return [_VIEW]
-    return [_VIEW, *_NEEDED, *(_FOR_EVENTS if options.events else ())]
+    return [_VIEW, *_NEEDED, *([_FOR_EVENTS] if options.events else ())]
+
+
+def permission(name: str) -> str:
+    """Return a permission for people: its name, and what the staff interface calls it."""
+    return f'{name} ("{_SHOWN_AS[name]}")' if name in _SHOWN_AS else name
+
+
+async def missing_agent(client: Client, options: ArchivesSpaceOptions) -> str:
+    """Return what keeps events from having their agent; "" for nothing."""
+    if options.agent:
+        there = await client.find(options.agent)
+        return "" if there is not None else f"there is no {options.agent}: correct agent"
+    if len(await client.lacks(_FOR_AGENTS)) < len(_FOR_AGENTS) or await find_agent(client):
+        return ""
+    return (
+        f'there is no agent "{AGENT} {__version__}" yet, and the user "{options.user}" may not create one: '
+        "name another with agent: (such as /agents/software/3), or give it "
+        f"{permission('manage_agent_record')}"
+    )
+
+
+async def find_agent(client: Client) -> str:
+    """Return the uri of the agent that this version of dittohead is; "" when there is none."""
+    page = last = 1
+    while page <= last:
+        told = await client.get("/agents/software", [("page", page), ("page_size", 100)], ["results"])
+        for agent in told["results"]:
+            for name in agent.get("names", ()):
+                if name.get("software_name") == AGENT and name.get("version") == __version__:
+                    return str(agent["uri"])
+        last = told.get("last_page", 1)
+        page += 1
+    return ""
 
 
 def wanted_values(options: ArchivesSpaceOptions, kinds: Collection[records.Kind]) -> dict[str, set[str]]:
@@ -98,13 +157,15 @@ async def enumerations(client: Client, names: Collection[str]) -> dict[str, froz
 async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) -> dict[str, Any]:
     """Return the facts of a folder. Raises: ItemError, naming everything that is wrong; TargetError."""
     naming = Naming(options, ctx.name)
-    objects, kinds = await in_thread(lambda _: _survey(naming, ctx))
+    objects, ids, kinds = await in_thread(lambda _: _survey(naming, ctx))
     if missing := await client.lacks(needed(options)):
         raise TargetError(
-            f'the user "{options.user}" lacks {", ".join(missing)} in {options.base}',
+            f'the user "{options.user}" lacks {", ".join(map(permission, missing))} in {options.base}',
             where=client.shown(""),
             hint="Put the user into a group of that repository that has it",
         )
+    if options.write:
+        await client.see_all(may_set=not ctx.dry_run)
     hits = await _archival_objects(client, options, list(objects))
     read = await _read(client, [hit["uri"] for hit in hits.values()])
     described = Described(
@@ -117,6 +178,9 @@ async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) 
     if not options.write:
         return facts | {"objects": [], "enumerations": {}}
     problems = [f"{one['uri']} is suppressed: lift that" for one in read.values() if one.get("suppressed")]
+    problems += await _misspelt(client, read.values())
+    if options.events and (lacking_agent := await missing_agent(client, options)):
+        problems.append(lacking_agent)
     problems += _hidden(ctx, options, described)
     wanted = wanted_values(options, kinds)
     known = await enumerations(client, {*wanted, USE, FORMAT, TYPE})
@@ -124,7 +188,11 @@ async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) 
         if lacking := values - known[name]:
             problems.append(f"ask staff to {records.where_to_add(lacking, name, options.staff_url)}")
     looking = _Objects(client, options)
-    found = await looking.find({key: read[hit["uri"]] for key, hit in hits.items()}, objects)
+    archival = {key: read[hit["uri"]] for key, hit in hits.items()}
+    each = options.digital_objects == "each"
+    found = await (looking.find_each(archival, ids) if each else looking.find(archival, objects))
+    if not each and any(ctx.made_by(step) is not None for step in options.masters):
+        await looking.see_free(found, ids)
     problems += looking.problems
     if problems:
         hint = f"When that is settled: dittohead retry {ctx.job_id}"
@@ -135,11 +203,27 @@ async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) 
 
 def _survey(
     naming: Naming, ctx: StepContext
-) -> tuple[dict[str, tuple[str, ...] | None], frozenset[records.Kind]]:
+) -> tuple[dict[str, tuple[str, ...] | None], dict[str, dict[str, str]], frozenset[records.Kind]]:
+    """Return the objects with their files, the components' ids, and the kinds of files. Blocking."""
     objects = naming.objects(ctx.originals.root, ctx.originals.entries())
-    naming.check(ctx.originals.entries(), objects)
+    ids = naming.check(ctx.originals.entries(), objects)
     entries = ctx.originals.entries()
-    return objects, frozenset(records.kind_of(entry.path) for entry in entries if naming.recorded(entry))
+    kinds = frozenset(records.kind_of(entry.path) for entry in entries if naming.recorded(entry))
+    return objects, ids, kinds
+
+
+async def _misspelt(client: Client, archival: Iterable[Record]) -> list[str]:
+    """Return the archival objects that the site would not save, for their titles' markup.
+
+    Older ones, before 4.2.0, take and hold any.
+    """
+    wrong = [one for one in archival if records.malformed(one.get("title") or "")]
+    if not wrong or not await client.checks_markup():
+        return []
+    return [
+        f"the title of {one['uri']} is no well-formed markup, so that it cannot be saved: correct it there"
+        for one in wrong
+    ]
 
 
 def _called(record: Record, key: str, options: ArchivesSpaceOptions) -> Description:
@@ -165,19 +249,20 @@ async def _archival_objects(
     """Return the one archival object of each identifier. Raises: ItemError: naming all that have not one."""
     hits: dict[str, dict[str, Record]] = {key: {} for key in wanted}
     near: dict[str, str] = {}
-    lots = [[key] for key in wanted] if options.by == "ark" else [wanted]
+    lots = [_arks(key) for key in wanted] if options.by == "ark" else [wanted]
     for lot in lots:
-        for record in await client.find_by_id("archival_objects", options.by, lot):
-            told = lot[0] if options.by == "ark" else record.get(options.by, "")
-            if told in hits:
-                hits[told][record["uri"]] = record
-            else:  # the database does not tell capitals apart
-                near[told.casefold()] = f"{told} ({record['uri']})"
+        exact, like = await client.find_by_id("archival_objects", options.by, lot)
+        for record in exact:
+            told = lot[0] if options.by == "ark" else record[options.by]
+            hits[told][record["uri"]] = record
+        for record in like:  # the database tells neither capitals nor accents apart
+            told = str(record.get(options.by, ""))
+            near[records.alike(told)] = f"{told} ({record['uri']})"
     problems = []
     for key, found in hits.items():
         if not found:
-            like = near.get(key.casefold())
-            problems.append(f'"{key}" is not there' + (f", but {like} is" if like else ""))
+            other = near.get(records.alike(key))
+            problems.append(f'"{key}" is not there' + (f", but {other} is" if other else ""))
         elif len(found) > 1:
             problems.append(f'"{key}" is {" and ".join(sorted(found))}')
     if problems:
@@ -187,6 +272,12 @@ async def _archival_objects(
             hint=f"Correct the {options.by} there, or the name here, and move the folder to the inbox again",
         )
     return {key: next(iter(found.values())) for key, found in hits.items()}
+
+
+def _arks(ark: str) -> list[str]:
+    """Return how an ARK may be stored: minted ones bare, external ones as the whole address given."""
+    bare = bare_ark(ark)
+    return list(dict.fromkeys([ark, bare, f"https://n2t.net/{bare}", f"http://n2t.net/{bare}"]))
 
 
 async def _read(client: Client, uris: Sequence[str]) -> dict[str, Record]:
@@ -216,46 +307,152 @@ class _Objects:
     ) -> list[Found]:
         """Return what is to be recorded for each archival object, by its identifier."""
         ids = {key: self._options.digital_object_id or key for key in archival}
-        there = await self._client.find_by_id("digital_objects", "digital_object_id", ids.values())
-        by_id = {one["digital_object_id"].casefold(): one for one in there}
+        there, like = await self._client.find_by_id("digital_objects", "digital_object_id", ids.values())
+        by_id = {one["digital_object_id"]: one for one in there}
+        by_id_like = {records.alike(one["digital_object_id"]): one for one in like}
         found = []
         for key, record in archival.items():
             id_ = ids[key]
             if len(id_) > LONGEST_ID:
                 self.problems.append(f"{id_} is longer than {LONGEST_ID} characters")
-            object_ = await self._one(record, id_, by_id.get(id_.casefold()))
+            if strange := records.beyond(id_):
+                self.problems.append(f"{id_}: ArchivesSpace's database cannot hold {strange}")
+            one = by_id.get(id_) or self._alike(record, id_, by_id_like.get(records.alike(id_)))
+            object_ = await self._one(record, id_, one)
             names = files[key]
-            found.append(
-                Found(
-                    identifier=key,
-                    uri=record["uri"],
-                    title=describing.title_of(record) or key,
-                    digital_object_id=object_.get("digital_object_id", id_),
-                    digital_object=object_.get("uri", ""),
-                    files=None if names is None else list(names),
-                )
-            )
+            found.append(self._found(key, record, id_, object_, files=None if names is None else list(names)))
         return found
+
+    async def find_each(
+        self, archival: Mapping[str, Record], files: Mapping[str, Mapping[str, str]]
+    ) -> list[Found]:
+        """Return what is to be recorded for each file: as `find`, by the ids that `files` has for them."""
+        ids = [id_ for some in files.values() for id_ in some]
+        there, like = await self._client.find_by_id("digital_objects", "digital_object_id", ids)
+        by_id = {one["digital_object_id"]: one for one in there}
+        by_id_like = {records.alike(one["digital_object_id"]): one for one in like}
+        found = []
+        for key, record in archival.items():
+            own = set()
+            some = sorted(files.get(key, {}).items(), key=lambda one: natural(os.fsencode(one[1])))
+            for id_, path in some:
+                one = by_id.get(id_) or self._alike(record, id_, by_id_like.get(records.alike(id_)))
+                if one is not None:
+                    self._see_its(record, id_, one)
+                    own.add(one["uri"])
+                name = path.rpartition("/")[2] if len(some) > 1 else ""
+                found.append(self._found(key, record, id_, one or {}, files=[path], each=True, name=name))
+            self._see_others(record, own)
+        return found
+
+    def _see_others(self, archival: Record, own: Collection[str]) -> None:
+        """See that nothing else is linked, unless one more may be."""
+        self._see_once(archival)
+        others = set(records.linked(archival)) - set(own)
+        if others and self._options.linked != "add":
+            self.problems.append(
+                f"{archival['uri']} has {', '.join(sorted(others))} already, which is of none of these "
+                "files: set linked: add"
+            )
+
+    def _found(
+        self,
+        key: str,
+        record: Record,
+        id_: str,
+        object_: Record,
+        *,
+        files: list[str] | None,
+        each: bool = False,
+        name: str = "",
+    ) -> Found:
+        """Return what is known of a digital object that is there or to be made.
+
+        Args:
+            name: of its file, which tells it from the others in its title.
+        """
+        markup = record.get("display_string") or record.get("title") or key
+        return Found(
+            identifier=key,
+            uri=record["uri"],
+            title=(describing.title_of(record) or key) + (f" ({name})" if name else ""),
+            digital_object_id=object_.get("digital_object_id", id_),
+            digital_object=object_.get("uri", ""),
+            files=files,
+            markup=markup + (f" ({html.escape(name, quote=False)})" if name else ""),
+            each=each,
+            copied=copying.copied(record, self._options.parts),
+        )
+
+    def _alike(self, archival: Record, id_: str, there: Record | None) -> Record | None:
+        """Return a digital object whose id differs by capitals or accents alone, if it is this one's own.
+
+        Both cannot exist, and another's is not to be recorded into.
+        """
+        if there is None:
+            return None
+        if there["uri"] not in records.linked(archival):
+            self.problems.append(
+                f'the digital object id "{id_}" cannot be given: {there["uri"]} is called '
+                f'"{there["digital_object_id"]}", which ArchivesSpace\'s database takes for the same: set '
+                "digital_object_id, or correct that one"
+            )
+        return there
+
+    async def see_free(self, found: Sequence[Found], ids: Mapping[str, Iterable[str]]) -> None:
+        """See that no component elsewhere has an id that is to be given: they are unique in the repository.
+
+        Source: migration 001, doc_unique_identifier (repo_id, component_id), by the database's collation.
+        """
+        own = {one.identifier: one.digital_object for one in found}
+        of = {records.alike(id_): (id_, own[key]) for key, some in ids.items() for id_ in some if key in own}
+        wanted = [id_ for id_, _ in of.values()]
+        taken = []
+        for one in chain(*await self._client.find_by_id("digital_object_components", "component_id", wanted)):
+            id_, object_ = of.get(records.alike(one["component_id"]), ("", ""))
+            there = str((one.get("digital_object") or {}).get("ref", ""))
+            if id_ and (there != object_ or one["component_id"] != id_):
+                taken.append(f'"{id_}" by {one["uri"]} ("{one["component_id"]}") of {there}')
+        if taken:
+            self.problems.append(
+                f"ids of components, which are unique in the repository, are taken: {some_of(taken)}: set "
+                "component_id, such as {object-id}_{stem}, or correct those"
+            )
 
     async def _one(self, archival: Record, id_: str, there: Record | None) -> Record:
         """Return the digital object to be used; {} when one is to be created."""
         uri, links = archival["uri"], records.linked(archival)
-        for twice in sorted({link for link in links if links.count(link) > 1}):
-            self.problems.append(f"{uri} is linked to {twice} {links.count(twice)} times: remove all but one")
+        self._see_once(archival)
         if there is not None:
-            holders = {one["ref"] for one in there.get("linked_instances", ())} - {uri}
-            if holders and there["uri"] not in links:
-                self.problems.append(
-                    f'the digital object id "{id_}" is taken by {there["uri"]}, which belongs to '
-                    f"{', '.join(sorted(holders))}: set digital_object_id, or correct that one"
-                )
+            self._see_its(archival, id_, there)
             return there
         if not links or self._options.linked == "add":
             return {}
         if self._options.linked == "use" and len(set(links)) == 1:
-            return await self._client.get(links[0])
+            used = await self._client.get(links[0])
+            self._see_shown(used)
+            return used
         self.problems.append(
             f"{uri} has {', '.join(links)} already, of which none has the id {id_}: set linked: "
             "use (where there is one) or add"
         )
         return {}
+
+    def _see_shown(self, there: Record) -> None:
+        if there.get("suppressed"):
+            self.problems.append(f"{there['uri']} is suppressed, and nobody would see it: lift that")
+
+    def _see_once(self, archival: Record) -> None:
+        uri, links = archival["uri"], records.linked(archival)
+        for twice in sorted({link for link in links if links.count(link) > 1}):
+            self.problems.append(f"{uri} is linked to {twice} {links.count(twice)} times: remove all but one")
+
+    def _see_its(self, archival: Record, id_: str, there: Record) -> None:
+        """See that a digital object of a wanted id can be used for this archival object."""
+        self._see_shown(there)
+        holders = {one["ref"] for one in there.get("linked_instances", ())} - {archival["uri"]}
+        if holders and there["uri"] not in records.linked(archival):
+            self.problems.append(
+                f'the digital object id "{id_}" is taken by {there["uri"]}, which belongs to '
+                f"{', '.join(sorted(holders))}: set digital_object_id, or correct that one"
+            )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dittohead.archivesspace import records
 from dittohead.archivesspace.client import Client
@@ -17,8 +18,10 @@ from dittohead.errors import ItemError
 from dittohead.model import Entry, Use, display
 from dittohead.worker import StepContext
 
-#: In the order that the public interface wants: a picture, and what a click on it opens.
+#: In the order that the public interface wants: a picture, and what a click on it opens. Without a page the
+#: manifest stands before it: a click would open it, and shows JSON. Source: representative_file_version.rb.
 _ORDER = (Use.THUMBNAIL, Use.PAGE, Use.MANIFEST)
+_ORDER_WITHOUT_PAGE = (Use.MANIFEST, Use.THUMBNAIL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,7 @@ class Page:
     component_id: str
     label: str
     copies: tuple[Copy, ...]
+    former_id: str = ""  #: what an earlier version would have called it
 
 
 @dataclass(kw_only=True)
@@ -73,6 +77,12 @@ class Wanted:
             for copy in page.copies
         ]
 
+    def masters(self, options: ArchivesSpaceOptions, known: Enumerations) -> list[Record]:
+        """Return the digital object's own file versions of masters, which has no components then."""
+        if not self.found.each:
+            return []
+        return [one for page in self.pages for one in self.versions(page, options, known)]
+
     def component(self, page: Page, options: ArchivesSpaceOptions, known: Enumerations) -> Record:
         """Return a new component for a page."""
         return records.component(page.component_id, page.label, self.versions(page, options, known))
@@ -97,12 +107,17 @@ def wanted(ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[Foun
             continue
         of.types.add(records.kind_of(entry.path).type)
         if entry.path in copies:
-            of.pages.append(_page(naming, entry, copies[entry.path]))
+            of.pages.append(_page(naming, entry, of.found.identifier, copies[entry.path]))
         else:
             of.left += 1
     for one in result:
         one.pages.sort(key=lambda page: natural(page.path))
     _show(options, chain, result, owner)
+    if options.digital_objects == "each":  # one of which nothing is known yet is not made
+        left = sum(one.left for one in result)
+        result = [one for one in result if one.pages or one.shown]
+        if result:
+            result[0].left = left
     return result
 
 
@@ -124,16 +139,23 @@ def _nothing(step: str, option: str, what: str, wanted: str) -> ItemError:
     )
 
 
-def _page(naming: Naming, entry: Entry, copies: Iterable[Copy]) -> Page:
+def _page(naming: Naming, entry: Entry, identifier: str, copies: Iterable[Copy]) -> Page:
     by_uri = {copy.uri: copy for copy in copies}
     for uri in by_uri:
+        if strange := records.beyond(uri):
+            raise ItemError(
+                f"ArchivesSpace's database cannot hold {strange}",
+                where=uri[:100],
+                hint="Rename the file, or keep its name out of where it is delivered to",
+            )
         if len(uri) > records.LONGEST_URI:
             raise ItemError(f"its place is longer than {records.LONGEST_URI} characters", where=uri[:100])
     return Page(
         path=entry.path,
-        component_id=naming.component_id(entry),
-        label=naming.label(entry),
+        component_id=naming.component_id(entry, identifier),
+        label=naming.label(entry, identifier),
         copies=tuple(by_uri.values()),
+        former_id=naming.former_id(entry),
     )
 
 
@@ -144,13 +166,17 @@ def _show(
     owner: Callable[[bytes], Wanted | None],
 ) -> None:
     """Give each object its thumbnail, page and manifest: the object's own before those of a file."""
-    by_name = {one.found.identifier: one for one in result} | {one.found.uri: one for one in result}
+    by_name: dict[str, Wanted] = {}
+    for one in result:  # of several for one archival object the first
+        by_name.setdefault(one.found.identifier, one)
+        by_name.setdefault(one.found.uri, one)
+    alone = len({one.found.uri for one in result}) == 1
     for step in options.access:
         for shown in chain.shown(step):
             of = by_name.get(shown.known_as)
             if of is None and shown.origin is not None:
                 of = owner(shown.origin)
-            if of is None and len(result) == 1:
+            if of is None and alone:
                 of = result[0]
             if of is None:
                 raise ItemError(
@@ -163,7 +189,16 @@ def _show(
         best: dict[Use, Shown] = {}
         for shown in sorted(one.shown, key=lambda shown: natural(shown.origin or b"")):
             best.setdefault(shown.use, shown)
-        one.shown = [best[use] for use in _ORDER if use in best]
+        order = _ORDER if Use.PAGE in best else _ORDER_WITHOUT_PAGE
+        one.shown = [best[use] for use in order if use in best]
+
+
+@dataclass(kw_only=True)
+class Before:
+    """What all jobs have recorded of some objects, by their ledgers."""
+
+    access: dict[str, dict[str, str]] = field(default_factory=dict)  #: by digital object id: URIs, as what
+    components: dict[str, set[str]] = field(default_factory=dict)  #: by the digital object's uri: their ids
 
 
 # -- what is there ---------------------------------------------------------------------------
@@ -184,21 +219,34 @@ async def compare(
     known: Enumerations,
     of: Wanted,
     digital_object: str,
+    former: Collection[str] = (),
 ) -> Difference:
     """Compare the components that are there with those that are wanted.
 
-    Keeps little of each, so that ten thousand pages need no memory to speak of.
+    Keeps little of each, so that ten thousand pages need no memory to speak of. A page that is there as an
+    earlier version called it stays so, in `of` too.
+
+    Args:
+        former: ids that we have given to components of this digital object.
     """
     by_id = {page.component_id: page for page in of.pages}
+    by_former = {page.former_id: page for page in of.pages if page.former_id and page.former_id not in by_id}
     found = Difference()
     order: list[str] = []
     there: set[str] = set()
+    renamed: dict[str, Page] = {}
     if digital_object:
         async for record in client.components(digital_object):
             id_ = record.get("component_id") or ""
+            page = by_id.get(id_)
+            early = by_former.get(id_)
+            if early is not None and early.component_id not in there and _is(record, early, former):
+                page = by_id[id_] = replace(early, component_id=id_, former_id="")
+                renamed[early.component_id] = page
+                by_id.pop(early.component_id, None)
+                by_former.pop(id_)
             if not record.get("parent"):
                 order.append(id_)
-            page = by_id.get(id_)
             if page is None or id_ in there:
                 continue
             there.add(id_)
@@ -207,9 +255,17 @@ async def compare(
                 found.same.append((page, kept | {"fixity": records.fixity(record)}))
             else:
                 found.differing.append((page, record["uri"]))
+    of.pages[:] = [renamed.get(page.component_id, page) for page in of.pages]
     places = positions(order, [page.component_id for page in of.pages], there)
     found.missing = [(page, places[page.component_id]) for page in of.pages if page.component_id in places]
     return found
+
+
+def _is(record: Record, page: Page, former: Collection[str]) -> bool:
+    """Tell whether a component of a page's former id is that page's: we gave it, or it holds its copy."""
+    uris = {copy.uri for copy in page.copies}
+    held = {version.get("file_uri") for version in record.get("file_versions", ())}
+    return page.former_id in former or not uris.isdisjoint(held)
 
 
 def positions(
@@ -284,8 +340,33 @@ def with_access(old: list[Record], new: list[Record], ours: Collection[str]) -> 
     return _if_changed(old, [*others[:place], *block, *others[place:]])
 
 
+def with_own(
+    of: Wanted,
+    options: ArchivesSpaceOptions,
+    known: Enumerations,
+    old: list[Record],
+    ours: Collection[str],
+) -> list[Record] | None:
+    """Return a digital object's file versions with all that it is to have; None when nothing changes."""
+    access, masters = of.access(options, known), of.masters(options, known)
+    shown = with_access(old, access, ours) if access else None
+    whole = with_masters(old if shown is None else shown, masters)
+    return shown if whole is None else whole
+
+
 def _if_changed(old: list[Record], new: list[Record]) -> list[Record] | None:
     return None if records.canonical(old) == records.canonical(new) else new
+
+
+def of_ledger(lines: Iterable[Mapping[str, Any]]) -> Before:
+    """Return what the lines of this and other jobs' ledgers say that we have recorded."""
+    before = Before()
+    for line in lines:
+        if line.get("access"):
+            before.access.setdefault(line["of"], {}).update(line["access"])
+        if line.get("what") == "components":
+            before.components.setdefault(line["uri"], set()).update(line["contents"])
+    return before
 
 
 def of_mapping(lists: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:

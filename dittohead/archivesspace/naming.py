@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dittohead import files, templates
-from dittohead.archivesspace.options import ArchivesSpaceOptions
-from dittohead.archivesspace.records import LONGEST_ID
+from dittohead.archivesspace.options import COMPONENT_ID, FORMER_COMPONENT_ID, ArchivesSpaceOptions
+from dittohead.archivesspace.records import LONGEST_ID, alike, beyond
 from dittohead.errors import ItemError
 from dittohead.images.names import is_junk
 from dittohead.model import Entry, display
@@ -59,19 +59,32 @@ class Naming:
         wanted = self._options.files
         return not wanted or any(fnmatch.fnmatch(name.lower(), one.lower()) for one in wanted)
 
-    def component_id(self, entry: Entry) -> str:
-        """Return what a file's component is called."""
-        return self._fill(self._options.component_id, entry)
+    def object_id(self, identifier: str) -> str:
+        """Return the digital object's id of an archival object."""
+        return self._options.digital_object_id or identifier
 
-    def label(self, entry: Entry) -> str:
+    def component_id(self, entry: Entry, identifier: str) -> str:
+        """Return what a file's component is called, which must be unique in the repository."""
+        template, object_id = self._options.component_id, self.object_id(identifier)
+        if template == COMPONENT_ID and _begins(self._fill(FORMER_COMPONENT_ID, entry), object_id):
+            template = FORMER_COMPONENT_ID
+        return self._fill(template, entry, object_id)
+
+    def former_id(self, entry: Entry) -> str:
+        """Return what earlier versions called it by default; "" where it is called as the options say."""
+        default = self._options.component_id == COMPONENT_ID
+        return self._fill(FORMER_COMPONENT_ID, entry) if default else ""
+
+    def label(self, entry: Entry, identifier: str) -> str:
         """Return the label of a file's component."""
-        return self._fill(self._options.label, entry)
+        return self._fill(self._options.label, entry, self.object_id(identifier))
 
-    def _fill(self, template: str, entry: Entry) -> str:
+    def _fill(self, template: str, entry: Entry, object_id: str = "") -> str:
         path = display(entry.path)
         folder, _, file = path.rpartition("/")
         stem, dot, ext = file.rpartition(".")
         values = {"path": path, "folder": folder, "file": file, "sha256": entry.sha256}
+        values["object-id"] = object_id
         values |= {
             "stem": stem if stem else file,
             "ext": ext if stem and dot else "",
@@ -102,7 +115,7 @@ class Naming:
         if strange:
             raise ItemError(
                 f"{_count(strange, 'file does', 'files do')} not fit the pattern {self._options.pattern}: "
-                f"{_some(strange)}",
+                f"{some_of(strange)}",
                 hint=f"Correct the names or the pattern, {_AGAIN}",
             )
         return {key: tuple(value) for key, value in found.items()}
@@ -114,9 +127,9 @@ class Naming:
         unlisted = sorted(present - listed.keys())
         problems = []
         if missing:
-            problems.append(f"it lists {_some(missing)}, which the folder does not hold")
+            problems.append(f"it lists {some_of(missing)}, which the folder does not hold")
         if unlisted:
-            problems.append(f"it does not list {_some(unlisted)}")
+            problems.append(f"it does not list {some_of(unlisted)}")
         if problems:
             hint = f"Correct {self._options.map} or the folder, {_AGAIN}"
             raise ItemError("; ".join(problems), where=self._options.map, hint=hint)
@@ -173,34 +186,59 @@ class Naming:
         hint = f"Correct it, {_AGAIN}"
         return ItemError(f"the list of objects: {what}", where=self._options.map, hint=hint)
 
-    def check(self, entries: Iterable[Entry], objects: dict[str, tuple[str, ...] | None]) -> None:
+    def check(
+        self, entries: Iterable[Entry], objects: dict[str, tuple[str, ...] | None]
+    ) -> dict[str, dict[str, str]]:
         """See that every file has a component of its own, with an id and a label that fit.
+
+        Returns: by identifier of the object the ids, each with its file.
 
         Raises: ItemError.
         """
         of = {name: key for key, names in objects.items() for name in names or ()}
-        seen: dict[tuple[str, str], str] = {}
+        one = next(iter(objects)) if list(objects.values()) == [None] else ""
+        seen: dict[str, str] = {}
+        ids: dict[str, dict[str, str]] = {}
         problems = []
         for entry in entries:
             if not self.recorded(entry):
                 continue
-            id_, path = self.component_id(entry), display(entry.path)
-            if not 0 < len(id_) <= LONGEST_ID or not 0 < len(self.label(entry)) <= LONGEST_ID:
-                problems.append(f"{path} (its id or label has not 1 to {LONGEST_ID} characters)")
+            key, path = of.get(text_of(entry.path), one), display(entry.path)
+            id_, label = self.component_id(entry, key), self.label(entry, key)
+            if wrong := _unfit(id_, label):
+                problems.append(f"{path} ({wrong})")
                 continue
-            # Databases do not tell capitals apart.
-            other = seen.setdefault((of.get(text_of(entry.path), ""), id_.casefold()), path)
+            # Unique in the whole repository, and the database tells neither capitals nor accents apart.
+            other = seen.setdefault(alike(id_), path)
             if other != path:
                 problems.append(f"{path} and {other} ({id_})")
+            ids.setdefault(key, {})[id_] = text_of(entry.path)
         if problems:
             raise ItemError(
-                f"components would not have an id of their own: {_some(problems)}",
-                hint="Use {file} or {path} in component_id, or say which files are recorded with files:, "
-                f"{_AGAIN}",
+                f"components would not have an id of their own: {some_of(problems)}",
+                hint="Use {object-id} with {file} or {path} in component_id, or say which files are recorded "
+                f"with files:, {_AGAIN}",
             )
+        return ids
 
 
-def _some(names: list[str]) -> str:
+def _unfit(id_: str, label: str) -> str:
+    """Return what keeps an id or a label from being recorded; "" for nothing."""
+    if not 0 < len(id_) <= LONGEST_ID or not 0 < len(label) <= LONGEST_ID:
+        return f"its id or label has not 1 to {LONGEST_ID} characters"
+    if strange := beyond(id_ + label):
+        return f"ArchivesSpace's database cannot hold {strange}: rename it, or keep its name out of both"
+    return ""
+
+
+def _begins(stem: str, object_id: str) -> bool:
+    """Tell whether a file's stem says by itself which object it belongs to: "X_1_0001" of "X_1"."""
+    rest = stem[len(object_id) :]
+    return stem.startswith(object_id) and not rest[:1].isalnum()
+
+
+def some_of(names: list[str]) -> str:
+    """Return the first of some names for people, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from dittohead.patterns import Pattern
 from dittohead.rest import Site
 from dittohead.worker import Options
+
+#: What components are called, and were in earlier versions.
+COMPONENT_ID = "{object-id}_{stem}"
+FORMER_COMPONENT_ID = "{stem}"
+
+#: What of a description can be copied, and what is with `copy_description: true`: extents are of what lies
+#: on the shelf.
+Part = Literal["dates", "agents", "subjects", "languages", "notes", "restrictions", "extents"]
+COPIED: tuple[Part, ...] = get_args(Part)
+USUAL = frozenset(COPIED) - {"extents"}
 
 
 class ArchivesSpaceOptions(Site, Options):
@@ -54,13 +64,21 @@ class ArchivesSpaceOptions(Site, Options):
     digital_object_id: str = Field(
         "", max_length=255, description="Of the digital object; the archival object's identifier by default."
     )
+    digital_objects: Literal["together", "each"] = Field(
+        "together",
+        description="One digital object that holds the files of an archival object `together`, as its "
+        "components, or one for `each` file, called like `component_id` says, without components.",
+    )
     linked: Literal["refuse", "use", "add"] = Field(
         "refuse",
         description="What to do when the archival object has a digital object of another id already: "
         "`refuse`, `use` that one, or `add` one more.",
     )
     component_id: str = Field(
-        "{stem}", min_length=1, description="Of each file's component, which must be unique in the object."
+        COMPONENT_ID,
+        min_length=1,
+        description="Of each file's component, which must be unique in the repository. `{object-id}` is the "
+        "digital object's id; by default a stem that begins with it stands alone.",
     )
     label: str = Field("{file}", min_length=1, description="Of each file's component.")
     digital_object_type: str = Field(
@@ -68,6 +86,13 @@ class ArchivesSpaceOptions(Site, Options):
     )
     publish: bool = Field(
         False, description="Publish the digital object itself; the masters' locations never are."
+    )
+    copy_description: bool | list[Part] = Field(
+        False,
+        description="What a new digital object is given of the archival object's description: `true`, or "
+        "some of `dates`, `agents`, `subjects`, `languages`, `notes` (conditions of access and use, of the "
+        "nearest level that has any, and the summary), `restrictions` and `extents`; `true` is all but the "
+        "extents.",
     )
     unpublished: Literal["refuse", "allow"] = Field(
         "refuse",
@@ -85,6 +110,12 @@ class ArchivesSpaceOptions(Site, Options):
         True, description="Fetch each page, thumbnail and manifest before it is recorded."
     )
     events: bool = Field(False, description="Record events in ArchivesSpace as well.")
+    agent: str = Field(
+        "",
+        pattern=r"^(/agents/(software|people|families|corporate_entities)/\d+)?$",
+        description="The agent of these events, such as `/agents/software/3`; by default one that is called "
+        "like this version of dittohead, made where it is missing.",
+    )
 
     @field_validator("staff_url", "public_url")
     @classmethod
@@ -108,9 +139,20 @@ class ArchivesSpaceOptions(Site, Options):
     def _one_way(self) -> ArchivesSpaceOptions:
         if self.map and self.pattern:
             raise ValueError("map and pattern exclude each other")
+        if self.digital_objects == "each" and self.linked == "use":
+            raise ValueError(
+                "linked: use is for one digital object: use refuse or add with digital_objects: each"
+            )
         if self.digital_object_id and (self.map or self.pattern):
             raise ValueError("digital_object_id is for folders of one object")
         return self
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """What of the description is copied."""
+        if isinstance(self.copy_description, bool):
+            return USUAL if self.copy_description else frozenset()
+        return frozenset(self.copy_description)
 
     @property
     def base(self) -> str:

@@ -34,15 +34,20 @@ async def _object(
     archival = await client.get(found.uri)
     there: set[str] = set()
     if not found.digital_object:
-        yield Planned(action="create", what=name, where=f"POST {options.base}/digital_objects")
+        yield Planned(
+            action="create",
+            what=name,
+            where=f"POST {options.base}/digital_objects",
+            detail=f"with {', '.join(found.copied)} of the archival object" if found.copied else "",
+        )
     else:
         record = await client.get(found.digital_object)
         old = record.get("file_versions", [])
         there = {version["file_uri"] for version in old}
-        versions = looking.with_access(old, access, ()) if access else None
+        versions = looking.with_own(of, options, known, old, ())
         publish = options.publish and not record.get("publish")
         yield _changed(name, found.digital_object, bool(versions is not None or publish))
-    for version in access:
+    for version in [*access, *of.masters(options, known)]:
         action: Literal["keep", "create"] = "keep" if version["file_uri"] in there else "create"
         yield Planned(action=action, what=f"file version of {name}", where=version["file_uri"])
     linked = found.digital_object in records.linked(archival)
@@ -56,6 +61,8 @@ async def _object(
 async def _components(
     client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: Wanted
 ) -> AsyncIterator[Planned]:
+    if of.found.each:
+        return
     difference = await looking.compare(client, options, known, of, of.found.digital_object)
     requests = math.ceil(len(difference.missing) / CHUNK)
     where = f"POST {of.found.digital_object or options.base + '/digital_objects/(new)'}/children"

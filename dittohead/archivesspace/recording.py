@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from dittohead.archivesspace import ledger as ledgers
 from dittohead.archivesspace import looking, records
-from dittohead.archivesspace.client import Client, not_unique
+from dittohead.archivesspace.client import Client, Taken
 from dittohead.archivesspace.ledger import Ledger
-from dittohead.archivesspace.looking import Difference, Page, Wanted
+from dittohead.archivesspace.looking import Before, Difference, Page, Wanted
+from dittohead.archivesspace.naming import some_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import Record
-from dittohead.errors import ItemError, TransientError
+from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.threads import in_thread
 from dittohead.worker import StepContext
 
@@ -67,6 +69,8 @@ class Recording:
         self.counts = Counts()
         self._ledger = ledger
         self._steps = self._total = 0
+        self._refusal: Taken | None = None  #: why the last creation was refused
+        self._before = Before()
 
     async def note(self, **fields: Any) -> None:
         """Keep a line of the ledger durably, and see that this run still owns the job."""
@@ -78,8 +82,24 @@ class Recording:
         self._total = sum(len(one.pages) + 2 for one in wanted)
         for one in wanted:
             await self._see_still(one)
-        ours = await in_thread(lambda _: self._recorded_before(wanted))
-        return [await self._object(one, ours) for one in wanted]
+        self._before = await in_thread(lambda _: self._recorded_before(wanted))
+        if self.options.digital_objects == "each":
+            return await self._each(wanted)
+        return [await self._object(one) for one in wanted]
+
+    async def _each(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Difference]]:
+        """Record a digital object for each file; each archival object is saved once for all of its own."""
+        links: dict[str, list[str]] = {}
+        for of in wanted:
+            of.found = replace(of.found, digital_object=await self._digital_object(of))
+            links.setdefault(of.found.uri, []).append(of.found.digital_object)
+            self._progress()
+        for uri, objects in links.items():
+            await self._link(uri, objects)
+        for of in wanted:
+            await self._access(of, self._before.access.get(of.found.digital_object_id, {}))
+            self._progress(2)
+        return [(of, Difference()) for of in wanted]
 
     async def _see_still(self, of: Wanted) -> None:
         """See that what was looked up before the first step is still so: days may lie between.
@@ -89,6 +109,8 @@ class Recording:
         record, by = await self.client.find(of.found.uri), self.options.by
         if record is None:
             what = "is gone"
+        elif record.get("suppressed"):
+            what = "is suppressed now"
         elif by != "ark" and record.get(by) != of.found.identifier:
             what = f'is "{record.get(by, "")}" now'
         else:
@@ -99,34 +121,29 @@ class Recording:
             hint=f"To look it up anew: dittohead rerun {self.ctx.job_id}",
         )
 
-    def _recorded_before(self, wanted: Sequence[Wanted]) -> dict[str, dict[str, str]]:
-        """Return by digital object id the access URIs that all jobs have recorded, and as what."""
-        found: dict[str, dict[str, str]] = {}
-        if not any(one.shown for one in wanted):
-            return found
+    def _recorded_before(self, wanted: Sequence[Wanted]) -> Before:
         head = head_of(self.ctx, self.options, wanted)
-        for line in ledgers.of_other_jobs(self.ctx.ledger, head):
-            if line.get("access"):
-                found.setdefault(line["of"], {}).update(line["access"])
-        return found
+        return looking.of_ledger(ledgers.of_other_jobs(self.ctx.ledger, head))
 
     def _progress(self, number: int = 1) -> None:
         self._steps += number
         self.ctx.progress(min(self._steps, self._total), self._total, _UNIT)
 
-    async def _object(self, of: Wanted, ours: Mapping[str, Mapping[str, str]]) -> tuple[Wanted, Difference]:
+    async def _object(self, of: Wanted) -> tuple[Wanted, Difference]:
         uri = await self._digital_object(of)
         of.found = replace(of.found, digital_object=uri)
         self._progress()
-        await self._link(of)
+        await self._link(of.found.uri, [uri])
         self._progress()
         found = await self._components(of)
         # Saving the archival object has changed the digital object's version: it is read anew.
-        await self._access(of, ours.get(of.found.digital_object_id, {}))
+        await self._access(of, self._before.access.get(of.found.digital_object_id, {}))
         return of, found
 
     async def _sent(self, path: str, body: Record, named: str) -> Record | None:
         """Create what was noted last; None where only looking tells whether it is there.
+
+        A refusal is kept: when looking finds nothing, it is what is told.
 
         Args:
             named: the id or uri that the note names; when another has it, the note is taken back.
@@ -136,23 +153,31 @@ class Recording:
         except TransientError as error:
             if error.retry_after_s is not None:
                 raise
-        except ItemError as error:
-            if not not_unique(error):
-                raise
+        except Taken as error:
             await self.note(do="void", uri=named)
+            self._refusal = error
         return None
+
+    def _give_up(self, where: str, what: str, more: str) -> StepError:
+        """Return why something cannot be created: the server's words, where it has refused."""
+        if self._refusal is None:
+            return TransientError(what, where=where)
+        return ItemError(f"{what}: {self._refusal.what}; {more}", where=where)
 
     # -- the digital object ------------------------------------------------------------------
 
     async def _digital_object(self, of: Wanted) -> str:
         """Return the digital object's uri; it is created where it is not there."""
         body = self._new(of)
+        self._refusal = None
         for number in range(_ROUNDS):
             there = await self._present(of)
             if there is not None:
                 if number == 0:
                     self.counts.kept += 1
                 return str(there["uri"])
+            if self._refusal is not None:
+                break  # refused, and not to be found
             await self.note(
                 do="create",
                 what="digital object",
@@ -165,58 +190,77 @@ class Recording:
                 self.counts.created += 1
                 if made.get("uri"):
                     return str(made["uri"])
-        raise TransientError("it cannot be created", where=of.found.digital_object_id)
+        raise self._give_up(
+            of.found.digital_object_id,
+            "its digital object cannot be created",
+            "yet none of this id can be found: it may be suppressed",
+        )
 
     def _new(self, of: Wanted) -> Record:
-        access = of.access(self.options, self.known)
+        versions = [*of.access(self.options, self.known), *of.masters(self.options, self.known)]
         type_ = of.type(self.options, self.known)
         found = of.found
         publish = self.options.publish
-        return records.digital_object(
-            found.digital_object_id, found.title, type_, publish=publish, versions=access
+        title = records.title_of(found.markup, found.title)
+        made = records.digital_object(
+            found.digital_object_id, title, type_, publish=publish, versions=versions
         )
+        return made | found.copied
 
     async def _present(self, of: Wanted) -> Record | None:
         if of.found.digital_object:
             found = await self.client.find(of.found.digital_object)
             if found is not None and found.get("digital_object_id") == of.found.digital_object_id:
-                return found
+                return self._visible(found)
         id_ = of.found.digital_object_id
-        hits = await self.client.find_by_id("digital_objects", "digital_object_id", [id_])
-        for hit in hits:
+        exact, like = await self.client.find_by_id("digital_objects", "digital_object_id", [id_])
+        for hit in [*exact, *like]:
             holders = {one["ref"] for one in hit.get("linked_instances", ())}
-            if holders and of.found.uri not in holders:
+            # One whose id differs by capitals or accents is another's, unless it is linked to ours.
+            others = hit not in exact or bool(holders)
+            if others and of.found.uri not in holders:
                 raise ItemError(
-                    f'the digital object id "{id_}" was taken meanwhile, by {hit["uri"]}',
+                    f'the digital object id "{id_}" was taken meanwhile, by {hit["uri"]} '
+                    f'("{hit["digital_object_id"]}")',
                     where=self.client.shown(of.found.uri),
                     hint="Set digital_object_id, or correct that one, and do the folder again",
                 )
-            return hit
+            return self._visible(hit)
         return None
 
-    async def _link(self, of: Wanted) -> None:
-        uri = of.found.digital_object
+    def _visible(self, object_: Record) -> Record:
+        if object_.get("suppressed"):
+            raise ItemError(
+                "this digital object is suppressed, and nobody would see it",
+                where=self.client.shown(object_["uri"]),
+                hint=f"Lift that, then: dittohead retry {self.ctx.job_id}",
+            )
+        return object_
 
+    async def _link(self, archival: str, objects: Sequence[str]) -> None:
         async def apply(record: Record) -> bool:
-            if uri in records.linked(record):
+            there = set(records.linked(record))
+            new = [uri for uri in objects if uri not in there]
+            if not new:
                 return False
             links = record.get("instances", [])
             first = not any(one.get("is_representative") for one in links)
-            record["instances"] = [*links, records.instance(uri, representative=first)]
-            await self.note(do="link", archival_object=record["uri"], digital_object=uri)
+            made = [records.instance(uri, representative=first and uri == new[0]) for uri in new]
+            record["instances"] = [*links, *made]
+            more = {"more": new[1:]} if new[1:] else {}
+            await self.note(do="link", archival_object=record["uri"], digital_object=new[0], **more)
             return True
 
-        await self._change(of.found.uri, apply)
+        await self._change(archival, apply)
 
     async def _access(self, of: Wanted, before: Mapping[str, str]) -> None:
-        new = of.access(self.options, self.known)
         # Another step's manifest does not make the page of this one an old one.
         ours = {uri for uri, role in before.items() if role in of.roles.values()}
         published = self.options.publish
 
         async def apply(record: Record) -> bool:
             old = record.get("file_versions", [])
-            versions = looking.with_access(old, new, ours) if new else None
+            versions = looking.with_own(of, self.options, self.known, old, ours)
             publish = published and not record.get("publish")
             if versions is None and not publish:
                 return False
@@ -254,21 +298,40 @@ class Recording:
     async def _components(self, of: Wanted) -> Difference:
         """Create what is missing, in order, and bring up what differs; look again until nothing does."""
         kept: int | None = None
+        uri = of.found.digital_object
+        former = self._before.components.get(uri, ())
+        self._refusal = None
         for _ in range(_ROUNDS):
-            found = await looking.compare(self.client, self.options, self.known, of, of.found.digital_object)
+            found = await looking.compare(self.client, self.options, self.known, of, uri, former)
             if kept is None:
                 kept = len(found.same)
                 self.counts.kept += kept
                 self._progress(kept)
             if not found.missing and not found.differing:
                 return found
+            if self._refusal is not None and found.missing:
+                await self._see_who_has(found.missing)
             await self._create(of, found.missing)
-            for page, uri in found.differing:
-                await self._bring_up(of, page, uri)
-        raise TransientError(
-            "its components are not what was sent, again and again",
-            where=self.client.shown(of.found.digital_object),
+            for page, component in found.differing:
+                await self._bring_up(of, page, component)
+        raise self._give_up(
+            self.client.shown(uri), "its components are not what was sent, again and again", "looked at anew"
         )
+
+    async def _see_who_has(self, missing: Sequence[tuple[Page, int | None]]) -> None:
+        """See that what was refused as taken is not another's. Raises: ItemError: with the server's words."""
+        ids = [page.component_id for page, _ in missing]
+        hits = await self.client.find_by_id("digital_object_components", "component_id", ids)
+        taken = [
+            f'"{one["component_id"]}" by {one["uri"]} of {(one.get("digital_object") or {}).get("ref", "")}'
+            for one in chain(*hits)
+        ]
+        if taken and self._refusal is not None:
+            raise ItemError(
+                f"ids of components are taken: {some_of(taken)}; ArchivesSpace says: {self._refusal.what}",
+                where=self.client.shown(self.options.base),
+                hint="Set component_id, or correct those, and do the folder again",
+            )
 
     async def _create(self, of: Wanted, missing: Sequence[tuple[Page, int | None]]) -> None:
         uri = of.found.digital_object

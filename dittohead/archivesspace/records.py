@@ -7,8 +7,11 @@ and backend/app/lib/../db/migrations 001 and 176 for the values that every new i
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -31,9 +34,11 @@ OUTCOME = "event_outcome"
 AGENT_ROLE = "linked_agent_event_roles"
 RECORD_ROLE = "linked_event_archival_record_roles"
 
-#: Lengths. Source: common/schemas/digital_object.rb, digital_object_component.rb, file_version.rb.
+#: Lengths. Source: common/schemas/digital_object.rb, digital_object_component.rb, file_version.rb; where the
+#: database's column is shorter than the schema says (title, caption), that (information_schema, v4.2.1).
 LONGEST_ID = 255
-LONGEST_TITLE = 16384
+LONGEST_TITLE = 8704
+LONGEST_CAPTION = 255
 LONGEST_URI = 16384
 
 #: What staff call the lists, under System > Manage Controlled Value Lists.
@@ -115,6 +120,70 @@ def where_to_add(values: Iterable[str], enumeration: str, staff_url: str) -> str
     return f'add {named} to "{shown}" ({enumeration}) under System > Manage Controlled Value Lists{place}'
 
 
+# -- texts that the database takes ------------------------------------------------------------
+
+#: What ß and ı are to the database's collation; every other character is its base, without accents.
+_BASES = {"ß": "S", "ı": "I"}
+
+
+def alike(text: str) -> str:
+    """Return what is the same for identifiers that ArchivesSpace's database takes for one.
+
+    Source: utf8mb3_general_ci, by which it compares: no capitals, no accents, no blanks at the end.
+    """
+    return "".join(map(_base, text)).rstrip(" ")
+
+
+def _base(character: str) -> str:
+    base = unicodedata.normalize("NFD", character)[0]
+    upper = base.upper()
+    return _BASES.get(base) or (upper if len(upper) == 1 else base)
+
+
+def beyond(text: str) -> str:
+    """Return the characters that its database (utf8mb3, three bytes each) cannot hold, such as emoji."""
+    return "".join(dict.fromkeys(one for one in text if ord(one) > 0xFFFF))
+
+
+def held(text: str, most: int) -> str:
+    """Return a text as a column of the database takes it, cut with an ellipsis where it is too long."""
+    taken = re.sub("[^\0-\uffff]", "\ufffd", text)
+    return taken if len(taken) <= most else taken[: most - 1].rstrip() + "…"
+
+
+_ELEMENT = re.compile(r"<(/)?([A-Za-z][A-Za-z0-9:_-]*)([^>]*)>")
+_ATTRIBUTE = re.compile(r"""\s+[A-Za-z_:][\w:.-]*\s*=\s*(?:"[^"]*"|'[^']*')""")
+
+#: Elements that titles may not hold. Source: common/mixed_content_validator.rb (4.2.0).
+_NEVER = re.compile(
+    r"</?(?:script|style|iframe|object|embed|applet|meta|link|base|form|input|button|select|textarea|option|"
+    r"optgroup|label|fieldset)(?![A-Za-z0-9:_-])",
+    re.IGNORECASE,
+)
+
+
+def malformed(title: str) -> bool:
+    """Tell whether ArchivesSpace 4.2.0 and later refuses a title for its markup."""
+    opened: list[str] = []
+    for closing, name, rest in _ELEMENT.findall(title):
+        if closing:
+            if not opened or opened.pop() != name:
+                return True
+            continue
+        if "=" in _ATTRIBUTE.sub(" ", rest) or re.search("[“”‘’]", rest):
+            return True
+        if not rest.rstrip().endswith("/"):
+            opened.append(name)
+    return bool(opened) or _NEVER.search(title) is not None
+
+
+def title_of(markup: str, plain: str) -> str:
+    """Return a digital object's title, which is markup: the archival object's own, or plain text escaped."""
+    if markup and not malformed(markup) and len(markup) <= LONGEST_TITLE:
+        return markup
+    return html.escape(held(plain, LONGEST_TITLE // 5), quote=False)
+
+
 # -- what is written -------------------------------------------------------------------------
 
 
@@ -150,7 +219,7 @@ def master_version(
     if use or kind.master:
         version["use_statement"] = use or kind.master
     if caption:
-        version["caption"] = caption
+        version["caption"] = held(caption, LONGEST_CAPTION)
     return version
 
 
@@ -164,7 +233,7 @@ def access_version(role: Use, uri: str, title: str, type_: str, known: Enumerati
     version["is_representative"] = role is Use.THUMBNAIL
     version["xlink_show_attribute"] = "new" if role is Use.PAGE else "embed"
     if role is Use.THUMBNAIL:
-        version |= {"use_statement": "image-thumbnail", "caption": title[:LONGEST_TITLE]}
+        version |= {"use_statement": "image-thumbnail", "caption": held(title, LONGEST_CAPTION)}
     elif role is Use.PAGE:
         version["use_statement"] = _SERVICE.get(type_, "image-service")
     else:
@@ -188,11 +257,15 @@ def component(component_id: str, label: str, versions: list[Record]) -> Record:
 
 
 def digital_object(id_: str, title: str, type_: str, *, publish: bool, versions: list[Record]) -> Record:
-    """Return a new digital object."""
+    """Return a new digital object.
+
+    Args:
+        title: as `title_of` returns it.
+    """
     made: Record = {
         "jsonmodel_type": "digital_object",
         "digital_object_id": id_,
-        "title": title[:LONGEST_TITLE],
+        "title": title,
         "publish": publish,
         "file_versions": versions,
     }
@@ -224,7 +297,7 @@ _MADE = frozenset(
 _MADE |= {"uri", "jsonmodel_type", "identifier", "_resolved", "position", "slug", "is_slug_auto", "parent"}
 _MADE |= {"has_unpublished_ancestor", "display_string", "ancestors", "link_uri", "derived_from", "tree"}
 _MADE |= {"linked_events", "linked_instances", "collection", "representative_file_version", "repository"}
-_MADE |= {"digital_object"}
+_MADE |= {"digital_object", "persistent_id"}
 
 
 def canonical(record: Any) -> Any:

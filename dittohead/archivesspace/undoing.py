@@ -7,6 +7,7 @@ from typing import Any
 
 from dittohead.archivesspace import events, records
 from dittohead.archivesspace.client import Client
+from dittohead.archivesspace.finding import permission
 from dittohead.archivesspace.records import Record
 from dittohead.errors import TargetError
 from dittohead.worker import UndoContext
@@ -35,7 +36,8 @@ class Undoing:
 
     def _sort(self, line: Line) -> None:
         if line["do"] == "link":
-            self._links.setdefault(line["digital_object"], set()).add(line["archival_object"])
+            for uri in (line["digital_object"], *line.get("more", ())):
+                self._links.setdefault(uri, set()).add(line["archival_object"])
         elif line["do"] == "create" and line["what"] == "digital object":
             self._contents.setdefault(line["of"], set()).add(line["content"])
         elif line["do"] == "create" and line["what"] == "components":
@@ -68,11 +70,13 @@ class Undoing:
         if any(line.get("what") == "event" for line in self._lines):
             wanted.add(_DELETE_EVENT)
         if lacking := await self._client.lacks(wanted):
+            named = ", ".join(map(permission, lacking))
             raise TargetError(
-                f'the user "{self._client.options.user}" lacks {", ".join(lacking)}; nothing was removed',
+                f'the user "{self._client.options.user}" lacks {named}; nothing was removed',
                 where=self._client.shown(self._client.base),
                 hint="Give the user that permission for as long as it takes, then undo again",
             )
+        await self._client.see_all(may_set=not self._ctx.dry_run)
 
     def _say(self, gone: bool, uri: str, statement: str) -> None:
         self._ctx.report(gone, self._client.shown(uri), statement)
@@ -162,9 +166,9 @@ class Undoing:
     async def _objects(self) -> None:
         """Delete the digital objects that are ours; take the links to the others out."""
         for id_ in self._contents:
-            for record in await self._client.find_by_id("digital_objects", "digital_object_id", [id_]):
-                if record["digital_object_id"] == id_:
-                    await self._object(record)
+            exact, _ = await self._client.find_by_id("digital_objects", "digital_object_id", [id_])
+            for record in exact:
+                await self._object(record)
         for uri in list(self._links):
             await self._unlink(uri)
 

@@ -36,6 +36,7 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
     Options = ArchivesSpaceOptions
     default_limit = 2
     per_file = frozenset({"component_id", "label"})
+    file_values = frozenset({"object-id"})
     takes = frozenset({"masters", "access"})
     describes = True
 
@@ -116,11 +117,13 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
 def _result(ctx: StepContext, options: ArchivesSpaceOptions, wanted: list[Wanted], counts: Counts) -> Done:
     pages = sum(len(one.pages) for one in wanted)
     copies = sum(len(page.copies) for one in wanted for page in one.pages)
-    what = wanted[0].found.identifier if len(wanted) == 1 else f"{len(wanted)} archival objects"
-    words = f"{what} at {options.url}: {counted(pages, 'component')} with {counted(copies, 'file version')}"
+    archival = {one.found.identifier for one in wanted}
+    what = archival.pop() if len(archival) == 1 else f"{len(archival)} archival objects"
+    kind = "digital object" if options.digital_objects == "each" else "component"
+    words = f"{what} at {options.url}: {counted(pages, kind)} with {counted(copies, 'file version')}"
     left = sum(one.left for one in wanted)
     if left and any(ctx.made_by(step) is not None for step in options.masters):
-        words += f" (without a copy, and so without a component: {counted(left, 'file')})"
+        words += f" (without a copy, and so without a {kind}: {counted(left, 'file')})"
     shown = sum(len(one.shown) for one in wanted)
     words += f", {shown} for access" if shown else ""
     words += f"; records {counts.words()}; read back" if counts.words() else ""

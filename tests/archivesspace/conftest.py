@@ -20,6 +20,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def site() -> AsyncIterator[ArchivesSpace]:
     async with ArchivesSpace().serving() as server:
         furnish(server)
+        server.coming()
         server.public = {
             "/public/t.jpg": b"thumbnail",
             "/public/node/45": b"page",

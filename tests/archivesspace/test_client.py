@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dittohead.archivesspace.client import Client, fault, opened
+from dittohead.archivesspace.client import Client, Taken, fault, opened
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.rest import Answer, Rest, connected
@@ -63,7 +63,14 @@ async def test_what_is_asked_for_is_encoded_once(echo: tuple[str, list[str]]) ->
     ("status", "body", "kind", "words"),
     [
         (400, b'{"error": {"title": ["Property is required but was missing"]}}', ItemError, "title: Property is required"),
-        (400, b'{"error": {"db_error": "x"}}', ItemError, "db_error: x"),
+        (400, b'{"error": {"db_error": ["x: Duplicate entry \'3-1\' for key \'doc_unique_identifier\'"]}}', Taken, "Duplicate entry"),
+        (400, b'{"error": {"conflicting_record": ["/agents/software/3"]}}', Taken, "/agents/software/3"),
+        (400, b'{"error": {"digital_object_id": ["Must be unique"]}}', Taken, "Must be unique"),
+        (400, b'{"error": {"db_error": ["x: Data too long for column \'caption\' at row 1"]}}', ItemError, "too long for column 'caption'"),
+        (400, b'{"error": {"db_error": ["x: Illegal mix of collations"]}}', ItemError, "Illegal mix"),
+        (400, b'{"error": {"db_error": ["x: Lock wait timeout exceeded; try restarting transaction"]}}', TransientError, "Lock wait timeout"),
+        (400, b'{"error": {"db_error": ["x: Deadlock found when trying to get lock"]}}', TransientError, "Deadlock found"),
+        (400, b'{"error": {"title": ["mixed_content_invalid_inline_ead"]}}', ItemError, "its markup is not well-formed"),
         (403, b'{"error": "Access denied"}', TargetError, "Access denied"),
         (404, b'{"error": "DigitalObject not found"}', ItemError, "not found"),
         (409, b'{"error": "Record is suppressed"}', ItemError, "refuses the change (Record is suppressed)"),

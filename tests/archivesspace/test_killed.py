@@ -59,6 +59,10 @@ def with_events(site: ArchivesSpace) -> dict[str, Any]:
     return {"events": True}
 
 
+def each_file(site: ArchivesSpace) -> dict[str, Any]:
+    return {"digital_objects": "each"}
+
+
 def half_there(site: ArchivesSpace) -> dict[str, Any]:
     """A colleague has begun: a linked object with a component in the middle, versions of their own."""
     theirs = {"file_uri": "https://elsewhere.example.org/1", "publish": True, "is_representative": True}
@@ -86,7 +90,12 @@ def half_there(site: ArchivesSpace) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("begun", "first"),
-    [(nothing_there, ".*"), (half_there, ".*"), (with_events, "/agents/software|.*/events")],
+    [
+        (nothing_there, ".*"),
+        (half_there, ".*"),
+        (with_events, "/agents/software|.*/events"),
+        (each_file, r".*/digital_objects"),
+    ],
 )
 async def test_killed_anywhere(
     site: ArchivesSpace, tmp_path: Path, begun: Callable[[ArchivesSpace], dict[str, Any]], first: str

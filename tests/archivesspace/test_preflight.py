@@ -169,7 +169,7 @@ async def test_links_that_are_there(site: ArchivesSpace, tmp_path: Path) -> None
 async def test_ids_of_components_must_differ(site: ArchivesSpace, tmp_path: Path) -> None:
     """Before anything is written; capitals do not tell them apart."""
     said = await refusal(Job.made(tmp_path, site.url, ["a/P1.tif", "b/p1.tif", "c.tif"]), site)
-    assert "b/p1.tif and a/P1.tif (p1)" in said
+    assert f"b/p1.tif and a/P1.tif ({NAME}_p1)" in said
     await Job.made(
         tmp_path / "x",
         site.url,
@@ -183,7 +183,7 @@ async def test_ids_of_components_must_differ(site: ArchivesSpace, tmp_path: Path
 async def test_permissions_and_repository(site: ArchivesSpace, tmp_path: Path) -> None:
     site.permissions["dittohead"] -= {"update_resource_record"}
     said = await refusal(Job.made(tmp_path, site.url, 1), site, TargetError)
-    assert 'the user "dittohead" lacks update_resource_record in /repositories/2' in said
+    assert 'lacks update_resource_record ("create/update resources") in /repositories/2' in said
     assert (await Job.made(tmp_path, site.url, 1, write=False).preflight())["objects"] == []
 
 

@@ -78,6 +78,7 @@ def blocks() -> list[str]:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     archive, islandora = ArchivesSpace(), Islandora()
+    archive.coming()
     furnish(archive)
     islandora.add_node("Hale papers", field_local_identifier="HALE")
     with beside(archive.serving(), served(islandora)), S3Server() as store:

@@ -21,7 +21,17 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
-from tests.support.archivesspace_records import Holdings, Record, Refused, kind_of, model_of, number_of
+from tests.support.archivesspace_records import (
+    Holdings,
+    Record,
+    Refused,
+    beyond,
+    db_error,
+    folded,
+    kind_of,
+    model_of,
+    number_of,
+)
 from tests.support.archivesspace_schema import Invalid
 
 ALL = frozenset(
@@ -30,13 +40,16 @@ ALL = frozenset(
         "update_digital_object_record",
         "update_resource_record",
         "update_event_record",
-        "update_agent_record",
+        # update_agent_record is implied by this one and can be given to no group (seen in v4.2.1).
+        "manage_agent_record",
+        "view_suppressed",
         "delete_archival_record",
         "delete_event_record",
     ]
 )
+#: One of these and the preference show what is suppressed. Source: endpoint in rest.rb, enforce_suppression.
+SIGHT = {"manage_repository", "view_suppressed", "suppress_archival_record"}
 WAYPOINT = 200
-PAGE_MOST = 250
 _STALE = "The record you tried to update has been modified since you fetched it."
 _PLAIN = ["digital_objects", "digital_object_components", "archival_objects", "events", "resources"]
 
@@ -67,6 +80,10 @@ class Fault:
     body: bytes = b""  #: in place of ArchivesSpace's own words, as a proxy answers
 
 
+class NoRoute(Exception):
+    """Answered as HTML. Source: exceptions.rb, handle_exception!, not_found?."""
+
+
 class Dropped(Exception):
     """The connection is closed without an answer."""
 
@@ -78,6 +95,11 @@ class ArchivesSpace(Holdings):
         super().__init__()
         self.users = {"dittohead": "not-to-be-seen", "colleague": "other"}
         self.permissions: dict[str, set[str]] = {"dittohead": set(ALL), "colleague": set(ALL)}
+        #: Preferences by user, of repository 2. A new user has none, and sees nothing suppressed.
+        self.preferences: dict[str, Record] = {
+            user: {"lock_version": 0, "defaults": {"show_suppressed": True}} for user in self.users
+        }
+        self.page_most = 250  #: AppConfig[:max_page_size]
         self.sessions: dict[str, str] = {}
         self.expired: set[str] = set()
         self.calls: list[Call] = []
@@ -93,6 +115,12 @@ class ArchivesSpace(Holdings):
         self._tokens = 0
         self.url = ""
         self.public: dict[str, bytes] = {}  #: what lies at /public/...
+
+    def sees(self, user: str) -> bool:
+        if super().sees(user):
+            return True
+        prefers = self.preferences.get(user, {}).get("defaults", {}).get("show_suppressed")
+        return bool(prefers and self.permissions.get(user, set()) & SIGHT)
 
     # -- the server --------------------------------------------------------------------------
 
@@ -158,6 +186,8 @@ class ArchivesSpace(Holdings):
         try:
             told = self._do(call, token)
             answer = web.Response(text=told) if isinstance(told, str) else web.json_response(told)
+        except NoRoute:
+            answer = web.Response(status=404, text="<h1>Not Found</h1>", content_type="text/html")
         except Refused as error:
             code = (
                 {}
@@ -226,7 +256,7 @@ class ArchivesSpace(Holdings):
                 412, "Session timed out" if token in self.sessions else "No session found for " + token
             )
         if call.path == "/version" and call.method == "GET":
-            return "ArchivesSpace (v4.1.0)"
+            return f"ArchivesSpace ({self.version})"
         if call.path == "/logout" and call.method == "POST":
             self.sessions.pop(token, None)
             return {"status": "session_logged_out"}
@@ -238,7 +268,7 @@ class ArchivesSpace(Holdings):
                     if key not in parameters.split():
                         raise Invalid({key: ["Unknown parameter"]})
                 return getattr(self, name)(call, **match.groupdict())
-        raise Refused(404, "Sinatra::NotFound")
+        raise NoRoute
 
     def _login(self, user: str, form: Record) -> Record:
         if set(form) - {"password", "expiring"}:
@@ -249,10 +279,44 @@ class ArchivesSpace(Holdings):
         self.logins += 1
         token = f"{self._tokens:064x}"
         self.sessions[token] = user
-        granted = sorted(self.permissions[user])
+        granted = sorted(self.permissions[user] - {"update_agent_record"})
         return {
             "session": token,
-            "user": {"username": user, "permissions": {"/repositories/2": granted, "_archivesspace": []}},
+            "user": {
+                "username": user,
+                "uri": f"/users/{self._number(user)}",
+                "permissions": {"/repositories/2": granted, "_archivesspace": []},
+            },
+        }
+
+    def _number(self, user: str) -> int:
+        return 5 + list(self.users).index(user)
+
+    def _current(self, call: Call, repo: str) -> Record:
+        """The defaults that hold, and of what they are made. Source: preference.rb, current_preferences."""
+        own = self.preferences.get(call.user)
+        told: Record = {"defaults": {"publish": False, **(own or {}).get("defaults", {})}}
+        if own is not None:
+            uri = f"/repositories/{repo}/preferences/{self._number(call.user)}"
+            told["user_repo"] = {"jsonmodel_type": "preference", "uri": uri, **own}
+        return told
+
+    def _prefer(self, call: Call, repo: str, id: str = "") -> Record:
+        """A user may set its own. Source: controllers/preference.rb; seen in v4.2.1 (creation)."""
+        given = call.body if isinstance(call.body, dict) else {}
+        if given.get("user_id", self._number(call.user)) != self._number(call.user):
+            raise Refused(403, "Access denied")
+        old = self.preferences.get(call.user)
+        if not id and old is not None:
+            raise Invalid({"user_id": ["Preference already exists"]})
+        if id and given.get("lock_version") != (old or {}).get("lock_version"):
+            raise Refused(409, _STALE)
+        version = (old or {"lock_version": -1})["lock_version"] + 1
+        self.preferences[call.user] = {"lock_version": version, "defaults": given.get("defaults", {})}
+        return {
+            "status": "Updated" if id else "Created",
+            "id": self._number(call.user),
+            "lock_version": version,
         }
 
     def _allowed(self, call: Call, match: re.Match[str], permission: str) -> None:
@@ -268,50 +332,64 @@ class ArchivesSpace(Holdings):
         return self._repository(call.path)
 
     def _get(self, call: Call, **_: str) -> Record:
-        return self.shown(call.path, _all(call, "resolve[]"))
+        return self.shown(call.path, _all(call, "resolve[]"), call.user)
 
     def _list(self, call: Call, kind: str, repo: str = "") -> Any:
         base = f"/repositories/{repo}/{kind}/" if repo else f"/agents/{kind}/"
-        uris = sorted((uri for uri in self.records if uri.startswith(base)), key=number_of)
+        hidden = set() if self.sees(call.user) else {uri for uri in self.records if self.suppressed(uri)}
+        uris = sorted(
+            (uri for uri in self.records if uri.startswith(base) and uri not in hidden), key=number_of
+        )
         query = dict(call.query)
         if "id_set" in query:
             numbers = [int(one) for one in query["id_set"].split(",") if one]
-            if len(set(numbers)) > PAGE_MOST:
-                raise Invalid({"id_set": ["Wanted type IdSet: ID set cannot contain more than 250 IDs"]})
-            return [self.shown(uri) for uri in uris if number_of(uri) in numbers]
+            if len(set(numbers)) > self.page_most:
+                words = f"Wanted type IdSet: ID set cannot contain more than {self.page_most} IDs"
+                raise Invalid({"id_set": [words]})
+            return [self.shown(uri, (), call.user) for uri in uris if number_of(uri) in numbers]
         if "page" not in query:
             names = ("page", "id_set", "all_ids")
             raise Invalid({name: ["Must provide either 'page', 'id_set' or 'all_ids'"] for name in names})
-        size, page = min(int(query.get("page_size", "10")), PAGE_MOST), int(query["page"])
+        size, page = min(int(query.get("page_size", "10")), self.page_most), int(query["page"])
         return {
             "first_page": 1,
             "last_page": max(1, -(-len(uris) // size)),
             "this_page": page,
             "total": len(uris),
-            "results": [self.shown(uri) for uri in uris[(page - 1) * size : page * size]],
+            "results": [self.shown(uri, (), call.user) for uri in uris[(page - 1) * size : page * size]],
         }
 
     def _find(self, call: Call, repo: str, kind: str) -> Record:
-        """Different parameters are ANDed, values of one are ORed; capitals are not told apart."""
+        """Different parameters are ANDed, values of one are ORed; neither capitals nor accents are told apart."""
         hits = {uri for uri in self.records if uri.startswith(f"/repositories/{repo}/{kind}/")}
         if not [key for key, _ in call.query if key != "resolve[]"]:
             hits = set()
+        if not self.sees(call.user):
+            hits = {uri for uri in hits if not self.suppressed(uri)}
         for name in {key for key, _ in call.query} - {"resolve[]"}:
             if name not in _FIND[kind]:
                 raise Invalid({name: ["Unknown parameter"]})
-            wanted = {value.casefold() for value in _all(call, name)}
+            if any(beyond(value) for value in _all(call, name)):  # assumed: as the model's own look-up
+                raise db_error("Illegal mix of collations (utf8mb3_general_ci,IMPLICIT)")
+            wanted = {folded(value) for value in _all(call, name)}
             hits = {uri for uri in hits if self._id(uri, name.removesuffix("[]")) & wanted}
-        return self._resolved(
-            {kind: [{"ref": uri} for uri in sorted(hits, key=number_of)]}, _all(call, "resolve[]")
-        )
+        found: Record = {kind: [{"ref": uri} for uri in sorted(hits, key=number_of)]}
+        for name in _all(call, "resolve[]"):
+            for one in found.get(name, ()):
+                one["_resolved"] = self.shown(one["ref"], (), call.user)
+        return found
 
     def _id(self, uri: str, name: str) -> set[str]:
         if name == "ark":
+            # Source: idlookup.rb compares ark_value; seen in v4.2.1: a minted one is found without its
+            # host alone, an external one as the whole URL alone.
             arks = self.extra.get(uri, {}).get("ark_name") or {}
             every = [arks.get("current") or "", *arks.get("previous", ())]
-            return {one[one.find("ark:") :].casefold() for one in every if "ark:" in one}
+            external = self.records[uri].get("external_ark_url")
+            minted = {folded(one[one.find("ark:") :]) for one in every if "ark:" in one and one != external}
+            return minted | ({folded(external)} if external else set())
         value = self.records[uri].get(name)
-        return {value.casefold()} if value else set()
+        return {folded(value)} if value else set()
 
     def _enum(self, call: Call, name: str) -> Record:
         if name not in self.enums:
@@ -359,11 +437,11 @@ class ArchivesSpace(Holdings):
 
     def _root(self, call: Call, repo: str, id: str) -> Record:
         uri = f"/repositories/{repo}/digital_objects/{id}"
-        return {"title": self.shown(uri)["title"], **self._node(uri, uri, "")}
+        return {"title": self.shown(uri, (), call.user)["title"], **self._node(uri, uri, "")}
 
     def _tree_node(self, call: Call, repo: str, id: str) -> Record:
         node = dict(call.query).get("node_uri", "")
-        self.shown(node)
+        self.shown(node, (), call.user)
         return self._node(node, f"/repositories/{repo}/digital_objects/{id}", node)
 
     def _waypoint(self, call: Call, repo: str, id: str) -> list[Record]:
@@ -403,8 +481,10 @@ class ArchivesSpace(Holdings):
 
     def _update(self, call: Call, kind: str, **_: str) -> Record:
         old = self.records.get(call.path)
-        if old is None:
+        if old is None or (self.suppressed(call.path) and not self.sees(call.user)):
             raise Refused(404, f"{model_of(kind)} not found")
+        if self.suppressed(call.path):  # assumed: asmodel_crud.rb, ReadOnlyException
+            raise Refused(409, "Can't update an object that has been suppressed")
         lock = call.body.get("lock_version") if isinstance(call.body, dict) else None
         if lock is None:
             raise Refused(409, "You must provide a lock_version in your request")
@@ -512,7 +592,10 @@ _ROUTES = [
     ("DELETE", _R + r"/events/\d+", "delete_event_record", "", "_delete"),
     ("GET", r"/agents/(?P<kind>software)", "", _LISTED, "_list"),
     ("GET", r"/agents/software/\d+", "", "resolve[]", "_get"),
-    ("POST", r"/agents/software", "update_agent_record", "", "_agent"),
+    ("POST", r"/agents/software", "manage_agent_record", "", "_agent"),
+    ("GET", _R + r"/current_preferences", "", "", "_current"),
+    ("POST", _R + r"/preferences", "", "", "_prefer"),
+    ("POST", _R + r"/preferences/(?P<id>\d+)", "", "", "_prefer"),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,8 @@ STOCK: dict[str, list[str]] = {
         "video-master-edited",
         "video-service",
         "video-streaming",
-        "text-json",
-    ],
-    "file_version_file_format_name": ["aiff", "avi", "gif", "jpeg", "mp3", "pdf", "tiff", "txt", "iiif"],
+    ],  # "text-json" and "iiif" come with migration 176, which no release up to v4.2.1 has
+    "file_version_file_format_name": ["aiff", "avi", "gif", "jpeg", "mp3", "pdf", "tiff", "txt"],
     "file_version_checksum_methods": ["md5", "sha-1", "sha-256", "sha-384", "sha-512"],
     "file_version_xlink_show_attribute": ["new", "replace", "embed", "other", "none"],
     "file_version_xlink_actuate_attribute": ["none", "other", "onLoad", "onRequest"],
@@ -267,6 +267,49 @@ SCHEMAS: dict[str, dict[str, P]] = {
 }
 
 
+#: Source: common/mixed_content_validator.rb, 4.2.0 and later.
+_DISALLOWED = frozenset(
+    [
+        "script",
+        "style",
+        "iframe",
+        "object",
+        "embed",
+        "applet",
+        "meta",
+        "link",
+        "base",
+        "form",
+        "input",
+        "button",
+        "select",
+        "textarea",
+        "option",
+        "optgroup",
+        "label",
+        "fieldset",
+    ]
+)
+_TAG = re.compile(r"<(/)?([A-Za-z][A-Za-z0-9:_-]*)([^>]*)>")
+_QUOTED = re.compile(r"""\s+[A-Za-z_:][\w:.-]*\s*=\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')""")
+
+
+def mixed_content_error(text: str) -> str:
+    """Return the code with which a title is refused; "" for one that is taken."""
+    names = re.findall(r"</?([A-Za-z][A-Za-z0-9:_-]*)", text)
+    if any(name.lower() in _DISALLOWED for name in names):
+        return "mixed_content_disallowed_tag"
+    opened: list[str] = []
+    for closing, name, rest in _TAG.findall(text):
+        if not closing and (re.search("[“”‘’]", rest) or "=" in _QUOTED.sub(" ", rest)):
+            return "mixed_content_invalid_inline_ead"
+        if closing and (not opened or opened.pop() != name):
+            return "mixed_content_invalid_inline_ead"
+        if not closing and not rest.strip().endswith("/"):
+            opened.append(name)
+    return "mixed_content_invalid_inline_ead" if opened else ""
+
+
 class Invalid(Exception):
     """Answered with 400."""
 
@@ -290,9 +333,60 @@ def cleaned(kind: str, body: Any, enums: dict[str, list[str]]) -> dict[str, Any]
         errors["dates"] = ["one or more required (or enter a Title)"]
     if kind == "event" and not body.get("date") and not body.get("timestamp"):
         errors["date"] = ["Can't be blank (or enter a Timestamp)"]
+    if kind == "digital_object":
+        _described(body, errors)
     if errors:
         raise Invalid(errors, body)
     return result
+
+
+#: Source: migrations, note_digital_object_type.
+_NOTES = frozenset(
+    [
+        "summary",
+        "bioghist",
+        "accessrestrict",
+        "userestrict",
+        "custodhist",
+        "dimensions",
+        "edition",
+        "extent",
+        "altformavail",
+        "originalsloc",
+        "note",
+        "acqinfo",
+        "inscription",
+        "langmaterial",
+        "legalstatus",
+        "physdesc",
+        "prefercite",
+        "processinfo",
+        "relatedmaterial",
+    ]
+)
+_NEEDS = {
+    "dates": ("label", "date_type"),
+    "extents": ("portion", "number", "extent_type"),
+    "linked_agents": ("ref", "role"),
+    "subjects": ("ref",),
+    "notes": ("type", "content"),
+}
+
+
+def _described(body: dict[str, Any], errors: dict[str, list[str]]) -> None:
+    """What the nested records of a digital object need. Source: common/schemas, not run."""
+    for name, needs in _NEEDS.items():
+        for i, one in enumerate(body.get(name) or ()):
+            for key in needs:
+                if not one.get(key):
+                    errors[f"{name}/{i}/{key}"] = ["Property is required but was missing"]
+    for i, one in enumerate(body.get("notes") or ()):
+        if one.get("jsonmodel_type") != "note_digital_object" or not isinstance(one.get("content"), list):
+            errors[f"notes/{i}"] = [
+                "Must be one of: JSONModel(:note_bibliography), JSONModel(:note_digital_object)"
+            ]
+        elif one.get("type") not in _NOTES:
+            errors[f"notes/{i}/type"] = [f"Invalid value '{one.get('type')}'"]
 
 
 def _object(
