@@ -178,7 +178,7 @@ async def test_what_is_not_published_is_seen_by_nobody(rig: Rig) -> None:
 
 async def test_who_may_not_publish_can_leave_it_to_the_site(rig: Rig) -> None:
     """Drupal lets only administrators of content say whether a node is published."""
-    rig.site.administers = False
+    rig.site.permissions.discard("administer nodes")
     with pytest.raises(TargetError, match="field 'status'"):
         await rig.run(publish=True)
     rig.ctx.again()

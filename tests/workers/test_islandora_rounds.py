@@ -111,7 +111,7 @@ async def test_a_missing_field_is_named_where_the_sites_fields_can_be_read(
         await rig.worker.preflight(rig.ctx, rig.options())
     await rig.worker.preflight(rig.ctx, rig.options(leave_out=["field_extent"]))
     await rig.run(leave_out=["field_extent"])
-    rig.site.readable = False
+    rig.site.actions = False
     await rig.worker.preflight(rig.job(), rig.options())
 
 
@@ -385,7 +385,7 @@ async def test_undo_after_a_crash_finds_what_was_begun(rig: Rig, faults: list[Fa
 
 async def test_undo_says_which_files_stay_when_the_user_may_not_delete_them(rig: Rig) -> None:
     """A permission of its own."""
-    rig.site.deletes_files = False
+    rig.site.permissions.discard("delete own files")
     await rig.run()
     said = await rig.undo()
     assert sum("its file stays" in text and "delete own files" in text for _, _, text in said) == 3
