@@ -95,7 +95,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
         async with preflight.opened(options, ctx.secret(options.credential)) as site:
             base = await preflight.ground(site, options)
             descriptions = [found.description for found in known.objects]
-            await preflight.check_fields(site, options, descriptions)
+            await preflight.check_fields(site, options, base, descriptions)
             nids = {}
             for found in descriptions:
                 node = await preflight.existing(site, options, found, base, paged=None)
@@ -234,17 +234,16 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 if ctx.stopped.is_set():
                     return
                 try:
-                    problem = await _look(site, location)
+                    problem = await _look(site, location, options)
                 except StepError as error:
                     problem = f"cannot be checked: {error}"
                 ctx.report(not problem, location.uri, problem)
 
 
-async def _look(site: Drupal, location: Location) -> str:
+async def _look(site: Drupal, location: Location, options: IslandoraOptions) -> str:
     """Return what is wrong with a location; "" when nothing is."""
     if location.use:
-        answer = await site.rest.send("GET", location.uri, sink=lambda _: None)
-        return "" if answer.status == 200 else f"answers {answer.status}"
+        return await public.missing(site, location, hidden=options.publish is not True)
     sha256, _ = await site.sha256_of(location.version, location.uri)
     if not sha256:
         return "is missing"
@@ -297,6 +296,8 @@ def _events(
     said = f"{count} files at {options.url}"
     ctx.event(Event(type=EventType.REPLICATION, outcome="success", detail=said, agent=_AGENT))
     ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=f"{count} files: {how}", agent=_AGENT))
+    for said in delivery.warnings:
+        ctx.event(Event(type=EventType.METADATA, outcome="warning", detail=said, agent=_AGENT))
     if delivery.missing:
         names = ", ".join(sorted(set(delivery.missing)))
         said = f"there is no term for {names}: not linked"

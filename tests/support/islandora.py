@@ -588,6 +588,8 @@ class Islandora(State):
 
     def _visible(self, fid: int, call: Call) -> None:
         """Refuse a file whose media is unpublished to who may not view that (measured)."""
+        if self.private and not call.known:
+            raise Refused(403, "Access denied.")
         hidden = [one for one in self.media.values() if one["fid"] == fid and not one["status"][0]["value"]]
         if hidden and not (call.known and "view own unpublished media" in self.permissions):
             raise Refused(403, "Access denied.")

@@ -104,6 +104,7 @@ class State:
         self.uri_schemes = dict.fromkeys(
             ("field_media_file", "field_media_image", "field_media_document"), "fedora"
         )
+        self.private = False  #: the public may not read files
         self.checks_schemes = False  #: it is newer than Islandora 2.13.3
         self.exposed = True  #: the Views filter
         self.contains = False  #: by "Contains any word", which finds more than what was meant
