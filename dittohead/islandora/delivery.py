@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,16 +19,16 @@ from dittohead.islandora.fields import (
     bare,
     bundle,
     changes,
-    described,
     fitted,
     page_title,
     reference,
+    unwritten,
 )
 from dittohead.islandora.ledger import Ledger
 from dittohead.islandora.objects import Page, Part, Thing, node_uuid
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.preflight import Ground
-from dittohead.islandora.site import SHOW_ALL, Drupal, Media, Node, use_word
+from dittohead.islandora.site import SHOW_ALL, Drupal, Media, Node, Term, use_word
 from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS, USES, extension, media_type
 from dittohead.model import Location, display
 from dittohead.slices import Slice
@@ -44,10 +45,18 @@ _TEXT_MOST = 1 << 20
 #: Source: Drupal core, FileSystemInterface, INSECURE_EXTENSION_REGEX.
 _RUN = re.compile(r"\.(?=(phar|php|pl|py|cgi|asp|js|htaccess)(\.|$))", re.IGNORECASE)
 
-#: Vocabularies in which a creator is looked for by name, and a subject.
+#: Vocabularies of creators.
 _AGENTS = ("person", "corporate_body", "family")
-_SUBJECTS = ("subject", "person", "corporate_body", "geo_location")
 
+#: Fields of subjects by the vocabulary of their terms, in the order in which a name is looked for.
+_SUBJECTS = {
+    "subject": "field_subject",
+    "person": "field_subjects_name",
+    "corporate_body": "field_subjects_name",
+    "family": "field_subjects_name",
+    "geo_location": "field_geographic_subject",
+    "temporal_subjects": "field_temporal_subject",
+}
 
 #: Fields of a node that is there which are never written again.
 _SETTLED = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
@@ -67,8 +76,10 @@ class Delivery:
     ) -> None:
         self.ctx, self.options, self.site, self.ledger, self.base = ctx, options, site, ledger, base
         self.delivered = delivered  #: told of each file that is there and verified
-        self.created = self.sent = self.there = self.changed = self.bytes = 0
+        self.bytes = 0
         self.total = 0
+        self._terms: dict[tuple[str, str], list[Term]] = {}
+        self._vocabularies: dict[str, frozenset[str] | None] = {}
         self.warnings: list[str] = []  #: what is not as it should be, though the files are there
         self.missing: list[str] = []  #: names of creators and subjects without a term
 
@@ -119,7 +130,8 @@ class Delivery:
         await self.ledger.intend(node=key, uuid=wanted, at=at)
         await self.ctx.fence()
         try:
-            node = await self.site.create_node({**fields, "uuid": [{"value": wanted}]})
+            given = {name: items for name, items in fields.items() if items}
+            node = await self.site.create_node({**given, "uuid": [{"value": wanted}]})
         except TargetError as error:
             if "field 'status'" not in error.what:
                 raise
@@ -143,7 +155,6 @@ class Delivery:
         if node.uuid != wanted:
             raise TargetError("the site gave the node a UUID of its own", where=self._url(node))
         await self._have(key, node, ours=True)
-        self.created += 1
         return node, True
 
     def _explained(self, error: ItemError) -> ItemError:
@@ -198,7 +209,6 @@ class Delivery:
         for key, noted in list(self.ledger.nodes.items()):
             if noted.get("nid") == node.nid and noted.get("vid") == node.vid:  # nobody else's edit is between
                 await self._have(key, patched)
-        self.changed += 1
         return patched
 
     async def _object_fields(self, thing: Thing) -> Fields:
@@ -206,8 +216,9 @@ class Delivery:
         fields: Fields = {
             **bundle(self.options.content_type),
             **self._common(model, self.base.collection),
-            **described(thing.description, self.options.leave_out),
+            **await preflight.written(self.base, self.options, thing.description),
         }
+        self.warnings += unwritten(thing.description, self.options.leave_out)
         if self.options.agents:
             fields.update(await self._agents(thing))
         return fields
@@ -222,26 +233,63 @@ class Delivery:
     async def _agents(self, thing: Thing) -> Fields:
         fields: Fields = {}
         for agent in thing.description.creators:
-            tid = await self._named(agent.name, agent.uri, _AGENTS)
-            if tid is not None:
-                items = fields.setdefault("field_linked_agent", [])
-                items.append(
-                    {**reference(tid, "taxonomy_term")[0], "rel_type": f"relators:{agent.role or 'cre'}"}
-                )
+            term = await self._named(agent.name, agent.uri, _AGENTS)
+            if term is not None and await self._takes("field_linked_agent", term, agent.name):
+                item = reference(term.tid, "taxonomy_term")[0] | {
+                    "rel_type": f"relators:{agent.role or 'cre'}"
+                }
+                _once(fields.setdefault("field_linked_agent", []), item)
         for subject in thing.description.subjects:
-            tid = await self._named(subject.name, subject.uri, _SUBJECTS)
-            if tid is not None:
-                fields.setdefault("field_subject", []).extend(reference(tid, "taxonomy_term"))
+            term = await self._named(subject.name, subject.uri, tuple(_SUBJECTS))
+            name = await self._field_of(term, subject.name) if term is not None else ""
+            if term is not None and name:
+                _once(fields.setdefault(name, []), reference(term.tid, "taxonomy_term")[0])
         return fields
 
-    async def _named(self, name: str, uri: str, vocabularies: Iterable[str]) -> int | None:
-        if uri and (tid := await self.site.term(uri)) is not None:
-            return tid
+    async def _named(self, name: str, uri: str, vocabularies: Iterable[str]) -> Term | None:
+        """Return the one term of a name; None, and why in the receipt, when there is none or several."""
+        found = await self.site.authority(uri) if uri else []
+        found = [term for term in found if term.vocabulary in vocabularies]
         for vocabulary in vocabularies:
-            if (tid := await self.site.term_by_name(vocabulary, name)) is not None:
-                return tid
-        self.missing.append(name)
-        return None
+            found = found or await self._by_name(vocabulary, name)
+        if len(found) > 1:
+            self._warn(f"there are {len(found)} terms for {name}: not linked")
+        elif not found:
+            self.missing.append(name)
+        return found[0] if len(found) == 1 else None
+
+    async def _by_name(self, vocabulary: str, name: str) -> list[Term]:
+        if (vocabulary, name) not in self._terms:
+            self._terms[vocabulary, name] = await self.site.named(vocabulary, name)
+        found = self._terms[vocabulary, name]
+        return [replace(term, vocabulary=term.vocabulary or vocabulary) for term in found]
+
+    async def _field_of(self, term: Term, said: str) -> str:
+        """Return the field of subjects that takes a term; "" when none does."""
+        names = [
+            name
+            for name in (_SUBJECTS[term.vocabulary], "field_subject")
+            if name not in self.options.leave_out
+        ]
+        for name in names:
+            taken = await self._taken(name)
+            if taken is None or term.vocabulary in taken:
+                return name
+        self._warn(f"no field takes {said} (of {term.vocabulary}) as a subject: not linked")
+        return ""
+
+    async def _takes(self, name: str, term: Term, said: str) -> bool:
+        taken = await self._taken(name)
+        if name not in self.options.leave_out and (taken is None or term.vocabulary in taken):
+            return True
+        self._warn(f"{name} does not take {said} (of {term.vocabulary}): not linked")
+        return False
+
+    async def _taken(self, name: str) -> frozenset[str] | None:
+        if name not in self._vocabularies:
+            configuration = self.base.configuration
+            self._vocabularies[name] = None if configuration is None else await configuration.takes(name)
+        return self._vocabularies[name]
 
     # -- pages -------------------------------------------------------------------------------
 
@@ -339,6 +387,8 @@ class Delivery:
     async def _parts(self, node: Node, page: Page, *, fresh: bool) -> None:
         there, whole = ([], True) if fresh else await self.site.media_of(node.nid)
         whole = whole or self._made_now(node)
+        for name in page.empty:
+            self._warn(f"{name} is empty: not sent")
         for part in page.parts:
             await self._part(node, part, there, whole=whole)
 
@@ -372,12 +422,10 @@ class Delivery:
             if media is not None:
                 self._may_replace(node, part, media)
             media, how = await self._put(node, part, media)
-            self.sent += 1
             await self._have_media(node, part, media)
         else:
             await self._piece_sent(part.entry.size)
             media = await self._adopted_media(node, part, media)
-            self.there += 1
         self._record(part, media, how)
 
     async def _adopted_media(self, node: Node, part: Part, media: Media) -> Media:
@@ -580,6 +628,11 @@ class Delivery:
 
     def _url(self, node: Node) -> str:
         return f"{self.site.rest.base}/node/{node.nid}"
+
+
+def _once(items: list[dict[str, Any]], item: dict[str, Any]) -> None:
+    if item not in items:
+        items.append(item)
 
 
 def _name(part: Part) -> str:

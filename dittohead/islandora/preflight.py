@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dittohead.description import Description
 from dittohead.errors import ItemError, StepError, TargetError
 from dittohead.islandora.configuration import Configuration
-from dittohead.islandora.fields import described
+from dittohead.islandora.fields import Fields, described, long_ones
 from dittohead.islandora.options import ByTitle, IslandoraOptions, use_uri
 from dittohead.islandora.site import SHOW_ALL, Drupal, Node
 from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS
@@ -194,6 +194,16 @@ async def existing(
     return node
 
 
+async def written(base: Ground, options: IslandoraOptions, found: Description) -> Fields:
+    """Return the fields that say what an object is, as long as the site's fields take them."""
+    whole = []
+    for name in long_ones(found):
+        told = await base.configuration.storage(name) if base.configuration is not None else {}
+        if told.get("type") in ("text_long", "string_long"):
+            whole.append(name)
+    return described(found, options.leave_out, whole)
+
+
 async def check_fields(
     site: Drupal, options: IslandoraOptions, base: Ground, descriptions: Iterable[Description]
 ) -> None:
@@ -202,12 +212,15 @@ async def check_fields(
     Raises: ItemError: a value is longer than its field; TargetError: a field is missing.
     """
     configuration = base.configuration or Configuration(site, options.content_type)
+    base = replace(base, configuration=configuration)
     if not await configuration.told():
         return
     needed = _NEEDED if options.model == "image" else _NEEDED + _NEEDED_BY_PAGES
     values: dict[str, int] = dict.fromkeys(needed, 0)
     for found in descriptions:
-        for name, items in described(found, options.leave_out).items():
+        for name, items in (await written(base, options, found)).items():
+            if not items:
+                continue
             longest = max(len(str(item.get("value", ""))) for item in items)
             values[name] = max(values.get(name, 0), longest)
     for name, longest in values.items():

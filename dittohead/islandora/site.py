@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -102,6 +103,20 @@ def use_word(use: str) -> str:
     return re.split(r"[#/]", use.rstrip("#/"))[-1]
 
 
+class Unknown(TargetError):
+    """The site does not know the user: each further request may be a wrong password more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A term of a vocabulary."""
+
+    tid: int
+    name: str
+    vocabulary: str  #: "" where a View does not show it
+    uris: frozenset[str]  #: of its authority records; none where a View does not show them
+
+
 class Drupal:
     """One site, as one user.
 
@@ -111,6 +126,7 @@ class Drupal:
 
     def __init__(self, rest: Rest, *, lists_all: bool = False) -> None:
         self.rest, self.lists_all = rest, lists_all
+        self.asks_who = True  #: whether a refusal may be followed by another request, to tell its reason
         self._terms: dict[str, int | None] = {}
         self._hashes: bool | None = None  #: whether the site reports SHA-256
         self._most: dict[str, int] = {}  #: rows that a View has shown at once, by its path
@@ -139,25 +155,65 @@ class Drupal:
             )
         return {uri: tid for uri, tid in found.items() if tid is not None}
 
-    async def term_by_name(self, vocabulary: str, name: str) -> int | None:
-        """Return the tid of the term of this very name in a vocabulary; None when there is none."""
-        key = f"{vocabulary}\n{name}"
-        if key not in self._terms:
-            given = {"vocab": vocabulary, "name": name}
-            self._terms[key] = await self._term("/term_from_term_name", given, name)
-        return self._terms[key]
+    async def named(self, vocabulary: str, name: str) -> list[Term]:
+        """Return the terms of this very name in a vocabulary: the site itself looks without case."""
+        given = {"vocab": vocabulary, "name": unicodedata.normalize("NFC", name)}
+        rows = await self._rows_of("/term_from_term_name", given)
+        return [term for term in map(_term_of, rows) if not term.name or _same(term.name, name)]
 
-    async def _term(self, path: str, given: dict[str, str], said: str) -> int | None:
+    async def authority(self, uri: str) -> list[Term]:
+        """Return the terms of this authority record: people, bodies and places have another field for it."""
+        for path, by in (("/term_from_authority_link", "authority_link"), ("/term_from_uri", "uri")):
+            rows = await self._rows_of(path, {by: uri}, needed=path == "/term_from_uri")
+            found = [term for term in map(_term_of, rows) if uri in term.uris or not term.uris]
+            if found:
+                return [await self._placed(term) for term in found]
+        return []
+
+    async def _placed(self, term: Term) -> Term:
+        """Return a term with its vocabulary, which not every View shows."""
+        if term.vocabulary:
+            return term
+        answer = await self.rest.send("GET", f"/taxonomy/term/{term.tid}", params=_JSON)
+        return _term_of(good(answer).json())
+
+    async def _rows_of(
+        self, path: str, given: dict[str, str], *, needed: bool = True
+    ) -> list[Mapping[str, Any]]:
         answer = await self.rest.send("GET", path, params={**_JSON, **given})
         if answer.status in (404, 406):
+            if not needed:
+                return []
             raise TargetError(
                 "the site cannot look up terms",
                 where=answer.where,
                 hint="Enable the module islandora_workbench_integration with its views there",
             )
-        rows = _rows(good(answer))
+        if answer.status in (401, 403):
+            raise await self._refused(answer)
+        return _rows(good(answer))
+
+    async def _refused(self, answer: Answer) -> TargetError:
+        """Return why terms cannot be looked up: a right is missing, or nobody knows the user.
+
+        Drupal takes one with a wrong password for the public, in the words of a missing permission; each such
+        request counts, and five lock the user. Source: Drupal core, basic_auth, BasicAuth::authenticate.
+        """
+        what = f"it answered {answer.status}{_in_words(answer)}"
+        if self.asks_who and (await self._asked_hash("none")).status == 200:
+            hint = "Give the user that permission: the starter site's Views ask for `administer taxonomy`"
+            return TargetError(what, where=answer.where, hint=hint)
+        return Unknown(
+            f"the site takes the user for the public, or gives no rights: {what}",
+            where=answer.where,
+            hint="Correct the user's name or password, or give the user what docs/islandora.md names. Drupal "
+            "says the same of both, and locks a user for 6 hours after 5 wrong passwords",
+        )
+
+    async def _term(self, path: str, given: dict[str, str], said: str) -> int | None:
+        rows = [row for row in await self._rows_of(path, given) if _of_uri(row, said)]
         if len(rows) > 1:
-            raise TargetError(f"the site has {len(rows)} terms for {said}", where=answer.where)
+            raise TargetError(f"the site has {len(rows)} terms for {said}", where=self.rest.base + path)
         return int(value(rows[0], "tid")) if rows else None
 
     # -- nodes -------------------------------------------------------------------------------
@@ -398,6 +454,38 @@ def good(answer: Answer, *expected: int) -> Answer:
             hint="Enable this REST resource, with json and basic_auth: dittohead doctor says which",
         )
     raise answer.fault(said)
+
+
+def _in_words(answer: Answer) -> str:
+    with contextlib.suppress(StepError, AttributeError):
+        return f" ({short(str(answer.json().get('message', ''))).rstrip('.')})"
+    return ""
+
+
+def _term_of(raw: Mapping[str, Any]) -> Term:
+    return Term(
+        tid=int(value(raw, "tid")),
+        name=str(value(raw, "name")) if "name" in raw else "",
+        vocabulary=str(_first(raw, "vid").get("target_id", "")) if isinstance(raw.get("vid"), list) else "",
+        uris=frozenset(_uris(raw)),
+    )
+
+
+def _uris(raw: Mapping[str, Any]) -> list[str]:
+    fields = [raw.get(name) or () for name in ("field_external_uri", "field_authority_link")]
+    return [
+        str(item["uri"]) for items in fields if isinstance(items, list) for item in items if item.get("uri")
+    ]
+
+
+def _of_uri(raw: Mapping[str, Any], uri: str) -> bool:
+    """Tell whether a row is of the term that was asked for: a collation may find others."""
+    uris = _uris(raw)
+    return not uris or uri in uris
+
+
+def _same(one: str, other: str) -> bool:
+    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
 
 
 def _media_path(answer: Answer) -> str:

@@ -14,8 +14,10 @@ import pytest_asyncio
 
 from dittohead.description import Described, Description
 from dittohead.errors import ItemError, Superseded, TargetError, TransientError
+from dittohead.islandora.door import Door
 from dittohead.model import Output
 from dittohead.worker import Done, Made
+from tests.support import islandora_rules
 from tests.support.context import LoneContext, source_of
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_rig import KNOWN, ORIGINAL, SERVICE, THUMBNAIL, Rig
@@ -103,19 +105,139 @@ async def test_one_image_becomes_a_node_of_its_own_unless_it_is_to_be_a_page(rig
         await rig.run(model="image", collection=f"node/{rig.collection}")
 
 
-async def test_long_titles_and_rights_are_kept_whole(rig: Rig) -> None:
-    """255 characters are all that a title takes; nothing of the rest may be lost."""
+@pytest.mark.parametrize("told", [True, False])
+async def test_long_titles_rights_and_extents_are_kept_whole(rig: Rig, told: bool) -> None:
+    """255 characters are all that a title takes; where a field's kind is not told, a note takes the rest."""
     long = "A very long title " * 20
-    rig.description = Description(identifier="GEH_1_2", title=long, rights="No " * 100)
+    rig.site.actions = told
+    rig.description = Description(
+        identifier="GEH_1_2", title=long, rights="No " * 100, extents=("3 pages", "many " * 60)
+    )
     rig.ctx = rig.job()
     await rig.run()
     title = rig.object["title"][0]["value"]
     assert len(title) <= 255
     assert title.endswith("…")
     assert rig.object["field_full_title"][0]["value"] == long.strip()
-    assert "field_rights" not in rig.object
-    assert rig.object["field_note"][0]["value"] == "Rights: " + "No " * 100
+    notes = [note["value"] for note in rig.object["field_note"]]
+    assert notes == ["Extent: " + "many " * 60] + ([] if told else ["Rights: " + "No " * 100])
+    assert rig.object.get("field_rights") == ([{"value": "No " * 100}] if told else None)
+    assert rig.object["field_extent"] == [{"value": "3 pages"}]
     assert all(len(page["title"][0]["value"]) <= 255 for page in rig.site.pages(rig.site.nid("GEH_1_2")))
+    assert await rig.again(update="all") == []
+
+
+async def test_what_is_derived_of_the_old_words_goes_with_them(rig: Rig) -> None:
+    """With update: all; what people wrote into the same fields stays, and undo gives everything back."""
+    rig.site.actions = False
+    rig.description = Description(identifier="GEH_1_2", title="A very long title " * 20, rights="No " * 100)
+    rig.ctx = rig.job()
+    await rig.run()
+    rig.object["field_note"].append({"value": "Rights: see the file", "format": "basic_html"})
+    before = {name: rig.object[name] for name in ("title", "field_full_title", "field_note")}
+    rig.description = Description(identifier="GEH_1_2", title="Letters", rights="All")
+    await rig.again(update="empty")
+    assert {name: rig.object[name] for name in before} == before
+    await rig.undo()
+    assert not rig.object["field_rights"]
+    await rig.again(update="all")
+    assert rig.object["title"] == [{"value": "Letters"}]
+    assert rig.object["field_full_title"] == []
+    assert rig.object["field_note"] == [{"value": "Rights: see the file", "format": "basic_html"}]
+    assert rig.object["field_rights"] == [{"value": "All"}]
+    changing = rig.ctx
+    assert await rig.again(update="all") == []
+    rig.ctx = changing
+    await rig.undo()
+    assert {name: rig.object[name] for name in before} == before
+
+
+async def test_a_date_that_is_none_is_named_in_the_receipt(rig: Rig) -> None:
+    """REST would take the thirtieth of February."""
+    dates = [{"label": "creation", "begin": "1951-02-30"}, {"label": "creation", "expression": "circa 1951"}]
+    rig.description = Description.model_validate({"identifier": "GEH_1_2", "title": "x", "dates": dates})
+    rig.ctx = rig.job()
+    await rig.run()
+    assert "field_edtf_date_created" not in rig.object
+    warned = [event.detail for event in rig.ctx.events if event.outcome == "warning"]
+    assert [text.partition(" is not written")[0] for text in warned] == [
+        "the date 1951-02-30",
+        "the date circa 1951",
+    ]
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_subjects_go_to_the_field_that_takes_their_vocabulary(rig: Rig, told: bool) -> None:
+    """By the URI of their authority first, which another View finds than that of uses."""
+    rig.site.actions = told
+    uri = "http://id.loc.gov/authorities/names/n1"
+    place = rig.site.add_term("geo_location", "Pasadena (Calif.)", uri)
+    body = rig.site.add_term("corporate_body", "Mount Wilson Observatory", "")
+    topic = rig.site.add_term("subject", "Sunspots", "")
+    subjects = [
+        {"name": "Pasadena", "uri": uri},
+        {"name": "Mount Wilson Observatory"},
+        {"name": "Hale, George Ellery"},
+        {"name": "Sunspots"},
+        {"name": "Sunspots"},
+        {"name": "Comets"},
+    ]
+    rig.description = Description.model_validate({**KNOWN, "subjects": subjects})
+    rig.ctx = rig.job()
+    await rig.run(agents=True)
+    person = next(tid for tid, term in rig.site.terms.items() if term["name"].startswith("Hale"))
+    assert rig.object["field_subject"] == [{"target_id": topic}]
+    assert rig.object["field_subjects_name"] == [{"target_id": body}, {"target_id": person}]
+    assert rig.object["field_geographic_subject"] == [{"target_id": place}]
+    (warned,) = [event.detail for event in rig.ctx.events if event.outcome == "warning"]
+    assert warned == "there is no term for Comets: not linked"
+
+
+async def test_a_subject_that_no_field_takes_fails_no_folder(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site without the stock field for places, and with two terms of one name."""
+    monkeypatch.delitem(islandora_rules.NODE_FIELDS, "field_geographic_subject")
+    rig.site.add_term("geo_location", "Pasadena", "")
+    for _ in range(2):
+        rig.site.add_term("subject", "Comets", "")
+    subjects = [{"name": "Pasadena"}, {"name": "Comets"}]
+    rig.description = Description.model_validate({**KNOWN, "creators": [], "subjects": subjects})
+    rig.ctx = rig.job()
+    await rig.run(agents=True)
+    assert [event.detail for event in rig.ctx.events if event.outcome == "warning"] == [
+        "no field takes Pasadena (of geo_location) as a subject: not linked",
+        "there are 2 terms for Comets: not linked",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "linked"),
+    [
+        (["Astronomy", "astronomy"], "Astronomy", ["Astronomy"]),
+        (["Astronomy"], "astronomy", []),
+        (["Société"], "Socie\u0301te\u0301", ["Société"]),
+    ],
+)
+async def test_a_name_is_this_very_name(rig: Rig, there: list[str], wanted: str, linked: list[str]) -> None:
+    """The site looks without regard to case: what it finds is compared."""
+    tids = {name: rig.site.add_term("subject", name, "") for name in there}
+    rig.description = Description.model_validate({**KNOWN, "subjects": [{"name": wanted}]})
+    rig.ctx = rig.job()
+    await rig.run(agents=True)
+    assert rig.object.get("field_subject", []) == [{"target_id": tids[name]} for name in linked]
+
+
+async def test_a_creator_is_found_by_its_authority_and_by_no_term_of_another_kind(rig: Rig) -> None:
+    """A subject of the same URI is no person."""
+    uri = "http://id.loc.gov/authorities/names/n79018806"
+    rig.site.add_term("subject", "Hale, George Ellery", uri)
+    creators = [{"name": "Hale, G. E.", "uri": uri, "role": "pht"}]
+    rig.description = Description.model_validate({**KNOWN, "creators": creators})
+    rig.ctx = rig.job()
+    await rig.run(agents=True)
+    person = next(tid for tid, term in rig.site.terms.items() if term["vocabulary"] == "person")
+    assert rig.object["field_linked_agent"] == [{"target_id": person, "rel_type": "relators:pht"}]
 
 
 async def test_creators_are_linked_where_the_site_has_their_term(rig: Rig) -> None:
@@ -764,10 +886,82 @@ async def test_what_can_neither_be_hashed_nor_read_back_names_the_permission(
 async def test_a_wrong_password_pauses_the_target_and_is_not_said(rig: Rig) -> None:
     """What one user may not do is no fault of the folder."""
     rig.ctx.secrets["password"] = "WRONGWORD"
-    with pytest.raises(TargetError, match="403") as caught:
+    with pytest.raises(TargetError, match=r"takes the user for the public.*403.*6 hours after 5") as caught:
         await rig.run()
     assert "WRONGWORD" not in str(caught.value)
     assert rig.worker.target(rig.options()) == f"{rig.site.base} as dittohead"
+
+
+@pytest.mark.parametrize("at_once", [1, 6])
+async def test_a_wrong_password_is_not_tried_until_the_user_is_locked(rig: Rig, at_once: int) -> None:
+    """However often the daemon tries, and however many folders wait; one that was corrected works at once."""
+    now = [0.0]
+    rig.worker.door = Door(lambda: now[0])
+
+    async def attempt(password: str) -> list[Any]:
+        ctxs = [rig.job() for _ in range(at_once)]
+        for ctx in ctxs:
+            ctx.secrets["password"] = password
+        runs = (rig.worker.preflight(ctx, rig.options()) for ctx in ctxs)
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    for _ in range(10):
+        assert all(isinstance(said, TargetError) for said in await attempt("wrong"))
+    assert rig.site.failed_logins <= 3
+    said = (await attempt("wrong"))[0]
+    assert "tried again in 4 hours" in str(said)
+    now[0] = 4 * 3600.0
+    await attempt("wrong")
+    assert rig.site.failed_logins <= 4
+    assert all("terms" in facts for facts in await attempt(PASSWORD))
+    assert rig.site.failed_logins == 0
+
+
+async def test_a_missing_permission_is_told_from_a_wrong_password(rig: Rig) -> None:
+    """And tried again as usual: it works as soon as it is given."""
+    rig.site.permissions.discard("administer taxonomy")
+    for _ in range(5):
+        with pytest.raises(TargetError, match=r"'administer taxonomy' permission.*Give the user that perm"):
+            await rig.worker.preflight(rig.ctx, rig.options())
+    assert rig.site.failed_logins == 0
+    rig.site.permissions.add("administer taxonomy")
+    await rig.worker.preflight(rig.ctx, rig.options())
+
+
+async def test_what_a_job_did_is_told_of_all_its_tries(rig: Rig) -> None:
+    """Not of the last one alone, which found most of it there."""
+    rig.site.faults = [Fault("PUT", "/media/", 503, skip=2)]
+    with pytest.raises(TransientError):
+        await rig.run(parallel=1)
+    rig.ctx.again()
+    result = await rig.run(parallel=1)
+    assert isinstance(result, Done)
+    assert "4 nodes created, 3 files sent" in result.detail
+    assert "there already" not in result.detail
+
+
+async def test_an_empty_image_is_refused_and_an_empty_text_is_named(rig: Rig) -> None:
+    """The site takes no file without a byte; a page without words has such a text."""
+    root = tree(rig.base / "ocr", {"GEH_1_2_1.txt": "", "GEH_1_2_2.txt": "words"})
+    found = source_of(root)
+    rig.ctx.others["ocr"] = Made(
+        name="ocr",
+        worker="script",
+        source="",
+        root=root,
+        outputs=lambda: (Output(path=e.path, size=e.size, sha256=e.sha256) for e in found.entries()),
+        locations=lambda: iter(()),
+    )
+    await rig.run(text="ocr")
+    assert len(rig.media("http://pcdm.org/use#ExtractedText")) == 1
+    warned = [event.detail for event in rig.ctx.events if event.outcome == "warning"]
+    assert warned == ["GEH_1_2_1.txt is empty: not sent"]
+    (rig.payload / "GEH_1_2_1.jpg").write_text("")
+    rig.ctx = rig.job()
+    before = len(rig.site.writes())
+    with pytest.raises(ItemError, match="GEH_1_2_1.jpg is empty"):
+        await rig.run()
+    assert len(rig.site.writes()) == before
 
 
 async def test_a_redirect_is_not_followed_and_says_where_it_leads(rig: Rig) -> None:

@@ -269,6 +269,16 @@ async def test_verify_finds_what_is_no_longer_as_it_was(rig: Rig) -> None:
 
     assert await verify() == []
     assert len(said) == 5
+    assert {call.status for call in rig.site.calls} <= {200, 201, 204}
+    nid = rig.site.nid("GEH_1_2")
+    shown = rig.site.media.copy()
+    rig.site.media.clear()
+    assert await verify() == ["shows no page"]
+    rig.site.media.update(shown)
+    rig.object["status"] = [{"value": False}]
+    assert await verify() == ["answers 404"]  # the manifest; the page is looked for as the user
+    rig.object["status"] = [{"value": True}]
+    rig.site.aliases[nid] = "/letters"
     first, second, _ = rig.site.files
     rig.site.corrupt(first)
     del rig.site.files[second]
@@ -277,6 +287,24 @@ async def test_verify_finds_what_is_no_longer_as_it_was(rig: Rig) -> None:
 
 
 # -- undo ---------------------------------------------------------------------------------------------
+
+
+async def test_verify_of_what_is_hidden_looks_for_the_page_as_the_user(rig: Rig) -> None:
+    """The public may not see it, and Drupal refuses credentials for it but as JSON."""
+    rig.site.aliases = dict.fromkeys(range(40, 60), "")
+    await rig.run(publish=False)
+    said: list[tuple[bool, str, str]] = []
+    ctx = VerifyContext(
+        locations=lambda: iter(rig.ctx.locations),
+        source=None,
+        env={},
+        report=lambda ok, uri, text: said.append((ok, uri, text)),
+        secret=lambda name: PASSWORD,
+    )
+    await rig.worker.verify(ctx, rig.options(publish=False))
+    assert [text for ok, _, text in said if not ok] == []
+    await rig.worker.verify(ctx, rig.options(publish=True))
+    assert [text for ok, _, text in said if not ok] == ["answers 403"]
 
 
 @pytest.mark.parametrize("standalone", [False, True])
@@ -312,6 +340,8 @@ async def test_undo_leaves_what_others_changed(rig: Rig) -> None:
     reasons = {text for ok, _, text in said if not ok}
     assert "the node stays: it was changed since" in reasons
     assert f"media {mid} stays: it was changed since" in reasons
+    assert len(rig.media()) == 3  # a page that stays keeps its image
+    assert sum("its node stays" in reason for ok, _, reason in said if not ok) == 2
     assert "the node stays: others have added media to it" in reasons
     assert "the node stays: a page of it stays" in reasons
 
@@ -349,8 +379,10 @@ async def test_undo_gives_fields_back_and_leaves_what_was_there_already(rig: Rig
     rig.description = Description.model_validate({**KNOWN, "rights": "No " * 100})
     rig.ctx = rig.job()
     before = rig.site.content()
+    rig.site.actions = False
     await rig.run(members="/islandora/members", update="all")
     assert rig.object["field_note"][0]["value"].startswith("Rights: No")
+    assert rig.object["field_note"][1]["value"] == "A note"
     assert rig.object["title"] == [{"value": "Letters of the year 1951"}]
     await rig.undo(members="/islandora/members")
     after = rig.site.content()
