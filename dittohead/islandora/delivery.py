@@ -442,7 +442,14 @@ class Delivery:
         noted = self.ledger.media.get((node.nid, part.use))
         if noted is None or noted.get("was") is not None or "mid" in noted or noted.get("strange"):
             return False
-        return noted.get("made") == media.mid or media.lies_at(node.nid, part.use)
+        return self._made_by_us(node, part, media)
+
+    def _made_by_us(self, node: Node, part: Part, media: Media) -> bool:
+        """Tell whether a media comes of what this job has put, or of what the site derived of that."""
+        noted = self.ledger.media.get((node.nid, part.use), {})
+        in_our_name = media.uid == node.uid and media.reviser in (None, media.uid)
+        derived = media.uid is not None and in_our_name and self._made_now(node)
+        return derived or noted.get("made") == media.mid or media.lies_at(node.nid, part.use)
 
     def _may_replace(self, node: Node, part: Part, media: Media) -> None:
         """Refuse to put a file in another's place. Raises: ItemError."""
@@ -500,12 +507,13 @@ class Delivery:
     async def _not_anothers(self, node: Node, part: Part) -> None:
         """Make sure that a file which was to be new took the place of none but ours. Raises: ItemError.
 
-        Ours is what an earlier request has put there, whose answer never came.
+        Ours is what an earlier request has put there, whose answer never came, and what the site has derived
+        of what this job has put, before this job's own came.
         """
         tid = self.base.terms[part.use]
         there, _ = await self.site.media_of(node.nid)
         media = next((media for media in there if tid in media.uses), None)
-        if media is not None and media.lies_at(node.nid, part.use):
+        if media is not None and self._made_by_us(node, part, media):
             return
         await self.ledger.intend(media=[node.nid, part.use], strange=True, sha256=part.entry.sha256)
         named = f"media {media.mid} ({media.name})" if media is not None else "a media that it does not list"
@@ -612,7 +620,7 @@ class Delivery:
         noted = self.ledger.media.get((node.nid, part.use), {})
         if noted.get("was") is not None or noted.get("strange"):
             return False
-        return bool(noted.get("made") == media.mid or media.lies_at(node.nid, part.use))
+        return self._made_by_us(node, part, media)
 
     def _record(self, part: Part, media: Media, how: str) -> None:
         place = Location(

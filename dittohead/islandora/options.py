@@ -62,7 +62,7 @@ class IslandoraOptions(Site, Options):
     publish: bool | None = Field(
         None,
         description="Whether the public may see what is created; none: as the content type has it. The user "
-        "needs `administer nodes` for it.",
+        "needs `administer nodes` for it, and for `false` what docs/islandora.md names.",
     )
     use: str = Field(
         "original",

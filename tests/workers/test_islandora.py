@@ -562,6 +562,38 @@ async def test_a_file_that_took_anothers_place_is_an_alarm_and_is_not_undone(rig
     assert mid in one.site.media
 
 
+async def test_what_the_site_derives_in_our_name_before_ours_comes_is_no_alarm(rig: Rig) -> None:
+    """Its thumbnail of an original that was just put; ours replaces it, and undo takes it."""
+    before = rig.site.content()
+    root = tree(rig.base / "small", {f"GEH_1_2_{page}.jpg": f"thumb {page}" for page in (1, 2, 10)})
+    found = source_of(root)
+    rig.ctx.others["small"] = Made(
+        name="small",
+        worker="convert",
+        source="",
+        root=root,
+        outputs=lambda: (Output(path=e.path, size=e.size, sha256=e.sha256) for e in found.entries()),
+        locations=lambda: iter(()),
+    )
+
+    async def derive(call: Any, after: bool) -> None:
+        if after and call.method == "PUT" and call.status == 201:
+            nid = int(call.path.split("/")[2])
+            rig.site.derives_after = -1
+            rig.site._derive(nid)
+            rig.site.derives_after = None
+
+    rig.site.at_call = derive
+    await rig.run(thumbnails="small", parallel=1)
+    assert {rig.site.files[one["fid"]]["data"] for one in rig.media(THUMBNAIL)} == {
+        b"thumb 1",
+        b"thumb 2",
+        b"thumb 10",
+    }
+    assert all(ok for ok, _, _ in await rig.undo())
+    assert rig.site.content() == before
+
+
 @pytest.mark.parametrize("listed", [0, 10])
 async def test_undo_by_an_old_ledger_looks_at_owner_time_and_place_of_a_media(rig: Rig, listed: int) -> None:
     """`"was": null` of the version before says only that nothing was listed."""
