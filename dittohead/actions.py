@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from dittohead import fitting, log, manifest, order, queries, receipt
+from dittohead import faults, fitting, log, manifest, order, queries, receipt
 from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.desk import Desk
@@ -31,10 +31,14 @@ from dittohead.model import (
     StepState,
     counted,
     shell_word,
+    visible,
 )
 from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
 from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
+from dittohead.replacing import Replacements
+from dittohead.replacing import words as replaced_words
+from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
@@ -45,6 +49,18 @@ _TRIES_MOST = 2
 
 _CRASHED = "this cannot be carried out: the daemon met something unforeseen"
 _SEE_LOG = "Its log has a traceback"
+
+
+#: What would be done a second time if it were asked for twice: a whole passage of the folder.
+_ONCE = frozenset({"retry", "rerun", "rename", "replace"})
+
+
+class _NotBegun(Exception):  # not an error of the request: it is tried again
+    """The store did not take that a request begins."""
+
+    def __init__(self, why: StoreError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 class Refused(DittoheadError):
@@ -64,24 +80,34 @@ class Actions:
     notices: Doors | None = None
     #: requests that this process has begun to carry out
     begun: set[int] = field(default_factory=set)
+    #: answers that the store has not taken yet: what they are to is not carried out again
+    unsaid: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were. Raises: StoreError."""
         waiting = await self.engine.store.read(request_store.open_numbers)
         for number in waiting:
-            said = await self._answer(number)
+            if number not in self.unsaid:
+                self.unsaid[number] = await self._answer(number)
+            said = self.unsaid[number]
             await self.engine.store.write(request_store.answer, number, said)
+            del self.unsaid[number]
             if self.desk is not None:
                 self.desk.answered(number, said)
         return len(waiting)
 
     async def _answer(self, number: int) -> dict[str, Any]:
-        """Return the answer to a request: whatever it meets, it alone is refused."""
+        """Return the answer to a request: whatever it meets, it alone is refused.
+
+        Raises: StoreError: that it begins could not be noted; it has not begun.
+        """
         about: dict[str, Any] = {"action": "", "of": number, "who": ""}
         try:
             request = await self.engine.store.read(request_store.get, number)
             about = {"action": request.action, "of": request.job, "who": request.who}
             said = {"ok": True, "message": await self._counted(request)}
+        except _NotBegun as error:
+            raise error.why from None
         except (DittoheadError, queries.NoSuchJob) as error:
             said = {"ok": False, "message": str(error)}
         except OSError as error:
@@ -98,7 +124,13 @@ class Actions:
             text = f"the daemon died {request.tries} times while it carried this out"
             raise Refused(text, hint="It is not tried again; the daemon's log or the system's says more")
         if request.id not in self.begun:
-            await self.engine.store.write(request_store.count_try, request, 1)
+            before = await self._before(request)
+            if request.before and before and request.before != before:
+                return f"{request.job}: the daemon ended while it carried this out; it is not done twice"
+            try:
+                await self.engine.store.write(request_store.count_try, request, 1, before)
+            except StoreError as error:
+                raise _NotBegun(error) from error
             self.begun.add(request.id)
         try:
             return await self.carry_out(request)
@@ -107,12 +139,27 @@ class Actions:
                 await self.engine.store.write(request_store.count_try, request, -1)
             raise
 
+    async def _before(self, request: Request) -> list[Any]:
+        """Return what a request would change of a job that is over: where that is otherwise, it has done so.
+
+        Of others [] is returned: what is asked of them is the same when it is done twice.
+        """
+        if request.action not in _ONCE:
+            return []
+        with contextlib.suppress(queries.NoSuchJob):
+            job = await self.engine.store.read(queries.resolve, request.job)
+            later = await self.engine.store.read(history.taken_up_by, job)
+            there = await asyncio.to_thread(self.engine.stations.exists, job.station, job.folder)
+            return [job.id, job.token, job.state, job.station, there, later] if job.state in TERMINAL else []
+        return []
+
     async def carry_out(self, request: Request) -> str:
         """Do one thing and return what was done, in words. Raises: Refused, NoSuchJob."""
         doers: dict[str, Callable[[Job, Request], Awaitable[str]]] = {
             "retry": self._retry,
             "rerun": self._rerun,
             "rename": self._rename,
+            "replace": self._replace,
             "freeze": self._freeze,
             "thaw": self._thaw,
             "cancel": self._cancel,
@@ -213,6 +260,32 @@ class Actions:
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who, renamed=name)
         await self._note(job, EventType.RENAMING, f"renamed to {name} by {request.who}")
         return f"{job.name}: renamed to {name}; a new job begins, by the pipeline {pipeline.name}"
+
+    async def _replace(self, job: Job, request: Request) -> str:
+        """Put another file in the place of one in a failed folder; then it is done again, as a new job."""
+        if job.state is not JobState.FAILED:
+            hint = f"Only folders that failed are mended: dittohead show {job.id}"
+            raise Refused(f"{job.name} has not failed ({job.state})", hint=hint)
+        self._must_lie_there(job)
+        replacements, args = Replacements(self.engine.stations), request.args
+        offer = await asyncio.to_thread(replacements.get, str(args.get("with", "")), job.id)
+        if (offer.job, offer.who) != (job.id, request.who):
+            raise Refused("this file was uploaded for another job, or by somebody else", where=offer.shown)
+        run = bool(args.get("run", True))
+        if run and self.engine.stations.exists(Station.INBOX, job.name.encode()):
+            raise Refused("a folder of this name is in the inbox already", where=job.name)
+        put, earlier = await in_thread(lambda stop: replacements.put(job, offer))
+        why = visible(str(args.get("reason") or ""))
+        detail = replaced_words(put, request.who, why, earlier, self.engine.stations.root)
+        events = await self.engine.store.read(job_store.events_of, job.id)
+        if all(event.detail != detail for event in events):  # else a daemon has died before it could answer
+            await self._note(job, EventType.MODIFICATION, detail)
+        about = {"job": job.id, "name": job.name, "who": request.who, "reason": why}
+        log.get().info(log.FILE_REPLACED, **about, path=put.shown, was=put.was, sha256=put.sha256)
+        if not run:
+            return f"{job.name}: {put.shown} replaced; when all are: dittohead rerun {job.id}"
+        await self._back_to_inbox(job, request)
+        return f"{job.name}: {put.shown} replaced; moved back to the inbox, and a new job begins"
 
     async def _reopen(self, job: Job, positions: Collection[int], resumed: Collection[int] = ()) -> None:
         self._must_lie_there(job)
@@ -370,6 +443,7 @@ class Actions:
         """Record an event of a job that is over, also in its receipt."""
         event = Event(type=kind, outcome="success", detail=detail, agent=AGENT)
         await self.engine.store.write(job_store.add_events, job.id, [event])
+        faults.point("replace.recorded")
         with contextlib.suppress(Refused):  # somebody has edited it; the store has the event
             await self._add_to_receipt(job, event)
 

@@ -89,7 +89,7 @@ def _compare_step(
 
 def _recipe(workers: Registry, step: Step, job: Job, files: JobFiles) -> Recipe | None:
     worker = workers.get(step.worker)
-    filled = templates.render_options(step.options, values_of(job, files, step.name), worker.per_file)
+    filled = templates.render_options(step.options, values_of(job, files, step.name), worker)
     return worker.recipe(worker.Options.model_validate(filled))
 
 

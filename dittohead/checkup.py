@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead import lock, templates, trust
+from dittohead import handover, lock, templates, trust
 from dittohead.config import Config, Step
 from dittohead.errors import DittoheadError, StationError, TransientError
 from dittohead.model import Station, counted
@@ -25,9 +23,6 @@ from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.web.tokens import parse as parse_tokens
-
-#: Bit of CAP_DAC_OVERRIDE. Source: capability.h.
-_DAC_OVERRIDE = 1 << 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,10 +149,20 @@ def _stations(config: Config) -> list[Finding]:
     kind = filesystem_type(stations.path(Station.INBOX))
     how = "polled" if needs_polling(kind) else "watched by inotify"
     found.append(Finding(level="good", about="inbox", message=f"on {kind}, {how}"))
-    found.append(_permissions(stations.path(Station.INBOX)))
+    found.extend(_handover(stations))
     running = "a daemon runs on this root" if lock.is_held(stations.state) else "no daemon runs here"
     found.append(Finding(level="good", about="daemon", message=running))
     return found
+
+
+def _handover(stations: Stations) -> Iterator[Finding]:
+    """Say which of the three set-ups for uploaders holds, and what lies in the inbox that cannot be taken."""
+    try:
+        for seen in handover.look(stations):
+            level = "good" if seen.good else "warning"
+            yield Finding(level=level, about="permissions", message=seen.message)
+    except OSError as error:
+        yield Finding(level="bad", about="inbox", message=f"it cannot be looked at ({error.strerror})")
 
 
 def _http(config: Config, secret: Callable[[str], str]) -> Iterator[Finding]:
@@ -192,61 +197,10 @@ def _uploaders(config: Config) -> list[Finding]:
         elif names:
             found.append(Finding(level="good", about=about, message=", ".join(names)))
     inbox = Stations(config.root).path(Station.INBOX)
-    if found and inbox.is_dir() and _same_user(inbox):
+    if found and inbox.is_dir() and not handover.is_shared(inbox):
         message = "all uploads come from one user, whoever made them: uploaders cannot tell people apart"
         found.append(Finding(level="warning", about="uploaders", message=message))
     return found
-
-
-def _same_user(inbox: Path) -> bool:
-    """Tell whether only this very user may create folders in the inbox."""
-    return not (inbox.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) or _default_acl(inbox))
-
-
-def _permissions(inbox: Path) -> Finding:
-    """Say which of the three set-ups holds: capability, group or ACL, or the same user."""
-    if _effective_capabilities() & _DAC_OVERRIDE:
-        return Finding(
-            level="warning" if os.geteuid() == 0 else "good",
-            about="permissions",
-            message="this user may move every upload (CAP_DAC_OVERRIDE)"
-            + ("; it is root: better run the daemon as a user of its own" if os.geteuid() == 0 else ""),
-        )
-    status = os.stat(inbox)
-    if _default_acl(inbox):
-        return Finding(
-            level="good", about="permissions", message="uploads are movable by the inbox's default ACL"
-        )
-    if status.st_mode & stat.S_ISGID and status.st_mode & stat.S_IWGRP:
-        return Finding(
-            level="good",
-            about="permissions",
-            message="uploaders of the inbox's group hand folders over if their umask is 002 "
-            "(sshd: internal-sftp -u 0002)",
-        )
-    if status.st_mode & stat.S_IWOTH:
-        return Finding(
-            level="warning",
-            about="permissions",
-            message="others may upload here, but their folders will not be writable to this user and "
-            "cannot be claimed; see docs/permissions.md",
-        )
-    return Finding(level="good", about="permissions", message="uploads come from this very user (same uid)")
-
-
-def _effective_capabilities() -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
-
-
-def _default_acl(path: Path) -> bool:
-    try:
-        return bool(os.getxattr(path, "system.posix_acl_default"))
-    except OSError:
-        return False
 
 
 async def _step(
@@ -256,7 +210,7 @@ async def _step(
     with tempfile.TemporaryDirectory() as work:
         known = {"name": "NAME", "id": "ID", "date": "DATE", "payload": work, "work": work}
         try:
-            given = templates.render_options(step.options, _AnyGroup(known), worker.per_file)
+            given = templates.render_options(step.options, _AnyGroup(known), worker)
             options = worker.Options.model_validate(given)
             async for good, message in worker.examine(options, secret, step.options):
                 yield Finding(level="good" if good else "bad", about=about, message=message)

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import faults, log, sidecar, templates, units
+from dittohead import faults, log, replacing, sidecar, templates, units
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
 from dittohead.files import kind_of
-from dittohead.held import Held, Kind, silent, unreadable
+from dittohead.held import Held, Kind, immovable, silent, unreadable
 from dittohead.model import (
     Arrival,
     Event,
@@ -157,6 +157,7 @@ class Claimer:
             new,
             *(transfer if origin else ()),
             *events,
+            *self._replaced(connection, arrival, folder),
             Event(
                 type=EventType.INGESTION_START,
                 outcome="success",
@@ -164,6 +165,12 @@ class Claimer:
                 agent=AGENT,
             ),
         )
+
+    def _replaced(self, connection: Connection, arrival: Arrival, folder: Path) -> list[Event]:
+        """Return which files were replaced since the folder failed, and lie there still."""
+        last, events = history.replaced_in(connection, arrival.folder, arrival.ino)
+        there = replacing.in_place(self.stations, last, folder) if events else ()
+        return [event for event in events if event.detail.startswith(tuple(there))]
 
     async def _waits_for_target(
         self, matched: tuple[Pipeline, Mapping[str, str]] | None, arrival: Arrival
@@ -189,7 +196,7 @@ class Claimer:
         for step in pipeline.definition(purposes)["steps"]:
             worker = self.workers.get(step["worker"])
             try:
-                filled = templates.render_options(step["options"], values, worker.per_file)
+                filled = templates.render_options(step["options"], values, worker)
                 options = worker.Options.model_validate(filled)
             except (ItemError, ValidationError):
                 return None  # as above
@@ -257,13 +264,7 @@ def _immovable(error: StationError, arrival: Arrival) -> Held:
         return Held(reason=str(error))
     if not isinstance(error, Immovable):
         return Held(reason=str(error), kind=Kind.IMMOVABLE, since=arrival.seen_at)
-    return Held(
-        reason=error.what,
-        kind=Kind.IMMOVABLE,
-        cure=error.cure,
-        command=error.command,
-        since=arrival.seen_at,
-    )
+    return immovable(error, arrival)
 
 
 def _renamings(connection: Connection, name: str, ino: int) -> list[Event]:

@@ -16,6 +16,7 @@ from dittohead import registry as registry_module
 from dittohead.errors import ConfigError, DittoheadError, ItemError
 from dittohead.patterns import Pattern
 from dittohead.registry import Registry, Sources
+from dittohead.salvage import Every, Salvaged, salvage
 from dittohead.settings import Addresses, PipelineSettings, Settings
 from dittohead.source import SourceOptions
 from dittohead.wording import Wording
@@ -30,6 +31,8 @@ DEFAULT_JOBS = 8
 
 #: The keys that are the engine's own: beside the worker's, or among its options.
 _COMMON = ("name", "from", "after", "for")
+
+_WRONG = "the configuration has errors"
 
 _ONE_OF_THEM = "Correct the example, or match"
 
@@ -177,12 +180,19 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def load(path: Path, registry: Registry | None = None, *, probe: bool = True) -> Config:
+def load(
+    path: Path,
+    registry: Registry | None = None,
+    *,
+    probe: bool = True,
+    also: Callable[[Document], Iterable[DittoheadError]] = lambda document: (),
+) -> Config:
     """Read and check config.yaml.
 
     Args:
         probe: also ask each worker whether this host can do what is wanted, which may start
             programs; commands that only read leave it out.
+        also: finds further problems, which are told with the others.
 
     Raises: ConfigError: with every problem found, each naming line and key.
     """
@@ -192,30 +202,38 @@ def load(path: Path, registry: Registry | None = None, *, probe: bool = True) ->
         raise ConfigError(
             "the configuration is empty or no mapping", where=str(path), hint="See: dittohead init"
         )
+    found: list[DittoheadError] = []
     try:
-        settings = Settings.model_validate(document.data)
+        whole = Salvaged(Settings.model_validate(document.data))
     except ValidationError as error:
-        found = list(_problems(error, document, (), Settings))
-        raise ConfigError("the configuration has errors", problems=tuple(found)) from error
-    return _Checker(document, settings, workers, probe=probe).config()
+        found += _problems(error, document, (), Settings)
+        kept = salvage(document.data, error)
+        if kept is None:
+            raise ConfigError(_WRONG, problems=(*found, *also(document))) from error
+        whole = kept
+    checker = _Checker(document, whole, workers, probe=probe)
+    checker.found += found
+    return checker.config(also(document))
 
 
 class _Checker:
     """Checks what one model alone cannot: steps, placeholders, references, limits."""
 
-    def __init__(self, document: Document, settings: Settings, workers: Registry, *, probe: bool) -> None:
-        self.document, self.settings, self.workers = document, settings, workers
-        self.probe = probe
+    def __init__(self, document: Document, kept: Salvaged, workers: Registry, *, probe: bool) -> None:
+        self.document, self.settings, self.workers = document, kept.settings, workers
+        self.kept, self.probe = kept, probe
         self.found: list[DittoheadError] = []
         self.doubts: list[DittoheadError] = []
+        self.patterns: dict[str, Pattern] = {}  #: of pipelines, as far as they are known, in their order
 
-    def config(self) -> Config:
+    def config(self, more: Iterable[DittoheadError]) -> Config:
+        """Check all of it. Raises: ConfigError: with these problems, and those found."""
         pipelines = [
             pipeline
             for name, given in self.settings.pipelines.items()
             if (pipeline := self.pipeline(name, given)) is not None
         ]
-        self._check_examples(pipelines)
+        self._check_examples()
         sources = [
             found
             for name, raw in self.settings.sources.items()
@@ -223,13 +241,16 @@ class _Checker:
         ]
         limits = self.limits()
         addresses, words = _addresses(self), _wording(self)
-        names = list(self.settings.pipelines)
+        given = self.document.data.get("pipelines")
+        names = list(given) if isinstance(given, dict) else []
         for place, problem in rules.check_rules(self.settings.notify, names, addresses):
             self.wrong(problem, ("notify", *place))
-        for key, problem, hint in self.settings.http.problems() if self.settings.http else ():
+        http = self.settings.http if "http" not in self.kept.sections else None
+        for key, problem, hint in http.problems() if http else ():
             self.wrong(problem, ("http", key), key=True, hint=hint)
+        self.found += more
         if self.found:
-            raise ConfigError("the configuration has errors", problems=tuple(self.found))
+            raise ConfigError(_WRONG, problems=(*self.found, *self.doubts))
         return Config(
             path=self.document.path,
             root=(self.document.path.resolve().parent / self.settings.root).absolute(),
@@ -282,7 +303,10 @@ class _Checker:
                 (*place, "match"),
                 hint="Call the group something else",
             )
-        known = templates.BUILT_IN | pattern.groups
+        unmatched = name in self.kept.unmatched
+        if not unmatched:
+            self.patterns[name] = pattern
+        known = Every() if unmatched else templates.BUILT_IN | pattern.groups
         steps: list[Step] = []
         places: dict[str, Place] = {}
         before = len(self.found)
@@ -293,7 +317,7 @@ class _Checker:
                 places[step.name] = (*place, "steps", index, step.worker)
         self._check_knows(steps, places)
         self._check_purposes(steps, places, known, place)
-        if len(self.found) > before:
+        if unmatched or len(self.found) > before:
             return None
         return Pipeline(
             name=name,
@@ -304,26 +328,25 @@ class _Checker:
             keep_work_s=self._keep(given, steps),
         )
 
-    def _check_examples(self, pipelines: Sequence[Pipeline]) -> None:
+    def _check_examples(self) -> None:
         """See that a folder of each example's name would go through the pipeline that gives it."""
-        for pipeline in pipelines:
-            example, place = pipeline.settings.example, ("pipelines", pipeline.name, "example")
+        for name in self.patterns:
+            example, place = self.settings.pipelines[name].example, ("pipelines", name, "example")
             if not example:
                 continue
             try:
                 names.checked(example)
-                takers = [other for other in pipelines if other.match.fullmatch(example) is not None]
+                takers = [
+                    other for other, match in self.patterns.items() if match.fullmatch(example) is not None
+                ]
             except ItemError as error:
                 self.wrong(error.what, place, hint=error.hint)
                 continue
-            if pipeline not in takers:
+            if name not in takers:
                 self.wrong(f'the example "{example}" does not fit match', place, hint=_ONE_OF_THEM)
-            elif takers[0] is not pipeline:
-                self.wrong(
-                    f'the example "{example}" goes through {takers[0].name}, which is tried before',
-                    place,
-                    hint=_ONE_OF_THEM,
-                )
+            elif takers[0] != name:
+                what = f'the example "{example}" goes through {takers[0]}, which is tried before'
+                self.wrong(what, place, hint=_ONE_OF_THEM)
 
     def _factor(self, given: PipelineSettings, steps: list[Step]) -> float:
         if given.space_factor is not None:

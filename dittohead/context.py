@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC
@@ -177,6 +177,7 @@ class Context(StepContext):
         others: Mapping[str, Made],
         describing: str,
         earlier: Sequence[Path],
+        before: Callable[[], Awaitable[Sequence[str]]],
         store: Store,
         limiter: FairLimiter,
         secret: Callable[[str], str],
@@ -198,7 +199,7 @@ class Context(StepContext):
         self.outputs = receipt.Recorder(files.outputs(row.name))
         self.locations = receipt.Recorder(files.locations(row.name))
         self._job, self._row, self._files, self._store = job, row, files, store
-        self._others, self._describing = others, describing
+        self._others, self._describing, self._before = others, describing, before
         self._limiter, self._secret, self._report = limiter, secret, report
 
     @cached_property
@@ -222,6 +223,9 @@ class Context(StepContext):
     def described(self, step: str = "") -> Described:
         found = self.facts(step or self._describing).get("described") if step or self._describing else None
         return Described.nameless(self.name) if found is None else Described.model_validate(found)
+
+    async def came_before(self) -> bool:
+        return bool(await self._before())
 
     async def save(self, state: dict[str, Any]) -> None:
         await self._store.write(job_store.save_step, self.job_id, self._job.token, self._row.position, state)

@@ -13,17 +13,30 @@ import resource
 import signal
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, lock, log, mounts, process, rebuild, registry, sdnotify, threads, web
+from dittohead import (
+    __version__,
+    live,
+    lock,
+    log,
+    mounts,
+    process,
+    rebuild,
+    registry,
+    sdnotify,
+    threads,
+    units,
+    web,
+)
 from dittohead.actions import Actions
 from dittohead.batch import Batch
 from dittohead.checkup import examine
 from dittohead.claims import Claimer
-from dittohead.clock import Clock
+from dittohead.clock import Clock, heeded
 from dittohead.config import Config, load
 from dittohead.credentials import Credentials
 from dittohead.desk import Desk
@@ -36,7 +49,7 @@ from dittohead.intake import Intake
 from dittohead.latelook import LateLook
 from dittohead.limits import FairLimiter
 from dittohead.lookout import Lookout
-from dittohead.model import Station, counted, display
+from dittohead.model import Job, Station, counted, display
 from dittohead.notices.compose import Composer
 from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
@@ -45,16 +58,18 @@ from dittohead.opening import open_store
 from dittohead.overdue import Overdue
 from dittohead.parts import Part, Parts
 from dittohead.reconcile import reconcile
+from dittohead.rowwatch import RowWatch
 from dittohead.settings import Watch
 from dittohead.starting import Starting, is_passing
 from dittohead.stations import Scan, Stations
-from dittohead.store import Store
+from dittohead.store import SILENT_S, Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
 from dittohead.targets import Targets
 from dittohead.threads import detached
+from dittohead.verify import Report, verify_job
 from dittohead.watcher import Watcher
 from dittohead.web.site import Site
 
@@ -147,6 +162,9 @@ class Daemon:
         """From the first look at the root to the last of it; a fault of the start may end it early."""
         made = await detached(functools.partial(_prepared, self.stations), "prepare")
         with lock.held(self.stations.state, patience_s=_LOCK_PATIENCE_S) as self._lock:
+            await asyncio.to_thread(
+                self._clock.begin, self.stations.state
+            )  # before anything is written there
             killed = process.sweep(self.stations.root)
             if killed:
                 log.get().warning(log.DAEMON_SWEPT, processes=len(killed))
@@ -185,6 +203,7 @@ class Daemon:
 
     async def _work(self, store: Store) -> None:
         await self._build(store)
+        await self._heed_clock()
         await self.dispatch.take_over()  # before anything begins to run
         mended = await reconcile(self.engine, self.claimer, ())
         _say_doubts(self.config)
@@ -217,6 +236,7 @@ class Daemon:
                 Part(name="outside", run=self.housekeeper.run_outside),
                 Part(name="sources", run=self.intake.run),
                 Part(name="live", run=self._write_live),
+                Part(name="rows", run=self.rows.run),
                 Part(name="lag", run=self.engine.metrics.watch_the_loop),
             ]
         )
@@ -302,6 +322,7 @@ class Daemon:
         )
         self.lookout = Lookout(self.engine, lambda: self.config.settings)
         self.ground = Ground(self.stations, self._lock, self.targets, self._on_ground_back)
+        self.rows = RowWatch(self.engine.store)
         self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
 
     def _site(self, store: Store) -> Site:
@@ -314,6 +335,8 @@ class Daemon:
             config=lambda: self.config,
             credential=Credentials(self.config.path),
             examine=self._examine,
+            reload=self._asked_to_reload,
+            verify=self._verify,
         )
 
     async def _examine(self) -> list[dict[str, str]]:
@@ -321,6 +344,17 @@ class Daemon:
         secret = Credentials(self.config.path).needed
         found = await examine(self.config, self.engine.workers, secret, self.engine.store)
         return [dataclasses.asdict(finding) for finding in found]
+
+    def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:
+        """Have a job's receipt compared with everything; return the report to come, and how far it is."""
+        report = Report(job.id)
+
+        async def work() -> dict[str, Any]:
+            secret = Credentials(self.config.path).needed
+            workers, store = self.engine.workers, self.engine.store
+            return (await verify_job(job, store, self.stations, workers, secret, report)).as_dict()
+
+        return work(), lambda: (report.looked, report.total)
 
     def _watch_settings(self) -> Watch:
         """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""
@@ -385,16 +419,27 @@ class Daemon:
         self.dispatch.wake()
 
     def _on_reload(self) -> None:
-        if not self._started:
-            log.get().error(log.CONFIG_REFUSED, error="the daemon is starting: systemctl restart dittohead")
-            return
-        sdnotify.reloading()
+        with contextlib.suppress(ConfigError):  # it is in the log; whoever sends a signal waits for nothing
+            self._reload()
+
+    def _reload(self) -> None:
+        """Read the configuration again. Raises: ConfigError: it is refused, and the old one stays."""
         try:
-            self._apply(load(self.config.path))
+            if not self._started:
+                raise ConfigError("the daemon is starting", hint="systemctl restart dittohead")
+            sdnotify.reloading()
+            try:
+                self._apply(load(self.config.path))
+            finally:
+                sdnotify.ready()
         except ConfigError as error:
             log.get().error(log.CONFIG_REFUSED, error=str(error))
-        finally:
-            sdnotify.ready()
+            raise
+
+    async def _asked_to_reload(self) -> str:
+        """Do so for somebody who waits for it; return which file it is."""
+        self._reload()
+        return str(self.config.path)
 
     def _apply(self, config: Config) -> None:
         """Use a new configuration for what comes; jobs in flight keep the pipeline they began with."""
@@ -511,6 +556,7 @@ class Daemon:
             log.get().error(log.TASK_CRASHED, task="clock", error=str(error))
             return
         self._set_back = 0.0
+        await asyncio.to_thread(heeded, self.stations.state)
         self.targets.sooner(seconds)
         self.dispatch.wake()
         self.intake.sooner()
@@ -551,6 +597,7 @@ class Daemon:
             "sources": self.intake.shown(),
             "free_bytes": self._free_bytes(),
             "troubles": self._troubles(),
+            "damaged_rows": self.rows.shown,
             "stuck": {display(name): why for name, why in self.claimer.stuck.items()},
         }
 
@@ -560,6 +607,9 @@ class Daemon:
             DittoheadError(f"the daemon's part {part} has failed: {why}", hint="See the daemon's log")
             for part, why in self.parts.failing.items()
         ]
+        if (silent_s := self.engine.store.silent_s) > SILENT_S:
+            what = f"the store has not answered for {units.duration(silent_s)}"
+            failing.append(DittoheadError(what, hint="Work goes on by itself when it does"))
         return [
             {"what": error.what, "where": error.where, "hint": error.hint}
             for error in (*self.ground.troubles, *failing)

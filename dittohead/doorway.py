@@ -14,7 +14,7 @@ OWN_SOCKET = "api.sock"
 @contextlib.contextmanager
 def near(state: Path) -> Iterator[None]:
     """Be in a directory for a moment: a socket's path has 107 bytes at most, and a root may lie deeper."""
-    before = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+    before = _here()
     try:
         os.chdir(state)
         try:
@@ -23,3 +23,15 @@ def near(state: Path) -> Iterator[None]:
             os.fchdir(before)
     finally:
         os.close(before)
+
+
+def _here() -> int:
+    """Open the present directory to return to it.
+
+    One that is closed to this user, as with `sudo -u` in one's own home, is as good as /: nothing is found by
+    a relative path there.
+    """
+    try:
+        return os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

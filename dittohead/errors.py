@@ -22,7 +22,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 #: What the kernel says of a fault that may go away by itself: no room, a mount or a disk that is away, too
 #: much at once.
@@ -62,21 +62,29 @@ class DittoheadError(Exception):
     """
 
     kind = "item"  #: what a failure is called that a job keeps of it
+    files: Sequence[str] = ()  #: paths of those in the folder that are at fault, the first few
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
         # Names on disk may hold bytes that are no text: what reaches a receipt, the store or a
         # terminal must be.
-        self.what, self.where, self.hint = _text(what), _text(where), _text(hint)
+        self.what, self.where, self.hint = storable(what), storable(where), storable(hint)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}. {self.hint}" if self.hint else text
 
 
-def _text(text: str) -> str:
-    """Return the text with bytes that are no UTF-8 made visible, each as its hexadecimal escape."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+def storable(text: str) -> str:
+    """Return text that can be stored and sent: what is no character is made visible, as its escape.
+
+    That are bytes of names that are not UTF-8, halves of characters (as JSON can write them), and NUL, which
+    PostgreSQL does not take.
+    """
+    if text.isascii() and "\0" not in text:
+        return text
+    text = "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 class ConfigError(DittoheadError):

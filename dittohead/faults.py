@@ -49,6 +49,15 @@ SOURCE_POINTS = (
     "source.settled",  # upstream was told; not recorded
 )
 
+#: Those that only the replacing of a file meets, in their order.
+REPLACE_POINTS = (
+    "replace.noted",  # what is to be done is durable, nothing is done
+    "replace.set",  # the new file lies beside the place for the earlier one
+    "replace.swapped",  # each lies in the other's place, not yet durable
+    "replace.kept",  # durable, and the earlier one has its name again
+    "replace.recorded",  # in the store; not in the receipt
+)
+
 
 def point(name: str) -> None:
     """Do nothing, at a moment worth dying at."""

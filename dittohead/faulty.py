@@ -34,6 +34,11 @@ class Faulty:
         if len(names) < _NAMED:
             names.append(display(path))
 
+    @property
+    def named(self) -> list[str]:
+        """The files that are named, in the order of the reasons."""
+        return [name for names in self._names.values() for name in names]
+
     def __str__(self) -> str:
         parts = []
         for what, names in self._names.items():

@@ -18,16 +18,17 @@ from typing import IO
 
 from dittohead import faults
 from dittohead.errors import ItemError
+from dittohead.model import own_group
 
 #: Deeper trees, and longer paths, cannot be handed to other programs (PATH_MAX is 4096 with the
 #: root in front of it), and each level costs one open descriptor during the walk.
 MAX_DEPTH = 256
 MAX_PATH = 3500
 
-#: One read for hashing: large enough that the interpreter's part vanishes, small enough for the cache.
-_BLOCK = 1 << 20
+#: One read for hashing or copying: large enough that the interpreter's part vanishes, and fits the cache.
+BLOCK = 1 << 20
 
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _AT_FDCWD = -100
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,6 +54,19 @@ def rename_noreplace(source: bytes, destination: bytes) -> None:
     _rename_by_claim(source, destination)
 
 
+def give_name(hidden: bytes, visible: bytes) -> None:
+    """Rename a finished upload of our own to its name, so that its times tell that the rename came last.
+
+    In one step of the kernel's clock the two may have the same: then what was put in is told to be older.
+    Raises: as `rename_noreplace`.
+    """
+    status = os.lstat(hidden)
+    if status.st_mtime_ns == status.st_ctime_ns:
+        times = (status.st_atime_ns, status.st_mtime_ns - 1)
+        os.utime(hidden, ns=times, follow_symlinks=False)
+    rename_noreplace(hidden, visible)
+
+
 def _rename_by_claim(source: bytes, destination: bytes) -> None:
     """Rename on a file system without RENAME_NOREPLACE (NFS): take the name by mkdir, then replace it.
 
@@ -68,6 +82,24 @@ def _rename_by_claim(source: bytes, destination: bytes) -> None:
     else:
         os.link(source, destination, follow_symlinks=False)
         os.unlink(source)
+
+
+def exchange(directory: int, name: bytes, other: bytes) -> bool:
+    """Let a name in an open directory and another path stand for each other's file, in one step.
+
+    Not durable by itself: fsync both parents.
+
+    Returns: False where the file system cannot (NFS); nothing was changed then.
+    Raises: OSError (EXDEV across file systems and bind mounts).
+    Source: rename(2), renameat2 with RENAME_EXCHANGE, Linux 3.15.
+    """
+    names = ctypes.c_char_p(name), ctypes.c_char_p(other)
+    if _libc.renameat2(directory, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code == errno.EINVAL:
+        return False
+    raise OSError(code, os.strerror(code), other, None, name)
 
 
 def fsync_dir(path: str | bytes | Path) -> None:
@@ -326,7 +358,8 @@ def _unreadable(path: bytes) -> ItemError:
     return ItemError(
         "the daemon may not read this",
         where=os.fsdecode(path) or ".",
-        hint="Give the daemon's group read access (chmod -R g+rX), then move the folder to the inbox again",
+        hint=f"Give the daemon's group read access to all of the folder: chmod -R g+rX FOLDER && chgrp -R "
+        f"{own_group()} FOLDER; then move it to the inbox again",
     )
 
 
@@ -428,7 +461,7 @@ def hash_buffer() -> memoryview:
     """Return the calling thread's buffer for `sha256_fd`, made once: new memory is not free."""
     buffer: memoryview | None = getattr(_local, "buffer", None)
     if buffer is None:
-        buffer = _local.buffer = memoryview(bytearray(_BLOCK))
+        buffer = _local.buffer = memoryview(bytearray(BLOCK))
     return buffer
 
 

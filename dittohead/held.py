@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-import grp
 import os
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from dittohead.model import Arrival, shell_word, visible
+from dittohead.errors import Immovable
+from dittohead.model import Arrival, own_group, shell_word, visible
 
 
 class Kind(StrEnum):
@@ -74,12 +74,15 @@ def group_may(path: bytes, gid: int | None = None) -> str:
     return f"{first}sudo chmod -R g+rwX {word} && sudo chgrp -R {group} {word}"
 
 
-def own_group() -> str:
-    """Return the name of the daemon's group, as a word of a command line; its number where it has none."""
-    try:
-        return shell_word(os.fsencode(grp.getgrgid(os.getegid()).gr_name))
-    except KeyError:
-        return str(os.getegid())
+def immovable(error: Immovable, arrival: Arrival) -> Held:
+    """Return how an arrival is held that the daemon may not move."""
+    return Held(
+        reason=error.what,
+        kind=Kind.IMMOVABLE,
+        cure=error.cure,
+        command=error.command,
+        since=arrival.seen_at,
+    )
 
 
 def unreadable(error: OSError, path: Path) -> Held:
@@ -143,8 +146,8 @@ def movable(
     if status.st_uid == os.geteuid():
         return "Moving a directory needs write access to it", f"sudo chmod -R u+rwX {word}"
     why = (
-        "Moving a directory needs write access to it (set-up 2 in docs/permissions.md, by umask 002 or a "
-        "default ACL, avoids this; set-up 3 takes any mode)"
+        "Moving a directory needs write access to it (what uploaders type in docs/drop-folder.md avoids "
+        "this; set-up 3 in docs/permissions.md takes any mode)"
     )
     return why, group_may(os.fsencode(folder), status.st_gid)
 

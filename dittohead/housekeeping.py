@@ -15,6 +15,7 @@ from dittohead.errors import Unreadable
 from dittohead.finish import remove_work
 from dittohead.model import TERMINAL, JobState, Station
 from dittohead.parts import alone
+from dittohead.replacing import Replacements
 from dittohead.settings import Watch
 from dittohead.stale import StaleUploads
 from dittohead.stations import Scan
@@ -52,7 +53,7 @@ class Housekeeper:
         while True:
             await asyncio.sleep(wait)
             wait = min(_ROUND_S, max(self._watch.stale_after / 2, 0.2))
-            for task in (self.stale_round, self.work_round):
+            for task in (self.stale_round, self.work_round, self.offers_round):
                 await alone("housekeeping", task)
 
     async def stale_round(self) -> None:
@@ -66,6 +67,10 @@ class Housekeeper:
         homes = await asyncio.to_thread(_names, self._engine.stations.work)
         for job_id in homes:
             await alone("housekeeping", functools.partial(self._one_home, job_id))
+
+    async def offers_round(self) -> None:
+        """Remove files that came to stand in for others, and that nobody has asked for in a day."""
+        await asyncio.to_thread(Replacements(self._engine.stations).sweep)
 
     async def _one_home(self, job_id: str) -> None:
         try:

@@ -64,10 +64,13 @@ class LocalTarget:
         fixed: the beginning of it that config.yaml gives, and so an administrator chose. A link in it is
             followed; in what lies below, which names fill in, only where it is root's or the daemon's
             own; and as the last part none at all. Members of a study can plant links there.
+        umask: what directories that it makes lack.
     """
 
-    def __init__(self, path: str, *, mount: str | None, stall_s: float, fixed: str | None = None) -> None:
-        self.path, self.mount, self._stall_s = path, mount, stall_s
+    def __init__(
+        self, path: str, *, mount: str | None, stall_s: float, fixed: str | None = None, umask: int = UMASK
+    ) -> None:
+        self.path, self.mount, self._stall_s, self._umask = path, mount, stall_s, umask
         self._fixed = os.path.dirname(path) if fixed is None else fixed
         self.name = mount or path  #: what people know it by
         self.fd = -1  #: the directory itself once it is held: whatever becomes of its name
@@ -131,7 +134,9 @@ class LocalTarget:
         Raises: TargetError; ItemError: a link stands in its path, or it cannot be made.
         """
         if self.fd < 0:
-            self.fd = await self.look(lambda stop: _made(lambda: self._open(make=True, mkpath=mkpath)))
+            self.fd = await self.look(
+                lambda stop: _made(lambda: self._open(make=True, mkpath=mkpath), self._umask)
+            )
 
     def close(self) -> None:
         """Let the directory go. Threads that were left behind keep their own hold of it."""
@@ -237,14 +242,14 @@ def sandboxed(path: str) -> str:
     )
 
 
-def _made(work: Callable[[], T]) -> T:
-    """Do `work` with the umask of the programs that steps run; only in a thread that does nothing else.
+def _made(work: Callable[[], T], umask: int) -> T:
+    """Do `work` with the umask of the programs that a step runs; only in a thread that does nothing else.
 
     The daemon's own lets nobody look in, which is right for what is its own.
     Source: unshare(2), CLONE_FS: the calling thread's umask is no longer that of the others.
     """
     if _libc.unshare(_CLONE_FS) == 0:
-        os.umask(UMASK)
+        os.umask(umask)
     return work()
 
 

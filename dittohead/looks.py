@@ -62,6 +62,7 @@ class Look:
     size: int  #: bytes of the folder's files
     newest_ns: int  #: the newest ctime of what lies inside; the folder's own when it is empty
     own_ns: int  #: the folder's own ctime: the rename that gave it its name changes only this
+    filled_ns: int = -1  #: the folder's own mtime: when a name was last put into it, or taken from it
     is_empty: bool
     trace: int  #: names, sizes, mtimes and ctimes of all that lies inside, as one number
     mark: str = ""  #: a name inside that stands for an upload under way
@@ -71,8 +72,12 @@ class Look:
 
     @property
     def written_in_place(self) -> bool:
-        """Whether something changed inside after the folder got its name: the name is no promise then."""
-        return self.is_empty or self.newest_ns > self.own_ns
+        """Whether something may have changed inside after the folder got its name, which is no promise then.
+
+        Where the last that happened to the folder itself is that something was put into it, no rename came
+        after: at best in the same step of the clock, which tells nothing.
+        """
+        return self.is_empty or self.newest_ns > self.own_ns or self.filled_ns == self.own_ns
 
 
 @functools.lru_cache(maxsize=64)
@@ -114,6 +119,7 @@ def look(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> Lo
         size=seen.size,
         newest_ns=seen.newest_ns or own.st_ctime_ns,
         own_ns=own.st_ctime_ns,
+        filled_ns=own.st_mtime_ns,
         is_empty=seen.newest_ns == 0,
         trace=seen.trace,
         mark=os.fsdecode(seen.mark),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shlex
 import textwrap
@@ -102,6 +103,7 @@ class EventType(StrEnum):
     DELETION = "deletion"
     TRANSFER = "transfer"
     RENAMING = "filename change"
+    MODIFICATION = "modification"
 
 
 class Use(StrEnum):
@@ -252,6 +254,14 @@ def short(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number with its noun for people, as "1 file" or "1,200 files"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def own_group() -> str:
+    """Return the name of the daemon's group, as a word of a command line; its number where it has none."""
+    try:
+        return shell_word(os.fsencode(grp.getgrgid(os.getegid()).gr_name))
+    except KeyError:
+        return str(os.getegid())
 
 
 def shell_word(path: bytes) -> str:

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from dittohead.engine import Engine
 from dittohead.files import kind_of
-from dittohead.held import AT_ONCE, IN_TIME, Held, own_group
-from dittohead.model import Station, display, shell_word
+from dittohead.held import AT_ONCE, IN_TIME, Held
+from dittohead.model import Station, display, own_group, shell_word
 from dittohead.owners import owner
 from dittohead.parts import alone
 from dittohead.sparing import WEEK_S, Part, Sparing

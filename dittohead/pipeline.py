@@ -592,7 +592,8 @@ def _kind(error: Exception) -> str:
 
 
 def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:
-    return {"what": error.what, "where": error.where, "hint": error.hint, "kind": kind, "step": step}
+    found = {"what": error.what, "where": error.where, "hint": error.hint, "kind": kind, "step": step}
+    return {**found, "files": list(error.files)} if error.files else found
 
 
 def _make_home(home: Path) -> None:

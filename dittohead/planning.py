@@ -162,7 +162,7 @@ async def _look(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
         "work": str(context.work),
     }
     try:
-        filled = templates.render_options(step.options, values, worker.per_file)
+        filled = templates.render_options(step.options, values, worker)
         options = worker.Options.model_validate(filled)
         made.target = worker.target(options)
         made.do = lambda: _do(shared, context, worker, options)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import html
+import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote_from_bytes
 
 #: A secret, or a line of one, that is shorter would mask half of every line.
 LEAST = 4
@@ -15,18 +20,24 @@ LEAST = 4
 MOST = 64 << 20
 
 _END = 64 * 1024
+_PERCENT = re.compile(rb"%..")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _STARS = b"***"
 
 
 class Mask:
-    """Strikes secrets out of text: each whole one, and each line of one that has several.
+    """Strikes secrets out of text: each whole one, as such or as programs write it, and each of its lines.
 
-    To be used before anything is cut: of a secret that is cut first, the rest would be shown.
+    A URL has it percent-encoded, a header `Authorization: Basic` in base64 behind a name, JSON, HTML and
+    debug output with escapes. To be used before anything is cut: of a secret that is cut first, the rest
+    would be shown.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        given = [piece.strip() for secret in secrets for piece in (secret, *secret.splitlines())]
-        self._pieces = {piece.encode() for piece in given if len(piece) >= LEAST}
+        given = [secret.strip().encode() for secret in secrets]
+        lines = [line.strip() for secret in given for line in secret.splitlines()]
+        forms = [form for secret in given if len(secret) >= LEAST for form in _forms(secret)]
+        self._pieces = {piece for piece in (*lines, *forms) if len(piece) >= LEAST}
         self.longest = max(map(len, self._pieces), default=0)
 
     def __call__(self, text: str) -> str:
@@ -51,6 +62,23 @@ class Mask:
             else:
                 found.append((start, end))
         return found
+
+
+def _forms(secret: bytes) -> Iterator[bytes]:
+    """Yield a secret as it is, and as programs write it into URLs, headers, JSON, pages and dumps."""
+    text = secret.decode("utf-8", "surrogateescape")
+    written = [text, html.escape(text), html.escape(text, quote=False), repr(text)[1:-1]]
+    written += [json.dumps(text, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)]
+    yield from (form.encode("utf-8", "surrogateescape") for form in written)
+    for safe in ("", "/", "!*'()", "!~*'()/:@,;&=+$"):
+        quoted = quote_from_bytes(secret, safe=safe).encode()
+        yield from (quoted, quoted.replace(b"%20", b"+"), _PERCENT.sub(lambda m: m[0].lower(), quoted))
+    yield from (secret.hex().encode(), secret.hex().upper().encode())
+    for before in range(3):  # what stands before it shifts its letters
+        coded = base64.b64encode(b"\0" * before + secret).rstrip(b"=")
+        # Those at its two ends are made of its neighbours' bits as well.
+        coded = coded[-(-before * 8 // 6) : (before + len(secret)) * 8 // 6]
+        yield from (coded, coded.translate(_URL_SAFE))
 
 
 def _places(piece: bytes, data: bytes, before: int) -> Iterable[tuple[int, int]]:

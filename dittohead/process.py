@@ -131,6 +131,7 @@ class Child:
         stderr: int = subprocess.PIPE,
         line_most: int = _CHUNK,
         fds: Sequence[int] = (),
+        umask: int = UMASK,
     ) -> AsyncIterator[Child]:
         """Start `argv` (absolute program, no shell) in a session of its own.
 
@@ -151,7 +152,7 @@ class Child:
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
-                umask=UMASK,
+                umask=umask,
                 limit=line_most,
                 pass_fds=tuple(fds),
             )
@@ -239,6 +240,7 @@ async def run(
     on_stdout: Callable[[bytes], None] | None = None,
     on_output: Callable[[bytes], None] | None = None,
     fds: Sequence[int] = (),
+    umask: int = UMASK,
 ) -> Completed:
     """Run a program to its end and return how it ended.
 
@@ -251,6 +253,7 @@ async def run(
         on_stdout: is given each piece of standard output as it comes (for progress).
         on_output: is given each piece of standard output and of standard error.
         fds: descriptors it is to have open as well, under the same numbers.
+        umask: what the files that it makes lack.
 
     Returns: also for a non-zero exit status; mapping those is the caller's.
     Raises: TimeoutError: after `timeout_s` or `stall_s`; OSError: it cannot be started.
@@ -271,7 +274,7 @@ async def run(
 
         async with (
             asyncio.timeout(timeout_s),
-            Child.start(argv, env=env, cwd=cwd, stdin=feed, fds=fds) as child,
+            Child.start(argv, env=env, cwd=cwd, stdin=feed, fds=fds, umask=umask) as child,
         ):
             process = child.process
             assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018

@@ -85,7 +85,10 @@ def listing(
 def counts(connection: Connection) -> dict[str, int]:
     """Return how many jobs there are in each state."""
     found = connection.execute(sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)).all()
-    return {state.value: 0 for state in JobState} | {row[0]: row[1] for row in found}
+    totals = {state.value: 0 for state in JobState}
+    for state, count in found:  # several that are damaged stand for one
+        totals[state] += count
+    return totals
 
 
 def unsent(connection: Connection) -> int:

@@ -64,7 +64,7 @@ def write(
         "steps": [_step_fields(step, job) for step in steps],
     }
     with files.durable_file(path) as out:
-        out.write(json.dumps(head, ensure_ascii=False, indent=1).encode()[:-2])
+        out.write(_json(head, indent=1)[:-2])
         out.write(b',\n "manifest": {"algorithm": "sha256", "files": ')
         _array(out, entries, _entry)
         out.write(b'},\n "outputs": ')
@@ -95,7 +95,12 @@ def add_event(path: Path, event: Event) -> None:
             out.write(piece)
             left -= len(piece)
         out.write(b"\n  " if tail.startswith(b"[") else b",\n  ")
-        out.write(json.dumps(event_fields(event), ensure_ascii=False).encode() + end)
+        out.write(_json(event_fields(event)) + end)
+
+
+def _json(value: Any, indent: int | None = None) -> bytes:
+    """Return JSON in UTF-8; halves of characters, which are no UTF-8, as JSON's own escapes."""
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace")
 
 
 def _array(out: IO[bytes], items: Iterable[Any], fields: Callable[[Any], dict[str, Any] | None]) -> None:
@@ -103,7 +108,7 @@ def _array(out: IO[bytes], items: Iterable[Any], fields: Callable[[Any], dict[st
     for item in items:
         line = fields(item)
         if line is not None:
-            out.write(separator + b"\n  " + json.dumps(line, ensure_ascii=False).encode())
+            out.write(separator + b"\n  " + _json(line))
             separator = b","
     out.write(b"]" if separator == b"," else b"[]")
 
@@ -267,7 +272,7 @@ class Recorder:
         """Append one record."""
         if self._file is None:
             self._file = files.created(self.path)
-        self._file.write(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
+        self._file.write(_json(fields) + b"\n")
         self.count += 1
         self.size += fields["size"]
         self.copies += not fields.get("use")

@@ -54,7 +54,9 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     # listing and the reading of the rows, so that each folder listed is in one of them.
     claiming = set(claimer.claiming)
     rows = [*await engine.store.read(job_store.active), *await engine.store.read(job_store.unmoved)]
-    owned = claiming | {job.folder for job in rows}
+    # One whose state is damaged may be under way: its folder is not to be taken for one that nobody has.
+    unknown = await engine.store.read(job_store.unknown)
+    owned = claiming | {job.folder for job in rows} | set(unknown)
     for folder in sorted(present - owned):
         if engine.stations.is_nobodys(folder):  # a file server's own, in every directory
             continue

@@ -37,9 +37,7 @@ async def recorded(job: Job, store: Store, stations: Stations, workers: Registry
         try:
             given = job.definition["steps"][row.position]
             worker = workers.get(row.worker)
-            filled = templates.render_options(
-                given["options"], values_of(job, files, row.name), worker.per_file
-            )
+            filled = templates.render_options(given["options"], values_of(job, files, row.name), worker)
             options = worker.Options.model_validate(filled)
         except (LookupError, DittoheadError, ValidationError) as error:
             nothing: Any = None

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dittohead.attributes import Keeps
 from dittohead.options import Duration, Size
-from dittohead.process import Probe
+from dittohead.process import UMASK, Probe
 from dittohead.worker import Inputs, Options
 
 PROBE = Probe(program="rsync", package="rsync")
@@ -56,7 +56,13 @@ class RsyncOptions(Options):
     perms: bool = Field(
         False,
         description="Keep the modes of files and folders. Else a new file has its own mode less the daemon's "
-        "umask, so that one of mode 0600 is for its owner alone there too: see `chmod`.",
+        "umask, so that one of mode 0600 is for its owner alone there too: see `umask` and `chmod`.",
+    )
+    umask: str | None = Field(
+        None,
+        description='On this host: what new files and folders lack, such as `"027"`, whatever modes the '
+        "upload has: folders 0777 and files 0666 less this (0777 where they are programs). Group and setgid "
+        "bit come from the folder that they are put into.",
     )
     xattrs: bool = Field(
         False,
@@ -102,11 +108,31 @@ class RsyncOptions(Options):
             raise ValueError("an absolute path, or host:/absolute/path, is wanted")
         return value
 
+    @field_validator("umask", mode="before")
+    @classmethod
+    def _umask(cls, value: Any) -> Any:
+        if isinstance(value, int):  # YAML reads 027 as a number of base 8
+            raise ValueError('write it in quotes: umask: "027"')
+        if isinstance(value, str) and not re.fullmatch(r"0?[0-7]{3}", value):
+            raise ValueError('three digits from 0 to 7 are wanted, such as "027"')
+        if isinstance(value, str) and int(value, 8) & 0o700:
+            raise ValueError("it would be closed to the daemon itself; the first digit must be 0")
+        return value
+
     @model_validator(mode="after")
     def _one_mode(self) -> RsyncOptions:
         if self.acls and self.chmod:
             raise ValueError("acls keeps the modes, which are part of the lists; chmod cannot change them")
+        if self.umask and self.keeps_modes:
+            raise ValueError("umask cannot stand beside perms, acls or chmod: give one of them")
+        if self.umask and _HOST.match(self.to):
+            raise ValueError('umask is not for targets over ssh; there write chmod: "D2750,F640"')
         return self
+
+    @property
+    def makes_with(self) -> int:
+        """The umask of programs that deliver."""
+        return int(self.umask, 8) if self.umask else UMASK
 
     @property
     def keeps_modes(self) -> bool:
@@ -201,7 +227,8 @@ def arguments(options: RsyncOptions, place: Place, keeps: Keeps) -> list[str]:
     given += ["--perms"] if options.keeps_modes else []
     # What its owner may not read would be delivered so that nobody can compare it. Modes of directories
     # are the target's business (setgid study folders), not the upload's: what its umask makes of all bits.
-    chmod = options.chmod or ("" if options.keeps_modes else "Da+rwx,Fu+r")
+    new = "Da+rwx,Fa+rwX" if options.umask else "Da+rwx,Fu+r"
+    chmod = options.chmod or ("" if options.keeps_modes else new)
     given += [f"--chmod={chmod}"] if chmod else []
     given += ["--owner", "--group", f"--chown={options.chown}"] if options.chown else []
     given += [f"--bwlimit={max(options.bwlimit // 1024, 1)}"] if options.bwlimit else []

@@ -44,7 +44,7 @@ class _Known:
     ino: int
     trace: int
     newest_ns: int
-    since: float  #: of the first look that saw this, by the clock that only goes on
+    since: float  #: the end of the first look that saw this, by the clock that only goes on
     pause_s: float = 0.0  #: the longest time between two changes
     grew: bool = False
 
@@ -65,19 +65,22 @@ class Settling:
         self._offset = now() - monotonic()
         self._stepped_at: float | None = None
 
-    def wait(self, arrival: Arrival, look: Look, watch: Watch) -> Wait | None:
-        """Return how long it is still to be waited for; None when it has settled."""
+    def wait(self, arrival: Arrival, look: Look, watch: Watch, ago_s: float = 0.0) -> Wait | None:
+        """Return how long it is still to be waited for; None when it had settled as the look began.
+
+        Args: ago_s: how long ago that was: what was written behind the look, or since, it has not seen.
+        """
         if watch.settle == 0:
             return None
         known = self._note(arrival, look)
-        need = watch.settle
-        if look.written_in_place:
-            need = max(need, watch.settle_in_place)
-        need = max(need, known.pause_s * _PAUSES)
-        left = min(self._left_by_times(look, need), need - (self._monotonic() - known.since))
+        # Who was seen to write at a pace writes under the final name, whatever the times say.
+        in_place = look.written_in_place or known.pause_s > 0
+        need = max(watch.settle, watch.settle_in_place if in_place else 0.0, known.pause_s * _PAUSES)
+        quiet = self._monotonic() - ago_s - known.since
+        left = min(self._left_by_times(look, need, ago_s), need - quiet)
         if left <= 0:
             return None
-        return Wait(seconds=left + _AFTER_S, need_s=need, in_place=look.written_in_place, grew=known.grew)
+        return Wait(seconds=left + _AFTER_S, need_s=need, in_place=in_place, grew=known.grew)
 
     def forget_all_but(self, present: Collection[bytes]) -> None:
         """Forget arrivals that are no longer there."""
@@ -101,14 +104,14 @@ class Settling:
             before.since, before.grew = now, True
         return before
 
-    def _left_by_times(self, look: Look, need: float) -> float:
+    def _left_by_times(self, look: Look, need: float, ago_s: float) -> float:
         """Return what is left by the folder's own times; infinity where they cannot be trusted."""
         offset = self._now() - self._monotonic()
         if abs(offset - self._offset) > _STEP_S:
             self._stepped_at = self._monotonic()
         self._offset = offset
         just_set = self._stepped_at is not None and self._monotonic() - self._stepped_at < need
-        age = self._now() - look.newest_ns / 1e9
+        age = self._now() - ago_s - look.newest_ns / 1e9
         if self._shared or just_set or age < 0:
             return float("inf")
         return need - age

@@ -51,9 +51,13 @@ def purposes(folder: Path) -> frozenset[str]:
         raise _wrong("one key is wanted, purpose")
     named = found["purpose"]
     words = [named] if isinstance(named, str) else named
-    if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
+    if not isinstance(words, list) or not words or not all(_is_word(w) for w in words):
         raise _wrong("purpose is a word or a list of words")
     return frozenset(words)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable() and bool(value)
 
 
 def text(words: Sequence[str]) -> bytes:
@@ -69,6 +73,12 @@ class _Plain(yaml.BaseLoader):
     """
 
     _depth = 0
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        found = super().construct_mapping(node, deep=deep)
+        if len(found) != len(node.value):
+            raise yaml.YAMLError("a key stands there twice")
+        return found
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

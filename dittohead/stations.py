@@ -34,6 +34,9 @@ _MODES = {
     "state": 0o700,
 }
 
+#: What the system says of a path that leads nowhere: a loop of links too.
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
 #: How the names of the folders begin by which renaming is tried.
 _TRIAL = ".trial-"
 
@@ -125,7 +128,9 @@ class Stations:
         for name in _MODES:
             try:
                 status = os.stat(self.root / name)
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
                 missing.append(name)
                 continue
             if stat.S_ISDIR(status.st_mode):
@@ -137,7 +142,9 @@ class Stations:
     def _must_have_root(self) -> None:
         try:
             status = os.stat(self.root)
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
             raise StationMissing("the root is not there", where=str(self.root), hint=_MOUNTED) from error
         if self._root_was not in (None, (status.st_dev, status.st_ino)):
             raise StationMissing(
@@ -217,6 +224,19 @@ class Stations:
         finally:
             with contextlib.suppress(OSError):  # swept at the next start
                 os.rmdir(here)
+
+    def immovable(self, folder: bytes) -> Immovable | None:
+        """Return why a folder of the inbox may not be moved, by its mode; None where that does not forbid it.
+
+        Only the attempt tells for certain. Blocking.
+        """
+        here, inbox = self.folder(Station.INBOX, folder), self.path(Station.INBOX)
+        # By effective ids: only those have capabilities. Where nothing may be written, modes tell nothing.
+        if os.access(here, os.W_OK, effective_ids=True) or not os.access(inbox, os.W_OK, effective_ids=True):
+            return None
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        refusal = _refusal(denied, here, self.path(Station.PROCESSING))
+        return refusal if isinstance(refusal, Immovable) else None
 
     def scan(self, stop: Stop | None = None) -> Scan:
         """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
@@ -431,19 +451,14 @@ class Stations:
             rename_noreplace(os.fsencode(here), os.fsencode(there))
         except FileExistsError as error:
             raise NameTaken("this name is taken", where=str(there)) from error
-        except FileNotFoundError as error:
-            # Of the three that may be missing the folder is the last to be believed so.
-            for station in (source, destination):
-                if not self.path(station).is_dir():
-                    raise self.missing(station) from error
-            if os.path.lexists(here):
-                raise _refusal(error, here, self.path(destination)) from error
-            raise
         except OSError as error:
-            if error.errno == errno.ENOTDIR:
+            if error.errno in _NOT_THERE:
+                # Of the three that may be missing the folder is the last to be believed so.
                 for station in (source, destination):
-                    if not self.path(station).is_dir():
+                    if not os.path.isdir(self.path(station)):
                         raise self.missing(station) from error
+                if isinstance(error, FileNotFoundError) and not os.path.lexists(here):
+                    raise
             raise _refusal(error, here, self.path(destination)) from error
         faults.point("move.renamed")
         self._sync(destination)

@@ -19,6 +19,7 @@ from dittohead.files import durable_file, fsync_dir
 from dittohead.model import Job, JobId, JobState, StepRow, StepState
 from dittohead.store import history
 from dittohead.store import jobs as job_store
+from dittohead.store.columns import Damaged
 from dittohead.targets import disk_of
 from dittohead.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 
@@ -212,7 +213,7 @@ class StepRun:
                 hint=f"Install its package, then: dittohead retry {job.id}",
             ) from error
         values = values_of(job, self.passage.files, self.name)
-        filled = templates.render_options(self._given["options"], values, worker.per_file)
+        filled = templates.render_options(self._given["options"], values, worker)
         try:
             return worker, worker.Options.model_validate(filled)
         except ValidationError as error:
@@ -224,6 +225,13 @@ class StepRun:
 
     async def _context(self, worker: Worker[Any], *, before_all: bool = False) -> Context:
         passage, engine = self.passage, self.passage.engine
+        if isinstance(self.row.saved, Damaged):  # it may have asked somebody outside: not to be asked twice
+            raise ItemError(
+                "what this step had noted of itself in the store cannot be read any more",
+                where=f"step {self.name}",
+                hint="See what it has begun outside; then do the folder again: "
+                f"dittohead rerun {passage.job.id}",
+            )
         source = self._given["from"]
         taken = next((row.result for row in passage.steps if row.name == source), {})
         before = await passage.earlier() if worker.makes_outputs else []
@@ -236,6 +244,7 @@ class StepRun:
             others=made,
             describing=passage.describing(),
             earlier=passage.files.earlier(self.name, before),
+            before=passage.earlier,
             store=engine.store,
             limiter=engine.limits[self.row.worker],
             secret=engine.secret,

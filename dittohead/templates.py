@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from dittohead.errors import ItemError
 
@@ -50,22 +51,61 @@ def path_values(path: _Text) -> dict[str, _Text]:
     return {"path": path, "folder": folder, "file": file, "stem": stem, "ext": ext[1:]}
 
 
-def render_options(
-    options: Mapping[str, Any], values: Mapping[str, str], per_file: frozenset[str]
-) -> dict[str, Any]:
+class Fillable(Protocol):
+    """What must be known of a worker to fill in its options."""
+
+    @property
+    def per_file(self) -> frozenset[str]:
+        """Options that are templates for each file."""
+
+    @property
+    def uris(self) -> frozenset[str]:
+        """Options that are URIs; those inside another as "see_also.id"."""
+
+
+def render_options(options: Mapping[str, Any], values: Mapping[str, str], worker: Fillable) -> dict[str, Any]:
     """Return a step's options with their placeholders filled in.
 
-    Args:
-        per_file: options that are templates for each file: what stands for a file is left in them,
-            and braces in values are doubled, so that no name is taken for a placeholder later.
+    In an option of `worker.uris` each value is percent-encoded as it is put in: a folder may be called
+    `Box 1 #3`. In one of `worker.per_file` what stands for a file is left, and braces in values are
+    doubled, so that no name is taken for a placeholder later.
 
     Raises: ItemError.
     """
-    escaped = _ForLater(values)
-    return {
-        key: render(_double(value), escaped) if key in per_file else render(value, values)
-        for key, value in options.items()
-    }
+    filled = {}
+    for key, value in options.items():
+        known = _Encoded(values) if key in worker.uris else values
+        inner = {uri.partition(".")[2] for uri in worker.uris if uri.startswith(f"{key}.")}
+        if key in worker.per_file:
+            filled[key] = render(_double(value), _ForLater(known))
+        elif inner:
+            filled[key] = _render_parts(value, values, inner)
+        else:
+            filled[key] = render(value, known)
+    return filled
+
+
+class _Encoded(dict[str, str]):
+    """Values as parts of a URI's path, percent-encoded when they are taken; slashes stay.
+
+    Source: RFC 3986 sections 2.1 and 3.3.
+    """
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        super().__init__()
+        self._values = values
+
+    def get(self, key: str, default: Any = "") -> str:
+        return quote(self._values.get(key, ""), errors="surrogateescape")
+
+
+def _render_parts(value: Any, values: Mapping[str, str], uris: set[str]) -> Any:
+    """Fill in an option that is a table, or a list of them, of which some entries are URIs."""
+    if isinstance(value, list):
+        return [_render_parts(item, values, uris) for item in value]
+    if not isinstance(value, dict):
+        return render(value, values)
+    return {key: render(item, _Encoded(values) if key in uris else values) for key, item in value.items()}
 
 
 class _ForLater(dict[str, str]):

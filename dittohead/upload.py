@@ -195,7 +195,7 @@ class Upload:
 
     def _rename(self) -> None:
         try:
-            files.rename_noreplace(self.hidden, self.visible)
+            files.give_name(self.hidden, self.visible)
         except FileExistsError as error:
             raise DittoheadError(
                 "this name came into the inbox meanwhile",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
+from dittohead.threads import Stop, in_thread
 from dittohead.worker import Inputs, VerifyContext, Worker
 
 
@@ -34,6 +34,8 @@ class Report:
     taken_back: list[str] = field(
         default_factory=list
     )  #: steps whose work was undone: nothing is to be there
+    looked: int = 0  #: files and places that were looked at
+    total: int = 0  #: of so many
 
     @property
     def good(self) -> bool:
@@ -42,6 +44,7 @@ class Report:
 
     def note(self, place: str, problem: str | None) -> None:
         """Record one file's check."""
+        self.looked += 1
         if problem is None:
             self.checked[place] = self.checked.get(place, 0) + 1
         else:
@@ -60,9 +63,17 @@ class Report:
 
 
 async def verify_job(
-    job: Job, store: Store, stations: Stations, workers: Registry, secret: Callable[[str], str]
+    job: Job,
+    store: Store,
+    stations: Stations,
+    workers: Registry,
+    secret: Callable[[str], str],
+    report: Report | None = None,
 ) -> Report:
     """Read every file again, here and at the targets, and compare with the receipt.
+
+    Args:
+        report: is filled; whoever has given it sees how far it is.
 
     Raises: DittoheadError: the job is not over, or has no receipt.
     """
@@ -78,14 +89,16 @@ async def verify_job(
         fields = receipt.read(path)
     except OSError as error:
         raise DittoheadError(f"the receipt cannot be read ({error.strerror})", where=str(path)) from error
-    report = Report(job.id)
-    await asyncio.to_thread(_folder, job, stations, fields, report)
-    await asyncio.to_thread(_outputs, job, stations, fields, report)
+    report = report or Report(job.id)
+    outputs = fields["outputs"] if JobFiles(stations, job).home.exists() else ()
+    report.total = len(fields["manifest"]["files"]) + len(outputs) + len(fields["locations"])
+    await in_thread(lambda stop: _folder(job, stations, fields, report, stop))
+    await in_thread(lambda stop: _outputs(job, stations, fields, report, stop))
     await _targets(job, store, stations, workers, secret, fields["locations"], report)
     return report
 
 
-def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report) -> None:
+def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report, stop: Stop) -> None:
     root = stations.folder(job.station, job.folder)
     expected = {path_bytes(item): item for item in fields["manifest"]["files"]}
     found = 0
@@ -100,11 +113,12 @@ def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report
                 continue
             fd, _ = files.open_regular(item.name, item.dir_fd)
             with open(fd, "rb", buffering=0):
-                digest, _ = files.sha256_fd(fd, files.hash_buffer())
+                digest, _ = files.sha256_fd(fd, files.hash_buffer(), lambda size: stop.check())
             if digest != known["sha256"]:
                 report.note(place, "differs from the manifest")
             else:
                 found += 1
+                report.looked += 1
     except (OSError, DittoheadError) as error:
         report.note(str(root), str(error))
     if found:
@@ -113,11 +127,12 @@ def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report
         report.note(f"{root}/{display(path)}", "is missing")
 
 
-def _outputs(job: Job, stations: Stations, fields: dict[str, Any], report: Report) -> None:
+def _outputs(job: Job, stations: Stations, fields: dict[str, Any], report: Report, stop: Stop) -> None:
     home = JobFiles(stations, job).home
     if not home.exists():
         return  # kept only as long as the pipeline says; the receipt and the targets remain
     for output in fields["outputs"]:
+        stop.check()
         directory = home / output["step"]
         path = bytes(directory) + b"/" + path_bytes(output)
         try:
@@ -171,6 +186,7 @@ _UNKNOWN = "cannot be "
 
 def _told(report: Report, place: str, ok: bool, uri: str, what: str) -> None:
     if not ok and what.startswith(_UNKNOWN):
+        report.looked += 1
         report.unchecked.append((uri, what))
     else:
         report.note(place if ok else uri, None if ok else what)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from dittohead.held import Held, Kind
+from dittohead.errors import Immovable
+from dittohead.held import Held, Kind, immovable
 from dittohead.looks import Look, expanded, look
 from dittohead.model import Arrival, Station, shell_word, visible
 from dittohead.mounts import filesystem_type, needs_polling
@@ -28,8 +29,12 @@ _LOOKS = 8
 #: A look that takes longer goes on beside what else there is to do; the arrival is offered again then.
 _PATIENCE_S = 0.1
 
-#: What such a look saw is used when the arrival's turn comes, if that is within this time.
-_KEPT_S = 3600.0
+#: What such a look saw is used when the arrival's turn comes, if that is as soon as this (and as the look
+#: took): a folder may be written to again while all slots are taken. Seconds.
+_KEPT_S = 2.0
+
+#: An arrival whose turn came too late for that is waited for a while, else another takes its turn each time.
+_PATIENCE_MOST_S = 3.0
 
 #: A look without a sign of life for so long hangs, and is left behind; at most so many of them.
 _STALL_S, _LEFT_MOST = 10.0, 64
@@ -38,7 +43,7 @@ _STALL_S, _LEFT_MOST = 10.0, 64
 #: long (a part of its age).
 _SOON_S, _SELDOM_S, _PART_OF_AGE = 1.0, 30.0, 0.25
 
-#: Looks at one arrival take at most one part in this many of the time.
+#: Looks at one arrival that changes, or that is held, take at most one part in this many of the time.
 _REST = 10.0
 
 T = TypeVar("T")
@@ -51,11 +56,17 @@ class _Seen:
     ino: int
     value: Any
     error: BaseException | None
+    began: float
     at: float
+
+    @property
+    def took_s(self) -> float:
+        """How long the look took, and waited for a thread."""
+        return self.at - self.began
 
     def for_(self, arrival: Arrival) -> bool:
         """Tell whether it is still of use."""
-        return self.ino == arrival.ino and time.monotonic() - self.at < _KEPT_S
+        return self.ino == arrival.ino and time.monotonic() - self.at < max(_KEPT_S, self.took_s)
 
 
 class WaitingRoom:
@@ -75,20 +86,25 @@ class WaitingRoom:
 
         Raises: OSError, Hung: it cannot be looked at.
         """
-        names, begun = expanded(tuple(partial)), time.monotonic()
+        names = expanded(tuple(partial))
 
-        def work(stop: Stop) -> tuple[Look, float]:
-            folder = self._stations.folder(Station.INBOX, arrival.folder)
-            return look(folder, names, stop=stop, now_ns=time.time_ns()), time.monotonic() - begun
+        def work(stop: Stop) -> tuple[Look, Immovable | None, float, float]:
+            folder, began = self._stations.folder(Station.INBOX, arrival.folder), time.monotonic()
+            seen = look(folder, names, stop=stop, now_ns=time.time_ns())
+            return seen, self._stations.immovable(arrival.folder), began, time.monotonic() - began
 
         found = await self.beside(arrival, "look", work)
         if isinstance(found, Held):
             return found
-        seen, took_s = found
-        held = self._judge(arrival, seen, watch)
+        seen, closed, began, took_s = found
+        held = self._judge(arrival, seen, watch, time.monotonic() - began)
         if held is None:
             return seen.size
-        return replace(held, again_s=max(held.again_s or 0.0, took_s * _REST))
+        if closed is not None and held.kind is Kind.SETTLING:
+            # Waiting will not help; and what cannot be read was not seen.
+            held = replace(immovable(closed, arrival), again_s=_SOON_S)
+        rest_s = took_s * (1.0 if held.quiet else _REST)
+        return replace(held, again_s=max(held.again_s or 0.0, rest_s))
 
     async def beside(self, arrival: Arrival, what: str, work: Callable[[Stop], T]) -> T | Held:
         """Return what a piece of work at an arrival returns; Held while it takes long.
@@ -106,12 +122,12 @@ class WaitingRoom:
             return cast("T", seen.value)
         if key not in self._pending:
             self._must_answer(arrival.folder)
-            piece = self._crew.begin(work)
-            await asyncio.wait([piece.done], timeout=_PATIENCE_S)
+            piece, began = self._crew.begin(work), time.monotonic()
+            await asyncio.wait([piece.done], timeout=_patience_s(seen))
             if piece.done.done():
                 return piece.done.result()
             self._pending[key] = piece
-            piece.done.add_done_callback(functools.partial(self._over, key, arrival))
+            piece.done.add_done_callback(functools.partial(self._over, key, arrival, began))
             self._watch(arrival.folder, piece, -1)
         return Held(reason="it is being looked at", looking=True, quiet=True)
 
@@ -128,13 +144,16 @@ class WaitingRoom:
         if folder in self._hung or len(self._hung) >= _LEFT_MOST:
             raise Hung
 
-    def _over(self, key: tuple[bytes, str], arrival: Arrival, done: asyncio.Future[Any]) -> None:
+    def _over(
+        self, key: tuple[bytes, str], arrival: Arrival, began: float, done: asyncio.Future[Any]
+    ) -> None:
         del self._pending[key]
         if done.cancelled():
             return
         error = done.exception()
         value = None if error is not None else done.result()
-        self._seen[key] = _Seen(ino=arrival.ino, value=value, error=error, at=time.monotonic())
+        now = time.monotonic()
+        self._seen[key] = _Seen(ino=arrival.ino, value=value, error=error, began=began, at=now)
         self.on_looked(arrival)
 
     def _watch(self, folder: bytes, piece: Piece[Any], beats: int) -> None:
@@ -150,16 +169,21 @@ class WaitingRoom:
 
     # -- what a look says ---------------------------------------------------------------------
 
-    def _judge(self, arrival: Arrival, seen: Look, watch: Watch) -> Held | None:
+    def _judge(self, arrival: Arrival, seen: Look, watch: Watch, ago_s: float) -> Held | None:
         if self._settling is None:
             # Times that another machine gives, as on NFS and SMB, are by another clock than ours.
             kind = filesystem_type(self._stations.path(Station.INBOX))
             self._settling = Settling(shared=needs_polling(kind))
-        wait = self._settling.wait(arrival, seen, watch)
+        wait = self._settling.wait(arrival, seen, watch, ago_s)
         if seen.mark or (seen.writer and watch.settle):
             folder = self._stations.folder(Station.INBOX, arrival.folder)
             return _unfinished(seen, os.fsencode(folder))
         return None if wait is None else _waits(wait)
+
+
+def _patience_s(lapsed: _Seen | None) -> float:
+    """Return how long a look is waited for, by the one before whose time is over, if there was one."""
+    return _PATIENCE_S if lapsed is None else min(max(2 * lapsed.took_s, _PATIENCE_S), _PATIENCE_MOST_S)
 
 
 def _unfinished(seen: Look, folder: bytes) -> Held:

@@ -140,6 +140,10 @@ class StepContext(abc.ABC):
                 there is none, the folder's name is all that is known.
         """
 
+    async def came_before(self) -> bool:
+        """Tell whether a job of this folder's name was over before this one."""
+        return False
+
     @abc.abstractmethod
     async def save(self, state: dict[str, Any]) -> None:
         """Keep `state` durably for this step's next try, replacing what was kept before.
@@ -211,6 +215,8 @@ class Worker(abc.ABC, Generic[OptionsT]):
     space_factor: ClassVar[float] = 0.0  #: bytes it may write under work/, per byte of the folder
     default_limit: ClassVar[int] = 2  #: steps (or child processes) of this kind at once, per host
     per_file: ClassVar[frozenset[str]] = frozenset()  #: options that are templates for each file
+    #: options that are URIs, those inside another as "see_also.id": what is filled in is percent-encoded
+    uris: ClassVar[frozenset[str]] = frozenset()
     #: options that name earlier steps (one, or a list) whose results it reads; it runs after them
     takes: ClassVar[frozenset[str]] = frozenset()
     #: whether it brings something to a place outside: a folder of which nothing went out is not done

@@ -186,3 +186,58 @@ def test_the_schema_accepts_what_the_loader_accepts(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(GOOD.replace("quality", "qualty"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(read(tmp_path / "c.yaml").data, schema)
+
+
+def test_errors_of_all_kinds_are_told_at_once(tmp_path: Path) -> None:
+    """Of types and keys, of steps, references, places and patterns: mending one shows no others."""
+    text = """\
+store: 5
+rooot: .
+limits: {jobs: 0, covert: 2}
+watch: {intervall: 5s}
+http: {listen: "0.0.0.0:80", tokns: people}
+notify:
+  - smtp: {host: "h:25", sender: a@b.org, to: [c@b.org]}
+    on: [faild]
+pipelines:
+  scans:
+    match: "(?P<study>[a-z0-9+)-.*"
+    keep_wrk: 1d
+    steps:
+      - convert: {qualty: 85}
+      - rsync: {from: conver, to: "/tmp/{study}/{nam}/"}
+  other:
+    match: "(?P<study>(a|aa)+)x"
+    example: nothing
+    steps: [rsync: {to: "tmp/{stuy}"}]
+  third:
+    steps: [covert: {}]
+sources:
+  masters: {s4: {}}
+"""
+    said = "\n".join(problems(tmp_path, text))
+    for place in (
+        'config.yaml:1:1: the key "root" is missing',
+        'config.yaml:1:8: "store"',
+        'config.yaml:2:1: unknown key "rooot". Did you mean "root"?',
+        'config.yaml:3:16: "jobs"',
+        'config.yaml:3:19: there is no kind of step "covert"',
+        'config.yaml:4:9: unknown key "intervall"',
+        'config.yaml:5:30: unknown key "tokns"',
+        "config.yaml:7:18:",
+        "config.yaml:8:10:",
+        'config.yaml:11:12: "match": this is no regular expression',
+        'config.yaml:12:5: unknown key "keep_wrk"',
+        'config.yaml:14:19: unknown key "qualty"',
+        'config.yaml:15:23: there is no earlier step "conver"',
+        'config.yaml:17:12: "match" takes too long',
+        "config.yaml:19:25: there is no placeholder {stuy}",
+        'config.yaml:19:25: "to": an absolute path',
+        'config.yaml:21:5: the key "match" is missing',
+        'config.yaml:21:13: there is no worker "covert"',
+        'config.yaml:23:13: there is no kind of source "s4"',
+    ):
+        assert place in said, (place, said)
+    for untrue in ("{study}", "{nam}", "no tokens", "Say who may"):
+        assert untrue not in said, said
+    assert len(said.splitlines()) == len(set(said.splitlines())) == 20

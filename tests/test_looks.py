@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import looks
+from dittohead import files, looks
 from dittohead.leases import has_writer
 from dittohead.looks import Look, expanded
 from dittohead.threads import Stop
@@ -113,6 +113,31 @@ def test_a_folder_filled_after_it_got_its_name_says_so(tmp_path: Path) -> None:
     assert look(tmp_path / "g").written_in_place
     (tmp_path / "empty").mkdir()
     assert look(tmp_path / "empty").written_in_place
+
+
+@pytest.mark.parametrize("last", ["created", "renamed to its final name", "removed"])
+def test_a_folder_whose_last_change_is_an_entry_was_not_renamed_after_it(tmp_path: Path, last: str) -> None:
+    """Its own time is then as new as anything inside, and is no rename's."""
+    folder = tree(tmp_path / "f", {"a": b"1", "b.tmp": b"2"})
+    time.sleep(0.02)  # a step of the clock that file systems stamp by
+    if last == "created":
+        (folder / "c").touch()
+    elif last == "removed":
+        (folder / "b.tmp").unlink()
+    else:
+        (folder / "b.tmp").rename(folder / "b")
+    assert look(folder).written_in_place
+    time.sleep(0.02)
+    folder.rename(tmp_path / "g")
+    assert not look(tmp_path / "g").written_in_place
+
+
+def test_our_own_uploads_show_that_the_rename_came_last(tmp_path: Path) -> None:
+    """Also where all of it happens in one step of the clock."""
+    for number in range(20):
+        hidden, name = tmp_path / f".{number}", tmp_path / f"{number}"
+        files.give_name(os.fsencode(tree(hidden, {"a": b"1"})), os.fsencode(name))
+        assert not look(name).written_in_place
 
 
 def test_a_program_that_has_a_file_open_for_writing_is_seen(tmp_path: Path) -> None:

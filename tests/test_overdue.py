@@ -17,10 +17,9 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from dittohead import overdue, sparing
-from dittohead.claims import _immovable
 from dittohead.cli import status
 from dittohead.errors import Immovable
-from dittohead.held import AT_ONCE, IN_TIME, Held, Kind, mounted
+from dittohead.held import AT_ONCE, IN_TIME, Held, Kind, immovable, mounted
 from dittohead.model import Arrival, Station
 from dittohead.notices.compose import Composer
 from dittohead.overdue import SHOWN, Overdue
@@ -205,7 +204,7 @@ def refused(
     (arrival,) = stations.scan().arrivals
     with pytest.raises(Immovable) as caught:
         stations.claim(arrival)
-    return _immovable(caught.value, arrival)
+    return immovable(caught.value, arrival)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT, TO GIVE FOLDERS AWAY: left out")

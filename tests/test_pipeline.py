@@ -54,6 +54,24 @@ async def test_what_a_folder_costs_the_store_does_not_grow_unseen(house: House) 
     assert of_the_run["steps"] <= 1, of_the_run
 
 
+async def test_a_step_can_ask_whether_the_folder_came_before(house: House) -> None:
+    """By its name, among jobs that are over."""
+    told: list[bool] = []
+
+    async def ask(ctx: StepContext) -> StepResult:
+        told.append(await ctx.came_before())
+        return Done()
+
+    house.worker.plays["second"] = ask
+    async with house.running():
+        for number in (1, 2):
+            house.arrive("lab-1")
+            house.look()
+            await house.until(lambda n=number: len(told) == n and house.where("lab-1") == ["done"])
+            shutil.rmtree(house.stations.folder(Station.DONE, b"lab-1"))
+    assert told == [False, True]
+
+
 async def test_a_folder_goes_through_every_step_to_done(house: House) -> None:
     """The story of a job: claimed, three steps in order, done, with a receipt."""
     house.arrive("lab-1", {"a.txt": "hello", "sub": {"b.bin": b"\0" * 300_000}, "empty": {}})

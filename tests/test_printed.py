@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +28,52 @@ def test_each_line_of_a_secret_is_masked_alone() -> None:
     assert mask("abc is a word") == "abc is a word"
 
 
+#: How programs write what they were given.
+WAYS: dict[str, Callable[[str], str]] = {
+    "Basic": lambda s: "Authorization: Basic " + base64.b64encode(f"user:{s}".encode()).decode(),
+    "Bearer": lambda s: f"authorization: Bearer {s}",
+    "base64": lambda s: base64.b64encode(s.encode()).decode(),
+    "base64 in more": lambda s: base64.b64encode(f'{{"k":"{s}"}}'.encode()).decode(),
+    "base64 for URLs": lambda s: base64.urlsafe_b64encode(f"x{s}".encode()).decode(),
+    "URL": lambda s: f"https://u:{quote(s, safe='')}@host/",
+    "URL, small letters": lambda s: re.sub("%..", lambda m: m[0].lower(), quote(s, safe="")),
+    "query": lambda s: f"?token={quote_plus(s)}",
+    "path": lambda s: quote(s),
+    "encodeURIComponent": lambda s: quote(s, safe="!~*'()"),
+    "JSON": lambda s: json.dumps({"k": s}),
+    "JSON, UTF-8": lambda s: json.dumps({"k": s}, ensure_ascii=False),
+    "HTML": html.escape,
+    "repr": lambda s: repr({"k": s}),
+    "hexadecimal": lambda s: s.encode().hex(),
+    "HEXADECIMAL": lambda s: s.encode().hex().upper(),
+}
+
+
+def shown(way: str, text: str, secret: str) -> bool:
+    """Tell whether somebody could read it back from what was printed."""
+    if way.startswith(("base64", "Basic")):
+        word = text.rpartition(" ")[2]
+        rests = [rest[at:] for rest in re.split(r"[*=]+", word) for at in range(4)]
+        pieces = [base64.b64decode(rest[: len(rest) // 4 * 4], b"-_") for rest in rests]
+        return any(secret.encode()[n : n + 3] in piece for piece in pieces for n in range(len(secret) - 2))
+    return WAYS[way](secret) in text
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "secret", ['pa ss/w+"rd&=<é>\\x', "hunter2-hunter2", "12345678", "a%20b?c~d~", "ü'ü\"ü"]
+)
+def test_a_secret_is_masked_however_programs_write_it(way: str, secret: str) -> None:
+    mask = Mask([secret])
+    printed = WAYS[way](secret)
+    said = mask(f"before {printed}")
+    assert "***" in said
+    assert not shown(way, said, secret)
+    stream = MaskedStream(mask)
+    pieces = [stream.add(bytes([byte])) for byte in f"before {printed}".encode()]
+    assert (b"".join(pieces) + stream.end()).decode() == said
+
+
 def test_secrets_that_overlap_leave_no_rest() -> None:
     """One that begins with another, or within another."""
     mask = Mask(["abcd", "abcdefgh", "ghijkl"])
@@ -30,7 +83,7 @@ def test_secrets_that_overlap_leave_no_rest() -> None:
 def test_what_was_cut_before_shows_no_end_of_a_secret() -> None:
     """Of a program's output only the end is kept; it may begin within a secret."""
     mask = Mask(["0123456789"])
-    assert mask.raw(b"56789 rest and 0123456789", cut=True) == b" and ***"
+    assert mask.raw(b"56789 rest of what was printed and 0123456789", cut=True) == b"as printed and ***"
     assert mask.raw(b"56", cut=True) == b""
 
 

@@ -105,6 +105,10 @@ async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house:
         ("box", "purpose: 2001-99-99", "nothing for 2001-99-99"),
         ("box", "#" * 5000, "longer than 4 KiB"),
         ("box", "\x00", "it is no valid YAML"),
+        ("box", "purpose: access\npurpose: open", "it is no valid YAML"),
+        ("box", 'purpose: "\\ud800"', "purpose is a word or a list of words"),
+        ("box", 'purpose: [access, "a\\0"]', "purpose is a word or a list of words"),
+        ("box", 'purpose: "\\u202eaccess"', "purpose is a word or a list of words"),
         ("box-acces", None, "nothing for acces"),
     ],
 )

@@ -96,6 +96,8 @@ def test_a_file_servers_clock_is_not_believed(clocks: Clocks) -> None:
     clocks.forward(2.1)
     assert left(room, seen(there + 1, trace=2)) > 1.9
     clocks.forward(2.1)
+    assert left(room, seen(there + 1, trace=2)) == pytest.approx(87.9, abs=0.01)  # it is written in place
+    clocks.forward(88)
     assert left(room, seen(there + 1, trace=2)) == 0
 
 
@@ -143,3 +145,45 @@ def test_another_folder_of_the_name_begins_anew(clocks: Clocks) -> None:
     assert room.wait(other, look, WATCH) is not None
     room.forget_all_but([])
     assert room.wait(ARRIVAL, look, WATCH) is not None
+
+
+@pytest.mark.parametrize("took", [1.0, 20.0, 3000.0])
+def test_a_look_is_believed_only_of_what_was_there_when_it_began(clocks: Clocks, took: float) -> None:
+    """Of a large folder it takes longer than the wait, and behind it somebody may write on."""
+    room, fresh = settling(clocks), seen(clocks.wall - 0.1)
+    clocks.forward(took)
+    wait = room.wait(ARRIVAL, fresh, WATCH, took)
+    assert wait is not None
+    assert wait.seconds == pytest.approx(1.9, abs=0.01)
+    old = seen(clocks.wall - took - 2.1)
+    assert room.wait(ARRIVAL, old, WATCH, took) is None
+
+
+def test_two_long_looks_tell_of_the_time_between_them(clocks: Clocks) -> None:
+    """By a clock that is not ours: neither's own length counts."""
+    room, look = settling(clocks, shared=True), seen(clocks.wall)
+    clocks.forward(20)
+    assert room.wait(ARRIVAL, look, WATCH, 20) is not None
+    clocks.forward(21)
+    assert room.wait(ARRIVAL, look, WATCH, 20) is not None
+    clocks.forward(22)
+    assert room.wait(ARRIVAL, look, WATCH, 19.9) is None
+
+
+def test_what_was_seen_to_grow_is_written_under_its_name(clocks: Clocks) -> None:
+    """Whatever its times say: a client may touch the folder after each file, as if it had been renamed."""
+    room = settling(clocks)
+    left(room, seen(clocks.wall))
+    clocks.forward(1)
+    wait = room.wait(ARRIVAL, seen(clocks.wall, trace=2), WATCH)
+    assert wait is not None
+    assert (wait.in_place, wait.need_s) == (True, 90)
+
+
+def test_in_one_step_of_the_clock_filling_and_naming_look_alike(clocks: Clocks) -> None:
+    """A folder made under its name, with a first file at once; the next may come in a minute."""
+    now = int(clocks.wall * 1e9)
+    look = Look(size=1, newest_ns=now, own_ns=now, filled_ns=now, is_empty=False, trace=1)
+    assert left(settling(clocks), look) == pytest.approx(90, abs=0.01)
+    named = Look(size=1, newest_ns=now, own_ns=now, filled_ns=now - 1, is_empty=False, trace=1)
+    assert left(settling(clocks), named) == pytest.approx(2, abs=0.01)

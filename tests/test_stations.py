@@ -139,7 +139,7 @@ def test_what_is_no_folders_name_is_never_moved(stations: Stations, name: bytes)
     assert read_tree(stations.path(Station.DONE) / "x") == {b"a": b"1"}
 
 
-@pytest.mark.parametrize("instead", ["nothing", "a file", "a dangling link"])
+@pytest.mark.parametrize("instead", ["nothing", "a file", "a dangling link", "a link to itself"])
 @pytest.mark.parametrize("missing", [Station.PROCESSING, Station.DONE, Station.FAILED])
 def test_a_station_that_is_missing_is_not_a_folder_that_is_gone(
     stations: Stations, missing: Station, instead: str
@@ -153,6 +153,8 @@ def test_a_station_that_is_missing_is_not_a_folder_that_is_gone(
         stations.path(missing).write_bytes(b"")
     elif instead == "a dangling link":
         stations.path(missing).symlink_to("nowhere")
+    elif instead == "a link to itself":
+        stations.path(missing).symlink_to(missing.value)
     move = functools.partial(stations.claim, arrival)
     if missing is not Station.PROCESSING:
         move = functools.partial(stations.settle, b"x", missing)

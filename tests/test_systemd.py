@@ -87,6 +87,7 @@ def test_what_the_drop_ins_cost_is_what_the_pages_say(tmp_path: Path) -> None:
 def test_systemd_finds_no_mistake_in_the_unit(tmp_path: Path) -> None:
     """With a program that is there in the place of ours, and with the example drop-in."""
     text = UNIT.read_text().replace("/opt/dittohead/bin/dittohead", "/bin/true")
+    assert "/opt/" not in text
     (tmp_path / "dittohead.service").write_text(text)
     (tmp_path / "dittohead.service.d").mkdir()
     shutil.copy(EXAMPLE, tmp_path / "dittohead.service.d" / "site.conf")
@@ -130,6 +131,7 @@ def test_the_unit_runs_what_the_installer_installs(tmp_path: Path) -> None:
     assert unit == UNIT.read_text()
     (prefix,) = re.findall(r"^root='' prefix=(\S+) ", (TOP / "tools/install").read_text(), re.MULTILINE)
     (program, config) = re.findall(r"^ExecStart=(\S+) --config (\S+) run$", unit, re.MULTILINE)[0]
+    assert f"\nExecReload={program} --config {config} reload\n" in unit
     assert program == f"{prefix}/bin/dittohead"
     assert (tmp_path / config.lstrip("/")).exists()
     (parent,) = re.findall(r"^ReadWritePaths=(\S+)$", unit, re.MULTILINE)

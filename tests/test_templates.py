@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from dittohead import templates
 from dittohead.errors import ItemError
 from dittohead.templates import problems, render
 
@@ -34,3 +37,26 @@ def test_problems_are_found_before_any_folder_comes() -> None:
         'a single "}"; write "}}" for the character itself',
         'a single "{"; write "{{" for the character itself',
     ]
+
+
+class _Worker:
+    per_file = frozenset({"service"})
+    uris = frozenset({"base", "service", "see_also.id"})
+
+
+def test_a_value_is_encoded_as_it_is_put_into_a_uri() -> None:
+    """What the configuration says stays as it is; other options get the name itself."""
+    name = os.fsdecode(b"what? 100%/caf\xe9 {x}")
+    options = {
+        "base": "https://example.org/a%20b/{name}?",
+        "service": "https://example.org/{name}/{path}",
+        "see_also": [{"id": "https://example.org/{name}.xml", "label": "{name}"}],
+        "label": "{name}",
+    }
+    encoded = "what%3F%20100%25/caf%E9%20%7Bx%7D"
+    assert templates.render_options(options, {"name": name}, _Worker()) == {
+        "base": f"https://example.org/a%20b/{encoded}?",
+        "service": f"https://example.org/{encoded}/{{path}}",
+        "see_also": [{"id": f"https://example.org/{encoded}.xml", "label": name}],
+        "label": name,
+    }

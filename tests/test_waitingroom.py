@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dittohead import looks, manifest, waitingroom
-from dittohead.errors import StationError
-from dittohead.held import Kind
+from dittohead.errors import Immovable, StationError
+from dittohead.held import Held, Kind
 from dittohead.looks import Look
-from dittohead.model import JobState
+from dittohead.model import JobState, Station
+from dittohead.settings import Watch
 from dittohead.stations import Stations, _refusal
 from dittohead.threads import Stop
 from dittohead.worker import Done
@@ -33,6 +38,7 @@ class Trouble:
         self.hanging: set[str] = set()
         self.go_on = threading.Event()
         self.looks: list[str] = []
+        self.pause_s = 0.0
 
     def look(self, folder: Path, *args: Any, **more: Any) -> Look:
         self.looks.append(folder.name)
@@ -40,6 +46,7 @@ class Trouble:
             raise self.errors[folder.name]
         if folder.name in self.hanging:
             self.go_on.wait(60)
+        time.sleep(self.pause_s)
         return looks.look(folder, *args, **more)
 
 
@@ -49,6 +56,72 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     monkeypatch.setattr(waitingroom, "look", made.look)
     yield made
     made.go_on.set()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT, FOR TWO UIDS: left out")
+@pytest.mark.parametrize(
+    ("mode", "uid", "gid", "may"),
+    [
+        (0o700, 60001, 60001, False),
+        (0o755, 60001, 60001, False),
+        (0o750, 60001, 60000, False),
+        (0o775, 60001, 60001, False),
+        (0o770, 60001, 60000, True),
+        (0o757, 60001, 60001, True),
+        (0o700, 60000, 60001, True),
+        (0o500, 60000, 60000, False),
+    ],
+)
+def test_what_may_not_be_moved_is_known_before_it_is_tried(mode: int, uid: int, gid: int, may: bool) -> None:
+    """By its mode and the daemon's user and group; with the cure that the attempt would give."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are closed to others
+        stations = Stations(Path(name))
+        stations.prepare()
+        for path in (Path(name), *Path(name).iterdir()):
+            path.chmod(0o777)
+        folder = stations.path(Station.INBOX) / "x"
+        folder.mkdir()
+        os.chown(folder, uid, gid)
+        folder.chmod(mode)
+        os.setegid(60000)
+        os.seteuid(60000)
+        try:
+            found = stations.immovable(b"x")
+            with pytest.raises(Immovable) if not may else nullcontext() as tried:
+                rename(stations, "x")
+        finally:
+            os.seteuid(0)
+            os.setegid(0)
+    assert (found is None) is may
+    if found is not None:
+        assert tried is not None
+        assert (str(found), found.command) == (str(tried.value), tried.value.command)
+        assert f"mode {mode:04o}" in str(found)
+
+
+def rename(stations: Stations, name: str) -> None:
+    (arrival,) = stations.scan().arrivals
+    assert stations.claim(arrival)
+
+
+async def test_waiting_is_not_told_where_it_will_not_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is closed to the daemon looks like one that is being written: its mode is told at once."""
+    house = House(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 1h}\n")
+    cause = Immovable("mode 0700", where="x", cure="Open it", command="chmod x")
+    monkeypatch.setattr(Stations, "immovable", lambda _, folder: cause if folder == b"shut" else None)
+    house.arrive("shut")
+    house.arrive("open")
+    async with house.running():
+        await house.until(lambda: len(house.dispatch.held) == 2)
+        held = house.dispatch.held
+        assert (held[b"shut"].kind, held[b"shut"].reason, held[b"shut"].command) == (
+            Kind.IMMOVABLE,
+            "mode 0700",
+            "chmod x",
+        )
+        assert held[b"open"].kind is Kind.SETTLING
 
 
 @pytest.mark.parametrize("number", ["EACCES", "EIO", "ESTALE", "EUCLEAN", "ENOTCONN", "ENOMEM", "EMFILE"])
@@ -150,6 +223,47 @@ async def test_a_long_look_is_waited_for_beside_the_others(
         trouble.go_on.set()
         await house.until_over("large")
     assert trouble.looks.count("large") == 1
+
+
+async def test_a_long_look_of_a_while_ago_is_not_believed(
+    tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All slots were taken when it was over; somebody began to write again, and is waited for."""
+    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    house = House(tmp_path, SETTLING)
+    folder, watch = house.arrive("large"), house.config.settings.watch
+    (arrival,) = house.stations.scan().arrivals
+    await asyncio.sleep(0.3)
+    trouble.hanging.add("large")
+    room = house.claimer.room
+    assert isinstance(await room.admit(arrival, watch, []), Held)
+    trouble.go_on.set()
+    await house.until(lambda: not room._pending)
+    (seen,) = room._seen.values()
+    room._seen = {key: replace(seen, at=seen.at - 60, began=seen.began - 60) for key in room._seen}
+    (folder / "b").write_bytes(b"more")
+    held = await room.admit(arrival, watch, [])
+    assert isinstance(held, Held)
+    assert trouble.looks == ["large", "large"]
+    await asyncio.sleep(0.5)
+    assert await room.admit(arrival, watch, []) == len("hellomore")
+
+
+async def test_who_came_too_late_for_its_long_look_is_waited_for(
+    tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another folder takes its turn each time."""
+    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    house = House(tmp_path)
+    house.arrive("large")
+    (arrival,) = house.stations.scan().arrivals
+    watch, room = Watch.model_validate({"settle": "1ms", "settle_in_place": "1ms"}), house.claimer.room
+    trouble.pause_s = 0.2
+    assert isinstance(await room.admit(arrival, watch, []), Held)
+    await house.until(lambda: not room._pending)
+    (seen,) = room._seen.values()
+    room._seen = {key: replace(seen, at=seen.at - 60, began=seen.began - 60) for key in room._seen}
+    assert await room.admit(arrival, watch, []) == len("hello")
 
 
 async def test_many_wait_beside_each_other_and_hold_no_slot(tmp_path: Path) -> None:

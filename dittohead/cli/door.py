@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 from dittohead.cli.base import TEMPORARY, fail
 from dittohead.doorway import OWN_SOCKET, near
-from dittohead.errors import DittoheadError
+from dittohead.errors import ConfigError, DittoheadError
 from dittohead.queries import NoSuchJob
 
 #: A daemon that lives takes a connection at once.
@@ -86,6 +88,17 @@ class Door:
         found: list[dict[str, str]] = said["findings"]
         return found
 
+    def reload(self) -> str:
+        """Have the daemon read its configuration again. Raises: ConfigError: it refuses it, with why."""
+        status, said = self._ask("POST", "/api/v1/reload", {})
+        if status == 409:
+            problems = tuple(ConfigError(line) for line in said["detail"].splitlines())
+            raise ConfigError("the daemon keeps its configuration", problems=problems)
+        if status != 200:
+            raise _refused(said)
+        message: str = said["message"]
+        return message
+
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON of an answer. Raises: NoSuchJob; DittoheadError: any other refusal."""
         asked = {key: value for key, value in query.items() if value not in (None, "", [], ())}
@@ -109,6 +122,45 @@ class Door:
             return {"ok": True, "message": said["message"]}
         return {"ok": False, "message": said["detail"]}
 
+    def offer(self, job: str, path: str, encoding: str, new: IO[bytes], digest: str) -> dict[str, Any]:
+        """Send a file that is to stand in for one of a failed folder; return what came of it.
+
+        Args:
+            digest: its SHA-256, in hex.
+        """
+        query = urlencode({"path": path, "encoding": encoding})
+        counted = base64.b64encode(bytes.fromhex(digest)).decode()
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(os.fstat(new.fileno()).st_size),
+            "Content-Digest": f"sha-256=:{counted}:",
+        }
+        self._connection.patient(_EXAMINED_S)
+        response = self._send("PUT", f"/api/v1/jobs/{segment(job)}/replacements?{query}", new, headers)
+        said = self._read(response, path)
+        if response.status == 404:
+            raise NoSuchJob(said["detail"])
+        if response.status != 201:
+            raise _refused(said)
+        found: dict[str, Any] = said
+        return found
+
+    def verify(self, job: str) -> Iterator[dict[str, Any]]:
+        """Have the daemon compare a job's receipt with everything; yield what it says, to the last.
+
+        Raises: NoSuchJob; DittoheadError: it cannot, or went away.
+        """
+        path = f"/api/v1/jobs/{segment(job)}/verify"
+        response = self._send("POST", path, "{}", {"Content-Type": "application/json"})
+        if response.status != 200:
+            said = self._read(response, path)
+            raise NoSuchJob(said["detail"]) if response.status == 404 else _refused(said)
+        try:
+            for line in response:
+                yield json.loads(line)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise DittoheadError("the daemon went away before it had compared everything") from error
+
     def log(self, job: str, step: str, start: int) -> Iterator[bytes]:
         """Yield what a step has printed from a byte on; nothing where there is nothing more."""
         path = f"/api/v1/jobs/{segment(job)}/steps/{segment(step)}/log"
@@ -122,13 +174,20 @@ class Door:
         body = None if fields is None else json.dumps(fields)
         headers = {} if body is None else {"Content-Type": "application/json"}
         response = self._send(method, path, body, headers)
+        return response.status, self._read(response, path)
+
+    def _read(self, response: http.client.HTTPResponse, path: str) -> Any:
         try:
-            return response.status, json.loads(response.read())
+            return json.loads(response.read())
         except (ValueError, RecursionError) as error:
             raise DittoheadError("the daemon's answer is no JSON", where=path) from error
 
     def _send(
-        self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: str | IO[bytes] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         try:
             self._connection.request(method, path, body, headers or {})

@@ -34,13 +34,14 @@ from dittohead.cli.door import Door
 from dittohead.cli.view import find_place, viewing
 from dittohead.config import Config
 from dittohead.credentials import Credentials
+from dittohead.errors import DittoheadError
 from dittohead.model import JobState, counted
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
 from dittohead.store.search import Wanted
 from dittohead.units import duration, size
-from dittohead.verify import Report, verify_job
+from dittohead.verify import verify_job
 
 #: How long a command waits for the daemon's answer.
 _ANSWER_S = 30.0
@@ -283,32 +284,50 @@ def verify(as_json: bool, job: str) -> None:
 
     Of several jobs of a name it is the latest that is done.
     """
+    door = Door.open(Stations(find_place().root).state)
+    report = _verified_by(door, job) if door is not None else _verified_here(job)
+    if as_json:
+        print_json(report)
+    else:
+        _print_report(report)
+    if not report["good"]:
+        raise click.exceptions.Exit(DATA if report["problems"] else UNAVAILABLE)
+
+
+def _verified_by(door: Door, job: str) -> dict[str, Any]:
+    """Have the daemon do it: with its user, its groups and its credentials."""
+    with contextlib.closing(door), err.status("") as status:
+        for said in door.verify(job):
+            if "report" in said:
+                found: dict[str, Any] = said["report"]
+                return found
+            if "problem" in said:
+                raise DittoheadError(said["problem"])
+            status.update(f"{said['looked']:,} of {counted(said['of'], 'file')} looked at")
+    raise DittoheadError("the daemon went away before it had compared everything", hint="dittohead status")
+
+
+def _verified_here(job: str) -> dict[str, Any]:
     config = load_config()
     with reading(config) as (store, stations):
         found = store.run(queries.resolve, job, (JobState.DONE,))
         secret = Credentials(config.path).needed
-        report = asyncio.run(verify_job(found, store, stations, registry.default(), secret))
-    if as_json:
-        print_json(report.as_dict())
-    else:
-        _print_report(report)
-    if not report.good:
-        raise click.exceptions.Exit(DATA if report.problems else UNAVAILABLE)
+        return asyncio.run(verify_job(found, store, stations, registry.default(), secret)).as_dict()
 
 
-def _print_report(report: Report) -> None:
-    for place, count in report.checked.items():
+def _print_report(report: dict[str, Any]) -> None:
+    for place, count in report["checked"].items():
         out.print(f"[green]ok[/green]   {escape(place)}: {counted(count, 'file')} as in the receipt")
-    for place, problem in report.problems:
-        out.print(f"[red]bad[/red]  {escape(place)}: {escape(problem)}")
-    for step in report.taken_back:
+    for one in report["problems"]:
+        out.print(f"[red]bad[/red]  {escape(one['where'])}: {escape(one['what'])}")
+    for step in report["taken_back"]:
         out.print(f"[yellow]undone[/yellow] step {escape(step)}: what it created was taken back")
-    for place, why in report.unchecked:
-        out.print(f"[yellow]?[/yellow]    {escape(place)}: {escape(why)}")
-    if report.problems:
-        err.print(f"[red]{counted(len(report.problems), 'difference')}[/red]")
-    if report.unchecked:
-        err.print(f"[yellow]{len(report.unchecked)} could not be checked[/yellow]")
+    for one in report["unchecked"]:
+        out.print(f"[yellow]?[/yellow]    {escape(one['where'])}: {escape(one['why'])}")
+    if report["problems"]:
+        err.print(f"[red]{counted(len(report['problems']), 'difference')}[/red]")
+    if report["unchecked"]:
+        err.print(f"[yellow]{len(report['unchecked'])} could not be checked[/yellow]")
 
 
 COMMANDS = (show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify)

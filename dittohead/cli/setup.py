@@ -14,6 +14,8 @@ from dittohead import __version__, lock, registry
 from dittohead.checkup import Finding, examine, exposures
 from dittohead.cli.base import (
     DATA,
+    UNAVAILABLE,
+    config_path,
     err,
     escape,
     fail,
@@ -26,13 +28,18 @@ from dittohead.cli.base import (
     with_config,
 )
 from dittohead.cli.door import Door
-from dittohead.config import Config
+from dittohead.cli.view import root_of
+from dittohead.config import Config, load
 from dittohead.credentials import Credentials
-from dittohead.errors import ConfigError
+from dittohead.errors import ConfigError, DittoheadError
 from dittohead.files import write_durably
 from dittohead.owners import owner
 from dittohead.schema import json_schema
+from dittohead.service import unit_of
 from dittohead.stations import Stations
+from dittohead.trust import INSTALLED
+from dittohead.vouching import Vouched, vouch
+from dittohead.yamlmap import Document
 
 
 @click.command()
@@ -62,7 +69,17 @@ def init(ctx: click.Context, directory: Path) -> None:
 @json_option
 def check(as_json: bool) -> None:
     """Check config.yaml: every error with its line, and what to write instead."""
-    config = load_config(probe=True)
+    path = config_path()
+    if not as_json:
+        _say_which(path)
+    vouched: list[Vouched] = []
+
+    def credentials(document: Document) -> tuple[DittoheadError, ...]:
+        within = "CREDENTIALS_DIRECTORY" in os.environ  # the service itself, or what plays its part
+        vouched.append(vouch(document, None if within else unit_of(path)))
+        return vouched[0].problems
+
+    config = load(path, probe=True, also=credentials)
     if config.doubts:
         raise ConfigError("the configuration has errors", problems=config.doubts)
     found = list(exposures(config))
@@ -72,6 +89,7 @@ def check(as_json: bool) -> None:
                 "path": str(config.path),
                 "root": str(config.root),
                 "exposed": [{"path": one.about, "message": one.message} for one in found],
+                "unseen": list(vouched[0].unseen),
                 "limits": config.limits,
                 "pipelines": [
                     {"name": p.name, "match": p.match.pattern, **p.definition()} for p in config.pipelines
@@ -91,6 +109,31 @@ def check(as_json: bool) -> None:
         out.print(f"  source {escape(source.name)}: {source.kind}")
     for one in found:
         err.print(f"[yellow]warning:[/yellow] {escape(one.about)}: {escape(one.message)}")
+    _say_unseen(vouched[0])
+
+
+def _say_which(path: Path) -> None:
+    """Say which file it is about, and which one the service reads where that is another."""
+    out.print(f"reads {escape(str(path.absolute()))}")
+    if INSTALLED.exists() and unit_of(INSTALLED) is not None and path.resolve() != INSTALLED.resolve():
+        command = f"dittohead --config {INSTALLED} {click.get_current_context().info_name}"
+        err.print(f"[yellow]note:[/yellow] the service reads {INSTALLED}, not this file: {command}")
+
+
+def _say_unseen(vouched: Vouched) -> None:
+    """Say of which credentials this user cannot know, and who can."""
+    if vouched.unseen:
+        names = ", ".join(vouched.unseen)
+        me = owner(os.geteuid()).user
+        ask = (
+            "the running service can: sudo dittohead doctor"
+            if os.geteuid() == 0
+            else "root can: sudo dittohead check"
+        )
+        err.print(
+            f"[yellow]note:[/yellow] whether these credentials are there, {escape(me)} may not see: "
+            f"{escape(names)}; {ask}"
+        )
 
 
 @click.command()
@@ -114,7 +157,8 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json([{"level": f.level, "about": f.about, "message": f.message} for f in found])
     else:
-        out.print(f"dittohead {__version__}, {escape(str(config.path))}; {who}")
+        _say_which(config.path)
+        out.print(f"dittohead {__version__}; {who}")
         for finding in found:
             _print(finding)
     if any(finding.level == "bad" for finding in found):
@@ -138,9 +182,36 @@ def _print(finding: Finding) -> None:
 
 
 @click.command()
+@with_config
+def reload() -> None:
+    """Have the running daemon read config.yaml again, and wait for its answer.
+
+    A file with errors is refused, with all of them, and the daemon goes on with the one it has. Jobs under
+    way keep the options they were claimed with.
+    """
+    path = config_path()
+    place = root_of(path)
+    root = load(path, probe=False).root if place is None else place.root
+    door = Door.open(Stations(root).state)
+    if door is None:
+        fail(
+            f"{root}: no daemon runs here that {owner(os.geteuid()).user} may ask. Where root: was changed, "
+            "restart it: systemctl restart dittohead",
+            UNAVAILABLE,
+        )
+    try:
+        out.print(escape(door.reload()))
+    except ConfigError:
+        err.print("[red]refused:[/red] the daemon goes on with the configuration that it has")
+        raise
+    finally:
+        door.close()
+
+
+@click.command()
 def schema() -> None:
     """Print the JSON Schema of config.yaml, for editors."""
     print_json(json_schema(registry.default()))
 
 
-COMMANDS = (init, check, doctor, schema)
+COMMANDS = (init, check, doctor, reload, schema)

@@ -137,6 +137,10 @@ def _troubles(now: dict[str, Any]) -> Iterator[str]:
     for trouble in now.get("troubles", []):
         where = f" ({escape(trouble['where'])})" if trouble["where"] else ""
         yield f"[red]{escape(trouble['what'])}[/red]{where}. {escape(trouble['hint'])}"
+    for row in now.get("damaged_rows", []):
+        place = f"{row['table']} {row['key']}" + (f" ({row['name']})" if row["name"] else "")
+        yield f"[red]damaged[/red] in the store: {escape(place)}: {', '.join(row['columns'])}"
+        yield f"  {escape(row['hint'])}"
     for name, reason in now.get("stuck", {}).items():
         yield f"[yellow]stuck in processing[/yellow] {escape(name)}: {escape(reason)}"
 

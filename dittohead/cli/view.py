@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from dittohead.errors import ConfigError, StoreError
 from dittohead.model import JobId, display
 from dittohead.nobodys import DEFAULT
 from dittohead.stations import Stations
-from dittohead.store import Store
+from dittohead.store import Store, damage
 from dittohead.store import jobs as job_store
 from dittohead.store.search import Cursor, Wanted, find
 from dittohead.yamlmap import read as read_yaml
@@ -28,6 +29,9 @@ _PAGE = 1000
 
 #: Folders of the inbox that are named.
 _INBOX = 1000
+
+#: Damaged rows of the store that are named.
+_DAMAGED = 50
 
 #: Bytes of a log that are read at once.
 _PIECE = 1 << 16
@@ -126,9 +130,14 @@ class FromStore:
             "root": str(self._stations.root),
             **found,
             "disabled_receivers": shown.receivers(found["disabled_receivers"], rules),
-            "live": live.read(self._stations.state) if running else {},
+            "live": live.read(self._stations.state) if running else self._damaged(),
             "inbox": self._inbox(),
         }
+
+    def _damaged(self) -> dict[str, Any]:
+        """Return the damaged rows as the daemon would; nothing where there are none."""
+        found = [row.as_dict() for row in itertools.islice(self._store.run(damage.listed), _DAMAGED)]
+        return {"damaged_rows": found} if found else {}
 
     def _inbox(self) -> list[str]:
         try:
@@ -199,8 +208,7 @@ def find_place() -> Place:
     try:
         config = load_config()
     except ConfigError as error:
-        path = config_path()
-        found = _root_of(path)
+        found = root_of(config_path())
         if found is None:
             raise
         for problem in error.problems:
@@ -209,7 +217,7 @@ def find_place() -> Place:
     return Place(config.root, config, config.settings.store == "sqlite")
 
 
-def _root_of(path: Path) -> Place | None:
+def root_of(path: Path) -> Place | None:
     """Return the root of a configuration with mistakes, None where it cannot be made out."""
     try:
         data = read_yaml(path).data

@@ -477,7 +477,7 @@ def _uri(page: _Page, request: Request) -> str:
     """Return the image's id: the template, filled in for where the folder will be."""
     known = {key: quote(value) for key, value in path_values(page.out).items()}
     known |= {"sha256": request.sha256, "size": str(os.fstat(page.fd).st_size)}
-    # The template holds the folder's name as it is, which may be no part of a URI.
+    # What the configuration itself says may hold what cannot stand in a URI, such as a space.
     return quote(fill(page.recipe.iiif_id, known), safe=_URI)
 
 

@@ -154,7 +154,7 @@ class Dropper:
         try:
             if str(os.lstat(hidden).st_ino) != drop.ino:
                 return False  # a later upload of somebody else's
-            files.rename_noreplace(hidden, visible)
+            files.give_name(hidden, visible)
         except FileNotFoundError:
             return False
         except FileExistsError as error:

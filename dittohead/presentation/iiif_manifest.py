@@ -21,11 +21,35 @@ from dittohead.presentation.pictures import Picture, encoded
 
 CONTEXT = "http://iiif.io/api/presentation/3/context.json"
 
-#: Rights that a manifest may name (3.2, rights), as those who keep them write them: by http.
-_RIGHTS = re.compile(
-    r"https?://(?:www\.)?(creativecommons\.org/(?:licenses|publicdomain)/[\w./+-]+"
-    r"|rightsstatements\.org/(?:vocab|page)/[\w./+-]+)"
+#: Licences and public domain marks, as a browser's address line has them: kind, name, version, jurisdiction.
+_CREATIVE_COMMONS = re.compile(
+    r"https?://(?:www\.)?creativecommons\.org/(licenses|publicdomain)/([a-z+-]+)/(\d\.\d)"
+    r"(?:/([a-z]{2}|igo|scotland))?(?:/(?:(?:deed|legalcode|rdf)[^/?#]*)?)?(?:[?#].*)?",
+    re.IGNORECASE,
 )
+
+_RIGHTS_STATEMENT = re.compile(
+    r"https?://(?:www\.)?rightsstatements\.org/(?:vocab|page|data)/([a-z-]+)/1\.0/?(?:[?#].*)?", re.IGNORECASE
+)
+
+#: The statements there are. Source: rightsstatements.org, version 1.0.
+_STATEMENTS = {
+    code.lower(): code
+    for code in [
+        "InC",
+        "InC-OW-EU",
+        "InC-EDU",
+        "InC-NC",
+        "InC-RUU",
+        "NoC-CR",
+        "NoC-NC",
+        "NoC-OKLR",
+        "NoC-US",
+        "CNE",
+        "UND",
+        "NKC",
+    ]
+}
 
 #: The labels' own language; values of which nobody knows the language are under "none".
 _ENGLISH = "en"
@@ -188,13 +212,17 @@ def _level(level: Level) -> str:
 
 
 def rights_uri(known: Description) -> str:
-    """Return the rights' URI as a manifest may have it, "" for none and for what it may not have."""
-    found = _RIGHTS.fullmatch(known.rights_uri.strip())
-    return (
-        f"http://{found[1].replace('rightsstatements.org/page/', 'rightsstatements.org/vocab/')}"
-        if found
-        else ""
-    )
+    """Return the rights' URI as a manifest may have it, "" for none and for what it may not have.
+
+    A manifest names what stands for the rights, not a page about them in some language.
+    Source: Presentation API 3.0, 3.2, rights: URIs of Creative Commons and rightsstatements.org, by http.
+    """
+    given = known.rights_uri.strip()
+    if found := _CREATIVE_COMMONS.fullmatch(given):
+        return f"http://creativecommons.org/{'/'.join(part for part in found.groups() if part).lower()}/"
+    found = _RIGHTS_STATEMENT.fullmatch(given)
+    code = _STATEMENTS.get(found[1].lower()) if found else None
+    return f"http://rightsstatements.org/vocab/{code}/1.0/" if code else ""
 
 
 def statement(known: Description) -> str:

@@ -24,6 +24,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -69,13 +70,41 @@ class Queue(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str = Field(description="Address of the queue, as SQS gives it.")
-    endpoint_url: str | None = Field(None, description="Address of a service that is not Amazon's SQS.")
+    endpoint_url: str | None = Field(
+        None, description="Address of a service that is not Amazon's SQS; by default where `url` is."
+    )
     hold: Duration = Field(
         1800.0,
         ge=30,
         le=_HIDDEN_MOST_S,
         description="How long a message is hidden from others at a time, while its jobs go on.",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not re.match(r"https?://[^/\s]+/", value):
+            raise ValueError(
+                "a queue's address is wanted, such as https://sqs.eu-west-1.amazonaws.com/123/masters"
+            )
+        return value
+
+    @property
+    def endpoint(self) -> str | None:
+        """Where requests go: None for the service of Amazon's in the source's region.
+
+        A client posts to its endpoint, and the queue's address is only a field of the request.
+        """
+        parts = urlsplit(self.url)
+        amazons = (parts.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))
+        return self.endpoint_url or (None if amazons else f"{parts.scheme}://{parts.netloc}")
+
+    @property
+    def asked(self) -> str:
+        """The address in messages: the queue's, and the service's where that is another."""
+        endpoint = self.endpoint
+        there = endpoint is None or self.url.startswith(endpoint.rstrip("/") + "/")
+        return self.url if there else f"{self.url} (asked for at {endpoint})"
 
 
 class Tokens(BaseModel):
@@ -219,7 +248,7 @@ class S3Source(Source[S3Options]):
             queue = None
             if options.queue is not None:
                 queue = await stack.enter_async_context(
-                    connection.client(options, secret, "sqs", queue_endpoint=options.queue.endpoint_url)
+                    connection.client(options, secret, "sqs", queue_endpoint=options.queue.endpoint)
                 )
             yield S3Upstream(options, client, queue, self._pace(options))
 
@@ -409,16 +438,15 @@ class S3Upstream(Upstream):
     ) -> dict[str, Any]:
         queue = self._options.queue
         assert queue is not None  # noqa: S101
-        url = queue.url
         method = getattr(self._sqs, operation)
 
         async def once() -> dict[str, Any]:
-            answer: dict[str, Any] = await method(QueueUrl=url, **given)
+            answer: dict[str, Any] = await method(QueueUrl=queue.url, **given)
             return answer
 
         # A pace of its own: a long poll is no load, and must not keep the store's turns.
         pace = Pace(_MOST_REQUESTS)
-        return await pace.persist(once, where=url, doing=doing, expected=expected)
+        return await pace.persist(once, where=queue.asked, doing=doing, expected=expected)
 
     async def listen(self, ctx: Look) -> None:
         if self._options.queue is None:

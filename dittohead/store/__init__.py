@@ -7,6 +7,6 @@ owns the job.
 
 from __future__ import annotations
 
-from dittohead.store.engine import Store, sqlite_url
+from dittohead.store.engine import SILENT_S, Store, sqlite_url
 
-__all__ = ["Store", "sqlite_url"]
+__all__ = ["SILENT_S", "Store", "sqlite_url"]

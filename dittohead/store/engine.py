@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import stat
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -43,6 +46,15 @@ _BUSY_S = 30
 #: How long a server has to answer when it is connected to.
 _CONNECT_S = 10
 
+#: A line to a server that was cut without a word is given up after about so long. Source: libpq-connect.
+_LINE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
+
+#: Whoever looks is told after so long that the store does not answer.
+SILENT_S = 30.0
+
+#: What is under way has so long to end at a stop, before the line to the server is cut.
+_END_S = 3.0
+
 
 class Store:
     """The durable memory of the daemon.
@@ -61,6 +73,10 @@ class Store:
         self._queue: deque[tuple[Callable[[Connection], Any], asyncio.Future[Any]]] = deque()
         self._draining = False
         self._ready: set[ThreadPoolExecutor] = set()  # those that have their thread
+        self._begun: dict[ThreadPoolExecutor, float] = {}  # what is under way, by the clock that only goes on
+        self._lines: weakref.WeakSet[Any] = weakref.WeakSet()  # connections to a server
+        if url.get_backend_name() != "sqlite":
+            sa.event.listen(self.engine, "connect", lambda line, record: self._lines.add(line))
         self._has_told = False
         self.on_told: Callable[[], None] = lambda: None  #: called in the loop when notices have been written
         self._local = threading.local()
@@ -125,12 +141,25 @@ class Store:
                 # was given, to run it when it has one.
                 pool.submit(_nothing)
                 self._ready.add(pool)
-            return loop.run_in_executor(pool, work)
+            return loop.run_in_executor(pool, self._timed, pool, work)
         except (RuntimeError, MemoryError) as error:
             raise StoreError(
                 f"the store cannot be used now ({str(error) or 'no memory'})",
                 hint="Work goes on by itself when this machine has threads and memory again",
             ) from error
+
+    def _timed(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        self._begun[pool] = time.monotonic()
+        try:
+            return work()
+        finally:
+            self._begun.pop(pool, None)
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the work has asked something of the database that it has not answered yet."""
+        now = time.monotonic()
+        return max(now - self._begun.get(pool, now) for pool in (self._writer, self._reader))
 
     def _taken(self) -> list[tuple[Callable[[Connection], Any], asyncio.Future[Any]]]:
         taken = list(self._queue)
@@ -201,8 +230,18 @@ class Store:
     async def look(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Read as `read` does, in a thread that no job waits for: for people, whose questions may be long."""
-        return await self._aside(self._looker, work, *args, **kwargs)
+        """Read as `read` does, in a thread that no job waits for: for people, whose questions may be long.
+
+        Raises: StoreError: also where no answer comes.
+        """
+        left = SILENT_S - (time.monotonic() - self._begun.get(self._looker, time.monotonic()))
+        try:
+            async with asyncio.timeout(max(left, 0.0)):
+                return await self._aside(self._looker, work, *args, **kwargs)
+        except TimeoutError as error:
+            raise StoreError(
+                "the store does not answer", hint="Work goes on by itself when it does", passing=True
+            ) from error
 
     async def _aside(
         self,
@@ -246,12 +285,21 @@ class Store:
                 connection.invalidate()
 
     def close(self) -> None:
-        """Finish what is under way and close. Blocking."""
-        for pool in (self._writer, self._reader, self._looker):
-            pool.submit(self._forget).result()
+        """Finish what is under way and close; what a server does not answer is given up. Blocking."""
+        pools = (self._writer, self._reader, self._looker)
+        _, late = wait([pool.submit(self._forget) for pool in pools], _END_S)
+        if late:
+            self._hang_up()
+        for pool in pools:
             pool.shutdown(wait=True)
         self._forget()
         self.engine.dispose()
+
+    def _hang_up(self) -> None:
+        """Cut the lines to a server: whoever waits for its answer gets an error."""
+        for line in list(self._lines):
+            with contextlib.suppress(Exception), socket.socket(fileno=os.dup(line.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)  # not of one that was closed meanwhile
 
 
 def _tell(outcomes: list[_Outcome]) -> None:
@@ -277,7 +325,7 @@ def sqlite_url(state: Path) -> sa.URL:
 
 def _engine(url: sa.URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_S})
+        return sa.create_engine(url, pool_pre_ping=True, connect_args=_LINE | {"connect_timeout": _CONNECT_S})
     engine = sa.create_engine(
         url,
         connect_args={"timeout": _BUSY_S, "isolation_level": None, "check_same_thread": False},

@@ -7,8 +7,19 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import ACTIVE, TERMINAL, Job, JobId, JobState, Outcome, Station
-from dittohead.store.jobs import to_job
+from dittohead.model import (
+    ACTIVE,
+    TERMINAL,
+    Event,
+    EventType,
+    Job,
+    JobId,
+    JobState,
+    Outcome,
+    Station,
+    display,
+)
+from dittohead.store.jobs import events_of, to_job
 from dittohead.store.tables import jobs, requests
 
 _TERMINAL = sorted(state.value for state in TERMINAL)
@@ -26,6 +37,30 @@ def original_name(connection: Connection, folder: bytes, ino: int) -> str | None
         .order_by(jobs.c.claimed_at.desc())
         .limit(1)
     ).scalar()
+
+
+def replaced_in(connection: Connection, folder: bytes, ino: int) -> tuple[str, list[Event]]:
+    """Return (id, events) of a folder's last job, if it failed: of what was replaced in it since.
+
+    Args:
+        folder: its name; a job that it left under another one is told of what was renamed.
+    """
+    renamed = sa.select(requests.c.id).where(requests.c.job == jobs.c.id, requests.c.action == "rename")
+    query = (
+        sa.select(jobs.c.id, jobs.c.state)
+        .where(
+            jobs.c.ino == str(ino),
+            jobs.c.state.in_(_TERMINAL),
+            sa.or_(jobs.c.folder == folder, jobs.c.name == display(folder), sa.exists(renamed)),
+        )
+        .order_by(jobs.c.claimed_at.desc())
+        .limit(1)
+    )
+    last = connection.execute(query).first()
+    if last is None or last.state != JobState.FAILED.value:
+        return "", []
+    found = events_of(connection, last.id)
+    return last.id, [event for event in found if event.type is EventType.MODIFICATION]
 
 
 def earlier(connection: Connection, job: Job, limit: int = 3) -> list[JobId]:

@@ -519,6 +519,12 @@ def unmoved(connection: Connection) -> list[Job]:
     return [to_job(row) for row in found]
 
 
+def unknown(connection: Connection) -> list[bytes]:
+    """Return the folders of jobs whose state is damaged: whether they are over, nobody knows."""
+    found = connection.execute(sa.select(jobs.c.folder).where(jobs.c.state.not_in(_values(JobState))))
+    return list(found.scalars())
+
+
 def mark_undone(connection: Connection, job_id: str, event: Event) -> None:
     """Record that what a job had created outside was taken back; lists show it as the job's reason."""
     add_events(connection, job_id, [event])
@@ -569,7 +575,7 @@ def _step(connection: Connection, job_id: str, position: int, **changes: Any) ->
     connection.execute(_UPDATE_STEP, {"b_job": job_id, "b_position": position, **changes})
 
 
-def _values(states: Collection[JobState] | Collection[Outcome]) -> list[str]:
+def _values(states: Iterable[JobState] | Iterable[Outcome]) -> list[str]:
     return sorted(state.value for state in states)
 
 

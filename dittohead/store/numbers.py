@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model import ACTIVE, JobState, Outcome, StepState
+from dittohead.store.columns import LAST
 from dittohead.store.tables import jobs, steps
 
 DAY_S = 86400
@@ -93,7 +94,7 @@ def _ended(connection: Connection, first: int) -> dict[int, tuple[int, int, int]
     failed = sa.func.sum(sa.case((sa.or_(_DONE, jobs.c.outcome == Outcome.CANCELLED.value), 0), else_=1))
     found = connection.execute(
         sa.select(day, _DONE_COUNT, failed, _DONE_SIZE)
-        .where(jobs.c.finished_at >= first * DAY_S)
+        .where(jobs.c.finished_at.between(first * DAY_S, LAST))
         .group_by(day)
     ).all()
     return {int(row[0]): (int(row[1]), int(row[2]), int(row[3])) for row in found}
@@ -103,7 +104,7 @@ def _claimed(connection: Connection, first: int) -> dict[int, int]:
     """Return how many were claimed by day since the epoch, from a day on."""
     day = _day_of(jobs.c.claimed_at)
     found = connection.execute(
-        sa.select(day, sa.func.count()).where(jobs.c.claimed_at >= first * DAY_S).group_by(day)
+        sa.select(day, sa.func.count()).where(jobs.c.claimed_at.between(first * DAY_S, LAST)).group_by(day)
     ).all()
     return {int(row[0]): int(row[1]) for row in found}
 

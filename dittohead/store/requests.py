@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model import Job, JobId, utcnow
-from dittohead.store.tables import Damaged, jobs, requests
+from dittohead.store.columns import Damaged
+from dittohead.store.tables import jobs, requests
 
 #: What may be asked of jobs that are over; of several jobs of a name the latest is meant, not one under way.
-OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "undone", "dismiss"})
+OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "replace", "undone", "dismiss"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,12 @@ class Request:
     job: str
     args: dict[str, Any]
     who: str
+    before: list[Any] = field(default_factory=list)  #: what it would change, as that was when it was begun
     tries: int = 0  #: how many daemons have begun to carry it out; not those that were stopped in good order
 
 
 #: Where the tries of a request are counted, among its arguments.
-_TRIES = "tries"
+_TRIES, _BEFORE = "tries", "before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +80,22 @@ def get(connection: Connection, request: int) -> Request:
         raise TypeError("the arguments of a request are damaged")
     args = dict(row["args"])
     tries = args.pop(_TRIES, 0)
-    if not isinstance(tries, int):
-        raise TypeError("the tries of a request are no number")
-    return Request(id=row["id"], action=row["action"], job=row["job"], args=args, who=row["who"], tries=tries)
+    before = args.pop(_BEFORE, [])
+    if not isinstance(tries, int) or not isinstance(before, list):
+        raise TypeError("what was noted of a request is damaged")
+    given = {key: row[key] for key in ("id", "action", "job", "who")}
+    return Request(**given, args=args, before=before, tries=tries)
 
 
-def count_try(connection: Connection, request: Request, by: int) -> None:
-    """Note that a daemon begins to carry out a request (1), or did not end while it did (-1)."""
+def count_try(connection: Connection, request: Request, by: int, before: Sequence[Any] = ()) -> None:
+    """Note that a daemon begins to carry out a request (1), or did not end while it did (-1).
+
+    Args:
+        before: what it would change, as that is now; kept from the first time on.
+    """
     args = {**request.args, _TRIES: request.tries + max(by, 0)}
+    if kept := request.before or list(before):
+        args[_BEFORE] = kept
     connection.execute(requests.update().where(requests.c.id == request.id).values(args=args))
 
 
@@ -131,7 +141,7 @@ def listing(
     return [
         Asked(
             **{key: row[key] for key in ("id", "action", "job", "who", "answer")},
-            args={key: value for key, value in _mapping(row["args"]).items() if key != _TRIES},
+            args={key: value for key, value in _mapping(row["args"]).items() if key not in (_TRIES, _BEFORE)},
             at=datetime.fromtimestamp(row["at"], UTC),
         )
         for row in connection.execute(query).mappings()

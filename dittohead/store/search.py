@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 from dittohead.model import Job, JobState
 from dittohead.store import digests as digest_store
 from dittohead.store import history
+from dittohead.store.columns import FIRST, LAST
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import digests, jobs
 
@@ -102,7 +103,8 @@ def latest_first(states: Sequence[JobState]) -> tuple[sa.ColumnElement[Any], ...
 
 
 def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
-    found = _of_span(wanted)
+    # A damaged moment has no place in the order, and no page could go on from it; its row is told apart.
+    found = [jobs.c.claimed_at.between(FIRST, LAST), *_of_span(wanted)]
     if wanted.states:
         found.append(jobs.c.state.in_([state.value for state in wanted.states]))
     if wanted.pipeline:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, text
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Column,
-    Double,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    TypeDecorator,
-    text,
+from dittohead.model import DropState, EventType, ItemState, JobState, Outcome, Station, StepState
+from dittohead.store.columns import (
+    Digits,
+    Facts,
+    Folder,
+    Id,
+    Json,
+    Moment,
+    Plain,
+    Whole,
+    Word,
+    definition,
+    failure,
 )
-from sqlalchemy.engine import Dialect
 
 metadata = MetaData(
     naming_convention={
@@ -31,62 +27,46 @@ metadata = MetaData(
     }
 )
 
-# Moments are seconds since the epoch, UTC, as doubles: SQLite has no type for them, and both
-# databases compare and order doubles alike.
-
-
-class Damaged(dict[str, Any]):
-    """What stands for a JSON value that cannot be read."""
-
-
-class Json(TypeDecorator[Any]):
-    """JSON; a damaged value is an empty one: it ends what needs it, and not all that is read with it."""
-
-    impl = JSON
-    cache_ok = True
-
-    def result_processor(self, dialect: Dialect, coltype: Any) -> Callable[[Any], Any] | None:
-        """Return what turns what the database gives into a value."""
-        process = super().result_processor(dialect, coltype)
-        if process is None:
-            return None
-
-        def read(value: Any) -> Any:
-            try:
-                return process(value)
-            except (ValueError, TypeError, RecursionError):
-                return Damaged()
-
-        return read
-
+#: States, and what stands for one that nobody knows: what harms least.
+_JOB = ("frozen", *(state.value for state in JobState))
+_STATION = ("failed", *(station.value for station in Station))
+_OUTCOME = ("", *(outcome.value for outcome in Outcome))
+_STEP = ("failed", *(state.value for state in StepState))
+_EVENT = ("metadata modification", *(kind.value for kind in EventType))
+_ITEM = ("refused", *(state.value for state in ItemState))
+_NOTICE = ("given_up", "due", "sent", "held", "gathered", "parked")
+_ORDER = ("unreadable", "open")
+_DROP = ("void", *(state.value for state in DropState))
 
 #: One row for each passage of an arrival through a pipeline.
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", String(26), primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("folder", LargeBinary, nullable=False),
-    Column("station", String(16), nullable=False),
-    Column("dev", Text, nullable=False),  # text: some file systems use all 64 bits
-    Column("ino", Text, nullable=False),
-    Column("uid", BigInteger, nullable=False),
-    Column("pipeline", Text, nullable=False),
-    Column("definition", Json, nullable=False),
-    Column("vals", Json, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("error", Json(none_as_null=True)),
-    Column("token", Integer, nullable=False),
-    Column("wake_at", Double),
-    Column("target", Text, nullable=False),
-    Column("files", BigInteger, nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("claimed_at", Double, nullable=False),
-    Column("finished_at", Double),
-    Column("host", Text, nullable=False),
-    Column("reopened_at", Double),  # when it was last tried again after it had been over
-    Column("outcome", String(16), nullable=False, server_default=""),  # of a failed job, see model.Outcome
+    Column("id", Id(26), primary_key=True),
+    Column("name", Word(), nullable=False),
+    Column("folder", Folder, nullable=False),
+    Column("station", Word(16, _STATION), nullable=False),
+    Column("dev", Digits(), nullable=False),  # text: some file systems use all 64 bits
+    Column("ino", Digits(), nullable=False),
+    Column("uid", Whole(BigInteger), nullable=False),
+    Column("pipeline", Word(), nullable=False),
+    Column("definition", Json(shape=definition), nullable=False),
+    Column("vals", Json(), nullable=False),
+    Column("state", Word(16, _JOB), nullable=False),
+    Column("reason", Word(), nullable=False),
+    Column("error", Json(shape=failure, none_as_null=True)),
+    Column("token", Whole(), nullable=False),
+    Column("wake_at", Moment()),
+    Column("target", Word(), nullable=False),
+    Column("files", Whole(BigInteger), nullable=False),
+    Column("size", Whole(BigInteger), nullable=False),
+    Column("claimed_at", Moment(0.0), nullable=False),
+    Column("finished_at", Moment()),
+    Column("host", Word(), nullable=False),
+    Column("reopened_at", Moment()),  # when it was last tried again after it had been over
+    Column(
+        "outcome", Word(16, _OUTCOME), nullable=False, server_default=""
+    ),  # of a failed job, see model.Outcome
     Index(None, "state", "wake_at"),
     Index(None, "name"),
     Index(None, "claimed_at", "id", "name"),  # all that a look for a name reads
@@ -110,7 +90,7 @@ digests = Table(
     "digests",
     metadata,
     Column("head", BigInteger, primary_key=True, autoincrement=False),
-    Column("job_id", String(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("job_id", Id(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     sqlite_with_rowid=False,
 )
 
@@ -118,20 +98,20 @@ digests = Table(
 steps = Table(
     "steps",
     metadata,
-    Column("job_id", String(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("job_id", Id(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("worker", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("attempts", Integer, nullable=False),  # failed tries since it last began afresh
-    Column("crashes", Integer, nullable=False),  # times the daemon died while it was in flight
-    Column("started_at", Double),
-    Column("finished_at", Double),
-    Column("saved", Json, nullable=False),
-    Column("result", Json, nullable=False),
-    Column("error", Text, nullable=False),
-    Column("wake_at", Double),  # not to be tried before; NULL: as soon as its job runs
-    Column("target", Text, nullable=False, server_default=""),  # that was paused when it was last tried
+    Column("name", Plain(), nullable=False),
+    Column("worker", Word(), nullable=False),
+    Column("state", Word(16, _STEP), nullable=False),
+    Column("attempts", Whole(), nullable=False),  # failed tries since it last began afresh
+    Column("crashes", Whole(), nullable=False),  # times the daemon died while it was in flight
+    Column("started_at", Moment()),
+    Column("finished_at", Moment()),
+    Column("saved", Json(), nullable=False),
+    Column("result", Json(), nullable=False),
+    Column("error", Word(), nullable=False),
+    Column("wake_at", Moment()),  # not to be tried before; NULL: as soon as its job runs
+    Column("target", Word(), nullable=False, server_default=""),  # that was paused when it was last tried
 )
 
 #: PREMIS events of jobs, in the order they happened.
@@ -139,13 +119,13 @@ events = Table(
     "events",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("job_id", String(26), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("step", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("outcome", String(16), nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("agent", Text, nullable=False),
-    Column("at", Double, nullable=False),
+    Column("job_id", Id(26), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("step", Word(), nullable=False),
+    Column("type", Word(known=_EVENT), nullable=False),
+    Column("outcome", Word(16), nullable=False),
+    Column("detail", Word(), nullable=False),
+    Column("agent", Word(), nullable=False),
+    Column("at", Moment(0.0), nullable=False),
     Index(None, "job_id"),
 )
 
@@ -153,22 +133,24 @@ events = Table(
 outbox = Table(
     "outbox",
     metadata,
-    Column("id", String(26), primary_key=True),
-    Column("rule", Text, nullable=False),
-    Column("event", String(16), nullable=False),
-    Column("job_id", String(26)),
-    Column("subject", Text, nullable=False),
-    Column("body", Text, nullable=False),
+    Column("id", Id(26), primary_key=True),
+    Column("rule", Word(), nullable=False),
+    Column("event", Word(16), nullable=False),
+    Column("job_id", Id(26)),
+    Column("subject", Word(), nullable=False),
+    Column("body", Word(), nullable=False),
     # due, sent, given_up; held until its digest is made, gathered into it; parked: its receiver is disabled
-    Column("state", String(16), nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("due_at", Double, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("error", Text, nullable=False),
-    Column("recipient", Text, nullable=False, server_default=""),  # an uploader's address; "": the rule's own
-    Column("pipeline", Text, nullable=False, server_default=""),  # of its job
-    Column("data", Json, nullable=False, server_default="{}"),  # its facts, as programs get them
-    Column("parent", String(26)),  # the digest it was gathered into
+    Column("state", Word(16, _NOTICE), nullable=False),
+    Column("created_at", Moment(0.0), nullable=False),
+    Column("due_at", Moment(0.0), nullable=False),
+    Column("attempts", Whole(), nullable=False),
+    Column("error", Word(), nullable=False),
+    Column(
+        "recipient", Word(), nullable=False, server_default=""
+    ),  # an uploader's address; "": the rule's own
+    Column("pipeline", Word(), nullable=False, server_default=""),  # of its job
+    Column("data", Facts(), nullable=False, server_default="{}"),  # its facts, as programs get them
+    Column("parent", Id(26)),  # the digest it was gathered into
     Index(None, "state", "due_at"),
     Index(None, "rule", "state", "created_at"),
 )
@@ -177,26 +159,26 @@ outbox = Table(
 receivers = Table(
     "receivers",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("failing_since", Double),  # of the first try that failed since one was taken
-    Column("disabled_at", Double),
-    Column("error", Text, nullable=False),
-    Column("error_at", Double),
+    Column("key", Word(), primary_key=True),
+    Column("failing_since", Moment()),  # of the first try that failed since one was taken
+    Column("disabled_at", Moment()),
+    Column("error", Word(), nullable=False),
+    Column("error_at", Moment()),
 )
 
 #: Outside places that are, or once were, paused or nearly full.
 targets = Table(
     "targets",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("paused", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("since", Double),
-    Column("probe_at", Double),
-    Column("failures", Integer, nullable=False),
-    Column("nearly_full", Integer, nullable=False),
-    Column("told", Integer, nullable=False, server_default="0"),  # people think that it is paused
-    Column("filled", Integer, nullable=False, server_default="0"),  # people were told that it is full
+    Column("name", Word(), primary_key=True),
+    Column("paused", Whole(), nullable=False),
+    Column("reason", Word(), nullable=False),
+    Column("since", Moment()),
+    Column("probe_at", Moment()),
+    Column("failures", Whole(), nullable=False),
+    Column("nearly_full", Whole(), nullable=False),
+    Column("told", Whole(), nullable=False, server_default="0"),  # people think that it is paused
+    Column("filled", Whole(), nullable=False, server_default="0"),  # people were told that it is full
 )
 
 _UNANSWERED = text("answer IS NULL")
@@ -206,11 +188,11 @@ requests = Table(
     "requests",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("action", String(16), nullable=False),
-    Column("job", Text, nullable=False),
-    Column("args", Json, nullable=False),
-    Column("who", Text, nullable=False),
-    Column("at", Double, nullable=False),
+    Column("action", Word(16), nullable=False),
+    Column("job", Word(), nullable=False),
+    Column("args", Json(), nullable=False),
+    Column("who", Word(), nullable=False),
+    Column("at", Moment(0.0), nullable=False),
     Column("answer", Json(none_as_null=True)),
     Index(None, "job"),
     # Of those that wait for an answer, which are few among all that were ever asked.
@@ -221,11 +203,11 @@ requests = Table(
 sources = Table(
     "sources",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("position", Json, nullable=False),  # of a round under way; {} when it came to its end
-    Column("looked_at", Double),  # when the last round began
-    Column("finished_at", Double),  # when the last round came to its end
-    Column("error", Text, nullable=False),  # why the last try failed; "" when it did not
+    Column("name", Word(), primary_key=True),
+    Column("position", Json(), nullable=False),  # of a round under way; {} when it came to its end
+    Column("looked_at", Moment()),  # when the last round began
+    Column("finished_at", Moment()),  # when the last round came to its end
+    Column("error", Word(), nullable=False),  # why the last try failed; "" when it did not
 )
 
 #: One row for each item seen upstream, by its key; the version is the one seen last.
@@ -233,20 +215,20 @@ items = Table(
     "items",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("source", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    Column("folder", Text, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("version", Text, nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("ready_at", Double, nullable=False),
-    Column("marker", Integer, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("data", Json, nullable=False),
-    Column("drop_id", BigInteger),
-    Column("fetched", Text, nullable=False),  # the version that lies verified below the drop's folder
-    Column("seen_at", Double, nullable=False),
+    Column("source", Word(), nullable=False),
+    Column("key", Word(), nullable=False),
+    Column("folder", Word(), nullable=False),
+    Column("path", Word(), nullable=False),
+    Column("version", Word(), nullable=False),
+    Column("size", Whole(BigInteger), nullable=False),
+    Column("ready_at", Moment(0.0), nullable=False),
+    Column("marker", Whole(), nullable=False),
+    Column("state", Word(16, _ITEM), nullable=False),
+    Column("reason", Word(), nullable=False),
+    Column("data", Json(), nullable=False),
+    Column("drop_id", Whole(BigInteger)),
+    Column("fetched", Word(), nullable=False),  # the version that lies verified below the drop's folder
+    Column("seen_at", Moment(0.0), nullable=False),
     Index(None, "source", "key", unique=True),
     Index(None, "source", "state", "folder"),
     Index(None, "drop_id"),
@@ -257,18 +239,20 @@ drops = Table(
     "drops",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("source", Text, nullable=False),
-    Column("folder", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("ino", Text, nullable=False),  # "" until the directory is made
-    Column("earlier", Json, nullable=False),  # ids of jobs of other folders that had this inode before
-    Column("job_id", String(26)),
-    Column("files", BigInteger, nullable=False),
-    Column("size", BigInteger, nullable=False),
-    Column("verified", Text, nullable=False),  # how its files were, in words
-    Column("created_at", Double, nullable=False),
-    Column("dropped_at", Double),
+    Column("source", Word(), nullable=False),
+    Column("folder", Word(), nullable=False),
+    Column("state", Word(16, _DROP), nullable=False),
+    Column("reason", Word(), nullable=False),
+    Column("ino", Digits(empty=True), nullable=False),  # "" until the directory is made
+    Column(
+        "earlier", Json("array"), nullable=False
+    ),  # ids of jobs of other folders that had this inode before
+    Column("job_id", Id(26)),
+    Column("files", Whole(BigInteger), nullable=False),
+    Column("size", Whole(BigInteger), nullable=False),
+    Column("verified", Word(), nullable=False),  # how its files were, in words
+    Column("created_at", Moment(0.0), nullable=False),
+    Column("dropped_at", Moment()),
     Index(None, "source", "state"),
     Index(None, "folder"),
     Index(None, "ino"),
@@ -279,13 +263,13 @@ orders = Table(
     "orders",
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("source", Text, nullable=False),
-    Column("handle", Text, nullable=False),
-    Column("state", String(16), nullable=False),  # open, unreadable
-    Column("reason", Text, nullable=False),
-    Column("data", Json, nullable=False),
-    Column("seen_at", Double, nullable=False),
-    Column("keep_at", Double),  # when upstream is to be told that it is still being carried out
+    Column("source", Word(), nullable=False),
+    Column("handle", Word(), nullable=False),
+    Column("state", Word(16, _ORDER), nullable=False),  # open, unreadable
+    Column("reason", Word(), nullable=False),
+    Column("data", Json(), nullable=False),
+    Column("seen_at", Moment(0.0), nullable=False),
+    Column("keep_at", Moment()),  # when upstream is to be told that it is still being carried out
     Index(None, "source", "handle", unique=True),
 )
 
@@ -299,5 +283,5 @@ order_items = Table(
         ForeignKey("orders.id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    Column("key", Text, primary_key=True),
+    Column("key", Word(), primary_key=True),
 )

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from dittohead.settings import Http
-from dittohead.web import api, login, page_routes, server
+from dittohead.web import api, login, page_routes, server, verifying
 from dittohead.web.access import ACCESS, Access, guard
 from dittohead.web.problems import ERROR_PAGE, ErrorPage, Problem, add_headers, answer_plainly
 from dittohead.web.sessions import Sessions
@@ -25,6 +25,7 @@ def create_app(site: Site, access: Access) -> web.Application:
     app.on_response_prepare.append(add_headers)
     app[SITE], app[ACCESS] = site, access
     app[ERROR_PAGE], app[server.LINES] = ErrorPage(), server.Lines()
+    verifying.install(app)
     api.add_routes(app)
     login.add_routes(app)
     page_routes.install(app)

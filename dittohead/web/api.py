@@ -9,17 +9,17 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import listing, queries, receipt, shown
+from dittohead import listing, queries, receipt, replacing, shown
 from dittohead.context import JobFiles
 from dittohead.errors import DittoheadError
 from dittohead.metrics import CONTENT_TYPE
-from dittohead.model import ACTIVE, Job, StepRow, display
+from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.notices import doors
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.search import Cursor, Wanted, find
-from dittohead.web import openapi, shapes
+from dittohead.web import incoming, openapi, replacements, shapes, verifying
 from dittohead.web.identity import Role, identity
 from dittohead.web.operations import Operation
 from dittohead.web.problems import Problem
@@ -71,6 +71,20 @@ async def _health(request: web.Request, given: None) -> web.Response:
 async def _doctor(request: web.Request, given: shapes.Nothing) -> web.Response:
     """What the daemon itself finds: with its user, its groups, its sandbox and its credentials."""
     return web.json_response({"findings": await request.app[SITE].examine()})
+
+
+async def _reload(request: web.Request, given: shapes.Nothing) -> web.Response:
+    """The configuration is used that the file holds now; or it is refused, with all that is wrong."""
+    path = await request.app[SITE].reload()
+    return web.json_response({"message": f"the daemon uses {path} as it is now"})
+
+
+async def _verify(request: web.Request, given: shapes.Nothing) -> web.StreamResponse:
+    """Compare, and say how far it is, a line each; the last one is the report. It ends with its reader."""
+    site = request.app[SITE]
+    job = await site.store.look(queries.resolve, _text(request.match_info["job"]), (JobState.DONE,))
+    work, progress = site.verify(job)
+    return await verifying.told(request, work, progress)
 
 
 async def _metrics(request: web.Request, given: None) -> web.Response:
@@ -229,6 +243,15 @@ async def _act(request: web.Request, given: Any) -> web.Response:
     return await _asked(request, action, job.id, given.model_dump(by_alias=True, exclude_none=True))
 
 
+async def _replacement(request: web.Request, given: shapes.Replacement) -> web.Response:
+    """Take the bytes of a new file; they wait to be asked for."""
+    job = await request.app[SITE].store.look(_resolved, request)
+    chunks = request.content.iter_chunked(incoming.BLOCK)
+    sha256 = replacements.announced(request)
+    offer = await replacements.receive(request, job, given.path, given.encoding, chunks, sha256)
+    return web.json_response(replacing.fields(offer), status=201)
+
+
 async def _act_on_source(request: web.Request, given: Any) -> web.Response:
     name = request.match_info["source"]
     if name not in {setting.name for setting in request.app[SITE].config().sources}:
@@ -324,11 +347,35 @@ OPERATIONS = (
     _action("retry", "Try it again from the step that failed; wake it when it waits", shapes.Nothing),
     _action("rerun", "Do it again, once it is over", shapes.Rerun),
     _action("rename", "Do a failed folder again under another name; it is checked before", shapes.Rename),
+    Operation(
+        method="PUT",
+        path="/api/v1/jobs/{job}/replacements",
+        name="offer_replacement",
+        summary="Send the bytes of a file that is to stand in for one of a failed folder",
+        does=_replacement,
+        role=Role.OPERATOR,
+        query=shapes.Replacement,
+        takes_bytes=True,
+        answer=shapes.Replacing,
+        answers=201,
+        refusals=(409, 413, 507),
+    ),
+    _action("replace", "Put a file that was sent in the place of another", shapes.Replace),
     _action("freeze", "Stop it where it is", shapes.Freeze),
     _action("thaw", "Let it go on", shapes.Nothing),
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),
     _action("dismiss", "Note that nothing more is to be done about its failure", shapes.Dismiss),
     _action("poke", "Look at it now", shapes.Nothing),
+    Operation(
+        method="POST",
+        path="/api/v1/jobs/{job}/verify",
+        name="verify_job",
+        summary="Compare its receipt with what is on disk and at the targets: a JSON object a line",
+        does=_verify,
+        role=Role.OPERATOR,
+        body=shapes.Nothing,
+        answer="application/x-ndjson",
+    ),
     _action("undone", "Record that what it had created outside was taken back", shapes.Undone),
     _reading("/api/v1/sources", "list_sources", "All sources", _sources, shapes.Sources, tag="sources"),
     _on_source("sync", "Have it look now", shapes.Sync),
@@ -353,6 +400,17 @@ OPERATIONS = (
         role=Role.OPERATOR,
         body=shapes.Nothing,
         answer=shapes.Findings,
+        tag="daemon",
+    ),
+    Operation(
+        method="POST",
+        path="/api/v1/reload",
+        name="reload",
+        summary="Have the daemon read its configuration again; a wrong one is refused, and the old one stays",
+        does=_reload,
+        role=Role.OPERATOR,
+        body=shapes.Nothing,
+        answer=shapes.Done,
         tag="daemon",
     ),
     _reading("/metrics", "metrics", "Numbers for Prometheus", _metrics, "text/plain", tag="daemon"),

@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hashlib
 import json
-import os
 import re
 import secrets
 from collections import OrderedDict
@@ -42,12 +40,13 @@ from dittohead.web.drop_receiving import (
     listed,
 )
 from dittohead.web.identity import Role, identity, needs
+from dittohead.web.incoming import BLOCK, write_chunks
 from dittohead.web.page import PAGES, answer
 from dittohead.web.problems import Problem
 from dittohead.web.site import SITE, Site
 
-#: Bytes of a piece at most, and written at once.
-PIECE, _BLOCK = 16 << 20, 1 << 20
+#: Bytes of a piece at most.
+PIECE = 16 << 20
 
 #: A list of a hundred thousand files with long names holds no more.
 _MOST_LISTED = 64 << 20
@@ -66,9 +65,6 @@ _NAME_MOST = 1000
 
 #: Digits of the greatest number of bytes that a file can have.
 _DIGITS_MOST = 19
-
-#: Whoever sends nothing for so long is let go. Seconds.
-_PATIENCE_S = 60.0
 
 #: A browser writes these for quotation marks and line breaks, and the same for themselves: they cannot be
 #: told apart. Source: HTML Living Standard, 4.10.21.8 "Multipart form data".
@@ -285,7 +281,7 @@ def check_csrf_of(request: web.Request) -> None:
 async def _json(request: web.Request) -> dict[str, Any]:
     """Return a long JSON body. Raises: Problem."""
     body = bytearray()
-    async for chunk in request.content.iter_chunked(_BLOCK):
+    async for chunk in request.content.iter_chunked(BLOCK):
         body += chunk
         if len(body) > _MOST_LISTED:
             raise Problem(413, "the list of files is too long")
@@ -330,7 +326,7 @@ async def piece(request: web.Request) -> web.Response:
     async with door.writing(incoming, path):
         try:
             with door.reception.opened(incoming, path, int(at)) as fd:
-                got, found = await _write(request.content.iter_chunked(_BLOCK), fd, most)
+                got, found = await write_chunks(request.content.iter_chunked(BLOCK), fd, most)
                 if digest and base64.b64decode(digest[1]) != found:
                     raise Problem(422, "the piece is not what was sent", hint="Send it again")
         except ItemError as error:
@@ -340,38 +336,6 @@ async def piece(request: web.Request) -> web.Response:
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
     return web.json_response({"at": int(at) + got})
-
-
-async def _write(chunks: AsyncIterator[bytes], fd: int, most: int) -> tuple[int, bytes]:
-    """Write what comes and return (bytes, SHA-256). Raises: Problem: it is more than `most`; OSError."""
-    digest, total, waiting = hashlib.sha256(), 0, bytearray()
-
-    def put(data: bytes) -> None:
-        digest.update(data)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-
-    async def flush() -> None:
-        data = bytes(waiting)
-        waiting.clear()
-        await in_thread(lambda stop: put(data))  # the file is not closed before it ends
-
-    while chunk := await _next(chunks):
-        total += len(chunk)
-        if total > most:
-            raise Problem(413, "this is more than there was to be")
-        waiting += chunk
-        if len(waiting) >= _BLOCK:
-            await flush()
-    await flush()
-    return total, digest.digest()
-
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes:
-    """Return what comes next, b"" at the end. Raises: TimeoutError: nothing comes."""
-    async with asyncio.timeout(_PATIENCE_S):
-        return await anext(chunks, b"")
 
 
 @needs(Role.OPERATOR, csrf_later=True)
@@ -427,10 +391,10 @@ async def give_up(request: web.Request) -> web.Response:
 @needs(Role.OPERATOR)
 async def done(request: web.Request) -> web.Response:
     """Lead to the job of a folder that was handed over, as soon as there is one."""
-    name, ino = request.query.get("name", ""), request.query.get("ino", "")
+    name, ino, after = (request.query.get(key, "") for key in ("name", "ino", "after"))
 
     def find(connection: Connection) -> str | None:
-        query = sa.select(jobs.c.id).where(jobs.c.name == name, jobs.c.ino == ino)
+        query = sa.select(jobs.c.id).where(jobs.c.name == name, jobs.c.ino == ino, jobs.c.id > after)
         return connection.execute(query.order_by(jobs.c.claimed_at.desc()).limit(1)).scalar()
 
     job = await request.app[SITE].store.look(find)
@@ -550,7 +514,7 @@ class _Plain:
                 raise ItemError(f"there are more than {counted(bounds.most_files, 'file')}")
             left = bounds.most_bytes - sum(self.sizes.values())
             with self.door.reception.opened(incoming, path, 0) as fd:
-                self.sizes[path], _ = await _write(self._chunks(part), fd, left)
+                self.sizes[path], _ = await write_chunks(self._chunks(part), fd, left)
         except ItemError as error:
             raise _refusal(error, 422) from error
         except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well

@@ -301,7 +301,7 @@ class Reception:
         hidden = self._hidden(incoming.name)
         visible_name = os.path.join(self.inbox, os.fsencode(incoming.name))
         try:
-            files.rename_noreplace(hidden, visible_name)
+            files.give_name(hidden, visible_name)
         except FileExistsError as error:
             raise ItemError(
                 "this name came into the inbox meanwhile",

@@ -23,6 +23,7 @@ _Mode = Literal["validation", "serialization"]
 
 _SAID = {
     200: "Done.",
+    201: "Taken; it waits.",
     202: "Taken, and not answered yet; it will be carried out.",
     206: "A part, as Range asked for.",
     304: "Not changed.",
@@ -36,6 +37,7 @@ _SAID = {
     415: "The body is not said to be JSON.",
     416: "There is no such part.",
     422: "The body does not fit.",
+    507: "There is no room for it on the disk.",
     503: "The store does not answer, or the inbox is not watched.",
 }
 _PARAMETERS = {
@@ -92,6 +94,8 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
         schema = refs[(operation.body, "validation")]
         required = any(known.is_required() for known in operation.body.model_fields.values())
         made["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
+    if operation.takes_bytes:
+        made["requestBody"] = {"required": True, "content": {"application/octet-stream": {}}}
     if operation.role is Role.NOBODY:
         made["security"] = []
     elif operation.role is Role.OPERATOR:
@@ -100,7 +104,7 @@ def _operation(operation: Operation, refs: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _statuses(operation: Operation) -> list[int]:
-    common = {200, 400, 503} | ({401, 403} if operation.role is not Role.NOBODY else set())
+    common = {operation.answers, 400, 503} | ({401, 403} if operation.role is not Role.NOBODY else set())
     posted = {202, 408, 409, 413, 415, 422} if operation.body is not None else set()
     named = {404} if "{" in operation.path else set()
     return sorted(common | posted | named | set(operation.refusals))
@@ -142,7 +146,7 @@ def _in_query(model: type[BaseModel] | None) -> list[dict[str, Any]]:
         {
             "name": name,
             "in": "query",
-            "required": False,
+            "required": name in schema.get("required", ()),
             "description": fields.pop("description", ""),
             "schema": _plain(fields, definitions),
         }

@@ -31,7 +31,9 @@ class Operation:
     role: Role = Role.READER
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
+    takes_bytes: bool = False  #: its body is a file's bytes, which the handler reads as they come
     answer: type[BaseModel] | str = ""  #: the model of its JSON, or the media type of something else
+    answers: int = 200  #: the status of what is good
     refusals: tuple[int, ...] = field(default=())  #: besides those that every operation may answer
     tag: str = "jobs"
 

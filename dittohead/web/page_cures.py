@@ -9,7 +9,7 @@ _REPEATING = frozenset({"convert"})
 
 
 def cures(job: Job, *, undone: bool = False) -> list[str]:
-    """Return what can be asked for a job that is over: retry, rerun, rename, dismiss.
+    """Return what can be asked for a job that is over: retry, rerun, rename, replace, dismiss.
 
     Where trying again can only fail, it is not there, or not first.
 
@@ -25,6 +25,8 @@ def cures(job: Job, *, undone: bool = False) -> list[str]:
         found = ["rerun", "rename"] if job.pipeline else ["rename", "rerun"]
     elif undone or kind == "changed":
         found = ["rerun"]
+    elif kind == "item" and (job.error or {}).get("files"):
+        found = ["replace", "rerun", "retry"]
     elif kind == "item" and _failed_worker(job) in _REPEATING:
         found = ["rerun", "retry"]
     else:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from dittohead import listing
-from dittohead.model import display
+from dittohead.model import JobState, display
 from dittohead.store import jobs as job_store
-from dittohead.web.identity import Role, needs
+from dittohead.web.identity import Role, identity, needs
 from dittohead.web.page import answer, one_job
 from dittohead.web.problems import Problem
 from dittohead.web.site import SITE
@@ -37,7 +38,14 @@ async def page(request: web.Request) -> web.Response:
         request,
         "files.html",
         job=job,
-        files=[{**listing.fields(file), "path": display(file.path)} for file in found.files],
+        files=[_shown(file) for file in found.files],
+        mends=identity(request).role >= Role.OPERATOR and job.state is JobState.FAILED,
         first=bool(after),
         following=urlencode({"after": found.following}) if found.following else "",
     )
+
+
+def _shown(file: listing.File) -> dict[str, Any]:
+    fields = listing.fields(file)
+    query = urlencode({key: fields[key] for key in ("path", "encoding") if fields[key]})
+    return {**fields, "path": display(file.path), "query": query}

@@ -194,6 +194,7 @@ def front(
         "watcher": live.get("watcher", {}),
         "missing": live.get("troubles", []),
         "stuck": live.get("stuck", {}),
+        "damaged": live.get("damaged_rows", []),
         "free": space[0],
         "whole": space[1],
         "floor": floor,
@@ -224,9 +225,11 @@ def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> lis
     full = sum(target.nearly_full for target in seen.targets)
     stale = live.get("stale_count", len(live.get("stale", [])))
     strays = live.get("overdue_strays", 0)
+    damaged = len(live.get("damaged_rows", []))
     stuck = live.get("overdue_count", 0) - strays
     found = [
         *((True, trouble["what"]) for trouble in live.get("troubles", [])),
+        (damaged, f"{counted(damaged, 'row')} of the store damaged"),
         (mode not in _SEEING, "the inbox is not watched"),
         (seen.failed_count, f"{counted(seen.failed_count, 'job')} failed"),
         (seen.counts["frozen"], f"{counted(seen.counts['frozen'], 'job')} frozen"),

@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead import order, queries, receipt
+from dittohead import order, queries, receipt, replacing
 from dittohead.context import JobFiles
 from dittohead.errors import Unreadable
 from dittohead.model import Event, Job, StepRow, StepState, display
@@ -88,6 +88,8 @@ def _history(connection: Connection, job: Job) -> list[Job]:
 def levels(job: Job, steps: Sequence[StepRow]) -> list[list[StepRow]]:
     """Return the steps as they follow each other; those of one level may run beside each other."""
     needed = order.needs(job.definition)
+    if len(needed) < len(steps):  # the definition is damaged: as they are numbered
+        return [[step] for step in steps]
     depth: list[int] = []
     for before in needed:  # what a step needs comes before it
         depth.append(1 + max((depth[position] for position in before), default=-1))
@@ -140,6 +142,7 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         "places": places,
         "logs": {step.name for step in seen.steps if _holds(files.log(step.name))},
         "printed": _printed(files, seen),
+        "faulty": replacing.at_fault(stations, seen.job) if not seen.later else [],
         "receipt": receipt.path_of(stations.receipts, seen.job).exists(),
         **_where(stations, seen.job),
     }
@@ -195,16 +198,19 @@ def values(
         "history": seen.history,
         "later": seen.later,
         "uploader": seen.uploader,
-        "cures": _cures(seen, there=known["there"]),
+        "cures": _cures(seen, there=known["there"], faulty=bool(known["faulty"])),
         "folder": f"{job.station.value}/{display(job.folder)}",
     }
 
 
-def _cures(seen: Seen, *, there: bool) -> list[str]:
+def _cures(seen: Seen, *, there: bool, faulty: bool) -> list[str]:
     """Return what can be asked for: of a folder that is elsewhere only to let it be."""
     if seen.later:
         return []
-    return [cure for cure in cures(seen.job, undone=seen.undone) if there or cure == "dismiss"]
+    found = [cure for cure in cures(seen.job, undone=seen.undone) if there or cure == "dismiss"]
+    if faulty and "replace" not in found:
+        found.insert(1, "replace")
+    return [cure for cure in found if faulty or cure != "replace"]
 
 
 def day(text: str) -> datetime | None:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from dittohead.web import drop_form, page, page_files, page_image, page_log, page_mend, plots, thumbnails
+from dittohead.web import (
+    drop_form,
+    page,
+    page_files,
+    page_image,
+    page_log,
+    page_mend,
+    page_replace,
+    plots,
+    thumbnails,
+)
 
 
 def install(app: web.Application) -> None:
     """Give an application every page. Blocking: it reads their files."""
-    for room in (page_mend, page_files, page_image, page, page_log, plots, thumbnails, drop_form):
+    mending = (page_mend, page_replace, page_files, page_image)  # before those of any action on a job
+    for room in (*mending, page, page_log, plots, thumbnails, drop_form):
         room.install(app)

@@ -284,7 +284,8 @@ async def listening(app: web.Application, settings: Http | None, state: Path) ->
         watching.cancel()
         await runner.cleanup()
         for path in (state / OWN_SOCKET, *([Path(settings.listen)] if _is_socket(settings) else [])):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone already, or in a directory that is no more
+                path.unlink()
 
 
 def _is_socket(settings: Http | None) -> TypeGuard[Http]:

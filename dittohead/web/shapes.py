@@ -129,6 +129,27 @@ class Rename(_Asked):
     name: Text = Field(min_length=1, description="Must fit a pipeline, and be in the inbox nowhere yet.")
 
 
+class Replacement(_Asked):
+    """Which file of a failed folder another is to stand in for."""
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"^[^\x00]*$")] = Field(
+        description="Within the folder, as its list of files has it."
+    )
+    encoding: Literal["", "percent"] = Field("", description="Of the path, as the list of files has it.")
+
+
+class Replace(_Asked):
+    """What is to be put in the place of a file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    with_: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] = Field(
+        alias="with", description="The id of the new file, from replacements."
+    )
+    reason: Text = Field("", description="Why; stands in both jobs' receipts.")
+    run: StrictBool = Field(True, description="Move the folder back to the inbox: a new job begins.")
+
+
 class Undone(_Asked):
     """What somebody has taken back outside."""
 
@@ -159,6 +180,16 @@ class OneRule(_Asked):
     """Which rule of notify: is meant."""
 
     rule: Text = Field(min_length=1, description="Its name, key or number.")
+
+
+class Replacing(_Answer):
+    """A file that waits to be put in the place of another."""
+
+    id: str = Field(description="For `with` of replace; it waits for a day.")
+    path: str
+    encoding: Literal["", "percent"]
+    size: int
+    sha256: str = Field(description="As it was read back from the disk.")
 
 
 class Done(_Answer):

@@ -11,6 +11,7 @@ from aiohttp import web
 from dittohead.config import Config
 from dittohead.desk import Desk
 from dittohead.metrics import Metrics
+from dittohead.model import Job
 from dittohead.stations import Stations
 from dittohead.store import Store
 
@@ -28,6 +29,10 @@ class Site:
     credential: Callable[[str], str]  #: a credential by name; raises KeyError
     #: has the daemon look at all it needs: level, about and message of each finding
     examine: Callable[[], Awaitable[list[dict[str, str]]]]
+    #: has the daemon read its configuration again, and returns its path; raises ConfigError
+    reload: Callable[[], Awaitable[str]]
+    #: has it compare a job's receipt with everything; the report, and how far it is (looked at, of how many)
+    verify: Callable[[Job], tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]]
 
 
 SITE = web.AppKey("site", Site)

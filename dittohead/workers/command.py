@@ -113,11 +113,12 @@ class CommandWorker(Worker[CommandOptions]):
             raise ItemError(f"the credential for {short[0]} is empty or too short to be one")
         mask = Mask(secrets.values())
         ended = await self._run(ctx, options, secrets, mask)
-        said = _last_line(ended, mask)
+        well = ended.returncode in options.expect + options.wait_exit
+        said = _last_words(ended, mask, well=well)
         ctx.event(
             Event(
                 type=EventType.EXECUTION,
-                outcome="success" if ended.returncode in options.expect + options.wait_exit else "failure",
+                outcome="success" if well else "failure",
                 detail=f"{os.path.basename(options.argv[0])}: exit status {ended.returncode}",
                 agent=options.argv[0],
             )
@@ -189,14 +190,22 @@ class CommandWorker(Worker[CommandOptions]):
             printed.close()
 
 
-def _last_line(ended: Completed, mask: Mask) -> str:
-    """Return what the program said last. Masked before it is cut: half a secret would be none to the mask."""
-    for stream in (ended.stdout, ended.stderr):
-        text = mask.raw(stream, cut=len(stream) >= TAIL).decode("utf-8", "replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if lines:
-            return lines[-1][:_SHOWN]
-    return ""
+def _last_words(ended: Completed, mask: Mask, *, well: bool) -> str:
+    """Return what the program said last; where it failed, first what it said on stderr, then the other.
+
+    A failing program names its error on either, and goes on with progress or warnings on the other.
+    """
+    out, err = _last_line(ended.stdout, mask), _last_line(ended.stderr, mask)
+    if well or not (out and err):
+        return out or err
+    return f"{err}; on stdout: {out}"
+
+
+def _last_line(stream: bytes, mask: Mask) -> str:
+    """Return a stream's last line. Masked before it is cut: half a secret would be none to the mask."""
+    text = mask.raw(stream, cut=len(stream) >= TAIL).decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:_SHOWN] if lines else ""
 
 
 def _empty(work: Path) -> None:

@@ -26,7 +26,7 @@ from dittohead.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest, settle
-from dittohead.model import Entry, Event, EventType, Output, display
+from dittohead.model import Entry, Event, EventType, Output, counted, display
 from dittohead.threads import Stop, in_thread
 from dittohead.wants import DISK
 from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
@@ -58,6 +58,7 @@ class ConvertWorker(Worker[ConvertOptions]):
     Options = ConvertOptions
     makes_outputs = True
     per_file = frozenset({"iiif_id"})
+    uris = frozenset({"iiif_id"})
     space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
 
@@ -475,10 +476,12 @@ class _Conversion:
         own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
         cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
         cures = cures or ["Take them out, or have them made in another way"]
-        return ItemError(
+        error = ItemError(
             f"{self.faulty.count} of {self.total} images cannot be converted: {self.faulty}",
             hint=f"{'; '.join(cures)}; then move the folder to the inbox again",
         )
+        error.files = [] if self.ctx.source.made else self.faulty.named
+        return error
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
@@ -520,5 +523,5 @@ class _Conversion:
         words += [f"{self.kept} of them kept as they are"] if self.kept else []
         words += taken
         words += [f"{self.reused} of them from before"] if self.reused else []
-        words += [f"{self.skipped} other files left"] if self.skipped else []
+        words += [f"{counted(self.skipped, 'other file')} left"] if self.skipped else []
         return Done(detail=", ".join(words))

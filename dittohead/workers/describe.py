@@ -442,10 +442,12 @@ class _Describing:
     def result(self) -> Done:
         """Return what was done. Raises: ItemError: some files are bad."""
         if self.faulty.count:
-            raise ItemError(
+            error = ItemError(
                 f"{self.faulty.count} of {self.total} files cannot be described: {self.faulty}",
                 hint="Mend them or take them out, then run the folder again",
             )
+            error.files = [] if self.ctx.source.made else self.faulty.named
+            raise error
         if self.described == 0 and self.options.others != "copy":
             raise ItemError("there are no images that could be described", hint="See from: and others:")
         self._tell()

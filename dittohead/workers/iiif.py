@@ -169,6 +169,17 @@ class IiifWorker(Worker[IiifOptions]):
     Options = IiifOptions
     makes_outputs = True
     per_file = frozenset({"service"})
+    uris = frozenset(
+        {
+            "base",
+            "service",
+            "provider.id",
+            "provider.homepage",
+            "provider.logo",
+            "see_also.id",
+            "rendering.id",
+        }
+    )
     takes = frozenset({"tiles"})
     knows = frozenset({"record"})
     space_factor = 0.01

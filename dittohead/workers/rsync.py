@@ -166,6 +166,7 @@ class _Delivery:
             mount=self.options.require_mount,
             stall_s=max(self.options.timeout, 1.0),
             fixed=fixed_part(self.ctx.written, place),
+            umask=self.options.makes_with,
         )
 
     async def run(self) -> Done:
@@ -471,6 +472,7 @@ class _Delivery:
                 stall_s=self.options.timeout + _STALL_MORE_S,
                 on_stdout=lines or on_stdout,
                 fds=fds,
+                umask=self.options.makes_with,
             )
         except TimeoutError as error:
             raise TransientError("rsync did nothing for too long", where=place.argument) from error

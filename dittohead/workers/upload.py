@@ -294,11 +294,18 @@ class _Sending:
     async def _files(self) -> AsyncIterator[tuple[Entry, str, bool]]:
         """Yield each file, its key, and whether to look what lies there before it is sent."""
         entries = (entry for entry in self.ctx.source.entries() if not entry.is_dir)
+        looks = False
         while some := [(entry, self.options.key_of(entry)) for entry in islice(entries, _AHEAD)]:
-            looks = self.ctx.attempt > 1 or self._replaces or not self.abilities.conditional
+            looks = looks or await self._may_be_there()
             absent = await self.bucket.absent([key for _, key in some]) if looks else set()
             for entry, key in some:
                 yield entry, key, looks and key not in absent
+
+    async def _may_be_there(self) -> bool:
+        """Tell whether to look before sending: a store that refuses what is there takes all of it first."""
+        if self.ctx.attempt > 1 or self._replaces or not self.abilities.conditional:
+            return True
+        return await self.ctx.came_before()
 
     async def _file(self, item: tuple[Entry, str, bool]) -> None:
         entry, key, look = item

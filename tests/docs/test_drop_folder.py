@@ -1,4 +1,7 @@
-"""The page on a laboratory's drop folder, as it stands: both ways over a real sshd."""
+"""The page on a laboratory's drop folder, as it stands: both ways over a real sshd.
+
+By one user, who may do all; by those whom the page is for: test_setups.py.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
         (here.root / "state").mkdir()
         shutil.copy(server.base / "client", here.root / "state" / "id_ed25519")
         shutil.copy(server.base / "known_hosts", here.root / "state" / "known_hosts")
-        (config,) = (block.text for block in blocks(PAGE) if block.language == "yaml")
+        config = next(block.text for block in blocks(PAGE) if block.language == "yaml")
         here.config.write_text(
             made.words(config).replace("host: mail.example.org", f"host: 127.0.0.1, port: {box.port}")
             + "space: {floor: 0}\n"
@@ -63,7 +66,7 @@ def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
 def test_what_the_page_says_is_what_happens(laboratory: Laboratory) -> None:
     """Checked, uploaded over ssh, delivered over ssh, verified; a mistyped study fails, and is retried."""
     here, shell = laboratory.here, laboratory.shell
-    before, upload, look, again, keep = laboratory.commands()
+    before, drop, upload, look, again, _, _, keep = laboratory.commands()
     (laboratory.storage / "lab1" / "raw").mkdir(parents=True)
     here.start()
     assert "rsync can deliver there" in shell.run(before).stdout
@@ -78,7 +81,7 @@ def test_what_the_page_says_is_what_happens(laboratory: Laboratory) -> None:
     assert {location["verified_by"] for location in receipt["locations"]} == {"rsync --checksum"}
 
     shutil.copytree(shell.home / "lab1-run42", shell.home / "lab2-run7")
-    shell.run(upload.replace("lab1-run42", "lab2-run7"))
+    shell.run(drop.replace("lab1-run42", "lab2-run7"))
     here.until((here.root / "failed" / "lab2-run7").exists)
     (laboratory.storage / "lab2" / "raw").mkdir(parents=True)
     shell.run(again)
@@ -96,7 +99,7 @@ def test_another_file_in_the_place_is_not_replaced(laboratory: Laboratory) -> No
     tree(place, {"run.log": b"another"})
     here.start()
     tree(shell.home / "lab1-run42", MEASURED)
-    shell.run(laboratory.commands()[1])
+    shell.run(laboratory.commands()[2])
     here.until((here.root / "failed" / "lab1-run42").exists)
     assert read_tree(place) == {b"run.log": b"another"}
     assert "run.log" in (here.root / "failed" / "lab1-run42.reason.txt").read_text()
@@ -105,7 +108,7 @@ def test_another_file_in_the_place_is_not_replaced(laboratory: Laboratory) -> No
 def test_an_upload_that_broke_and_was_renamed_waits_until_it_is_finished(laboratory: Laboratory) -> None:
     """The line is broken in the middle of a file, and the second typed all the same; then both are typed again."""
     here, shell = laboratory.here, laboratory.shell
-    first, second = laboratory.commands()[1].splitlines()
+    first, second = laboratory.commands()[2].splitlines()
     (laboratory.storage / "lab1" / "raw").mkdir(parents=True)
     here.start()
     measured = {"plate.bin": os.urandom(3_000_000), "run.log": b"ok\n"}

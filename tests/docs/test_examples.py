@@ -206,6 +206,7 @@ def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
         "jinja",
         "nginx",
         "ini",
+        "sftp",
     }
 
 

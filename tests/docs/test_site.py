@@ -106,3 +106,21 @@ def test_what_is_searched_for_is_found(site: Path) -> None:
     index = (site / "search" / "search_index.json").read_text()
     for words in ("RestrictSUIDSGID", "settled late", "object_lock", "dittohead thaw"):
         assert words in index, words
+
+
+def test_the_index_leads_to_every_page() -> None:
+    """Whoever begins there finds all of them; the reference's parts are led to by the reference."""
+    linked = set(re.findall(r"\(([\w-]+\.md)", (DOCS / "index.md").read_text()))
+    assert {page.name for page in DOCS.glob("*.md")} - linked == {"index.md"}
+
+
+def test_no_word_stands_for_two_things() -> None:
+    """Each has one row, and the pages of one kind do not use the word of another."""
+    words = re.findall(r"^\| ([^|]+) \|", (DOCS / "words.md").read_text(), re.MULTILINE)
+    assert len(words) == len(set(words)) > 40
+    for page in ("s3.md", "sources.md"):
+        text = prose(DOCS / page)
+        said = re.findall(r"[^.|]*\b(?:[Tt]he|a|A) store\b[^.|]*", text)
+        assert [one for one in said if "stands in the store" not in one and "(database)" not in one] == [], (
+            page
+        )

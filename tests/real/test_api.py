@@ -246,6 +246,20 @@ def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_no
     shown = here.run("show", "held").stdout
     assert "thaw asked for" not in shown
     assert f"freeze asked for by {ALICE}: done" in shown
+    # What reads the store and the folders is done by the daemon for her.
+    here.drop("over", {"a": "1"})
+    here.until(lambda: ask(here, "/api/v1/jobs?state=done")["items"])
+    alice = {"user": ALICE, "group": ALICE, "extra_groups": [OPERATORS], "cwd": "/"}
+    assert "1 file as in the receipt" in here.run("verify", "over", **alice).stdout
+    (here.root / "done/over/a").write_text("2")
+    said = here.run("verify", "over", "--json", check=False, **alice)
+    assert (said.returncode, json.loads(said.stdout)["good"]) == (os.EX_DATAERR, False)
+    for one in ({**alice, "extra_groups": []}, alice):
+        if one is alice:
+            here.stop()
+        said = here.run("verify", "over", check=False, **one)
+        assert said.returncode == os.EX_NOPERM
+        assert "permission denied" in said.stderr
 
 
 def test_the_socket_is_for_the_daemons_user_alone_where_the_group_may_not_enter(here: Site) -> None:

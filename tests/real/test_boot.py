@@ -172,11 +172,15 @@ def test_a_reload_applies_to_new_jobs_and_a_bad_one_is_refused(host: Machine) ->
     configure(host, CONFIG.replace("echo after >> /target/ran", "echo new >> /target/ran"))
     host.run("systemctl", "reload", "dittohead")
     host.until(lambda: "config.loaded" in host.journal())
-    configure(host, CONFIG.replace("pipelines:", "pipelined:"))
-    host.run("systemctl", "reload", "dittohead", check=False)
-    host.until(lambda: "config.refused" in host.journal())
-    assert host.show("ActiveState") == "active"
-    assert "pipelined" in host.journal()
+    for wrong in ("pipelined:", "- ["):  # a key that is none; what is no YAML
+        configure(host, CONFIG.replace("pipelines:", wrong))
+        assert host.run("systemctl", "reload", "dittohead", check=False).returncode != 0
+        assert host.show("ActiveState") == "active"
+        assert host.show("ReloadResult") == "exit-code"
+    assert host.journal().count("config.refused") == 2
+    shown = host.run("systemctl", "status", "dittohead", check=False).stdout
+    assert "refused: the daemon goes on with the configuration that it has" in shown
+    assert 'unknown key "pipelined"' in host.journal()
     drop(host, "held-new", {"a": b"1"})
     arrived(host, "held-new", "processing")
     (host.files / "target/go").touch()

@@ -196,7 +196,10 @@ def test_a_second_daemon_is_kept_out(steps: Site) -> None:
 
 
 def test_a_reload_changes_what_comes_and_not_what_runs(steps: Site, tmp_path: Path) -> None:
-    """SIGHUP: the job in flight keeps its three steps; a bad configuration is refused and the old stays."""
+    """The job in flight keeps its three steps; a bad configuration is refused, with why, and the old stays.
+
+    By SIGHUP, which tells nobody, or by the command, which waits for the answer.
+    """
     steps.start()
     steps.drop("old", {"a": "1"})
     steps.until(lambda: "two" in ran(tmp_path))
@@ -204,15 +207,32 @@ def test_a_reload_changes_what_comes_and_not_what_runs(steps: Site, tmp_path: Pa
     steps.config.write_text("root: .\npipelines: {}\n")
     steps.process.send_signal(signal.SIGHUP)
     steps.until(lambda: steps.events("config.refused"))
+    for wrong, said in (
+        (good.replace("pipelines:", "pipelined:", 1), 'unknown key "pipelined"'),
+        (
+            good.replace("root: .", "root: .\nstore: postgresql://a@h/b"),
+            '"store" cannot change while the daemon runs',
+        ),
+        (good + "\n  - [", "this is no valid YAML"),
+    ):
+        steps.config.write_text(wrong)
+        refused = steps.run("reload", check=False)
+        assert (refused.returncode, refused.stdout) == (os.EX_CONFIG, "")
+        assert "refused: the daemon goes on with" in refused.stderr
+        assert said in refused.stderr
     only = [line for line in good.splitlines() if "name: two" not in line and "name: three" not in line]
     steps.config.write_text("\n".join(only))
-    steps.process.send_signal(signal.SIGHUP)
-    steps.until(lambda: steps.events("config.loaded"))
+    assert steps.run("reload").stdout == f"the daemon uses {steps.config} as it is now\n"
+    assert len(steps.events("config.loaded")) == 1
     steps.drop("new", {"a": "1"})
     steps.until(lambda: (steps.root / "done" / "new").exists())
     (tmp_path / "go").touch()
     steps.until(lambda: (steps.root / "done" / "old").exists())
     assert Counter(ran(tmp_path)) == {"one": 2, "two": 1, "three": 1}
+    assert steps.stop() == 0
+    alone = steps.run("reload", check=False)
+    assert alone.returncode == os.EX_UNAVAILABLE
+    assert "no daemon runs here" in alone.stderr
 
 
 def test_every_command_on_a_job(steps: Site, tmp_path: Path) -> None:

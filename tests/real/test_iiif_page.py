@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import shutil
-import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,15 +17,11 @@ from dittohead.workers.iiif import IiifOptions, IiifWorker
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
 from tests.support.images import encode
+from tests.support.static_site import serving
 
 pytestmark = pytest.mark.service
 
 HOSTILE = "<img src=x onerror=document.title='taken'></script><script>document.title='taken'</script>"
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -36,15 +29,8 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A folder and the URL it is served at, as any static web server would."""
     folder = tmp_path / "site"
     folder.mkdir()
-    handler = functools.partial(_Quiet, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield folder, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(folder) as url:
+        yield folder, url
 
 
 @pytest.fixture

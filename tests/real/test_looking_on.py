@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -59,6 +60,13 @@ def test_what_steps_print_is_shown_and_followed(here: Site, tmp_path: Path) -> N
         assert follower.stdout.read() == "ended\n"
         assert follower.wait(20) == 0
     assert here.run("logs", "x", "--step", "held").stdout == "held\nbegun\nended\n"
+    told = [json.loads(line) for line in here.run("logs", "x", "--json").stdout.splitlines()]
+    assert [(line["step"], line["line"]) for line in told] == [
+        ("first", "ein [bold] \x1b[2Jü"),
+        ("first", "more"),
+        ("held", "begun"),
+        ("held", "ended"),
+    ]
 
 
 def test_what_is_not_there_is_said(here: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import socket
@@ -52,6 +53,10 @@ pipelines:
     steps:
       - command: {{name: scan, argv: [sh, -c, "echo '<b>looked</b>'; test -e {root}/mended"]}}
       - checksum: {{}}
+  pictures:
+    match: "picture.*"
+    steps:
+      - convert: {{format: pyramid-tiff}}
   away:
     match: "away.*"
     steps:
@@ -435,6 +440,41 @@ async def test_a_name_that_fits_nothing_is_changed_in_the_browser(here: Here, br
     await page.wait_for_url(f"{here.url}/jobs/*")
     await expect(page.locator("#verdict")).to_contain_text("Every step is done")
     await expect(page.locator("#events")).to_contain_text("renamed from nothing fits by alice (signed in)")
+    assert said == []
+
+
+async def test_a_damaged_image_is_replaced_in_the_browser(
+    here: Here, browser: Browser, tmp_path: Path
+) -> None:
+    """Chosen from the failed step, refused while it is empty, looked at beside the earlier one; then it is done."""
+    whole = encode(pixels(300, 200), "PNG")
+    here.daemon.drop("picture-1", {"a.png": whole[:9000], "b.png": whole})
+    job = here.until_state("picture-1", "failed")
+    page, said = await opened(browser, here)
+    await expect(page.get_by_role("link", name="Replace a file: picture-1")).to_be_visible()
+    await page.goto(f"{here.url}/jobs/{job['id']}")
+    await accessible(page)
+    await page.locator("#steps").get_by_role("link", name="Replace a.png").click()
+    empty, scan = tmp_path / "empty.png", tmp_path / "scan 7.png"
+    empty.touch()
+    scan.write_bytes(whole)
+    await accessible(page)
+    await page.get_by_label("New file").set_input_files(empty)
+    await page.get_by_role("button", name="Upload").click()
+    await expect(page.locator("#sent")).to_contain_text("the new file is empty")
+    said.clear()  # the browser says so too
+    await page.get_by_label("New file").set_input_files(scan)
+    await page.get_by_role("button", name="Upload").click()
+    await expect(page.get_by_role("rowheader", name="new")).to_be_visible()
+    await expect(page.get_by_text(hashlib.sha256(whole).hexdigest())).to_be_visible()
+    await accessible(page)
+    await page.get_by_label("Reason").fill("scanned again")
+    await page.get_by_role("button", name="Replace and run").click()
+    await page.wait_for_url(lambda url: "/jobs/" in url and job["id"] not in url)
+    await expect(page.locator("#verdict")).to_contain_text("Every step is done")
+    await expect(page.locator("#events")).to_contain_text(
+        "a.png replaced by alice (signed in): scanned again"
+    )
     assert said == []
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,13 +139,11 @@ def test_reads_of_the_inbox_that_fail_are_no_reason_to_forget_it(here: Site, tmp
     assert here.stop() == 0
 
 
-@pytest.mark.parametrize("step", ["-1d", "+1d"])
-def test_a_clock_that_is_set_puts_nothing_off(here: Site, tmp_path: Path, step: str) -> None:
-    """A day back or forth: what waits for a few seconds waits for a few seconds."""
+def set_by(here: Site, clock: Path) -> Path:
+    """Let a file say by how much the daemon's clock is wrong."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     if library is None:
         pytest.skip("FAKETIME IS NOT INSTALLED: clocks that are set are left out")
-    clock = tmp_path / "clock"
     clock.write_text("+0")
     here.env |= {
         "LD_PRELOAD": str(library),
@@ -150,6 +151,13 @@ def test_a_clock_that_is_set_puts_nothing_off(here: Site, tmp_path: Path, step: 
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+    return clock
+
+
+@pytest.mark.parametrize("step", ["-1d", "+1d"])
+def test_a_clock_that_is_set_puts_nothing_off(here: Site, tmp_path: Path, step: str) -> None:
+    """A day back or forth: what waits for a few seconds waits for a few seconds."""
+    clock = set_by(here, tmp_path / "clock")
     here.start()
     here.drop("ask-x", {"a": "1"})
     here.until(lambda: here.events("step.waiting"))
@@ -164,3 +172,31 @@ def test_a_clock_that_is_set_puts_nothing_off(here: Site, tmp_path: Path, step: 
     (tmp_path / "go").touch()
     here.until(lambda: done(here, "ask-x"))
     assert here.stop() == 0
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_a_clock_that_is_set_back_while_no_daemon_runs_puts_nothing_off(
+    here: Site, tmp_path: Path, end: str
+) -> None:
+    """As where a machine had started with a wrong clock: what was due in seconds is not due in a day.
+
+    Here it is what the daemon has written whose times are of the future.
+    """
+    here.start()
+    here.drop("ask-x", {"a": "1"})
+    here.until(lambda: here.events("step.waiting"))
+    _ = here.stop() if end == "stopped" else here.kill()
+    state, day = here.root / "state", 86400.0
+    for path in (*state.iterdir(), state):
+        os.utime(path, (time.time() + day, time.time() + day))
+    with contextlib.closing(sqlite3.connect(state / "dittohead.sqlite3")) as store, store:
+        for table in ("jobs", "steps"):
+            store.execute(f"UPDATE {table} SET wake_at = wake_at + {day} WHERE wake_at IS NOT NULL")
+    (tmp_path / "go").touch()
+    here.start()
+    (line,) = here.events("clock.set_back")
+    assert abs(line["seconds"] - day) < 60
+    here.until(lambda: done(here, "ask-x"))
+    assert here.stop() == 0
+    here.start()  # that is told once
+    assert len(here.events("clock.set_back")) == 1

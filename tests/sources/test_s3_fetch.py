@@ -15,6 +15,7 @@ import pytest
 from dittohead import faults
 from dittohead.errors import ItemError, TargetError
 from dittohead.s3 import connection
+from dittohead.sources.s3 import Queue
 from dittohead.store import drops as drop_store
 from dittohead.worker import StepContext, StepResult
 from tests.support.desk import Desk
@@ -487,7 +488,7 @@ async def test_a_message_is_hidden_anew_while_its_job_goes_on_and_not_when_it_fa
     desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQS shows it again otherwise, and after some times lays it aside."""
-    queue = {"url": f"{strict.url}/123456789012/hold", "endpoint_url": strict.url, "hold": 30}
+    queue = {"url": f"{strict.url}/123456789012/hold", "hold": 30}  # not Amazon's: it is asked where it is
     desk.again(queue=queue)
     async with connection.client(desk.options, desk.secret, "sqs", queue_endpoint=strict.url) as client:
         await client.create_queue(QueueName="hold")
@@ -516,6 +517,24 @@ async def test_a_message_is_hidden_anew_while_its_job_goes_on_and_not_when_it_fa
     await desk.runner.follow()
     assert desk.items() == {"failed": 1}
     assert len(strict.requests) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint_url", "endpoint", "asked"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/1/q", None, None, "https://sqs.eu-west-1.amazonaws.com/1/q"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/1/q", None, None, "https://sqs.cn-north-1.amazonaws.com.cn/1/q"),
+        ("https://mq.example.org:9324/1/q", None, "https://mq.example.org:9324", "https://mq.example.org:9324/1/q"),
+        ("http://queue.amazonaws.com.example/1/q", None, "http://queue.amazonaws.com.example", "http://queue.amazonaws.com.example/1/q"),
+        ("http://a.example/1/q", "http://b.example/", "http://b.example/", "http://a.example/1/q (asked for at http://b.example/)"),
+    ],
+)  # fmt: skip
+def test_a_queue_is_asked_where_it_is_and_messages_say_where(
+    url: str, endpoint_url: str | None, endpoint: str | None, asked: str
+) -> None:
+    """A client posts to its endpoint, whatever address the queue's is."""
+    queue = Queue(url=url, endpoint_url=endpoint_url)
+    assert (queue.endpoint, queue.asked) == (endpoint, asked)
 
 
 async def fails(ctx: StepContext) -> StepResult:

@@ -76,7 +76,7 @@ def test_the_schema_knows_sources() -> None:
     config: dict[str, Any] = {
         "root": ".",
         "pipelines": {"a": {"match": ".*", "steps": [{"checksum": {}}]}},
-        "sources": {"m": {"s3": {"bucket": "b", "list": True, "queue": {"url": "https://q"}}}},
+        "sources": {"m": {"s3": {"bucket": "b", "list": True, "queue": {"url": "https://q/1/q"}}}},
     }
     jsonschema.validate(config, schema)
     config["sources"]["m"]["s3"]["buckt"] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -61,8 +62,12 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machine(base: Path) -> Iterator[Machine]:
-    """Boot one until the block ends; skips, with the reason, where that cannot be done."""
+def machine(base: Path, shown: dict[Path, str] | None = None) -> Iterator[Machine]:
+    """Boot one until the block ends; skips, with the reason, where that cannot be done.
+
+    Args:
+        shown: directories of this machine, and where in the booted one they are seen, to read.
+    """
     if os.geteuid() != 0:
         pytest.skip("NEEDS ROOT to boot a real systemd: left out")
     if not (shutil.which("systemd-nspawn") and Path("/usr/lib/systemd/systemd").exists()):
@@ -80,7 +85,8 @@ def machine(base: Path) -> Iterator[Machine]:
             link.unlink(missing_ok=True)
             link.symlink_to("/dev/null")
         shutil.rmtree(files / "var/log/journal", ignore_errors=True)
-        init = stack.enter_context(_booted(files, base / "console"))
+        seen = [f"--bind-ro={path}:{place}" for path, place in (shown or {}).items()]
+        init = stack.enter_context(_booted(files, base / "console", seen))
         yield Machine(files, init)
 
 
@@ -92,9 +98,10 @@ def _mount(stack: contextlib.ExitStack, *arguments: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def _booted(files: Path, console: Path) -> Iterator[int]:
+def _booted(files: Path, console: Path, more: list[str]) -> Iterator[int]:
     # It wants a terminal, which `script` gives it.
     command = f"systemd-nspawn -D {files} --register=no --keep-unit -b --link-journal=no --console=read-only"
+    command = shlex.join([*command.split(), *more])
     with open(console, "wb") as out:
         process = subprocess.Popen(
             ["script", "-qfc", command, "/dev/null"],

@@ -60,6 +60,7 @@ class LoneContext(StepContext):
         self.source = source or source_of(payload)
         self.earlier: list[Path] = []
         self.attempt = 1
+        self.came = False
         self.claimed_at = time.time()
         self.saved: dict[str, Any] = {}
         self.ledger = base / "state" / "ledger" / f"{job_id}.{step}.jsonl"
@@ -77,6 +78,9 @@ class LoneContext(StepContext):
         self.progressed: list[tuple[int, int, str]] = []
         self.fullness: list[tuple[str, float]] = []
         self.fences = 0
+
+    async def came_before(self) -> bool:
+        return self.came
 
     def made_by(self, step: str) -> Made | None:
         return self.others.get(step)

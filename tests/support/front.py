@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from dittohead.actions import Actions
 from dittohead.credentials import Credentials
 from dittohead.desk import Desk
 from dittohead.metrics import Metrics
+from dittohead.model import Job
 from dittohead.settings import Http
+from dittohead.verify import Report, verify_job
 from dittohead.web.site import Site
 from tests.support.house import House
 
@@ -44,6 +46,8 @@ class Front:
         self.progress: dict[str, Any] = {}
         self._answering: set[asyncio.Task[Any]] = set()
         self._lock = asyncio.Lock()
+        self.verifying = asyncio.Event()  #: comparisons wait for it
+        self.verifying.set()
 
     def write_tokens(self, text: str) -> None:
         self.credential.write_text(text)
@@ -62,10 +66,27 @@ class Front:
             config=lambda: self.house.config,
             credential=Credentials(self.house.config.path),
             examine=self._examine,
+            reload=self._reload,
+            verify=self._verify,
         )
 
     async def _examine(self) -> list[dict[str, str]]:
         return [{"level": "good", "about": "stations", "message": "as it should be"}]
+
+    async def _reload(self) -> str:
+        return str(self.house.config.path)
+
+    def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:
+        report, house = Report(job.id), self.house
+
+        async def work() -> dict[str, Any]:
+            await self.verifying.wait()
+            secret = {}.__getitem__
+            return (
+                await verify_job(job, house.store, house.stations, house.workers, secret, report)
+            ).as_dict()
+
+        return work(), lambda: (report.looked, report.total)
 
     def _poke(self) -> None:
         task = asyncio.get_running_loop().create_task(self._answer())

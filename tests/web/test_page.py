@@ -187,7 +187,7 @@ async def test_what_a_failed_step_printed_is_one_click_away(front: Served) -> No
     assert link in page
     card = page[page.index('<li class="step s-failed">') :]
     card = card[: card.index("</li>")]
-    assert '<p class="error">step second: &lt;script&gt;x&lt;/script&gt;: &lt;b&gt;taken' in card
+    assert '<p class="error">&lt;script&gt;x&lt;/script&gt;: &lt;b&gt;taken' in card
     assert card.count("begun\n") == 7
     assert "no &lt;scanner&gt;</pre>" in card
 

@@ -22,7 +22,7 @@ from dittohead import names
 from dittohead.config import load
 from dittohead.errors import ItemError
 from dittohead.settings import Drop
-from dittohead.web import drop_form, drop_names, server
+from dittohead.web import drop_form, drop_names, incoming, server
 from dittohead.web.drop_receiving import (
     Incoming,
     Reception,
@@ -408,7 +408,7 @@ async def test_what_a_plain_form_has_brought_makes_no_room(front: Served) -> Non
 async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not that the disk is full, which nobody tries again."""
     made, client = front
-    monkeypatch.setattr(drop_form, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(incoming, "_PATIENCE_S", 0.05)
     id_ = await begun(client, "n", {"a": 10})
     reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
     head = f"PUT /drop/uploads/{id_}/file?path=a&at=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import html.parser
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from urllib.request import urlopen
 
 import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from dittohead import templates
 from dittohead.config import load
 from dittohead.description import Dated, Described, Description, Level, Named, Object
 from dittohead.errors import ItemError
@@ -20,11 +24,13 @@ from dittohead.files import sha256_file
 from dittohead.model import Output
 from dittohead.presentation.pictures import natural
 from dittohead.worker import Made
+from dittohead.workers.convert import ConvertWorker
 from dittohead.workers.iiif import IiifOptions, IiifWorker
 from tests.support import iiif
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
 from tests.support.images import decoded, jpeg, tiff
+from tests.support.static_site import serving
 from tests.support.trees import tree
 
 BASE = "https://iiif.example.org/o"
@@ -134,6 +140,40 @@ async def test_everything_known_of_an_object_is_said(show: Show) -> None:
             "http://creativecommons.org/publicdomain/zero/1.0/",
             "http://creativecommons.org/publicdomain/zero/1.0/",
         ),
+        (
+            "https://creativecommons.org/licenses/by-sa/4.0/deed.de",
+            "http://creativecommons.org/licenses/by-sa/4.0/",
+        ),
+        (
+            "https://creativecommons.org/licenses/BY/4.0?ref=chooser-v1",
+            "http://creativecommons.org/licenses/by/4.0/",
+        ),
+        (
+            "https://creativecommons.org/licenses/by/4.0/legalcode.zh-hans#s3",
+            "http://creativecommons.org/licenses/by/4.0/",
+        ),
+        (
+            "https://www.creativecommons.org/licenses/by-nc/3.0/at/deed.de",
+            "http://creativecommons.org/licenses/by-nc/3.0/at/",
+        ),
+        (
+            "http://creativecommons.org/licenses/by/3.0/igo/",
+            "http://creativecommons.org/licenses/by/3.0/igo/",
+        ),
+        (
+            "https://creativecommons.org/publicdomain/mark/1.0/deed.en",
+            "http://creativecommons.org/publicdomain/mark/1.0/",
+        ),
+        (
+            "https://rightsstatements.org/page/InC/1.0/?language=de",
+            "http://rightsstatements.org/vocab/InC/1.0/",
+        ),
+        (
+            "http://rightsstatements.org/vocab/noc-cr/1.0?relatedURL=https://a.example",
+            "http://rightsstatements.org/vocab/NoC-CR/1.0/",
+        ),
+        ("http://rightsstatements.org/vocab/Mine/1.0/", None),
+        ("https://creativecommons.org/about/", None),
         ("https://example.org/terms", None),
         ("http://creativecommons.org.evil.example/licenses/by/4.0/", None),
         ("", None),
@@ -191,6 +231,62 @@ async def test_every_address_is_that_of_a_file_that_exists(tmp_path: Path) -> No
         "page": f"{BASE}/index.html",
         "thumbnail": f"{BASE}/thumbnail.jpg",
     }
+
+
+NAMES = [
+    "100% wool", "a%20b", "Box 1 #3", "what? now", "ünï ⅓", "a+b&c;d=1", "[x] (y)!", 'say "hi" \\ <b>',
+    "{name}", "~a:b@c,d'e", "-n", "Mappe\N{NO-BREAK SPACE}1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_web_server_finds_every_address_whatever_the_folder_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    """As a viewer asks: manifest, page, thumbnail, information documents, tiles; image names of the same kinds."""
+    site = tmp_path / "site"
+    (site / name).mkdir(parents=True)
+    with serving(site) as url:
+        values, rig = {"name": name}, Rig(tmp_path)
+        given = {"format": "iiif-static", "tile": 256, "iiif_id": f"{url}/{{name}}/{{path}}"}
+        given = templates.render_options(given, values, ConvertWorker())
+        ctx = await rig.convert({f"{name}.jpg": jpeg(300, 200)}, **given)
+        to = LoneContext(tmp_path, rig.payload, step="presentation")
+        to.others["tiles"] = Made(
+            name="tiles", worker="convert", source="", root=ctx.work,
+            outputs=lambda: iter(ctx.outputs), locations=lambda: iter(()),
+        )  # fmt: skip
+        given = {"tiles": "tiles", "base": f"{url}/{{name}}"}
+        given = templates.render_options(given, values, IiifWorker())
+        await IiifWorker().run(to, IiifOptions.model_validate(given))
+        for work in (ctx.work, to.work):
+            shutil.copytree(work, site / name, dirs_exist_ok=True)
+        asked = set(_asked_for(to, url))
+        assert len(asked) == 7
+        for address in asked:
+            with urlopen(address) as answer:
+                assert answer.status == 200, address
+
+
+def _asked_for(to: LoneContext, url: str) -> Iterator[str]:
+    """Yield what a viewer of IIIF asks for, from the outputs' own addresses on."""
+    for output in to.outputs:
+        yield output.detail["uri"]
+    with urlopen(next(o.detail["uri"] for o in to.outputs if o.detail["use"] == "manifest")) as answer:
+        manifest = json.load(answer)
+    yield from (picture["id"] for picture in manifest["thumbnail"])
+    yield from (page["id"] for page in manifest["homepage"])
+    for canvas in manifest["items"]:
+        body = canvas["items"][0]["items"][0]["body"]
+        service = body["service"][0]["id"]
+        yield from (body["id"], canvas["thumbnail"][0]["id"], f"{service}/info.json")
+        with urlopen(f"{service}/info.json") as answer:
+            info = json.load(answer)
+        assert info["id"] == service
+        yield from (
+            f"{service}/full/{size['width']},{size['height']}/0/default.jpg" for size in info["sizes"]
+        )
+        yield from (f"{service}/full/max/0/default.jpg", f"{service}/0,0,256,200/256,200/0/default.jpg")
 
 
 async def test_images_are_in_the_order_people_count_in(show: Show) -> None:

@@ -342,6 +342,54 @@ async def test_a_study_folders_permission_scheme_can_be_expressed(tmp_path: Path
     assert modes == {"a.txt": ("0o664", 100), "sub": ("0o2775", 100), "b.txt": ("0o664", 100)}
 
 
+@pytest.mark.parametrize(
+    ("umask", "folders", "plain", "program"),
+    [("027", 0o2750, 0o640, 0o750), ("007", 0o2770, 0o660, 0o770), ("0022", 0o2755, 0o644, 0o755)],
+)
+async def test_new_files_get_the_modes_of_the_umask_whatever_they_had(
+    tmp_path: Path, umask: str, folders: int, plain: int, program: int
+) -> None:
+    """Group and setgid bit come from the folder that they are put into: no right to set them is needed."""
+    study = tmp_path / "study"
+    study.mkdir()
+    if os.geteuid() == 0:
+        os.chown(study, -1, 100)
+    study.chmod(0o3750)
+    payload = tmp_path / "payload"
+    tree(payload, {"private": "1", "open": "2", "run": "3", "sub": {"deep": {"a.txt": "4"}}, "empty": {}})
+    for name, mode in {"private": 0o600, "open": 0o666, "run": 0o700, "sub": 0o700, "empty": 0o700}.items():
+        (payload / name).chmod(mode)
+    await RsyncWorker().run(
+        LoneContext(tmp_path, payload),
+        RsyncOptions.model_validate({"to": f"{study}/raw/x/", "umask": umask, "mkpath": True}),
+    )
+    made = [study / "raw", *(study / "raw").rglob("*")]
+    assert len(made) == 9
+    assert {p.stat().st_gid for p in made} == {study.stat().st_gid}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in made if p.is_dir()} == {folders}
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in made if p.is_file()}
+    assert modes == {"private": plain, "open": plain, "a.txt": plain, "run": program}
+    assert stat.S_IMODE(study.stat().st_mode) == 0o3750
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"umask": 23}, 'in quotes: umask: "027"'),  # what YAML makes of 027
+        ({"umask": "rwx"}, 'such as "027"'),
+        ({"umask": "0777"}, "closed to the daemon itself"),
+        ({"umask": "027", "chmod": "F664"}, "cannot stand beside"),
+        ({"umask": "027", "perms": True}, "cannot stand beside"),
+        ({"umask": "027", "acls": True}, "cannot stand beside"),
+        ({"umask": "027", "to": "host:/a/b"}, "over ssh"),
+    ],
+)
+def test_a_umask_that_cannot_be_meant_is_refused(more: dict[str, object], said: str) -> None:
+    """With what to write instead."""
+    with pytest.raises(ValueError, match=said):
+        RsyncOptions.model_validate({"to": "/a/b", **more})
+
+
 @pytest.mark.parametrize("to", ["relative/path", "host::module/x", "rsync://h/x", "host:relative"])
 def test_targets_that_cannot_work_are_refused_at_the_check(to: str) -> None:
     """Before the daemon starts, not when the first folder comes."""
@@ -453,23 +501,28 @@ async def test_an_rsync_that_does_not_keep_what_it_should_is_found_out(
         await rig.deliver(xattrs=True, acls=True, hard_links=True)
 
 
-async def test_folders_of_others_at_the_target_keep_their_times(
-    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("policy", ["refuse", "backup", "version"])
+@pytest.mark.parametrize(("path", "what"), [("sub", "folder"), ("sub/a.txt", "file")])
+async def test_what_belongs_to_others_at_the_target_keeps_its_times(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, path: str, what: str
 ) -> None:
-    """Nobody may set the time of another's folder; that is said, and is no reason to fail."""
+    """Nobody may set the time of another's folder or file; that is said, and is no reason to fail."""
     tree(rig.payload, {"sub": {"a.txt": "a"}})
+    tree(rig.out(), {"sub": {"a.txt": "a"}})
+    os.utime(rig.out() / "sub", (rig.payload / "sub").stat()[7:9])
+    os.utime(rig.out() / "sub" / "a.txt", (rig.payload / "sub" / "a.txt").stat()[7:9])
     refused = tmp_path / "bin" / "rsync"
     refused.parent.mkdir()
     refused.write_text(
         '#!/bin/sh\n/usr/bin/rsync "$@" || exit $?\n'
-        f'case " $* " in *" --dry-run "*) exit 0;; esac\ntouch -d @1000 {rig.out()}/sub\n'
-        f"echo 'rsync: [generator] failed to set times on \"{rig.out()}/sub\": Operation not permitted (1)' >&2\n"
+        f'case " $* " in *" --dry-run "*) exit 0;; esac\ntouch -d @1000 {rig.out()}/{path}\n'
+        f"echo 'rsync: [generator] failed to set times on \"{rig.out()}/{path}\": Operation not permitted (1)' >&2\n"
         "echo 'rsync error: some files/attrs were not transferred (code 23) at main.c(1338)' >&2\nexit 23\n"
     )
     refused.chmod(0o755)
     monkeypatch.setenv("PATH", f"{refused.parent}:{os.environ['PATH']}")
-    ctx = await rig.deliver()
-    assert replications(ctx)[0][1].endswith("; not delivered: times of 1 folder")
+    ctx = await rig.deliver(on_conflict=policy)
+    assert replications(ctx)[0][1].endswith(f"; not delivered: times of 1 {what}")
 
 
 async def test_the_inboxs_own_access_list_is_not_the_uploaders(tmp_path: Path) -> None:

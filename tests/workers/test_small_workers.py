@@ -91,7 +91,11 @@ async def test_exit_statuses_decide_what_happens_next(rig: Rig) -> None:
     assert await rig.run("exit 3", expect=[0, 3]) == Done()
     with pytest.raises(ItemError, match=r"sh ended with exit status 3: no scanner"):
         await rig.run("echo no scanner; exit 3")
-    waiting = await rig.run("echo queued at the far side; exit 75", poll="5m")
+    with pytest.raises(ItemError, match=r"exit status 3: cannot read reel 3; on stdout: reel 2 of 3\. See"):
+        await rig.run("echo cannot read reel 3 >&2; echo reel 2 of 3; exit 3")
+    with pytest.raises(ItemError, match=r"exit status 3: cannot read reel 3\. See"):
+        await rig.run("echo cannot read reel 3 >&2; exit 3")
+    waiting = await rig.run("echo warned >&2; echo queued at the far side; exit 75", poll="5m")
     assert isinstance(waiting, Wait)
     assert (waiting.reason, waiting.seconds) == ("queued at the far side", 300)
     with pytest.raises(TransientError):

@@ -95,6 +95,22 @@ def once(server: S3Server, operation: str, work: Callable[[], None]) -> None:
     server.on_request = look
 
 
+@pytest.mark.parametrize("size", [10, 3 * MIB, 15 * MIB])
+async def test_a_folder_that_came_before_sends_nothing_that_is_there(
+    server: S3Server, tmp_path: Path, size: int
+) -> None:
+    """A store that refuses by If-None-Match takes the whole body first; what is new is sent, and only that."""
+    it = await place(server, tmp_path, {"a": os.urandom(size), "b": b"fine"})
+    await it.run()
+    (it.payload / "c").write_bytes(b"new")
+    new_job(it)
+    believe(it)
+    it.ctx.came = True
+    done = await it.run()
+    assert "2 of them were there already" in done.detail
+    assert server.count("put") == 1
+
+
 @pytest.mark.parametrize("versioned", [True, False])
 async def test_an_object_that_lay_there_before_is_not_removed_when_the_upload_was_forgotten(
     server: StrangeServer, tmp_path: Path, versioned: bool

@@ -1,0 +1,80 @@
+"""A new file for a failed folder, on its way in: received, read back, and kept until it is asked for."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from aiohttp import web
+
+from dittohead import units
+from dittohead.errors import ItemError
+from dittohead.model import Job, JobState
+from dittohead.replacing import Offer, Replacements
+from dittohead.settings import Drop
+from dittohead.threads import in_thread
+from dittohead.web.identity import identity
+from dittohead.web.incoming import write_chunks
+from dittohead.web.problems import Problem
+from dittohead.web.site import SITE
+
+T = TypeVar("T")
+
+#: Source: RFC 9530, Content-Digest.
+_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
+
+
+def announced(request: web.Request) -> str:
+    """Return the SHA-256 that whoever sends has counted, in hex; "" where it is not told."""
+    found = _DIGEST.search(request.headers.get("Content-Digest", ""))
+    return base64.b64decode(found[1]).hex() if found else ""
+
+
+async def receive(
+    request: web.Request, job: Job, path: str, encoding: str, chunks: AsyncIterator[bytes], sha256: str = ""
+) -> Offer:
+    """Take a new file. Raises: Problem: it cannot stand in for anything, or did not come whole."""
+    site = request.app[SITE]
+    if job.state is not JobState.FAILED:
+        raise Problem(409, f"{job.name} has not failed ({job.state})")
+    replacements = Replacements(site.stations)
+    offer = await _said(lambda: replacements.expect(job, path, encoding, identity(request).name))
+    settings = site.config().settings
+    bounds = settings.http.drop if settings.http is not None else Drop.model_validate({})
+    _room(request, request.content_length or 0)
+    try:
+        with replacements.receiving(offer) as file:
+            await write_chunks(chunks, file.fileno(), bounds.most_bytes)
+    except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+        raise
+    except OSError as error:
+        raise Problem(507, f"this could not be written: {error.strerror}") from error
+    return await _said(lambda: replacements.received(offer, sha256))
+
+
+async def waiting(request: web.Request, job: Job, id_: str) -> Offer:
+    """Return a file that waits for a job. Raises: Problem: there is none."""
+    replacements = Replacements(request.app[SITE].stations)
+    return await _said(lambda: replacements.get(id_, job.id))
+
+
+def _room(request: web.Request, size: int) -> None:
+    site = request.app[SITE]
+    status = os.statvfs(site.stations.state)
+    lacking = size + site.config().settings.space.floor - status.f_bavail * status.f_frsize
+    if lacking > 0:
+        raise Problem(507, f"there is not room for it on the disk: {units.size(lacking)} more are needed")
+
+
+async def _said(work: Callable[[], T]) -> T:
+    """Run blocking work and say its refusals as answers. Raises: Problem."""
+    try:
+        return await in_thread(lambda stop: work())
+    except ItemError as error:
+        where = f"{error.where}: " if error.where else ""
+        raise Problem(409, f"{where}{error.what}", hint=error.hint) from error
+    except OSError as error:
+        raise Problem(507, f"this could not be written: {error.strerror}") from error

@@ -1,0 +1,207 @@
+"""A value in the store that nobody can have written ends no list, no search, no start; its row is named."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import structlog
+
+from dittohead import queries, shown
+from dittohead.errors import ItemError
+from dittohead.model import JobState
+from dittohead.reconcile import reconcile
+from dittohead.rowwatch import RowWatch
+from dittohead.store import damage, history, numbers
+from dittohead.store import jobs as job_store
+from dittohead.store import outbox as outbox_store
+from dittohead.store import requests as request_store
+from dittohead.store import suspects as suspect_store
+from dittohead.store import targets as target_store
+from dittohead.store.columns import Folder, Id, Json, Moment, Whole
+from dittohead.store.damage import TABLES
+from dittohead.store.search import Wanted, find
+from dittohead.web import page_front, page_job
+from dittohead.worker import StepContext, StepResult, Wait
+from tests.support.house import House
+
+#: What SQLite keeps in any column.
+NONSENSE: tuple[Any, ...] = (
+    "nonsense",
+    b"\xff\x00",
+    9.9e307,
+    "",
+    "[1, {",
+    '{"steps": [1]}',
+    "null",
+)
+
+COLUMNS = [
+    (table.name, column.name) for table in TABLES for column in table.columns if not column.primary_key
+]
+
+
+async def fails(ctx: StepContext) -> StepResult:
+    raise ItemError("no", where="a.txt")
+
+
+@pytest.fixture
+async def full(house: House) -> House:
+    """With a row in every table."""
+    house.worker.plays["second"] = fails
+    for name in ("bad", "good"):
+        house.arrive(name)
+        async with house.running():
+            await house.until_over(name)
+        house.worker.plays.clear()
+    await house.ask("freeze", "good", reason="x")
+    now = time.time()
+    for table in TABLES:
+        if house.store.run(lambda c, t=table: c.execute(sa.select(sa.func.count()).select_from(t)).scalar()):
+            continue
+        values = {column.name: _plain(column, now) for column in table.columns}
+        house.store.run(lambda c, t=table, v=values: c.execute(t.insert().values(v)))
+    return house
+
+
+def _plain(column: Any, now: float) -> Any:
+    if isinstance(column.type, Json):
+        return [] if column.type.kind == "array" else {}
+    if column.name == "state":
+        return column.type.known[1]
+    for kind, value in ((Moment, now), (Whole, 1), (Folder, b"x"), (sa.Integer, 1), (sa.BigInteger, 1)):
+        if isinstance(column.type, kind):
+            return value
+    return "1"
+
+
+@contextlib.contextmanager
+def damaged(house: House, table: str, column: str, value: Any) -> Iterator[bool]:
+    """Have a value in a column of every row while inside; give whether SQLite took it."""
+    file = str(house.stations.state / "dittohead.sqlite3")
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
+        before = connection.execute(f"SELECT {column}, rowid FROM {table}").fetchall()
+        assert before, table
+        try:
+            with connection:
+                connection.execute(f"UPDATE {table} SET {column} = ?", (value,))
+        except sqlite3.IntegrityError:
+            yield False
+            return
+        yield True
+        with connection:
+            connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", before)
+
+
+def looked_at(house: House) -> None:
+    """All that lists, search, status, metrics and the page ask."""
+    run = house.store.run
+    run(queries.overview)
+    run(queries.totals)
+    run(numbers.days, 3)
+    run(numbers.paces)
+    for job in run(queries.listing):
+        run(shown.job, house.stations, job)
+        seen = run(page_job.look, job.id)
+        known = page_job.files_of(house.stations, seen)
+        page_job.values(house.stations, seen, known, {})
+        run(history.earlier, job)
+    page = run(find, Wanted(), limit=1)
+    assert page.following is None or len(run(find, Wanted(), after=page.following, limit=1).jobs) == 1
+    for wanted in (Wanted(), Wanted(text="good"), Wanted(states=[JobState.DONE]), Wanted(open=True)):
+        run(find, wanted, limit=1)
+    run(page_front.look, ["up"])
+    run(queries.source, "up")
+    run(request_store.listing)
+    run(request_store.open_requests)
+    run(target_store.load)
+    run(outbox_store.receiver_rows)
+    run(suspect_store.take_over)
+    run(job_store.active)
+    run(job_store.unmoved)
+    run(history.may_be_gone, 10)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+async def test_nonsense_in_any_column_ends_nothing_and_is_named(full: House, table: sa.Table) -> None:
+    """Read at once, compared with the stations, at another start; a new folder is done meanwhile."""
+    before = {job.id for job in full.store.run(queries.listing)}
+    wrong = []
+    for column in (column.name for column in table.columns if not column.primary_key):
+        for value in NONSENSE:
+            with damaged(full, table.name, column, value) as taken:
+                if not taken:
+                    continue
+                try:
+                    looked_at(full)
+                    await reconcile(full.engine, full.claimer, ())
+                    assert {job.id for job in full.store.run(queries.listing)} == before
+                    named, _ = full.store.run(damage.look, table)
+                    assert all(row.table == table.name and row.columns == (column,) for row in named)
+                    if value == b"\xff\x00" and column != "folder":
+                        assert named or isinstance(table.c[column].type, Id)
+                except Exception as error:  # all of them are told at once
+                    wrong.append(f"{column} = {value!r}: {type(error).__name__}: {str(error)[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_a_job_under_way_with_a_damaged_definition_fails_and_says_so(house: House) -> None:
+    """What was to be done with its folder, nobody knows; the folder is as it was."""
+    house.worker.plays["second"] = waits
+    house.arrive("n")
+    async with house.running():
+        await house.until(lambda: [job.state for job in house.jobs("n")] == [JobState.WAITING])
+    house.worker.plays.clear()
+    with damaged(house, "jobs", "definition", "[]"):
+        await house.ask("poke", "n")
+        async with house.running():
+            job = await house.until_over("n")
+        assert (job.state, house.where("n")) == (JobState.FAILED, ["failed"])
+        assert "its row in the store is damaged" in job.reason
+
+
+async def test_a_step_whose_own_notes_are_damaged_does_not_begin_anew(house: House) -> None:
+    """It may have asked somebody outside, and would ask twice."""
+    house.worker.plays["second"] = waits
+    house.arrive("n")
+    async with house.running():
+        await house.until(lambda: [job.state for job in house.jobs("n")] == [JobState.WAITING])
+    tries = len(house.worker.ran)
+    with damaged(house, "steps", "saved", "[1, {"):
+        await house.ask("poke", "n")
+        async with house.running():
+            job = await house.until_over("n")
+        assert (job.state, len(house.worker.ran)) == (JobState.FAILED, tries)
+        assert "had noted of itself" in job.reason
+
+
+async def waits(ctx: StepContext) -> StepResult:
+    return Wait(reason="somebody outside", seconds=3600)
+
+
+async def test_a_folder_whose_jobs_state_is_damaged_is_not_taken_for_another_job(house: House) -> None:
+    """It stays in processing/; when the row is mended, the job goes on."""
+    house.worker.plays["second"] = waits
+    house.arrive("n")
+    async with house.running():
+        await house.until(lambda: [job.state for job in house.jobs("n")] == [JobState.WAITING])
+    with damaged(house, "jobs", "state", "nonsense"):
+        await reconcile(house.engine, house.claimer, ())
+        assert (len(house.jobs("n")), house.where("n")) == (1, ["processing"])
+        (row,) = house.store.run(damage.listed)
+        assert (row.name, row.columns) == ("n", ("state",))
+        watch = RowWatch(house.store)
+        with structlog.testing.capture_logs() as logged:
+            await watch.round()
+            await watch.round()
+        assert [line["event"] for line in logged] == ["row.damaged"]
+        assert watch.shown == [row.as_dict()]
+    house.worker.plays.clear()
+    await house.ask("poke", "n")
+    async with house.running():
+        assert (await house.until_over("n")).state is JobState.DONE
