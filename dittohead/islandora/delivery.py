@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -56,7 +56,11 @@ _SUBJECTS = {
     "family": "field_subjects_name",
     "geo_location": "field_geographic_subject",
     "temporal_subjects": "field_temporal_subject",
+    "temporal": "field_temporal_subject",
 }
+
+#: Vocabularies of subjects that every site has: in others a name cannot be looked for.
+_NAMED = ("subject", "person", "corporate_body", "family", "geo_location")
 
 #: Fields of a node that is there which are never written again.
 _SETTLED = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
@@ -233,24 +237,31 @@ class Delivery:
     async def _agents(self, thing: Thing) -> Fields:
         fields: Fields = {}
         for agent in thing.description.creators:
-            term = await self._named(agent.name, agent.uri, _AGENTS)
+            term = await self._named(agent.name, agent.uri, _AGENTS, _AGENTS)
             if term is not None and await self._takes("field_linked_agent", term, agent.name):
                 item = reference(term.tid, "taxonomy_term")[0] | {
                     "rel_type": f"relators:{agent.role or 'cre'}"
                 }
                 _once(fields.setdefault("field_linked_agent", []), item)
         for subject in thing.description.subjects:
-            term = await self._named(subject.name, subject.uri, tuple(_SUBJECTS))
+            term = await self._named(subject.name, subject.uri, tuple(_SUBJECTS), _NAMED)
             name = await self._field_of(term, subject.name) if term is not None else ""
             if term is not None and name:
                 _once(fields.setdefault(name, []), reference(term.tid, "taxonomy_term")[0])
         return fields
 
-    async def _named(self, name: str, uri: str, vocabularies: Iterable[str]) -> Term | None:
-        """Return the one term of a name; None, and why in the receipt, when there is none or several."""
+    async def _named(
+        self, name: str, uri: str, vocabularies: Collection[str], by_name: Iterable[str]
+    ) -> Term | None:
+        """Return the one term of a name; None, and why in the receipt, when there is none or several.
+
+        Args:
+            vocabularies: in which a term of this URI counts.
+            by_name: in which one of this name does, the first ones first.
+        """
         found = await self.site.authority(uri) if uri else []
         found = [term for term in found if term.vocabulary in vocabularies]
-        for vocabulary in vocabularies:
+        for vocabulary in by_name:
             found = found or await self._by_name(vocabulary, name)
         if len(found) > 1:
             self._warn(f"there are {len(found)} terms for {name}: not linked")

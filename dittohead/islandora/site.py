@@ -159,7 +159,8 @@ class Drupal:
         """Return the terms of this very name in a vocabulary: the site itself looks without case."""
         given = {"vocab": vocabulary, "name": unicodedata.normalize("NFC", name)}
         rows = await self._rows_of("/term_from_term_name", given)
-        return [term for term in map(_term_of, rows) if not term.name or _same(term.name, name)]
+        found = [term for term in map(_term_of, rows) if term.vocabulary in ("", vocabulary)]
+        return [term for term in found if not term.name or _same(term.name, name)]
 
     async def authority(self, uri: str) -> list[Term]:
         """Return the terms of this authority record: people, bodies and places have another field for it."""
