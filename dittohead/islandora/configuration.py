@@ -62,7 +62,8 @@ class Configuration:
         found = {}
         for name in _FILES:
             answer = await self._ask("field_storage_config", f"media/{name}", f"media.{name}")
-            scheme = _within(_config(answer) or {}, "settings").get("uri_scheme")
+            config = _config(answer) or {}
+            scheme = _within(config, "settings").get("uri_scheme", config.get("uri_scheme"))
             if isinstance(scheme, str):
                 found[name] = scheme
         return found

@@ -222,6 +222,13 @@ class Drupal:
     async def node(self, nid: int) -> Node | None:
         """Return a node; None when there is none."""
         answer = await self.rest.send("GET", f"/node/{nid}", params=_JSON)
+        if answer.status == 403:  # listed, and hidden: of this one alone, for the user is known by now
+            raise ItemError(
+                f"the user may not see node {nid}",
+                where=answer.where,
+                hint="Publish it, or give the user `view own unpublished content`, or `bypass node access` "
+                "where it is another's",
+            )
         return None if answer.status == 404 else node_of(good(answer).json())
 
     async def create_node(self, fields: Mapping[str, Any]) -> Node:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.errors import StepError, TransientError
+from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.islandora import preflight
 from dittohead.islandora.fields import bundle, kept
 from dittohead.islandora.ledger import Ledger
@@ -43,7 +43,7 @@ class Undoing:
         await self.site.rest.send("GET", "/", anonymous=True, sink=lambda _: None)  # down: said once
         # Pages have a line break in their key; an object goes after its pages.
         for key in sorted(self.ledger.nodes, key=lambda key: "\n" not in key):
-            await self._node(key, self.ledger.nodes[key])
+            await self._node_or_why(key, self.ledger.nodes[key])
         for (nid, use), noted in reversed(self.ledger.media.items()):
             if nid not in self._seen:
                 await self._media(nid, use, noted)
@@ -136,6 +136,16 @@ class Undoing:
         self.ctx.report(True, found.where, said)
 
     # -- nodes -------------------------------------------------------------------------------
+
+    async def _node_or_why(self, key: str, noted: Mapping[str, Any]) -> None:
+        """Take back a node; one that cannot be looked at stays with its media, and the others go on."""
+        try:
+            await self._node(key, noted)
+        except (ItemError, TransientError) as error:
+            self._parents.add(key.partition("\n")[0])
+            if "nid" in noted:
+                self._seen.add(noted["nid"])
+            self.ctx.report(False, self._url(noted.get("nid", 0)), f"the node stays: {error}")
 
     async def _node(self, key: str, noted: Mapping[str, Any]) -> None:
         """Decide on a node first, then on its media: a page that stays keeps its image."""

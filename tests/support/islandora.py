@@ -291,7 +291,9 @@ class Islandora(State):
         self._rest(call, request)
         number = self._node(nid)
         if not self.nodes[number]["status"][0]["value"]:
-            self._user(call, "view own unpublished content")
+            # Source: Drupal core, NodeAccessControlHandler::checkAccess.
+            own = self.nodes[number]["uid"] == UID
+            self._user(call, "view own unpublished content" if own else "bypass node access")
         return web.json_response(self._node_json(number))
 
     def _patch_node(self, request: web.Request, call: Call, body: bytes, nid: str) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -132,6 +133,18 @@ async def test_only_what_the_model_needs_must_be_there(rig: Rig, monkeypatch: py
     assert facts["objects"] == {"GEH_1_2": nid}
 
 
+async def test_a_node_that_the_user_may_not_see_fails_its_own_folder(rig: Rig) -> None:
+    """A curator's draft of the object: the View lists it, and Drupal shows it to nobody else."""
+    nid = rig.site.add_node(
+        "Draft", "Paged Content", field_local_identifier="GEH_1_2", field_member_of=rig.collection
+    )
+    rig.site.nodes[nid]["status"] = [{"value": False}]
+    rig.site.permissions.discard("bypass node access")
+    with pytest.raises(ItemError, match=f"may not see node {nid}.*bypass node access"):
+        await rig.run()
+    assert rig.site.writes() == []
+
+
 async def test_a_collection_is_found_by_its_title_too(rig: Rig) -> None:
     """To the letter."""
     by_title = {"title": "Hale papers", "find": "/islandora/title"}
@@ -242,6 +255,63 @@ async def test_doctor_says_what_is_there_and_what_to_add(rig: Rig) -> None:
     assert rig.site.writes() == []
 
 
+async def test_a_view_that_may_be_cut_is_named_where_a_look_up_depends_on_it(rig: Rig) -> None:
+    """By doctor, from the members of the collection; by a look-up of a title that ten nodes contain."""
+    for number in range(12):
+        rig.site.add_node(f"Letter {number}", "Image", field_member_of=rig.collection)
+    rig.site.pager = 10
+
+    async def doctor(**more: Any) -> list[str]:
+        options = rig.options(members="/islandora/members", **more)
+        return [text async for ok, text in rig.worker.doctor(options, lambda name: PASSWORD) if not ok]
+
+    (said,) = await doctor()
+    assert "the View at /islandora/members shows 10 nodes" in said
+    assert "lists_all: true" in said
+    assert await doctor(lists_all=True) == []
+    rig.site.pager = 0
+    assert await doctor() == []
+    rig.site.pager, rig.site.contains = 5, True
+    by_title = {"title": "Letter 11", "find": "/islandora/title"}
+    with pytest.raises(TargetError, match='the View at /islandora/title shows 5 nodes for "Letter 11"'):
+        await rig.worker.preflight(rig.ctx, rig.options(collection=by_title))
+
+
+async def test_doctor_says_what_cannot_be_told_before_something_is_written(rig: Rig) -> None:
+    """Fields that are not told, and permissions that Drupal tells nobody."""
+    options = rig.options(publish=False)
+    said = [s async for s in rig.worker.doctor(options, lambda name: PASSWORD)]
+    assert all(ok for ok, _ in said)
+    assert "`bypass node access` (for pages) and `view own unpublished media`" in said[-1][1]
+    rig.site.actions = False
+    wrong = [text async for ok, text in rig.worker.doctor(rig.options(), lambda name: PASSWORD) if not ok]
+    assert len(wrong) == 1
+    assert "does not tell its fields" in wrong[0]
+    rig.site.permissions.add("administer node fields")  # core tells them to who may administer them
+    assert [
+        text async for ok, text in rig.worker.doctor(rig.options(), lambda name: PASSWORD) if not ok
+    ] == []
+
+
+async def test_verify_of_a_receipt_of_the_version_before_asks_no_more_than_that_said(rig: Rig) -> None:
+    """A manifest that "answered 200" showed nothing perhaps."""
+    await rig.run()
+    rig.site.media.clear()
+    places = [
+        dataclasses.replace(place, verified_by="answered 200") for place in rig.ctx.locations if place.use
+    ]
+    said: list[bool] = []
+    ctx = VerifyContext(
+        locations=lambda: iter(places),
+        source=None,
+        env={},
+        report=lambda ok, uri, text: said.append(ok),
+        secret=lambda name: PASSWORD,
+    )
+    await rig.worker.verify(ctx, rig.options())
+    assert said == [True, True]
+
+
 async def test_doctor_warns_of_a_password_in_the_clear(rig: Rig) -> None:
     """Basic authentication is only as secret as the connection."""
     options = rig.options(url="http://islandora.invalid")
@@ -344,6 +414,21 @@ async def test_undo_leaves_what_others_changed(rig: Rig) -> None:
     assert sum("its node stays" in reason for ok, _, reason in said if not ok) == 2
     assert "the node stays: others have added media to it" in reasons
     assert "the node stays: a page of it stays" in reasons
+
+
+@pytest.mark.parametrize("kind", [500, 403])
+async def test_undo_goes_on_past_what_cannot_be_looked_at(rig: Rig, kind: int) -> None:
+    """One page that the site cannot show stays with its image, and so does its object."""
+    await rig.run()
+    stuck = rig.site.nid("GEH_1_2_2")
+    rig.site.faults = [Fault("GET", f"/node/{stuck}$", kind, times=99)]
+    said = await rig.undo()
+    assert {rig.site.nid("GEH_1_2"), stuck} == set(rig.site.nodes) - {rig.collection}
+    assert [one["nid"] for one in rig.media()] == [stuck]
+    assert sum(not ok for ok, _, _ in said) == 2
+    rig.site.faults = []
+    assert all(ok for ok, _, _ in await rig.undo())
+    assert set(rig.site.nodes) == {rig.collection}
 
 
 async def test_undo_leaves_an_object_that_others_added_pages_to(rig: Rig) -> None:
