@@ -6,8 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,10 +24,11 @@ from dittohead.islandora.fields import (
     unwritten,
 )
 from dittohead.islandora.ledger import Ledger
+from dittohead.islandora.linking import Linking
 from dittohead.islandora.objects import Page, Part, Thing, node_uuid
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.preflight import Ground
-from dittohead.islandora.site import SHOW_ALL, Drupal, Media, Node, Term, use_word
+from dittohead.islandora.site import SHOW_ALL, Drupal, Media, Node, use_word
 from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS, USES, extension, media_type
 from dittohead.model import Location, display
 from dittohead.slices import Slice
@@ -44,23 +44,6 @@ _TEXT_MOST = 1 << 20
 #: The dot before an extension that makes Drupal refuse a media when it is saved.
 #: Source: Drupal core, FileSystemInterface, INSECURE_EXTENSION_REGEX.
 _RUN = re.compile(r"\.(?=(phar|php|pl|py|cgi|asp|js|htaccess)(\.|$))", re.IGNORECASE)
-
-#: Vocabularies of creators.
-_AGENTS = ("person", "corporate_body", "family")
-
-#: Fields of subjects by the vocabulary of their terms, in the order in which a name is looked for.
-_SUBJECTS = {
-    "subject": "field_subject",
-    "person": "field_subjects_name",
-    "corporate_body": "field_subjects_name",
-    "family": "field_subjects_name",
-    "geo_location": "field_geographic_subject",
-    "temporal_subjects": "field_temporal_subject",
-    "temporal": "field_temporal_subject",
-}
-
-#: Vocabularies of subjects that every site has: in others a name cannot be looked for.
-_NAMED = ("subject", "person", "corporate_body", "family", "geo_location")
 
 #: Fields of a node that is there which are never written again.
 _SETTLED = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
@@ -82,10 +65,8 @@ class Delivery:
         self.delivered = delivered  #: told of each file that is there and verified
         self.bytes = 0
         self.total = 0
-        self._terms: dict[tuple[str, str], list[Term]] = {}
-        self._vocabularies: dict[str, frozenset[str] | None] = {}
+        self.linking = Linking(site, base.configuration, options.leave_out)
         self.warnings: list[str] = []  #: what is not as it should be, though the files are there
-        self.missing: list[str] = []  #: names of creators and subjects without a term
 
     async def run(self, things: Sequence[Thing]) -> list[tuple[Thing, Node, list[Node]]]:
         """Bring every object; return each with its node and those of its pages.
@@ -224,7 +205,7 @@ class Delivery:
         }
         self.warnings += unwritten(thing.description, self.options.leave_out)
         if self.options.agents:
-            fields.update(await self._agents(thing))
+            fields.update(await self.linking.fields(thing.description))
         return fields
 
     def _common(self, model: str, parent: int) -> Fields:
@@ -233,74 +214,6 @@ class Delivery:
             "field_model": reference(self.base.terms[MODELS[model]], "taxonomy_term"),
             "field_member_of": reference(parent, "node"),
         }
-
-    async def _agents(self, thing: Thing) -> Fields:
-        fields: Fields = {}
-        for agent in thing.description.creators:
-            term = await self._named(agent.name, agent.uri, _AGENTS, _AGENTS)
-            if term is not None and await self._takes("field_linked_agent", term, agent.name):
-                item = reference(term.tid, "taxonomy_term")[0] | {
-                    "rel_type": f"relators:{agent.role or 'cre'}"
-                }
-                _once(fields.setdefault("field_linked_agent", []), item)
-        for subject in thing.description.subjects:
-            term = await self._named(subject.name, subject.uri, tuple(_SUBJECTS), _NAMED)
-            name = await self._field_of(term, subject.name) if term is not None else ""
-            if term is not None and name:
-                _once(fields.setdefault(name, []), reference(term.tid, "taxonomy_term")[0])
-        return fields
-
-    async def _named(
-        self, name: str, uri: str, vocabularies: Collection[str], by_name: Iterable[str]
-    ) -> Term | None:
-        """Return the one term of a name; None, and why in the receipt, when there is none or several.
-
-        Args:
-            vocabularies: in which a term of this URI counts.
-            by_name: in which one of this name does, the first ones first.
-        """
-        found = await self.site.authority(uri) if uri else []
-        found = [term for term in found if term.vocabulary in vocabularies]
-        for vocabulary in by_name:
-            found = found or await self._by_name(vocabulary, name)
-        if len(found) > 1:
-            self._warn(f"there are {len(found)} terms for {name}: not linked")
-        elif not found:
-            self.missing.append(name)
-        return found[0] if len(found) == 1 else None
-
-    async def _by_name(self, vocabulary: str, name: str) -> list[Term]:
-        if (vocabulary, name) not in self._terms:
-            self._terms[vocabulary, name] = await self.site.named(vocabulary, name)
-        found = self._terms[vocabulary, name]
-        return [replace(term, vocabulary=term.vocabulary or vocabulary) for term in found]
-
-    async def _field_of(self, term: Term, said: str) -> str:
-        """Return the field of subjects that takes a term; "" when none does."""
-        names = [
-            name
-            for name in (_SUBJECTS[term.vocabulary], "field_subject")
-            if name not in self.options.leave_out
-        ]
-        for name in names:
-            taken = await self._taken(name)
-            if taken is None or term.vocabulary in taken:
-                return name
-        self._warn(f"no field takes {said} (of {term.vocabulary}) as a subject: not linked")
-        return ""
-
-    async def _takes(self, name: str, term: Term, said: str) -> bool:
-        taken = await self._taken(name)
-        if name not in self.options.leave_out and (taken is None or term.vocabulary in taken):
-            return True
-        self._warn(f"{name} does not take {said} (of {term.vocabulary}): not linked")
-        return False
-
-    async def _taken(self, name: str) -> frozenset[str] | None:
-        if name not in self._vocabularies:
-            configuration = self.base.configuration
-            self._vocabularies[name] = None if configuration is None else await configuration.takes(name)
-        return self._vocabularies[name]
 
     # -- pages -------------------------------------------------------------------------------
 
@@ -647,11 +560,6 @@ class Delivery:
 
     def _url(self, node: Node) -> str:
         return f"{self.site.rest.base}/node/{node.nid}"
-
-
-def _once(items: list[dict[str, Any]], item: dict[str, Any]) -> None:
-    if item not in items:
-        items.append(item)
 
 
 def _name(part: Part) -> str:

@@ -302,9 +302,9 @@ def _events(
     said = f"{count} files at {options.url}"
     ctx.event(Event(type=EventType.REPLICATION, outcome="success", detail=said, agent=_AGENT))
     ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=f"{count} files: {how}", agent=_AGENT))
-    for said in delivery.warnings:
+    for said in [*delivery.linking.warnings, *delivery.warnings]:
         ctx.event(Event(type=EventType.METADATA, outcome="warning", detail=said, agent=_AGENT))
-    if delivery.missing:
-        names = ", ".join(sorted(set(delivery.missing)))
+    if delivery.linking.missing:
+        names = ", ".join(sorted(set(delivery.linking.missing)))
         said = f"there is no term for {names}: not linked"
         ctx.event(Event(type=EventType.METADATA, outcome="warning", detail=said, agent=_AGENT))
