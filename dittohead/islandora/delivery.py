@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,16 +18,17 @@ from dittohead.islandora.fields import (
     bare,
     bundle,
     changes,
-    described,
     fitted,
     page_title,
     reference,
+    unwritten,
 )
 from dittohead.islandora.ledger import Ledger
+from dittohead.islandora.linking import Linking
 from dittohead.islandora.objects import Page, Part, Thing, node_uuid
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.preflight import Ground
-from dittohead.islandora.site import Drupal, Media, Node
+from dittohead.islandora.site import SHOW_ALL, Drupal, Media, Node, use_word
 from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS, USES, extension, media_type
 from dittohead.model import Location, display
 from dittohead.slices import Slice
@@ -40,10 +41,9 @@ _SENDINGS = 2
 #: Bytes of extracted text that are written into the node's search field too.
 _TEXT_MOST = 1 << 20
 
-#: Vocabularies in which a creator is looked for by name, and a subject.
-_AGENTS = ("person", "corporate_body", "family")
-_SUBJECTS = ("subject", "person", "corporate_body", "geo_location")
-
+#: The dot before an extension that makes Drupal refuse a media when it is saved.
+#: Source: Drupal core, FileSystemInterface, INSECURE_EXTENSION_REGEX.
+_RUN = re.compile(r"\.(?=(phar|php|pl|py|cgi|asp|js|htaccess)(\.|$))", re.IGNORECASE)
 
 #: Fields of a node that is there which are never written again.
 _SETTLED = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
@@ -63,9 +63,10 @@ class Delivery:
     ) -> None:
         self.ctx, self.options, self.site, self.ledger, self.base = ctx, options, site, ledger, base
         self.delivered = delivered  #: told of each file that is there and verified
-        self.created = self.sent = self.there = self.changed = self.bytes = 0
+        self.bytes = 0
         self.total = 0
-        self.missing: list[str] = []  #: names of creators and subjects without a term
+        self.linking = Linking(site, base.configuration, options.leave_out)
+        self.warnings: list[str] = []  #: what is not as it should be, though the files are there
 
     async def run(self, things: Sequence[Thing]) -> list[tuple[Thing, Node, list[Node]]]:
         """Bring every object; return each with its node and those of its pages.
@@ -114,10 +115,16 @@ class Delivery:
         await self.ledger.intend(node=key, uuid=wanted, at=at)
         await self.ctx.fence()
         try:
-            node = await self.site.create_node({**fields, "uuid": [{"value": wanted}]})
+            given = {name: items for name, items in fields.items() if items}
+            node = await self.site.create_node({**given, "uuid": [{"value": wanted}]})
+        except TargetError as error:
+            if "field 'status'" not in error.what:
+                raise
+            hint = "Give the user `administer nodes`, or leave `publish` out"
+            raise TargetError(error.what, where=error.where, hint=hint) from error
         except (TransientError, ItemError) as error:
             if isinstance(error, ItemError) and "uuid" not in error.what.lower():
-                raise
+                raise self._explained(error) from error
             # The database refuses a second node of one UUID with 500: it may be there already, and a
             # View that lags did not say so.
             there = await self._by_uuid(fields, wanted)
@@ -133,8 +140,16 @@ class Delivery:
         if node.uuid != wanted:
             raise TargetError("the site gave the node a UUID of its own", where=self._url(node))
         await self._have(key, node, ours=True)
-        self.created += 1
         return node, True
+
+    def _explained(self, error: ItemError) -> ItemError:
+        """Say which permission a refused reference wants."""
+        if "cannot be referenced" not in error.what:
+            return error
+        hint = "A field takes terms of its own vocabularies alone: set agents: false, or leave_out"
+        if "(node:" in error.what:
+            hint = "Give the user `bypass node access`: without it Drupal refers only to what is published"
+        return ItemError(error.what, where=error.where, hint=hint)
 
     async def _noted(self, key: str) -> Node | None:
         """Return the node that the ledger speaks of, if it can be found."""
@@ -179,7 +194,6 @@ class Delivery:
         for key, noted in list(self.ledger.nodes.items()):
             if noted.get("nid") == node.nid and noted.get("vid") == node.vid:  # nobody else's edit is between
                 await self._have(key, patched)
-        self.changed += 1
         return patched
 
     async def _object_fields(self, thing: Thing) -> Fields:
@@ -187,10 +201,11 @@ class Delivery:
         fields: Fields = {
             **bundle(self.options.content_type),
             **self._common(model, self.base.collection),
-            **described(thing.description, self.options.leave_out),
+            **await preflight.written(self.base, self.options, thing.description),
         }
+        self.warnings += unwritten(thing.description, self.options.leave_out)
         if self.options.agents:
-            fields.update(await self._agents(thing))
+            fields.update(await self.linking.fields(thing.description))
         return fields
 
     def _common(self, model: str, parent: int) -> Fields:
@@ -199,30 +214,6 @@ class Delivery:
             "field_model": reference(self.base.terms[MODELS[model]], "taxonomy_term"),
             "field_member_of": reference(parent, "node"),
         }
-
-    async def _agents(self, thing: Thing) -> Fields:
-        fields: Fields = {}
-        for agent in thing.description.creators:
-            tid = await self._named(agent.name, agent.uri, _AGENTS)
-            if tid is not None:
-                items = fields.setdefault("field_linked_agent", [])
-                items.append(
-                    {**reference(tid, "taxonomy_term")[0], "rel_type": f"relators:{agent.role or 'cre'}"}
-                )
-        for subject in thing.description.subjects:
-            tid = await self._named(subject.name, subject.uri, _SUBJECTS)
-            if tid is not None:
-                fields.setdefault("field_subject", []).extend(reference(tid, "taxonomy_term"))
-        return fields
-
-    async def _named(self, name: str, uri: str, vocabularies: Iterable[str]) -> int | None:
-        if uri and (tid := await self.site.term(uri)) is not None:
-            return tid
-        for vocabulary in vocabularies:
-            if (tid := await self.site.term_by_name(vocabulary, name)) is not None:
-                return tid
-        self.missing.append(name)
-        return None
 
     # -- pages -------------------------------------------------------------------------------
 
@@ -233,10 +224,19 @@ class Delivery:
         """
         if fresh:
             return dict.fromkeys(page.stem for page in thing.pages)
-        if self.options.members:
-            return self._matched(thing, parent, await preflight.members(self.site, self.options, parent.nid))
         # A node under a UUID of ours has pages with local identifiers of ours.
         ours = parent.uuid == node_uuid(self.site.rest.base, thing.description.identifier)
+        if self.options.members:
+            there, whole = await preflight.members(self.site, self.options, parent.nid)
+            found = self._matched(thing, parent, there)
+            if not (whole or ours or all(found.values())):
+                raise ItemError(
+                    f"the View at {self.options.members} shows {len(there)} pages, whatever page is asked "
+                    "for, and not all of the folder's: whether it has more cannot be known",
+                    where=self._url(parent),
+                    hint=SHOW_ALL,
+                )
+            return found
         if ours or await self._page_by_identifier(parent, thing.pages[0]) is not None:
             return {}
         raise ItemError(
@@ -309,12 +309,25 @@ class Delivery:
     # -- media -------------------------------------------------------------------------------
 
     async def _parts(self, node: Node, page: Page, *, fresh: bool) -> None:
-        there = [] if fresh else await self.site.media_of(node.nid)
+        there, whole = ([], True) if fresh else await self.site.media_of(node.nid)
+        whole = whole or self._made_now(node)
+        for name in page.empty:
+            self._warn(f"{name} is empty: not sent")
         for part in page.parts:
-            await self._part(node, part, there)
+            await self._part(node, part, there, whole=whole)
 
-    async def _part(self, node: Node, part: Part, there: Sequence[Media]) -> None:
-        """See to it that a node has a file, for one use, that is this one. Raises: StepError."""
+    def _made_now(self, node: Node) -> bool:
+        """Tell whether this job has made a node: others have hardly added ten media to it."""
+        return any(noted.get("nid") == node.nid and noted.get("ours") for noted in self.ledger.nodes.values())
+
+    async def _part(self, node: Node, part: Part, there: Sequence[Media], *, whole: bool) -> None:
+        """See to it that a node has a file, for one use, that is this one.
+
+        Args:
+            whole: `there` is known to be all.
+
+        Raises: StepError.
+        """
         tid = self.base.terms[part.use]
         present = [media for media in there if tid in media.uses]
         if len(present) > 1:
@@ -323,28 +336,44 @@ class Delivery:
         media = present[0] if present else None
         sha256, how = await self.site.sha256(media) if media is not None else ("", "")
         if media is None or sha256 != part.entry.sha256:
+            if not whole:
+                raise ItemError(
+                    f"the site lists {len(there)} media, whatever page is asked for: whether it has another "
+                    f"for {part.use}, whose file {part.name} would replace, cannot be known",
+                    where=f"{self._url(node)}/media",
+                    hint=f"The View is media_of. {SHOW_ALL}",
+                )
             if media is not None:
                 self._may_replace(node, part, media)
             media, how = await self._put(node, part, media)
-            self.sent += 1
             await self._have_media(node, part, media)
         else:
             await self._piece_sent(part.entry.size)
             media = await self._adopted_media(node, part, media)
-            self.there += 1
         self._record(part, media, how)
 
     async def _adopted_media(self, node: Node, part: Part, media: Media) -> Media:
-        """Finish and note a media that an earlier try put there and did not live to note."""
-        if self._unfinished(node, part):
-            media = await self._finish(node, part, media)
+        """Finish a media that an earlier try, or another job, put there and did not live to finish."""
+        fresh = self._unfinished(node, part, media)
+        if fresh or (media.lies_at(node.nid, part.use) and media.reviser in (None, media.uid)):
+            media = await self._finish(node, part, media, fresh=fresh)
+        if fresh:
             await self._have_media(node, part, media)
         return media
 
-    def _unfinished(self, node: Node, part: Part) -> bool:
+    def _unfinished(self, node: Node, part: Part, media: Media) -> bool:
         """Tell whether a media was created by this job, and may lack what it cannot be created with."""
         noted = self.ledger.media.get((node.nid, part.use))
-        return noted is not None and noted.get("was") is None and "mid" not in noted
+        if noted is None or noted.get("was") is not None or "mid" in noted or noted.get("strange"):
+            return False
+        return self._made_by_us(node, part, media)
+
+    def _made_by_us(self, node: Node, part: Part, media: Media) -> bool:
+        """Tell whether a media comes of what this job has put, or of what the site derived of that."""
+        noted = self.ledger.media.get((node.nid, part.use), {})
+        in_our_name = media.uid == node.uid and media.reviser in (None, media.uid)
+        derived = media.uid is not None and in_our_name and self._made_now(node)
+        return derived or noted.get("made") == media.mid or media.lies_at(node.nid, part.use)
 
     def _may_replace(self, node: Node, part: Part, media: Media) -> None:
         """Refuse to put a file in another's place. Raises: ItemError."""
@@ -356,12 +385,20 @@ class Delivery:
                 hint="Delete that media at the site, with its file",
             )
         noted = self.ledger.media.get((node.nid, part.use), {"was": media.mid})
-        mine = noted.get("was") is None and noted.get("mid") in (None, media.mid)
+        mine = (
+            noted.get("was") is None and not noted.get("strange") and self._put_here(node, part, media, noted)
+        )
         if not mine and not self.options.replace:
             raise ItemError(
                 f"media {media.mid} there is another file than {part.name}, and replace is not set",
                 where=self._url(node),
             )
+
+    def _put_here(self, node: Node, part: Part, media: Media, noted: Mapping[str, Any]) -> bool:
+        """Tell whether a media is the one that this job has put, or has begun to put."""
+        if "mid" in noted:
+            return bool(noted["mid"] == media.mid)
+        return media.lies_at(node.nid, part.use)
 
     async def _put(self, node: Node, part: Part, before: Media | None) -> tuple[Media, str]:
         media = before
@@ -370,9 +407,16 @@ class Delivery:
             await self.ledger.intend(media=[node.nid, part.use], was=was, sha256=part.entry.sha256)
             await self.ctx.fence()
             path = await self._send(node, part)
+            if path:
+                made = int(path.split("/")[2])
+                await self.ledger.done(
+                    media=[node.nid, part.use], made=made, path=path, sha256=part.entry.sha256
+                )
+            elif before is None:
+                await self._not_anothers(node, part)
             media = await self._arrived(node, part, path)
-            if self._unfinished(node, part):
-                media = await self._finish(node, part, media, path)
+            if self._unfinished(node, part, media):
+                media = await self._finish(node, part, media, path, fresh=True)
             sha256, how = await self.site.sha256(media)
             if sha256 == part.entry.sha256:
                 return media, how
@@ -382,6 +426,25 @@ class Delivery:
             "what the site stores is not what it was sent",
             where=media.file_url if media is not None else self._url(node),
             hint="Check its disks and whatever lies between; then it goes on by itself",
+        )
+
+    async def _not_anothers(self, node: Node, part: Part) -> None:
+        """Make sure that a file which was to be new took the place of none but ours. Raises: ItemError.
+
+        Ours is what an earlier request has put there, whose answer never came, and what the site has derived
+        of what this job has put, before this job's own came.
+        """
+        tid = self.base.terms[part.use]
+        there, _ = await self.site.media_of(node.nid)
+        media = next((media for media in there if tid in media.uses), None)
+        if media is not None and self._made_by_us(node, part, media):
+            return
+        await self.ledger.intend(media=[node.nid, part.use], strange=True, sha256=part.entry.sha256)
+        named = f"media {media.mid} ({media.name})" if media is not None else "a media that it does not list"
+        raise ItemError(
+            f"the site put {part.name} in place of the file of {named}: a new one for {part.use} was meant",
+            where=self._url(node),
+            hint=f"Restore that file there from a backup of the site. The View is media_of. {SHOW_ALL}",
         )
 
     async def _send(self, node: Node, part: Part) -> str:
@@ -397,12 +460,9 @@ class Delivery:
 
     def _place(self, node: Node, part: Part) -> str:
         """Return where the site is to put a file: a place of its own, for it would overwrite another's."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", part.name)
-        stem, dot, ext = name.rpartition(".")
-        name = (stem or "file")[:120] + dot + ext
-        use = re.split(r"[#/]", part.use.rstrip("#/"))[-1]
-        separator = "" if self.options.storage.endswith("://") else "/"
-        return f"{self.options.storage}{separator}{node.nid}/{use}/{name}"
+        storage = self.base.storage(part.bundle)
+        separator = "" if storage.endswith("://") else "/"
+        return f"{storage}{separator}{node.nid}/{use_word(part.use)}/{_name(part)}"
 
     async def _piece_sent(self, size: int) -> None:
         self.bytes += size
@@ -413,23 +473,19 @@ class Delivery:
             media = await self.site.media(path)
         else:
             tid = self.base.terms[part.use]
-            media = next((m for m in await self.site.media_of(node.nid) if tid in m.uses), None)
+            there, _ = await self.site.media_of(node.nid)
+            media = next((m for m in there if tid in m.uses), None)
         if media is None:
             raise TransientError("the media that was put there is not there", where=self._url(node))
         return media
 
-    async def _finish(self, node: Node, part: Part, media: Media, path: str = "") -> Media:
-        """Give a new media what it cannot be created with: who may see it, words for its image, its text."""
-        fields: dict[str, Any] = {}
-        if self.options.publish is False:
-            fields["status"] = [{"value": False}]
-        if part.bundle == "image":
-            file = {"target_id": media.fid, "alt": fitted(node.title)}
-            fields[FILE_FIELDS["image"]] = [file]
-        elif part.use == USES["extracted-text"] and part.entry.size <= _TEXT_MOST:
-            text = await in_thread(lambda stop: _text(part))
-            if text is not None:
-                fields["field_edited_text"] = [{"value": text}]
+    async def _finish(self, node: Node, part: Part, media: Media, path: str = "", *, fresh: bool) -> Media:
+        """Give a media what it cannot be created with: who may see it, words for its image, its text.
+
+        Args:
+            fresh: it is this job's; else what people have said of it since stays.
+        """
+        fields = await self._lacking(node, part, media, fresh=fresh)
         if not fields:
             return media
         if not path:
@@ -439,7 +495,32 @@ class Delivery:
             path = found[0]
         kind = {"bundle": [{"target_id": part.bundle, "target_type": "media_type"}]}
         await self.ctx.fence()
-        return await self.site.patch_media(path, {**kind, **fields})
+        try:
+            return await self.site.patch_media(path, {**kind, **fields})
+        except ItemError as error:
+            if fresh or "status" in fields:
+                raise
+            self._warn(f"media {media.mid} was there already, and stays without {', '.join(fields)}: {error}")
+            return media
+
+    async def _lacking(self, node: Node, part: Part, media: Media, *, fresh: bool) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        if self.options.publish is False and media.published and (fresh or not node.published):
+            fields["status"] = [{"value": False}]
+        alt = fitted(node.title)
+        given = media.alt in ("", _name(part), media.name)  # by the site: nobody has said better
+        if part.bundle == "image" and media.alt != alt and (fresh or given):
+            fields[FILE_FIELDS["image"]] = [{"target_id": media.fid, "alt": alt}]
+        if part.use == USES["extracted-text"] and (fresh or media.text == ""):
+            text = await in_thread(lambda stop: _text(part))
+            if text is None:
+                self._warn(f"{part.name} is not in the text for searches: it is too long, or no UTF-8")
+            elif text != media.text:
+                fields["field_edited_text"] = [{"value": text}]
+        return fields
+
+    def _warn(self, said: str) -> None:
+        self.warnings.append(said)
 
     async def _check_source(self, part: Part) -> None:
         if await in_thread(lambda stop: _digest(part, stop)) != part.entry.sha256:
@@ -455,7 +536,15 @@ class Delivery:
             changed=media.changed,
             uuid=media.file_uuid,
             sha256=part.entry.sha256,
+            ours=self._is_ours(node, part, media),
         )
+
+    def _is_ours(self, node: Node, part: Part, media: Media) -> bool:
+        """Tell whether this job has made a media, which undo then may remove."""
+        noted = self.ledger.media.get((node.nid, part.use), {})
+        if noted.get("was") is not None or noted.get("strange"):
+            return False
+        return self._made_by_us(node, part, media)
 
     def _record(self, part: Part, media: Media, how: str) -> None:
         place = Location(
@@ -473,7 +562,16 @@ class Delivery:
         return f"{self.site.rest.base}/node/{node.nid}"
 
 
+def _name(part: Part) -> str:
+    """Return a file's name as the site is asked to keep it: nothing in it that a server would run."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", part.name)
+    stem, dot, ext = name.rpartition(".")
+    return _RUN.sub("_", stem or "file")[:120] + dot + ext
+
+
 def _text(part: Part) -> str | None:
+    if part.entry.size > _TEXT_MOST:
+        return None
     with files.opened_beneath(part.root, part.entry.path) as fd:
         data = os.pread(fd, _TEXT_MOST, 0)
     try:

@@ -19,8 +19,12 @@ class Ledger:
     - `{"node": KEY, "uuid": U, "at": T}`: a node is about to be created so, at the site's time T;
     - `{"node": KEY, "uuid": U, "nid": N, "vid": V, "ours": B, ...}`: it is there, in this revision;
     - `{"media": [N, USE], "was": MID or null, "sha256": S}`: a file is about to be put there;
-    - `{"media": [N, USE], "mid": M, "fid": F, "uid": U, "vid": V, ...}`: it is there, in this revision;
+    - `{"media": [N, USE], "made": M, "path": P, ...}`: the site says that it is there, and has not shown it;
+    - `{"media": [N, USE], "mid": M, "fid": F, "uid": U, "vid": V, "ours": B, ...}`: it is there, so;
+    - `{"media": [N, USE], "strange": true, ...}`: the file took the place of another's, which was not listed;
     - `{"patch": N, "was": {...}, "is": {...}}`: fields of a node of others are about to be changed.
+
+    Those of earlier versions have no `made` and no `ours` of media, and `was` says only what was listed.
 
     A line that is about to happen is on disk before its method returns; the others may be lost with the
     power, and are found again by what was intended.

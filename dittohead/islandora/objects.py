@@ -47,6 +47,7 @@ class Page:
     weight: int  #: 1 for the first
     identifier: str
     parts: Sequence[Part]
+    empty: Sequence[str] = ()  #: names of files of it that hold nothing, which no site takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,7 @@ class _Gathered:
     stem: str
     main: Part
     more: list[Part] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)  #: names of its files that hold nothing
 
 
 def natural(stem: str) -> tuple[tuple[int, int, str], ...]:
@@ -139,6 +141,7 @@ def _thing(description: Description, group: list[_Gathered], options: IslandoraO
             weight=weight,
             identifier=_identifier(description.identifier, page.stem) if paged else description.identifier,
             parts=[page.main, *page.more],
+            empty=tuple(page.empty),
         )
         for weight, page in enumerate(group, 1)
     ]
@@ -160,15 +163,19 @@ def _identifier(whole: str, stem: str) -> str:
 def _gather(ctx: StepContext, options: IslandoraOptions) -> list[_Gathered]:
     main, *others = options.uses()
     pages: dict[str, _Gathered] = {}
-    strange = []
+    strange, empty = [], []
     for entry in _files(ctx.source):
         stem = _stem(display(entry.path))
+        if entry.size == 0:
+            empty.append(display(entry.path))
         if extension(display(entry.path)) not in IMAGES:
             strange.append(display(entry.path))
         elif stem in pages:
             raise ItemError(f"two files would be the page {stem}")
         else:
             pages[stem] = _Gathered(stem, _part(ctx.source.root, entry, main[1], options))
+    if empty:
+        raise ItemError(f"{_named(empty)} empty", hint="The site takes no file without a byte")
     if strange:
         raise ItemError(f"{_named(strange)} no image", hint="Let a step before make images of them")
     for where, use in others:
@@ -184,6 +191,8 @@ def _add(
         page = next((pages[stem] for stem in stems if stem in pages), None)
         if page is None:
             lost.append(display(entry.path))
+        elif entry.size == 0:
+            page.empty.append(display(entry.path))
         elif any(part.use == use for part in page.more):
             raise ItemError(f"two files would be the page {page.stem}'s {use}", where=display(entry.path))
         else:

@@ -47,6 +47,11 @@ class IslandoraOptions(Site, Options):
         description="Path of a REST export View that lists a node's members (exposed filter "
         "`field_member_of`). Without it pages are found by local identifier alone.",
     )
+    lists_all: bool = Field(
+        False,
+        description="The site's Views (`find`, `members`, `/node/N/media`) show all items: a listing of 5, "
+        "10, 15... is then whole. Without it such a one may be cut, and is refused where that matters.",
+    )
     record: str = Field(
         "", description="The step that describes the object; none: the pipeline's first that does."
     )
@@ -57,7 +62,7 @@ class IslandoraOptions(Site, Options):
     publish: bool | None = Field(
         None,
         description="Whether the public may see what is created; none: as the content type has it. The user "
-        "needs `administer nodes` for it.",
+        "needs `administer nodes` for it, and for `false` what docs/islandora.md names.",
     )
     use: str = Field(
         "original",
@@ -74,8 +79,13 @@ class IslandoraOptions(Site, Options):
         description="Media types by extension where they are not the stock ones, as `jpg: file`.",
     )
     storage: str = Field(
-        "fedora://dittohead",
-        description="Where the site puts files, as a Drupal stream wrapper's URI (`private://dittohead`).",
+        "",
+        description="Where the site puts files, as a Drupal stream wrapper's URI (`private://dittohead`); "
+        "none: `dittohead` where the site's own file fields are kept, or `fedora://` where it does not tell.",
+    )
+    any_storage: bool = Field(
+        False,
+        description="The site has the stream wrapper of `storage`, though its own file fields name another.",
     )
     update: Literal["nothing", "empty", "all"] = Field(
         "nothing",
@@ -118,7 +128,7 @@ class IslandoraOptions(Site, Options):
     @field_validator("storage")
     @classmethod
     def _storage(cls, value: str) -> str:
-        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[\w./-]*", value) or ".." in value:
+        if (value and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[\w./-]*", value)) or ".." in value:
             raise ValueError("a stream wrapper's URI such as fedora://dittohead is wanted")
         return value if value.endswith("://") else value.rstrip("/")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.errors import ItemError
+from dittohead.errors import ItemError, StepError
 from dittohead.islandora.options import use_uri
 from dittohead.islandora.site import Drupal
 from dittohead.model import Location, Use
+
+#: How it is known that a manifest is one.
+_LISTS = "shows its pages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,42 @@ async def manifest(site: Drupal, shown: Shown) -> Location | None:
     """Return where an object's IIIF manifest is; None while the public cannot fetch it."""
     name = "book-manifest" if shown.paged else "manifest"
     url = f"{site.rest.base}/node/{shown.nid}/{name}"
-    return shown.place(Use.MANIFEST, url, "answered 200") if await site.public(url) else None
+    # Islandora answers 200 for any node: only what it shows proves something.
+    if not await _canvases(site, url):
+        return None
+    return shown.place(Use.MANIFEST, url, _LISTS)
+
+
+async def _canvases(site: Drupal, url: str) -> bool:
+    """Tell whether the public gets a manifest that shows something."""
+    try:
+        answer = await site.rest.send("GET", url, anonymous=True)
+    except ItemError:  # larger than what is read: it surely shows something
+        return True
+    if answer.status != 200:
+        return False
+    with contextlib.suppress(StepError, AttributeError, TypeError):
+        manifest = answer.json()
+        sequences = manifest.get("sequences") or []
+        return bool(manifest.get("items") or any(sequence.get("canvases") for sequence in sequences))
+    return False
+
+
+async def missing(site: Drupal, place: Location, *, hidden: bool) -> str:
+    """Return what is wrong with a page, a thumbnail or a manifest, as the public sees it; "" when nothing is.
+
+    Args:
+        hidden: a page may be one that the public may not see; then the user looks for its node.
+    """
+    answer = await site.rest.send("GET", place.uri, anonymous=True, sink=lambda _: None)
+    if answer.status in (401, 403) and hidden and place.use is Use.PAGE:
+        # As JSON: Drupal refuses credentials for the page itself.
+        answer = await site.rest.send("GET", place.uri, params={"_format": "json"})
+    if answer.status != 200:
+        return f"answers {answer.status}"
+    if place.use is Use.MANIFEST and place.verified_by == _LISTS and not await _canvases(site, place.uri):
+        return "shows no page"
+    return ""
 
 
 async def thumbnail(site: Drupal, shown: Shown) -> tuple[bool, Location | None]:
@@ -66,7 +105,8 @@ async def thumbnail(site: Drupal, shown: Shown) -> tuple[bool, Location | None]:
     """
     tid = await site.term(use_uri("thumbnail"))
     for nid in dict.fromkeys((shown.nid, shown.first)):
-        media = next((media for media in await site.media_of(nid) if tid in media.uses), None)
+        listed, _ = await site.media_of(nid)
+        media = next((media for media in listed if tid in media.uses), None)
         if media is not None and media.file_url:
             url = media.file_url
             return True, shown.place(Use.THUMBNAIL, url, "answered 200") if await site.public(url) else None

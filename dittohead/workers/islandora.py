@@ -15,6 +15,7 @@ from dittohead import __version__, receipt
 from dittohead.errors import StepError
 from dittohead.islandora import objects, preflight, public
 from dittohead.islandora.delivery import Delivery
+from dittohead.islandora.door import Door
 from dittohead.islandora.ledger import Ledger
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.public import Shown
@@ -64,6 +65,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     def __init__(self) -> None:
         #: Of objects at sites: the site does not refuse a second media of a page by two jobs at once.
         self.turns = Turns()
+        self.door = Door()
 
     def check(self, options: IslandoraOptions) -> list[str]:
         """Say what cannot be."""
@@ -92,10 +94,10 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     async def preflight(self, ctx: StepContext, options: IslandoraOptions) -> Mapping[str, Any]:
         """Look for the terms, the collection and the objects; compare fields with what is to be written."""
         known = ctx.described(options.record)
-        async with preflight.opened(options, ctx.secret(options.credential)) as site:
+        async with self.door.entered(options, ctx.secret(options.credential)) as site:
             base = await preflight.ground(site, options)
             descriptions = [found.description for found in known.objects]
-            await preflight.check_fields(site, options, descriptions)
+            await preflight.check_fields(site, options, base, descriptions)
             nids = {}
             for found in descriptions:
                 node = await preflight.existing(site, options, found, base, paged=None)
@@ -146,7 +148,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
 
     async def run(self, ctx: StepContext, options: IslandoraOptions) -> StepResult:
         """Create what is not there yet; a try after a crash finds what the last one created."""
-        async with preflight.opened(options, ctx.secret(options.credential)) as site:
+        async with self.door.entered(options, ctx.secret(options.credential)) as site:
             delivered = await _resumed(ctx)
             if delivered is None:
                 delivered = await self._deliver(ctx, options, site)
@@ -234,17 +236,16 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 if ctx.stopped.is_set():
                     return
                 try:
-                    problem = await _look(site, location)
+                    problem = await _look(site, location, options)
                 except StepError as error:
                     problem = f"cannot be checked: {error}"
                 ctx.report(not problem, location.uri, problem)
 
 
-async def _look(site: Drupal, location: Location) -> str:
+async def _look(site: Drupal, location: Location, options: IslandoraOptions) -> str:
     """Return what is wrong with a location; "" when nothing is."""
     if location.use:
-        answer = await site.rest.send("GET", location.uri, sink=lambda _: None)
-        return "" if answer.status == 200 else f"answers {answer.status}"
+        return await public.missing(site, location, hidden=options.publish is not True)
     sha256, _ = await site.sha256_of(location.version, location.uri)
     if not sha256:
         return "is missing"
@@ -277,16 +278,20 @@ def _kept(path: Path) -> list[Location] | None:
 
 
 def _words(delivery: Delivery, options: IslandoraOptions, things: Sequence[objects.Thing]) -> str:
+    """Return what the job has done, in all its tries: its ledger knows of the earlier ones."""
     pages = sum(len(thing.pages) for thing in things)
+    parts = sum(len(page.parts) for thing in things for page in thing.pages)
+    created = sum("nid" in noted and bool(noted.get("ours")) for noted in delivery.ledger.nodes.values())
+    sent = sum("mid" in noted for noted in delivery.ledger.media.values())
     words = [
         f"{pages} page{'s' if pages > 1 else ''} to {options.url}",
-        f"{delivery.created} nodes created",
-        f"{delivery.sent} files sent",
+        f"{created} nodes created",
+        f"{sent} files sent",
     ]
-    if delivery.there:
-        words.append(f"{delivery.there} were there already")
-    if delivery.changed:
-        words.append(f"{delivery.changed} nodes changed")
+    if parts > sent:
+        words.append(f"{parts - sent} were there already")
+    if delivery.ledger.patches:
+        words.append(f"{len(delivery.ledger.patches)} nodes changed")
     return ", ".join(words)
 
 
@@ -297,7 +302,9 @@ def _events(
     said = f"{count} files at {options.url}"
     ctx.event(Event(type=EventType.REPLICATION, outcome="success", detail=said, agent=_AGENT))
     ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=f"{count} files: {how}", agent=_AGENT))
-    if delivery.missing:
-        names = ", ".join(sorted(set(delivery.missing)))
+    for said in [*delivery.linking.warnings, *delivery.warnings]:
+        ctx.event(Event(type=EventType.METADATA, outcome="warning", detail=said, agent=_AGENT))
+    if delivery.linking.missing:
+        names = ", ".join(sorted(set(delivery.linking.missing)))
         said = f"there is no term for {names}: not linked"
         ctx.event(Event(type=EventType.METADATA, outcome="warning", detail=said, agent=_AGENT))

@@ -3,7 +3,8 @@
 What it refuses, and in which words, follows Drupal core 10 (rest: RequestHandler, EntityResource and its
 tests; file: FileUploadResource, ContentDispositionFilenameParser; basic_auth), the starter site's REST
 resources, fields and views, islandora's MediaSourceController and MediaSourceService, and the controllers and
-views of islandora_workbench_integration. Where they leave something open it takes the stricter side.
+views of islandora_workbench_integration. Where they leave something open it takes the stricter side. What is
+marked "measured" was seen at a Drupal 10.4.1 with Islandora 2.13.3; docs/simulators.md has the table.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
@@ -28,19 +28,26 @@ from tests.support.islandora_rules import (
     BUNDLES,
     MEDIA_FIELDS,
     NODE_FIELDS,
+    VOCABULARIES,
     Json,
     Refused,
+    Site,
     check_extension,
+    check_security,
     decoded,
     found,
-    paged,
+    listed,
     place_of,
     validated,
 )
 from tests.support.islandora_state import PASSWORD, UID, USER, Call, Fault, State
 
 _FILENAME = re.compile(r'\bfilename="(?P<filename>.+)"')
-_PAGER = 10  #: items of a View's page where none is set
+
+#: Failed logins until a user is locked, for 6 hours. Source: Drupal core, user.flood, user_limit.
+_FLOOD = 5
+
+_WORKBENCH = "use islandora workbench"
 
 
 class Islandora(State):
@@ -60,8 +67,7 @@ class Islandora(State):
                 await self._fail(fault, request)
             answer = await self._answer(request, call, fault)
         except Refused as refused:
-            body = {"message": refused.message}
-            answer = web.json_response(body, status=refused.status, headers=refused.headers)
+            answer = self._said(call, refused)
         call.status = answer.status
         if self.at_call is not None:
             await self.at_call(call, True)
@@ -69,6 +75,15 @@ class Islandora(State):
             broken = await self._fail(fault, request)
             return broken or answer
         return answer
+
+    def _said(self, call: Call, refused: Refused) -> web.Response:
+        """Answer an error: in HTML where JSON is not asked for, also on REST routes (measured)."""
+        if call.query.get("_format") == "json":
+            body = {"message": refused.message}
+            return web.json_response(body, status=refused.status, headers=refused.headers)
+        text = f"<html><title>{refused.status}</title>The website encountered an error.</html>"
+        headers = refused.headers
+        return web.Response(text=text, status=refused.status, headers=headers, content_type="text/html")
 
     async def _fail(self, fault: Fault, request: web.Request) -> web.Response | None:
         if fault.kind == "slow":
@@ -83,10 +98,11 @@ class Islandora(State):
         raise Refused(int(fault.kind), "The website encountered an unexpected error.", fault.headers)
 
     async def _answer(self, request: web.Request, call: Call, fault: Fault | None) -> web.Response:
-        call.known = self._authenticated(request)
+        call.known = self._authenticated(request, call)
         for method, pattern, action in self._routes():
             match = re.fullmatch(pattern, call.path)
             if match and (method == call.method or method == "*"):
+                self._allowed(call, action)
                 body = await request.read()
                 call.size = len(body)
                 made = action(request, call, body, *match.groups())
@@ -95,20 +111,37 @@ class Islandora(State):
                 return made
         raise Refused(404, f'No route found for "{call.method} {call.path}"')
 
-    def _authenticated(self, request: web.Request) -> bool:
+    def _authenticated(self, request: web.Request, call: Call) -> bool:
+        """Tell whether the user is known; one with a wrong password is the public (measured).
+
+        Source: Drupal core, BasicAuth::authenticate: it returns nobody, and asks flood first.
+        """
         given = request.headers.get("Authorization", "")
-        if not given:
+        call.header = bool(given)
+        if not given or self.failed_logins >= _FLOOD:
             return False
-        wanted = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        if given != wanted:  # basic_auth: a wrong password is an anonymous user with a header: 403
-            raise Refused(403, "The used authentication method is not allowed on this route.")
+        if given != "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode():
+            self.failed_logins += 1
+            return False
+        self.failed_logins = 0
         return True
+
+    def _allowed(self, call: Call, action: Callable[..., web.Response]) -> None:
+        """Refuse Basic credentials on a route that does not list basic_auth (measured).
+
+        Source: Drupal core, AuthenticationSubscriber::onKernelRequestFilterProvider.
+        """
+        people = action in (self._page, self._manifest, self._download)
+        if call.header and people and call.query.get("_format") != "json":
+            raise Refused(403, "The used authentication method is not allowed on this route.")
 
     def _routes(self) -> list[tuple[str, str, Callable[..., web.Response]]]:
         media = r"/media/(\d+)" if self.standalone else r"/media/(\d+)/edit"
         return [
             ("GET", r"/term_from_uri", self._term_from_uri),
             ("GET", r"/term_from_term_name", self._term_from_name),
+            ("GET", r"/term_from_authority_link", self._term_from_link),
+            ("GET", r"/taxonomy/term/(\d+)", self._get_term),
             ("GET", r"/islandora/identifier", self._find("field_local_identifier")),
             ("GET", r"/islandora/members", self._find("field_member_of")),
             ("GET", r"/islandora/title", self._find("title")),
@@ -129,46 +162,79 @@ class Islandora(State):
             ("GET", r"/entity/field_config/node\.islandora_object\.(\w+)", self._field_config),
             ("GET", r"/entity/field_storage_config/node\.(\w+)", self._field_storage),
             ("GET", r"/islandora_workbench_integration/file_hash", self._file_hash),
+            (
+                "GET",
+                r"/islandora_workbench_integration/node_actions/(field_config|field_storage_config)/(.+)",
+                self._node_actions,
+            ),
             ("GET", r"/_flysystem/(.+)", self._download),
             ("GET", r"(/.*)", self._page),
         ]
 
-    def _rest(self, call: Call, request: web.Request) -> None:
-        """Refuse what any REST route refuses."""
+    def _rest(self, call: Call, request: web.Request, permission: str = "") -> None:
+        """Refuse what any REST route refuses; `permission`: what the public has not."""
         if call.query.get("_format") != "json":
             said = "No route found for the specified format html. Supported formats: json, jsonld."
             raise Refused(406, said)
-        self._user(call)
+        if permission or call.writes:
+            self._user(call, permission)
         kind = request.headers.get("Content-Type", "").partition(";")[0]
         if call.method in ("POST", "PATCH") and kind != "application/json":
             raise Refused(415, f'No route found that matches "Content-Type: {kind}"')
 
-    def _user(self, call: Call) -> None:
-        if not call.known:
-            raise Refused(
-                401, "No authentication credentials provided.", {"WWW-Authenticate": 'Basic realm="x"'}
-            )
+    def _user(self, call: Call, permission: str = "") -> None:
+        """Refuse who is not known, or may not: in the same words, when a header was sent (measured)."""
+        if call.known and (not permission or permission in self.permissions):
+            return
+        if not call.header:  # AuthenticationSubscriber::onExceptionSendChallenge
+            said = "No authentication credentials provided."
+            raise Refused(401, said, {"WWW-Authenticate": 'Basic realm="x"'})
+        raise Refused(403, f"The '{permission or 'access content'}' permission is required.")
 
     # -- terms and views -------------------------------------------------------------------------
 
+    # The stock Views ask for "administer taxonomy": config/sync of the starter site (measured).
+
     def _term_from_uri(self, request: web.Request, call: Call, body: bytes) -> web.Response:
-        self._integrated()
-        self._rest(call, request)
-        return self._terms_where(lambda term: term["uri"] == call.query.get("uri"))
+        return self._terms_where(request, call, lambda term: term["uri"] == call.query.get("uri"))
+
+    def _term_from_link(self, request: web.Request, call: Call, body: bytes) -> web.Response:
+        """Find by `field_authority_link`, which people, bodies, places and subjects have (measured)."""
+        given = call.query.get("authority_link")
+        return self._terms_where(request, call, lambda term: term["authority"] == given)
 
     def _term_from_name(self, request: web.Request, call: Call, body: bytes) -> web.Response:
-        self._integrated()
-        self._rest(call, request)
-        given = (call.query.get("vocab"), call.query.get("name"))
-        return self._terms_where(lambda term: (term["vocabulary"], term["name"]) == given)
+        """Find by name, without case, as the collations of SQLite and MySQL compare (measured)."""
+        vocabulary, name = call.query.get("vocab"), call.query.get("name", "").casefold()
+        return self._terms_where(
+            request,
+            call,
+            lambda term: term["vocabulary"] == vocabulary and term["name"].casefold() == name,
+        )
 
-    def _terms_where(self, wanted: Callable[[Json], bool]) -> web.Response:
-        found = [
-            {"tid": [{"value": tid}], "name": [{"value": term["name"]}]}
-            for tid, term in self.terms.items()
-            if wanted(term)
-        ]
+    def _terms_where(self, request: web.Request, call: Call, wanted: Callable[[Json], bool]) -> web.Response:
+        self._integrated()
+        self._rest(call, request, "administer taxonomy")
+        found = [self._term_json(tid) for tid, term in self.terms.items() if wanted(term)]
         return web.json_response(found)
+
+    def _get_term(self, request: web.Request, call: Call, body: bytes, tid: str) -> web.Response:
+        self._rest(call, request)
+        if int(tid) not in self.terms:
+            raise Refused(404, "The term was not found.")
+        return web.json_response(self._term_json(int(tid)))
+
+    def _term_json(self, tid: int) -> Json:
+        term = self.terms[tid]
+        return {
+            "tid": [{"value": tid}],
+            "vid": [{"target_id": term["vocabulary"], "target_type": "taxonomy_vocabulary"}],
+            "name": [{"value": term["name"]}],
+            "field_external_uri": [{"uri": term["uri"]}] if term["uri"] else [],
+            "field_authority_link": [{"uri": term["authority"], "source": "lcnaf"}]
+            if term["authority"]
+            else [],
+        }
 
     def _integrated(self) -> None:
         if not self.integration:
@@ -188,7 +254,7 @@ class Islandora(State):
                 if not self.exposed or any(found(w, value, self.contains) for w in words for value in values):
                     nids.append(nid)
             rows = [{"nid": str(nid)} for nid in nids]
-            return web.json_response(paged(rows, call.query, self.pager) if self.pager else rows)
+            return web.json_response(listed(rows, call.query, self.pager, turns=self.turns))
 
         return view
 
@@ -220,9 +286,15 @@ class Islandora(State):
 
     def _get_node(self, request: web.Request, call: Call, body: bytes, nid: str) -> web.Response:
         if "_format" not in call.query:
+            self._allowed(call, self._page)
             return self._page(request, call, body, call.path)
         self._rest(call, request)
-        return web.json_response(self._node_json(self._node(nid)))
+        number = self._node(nid)
+        if not self.nodes[number]["status"][0]["value"]:
+            # Source: Drupal core, NodeAccessControlHandler::checkAccess.
+            own = self.nodes[number]["uid"] == UID
+            self._user(call, "view own unpublished content" if own else "bypass node access")
+        return web.json_response(self._node_json(number))
 
     def _patch_node(self, request: web.Request, call: Call, body: bytes, nid: str) -> web.Response:
         self._rest(call, request)
@@ -241,7 +313,9 @@ class Islandora(State):
         return web.Response(status=204)
 
     def _administers(self, fields: Json, what: str) -> None:
-        if "status" in fields and not self.administers:  # NodeAccessControlHandler::checkFieldAccess
+        if (
+            "status" in fields and "administer nodes" not in self.permissions
+        ):  # NodeAccessControlHandler::checkFieldAccess
             raise Refused(403, f"Access denied on {what} field 'status'.")
 
     def _node(self, nid: str) -> int:
@@ -264,6 +338,7 @@ class Islandora(State):
             "nid": [{"value": nid}],
             "uuid": [{"value": node["uuid"]}],
             "vid": [{"value": node["vid"]}],
+            "uid": [{"target_id": node["uid"], "target_type": "user"}],
             "type": [{"target_id": "islandora_object", "target_type": "node_type"}],
             "status": node["status"],
             "created": [{"value": datetime.fromtimestamp(node["created"], UTC).isoformat()}],
@@ -273,30 +348,55 @@ class Islandora(State):
 
     # -- fields ----------------------------------------------------------------------------------
 
-    def _there(self) -> tuple[Any, Any]:
-        return self.nodes, self.terms
+    def _there(self) -> Site:
+        bypass = "bypass node access" in self.permissions
+        return Site(nodes=self.nodes, terms=self.terms, bypasses=bypass)
 
     def _field_config(self, request: web.Request, call: Call, body: bytes, name: str) -> web.Response:
-        self._rest(call, request)
-        if not self.readable:
-            raise Refused(403, "The 'administer node fields' permission is required.")
+        self._rest(call, request, "administer node fields")
         if name not in NODE_FIELDS:
             raise Refused(404, "No such field")
-        return web.json_response({"field_name": name, "required": name == "field_model"})
+        return web.json_response(self._config_json(name))
+
+    def _config_json(self, name: str) -> Json:
+        vocabularies = {one: one for one in VOCABULARIES.get(name, ())}
+        settings = {"handler_settings": {"target_bundles": vocabularies}} if vocabularies else {}
+        return {"field_name": name, "required": name == "field_model", "settings": settings}
 
     def _field_storage(self, request: web.Request, call: Call, body: bytes, name: str) -> web.Response:
-        self._rest(call, request)
+        self._rest(call, request, "administer node fields")
+        return web.json_response(self._storage_json(name))
+
+    def _storage_json(self, name: str) -> Json:
         kind, most = NODE_FIELDS[name]
         settings = {"max_length": 255} if kind == "string" else {}
-        return web.json_response({"type": kind, "cardinality": most, "settings": settings})
+        return {"type": kind, "cardinality": most, "settings": settings}
+
+    def _node_actions(
+        self, request: web.Request, call: Call, body: bytes, kind: str, rest: str
+    ) -> web.Response:
+        """Answer as islandora_workbench_integration 1.2 and newer: to "use islandora workbench" (measured)."""
+        self._integrated()
+        if not self.actions:
+            raise Refused(404, "No route found")
+        self._user(call, _WORKBENCH)
+        entity, *_, name = rest.split("/")
+        if entity == "media" and name in self.uri_schemes:
+            scheme = self.uri_schemes[name]
+            return web.json_response({"type": "file", "settings": {"uri_scheme": scheme}})
+        if entity != "node" or name not in NODE_FIELDS:
+            what = "Field" if kind == "field_config" else "Field storage"
+            return web.json_response({"error": f"{what} configuration not found."}, status=404)
+        found = self._config_json(name) if kind == "field_config" else self._storage_json(name)
+        return web.json_response(found)
 
     # -- media -----------------------------------------------------------------------------------
 
     def _media_of(self, request: web.Request, call: Call, body: bytes, nid: str) -> web.Response:
-        self._rest(call, request)
+        self._rest(call, request, "manage media")
         self._derive(self._node(nid))
         rows = [self._media_json(mid) for mid, one in self.media.items() if one["nid"] == int(nid)]
-        return web.json_response(paged(rows, call.query, _PAGER))  # the View's default pager
+        return web.json_response(listed(rows, call.query, self.listed, turns=self.turns))
 
     def _derive(self, nid: int) -> None:
         """Make thumbnails of originals, some polls after they came."""
@@ -312,13 +412,16 @@ class Islandora(State):
     def _put_media(
         self, request: web.Request, call: Call, body: bytes, nid: str, bundle: str, tid: str
     ) -> web.Response:
-        self._user(call)
+        self._user(call, "create media")
         number = self._node(nid)
         if bundle not in BUNDLES or int(tid) not in self.terms:
             raise Refused(404, "The media type or term was not found.")
         if not request.headers.get("Content-Type"):
             raise Refused(400, "Missing Content-Type header")
         place = place_of(request.headers.get("Content-Location", "").strip())
+        scheme = place.partition("://")[0]
+        if scheme not in self.schemes and self.checks_schemes:  # newer than 2.13.3 (read)
+            raise Refused(400, "Content-Location must be a valid stream wrapper URI")
         for one in self.media.values():
             if one["nid"] == number and int(tid) in one["uses"] and one["bundle"] == bundle:
                 self._written(one["fid"], body)
@@ -348,7 +451,10 @@ class Islandora(State):
 
     def _get_media(self, request: web.Request, call: Call, body: bytes, mid: str) -> web.Response:
         self._rest(call, request)
-        return web.json_response(self._media_json(self._one(mid)))
+        one = self.media[self._one(mid)]
+        if not one["status"][0]["value"]:
+            self._user(call, "view own unpublished media")
+        return web.json_response(self._media_json(int(mid)))
 
     def _form(self, request: web.Request, call: Call, body: bytes, mid: str) -> web.Response:
         raise Refused(406, "No route found for the specified format json. Supported formats: html.")
@@ -371,6 +477,7 @@ class Islandora(State):
             raise Refused(
                 422, f"Unprocessable Entity: validation failed.\n{name}.0.target_id: does not exist"
             )
+        check_security(self.files[int(item["target_id"])]["uri"], name)
         if bundle == "image" and not item.get("alt"):
             said = f"{name}.0.alt: Alternative text: field is required."
             raise Refused(422, f"Unprocessable Entity: validation failed.\n{said}\n")
@@ -384,12 +491,16 @@ class Islandora(State):
     def _media_json(self, mid: int) -> Json:
         one = self.media[mid]
         file = self.files[one["fid"]]
+        if file["uri"].partition("://")[0] not in self.schemes:  # InvalidStreamWrapperException (measured)
+            raise Refused(500, "The website encountered an unexpected error.")
         shown = {
             "target_id": one["fid"],
             "target_type": "file",
             "target_uuid": file["uuid"],
             "url": f"{self.called or self.base}/_flysystem/{file['uri'].replace('://', '/')}",
+            **({"alt": one["alt"], "title": ""} if one["bundle"] == "image" else {}),
         }
+        text = one.get("field_edited_text", []) if one["bundle"] == "extracted_text" else None
         return {
             "mid": [{"value": mid}],
             "uuid": [{"value": one["uuid"]}],
@@ -400,6 +511,8 @@ class Islandora(State):
             "uid": [{"target_id": one["uid"], "target_type": "user"}],
             "revision_user": [{"target_id": one["revision_user"], "target_type": "user"}],
             "changed": [{"value": one["changed"], "format": "Y-m-d\\TH:i:sP"}],
+            "created": [{"value": datetime.fromtimestamp(one["created"], UTC).isoformat()}],
+            **({} if text is None else {"field_edited_text": text}),
             "field_media_of": [{"target_id": one["nid"], "target_type": "node"}],
             "field_media_use": [{"target_id": tid, "target_type": "taxonomy_term"} for tid in one["uses"]],
             BUNDLES[one["bundle"]][0]: [shown],
@@ -446,8 +559,7 @@ class Islandora(State):
         self._rest(call, request)
         if int(fid) not in self.files:
             raise Refused(404, f"The file {fid} was not found.")
-        if not self.deletes_files:
-            raise Refused(403, "The 'delete own files' permission is required.")
+        self._user(call, "delete own files")
         del self.files[int(fid)]
         return web.Response(status=204)
 
@@ -455,13 +567,14 @@ class Islandora(State):
         self._integrated()
         if not self.hashes:
             raise Refused(404, "No route found")
-        if not call.known:
-            raise Refused(403, "The 'use islandora workbench' permission is required.")
+        if not call.known or _WORKBENCH not in self.permissions:
+            raise Refused(403, f"The '{_WORKBENCH}' permission is required.")
         wanted, algorithm = call.query.get("file_uuid"), call.query.get("algorithm", "")
         if algorithm not in ("md5", "sha1", "sha256"):
             return web.json_response({"error": '"algorithm" parameter must be one of "md5", ...'})
-        for file in self.files.values():
+        for fid, file in self.files.items():
             if file["uuid"] == wanted:
+                self._visible(fid, call)
                 digest = hashlib.new(algorithm, file["data"]).hexdigest()
                 row = {"checksum": digest, "file_uuid": wanted, "algorithm": algorithm}
                 return web.json_response([row])
@@ -469,22 +582,45 @@ class Islandora(State):
 
     def _download(self, request: web.Request, call: Call, body: bytes, place: str) -> web.Response:
         uri = place.replace("/", "://", 1)
-        found = next((file for file in self.files.values() if file["uri"] == uri), None)
+        found = next((fid for fid, file in self.files.items() if file["uri"] == uri), None)
         if found is None:
             raise Refused(404, "Not found")
-        return web.Response(body=found["data"], content_type="application/octet-stream")
+        self._visible(found, call)
+        return web.Response(body=self.files[found]["data"], content_type="application/octet-stream")
+
+    def _visible(self, fid: int, call: Call) -> None:
+        """Refuse a file whose media is unpublished to who may not view that (measured)."""
+        if self.private and not call.known:
+            raise Refused(403, "Access denied.")
+        hidden = [one for one in self.media.values() if one["fid"] == fid and not one["status"][0]["value"]]
+        if hidden and not (call.known and "view own unpublished media" in self.permissions):
+            raise Refused(403, "Access denied.")
 
     # -- pages for people ------------------------------------------------------------------------
 
     def _manifest(self, request: web.Request, call: Call, body: bytes, nid: str, name: str) -> web.Response:
-        self._public(self._node(nid), call)
-        return web.json_response({"@type": "sc:Manifest", "@id": f"{self.base}{call.path}"})
+        """Answer 200 for any node, with no canvas where there is nothing to show (measured)."""
+        number = self._node(nid)
+        hidden = not self.nodes[number]["status"][0]["value"]
+        if hidden and name == "book-manifest":  # its contextual filter is validated (measured)
+            raise Refused(404, "Not found")
+        of = (
+            {number} if name == "manifest" else {one for one, page in self.nodes.items() if _in(page, number)}
+        )
+        shown = [mid for mid, one in self.media.items() if one["nid"] in of and not hidden]
+        canvases = [{"@id": f"{self.base}/canvas/{mid}", "@type": "sc:Canvas"} for mid in shown]
+        manifest = {"@type": "sc:Manifest", "@id": f"{self.base}{call.path}"}
+        return web.json_response({**manifest, "sequences": [{"canvases": canvases}]})
 
     def _page(self, request: web.Request, call: Call, body: bytes, path: str) -> web.Response:
         for nid, alias in self.aliases.items():
             if alias == path and nid in self.nodes:
+                if call.query.get("_format") == "json":  # an alias is a path of the REST route too
+                    return self._get_node(request, call, body, str(nid))
                 self._public(nid, call)
                 return web.Response(text="<html>", content_type="text/html")
+        if path == "/":
+            return web.Response(text="<html>", content_type="text/html")
         match = re.fullmatch(r"/node/(\d+)", path)
         if match is None or int(match[1]) not in self.nodes:
             raise Refused(404, f'No route found for "GET {path}"')
@@ -494,6 +630,10 @@ class Islandora(State):
     def _public(self, nid: int, call: Call) -> None:
         if not self.nodes[nid]["status"][0]["value"] and not call.known:
             raise Refused(403, "You are not authorized to access this page.")
+
+
+def _in(node: Json, parent: int) -> bool:
+    return {"target_id": parent} in node.get("field_member_of", ()) and node["status"][0]["value"]
 
 
 @contextlib.asynccontextmanager

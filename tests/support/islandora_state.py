@@ -6,14 +6,31 @@ import asyncio
 import hashlib
 import json
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.islandora_rules import TERMS, Json
+from tests.support.islandora_rules import AUTHORITIES, TERMS, Json
 
 USER, PASSWORD, UID = "dittohead", "S3CRET pä:ss", 7
+
+#: What docs/islandora.md names, and what `publish` needs.
+PERMISSIONS = frozenset(
+    {
+        "access content",
+        "administer nodes",
+        "administer taxonomy",
+        "bypass node access",
+        "create media",
+        "delete own files",
+        "manage media",
+        "use islandora workbench",
+        "view own unpublished content",
+        "view own unpublished media",
+    }
+)
 
 
 @dataclass
@@ -27,6 +44,7 @@ class Call:
     size: int = 0
     status: int = 0
     known: bool = False  #: whether it came with the right credentials
+    header: bool = False  #: whether it came with any
 
     @property
     def writes(self) -> bool:
@@ -73,15 +91,23 @@ class State:
         self.terms: dict[int, Json] = {}
         self.aliases: dict[int, str] = {}
         self.lag = 0  #: calls of a View that do not see a new node yet
-        self.pager = 0  #: items of a page of the Views that find nodes; 0: no pager
+        self.pager = 0  #: items that the Views show which find nodes; 0: all
+        self.listed = 10  #: items that the View of a node's media shows; 0: all
+        self.turns = False  #: `page` turns their pages, as no stock REST export has it
         self.standalone = False  #: "standalone media URL"
         self.integration = True  #: islandora_workbench_integration is enabled
         self.hashes = True  #: its file_hash too
-        self.administers = True  #: the user may publish nodes
-        self.readable = True  #: field configuration can be read
+        self.actions = True  #: it is of version 1.2 or newer: field configuration can be asked for
+        self.permissions = set(PERMISSIONS)  #: of the user
+        self.failed_logins = 0
+        self.schemes = {"fedora", "public", "private"}  #: stream wrappers that there are
+        self.uri_schemes = dict.fromkeys(
+            ("field_media_file", "field_media_image", "field_media_document"), "fedora"
+        )
+        self.private = False  #: the public may not read files
+        self.checks_schemes = False  #: it is newer than Islandora 2.13.3
         self.exposed = True  #: the Views filter
         self.contains = False  #: by "Contains any word", which finds more than what was meant
-        self.deletes_files = True
         self.derives_after: int | None = None  #: polls of a node's media until thumbnails are there
         self.now = "2026-11-21T10:00:00+00:00"
         self.at_call: Callable[[Call, bool], Awaitable[None]] | None = None  #: (call, after its effect)
@@ -96,7 +122,13 @@ class State:
 
     def add_term(self, vocabulary: str, name: str, uri: str) -> int:
         tid = self._next("term")
-        self.terms[tid] = {"vocabulary": vocabulary, "name": name, "uri": uri}
+        authority = vocabulary in AUTHORITIES
+        self.terms[tid] = {
+            "vocabulary": vocabulary,
+            "name": name,
+            "uri": "" if authority else uri,
+            "authority": uri if authority else "",
+        }
         return tid
 
     def tid(self, uri: str) -> int:
@@ -216,6 +248,7 @@ class State:
             "revision_user": uid,
             "vid": self._next("vid"),
             "changed": self.now,
+            "created": int(time.time()) if uid == UID else 0,
             "status": [{"value": True}],
             "name": [{"value": name}],
             "alt": name if bundle == "image" else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -111,7 +112,7 @@ async def test_a_missing_field_is_named_where_the_sites_fields_can_be_read(
         await rig.worker.preflight(rig.ctx, rig.options())
     await rig.worker.preflight(rig.ctx, rig.options(leave_out=["field_extent"]))
     await rig.run(leave_out=["field_extent"])
-    rig.site.readable = False
+    rig.site.actions = False
     await rig.worker.preflight(rig.job(), rig.options())
 
 
@@ -130,6 +131,18 @@ async def test_only_what_the_model_needs_must_be_there(rig: Rig, monkeypatch: py
     )
     facts = await rig.worker.preflight(rig.ctx, rig.options(model="image"))
     assert facts["objects"] == {"GEH_1_2": nid}
+
+
+async def test_a_node_that_the_user_may_not_see_fails_its_own_folder(rig: Rig) -> None:
+    """A curator's draft of the object: the View lists it, and Drupal shows it to nobody else."""
+    nid = rig.site.add_node(
+        "Draft", "Paged Content", field_local_identifier="GEH_1_2", field_member_of=rig.collection
+    )
+    rig.site.nodes[nid]["status"] = [{"value": False}]
+    rig.site.permissions.discard("bypass node access")
+    with pytest.raises(ItemError, match=f"may not see node {nid}.*bypass node access"):
+        await rig.run()
+    assert rig.site.writes() == []
 
 
 async def test_a_collection_is_found_by_its_title_too(rig: Rig) -> None:
@@ -242,6 +255,63 @@ async def test_doctor_says_what_is_there_and_what_to_add(rig: Rig) -> None:
     assert rig.site.writes() == []
 
 
+async def test_a_view_that_may_be_cut_is_named_where_a_look_up_depends_on_it(rig: Rig) -> None:
+    """By doctor, from the members of the collection; by a look-up of a title that ten nodes contain."""
+    for number in range(12):
+        rig.site.add_node(f"Letter {number}", "Image", field_member_of=rig.collection)
+    rig.site.pager = 10
+
+    async def doctor(**more: Any) -> list[str]:
+        options = rig.options(members="/islandora/members", **more)
+        return [text async for ok, text in rig.worker.doctor(options, lambda name: PASSWORD) if not ok]
+
+    (said,) = await doctor()
+    assert "the View at /islandora/members shows 10 nodes" in said
+    assert "lists_all: true" in said
+    assert await doctor(lists_all=True) == []
+    rig.site.pager = 0
+    assert await doctor() == []
+    rig.site.pager, rig.site.contains = 5, True
+    by_title = {"title": "Letter 11", "find": "/islandora/title"}
+    with pytest.raises(TargetError, match='the View at /islandora/title shows 5 nodes for "Letter 11"'):
+        await rig.worker.preflight(rig.ctx, rig.options(collection=by_title))
+
+
+async def test_doctor_says_what_cannot_be_told_before_something_is_written(rig: Rig) -> None:
+    """Fields that are not told, and permissions that Drupal tells nobody."""
+    options = rig.options(publish=False)
+    said = [s async for s in rig.worker.doctor(options, lambda name: PASSWORD)]
+    assert all(ok for ok, _ in said)
+    assert "`bypass node access` (for pages) and `view own unpublished media`" in said[-1][1]
+    rig.site.actions = False
+    wrong = [text async for ok, text in rig.worker.doctor(rig.options(), lambda name: PASSWORD) if not ok]
+    assert len(wrong) == 1
+    assert "does not tell its fields" in wrong[0]
+    rig.site.permissions.add("administer node fields")  # core tells them to who may administer them
+    assert [
+        text async for ok, text in rig.worker.doctor(rig.options(), lambda name: PASSWORD) if not ok
+    ] == []
+
+
+async def test_verify_of_a_receipt_of_the_version_before_asks_no_more_than_that_said(rig: Rig) -> None:
+    """A manifest that "answered 200" showed nothing perhaps."""
+    await rig.run()
+    rig.site.media.clear()
+    places = [
+        dataclasses.replace(place, verified_by="answered 200") for place in rig.ctx.locations if place.use
+    ]
+    said: list[bool] = []
+    ctx = VerifyContext(
+        locations=lambda: iter(places),
+        source=None,
+        env={},
+        report=lambda ok, uri, text: said.append(ok),
+        secret=lambda name: PASSWORD,
+    )
+    await rig.worker.verify(ctx, rig.options())
+    assert said == [True, True]
+
+
 async def test_doctor_warns_of_a_password_in_the_clear(rig: Rig) -> None:
     """Basic authentication is only as secret as the connection."""
     options = rig.options(url="http://islandora.invalid")
@@ -269,6 +339,16 @@ async def test_verify_finds_what_is_no_longer_as_it_was(rig: Rig) -> None:
 
     assert await verify() == []
     assert len(said) == 5
+    assert {call.status for call in rig.site.calls} <= {200, 201, 204}
+    nid = rig.site.nid("GEH_1_2")
+    shown = rig.site.media.copy()
+    rig.site.media.clear()
+    assert await verify() == ["shows no page"]
+    rig.site.media.update(shown)
+    rig.object["status"] = [{"value": False}]
+    assert await verify() == ["answers 404"]  # the manifest; the page is looked for as the user
+    rig.object["status"] = [{"value": True}]
+    rig.site.aliases[nid] = "/letters"
     first, second, _ = rig.site.files
     rig.site.corrupt(first)
     del rig.site.files[second]
@@ -277,6 +357,24 @@ async def test_verify_finds_what_is_no_longer_as_it_was(rig: Rig) -> None:
 
 
 # -- undo ---------------------------------------------------------------------------------------------
+
+
+async def test_verify_of_what_is_hidden_looks_for_the_page_as_the_user(rig: Rig) -> None:
+    """The public may not see it, and Drupal refuses credentials for it but as JSON."""
+    rig.site.aliases = dict.fromkeys(range(40, 60), "")
+    await rig.run(publish=False)
+    said: list[tuple[bool, str, str]] = []
+    ctx = VerifyContext(
+        locations=lambda: iter(rig.ctx.locations),
+        source=None,
+        env={},
+        report=lambda ok, uri, text: said.append((ok, uri, text)),
+        secret=lambda name: PASSWORD,
+    )
+    await rig.worker.verify(ctx, rig.options(publish=False))
+    assert [text for ok, _, text in said if not ok] == []
+    await rig.worker.verify(ctx, rig.options(publish=True))
+    assert [text for ok, _, text in said if not ok] == ["answers 403"]
 
 
 @pytest.mark.parametrize("standalone", [False, True])
@@ -312,8 +410,25 @@ async def test_undo_leaves_what_others_changed(rig: Rig) -> None:
     reasons = {text for ok, _, text in said if not ok}
     assert "the node stays: it was changed since" in reasons
     assert f"media {mid} stays: it was changed since" in reasons
+    assert len(rig.media()) == 3  # a page that stays keeps its image
+    assert sum("its node stays" in reason for ok, _, reason in said if not ok) == 2
     assert "the node stays: others have added media to it" in reasons
     assert "the node stays: a page of it stays" in reasons
+
+
+@pytest.mark.parametrize("kind", [500, 403])
+async def test_undo_goes_on_past_what_cannot_be_looked_at(rig: Rig, kind: int) -> None:
+    """One page that the site cannot show stays with its image, and so does its object."""
+    await rig.run()
+    stuck = rig.site.nid("GEH_1_2_2")
+    rig.site.faults = [Fault("GET", f"/node/{stuck}$", kind, times=99)]
+    said = await rig.undo()
+    assert {rig.site.nid("GEH_1_2"), stuck} == set(rig.site.nodes) - {rig.collection}
+    assert [one["nid"] for one in rig.media()] == [stuck]
+    assert sum(not ok for ok, _, _ in said) == 2
+    rig.site.faults = []
+    assert all(ok for ok, _, _ in await rig.undo())
+    assert set(rig.site.nodes) == {rig.collection}
 
 
 async def test_undo_leaves_an_object_that_others_added_pages_to(rig: Rig) -> None:
@@ -349,8 +464,10 @@ async def test_undo_gives_fields_back_and_leaves_what_was_there_already(rig: Rig
     rig.description = Description.model_validate({**KNOWN, "rights": "No " * 100})
     rig.ctx = rig.job()
     before = rig.site.content()
+    rig.site.actions = False
     await rig.run(members="/islandora/members", update="all")
     assert rig.object["field_note"][0]["value"].startswith("Rights: No")
+    assert rig.object["field_note"][1]["value"] == "A note"
     assert rig.object["title"] == [{"value": "Letters of the year 1951"}]
     await rig.undo(members="/islandora/members")
     after = rig.site.content()
@@ -385,7 +502,7 @@ async def test_undo_after_a_crash_finds_what_was_begun(rig: Rig, faults: list[Fa
 
 async def test_undo_says_which_files_stay_when_the_user_may_not_delete_them(rig: Rig) -> None:
     """A permission of its own."""
-    rig.site.deletes_files = False
+    rig.site.permissions.discard("delete own files")
     await rig.run()
     said = await rig.undo()
     assert sum("its file stays" in text and "delete own files" in text for _, _, text in said) == 3
