@@ -4,11 +4,48 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
 #: The name of the socket in state/, and of what is bound to it.
 OWN_SOCKET = "api.sock"
+
+#: A daemon that lives takes a connection at once.
+CONNECT_S = 10.0
+
+
+class Knock(Enum):
+    """What becomes of somebody who wants to ask the daemon of a root."""
+
+    OPEN = "it listens"
+    SILENT = "it does not run, or does not answer"
+    BARRED = "this user may not ask it"
+
+
+def knock(state: Path) -> Knock:
+    """Connect to a daemon's own socket, and let it go again."""
+    try:
+        connect(state).close()
+    except PermissionError:
+        return Knock.BARRED
+    except OSError:  # not there, refused, too busy to take it
+        return Knock.SILENT
+    return Knock.OPEN
+
+
+def connect(state: Path) -> socket.socket:
+    """Connect to a daemon's own socket. Raises: OSError: nobody listens, or this user may not."""
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        found.settimeout(CONNECT_S)
+        with near(state):
+            found.connect(OWN_SOCKET)
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 @contextlib.contextmanager

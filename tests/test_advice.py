@@ -3,31 +3,89 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
+from dittohead import doorway
 from dittohead.cli import advice
+from dittohead.doorway import OWN_SOCKET, near
 from dittohead.owners import owner
 
 
-def test_a_place_of_the_daemons_user_is_entered_as_that_user(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The whole command is repeated, so that it can be typed as it stands."""
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state/ of a root that is another user's."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a directory away")
     state = tmp_path / "state"
     state.mkdir()
     os.chown(state, 1, 1)
     monkeypatch.setattr("sys.argv", ["/usr/local/bin/dittohead", "show", "lab1 x"])
-    said = advice.denied(PermissionError(13, "denied", str(state / "dittohead.sqlite3")))
+    monkeypatch.setattr(os, "geteuid", lambda: 2)
+    return state
+
+
+def _denied(place: Path) -> tuple[str, bool]:
+    return advice.denied(PermissionError(13, "denied", str(place)))
+
+
+def test_a_place_of_the_daemons_user_is_entered_as_that_user(state: Path) -> None:
+    """The whole command is repeated, so that it can be typed as it stands."""
+    os.rename(state, elsewhere := state.parent / "elsewhere")
+    said, unasked = _denied(elsewhere / "x")
     assert said.endswith(f"Type: sudo -u {owner(1).user} dittohead show 'lab1 x'")
+    assert not unasked
+
+
+@pytest.mark.parametrize("left", ["nothing", "a socket nobody listens on", "a file"])
+def test_who_cannot_ask_for_want_of_a_daemon_is_told_so(state: Path, left: str) -> None:
+    """Not that they may not read its store: where one runs, they need not."""
+    if left == "a socket nobody listens on":
+        with socket.socket(socket.AF_UNIX) as bound, near(state):
+            bound.bind(OWN_SOCKET)
+    elif left == "a file":
+        (state / OWN_SOCKET).touch()
+    said, unasked = _denied(state / "dittohead.sqlite3")
+    me, holder = owner(2).user, owner(1).user
+    assert said == (
+        f"{state.parent}: the daemon is not running (or does not answer), and {me} may not read its store. "
+        f"Ask whoever administers this machine: sudo -u {holder} dittohead run"
+    )
+    assert unasked
+    said, unasked = advice.unasked(state, None)
+    assert "(or does not answer). Ask whoever" in said
+    assert unasked
+
+
+def test_who_is_no_operator_is_told_so(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of a daemon that does not run: they cannot know."""
+
+    def closed(_: Path) -> None:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(doorway, "connect", closed)
+    for said, unasked in (_denied(state / "lock"), advice.unasked(state, None)):
+        assert "ask the daemon (operators may: docs/rights.md)" in said
+        assert said.endswith(f"can type: sudo -u {owner(1).user} dittohead show 'lab1 x'")
+        assert not unasked
+
+
+def test_what_the_daemon_is_not_asked_for_is_said_to_be_so(state: Path) -> None:
+    """Such as undo, which reads the store itself."""
+    with socket.socket(socket.AF_UNIX) as bound:
+        with near(state):
+            bound.bind(OWN_SOCKET)
+        bound.listen()
+        said, unasked = _denied(state / "dittohead.sqlite3")
+    assert "may not read the store, and this command reads it itself" in said
+    assert not unasked
 
 
 def test_a_place_of_ones_own_or_of_root_is_another_trouble(tmp_path: Path) -> None:
     """Such as a command typed in a directory that the daemon's user may not enter."""
-    said = advice.denied(PermissionError(13, "denied", os.fsencode(tmp_path / "x")))
+    said, _ = advice.denied(PermissionError(13, "denied", os.fsencode(tmp_path / "x")))
     assert "sudo" not in said
     assert said.endswith("go elsewhere first: cd /")
 

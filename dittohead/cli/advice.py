@@ -7,7 +7,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from dittohead.doorway import Knock, knock
 from dittohead.owners import owner
+from dittohead.stations import Stations
 
 #: Where a running systemd says that it runs. Source: sd_booted(3).
 _BOOTED = Path("/run/systemd/system")
@@ -27,16 +29,62 @@ def start(config: Path | None) -> str:
     return "dittohead run"
 
 
-def denied(error: PermissionError) -> str:
-    """Return what to say of a place that this user may not enter, with the command that helps."""
+def denied(error: PermissionError, config: Path | None = None) -> tuple[str, bool]:
+    """Return what to say of a place that this user may not enter, with what helps.
+
+    Also whether it is for want of a daemon: one that runs would have been asked instead.
+
+    Args:
+        config: the configuration that is used, where there is one.
+    """
     place = Path(os.fsdecode(error.filename)) if error.filename else Path.cwd()
     me, holder = owner(os.geteuid()).user, _holder(place)
-    if holder is None or holder == me:
-        return (
+    state = _state_around(place)
+    if holder == me or (holder is None and state is None):
+        words = (
             f"{place}: permission denied for {me}. If it lies above where you are, go elsewhere first: cd /"
         )
-    command = shlex.join(["dittohead", *sys.argv[1:]])
-    return f"{place}: permission denied for {me}. Type: sudo -u {holder} {command}"
+        return words, False
+    if state is None:
+        return f"{place}: permission denied for {me}. Type: {as_user(holder)}", False
+    found = knock(state)
+    if found is Knock.SILENT:
+        return not_running(state, config, f", and {me} may not read its store"), True
+    if found is Knock.BARRED:
+        words = f"{me} may neither ask the daemon (operators may: docs/rights.md) nor read its store"
+    else:
+        words = f"{me} may not read the store, and this command reads it itself"
+    return f"{state.parent}: {words}. Who may use sudo can type: {as_user(holder)}", False
+
+
+def unasked(state: Path, config: Path | None) -> tuple[str, bool]:
+    """Return why nobody answers whom only a daemon could; and whether that is for want of a daemon."""
+    if knock(state) is not Knock.BARRED:
+        return not_running(state, config), True
+    me, holder = owner(os.geteuid()).user, _holder(state)
+    words = f"{state.parent}: {me} may not ask the daemon (operators may: docs/rights.md)"
+    return f"{words}. Who may use sudo can type: {as_user(holder)}", False
+
+
+def not_running(state: Path, config: Path | None, more: str = "") -> str:
+    """Return that no daemon answers, and who can type what so that one does."""
+    me, holder, command = owner(os.geteuid()).user, _holder(state), start(config)
+    words = f"{state.parent}: the daemon is not running (or does not answer){more}"
+    if os.geteuid() == 0 or holder == me:
+        return f"{words}. Start it: {command}"
+    if not command.startswith("sudo "):
+        command = f"sudo {f'-u {holder} ' if holder else ''}{command}"
+    return f"{words}. Ask whoever administers this machine: {command}"
+
+
+def as_user(name: str | None) -> str:
+    """Return the command that was typed, as another user types it; root without a name."""
+    return f"sudo {f'-u {name} ' if name else ''}{shlex.join(['dittohead', *sys.argv[1:]])}"
+
+
+def _state_around(place: Path) -> Path | None:
+    """Return the state/ of a root that a place lies in; None where it lies elsewhere."""
+    return next((path for path in (place, *place.parents) if path == Stations(path.parent).state), None)
 
 
 def _holder(place: Path) -> str | None:

@@ -75,7 +75,8 @@ class Group(click.Group):
         except NoSuchJob as error:
             fail(str(error), NO_INPUT)
         except PermissionError as error:
-            fail(advice.denied(error), NO_PERMISSION)
+            words, unasked = advice.denied(error, _config_in_use(ctx))
+            fail(words, UNAVAILABLE if unasked else NO_PERMISSION)
         except OSError as error:
             raise _lost(error) from error
 
@@ -173,6 +174,13 @@ def with_config(command: F) -> F:
 def json_option(command: F) -> F:
     """Give a reading command --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def _config_in_use(ctx: click.Context) -> Path | None:
+    try:
+        return config_module.find(ctx.obj["config"])
+    except (DittoheadError, OSError):
+        return None
 
 
 def config_path() -> Path:

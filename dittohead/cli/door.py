@@ -6,19 +6,15 @@ import base64
 import http.client
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 from dittohead.cli.base import TEMPORARY, fail
-from dittohead.doorway import OWN_SOCKET, near
+from dittohead.doorway import connect
 from dittohead.errors import ConfigError, DittoheadError
 from dittohead.queries import NoSuchJob
-
-#: A daemon that lives takes a connection at once.
-_CONNECT_S = 10.0
 
 #: Longer than the daemon itself waits for the answer to a request.
 _ANSWER_S = 60.0
@@ -42,15 +38,8 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect. Raises: OSError: nobody listens, or this user may not."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.sock.settimeout(_CONNECT_S)
-            with near(self._state):
-                self.sock.connect(OWN_SOCKET)
-            self.sock.settimeout(_ANSWER_S)
-        except OSError:
-            self.sock.close()
-            raise
+        self.sock = connect(self._state)
+        self.sock.settimeout(_ANSWER_S)
 
     def patient(self, seconds: float) -> None:
         """Wait for so long for each answer that follows."""

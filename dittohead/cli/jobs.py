@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import getpass
 import os
-import pwd
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 import click
 
 from dittohead import lock, queries, registry
-from dittohead.cli import lines
+from dittohead.cli import advice, lines
 from dittohead.cli.base import (
     DATA,
+    NO_PERMISSION,
     TEMPORARY,
     UNAVAILABLE,
     err,
@@ -36,6 +36,7 @@ from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.errors import DittoheadError
 from dittohead.model import JobState, counted
+from dittohead.owners import owner
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
@@ -156,11 +157,12 @@ def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> bool:
 
 def must_be_its_user(state: Path) -> None:
     """Without a daemon this command writes in its stead, and must not leave files it cannot read."""
-    owner = state.stat().st_uid
-    if owner != os.geteuid():
-        name = pwd.getpwuid(owner).pw_name
+    holder = state.stat().st_uid
+    if holder != os.geteuid():
+        name = owner(holder).user
         fail(
-            f"no daemon runs; it will answer when it starts. Or run this as its user: sudo -u {name} ...", 77
+            "no daemon runs; it will answer when it starts. Or do this as its user: " + advice.as_user(name),
+            NO_PERMISSION,
         )
 
 

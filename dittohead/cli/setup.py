@@ -12,8 +12,10 @@ import click
 
 from dittohead import __version__, lock, registry
 from dittohead.checkup import Finding, examine, exposures
+from dittohead.cli import advice
 from dittohead.cli.base import (
     DATA,
+    NO_PERMISSION,
     UNAVAILABLE,
     config_path,
     err,
@@ -194,11 +196,8 @@ def reload() -> None:
     root = load(path, probe=False).root if place is None else place.root
     door = Door.open(Stations(root).state)
     if door is None:
-        fail(
-            f"{root}: no daemon runs here that {owner(os.geteuid()).user} may ask. Where root: was changed, "
-            "restart it: systemctl restart dittohead",
-            UNAVAILABLE,
-        )
+        words, unasked = advice.unasked(Stations(root).state, path)
+        fail(words, UNAVAILABLE if unasked else NO_PERMISSION)
     try:
         out.print(escape(door.reload()))
     except ConfigError:

@@ -254,12 +254,20 @@ def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_no
     (here.root / "done/over/a").write_text("2")
     said = here.run("verify", "over", "--json", check=False, **alice)
     assert (said.returncode, json.loads(said.stdout)["good"]) == (os.EX_DATAERR, False)
-    for one in ({**alice, "extra_groups": []}, alice):
-        if one is alice:
-            here.stop()
-        said = here.run("verify", "over", check=False, **one)
+    nobody = {**alice, "extra_groups": []}
+    for command in (("status",), ("verify", "over"), ("reload",), ("undo", "over", "--dry-run")):
+        said = here.run(*command, check=False, **nobody)
         assert said.returncode == os.EX_NOPERM
-        assert "permission denied" in said.stderr
+        assert "ask the daemon (operators may: docs/rights.md)" in said.stderr
+    said = here.run("undo", "over", "--dry-run", check=False, **alice)
+    assert said.returncode == os.EX_NOPERM
+    assert "may not read the store, and this command reads it itself" in said.stderr
+    here.stop()
+    for command in ("status", "list", "doctor", "reload", "verify over", "retry over", "poke over"):
+        said = here.run(*command.split(), check=False, **alice)
+        assert said.returncode == os.EX_UNAVAILABLE
+        assert "the daemon is not running (or does not answer)" in said.stderr
+        assert "Ask whoever administers this machine: sudo dittohead run" in said.stderr
 
 
 def test_the_socket_is_for_the_daemons_user_alone_where_the_group_may_not_enter(here: Site) -> None:

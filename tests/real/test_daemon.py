@@ -232,7 +232,7 @@ def test_a_reload_changes_what_comes_and_not_what_runs(steps: Site, tmp_path: Pa
     assert steps.stop() == 0
     alone = steps.run("reload", check=False)
     assert alone.returncode == os.EX_UNAVAILABLE
-    assert "no daemon runs here" in alone.stderr
+    assert "the daemon is not running (or does not answer). Start it: dittohead run" in alone.stderr
 
 
 def test_every_command_on_a_job(steps: Site, tmp_path: Path) -> None:
