@@ -68,11 +68,16 @@ class DittoheadError(Exception):
         super().__init__(what)
         # Names on disk may hold bytes that are no text: what reaches a receipt, the store or a
         # terminal must be.
-        self.what, self.where, self.hint = storable(what), storable(where), storable(hint)
+        self.what, self.where, self.hint = storable(what), storable(_on_one_line(where)), storable(hint)
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}. {self.hint}" if self.hint else text
+
+
+def _on_one_line(where: str) -> str:
+    """Return a place with what would break its line as an escape: a name may hold it."""
+    return "".join(repr(c)[1:-1] if c.splitlines() == [""] else c for c in where)
 
 
 def storable(text: str) -> str:

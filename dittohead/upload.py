@@ -11,6 +11,7 @@ from pathlib import Path
 from dittohead import attributes, files, sidecar
 from dittohead.attributes import Tally
 from dittohead.errors import DittoheadError, ItemError
+from dittohead.model import display, is_utf8
 
 _BLOCK = 4 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -29,7 +30,7 @@ class Upload:
     ) -> None:
         self.source = source.absolute()
         self.purposes = purposes  #: what the folder is to ask for, by a side-car
-        self.name = name or self.source.resolve().name
+        self.name = name or os.path.basename(os.path.realpath(self.source))
         self.inbox = os.fsencode(inbox)
         self.files = self.size = 0
         self._links: dict[tuple[int, int], bytes] = {}  #: the copy of each file with further names
@@ -55,6 +56,12 @@ class Upload:
                 f'"{self.name}" is no name for a folder in the inbox',
                 hint="Give another with --name; it must not begin with a dot",
             )
+        if not is_utf8(os.fsencode(self.name)):
+            raise DittoheadError(
+                "the folder's name is not UTF-8 text",
+                where=display(os.fsencode(self.name)),
+                hint="Give another with --name",
+            )
 
     def _measure(self) -> None:
         if not os.path.lexists(self.source):
@@ -62,6 +69,11 @@ class Upload:
         if self.source.is_file() and not self.source.is_symlink():
             self.files, self.size = 1, self.source.stat().st_size
             return
+        if self.source.is_symlink():
+            hint = f"Give what it stands for: {os.path.realpath(self.source)}"
+            raise DittoheadError("this is a link", where=str(self.source), hint=hint)
+        if not self.source.is_dir():
+            raise DittoheadError("this is neither a directory nor a plain file", where=str(self.source))
         for found in files.walk(self.source):
             if found.is_empty_dir:
                 continue
@@ -79,6 +91,8 @@ class Upload:
                 )
             self.files += 1
             self.size += found.status.st_size
+        if not self.files:
+            raise DittoheadError("the folder holds no files", where=str(self.source))
 
     def copy(self, progress: Callable[[int], None]) -> None:
         """Copy everything as .NAME, with times, modes, attributes and hard links; make it durable. Blocking.

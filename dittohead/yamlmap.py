@@ -48,7 +48,7 @@ def read(path: Path) -> Document:
         raise ConfigError(
             f"the configuration cannot be read ({error.strerror})",
             where=str(path),
-            hint="Write one with: dittohead init",
+            hint="Write one with: dittohead init" if isinstance(error, FileNotFoundError) else "",
         ) from error
     except UnicodeDecodeError as error:
         raise ConfigError("the configuration is not UTF-8 text", where=str(path)) from error

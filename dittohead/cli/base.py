@@ -20,6 +20,7 @@ from dittohead import config as config_module
 from dittohead.cli import advice
 from dittohead.config import Config
 from dittohead.errors import DittoheadError, StoreError
+from dittohead.model import visible
 from dittohead.opening import open_store
 from dittohead.queries import NoSuchJob
 from dittohead.stations import Stations
@@ -38,6 +39,22 @@ NO_PERMISSION = os.EX_NOPERM
 CONFIG = os.EX_CONFIG
 
 OUTPUT_LOST = os.EX_IOERR  # standard output cannot be written
+
+
+#: What the kernel says of a path that leads to nothing of use; of anything else the place in the program
+#: matters.
+_OF_PATHS = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ENXIO,
+        errno.EROFS,
+    }
+)
 
 
 class _Console(Console):
@@ -78,6 +95,8 @@ class Group(click.Group):
             words, unasked = advice.denied(error, _config_in_use(ctx))
             fail(words, UNAVAILABLE if unasked else NO_PERMISSION)
         except OSError as error:
+            if ctx.invoked_subcommand != "run" and error.filename is not None and error.errno in _OF_PATHS:
+                fail(f"{_named(error.filename)}: {os.strerror(error.errno)}", NO_INPUT)
             raise _lost(error) from error
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
@@ -116,6 +135,11 @@ def _flush() -> None:
         sys.stdout.flush()
     except OSError as error:
         raise _lost(error) from None
+
+
+def _named(path: str | bytes) -> str:
+    """Return a path of an error on one line."""
+    return visible(os.fsdecode(path))
 
 
 def _lost(error: OSError) -> BaseException:

@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from dittohead import files, lock, manifest, queries
-from dittohead.cli.base import TEMPORARY, escape, fail, load_config, out, reading, with_config
+from dittohead.cli.base import NO_INPUT, TEMPORARY, escape, fail, load_config, out, reading, with_config
 from dittohead.cli.door import Door, segment
 from dittohead.cli.jobs import ask, must_be_its_user
 from dittohead.cli.view import find_place
-from dittohead.errors import DittoheadError
-from dittohead.model import JobState
+from dittohead.errors import DittoheadError, ItemError
+from dittohead.model import JobState, visible
 from dittohead.replacing import Replacements
 from dittohead.stations import Stations
 from dittohead.units import size
@@ -39,7 +39,7 @@ def replace(job: str, file: str, new: Path, reason: str, no_run: bool) -> None:
     """
     given = manifest.path_fields(os.fsencode(file))
     path, encoding = given["path"], given.get("encoding", "")
-    digest, length = files.sha256_file(new)
+    digest, length = _digest(new)
     out.print(f"{escape(str(new))}: {size(length)}, SHA-256 {digest}")
     stations = Stations(find_place().root)
     door = Door.open(stations.state)
@@ -52,6 +52,17 @@ def replace(job: str, file: str, new: Path, reason: str, no_run: bool) -> None:
         door.close()
     args: dict[str, Any] = {"with": id_, "reason": reason, "run": not no_run}
     ask("replace", (known,), **args)
+
+
+def _digest(new: Path) -> tuple[str, int]:
+    """Return the new file's SHA-256 and size."""
+    try:
+        return files.sha256_file(new)
+    except ItemError as error:
+        why = "this user may not read it" if isinstance(error.__cause__, PermissionError) else error.what
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+    fail(f"{visible(str(new))}: the new file cannot be read ({why})", NO_INPUT)
 
 
 def _beside(

@@ -35,6 +35,7 @@ from dittohead.config import Config, load
 from dittohead.credentials import Credentials
 from dittohead.errors import ConfigError, DittoheadError
 from dittohead.files import write_durably
+from dittohead.model import is_utf8, visible
 from dittohead.owners import owner
 from dittohead.schema import json_schema
 from dittohead.service import unit_of
@@ -55,7 +56,9 @@ def init(ctx: click.Context, directory: Path) -> None:
     """
     path = ctx.obj["config"] or directory / "config.yaml"
     if path.exists():
-        fail(f"{path}: is there already; it was not touched", DATA)
+        fail(f"{visible(str(path))}: is there already; it was not touched", DATA)
+    if not is_utf8(os.fsencode(directory.absolute())):
+        fail(f"{visible(str(directory))}: the name of this directory is not UTF-8 text", DATA)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = files("dittohead.cli").joinpath("init.yaml").read_text(encoding="utf-8")
     root = os.path.relpath(directory.absolute(), path.parent.absolute())
