@@ -361,9 +361,10 @@ def _refused(error: ItemError) -> dict[str, Any]:
 
 
 def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
+    command = f"`dittohead rename {shell_word(os.fsencode(name))} NEWNAME`"
     if is_utf8(folder):
-        return _refused(config.no_pipeline(name, "Rename it", "Then move it to the inbox again"))
-    hint = "Rename it, then move it to the inbox again"
+        return _refused(config.no_pipeline(name, "Rename it", f"Type: {command}"))
+    hint = f"Give it a name that is: {command}"
     return _refused(ItemError("the folder's name is not UTF-8 text", where=name, hint=hint))
 
 

@@ -11,6 +11,7 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 ├── Superseded                 another run of this job took over; this one must stop at once
 └── StepError                  a step did not succeed; the class says what happens next
     ├── ItemError              this folder is at fault: to failed/ with the reason
+    │   ├── ClosedError        the daemon may not read something in it
     │   └── ChangedError       it is not what it was at the claim: only a new job can do it
     ├── TransientError         try again after a back-off
     │   └── MachineShort       this machine has too little of something; the wait counts as no try
@@ -63,6 +64,7 @@ class DittoheadError(Exception):
 
     kind = "item"  #: what a failure is called that a job keeps of it
     files: Sequence[str] = ()  #: paths of those in the folder that are at fault, the first few
+    good = False  #: those files are as they should be: other settings help
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
@@ -165,6 +167,10 @@ class StepError(DittoheadError):
 
 class ItemError(StepError):
     """This folder is at fault, or can only be mended by a person: it goes to failed/."""
+
+
+class ClosedError(ItemError):
+    """The daemon may not read something in the folder; `where` is its path there."""
 
 
 class ChangedError(ItemError):

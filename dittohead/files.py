@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from dittohead import faults
-from dittohead.errors import ItemError
+from dittohead.errors import ClosedError, ItemError
 from dittohead.model import own_group
 
 #: Deeper trees, and longer paths, cannot be handed to other programs (PATH_MAX is 4096 with the
@@ -354,12 +354,11 @@ def _names(fd: int, path: bytes) -> list[bytes]:
         raise _unreadable(path) from error
 
 
-def _unreadable(path: bytes) -> ItemError:
-    return ItemError(
+def _unreadable(path: bytes) -> ClosedError:
+    return ClosedError(
         "the daemon may not read this",
         where=os.fsdecode(path) or ".",
-        hint=f"Give the daemon's group read access to all of the folder: chmod -R g+rX FOLDER && chgrp -R "
-        f"{own_group()} FOLDER; then move it to the inbox again",
+        hint=f"Let the daemon's group, {own_group()}, read it, then move the folder to the inbox again",
     )
 
 

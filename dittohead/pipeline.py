@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import faults, log, manifest, order, wants
+from dittohead import faults, log, manifest, mending, order, wants
 from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
@@ -451,7 +451,10 @@ class _Run:
         if isinstance(error, Unreadable):
             return _Over({**damaged(error, self.job), "step": name}, step)
         if isinstance(error, DittoheadError):
-            return _Over(_fields(error, error.kind, name), step)
+            fields = _fields(error, error.kind, name)
+            if isinstance(error, ItemError):
+                fields["hint"] = mending.hint(error, self.job, self.engine.stations)
+            return _Over(fields, step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"

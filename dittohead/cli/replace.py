@@ -15,7 +15,7 @@ from dittohead.cli.base import NO_INPUT, TEMPORARY, escape, fail, load_config, o
 from dittohead.cli.door import Door, segment
 from dittohead.cli.jobs import ask, must_be_its_user
 from dittohead.cli.view import find_place
-from dittohead.errors import DittoheadError, ItemError
+from dittohead.errors import ClosedError, DittoheadError, ItemError
 from dittohead.model import JobState, visible
 from dittohead.replacing import Replacements
 from dittohead.stations import Stations
@@ -59,7 +59,7 @@ def _digest(new: Path) -> tuple[str, int]:
     try:
         return files.sha256_file(new)
     except ItemError as error:
-        why = "this user may not read it" if isinstance(error.__cause__, PermissionError) else error.what
+        why = "this user may not read it" if isinstance(error, ClosedError) else error.what
     except OSError as error:
         why = os.strerror(error.errno or 0)
     fail(f"{visible(str(new))}: the new file cannot be read ({why})", NO_INPUT)

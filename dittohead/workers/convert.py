@@ -506,6 +506,7 @@ class _Conversion:
             hint=f"{'; '.join(cures)}; then move the folder to the inbox again",
         )
         error.files = [] if self.ctx.source.made else self.faulty.named
+        error.good = {kind for kind, count in self.faulty.kinds.items() if count} <= {"memory", "left"}
         return error
 
     def settle(self, stop: Stop) -> None:

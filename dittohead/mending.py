@@ -1,0 +1,38 @@
+"""What to do about a folder that has failed, with its own name and place in the commands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from dittohead.errors import ClosedError, ItemError
+from dittohead.model import Job, Station, own_group, shell_word
+from dittohead.stations import Stations
+
+
+def hint(error: ItemError, job: Job, stations: Stations) -> str:
+    """Return an error's hint for the folder of a job that fails of it: first what helps most."""
+    name = shell_word(os.fsencode(job.name))
+    if isinstance(error, ClosedError):
+        return _opened(error.where, job, stations, name)
+    if error.kind != ItemError.kind or error.good or not error.files:
+        return error.hint
+    file, several = shell_word(os.fsencode(error.files[0])), len(error.files) > 1
+    each = "each of them, such as the first" if several else "it"
+    replace = f"Put a good file in the place of {each}: `dittohead replace {name} {file} --with NEW`"
+    return f"{replace} (on the page: Replace a file)" + (f". Or: {error.hint}" if error.hint else "")
+
+
+def _opened(path: str, job: Job, stations: Stations, name: str) -> str:
+    """Return how the daemon comes to read something in a folder that is on its way to failed/."""
+    folder = stations.folder(Station.FAILED, job.folder)
+    if os.path.lexists(folder):  # it will get another name there
+        where = f"the folder that `dittohead show {name}` names"
+        return f"Let the daemon's group, {own_group()}, read {where}, and then: `dittohead retry {name}`"
+    return f"Type: `{_readable(folder, path)}`, and then: `dittohead retry {name}`"
+
+
+def _readable(folder: Path, path: str) -> str:
+    """Return the command that lets the daemon's group read a part of a folder."""
+    place = shell_word(os.path.normpath(os.path.join(os.fsencode(folder), os.fsencode(path))))
+    return f"sudo chgrp -R {own_group()} {place} && sudo chmod -R ug+rX {place}"

@@ -1,0 +1,119 @@
+"""What is said to be done about a failed folder can be typed as it stands, and helps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dittohead import files
+from dittohead.errors import ClosedError, ItemError
+from dittohead.model import Job, JobState, display, own_group
+from dittohead.worker import StepContext, StepResult
+from tests.support.house import House
+from tests.support.notices import told_of
+from tests.test_replacing import broken, offered
+
+NO_TEXT = """
+root: .
+space: {floor: 0}
+pipelines: {scans: {match: "scan-.*", steps: [{script: {name: first}}]}}
+"""
+
+
+async def failed(house: House, name: str | bytes) -> Job:
+    house.arrive(os.fsdecode(name))
+    async with house.running():
+        job = await house.until_over(display(os.fsencode(name)))
+    assert job.state is JobState.FAILED
+    return job
+
+
+def said(house: House, job: Job) -> tuple[str, str, str]:
+    """Return what the reason file, the mail and the job itself say."""
+    reason = house.stations.reason_path(job.folder).read_text()
+    return reason, told_of(house.stations.root, job)[1], job.reason
+
+
+async def test_of_a_file_at_fault_the_command_that_replaces_it_comes_first(house: House) -> None:
+    """With the folder's and the file's name, wherever the failure is told."""
+    job = await broken(house, "lab1 sec", {"a b.tif": "half", "c.tif": "half"})
+    for text in said(house, job):
+        assert "`dittohead replace 'lab1 sec' 'a b.tif' --with NEW` (on the page: Replace a file)" in text
+        assert text.index("dittohead replace") < text.index("Scan it again")
+    offered(house, job, "a b.tif")
+
+
+async def test_files_that_are_good_are_not_to_be_replaced(house: House) -> None:
+    """Where it is the step's settings that do not let it take them."""
+
+    async def short(ctx: StepContext) -> StepResult:
+        error = ItemError("1 of 1 images cannot be converted", hint="Give the step more memory")
+        error.files, error.good = ["a.tif"], True
+        raise error
+
+    house.worker.plays["first"] = short
+    job = await failed(house, "lab1-x")
+    assert job.reason.endswith("cannot be converted. Give the step more memory")
+
+
+async def test_an_unreadable_file_is_named_with_the_whole_command(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And then the job is tried again: nothing need be moved."""
+
+    async def closed(ctx: StepContext) -> StepResult:
+        raise ClosedError("the daemon may not read this", where="sub/my x")
+
+    house.worker.plays["first"] = closed
+    job = await failed(house, "lab1-x")
+    place = f"'{house.stations.root}/failed/lab1-x/sub/my x'"
+    command = f"sudo chgrp -R {own_group()} {place} && sudo chmod -R ug+rX {place}"
+    for text in said(house, job):
+        assert f"Type: `{command}`, and then: `dittohead retry lab1-x`" in text
+
+
+async def test_where_the_name_is_taken_in_failed_no_other_folder_is_opened(house: House) -> None:
+    """The earlier one of the name is not the one at fault."""
+
+    async def closed(ctx: StepContext) -> StepResult:
+        raise ClosedError("the daemon may not read this", where="a")
+
+    house.worker.plays["first"] = closed
+    (house.stations.root / "failed" / "lab1-x").mkdir()
+    job = await failed(house, "lab1-x")
+    assert "read the folder that `dittohead show lab1-x` names, and then: `dittohead retry" in job.reason
+
+
+@pytest.mark.parametrize(
+    ("folder", "command"),
+    [
+        (b"lab1-bad\xff", "`dittohead rename lab1-bad%FF NEWNAME`"),
+        (b"lab1 x", "`dittohead rename 'lab1 x' NEWNAME`"),
+    ],
+)
+async def test_a_name_that_will_not_do_is_changed_by_a_command(
+    tmp_path: Path, folder: bytes, command: str
+) -> None:
+    """Not by hand: who reads this may not be allowed to move anything."""
+    house = House(tmp_path, NO_TEXT)
+    job = await failed(house, folder)
+    for text in said(house, job):
+        assert command in text
+    house.store.close()
+
+
+def test_what_the_daemon_may_not_read_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and directories alike, and no words stand for a path."""
+
+    def shut(*_: Any, **__: Any) -> int:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(os, "open", shut)
+    for look in (lambda: files.open_regular(b"a/b"), lambda: list(files.walk(tmp_path))):
+        with pytest.raises(ClosedError) as caught:
+            look()
+        assert "FOLDER" not in str(caught.value)
+        assert isinstance(caught.value, ItemError)
