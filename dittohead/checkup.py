@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ async def examine(
         for step in pipeline.steps:
             about = f"{pipeline.name}, step {step.name}"
             found.extend([f async for f in _step(workers, secret, step, about)])
+    found = _once_each(found)
     for setting in config.sources:
         about = f"source {setting.name}"
         try:
@@ -60,6 +62,21 @@ async def examine(
     found.extend(await asyncio.to_thread(_notices, config, store))
     found.extend(await _receivers(config, secret))
     return found
+
+
+def _once_each(found: list[Finding]) -> list[Finding]:
+    """Return findings with each fault once, of all that it is about: a host that is down is many steps'."""
+    about: dict[str, list[str]] = {}
+    for one in found:
+        if one.level == "bad":
+            about.setdefault(one.message, []).append(one.about)
+    merged: list[Finding] = []
+    for one in found:
+        if one.level != "bad":
+            merged.append(one)
+        elif names := about.pop(one.message, []):
+            merged.append(dataclasses.replace(one, about="; ".join(dict.fromkeys(names))))
+    return merged
 
 
 def exposures(config: Config) -> Iterator[Finding]:

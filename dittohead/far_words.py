@@ -87,59 +87,59 @@ SSH: tuple[Saying, ...] = (
         r"Host key for (?P<who>.+) has changed and you have requested strict checking\.",
         meaning="the host's key has changed: it is not the one in {file}, line {line}; somebody else may be "
         "answering",
-        cure="Ask who runs {host} whether its key was changed to {print}. If so: {run} ssh-keygen -R '{who}' "
-        "-f '{file}' && {scan} | {run} tee -a '{file}'",
+        cure="Ask who runs {host} whether its key was changed to {print}. If so: `{run} ssh-keygen -R "
+        "'{who}' -f '{file}' && {scan} | {run} tee -a '{file}'`",
         telling=2,
     ),
     _saying(
         r"No (?P<type>\S+) host key is known for (?P<who>.+) and you have requested strict checking\.",
         meaning="the host's key is not known here",
-        cure="Compare the fingerprints with those at the host: {scan} | ssh-keygen -lf - . Then: {scan} | "
-        "sudo -u {me} tee -a {known}",
+        cure="Compare the fingerprints with those at the host: `{scan} | ssh-keygen -lf -`. Then: `{scan} | "
+        "sudo -u {me} tee -a {known}`",
     ),
     _saying(
         r"Host key verification failed\.",
         meaning="the host's key is not the known one",
-        cure="Compare the fingerprints with those at the host: {scan} | ssh-keygen -lf - . Then correct "
+        cure="Compare the fingerprints with those at the host: `{scan} | ssh-keygen -lf -`. Then correct "
         "{known}",
     ),
     _saying(
         r"Permissions (?P<mode>\d+) for '(?P<file>.+)' are too open\.",
         _NO_KEY,
         meaning="ssh does not use the key {file}: others may read it (mode {mode})",
-        cure="sudo chmod 600 '{file}'",
+        cure="`sudo chmod 600 '{file}'`",
     ),
     _saying(
         r"(?:Warning: Identity file |no such identity: )(?P<file>.+?)(?: not accessible)?: No such file or "
         r"directory\.?",
         _NO_KEY,
         meaning="the key {file} does not exist",
-        cure="Correct `identity`; or make it: sudo -u {me} ssh-keygen -t ed25519 -N '' -f '{file}', and put "
-        "{file}.pub into ~/.ssh/authorized_keys of {login}",
+        cure="Correct `identity`; or make it: `sudo -u {me} ssh-keygen -t ed25519 -N '' -f '{file}'`, and "
+        "put {file}.pub into ~/.ssh/authorized_keys of {login}",
     ),
     _saying(
         r"(?:Warning: Identity file |Load key \"|no such identity: )(?P<file>.+?)(?:\"| not accessible)?: "
         r"Permission denied\.?",
         _NO_KEY,
         meaning="{me} may not read the key {file}",
-        cure="sudo chown {me} '{file}' && sudo chmod 600 '{file}'",
+        cure="`sudo chown {me} '{file}' && sudo chmod 600 '{file}'`",
     ),
     _saying(
         r"Load key \"(?P<file>.+)\": incorrect passphrase supplied to decrypt private key",
         _NO_KEY,
         meaning="the key {file} has a passphrase, which nobody is there to type",
-        cure="Make one without: sudo -u {me} ssh-keygen -t ed25519 -N '' -f '{file}.new'",
+        cure="Make one without: `sudo -u {me} ssh-keygen -t ed25519 -N '' -f '{file}.new'`",
     ),
     _saying(
         r"Load key \"(?P<file>.+)\": (?P<words>error in libcrypto|invalid format|.+)",
         _NO_KEY,
         meaning="{file} cannot be used as a private key ({words})",
-        cure="See that it is the private key, whole, not the .pub: sudo -u {me} ssh-keygen -y -f '{file}'",
+        cure="See that it is the private key, whole, not the .pub: `sudo -u {me} ssh-keygen -y -f '{file}'`",
     ),
     _saying(
         r"Bad owner or permissions on (?P<file>.+)",
         meaning="ssh refuses its own file {file}: others may change it",
-        cure="sudo chown {me} '{file}' && sudo chmod 600 '{file}'",
+        cure="`sudo chown {me} '{file}' && sudo chmod 600 '{file}'`",
     ),
     _saying(
         r"Received disconnect from \S+ port \d+:\d+: (?P<words>Too many authentication failures)",
@@ -156,7 +156,7 @@ SSH: tuple[Saying, ...] = (
     _saying(
         r"ssh: Could not resolve hostname (?P<who>.+): (?P<words>.+)",
         meaning="the name {who} is not known",
-        cure="Correct the host in `to`; or see why the name is not found: getent hosts {host}",
+        cure="Correct the host in `to`; or see why the name is not found: `getent hosts {host}`",
     ),
     _saying(
         _CONNECT + r"Connection refused",
@@ -166,7 +166,7 @@ SSH: tuple[Saying, ...] = (
     _saying(
         _CONNECT + r"(?P<words>Connection timed out|Operation timed out)",
         meaning="the host does not answer at port {port}",
-        cure="See that it runs, and that no firewall is between: ping {host}",
+        cure="See that it runs, and that no firewall is between: `ping {host}`",
     ),
     _saying(
         r"(?:Connection timed out during banner exchange|Connection to \S+ port (?:\d+) timed out"
@@ -177,7 +177,7 @@ SSH: tuple[Saying, ...] = (
     _saying(
         _CONNECT + r"(?P<words>.+)",
         meaning="the host cannot be reached ({words})",
-        cure="See that the network leads there: ping {host}",
+        cure="See that the network leads there: `ping {host}`",
     ),
     _saying(
         r"Unable to negotiate with \S+ port \d+: (?P<words>.+?)(?:\. Their offer: .*)?",
@@ -228,7 +228,7 @@ ACCOUNT: tuple[Saying, ...] = (
     _saying(
         r"This account is currently not available\.",
         meaning="the account is closed: it has no shell to log in with (nologin)",
-        cure="At {host}: sudo usermod -s /bin/sh {user}",
+        cure="At {host}: `sudo usermod -s /bin/sh {user}`",
     ),
     _saying(
         r"This service allows sftp connections only\.",
@@ -246,26 +246,26 @@ ACCOUNT: tuple[Saying, ...] = (
         r"|[Pp]ermission denied)|(?:zsh:\d+: |fish: )(?:[Cc]ommand not found|[Uu]nknown command): "
         r"\S*rsync\S*",
         meaning="rsync is not installed there, or not where it is looked for",
-        cure="At {host}: sudo apt-get install rsync; or set rsync_path to where it lies",
+        cure="At {host}: `sudo apt-get install rsync`; or set rsync_path to where it lies",
     ),
     _saying(
         r"rsync: on remote machine: (?P<option>-\S+): unknown option",
         meaning="the rsync there is too old for {option}",
         cure="Update rsync at {host}; or take the setting out of the step, have the daemon read config.yaml "
-        "again, then: {rerun}",
+        "again, then: `{rerun}`",
         kind=ItemError,
     ),
     _saying(
         r"rsync: (?P<option>-\S+): unknown option",
         meaning="the rsync here is too old for {option}",
-        cure="sudo apt-get install rsync; or take the setting out of the step, have the daemon read "
-        "config.yaml again, then: {rerun}",
+        cure="`sudo apt-get install rsync`; or take the setting out of the step, have the daemon read "
+        "config.yaml again, then: `{rerun}`",
         kind=ItemError,
     ),
     _saying(
         r"protocol version mismatch -- is your shell clean\?",
         meaning="the account prints something at login, which spoils the exchange with rsync",
-        cure="See what: {ssh} true . Then take it out of ~/.bashrc, ~/.profile or the key's command there",
+        cure="See what: `{ssh} true`. Then take it out of ~/.bashrc, ~/.profile or the key's command there",
     ),
 )
 
@@ -322,14 +322,14 @@ def account_says(returncode: int, stdout: bytes, stderr: bytes, way: Way) -> Ste
             "the account prints something at login, which spoils the exchange with rsync "
             f"({shown(printed[0])})",
             where=way.where,
-            hint=f"See all of it: {values['ssh']} true . Then take it out of ~/.bashrc, ~/.profile or the "
+            hint=f"See all of it: `{values['ssh']} true`. Then take it out of ~/.bashrc, ~/.profile or the "
             "key's command there; work goes on by itself",
         )
     if returncode != 0:
         return TargetError(
             f"the account there runs no commands (it ended with status {returncode})",
             where=way.where,
-            hint=f"See for yourself: {values['ssh']} true . Then give the account a shell, or correct the "
+            hint=f"See for yourself: `{values['ssh']} true`. Then give the account a shell, or correct the "
             "key's command; work goes on by itself",
         )
     return None

@@ -119,8 +119,8 @@ class LocalTarget:
             "the target folder does not exist",
             where=parent,
             hint="Check the folder's name; or make it, then: "
-            f"dittohead retry {job}; or set mkpath: true, have the daemon read config.yaml again, then: "
-            f"dittohead rerun {job}",
+            f"`dittohead retry {job}`; or set mkpath: true, have the daemon read config.yaml again, then: "
+            f"`dittohead rerun {job}`",
         )
 
     def _open(self, *, make: bool = False, mkpath: bool = False) -> int:
@@ -236,8 +236,8 @@ def sandboxed(path: str) -> str:
     if "INVOCATION_ID" not in os.environ:
         return ""
     return (
-        "If it is writable outside of the service, its unit forbids it. Add it: sudo systemctl edit "
-        f"dittohead, there [Service] and ReadWritePaths={path}, then: sudo systemctl restart dittohead "
+        "If it is writable outside of the service, its unit forbids it. Add it: `sudo systemctl edit "
+        f"dittohead`, there [Service] and ReadWritePaths={path}, then: `sudo systemctl restart dittohead` "
         "(docs/install.md#targets)"
     )
 

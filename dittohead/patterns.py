@@ -68,8 +68,8 @@ class Pattern:
             error = TooSlow(
                 f"it takes too long to see whether the pattern {self.pattern} fits this name",
                 where=name,
-                hint="Rename it, or write the pattern without repeats inside repeats (see: dittohead check); "
-                "then move it to the inbox again",
+                hint="Rename it, or write the pattern without repeats inside repeats (see: `dittohead "
+                "check`); then move it to the inbox again",
             )
             error.first = not known
             raise error from None

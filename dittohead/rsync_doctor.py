@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from dittohead.attributes import Keeps
 from dittohead.errors import StepError
 from dittohead.far_account import AGENT, Account, way_to
-from dittohead.far_words import Way
+from dittohead.far_words import Way, explained, lines_of
 from dittohead.local_target import LocalTarget, sandboxed
 from dittohead.process import Completed, environment, run
 from dittohead.rsync_options import PROBE, Place, RsyncOptions, arguments, fixed_part, paths, place_of
@@ -151,11 +152,16 @@ class _Look:
         return ended, await self._why(ended, way, path)
 
     async def _why(self, ended: Completed, way: Way, path: str) -> StepError:
-        if self.place.host and is_vague(ended, way):
-            found = await self._account(path).why(ended, 0, way)
+        if not self.place.host:
+            return failure(ended, way)
+        # What is said of the account is so for every path there.
+        of_host = dataclasses.replace(way, where=self.place.host)
+        if is_vague(ended, way):
+            found = await self._account(path).why(ended, 0, of_host)
             if found is not None:
                 return found
-        return failure(ended, way)
+        error, known = failure(ended, way), explained(lines_of(ended.stderr), of_host)
+        return known if known is not None and known.what == error.what else error
 
     def _account(self, path: str) -> Account:
         place = Place(host=self.place.host, path=path)

@@ -82,12 +82,12 @@ _TROUBLES: tuple[_Trouble, ...] = (
     _Trouble(
         words=("Input/output error",),
         meaning="the disk gives errors",
-        cure="Look at the kernel's log there: sudo dmesg",
+        cure="Look at the kernel's log there: `sudo dmesg`",
     ),
     _Trouble(
         words=("Permission denied",),
         meaning="{who} may not write there",
-        cure="Give it write access to {path}, then: {again}",
+        cure="Give it write access to {path}, then: `{again}`",
         kind=ItemError,
     ),
     _Trouble(
@@ -114,21 +114,21 @@ _TROUBLES: tuple[_Trouble, ...] = (
     _Trouble(
         words=("Not a directory", "Is a directory", "File exists"),
         meaning="something else lies there under the name of a folder or file: {names}",
-        cure="See what lies there; then: {again}",
+        cure="See what lies there; then: `{again}`",
         kind=ItemError,
     ),
     _Trouble(
         words=("Operation not permitted",),
         meaning="the target does not let {who} write {names}",
         cure="See whether its file system takes such names, owners and modes, and who owns the folder; "
-        "then: {again}",
+        "then: `{again}`",
         kind=ItemError,
     ),
     _Trouble(
         words=("Operation not supported",),
         meaning="the target's file system cannot hold what the step is to keep",
         cure="Deliver to another, or take xattrs and acls out of the step, have the daemon read config.yaml "
-        "again, then: {rerun}",
+        "again, then: `{rerun}`",
         kind=ItemError,
     ),
 )

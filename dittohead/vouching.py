@@ -125,7 +125,8 @@ def _service_lacks(name: str, config: Path, unit: Unit) -> tuple[str, str] | Non
             what = f"LoadCredential={name}:{source} in the unit names a file that is not there"
             return (
                 what,
-                f"Write it: sudo install -m 600 /dev/null {shlex.quote(source)}; the service would not start",
+                f"Write it: `sudo install -m 600 /dev/null {shlex.quote(source)}`; "
+                "the service would not start",
             )
         return None
     config = config.resolve()

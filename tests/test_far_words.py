@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from dittohead.errors import ItemError, StepError, TargetError
-from dittohead.far_words import Way, explained, lines_of
+from dittohead.far_words import ACCOUNT, SSH, Way, explained, lines_of
 from dittohead.process import Completed
 from dittohead.rsync_words import failure
 from dittohead.workers.rsync import RsyncOptions, RsyncWorker
@@ -213,6 +214,14 @@ async def test_a_full_or_read_only_disk_there_is_the_targets_fault(far: Far) -> 
 # -- lines that no server here can be made to say ----------------------------------------------
 
 WAY = Way(where="ada@h:/study/lab1/", again="dittohead retry J", login="ada@h", path="/study/lab1")
+
+
+def test_a_command_is_told_from_the_words_around_it() -> None:
+    """Whoever copies it copies no prose: it stands in backquotes."""
+    for saying in (*SSH, *ACCOUNT):
+        prose = re.sub(r"`[^`]+`", "", saying.cure)
+        assert not re.search(r"sudo|ssh-key|getent|ping |\{(ssh|scan|rerun|run)\}", prose), saying.cure
+        assert "`" not in prose
 
 
 @pytest.mark.parametrize(

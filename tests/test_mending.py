@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from dittohead import files
+from dittohead import files, shown
+from dittohead.checkup import Finding, _once_each
+from dittohead.cli import jobs
 from dittohead.errors import ClosedError, ItemError
 from dittohead.model import Job, JobState, display, own_group
 from dittohead.worker import StepContext, StepResult
@@ -117,3 +119,41 @@ def test_what_the_daemon_may_not_read_is_told_apart(tmp_path: Path, monkeypatch:
             look()
         assert "FOLDER" not in str(caught.value)
         assert isinstance(caught.value, ItemError)
+
+
+async def test_what_was_told_is_not_told_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `show`: the reason once, and the folder under one name."""
+    house = House(tmp_path, NO_TEXT.replace("scan-.*", ".*"))
+
+    async def bad(ctx: StepContext) -> StepResult:
+        raise ItemError("it is damaged beyond all repair", hint="Scan it again")
+
+    house.worker.plays["first"] = bad
+    job = await failed(house, "scan-x")
+    fields = house.store.run(shown.job, house.stations, job)
+    fields["folder_path"] = os.fsdecode(os.fsencode(fields["folder_path"]) + b"\xff")
+    jobs._print_job(fields)
+    said = capsys.readouterr().out
+    assert said.count("it is damaged beyond all repair") == 1
+    assert said.count("see above") >= 1
+    assert "scan-x%FF" in said
+    house.store.close()
+
+
+def test_a_fault_that_many_steps_meet_is_said_once() -> None:
+    """By `doctor`: of all of them; what is well is said of each."""
+    found = [
+        Finding(level="bad", about="scans, step a", message="h: no"),
+        Finding(level="good", about="scans, step a", message="rsync 3"),
+        Finding(level="bad", about="scans, step b", message="h: no"),
+        Finding(level="good", about="scans, step b", message="rsync 3"),
+        Finding(level="bad", about="scans, step b", message="other"),
+    ]
+    assert [(one.level, one.about) for one in _once_each(found)] == [
+        ("bad", "scans, step a; scans, step b"),
+        ("good", "scans, step a"),
+        ("good", "scans, step b"),
+        ("bad", "scans, step b"),
+    ]

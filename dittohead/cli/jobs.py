@@ -35,7 +35,7 @@ from dittohead.cli.view import find_place, viewing
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.errors import DittoheadError
-from dittohead.model import JobState, counted
+from dittohead.model import JobState, counted, display
 from dittohead.owners import owner
 from dittohead.stations import Stations
 from dittohead.store import Store
@@ -94,12 +94,12 @@ def _print_job(fields: dict[str, Any]) -> None:
     if fields["taken_up_by"]:
         out.print(f"  the folder was done again since: dittohead show {fields['taken_up_by']}")
     else:
-        out.print(f"  folder: {escape(fields['folder_path'])}")
+        out.print(f"  folder: {escape(display(os.fsencode(fields['folder_path'])))}")
     for step in fields["all_steps"]:
         seconds = duration(step["seconds"]) if "seconds" in step else ""
         out.print(
             f"  {step['state']:<8} {escape(step['name']):<14} {seconds:>10}  "
-            f"{escape(step.get('detail', '') or step['error'])}"
+            f"{escape(step.get('detail', '') or _once(step['error'], fields['reason']))}"
         )
     for link in fields["links"]:
         out.print(f"  {link['use']}: {escape(link['uri'])}")
@@ -112,9 +112,15 @@ def _print_job(fields: dict[str, Any]) -> None:
         said = {True: "done", False: "refused", None: "not answered yet"}[asked["ok"]]
         out.print(f"  {asked['at']}  {asked['action']} asked for by {escape(asked['who'])}: {said}")
     for event in fields["events"]:
-        out.print(f"  {event['at']}  {event['type']:<26} {event['outcome']:<8} {escape(event['detail'])}")
+        detail = escape(_once(event["detail"], fields["reason"]))
+        out.print(f"  {event['at']}  {event['type']:<26} {event['outcome']:<8} {detail}")
     if fields["receipt"]:
         out.print(f"  receipt: {escape(fields['receipt'])}")
+
+
+def _once(text: str, reason: str) -> str:
+    """Return text, or where the reason stands that says the same."""
+    return "see above" if text and text == reason else text
 
 
 def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any) -> None:

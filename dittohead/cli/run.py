@@ -76,11 +76,11 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
     inbox = stations.path(Station.INBOX)
     if not inbox.is_dir():
         fail(f"{inbox}: there is no inbox. Start the daemon, or: dittohead init", NO_INPUT)
-    if watch and not os.access(stations.state, os.X_OK):
+    if watch and not _may_look(stations):
         raise DittoheadError(
             "you may upload here, but not look on",
             where=str(stations.state),
-            hint="Leave out --follow; who may look on: docs/rights.md",
+            hint="Leave out --follow, and look with: `dittohead status`; who may look on: docs/rights.md",
         )
     started = utcnow()
     uploads = [Upload(path, inbox, name, purposes) for path in paths]
@@ -89,6 +89,14 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
     dropped = [_drop_one(upload) for upload in uploads]
     if watch and not follow(config, dropped, since=started):
         raise click.exceptions.Exit(DATA)
+
+
+def _may_look(stations: Stations) -> bool:
+    """Tell whether this user may read what the daemon writes: operators may only enter state/."""
+    store = stations.state / "dittohead.sqlite3"
+    if not os.access(stations.state, os.X_OK):
+        return False
+    return not store.exists() or os.access(store, os.R_OK | os.W_OK)
 
 
 def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:

@@ -47,9 +47,9 @@ def _hint(row: DamagedRow) -> str:
     if row.table == "jobs":
         return (
             "Its folder and its receipt are as they were; do it again if it is not over: "
-            f"dittohead rerun {row.key}. Or make the store anew: stop the daemon, then: dittohead rebuild"
+            f"`dittohead rerun {row.key}`. Or make the store anew: stop the daemon, then: `dittohead rebuild`"
         )
-    return "The others go on. To make the store anew: stop the daemon, then: dittohead rebuild"
+    return "The others go on. To make the store anew: stop the daemon, then: `dittohead rebuild`"
 
 
 def look(connection: Connection, table: sa.Table, after: int = 0) -> tuple[list[DamagedRow], int | None]:

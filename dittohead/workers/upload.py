@@ -287,8 +287,8 @@ class _Sending:
             raise ItemError(
                 f"{counted(self.faulty.count, 'file')} cannot be uploaded: {self.faulty}",
                 # A job keeps the options it was claimed with.
-                hint=f"When that is settled: dittohead retry {self.ctx.job_id}; or, when an option such as "
-                f"replace was changed for it: dittohead rerun {self.ctx.job_id}",
+                hint=f"When that is settled: `dittohead retry {self.ctx.job_id}`; or, when an option such as "
+                f"replace was changed for it: `dittohead rerun {self.ctx.job_id}`",
             )
 
     async def _files(self) -> AsyncIterator[tuple[Entry, str, bool]]:
