@@ -9,6 +9,7 @@ import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from dittohead.errors import Immovable
 from dittohead.model import Arrival, own_group, shell_word, visible
@@ -59,6 +60,20 @@ class Held:
         command = f"Type: {self.command}" if self.command else ""
         first = f"{self.due}: {self.reason}" if self.due else self.reason
         return ". ".join(part for part in (first, self.cure, command) if part)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is told of it, part by part."""
+        since = self.since
+        if since is None and self.arrival is not None:
+            since = self.arrival.seen_at
+        return {
+            "kind": self.kind.value,
+            "due": self.due,
+            "reason": self.reason,
+            "cure": self.cure,
+            "command": self.command,
+            "since": since,
+        }
 
 
 def writers(path: bytes) -> str:
