@@ -304,6 +304,7 @@ async def test_a_long_look_of_a_while_ago_is_not_believed(
     trouble.hanging.add("large")
     room = house.claimer.room
     assert isinstance(await room.admit(arrival, watch, []), Held)
+    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 60)
     trouble.go_on.set()
     await house.until(lambda: not room._pending)
     (seen,) = room._seen.values()
