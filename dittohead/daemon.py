@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import gc
-import itertools
 import os
 import resource
 import signal
@@ -564,9 +563,7 @@ class Daemon:
         log.get().warning(log.CLOCK_SET_BACK, seconds=round(seconds))
 
     def _snapshot(self) -> dict[str, Any]:
-        held = self.dispatch.held
-        named = itertools.islice(held.items(), live.NAMED)
-        self.live.held, self.live.held_count = {display(name): why.text for name, why in named}, len(held)
+        self.live.tell(self.dispatch.held)
         self.live.facts = self._facts()
         return self.live.snapshot()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from dittohead.errors import Immovable
 from dittohead.model import Arrival, own_group, shell_word, visible
@@ -45,6 +47,7 @@ class Held:
     cure: str = ""  #: what to do, without a full stop; "" where waiting is enough
     command: str = ""  #: to be typed as it is; "" where there is none
     since: float | None = None  #: since when it is as it is, seconds since the epoch; None: nobody knows
+    due: str = ""  #: when it is taken, and what that hangs on: told first
     arrival: Arrival | None = None  #: which it is; None: what cannot even be looked at
     for_space: bool = False  #: the disk is too full for it now, and others are not to overtake it
     again_s: float | None = None  #: it is to be tried again after so long, and not before
@@ -55,7 +58,30 @@ class Held:
     def text(self) -> str:
         """All of it, in one line."""
         command = f"Type: {self.command}" if self.command else ""
-        return ". ".join(part for part in (self.reason, self.cure, command) if part)
+        first = f"{self.due}: {self.reason}" if self.due else self.reason
+        return ". ".join(part for part in (first, self.cure, command) if part)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is told of it, part by part."""
+        since = self.since
+        if since is None and self.arrival is not None:
+            since = self.arrival.seen_at
+        return {
+            "kind": self.kind.value,
+            "due": self.due,
+            "reason": self.reason,
+            "cure": self.cure,
+            "command": self.command,
+            "since": since,
+        }
+
+
+def writers(path: bytes) -> str:
+    """Return the command that tells which program has a file open; "" where this machine has none for it."""
+    for program, command in (("fuser", "sudo fuser -v"), ("lsof", "sudo lsof")):
+        if shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"):
+            return f"{command} {shell_word(path)}"
+    return ""
 
 
 def group_may(path: bytes, gid: int | None = None) -> str:

@@ -6,9 +6,11 @@ reader must take a daemon as dead when the lock is free, whatever stands here.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from typing import Any
 from dittohead import ownfiles
 from dittohead.errors import Unreadable
 from dittohead.files import replace_file
+from dittohead.held import Held
+from dittohead.model import display
 
 #: Arrivals named with their reason; the others are only counted.
 NAMED = 50
@@ -57,8 +61,16 @@ class Live:
     progress: dict[str, dict[str, Progress]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)  #: `NAMED` at most
+    waiting: dict[str, dict[str, Any]] = field(default_factory=dict)  #: of the same, part by part
     held_count: int = 0
     _written: str = ""
+
+    def tell(self, held: Mapping[bytes, Held]) -> None:
+        """Note what waits in the inbox."""
+        named = {display(name): why for name, why in itertools.islice(held.items(), NAMED)}
+        self.held = {name: why.text for name, why in named.items()}
+        self.waiting = {name: why.as_dict() for name, why in named.items()}
+        self.held_count = len(held)
 
     def report(self, job: str, step: str, done: int, total: int, unit: str) -> None:
         """Note a step's progress. Cheap; may come from any thread."""
@@ -84,6 +96,7 @@ class Live:
             **self.facts,
             "pid": os.getpid(),
             "held": self.held,
+            "waiting": self.waiting,
             "held_count": self.held_count,
             "progress": {
                 job: _of_job([p.fields(now) for p in list(steps.values())])

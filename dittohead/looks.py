@@ -65,6 +65,7 @@ class Look:
     filled_ns: int = -1  #: the folder's own mtime: when a name was last put into it, or taken from it
     is_empty: bool
     trace: int  #: names, sizes, mtimes and ctimes of all that lies inside, as one number
+    content: int = 0  #: the same without ctimes: modes, owners, groups and access lists do not change it
     mark: str = ""  #: a name inside that stands for an upload under way
     is_cut: bool = False  #: the mark is a file that rsync left cut short
     writer: str = ""  #: a file inside that a program on this machine has open for writing
@@ -114,7 +115,7 @@ def look(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> Lo
             seen.add(found)
     except ItemError as met:
         error = met
-        seen.trace = hash((seen.trace, str(met)))
+        seen.trace, seen.content = hash((seen.trace, str(met))), hash((seen.content, str(met)))
     return Look(
         size=seen.size,
         newest_ns=seen.newest_ns or own.st_ctime_ns,
@@ -122,6 +123,7 @@ def look(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> Lo
         filled_ns=own.st_mtime_ns,
         is_empty=seen.newest_ns == 0,
         trace=seen.trace,
+        content=seen.content,
         mark=os.fsdecode(seen.mark),
         is_cut=seen.is_cut,
         writer=os.fsdecode(seen.writer),
@@ -133,7 +135,7 @@ class _Seen:
     """Sums up a walk."""
 
     def __init__(self, partial: tuple[str, ...], now_ns: int) -> None:
-        self.size = self.newest_ns = self.trace = 0
+        self.size = self.newest_ns = self.trace = self.content = 0
         self.mark = self.writer = b""
         self.is_cut = False
         self._pattern, self._epoch = _compiled(partial), EPOCH in partial
@@ -143,7 +145,8 @@ class _Seen:
         status = found.status
         ctime_ns, mtime_ns = status.st_ctime_ns, status.st_mtime_ns
         self.newest_ns = max(self.newest_ns, ctime_ns)
-        self.trace = hash((self.trace, found.path, status.st_ino, status.st_size, mtime_ns, ctime_ns))
+        self.content = hash((self.content, found.path, status.st_ino, status.st_size, mtime_ns))
+        self.trace = hash((self.trace, self.content, ctime_ns))
         is_file = found.kind == "file"
         if is_file:
             self.size += status.st_size

@@ -2,6 +2,9 @@
 
 Two clocks tell. The times the file system gives are trusted where its clock is ours and has not been
 set lately. What holds with any clock: two looks, far enough apart, that saw the same.
+
+A folder that the daemon may not read or move lies there until somebody opens it to the daemon. That is no
+upload: it makes nothing grow, and the time until then is nobody's pause.
 """
 
 from __future__ import annotations
@@ -9,15 +12,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from dittohead.looks import Look
 from dittohead.model import Arrival
 from dittohead.settings import Watch
 
-#: A folder that was seen to grow waits this many times the longest pause seen between two changes.
+#: A folder that was seen to grow waits this many times the longest pause seen between two times it grew.
 _PAUSES = 2.0
 
-#: After a longer pause it is somebody who came back to it, and no writer's pace. Seconds.
+#: After a longer pause it is somebody who came back to it, and no writer's pace: so nothing waits longer than
+#: `_PAUSES` times this for its pauses. Seconds.
 _LONGEST_S = 300.0
 
 #: Smaller steps are the ordinary work of NTP.
@@ -27,14 +32,26 @@ _STEP_S = 0.5
 _AFTER_S = 0.005
 
 
+class Why(Enum):
+    """What tells that something may still come."""
+
+    FRESH = auto()  #: only that it changed a short time ago
+    GREW = auto()  #: it was seen to grow
+    EMPTY = auto()  #: there is nothing in it
+    LATER = auto()  #: something in it changed after it got its name
+    ONE_STEP = auto()  #: it was filled and got its name in one step of the clock
+    UNSEEN = auto()  #: it could not be read before
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wait:
     """An arrival is to be looked at again."""
 
     seconds: float
     need_s: float  #: nothing may have changed for so long
-    in_place: bool  #: it is written to under its final name
+    in_place: bool  #: it is written to under its final name, or may be
     grew: bool  #: it changed between two looks
+    why: Why = Why.FRESH
 
 
 @dataclass(kw_only=True)
@@ -42,11 +59,15 @@ class _Known:
     """What earlier looks at an arrival saw."""
 
     ino: int
-    trace: int
-    newest_ns: int
-    since: float  #: the end of the first look that saw this, by the clock that only goes on
-    pause_s: float = 0.0  #: the longest time between two changes
+    look: Look  #: the last that saw something new
+    since: float  #: the end of that look, by the clock that only goes on
+    closed: bool  #: at the last look of all the daemon might not read or move it
+    grown_ns: int  #: the newest ctime of the look that first saw what it holds now
+    grown_since: float  #: the end of that look
+    cured: bool = False  #: since then it was only opened to the daemon, which changed its times
+    pause_s: float = 0.0  #: the longest time between two times it grew
     grew: bool = False
+    why: Why | None = None  #: settled by what earlier looks saw, whatever its times say now
 
 
 class Settling:
@@ -65,22 +86,28 @@ class Settling:
         self._offset = now() - monotonic()
         self._stepped_at: float | None = None
 
-    def wait(self, arrival: Arrival, look: Look, watch: Watch, ago_s: float = 0.0) -> Wait | None:
+    def wait(
+        self, arrival: Arrival, look: Look, watch: Watch, ago_s: float = 0.0, *, closed: bool = False
+    ) -> Wait | None:
         """Return how long it is still to be waited for; None when it had settled as the look began.
 
-        Args: ago_s: how long ago that was: what was written behind the look, or since, it has not seen.
+        Args:
+            ago_s: how long ago that was: what was written behind the look, or since, it has not seen.
+            closed: the daemon may not move it as it is.
         """
         if watch.settle == 0:
             return None
-        known = self._note(arrival, look)
-        # Who was seen to write at a pace writes under the final name, whatever the times say.
-        in_place = look.written_in_place or known.pause_s > 0
+        known = self._note(arrival, look, closed)
+        why = known.why or _why(look)
+        in_place = why is not Why.FRESH
         need = max(watch.settle, watch.settle_in_place if in_place else 0.0, known.pause_s * _PAUSES)
-        quiet = self._monotonic() - ago_s - known.since
-        left = min(self._left_by_times(look, need, ago_s), need - quiet)
+        left = max(
+            self._left(look.newest_ns, known.since, watch.settle, ago_s),
+            self._left(known.grown_ns, known.grown_since, need, ago_s),
+        )
         if left <= 0:
             return None
-        return Wait(seconds=left + _AFTER_S, need_s=need, in_place=in_place, grew=known.grew)
+        return Wait(seconds=left + _AFTER_S, need_s=need, in_place=in_place, grew=known.grew, why=why)
 
     def forget_all_but(self, present: Collection[bytes]) -> None:
         """Forget arrivals that are no longer there."""
@@ -91,33 +118,77 @@ class Settling:
         """Forget an arrival that was claimed."""
         self._known.pop(folder, None)
 
-    def _note(self, arrival: Arrival, look: Look) -> _Known:
+    def _note(self, arrival: Arrival, look: Look, closed: bool) -> _Known:
         now = self._monotonic()
-        before = self._known.get(arrival.folder)
-        if before is None or before.ino != arrival.ino:
-            known = _Known(ino=arrival.ino, trace=look.trace, newest_ns=look.newest_ns, since=now)
+        known = self._known.get(arrival.folder)
+        if known is None or known.ino != arrival.ino:
+            known = _Known(
+                ino=arrival.ino,
+                look=look,
+                since=now,
+                closed=closed,
+                grown_ns=look.newest_ns,
+                grown_since=now,
+            )
             self._known[arrival.folder] = known
-            return known
-        if before.trace != look.trace:
-            before.pause_s = max(before.pause_s, _pause_s(before, look))
-            before.trace, before.newest_ns = look.trace, look.newest_ns
-            before.since, before.grew = now, True
-        return before
+        elif known.look.trace != look.trace:
+            self._changed(known, look, closed, now)
+            known.look, known.since, known.grew = look, now, True
+        known.closed = closed
+        if not known.cured:
+            known.grown_ns = look.newest_ns
+        return known
 
-    def _left_by_times(self, look: Look, need: float, ago_s: float) -> float:
+    @staticmethod
+    def _changed(known: _Known, look: Look, closed: bool, now: float) -> None:
+        """Note a change: somebody who writes, or only what opens the folder to the daemon."""
+        if known.look.content == look.content and known.closed:
+            known.why = known.why or _why(known.look)  # its times told it before they were changed
+            known.cured = True
+            return
+        if known.look.content != look.content:
+            known.why, known.pause_s = _grown(known, look, closed)
+        known.grown_since, known.cured = now, False
+
+    def _left(self, newest_ns: int, since: float, need: float, ago_s: float) -> float:
+        """Return what is left of a time in which nothing may change."""
+        quiet = self._monotonic() - ago_s - since
+        return min(self._left_by_times(newest_ns, need, ago_s), need - quiet)
+
+    def _left_by_times(self, newest_ns: int, need: float, ago_s: float) -> float:
         """Return what is left by the folder's own times; infinity where they cannot be trusted."""
         offset = self._now() - self._monotonic()
         if abs(offset - self._offset) > _STEP_S:
             self._stepped_at = self._monotonic()
         self._offset = offset
         just_set = self._stepped_at is not None and self._monotonic() - self._stepped_at < need
-        age = self._now() - ago_s - look.newest_ns / 1e9
+        age = self._now() - ago_s - newest_ns / 1e9
         if self._shared or just_set or age < 0:
             return float("inf")
         return need - age
 
 
-def _pause_s(before: _Known, look: Look) -> float:
+def _why(look: Look) -> Why:
+    """Return what the times of a folder tell."""
+    if not look.written_in_place:
+        return Why.FRESH
+    if look.is_empty:
+        return Why.EMPTY
+    return Why.LATER if look.newest_ns > look.own_ns else Why.ONE_STEP
+
+
+def _grown(known: _Known, look: Look, closed: bool) -> tuple[Why | None, float]:
+    """Return what it tells that a folder holds something else than before, and its longest pause."""
+    if str(known.look.error) != str(look.error):
+        return Why.UNSEEN, known.pause_s  # what it held before was not seen, or not all of it
+    pause_s = _pause_s(known, look)
+    if known.closed and not closed:
+        return Why.GREW, known.pause_s
+    # Who was seen to write at a pace writes under the final name, whatever the times say.
+    return (Why.GREW if pause_s > 0 else known.why), max(known.pause_s, pause_s)
+
+
+def _pause_s(known: _Known, look: Look) -> float:
     """Return the time between two changes, by the file system's own clock; 0.0 for what is no pause."""
-    pause_s = (look.newest_ns - before.newest_ns) / 1e9
+    pause_s = (look.newest_ns - known.grown_ns) / 1e9
     return pause_s if 0 < pause_s <= _LONGEST_S else 0.0

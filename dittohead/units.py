@@ -5,6 +5,9 @@ Programs get exact numbers instead: bytes and seconds, in JSON.
 
 from __future__ import annotations
 
+import math
+from datetime import datetime
+
 from dittohead.model import counted
 
 #: Binary units, each 1,024 of the one before. Source: IEC 80000-13.
@@ -34,6 +37,12 @@ def duration(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def clock(at: float, now: float) -> str:
+    """Return a moment in local time, to the second it is over: "20:41:05", with its date on another day."""
+    moment, today = (datetime.fromtimestamp(math.ceil(of)).astimezone() for of in (at, now))
+    return f"{moment:%H:%M:%S}" if moment.date() == today.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def age(seconds: float) -> str:

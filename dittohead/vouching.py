@@ -85,7 +85,12 @@ def vouch(document: Document, unit: Unit | None) -> Vouched:
     unseen: list[str] = []
     for one in named(document):
         try:
-            why = _lacks(one.name, own) if unit is None else _service_lacks(one.name, document.path, unit)
+            empty = one.key == "tokens"  # nobody may read and act: that is a choice
+            why = (
+                _lacks(one.name, own, may_be_empty=empty)
+                if unit is None
+                else _service_lacks(one.name, document.path, unit, may_be_empty=empty)
+            )
         except _Unseen:
             unseen.append(one.name)
             continue
@@ -100,10 +105,15 @@ class _Unseen(Exception):
     """This user cannot know."""
 
 
-def _lacks(name: str, own: Credentials) -> tuple[str, str] | None:
+def _empty(name: str, path: str) -> tuple[str, str]:
+    return f'the credential "{name}" is empty', f"Write the secret into {path}"
+
+
+def _lacks(name: str, own: Credentials, *, may_be_empty: bool) -> tuple[str, str] | None:
     """Return what is wrong with a credential and what to do, by what this process itself is given."""
     try:
-        own(name)
+        if not own(name).strip() and not may_be_empty:
+            return _empty(name, f"credentials/{name} beside it")
     except Unreadable as error:
         if "UTF-8" in str(error):
             return f'the credential "{name}" cannot be used: {error}', "Write the secret alone into it"
@@ -117,7 +127,7 @@ def _lacks(name: str, own: Credentials) -> tuple[str, str] | None:
     return None
 
 
-def _service_lacks(name: str, config: Path, unit: Unit) -> tuple[str, str] | None:
+def _service_lacks(name: str, config: Path, unit: Unit, *, may_be_empty: bool) -> tuple[str, str] | None:
     """The same of the service."""
     if unit.gives(name):
         source = unit.credentials.get(name, "")
@@ -125,9 +135,10 @@ def _service_lacks(name: str, config: Path, unit: Unit) -> tuple[str, str] | Non
             what = f"LoadCredential={name}:{source} in the unit names a file that is not there"
             return (
                 what,
-                f"Write it: `sudo install -m 600 /dev/null {shlex.quote(source)}`; "
-                "the service would not start",
+                f"Write it, the secret alone: `sudoedit {shlex.quote(source)}`; the service would not start",
             )
+        if source and not may_be_empty and _is_empty(Path(source)):
+            return _empty(name, f"it: sudoedit {shlex.quote(source)}")
         return None
     config = config.resolve()
     beside = config.parent / "credentials" / name
@@ -138,7 +149,7 @@ def _service_lacks(name: str, config: Path, unit: Unit) -> tuple[str, str] | Non
             f"Write it to {beside}, and add {line_for(name, config)} to the unit (docs/install.md#secrets)",
         )
     if _may_read(beside, unit.user):
-        return None
+        return _empty(name, str(beside)) if not may_be_empty and _is_empty(beside) else None
     what = f'the service is not given the credential "{name}"; {beside} is for others than {unit.user}'
     return what, f"Add {line_for(name, config)} to the unit (docs/install.md#secrets)"
 
@@ -152,6 +163,13 @@ def _is_there(path: Path) -> bool:
             return False
         raise _Unseen from error
     return True
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return not path.read_bytes().strip()
+    except OSError as error:
+        raise _Unseen from error
 
 
 def _may_read(path: Path, user: str) -> bool:

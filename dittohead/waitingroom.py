@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from dittohead.errors import Immovable
-from dittohead.held import Held, Kind, immovable
+from dittohead.held import Held, Kind, immovable, writers
 from dittohead.looks import Look, expanded, look
 from dittohead.model import Arrival, Station, shell_word, visible
 from dittohead.mounts import filesystem_type, needs_polling
 from dittohead.settings import Watch
-from dittohead.settling import Settling, Wait
+from dittohead.settling import Settling, Wait, Why
 from dittohead.stations import Stations
 from dittohead.threads import Crew, Hung, Piece, Stop
+from dittohead.units import clock, duration
 
 #: Looks at once. Most take less than a millisecond; one at a folder of a million files takes seconds.
 _LOOKS = 8
@@ -42,6 +43,9 @@ _STALL_S, _LEFT_MOST = 10.0, 64
 #: When what is held is looked at again: soon where it changed just now, seldom where it lies there for
 #: long (a part of its age).
 _SOON_S, _SELDOM_S, _PART_OF_AGE = 1.0, 30.0, 0.25
+
+#: What to do another time, said only where a folder was surely written under its final name.
+_DOTTED = "Another time upload as .NAME, then rename"
 
 #: Looks at one arrival that changes, or that is held, take at most one part in this many of the time.
 _REST = 10.0
@@ -97,7 +101,8 @@ class WaitingRoom:
         if isinstance(found, Held):
             return found
         seen, closed, began, took_s = found
-        held = self._judge(arrival, seen, watch, time.monotonic() - began)
+        ago_s = time.monotonic() - began
+        held = self._judge(arrival, seen, watch, ago_s, closed=closed is not None)
         if held is None:
             return seen.size
         if closed is not None and held.kind is Kind.SETTLING:
@@ -169,16 +174,18 @@ class WaitingRoom:
 
     # -- what a look says ---------------------------------------------------------------------
 
-    def _judge(self, arrival: Arrival, seen: Look, watch: Watch, ago_s: float) -> Held | None:
+    def _judge(
+        self, arrival: Arrival, seen: Look, watch: Watch, ago_s: float, *, closed: bool
+    ) -> Held | None:
         if self._settling is None:
             # Times that another machine gives, as on NFS and SMB, are by another clock than ours.
             kind = filesystem_type(self._stations.path(Station.INBOX))
             self._settling = Settling(shared=needs_polling(kind))
-        wait = self._settling.wait(arrival, seen, watch, ago_s)
+        wait = self._settling.wait(arrival, seen, watch, ago_s, closed=closed)
         if seen.mark or (seen.writer and watch.settle):
             folder = self._stations.folder(Station.INBOX, arrival.folder)
             return _unfinished(seen, os.fsencode(folder))
-        return None if wait is None else _waits(wait)
+        return None if wait is None else _waits(wait, time.time())
 
 
 def _patience_s(lapsed: _Seen | None) -> float:
@@ -191,13 +198,14 @@ def _unfinished(seen: Look, folder: bytes) -> Held:
     since = seen.newest_ns / 1e9
     again_s = min(max((time.time() - since) * _PART_OF_AGE, _SOON_S), _SELDOM_S)
     path = seen.mark or seen.writer
-    named, word = visible(path), shell_word(os.path.join(folder, os.fsencode(path)))
+    inside = os.path.join(folder, os.fsencode(path))
+    named, word = visible(path), shell_word(inside)
     if not seen.mark:
         return Held(
-            reason=f"{named}: a program on this machine has it open for writing",
+            reason=f"a program on this machine has it open for writing: {named}",
             kind=Kind.WRITTEN,
             cure="Let it finish, or end it",
-            command=f"sudo fuser -v {word}",
+            command=writers(inside),
             since=since,
             again_s=again_s,
         )
@@ -217,12 +225,25 @@ def _unfinished(seen: Look, folder: bytes) -> Held:
     )
 
 
-def _waits(wait: Wait) -> Held:
-    if wait.in_place:
-        why = (
-            f"it was changed after it got its name, and is taken when nothing in it has changed for "
-            f"{wait.need_s:g} s. Upload as .NAME, then rename"
-        )
-    else:
-        why = f"it is taken when nothing in it has changed for {wait.need_s:g} s"
-    return Held(reason=why, again_s=wait.seconds, quiet=not wait.in_place and not wait.grew)
+#: What tells that something may still come, in words. Who did as the documents say is blamed for nothing.
+_WHY = {
+    Why.FRESH: "it changed a short time ago",
+    Why.GREW: f"it grew while it lay here. {_DOTTED}",
+    Why.EMPTY: "it is empty, so it cannot be told whether somebody is about to fill it",
+    Why.LATER: f"something in it (or its mode or owner) changed after it got its name. {_DOTTED}",
+    Why.ONE_STEP: (
+        "it was filled and named within one tick of the clock, so it cannot be told from one that is still "
+        "being written"
+    ),
+    Why.UNSEEN: "the daemon could not read it before, so it cannot be told whether it is still being written",
+}
+
+
+def _waits(wait: Wait, now: float) -> Held:
+    at = clock(now + wait.seconds, now)
+    return Held(
+        due=f"taken at {at} if nothing in it changes for {duration(wait.need_s)}",
+        reason=_WHY[wait.why],
+        again_s=wait.seconds,
+        quiet=not wait.in_place and not wait.grew,
+    )

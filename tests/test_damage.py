@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from typing import Any
 
@@ -62,7 +63,8 @@ async def test_a_damaged_receipt_refuses_what_is_added_to_it(house: House, damag
     job = await over(house, "x")
     path = receipt.path_of(house.stations.receipts, job)
     DAMAGES[damage](path, random.Random(2))
-    before = path.read_bytes() if path.is_file() and damage != "a link elsewhere" else None
+    readable = path.is_file() and damage != "a link elsewhere" and os.access(path, os.R_OK)
+    before = path.read_bytes() if readable else None
     said = await ask_in_time(house, "undone", job.id, what="x", good=True)
     if damage not in {"mode 000", "gone", "a bit flipped"}:
         assert not said["ok"], said

@@ -194,3 +194,25 @@ def test_what_cannot_be_read_is_said_and_the_rest_still_counts(tmp_path: Path) -
     assert found.error is not None
     assert "nested too deeply" in found.error.what
     assert found.size == 3
+
+
+def test_modes_and_owners_are_no_content(tmp_path: Path) -> None:
+    """They change the trace, and nothing of what a folder holds; every way of writing changes both."""
+    folder = tree(tmp_path / "f", {"a": b"1", "d": {"b": b"2"}, "e": {}})
+    before = look(folder)
+    for path in (folder / "a", folder / "d", folder / "d" / "b", folder / "e"):
+        path.chmod(0o775)
+        os.chown(path, os.getuid(), os.getgid())
+    cured = look(folder)
+    assert cured.content == before.content
+    assert cured.trace != before.trace
+    contents = {cured.content}
+    (folder / "d" / "b").write_bytes(b"22")
+    contents.add(look(folder).content)
+    os.utime(folder / "a", (1, 2))
+    contents.add(look(folder).content)
+    (folder / "d" / "b").rename(folder / "d" / "c")
+    contents.add(look(folder).content)
+    (folder / "e" / "f").mkdir()
+    contents.add(look(folder).content)
+    assert len(contents) == 5

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from dittohead.errors import ItemError
 from dittohead.looks import Look
 from dittohead.model import Arrival
 from dittohead.settings import Watch
-from dittohead.settling import Settling
+from dittohead.settling import Settling, Why
 
 WATCH = Watch.model_validate({"settle": "2s", "settle_in_place": "90s"})
 ARRIVAL = Arrival(folder=b"x", dev=1, ino=1, uid=0, seen_at=0.0)
@@ -36,19 +37,28 @@ def settling(clocks: Clocks, *, shared: bool = False) -> Settling:
     return Settling(shared=shared, now=lambda: clocks.wall, monotonic=lambda: clocks.steady)
 
 
-def seen(newest: float, *, own: float | None = None, trace: int = 1) -> Look:
+def seen(
+    newest: float,
+    *,
+    own: float | None = None,
+    trace: int = 1,
+    content: int | None = None,
+    error: ItemError | None = None,
+) -> Look:
     """A look at a folder whose newest change was at a moment, and which got its name then or later."""
     return Look(
         size=1,
         newest_ns=int(newest * 1e9),
         own_ns=int((newest if own is None else own) * 1e9),
-        is_empty=False,
+        is_empty=error is not None,
         trace=trace,
+        content=trace if content is None else content,
+        error=error,
     )
 
 
-def left(room: Settling, look: Look, watch: Watch = WATCH) -> float:
-    wait = room.wait(ARRIVAL, look, watch)
+def left(room: Settling, look: Look, watch: Watch = WATCH, *, closed: bool = False) -> float:
+    wait = room.wait(ARRIVAL, look, watch, closed=closed)
     return 0.0 if wait is None else wait.seconds
 
 
@@ -187,3 +197,97 @@ def test_in_one_step_of_the_clock_filling_and_naming_look_alike(clocks: Clocks) 
     assert left(settling(clocks), look) == pytest.approx(90, abs=0.01)
     named = Look(size=1, newest_ns=now, own_ns=now, filled_ns=now - 1, is_empty=False, trace=1)
     assert left(settling(clocks), named) == pytest.approx(2, abs=0.01)
+
+
+SHUT = ItemError("the daemon may not read this", where=".")
+
+
+@pytest.mark.parametrize("held_s", [1.0, 60.0, 285.0, 299.0, 40_000.0])
+@pytest.mark.parametrize("looks", [1, 5])
+def test_what_was_closed_and_is_opened_waits_no_longer_for_having_been_held(
+    clocks: Clocks, held_s: float, looks: int
+) -> None:
+    """The cure changes the ctime of all there is: neither it nor the time until then is an upload's pause."""
+    room, start = settling(clocks), clocks.wall
+    for _ in range(looks):
+        left(room, seen(start, trace=1, error=SHUT), closed=True)
+        clocks.forward(held_s / looks)
+    wait = room.wait(ARRIVAL, seen(clocks.wall, trace=2), WATCH)
+    assert wait is not None
+    assert wait.seconds == pytest.approx(90, abs=0.01)  # nobody saw what was in it, and how it came there
+    assert (wait.need_s, wait.why) == (90, Why.UNSEEN)
+    clocks.forward(wait.seconds)
+    assert left(room, seen(clocks.wall - wait.seconds, trace=2)) == 0
+
+
+def test_a_cure_in_several_commands_is_one_cure(clocks: Clocks) -> None:
+    """Read and moved by and by: what it holds was seen between."""
+    room, start = settling(clocks), clocks.wall
+    left(room, seen(start, trace=1, error=SHUT), closed=True)
+    clocks.forward(200)
+    left(room, seen(clocks.wall, trace=2, content=7), closed=True)
+    clocks.forward(100)
+    wait = room.wait(ARRIVAL, seen(clocks.wall, trace=3, content=7), WATCH)
+    assert wait is not None
+    assert (wait.need_s, wait.seconds) == (90, pytest.approx(2, abs=0.01))  # the 90 s are over
+
+
+def test_what_could_be_read_and_not_moved_is_taken_soon_after_the_cure(clocks: Clocks) -> None:
+    """What it holds is as it was all the time; chmod alone makes its times look as if it were written to."""
+    room, start = settling(clocks), clocks.wall
+    left(room, seen(start, trace=1, content=7), closed=True)
+    clocks.forward(285)
+    wait = room.wait(ARRIVAL, seen(clocks.wall, own=clocks.wall - 0.1, trace=2, content=7), WATCH)
+    assert wait is not None
+    assert (wait.need_s, wait.seconds) == (2, pytest.approx(2, abs=0.01))
+
+
+def test_the_cure_does_not_make_what_is_written_under_its_name_look_whole(clocks: Clocks) -> None:
+    """Its last step changes the folder itself, as a rename does; writers with pauses are still waited for."""
+    room, start = settling(clocks), clocks.wall
+    left(room, seen(start, own=start - 5, trace=1, content=7), closed=True)
+    clocks.forward(30)
+    wait = left(room, seen(clocks.wall, own=clocks.wall, trace=2, content=7))
+    assert wait == pytest.approx(60, abs=0.01)
+    clocks.forward(50)
+    assert left(room, seen(clocks.wall, own=clocks.wall - 50, trace=3)) > 89
+
+
+@pytest.mark.parametrize("pause_s", [50.0, 60.0, 85.0])
+def test_a_writer_with_pauses_that_is_opened_meanwhile_is_waited_for(clocks: Clocks, pause_s: float) -> None:
+    """The cure is typed in the middle of its upload."""
+    room = settling(clocks)
+    left(room, seen(clocks.wall, trace=1, error=SHUT), closed=True)
+    clocks.forward(20)
+    opened = clocks.wall
+    for number in range(2, 6):
+        assert left(room, seen(clocks.wall, own=opened, trace=number)) > 0
+        clocks.forward(pause_s)
+        assert left(room, seen(clocks.wall - pause_s, own=opened, trace=number)) > 0
+
+
+def test_what_grew_as_it_was_opened_is_written_under_its_name(clocks: Clocks) -> None:
+    """The time that it was held is still no pause."""
+    room, start = settling(clocks), clocks.wall
+    left(room, seen(start, trace=1), closed=True)
+    clocks.forward(285)
+    assert left(room, seen(clocks.wall, trace=2)) == pytest.approx(90, abs=0.01)
+
+
+def test_a_change_of_modes_alone_is_no_growth(clocks: Clocks) -> None:
+    """Nor a pause; but it is a change."""
+    room, start = settling(clocks), clocks.wall
+    left(room, seen(start, trace=1, content=7))
+    clocks.forward(1.5)
+    wait = room.wait(ARRIVAL, seen(clocks.wall, trace=2, content=7), WATCH)
+    assert wait is not None
+    assert (wait.need_s, wait.in_place, wait.seconds) == (2, False, pytest.approx(2, abs=0.01))
+
+
+def test_nothing_waits_longer_than_ten_minutes_for_its_pauses(clocks: Clocks) -> None:
+    room = settling(clocks)
+    waits = []
+    for number, pause_s in enumerate((0, 30, 100, 299, 301, 5000)):
+        clocks.forward(pause_s)
+        waits.append(left(room, seen(clocks.wall, trace=number)))
+    assert max(waits) <= 600.1

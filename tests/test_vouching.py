@@ -119,6 +119,20 @@ def test_one_that_is_no_text_is_named(here: Place) -> None:
     assert 'the credential "four" cannot be used' in said.output
 
 
+@pytest.mark.parametrize("text", ["", "\n"])
+@pytest.mark.parametrize("with_unit", [False, True])
+def test_an_empty_one_is_named(here: Place, text: str, with_unit: bool) -> None:
+    """As a file that was made and never filled; a list of tokens may be empty: nobody may look on then."""
+    if with_unit:
+        here.unit("[Service]\n" + "".join(f"LoadCredential={name}:{here.secrets}/{name}\n" for name in NAMES))
+    here.write(*NAMES)
+    for name in ("one", "two", "seven"):
+        (here.secrets / name).write_text(text)
+    said = here.check()
+    assert said.exit_code == os.EX_CONFIG
+    assert [name for name in NAMES if f'the credential "{name}" is empty' in said.output] == ["one", "seven"]
+
+
 def test_what_the_unit_gives_is_there_for_the_service(here: Place, tmp_path: Path) -> None:
     """By any of systemd's settings, wherever the drop-in lies; what is taken back is not given."""
     (tmp_path / "x").write_text("x")
@@ -139,11 +153,11 @@ def test_a_source_that_is_not_there_is_named(here: Place, tmp_path: Path) -> Non
     """The service would not start."""
     here.unit("[Service]\n" + "".join(f"LoadCredential={name}:{tmp_path}/{name}\n" for name in NAMES))
     for name in NAMES[1:]:
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("a secret of many letters")
     said = here.check()
     assert said.exit_code == os.EX_CONFIG
     assert f"LoadCredential=one:{tmp_path}/one in the unit names a file that is not there" in said.output
-    assert f"sudo install -m 600 /dev/null {tmp_path}/one" in said.output
+    assert f"sudoedit {tmp_path}/one" in said.output
     assert said.output.count("in the unit names") == 1
 
 

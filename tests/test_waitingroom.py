@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ import pytest
 
 from dittohead import looks, manifest, waitingroom
 from dittohead.errors import Immovable, StationError
-from dittohead.held import Held, Kind
+from dittohead.held import Held, Kind, writers
 from dittohead.looks import Look
 from dittohead.model import JobState, Station
 from dittohead.settings import Watch
+from dittohead.settling import Wait, Why
 from dittohead.stations import Stations, _refusal
 from dittohead.threads import Stop
 from dittohead.worker import Done
@@ -122,6 +124,71 @@ async def test_waiting_is_not_told_where_it_will_not_help(
             "chmod x",
         )
         assert held[b"open"].kind is Kind.SETTLING
+
+
+async def test_the_cure_of_what_could_not_be_moved_starts_no_long_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no upload that went on: the folder is as whole as it was."""
+    house = House(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 24h}\n")
+    watch, room = house.config.settings.watch, house.claimer.room
+    cause = Immovable("mode 0755", where="x", cure="Open it", command="chmod x")
+    monkeypatch.setattr(Stations, "immovable", lambda *_: cause)
+    hidden = house.arrive(".x", {"a": b"1", "d": {"b": b"2"}})
+    await tick(tmp_path)
+    folder = hidden.rename(house.root / "inbox" / "x")
+    (arrival,) = house.stations.scan().arrivals
+    held = await room.admit(arrival, watch, [])
+    assert isinstance(held, Held)
+    assert held.kind is Kind.IMMOVABLE
+    await tick(tmp_path)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o775)
+    monkeypatch.setattr(Stations, "immovable", lambda *_: None)
+    held = await room.admit(arrival, watch, [])
+    assert isinstance(held, Held)
+    assert held.due.endswith("if nothing in it changes for 1 h")
+
+
+async def tick(path: Path) -> None:
+    """Wait until the file system's clock has gone on."""
+    probe = path / "probe"
+    probe.touch()
+    first = probe.stat().st_ctime_ns
+    while probe.stat().st_ctime_ns == first:
+        await asyncio.sleep(0.001)
+        probe.touch()
+
+
+def test_a_wait_is_told_with_its_moment_first() -> None:
+    """As people read it; and only who surely wrote under the final name is told of another way."""
+    now = datetime(2026, 1, 31, 20, 31, 35).astimezone().timestamp()
+    texts = {
+        why: waitingroom._waits(
+            Wait(seconds=569.2, need_s=569.615, in_place=why is not Why.FRESH, grew=False, why=why), now
+        ).text
+        for why in Why
+    }
+    for text in texts.values():
+        assert text.startswith("taken at 20:41:05 if nothing in it changes for 9 min 30 s: ")
+    told = {why for why, text in texts.items() if "upload as .NAME, then rename" in text}
+    assert told == {Why.GREW, Why.LATER}
+    assert "one tick of the clock" in texts[Why.ONE_STEP]
+    assert "it is empty" in texts[Why.EMPTY]
+    assert len(set(texts.values())) == len(Why)
+    late = waitingroom._waits(Wait(seconds=86400, need_s=86400, in_place=True, grew=True), now)
+    assert "taken at 2026-02-01 20:31:35 " in late.text
+
+
+@pytest.mark.parametrize(
+    ("there", "command"),
+    [(["fuser", "lsof"], "sudo fuser -v '/i/a b'"), (["lsof"], "sudo lsof '/i/a b'"), ([], "")],
+)
+def test_a_program_that_is_not_there_is_not_told_to_be_typed(
+    monkeypatch: pytest.MonkeyPatch, there: list[str], command: str
+) -> None:
+    monkeypatch.setattr("dittohead.held.shutil.which", lambda name, path: name if name in there else None)
+    assert writers(b"/i/a b") == command
 
 
 @pytest.mark.parametrize("number", ["EACCES", "EIO", "ESTALE", "EUCLEAN", "ENOTCONN", "ENOMEM", "EMFILE"])
@@ -237,6 +304,7 @@ async def test_a_long_look_of_a_while_ago_is_not_believed(
     trouble.hanging.add("large")
     room = house.claimer.room
     assert isinstance(await room.admit(arrival, watch, []), Held)
+    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 60)
     trouble.go_on.set()
     await house.until(lambda: not room._pending)
     (seen,) = room._seen.values()

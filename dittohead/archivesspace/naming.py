@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import fnmatch
-import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from dittohead import files, templates
 from dittohead.archivesspace.options import COMPONENT_ID, FORMER_COMPONENT_ID, ArchivesSpaceOptions
 from dittohead.archivesspace.records import LONGEST_ID, alike, beyond
+from dittohead.archivesspace.spreadsheet import Present, Unreadable, rows, shown
 from dittohead.errors import ItemError
 from dittohead.images.names import is_junk
 from dittohead.model import Entry, display
@@ -122,9 +121,20 @@ class Naming:
 
     def _listed(self, root: Path, entries: Iterable[Entry]) -> dict[str, tuple[str, ...] | None]:
         listed = self._read(root)
-        present = {text_of(entry.path) for entry in entries if self.recorded(entry)}
-        missing = [name for name in listed if name not in present]
-        unlisted = sorted(present - listed.keys())
+        names = {text_of(entry.path) for entry in entries if self.recorded(entry)}
+        present = Present(names)
+        found: dict[str, list[str]] = {}
+        meant: dict[str, str] = {}
+        missing = []
+        for name, identifier in listed.items():
+            file = present.meant(name)
+            if file is None:
+                missing.append(present.missing(name))
+            elif meant.setdefault(file, name) != name:
+                raise self._wrong(f"it lists {file} twice, in two forms")
+            else:
+                found.setdefault(identifier, []).append(file)
+        unlisted = sorted(map(shown, names - meant.keys()))
         problems = []
         if missing:
             problems.append(f"it lists {some_of(missing)}, which the folder does not hold")
@@ -133,9 +143,6 @@ class Naming:
         if problems:
             hint = f"Correct {self._options.map} or the folder, {_AGAIN}"
             raise ItemError("; ".join(problems), where=self._options.map, hint=hint)
-        found: dict[str, list[str]] = {}
-        for name, identifier in listed.items():
-            found.setdefault(identifier, []).append(name)
         return {key: tuple(value) for key, value in found.items()}
 
     def _read(self, root: Path) -> dict[str, str]:
@@ -143,7 +150,7 @@ class Naming:
         column = self._options.by
         listed: dict[str, str] = {}
         for number, row in self._rows(root):
-            name, identifier = (row.get("file") or "").strip(), (row.get(column) or "").strip()
+            name, identifier = row["file"].strip(), row[column].strip()
             if not name and not identifier:
                 continue
             if not name or not identifier:
@@ -162,25 +169,14 @@ class Naming:
                 open(fd, "rb", closefd=False) as f,
             ):
                 data = f.read(_LIST_MOST + 1)
-            if len(data) > _LIST_MOST:
-                raise self._wrong("it is larger than 64 MiB")
-            text = data.decode("utf-8-sig")
         except OSError as error:
             raise self._wrong(f"it cannot be read ({error.strerror})") from None
-        except UnicodeDecodeError:
-            raise self._wrong("it is no UTF-8") from None
-        rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        at = 1
+        if len(data) > _LIST_MOST:
+            raise self._wrong("it is larger than 64 MiB")
         try:
-            columns = rows.fieldnames or []
-            if "file" not in columns or self._options.by not in columns:
-                raise self._wrong(f"its first line must name the columns file and {self._options.by}")
-            at = rows.line_num + 1
-            for row in rows:
-                yield at, row
-                at = rows.line_num + 1
-        except csv.Error as error:
-            raise self._wrong(f"line {at}: {error}") from None
+            yield from rows(data, ("file", self._options.by))
+        except Unreadable as error:
+            raise self._wrong(str(error)) from None
 
     def _wrong(self, what: str) -> ItemError:
         hint = f"Correct it, {_AGAIN}"

@@ -31,6 +31,7 @@ from dittohead.cli.base import (
     with_config,
 )
 from dittohead.cli.door import Door
+from dittohead.cli.inbox import print_waiting, waiting
 from dittohead.cli.view import find_place, viewing
 from dittohead.config import Config
 from dittohead.credentials import Credentials
@@ -56,17 +57,29 @@ _ANSWER_S = 30.0
 def show(as_json: bool, files: bool, job: str) -> None:
     """Show one job: its steps, events and where everything is.
 
-    JOB is an id, the beginning of one, or a folder's name (its latest job).
+    JOB is an id, the beginning of one, or a folder's name (its latest job). Of what still waits in the
+    inbox: why, since when, and what to type.
     """
     with viewing() as view:
-        fields = view.job(job)
+        try:
+            fields = view.job(job)
+        except queries.NoSuchJob:
+            waits = None if files else waiting(job, view.status())
+            if waits is None:
+                raise
+            (print_json if as_json else print_waiting)(waits)
+            return
         if files:
             _print_files(view.files(fields["id"]), as_json=as_json)
             return
+        # A second folder of the name may wait until the first has left.
+        waits = waiting(job, view.status()) if fields["name"] == job and not as_json else None
     if as_json:
         print_json(fields)
-    else:
-        _print_job(fields)
+        return
+    if waits is not None:
+        print_waiting(waits)
+    _print_job(fields)
 
 
 def _print_files(found: Iterator[dict[str, Any]], *, as_json: bool) -> None:

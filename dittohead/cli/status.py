@@ -55,6 +55,8 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
     _print_group(
         "Waits in the inbox", waits, to, more=now.get("held_count", 0) - len(now.get("held", {})) + len(waits)
     )
+    if waits:
+        to.print(f"  the whole reason: dittohead show {escape(shlex.quote(waits[0].name))}")
     working = [_active(job, now.get("progress", {}).get(job["id"])) for job in found["active"]]
     active = sum(count for state, count in found["counts"].items() if state not in ("done", "failed"))
     _print_group("Under way", working, to, more=active, see="dittohead list --state running")

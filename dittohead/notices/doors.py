@@ -52,7 +52,8 @@ class Doors:
         if not chosen:
             raise DittoheadError("there is no rule under notify:, and nobody to be told")
         ends = await asyncio.gather(*(self._test(rule) for rule in chosen))
-        said = "\n".join(line for _, line in ends)
+        # What went wrong first: the whole of it is shown as an error.
+        said = "\n".join(line for _, line in sorted(ends, key=lambda end: end[0]))
         if not all(good for good, _ in ends):
             raise DittoheadError(said)
         return said

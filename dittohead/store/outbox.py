@@ -22,6 +22,9 @@ NAMED = 50
 #: also where a rule has no digest: any uploader could cause thousands.
 MANY, MANY_S = 20, 900.0
 
+#: News that all is well: however much of it there is, what went wrong is told at once.
+_WELL = ("done", "recovered")
+
 #: Uploaders that a digest names.
 _OWNERS = 10
 
@@ -187,12 +190,17 @@ def _when(connection: Connection, notice: NewNotice, now: float) -> tuple[str, f
 
 
 def _has_many(connection: Connection, notice: NewNotice, now: float) -> bool:
-    """Tell whether a receiver got as many notices of this owner's folders lately as it may."""
+    """Tell whether a receiver got as many notices of this owner's folders lately as it may.
+
+    What went well, and what did not, are counted apart.
+    """
+    kind = outbox.c.event.in_(_WELL)
     query = sa.select(outbox.c.id).where(
         *_like(notice),
         outbox.c.state.in_(_ALL),  # for the index
         outbox.c.created_at > now - MANY_S,
         outbox.c.created_at <= now,
+        kind if notice.event in _WELL else ~kind,
         outbox.c.data["job"]["uid"].as_integer() == notice.of,
     )
     return len(connection.execute(query.limit(MANY)).all()) == MANY

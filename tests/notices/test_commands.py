@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import pwd
 import re
 import signal
 from pathlib import Path
@@ -106,8 +107,7 @@ def test_a_receiver_that_says_gone_is_disabled_loudly_and_enabled_by_a_test(tmp_
             about = {found["about"]: found for found in doctor if found["level"] != "good"}
             assert about["notify, machine"]["level"] == "bad"  # though somebody listens there
             assert "dittohead notify test machine" in about["notify, machine"]["message"]
-            me = "root" if os.geteuid() == 0 else str(os.geteuid())
-            assert f"{me} has no address" in about["notify, uploaders"]["message"]
+            assert f"{_my_name()} has no address" in about["notify, uploaders"]["message"]
             said = here.run("notify", "test", "machine")
             assert said.stdout == "machine: sent; it is enabled again\n"
             here.until(lambda: len(got.taken) == 3)
@@ -136,3 +136,11 @@ def test_a_test_says_of_each_receiver_what_came_of_it_without_a_daemon(tmp_path:
             assert "mail to a@example.org: sent" in said.stderr
     assert [mail["Subject"] for mail in box.mails] == ["Test of mail to a@example.org"]
     assert got.gets == ["/ping"]
+
+
+def _my_name() -> str:
+    """Return the name of the user who runs this, or the number of one who has none."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -305,6 +306,17 @@ async def test_many_of_one_owner_are_gathered_also_without_a_digest(
     text = box.mails[-1].get_content()
     assert (len(box.mails), "and 20 more of 60011: dittohead list" in text) == (MANY + 2, True)
     assert "70 notices since" in text
+
+
+def test_good_news_holds_no_failure_back(either: Store, box: Mailbox) -> None:
+    """Nor the other way round: one owner's many folders that are done, and one that failed."""
+    way = mail(box, "done", "failed")
+    ended(either, way, "done", 60011, *(f"m{number}" for number in range(MANY + 5)))
+    ended(either, way, "failed", 60011, *(f"f{number}" for number in range(MANY + 3)))
+    states = Counter((row["event"], row["state"]) for row in rows(either))
+    assert states == {
+        ("done", "due"): MANY, ("done", "held"): 5, ("failed", "due"): MANY, ("failed", "held"): 3,
+    }  # fmt: skip
 
 
 async def test_a_digest_names_those_of_each_owner(either: Store, box: Mailbox) -> None:

@@ -103,7 +103,7 @@ def test_a_folder_that_is_written_to_with_pauses_waits_for_its_writer(here: Site
     writer = Writer(folder / "b.txt")
     writer.write("one")
     folder.rename(here.root / "inbox" / "slow")
-    here.until(lambda: "b.txt: a program on this machine has it open" in here.held("slow"))
+    here.until(lambda: "a program on this machine has it open for writing: b.txt" in here.held("slow"))
     writer.write("two")
     assert (here.root / "inbox" / "slow").exists()
     writer.close()
