@@ -141,6 +141,6 @@ def test_no_other_expression_of_the_package_is_a_sites() -> None:
             "process.py",
             "far_words.py",
             "kinds.py",
-        )  # fmt: skip
+        )
     ]
     assert found == []
