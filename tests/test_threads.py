@@ -72,6 +72,7 @@ async def test_asyncio_takes_it_as_its_own() -> None:
     busy = loop.run_in_executor(pool, go.wait)
     waiting = loop.run_in_executor(pool, ran.append, 1)
     waiting.cancel()
+    await asyncio.sleep(0)  # the loop passes it on
     go.set()
     assert await busy
     await loop.run_in_executor(pool, int)

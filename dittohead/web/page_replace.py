@@ -85,12 +85,13 @@ def _known(stations: Stations, job: Job, path: str, encoding: str) -> dict[str, 
 @needs(Role.OPERATOR, csrf_later=True)
 async def take(request: web.Request) -> web.Response:
     """Take the new file, and lead to where it is looked at. The form's fields come before it."""
-    job = await one_job(request)
     if not request.content_type.startswith("multipart/"):
         raise Problem(415, "a form with a file is wanted")
     fields: dict[str, str] = {}
     try:
-        offer = await _taken(request, job, fields)
+        part = await _file(request, fields)
+        job = await one_job(request)
+        offer = await receive(request, job, fields.get("path", ""), fields.get("encoding", ""), _chunks(part))
     except Problem as problem:
         if problem.status == 403:
             raise
@@ -99,21 +100,24 @@ async def take(request: web.Request) -> web.Response:
         wrong = Problem(400, f"this is no whole form: {error}")
     else:
         raise web.HTTPSeeOther(f"/jobs/{job.id}/replace?{urlencode({'with': offer.id})}")
+    job = await one_job(request)
     return await _form(request, job, fields.get("path", ""), fields.get("encoding", ""), wrong=wrong)
 
 
-async def _taken(request: web.Request, job: Job, fields: dict[str, str]) -> Offer:
+async def _file(request: web.Request, fields: dict[str, str]) -> BodyPartReader:
+    """Read the fields and return the file behind them; whose form it is, is seen before all else.
+
+    Raises: Problem, ValueError.
+    """
     async for part in await request.multipart():
         if not isinstance(part, BodyPartReader):
             continue
         if part.filename is None:
-            text = await _text(part)
-            fields[part.name or ""] = text
+            fields[part.name or ""] = await _text(part)
         elif part.filename:
             if identity(request).csrf:
                 check_csrf(request, fields.get("csrf", "") or "none")
-            path, encoding = fields.get("path", ""), fields.get("encoding", "")
-            return await receive(request, job, path, encoding, _chunks(part))
+            return part
     raise Problem(422, "no file was chosen", hint="Choose the new file")
 
 
