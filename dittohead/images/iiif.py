@@ -50,25 +50,25 @@ def _options(recipe: Recipe) -> dict[str, Any]:
 
 def _tiles(image: pyvips.Image, folder: str, recipe: Recipe) -> None:
     words = ",".join(f"{key}={value}" for key, value in derivative.jpeg_options(recipe).items())
+    # In a folder of its own: where libvips puts the list of its fields, inside or beside, depends on its release.
+    aside = Path(folder, "making")
+    aside.mkdir()
     image.dzsave(
-        f"{folder}/tiles",
+        f"{aside}/tiles",
         layout="iiif3",
         tile_size=recipe.tile,
         depth="onetile",
         suffix=f".jpg[{words}]",
         no_strip=recipe.colour != "srgb",
     )
-    made = Path(folder, "tiles")
+    made = aside / "tiles"
     for name in os.listdir(made):
         # The whole image in one tile is called "full" in a canonical URI; `_smaller` makes that.
         if name == f"0,0,{image.width},{image.height}":
             shutil.rmtree(made / name)
         elif name[0].isdigit():
             os.rename(made / name, Path(folder, name))
-    for name in os.listdir(made):  # libvips' own idea of info.json; a list of its fields
-        path = made / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    made.rmdir()
+    shutil.rmtree(aside)  # libvips' own idea of info.json, and that list
 
 
 def _whole(image: pyvips.Image, folder: str, size: str, recipe: Recipe) -> None:
