@@ -50,7 +50,7 @@ def _options(recipe: Recipe) -> dict[str, Any]:
 
 def _tiles(image: pyvips.Image, folder: str, recipe: Recipe) -> None:
     words = ",".join(f"{key}={value}" for key, value in derivative.jpeg_options(recipe).items())
-    # In a folder of its own: where libvips puts the list of its fields, inside or beside, depends on its release.
+    # In a folder of its own: some releases of libvips put a list of its fields inside, others beside.
     aside = Path(folder, "making")
     aside.mkdir()
     image.dzsave(

@@ -139,7 +139,7 @@ async def test_a_killed_child_leaves_no_half_folder(rig: Rig) -> None:
     task = asyncio.create_task(rig.convert(ctx=ctx, **IIIF))
     scratch = ctx.work.parent / "step.scratch"
     async with asyncio.timeout(60):
-        while not list(scratch.glob("*/tiles")) or not (found := _children(rig.base)):
+        while not list(scratch.glob("*/making/tiles")) or not (found := _children(rig.base)):
             await asyncio.sleep(0.005)
     assert not (ctx.work / "0.iiif").exists()
     os.kill(found[0], signal.SIGKILL)
