@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Iterator
 
-from dittohead.images import iptc, jp2, pages, tags, tiff
+from dittohead.images import iptc, jp2, jpeg, pages, tags, tiff
 from dittohead.images.jp2_structure import Box, boxes
 from dittohead.images.reasons import Refused
 
@@ -102,15 +102,9 @@ def _of_tiff(fd: int, page: int) -> Iterator[str]:
 
 
 def _of_jpeg(fd: int) -> Iterator[str]:
-    at, end = 2, os.fstat(fd).st_size
-    for _ in range(_MOST):
-        lead, marker, size = struct.unpack(">BBH", os.pread(fd, 4, at))
-        if marker == 0xFF:
-            at += 1
-            continue
-        if lead != 0xFF or marker == 0xDA:
-            break
-        begins = os.pread(fd, min(size - 2, 40) if size > 2 else 0, at + 4)
+    end = os.fstat(fd).st_size
+    for marker, at, size in jpeg.segments(fd):
+        begins = os.pread(fd, min(size, 40), at)
         if marker == 0xFE:
             yield "JPEG comment"
         elif marker == 0xE2 and begins.startswith(b"MPF\0"):
@@ -119,7 +113,6 @@ def _of_jpeg(fd: int) -> Iterator[str]:
             marker == kind and begins.startswith(start) for kind, start in _KNOWN_SEGMENTS
         ):
             yield f"JPEG APP{marker - 0xE0}"
-        at += size + 2
     if iptc.has_more(fd):
         yield "Photoshop"
     # Some writers fill up with zeros.

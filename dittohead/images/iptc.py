@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Iterator
 
-from dittohead.images import tiff
+from dittohead.images import jpeg, tiff
 from dittohead.images.jp2_structure import boxes
 from dittohead.images.reasons import Refused
 
@@ -29,9 +29,6 @@ _DATASET = b"\x1c"
 
 #: What one segment of a JPEG holds of it: a length of 16 bits, less itself, the mark and the resource's head.
 JPEG_MOST = 0xFFFF - 2 - len(_MARK) - 12
-
-#: Segments of a JPEG that are looked at.
-_MOST = 10_000
 
 
 def of(fd: int, page: int = 1) -> bytes:
@@ -81,19 +78,11 @@ def _of_jp2(fd: int) -> bytes:
 
 def _segments(fd: int) -> Iterator[bytes]:
     """Yield the pieces of Photoshop's resources in a JPEG. Raises: struct.error."""
-    at = 2
-    for _ in range(_MOST):
-        lead, marker, size = struct.unpack(">BBH", os.pread(fd, 4, at))
-        if marker == 0xFF:
-            at += 1
-            continue
-        if lead != 0xFF or marker == 0xDA:
-            return
+    for marker, at, size in jpeg.segments(fd):
         if marker == 0xED:
-            content = os.pread(fd, max(size - 2, 0), at + 4)
+            content = os.pread(fd, size, at)
             if content.startswith(_MARK):
                 yield content[len(_MARK) :]
-        at += size + 2
 
 
 def _in_resources(data: bytes) -> bytes:
