@@ -32,6 +32,11 @@ class Named:
     place: Place
     key: str
 
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether an empty one is a choice: of a list of tokens, that nobody may read and act."""
+        return self.key == "tokens"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vouched:
@@ -85,12 +90,7 @@ def vouch(document: Document, unit: Unit | None) -> Vouched:
     unseen: list[str] = []
     for one in named(document):
         try:
-            empty = one.key == "tokens"  # nobody may read and act: that is a choice
-            why = (
-                _lacks(one.name, own, may_be_empty=empty)
-                if unit is None
-                else _service_lacks(one.name, document.path, unit, may_be_empty=empty)
-            )
+            why = _lacks(one, own) if unit is None else _service_lacks(one, document.path, unit)
         except _Unseen:
             unseen.append(one.name)
             continue
@@ -109,10 +109,11 @@ def _empty(name: str, path: str) -> tuple[str, str]:
     return f'the credential "{name}" is empty', f"Write the secret into {path}"
 
 
-def _lacks(name: str, own: Credentials, *, may_be_empty: bool) -> tuple[str, str] | None:
+def _lacks(one: Named, own: Credentials) -> tuple[str, str] | None:
     """Return what is wrong with a credential and what to do, by what this process itself is given."""
+    name = one.name
     try:
-        if not own(name).strip() and not may_be_empty:
+        if not own(name).strip() and not one.may_be_empty:
             return _empty(name, f"credentials/{name} beside it")
     except Unreadable as error:
         if "UTF-8" in str(error):
@@ -127,8 +128,9 @@ def _lacks(name: str, own: Credentials, *, may_be_empty: bool) -> tuple[str, str
     return None
 
 
-def _service_lacks(name: str, config: Path, unit: Unit, *, may_be_empty: bool) -> tuple[str, str] | None:
+def _service_lacks(one: Named, config: Path, unit: Unit) -> tuple[str, str] | None:
     """The same of the service."""
+    name = one.name
     if unit.gives(name):
         source = unit.credentials.get(name, "")
         if source and not _is_there(Path(source)):
@@ -137,7 +139,7 @@ def _service_lacks(name: str, config: Path, unit: Unit, *, may_be_empty: bool) -
                 what,
                 f"Write it, the secret alone: `sudoedit {shlex.quote(source)}`; the service would not start",
             )
-        if source and not may_be_empty and _is_empty(Path(source)):
+        if source and not one.may_be_empty and _is_empty(Path(source)):
             return _empty(name, f"it: sudoedit {shlex.quote(source)}")
         return None
     config = config.resolve()
@@ -149,7 +151,7 @@ def _service_lacks(name: str, config: Path, unit: Unit, *, may_be_empty: bool) -
             f"Write it to {beside}, and add {line_for(name, config)} to the unit (docs/install.md#secrets)",
         )
     if _may_read(beside, unit.user):
-        return _empty(name, str(beside)) if not may_be_empty and _is_empty(beside) else None
+        return _empty(name, str(beside)) if not one.may_be_empty and _is_empty(beside) else None
     what = f'the service is not given the credential "{name}"; {beside} is for others than {unit.user}'
     return what, f"Add {line_for(name, config)} to the unit (docs/install.md#secrets)"
 
