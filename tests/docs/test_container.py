@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import DOCS, TOP
+from tests.support.ports import free_port
 
 RECIPE = (TOP / "Containerfile").read_text()
 EXAMPLE = DOCS / "examples" / "container"
@@ -132,13 +132,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
     yield builder
     builder("rm", "--all")
     builder("rmi", "--all", "--force")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Container:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import os
 import re
-import socket
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -17,6 +16,7 @@ from dittohead import live
 from tests.support import hostile as by
 from tests.support.daemon import site
 from tests.support.hostile import UPLOADER, Box, box
+from tests.support.ports import free_port
 from tests.support.receivers import mailbox
 
 needs_two = pytest.mark.skipif(not by.ROOT, reason="NEEDS ROOT, FOR TWO UIDS: left out")
@@ -28,13 +28,6 @@ uploaders: {{{uid}: technician@example.org}}
 notify:
   - smtp: {{host: 127.0.0.1, port: {smtp}, sender: d@example.org, to: [archive@example.org, uploader]}}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def fetched(port: int, path: str) -> str:

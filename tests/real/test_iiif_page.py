@@ -12,7 +12,6 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from dittohead.description import Described, Description, Object
-from dittohead.worker import Made
 from dittohead.workers.iiif import IiifOptions, IiifWorker
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
@@ -59,14 +58,7 @@ async def present(base: Path, site: Path, uri: str, images: dict[str | bytes, An
     rig = Rig(base)
     ctx = await rig.convert(images, format="iiif-static", tile=256, iiif_id=f"{uri}/{{path}}")
     to = LoneContext(base, rig.payload, step="presentation")
-    to.others["tiles"] = Made(
-        name="tiles",
-        worker="convert",
-        source="",
-        root=ctx.work,
-        outputs=lambda: iter(ctx.outputs),
-        locations=lambda: iter(()),
-    )
+    to.others["tiles"] = rig.made()
     title = options.pop("title", HOSTILE)
     known = Description(identifier="x", title=title, abstract=HOSTILE, rights=HOSTILE)
     to.description = Described(objects=(Object(description=known),))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Site, site
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.service
 
@@ -36,13 +36,6 @@ def fill(directory: Path, what: str) -> None:
         with open(directory / str(number), "wb", buffering=0) as file:
             while what == "bytes":
                 file.write(b"x" * 4096)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Here(Site):

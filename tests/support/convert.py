@@ -8,6 +8,7 @@ from typing import Any
 
 from dittohead.images.options import ConvertOptions
 from dittohead.model import Output
+from dittohead.worker import Made
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext
 from tests.support.trees import tree
@@ -29,6 +30,18 @@ class Rig:
         self.ctx = ctx
         self.result = await self.worker.run(ctx, ConvertOptions.model_validate(options))
         return ctx
+
+    def made(self) -> Made:
+        """Return what the last conversion made, as a later step sees it."""
+        ctx = self.ctx
+        return Made(
+            name="tiles",
+            worker="convert",
+            source="",
+            root=ctx.work,
+            outputs=lambda: iter(ctx.outputs),
+            locations=lambda: iter(()),
+        )
 
     async def one(self, name: str, data: bytes, **options: Any) -> tuple[Path, Output]:
         ctx = await self.convert({name: data}, **options)

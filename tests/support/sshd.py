@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.ports import free_port
+
 
 @dataclass
 class Sshd:
@@ -51,7 +53,7 @@ def sshd(base: Path) -> Iterator[Sshd]:
     for name in ("host", "client"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", base / name], check=True)
     shutil.copy(base / "client.pub", base / "authorized_keys")
-    port = _free_port()
+    port = free_port()
     key = (base / "host.pub").read_text().split()
     (base / "known_hosts").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
     (base / "sshd_config").write_text(
@@ -68,12 +70,6 @@ def sshd(base: Path) -> Iterator[Sshd]:
     finally:
         if process.poll() is None:
             server.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -203,16 +203,8 @@ async def test_every_address_is_that_of_a_file_that_exists(tmp_path: Path) -> No
         iiif_id=f"{BASE}/{{path}}",
         tile=256,
     )
-    made = Made(
-        name="tiles",
-        worker="convert",
-        source="",
-        root=ctx.work,
-        outputs=lambda: iter(ctx.outputs),
-        locations=lambda: iter(()),
-    )
     to = LoneContext(tmp_path, rig.payload, step="presentation")
-    to.others["tiles"] = made
+    to.others["tiles"] = rig.made()
     await IiifWorker().run(to, IiifOptions(tiles="tiles", base=BASE))
     manifest = iiif.see(json.loads((to.work / "manifest.json").read_text()))
     assert len(manifest["items"]) == 3
@@ -252,10 +244,7 @@ async def test_a_web_server_finds_every_address_whatever_the_folder_is_called(
         given = templates.render_options(given, values, ConvertWorker())
         ctx = await rig.convert({f"{name}.jpg": jpeg(300, 200)}, **given)
         to = LoneContext(tmp_path, rig.payload, step="presentation")
-        to.others["tiles"] = Made(
-            name="tiles", worker="convert", source="", root=ctx.work,
-            outputs=lambda: iter(ctx.outputs), locations=lambda: iter(()),
-        )  # fmt: skip
+        to.others["tiles"] = rig.made()
         given = {"tiles": "tiles", "base": f"{url}/{{name}}"}
         given = templates.render_options(given, values, IiifWorker())
         await IiifWorker().run(to, IiifOptions.model_validate(given))
