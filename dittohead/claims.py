@@ -103,6 +103,7 @@ class Claimer:
             faults.point("claim.decided")
             if not self.stations.claim(arrival):
                 return None
+            self.room.forget(arrival.folder)
             # Whose it is, of the folder that was moved: the scan may have seen another of its name.
             status = self.stations.identity(Station.PROCESSING, arrival.folder)
             job = await self.adopt(replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid))

@@ -124,6 +124,7 @@ class Arrival:
     ino: int  #: st_ino
     uid: int  #: owner's numeric user id
     seen_at: float  #: when a scan first saw it, seconds since the epoch
+    renamed: bool = False  #: it was seen to get this name from a dotted one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,7 +39,7 @@ class Why(Enum):
     GREW = auto()  #: it was seen to grow
     EMPTY = auto()  #: there is nothing in it
     LATER = auto()  #: something in it changed after it got its name
-    ONE_STEP = auto()  #: it was filled and got its name in one step of the clock
+    ONE_STEP = auto()  #: it was filled and got its name in one step of the clock, and nobody saw which way
     UNSEEN = auto()  #: it could not be read before
 
 
@@ -98,7 +98,7 @@ class Settling:
         if watch.settle == 0:
             return None
         known = self._note(arrival, look, closed)
-        why = known.why or _why(look)
+        why = known.why or _why(look, arrival)
         in_place = why is not Why.FRESH
         need = max(watch.settle, watch.settle_in_place if in_place else 0.0, known.pause_s * _PAUSES)
         left = max(
@@ -132,7 +132,7 @@ class Settling:
             )
             self._known[arrival.folder] = known
         elif known.look.trace != look.trace:
-            self._changed(known, look, closed, now)
+            self._changed(known, look, arrival, closed, now)
             known.look, known.since, known.grew = look, now, True
         known.closed = closed
         if not known.cured:
@@ -140,10 +140,10 @@ class Settling:
         return known
 
     @staticmethod
-    def _changed(known: _Known, look: Look, closed: bool, now: float) -> None:
+    def _changed(known: _Known, look: Look, arrival: Arrival, closed: bool, now: float) -> None:
         """Note a change: somebody who writes, or only what opens the folder to the daemon."""
         if known.look.content == look.content and known.closed:
-            known.why = known.why or _why(known.look)  # its times told it before they were changed
+            known.why = known.why or _why(known.look, arrival)  # its times told it before they were changed
             known.cured = True
             return
         if known.look.content != look.content:
@@ -168,13 +168,15 @@ class Settling:
         return need - age
 
 
-def _why(look: Look) -> Why:
-    """Return what the times of a folder tell."""
+def _why(look: Look, arrival: Arrival) -> Why:
+    """Return what the times of a folder tell; and who saw it renamed, where they do not."""
     if not look.written_in_place:
         return Why.FRESH
     if look.is_empty:
         return Why.EMPTY
-    return Why.LATER if look.newest_ns > look.own_ns else Why.ONE_STEP
+    if look.newest_ns > look.own_ns:
+        return Why.LATER
+    return Why.FRESH if arrival.renamed else Why.ONE_STEP
 
 
 def _grown(known: _Known, look: Look, closed: bool) -> tuple[Why | None, float]:

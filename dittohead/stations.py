@@ -9,7 +9,7 @@ import os
 import pwd
 import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -238,13 +238,16 @@ class Stations:
         refusal = _refusal(denied, here, self.path(Station.PROCESSING))
         return refusal if isinstance(refusal, Immovable) else None
 
-    def scan(self, stop: Stop | None = None) -> Scan:
+    def scan(self, stop: Stop | None = None, renamed: Collection[bytes] = ()) -> Scan:
         """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
 
         Decides by names and types on disk, never by events. What is nobody's is passed over, here and
         nowhere else. What is mounted there is not touched: it may never answer. What cannot be looked at is
         held, and only that. Blocking; 1,000 entries cost well
         under a millisecond, since only new names are looked at closely.
+
+        Args:
+            renamed: names of which a watch saw that `.NAME` became `NAME`.
 
         Raises: OSError: the inbox is missing or cannot be read.
         """
@@ -265,21 +268,21 @@ class Stations:
                         found.held[entry.name] = mounted(points[entry.name])
                     continue
                 try:
-                    self._sort(entry, found)
+                    self._sort(entry, found, renamed)
                 except OSError as error:
                     found.held[entry.name] = unreadable(error, self.folder(Station.INBOX, entry.name))
         self._known = {arrival.folder: arrival for arrival in found.arrivals}
         status = os.stat(inbox)
         return replace(found, inode=(status.st_dev, status.st_ino), ignored=ignored)
 
-    def _sort(self, entry: os.DirEntry[bytes], found: Scan) -> None:
+    def _sort(self, entry: os.DirEntry[bytes], found: Scan, renamed: Collection[bytes]) -> None:
         if entry.name.startswith(b"."):
             if entry.is_dir(follow_symlinks=False):
                 found.uploads.append(entry.name)
         elif not entry.is_dir(follow_symlinks=False):
             found.strays.append(entry.name)
         elif (arrival := self._arrival(entry)) is not None:
-            found.arrivals.append(arrival)
+            found.arrivals.append(replace(arrival, renamed=True) if arrival.folder in renamed else arrival)
 
     def _arrival(self, entry: os.DirEntry[bytes]) -> Arrival | None:
         known = self._known.get(entry.name)
@@ -315,6 +318,7 @@ class Stations:
             self._move(Station.INBOX, arrival.folder, Station.PROCESSING, arrival.folder)
         except FileNotFoundError:
             return False
+        self._known.pop(arrival.folder, None)
         place = self.folder(Station.PROCESSING, arrival.folder)
         if not stat.S_ISDIR(os.lstat(place).st_mode):
             # Swapped for something else between scan and rename: back to where it came from.

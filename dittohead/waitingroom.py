@@ -142,6 +142,12 @@ class WaitingRoom:
             self._settling.forget_all_but(present)
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in present}
 
+    def forget(self, folder: bytes) -> None:
+        """Forget an arrival that was claimed: when it is moved back to the inbox, it comes anew."""
+        if self._settling is not None:
+            self._settling.forget(folder)
+        self._seen = {key: seen for key, seen in self._seen.items() if key[0] != folder}
+
     # -- looks that take long, or never end ---------------------------------------------------
 
     def _must_answer(self, folder: bytes) -> None:
@@ -232,8 +238,8 @@ _WHY = {
     Why.EMPTY: "it is empty, so it cannot be told whether somebody is about to fill it",
     Why.LATER: f"something in it (or its mode or owner) changed after it got its name. {_DOTTED}",
     Why.ONE_STEP: (
-        "it was filled and named within one tick of the clock, so it cannot be told from one that is still "
-        "being written"
+        "it was filled and named within one tick of the clock, and the daemon did not see it renamed: it "
+        "cannot be told from one that is still being written"
     ),
     Why.UNSEEN: "the daemon could not read it before, so it cannot be told whether it is still being written",
 }

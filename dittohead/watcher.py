@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 from watchfiles import Change, awatch
@@ -59,6 +60,9 @@ class Watcher:
         self._back = asyncio.Event()  # the inbox was missing and is there again
         self._decided = asyncio.Event()  # armed for the first time, or given up
         self._armed_inode: tuple[int, int] | None = None
+        self._renamed: set[bytes] = (
+            set()
+        )  # names that came as their dotted ones went, since the last scan began
         self.mode = "starting"  #: "inotify", "polling", or "starting"; "missing" without an inbox
         self.reason = ""  #: why that mode
         self.last_scan_at = 0.0  #: of the last scan that worked, seconds since the epoch
@@ -106,10 +110,14 @@ class Watcher:
                     await self._hint.wait()
 
     async def _scan_once(self) -> None:
+        renamed, self._renamed = self._renamed, set()
         try:
             # In a thread of its own: one that hangs must not use up those of the loop.
-            scan = await in_own_thread(self._stations.scan, key="inbox", stall_s=_STALL_S)
+            scan = await in_own_thread(
+                functools.partial(self._stations.scan, renamed=renamed), key="inbox", stall_s=_STALL_S
+            )
         except (OSError, Hung) as error:
+            self._renamed |= renamed
             if short := short_of(error):  # which says nothing of the inbox
                 log.get().warning(log.MACHINE_SHORT, of=short, task="watcher")
                 return
@@ -178,6 +186,7 @@ class Watcher:
                     self._decided.set()
                     log.get().info(log.WATCH_ARMED, mode="inotify")
                     self._hint.set()
+                self._note_renames(changes)
                 # What only went away brings no arrival; our own claims are most of those.
                 if any(change is not Change.deleted for change, _ in changes) or any(
                     path == str(self._inbox) for _, path in changes
@@ -186,6 +195,19 @@ class Watcher:
         finally:
             test.cancel()
             await asyncio.gather(test, return_exceptions=True)
+
+    def _note_renames(self, changes: Collection[tuple[Change, str]]) -> None:
+        """Note which names came as their dotted ones went.
+
+        Only of what was told together (within `_DEBOUNCE_MS`): a rename is two events, one right after the
+        other (inotify(7)), and a dotted folder that was deleted says nothing of one that is made later.
+        """
+        went = {path for change, path in changes if change is Change.deleted}
+        for change, path in changes:
+            folder, name = os.path.split(path)
+            dotted = os.path.join(folder, f".{name}")
+            if change is Change.added and dotted in went:
+                self._renamed.add(os.fsencode(name))
 
     async def _self_test(self) -> None:
         """Make events of our own until one arrives: only then is the watch known to be armed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -197,6 +197,14 @@ def test_in_one_step_of_the_clock_filling_and_naming_look_alike(clocks: Clocks) 
     assert left(settling(clocks), look) == pytest.approx(90, abs=0.01)
     named = Look(size=1, newest_ns=now, own_ns=now, filled_ns=now - 1, is_empty=False, trace=1)
     assert left(settling(clocks), named) == pytest.approx(2, abs=0.01)
+    renamed = replace(ARRIVAL, renamed=True)
+    wait = settling(clocks).wait(renamed, look, WATCH)
+    assert wait is not None
+    assert (wait.need_s, wait.in_place) == (2, False)
+    empty = replace(look, is_empty=True)
+    wait = settling(clocks).wait(renamed, empty, WATCH)
+    assert wait is not None
+    assert wait.need_s == 90
 
 
 SHUT = ItemError("the daemon may not read this", where=".")

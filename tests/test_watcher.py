@@ -46,6 +46,11 @@ class Seen:
                 lambda: bool(self.scans) and set(names) <= {a.folder for a in self.scans[-1].arrivals}
             )
 
+    async def until_scan(self, check: Callable[[Scan], bool]) -> None:
+        """Wait until the last scan passes a check."""
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(lambda: bool(self.scans) and check(self.scans[-1]))
+
 
 @contextlib.asynccontextmanager
 async def watching(root: Path, **settings: object) -> AsyncIterator[tuple[Watcher, Stations, Seen]]:
@@ -71,6 +76,34 @@ async def test_a_rename_in_is_seen_by_an_event(tmp_path: Path) -> None:
         (inbox / ".x").mkdir()
         (inbox / ".x").rename(inbox / "x")
         await seen.until(b"x")
+
+
+async def test_a_folder_is_known_to_have_been_renamed_only_where_it_was(tmp_path: Path) -> None:
+    """However fast: that is what tells a script's upload from one that goes on under its name."""
+    async with watching(tmp_path) as (watcher, stations, seen):
+        inbox = stations.path(Station.INBOX)
+        for number in range(20):
+            name = f"fast{number}".encode()
+            tree(inbox / f".fast{number}", {"a": b"1"}).rename(inbox / f"fast{number}")
+            await seen.until(name)
+        (inbox / ".gone").mkdir()
+        await seen.until_scan(lambda scan: b".gone" in scan.uploads)
+        (inbox / ".gone").rmdir()
+        (inbox / "later").mkdir()
+        await seen.until(b"later")  # by its event: those told together with the deletion are over
+        for name in ("gone", "made"):
+            tree(inbox / name, {"a": b"1"})
+        (tmp_path / "moved").mkdir()
+        (tmp_path / "moved").rename(inbox / "moved")
+        await seen.until(b"gone", b"made", b"moved")
+        watcher.look()
+        renamed = {arrival.folder: arrival.renamed for arrival in seen.scans[-1].arrivals}
+        assert {name for name, was in renamed.items() if not was} == {b"later", b"gone", b"made", b"moved"}
+        # It stays known at later scans.
+        count = len(seen.scans)
+        watcher.look()
+        await seen.until_scan(lambda scan: len(seen.scans) > count)
+        assert {arrival.folder: arrival.renamed for arrival in seen.scans[-1].arrivals} == renamed
 
 
 async def test_every_other_way_in_is_seen_too(tmp_path: Path) -> None:

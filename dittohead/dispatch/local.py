@@ -270,9 +270,10 @@ class LocalDispatch:
         self.claimer.room.forget_all_but({arrival.folder for arrival in arrivals})
         if not self._waiting:
             return
-        known = {arrival.folder: arrival.ino for arrival in arrivals}
+        # What is known of it by now may end its wait: another folder of the name, or one seen to be renamed.
+        known = {arrival.folder: (arrival.ino, arrival.renamed) for arrival in arrivals}
         for folder, waiting in list(self._waiting.items()):
-            if known.get(folder) != waiting.arrival.ino:
+            if known.get(folder) != (waiting.arrival.ino, waiting.arrival.renamed):
                 self._waiting.pop(folder).cancel()
 
     def _wait(self, arrival: Arrival, held: Held) -> None:

@@ -162,3 +162,56 @@ def whole_or_cut(here: Site, name: str, source: Path, sender: subprocess.Popen[b
     lying = here.root / receipt["state"] / name
     listed = {file["path"]: file["size"] for file in receipt["manifest"]["files"]}
     assert listed == {os.fsdecode(path): len(data) for path, data in read_tree(lying).items()}
+
+
+@pytest.fixture
+def coarse(tmp_path: Path) -> Iterator[Path]:
+    """Yield a directory whose file system keeps times in whole seconds, as ext3 with small inodes does.
+
+    So any two changes may fall into one tick of its clock, whatever the machine and its kernel.
+    """
+    image, point = tmp_path / "image", tmp_path / "coarse"
+    point.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    if os.geteuid() != 0:
+        pytest.skip("NEEDS ROOT to mount a small disk: left out")
+    made = subprocess.run(["mkfs.ext3", "-q", "-F", "-I", "128", image], capture_output=True, check=False)
+    if (
+        made.returncode != 0
+        or subprocess.run(["mount", "-o", "loop", image, point], check=False).returncode != 0
+    ):
+        pytest.skip("AN EXT3 CANNOT BE MOUNTED HERE: left out")
+    yield point
+    subprocess.run(["umount", "-l", point], check=True)
+
+
+def test_a_script_that_hands_over_small_folders_waits_no_longer_than_others(coarse: Path) -> None:
+    """Filled and renamed within one tick of the clock: the watch saw that they were renamed."""
+    config = CONFIG.replace("settle_in_place: 4s", "settle_in_place: 1d")
+    with site(coarse / "root", config) as here:
+        here.start()
+        inbox = here.root / "inbox"
+        for number in range(20):
+            tree(inbox / f".n{number}", {"a.txt": b"all of it"}).rename(inbox / f"n{number}")
+        here.until(lambda: len(os.listdir(here.root / "done")) == 20, timeout_s=120)
+        tree(inbox / "in-place", {"a.txt": b"first"})
+        here.until(lambda: here.held("in-place"))
+        assert here.stop() == 0
+
+
+def test_a_folder_that_is_mended_and_moved_back_at_once_is_no_upload_that_went_on(tmp_path: Path) -> None:
+    """What was seen of it before it was claimed says nothing of the folder that comes back."""
+    config = CONFIG.replace("settle_in_place: 4s", "settle_in_place: 1d, interval: 1h")
+    with site(tmp_path / "root", config) as here:
+        here.start()
+        inbox, done = here.root / "inbox", here.root / "done"
+        tree(inbox / ".a", {"a.txt": b"first", "b.txt": b"other"}).rename(inbox / "a")
+        for content in (b"second", b"third"):
+            here.until((done / "a").exists)
+            (done / "a" / "a.txt").write_bytes(content)
+            (done / "a").rename(inbox / "a")
+        here.until((done / "a").exists)
+        assert (done / "a" / "a.txt").read_bytes() == b"third"
+        assert len(here.receipts("a")) == 3
+        assert here.stop() == 0
