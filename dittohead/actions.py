@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlalchemy.engine import Connection
+
 from dittohead import faults, fitting, log, manifest, order, queries, receipt
 from dittohead.config import Config
 from dittohead.context import JobFiles
@@ -38,6 +40,7 @@ from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
 from dittohead.replacing import Replacements
 from dittohead.replacing import words as replaced_words
+from dittohead.store import batches as batch_store
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -46,6 +49,9 @@ from dittohead.threads import in_thread
 
 #: A request that so many daemons have died of is not carried out any more.
 _TRIES_MOST = 2
+
+#: Refusals that an answer names.
+_NAMED = 5
 
 _CRASHED = "this cannot be carried out: the daemon met something unforeseen"
 _SEE_LOG = "Its log has a traceback"
@@ -78,6 +84,7 @@ class Actions:
     desk: Desk | None = None  #: is told each answer
     config: Callable[[], Config] | None = None  #: the configuration in force
     notices: Doors | None = None
+    mend: Callable[[], None] = lambda: None  #: have store and stations compared soon
     #: requests that this process has begun to carry out
     begun: set[int] = field(default_factory=set)
     #: answers that the store has not taken yet: what they are to is not carried out again
@@ -176,6 +183,8 @@ class Actions:
             await self._must_be_paused(request.job)
             await self.engine.targets.lift(request.job)
             return f"{request.job}: its jobs go on"
+        if request.action == "retry-batch":
+            return await self._retry_batch(request)
         if request.action in NOTICE_ACTIONS and self.notices is not None:
             return await self.notices.carry_out(request)
         active = () if request.action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
@@ -207,6 +216,31 @@ class Actions:
             raise Refused(f"{job.name} is done", hint=f"To do it all again: dittohead rerun {job.id}")
         return await self._poke(job, request)
 
+    async def _retry_batch(self, request: Request) -> str:
+        """Try all of a batch again that failed; one that cannot be does not keep back the others."""
+        batch = await self.engine.store.read(queries.resolve_batch, request.job)
+        failed = await self.engine.store.read(batch_store.open_failures, batch.id)
+        if not failed:
+            raise Refused(f"nothing of {batch.name} has failed", hint=f"dittohead list --batch {batch.id}")
+        refused = []
+        for job in failed:
+            try:
+                async with self.engine.folders:
+                    await self._retry(job, request)
+            except StoreError:
+                raise
+            except DittoheadError as error:
+                refused.append(str(error))
+        self.dispatch.wake()
+        tried = counted(len(failed) - len(refused), "folder")
+        if refused:
+            more = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+            text = (
+                f"{batch.name}: {tried} tried again, {len(refused)} not: {'; '.join(refused[:_NAMED])}{more}"
+            )
+            raise Refused(text)
+        return f"{batch.name}: {tried} tried again, each from the step that failed"
+
     async def _rerun(self, job: Job, request: Request) -> str:
         if job.state not in TERMINAL:
             raise Refused(f"{job.name} is not over ({job.state})", hint=f"First: dittohead cancel {job.id}")
@@ -233,6 +267,8 @@ class Actions:
     async def _back_to_inbox(self, job: Job, request: Request) -> str:
         name = job.name.encode()
         self._must_lie_there(job)
+        if job.batch:
+            return await self._back_to_its_batch(job, request)
         try:
             await asyncio.to_thread(
                 self.engine.stations.bring_back, job.station, job.folder, Station.INBOX, name
@@ -242,6 +278,19 @@ class Actions:
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who)
         return f"{job.name}: moved back to the inbox; a new job begins"
 
+    async def _back_to_its_batch(self, job: Job, request: Request) -> str:
+        """Move one folder of a collection back to processing/, where it is adopted."""
+        name = job.name.encode()
+        try:
+            await asyncio.to_thread(
+                self.engine.stations.bring_back, job.station, job.folder, Station.PROCESSING, name
+            )
+        except NameTaken as error:
+            raise Refused("another folder of this name is being processed", where=job.name) from error
+        log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who)
+        self.mend()
+        return f"{job.name}: moved back to processing/; a new job begins"
+
     async def _rename(self, job: Job, request: Request) -> str:
         """Move a failed folder to the inbox under a name that fits; it is checked before."""
         config, name = self.config() if self.config is not None else None, str(request.args.get("name", ""))
@@ -249,6 +298,12 @@ class Actions:
             hint = f"To do it again under its own name: dittohead rerun {job.id}"
             raise Refused(f"{job.name} has not failed ({job.state})", hint=hint)
         self._must_lie_there(job)
+        if job.batch:
+            raise Refused(
+                f"{job.name} is part of a collection, by whose name the pipeline is chosen",
+                hint="Rename it where it lies, then move the collection to the inbox. "
+                f"Where that is: dittohead show {job.id}",
+            )
         stations = self.engine.stations
         pipeline = await asyncio.to_thread(fitting.renamed, config, stations, job, name)
         try:
@@ -272,7 +327,7 @@ class Actions:
         if (offer.job, offer.who) != (job.id, request.who):
             raise Refused("this file was uploaded for another job, or by somebody else", where=offer.shown)
         run = bool(args.get("run", True))
-        if run and self.engine.stations.exists(Station.INBOX, job.name.encode()):
+        if run and not job.batch and self.engine.stations.exists(Station.INBOX, job.name.encode()):
             raise Refused("a folder of this name is in the inbox already", where=job.name)
         put, earlier = await in_thread(lambda stop: replacements.put(job, offer))
         why = visible(str(args.get("reason") or ""))
@@ -296,7 +351,7 @@ class Actions:
                 hint="Try again when it is done",
             )
         async with self.dispatch.halted(job.id):  # not to be run before its folder is back
-            await self.engine.store.write(job_store.reopen, job.id, positions, resumed)
+            await self.engine.store.write(_reopen, job, positions, resumed)
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
     def _must_lie_there(self, job: Job) -> None:
@@ -463,3 +518,9 @@ class Actions:
     def _must_be_active(self, job: Job) -> None:
         if job.state in TERMINAL:
             raise Refused(f"{job.name} is over ({job.state})", hint=f"dittohead show {job.id}")
+
+
+def _reopen(connection: Connection, job: Job, positions: Collection[int], resumed: Collection[int]) -> None:
+    job_store.reopen(connection, job.id, positions, resumed)
+    if job.batch:
+        batch_store.goes_on(connection, job.batch)

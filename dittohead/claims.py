@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,22 +24,26 @@ from dittohead.files import kind_of
 from dittohead.held import Held, Kind, immovable, silent, unreadable
 from dittohead.model import (
     Arrival,
+    Batch,
     Event,
     EventType,
     Job,
     JobId,
     Station,
+    collection_of,
     display,
     host_name,
     is_utf8,
     rfc3339,
     shell_word,
+    utcnow,
 )
 from dittohead.owners import Owner, owner
 from dittohead.patterns import TooSlow
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
+from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -50,6 +54,10 @@ from dittohead.waitingroom import WaitingRoom
 
 #: What could not be looked at is tried again after this. Seconds.
 _AGAIN_S = 5.0
+
+
+#: Jobs of a collection that are made in one transaction: others wait for the store no longer than that takes.
+_AT_ONCE = 100
 
 
 @dataclass(kw_only=True)
@@ -72,8 +80,10 @@ class Claimer:
     def __post_init__(self) -> None:
         self.room = WaitingRoom(self.stations)
 
-    async def claim(self, arrival: Arrival) -> Job | Held | None:
+    async def claim(self, arrival: Arrival) -> Job | Batch | Held | None:
         """Claim an arrival: the durable rename, then its row; None when it has gone.
+
+        Of a collection whose pipeline says `each: folder` the rows are those of its folders, and wait.
 
         A crash between the two leaves a folder in processing/ without a row, which the next start
         adopts.
@@ -106,15 +116,24 @@ class Claimer:
             self.room.forget(arrival.folder)
             # Whose it is, of the folder that was moved: the scan may have seen another of its name.
             status = self.stations.identity(Station.PROCESSING, arrival.folder)
-            job = await self.adopt(replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid))
+            found = replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid)
+            taken = await self.adopt(found)
         except NameTaken:
             return Held(reason=await asyncio.to_thread(self._holder, arrival.folder), kind=Kind.NAMESAKE)
         except StationError as error:
             return _immovable(error, arrival)
         finally:
             self.claiming.discard(arrival.folder)
-        self.reserved[job.id] = needed
-        return job
+        await self._reserve(taken, needed)
+        return taken
+
+    async def _reserve(self, taken: Job | Batch, needed: int) -> None:
+        """Keep room on the disk for what the steps make; in a batch each job has its share."""
+        if isinstance(taken, Job):
+            self.reserved[taken.id] = needed
+        elif needed:
+            jobs = await self.store.read(batch_store.jobs_of, taken.id)
+            self.reserved.update({job.id: needed // len(jobs) for job in jobs})
 
     def _holder(self, folder: bytes) -> str:
         """Return, in words, what holds a folder's name in processing/. Blocking, but short."""
@@ -132,21 +151,129 @@ class Claimer:
         """Forget what a job that has ended had reserved."""
         self.reserved.pop(job_id, None)
 
-    async def adopt(self, arrival: Arrival) -> Job:
-        """Make the job of a folder that lies in processing/."""
-        guarded = any(pipeline.settings.uploaders for pipeline in self.config.pipelines)
-        known = await asyncio.to_thread(owner, arrival.uid) if guarded else None
-        job = await self.store.write(self._create, arrival, known)
+    async def adopt(self, arrival: Arrival) -> Job | Batch:
+        """Make the job of a folder that lies in processing/, or those of a collection."""
+        if collection_of(arrival.folder):
+            return await self._adopt_of_batch(arrival)
+        name, folders = await self._collection(arrival)
+        if folders:
+            batch = await self.store.write(self._create_batch, arrival, name)
+            await self.split(batch, folders)
+            return batch
+        job = await self.store.write(self._create, arrival, await self._known_owner(arrival.uid))
         log.get().info(log.JOB_CLAIMED, job=job.id, name=job.name, pipeline=job.pipeline, uid=arrival.uid)
         return job
 
-    def _create(self, connection: Connection, arrival: Arrival, known_owner: Owner | None) -> Job:
+    async def _known_owner(self, uid: int) -> Owner | None:
+        guarded = any(pipeline.settings.uploaders for pipeline in self.config.pipelines)
+        return await asyncio.to_thread(owner, uid) if guarded else None
+
+    async def _collection(self, arrival: Arrival) -> tuple[str, list[Arrival]]:
+        """Return the name and the folders of a collection; no folders where it is to be one job."""
+        name = display(arrival.folder)
+        if not any(pipeline.settings.each for pipeline in self.config.pipelines):
+            return name, []
+        folders = await asyncio.to_thread(self.folders_in, arrival.folder)
+        for first in folders[:1]:  # one that lay in done/ under another name gets its own back
+            known = await self.store.read(history.original_name, first.folder, first.ino)
+            name = (known or "").rpartition("/")[0] or name
+        try:
+            matched = self.config.pipeline_for(name) if is_utf8(arrival.folder) else None
+        except TooSlow:
+            matched = None
+        splits = matched is not None and matched[0].settings.each is not None
+        if not splits or await self.store.read(drop_store.is_of_source, arrival.ino):
+            return name, []
+        return name, folders
+
+    def folders_in(self, collection: bytes) -> list[Arrival]:
+        """Return the folders of a collection in processing/, in order; blocking."""
+        found = []
+        for folder in sorted(self.stations.listing(Station.PROCESSING, collection)):
+            if self.stations.is_nobodys(folder.rpartition(b"/")[2]):
+                continue
+            status = self.stations.identity(Station.PROCESSING, folder)
+            found.append(
+                Arrival(
+                    folder=folder,
+                    dev=status.st_dev,
+                    ino=status.st_ino,
+                    uid=status.st_uid,
+                    seen_at=status.st_ctime,
+                )
+            )
+        return found
+
+    def _create_batch(self, connection: Connection, arrival: Arrival, name: str) -> Batch:
+        matched = self.config.pipeline_for(name)
+        batch = Batch(
+            id=str(ULID()),
+            name=name,
+            folder=arrival.folder,
+            dev=arrival.dev,
+            ino=arrival.ino,
+            uid=arrival.uid,
+            pipeline=matched[0].name if matched is not None else "",
+            claimed_at=utcnow(),
+            whole=False,
+            told="",
+        )
+        batch_store.create(connection, batch)
+        log.get().info(log.COLLECTION_CLAIMED, batch=batch.id, name=batch.name, pipeline=batch.pipeline)
+        return batch
+
+    async def split(self, batch: Batch, folders: Sequence[Arrival]) -> int:
+        """Make the jobs of a batch's folders that have none yet, some at a time; return how many.
+
+        A crash in between leaves folders without a row and the batch not whole: the next comparison goes on.
+        """
+        await asyncio.to_thread(self.stations.forget_old_reasons, batch.folder)
+        rows = await self.store.read(batch_store.jobs_of, batch.id)
+        known = {job.folder for job in rows if job.station is Station.PROCESSING}
+        wanting = [arrival for arrival in folders if arrival.folder not in known]
+        owners = {uid: await self._known_owner(uid) for uid in {arrival.uid for arrival in wanting}}
+        for start in range(0, len(wanting), _AT_ONCE):
+            some = wanting[start : start + _AT_ONCE]
+            await self.store.write(self._create_some, batch, some, owners)
+            faults.point("claim.split")
+        if wanting and batch.told:
+            await self.store.write(batch_store.goes_on, batch.id)
+        await self.store.write(batch_store.set_whole, batch.id)
+        return len(wanting)
+
+    def _create_some(
+        self,
+        connection: Connection,
+        batch: Batch,
+        arrivals: Sequence[Arrival],
+        owners: Mapping[int, Owner | None],
+    ) -> None:
+        for one in arrivals:
+            self._create(connection, one, owners[one.uid], batch.id)
+
+    async def _adopt_of_batch(self, arrival: Arrival) -> Job:
+        """Make the job of one folder of a collection: of the batch that the collection was last."""
+        collection = collection_of(arrival.folder)
+        batch = await self.store.read(batch_store.of_name, collection)
+        if batch is None:
+            place = self.stations.identity(Station.PROCESSING, collection)
+            whole = replace(arrival, folder=collection, dev=place.st_dev, ino=place.st_ino, uid=place.st_uid)
+            batch = await self.store.write(self._create_batch, whole, display(collection))
+            await self.store.write(batch_store.set_whole, batch.id)
+        known_owner = await self._known_owner(arrival.uid)
+        await self.store.write(batch_store.goes_on, batch.id)
+        return await self.store.write(self._create, arrival, known_owner, batch.id)
+
+    def _create(
+        self, connection: Connection, arrival: Arrival, known_owner: Owner | None, batch: str = ""
+    ) -> Job:
         # A folder that a finished job had left under another name gets its original one back.
         known = history.original_name(connection, arrival.folder, arrival.ino)
         name = known or display(arrival.folder)
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
         folder = self.stations.folder(Station.PROCESSING, arrival.folder)
         new = new_job(self.config, arrival, name, JobId(str(ULID())), known_owner, folder=folder)
+        new = replace(new, batch=batch)
         origin = drop_store.claimed(connection, arrival.ino, new.id)
         if not origin and known is None:  # a folder that is done again came to us before
             who = request_store.dropped_by(connection, name, arrival.ino)
@@ -165,6 +292,7 @@ class Claimer:
                 detail=f"claimed from the inbox; owner uid {arrival.uid}, ready since {rfc3339(ready)}",
                 agent=AGENT,
             ),
+            waits=bool(batch),
         )
 
     def _replaced(self, connection: Connection, arrival: Arrival, folder: Path) -> list[Event]:
@@ -187,6 +315,7 @@ class Claimer:
             "payload": payload,
             **groups,
             "name": display(arrival.folder),
+            **({"batch": display(arrival.folder)} if pipeline.settings.each else {}),
         }
         try:
             purposes = await self._asked(pipeline, groups, arrival)
@@ -210,7 +339,7 @@ class Claimer:
     async def _asked(
         self, pipeline: Pipeline, groups: Mapping[str, str], arrival: Arrival
     ) -> frozenset[str] | Held:
-        if not pipeline.purposes:
+        if not pipeline.purposes or pipeline.settings.each:  # each of a collection's folders may ask
             return frozenset()
         folder = self.stations.folder(Station.INBOX, arrival.folder)
 
@@ -229,7 +358,8 @@ class Claimer:
         partial = watch.partial if own is None else own
         if not (watch.settle or partial or factor):
             return 0
-        size = await self.room.admit(arrival, watch, partial)
+        each = matched is not None and matched[0].settings.each is not None
+        size = await self.room.admit(arrival, watch, partial, each=each)
         return size if isinstance(size, Held) else int(size * factor)
 
     def _without_room(self, needed: int, lacking: int) -> Held:
@@ -295,7 +425,8 @@ def new_job(
     """
     matched, refusal = None, None
     try:
-        matched = config.pipeline_for(name) if is_utf8(arrival.folder) else None
+        # Of a folder in a collection, by the name of the collection.
+        matched = config.pipeline_for(name.rpartition("/")[0] or name) if is_utf8(arrival.folder) else None
     except TooSlow as error:
         refusal = _refused(error)
     if pipeline is not None and matched is not None and matched[0].name != pipeline:
@@ -311,6 +442,8 @@ def new_job(
             refusal = _refused(error)
     if chosen is not None and known_owner is not None and not known_owner.may_use(chosen.settings.uploaders):
         refusal = _not_admitted(chosen, known_owner, name)
+    if chosen is not None and chosen.settings.each and not collection_of(arrival.folder):
+        refusal = _refused(_no_collection(chosen, name))
     definition = refusal if chosen is None or refusal is not None else chosen.definition(purposes)
     assert definition is not None  # noqa: S101  # without a pipeline there is a refusal
     return NewJob(
@@ -325,6 +458,15 @@ def new_job(
         values=values,
         steps=[(step["name"], step["worker"]) for step in definition["steps"]],
         host=host_name(),
+    )
+
+
+def _no_collection(pipeline: Pipeline, name: str) -> ItemError:
+    return ItemError(
+        f"the pipeline {pipeline.name} makes a job of each folder in a collection, and there is none in it",
+        where=name,
+        hint="Put what belongs together into folders of this one, then move it to the inbox again. What a "
+        "source drops is never split: let its folders' names fit another pipeline",
     )
 
 

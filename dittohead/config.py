@@ -296,7 +296,8 @@ class _Checker:
             hint = "Write it without repeats inside repeats, or parts of one that fit the same text"
             self.doubts.append(ConfigError(what, where=where, hint=hint))
         place: Place = ("pipelines", name)
-        clash = templates.BUILT_IN & pattern.groups
+        built_in = templates.BUILT_IN | ({"batch"} if given.each else set())
+        clash = built_in & pattern.groups
         for group in sorted(clash):
             self.wrong(
                 f'the group name "{group}" is taken: {{{group}}} has a meaning of its own',
@@ -306,7 +307,7 @@ class _Checker:
         unmatched = name in self.kept.unmatched
         if not unmatched:
             self.patterns[name] = pattern
-        known = Every() if unmatched else templates.BUILT_IN | pattern.groups
+        known = Every() if unmatched else built_in | pattern.groups
         steps: list[Step] = []
         places: dict[str, Place] = {}
         before = len(self.found)

@@ -155,13 +155,19 @@ def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
     source = next((given["from"] for given in job.definition["steps"] if given["name"] == step), "")
     return {
         **job.values,
-        "name": job.name,
+        **names_of(job.name),
         "id": job.id,
         "date": job.claimed_at.astimezone(UTC).strftime("%Y-%m-%d"),
         "payload": str(files.payload),
         "work": str(files.work(step)),
         "source": str(files.work(source) if source else files.payload),
     }
+
+
+def names_of(name: str) -> dict[str, str]:
+    """Return what {name}, and {batch} for a folder of a collection, stand for in a job."""
+    collection, _, own = name.rpartition("/")
+    return {"name": own, **({"batch": collection} if collection else {})}
 
 
 class Context(StepContext):
@@ -183,7 +189,8 @@ class Context(StepContext):
         secret: Callable[[str], str],
         report: Callable[[str, str, int, int, str], None],
     ) -> None:
-        self.job_id, self.name, self.pipeline, self.step = job.id, job.name, job.pipeline, row.name
+        self.job_id, self.pipeline, self.step = job.id, job.pipeline, row.name
+        self.name, self.batch = names_of(job.name)["name"], names_of(job.name).get("batch", "")
         self.payload, self.source = files.payload, source
         self.originals = files.source("", {})
         self.earlier = earlier

@@ -313,6 +313,7 @@ class Daemon:
             desk=self.desk,
             config=lambda: self.config,
             notices=Doors(self.notifier),
+            mend=self._compare.set,
         )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
         self.housekeeper = Housekeeper(self.engine, settings.watch, lambda: self._scan)

@@ -61,3 +61,9 @@ REPLACE_POINTS = (
 
 def point(name: str) -> None:
     """Do nothing, at a moment worth dying at."""
+
+
+#: Those that only a collection meets.
+COLLECTION_POINTS = (
+    "claim.split",  # some of its folders have their job
+)

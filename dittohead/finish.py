@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 
-from dittohead import faults, log, manifest, receipt
+from dittohead import batches, faults, log, manifest, receipt
 from dittohead.context import MANIFEST, JobFiles
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import DittoheadError, StationError, Unreadable
@@ -28,6 +28,7 @@ from dittohead.model import (
     Station,
     StepRow,
     StepState,
+    collection_of,
     shell_word,
     utcnow,
     visible,
@@ -109,6 +110,8 @@ async def finish(
     engine.metrics.finished.labels(over.pipeline, state.value).inc()
     if notices:
         engine.wake_notifier()
+    if over.batch:
+        await batches.ended(engine, over.batch)
 
 
 async def _index(engine: Engine, job: Job, heads: list[int]) -> list[int]:
@@ -123,6 +126,8 @@ async def _notices(
     engine: Engine, over: Job, steps: list[StepRow], events: list[Event], path: Path
 ) -> list[NewNotice]:
     """Return what is to be told of the end of a job; where nobody asks, nothing is looked up for it."""
+    if over.batch:  # told of together with the others, when the last of them is over
+        return []
     failure = None
     if over.state is JobState.DONE and engine.wants("recovered", over.pipeline):
         failure = await _earlier_failure(engine, over, events)
@@ -271,28 +276,35 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
     Harmless to repeat: a folder that has left processing/ is left where it is.
     """
     station = Station.DONE if job.state is JobState.DONE else Station.FAILED
+    collection, folder = collection_of(job.folder), job.folder
+    if collection:
+        place = await batches.lies_under(store, job, station)
+        folder = place + folder.removeprefix(collection)
 
     def move() -> bytes:
-        if station is Station.FAILED and not stations.exists(station, job.folder):
-            stations.write_reason(job.folder, _reason_text(stations, job, job.folder))
+        if station is Station.FAILED and not stations.exists(station, folder):
+            stations.write_reason(folder, _reason_text(stations, job, folder))
             faults.point("finish.reason")
-        name = stations.settle(job.folder, station)
-        if station is Station.FAILED and name != job.folder:
+        name = stations.settle(job.folder, station, to=folder)
+        if station is Station.FAILED and name != folder:
             stations.write_reason(name, _reason_text(stations, job, name))
         return name
 
     try:
         name = await asyncio.to_thread(move)
     except FileNotFoundError:  # it has been moved before, by us or by an admin
-        name = await asyncio.to_thread(stations.lies_as, station, job.folder, job.ino)
+        name = await asyncio.to_thread(stations.lies_as, station, folder, job.ino)
     faults.point("finish.moved")
     await store.write(job_store.moved, job.id, station, name)
     log.get().info(log.JOB_MOVED, station=station.value, folder=os.fsdecode(name))
+    if collection:
+        await batches.clear_up(store, stations, collection)
 
 
 def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
     error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
-    source = shell_word(os.fsencode(stations.folder(Station.FAILED, folder)))
+    # Of a collection all that failed: what is dropped is a collection again.
+    source = shell_word(os.fsencode(stations.folder(Station.FAILED, collection_of(folder) or folder)))
     inbox = shell_word(os.fsencode(stations.path(Station.INBOX)))
     place = f"step {error['step']}" if error["step"] else "the folder"
     lines = [
@@ -303,7 +315,8 @@ def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
         f"Do:     {visible(error['hint']) or 'Mend it, then try again.'}",
         "",
         *(_retry_lines(job) if "refuse" not in job.definition else _rename_lines(job)),
-        "To try again from the first step, move the folder back:",
+        "To try again from the first step, move the folder back"
+        + (", with all that failed of its collection:" if collection_of(folder) else ":"),
         f"    mv {source} {inbox}/",
         "",
         f"Job {job.id}, pipeline {job.pipeline or 'none'}, step {error['step'] or 'none'}.",

@@ -223,6 +223,30 @@ class Job:
     finished_at: datetime | None
     host: str
     outcome: Outcome = Outcome.NONE
+    batch: str = ""  #: id of the batch it came with; "" for a folder that was dropped by itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One passage of a dropped collection: a job for each of its folders."""
+
+    id: str
+    name: str  #: of the collection, as it was dropped
+    folder: bytes  #: its name in processing/
+    dev: int
+    ino: int
+    uid: int
+    pipeline: str
+    claimed_at: datetime
+    whole: bool  #: each of its folders has its job
+    #: what was told last: `done` or `failed`; `again` when one that failed goes on; "" before its end
+    told: str
+
+
+def collection_of(folder: bytes) -> bytes:
+    """Return the collection that a folder lies in, by its path below a station; b"" where it lies in none."""
+    head, slash, _ = folder.rpartition(b"/")
+    return head if slash else b""
 
 
 def utcnow() -> datetime:

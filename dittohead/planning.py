@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from dittohead import manifest, templates
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline, Step
+from dittohead.context import names_of
 from dittohead.description import Described
 from dittohead.errors import DittoheadError, StepError, TargetError, TransientError
 from dittohead.model import Entry, Event, Location, Output, utcnow
@@ -64,12 +65,12 @@ async def plan(
 
     Args:
         folder: wherever it lies; it need not be in the inbox.
-        name: what it would be called there.
+        name: what it would be called there; COLLECTION/NAME for a folder of a collection.
         scratch: a directory for the manifest and what workers write nothing into.
 
     Raises: ItemError: it would go to failed/ before its first step.
     """
-    matched = config.pipeline_for(name)
+    matched = config.pipeline_for(name.rpartition("/")[0] or name)
     if matched is None:
         raise config.no_pipeline(name, "Give another with --as,")
     pipeline, values = matched
@@ -154,7 +155,7 @@ async def _look(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
     context = _Context(shared, step)
     values = {
         **shared.values,
-        "name": shared.name,
+        **names_of(shared.name),
         "id": JOB,
         "date": utcnow().strftime("%Y-%m-%d"),
         "payload": str(shared.folder),
@@ -201,7 +202,8 @@ class _Context(StepContext):
 
     def __init__(self, shared: _Shared, step: Step) -> None:
         self._shared = shared
-        self.job_id, self.name, self.pipeline = JOB, shared.name, shared.pipeline.name
+        self.job_id, self.pipeline = JOB, shared.pipeline.name
+        self.name, self.batch = names_of(shared.name)["name"], names_of(shared.name).get("batch", "")
         self.step, self.taken = step.name, step.source
         self.payload = shared.folder
         self.work = shared.scratch / "work" / step.name

@@ -9,8 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import Job, JobState, StepRow, StepState, display, rfc3339
+from dittohead.model import Batch, Job, JobState, StepRow, StepState, display, rfc3339
 from dittohead.receipt import event_fields
+from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import history
 from dittohead.store import items as item_store
@@ -60,7 +61,48 @@ def resolve(connection: Connection, wanted: str, states: Sequence[JobState] = ()
             return job_store.to_job(found[0])
         if found:
             raise NoSuchJob(f'more than one job\'s id begins with "{wanted}"; give more of it')
+    batch = batch_store.named(connection, wanted)
+    if batch is not None:
+        raise NoSuchJob(f"{batch.name} is a collection; see its jobs: dittohead list --batch {batch.id}")
     raise NoSuchJob(f'there is no job "{wanted}"; see: dittohead list')
+
+
+def resolve_batch(connection: Connection, wanted: str) -> Batch:
+    """Return the batch of an id, or the latest one of a collection's name. Raises: NoSuchJob."""
+    found = batch_store.named(connection, wanted)
+    if found is None:
+        raise NoSuchJob(f'there is no batch "{wanted}"; see: dittohead batches')
+    return found
+
+
+def batches(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    """Return the latest batches in a few fields each."""
+    found = batch_store.latest(connection, limit)
+    counts = batch_store.counts(connection, [batch.id for batch in found])
+    return [batch_fields(batch, counts[batch.id]) for batch in found]
+
+
+def batch(connection: Connection, wanted: str) -> dict[str, Any]:
+    """Return one batch in a few fields. Raises: NoSuchJob."""
+    found = resolve_batch(connection, wanted)
+    return batch_fields(found, batch_store.counts(connection, [found.id])[found.id])
+
+
+def batch_fields(found: Batch, counts: batch_store.Counts) -> dict[str, Any]:
+    """Return a batch as JSON."""
+    return {
+        "id": found.id,
+        "name": found.name,
+        "pipeline": found.pipeline,
+        "state": counts.state if found.whole else "running",
+        "claimed_at": rfc3339(found.claimed_at),
+        "uid": found.uid,
+        "jobs": counts.total,
+        "done": counts.done,
+        "failed": counts.failed,
+        "settled": counts.settled,
+        "active": counts.active,
+    }
 
 
 def listing(
@@ -168,6 +210,7 @@ def summary(job: Job, steps: Sequence[StepRow] = ()) -> dict[str, Any]:
         "target": job.target,
         "host": job.host,
         "uid": job.uid,
+        "batch": job.batch,
     }
     if steps:
         done = sum(step.state is StepState.DONE for step in steps)

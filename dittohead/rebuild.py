@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Connection
+from ulid import ULID
 
 from dittohead import log, manifest, receipt
 from dittohead.claims import new_job
@@ -23,21 +24,25 @@ from dittohead.engine import AGENT
 from dittohead.errors import StoreError, Unreadable
 from dittohead.model import (
     Arrival,
+    Batch,
     Event,
     EventType,
     JobId,
     JobState,
     Station,
     StepState,
+    collection_of,
     display,
     is_utf8,
 )
 from dittohead.receipt import folder_bytes, read_events
 from dittohead.stations import Stations
 from dittohead.store import Store
+from dittohead.store import batches as batch_store
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store import rebuild as rows
+from dittohead.store.jobs import NewJob
 
 
 @dataclass
@@ -130,12 +135,14 @@ def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Cal
     if [name for name, _ in steps] != [name for name, _ in new.steps]:
         # Its pipeline has changed since: the history stands, but it can only be run again as a whole.
         new = rows.without_definition(new, steps, _CHANGED)
+    new = replace(new, batch=str(fields.get("batch", "")))
     files = fields["manifest"]["files"]
     given = [file for file in files if not file.get("ignored")]
     found = list(read_events(fields["events"]))
     heads = {digest_store.head(file["sha256"]) for file in (*files, *fields["outputs"])}
 
     def add(connection: Connection) -> None:
+        _belongs(connection, new, fields["name"], _seconds(fields["claimed_at"]))
         job_store.create(connection, new, *found)
         rows.put_over(
             connection,
@@ -156,6 +163,27 @@ def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Cal
     return add
 
 
+def _belongs(connection: Connection, new: NewJob, name: str, claimed_at: float) -> None:
+    """See that the batch of a job is there; of its directory nothing is known any more."""
+    if not new.batch or batch_store.get(connection, new.batch) is not None:
+        return
+    batch_store.create(
+        connection,
+        Batch(
+            id=new.batch,
+            name=name.rpartition("/")[0],
+            folder=collection_of(new.folder),
+            dev=0,
+            ino=0,
+            uid=new.uid,
+            pipeline=new.pipeline,
+            claimed_at=datetime.fromtimestamp(claimed_at, UTC),
+            whole=True,
+            told="done",  # of what ended before nobody is told again
+        ),
+    )
+
+
 _CHANGED = "its pipeline has changed since it ran, and the store was made anew"
 
 
@@ -165,7 +193,11 @@ def _lies_as(folder: bytes, fields: dict[str, Any], stations: Stations, station:
     A name that was taken got a time suffix: where there are such, the one that holds what the
     receipt says.
     """
-    names = [n for n in stations.listing(station) if n == folder or n.startswith(folder[:200] + b".2")]
+    try:
+        listed = stations.listing(station, collection_of(folder))
+    except FileNotFoundError:
+        return folder
+    names = [n for n in listed if n == folder or n.startswith(folder[:200] + b".2")]
     if len(names) < 2:
         return names[0] if names else folder
     expected = {manifest.path_bytes(file): file["size"] for file in fields["manifest"]["files"]}
@@ -211,14 +243,14 @@ def _resume(store: Store, stations: Stations, config: Config) -> int:
         if (Path(entry.path) / "manifest.jsonl").exists() and not store.run(rows.knows, entry.name)
     }
     count = 0
-    for folder in stations.listing(Station.PROCESSING):
+    for folder in _in_processing(stations, config):
         root = stations.folder(Station.PROCESSING, folder)
         # The latest first: a folder that was run again has more than one.
         job_id = next((job for job in sorted(homes, reverse=True) if _speaks_of(homes[job], root)), None)
         if job_id is None:
             continue
         try:
-            store.run(_under_way(folder, JobId(job_id), homes.pop(job_id), stations, config))
+            store.run(_under_way(store, folder, JobId(job_id), homes.pop(job_id), stations, config))
         except Exception as error:  # around one folder: it is adopted as another job
             if isinstance(error, StoreError) and error.passing:
                 raise
@@ -228,8 +260,18 @@ def _resume(store: Store, stations: Stations, config: Config) -> int:
     return count
 
 
+def _in_processing(stations: Stations, config: Config) -> Iterator[bytes]:
+    """Yield the folders that are a job each: those by themselves, and those of collections."""
+    for folder in stations.listing(Station.PROCESSING):
+        matched = config.pipeline_for(display(folder)) if is_utf8(folder) else None
+        if matched is not None and matched[0].settings.each:
+            yield from stations.listing(Station.PROCESSING, folder)
+        else:
+            yield folder
+
+
 def _under_way(
-    folder: bytes, job_id: JobId, listed: Path, stations: Stations, config: Config
+    store: Store, folder: bytes, job_id: JobId, listed: Path, stations: Stations, config: Config
 ) -> Callable[[Connection], None]:
     status = stations.identity(Station.PROCESSING, folder)
     arrival = Arrival(
@@ -237,6 +279,10 @@ def _under_way(
     )
     lies = stations.folder(Station.PROCESSING, folder)
     new = new_job(config, arrival, display(folder), job_id, folder=lies)
+    collection = collection_of(folder)
+    known = store.run(batch_store.of_name, collection) if collection else None
+    if collection:
+        new = replace(new, batch=known.id if known is not None else str(ULID()))
     sizes = [entry.size for entry in manifest.read(listed) if not entry.is_dir]
     event = Event(
         type=EventType.INGESTION_START,
@@ -246,6 +292,9 @@ def _under_way(
     )
 
     def add(connection: Connection) -> None:
+        _belongs(connection, new, display(folder), status.st_ctime)
+        if new.batch:
+            batch_store.goes_on(connection, new.batch)
         job_store.create(connection, new, event)
         job_store.set_manifest(connection, new.id, 1, len(sizes), sum(sizes), [])
 

@@ -24,7 +24,7 @@ from dittohead.model import (
     StepState,
     rfc3339,
 )
-from dittohead.stations import fit, must_be_plain
+from dittohead.stations import fit, must_be_folder, must_be_plain
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ def write(
         "finished_at": rfc3339(job.finished_at),
         "error": job.error,
         "uid": job.uid,
+        **({"batch": job.batch} if job.batch else {}),
         "steps": [_step_fields(step, job) for step in steps],
     }
     with files.durable_file(path) as out:
@@ -244,7 +245,7 @@ def _checked(found: Any) -> dict[str, Any]:
         ownfiles.text(step["name"]), ownfiles.text(step["worker"]), StepState(step["state"])
     for key in ("job", "name", "folder", "pipeline", "state", "host", "claimed_at", "finished_at"):
         ownfiles.text(fields[key])
-    must_be_plain(folder_bytes(fields))
+    must_be_folder(folder_bytes(fields))
     return fields
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Collection, Iterator
 
-from dittohead import log
+from dittohead import batches, log
 from dittohead.claims import Claimer
 from dittohead.engine import Engine
 from dittohead.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.finish import finish, settle
-from dittohead.model import ACTIVE, Arrival, Job, JobState, Outcome, Station, display
+from dittohead.model import ACTIVE, Arrival, Batch, Job, JobState, Outcome, Station, collection_of, display
+from dittohead.store import batches as batch_store
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 
@@ -44,12 +46,25 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
             mended += 1
     mended += await _gone(engine)
     active = await engine.store.read(job_store.active)
-    present = set(await asyncio.to_thread(engine.stations.listing, Station.PROCESSING))
+    present = await asyncio.to_thread(_present, engine, {collection_of(job.folder) for job in active})
     for job in active:
         if job.id not in running and job.folder not in present:
             with _alone(claimer, job.folder, stuck, job=job.id, name=job.name):
                 await _absent(engine, job)
                 mended += 1
+    mended += await _adopt_all(engine, claimer, present, stuck)
+    mended += await _batches(engine, claimer, stuck)
+    for folder in await asyncio.to_thread(engine.stations.strays):
+        if folder not in claimer.claiming and not engine.stations.is_nobodys(folder):
+            with _alone(claimer, folder, stuck, name=display(folder)):
+                mended += await _put_aside(engine, folder)
+    claimer.stuck = stuck
+    return mended
+
+
+async def _adopt_all(engine: Engine, claimer: Claimer, present: set[bytes], stuck: dict[bytes, str]) -> int:
+    """Make jobs of the folders that lie in processing/ and are nobody's."""
+    mended = 0
     # A row is written right after its folder came: what is being claimed is noted between the
     # listing and the reading of the rows, so that each folder listed is in one of them.
     claiming = set(claimer.claiming)
@@ -57,17 +72,36 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     # One whose state is damaged may be under way: its folder is not to be taken for one that nobody has.
     unknown = await engine.store.read(job_store.unknown)
     owned = claiming | {job.folder for job in rows} | set(unknown)
+    owned |= {collection_of(folder) for folder in owned}
     for folder in sorted(present - owned):
-        if engine.stations.is_nobodys(folder):  # a file server's own, in every directory
+        if engine.stations.is_nobodys(folder.rpartition(b"/")[2]):  # a file server's own, in every directory
+            continue
+        if collection_of(folder) in claiming:
             continue
         with _alone(claimer, folder, stuck, name=display(folder)):
             mended += await _adopt(engine, claimer, folder)
-    for folder in await asyncio.to_thread(engine.stations.strays):
-        if folder not in claimer.claiming and not engine.stations.is_nobodys(folder):
-            with _alone(claimer, folder, stuck, name=display(folder)):
-                mended += await _put_aside(engine, folder)
-    claimer.stuck = stuck
     return mended
+
+
+async def _batches(engine: Engine, claimer: Claimer, stuck: dict[bytes, str]) -> int:
+    """Split collections to the end, and tell of those that are over, where a crash came in between."""
+    mended = 0
+    for batch in await engine.store.read(batch_store.split):
+        if batch.folder not in claimer.claiming:
+            with _alone(claimer, batch.folder, stuck, name=batch.name):
+                mended += await _split(engine, claimer, batch)
+    for batch in await engine.store.read(batch_store.untold):
+        await batches.ended(engine, batch.id)
+    return mended
+
+
+def _present(engine: Engine, collections: set[bytes]) -> set[bytes]:
+    """Return the folders in processing/, and those in collections there. Blocking."""
+    present = set(engine.stations.listing(Station.PROCESSING))
+    for collection in collections & present:
+        with contextlib.suppress(FileNotFoundError):
+            present.update(engine.stations.listing(Station.PROCESSING, collection))
+    return present
 
 
 @contextlib.contextmanager
@@ -109,7 +143,7 @@ async def _gone(engine: Engine) -> int:
     if not jobs:
         return 0
     try:
-        there = frozenset(await asyncio.to_thread(engine.stations.listing, Station.FAILED))
+        there = await asyncio.to_thread(_failed, engine, {collection_of(job.folder) for job in jobs} - {b""})
     except OSError:  # the station itself is not to be seen: that says nothing of the folders
         return 0
     changed = 0
@@ -120,6 +154,14 @@ async def _gone(engine: Engine) -> int:
             changed += await engine.store.write(job_store.set_outcome, job.id, now, (job.outcome,))
             log.get().info(log.JOB_GONE, job=job.id, name=job.name, gone=now is Outcome.GONE)
     return changed
+
+
+def _failed(engine: Engine, collections: set[bytes]) -> set[bytes]:
+    """Return the folders in failed/, and those in collections there. Blocking."""
+    there = set(engine.stations.listing(Station.FAILED))
+    for collection in collections & there:
+        there.update(engine.stations.listing(Station.FAILED, collection))
+    return there
 
 
 async def _absent(engine: Engine, job: Job) -> None:
@@ -187,6 +229,22 @@ async def _adopt(engine: Engine, claimer: Claimer, folder: bytes) -> int:
         uid=status.st_uid,
         seen_at=status.st_ctime,
     )
-    job = await claimer.adopt(arrival)
-    log.get().warning(log.CLAIM_ADOPTED, job=job.id, name=job.name)
+    batch = await engine.store.read(batch_store.of_directory, folder, status.st_ino)
+    if batch is None and status.st_uid == os.geteuid():  # made by us, for one of its folders that came back
+        batch = await engine.store.read(batch_store.of_name, folder)
+    if batch is not None:  # its folders have all left it, but for those that came later
+        await _split(engine, claimer, batch)
+        await batches.clear_up(engine.store, engine.stations, folder)
+        return 1
+    taken = await claimer.adopt(arrival)
+    log.get().warning(log.CLAIM_ADOPTED, job=taken.id, name=taken.name)
     return 1
+
+
+async def _split(engine: Engine, claimer: Claimer, batch: Batch) -> int:
+    """Make the jobs of a collection's folders that have none: a crash came in between, or they came later."""
+    try:
+        folders = await asyncio.to_thread(claimer.folders_in, batch.folder)
+    except FileNotFoundError:  # moved away by an admin: its jobs are cancelled one by one
+        folders = []
+    return await claimer.split(batch, folders)

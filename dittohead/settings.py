@@ -266,6 +266,11 @@ class PipelineSettings(_Model):
         description="A folder's name that goes through this pipeline; shown to people instead of `match`.",
     )
     steps: list[dict[str, Any]] = Field(min_length=1, description="The steps, in order.")
+    each: Literal["folder"] | None = Field(
+        None,
+        description="`folder`: what is dropped is a collection, and each folder in it becomes a job by "
+        "itself; all of them are one batch.",
+    )
     uploaders: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=list,
         description="Groups (or users) of whom a folder's owner must be one; others' folders go to "

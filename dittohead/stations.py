@@ -18,7 +18,7 @@ from dittohead import faults
 from dittohead.errors import PASSING, Immovable, NameTaken, StationError, StationMissing
 from dittohead.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
 from dittohead.held import Held, mounted, movable, unreadable
-from dittohead.model import Arrival, Station, display, shell_word, utcnow, visible
+from dittohead.model import Arrival, Station, collection_of, display, shell_word, utcnow, visible
 from dittohead.mounts import mounts_beneath
 from dittohead.nobodys import DEFAULT, Nobodys, nobodys
 from dittohead.threads import Stop
@@ -36,6 +36,9 @@ _MODES = {
 
 #: What the system says of a path that leads nowhere: a loop of links too.
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+#: How often a collection's directory is made that others remove, being empty.
+_TRIES = 5
 
 #: How the names of the folders begin by which renaming is tried.
 _TRIAL = ".trial-"
@@ -238,6 +241,30 @@ class Stations:
         refusal = _refusal(denied, here, self.path(Station.PROCESSING))
         return refusal if isinstance(refusal, Immovable) else None
 
+    def immovable_in(self, collection: bytes) -> Immovable | None:
+        """Return why a folder of a collection in the inbox may not be moved; None where all may. Blocking.
+
+        What helps is told for all of the collection.
+        """
+        for folder in self.listing(Station.INBOX, collection):
+            here = self.folder(Station.INBOX, folder)
+            if not os.access(here, os.W_OK, effective_ids=True):
+                return self._immovable_within(collection, here)
+        return None
+
+    def _immovable_within(self, collection: bytes, closed: Path) -> Immovable:
+        whole, status = self.folder(Station.INBOX, collection), os.lstat(closed)
+        user = shell_word(os.fsencode(_user(os.geteuid())))
+        to = (whole, self.path(Station.PROCESSING))
+        cure, command = movable(errno.EACCES, whole, status, to, user)
+        return Immovable(
+            f"the daemon may not move the folder {visible(closed.name)} out of this collection: "
+            f"mode {stat.S_IMODE(status.st_mode):04o}, owner {_user(status.st_uid)}",
+            where=display(os.fsencode(whole)),
+            cure=cure,
+            command=command,
+        )
+
     def scan(self, stop: Stop | None = None, renamed: Collection[bytes] = ()) -> Scan:
         """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
 
@@ -328,14 +355,21 @@ class Stations:
             self.forget_reason(arrival.folder)
         return True
 
-    def settle(self, folder: bytes, station: Station, *, now: datetime | None = None) -> bytes:
+    def settle(
+        self, folder: bytes, station: Station, *, now: datetime | None = None, to: bytes | None = None
+    ) -> bytes:
         """Move processing/FOLDER to done/ or failed/, durably; return its name there.
 
         A name taken there gets a time suffix; nothing is ever replaced.
+
+        Args:
+            to: the name it is to have there; None: the same.
+
+        A folder of a collection comes to lie in one of the same name.
         Raises: FileNotFoundError: it is not in processing/; StationMissing: processing/, or where it is
         to go, is not there; StationError.
         """
-        for name in _free_names(folder, now or utcnow()):
+        for name in _free_names(folder if to is None else to, now or utcnow()):
             try:
                 self._move(Station.PROCESSING, folder, station, name)
             except NameTaken:
@@ -378,19 +412,42 @@ class Stations:
         self._move(station, folder, to, folder if name is None else name)
         if station is Station.FAILED:
             self.forget_reason(folder)
+        elif collection := collection_of(folder):
+            self.clear(station, collection)
 
     def exists(self, station: Station, folder: bytes) -> bool:
         """Tell whether the station holds that name."""
         return os.path.lexists(self.folder(station, folder))
 
-    def listing(self, station: Station) -> list[bytes]:
-        """Return the names of the folders in a station."""
-        with os.scandir(os.fsencode(self.path(station))) as entries:
+    def listing(self, station: Station, collection: bytes = b"") -> list[bytes]:
+        """Return the names of the folders in a station, or in a collection there: COLLECTION/NAME."""
+        head = collection + b"/" if collection else b""
+        with os.scandir(os.fsencode(self.folder(station, collection))) as entries:
             return [
-                entry.name
+                head + entry.name
                 for entry in entries
                 if not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
             ]
+
+    def beside(self, collection: bytes) -> list[bytes]:
+        """Return what lies in a collection of processing/ beside its folders: files, links, dotted names."""
+        with os.scandir(os.fsencode(self.folder(Station.PROCESSING, collection))) as entries:
+            return [
+                collection + b"/" + entry.name
+                for entry in entries
+                if entry.name.startswith(b".") or not entry.is_dir(follow_symlinks=False)
+            ]
+
+    def clear(self, station: Station, collection: bytes) -> bool:
+        """Remove a collection of a station with nothing in it; return whether it is gone. Blocking."""
+        try:
+            os.rmdir(self.folder(station, collection))
+        except FileNotFoundError:
+            return True
+        except OSError:  # there is something in it, or it is not to be removed: it does no harm
+            return False
+        self._sync(station)
+        return True
 
     def identity(self, station: Station, folder: bytes) -> os.stat_result:
         """Return the folder's own lstat."""
@@ -401,6 +458,7 @@ class Stations:
 
         Raises: StationMissing, OSError.
         """
+        self._make_way(Station.FAILED, folder, self.folder(Station.PROCESSING, collection_of(folder)))
         path = self.reason_path(folder)
         try:
             write_durably(path, text.encode("utf-8", "backslashreplace"))
@@ -413,6 +471,18 @@ class Stations:
         path = self.reason_path(folder)
         with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
             path.unlink()
+        if collection := collection_of(folder):
+            self.clear(Station.FAILED, collection)
+
+    def forget_old_reasons(self, collection: bytes) -> None:
+        """Remove the reasons that came back with a collection from failed/: of its folders, written by us."""
+        ours = os.geteuid()
+        for folder in self.listing(Station.PROCESSING, collection):
+            path = self.folder(Station.PROCESSING, fit(folder, _REASON))
+            with contextlib.suppress(OSError):
+                status = os.lstat(path)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == ours:
+                    path.unlink()
 
     def reason_path(self, folder: bytes) -> Path:
         """Return where a failed folder's reason is written: where no folder is called like that."""
@@ -429,7 +499,8 @@ class Stations:
         It may have got a time suffix there; the inode tells it from another one of the name.
         """
         try:
-            for name in (folder, *(n for n in self.listing(station) if n.startswith(folder[:200]))):
+            there = self.listing(station, collection_of(folder))
+            for name in (folder, *(n for n in there if n.startswith(folder[:200]))):
                 if self.exists(station, name) and self.identity(station, name).st_ino == ino:
                     return name
         except OSError:  # where it is not found, it is as well not looked for
@@ -448,11 +519,11 @@ class Stations:
         # 1 rename without replacing  2 fsync the new parent  3 fsync the old parent.
         # The new parent first: a cut between the two shows the folder in both, never in neither,
         # and the file system's journal resolves that to one of them.
-        must_be_plain(name)
-        must_be_plain(new_name)
+        must_be_folder(name)
+        must_be_folder(new_name)
         here, there = self.folder(source, name), self.folder(destination, new_name)
         try:
-            rename_noreplace(os.fsencode(here), os.fsencode(there))
+            self._rename(here, there, destination, new_name)
         except FileExistsError as error:
             raise NameTaken("this name is taken", where=str(there)) from error
         except OSError as error:
@@ -465,15 +536,47 @@ class Stations:
                     raise
             raise _refusal(error, here, self.path(destination)) from error
         faults.point("move.renamed")
-        self._sync(destination)
+        self._sync(destination, collection_of(new_name))
         faults.point("move.arrived")
-        self._sync(source)
+        self._sync(source, collection_of(name))
         faults.point("move.durable")
 
-    def _sync(self, station: Station) -> None:
+    def _rename(self, here: Path, there: Path, destination: Station, new_name: bytes) -> None:
+        """Rename, into the collection's directory where it is in one; others may remove that, being empty."""
+        for _ in range(_TRIES):
+            self._make_way(destination, new_name, here.parent)
+            try:
+                rename_noreplace(os.fsencode(here), os.fsencode(there))
+            except FileNotFoundError:
+                if not collection_of(new_name) or there.parent.is_dir() or not os.path.lexists(here):
+                    raise
+            else:
+                return
+        raise StationError(
+            "its directory goes away again and again", where=display(os.fsencode(there.parent))
+        )
+
+    def _make_way(self, station: Station, folder: bytes, like: Path) -> None:
+        """Make the directory of a collection that a folder is to lie in, with another's mode and group."""
+        collection = collection_of(folder)
+        path = self.folder(station, collection)
+        if not collection or path.is_dir() or not self.path(station).is_dir():
+            return
+        status = os.stat(like if like.is_dir() else self.path(station))
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            with contextlib.suppress(OSError):  # not a member of that group
+                os.chown(path, -1, status.st_gid)
+            path.chmod(stat.S_IMODE(status.st_mode) | 0o700)
+            self._sync(station)
+
+    def _sync(self, station: Station, collection: bytes = b"") -> None:
         try:
-            fsync_dir(self.path(station))
+            fsync_dir(self.folder(station, collection))
         except FileNotFoundError as error:  # moved away in this moment; not to be taken for the folder's own
+            if collection:  # an emptied one, which another job has removed
+                self._sync(station)
+                return
             raise self.missing(station) from error
 
 
@@ -483,6 +586,15 @@ def must_be_plain(name: bytes) -> None:
         raise StationError(
             f"{display(name)!r} cannot be the name of a folder", hint="Nothing was moved; see docs/words.md"
         )
+
+
+def must_be_folder(path: bytes) -> None:
+    """See that a path is NAME or COLLECTION/NAME, of plain names. Raises: StationError."""
+    names = path.split(b"/")
+    if len(names) > 2:
+        raise StationError(f"{display(path)!r} lies too deep to be a folder", hint="Nothing was moved")
+    for name in names:
+        must_be_plain(name)
 
 
 def _refusal(error: OSError, folder: Path, to: Path) -> StationError:
@@ -514,7 +626,13 @@ def fit(name: bytes, ending: bytes) -> bytes:
     """Return name + ending, the name cut at a character so that it fits a directory entry.
 
     Names alike in what is left of them are told apart by eight digits of their SHA-256.
+    Of COLLECTION/NAME the name is cut.
     """
+    head, slash, name = name.rpartition(b"/")
+    return head + slash + _fit(name, ending)
+
+
+def _fit(name: bytes, ending: bytes) -> bytes:
     if len(name) + len(ending) <= NAME_MAX:
         return name + ending
     ending = b"~" + hashlib.sha256(name).hexdigest()[:8].encode() + ending

@@ -85,8 +85,13 @@ class WaitingRoom:
         self._hung: dict[bytes, Piece[Any]] = {}
         self.on_looked: Callable[[Arrival], None] = lambda arrival: None  #: a look that took long is over
 
-    async def admit(self, arrival: Arrival, watch: Watch, partial: Collection[str]) -> int | Held:
+    async def admit(
+        self, arrival: Arrival, watch: Watch, partial: Collection[str], *, each: bool = False
+    ) -> int | Held:
         """Return the bytes of an arrival that has settled, or why it has not.
+
+        Args:
+            each: it is a collection, whose folders are to be moved by themselves.
 
         Raises: OSError, Hung: it cannot be looked at.
         """
@@ -95,7 +100,10 @@ class WaitingRoom:
         def work(stop: Stop) -> tuple[Look, Immovable | None, float, float]:
             folder, began = self._stations.folder(Station.INBOX, arrival.folder), time.monotonic()
             seen = look(folder, names, stop=stop, now_ns=time.time_ns())
-            return seen, self._stations.immovable(arrival.folder), began, time.monotonic() - began
+            closed = self._stations.immovable(arrival.folder)
+            if each and closed is None and seen.error is None:
+                closed = self._stations.immovable_in(arrival.folder)
+            return seen, closed, began, time.monotonic() - began
 
         found = await self.beside(arrival, "look", work)
         if isinstance(found, Held):

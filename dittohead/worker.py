@@ -102,6 +102,7 @@ class StepContext(abc.ABC):
 
     job_id: str
     name: str  #: the folder's original name
+    batch: str  #: the name of the collection it lies in; "" where it was dropped by itself
     pipeline: str
     step: str  #: this step's name
     payload: Path  #: processing/NAME: to be read, never written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,7 @@ def test_one_swapped_for_a_link_whose_name_is_taken_meanwhile_does_not_hold_it(
     assert stations.claim(stations.scan().arrivals[0])
 
 
-@pytest.mark.parametrize("name", [b"", b".", b"..", b"../evil", b"a/b", b"/etc", b"a\0b"])
+@pytest.mark.parametrize("name", [b"", b".", b"..", b"../evil", b"a/..", b"a/", b"/etc", b"a\0b", b"a/\0"])
 def test_what_is_no_folders_name_is_never_moved(stations: Stations, name: bytes) -> None:
     """A row or a receipt may be forged; the stations are the last to be asked."""
     tree(stations.path(Station.DONE) / "x", {"a": "1"})
@@ -137,6 +138,42 @@ def test_what_is_no_folders_name_is_never_moved(stations: Stations, name: bytes)
     with pytest.raises(StationError, match="cannot be the name"):
         stations.settle(name, Station.DONE)
     assert read_tree(stations.path(Station.DONE) / "x") == {b"a": b"1"}
+
+
+@pytest.mark.parametrize("name", [b"a/b/c", b"../a/b", b"a/b/.."])
+def test_nothing_is_moved_deeper_than_into_a_collection(stations: Stations, name: bytes) -> None:
+    tree(stations.path(Station.DONE) / "x", {"a": "1"})
+    with pytest.raises(StationError, match="too deep"):
+        stations.bring_back(Station.DONE, b"x", Station.INBOX, name)
+    assert read_tree(stations.path(Station.DONE) / "x") == {b"a": b"1"}
+
+
+def test_a_folder_of_a_collection_is_moved_into_one_and_out_of_it(stations: Stations) -> None:
+    """Its directory is made with the other's mode, and goes away with the last of its folders."""
+    collection = tree(stations.path(Station.PROCESSING) / "c", {"a": {"x": "1"}, "b": {"y": "2"}})
+    collection.chmod(0o2775)
+    assert stations.settle(b"c/a", Station.DONE) == b"c/a"
+    assert (stations.path(Station.DONE) / "c").stat().st_mode & 0o7777 == 0o2775
+    tree(stations.path(Station.PROCESSING) / "c", {"a": {"x": "3"}})
+    assert (
+        stations.settle(b"c/a", Station.DONE, now=datetime(2026, 1, 31, 12, tzinfo=UTC))
+        == b"c/a.20260131T120000Z"
+    )
+    stations.bring_back(Station.DONE, b"c/a", Station.PROCESSING)
+    stations.bring_back(Station.DONE, b"c/a.20260131T120000Z", Station.PROCESSING, b"c/z")
+    assert not stations.exists(Station.DONE, b"c")
+    assert read_tree(collection) == {b"a/x": b"1", b"b/y": b"2", b"z/x": b"3"}
+
+
+def test_a_long_name_in_a_collection_is_cut_and_not_the_collections(stations: Stations) -> None:
+    long = "ä" * 127
+    for _ in range(2):
+        tree(stations.path(Station.PROCESSING) / "c" / long, {"x": "1"})
+        name = stations.settle(f"c/{long}".encode(), Station.FAILED)
+        stations.write_reason(name, "why")
+    there = os.listdir(os.fsencode(stations.path(Station.FAILED) / "c"))
+    assert len(there) == 4
+    assert all(len(entry) <= 255 for entry in there)
 
 
 @pytest.mark.parametrize("instead", ["nothing", "a file", "a dangling link", "a link to itself"])

@@ -21,6 +21,7 @@ MODULES = {
     "drop": "run",
     "status": "status",
     "list": "status",
+    "batches": "status",
     "show": "jobs",
     "retry": "jobs",
     "rename": "jobs",

@@ -102,6 +102,8 @@ class Door:
         """Have something done; return {"ok": bool, "message": str}, None where it is not yet answered."""
         kind = "sources" if action in _SOURCE_ACTIONS else "jobs"
         path = f"/api/v1/{kind}/{segment(of)}/{action}"
+        if action == "retry-batch":
+            path = f"/api/v1/batches/{segment(of)}/retry"
         if action.startswith(_ON_NOTICES):
             path, args = f"/api/v1/notices/{action.removeprefix(_ON_NOTICES)}", {"rule": of}
         status, said = self._ask("POST", path, args)

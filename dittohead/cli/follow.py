@@ -13,12 +13,13 @@ from rich.text import Text
 from sqlalchemy.engine import Connection
 
 from dittohead import live, lock, queries, receipt, shown
-from dittohead.cli import advice
+from dittohead.cli import advice, lines
 from dittohead.cli.base import escape, fail, out, reading
 from dittohead.config import Config
-from dittohead.model import TERMINAL, Job, JobState, Station, StepRow, StepState, counted
+from dittohead.model import TERMINAL, Batch, Job, JobState, Station, StepRow, StepState, counted
 from dittohead.stations import Stations
 from dittohead.store import Store
+from dittohead.store import batches as batch_store
 from dittohead.store import jobs as job_store
 
 _LOOK_S = 0.1
@@ -53,6 +54,8 @@ def _wait_for_store(config: Config) -> None:
 
 def _follow_one(store: Store, stations: Stations, name: str, since: datetime) -> bool:
     job = _claimed(store, stations, name, since)
+    if isinstance(job, Batch):
+        return _follow_batch(store, job)
     out.print(f"[bold]{escape(job.name)}[/bold]  job {job.id}, pipeline {escape(job.pipeline or 'none')}")
     shown: set[int] = set()
     told = ""
@@ -94,9 +97,30 @@ def _settled(job: Job) -> bool:
     return job.state in TERMINAL and job.station is not Station.PROCESSING
 
 
-def _claimed(store: Store, stations: Stations, name: str, since: datetime) -> Job:
+def _follow_batch(store: Store, batch: Batch) -> bool:
+    """Show how many of a collection's folders are done, until all jobs are over."""
+    out.print(f"[bold]{escape(batch.name)}[/bold]  batch {batch.id}, pipeline {escape(batch.pipeline)}")
+    columns = (TextColumn("  {task.description}"), BarColumn(bar_width=30), TimeRemainingColumn())
+    with Progress(*columns, console=out, disable=not sys.stdout.isatty(), transient=True) as bars:
+        bar = bars.add_task("folders", total=None)
+        while True:
+            counts = store.run(batch_store.counts, [batch.id])[batch.id]
+            bars.update(bar, total=counts.total, completed=counts.total - counts.active)
+            if not store.run(batch_store.is_under_way, batch.id):
+                break
+            time.sleep(_LOOK_S)
+    lines.show([lines.of_batch(queries.batch_fields(batch, counts))], out)
+    for job in store.run(batch_store.open_failures, batch.id):
+        lines.show([lines.of_job(queries.summary(job))], out)
+    return counts.done == counts.total
+
+
+def _claimed(store: Store, stations: Stations, name: str, since: datetime) -> Job | Batch:
     told = False
     while True:
+        batch = store.run(batch_store.named, name)
+        if batch is not None and batch.claimed_at >= since and batch.whole:
+            return batch
         found = [
             job
             for job in store.run(queries.listing, name=name, limit=5)

@@ -212,6 +212,9 @@ def _of_failures(command: Callable[..., None]) -> Callable[..., None]:
             "--reason-has", "part", default="", help="With --failed: only whose reason holds this text."
         ),
         click.option("--pipeline", default="", help="With --failed: only those of this pipeline."),
+        click.option(
+            "--batch", default="", metavar="BATCH|NAME", help="All failures of a dropped collection."
+        ),
         click.option("--failed", is_flag=True, help="All failures that wait for somebody."),
         click.argument("jobs", nargs=-1, metavar="JOB..."),
     ):
@@ -219,14 +222,19 @@ def _of_failures(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _chosen(jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool) -> tuple[str, ...]:
+def _chosen(
+    jobs: tuple[str, ...], failed: bool, batch: str, pipeline: str, part: str, dry_run: bool
+) -> tuple[str, ...]:
     """Return the jobs that are named, or the open failures that fit; none in a dry run."""
-    if bool(jobs) == failed or (not failed and (pipeline or part or dry_run)):
-        raise click.UsageError("give jobs, or --failed (with --pipeline, --reason-has, --dry-run)")
+    many = failed or bool(batch)
+    if bool(jobs) == many or (not many and (pipeline or part or dry_run)):
+        raise click.UsageError("give jobs, or --batch or --failed (with --pipeline, --reason-has, --dry-run)")
     if jobs:
         return jobs
     with viewing() as view:
-        found = list(view.jobs(Wanted(open=True, pipeline=pipeline, reason=part), None))
+        if batch:
+            batch = view.batch(batch)["id"]
+        found = list(view.jobs(Wanted(open=True, batch=batch, pipeline=pipeline, reason=part), None))
     lines.show(map(lines.of_job, found), out)
     out.print(f"{counted(len(found), 'failure')}{' would be meant' if dry_run else ''}")
     return () if dry_run else tuple(job["id"] for job in found)
@@ -235,9 +243,12 @@ def _chosen(jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_r
 @click.command()
 @with_config
 @_of_failures
-def retry(jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool) -> None:
+def retry(jobs: tuple[str, ...], failed: bool, batch: str, pipeline: str, part: str, dry_run: bool) -> None:
     """Try failed jobs again, each from the step that failed; wake one that waits."""
-    ask("retry", _chosen(jobs, failed, pipeline, part, dry_run))
+    if batch and not (jobs or failed or pipeline or part or dry_run):
+        ask("retry-batch", (batch,))
+    else:
+        ask("retry", _chosen(jobs, failed, batch, pipeline, part, dry_run))
 
 
 @click.command()
@@ -245,10 +256,16 @@ def retry(jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run
 @_of_failures
 @click.option("--reason", default="", help="Why; shown with the job.")
 def dismiss(
-    jobs: tuple[str, ...], failed: bool, pipeline: str, part: str, dry_run: bool, reason: str
+    jobs: tuple[str, ...],
+    failed: bool,
+    batch: str,
+    pipeline: str,
+    part: str,
+    dry_run: bool,
+    reason: str,
 ) -> None:
     """Note that nothing more is to be done about a failure; its folder stays in failed/."""
-    ask("dismiss", _chosen(jobs, failed, pipeline, part, dry_run), reason=reason)
+    ask("dismiss", _chosen(jobs, failed, batch, pipeline, part, dry_run), reason=reason)
 
 
 @click.command()

@@ -32,6 +32,9 @@ _MARKS = {
 #: What became of a failure, said before its reason; that a job was cancelled is its reason.
 _AFTERWARDS = {"dismissed": "dismissed", "gone": "its folder is gone"}
 
+#: What is said of a batch's other jobs.
+_OF_BATCH = {"failed": "failed", "settled": "cancelled or dismissed", "active": "not over"}
+
 #: Cells of a terminal from which on a line begins with the job's id.
 _WIDE = 120
 
@@ -61,6 +64,20 @@ class Line:
 def colour(state: str) -> str:
     """Return the colour of a state."""
     return _MARKS[state][1]
+
+
+def of_batch(batch: dict[str, Any]) -> Line:
+    """Return the line of a batch, from its fields."""
+    told = [f"{batch['done']:,} of {counted(batch['jobs'], 'folder')} done"]
+    told += [f"{batch[kind]:,} {word}" for kind, word in _OF_BATCH.items() if batch[kind]]
+    return Line(
+        state=batch["state"],
+        name=batch["name"],
+        pipeline=batch["pipeline"],
+        at=datetime.fromisoformat(batch["claimed_at"]),
+        clause=", ".join(told),
+        id=batch["id"],
+    )
 
 
 def of_job(job: dict[str, Any]) -> Line:

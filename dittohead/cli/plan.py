@@ -47,18 +47,46 @@ def plan_(as_json: bool, folder: Path, name: str | None, whole: bool) -> None:
     config = load_config(probe=True)
     folder = folder.resolve()
     called = name or folder.name.removeprefix(".")
-    with tempfile.TemporaryDirectory(prefix="dittohead-plan-") as scratch:
-        try:
-            found, steps = asyncio.run(_plan(config, folder, called, Path(scratch)))
-        except ItemError as error:
-            fail(f"it would go to failed/ before its first step: {error}", DATA)
+    jobs = _jobs(config, folder, called)
+    plans = []
+    for number, (path, job) in enumerate(jobs):
+        found, steps = _planned(config, path, job)
+        plans.append((found, steps))
+        if not as_json:
+            out.print("\n" if number else "", end="")
+            _print(found, steps, len(steps) if whole else _SHOWN, whole=whole)
     if as_json:
-        print_json(_as_json(found, steps))
-    else:
-        _print(found, steps, len(steps) if whole else _SHOWN, whole=whole)
-    problems = [step for step, _ in steps if step.problem]
+        shown = [_as_json(*one) for one in plans]
+        print_json(shown[0] if jobs[0][0] == folder else {"name": called, "folders": shown})
+    problems = [step for _, steps in plans for step, _ in steps if step.problem]
     if problems:
         raise click.exceptions.Exit(TEMPORARY if all(step.waits for step in problems) else DATA)
+
+
+def _jobs(config: Config, folder: Path, called: str) -> list[tuple[Path, str]]:
+    """Return the folders that would be a job each, with their names: itself, or those of a collection."""
+    matched = config.pipeline_for(called)
+    if matched is None or not matched[0].settings.each:
+        return [(folder, called)]
+    found = [
+        (path, f"{called}/{path.name}")
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+    ]
+    if not found:
+        what = f"it would go to failed/: the pipeline {matched[0].name} makes a job of each folder in it"
+        fail(f"{what}, and there is none", DATA)
+    return found
+
+
+def _planned(
+    config: Config, folder: Path, called: str
+) -> tuple[Plan, list[tuple[PlannedStep, list[Planned]]]]:
+    with tempfile.TemporaryDirectory(prefix="dittohead-plan-") as scratch:
+        try:
+            return asyncio.run(_plan(config, folder, called, Path(scratch)))
+        except ItemError as error:
+            fail(f"{called} would go to failed/ before its first step: {error}", DATA)
 
 
 async def _plan(

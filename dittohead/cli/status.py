@@ -193,6 +193,7 @@ def _progress(step: dict[str, Any]) -> str:
 @click.option("--reason", default="", help="Only jobs whose reason holds this text.")
 @click.option("--pipeline", default="", help="Only jobs of this pipeline.")
 @click.option("--name", default="", help="Only jobs whose name holds this text.")
+@click.option("--batch", default="", metavar="BATCH|NAME", help="Only the jobs of a dropped collection.")
 @click.option(
     "--holds",
     metavar="SHA256|FILE",
@@ -210,6 +211,7 @@ def list_(
     reason: str,
     pipeline: str,
     name: str,
+    batch: str,
     holds: str | None,
     uid: str | None,
     since: datetime | None,
@@ -232,13 +234,17 @@ def list_(
         until=until,
         open=only_open,
         reason=reason,
+        batch=batch,
     )
     with viewing() as view:
+        of_batch = view.batch(batch) if batch else None
         found = list(view.jobs(wanted, None if everything else limit + 1))
     shown = found if everything else found[:limit]
     if as_json:
         print_json(shown)
         return
+    if of_batch is not None:
+        lines.show([lines.of_batch(of_batch)], out)
     lines.show(map(lines.of_job, shown), out)
     if not shown:
         out.print("no jobs")
@@ -246,4 +252,23 @@ def list_(
         out.print("and more: dittohead list --all")
 
 
-COMMANDS = (status, list_)
+@click.command()
+@with_config
+@json_option
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+def batches(as_json: bool, limit: int) -> None:
+    """List the collections that were dropped, the latest first: how many of their folders are done.
+
+    A pipeline with `each: folder` makes a job of each folder in what is dropped.
+    """
+    with viewing() as view:
+        found = view.batches(limit)
+    if as_json:
+        print_json(found)
+        return
+    lines.show(map(lines.of_batch, found), out)
+    if not found:
+        out.print("no batches")
+
+
+COMMANDS = (status, list_, batches)

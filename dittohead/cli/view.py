@@ -46,6 +46,12 @@ class View(Protocol):
     def jobs(self, wanted: Wanted, limit: int | None) -> Iterator[dict[str, Any]]:
         """Yield jobs that fit, the latest claim first; all of them without a limit."""
 
+    def batches(self, limit: int) -> list[dict[str, Any]]:
+        """Return collections that were dropped, the latest first."""
+
+    def batch(self, named: str) -> dict[str, Any]:
+        """Return one of them. Raises: NoSuchJob."""
+
     def job(self, named: str) -> dict[str, Any]:
         """Return everything about one job. Raises: NoSuchJob."""
 
@@ -81,7 +87,7 @@ class FromDaemon:
             "since": wanted.since and wanted.since.isoformat(),
             "until": wanted.until and wanted.until.isoformat(),
             "open": "true" if wanted.open else "",
-            **{key: fields[key] for key in ("pipeline", "uid", "holds", "reason")},
+            **{key: fields[key] for key in ("pipeline", "uid", "holds", "reason", "batch")},
         }
         cursor, left = "", limit
         while left is None or left > 0:
@@ -92,6 +98,14 @@ class FromDaemon:
             cursor = page["next"]
             if cursor is None:
                 return
+
+    def batches(self, limit: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._door.get("/api/v1/batches", limit=limit)["items"]
+        return found
+
+    def batch(self, named: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._door.get(f"/api/v1/batches/{segment(named)}")
+        return found
 
     def job(self, named: str) -> dict[str, Any]:
         found: dict[str, Any] = self._door.get(f"/api/v1/jobs/{segment(named)}")
@@ -157,6 +171,12 @@ class FromStore:
             after = page.following
             if after is None:
                 return
+
+    def batches(self, limit: int) -> list[dict[str, Any]]:
+        return self._store.run(queries.batches, limit)
+
+    def batch(self, named: str) -> dict[str, Any]:
+        return self._store.run(queries.batch, named)
 
     def job(self, named: str) -> dict[str, Any]:
         found = self._store.run(queries.resolve, named)

@@ -21,13 +21,16 @@ from dittohead.deadlines import Deadlines
 from dittohead.engine import Engine
 from dittohead.errors import StoreError
 from dittohead.held import Held
-from dittohead.model import Arrival, Job, display
+from dittohead.model import Arrival, Batch, Job, display
 from dittohead.pipeline import run_job
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
 
 #: After a fault of the store or of the receipts' disk a job is left alone for this long.
 _BACK_OFF_S = 10.0
+
+#: Where more jobs may run than are asked for, some of each owner and batch are asked for this often.
+_FAIR_S = 1.0
 
 #: Rows are read this often when nothing says that they have changed: no job is ever overlooked for longer,
 #: also when the clock was set forward, or the machine has slept.
@@ -60,12 +63,14 @@ class LocalDispatch:
         self._owners: dict[str, int] = {}
         self._served: dict[int, int] = {}
         self._turn = 0
+        self._was_batch = False  # the job that was started last
         self._wake = asyncio.Event()
         self._arrivals: dict[int, deque[Arrival]] = {}
         self._ready: dict[int, deque[Job]] = {}
         self._look = True  # rows may have become ready since they were last read
         self._read_at = 0.0  # when that was, by the clock that only goes on
         self._next_wake: float | None = None  # of the rows, as last read, by the system's clock
+        self._fair_at = 0.0  # when the rows of each owner and batch are read next, by the same clock
         self._left_alone: Deadlines[str] = Deadlines()  # jobs; read again when due, see `_rows_due`
         self._halted: Counter[str] = Counter()  # jobs; who halts one says when it may run again
         self._taken_over = False
@@ -205,12 +210,16 @@ class LocalDispatch:
                 owner = self._fairest()
             if owner is None:
                 return
-            if self._ready.get(owner):
+            if self._ready.get(owner) and not self._turn_of_arrivals(owner):
                 job = self._ready[owner].popleft()
                 if job.id not in self._tasks and job.id not in self._not_now():
                     self._start(job, fresh=False)
             elif not await self._claim(self._arrivals[owner].popleft()):
                 return
+
+    def _turn_of_arrivals(self, owner: int) -> bool:
+        """Tell whether a folder in the inbox goes before a job of a batch, which may have thousands."""
+        return bool(self._arrivals.get(owner)) and bool(self._ready[owner][0].batch) and self._was_batch
 
     def _not_now(self) -> set[str]:
         """Return the jobs that are not to be started now; what ends that makes rows be read again."""
@@ -241,7 +250,12 @@ class LocalDispatch:
         due, self._look = self._left_alone.due(), False
         room = max(self.limit - len(self._tasks), 0) + self.limit
         try:
-            found = await store.read(job_store.ready, now, room, [*self._tasks, *self._not_now()])
+            leaving_out = [*self._tasks, *self._not_now()]
+            found = await store.read(job_store.ready, now, room, leaving_out)
+            if len(found) >= room and time.monotonic() >= self._fair_at:
+                # Of a batch there may be thousands: others' jobs are not to wait behind all of them.
+                found = await store.read(job_store.ready_of_each, now, room, leaving_out)
+                self._fair_at = time.monotonic() + _FAIR_S
             self._next_wake = await store.read(job_store.next_wake, now)
         except BaseException:
             self._look = True
@@ -303,6 +317,9 @@ class LocalDispatch:
         if isinstance(result, Job):
             self.held.pop(arrival.folder, None)
             self._start(result, fresh=True)
+        elif isinstance(result, Batch):
+            self.held.pop(arrival.folder, None)
+            self.wake()  # its jobs wait for their turn
         elif isinstance(result, Held):
             if result.quiet:
                 self.held.pop(arrival.folder, None)
@@ -319,6 +336,7 @@ class LocalDispatch:
     def _start(self, job: Job, *, fresh: bool) -> None:
         self._turn += 1
         self._served[job.uid] = self._turn
+        self._was_batch = bool(job.batch)
         self._owners[job.id] = job.uid
         self.idle.clear()
         self.engine.suspects.begins(job.id)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import log
-from dittohead.model import Job, JobState, Station, StepRow, display, host_name, shell_word, utcnow
+from dittohead.model import Batch, Job, JobState, Station, StepRow, display, host_name, shell_word, utcnow
 from dittohead.owners import Owner, owner
 from dittohead.rules import Rule
+from dittohead.store.batches import Counts
 from dittohead.store.outbox import Gathered, NewNotice
 from dittohead.wording import Wording, plain
 
@@ -49,26 +50,32 @@ class Composer:
 
         Args:
             given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
-                last; of late_change: job, count, files; of stuck: jobs, hours; of stale: name, age_seconds,
-                size, uid, uploads; of held: arrivals, uid; of paused and full: target, reason; of resumed:
-                target; of nearly_full: target, percent, free.
+                last; of batch: outcome (done, failed or recovered: who asks for that is told), batch,
+                counts, failures; of late_change: job, count, files; of stuck: jobs, hours; of stale: name,
+                age_seconds, size, uid, uploads; of held: arrivals, uid; of paused and full: target, reason;
+                of resumed: target; of nearly_full: target, percent, free.
         """
         if event == "stuck":
             return list(self._stuck(**given))
         job: Job | None = given.get("job")
-        wanting = [rule for rule in self.rules if rule.wants(event, job.pipeline if job else None)]
+        about: Job | Batch | None = job or given.get("batch")
+        asked = given.get("outcome", event) if event == "batch" else event
+        wanting = [rule for rule in self.rules if rule.wants(asked, about.pipeline if about else None)]
         if not wanting:
             return []
-        uid = job.uid if job else given.get("uid")
+        uid = about.uid if about else given.get("uid")
         whose = None if uid is None else owner(uid)
         facts = self.facts(event, whose=whose, **given)
-        return self._rows(event, facts, wanting, whose, job)
+        return self._rows(event, facts, wanting, whose, about)
 
     def facts(self, event: str, *, whose: Owner | None = None, **given: Any) -> dict[str, Any]:
         """Return an event's facts; their shape is that of `wording.samples`."""
         found = _FACTS[event](self.root, whose, **given)
         for job in (*found.get("jobs", ()), *([found["job"]] if "job" in found else ())):
             job["url"] = f"{self.public_url}/jobs/{job['id']}" if self.public_url else ""
+        if "batch" in found:
+            address = f"{self.public_url}/batches/{found['batch']['id']}"
+            found["batch"]["url"] = address if self.public_url else ""
         facts: dict[str, Any] = plain({"host": host_name(), "root": str(self.root), **found})
         return facts
 
@@ -97,8 +104,9 @@ class Composer:
         facts: dict[str, Any],
         wanting: Iterable[Rule],
         whose: Owner | None,
-        job: Job | None,
+        about: Job | Batch | None,
     ) -> list[NewNotice]:
+        job = about if isinstance(about, Job) else None
         found: dict[tuple[str, str], NewNotice] = {}
         words: tuple[str, str] | None = None
         for rule in wanting:
@@ -115,7 +123,7 @@ class Composer:
                         subject=words[0],
                         body=words[1],
                         job=job.id if job else None,
-                        pipeline=job.pipeline if job else "",
+                        pipeline=about.pipeline if about else "",
                         recipient=recipient,
                         data=facts,
                         gather_s=rule.digest if event != "disabled" else None,
@@ -274,6 +282,38 @@ def _from_the_first_step(root: Path, job: Job) -> str:
     return f"mv {shell_word(folder)} {shell_word(os.fsencode(root / Station.INBOX.value))}/"
 
 
+def _batch(
+    root: Path,
+    whose: Owner | None,
+    *,
+    outcome: str,
+    batch: Batch,
+    counts: Counts,
+    failures: Sequence[Job],
+) -> dict[str, Any]:
+    folder = os.path.join(os.fsencode(root), Station.FAILED.value.encode(), batch.folder)
+    return {
+        "batch": {
+            "id": batch.id,
+            "name": batch.name,
+            "pipeline": batch.pipeline,
+            "uid": batch.uid,
+            "uploader": _user(whose),
+            "claimed_at": batch.claimed_at,
+        },
+        "outcome": outcome,
+        "count": counts.total,
+        "done": counts.done,
+        "failed": counts.failed,
+        "settled": counts.settled,
+        "jobs": [{**_job(job, whose), "reason": job.reason} for job in failures],
+        "more": counts.failed - len(failures),
+        "retry": f"dittohead retry --batch {batch.id}" if counts.failed else "",
+        "again": f"mv {shell_word(folder)} {shell_word(os.fsencode(root / Station.INBOX.value))}/",
+        "list": f"dittohead list --batch {batch.id}",
+    }
+
+
 def _stuck(
     root: Path,
     whose: Owner | None,
@@ -429,6 +469,7 @@ _FACTS: dict[str, Callable[..., dict[str, Any]]] = {
     "failed": _failed,
     "cancelled": _failed,
     "recovered": _recovered,
+    "batch": _batch,
     "late_change": _late_change,
     "stuck": _stuck,
     "stale": _stale,

@@ -26,6 +26,7 @@ WAITS_S = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 50400.0, 72000.0, 86400
 TYPES = {
     "done": "job.done",
     "failed": "job.failed",
+    "batch": "batch.ended",
     "cancelled": "job.cancelled",
     "recovered": "job.recovered",
     "late_change": "job.changed_late",

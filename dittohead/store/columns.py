@@ -218,6 +218,17 @@ def _is_plain(name: bytes) -> bool:
     return name not in (b"", b".", b"..") and not {*b"/\0"} & {*name} and len(name) <= _NAME_MOST
 
 
+def _is_folder(path: bytes) -> bool:
+    return path.count(b"/") <= 1 and all(_is_plain(name) for name in path.split(b"/"))
+
+
+def _no_folder(column: Any) -> sa.ColumnElement[bool]:
+    """Return the condition for what `_is_folder` refuses, where there is a slash by its two parts."""
+    slash = sa.func.instr(column, sa.text("x'2f'"))
+    head, tail = sa.func.substr(column, 1, slash - 1), sa.func.substr(column, slash + 1)
+    return sa.case((slash > 0, sa.or_(_not_plain(head), _not_plain(tail))), else_=_not_plain(column))
+
+
 def _not_plain(column: Any) -> sa.ColumnElement[bool]:
     odd = [sa.func.instr(column, part) > 0 for part in (sa.text("x'2f'"), sa.text("x'00'"))]
     text = sa.cast(column, Text)
@@ -253,20 +264,20 @@ class Digits(_Checked):
 
 
 class Folder(_Checked):
-    """A folder's name, as the kernel gives it."""
+    """A folder's path below its station, as the kernel gives it: NAME, or COLLECTION/NAME."""
 
     cache_ok = True
     impl = LargeBinary
 
     def read(self, value: Any) -> Any:
-        good = isinstance(value, bytes | memoryview) and _is_plain(bytes(value))
+        good = isinstance(value, bytes | memoryview) and _is_folder(bytes(value))
         return bytes(value) if good else _WRONG
 
     def instead_of(self, value: Any) -> Any:
         return b".damaged"  # no folder of a station begins with a dot
 
     def wrong(self, column: Any) -> sa.ColumnElement[bool]:
-        return sa.or_(_wrong_type(column, "blob"), _not_plain(column))
+        return sa.or_(_wrong_type(column, "blob"), _no_folder(column))
 
 
 class Json(TypeDecorator[Any]):

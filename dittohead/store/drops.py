@@ -190,6 +190,14 @@ def dropped(connection: Connection, drop_id: int, verified: str, now: float) -> 
     return True
 
 
+def is_of_source(connection: Connection, ino: int) -> bool:
+    """Tell whether a source has dropped the folder that is about to be claimed."""
+    query = sa.select(drops.c.id).where(
+        drops.c.ino == str(ino), drops.c.state == DropState.DROPPED.value, drops.c.job_id.is_(None)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def claimed(connection: Connection, ino: int, job_id: str) -> str:
     """Note which job a dropped folder has become, in the transaction of its claim.
 

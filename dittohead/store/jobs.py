@@ -54,6 +54,9 @@ _BEGIN = (
     .where(jobs.c.id == sa.bindparam("b_job"), jobs.c.state.in_(sa.bindparam("b_states", expanding=True)))
     .values(token=jobs.c.token + 1, state=JobState.RUNNING.value, reason="", wake_at=None, target="")
 )
+_TURN = sa.func.row_number().over(
+    partition_by=[jobs.c.uid, jobs.c.batch], order_by=[jobs.c.claimed_at, jobs.c.id]
+)
 _MOVED = jobs.update().where(jobs.c.id == sa.bindparam("b_job"))
 _INSERT_JOB, _INSERT_STEPS, _INSERT_EVENTS = jobs.insert(), steps.insert(), events.insert()
 
@@ -79,10 +82,15 @@ class NewJob:
     values: dict[str, str]
     steps: Sequence[tuple[str, str]]  #: (step's name, worker's name)
     host: str
+    batch: str = ""  #: id of the batch it comes with
 
 
-def create(connection: Connection, new: NewJob, *found: Event) -> Job:
-    """Add a job whose folder has just come to rest in processing/; its first run begins with this."""
+def create(connection: Connection, new: NewJob, *found: Event, waits: bool = False) -> Job:
+    """Add a job whose folder has just come to rest in processing/; its first run begins with this.
+
+    Args:
+        waits: it is to wait for its turn instead.
+    """
     now = utcnow().timestamp()
     connection.execute(
         _INSERT_JOB,
@@ -97,7 +105,8 @@ def create(connection: Connection, new: NewJob, *found: Event) -> Job:
             "pipeline": new.pipeline,
             "definition": new.definition,
             "vals": new.values,
-            "state": JobState.RUNNING.value,  # its run follows at once; left over, it is taken up again
+            # Its run follows at once; left over, it is taken up again.
+            "state": (JobState.WAITING if waits else JobState.RUNNING).value,
             "reason": "",
             "error": None,
             "token": 1,
@@ -108,6 +117,7 @@ def create(connection: Connection, new: NewJob, *found: Event) -> Job:
             "claimed_at": now,
             "finished_at": None,
             "host": new.host,
+            "batch": new.batch,
         },
     )
     if new.steps:
@@ -467,16 +477,34 @@ def set_state(connection: Connection, job_id: str, state: JobState, reason: str)
 def ready(connection: Connection, now: float, limit: int, leaving_out: Collection[str]) -> list[Job]:
     """Return jobs that may run now, oldest claim first: waiting and due, or left running by a crash."""
     found = connection.execute(
-        sa.select(jobs)
-        .where(
-            jobs.c.state.in_([JobState.WAITING.value, JobState.RUNNING.value]),
-            sa.or_(jobs.c.wake_at.is_(None), jobs.c.wake_at <= now),
-            jobs.c.id.not_in(list(leaving_out)),
-        )
-        .order_by(jobs.c.claimed_at, jobs.c.id)
-        .limit(limit)
+        sa.select(jobs).where(*_may_run(now, leaving_out)).order_by(jobs.c.claimed_at, jobs.c.id).limit(limit)
     ).mappings()
     return [to_job(row) for row in found]
+
+
+def ready_of_each(connection: Connection, now: float, limit: int, leaving_out: Collection[str]) -> list[Job]:
+    """Return jobs that may run now, oldest claim first: some of each owner and batch.
+
+    Slower where thousands may run; those of one batch hide nobody else's.
+
+    Args:
+        limit: at most so many of each.
+    """
+    found = sa.select(jobs.c.id, _TURN.label("turn")).where(*_may_run(now, leaving_out)).subquery()
+    rows = connection.execute(
+        sa.select(jobs)
+        .where(jobs.c.id.in_(sa.select(found.c.id).where(found.c.turn <= limit)))
+        .order_by(jobs.c.claimed_at, jobs.c.id)
+    ).mappings()
+    return [to_job(row) for row in rows]
+
+
+def _may_run(now: float, leaving_out: Collection[str]) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        jobs.c.state.in_([JobState.WAITING.value, JobState.RUNNING.value]),
+        sa.or_(jobs.c.wake_at.is_(None), jobs.c.wake_at <= now),
+        jobs.c.id.not_in(list(leaving_out)),
+    )
 
 
 def next_wake(connection: Connection, now: float) -> float | None:
@@ -608,6 +636,7 @@ def to_job(row: RowMapping) -> Job:
         finished_at=_moment(row["finished_at"]),
         host=row["host"],
         outcome=Outcome(row["outcome"]),
+        batch=row["batch"],
     )
 
 

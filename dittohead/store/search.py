@@ -18,7 +18,7 @@ from dittohead.store import digests as digest_store
 from dittohead.store import history
 from dittohead.store.columns import FIRST, LAST
 from dittohead.store.jobs import to_job
-from dittohead.store.tables import digests, jobs
+from dittohead.store.tables import batches, digests, jobs
 
 #: Characters of an id from which on its beginning is looked for.
 _ID_LEAST = 6
@@ -39,6 +39,7 @@ class Wanted:
     until: datetime | None = None  #: claimed before this moment
     open: bool = False  #: only failures that wait for somebody
     reason: str = ""  #: part of the reason
+    batch: str = ""  #: id of a batch, or the name of a collection: its latest
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,11 @@ def latest_first(states: Sequence[JobState]) -> tuple[sa.ColumnElement[Any], ...
 
 def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
     # A damaged moment has no place in the order, and no page could go on from it; its row is told apart.
-    found = [jobs.c.claimed_at.between(FIRST, LAST), *_of_span(wanted)]
+    found = [jobs.c.claimed_at.between(FIRST, LAST), *_of_span(wanted), *_of_name(wanted)]
     if wanted.states:
         found.append(jobs.c.state.in_([state.value for state in wanted.states]))
     if wanted.pipeline:
         found.append(jobs.c.pipeline == wanted.pipeline)
-    if wanted.name:
-        found.append(jobs.c.name == wanted.name)
-    if wanted.part:
-        found.append(jobs.c.name.icontains(wanted.part, autoescape=True))
     if wanted.uid is not None:
         found.append(jobs.c.uid == wanted.uid)
     if wanted.open:
@@ -124,6 +121,22 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
     if wanted.text:
         found.append(_said(wanted.text.strip()))
     return found
+
+
+def _of_name(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    if wanted.name:
+        found.append(jobs.c.name == wanted.name)
+    if wanted.part:
+        found.append(jobs.c.name.icontains(wanted.part, autoescape=True))
+    if wanted.batch:
+        found.append(jobs.c.batch == _latest_batch(wanted.batch))
+    return found
+
+
+def _latest_batch(named: str) -> sa.ScalarSelect[str]:
+    query = sa.select(batches.c.id).where(sa.or_(batches.c.id == named.upper(), batches.c.name == named))
+    return query.order_by(batches.c.claimed_at.desc()).limit(1).scalar_subquery()
 
 
 def _of_span(wanted: Wanted) -> list[sa.ColumnElement[bool]]:

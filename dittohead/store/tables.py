@@ -29,6 +29,7 @@ metadata = MetaData(
 
 #: States, and what stands for one that nobody knows: what harms least.
 _JOB = ("frozen", *(state.value for state in JobState))
+_TOLD = ("", "done", "failed", "again")
 _STATION = ("failed", *(station.value for station in Station))
 _OUTCOME = ("", *(outcome.value for outcome in Outcome))
 _STEP = ("failed", *(state.value for state in StepState))
@@ -37,6 +38,8 @@ _ITEM = ("refused", *(state.value for state in ItemState))
 _NOTICE = ("given_up", "due", "sent", "held", "gathered", "parked")
 _ORDER = ("unreadable", "open")
 _DROP = ("void", *(state.value for state in DropState))
+
+_IN_BATCH = text("batch <> ''")
 
 #: One row for each passage of an arrival through a pipeline.
 jobs = Table(
@@ -67,12 +70,14 @@ jobs = Table(
     Column(
         "outcome", Word(16, _OUTCOME), nullable=False, server_default=""
     ),  # of a failed job, see model.Outcome
+    Column("batch", Id(26), nullable=False, server_default=""),  # that it came with; "" for none
     Index(None, "state", "wake_at"),
     Index(None, "name"),
     Index(None, "claimed_at", "id", "name"),  # all that a look for a name reads
     Index(None, "state", "claimed_at"),
     Index(None, "pipeline", "claimed_at"),
     Index(None, "ino"),
+    Index(None, "batch", "state", sqlite_where=_IN_BATCH, postgresql_where=_IN_BATCH),
     # Of those that are over: a job on its way pays nothing for it.
     Index(
         None,
@@ -83,6 +88,24 @@ jobs = Table(
         sqlite_where=text("finished_at IS NOT NULL"),
         postgresql_where=text("finished_at IS NOT NULL"),
     ),
+)
+
+#: One row for each passage of a collection, whose folders have a job each.
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Id(26), primary_key=True),
+    Column("name", Word(), nullable=False),
+    Column("folder", Folder, nullable=False),
+    Column("dev", Digits(), nullable=False),
+    Column("ino", Digits(), nullable=False),
+    Column("uid", Whole(BigInteger), nullable=False),
+    Column("pipeline", Word(), nullable=False),
+    Column("claimed_at", Moment(0.0), nullable=False),
+    Column("whole", Whole(), nullable=False),  # 1: each folder has its job
+    Column("told", Word(16, _TOLD), nullable=False),  # the state that was told last
+    Index(None, "name", "claimed_at"),
+    Index(None, "claimed_at"),
 )
 
 #: The first eight bytes of the SHA-256 of files that a job was given or has made.

@@ -126,6 +126,7 @@ async def _jobs(request: web.Request, given: shapes.JobQuery) -> web.Response:
         until=given.until,
         open=given.open,
         reason=given.reason,
+        batch=given.batch,
     )
     try:
         after = Cursor.read(given.cursor) if given.cursor else None
@@ -163,6 +164,22 @@ def _text(given: str) -> str:
     if "\x00" in given or (not given.isprintable() and not given.encode("utf-8", "ignore")):
         raise queries.NoSuchJob("there is no such job; see: dittohead list")
     return given.encode("utf-8", "replace").decode()
+
+
+async def _batches(request: web.Request, given: shapes.BatchQuery) -> web.Response:
+    items = await request.app[SITE].store.look(queries.batches, given.limit)
+    return web.json_response({"items": items})
+
+
+async def _batch(request: web.Request, given: None) -> web.Response:
+    named = _text(request.match_info["batch"])
+    return web.json_response(await request.app[SITE].store.look(queries.batch, named))
+
+
+async def _retry_batch(request: web.Request, given: shapes.Nothing) -> web.Response:
+    named = _text(request.match_info["batch"])
+    batch = await request.app[SITE].store.look(queries.resolve_batch, named)
+    return await _asked(request, "retry-batch", batch.id, {})
 
 
 async def _receipt(request: web.Request, given: None) -> web.StreamResponse:
@@ -377,6 +394,31 @@ OPERATIONS = (
         answer="application/x-ndjson",
     ),
     _action("undone", "Record that what it had created outside was taken back", shapes.Undone),
+    _reading(
+        "/api/v1/batches",
+        "list_batches",
+        "Collections that were dropped, the latest first, and how many of their jobs are done",
+        _batches,
+        shapes.Batches,
+        query=shapes.BatchQuery,
+        tag="batches",
+    ),
+    _reading(
+        "/api/v1/batches/{batch}",
+        "show_batch",
+        "One of them, by its id, or the latest of a name",
+        _batch,
+        shapes.Batch,
+        tag="batches",
+    ),
+    _acting(
+        "/api/v1/batches/{batch}/retry",
+        "retry_batch",
+        "Try all of its jobs again that failed, each from the step that failed",
+        _retry_batch,
+        shapes.Nothing,
+        tag="batches",
+    ),
     _reading("/api/v1/sources", "list_sources", "All sources", _sources, shapes.Sources, tag="sources"),
     _on_source("sync", "Have it look now", shapes.Sync),
     _on_source("reset", "Let items be fetched again", shapes.Reset),

@@ -78,6 +78,13 @@ class JobQuery(_Paged):
     until: Moment | None = Field(None, description="Claimed before this moment.")
     open: bool = Field(False, description="Only failures that wait for somebody.")
     reason: Text = Field("", description="Whose reason holds this text.")
+    batch: Text = Field("", description="Of this batch, by its id, or of a collection's latest, by its name.")
+
+
+class BatchQuery(_Asked):
+    """How many batches."""
+
+    limit: int = Field(50, ge=1, le=1000, description="Items at most.")
 
 
 class RequestQuery(_Paged):
@@ -229,6 +236,7 @@ class JobSummary(_Answer):
     target: str = Field(description="The paused target it waits for.")
     host: str
     uid: int = Field(description="Of whoever uploaded it.")
+    batch: str = Field("", description="Id of the batch it came with; empty for a folder dropped by itself.")
     steps_done: int = 0
     steps: int = 0
     step: str = Field("", description="The step whose turn it is; several where they run beside each other.")
@@ -239,6 +247,30 @@ class Jobs(_Answer):
 
     items: list[JobSummary]
     next: str | None = Field(description="The cursor of the next page; null on the last.")
+
+
+class Batch(_Answer):
+    """A collection that was dropped: a job for each of its folders."""
+
+    id: str
+    name: str
+    pipeline: str
+    state: Literal["running", "failed", "done"] = Field(
+        description="`running` while a job is not over, `failed` where a failure waits for somebody."
+    )
+    claimed_at: _Time
+    uid: int = Field(description="Of whoever uploaded it.")
+    jobs: int = Field(description="All of them.")
+    done: int
+    failed: int = Field(description="Failures that wait for somebody.")
+    settled: int = Field(description="Failures that were dismissed, cancelled or done again.")
+    active: int = Field(description="Not over.")
+
+
+class Batches(_Answer):
+    """Batches, the latest claim first."""
+
+    items: list[Batch]
 
 
 class Step(BaseModel):

@@ -163,6 +163,7 @@ class CommandWorker(Worker[CommandOptions]):
             **ctx.env,
             "DITTOHEAD_JOB": ctx.job_id,
             "DITTOHEAD_NAME": ctx.name,
+            "DITTOHEAD_BATCH": ctx.batch,
             "DITTOHEAD_PAYLOAD": str(ctx.payload),
             "DITTOHEAD_SOURCE": str(ctx.source.root),
             "DITTOHEAD_WORK": str(ctx.work),

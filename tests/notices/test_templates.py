@@ -11,8 +11,9 @@ import pytest
 from dittohead import wording
 from dittohead.config import load
 from dittohead.errors import ConfigError
-from dittohead.model import JobState
+from dittohead.model import Batch, JobState
 from dittohead.owners import owner
+from dittohead.store.batches import Counts
 from dittohead.store.outbox import Gathered, Notice
 from dittohead.wording import BadTemplate, Wording
 from dittohead.wording.samples import SAMPLES
@@ -141,6 +142,23 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
         "cancelled": end,
         "recovered": {**end, "failure": {"job": "J", "at": now, "reason": "r"}},
         "stuck": {"jobs": [(job(state=JobState.PAUSED), 5.0)], "hours": 24.0, "owners": {1000: me}},
+        "batch": {
+            "outcome": "failed",
+            "batch": Batch(
+                id="B",
+                name="c",
+                folder=b"c",
+                dev=1,
+                ino=2,
+                uid=1000,
+                pipeline="p",
+                claimed_at=now,
+                whole=True,
+                told="",
+            ),
+            "counts": Counts(done=1, failed=2),
+            "failures": [job(state=JobState.FAILED)],
+        },
         "late_change": {"job": job(), "count": 21, "files": ["b: added", "a: changed"]},
         "stale": {"name": ".x", "age_seconds": 7200.0, "size": 5, "uid": 1000},
         "held": {

@@ -22,7 +22,7 @@ from dittohead.model import Job
 from dittohead.settings import Http
 from dittohead.verify import Report, verify_job
 from dittohead.web.site import Site
-from tests.support.house import House
+from tests.support.house import CONFIG, House
 
 OPERATOR = "operator-token-0123456789"
 READER = "reader-token-0123456789"
@@ -32,8 +32,8 @@ TOKENS = f"operator alice {OPERATOR}\nreader bob {READER}\n"
 class Front:
     """A house, what it serves, and clients of several kinds."""
 
-    def __init__(self, root: Path, tokens: str = TOKENS, **settings: Any) -> None:
-        self.house = House(root)
+    def __init__(self, root: Path, tokens: str = TOKENS, config: str = CONFIG, **settings: Any) -> None:
+        self.house = House(root, config)
         self.credential = root / "credentials" / "people"
         self.credential.parent.mkdir(exist_ok=True)
         self.write_tokens(tokens)
