@@ -7,12 +7,12 @@ done/COLLECTION/ or failed/COLLECTION/ by itself. What lies beside the folders g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from sqlalchemy.engine import Connection
 
 from dittohead import log
 from dittohead.engine import Engine
-from dittohead.errors import StationError
 from dittohead.model import Batch, Job, Station, collection_of, display
 from dittohead.stations import Stations, fit
 from dittohead.store import Store
@@ -42,18 +42,16 @@ async def clear_up(store: Store, stations: Stations, collection: bytes) -> None:
 
     What lies beside them is moved to done/, where the collection lies there, else to failed/. Folders that
     came later stay: they are adopted. Harmless to repeat.
+
+    Raises: StationError, OSError: something cannot be moved.
     """
     if await asyncio.to_thread(_holds_folders, stations, collection):
         return
     batch = await store.read(batch_store.of_name, collection)
     if batch is not None and not batch.whole:
         return
-    try:
+    with contextlib.suppress(FileNotFoundError):  # another job that ended now has done it
         await asyncio.to_thread(_clear, stations, collection)
-    except FileNotFoundError:  # another job that ended now has done it
-        return
-    except (StationError, OSError) as error:  # the comparison tries again
-        log.get().error(log.JOB_STUCK, name=display(collection), error=str(error))
 
 
 def _holds_folders(stations: Stations, collection: bytes) -> bool:

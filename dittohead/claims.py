@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,6 +76,8 @@ class Claimer:
     #: folders whose name in processing/ is not free and that no run of a job will free, and why
     stuck: dict[bytes, str] = field(default_factory=dict)
     room: WaitingRoom = field(init=False)
+    on_split: Callable[[], None] = lambda: None  #: some jobs of a collection have come
+    _splitting: dict[bytes, asyncio.Task[None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.room = WaitingRoom(self.stations)
@@ -124,16 +126,8 @@ class Claimer:
             return _immovable(error, arrival)
         finally:
             self.claiming.discard(arrival.folder)
-        await self._reserve(taken, needed)
+        self.reserved[taken.id] = needed
         return taken
-
-    async def _reserve(self, taken: Job | Batch, needed: int) -> None:
-        """Keep room on the disk for what the steps make; in a batch each job has its share."""
-        if isinstance(taken, Job):
-            self.reserved[taken.id] = needed
-        elif needed:
-            jobs = await self.store.read(batch_store.jobs_of, taken.id)
-            self.reserved.update({job.id: needed // len(jobs) for job in jobs})
 
     def _holder(self, folder: bytes) -> str:
         """Return, in words, what holds a folder's name in processing/. Blocking, but short."""
@@ -158,7 +152,9 @@ class Claimer:
         name, folders = await self._collection(arrival)
         if folders:
             batch = await self.store.write(self._create_batch, arrival, name)
-            await self.split(batch, folders)
+            # Beside the loop's other claims: of thousands of folders it takes seconds.
+            task = asyncio.create_task(self._split(batch, folders), name=f"split:{batch.id}")
+            self._splitting[batch.folder] = task
             return batch
         job = await self.store.write(self._create, arrival, await self._known_owner(arrival.uid))
         log.get().info(log.JOB_CLAIMED, job=job.id, name=job.name, pipeline=job.pipeline, uid=arrival.uid)
@@ -222,6 +218,26 @@ class Claimer:
         log.get().info(log.COLLECTION_CLAIMED, batch=batch.id, name=batch.name, pipeline=batch.pipeline)
         return batch
 
+    def is_taking(self, folder: bytes) -> bool:
+        """Tell whether a folder is between its rename and its row, or the last row of its collection."""
+        return folder in self.claiming or folder in self._splitting
+
+    async def close(self) -> None:
+        """Stop making jobs of collections; the next start goes on with it."""
+        tasks = list(self._splitting.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _split(self, batch: Batch, folders: Sequence[Arrival]) -> None:
+        try:
+            await self.split(batch, folders)
+        except Exception as error:  # noqa: BLE001  # the comparison goes on with it, and says it again
+            log.get().error(log.JOB_STUCK, name=batch.name, error=f"{type(error).__name__}: {error}")
+        finally:
+            self.reserved.pop(batch.id, None)
+            del self._splitting[batch.folder]
+
     async def split(self, batch: Batch, folders: Sequence[Arrival]) -> int:
         """Make the jobs of a batch's folders that have none yet, some at a time; return how many.
 
@@ -234,8 +250,10 @@ class Claimer:
         owners = {uid: await self._known_owner(uid) for uid in {arrival.uid for arrival in wanting}}
         for start in range(0, len(wanting), _AT_ONCE):
             some = wanting[start : start + _AT_ONCE]
-            await self.store.write(self._create_some, batch, some, owners)
+            made = await self.store.write(self._create_some, batch, some, owners)
+            self._share(batch, made, len(wanting) - start)
             faults.point("claim.split")
+            self.on_split()
         if wanting and batch.told:
             await self.store.write(batch_store.goes_on, batch.id)
         await self.store.write(batch_store.set_whole, batch.id)
@@ -247,9 +265,14 @@ class Claimer:
         batch: Batch,
         arrivals: Sequence[Arrival],
         owners: Mapping[int, Owner | None],
-    ) -> None:
-        for one in arrivals:
-            self._create(connection, one, owners[one.uid], batch.id)
+    ) -> list[JobId]:
+        return [self._create(connection, one, owners[one.uid], batch.id).id for one in arrivals]
+
+    def _share(self, batch: Batch, jobs: Sequence[JobId], left: int) -> None:
+        """Give jobs their share of the room on the disk that is kept for their batch."""
+        if share := self.reserved.get(batch.id, 0) // left:
+            self.reserved[batch.id] -= share * len(jobs)
+            self.reserved.update(dict.fromkeys(jobs, share))
 
     async def _adopt_of_batch(self, arrival: Arrival) -> Job:
         """Make the job of one folder of a collection: of the batch that the collection was last."""
@@ -508,6 +531,8 @@ def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
     if is_utf8(folder):
         return _refused(config.no_pipeline(name, "Rename it", f"Type: {command}"))
     hint = f"Give it a name that is: {command}"
+    if collection_of(folder):
+        hint = "Give it a name that is, where it lies, then move the collection to the inbox again"
     return _refused(ItemError("the folder's name is not UTF-8 text", where=name, hint=hint))
 
 

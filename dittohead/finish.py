@@ -29,6 +29,7 @@ from dittohead.model import (
     StepRow,
     StepState,
     collection_of,
+    display,
     shell_word,
     utcnow,
     visible,
@@ -298,7 +299,10 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
     await store.write(job_store.moved, job.id, station, name)
     log.get().info(log.JOB_MOVED, station=station.value, folder=os.fsdecode(name))
     if collection:
-        await batches.clear_up(store, stations, collection)
+        try:
+            await batches.clear_up(store, stations, collection)
+        except (StationError, OSError) as error:  # the comparison tries again
+            log.get().error(log.JOB_STUCK, name=display(collection), error=str(error))
 
 
 def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
@@ -333,7 +337,7 @@ def _retry_lines(job: Job) -> tuple[str, ...]:
 
 def _rename_lines(job: Job) -> tuple[str, ...]:
     """Return how to give another name to a folder that no pipeline takes; no lines where that is no help."""
-    if job.pipeline:
+    if job.pipeline or job.batch:  # of a collection's folder no name chooses the pipeline
         return ()
     return ("To give it a name that fits, and run it:", f"    dittohead rename {job.id} NAME")
 

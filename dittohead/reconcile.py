@@ -55,7 +55,7 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     mended += await _adopt_all(engine, claimer, present, stuck)
     mended += await _batches(engine, claimer, stuck)
     for folder in await asyncio.to_thread(engine.stations.strays):
-        if folder not in claimer.claiming and not engine.stations.is_nobodys(folder):
+        if not claimer.is_taking(folder) and not engine.stations.is_nobodys(folder):
             with _alone(claimer, folder, stuck, name=display(folder)):
                 mended += await _put_aside(engine, folder)
     claimer.stuck = stuck
@@ -76,7 +76,7 @@ async def _adopt_all(engine: Engine, claimer: Claimer, present: set[bytes], stuc
     for folder in sorted(present - owned):
         if engine.stations.is_nobodys(folder.rpartition(b"/")[2]):  # a file server's own, in every directory
             continue
-        if collection_of(folder) in claiming:
+        if claimer.is_taking(folder) or claimer.is_taking(collection_of(folder)):
             continue
         with _alone(claimer, folder, stuck, name=display(folder)):
             mended += await _adopt(engine, claimer, folder)
@@ -87,7 +87,7 @@ async def _batches(engine: Engine, claimer: Claimer, stuck: dict[bytes, str]) ->
     """Split collections to the end, and tell of those that are over, where a crash came in between."""
     mended = 0
     for batch in await engine.store.read(batch_store.split):
-        if batch.folder not in claimer.claiming:
+        if not claimer.is_taking(batch.folder):
             with _alone(claimer, batch.folder, stuck, name=batch.name):
                 mended += await _split(engine, claimer, batch)
     for batch in await engine.store.read(batch_store.untold):

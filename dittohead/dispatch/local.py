@@ -78,6 +78,7 @@ class LocalDispatch:
         engine.targets.on_resume = self.wake
         engine.suspects.on_free = self.wake
         claimer.room.on_looked = self._try_again
+        claimer.on_split = self.wake
 
     @property
     def running(self) -> Collection[str]:
@@ -175,6 +176,7 @@ class LocalDispatch:
                 task.cancel()
             if self._tasks:
                 await asyncio.wait(list(self._tasks.values()))
+            await self.claimer.close()
 
     def _stumbled(self, error: Exception) -> float:
         """Say what kept jobs from being started, and return for how long to wait then.
