@@ -11,8 +11,11 @@ from dittohead.errors import (
     TargetError,
     TransientError,
 )
+from dittohead.files import durable_file, sha256_file
 from dittohead.model import Entry, Event, EventType, Location, Output, Use
+from dittohead.process import Completed, run
 from dittohead.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
+from dittohead.threads import Stop, in_thread
 from dittohead.worker import (
     Done,
     Inputs,
@@ -31,6 +34,7 @@ from dittohead.worker import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Completed",
     "ConfigError",
     "Described",
     "Description",
@@ -57,6 +61,7 @@ __all__ = [
     "StepContext",
     "StepError",
     "StepResult",
+    "Stop",
     "TargetError",
     "TransientError",
     "UndoContext",
@@ -66,4 +71,8 @@ __all__ = [
     "Wait",
     "Worker",
     "__version__",
+    "durable_file",
+    "in_thread",
+    "run",
+    "sha256_file",
 ]

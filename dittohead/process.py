@@ -246,7 +246,7 @@ async def run(
 
     Args:
         argv: absolute program and its arguments; no shell.
-        env: from `environment()`.
+        env: from `environment()`, or `StepContext.env`.
         stdin: a file for it to read; nothing otherwise.
         timeout_s: ends the whole group when it takes longer.
         stall_s: ends the whole group when its processes together have done next to nothing for so long.

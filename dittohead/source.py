@@ -235,7 +235,7 @@ class Source(abc.ABC, Generic[OptionsT]):
     """
 
     name: ClassVar[str]  #: the key in config.yaml
-    Options: ClassVar[type[SourceOptions]]
+    Options: ClassVar[type[SourceOptions]]  #: what its options may be
 
     def check(self, options: OptionsT) -> list[str]:
         """Return what makes these options impossible on this host, each a statement with its cure.

@@ -36,7 +36,7 @@ class Inputs:
 
     root: Path  #: absolute directory the entries are relative to
     entries: Callable[[], Iterator[Entry]]  #: reads them from disk anew at each call; never all in memory
-    files: int
+    files: int  #: how many there are
     size: int  #: bytes of all files
     made: Made | None = None  #: the step that made them, with its outputs' details; None for the payload
 
@@ -89,9 +89,9 @@ class Wait:
     What the worker needs then it must have put in `state`.
     """
 
-    reason: str
-    seconds: float
-    state: dict[str, Any] = field(default_factory=dict)
+    reason: str  #: what is waited for, shown to people
+    seconds: float  #: until `run` is called again
+    state: dict[str, Any] = field(default_factory=dict)  #: JSON, in `StepContext.saved` at the next try
 
 
 StepResult = Done | Wait
@@ -100,14 +100,14 @@ StepResult = Done | Wait
 class StepContext(abc.ABC):
     """What a running step may know and do. One per try; only for the loop's thread."""
 
-    job_id: str
+    job_id: str  #: the job's id
     name: str  #: the folder's original name
     batch: str  #: the name of the collection it lies in; "" where it was dropped by itself
-    pipeline: str
+    pipeline: str  #: the pipeline's name
     step: str  #: this step's name
     payload: Path  #: processing/NAME: to be read, never written
     work: Path  #: work/<job id>/<step>/: this step's own, exists, may hold an earlier try's remains
-    source: Inputs
+    source: Inputs  #: the files it takes: those of `from`, else the payload
     earlier: Sequence[Path]  #: work directories of this step in earlier jobs of the name, the latest first
     attempt: int  #: 1 for the first try
     claimed_at: float  #: when the folder was claimed, seconds since the epoch
@@ -207,12 +207,12 @@ class Worker(abc.ABC, Generic[OptionsT]):
     One instance serves the whole process; it keeps no state of a job. `run` may be called again
     for the same step after a crash at any point, after a failure and after `Wait`: it MUST leave
     the same result, MUST never change the payload, and on cancellation MUST leave no child
-    process behind (dittohead.process sees to it). Raise ItemError, TransientError or TargetError;
+    process behind (`dittohead.run` sees to it). Raise ItemError, TransientError or TargetError;
     anything else is taken for a defect of the worker and fails the job with a traceback in the log.
     """
 
     name: ClassVar[str]  #: the key in config.yaml
-    Options: ClassVar[type[Options]]
+    Options: ClassVar[type[Options]]  #: what its options may be
     makes_outputs: ClassVar[bool] = False  #: a later step may take from it (`from:`)
     space_factor: ClassVar[float] = 0.0  #: bytes it may write under work/, per byte of the folder
     default_limit: ClassVar[int] = 2  #: steps (or child processes) of this kind at once, per host
@@ -344,7 +344,7 @@ class VerifyContext:
     env: Mapping[str, str]
     report: Callable[[bool, str, str], None]  #: (ok, uri, statement)
     secret: Callable[[str], str] = lambda name: ""  #: gives a credential by its file name
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)  #: set when nobody waits for it any more
 
 
 @dataclass(frozen=True, kw_only=True)

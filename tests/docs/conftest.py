@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dittohead import Source, Worker, registry
-from tests.docs.pages import DOCS
+from tests.docs.pages import DOCS, blocks
+
+
+def _shown(page: Path) -> dict[str, Any]:
+    """Run the module that a page shows, and return what is in it."""
+    (text,) = (block.text for block in blocks(page) if block.language == "python")
+    made: dict[str, Any] = {"__name__": page.stem}
+    exec(compile(text, str(page), "exec", dont_inherit=True), made)
+    return made
 
 
 @pytest.fixture(scope="module")
 def examples() -> Iterator[None]:
-    """The steps and sources of docs/examples, in this process as if they were installed."""
+    """The steps and sources of docs/examples and of the pages on writing one, in this process as if they were installed."""
     places = [str(DOCS / "examples" / name) for name in ("preservation", "grin")]
     sys.path[:0] = places
     from dittohead_grin import GrinSource
     from dittohead_preservation import PreserveWorker
 
+    shown = {page: _shown(DOCS / f"write-a-{page}.md") for page in ("worker", "source")}
     made: list[tuple[Any, Worker[Any] | Source[Any]]] = [
+        (registry.default(), shown["worker"]["InventoryWorker"]()),
+        (registry.sources(), shown["source"]["ShelfSource"]()),
         (registry.default(), PreserveWorker()),
         (registry.sources(), GrinSource()),
     ]

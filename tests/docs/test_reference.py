@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
+import dittohead
 from dittohead import log, model
 from tests.docs.pages import DOCS, TOP
 
@@ -104,3 +106,42 @@ def test_what_the_daemon_serves_is_on_the_page(tool: ModuleType) -> None:
     page = (DOCS / "reference" / "http.md").read_text()
     for path in ("/healthz", "/metrics", "/api/v1/jobs/{job}"):
         assert path in page
+
+
+def test_every_public_name_is_on_the_page_of_the_contract(tool: ModuleType) -> None:
+    """In one place, with each of its members; a worker or source is written against nothing else."""
+    named = [name for part in tool.tree.PARTS.values() for name in part]
+    assert sorted([*named, "__version__"]) == sorted(dittohead.__all__)
+    page = (DOCS / "reference" / "contract.md").read_text()
+    for name in named:
+        assert f"\n### {name}\n" in page
+    for line in page.splitlines():
+        assert not re.fullmatch(r"\| `[^`]*` \| *\|", line), line
+
+
+def test_members_are_shown_as_they_are_called_and_said(tool: ModuleType) -> None:
+    """Comments behind and above, arguments without types, what waits and what yields."""
+    rows = dict(tool.tree.members(dittohead.Worker))
+    assert rows["per_file"] == "options that are templates for each file"  # behind it
+    assert rows["takes"].startswith("options that name earlier steps")  # above it
+    assert "await run(ctx, options)" in rows
+    assert "async for ... in doctor(options, secret)" in rows
+    assert "room(options, written)" in rows
+    assert tool.tree.shape(dittohead.durable_file) == "(path, mode=0o640)"
+
+
+def test_the_tree_names_every_module_with_its_own_sentence(tool: ModuleType) -> None:
+    """As the files lie now; revisions of the store are a series."""
+    page = (DOCS / "architecture.md").read_text()
+    modules = [path for _, found in tool.tree.rooms() for path in found]
+    assert len(modules) > 200
+    for path in modules:
+        assert tool.tree.said(path), path
+        assert f"| `{path.name}` | {tool.escaped(tool.tree.said(path))} |" in page
+
+
+def test_a_page_that_lost_its_comments_is_told(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the table would silently stay as it was."""
+    monkeypatch.setattr(tool, "PARTS", {"why.md: tree": list})
+    with pytest.raises(ValueError, match=r"docs/why\.md has no comments"):
+        list(tool.parts())
