@@ -2,7 +2,7 @@
 VENV ?= .venv
 PY := '$(VENV)/bin/python'
 
-.PHONY: help demo test check docs man bench crash-test prove-debian install setup clean
+.PHONY: help demo test check docs man bench crash-test prove-debian release install setup clean
 
 help:           ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
@@ -44,8 +44,12 @@ crash-test:     ## kill the daemon a thousand times (KILLS=1000 FOLDERS=200 SEED
 prove-debian:   ## as root: both commands in bare systems of Debian 12 and 13 (SUITES, WHO, PYTEST_ARGS)
 	@tools/prove-debian $(SUITES)
 
+release:        ## build the source distribution and the wheel of what is committed, in dist/
+	@tools/setup test
+	@$(PY) tools/release
+
 install:        ## install the service on this machine (says what, first)
 	@tools/install
 
 clean:          ## remove what make made here
-	rm -rf '$(VENV)' .setup .demo site build *.egg-info
+	rm -rf '$(VENV)' .setup .demo site build dist *.egg-info

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.wheel import build, copy, tracked
+from tests.support.wheel import HIDDEN, TOP, build, copy, tracked
 
 #: what an editor, Python and a merge leave in a checkout
 LITTER = (
@@ -20,8 +20,10 @@ LITTER = (
 #: what setuptools writes besides
 OF_THE_WHEEL = {
     f"dittohead-X.dist-info/{name}"
-    for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "top_level.txt")
-}
+    for name in (
+        "METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt",
+    )
+}  # fmt: skip
 OF_THE_SDIST = {"PKG-INFO", "setup.cfg", *(
     f"dittohead.egg-info/{name}"
     for name in ("PKG-INFO", "SOURCES.txt", "dependency_links.txt", "entry_points.txt", "requires.txt", "top_level.txt")
@@ -106,3 +108,19 @@ def test_the_wheel_names_its_programs_steps_and_sources(packed: Packed) -> None:
         "[dittohead.sources]",
     ):
         assert line in points.splitlines()
+
+
+def test_the_licence_is_in_all_of_them_and_named_by_its_expression(packed: Packed) -> None:
+    """Who packs it for a distribution, or asks a lawyer, finds it where each of them looks."""
+    text = (TOP / "LICENSE").read_bytes()
+    for found in (packed.wheel, packed.again):
+        assert found["dittohead-X.dist-info/licenses/LICENSE"] == text
+        about = found["dittohead-X.dist-info/METADATA"].decode().splitlines()
+        assert {"License-Expression: MIT", "License-File: LICENSE"} <= set(about)
+    assert packed.sdist["LICENSE"] == text
+    assert b"the dittohead authors" in text
+
+
+def test_hidden_files_of_the_sources_are_known_where_there_is_no_git() -> None:
+    """An unpacked source distribution has no list of what is tracked: the names stand in the tests."""
+    assert {name.partition("/")[0] for name in tracked() if name[0] == "."} == HIDDEN

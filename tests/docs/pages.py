@@ -9,6 +9,11 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
 DOCS = TOP / "docs"
+#: What people read on the forge, beside docs/.
+PAPERS = [
+    *(TOP / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CODE_OF_CONDUCT")),
+    TOP / "systemd" / "README.md",
+]
 
 
 def pages() -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import click
 import pytest
 import yaml
 
-from dittohead import Source, Worker, sidecar
+from dittohead import Source, Worker, registry, sidecar
 from dittohead.cli import main
 from dittohead.config import load
 from dittohead.settings import Settings
-from tests.docs.pages import TOP, Block, blocks, pages, prose
+from tests.docs.pages import PAPERS, TOP, Block, blocks, pages, prose
 
-PAGES = [TOP / "README.md", TOP / "systemd" / "README.md", *pages()]
+PAGES = [*PAPERS, *pages()]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 #: Blocks that are no example of ours, by how they begin, and why.
@@ -190,7 +191,18 @@ def test_python_and_json_are_whole(block: Block) -> None:
     made: dict[str, Any] = {"__name__": "example"}
     exec(compile(block.text, block.place, "exec", dont_inherit=True), made)
     offered = [one for one in made.values() if isinstance(one, type) and issubclass(one, (Worker, Source))]
-    assert any(one.__module__ == "example" and one().name for one in offered)
+    assert any(one.__module__ == "example" and one().name for one in offered) or "revision" in made
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "toml"], ids=lambda block: block.place)
+def test_a_package_names_what_it_offers(block: Block) -> None:
+    """In a group that dittohead looks into, and by a class that the same page shows."""
+    ((group, points),) = tomllib.loads(block.text)["project"]["entry-points"].items()
+    assert group in (registry.GROUP, registry.SOURCES)
+    (module,) = (other.text for other in blocks(block.page) if other.language == "python")
+    for name, where in points.items():
+        assert f"class {where.partition(':')[2]}(" in module
+        assert f'name = "{name}"' in module
 
 
 def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
@@ -207,6 +219,7 @@ def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
         "nginx",
         "ini",
         "sftp",
+        "toml",
     }
 
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 
-from tests.docs.pages import DOCS, TOP, anchors, pages, prose
+from tests.docs.pages import DOCS, PAPERS, TOP, anchors, pages, prose
 
 #: What both readers must see alike; a list or table that one takes for a paragraph shows here.
 COUNTED = ("li", "table", "td", "pre", "h1", "h2", "h3")
@@ -88,7 +88,7 @@ def test_a_page_reads_alike_on_the_site_and_on_a_forge(site: Path, page: Path) -
 
 
 @pytest.mark.parametrize(
-    "page", [*pages(), TOP / "README.md", TOP / "systemd" / "README.md"], ids=lambda p: p.name
+    "page", [*pages(), *PAPERS, TOP / "CHANGELOG.md"], ids=lambda p: str(p.relative_to(TOP))
 )
 def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
     """Relative ones, by a forge's rule for anchors."""

@@ -40,8 +40,8 @@ class Reader:
         self.terminal = Terminal(self.env, home)
         self.second: subprocess.Popen[bytes] | None = None
 
-    def furnish(self) -> None:
-        """Put the tests' Python packages where `make setup` would install them from the network."""
+    def furnish(self, what: str = "run") -> None:
+        """Put the tests' Python packages where `tools/setup` would install them from the network."""
         venv = self.home / "dittohead" / ".venv"
         venv.mkdir()
         there = Path(sys.executable).parent.parent
@@ -53,7 +53,7 @@ class Reader:
         asked = subprocess.check_output(
             "cat pyproject.toml requirements.txt | cksum", shell=True, cwd=venv.parent
         )
-        (venv / ".setup-run").write_bytes(asked)
+        (venv / f".setup-{what}").write_bytes(asked)
 
     def run(self, command: str) -> None:
         """Type a command in the second terminal, and see that it has begun."""

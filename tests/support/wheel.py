@@ -21,10 +21,14 @@ from pathlib import Path
 TOP = Path(__file__).parent.parent.parent
 
 
+#: Names with a dot at the top of the sources that are of them; every other one is of a tool.
+HIDDEN = {".ci", ".containerignore", ".editorconfig", ".github", ".gitignore", ".pre-commit-config.yaml"}
+
+
 def made(path: Path) -> bool:
     """Tell whether a file is none of the sources: made here, or by who packed them."""
     parts = path.relative_to(TOP).parts
-    hidden = any(part.startswith(".") and part not in (".ci", ".gitignore") for part in parts)
+    hidden = any(part.startswith(".") and part not in HIDDEN for part in parts)
     return (
         hidden
         or parts[0] in ("build", "dist", "site", "PKG-INFO", "setup.cfg")
@@ -114,7 +118,7 @@ def _clear(place: Path) -> None:
 
 def _install(place: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        sources = copy(Path(scratch) / "sources", "dittohead/", "pyproject.toml", "README.md")
+        sources = copy(Path(scratch) / "sources", "dittohead/", "pyproject.toml", "README.md", "LICENSE")
         wheel = build(sources, Path(scratch) / "out")
         venv.create(place, with_pip=False, symlinks=True)
         site = site_of(place)
