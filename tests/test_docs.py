@@ -34,6 +34,28 @@ def test_the_readmes_configuration_loads(tmp_path: Path) -> None:
     ]
 
 
+def test_the_readme_is_read_in_a_minute() -> None:
+    """What it is comes before anything to type; the example has ten lines; both pictures are there."""
+    text = (TOP / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(block.splitlines()) <= 10
+    before = text[: text.index("\n## ")]
+    assert len(re.sub(r"\]\([^)]*\)", "", before).split()) < 280
+    assert {"front-1280.png", "terminal.png"} <= set(re.findall(r"screenshots/([\w.-]+)", before))
+
+
+def test_what_the_readme_says_it_can_replace_is_carried_out() -> None:
+    """Each row leads to the page of a whole set-up, which a test runs as it stands; and says what there is not."""
+    part = (TOP / "README.md").read_text().split("\n## What it can replace\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == 5
+    tests = "\n".join(path.read_text() for path in (TOP / "tests").rglob("test_*.py"))
+    for _, there_is, there_is_not in rows:
+        page = re.findall(r"\(docs/([\w-]+\.md)\)", there_is)[0]
+        assert f'"{page}"' in tests, page
+        assert there_is_not
+
+
 def test_every_command_is_found_in_its_module() -> None:
     """And none is forgotten in a module."""
     for module in set(MODULES.values()):
