@@ -103,3 +103,11 @@ def test_the_changelog_has_a_dated_entry_for_this_version() -> None:
     assert entries[0][0] == dittohead.__version__
     assert [date for _, date in entries] == sorted((date for _, date in entries), reverse=True)
     assert text.index("## Unreleased") < text.index(f"## {entries[0][0]}")
+
+
+def test_an_entry_of_the_changelog_has_each_kind_of_change_once() -> None:
+    """A merge that keeps the lines of both sides brings back what was shortened."""
+    for entry in re.split(r"^## ", (TOP / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]:
+        kinds = re.findall(r"^### (\w+)$", entry, re.MULTILINE)
+        assert len(kinds) == len(set(kinds)), entry.splitlines()[0]
+        assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
