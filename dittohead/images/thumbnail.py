@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import files
-from dittohead.images import loading
+from dittohead.images import loading, pages, second, tiff
 from dittohead.images.library import pyvips
+from dittohead.images.reasons import Refused
 
 _QUALITY = 78
 
@@ -22,11 +23,7 @@ def make(request: dict[str, Any]) -> dict[str, Any]:
     Raises: Refused, ItemError, OSError, pyvips.Error.
     """
     with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["thumbnail"])) as fd:
-        loading.open_image(fd)  # refuses what is no image; only its head is read
-        # By path: libvips takes the nearest level of a pyramid, and a JPEG's own smaller scale.
-        image = pyvips.Image.thumbnail(
-            f"/proc/self/fd/{fd}", request["size"], height=request["size"], size="down"
-        )
+        image = _small(fd, request["size"])
         if image.hasalpha():
             image = image.flatten(background=[255])
         if image.interpretation not in ("srgb", "b-w"):
@@ -40,3 +37,31 @@ def make(request: dict[str, Any]) -> dict[str, Any]:
     finally:
         temp.unlink(missing_ok=True)
     return {"width": image.width, "height": image.height}
+
+
+def _small(fd: int, size: int) -> pyvips.Image:
+    """Return the picture that `convert` takes first, smaller; where it can take none, what can be seen."""
+    bounds = {"height": size, "size": "down"}
+    first = loading.open_image(fd)  # refuses what is no image; only its head is read
+    found = _other(fd, first)
+    if found is not None:
+        return found.thumbnail_image(size, **bounds)
+    # By path: libvips takes the nearest level of a pyramid, a JPEG's own smaller scale, and of a HEIF the
+    # picture that it calls its first.
+    return pyvips.Image.thumbnail(f"/proc/self/fd/{fd}", size, **bounds)
+
+
+def _other(fd: int, first: pyvips.Image) -> pyvips.Image | None:
+    """Return the picture where libvips by the file's path finds another or none; None where it finds it.
+
+    In a TIFF it begins with the first image, and takes each that is half of the one before for a level.
+    """
+    if first.get_typeof(second.READER):
+        return first
+    try:
+        places = loading.pages_of(fd, first)
+    except Refused:
+        return None
+    if not tiff.is_tiff(fd) or (places == [1] and not any(pages.besides(fd, 1))):
+        return None
+    return loading.open_image(fd, page=places[0])
