@@ -221,6 +221,7 @@ class StepRun:
             raise ItemError(
                 f"option {'.'.join(map(str, first['loc']))} does not fit this folder: {first['msg']}",
                 where=f"step {self.name}",
+                hint="Change the option, or the name that is filled in there; then run the folder again",
             ) from error
 
     async def _context(self, worker: Worker[Any], *, before_all: bool = False) -> Context:

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dittohead.presentation import iiif_manifest
 from tests.support.house import House
 
 # Nothing of the developer's own environment is to decide a test.
 for key in list(os.environ):
     if key.startswith(("DITTOHEAD", "CREDENTIALS_", "NOTIFY_", "WATCHDOG_", "VIPS_", "RSYNC_")):
         del os.environ[key]
+
+
+@pytest.fixture(autouse=True)
+def every_manifest_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test is about: no manifest and no collection is written that is not valid."""
+    write = iiif_manifest.written
+
+    def seen(value: dict[str, Any]) -> bytes:
+        from tests.support import iiif  # it takes a while, and few tests write one
+
+        data = write(value)
+        iiif.see(json.loads(data))
+        return data
+
+    monkeypatch.setattr(iiif_manifest, "written", seen)
 
 
 @pytest.fixture

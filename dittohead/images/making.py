@@ -38,9 +38,7 @@ from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import USUAL_PIXELS, Damaged, Refused, Unfit, explain, is_unsupported
 from dittohead.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
 from dittohead.templates import fill, path_values
-
-#: Characters that stay as they are in a URI: those of RFC 3986, and what is percent-encoded already.
-_URI = ":/?#[]@!$&'()*+,;=%~"
+from dittohead.uris import encoded
 
 #: Fields of libvips that are not to reach a result: pictures of the source as it was.
 _STALE = ("jpeg-thumbnail-data", "heif-thumbnail")
@@ -564,7 +562,7 @@ def _uri(page: _Page, request: Request) -> str:
     known = {key: quote(value) for key, value in path_values(page.out).items()}
     known |= {"sha256": request.sha256, "size": str(os.fstat(page.fd).st_size)}
     # What the configuration itself says may hold what cannot stand in a URI, such as a space.
-    return quote(fill(page.recipe.iiif_id, known), safe=_URI)
+    return encoded(fill(page.recipe.iiif_id, known))
 
 
 def _records(folder: Path, out: bytes, detail: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dittohead.images.recipe import LOSSLESS, MASTERS, PROFILES, page_range
 from dittohead.options import Duration, Size
+from dittohead.uris import is_template
 from dittohead.worker import Options
 
 #: Every ending that can be read; what has none, or another, its content tells.
@@ -232,6 +233,8 @@ class ConvertOptions(Options):
         """Yield what cannot be done."""
         if self.format == "iiif-static" and not re.search(r"\{(path|file|stem|sha256)\}", self.iiif_id):
             yield "iiif_id is wanted, a URI with {path} in it, such as https://iiif.example.org/{path}"
+        elif self.format == "iiif-static" and not is_template(self.iiif_id):
+            yield "iiif_id: a URL that begins with https:// or http:// and names a host is wanted"
         if "effort" in self.model_fields_set and self.compression != "deflate":
             yield f"effort means nothing with compression: {self.compression}"
         if self.levels == "pixel" and (self.tile or 0) > _READABLE:

@@ -17,7 +17,8 @@ from urllib.parse import quote
 from dittohead.description import Described, Description, Level, Named
 from dittohead.model import display
 from dittohead.origin import Owners
-from dittohead.presentation.pictures import Picture, encoded
+from dittohead.presentation.pictures import Picture
+from dittohead.uris import encoded, web_address
 
 CONTEXT = "http://iiif.io/api/presentation/3/context.json"
 
@@ -94,7 +95,7 @@ class Shown:
     @property
     def title(self) -> str:
         """Its title, or what it is called by."""
-        return clean(self.description.title.strip() or self.description.identifier)
+        return titled(self.description.title, self.description.identifier)
 
 
 def manifest(shown: Shown, manner: Manner) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def manifest(shown: Shown, manner: Manner) -> dict[str, Any]:
         "type": "Manifest",
         "label": {manner.language: [shown.title]},
     }
-    if known.abstract:
+    if known.abstract.strip():
         made["summary"] = {manner.language: [plain(known.abstract)]}
     made |= _some("metadata", list(metadata(known, manner.language)))
     made |= _rights(known, manner)
@@ -131,7 +132,7 @@ def collection(title: str, base: str, objects: Iterable[Shown], manner: Manner) 
         "@context": CONTEXT,
         "id": f"{base}/collection.json",
         "type": "Collection",
-        "label": {manner.language: [clean(title)]},
+        "label": {manner.language: [titled(title)]},
         "items": [
             {
                 "id": shown.uri,
@@ -150,6 +151,11 @@ def written(value: dict[str, Any]) -> bytes:
 
 
 # -- words -----------------------------------------------------------------------------------
+
+
+def titled(*texts: str) -> str:
+    """Return the first text that is more than spaces, as a title: a viewer lists objects by it."""
+    return clean(next((text.strip() for text in texts if text.strip()), "Untitled"))
 
 
 def clean(text: str) -> str:
@@ -184,17 +190,20 @@ def facts(known: Description) -> Iterator[tuple[str, list[str], bool]]:
     """Yield (label, values, whether they are words of a language) of what is known; none are empty."""
     identifiers = list(dict.fromkeys((known.identifier, *known.other_identifiers)))
     pairs: list[tuple[str, Iterable[str], bool]] = [
-        ("Date", [_date(date.words, date.label) for date in known.dates if date.words], False),
-        ("Creator", map(_agent_words, known.creators), True),
+        ("Date", [_date(date.words, date.label) for date in known.dates if date.words.strip()], False),
+        ("Creator", [_agent_words(agent) for agent in known.creators if agent.name.strip()], True),
         ("Extent", known.extents, True),
         ("Subject", (subject.name for subject in known.subjects), True),
         ("Language", known.languages, False),
-        *((level.level.capitalize() or "Part of", [_level(level)], True) for level in known.ancestors),
+        *(
+            (level.level.strip().capitalize() or "Part of", [_level(level)], True)
+            for level in known.ancestors
+        ),
         ("Repository", [known.publisher], True),
         ("Identifier", identifiers, False),
     ]
     for label, values, spoken in pairs:
-        some = [value for value in values if value]
+        some = [value for value in values if value.strip()]
         if some:
             yield label, some, spoken
 
@@ -208,7 +217,9 @@ def _agent_words(agent: Named) -> str:
 
 
 def _level(level: Level) -> str:
-    return f"{level.title} ({level.identifier})" if level.identifier else level.title
+    if not level.title.strip():
+        return level.identifier
+    return f"{level.title} ({level.identifier})" if level.identifier.strip() else level.title
 
 
 def rights_uri(known: Description) -> str:
@@ -227,9 +238,9 @@ def rights_uri(known: Description) -> str:
 
 def statement(known: Description) -> str:
     """Return what must be shown to whoever sees the object; "" for nothing."""
-    if known.rights:
+    if known.rights.strip():
         return known.rights
-    return known.rights_uri if known.rights_uri and not rights_uri(known) else ""
+    return known.rights_uri if known.rights_uri.strip() and not rights_uri(known) else ""
 
 
 def _rights(known: Description, manner: Manner) -> dict[str, Any]:
@@ -237,7 +248,7 @@ def _rights(known: Description, manner: Manner) -> dict[str, Any]:
     if text := statement(known):
         made["requiredStatement"] = {
             "label": {_ENGLISH: ["Rights"]},
-            "value": {manner.language if known.rights else "none": [plain(text)]},
+            "value": {manner.language if known.rights.strip() else "none": [plain(text)]},
         }
     if uri := rights_uri(known):
         made["rights"] = uri
@@ -252,23 +263,30 @@ def _some(key: str, value: list[Any]) -> dict[str, Any]:
 
 
 def _agent(provider: dict[str, Any], known: Description, manner: Manner) -> dict[str, Any]:
-    name = clean(provider.get("name") or known.publisher or provider["id"])
+    name = titled(provider.get("name") or "", known.publisher, provider["id"])
     homepage = {
-        "id": provider.get("homepage") or provider["id"],
+        "id": encoded(provider.get("homepage") or provider["id"]),
         "type": "Text",
         "label": {manner.language: [name]},
         "format": "text/html",
     }
-    made = {"id": provider["id"], "type": "Agent", "label": {manner.language: [name]}, "homepage": [homepage]}
+    made = {
+        "id": encoded(provider["id"]),
+        "type": "Agent",
+        "label": {manner.language: [name]},
+        "homepage": [homepage],
+    }
     if provider.get("logo"):
-        made["logo"] = [{"id": provider["logo"], "type": "Image"}]
+        made["logo"] = [{"id": encoded(provider["logo"]), "type": "Image"}]
     return made
 
 
 def _linked(given: dict[str, Any], kind: str) -> dict[str, Any]:
-    made: dict[str, Any] = {"id": given["id"], "type": given.get("type") or kind}
-    label = given.get("label") or ("" if kind == "Dataset" else given.get("format") or made["type"])
-    if label:  # a rendering must have one (3.3.3)
+    made: dict[str, Any] = {"id": encoded(given["id"]), "type": given.get("type") or kind}
+    label = given.get("label") or ""
+    if kind != "Dataset" and not label.strip():  # a rendering must have one (3.3.3)
+        label = given.get("format") or made["type"]
+    if label.strip():
         made["label"] = {_ENGLISH: [clean(label)]}
     if given.get("format"):
         made["format"] = given["format"]
@@ -277,11 +295,7 @@ def _linked(given: dict[str, Any], kind: str) -> dict[str, Any]:
 
 def public_page(known: Description) -> str:
     """Return where the public reads an object's record; "" where it may not."""
-    return (
-        encoded(known.page)
-        if known.page.startswith(("https://", "http://")) and known.published is not False
-        else ""
-    )
+    return web_address(known.page) if known.published is not False else ""
 
 
 def homepages(shown: Shown, manner: Manner) -> list[dict[str, Any]]:
@@ -307,7 +321,8 @@ def canvas_uri(shown: Shown, picture: Picture) -> str:
 
 def label_of(picture: Picture, number: int, manner: Manner) -> str:
     """Return what a canvas is called; `number` is counted from 0."""
-    return clean(picture.name) if manner.canvas_labels == "name" else str(number + 1)
+    name = picture.name if manner.canvas_labels == "name" else ""
+    return titled(name, str(number + 1))
 
 
 def _canvas(shown: Shown, manner: Manner, number: int) -> dict[str, Any]:
@@ -360,7 +375,7 @@ def _ranges(shown: Shown) -> list[dict[str, Any]]:
                     {
                         "id": f"{shown.base}/range/{quote(inner)}",
                         "type": "Range",
-                        "label": {"none": [clean(display(inner.rpartition(b"/")[2]))]},
+                        "label": {"none": [titled(display(inner.rpartition(b"/")[2]))]},
                         "items": known[inner],
                     }
                 )

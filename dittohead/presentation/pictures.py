@@ -8,12 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from dittohead.model import display
-
-#: Characters that stay as they are in a URI: RFC 3986's reserved and unreserved, and what is encoded.
-_URI = ":/?#[]@!$&'()*+,;=%~"
+from dittohead.uris import encoded, web_address
 
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -79,21 +76,18 @@ def _words(text: str) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-def encoded(uri: str) -> str:
-    """Return a URI in which what may not stand in one is percent-encoded."""
-    return quote(uri, safe=_URI, errors="surrogateescape")
-
-
 def of_info(info: dict[str, Any], path: bytes, origin: bytes) -> Picture:
     """Return the picture of an image information document of our own making.
 
     Raises: ValueError, KeyError, IndexError, TypeError: it is not as it should be.
     """
     tiles = info["tiles"][0]
+    if not (uri := web_address(str(info["id"]))):
+        raise ValueError(info["id"])
     return Picture(
         path=path,
         origin=origin,
-        uri=encoded(info["id"]),
+        uri=uri,
         profile=info["profile"],
         width=int(info["width"]),
         height=int(info["height"]),

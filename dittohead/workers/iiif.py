@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from dittohead import __version__, files, templates
 from dittohead.description import Described, Description
@@ -27,26 +27,32 @@ from dittohead.model import Event, EventType, Output, Use, display
 from dittohead.origin import origins
 from dittohead.presentation import iiif_manifest, page
 from dittohead.presentation.iiif_manifest import Manner, Shown
-from dittohead.presentation.pictures import Picture, encoded, natural, of_info, served
+from dittohead.presentation.pictures import Picture, natural, of_info, served
 from dittohead.threads import Stop, in_thread
+from dittohead.uris import encoded, is_template
 from dittohead.worker import Done, Made, Options, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
 
 #: Raised when the same options and images make other files than before.
-_VERSION = "1"
+_VERSION = "2"
 
 #: What cannot stand in the name of an object's folder.
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+
+#: A media type with its parameters (RFC 6838, 4.2); of the types that a manifest's schema lets in.
+_FORMAT = re.compile(r"[A-Za-z]+/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]*\s*(;.*)?")
 
 #: BCP 47, as far as a manifest's schema looks.
 _LANGUAGE = re.compile(r"none|[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
 
 def _address(value: str) -> str:
-    if not re.match(r"https?://[^/\s]", value):
-        raise ValueError("a URL that begins with https:// or http:// is wanted")
-    return value
+    if not is_template(value):
+        raise ValueError(
+            "a URL that begins with https:// or http:// and names a host is wanted, without a user's name"
+        )
+    return value.strip()
 
 
 class Provider(BaseModel):
@@ -59,7 +65,12 @@ class Provider(BaseModel):
     homepage: str = Field("", description="Its page for people; when left out `id`.")
     logo: str = Field("", description="URL of its logo.")
 
-    @field_validator("id", "homepage", "logo")
+    @field_validator("id")
+    @classmethod
+    def _uri(cls, value: str) -> str:
+        return _address(value)
+
+    @field_validator("homepage", "logo")
     @classmethod
     def _url(cls, value: str) -> str:
         return _address(value) if value else value
@@ -79,6 +90,14 @@ class Linked(BaseModel):
     @classmethod
     def _url(cls, value: str) -> str:
         return _address(value)
+
+    @field_validator("format")
+    @classmethod
+    def _media_type(cls, value: str) -> str:
+        if value and not _FORMAT.fullmatch(value) and "{" not in value:
+            raise ValueError("a media type such as application/pdf is wanted")
+        kind, sign, parameters = value.partition(";")
+        return kind.strip().lower() + sign + parameters
 
 
 class IiifOptions(Options):
@@ -127,8 +146,8 @@ class IiifOptions(Options):
 
     @field_validator("base", "service")
     @classmethod
-    def _url(cls, value: str) -> str:
-        if not value:
+    def _url(cls, value: str, info: ValidationInfo) -> str:
+        if not value and info.field_name == "service":
             return value
         if "?" in value or "#" in value:
             raise ValueError("a URL without ? and # is wanted")
@@ -148,7 +167,15 @@ class IiifOptions(Options):
         return self
 
     def manner(self) -> Manner:
-        """Return how manifests are written."""
+        """Return how manifests are written. Raises: ItemError: what a placeholder stands for fits in none."""
+        if not _LANGUAGE.fullmatch(self.language):
+            raise _unfit("language", self.language, "a language such as en or de-AT, or none,")
+        for option in ("see_also", "rendering"):
+            for number, each in enumerate(getattr(self, option)):
+                if each.format and not _FORMAT.fullmatch(each.format):
+                    raise _unfit(
+                        f"{option}.{number}.format", each.format, "a media type such as application/pdf"
+                    )
         return Manner(
             language=self.language,
             behavior=self.behavior,
@@ -160,6 +187,14 @@ class IiifOptions(Options):
             see_also=[each.model_dump() for each in self.see_also],
             rendering=[each.model_dump() for each in self.rendering],
         )
+
+
+def _unfit(option: str, value: str, wanted: str) -> ItemError:
+    return ItemError(
+        f'"{value}" is filled in, and {wanted} is wanted',
+        where=f"option {option}",
+        hint="Change the option, or the name that is filled in there; then run the folder again",
+    )
 
 
 class IiifWorker(Worker[IiifOptions]):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import iiif
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import NAME, SECRETS, furnish
 from tests.support.beside import beside
@@ -133,6 +134,7 @@ def test_masters_copies_and_records(world: World, tmp_path: Path) -> None:
     assert sorted(masters) == sorted(f"{NAME}/{name}.jp2" for name in ORDER)
     shown = world.objects("access")
     assert {f"{NAME}/{name}" for name in ("manifest.json", "index.html", "thumbnail.jpg")} < set(shown)
+    assert iiif.see(json.loads(shown[f"{NAME}/manifest.json"]))["items"]
     sent = {f"s3://preservation/{key}" for key in masters} | {f"s3://access/{key}" for key in shown}
     assert {uri for uri in planned if not uri.endswith("/")} <= sent | {""}, planned - sent
     for n in (1, 2, 10):
@@ -208,7 +210,7 @@ def test_preservation_and_access_one_after_the_other(world: World) -> None:
         ).returncode
         != 0
     )
-    assert f"{NAME}/manifest.json" in world.objects("access")
+    iiif.see(json.loads(world.objects("access")[f"{NAME}/manifest.json"]))
     [[_, _, after]] = world.archive.state()["trees"]
     assert after == pages
     assert len(world.access()) == 3

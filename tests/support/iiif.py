@@ -1,13 +1,15 @@
 """What a IIIF Presentation 3 manifest must be, read from the specification and not from our code.
 
 Source: IIIF Presentation API 3.0, sections 3 to 5, and what the community's validator demands beyond
-(ids by http, rights by http). Also: tiles as a convert step makes them, without the work.
+(ids by http, rights by http). What others say of it, too: see `prezi`. Also: tiles as a convert step makes
+them, without the work.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,22 @@ from dittohead.files import sha256_file
 from dittohead.images.iiif import info, promised
 from dittohead.model import Output
 from dittohead.worker import Made
+from tests.support import prezi
 
-_ID = {"type": "string", "pattern": r"^https?://[!-~]+$"}
+#: RFC 3986, 3 and appendix A: nothing that is not encoded, no sign of encoding that encodes nothing.
+_CHAR = r"([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})"
+_ID = {
+    "title": "URI",
+    "type": "string",
+    "pattern": rf"^https?://([A-Za-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]*)?(/{_CHAR}*)?(\?({_CHAR}|\?)*)?(#({_CHAR}|\?)*)?$",
+}
 _WORDS = {
     "type": "object",
     "patternProperties": {
         "^(none|[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)$": {
             "type": "array",
             "minItems": 1,
-            "items": {"type": "string", "minLength": 1},
+            "items": {"type": "string", "pattern": r"\S"},
         }
     },
     "additionalProperties": False,
@@ -66,7 +75,7 @@ _IMAGE = _thing(
     service=_some(_SERVICE),
 )
 _HOME = _thing("Text", ("label", "format"), label=_WORDS, format={"const": "text/html"})
-_OTHER = _thing(None, (), label=_WORDS, format={"type": "string", "pattern": "^[a-z]+/[^ ]+$"})
+_OTHER = _thing(None, (), label=_WORDS, format={"type": "string", "pattern": "^[a-z]+/[^ ].*$"})
 _AGENT = _thing("Agent", ("label", "homepage"), label=_WORDS, homepage=_some(_HOME), logo=_some(_IMAGE))
 _BODY = {**_IMAGE, "required": ["id", "type", "format", "width", "height", "service"]}
 _PAINTING = _thing(
@@ -128,24 +137,39 @@ _MARKUP = re.compile(r"<(?!/?(a|b|br|i|img|p|small|span|sub|sup)\b)")
 
 
 def see(made: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest or collection that keeps the rules. Raises: AssertionError, ValidationError."""
-    jsonschema.validate(made, COLLECTION if made["type"] == "Collection" else MANIFEST)
-    ids = [thing["id"] for thing in _things(made) if thing["type"] in _OWN and len(thing) > 2]
-    assert len(ids) == len(set(ids))
-    for uri in ids:
-        assert urlsplit(uri).fragment == ""  # 4.1: a canvas's id has none
+    """Return a manifest or collection that keeps the rules, all of them. Raises: AssertionError: which not."""
+    found = list(faults(made))
+    assert not found, "\n".join(["this is no IIIF Presentation 3:", *found[:20]])
+    return made
+
+
+def faults(made: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with a manifest or collection, as lines of by what, where and what."""
+    checker = jsonschema.Draft202012Validator(COLLECTION if made["type"] == "Collection" else MANIFEST)
+    broken = [f"specification: {line}" for line in prezi.lines(checker.iter_errors(made))]
+    yield from broken or (f"specification: {line}" for line in _joined(made))
+    yield from prezi.by_model(made)
+    yield from prezi.by_published_schema(made)
+
+
+def _joined(made: dict[str, Any]) -> Iterator[str]:
+    """Yield what is wrong between the parts of what is right in itself."""
+    ids = Counter(thing["id"] for thing in _things(made) if thing["type"] in _OWN and len(thing) > 2)
+    yield from (f"{uri}: is there {often} times" for uri, often in ids.items() if often > 1)
+    yield from (f"{uri}: has a fragment (5.3)" for uri in ids if urlsplit(uri).fragment)
     for value in _values(made):
-        if value.startswith("<") and value.endswith(">"):
-            assert not _MARKUP.search(value)
-    canvases = {canvas["id"] for canvas in made["items"]}
+        if value.startswith("<") and value.endswith(">") and _MARKUP.search(value):
+            yield f"{value}: markup that may not be there (4.5)"
     for canvas in made["items"] if made["type"] == "Manifest" else ():
         painting = canvas["items"][0]["items"][0]
-        assert painting["target"] == canvas["id"]
-        assert (painting["body"]["width"], painting["body"]["height"]) == (canvas["width"], canvas["height"])
+        if painting["target"] != canvas["id"]:
+            yield f"{canvas['id']}: what is painted is not on it"
+        if any(painting["body"][side] != canvas[side] for side in ("width", "height")):
+            yield f"{canvas['id']}: is of another size than its image"
+    canvases = {canvas["id"] for canvas in made["items"]}
     for thing in _things(made.get("structures", [])):
-        if thing["type"] == "Canvas":
-            assert thing["id"] in canvases
-    return made
+        if thing["type"] == "Canvas" and thing["id"] not in canvases:
+            yield f"{thing['id']}: a range names a canvas that is not there"
 
 
 _OWN = ("Manifest", "Canvas", "AnnotationPage", "Annotation", "Range", "Collection")

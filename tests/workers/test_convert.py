@@ -347,7 +347,7 @@ async def test_nothing_but_results_is_left(rig: Rig) -> None:
         {"format": "jpeg", "quality": 100, "subsampling": "off"},
         {"format": "png"},
         {"format": "jp2"},
-        {"format": "iiif-static", "iiif_id": "{path}", "quality": 100, "subsampling": "off"},
+        {"format": "iiif-static", "iiif_id": "https://x/{path}", "quality": 100, "subsampling": "off"},
     ],
     ids=["pyramid", "jpeg", "png", "jp2", "iiif"],
 )

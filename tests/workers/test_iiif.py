@@ -538,6 +538,29 @@ def test_options_that_would_make_no_manifest_are_refused(options: dict[str, Any]
         IiifOptions.model_validate({"tiles": "tiles", **options})
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"language": "{x"}, r'option language: "\{x" is filled in, and a language such as en'),
+        (
+            {"rendering": [{"id": f"{BASE}/a.pdf", "format": "{x"}]},
+            r"option rendering.0.format: .*a media type",
+        ),
+        (
+            {"see_also": [{"id": f"{BASE}/a.xml", "format": "{x"}]},
+            r"option see_also.0.format: .*a media type",
+        ),
+    ],
+)
+async def test_what_a_placeholder_stands_for_and_fits_in_no_manifest_is_told(
+    show: Show, options: dict[str, Any], says: str
+) -> None:
+    """Before anything is written, with what to do. Braces that are left when all is filled in were a name's."""
+    with pytest.raises(ItemError, match=f"{says}.*Change the option, or the name"):
+        await show.run(show.tiles({"p.tif": (300, 200)}), **options)
+    assert not list(show.ctx.work.iterdir())
+
+
 async def test_plan_names_the_files_and_where_they_will_be(show: Show) -> None:
     """Before there are any images; with what is known by then."""
     ctx = LoneContext(show.base, show.base / "payload", step="presentation")
