@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dittohead.presentation import iiif_manifest
 from tests.support.house import House
@@ -17,6 +18,11 @@ from tests.support.house import House
 for key in list(os.environ):
     if key.startswith(("DITTOHEAD", "CREDENTIALS_", "NOTIFY_", "WATCHDOG_", "VIPS_", "RSYNC_")):
         del os.environ[key]
+
+
+# A busy machine is no fault of what is tried.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,11 @@ def take(root: Path, out: Path, **more: Any) -> list[Any]:
 
 
 @given(what=trees)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_every_tree_is_taken_whole(what: dict[bytes, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Any names the kernel allows, any depth: paths, sizes and digests are the files' own."""
     base = tmp_path_factory.mktemp("m")
