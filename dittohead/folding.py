@@ -16,12 +16,17 @@ _ENDS = re.compile(r"[. ]+(?=/|$)")
 
 def key(path: bytes) -> str:
     """Return what is the same for names that any file system takes for one."""
-    text = path.decode("utf-8", "surrogateescape")
-    if path.isascii():
-        text = text.lower()
-    else:
-        text = unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
-    return _ENDS.sub("", text)
+    return _ENDS.sub("", caseless(path.decode("utf-8", "surrogateescape")))
+
+
+def caseless(text: str) -> str:
+    """Return what is the same for texts that differ by case, or by how accents are written, alone.
+
+    Source: Unicode 15.0, 3.13, D145 (canonical caseless match).
+    """
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
 
 
 class Alike:

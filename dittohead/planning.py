@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -13,7 +16,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from dittohead import manifest, templates
+from dittohead import manifest, natural, templates
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline, Step
 from dittohead.context import names_of
@@ -148,6 +151,12 @@ class _Shared:
             size=self.totals.size,
         )
 
+    @functools.cached_property
+    def ordered(self) -> Inputs:
+        """The same, page by page, for people to read what would be done."""
+        found = sorted(manifest.read(self.listed), key=lambda entry: natural.key(entry.path))
+        return dataclasses.replace(self.originals, entries=lambda: iter(found))
+
 
 async def _look(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
     worker = shared.workers.get(step.worker)
@@ -183,6 +192,7 @@ async def _do(
     shared: _Shared, context: _Context, worker: Worker[Any], options: Options
 ) -> AsyncIterator[Planned]:
     """Yield what a step would do; what it would make is kept for those that come after."""
+    context.originals = await asyncio.to_thread(lambda: shared.ordered)
     async for planned in worker.plan(context, options):
         yield planned
     shared.made[context.step] = Made(

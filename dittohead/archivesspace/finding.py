@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
-from dittohead import __version__
+from dittohead import __version__, natural
 from dittohead.archivesspace import copying, describing, records
 from dittohead.archivesspace.client import Client, Record, bare_ark
-from dittohead.archivesspace.naming import Naming, natural, some_of
+from dittohead.archivesspace.naming import Naming, some_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import (
     AGENT_ROLE,
@@ -334,7 +334,7 @@ class _Objects:
         found = []
         for key, record in archival.items():
             own = set()
-            some = sorted(files.get(key, {}).items(), key=lambda one: natural(os.fsencode(one[1])))
+            some = sorted(files.get(key, {}).items(), key=lambda one: natural.key(os.fsencode(one[1])))
             for id_, path in some:
                 one = by_id.get(id_) or self._alike(record, id_, by_id_like.get(records.alike(id_)))
                 if one is not None:

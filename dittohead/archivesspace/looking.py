@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dittohead import natural
 from dittohead.archivesspace import records
 from dittohead.archivesspace.client import Client
 from dittohead.archivesspace.delivered import Chain, Copy, Shown
 from dittohead.archivesspace.finding import Found
-from dittohead.archivesspace.naming import Naming, natural, text_of
+from dittohead.archivesspace.naming import Naming, text_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import Enumerations, Record
 from dittohead.errors import ItemError
@@ -111,7 +112,7 @@ def wanted(ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[Foun
         else:
             of.left += 1
     for one in result:
-        one.pages.sort(key=lambda page: natural(page.path))
+        one.pages.sort(key=lambda page: natural.key(page.path))
     _show(options, chain, result, owner)
     if options.digital_objects == "each":  # one of which nothing is known yet is not made
         left = sum(one.left for one in result)
@@ -187,7 +188,7 @@ def _show(
             of.shown.append(shown)
     for one in result:
         best: dict[Use, Shown] = {}
-        for shown in sorted(one.shown, key=lambda shown: natural(shown.origin or b"")):
+        for shown in sorted(one.shown, key=lambda shown: natural.key(shown.origin or b"")):
             best.setdefault(shown.use, shown)
         order = _ORDER if Use.PAGE in best else _ORDER_WITHOUT_PAGE
         one.shown = [best[use] for use in order if use in best]

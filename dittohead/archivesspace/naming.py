@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,21 +20,8 @@ _AGAIN = "then move the folder to the inbox again"
 #: Files named in a reason; the rest is counted.
 SHOWN = 10
 
-_DIGITS = re.compile(r"(\d+)")
-
 #: A list of files is read into memory: a larger one is none.
 _LIST_MOST = 64 << 20
-
-
-def natural(path: bytes) -> tuple[tuple[tuple[str, int, str], ...], bytes]:
-    """Return what sorts paths as people do: "2" before "10", a folder's files together."""
-    parts = []
-    for part in path.split(b"/"):
-        for text in _DIGITS.split(part.decode("utf-8", "surrogateescape")):
-            number = int(text) if text.isascii() and text.isdigit() else -1
-            parts.append(("" if number >= 0 else text.casefold(), number, text))
-        parts.append(("", -2, ""))
-    return tuple(parts), path
 
 
 def text_of(path: bytes) -> str:

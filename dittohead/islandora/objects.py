@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dittohead import natural
 from dittohead.description import Described, Description
 from dittohead.errors import ItemError
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.vocabulary import IMAGES, bundle_of, extension
 from dittohead.model import Entry, display
+from dittohead.origin import origins
+from dittohead.threads import Stop
 from dittohead.worker import Inputs, Made, StepContext
-
-_DIGITS = re.compile(r"(\d+)")
 
 #: What UUIDs of nodes are made from: the same object has the same at each try and in each job.
 _SPACE = uuid.UUID("3d0f6f6c-65a7-5b8e-9a8a-8c1b0a5b6f0e")
@@ -70,14 +70,9 @@ class _Gathered:
 
     stem: str
     main: Part
+    origin: bytes = b""  #: the folder's own file that the main one goes back to
     more: list[Part] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)  #: names of its files that hold nothing
-
-
-def natural(stem: str) -> tuple[tuple[int, int, str], ...]:
-    """Return what puts `page10` after `page9`, and equal numbers in the order of their digits."""
-    parts = _DIGITS.split(stem)
-    return tuple((0, int(p), p) if i % 2 else (1, 0, p.casefold()) for i, p in enumerate(parts))
 
 
 def node_uuid(site: str, key: str) -> str:
@@ -88,12 +83,12 @@ def node_uuid(site: str, key: str) -> str:
     return str(uuid.uuid5(_SPACE, f"{site}\n{key}"))
 
 
-def things(ctx: StepContext, options: IslandoraOptions) -> list[Thing]:
+def things(ctx: StepContext, options: IslandoraOptions, stop: Stop) -> list[Thing]:
     """Return the folder's objects with their pages, from what the step takes. Blocking.
 
     Raises: ItemError: a file is no page, belongs to no object or no page, or two are of one page.
     """
-    pages = _gather(ctx, options)
+    pages = _gather(ctx, options, stop)
     known = _Known(ctx.described(options.record))
     grouped: dict[str, list[_Gathered]] = {}
     descriptions: dict[str, Description] = {}
@@ -131,7 +126,7 @@ class _Known:
 
 
 def _thing(description: Description, group: list[_Gathered], options: IslandoraOptions) -> Thing:
-    group.sort(key=lambda page: natural(page.stem))
+    group.sort(key=lambda page: natural.page_key(page.main.entry.path, page.origin))
     if options.model == "image" and len(group) > 1:
         raise ItemError(f"{description.identifier} has {len(group)} images, and model is image")
     paged = options.model == "paged" or len(group) > 1
@@ -160,10 +155,11 @@ def _identifier(whole: str, stem: str) -> str:
     return found
 
 
-def _gather(ctx: StepContext, options: IslandoraOptions) -> list[_Gathered]:
+def _gather(ctx: StepContext, options: IslandoraOptions, stop: Stop) -> list[_Gathered]:
     main, *others = options.uses()
     pages: dict[str, _Gathered] = {}
     strange, empty = [], []
+    back = _origins(ctx, stop)
     for entry in _files(ctx.source):
         stem = _stem(display(entry.path))
         if entry.size == 0:
@@ -173,7 +169,8 @@ def _gather(ctx: StepContext, options: IslandoraOptions) -> list[_Gathered]:
         elif stem in pages:
             raise ItemError(f"two files would be the page {stem}")
         else:
-            pages[stem] = _Gathered(stem, _part(ctx.source.root, entry, main[1], options))
+            part = _part(ctx.source.root, entry, main[1], options)
+            pages[stem] = _Gathered(stem, part, back.get(entry.path, b""))
     if empty:
         raise ItemError(f"{_named(empty)} empty", hint="The site takes no file without a byte")
     if strange:
@@ -181,6 +178,15 @@ def _gather(ctx: StepContext, options: IslandoraOptions) -> list[_Gathered]:
     for where, use in others:
         _add(pages, where, use, ctx, options)
     return list(pages.values())
+
+
+def _origins(ctx: StepContext, stop: Stop) -> dict[bytes, bytes]:
+    """Return {what the step takes: the folder's own file it goes back to}; {} where it takes the folder."""
+    made = ctx.source.made
+    if made is None:
+        return {}
+    before = origins(ctx, made, stop)
+    return {output.path: before.get(output.source, output.source) for output in made.outputs()}
 
 
 def _add(

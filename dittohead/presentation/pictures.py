@@ -5,14 +5,11 @@ Source: IIIF Image API 3.0, 4 (image requests) and 5 (image information).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from dittohead.model import display
 from dittohead.uris import encoded, web_address
-
-_DIGITS = re.compile(r"([0-9]+)")
 
 #: Width and height of the tiles that are asked of an image server, pixels.
 _SERVED_TILE = 512
@@ -58,22 +55,6 @@ class Picture:
         """
         enough = (size for size in self.sizes if max(size) >= least)
         return next(enough, self.sizes[-1] if self.sizes else None)
-
-
-def natural(path: bytes) -> tuple[Any, ...]:
-    """Return a key that sorts paths as people do: page 2 before page 10, folder by folder."""
-    folders, _, name = display(path).rpartition("/")
-    parts = [*folders.split("/"), name] if folders else [name]
-    # A folder's own files come before those of the folders in it.
-    words = [(depth < len(parts) - 1, _words(part)) for depth, part in enumerate(parts)]
-    return (*words, path)
-
-
-def _words(text: str) -> tuple[tuple[int, int, str], ...]:
-    pieces = _DIGITS.split(text.casefold())
-    return tuple(
-        (0, int(piece), piece) if i % 2 else (1, 0, piece) for i, piece in enumerate(pieces) if piece
-    )
 
 
 def of_info(info: dict[str, Any], path: bytes, origin: bytes) -> Picture:

@@ -20,12 +20,11 @@ from pathlib import Path
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import files, queries, receipt
+from dittohead import files, natural, queries, receipt
 from dittohead.context import JobFiles
 from dittohead.errors import ItemError, Unreadable
 from dittohead.images.process import ImageChild
 from dittohead.model import Job, StepRow, StepState, display
-from dittohead.presentation.pictures import natural
 from dittohead.process import environment
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
@@ -97,20 +96,21 @@ def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture
     folder = stations.folder(job.station, job.folder)
     if not found and _is_its_own(folder, job):
         found = list(_originals(folder))
-    found.sort(key=lambda one: natural(os.fsencode(one[2])))
+    found.sort(key=lambda one: natural.page_key(one[1], one[2]))
     listed: list[Picture] = []
-    for root, path, label in found[:MOST]:
+    for root, path, origin in found[:MOST]:
         try:
             status = os.lstat(os.path.join(os.fsencode(root), path))
         except OSError:
             continue
         said = b"\0".join([os.fsencode(root), path, b"%d %d" % (status.st_mtime_ns, status.st_size)])
         key = hashlib.sha256(said).hexdigest()[:32]
-        listed.append(Picture(len(listed), root, path, label, key))
+        listed.append(Picture(len(listed), root, path, display(origin or path), key))
     return listed
 
 
-def _derived(files_of: JobFiles, job: Job, steps: list[StepRow]) -> Iterator[tuple[Path, bytes, str]]:
+def _derived(files_of: JobFiles, job: Job, steps: list[StepRow]) -> Iterator[tuple[Path, bytes, bytes]]:
+    """Yield (root, path, the file it was made from) of what a step has made for people to see."""
     options = {step["name"]: step["options"] for step in job.definition["steps"]}
     for step in steps:
         whole = options.get(step.name, {}).get("format") in _WHOLE
@@ -121,7 +121,7 @@ def _derived(files_of: JobFiles, job: Job, steps: list[StepRow]) -> Iterator[tup
             for output in itertools.islice(receipt.read_outputs(files_of.outputs(step.name)), LOOKED_AT):
                 if output.path.lower().endswith(_ENDINGS) and output.source not in seen:
                     seen.add(output.source)
-                    yield files_of.work(step.name), output.path, display(output.source or output.path)
+                    yield files_of.work(step.name), output.path, output.source
         return
 
 
@@ -133,11 +133,11 @@ def _is_its_own(folder: Path, job: Job) -> bool:
         return False
 
 
-def _originals(folder: Path) -> Iterator[tuple[Path, bytes, str]]:
+def _originals(folder: Path) -> Iterator[tuple[Path, bytes, bytes]]:
     try:
         for found in itertools.islice(files.walk(folder), LOOKED_AT):
             if found.kind == "file" and found.path.lower().endswith(_ENDINGS):
-                yield folder, found.path, display(found.path)
+                yield folder, found.path, b""
     except (ItemError, OSError):  # it has just moved on, or holds what cannot be walked
         return
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dittohead import __version__, files
+from dittohead import __version__, files, natural
 from dittohead.errors import ItemError, StepError, TransientError, ungrouped
 from dittohead.faulty import Faulty
 from dittohead.images import describing, embedding, xmp
@@ -30,7 +30,6 @@ from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.options import Duration, Size
 from dittohead.origin import Owners, origins
-from dittohead.presentation.pictures import natural
 from dittohead.threads import Stop, in_thread
 from dittohead.wants import DISK
 from dittohead.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
@@ -203,7 +202,7 @@ class _Describing:
                 shares[owner].append(entry.path)
         places: dict[bytes, tuple[int, int]] = {}
         for owner, paths in enumerate(shares):
-            paths.sort(key=lambda path: natural(back.get(path) or path))
+            paths.sort(key=lambda path: natural.page_key(path, back.get(path, b"")))
             places.update({path: (owner, number) for number, path in enumerate(paths, 1)})
         digests = self._digests({back.get(path, path) for path in places})
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dittohead import __version__, files, templates
+from dittohead import __version__, files, natural, templates
 from dittohead.description import Described, Description
 from dittohead.errors import ItemError
 from dittohead.images.box import fitted
@@ -27,7 +27,7 @@ from dittohead.model import Event, EventType, Output, Use, display
 from dittohead.origin import origins
 from dittohead.presentation import iiif_manifest, page
 from dittohead.presentation.iiif_manifest import Manner, Shown
-from dittohead.presentation.pictures import Picture, natural, of_info, served
+from dittohead.presentation.pictures import Picture, of_info, served
 from dittohead.threads import Stop, in_thread
 from dittohead.uris import encoded, is_template
 from dittohead.worker import Done, Made, Options, Planned, Recipe, StepContext, StepResult, Worker
@@ -309,7 +309,7 @@ class _Presentation:
         """Find the images and whose each is; remove what an earlier try left. Raises: ItemError."""
         for path in self.ctx.work.iterdir():  # its images may have been others
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        pictures = sorted(self._pictures(stop), key=lambda picture: natural(picture.origin or picture.path))
+        pictures = sorted(self._pictures(stop), key=lambda one: natural.page_key(one.path, one.origin))
         self.images = len(pictures)
         if not pictures:
             raise ItemError(

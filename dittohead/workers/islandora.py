@@ -107,7 +107,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     async def plan(self, ctx: StepContext, options: IslandoraOptions) -> AsyncIterator[Planned]:
         """Say which nodes would be created and which files sent, by what preflight has found."""
         nids = ctx.facts(ctx.step).get("objects", {})
-        for thing in await in_thread(lambda stop: objects.things(ctx, options)):
+        for thing in await in_thread(lambda stop: objects.things(ctx, options, stop)):
             nid = nids.get(thing.description.identifier)
             where = f"{options.url}/node/{nid}" if nid else f"POST {options.url}/node"
             kind = f"paged content, {len(thing.pages)} pages" if thing.paged else "image"
@@ -155,7 +155,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
             return await self._show(ctx, options, site, delivered)
 
     async def _deliver(self, ctx: StepContext, options: IslandoraOptions, site: Drupal) -> _Delivered:
-        things = await in_thread(lambda stop: objects.things(ctx, options))
+        things = await in_thread(lambda stop: objects.things(ctx, options, stop))
         async with self.turns.all_of(f"{options.url} {thing.description.identifier}" for thing in things):
             return await self._bring(ctx, options, site, things)
 

@@ -13,28 +13,6 @@ from dittohead.archivesspace import ledger, records
 from dittohead.archivesspace.describing import plain
 from dittohead.archivesspace.ledger import Ledger
 from dittohead.archivesspace.looking import positions, with_access, with_masters
-from dittohead.archivesspace.naming import natural
-
-
-def test_paths_sort_as_people_sort_them() -> None:
-    """Numbers by their value, folders together, capitals beside small letters, ties by bytes."""
-    wanted = [
-        b"a/2.tif",
-        b"a/10.tif",
-        b"a/10a.tif",
-        b"A/11.tif",
-        b"a-1/1.tif",
-        b"b1.tif",
-        b"b01.tif",
-        b"b2.tif",
-        b"\xff.tif",
-    ]
-    mixed = list(wanted)
-    random.Random(7).shuffle(mixed)
-    found = sorted(mixed, key=natural)
-    assert found.index(b"a/2.tif") < found.index(b"a/10.tif") < found.index(b"a/10a.tif")
-    assert found.index(b"b1.tif") < found.index(b"b2.tif")
-    assert sorted(found, key=natural) == found
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What becomes of a description, and the order of pages."""
+"""What becomes of a description."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from dittohead.description import Dated, Description
 from dittohead.errors import ItemError
 from dittohead.islandora.fields import changes, described, edtf, fitted, kept, page_title
-from dittohead.islandora.objects import natural
 from dittohead.islandora.vocabulary import USES, bundle_of, extension, media_type
 
 
@@ -72,12 +71,6 @@ def test_only_fields_that_hold_something_else_are_changed() -> None:
     assert changes(there, wanted, "empty") == {"b": [{"value": 2}]}
     assert set(changes(there, wanted, "all")) == {"b", "c"}
     assert kept(there, wanted) == ["b", "c"]
-
-
-def test_the_order_is_the_one_people_mean() -> None:
-    """Numbers by their value, wherever they stand."""
-    names = ["p10", "p2", "p1", "P3", "a/2", "a/10", "p02"]
-    assert sorted(names, key=natural) == ["a/2", "a/10", "p1", "p02", "p2", "P3", "p10"]
 
 
 def test_files_go_to_the_media_type_that_takes_them() -> None:

@@ -22,7 +22,6 @@ from dittohead.description import Dated, Described, Description, Level, Named, O
 from dittohead.errors import ItemError
 from dittohead.files import sha256_file
 from dittohead.model import Output
-from dittohead.presentation.pictures import natural
 from dittohead.worker import Made
 from dittohead.workers.convert import ConvertWorker
 from dittohead.workers.iiif import IiifOptions, IiifWorker
@@ -289,13 +288,6 @@ async def test_images_are_in_the_order_people_count_in(show: Show) -> None:
     assert [top["label"]["none"][0] for top in tops] == ["a", "b"]
     kinds = [(item["type"], item.get("label", {}).get("none")) for item in tops[0]["items"]]
     assert kinds == [("Canvas", None), ("Canvas", None), ("Range", ["deep"])]
-
-
-def test_natural_order_is_total() -> None:
-    """Names that are equal but for case, or not text, still have one order."""
-    names = [b"a1", b"A1", b"a01", b"a\xff", b"a", b"a/b", b"1", b"a1b2", b"a1b10"]
-    turned = names[::-1]
-    assert sorted(names, key=natural) == sorted(turned, key=natural)
 
 
 async def test_ids_stay_when_an_image_comes_before(show: Show, tmp_path: Path) -> None:
