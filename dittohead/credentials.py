@@ -13,9 +13,7 @@ import threading
 from pathlib import Path
 
 from dittohead.errors import ItemError, TransientError
-
-#: The process, or the whole system, has no descriptor left. Source: open(2).
-_NO_FILES = frozenset([errno.EMFILE, errno.ENFILE])
+from dittohead.wants import NO_FILES
 
 #: There is no such file.
 _ABSENT = frozenset([errno.ENOENT, errno.ENOTDIR])
@@ -53,7 +51,7 @@ class _Reserve:
         try:
             return path.read_bytes()
         except OSError as error:
-            if error.errno not in _NO_FILES:
+            if error.errno not in NO_FILES:
                 raise
         with self._lock:
             if self._fd >= 0:

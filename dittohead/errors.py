@@ -21,36 +21,8 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator, Sequence
-
-#: What the kernel says of a fault that may go away by itself: no room, a mount or a disk that is away, too
-#: much at once.
-PASSING = frozenset(
-    {
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EIO,
-        errno.ESTALE,
-        errno.ENOTCONN,
-        errno.ESHUTDOWN,
-        errno.EHOSTDOWN,
-        errno.EHOSTUNREACH,
-        errno.ENETDOWN,
-        errno.ENETUNREACH,
-        errno.ETIMEDOUT,
-        errno.EREMOTEIO,
-        errno.ENOMEM,
-        errno.EAGAIN,
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENODEV,
-        errno.EADDRINUSE,
-        errno.EADDRNOTAVAIL,
-    }
-)
 
 
 class DittoheadError(Exception):

@@ -8,7 +8,8 @@ import socket
 
 from dittohead import log, sdnotify, web
 from dittohead.config import Config
-from dittohead.errors import PASSING, DittoheadError, StationMissing, StoreError, TransientError
+from dittohead.errors import DittoheadError, StationMissing, StoreError, TransientError
+from dittohead.wants import PASSING
 
 #: Between two tries, doubled each time. Seconds.
 _FIRST_S, _MOST_S = 1.0, 15.0

@@ -15,13 +15,14 @@ from datetime import datetime
 from pathlib import Path
 
 from dittohead import faults
-from dittohead.errors import PASSING, Immovable, NameTaken, StationError, StationMissing
+from dittohead.errors import Immovable, NameTaken, StationError, StationMissing
 from dittohead.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
 from dittohead.held import Held, mounted, movable, unreadable
 from dittohead.model import Arrival, Station, collection_of, display, shell_word, utcnow, visible
 from dittohead.mounts import mounts_beneath
 from dittohead.nobodys import DEFAULT, Nobodys, nobodys
 from dittohead.threads import Stop
+from dittohead.wants import PASSING
 
 #: The directories under the root, with the permission bits they are made with.
 _MODES = {

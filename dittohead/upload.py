@@ -15,7 +15,8 @@ from dittohead.model import display, is_utf8
 
 _BLOCK = 4 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-#: That a file system has no such attributes, or no room for so large ones.
+#: That a file system has no such attributes, or no room for so large ones: ENOSPC says that here of a disk
+#: with much room, too. Source: ext4, whose attributes of a file fill at most a block.
 _CANNOT_HOLD = {errno.ENOTSUP, errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EPERM, errno.EACCES}
 
 

@@ -13,23 +13,55 @@ import re
 
 from dittohead.errors import MachineShort
 
-#: There is no room.
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: There is no room: of all disk errors those that room helps.
+FULL = frozenset(
+    {
+        errno.ENOSPC,  # the file system is full
+        errno.EDQUOT,  # a user's, a group's or a project's share of it is
+    }
+)
 
-#: A disk that is full, read-only, broken or gone.
-DISK = FULL | {errno.EROFS, errno.EIO, errno.ESTALE, errno.EUCLEAN}
+#: A disk at fault, by what sockets never say: true of whatever a worker raises, whose errors may also be
+#: those of a connection to somewhere else.
+DISK = FULL | {
+    errno.EROFS,  # mounted read-only, as ext4 does by itself when it finds itself damaged
+    errno.EIO,  # it cannot be read or written; of NFS, a soft mount that gave up
+    errno.ESTALE,  # NFS: what the handle stands for is no longer there
+    errno.EUCLEAN,  # its structure is damaged: fsck is needed
+}
 
-#: A file system whose server, device or mount is gone, besides.
-GONE = DISK | {errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
+#: What file systems say, and sockets too, whose server, device or mount is away.
+_AWAY = frozenset(
+    {
+        errno.ENODEV,  # the device was taken out
+        errno.ENOTCONN,  # FUSE: the program behind it has ended
+        errno.ESHUTDOWN,  # the connection to it was closed
+        errno.ETIMEDOUT,  # NFS, CIFS: it does not answer
+        errno.EHOSTDOWN,  # CIFS: it is not there
+        errno.EHOSTUNREACH,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.EREMOTEIO,  # NFS, 9P: its own disk is at fault
+    }
+)
+
+#: A file system at fault, where it is known that the error comes from one.
+GONE = DISK | _AWAY
+
+#: The process, or the whole system, has no descriptor left. Source: open(2).
+NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 #: The machine has no more of something to give. Sources: fork(2), pthread_create(3), open(2), socket(2).
 _SHORT = {
     errno.ENOMEM: "memory",
     errno.EAGAIN: "processes or threads",
-    errno.EMFILE: "open files",
-    errno.ENFILE: "open files",
     errno.ENOBUFS: "memory",
+    **dict.fromkeys(NO_FILES, "open files"),
 }
+
+#: What may go away by itself while the daemon starts: all of these, and an address that another program
+#: still holds, or that the network has yet to bring.
+PASSING = GONE | _SHORT.keys() | {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
 
 #: The last words of programs that could not get something. Sources: strerror(3); dash, jobs.c; CPython.
 _SAID = (

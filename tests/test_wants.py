@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
 
 from dittohead import wants
-from dittohead.errors import ItemError, MachineShort
+from dittohead.errors import ItemError, MachineShort, TargetError
+from dittohead.local_target import LocalTarget
 from dittohead.model import JobState
+from dittohead.starting import is_passing
+from dittohead.threads import Stop
 from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import CONFIG, House
 
@@ -44,6 +48,77 @@ def test_a_disks_error_is_found_in_a_group_too() -> None:
     """Two tasks of one step meet the full disk."""
     full = OSError(errno.ENOSPC, "No space left on device")
     assert wants.of_disk(ExceptionGroup("", [ValueError(), full])) is full
+
+
+#: Each fault of a machine, with who takes it for what.
+FAULTS = {
+    "ENOSPC": "full disk gone passing",
+    "EDQUOT": "full disk gone passing",
+    "EROFS": "disk gone passing",
+    "EIO": "disk gone passing",
+    "ESTALE": "disk gone passing",
+    "EUCLEAN": "disk gone passing",
+    "ENODEV": "gone passing",
+    "ENOTCONN": "gone passing",
+    "ESHUTDOWN": "gone passing",
+    "ETIMEDOUT": "gone passing",
+    "EHOSTDOWN": "gone passing",
+    "EHOSTUNREACH": "gone passing",
+    "ENETDOWN": "gone passing",
+    "ENETUNREACH": "gone passing",
+    "EREMOTEIO": "gone passing",
+    "EMFILE": "short passing",
+    "ENFILE": "short passing",
+    "ENOMEM": "short passing",
+    "ENOBUFS": "short passing",
+    "EAGAIN": "short passing",
+    "EADDRINUSE": "passing",
+    "EADDRNOTAVAIL": "passing",
+    "ENOENT": "",
+    "EACCES": "",
+    "ELOOP": "",
+    "EINVAL": "",
+    "ECONNREFUSED": "",
+}
+
+
+@pytest.mark.parametrize(("name", "kinds"), FAULTS.items())
+async def test_whoever_meets_a_fault_of_the_machine_takes_it_for_the_same(name: str, kinds: str) -> None:
+    """A job, a target of files, and a start, each by the set that holds for it."""
+    error = OSError(getattr(errno, name), "x")
+    assert (wants.of_disk(error) is not None) == ("disk" in kinds)
+    assert bool(wants.short_of(error)) == ("short" in kinds)
+    assert is_passing(error) == ("passing" in kinds)
+
+    def work(stop: Stop) -> None:
+        raise error
+
+    with pytest.raises(TargetError if "gone" in kinds else OSError) as met:
+        await LocalTarget("/srv/x", mount=None, stall_s=5).look(work)
+    assert getattr(met.value, "full", False) == ("full" in kinds)
+
+
+def test_no_other_module_has_a_set_of_its_own() -> None:
+    """But for one error with a meaning of its own there."""
+    own = {
+        ("cli/base.py", "EROFS"),  # what a command was given leads to nothing of use
+        ("images/child.py", "ENOMEM"),  # the child's own bound, not the machine's
+        ("images/making.py", "ENOSPC"),  # raised there
+        ("local_target.py", "EDQUOT"),  # one group's, of many on a disk
+        ("local_target.py", "EROFS"),  # the service's sandbox, perhaps
+        ("ownfiles.py", "ENODEV"),  # it is a device node, and no file
+        ("threads.py", "EAGAIN"),  # raised there
+        ("upload.py", "ENOSPC"),  # no room for attributes
+    }
+    package = Path(wants.__file__).parent
+    names = "|".join(name for name, kinds in FAULTS.items() if kinds)
+    found = {
+        (path.relative_to(package).as_posix(), name)
+        for path in package.rglob("*.py")
+        if path.name != "wants.py"
+        for name in re.findall(rf"errno\.({names})\b", path.read_text())
+    }
+    assert found == own
 
 
 @pytest.mark.parametrize(

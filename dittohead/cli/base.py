@@ -25,6 +25,7 @@ from dittohead.opening import open_store
 from dittohead.queries import NoSuchJob
 from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
+from dittohead.wants import FULL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -146,7 +147,7 @@ def _lost(error: OSError) -> BaseException:
     """Return what an error means when it came from standard output, else the error itself."""
     if isinstance(error, BrokenPipeError) and _reader_gone():
         return _OutputLost("")
-    if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.filename is None and error.errno in FULL:
         return _OutputLost(os.strerror(error.errno))
     return error
 
