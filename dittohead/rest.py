@@ -12,7 +12,6 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -21,8 +20,9 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from yarl import URL
 
+from dittohead import retry_after
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.model import short, utcnow
+from dittohead.model import short
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.
 _CONNECT_S = 10.0
@@ -36,9 +36,6 @@ _ANSWER_MOST = 64 << 20
 
 #: Bytes of an answer that a sink is given at most at once.
 _PIECE = 1 << 18
-
-#: The longest wait that a server is believed to mean.
-_LONGEST_S = 86400.0
 
 _AGENT = f"dittohead/{version('dittohead')}"
 
@@ -96,13 +93,8 @@ class Answer:
             ) from None
 
     def retry_after_s(self) -> float | None:
-        """Return how long the server asks to wait. Source: RFC 9110, section 10.2.3."""
-        text = self.headers.get("Retry-After", "").strip()
-        if text.isascii() and text.isdigit():
-            return min(float(text), _LONGEST_S)
-        with contextlib.suppress(ValueError, TypeError):
-            return min(max(0.0, (parsedate_to_datetime(text) - utcnow()).total_seconds()), _LONGEST_S)
-        return None
+        """Return how long the server asks to wait; None when it does not."""
+        return retry_after.asked_s(self.headers.get("Retry-After", ""))
 
     def fault(self, said: str = "", *, hint: str = "") -> StepError:
         """Return what an answer that is no success means for a job, by its status.
@@ -202,8 +194,8 @@ class Rest:
             raise _fault(error, method, shown) from error
 
     def _tell_time(self, date: str) -> None:
-        with contextlib.suppress(ValueError, TypeError):
-            self.server_time = parsedate_to_datetime(date).timestamp()
+        if (found := retry_after.http_date(date)) is not None:
+            self.server_time = found.timestamp()
 
 
 def _timeout(silent_s: float) -> aiohttp.ClientTimeout:

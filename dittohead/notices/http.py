@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from dittohead import __version__
-from dittohead.model import utcnow
+from dittohead import __version__, retry_after
 from dittohead.notices.outcome import NotSent
 from dittohead.rules import check_url
-
-#: What a Retry-After may ask for at most. Seconds.
-_LATER_MOST_S = 86400.0
 
 
 def good_url(url: str) -> str:
@@ -63,16 +57,4 @@ def _refusal(status: int, later: str) -> NotSent:
         return NotSent(f"the receiver answered {status}: redirects are not followed; correct its URL")
     if status == 410:
         return NotSent("the receiver answered 410: it wants no notices any more", gone=True)
-    return NotSent(f"the receiver answered {status}", retry_after_s=retry_after_s(later, utcnow()))
-
-
-def retry_after_s(given: str, now: datetime) -> float | None:
-    """Return the seconds a Retry-After asks for, a day at most; None for none. Source: RFC 9110, 10.2.3."""
-    if given.strip().isascii() and given.strip().isdigit():
-        seconds = float(given)
-    else:
-        try:
-            seconds = (parsedate_to_datetime(given) - now).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return min(max(seconds, 0.0), _LATER_MOST_S)
+    return NotSent(f"the receiver answered {status}", retry_after_s=retry_after.asked_s(later))

@@ -15,7 +15,6 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
@@ -30,15 +29,13 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from dittohead import retry_after
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.model import short, utcnow
+from dittohead.model import short
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.
 _CONNECT_S = 10.0
 _SILENT_S = 60.0
-
-#: The longest wait that a store is believed to mean.
-_LONGEST_S = 86400.0
 
 #: Requests a connection pool can carry at once; what runs at once is decided where the work is.
 _POOL = 128
@@ -324,19 +321,11 @@ def status_of(error: BaseException) -> int:
 
 
 def retry_after_s(error: BaseException) -> float | None:
-    """Return the seconds that an error's Retry-After asks for; None when it says nothing.
-
-    Source: RFC 9110, section 10.2.3: seconds or a date.
-    """
+    """Return the seconds that an error's Retry-After asks for; None when it says nothing."""
     if not isinstance(error, boto.ClientError):
         return None
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    text = str(headers.get("retry-after", "")).strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), _LONGEST_S)
-    with contextlib.suppress(ValueError, TypeError):
-        return min(max(0.0, (parsedate_to_datetime(text) - utcnow()).total_seconds()), _LONGEST_S)
-    return None
+    return retry_after.asked_s(str(headers.get("retry-after", "")))
 
 
 #: Faults of the way to the store: it, or the network, is down.

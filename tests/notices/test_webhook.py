@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import itertools
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from dittohead.notices import http, webhook
+from dittohead.notices import webhook
 from dittohead.notices.outcome import NotSent
 from dittohead.notices.sender import Notifier
 from dittohead.rules import Rule
@@ -147,16 +147,6 @@ async def test_retry_after_is_heeded(store: Store) -> None:
         clock.forward(hours=2, seconds=5)
         await sender(store, way, now=clock).send_due()
         assert 230 < rows(store)[0]["due_at"] - clock.now.timestamp() < 370
-
-
-def test_a_retry_after_is_seconds_or_a_date_and_bounded() -> None:
-    """Of RFC 9110, and nothing else."""
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    assert http.retry_after_s("Thu, 01 Jan 2026 00:10:00 GMT", now) == 600
-    assert http.retry_after_s("Thu, 01 Jan 2026 00:10:00", now - timedelta(0)) in (None, 600)
-    assert http.retry_after_s("99999999999", now) == 86400
-    for text in ("", "soon", "-5", "٣"):
-        assert http.retry_after_s(text, now) is None
 
 
 async def test_410_disables_at_once_and_keeps_what_waits(store: Store) -> None:
