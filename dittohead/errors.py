@@ -155,7 +155,8 @@ class TransientError(StepError):
     """A passing fault: the step is tried again.
 
     Args:
-        retry_after_s: seconds the far side asked for (`Retry-After`); None leaves it to the policy.
+        retry_after_s: seconds the far side asked for (`Retry-After`), of which a day at most is waited;
+            None leaves it to the policy.
     """
 
     def __init__(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import log, notebook, ownfiles
+from dittohead.backoff import wait_s
 from dittohead.engine import Engine
 from dittohead.errors import Unreadable
 from dittohead.finish import remove_work
@@ -45,7 +46,7 @@ class Housekeeper:
     def __init__(self, engine: Engine, watch: Watch, scan: Callable[[], Scan | None]) -> None:
         self._engine, self._watch, self._scan = engine, watch, scan
         self.stale = StaleUploads(engine)
-        self._put_off: dict[Path, tuple[float, float]] = {}  #: notes -> (not before, wait)
+        self._put_off: dict[Path, tuple[float, int]] = {}  #: notes -> (not before, tries that failed)
 
     async def run(self) -> None:
         """Make rounds until cancelled."""
@@ -100,7 +101,7 @@ class Housekeeper:
 
     async def _one_of_outside(self, notes: Path) -> None:
         job_id, step, *_ = notes.name.split(".")
-        due, wait = self._put_off.get(notes, (0.0, _UNDO_S))
+        due, failures = self._put_off.get(notes, (0.0, 0))
         if time.monotonic() < due:
             return
         if notes.suffix != _OVER:
@@ -111,8 +112,9 @@ class Housekeeper:
             try:
                 await self._let_go(notes)
             except Exception as error:  # noqa: BLE001  # a site's own worker may raise anything
-                self._put_off[notes] = (time.monotonic() + wait, min(wait * 2, _UNDO_MOST_S))
-                log.get().warning(log.OUTSIDE_LEFT, error=str(error), wait_seconds=wait)
+                wait = wait_s(failures + 1, first_s=_UNDO_S, most_s=_UNDO_MOST_S)
+                self._put_off[notes] = (time.monotonic() + wait, failures + 1)
+                log.get().warning(log.OUTSIDE_LEFT, error=str(error), wait_seconds=round(wait, 1))
             else:
                 self._put_off.pop(notes, None)
                 log.get().info(log.OUTSIDE_UNDONE)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead import log, wants
+from dittohead.backoff import wait_s
 from dittohead.errors import DittoheadError
 
 #: Waits before a part is started again, doubled each time.
@@ -67,7 +68,7 @@ class Parts:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, part: Part) -> None:
-        wait, failures = _FIRST_S, 0
+        starts = failures = 0  #: since it was well; those that count against it
         while True:
             began = time.monotonic()
             try:
@@ -81,16 +82,15 @@ class Parts:
                 # Want of threads or memory passes, and is nothing that a new start would cure.
                 failures -= bool(wants.short_of(error))
             if time.monotonic() - began > _WELL_S:
-                wait, failures = _FIRST_S, 0
-            failures += 1
+                starts = failures = 0
+            starts, failures = starts + 1, failures + 1
             if part.vital and failures >= _VITAL_MOST:
                 raise Over(
                     f"the daemon's part {part.name} failed {failures} times ({failure})",
                     hint="This is a defect of dittohead; the log has a traceback",
                 )
             self.failing[part.name] = failure
-            await self._pause(part, wait)
-            wait = min(wait * 2, _MOST_S)
+            await self._pause(part, wait_s(starts, first_s=_FIRST_S, most_s=_MOST_S))
 
     def _failed(self, part: Part, error: Exception) -> str:
         """Log what a part failed of, with a traceback the first time; return it in words."""

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from dittohead import faults, log, manifest, mending, order, wants
+from dittohead.backoff import wait_s
 from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
 from dittohead.errors import (
@@ -505,9 +505,7 @@ class _Run:
             text = f"{error.what} (tried {attempts} times)"
             final = ItemError(text, where=error.where, hint=error.hint)
             raise _Over(_fields(final, "transient", name), step)
-        wait = min(policy.first * 2 ** (attempts - 1), policy.most) * random.uniform(0.7, 1.3)  # noqa: S311
-        if error.retry_after_s is not None:
-            wait = max(wait, error.retry_after_s)
+        wait = wait_s(attempts, first_s=policy.first, most_s=policy.most, asked_s=error.retry_after_s)
         reason = f"step {name}: {error}; try {attempts + 1} of {policy.attempts} follows"
         aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
         await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": aside.wake_at})

@@ -7,6 +7,7 @@ import contextlib
 import socket
 
 from dittohead import log, sdnotify, web
+from dittohead.backoff import wait_s
 from dittohead.config import Config
 from dittohead.errors import DittoheadError, StationMissing, StoreError, TransientError
 from dittohead.wants import PASSING
@@ -33,7 +34,7 @@ class Starting:
     def __init__(self, config: Config, stop: asyncio.Event, patience_s: float | None = None) -> None:
         """Args: patience_s: how long is waited in all; None: for ever."""
         self._config, self._stop, self._patience_s = config, stop, patience_s
-        self._wait_s = _FIRST_S
+        self._failures = 0
         self._said = ""
 
     async def wait(self, error: Exception) -> None:
@@ -41,19 +42,20 @@ class Starting:
 
         Raises: the error, where the patience is at its end.
         """
+        self._failures += 1
+        wait = wait_s(self._failures, first_s=_FIRST_S, most_s=_MOST_S)
         if self._patience_s is not None:
             if self._patience_s <= 0:
                 raise error
-            self._wait_s = min(self._wait_s, self._patience_s)
-            self._patience_s -= self._wait_s
+            wait = min(wait, self._patience_s)
+            self._patience_s -= wait
         reason = _words(error)
         if str(reason) != self._said:
             self._said = str(reason)
             log.get().error(log.DAEMON_WAITING, error=self._said)
         sdnotify.status(f"waiting to start: {reason}")
         async with web.waiting(self._config.settings.http, reason.what):
-            await self._sleep(self._wait_s)
-        self._wait_s = min(self._wait_s * 2, _MOST_S)
+            await self._sleep(wait)
 
     async def _sleep(self, seconds: float) -> None:
         # Not ready: the unit stays "activating", and whatever is ordered after it waits, as it should.

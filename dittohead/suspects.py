@@ -6,8 +6,10 @@ frozen for deaths that it met as the only suspect; and of suspects no two run be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
+from dittohead.backoff import wait_s
 from dittohead.store import suspects as suspect_store
 
 #: Seconds a suspect waits after a start, doubled with each death more: a daemon that dies within them,
@@ -34,7 +36,8 @@ class Suspects:
             met = max(steps.values())
             if suspect_store.SUSPECT_AT <= met < suspect_store.FREEZE_AT:
                 self._steps[job] = {at for at, deaths in steps.items() if deaths >= suspect_store.SUSPECT_AT}
-                waits[job] = _FIRST_S * 2 ** (met - suspect_store.SUSPECT_AT)
+                times = met - suspect_store.SUSPECT_AT + 1
+                waits[job] = wait_s(times, first_s=_FIRST_S, most_s=math.inf)  # few: it is frozen soon
         return waits
 
     def waiting(self) -> set[str]:

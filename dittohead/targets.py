@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from sqlalchemy.engine import Connection
 
 from dittohead import log
+from dittohead.backoff import wait_s
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store import targets as target_store
@@ -280,7 +280,7 @@ class Targets:
 def _paused(known: TargetRow, reason: str, *, full: bool) -> TargetRow:
     """Return a target's row when a job has found it down, again or for the first time."""
     failures = known.failures + 1 if known.paused else 1
-    wait = min(PROBE_FIRST_S * 2 ** min(failures - 1, 20), PROBE_MOST_S) * random.uniform(0.8, 1.2)  # noqa: S311
+    wait = wait_s(failures, first_s=PROBE_FIRST_S, most_s=PROBE_MOST_S)
     return replace(
         known,
         paused=True,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import re
 
+from dittohead.backoff import wait_s
 from dittohead.errors import MachineShort
 
 #: There is no room: of all disk errors those that room helps.
@@ -91,8 +91,7 @@ class Shortage:
     def met(self) -> float:
         """Note that something could not be had, and return for how long to wait. Seconds."""
         self._met += 1
-        wait: float = min(_FIRST_S * 2.0 ** min(self._met / 4, 20), _MOST_S)
-        return wait * random.uniform(0.5, 1.5)  # noqa: S311
+        return wait_s(1 + self._met / 4, first_s=_FIRST_S, most_s=_MOST_S)
 
     def over(self) -> None:
         """Note that work has come to its end."""

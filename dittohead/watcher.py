@@ -20,6 +20,7 @@ from pathlib import Path
 from watchfiles import Change, awatch
 
 from dittohead import log
+from dittohead.backoff import wait_s
 from dittohead.errors import ItemError
 from dittohead.files import walk
 from dittohead.model import Station
@@ -143,7 +144,7 @@ class Watcher:
     # -- events ------------------------------------------------------------------------------
 
     async def _keep_watch(self) -> None:
-        wait = _RETRY_FIRST_S
+        losses = 0  #: since a watch that held
         while True:
             self._rearm = asyncio.Event()
             started = time.monotonic()
@@ -159,12 +160,12 @@ class Watcher:
             self._decided.set()
             log.get().warning(log.WATCH_LOST, reason=reason, losses=self.losses)
             self._hint.set()
-            wait = _RETRY_FIRST_S if time.monotonic() - started > _RETRY_MOST_S else wait
+            losses = 1 if time.monotonic() - started > _RETRY_MOST_S else losses + 1
+            wait = wait_s(losses, first_s=_RETRY_FIRST_S, most_s=_RETRY_MOST_S)
             self._back.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._back.wait()
-            wait = min(wait * 2, _RETRY_MOST_S)
 
     async def _watch(self) -> None:
         status = os.stat(self._inbox)

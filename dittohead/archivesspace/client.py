@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import beyond
+from dittohead.backoff import FULL, wait_s
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import short
 from dittohead.printed import Mask
@@ -21,8 +21,8 @@ from dittohead.rest import Answer, Rest, connected
 _TRIES = 4
 _CONFLICTS = 8
 
-#: Seconds before the first repetition, doubled for each further one, times a random 0.5 to 1.5.
-PAUSE_S = 0.2
+#: Seconds before the first repetition, doubled for each further one up to the longest.
+PAUSE_S, _PAUSE_MOST_S = 0.2, 1.6
 
 #: The longest that a server's Retry-After is waited for here; a longer one waits without a slot.
 _PATIENCE_S = 5.0
@@ -279,10 +279,10 @@ class Client:
 
     async def _pause(self, number: int, error: TransientError) -> None:
         """Wait before a repetition. Raises: the error, when there were enough, or a long wait is asked."""
-        asked = error.retry_after_s or 0.0
-        if number + 1 >= _TRIES or asked > _PATIENCE_S:
+        asked = error.retry_after_s
+        if number + 1 >= _TRIES or (asked or 0.0) > _PATIENCE_S:
             raise error
-        await asyncio.sleep(max(asked, PAUSE_S * 2**number * random.uniform(0.5, 1.5)))  # noqa: S311  # jitter
+        await asyncio.sleep(wait_s(number + 1, first_s=PAUSE_S, most_s=_PAUSE_MOST_S, asked_s=asked))
 
     async def create(self, path: str, body: Record | dict[str, Any]) -> Record:
         """Create something, once. Raises: TransientError: it is not known whether it was created."""
@@ -345,7 +345,8 @@ class Client:
         if answer.status == 409:
             if "modified since" not in _said(answer):
                 raise fault(answer)
-            await asyncio.sleep(PAUSE_S * random.uniform(0, number + 1))  # noqa: S311  # jitter
+            # Of those that change one record at once, one gets through at a time.
+            await asyncio.sleep(wait_s(number + 1, first_s=PAUSE_S / 2, most_s=4 * PAUSE_S, jitter=FULL))
             return
         error = fault(answer)
         if not isinstance(error, TransientError):

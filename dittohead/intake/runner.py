@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead import faults, log, units
+from dittohead.backoff import wait_s
 from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
 from dittohead.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
@@ -73,8 +73,8 @@ class Runner:
         self.doing = ""  #: what it does now, in words
         self.held = ""  #: why it holds back; "" when it does not
         self.faults: dict[str, str] = {}  #: part -> what is wrong with it now
-        #: folder -> (not before, by the clock that only goes on; why; next wait)
-        self._waits: dict[str, tuple[float, str, float]] = {}
+        #: folder -> (not before, by the clock that only goes on; why; how often)
+        self._waits: dict[str, tuple[float, str, int]] = {}
         self._look_now = asyncio.Event()
         self._prefixes: list[str] = []  #: parts of the place to be looked at out of turn
         self._bring_now, self._follow_now = asyncio.Event(), asyncio.Event()
@@ -98,30 +98,31 @@ class Runner:
                 group.create_task(self._persist(part, work), name=f"source:{self.name}:{part}")
 
     async def _persist(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
-        wait = _FIRST_S
+        failures = 0
         while True:
-            began, asked = time.monotonic(), 0.0
+            began = time.monotonic()
             try:
                 await work()
-            except (DittoheadError, OSError) as error:
-                asked = error.retry_after_s or 0.0 if isinstance(error, TransientError) else 0.0
-                self._failed(part, str(error), max(wait, asked))
             except Exception as error:  # noqa: BLE001  # around one source: a site's own may raise anything
-                log.get().exception(log.SOURCE_CRASHED, source=self.name, part=part, error=str(error))
-                self._failed(part, f"{type(error).__name__}: {error}", wait)
+                failures = 1 if time.monotonic() - began > _WELL_S else failures + 1
+                wait = _wait_s(failures, error)
+                self._failed(part, error, wait)
             else:
                 self.faults.pop(part, None)
-                wait = _FIRST_S
+                failures = 0
                 continue
-            if time.monotonic() - began > _WELL_S:
-                wait = _FIRST_S
-            await asyncio.sleep(max(asked, wait * random.uniform(0.5, 1.0)))  # noqa: S311
-            wait = min(wait * 2, _MOST_S)
+            await asyncio.sleep(wait)
 
-    def _failed(self, part: str, error: str, wait: float) -> None:
-        if self.faults.get(part) != error:
-            log.get().warning(log.SOURCE_FAILED, source=self.name, part=part, error=error, wait_seconds=wait)
-        self.faults[part] = error
+    def _failed(self, part: str, error: Exception, wait: float) -> None:
+        text = str(error)
+        if not isinstance(error, (DittoheadError, OSError)):
+            log.get().exception(log.SOURCE_CRASHED, source=self.name, part=part, error=text)
+            text = f"{type(error).__name__}: {error}"
+        if self.faults.get(part) != text:
+            log.get().warning(
+                log.SOURCE_FAILED, source=self.name, part=part, error=text, wait_seconds=round(wait, 1)
+            )
+        self.faults[part] = text
 
     def sooner(self) -> None:
         """See anew when the next round is due: the clock was set back."""
@@ -252,11 +253,11 @@ class Runner:
         return dropped
 
     def _put_off(self, folder: str, error: DittoheadError) -> None:
-        _, why, wait = self._waits.get(folder, (0.0, "", _FIRST_S))
+        _, why, failures = self._waits.get(folder, (0.0, "", 0))
         if why != str(error):
             log.get().warning(log.SOURCE_HELD, source=self.name, folder=folder, reason=str(error))
-        asked = error.retry_after_s or 0.0 if isinstance(error, TransientError) else 0.0
-        self._waits[folder] = (time.monotonic() + max(asked, wait), str(error), min(wait * 2, _MOST_S))
+        wait = _wait_s(failures + 1, error)
+        self._waits[folder] = (time.monotonic() + wait, str(error), failures + 1)
 
     def _is_put_off(self, folder: str) -> bool:
         return folder in self._waits and self._waits[folder][0] > time.monotonic()
@@ -408,6 +409,11 @@ class Runner:
 
 def _reservation(drop: Drop) -> str:
     return f"source:{drop.id}"
+
+
+def _wait_s(failures: int, error: Exception) -> float:
+    asked = error.retry_after_s if isinstance(error, TransientError) else None
+    return wait_s(failures, first_s=_FIRST_S, most_s=_MOST_S, asked_s=asked)
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

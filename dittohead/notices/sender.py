@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from dittohead import faults, log, wording
+from dittohead.backoff import spread, wait_s
 from dittohead.errors import StoreError
 from dittohead.metrics import Metrics
 from dittohead.model import utcnow
@@ -179,12 +179,11 @@ class Notifier:
         if error.gone:
             await self._disable(rule, str(error))
             return
-        wait = self._wait(notice, rule)
+        wait = self._wait(notice, rule, error.retry_after_s)
         if wait is None:
             await self._give_up(notice, shown(rule), str(error), rule.kind)
             await self._disable_if_dead(notice, rule, error)
             return
-        wait = max(wait * random.uniform(0.8, 1.2), error.retry_after_s or 0.0)  # noqa: S311
         log.get().warning(
             log.NOTIFY_FAILED, notice=notice.id, to=shown(rule), error=str(error), wait_s=round(wait)
         )
@@ -196,17 +195,17 @@ class Notifier:
             receivers_fault=error.receivers_fault,
         )
 
-    def _wait(self, notice: Notice, rule: Rule) -> float | None:
+    def _wait(self, notice: Notice, rule: Rule, asked_s: float | None) -> float | None:
         """Return the seconds until a notice's next try; None: it is to be given up."""
         age = (self._now() - notice.created_at).total_seconds()
         if rule.webhook is not None:
             # More tries than the schedule has, where other notices were taken meanwhile.
             last = len(webhook.WAITS_S) - 1
             over = notice.attempts > last and age >= DISABLE_AFTER_S
-            return None if over else webhook.WAITS_S[min(notice.attempts, last)]
+            return None if over else spread(webhook.WAITS_S[min(notice.attempts, last)], asked_s=asked_s)
         if age > GIVE_UP_S:
             return None
-        return min(RETRY_FIRST_S * 2.0 ** min(notice.attempts, 20), RETRY_MOST_S)
+        return wait_s(notice.attempts + 1, first_s=RETRY_FIRST_S, most_s=RETRY_MOST_S, asked_s=asked_s)
 
     async def _give_up(self, notice: Notice, to: str, error: str, kind: str = "none") -> None:
         self.metrics.notices_given_up.labels(kind).inc()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
+from dittohead.backoff import FULL, wait_s
 from dittohead.errors import TransientError
 from dittohead.s3 import connection
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 #: Tries of one request before its step is put off; with the waits between them about six seconds.
 _TRIES = 5
-_FIRST_S = 0.3
+_FIRST_S, _MOST_S = 0.3, 4.8
 
 #: A wait that the store asks for and that is longer than this is not sat out holding a slot.
 _PATIENCE_S = 20.0
@@ -154,11 +154,12 @@ class Pace:
                     self.slow_down()
                 if not isinstance(fault, TransientError) or attempt == _TRIES:
                     raise fault from error
-                asked = fault.retry_after_s or 0.0
-                if asked > _PATIENCE_S:
+                asked = fault.retry_after_s
+                if (asked or 0.0) > _PATIENCE_S:
                     raise fault from error
-                # Full jitter: with equal waits all retries would fall into one throttle window.
-                await asyncio.sleep(max(asked, _FIRST_S * 2**attempt * random.random()))  # noqa: S311
+                # With equal waits all retries would fall into one throttle window.
+                wait = wait_s(attempt, first_s=_FIRST_S, most_s=_MOST_S, jitter=FULL, asked_s=asked)
+                await asyncio.sleep(wait)
             else:
                 self.well()
                 return answer
