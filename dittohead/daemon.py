@@ -69,6 +69,7 @@ from dittohead.store.outbox import StoreOutbox
 from dittohead.targets import Targets
 from dittohead.threads import detached
 from dittohead.verify import Report, verify_job
+from dittohead.waiting import event_or_time
 from dittohead.watcher import Watcher
 from dittohead.web.site import Site
 
@@ -513,17 +514,13 @@ class Daemon:
                 await self.actions.answer_all()
             except StoreError as error:  # tried again; a database that restarts takes nobody down
                 log.get().error(log.TASK_CRASHED, task="requests", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_REQUESTS_S):
-                    await self._poked.wait()
+            await event_or_time(self._poked, _REQUESTS_S)
 
     async def _reconciles(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_RECONCILE_S):
-                    await self._compare.wait()
-                    self._compare.clear()
-                    await asyncio.sleep(_TROUBLE_S)  # it may last; and one trouble seldom comes alone
+            if await event_or_time(self._compare, _RECONCILE_S):
+                self._compare.clear()
+                await asyncio.sleep(_TROUBLE_S)  # it may last; and one trouble seldom comes alone
             try:
                 if await reconcile(self.engine, self.claimer, self.dispatch.running):
                     self.dispatch.wake()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 
 from dittohead import log, sdnotify, web
 from dittohead.backoff import wait_s
 from dittohead.config import Config
 from dittohead.errors import DittoheadError, StationMissing, StoreError, TransientError
+from dittohead.waiting import event_or_time
 from dittohead.wants import PASSING
 
 #: Between two tries, doubled each time. Seconds.
@@ -62,9 +62,7 @@ class Starting:
         # Its start must then not be given up: TimeoutStartSec= counts from the last of these.
         while seconds > 0 and not self._stop.is_set():
             sdnotify.extend_timeout(2.5 * _EXTEND_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(seconds, _EXTEND_S)):
-                    await self._stop.wait()
+            await event_or_time(self._stop, min(seconds, _EXTEND_S))
             seconds -= _EXTEND_S
 
 

@@ -28,6 +28,7 @@ from dittohead.mounts import filesystem_type, needs_polling
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
 from dittohead.threads import Hung, in_own_thread
+from dittohead.waiting import event_or_time
 from dittohead.wants import short_of
 
 #: watchfiles looks for collected events this often; a hint takes one and a half of it. 11 ms keeps
@@ -106,9 +107,7 @@ class Watcher:
             limit = self._settings.interval
             if self.mode != "inotify":
                 limit = min(limit, _POLL_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limit):
-                    await self._hint.wait()
+            await event_or_time(self._hint, limit)
 
     async def _scan_once(self) -> None:
         renamed, self._renamed = self._renamed, set()
@@ -163,9 +162,7 @@ class Watcher:
             losses = 1 if time.monotonic() - started > _RETRY_MOST_S else losses + 1
             wait = wait_s(losses, first_s=_RETRY_FIRST_S, most_s=_RETRY_MOST_S)
             self._back.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._back.wait()
+            await event_or_time(self._back, wait)
 
     async def _watch(self) -> None:
         status = os.stat(self._inbox)

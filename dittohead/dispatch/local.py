@@ -25,6 +25,7 @@ from dittohead.model import Arrival, Batch, Job, display
 from dittohead.pipeline import run_job
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
+from dittohead.waiting import event_or_time
 
 #: After a fault of the store or of the receipts' disk a job is left alone for this long.
 _BACK_OFF_S = 10.0
@@ -168,9 +169,7 @@ class LocalDispatch:
                     patience = self._patience()
                 except Exception as error:  # noqa: BLE001  # whatever it is, the other jobs go on
                     patience = self._stumbled(error)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(patience):
-                        await self._wake.wait()
+                await event_or_time(self._wake, patience)
         finally:
             for task in list(self._tasks.values()):
                 task.cancel()

@@ -25,6 +25,7 @@ from dittohead.store import Store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
 from dittohead.store.drops import Drop
+from dittohead.waiting import event_or_time
 
 #: Folders of one source fetched beside each other.
 _FOLDERS = 4
@@ -144,7 +145,7 @@ class Runner:
             if due <= time.time():
                 break
             # In short waits: the clock may be set.
-            await _either(self._look_now, min(due - time.time(), _IDLE_S))
+            await event_or_time(self._look_now, min(due - time.time(), _IDLE_S))
         prefix = self._prefixes.pop(0) if self._prefixes else ""
         try:
             await self.look(prefix)
@@ -204,7 +205,7 @@ class Runner:
             due = [] if soon is None else [soon - time.time()]
             due += [left for at, _, _ in self._waits.values() if (left := at - time.monotonic()) > 0]
             # In short waits: whatever else becomes possible, such as room on the disk, tells nobody.
-            await _either(self._bring_now, min([_IDLE_S, *(max(left, 0.05) for left in due)]))
+            await event_or_time(self._bring_now, min([_IDLE_S, *(max(left, 0.05) for left in due)]))
             return
         await self.bring(drop)
 
@@ -332,7 +333,7 @@ class Runner:
     async def _follow_when_due(self) -> None:
         self._follow_now.clear()
         busy = await self.follow()
-        await _either(self._follow_now, _FOLLOW_S if busy else _IDLE_S)
+        await event_or_time(self._follow_now, _FOLLOW_S if busy else _IDLE_S)
 
     async def follow(self) -> bool:
         """Find out what has become of dropped folders, and settle what is done; True while some are open."""
@@ -414,10 +415,3 @@ def _reservation(drop: Drop) -> str:
 def _wait_s(failures: int, error: Exception) -> float:
     asked = error.retry_after_s if isinstance(error, TransientError) else None
     return wait_s(failures, first_s=_FIRST_S, most_s=_MOST_S, asked_s=asked)
-
-
-async def _either(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, or so long."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

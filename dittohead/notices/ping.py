@@ -7,7 +7,6 @@ API. There is no /start: that measures how long something takes, and a daemon do
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +15,7 @@ from dittohead import log
 from dittohead.notices import http
 from dittohead.notices.outcome import NotSent, credential
 from dittohead.rules import Ping, Rule, shown
+from dittohead.waiting import event_or_time
 
 #: Seconds a monitor has to answer.
 TIMEOUT_S = 10.0
@@ -63,9 +63,7 @@ class Pinger:
             self._wake.clear()
             await self.ping_due()
             wait = min(self._due.values(), default=time.monotonic() + _LOOK_S) - time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(wait, 0.05)):
-                    await self._wake.wait()
+            await event_or_time(self._wake, max(wait, 0.05))
 
     async def ping_due(self) -> None:
         """Ping by each rule whose time has come."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from dittohead.notices.outcome import NotSent
 from dittohead.rules import Rule, shown
 from dittohead.store.outbox import Notice, StoreOutbox
 from dittohead.threads import detached
+from dittohead.waiting import event_or_time
 
 #: Waits between tries of mail and Apprise: doubled from the first to the last, with jitter.
 RETRY_FIRST_S, RETRY_MOST_S = 30.0, 6 * 3600.0
@@ -79,9 +79,7 @@ class Notifier:
                 except StoreError as error:
                     log.get().error(log.NOTIFY_FAILED, error=str(error))
                     wait = _AWAY_S
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(max(wait, 0.05), _LOOK_S)):
-                        await self._wake.wait()
+                await event_or_time(self._wake, min(max(wait, 0.05), _LOOK_S))
         finally:
             lanes = list(self._lanes.values())
             for lane in lanes:
