@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import faults, log, replacing, sidecar, templates, units
+from dittohead import faults, log, replacing, sidecar, space, templates, units
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
@@ -402,15 +402,12 @@ class Claimer:
         )
 
     def _capacity(self) -> int:
-        status = os.statvfs(self.stations.root)
-        return status.f_blocks * status.f_frsize
+        return space.capacity(self.stations.root)
 
     def lacking(self, needed: int) -> int:
         """Return by how many bytes the disk is too full for so much more; 0 or less when it is not."""
-        status = os.statvfs(self.stations.root)
-        free = status.f_bavail * status.f_frsize
-        floor = self.config.settings.space.floor
-        return needed + sum(self.reserved.values()) + floor - free
+        promised = sum(self.reserved.values())
+        return space.lacking(self.stations.root, needed + promised, self.config.settings.space.floor)
 
 
 def _immovable(error: StationError, arrival: Arrival) -> Held:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import gc
-import os
 import resource
 import signal
 import time
@@ -27,6 +26,7 @@ from dittohead import (
     rebuild,
     registry,
     sdnotify,
+    space,
     threads,
     units,
     web,
@@ -613,8 +613,7 @@ class Daemon:
     def _free_bytes(self) -> int:
         """Free bytes, in steps of 16 MiB so that what readers see does not change all the time."""
         with contextlib.suppress(OSError):  # the root is away: the last that was seen
-            status = os.statvfs(self.stations.root)
-            self._free = (status.f_bavail * status.f_frsize) >> 24 << 24
+            self._free = space.in_steps(space.free(self.stations.root))
         return self._free
 
     def _tell(self) -> None:

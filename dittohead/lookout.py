@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 
-from dittohead import units
+from dittohead import space, units
 from dittohead.engine import Engine
 from dittohead.parts import alone
 from dittohead.settings import Settings
@@ -40,13 +39,12 @@ class Lookout:
     async def root_round(self) -> None:
         """Tell, once until there is room again, that the root's disk takes no more folders."""
         root, floor = self._engine.stations.root, self._settings().space.floor
-        status = os.statvfs(root)
-        free = status.f_bavail * status.f_frsize
-        if free < floor:
-            reason = f"{units.size(free)} are free, and {units.size(floor)} must stay free (space: floor)"
+        if space.lacking(root, 0, floor) > 0:
+            free = units.size(space.free(root))
+            reason = f"{free} are free, and {units.size(floor)} must stay free (space: floor)"
             await self._engine.targets.filled(disk_of(root), reason, is_root=True)
             self._engine.wake_notifier()
-        elif free >= floor * (1 + _HYSTERESIS):
+        elif space.lacking(root, 0, floor * (1 + _HYSTERESIS)) <= 0:
             await self._engine.targets.has_room(disk_of(root))
 
     async def stuck_round(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dittohead import space
 from dittohead.attributes import Keeps
 from dittohead.errors import StepError
 from dittohead.far_account import AGENT, Account, way_to
@@ -88,7 +89,7 @@ class _Look:
         while not os.path.isdir(base):
             base = os.path.dirname(base)
         status = os.statvfs(base)
-        free = f"{size(status.f_bavail * status.f_frsize)} free"
+        free = f"{size(space.free(base))} free"
         if status.f_flag & os.ST_RDONLY:
             yield False, f"{base}: read-only for the daemon. {sandboxed(base) or 'Mount it for writing'}"
         elif os.access(base, os.W_OK | os.X_OK):

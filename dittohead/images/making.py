@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dittohead import files
+from dittohead import files, space
 from dittohead.images import (
     box,
     checking,
@@ -289,12 +289,11 @@ def _see_room(image: pyvips.Image, request: Request) -> None:
 
     A small file can stand for very many pixels: what is written is bounded by its header, not by its size.
     """
-    recipe, status = request.recipe, os.statvfs(request.work)
+    recipe, free = request.recipe, space.free(request.work)
     size = image.width * image.height * image.bands * pyramid.SAMPLE.get(image.format, 4)
     if not (recipe.exact or recipe.compression in LOSSLESS):
         size //= 2  # of a lossy one more is unheard of
     size = size * 4 // 3 if recipe.format in ("pyramid-tiff", "iiif-static") else size
-    free = status.f_bavail * status.f_frsize
     if size > free:
         what = f"{os.fsdecode(request.path)} may need {size >> 20:,} MiB, and {free >> 20:,} MiB are free"
         raise OSError(errno.ENOSPC, what)

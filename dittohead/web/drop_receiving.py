@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dittohead import files, ownfiles, sidecar
+from dittohead import files, ownfiles, sidecar, space
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
 from dittohead.errors import ItemError, Unreadable
@@ -323,10 +323,9 @@ class Reception:
 
     def lacking(self, incoming: Sequence[Incoming], size: int, floor: int) -> int:
         """Return by how many bytes the disk is too full for so much more beside uploads under way."""
-        status = os.statvfs(self.inbox)
         # Of a plain form nobody knows how much is to come: more is there than was announced.
         missing = sum(max(one.size - sum(self.received(one).values()), 0) for one in incoming)
-        return size + missing + floor - status.f_bavail * status.f_frsize
+        return space.lacking(self.inbox, size + missing, floor)
 
 
 def _gone(incoming: Incoming) -> ItemError:

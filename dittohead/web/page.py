@@ -204,7 +204,7 @@ async def _front_values(site: Site) -> dict[str, Any]:
     stations = Stations(site.stations.root, site.stations.ignore)
 
     def look() -> tuple[list[str], tuple[int, int]]:
-        return page_front.arrivals(stations), page_front.disk(stations)
+        return page_front.arrivals(stations), page_front.room(stations)
 
     inbox, space = await asyncio.to_thread(look)
     rooms = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
+from dittohead import queries, space
 from dittohead.model import Job, JobState, Station, StepRow, StepState, counted, display
 from dittohead.stations import Stations
 from dittohead.store import history, numbers
@@ -110,10 +109,9 @@ def arrivals(stations: Stations) -> list[str]:
         return []
 
 
-def disk(stations: Stations) -> tuple[int, int]:
+def room(stations: Stations) -> tuple[int, int]:
     """Return (free bytes, all bytes) of the root's file system. Blocking."""
-    status = os.statvfs(stations.root)
-    return (status.f_bavail * status.f_frsize) >> 24 << 24, status.f_blocks * status.f_frsize
+    return space.free(stations.root), space.capacity(stations.root)
 
 
 def in_flight(
@@ -144,7 +142,7 @@ def front(
     seen: Seen,
     live: Mapping[str, Any],
     inbox: Sequence[str],
-    space: tuple[int, int],
+    disk: tuple[int, int],
     floor: int,
     rooms: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -153,14 +151,14 @@ def front(
     Args:
         live: see live.py.
         inbox: names of the folders that are there.
-        space: free bytes and all bytes of the root's file system.
+        disk: free bytes and all bytes of the root's file system.
         floor: bytes that are to stay free.
         rooms: target -> free bytes, where a delivery has seen them.
     """
     held: Mapping[str, str] = live.get("held", {})
     known, overdue = set(held), live.get("overdue", [])
     counts = seen.counts
-    troubles = _troubles(seen, live, space[0], floor)
+    troubles = _troubles(seen, live, disk[0], floor)
     waiting = counts["waiting"] + counts["paused"]
     return {
         "glance": _glance(troubles, counts, len(inbox), seen.lately_count),
@@ -195,8 +193,8 @@ def front(
         "missing": live.get("troubles", []),
         "stuck": live.get("stuck", {}),
         "damaged": live.get("damaged_rows", []),
-        "free": space[0],
-        "whole": space[1],
+        "free": space.in_steps(disk[0]),
+        "whole": disk[1],
         "floor": floor,
         "version": live.get("version", ""),
         "unsent": seen.unsent,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from aiohttp import web
 
-from dittohead import units
+from dittohead import space, units
 from dittohead.errors import ItemError
 from dittohead.model import Job, JobState
 from dittohead.replacing import Offer, Replacements
@@ -63,8 +62,7 @@ async def waiting(request: web.Request, job: Job, id_: str) -> Offer:
 
 def _room(request: web.Request, size: int) -> None:
     site = request.app[SITE]
-    status = os.statvfs(site.stations.state)
-    lacking = size + site.config().settings.space.floor - status.f_bavail * status.f_frsize
+    lacking = space.lacking(site.stations.state, size, site.config().settings.space.floor)
     if lacking > 0:
         raise Problem(507, f"there is not room for it on the disk: {units.size(lacking)} more are needed")
 
