@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
-from dittohead import daemon, log
+from dittohead import daemon, log, units
 from dittohead.cli.base import DATA, NO_INPUT, err, escape, fail, load_config, out, with_config
 from dittohead.cli.follow import follow
 from dittohead.cli.given import Span
@@ -117,12 +118,20 @@ def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:
         )
 
 
+class _Sent(ProgressColumn):
+    """How much is copied, and how fast."""
+
+    def render(self, task: Task) -> Text:
+        """Return it in words."""
+        fast = f", {units.rate(task.speed, 'bytes')}" if task.speed else ""
+        return Text(f"{units.size(task.completed)} of {units.size(task.total or 0)}{fast}")
+
+
 def _drop_one(upload: Upload) -> str:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        _Sent(),
         console=err,
         disable=not sys.stderr.isatty(),
         transient=True,

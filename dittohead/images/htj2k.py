@@ -17,6 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from dittohead import units
 from dittohead.images.reasons import Refused
 
 #: Decompositions, and the side of a code block: what OpenJPH takes by itself.
@@ -72,6 +73,6 @@ def _see_memory(samples: int) -> None:
     needed = used + _FACTOR * samples
     if allowed != resource.RLIM_INFINITY and needed > allowed:
         raise Refused(
-            f"HTJ2K keeps all of an image in memory, and would need {needed >> 20} MiB of it where "
-            f"{allowed >> 20} are allowed; raise memory, or use format: jp2"
+            f"HTJ2K keeps all of an image in memory, and would need {units.size(needed)} of it where "
+            f"{units.size(allowed)} are allowed; raise memory, or use format: jp2"
         )

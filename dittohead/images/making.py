@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dittohead import files, space
+from dittohead import files, space, units
 from dittohead.images import (
     box,
     checking,
@@ -295,7 +295,7 @@ def _see_room(image: pyvips.Image, request: Request) -> None:
         size //= 2  # of a lossy one more is unheard of
     size = size * 4 // 3 if recipe.format in ("pyramid-tiff", "iiif-static") else size
     if size > free:
-        what = f"{os.fsdecode(request.path)} may need {size >> 20:,} MiB, and {free >> 20:,} MiB are free"
+        what = f"{os.fsdecode(request.path)} may need {units.size(size)}, and {units.size(free)} are free"
         raise OSError(errno.ENOSPC, what)
 
 

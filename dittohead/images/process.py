@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead import printed
+from dittohead import printed, units
 from dittohead.errors import TransientError
 from dittohead.images.reasons import LINE_MOST, USUAL_PIXELS
 from dittohead.process import Child, environment
@@ -179,4 +179,6 @@ class ImageChild:
             return "what was said of it cannot be read"
         status = self._child.process.returncode or 0
         name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return f"the image library crashed ({name}), or needed more than {options.memory >> 20} MiB of memory"
+        return (
+            f"the image library crashed ({name}), or needed more than {units.size(options.memory)} of memory"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,9 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+
+#: What a script imports: a script beside it that imports nothing.
+_IMPORT = re.compile(rb'from "\./([a-z]+\.js)";')
 
 #: A name is a promise: whatever it holds never changes.
 _FOR_EVER = "public, max-age=31536000, immutable"
@@ -30,14 +34,18 @@ class Assets:
     def load(cls) -> Assets:
         """Read them. Blocking."""
         made = cls()
-        for path in sorted(_STATIC.iterdir()):
-            if path.suffix in _TYPES:
-                data = path.read_bytes()
-                digest = hashlib.sha256(data).hexdigest()[:16]
-                served = f"{path.stem}.{digest}{path.suffix}"
-                made.paths[path.name] = f"/static/{served}"
-                made._files[served] = (data, _TYPES[path.suffix], f'"{digest}"')
+        found = {path: path.read_bytes() for path in sorted(_STATIC.iterdir()) if path.suffix in _TYPES}
+        # Those that others import come first: they are imported by the names that they are served under.
+        for path, data in sorted(found.items(), key=lambda one: bool(_IMPORT.search(one[1]))):
+            data = _IMPORT.sub(made._served, data)
+            digest = hashlib.sha256(data).hexdigest()[:16]
+            served = f"{path.stem}.{digest}{path.suffix}"
+            made.paths[path.name] = f"/static/{served}"
+            made._files[served] = (data, _TYPES[path.suffix], f'"{digest}"')
         return made
+
+    def _served(self, imported: re.Match[bytes]) -> bytes:
+        return b'from "%s";' % self.paths[imported[1].decode()].encode()
 
     async def serve(self, request: web.Request) -> web.Response:
         """Answer a request for one."""

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import __version__
+from dittohead import __version__, units
 from dittohead.errors import ItemError, MachineShort, StepError, TransientError, ungrouped
 from dittohead.faulty import Faulty
 from dittohead.images.kinds import is_read
@@ -410,7 +410,7 @@ class _Conversion:
                 child.must_not_be_killed(display(task.entry.path))
                 answer = {"ok": False, "kind": "image", "what": child.epitaph(self.options)}
         if answer.get("kind") == "memory":
-            answer["what"] = f"it needs more than {self.options.memory >> 20} MiB of memory"
+            answer["what"] = f"it needs more than {units.size(self.options.memory)} of memory"
         return answer
 
     def _see_room(self, stop: Stop) -> None:

@@ -22,6 +22,7 @@ import pytest
 
 from dittohead import registry
 from dittohead.cli import MODULES
+from dittohead.web.page_assets import Assets
 from tests.support.daemon import Site, site
 from tests.support.front import OPERATOR, TOKENS
 from tests.support.images import tiff
@@ -132,12 +133,14 @@ def test_a_page_that_is_not_there_is_told_as_a_page(reader: Reader) -> None:
 
 
 def test_each_static_file_is_served_as_it_is_tracked(reader: Reader) -> None:
-    """Under a name made of its content, so that the page of another version is none of its."""
+    """Under a name made of its content, so that the page of another version is none of its; so what it imports."""
     kept = [TOP / name for name in tracked() if "/web/static/" in name]
-    assert len(kept) > 3
+    paths = Assets.load().paths
+    assert {path.name for path in kept} == paths.keys()
     for path in kept:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        assert reader.read(f"/static/{path.stem}.{digest}{path.suffix}") == path.read_text()
+        served = reader.read(paths[path.name])
+        assert hashlib.sha256(served.encode()).hexdigest()[:16] == paths[path.name].split(".")[1]
+        assert re.sub(r'from "/static/(\w+)\.\w{16}\.js"', r'from "./\1.js"', served) == path.read_text()
     assert re.findall(r"/static/[\w.]+", reader.read("/"))
 
 

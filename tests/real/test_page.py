@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 import socket
 import urllib.request
@@ -25,6 +26,8 @@ from playwright.async_api import (
     expect,
 )
 
+import dittohead
+from dittohead import units
 from tests.support.daemon import Site, site
 from tests.support.images import encode, pixels
 
@@ -117,6 +120,19 @@ async def browser() -> AsyncIterator[Browser]:
         started = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield started
         await started.close()
+
+
+async def test_scripts_write_sizes_as_everything_else_does(browser: Browser) -> None:
+    """From a byte to what no disk holds; where a half is rounded, too."""
+    chance = random.Random(3)
+    counts = [0, 1, 2, 1023, 1024, 1280, 1408, 102_912, 104_448, (1 << 20) - 1, 5 << 60 >> 12]
+    counts += [chance.randrange(1 << chance.randrange(1, 49)) for _ in range(3000)]
+    counts += [(count >> 9) << 9 for count in counts]
+    script = (Path(dittohead.__file__).parent / "web/static/units.js").read_text().replace("export ", "")
+    page = await browser.new_page()
+    said = await page.evaluate(f"(counts) => {{ {script}; return counts.map(size); }}", counts)
+    await page.close()
+    assert said == [units.size(count) for count in counts]
 
 
 async def opened(browser: Browser, here: Here, **how: Any) -> tuple[Page, list[str]]:

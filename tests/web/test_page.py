@@ -106,17 +106,22 @@ async def test_names_and_reasons_are_text_everywhere(front: Served, hostile: str
 async def test_nothing_is_inline_and_everything_named_is_there(front: Served) -> None:
     """As the policy wants it; assets are kept for ever under names made of their content."""
     made, client = front
-    job = await ran(made, "n")
+    job, imported = await ran(made, "n"), set[str]()
     for path in ("/", f"/jobs/{job.id}", "/jobs", "/statistics", "/drop", "/nowhere"):
         page = (await call(client, path, token=OPERATOR, headers=HTML))[1]
         assert not re.search(r"\son\w+=|\sstyle=|<style|<script(?![^>]* src=)", page), path
         for asset in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
             async with client.get(asset) as answer:
                 assert answer.status == 200
+                imported |= set(re.findall(r'^import .* from "(.*)";', await answer.text(), re.MULTILINE))
                 assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
                 tag = answer.headers["ETag"]
             async with client.get(asset, headers={"If-None-Match": tag}) as answer:
                 assert answer.status == 304
+    assert imported
+    for asset in imported:
+        assert re.fullmatch(r"/static/units\.[0-9a-f]{16}\.js", asset)
+        assert (await call(client, asset))[0] == 200
     for asset in ("page.css", "..%2fpage.py", "%2e%2e/page.py", ""):
         assert (await call(client, f"/static/{asset}"))[0] == 404
 

@@ -1,5 +1,7 @@
 // The form for uploads: folders dragged in, files in pieces, taken up where they were broken off.
 
+import { size } from "./units.js";
+
 const form = document.getElementById("drop");
 const at = (id) => document.getElementById(id);
 const csrf = form.elements.csrf.value;
@@ -15,13 +17,6 @@ let stopped = false;
 const askFirst = (leaving) => leaving.preventDefault();
 const hold = () => window.addEventListener("beforeunload", askFirst);
 const release = () => window.removeEventListener("beforeunload", askFirst);
-
-const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-function size(count) {
-  let unit = 0;
-  while (count >= 1024 && unit < units.length - 1) [count, unit] = [count / 1024, unit + 1];
-  return `${count >= 100 || !unit ? Math.round(count) : count.toFixed(1)} ${units[unit]}`;
-}
 
 function lasting(seconds) {
   if (seconds < 100) return `${Math.ceil(seconds)} s`;

@@ -1,10 +1,12 @@
 // While the new file is sent: how far it is; a form that was sent is not sent twice.
 
+import { size } from "./units.js";
+
 const form = document.getElementById("replacement");
 const told = document.getElementById("sent");
 
 function amount(done, total) {
-  return `${Math.floor((100 * done) / total)} % of ${(total / 1e6).toFixed(1)} MB are sent`;
+  return `${Math.floor((100 * done) / total)} % of ${size(total)} are sent`;
 }
 
 form?.addEventListener("submit", (event) => {
