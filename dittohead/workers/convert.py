@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead import __version__, units
-from dittohead.errors import ItemError, MachineShort, StepError, TransientError, ungrouped
+from dittohead.errors import ItemError, MachineShort, TransientError
 from dittohead.faulty import Faulty
 from dittohead.images.kinds import is_read
 from dittohead.images.leftover import Leftover
@@ -30,6 +30,7 @@ from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, counted, display
+from dittohead.runners import Renewed, Runners
 from dittohead.threads import Stop, in_thread
 from dittohead.wants import DISK
 from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
@@ -225,9 +226,7 @@ class _Conversion:
         self.taken: Counter[str] = Counter()  #: images taken over, by the job that made them
         #: Half-made results and libvips' own temporary files; beside `work`, for no name to clash.
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
-        self._turn = asyncio.Lock()
         self._tasks: Iterator[_Task] = iter(())
-        self._children = self._begun = 0
 
     # -- which files, and what they become ---------------------------------------------------
 
@@ -315,15 +314,14 @@ class _Conversion:
             yield _unseen
             return
         await in_thread(lambda _: self._scratch.mkdir(parents=True, exist_ok=True))
-        async with contextlib.AsyncExitStack() as stack:
-            child = await stack.enter_async_context(self._child())
+        async with Renewed(self._child) as own:
 
             async def look(task: _Task) -> str | None:
-                nonlocal child
+                child = await own.get()
                 answer = await child.ask({**self._request(task), "foresee": True}, self.options.timeout)
                 if answer is None:
                     answer = {"ok": False, "kind": "image", "what": child.epitaph(self.options)}
-                    child = await stack.enter_async_context(self._child())
+                    await own.drop()
                 if answer["ok"]:
                     return str(answer["kept"])
                 self._failed(task.entry, answer["what"], answer["kind"])
@@ -334,45 +332,27 @@ class _Conversion:
     # -- children ----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Convert everything with as many children as there are slots."""
-        with ungrouped(StepError):
-            async with asyncio.TaskGroup() as group:
-                self._start_runner(group, None)
+        """Convert everything with as many children as there are slots. Raises: StepError."""
+        await Runners(
+            self.ctx,
+            "convert",
+            self.total,
+            pick=self._pick,
+            make=self._make,
+            good=self._good,
+            start=self._child,
+        ).run()
 
-    def _start_runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
-        self._children += 1
-        group.create_task(self._runner(group, slot), name=f"convert:{self.ctx.job_id}")
-
-    async def _runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
-        """Convert images one after another in one child; an extra one leaves when others wait."""
-        async with slot or contextlib.nullcontext(), contextlib.AsyncExitStack() as stack:
-            child: ImageChild | None = None
-            while (picked := await self._next()) is not None:
-                task, known = picked
-                if known is not None:
-                    self._good(task, known)
-                    continue
-                self._grow(group)
-                if child is None:
-                    child = await stack.enter_async_context(self._child())
-                answer = await child.ask(self._request(task), self.options.timeout)
-                if answer is None or answer.get("kind") == "memory":
-                    await stack.aclose()
-                    child = None
-                    answer = await self._alone(task)
-                self._take(task, answer)
-                if slot is not None and self.ctx.contended:
-                    break
-            self._children -= 1
-
-    async def _next(self) -> tuple[_Task, dict[str, Any] | None] | None:
-        """Return the next image, with what an earlier try made of it if that is still right."""
-        async with self._turn:
-            picked = await in_thread(self._pick)
-        self._begun += picked is not None
-        return picked
+    async def _make(self, task: _Task, own: Renewed[ImageChild]) -> None:
+        child = await own.get()
+        answer = await child.ask(self._request(task), self.options.timeout)
+        if answer is None or answer.get("kind") == "memory":
+            await own.drop()
+            answer = await self._alone(task)
+        self._take(task, answer)
 
     def _pick(self, stop: Stop) -> tuple[_Task, dict[str, Any] | None] | None:
+        """Return the next image, with what an earlier try made of it if that is still right."""
         task = next(self._tasks, None)
         return None if task is None else (task, self._finished(task, stop))
 
@@ -386,12 +366,6 @@ class _Conversion:
             return None
         self._journal.add(task.out, task.source, taken)
         return {"files": taken}
-
-    def _grow(self, group: asyncio.TaskGroup) -> None:
-        if self._begun < self.total and self._children < self.total:
-            slot = self.ctx.spare_slot()
-            if slot is not None:
-                self._start_runner(group, slot)
 
     def _child(self) -> AbstractAsyncContextManager[ImageChild]:
         return ImageChild.start(self.ctx, self.options, self._scratch)

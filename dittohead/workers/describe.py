@@ -11,16 +11,14 @@ import shutil
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from dittohead import __version__, files, natural
-from dittohead.errors import ItemError, StepError, TransientError, ungrouped
+from dittohead.errors import ItemError, TransientError
 from dittohead.faulty import Faulty
 from dittohead.images import describing, embedding, xmp
 from dittohead.images.process import ImageChild, abilities
@@ -30,6 +28,7 @@ from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.options import Duration, Size
 from dittohead.origin import Owners, origins
+from dittohead.runners import Renewed, Runners
 from dittohead.threads import Stop, in_thread
 from dittohead.wants import DISK
 from dittohead.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
@@ -132,39 +131,6 @@ class _Task:
         return f"{self.entry.sha256} {hashlib.sha256(json.dumps(wanted).encode()).hexdigest()}"
 
 
-class _Decoder:
-    """A child that decodes: started when it is first needed, and again when it died."""
-
-    def __init__(self, ctx: StepContext, options: DescribeOptions, scratch: Path) -> None:
-        self._ctx, self._options, self._scratch = ctx, options, scratch
-        self._stack = contextlib.AsyncExitStack()
-        self._child: ImageChild | None = None
-
-    async def __aenter__(self) -> _Decoder:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def look(self, name: str) -> dict[str, Any]:
-        """Return what the child says of a file; it is asked twice: another image may have worn it out."""
-        what = ""
-        for _ in range(2):
-            if self._child is None:
-                started = ImageChild.start(self._ctx, self._options, self._scratch)
-                self._child = await self._stack.enter_async_context(started)
-            request = {"root": str(self._scratch), "look": name}
-            answer = await self._child.ask(request, self._options.timeout)
-            if answer is not None:
-                return answer
-            last, self._child = self._child, None
-            await self._stack.aclose()
-            if what:
-                last.must_not_be_killed(name)
-            what = last.epitaph(self._options)
-        return {"ok": False, "what": what}
-
-
 class _Describing:
     """One try of one describe step."""
 
@@ -178,8 +144,7 @@ class _Describing:
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
         self._made = array("Q")  #: digests of the names of all results
         self._tasks: Iterator[_Task] = iter(())
-        self._turn = asyncio.Lock()
-        self._children = self._begun = self.total = 0
+        self.total = 0
 
     # -- which files -------------------------------------------------------------------------
 
@@ -251,39 +216,23 @@ class _Describing:
 
     async def run(self) -> None:
         """Do every file, with as many children as there are slots. Raises: StepError."""
-        with ungrouped(StepError):
-            async with asyncio.TaskGroup() as group:
-                self._start(group, None)
+        await Runners(
+            self.ctx,
+            "describe",
+            self.total,
+            pick=self._pick,
+            make=self._do,
+            good=self._good,
+            start=lambda: ImageChild.start(self.ctx, self.options, self._scratch),
+        ).run()
 
-    def _start(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
-        self._children += 1
-        group.create_task(self._runner(group, slot), name=f"describe:{self.ctx.job_id}")
-
-    async def _runner(self, group: asyncio.TaskGroup, slot: AbstractAsyncContextManager[None] | None) -> None:
-        """Do one file after another; an extra runner leaves when others wait."""
-        async with (
-            slot or contextlib.nullcontext(),
-            _Decoder(self.ctx, self.options, self._scratch) as decoder,
-        ):
-            while (picked := await self._next()) is not None:
-                task, known = picked
-                if known is None:
-                    self._grow(group)
-                    try:
-                        known = await self._one(task, decoder)
-                    except (Refused, ItemError) as error:
-                        self._failed(task.entry, error.what if isinstance(error, ItemError) else str(error))
-                        continue
-                self._good(task, known)
-                if slot is not None and self.ctx.contended:
-                    break
-            self._children -= 1
-
-    async def _next(self) -> tuple[_Task, dict[str, Any] | None] | None:
-        async with self._turn:
-            picked = await in_thread(self._pick)
-        self._begun += picked is not None
-        return picked
+    async def _do(self, task: _Task, own: Renewed[ImageChild]) -> None:
+        try:
+            known = await self._one(task, own)
+        except (Refused, ItemError) as error:
+            self._failed(task.entry, error.what if isinstance(error, ItemError) else str(error))
+        else:
+            self._good(task, known)
 
     def _pick(self, stop: Stop) -> tuple[_Task, dict[str, Any] | None] | None:
         """Return the next file, with what an earlier try made of it if that is still right."""
@@ -305,19 +254,13 @@ class _Describing:
         else:
             self.skipped += 1
 
-    def _grow(self, group: asyncio.TaskGroup) -> None:
-        if self._begun < self.total and self._children < self.total:
-            slot = self.ctx.spare_slot()
-            if slot is not None:
-                self._start(group, slot)
-
     # -- one file ----------------------------------------------------------------------------
 
-    async def _one(self, task: _Task, decoder: _Decoder) -> dict[str, Any]:
+    async def _one(self, task: _Task, own: Renewed[ImageChild]) -> dict[str, Any]:
         """Make, decode and publish one file; return what it is. Raises: Refused, StepError."""
         file = await in_thread(partial(self._make, task))
         if self.options.verify and "xmp" in file["detail"]:
-            answer = await decoder.look(file["temp"])
+            answer = await self._decoded(file["temp"], own)
             if not answer["ok"]:
                 raise Refused(f"it cannot be decoded: {answer['what']}")
             said = [task.carried.get(side) for side in ("width", "height")]
@@ -326,6 +269,20 @@ class _Describing:
             file["detail"]["xmp"]["decoded"] = True
         await in_thread(partial(self._publish, task, file))
         return file
+
+    async def _decoded(self, name: str, own: Renewed[ImageChild]) -> dict[str, Any]:
+        """Return what a child says of a file; it is asked twice: another image may have worn it out."""
+        what = ""
+        for _ in range(2):
+            child = await own.get()
+            answer = await child.ask({"root": str(self._scratch), "look": name}, self.options.timeout)
+            if answer is not None:
+                return answer
+            await own.drop()
+            if what:
+                child.must_not_be_killed(name)
+            what = child.epitaph(self.options)
+        return {"ok": False, "what": what}
 
     def _make(self, task: _Task, stop: Stop) -> dict[str, Any]:
         """Write a file under a temporary name; return what it is.
