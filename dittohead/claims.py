@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import faults, log, replacing, sidecar, space, templates, units
+from dittohead import faults, log, replacing, sidecar, templates, units
+from dittohead.budget import DiskBudget
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
 from dittohead.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
@@ -69,8 +70,6 @@ class Claimer:
     store: Store
     workers: Registry
     targets: Targets
-    #: bytes that jobs under way may still write under the root
-    reserved: dict[str, int] = field(default_factory=dict)
     #: folders between their rename and the commit of their row
     claiming: set[bytes] = field(default_factory=set)
     #: folders whose name in processing/ is not free and that no run of a job will free, and why
@@ -78,9 +77,12 @@ class Claimer:
     room: WaitingRoom = field(init=False)
     on_split: Callable[[], None] = lambda: None  #: some jobs of a collection have come
     _splitting: dict[bytes, asyncio.Task[None]] = field(default_factory=dict)
+    #: what jobs and sources under way may still write under the root
+    budget: DiskBudget = field(init=False)
 
     def __post_init__(self) -> None:
         self.room = WaitingRoom(self.stations)
+        self.budget = DiskBudget(self.stations.root, lambda: self.config.settings.space.floor)
 
     async def claim(self, arrival: Arrival) -> Job | Batch | Held | None:
         """Claim an arrival: the durable rename, then its row; None when it has gone.
@@ -106,7 +108,7 @@ class Claimer:
             return replace(unreadable(error, folder), again_s=_AGAIN_S)
         if isinstance(needed, Held):
             return needed
-        if (lacking := self.lacking(needed)) > 0:
+        if (lacking := self.budget.lacking(needed)) > 0:
             return self._without_room(needed, lacking)
         self.claiming.add(arrival.folder)
         try:
@@ -126,7 +128,7 @@ class Claimer:
             return _immovable(error, arrival)
         finally:
             self.claiming.discard(arrival.folder)
-        self.reserved[taken.id] = needed
+        self.budget.reserve(taken.id, needed)
         return taken
 
     def _holder(self, folder: bytes) -> str:
@@ -140,10 +142,6 @@ class Claimer:
         if not stat.S_ISDIR(mode):
             return f"a {kind_of(mode)} of this name lies in processing/, and is moved to failed/ in a minute"
         return "an earlier folder of this name is still being processed"
-
-    def released(self, job_id: str) -> None:
-        """Forget what a job that has ended had reserved."""
-        self.reserved.pop(job_id, None)
 
     async def adopt(self, arrival: Arrival) -> Job | Batch:
         """Make the job of a folder that lies in processing/, or those of a collection."""
@@ -235,7 +233,7 @@ class Claimer:
         except Exception as error:  # noqa: BLE001  # the comparison goes on with it, and says it again
             log.get().error(log.JOB_STUCK, name=batch.name, error=f"{type(error).__name__}: {error}")
         finally:
-            self.reserved.pop(batch.id, None)
+            self.budget.release(batch.id)
             del self._splitting[batch.folder]
 
     async def split(self, batch: Batch, folders: Sequence[Arrival]) -> int:
@@ -251,7 +249,7 @@ class Claimer:
         for start in range(0, len(wanting), _AT_ONCE):
             some = wanting[start : start + _AT_ONCE]
             made = await self.store.write(self._create_some, batch, some, owners)
-            self._share(batch, made, len(wanting) - start)
+            self.budget.share(batch.id, made, len(wanting) - start)
             faults.point("claim.split")
             self.on_split()
         if wanting and batch.told:
@@ -267,12 +265,6 @@ class Claimer:
         owners: Mapping[int, Owner | None],
     ) -> list[JobId]:
         return [self._create(connection, one, owners[one.uid], batch.id).id for one in arrivals]
-
-    def _share(self, batch: Batch, jobs: Sequence[JobId], left: int) -> None:
-        """Give jobs their share of the room on the disk that is kept for their batch."""
-        if share := self.reserved.get(batch.id, 0) // left:
-            self.reserved[batch.id] -= share * len(jobs)
-            self.reserved.update(dict.fromkeys(jobs, share))
 
     async def _adopt_of_batch(self, arrival: Arrival) -> Job:
         """Make the job of one folder of a collection: of the batch that the collection was last."""
@@ -387,9 +379,9 @@ class Claimer:
 
     def _without_room(self, needed: int, lacking: int) -> Held:
         # Others wait only where waiting helps: jobs under way will give room back.
-        for_space = bool(self.reserved) and needed < self._capacity()
+        for_space = self.budget.is_promised and needed < self.budget.capacity
         # Below the floor no folder is taken at all, and that is told by itself.
-        is_told = self.lacking(0) - sum(self.reserved.values()) > 0
+        is_told = self.budget.is_full
         root = self.stations.root
         reason = f"needs {units.size(lacking)} more free disk space under {root}"
         if for_space or is_told:
@@ -400,14 +392,6 @@ class Claimer:
             cure="No job under way will free so much. Make room there, or set space_factor: of its pipeline",
             command=f"sudo du -xhd1 {shell_word(os.fsencode(root))}",
         )
-
-    def _capacity(self) -> int:
-        return space.capacity(self.stations.root)
-
-    def lacking(self, needed: int) -> int:
-        """Return by how many bytes the disk is too full for so much more; 0 or less when it is not."""
-        promised = sum(self.reserved.values())
-        return space.lacking(self.stations.root, needed + promised, self.config.settings.space.floor)
 
 
 def _immovable(error: StationError, arrival: Arrival) -> Held:

@@ -361,7 +361,7 @@ class LocalDispatch:
     def _ended(self, job_id: str, task: asyncio.Task[bool]) -> None:
         over = not task.cancelled() and task.exception() is None and task.result()
         del self._tasks[job_id], self._owners[job_id]
-        self.claimer.released(job_id)
+        self.claimer.budget.release(job_id)
         self.engine.suspects.ended(job_id, over=over)
         if not self._tasks:
             self.idle.set()

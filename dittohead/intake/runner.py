@@ -221,9 +221,8 @@ class Runner:
                 while drop is not None or running:
                     if drop is not None:
                         self._active.add(drop.id)
-                        self._tools.claimer.reserved[_reservation(drop)] = self._needed(
-                            drop.folder, drop.size
-                        )
+                        needed = self._needed(drop.folder, drop.size)
+                        self._tools.claimer.budget.reserve(_reservation(drop), needed)
                         running.add(asyncio.create_task(self._one(upstream, drop)))
                     if len(running) < _FOLDERS and (drop := await self._next()) is not None:
                         continue
@@ -248,7 +247,7 @@ class Runner:
             raise
         finally:
             self._active.discard(drop.id)
-            self._tools.claimer.released(_reservation(drop))
+            self._tools.claimer.budget.release(_reservation(drop))
         self._waits.pop(drop.folder, None)
         self._follow_now.set()
         return dropped
@@ -311,7 +310,7 @@ class Runner:
         return int(size * (1 + (matched[0].space_factor if matched else 0.0)))
 
     def _has_room(self, folder: str, size: int) -> bool:
-        lacking = self._tools.claimer.lacking(self._needed(folder, size))
+        lacking = self._tools.claimer.budget.lacking(self._needed(folder, size))
         if lacking > 0:
             root = self._tools.stations.root
             self._hold(f"{folder} needs {units.size(lacking)} more free disk space under {root}")
@@ -319,9 +318,7 @@ class Runner:
 
     def _written(self, drop: Drop, size: int) -> None:
         """What lies on the disk need not be reserved any more."""
-        reserved, key = self._tools.claimer.reserved, _reservation(drop)
-        if key in reserved:
-            reserved[key] = max(0, reserved[key] - size)
+        self._tools.claimer.budget.written(_reservation(drop), size)
 
     def _hold(self, why: str) -> None:
         if why and why != self.held:
