@@ -32,7 +32,6 @@ from dittohead import (
     web,
 )
 from dittohead.actions import Actions
-from dittohead.batch import Batch
 from dittohead.checkup import examine
 from dittohead.claims import Claimer
 from dittohead.clock import Clock, heeded
@@ -68,6 +67,7 @@ from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
 from dittohead.targets import Targets
 from dittohead.threads import detached
+from dittohead.until_empty import UntilEmpty
 from dittohead.verify import Report, verify_job
 from dittohead.waiting import event_or_time
 from dittohead.watcher import Watcher
@@ -100,7 +100,7 @@ class Daemon:
     """One process on one root."""
 
     def __init__(self, config: Config, *, patience_s: float | None = None) -> None:
-        """Prepare. Args: patience_s: run as a batch (see batch.py); None: until told to stop."""
+        """Prepare. Args: patience_s: run until nothing is left (until_empty.py); None: until told to stop."""
         self.config, self._patience_s = config, patience_s
         self.exit_status = 0
         self.stations = Stations(config.root, config.settings.watch.ignore)
@@ -243,7 +243,7 @@ class Daemon:
         running = asyncio.create_task(self.parts.run(), name="parts")
         once = [asyncio.create_task(self._say_ready(), name="ready")]
         if self._patience_s is not None:
-            once.append(asyncio.create_task(self._run_batch(), name="batch"))
+            once.append(asyncio.create_task(self._run_until_empty(), name="until empty"))
         try:
             await self._until_stopped(running)
             log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
@@ -499,12 +499,13 @@ class Daemon:
         await self.watcher.ready.wait()
         sdnotify.ready()
 
-    async def _run_batch(self) -> None:
+    async def _run_until_empty(self) -> None:
         """Stop once nothing is left to do."""
         assert self._patience_s is not None  # noqa: S101
         await self.watcher.ready.wait()
-        batch = Batch(self.engine.store, self.dispatch, self.intake, lambda: self._scan, self._patience_s)
-        self.exit_status = await batch.run()
+        store, patience_s = self.engine.store, self._patience_s
+        work = UntilEmpty(store, self.dispatch, self.intake, lambda: self._scan, patience_s)
+        self.exit_status = await work.run()
         self._stop.set()
 
     async def _requests(self) -> None:
@@ -699,7 +700,7 @@ def main(config: Config, *, patience_s: float | None = None) -> int:
     """Run the daemon in this process until it is told to stop; return its exit status.
 
     Args:
-        patience_s: as a batch: until nothing is left, or has only waited for so long.
+        patience_s: until nothing is left, or has only waited for so long.
     """
     process.use_pidfd()
     # What is imported stays for ever: a full garbage collection need not go through it, and hold the loop.

@@ -30,7 +30,7 @@ from dittohead.upload import Upload
 @click.option(
     "--until-empty",
     is_flag=True,
-    help="End when inbox, jobs and sources hold nothing more: for a scheduled batch.",
+    help="End when inbox, jobs and sources hold nothing more: for a scheduled run.",
 )
 @click.option(
     "--patience",

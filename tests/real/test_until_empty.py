@@ -1,4 +1,4 @@
-"""`dittohead run --until-empty`: a scheduled batch that ends by itself, and says how it went."""
+"""`dittohead run --until-empty`: a scheduled run that ends by itself, and says how it went."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def make(tmp_path: Path) -> Make:
     return made
 
 
-def batch(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a batch to its end."""
+def to_the_end(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end."""
     return subprocess.run(
         [*site.program, "--config", str(site.config), "run", "--until-empty", *options],
         capture_output=True,
@@ -50,12 +50,12 @@ def batch(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
 def test_it_ends_when_everything_is_done(make: Make) -> None:
     """Also with nothing to do, and also with what an earlier run left in processing/."""
     site = make()
-    assert batch(site).returncode == 0
+    assert to_the_end(site).returncode == 0
     for name in ("lab-1", "lab-2"):
         tree(site.root / "inbox" / name, {"a": name})
     tree(site.root / "processing" / "lab-3", {"a": "left"})
     tree(site.root / "inbox" / ".lab-4", {"a": "an upload under way is nobody's business"})
-    said = batch(site)
+    said = to_the_end(site)
     assert said.returncode == 0, said.stderr
     assert sorted(p.name for p in (site.root / "done").iterdir()) == ["lab-1", "lab-2", "lab-3"]
     assert (site.root / "inbox" / ".lab-4").is_dir()
@@ -67,16 +67,16 @@ def test_a_failure_is_told_by_the_exit_status(make: Make) -> None:
     site = make()
     tree(site.root / "inbox" / "lab-1", {"a": "1"})
     tree(site.root / "inbox" / "Nofit", {"a": "1"})
-    assert batch(site).returncode == 65
+    assert to_the_end(site).returncode == 65
     assert (site.root / "done" / "lab-1").is_dir()
-    assert batch(site).returncode == 0
+    assert to_the_end(site).returncode == 0
 
 
 def test_what_only_waits_is_left_for_the_next_run(make: Make) -> None:
     """A step that says "not yet": waited for as long as the patience, and not an hour."""
     site = make('command: {argv: [sh, -c, "exit 75"], wait_exit: [75], poll: 1h}')
     tree(site.root / "inbox" / "lab-1", {"a": "1"})
-    said = batch(site, "--patience", "1s")
+    said = to_the_end(site, "--patience", "1s")
     assert said.returncode == 75, said.stderr
     assert (site.root / "processing" / "lab-1").is_dir()
 

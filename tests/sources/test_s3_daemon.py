@@ -378,7 +378,7 @@ def test_a_daemon_killed_at_any_moment_of_a_fetch_brings_the_folder_once(place: 
     assert again <= (1 if point == "source.piece" else 0) + (point == "source.made")
 
 
-def test_a_batch_ends_when_the_bucket_holds_nothing_more(place: Place) -> None:
+def test_a_scheduled_run_ends_when_the_bucket_holds_nothing_more(place: Place) -> None:
     """It looks at once, whatever the schedule says, and waits for what it fetched to be done."""
     place.put("set1/a", b"one")
     place.put("set2/b", b"two")

@@ -1,6 +1,6 @@
-"""Run until nothing is left to do: a scheduled batch in place of a service.
+"""Run until nothing is left to do: a scheduled run in place of a service.
 
-A batch ends at once when inbox, jobs, sources and notices hold nothing more. What only waits (a paused
+It ends at once when inbox, jobs, sources and notices hold nothing more. What only waits (a paused
 target, an answer from outside, a folder that cannot be moved) is waited for as long as the patience, counted
 from the moment when something was last under way; then it is left for the next run, and said.
 """
@@ -49,7 +49,7 @@ class Left:
         return not any(getattr(self, field.name) for field in fields(self) if field.name != "frozen")
 
 
-class Batch:
+class UntilEmpty:
     """Watches the daemon's work and says when it is over."""
 
     def __init__(
