@@ -38,6 +38,7 @@ from dittohead.clock import Clock, heeded
 from dittohead.config import Config, load
 from dittohead.credentials import Credentials
 from dittohead.desk import Desk
+from dittohead.dispatch import Dispatch
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
 from dittohead.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
@@ -301,7 +302,7 @@ class Daemon:
             workers=workers,
             targets=self.targets,
         )
-        self.dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
+        self.dispatch: Dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
         self.dispatch.on_trouble = self._compare.set
         self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
         self.intake.configure(self.config.sources)
