@@ -89,9 +89,7 @@ async def test_no_more_run_at_once_than_allowed_and_all_come_to_their_end(
     assert dispatch.running == set()
 
 
-async def test_owners_have_their_turn(
-    house: House, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_owners_have_their_turn(house: House, dispatch: Dispatch) -> None:
     """Whoever has one folder does not wait behind the hundred of another."""
     order: list[str] = []
 
