@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -262,6 +264,52 @@ def test_a_damaged_store_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "dittohead.sqlite3").write_bytes(b"this is no database" * 1000)
     with pytest.raises(StoreError, match="not a database"):
         Store.open(sqlite_url(tmp_path))
+
+
+def _damaged(file: Path) -> None:
+    """No database at all: refused while it is connected to."""
+    file.write_bytes(b"this is no database" * 1000)
+
+
+def _newer(file: Path) -> None:
+    """Refused after it was read."""
+    Store.open(sqlite_url(file.parent)).close()
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+
+def _damaged_inside(file: Path) -> None:
+    """Refused by the check."""
+    Store.open(sqlite_url(file.parent)).close()
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'jobs'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with open(file, "r+b") as data:
+        data.seek((page - 1) * size)
+        data.write(b"\xff" * size)
+
+
+@pytest.mark.parametrize("spoil", [_damaged, _newer, _damaged_inside])
+def test_a_store_that_is_refused_is_let_go(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    """No file of it stays open: a daemon tries again and again."""
+    file = tmp_path / "dittohead.sqlite3"
+    spoil(file)
+    kept: list[StoreError] = []  # with their tracebacks, which would keep what they name
+    for _ in range(3):
+        with pytest.raises(StoreError) as caught:
+            Store.open(sqlite_url(tmp_path))
+        kept.append(caught.value)
+    assert not opened_in(tmp_path)
+
+
+def opened_in(folder: Path) -> list[str]:
+    """Return the files of a folder that this process has open."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [path for path in found if path.startswith(str(folder))]
 
 
 async def test_transactions_that_wait_together_fail_alone(store: Store) -> None:

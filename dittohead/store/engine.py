@@ -92,13 +92,16 @@ class Store:
         """
         if url.get_backend_name() == "sqlite":
             _check_file(Path(str(url.database)))
-        store = cls(url)
-        try:
-            schema.upgrade(store.engine)
-            if check and url.get_backend_name() == "sqlite":
-                _check_sqlite(store.engine, url)
-        except SQLAlchemyError as error:
-            raise _refusal(error, url) from error
+        with contextlib.ExitStack() as refused:
+            store = cls(url)
+            refused.callback(store.engine.dispose)
+            try:
+                schema.upgrade(store.engine)
+                if check and url.get_backend_name() == "sqlite":
+                    _check_sqlite(store.engine, url)
+            except SQLAlchemyError as error:
+                raise _refusal(error, url) from error
+            refused.pop_all()
         return store
 
     async def write(
@@ -333,8 +336,11 @@ def _engine(url: sa.URL) -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: Any, record: Any) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        with contextlib.ExitStack() as refused:
+            refused.callback(connection.close)  # SQLAlchemy has not taken it over yet
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            refused.pop_all()
 
     @sa.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
