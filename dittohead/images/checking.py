@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dittohead.images import tiff
-from dittohead.images.library import pyvips
+import os
+from typing import Any
+
+from dittohead.images import kinds, tiff
+from dittohead.images.library import pyvips, unlimited
 from dittohead.images.reasons import Refused
 from dittohead.images.recipe import Recipe
 
 
 def reopened(made: int, page: int = 0) -> pyvips.Image:
     """Return the result as it is in its file."""
-    options = {"page": page} if page else {}
+    options: dict[str, Any] = {"page": page} if page else {}
+    options |= unlimited(kinds.loader_of(os.pread(made, kinds.HEAD, 0))[1])
     return pyvips.Image.new_from_file(
         f"/proc/self/fd/{made}", access="sequential", fail_on="warning", **options
     )

@@ -9,7 +9,7 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
     {"pixels": N}                                                  of what is next, where it is large
     {"file": REL, "size": N, "sha256": HEX, "detail": {...}}      one for each file published
     {"ok": true}
-    {"ok": false, "kind": "image" | "unfit" | "damaged" | "disk" | "memory", "what": TEXT}
+    {"ok": false, "kind": "image" | "unfit" | "damaged" | "missing" | "disk" | "memory", "what": TEXT}
 
 `{"root": DIR, "thumbnail": REL, "out": PATH, "size": N}` makes a small JPEG; answered by
 {"ok": true, "width", "height"}.
@@ -36,7 +36,7 @@ from dittohead.errors import ItemError
 from dittohead.images import htj2k, looking, making, openjpeg, proof, thumbnail
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
-from dittohead.images.reasons import LINE_MOST, Damaged, Refused, Unfit, explain
+from dittohead.images.reasons import LINE_MOST, Refused, explain
 from dittohead.wants import DISK, short_of
 
 #: Characters of what is told of an image that cannot be converted.
@@ -115,12 +115,8 @@ def _failure(error: Exception) -> dict[str, Any]:
 def _failed(error: Exception) -> dict[str, Any]:
     try:
         raise error
-    except Unfit as error:
-        return {"ok": False, "kind": "unfit", "what": str(error)}
-    except Damaged as error:
-        return {"ok": False, "kind": "damaged", "what": str(error)}
     except Refused as error:
-        return {"ok": False, "kind": "image", "what": str(error)}
+        return {"ok": False, "kind": error.kind, "what": str(error)}
     except ItemError as error:
         return {"ok": False, "kind": "image", "what": error.what}
     except MemoryError:

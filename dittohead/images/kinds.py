@@ -49,6 +49,21 @@ _PATTERNS = [(kind, re.compile(pattern.encode("latin-1"), re.DOTALL)) for kind, 
 
 _NAMES_OF_READ = frozenset({kind for kind, _ in _READ} | {"HEIF", "AVIF"})
 
+#: What reads each kind; a PDF has pages and no pixels, and is no image unless it is asked for.
+_LOADERS = {
+    "TIFF": "tiff",
+    "JPEG": "jpeg",
+    "PNG": "png",
+    "WebP": "webp",
+    "GIF": "gif",
+    "JPEG 2000": "jp2k",
+    "JPEG XL": "jxl",
+    "BMP": "bmp",
+    "HEIF": "heif",
+    "AVIF": "heif",
+    "PDF": "pdf",
+}
+
 
 def kind_of(head: bytes) -> str:
     """Return what a file is that begins so, in words; "" for one that is no image."""
@@ -68,3 +83,9 @@ def _box(head: bytes) -> int:
 def is_read(kind: str) -> bool:
     """Tell whether images of a kind can be read."""
     return kind in _NAMES_OF_READ
+
+
+def loader_of(head: bytes) -> tuple[str, str]:
+    """Return (kind, what reads it) of a file that begins so; ("", "") where nothing here does."""
+    kind = "PDF" if head.startswith(b"%PDF") else kind_of(head)
+    return (kind, _LOADERS[kind]) if kind in _LOADERS else ("", "")

@@ -5,22 +5,25 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from functools import cache
 from typing import Any
 
 import cffi
 
-#: What may be loaded: name, libvips class. Others are left out because they read further files
-#: (OpenSlide, SVG), run interpreters (ImageMagick) or take any text for numbers (CSV, matrix).
+#: What may be loaded, and libvips' operation for it. Others are left out because they read further files
+#: (OpenSlide, SVG), run interpreters (ImageMagick, but for BMP) or take any text for numbers (CSV, matrix).
+#: A build of libvips may lack any; its classes are called after the library behind them, operations are not.
 _LOADERS = {
-    "tiff": "VipsForeignLoadTiff",
-    "jpeg": "VipsForeignLoadJpeg",
-    "png": "VipsForeignLoadPng",
-    "webp": "VipsForeignLoadWebp",
-    "jp2k": "VipsForeignLoadJp2k",
-    "heif": "VipsForeignLoadHeif",
-    "gif": "VipsForeignLoadNsgif",
-    "jxl": "VipsForeignLoadJxl",
-    "pdf": "VipsForeignLoadPdf",
+    "tiff": "tiffload",
+    "jpeg": "jpegload",
+    "png": "pngload",
+    "webp": "webpload",
+    "jp2k": "jp2kload",
+    "heif": "heifload",
+    "gif": "gifload",
+    "jxl": "jxlload",
+    "pdf": "pdfload",
+    "bmp": "magickload",
 }
 
 
@@ -65,13 +68,49 @@ _text_as_it_is()
 # libvips remembers loaded files by name: /proc/self/fd/5 is another file each time.
 pyvips.cache_set_max(0)
 pyvips.operation_block_set("VipsForeignLoad", True)
-for _kind in _LOADERS.values():
-    pyvips.operation_block_set(_kind, False)
+
+
+def _allow(operation: str, allowed: bool) -> None:
+    if found := _found(operation):
+        pyvips.operation_block_set(pyvips.type_name(found), not allowed)
+
+
+def _found(operation: str) -> int:
+    """Return the number of an operation's class; 0 where this libvips has none."""
+    return int(pyvips.type_find("VipsOperation", operation))
+
+
+for _loader in _LOADERS.values():
+    _allow(_loader, _loader != "magickload")
 
 
 def may_use_imagemagick(allowed: bool) -> None:
     """Let libvips open the next file by ImageMagick, or not."""
-    pyvips.operation_block_set("VipsForeignLoadMagick", not allowed)
+    _allow("magickload", allowed)
+
+
+def reads(loader: str) -> bool:
+    """Tell whether this libvips has a loader, by its name of ours."""
+    return loader in _LOADERS and _has(_LOADERS[loader])
+
+
+@cache
+def unlimited(loader: str) -> dict[str, bool]:
+    """Return the option that lifts what a loader allows itself, where it has such a thing.
+
+    Sound images are beyond it: PNGs of a thousand texts, JPEGs of a hundred scans, HEIFs of 16,385 pixels on
+    a side. What a hostile one may take is bounded all the same, by the child's memory, pixels and time.
+    """
+    if not reads(loader):
+        return {}
+    return (
+        {"unlimited": True} if "unlimited" in pyvips.Introspect.get(_LOADERS[loader]).optional_input else {}
+    )
+
+
+def version() -> str:
+    """Return libvips' version."""
+    return ".".join(str(pyvips.version(i)) for i in range(3))
 
 
 #: What each format is written by.
@@ -80,17 +119,16 @@ _SAVERS = {"jpeg": "jpegsave", "png": "pngsave", "iiif-static": "dzsave"}
 
 def probe() -> dict[str, Any]:
     """Return the version of this machine's libvips, and what it can load and write."""
-    loaders = {name: f"{name}load" for name in _LOADERS} | {"bmp": "magickload"}
     return {
-        "version": ".".join(str(pyvips.version(i)) for i in range(3)),
-        "load": [name for name, loader in loaders.items() if _has(loader)],
+        "version": version(),
+        "load": [name for name in _LOADERS if reads(name)],
         "formats": ["pyramid-tiff", *(name for name, saver in _SAVERS.items() if _has(saver))],
         "compressions": [n for n in ("jpeg", "deflate", "lzw", "webp", "zstd", "none") if _writes(n)],
     }
 
 
 def _has(operation: str) -> bool:
-    return bool(pyvips.type_find("VipsOperation", operation))
+    return bool(_found(operation))
 
 
 def _writes(compression: str) -> bool:

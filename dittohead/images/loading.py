@@ -7,9 +7,9 @@ import re
 import struct
 from typing import Any
 
-from dittohead.images import jp2, kinds, pages, second, tiff
-from dittohead.images.library import may_use_imagemagick, pyvips
-from dittohead.images.reasons import Damaged, Refused, Unfit, is_unsupported
+from dittohead.images import chunks, jp2, kinds, pages, second, tiff
+from dittohead.images.library import may_use_imagemagick, pyvips, reads, unlimited, version
+from dittohead.images.reasons import Damaged, Missing, Refused, Unfit, is_unsupported
 
 #: PostScript is a program, and its interpreter reads files.
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
@@ -39,14 +39,16 @@ def open_image(
     # "warning" is what sees a damaged Huffman code in a JPEG; "error" writes its garbage out.
     lenient = stray and kind == "JPEG"
     given: dict[str, Any] = {"access": access, "fail_on": "error" if lenient else "warning"}
+    given |= without_limits(fd)
     if page is not None:
         given["page"] = page - 1
     if head.startswith(b"%PDF"):
         given["dpi"] = dpi
+    path = f"/proc/self/fd/{chunks.readable(fd)}"
     try:
-        image = pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given)
+        image = pyvips.Image.new_from_file(path, **given)
         if second.must_be_tried(fd, page or 1):
-            pyvips.Image.new_from_file(f"/proc/self/fd/{fd}", **given).crop(0, 0, 1, 1).avg()
+            pyvips.Image.new_from_file(path, **given).crop(0, 0, 1, 1).avg()
         return image
     except pyvips.Error as error:
         if is_unsupported(str(error)) and (other := second.opened(fd, page or 1)) is not None:
@@ -56,13 +58,20 @@ def open_image(
         raise
 
 
+def without_limits(fd: int) -> dict[str, bool]:
+    """Return the option with which a loader reads all that its format allows, where it has such a thing."""
+    return unlimited(kinds.loader_of(os.pread(fd, kinds.HEAD, 0))[1])
+
+
 def _unknown(head: bytes) -> Refused:
-    kind = kinds.kind_of(head)
-    if kinds.is_read(kind):
-        return Damaged(f"it begins like a {kind}, but the file ends early or is damaged")
-    if head.startswith(b"%PDF"):
-        return Damaged("it begins like a PDF, but the file ends early or is damaged")
-    return Refused("this is no image, or of a kind that cannot be read")
+    kind, loader = kinds.loader_of(head)
+    if not kind:
+        return Refused("this is no image, or of a kind that cannot be read")
+    if not reads(loader):
+        return Missing(
+            f"it is a {kind}, which libvips {version()} here is built without; Debian's libvips42 reads it"
+        )
+    return Damaged(f"it begins like a {kind}, but the file ends early or is damaged")
 
 
 def count(image: pyvips.Image) -> int:

@@ -45,13 +45,25 @@ def is_unsupported(complaint: str) -> bool:
 class Refused(Exception):  # says what happened to the image
     """This image cannot be converted; the message is for people."""
 
+    kind = "image"  #: in the child's answer
+
 
 class Damaged(Refused):
     """The file ends early, or holds what cannot be right: it wants to be scanned or copied again."""
 
+    kind = "damaged"
+
+
+class Missing(Refused):
+    """The image may be sound; what reads its kind is not installed here."""
+
+    kind = "missing"
+
 
 class Unfit(Refused):
     """The image is sound, and the format wanted cannot hold it as it is."""
+
+    kind = "unfit"
 
 
 def explain(complaint: str, said: list[str]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import files
-from dittohead.images import loading, pages, second, tiff
+from dittohead.images import chunks, loading, pages, second, tiff
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
 
@@ -48,7 +48,8 @@ def _small(fd: int, size: int) -> pyvips.Image:
         return found.thumbnail_image(size, **bounds)
     # By path: libvips takes the nearest level of a pyramid, a JPEG's own smaller scale, and of a HEIF the
     # picture that it calls its first.
-    return pyvips.Image.thumbnail(f"/proc/self/fd/{fd}", size, **bounds)
+    options = "[unlimited]" if loading.without_limits(fd) else ""
+    return pyvips.Image.thumbnail(f"/proc/self/fd/{chunks.readable(fd)}{options}", size, **bounds)
 
 
 def _other(fd: int, first: pyvips.Image) -> pyvips.Image | None:

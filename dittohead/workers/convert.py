@@ -81,7 +81,9 @@ class ConvertWorker(Worker[ConvertOptions]):
         if not found:
             yield False, "the image library is not installed: apt-get install libvips42"
         else:
-            yield True, f"libvips {found['version']} reads {', '.join(found['load'])}"
+            lacking = sorted({*LOADERS.values()} - {*found["load"]})
+            lacks = f"; it is built without {', '.join(lacking)}" if lacking else ""
+            yield True, f"libvips {found['version']} reads {', '.join(found['load'])}{lacks}"
 
     def recipe(self, options: ConvertOptions) -> Recipe:
         """Return what decides the results, with the version of libvips."""
@@ -157,6 +159,7 @@ _CURES = {
     "unfit": "Have those that the format cannot hold made in another way",
     "left": "Have match name those that are images and left out, take them out, or set others: skip",
     "memory": "Give the step more memory (memory:)",
+    "missing": "Install a libvips that reads those it lacks (apt-get install libvips42)",
     "other": "Take out what is no image",
 }
 
@@ -480,7 +483,11 @@ class _Conversion:
             hint=f"{'; '.join(cures)}; then move the folder to the inbox again",
         )
         error.files = [] if self.ctx.source.made else self.faulty.named
-        error.good = {kind for kind, count in self.faulty.kinds.items() if count} <= {"memory", "left"}
+        error.good = {kind for kind, count in self.faulty.kinds.items() if count} <= {
+            "memory",
+            "left",
+            "missing",
+        }
         return error
 
     def settle(self, stop: Stop) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from PIL import Image, ImageCms
 
 from dittohead.errors import ItemError
-from dittohead.images import process
+from dittohead.images import process, second
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import is_unsupported
 from tests.support.convert import Rig
@@ -91,10 +92,24 @@ async def test_another_reads_what_libvips_does_not(tmp_path: Path, form: str) ->
 
 
 async def test_jpeg_of_the_old_style_is_read(tmp_path: Path) -> None:
+    """By the libtiff of Debian 13, or else by tifffile; that reads it in any case."""
     path, output = await Rig(tmp_path).one("a.tif", old_jpeg(), format="png")
-    assert output.detail["read_by"].startswith("tifffile ")
+    by = output.detail.get("read_by", "")
+    assert by.startswith("tifffile ") or (not by and _reads_by_itself(tmp_path / "payload/a.tif"))
+    with open(tmp_path / "payload/a.tif", "rb") as file:
+        other = second.opened(file.fileno(), 1)
+        assert other.get(second.READER).startswith("tifffile ")
+    assert np.abs(other.numpy().astype(int) - decoded(path).astype(int)).mean() < 2
     wanted = np.asarray(Image.open(io.BytesIO(jpeg(300, 200, subsampling=2)))).astype(int)
     assert np.abs(decoded(path).astype(int) - wanted).mean() < 2
+
+
+def _reads_by_itself(path: Path) -> bool:
+    try:
+        pyvips.Image.new_from_file(str(path), fail_on="warning").avg()
+    except pyvips.Error:
+        return False
+    return True
 
 
 async def test_what_nothing_reads_is_not_called_damaged_and_can_be_kept(tmp_path: Path) -> None:
