@@ -44,18 +44,28 @@ def open_image(
         given["page"] = page - 1
     if head.startswith(b"%PDF"):
         given["dpi"] = dpi
-    path = f"/proc/self/fd/{chunks.readable(fd)}"
     try:
-        image = pyvips.Image.new_from_file(path, **given)
-        if second.must_be_tried(fd, page or 1):
-            pyvips.Image.new_from_file(path, **given).crop(0, 0, 1, 1).avg()
-        return image
+        return _opened(fd, page or 1, given)
     except pyvips.Error as error:
         if is_unsupported(str(error)) and (other := second.opened(fd, page or 1)) is not None:
             return other
         if re.search("not a known file format|not in a known format|operation is blocked", str(error)):
             raise _unknown(head) from error
         raise
+
+
+def _opened(fd: int, page: int, given: dict[str, Any]) -> Any:
+    """Open an image by libvips, but for what it would read wrongly. Raises: pyvips.Error, Unfit, OSError."""
+    path = f"/proc/self/fd/{chunks.readable(fd)}"
+    image = pyvips.Image.new_from_file(path, **given)
+    if second.is_raw_ycbcr(fd, page):
+        raise Unfit("its colours are YCbCr, not coded by JPEG, which is not read here")
+    if second.is_old_jpeg(fd, page):
+        other = second.opened(fd, page)
+        return image.extract_band(0, n=second.bands(fd, page)) if other is None else other
+    if second.must_be_tried(fd, page):
+        pyvips.Image.new_from_file(path, **given).crop(0, 0, 1, 1).avg()
+    return image
 
 
 def without_limits(fd: int) -> dict[str, bool]:

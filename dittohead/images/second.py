@@ -14,7 +14,7 @@ from dittohead.images.library import pyvips
 #: The field of an image that says who has read it.
 READER = "dittohead-reader"
 
-_COMPRESSION, _ORIENTATION, _PLANES, _XMP, _ICC = 259, 274, 284, 700, 34675
+_COMPRESSION, _ORIENTATION, _SAMPLES, _PLANES, _XMP, _ICC = 259, 274, 277, 284, 700, 34675
 
 #: Of PlanarConfiguration.
 _SEPARATE = 2
@@ -23,6 +23,11 @@ _GREY, _RGB, _YCBCR = 1, 2, 6
 
 #: Compressions that bring YCbCr to RGB when they are decoded: JPEG, of old and new.
 _JPEGS = frozenset({6, 7})
+
+_OLD_JPEG = 6
+
+#: Compressions out of which samples come as they are: none, LZW, deflate, PackBits, LZMA, Zstandard.
+_RAW = frozenset({1, 5, 8, 32773, 32946, 34925, 50000})
 
 #: Compressions that each libtiff reads; of another it is asked, by one pixel.
 _USUAL = frozenset({0, 1, 2, 3, 4, 5, 7, 8, 32773, 32946})
@@ -36,6 +41,23 @@ def must_be_tried(fd: int, page: int) -> bool:
     if tiff.TILE_WIDTH in fields and tiff.number(fd, fields.get(_PLANES)) == _SEPARATE:
         return True
     return bool(fields) and tiff.number(fd, fields.get(_COMPRESSION)) not in _USUAL
+
+
+def is_old_jpeg(fd: int, page: int) -> bool:
+    """Tell whether a page is a JPEG of the old style: libvips reads none, or gives it an alpha."""
+    return tiff.number(fd, tiff.of_page(fd, page).get(_COMPRESSION)) == _OLD_JPEG
+
+
+def bands(fd: int, page: int) -> int:
+    """Return how many samples a pixel of a page has, as the file says."""
+    return tiff.number(fd, tiff.of_page(fd, page).get(_SAMPLES)) or 1
+
+
+def is_raw_ycbcr(fd: int, page: int) -> bool:
+    """Tell whether a page's samples are luma and chroma as they lie: libvips takes them for RGB."""
+    fields = tiff.of_page(fd, page)
+    raw = tiff.number(fd, fields.get(_COMPRESSION)) in _RAW
+    return raw and tiff.number(fd, fields.get(tiff.PHOTOMETRIC)) == _YCBCR
 
 
 def opened(fd: int, page: int) -> Any:
