@@ -187,7 +187,8 @@ SSH: tuple[Saying, ...] = (
     _saying(
         r"(?:kex_exchange_identification|ssh_exchange_identification|banner exchange): .+",
         meaning="the host closed the connection before any login",
-        cure="See its log of sshd: too many connections (MaxStartups), or this address is blocked",
+        cure="See its log of sshd: too many connections (MaxStartups), or this address is blocked "
+        "(PerSourcePenalties, fail2ban)",
     ),
     _saying(
         r"Received disconnect from \S+ port \d+:\d+: (?P<words>.+)",

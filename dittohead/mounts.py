@@ -54,7 +54,8 @@ class Mount:
 def awaited(path: str | Path, fstab: Path = Path("/etc/fstab")) -> str | None:
     """Return where a file system that is to hold a path is not mounted yet; None where all are.
 
-    Source: fstab(5); what is `noauto` is mounted by hand, and is not awaited.
+    Source: fstab(5); what is `noauto` is mounted by hand, and is not awaited. Nor is "/", without which
+    nothing runs: in a chroot it is no mount.
     """
     wanted = os.path.normpath(path)
     try:
@@ -67,7 +68,7 @@ def awaited(path: str | Path, fstab: Path = Path("/etc/fstab")) -> str | None:
             continue
         point = os.path.normpath(_unescaped(os.fsencode(fields[1])))
         inside = point.startswith("/") and (wanted + "/").startswith(point.rstrip("/") + "/")
-        if inside and mount_of(point).point != point:
+        if inside and point != "/" and mount_of(point).point != point:
             return point
     return None
 

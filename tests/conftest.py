@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 from dittohead.presentation import iiif_manifest
+from dittohead.store import Store
 from tests.support.house import House
 
 # Nothing of the developer's own environment is to decide a test.
@@ -38,6 +40,22 @@ def every_manifest_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         return data
 
     monkeypatch.setattr(iiif_manifest, "written", seen)
+
+
+@pytest.fixture(autouse=True)
+def _every_store_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of one that is left open Python 3.13 complains in whichever test runs when it is tidied up."""
+    opened: list[Store] = []
+    init = Store.__init__
+
+    def noting(store: Store, url: sa.URL) -> None:
+        init(store, url)
+        opened.append(store)
+
+    monkeypatch.setattr(Store, "__init__", noting)
+    yield
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture

@@ -100,6 +100,15 @@ def test_a_file_system_that_fstab_names_and_that_is_not_mounted_is_waited_for(tm
     assert mounts.awaited(point, tmp_path / "none") is None
 
 
+def test_the_file_system_of_all_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a chroot the kernel lists no mount at "/", and a daemon there waited for ever."""
+    (tmp_path / "mountinfo").write_bytes(b"30 20 0:5 / /proc rw - proc proc rw\n")
+    monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "mountinfo")
+    (tmp_path / "fstab").write_text("/dev/a / ext4 defaults 0 1\n/dev/b /srv ext4 defaults 0 2\n")
+    assert mounts.awaited("/var/root", tmp_path / "fstab") is None
+    assert mounts.awaited("/srv/root", tmp_path / "fstab") == "/srv"
+
+
 def test_what_a_database_says_for_good_is_not_waited_for() -> None:
     """A wrong password stays wrong; a server that starts up does not."""
     assert is_passing(StoreError("x", passing=True))

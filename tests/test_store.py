@@ -312,6 +312,11 @@ def opened_in(folder: Path) -> list[str]:
     return [path for path in found if path.startswith(str(folder))]
 
 
+def test_a_closed_store_may_be_closed_again(store: Store) -> None:
+    store.close()
+    store.close()
+
+
 async def test_transactions_that_wait_together_fail_alone(store: Store) -> None:
     """One of many committed at once raises: it has changed nothing, the others have."""
     import asyncio

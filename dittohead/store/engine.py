@@ -77,7 +77,7 @@ class Store:
         self._lines: weakref.WeakSet[Any] = weakref.WeakSet()  # connections to a server
         if url.get_backend_name() != "sqlite":
             sa.event.listen(self.engine, "connect", lambda line, record: self._lines.add(line))
-        self._has_told = False
+        self._has_told = self._closed = False
         self.on_told: Callable[[], None] = lambda: None  #: called in the loop when notices have been written
         self._local = threading.local()
 
@@ -288,7 +288,13 @@ class Store:
                 connection.invalidate()
 
     def close(self) -> None:
-        """Finish what is under way and close; what a server does not answer is given up. Blocking."""
+        """Finish what is under way and close; what a server does not answer is given up. Blocking.
+
+        What is closed already stays so.
+        """
+        if self._closed:
+            return
+        self._closed = True
         pools = (self._writer, self._reader, self._looker)
         _, late = wait([pool.submit(self._forget) for pool in pools], _END_S)
         if late:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from dittohead.mounts import mount_of
+
 TOP = Path(__file__).parent.parent.parent
 
 #: Units of the host that have no business in there.
@@ -32,7 +34,7 @@ class Machine:
         user = more.pop("user", None)
         inner = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
         said = subprocess.run(
-            ["nsenter", "-t", str(self._init), "-m", "-u", "-i", "-p", "-n", "--", *inner, *argv],
+            [*_entering(self._init), *inner, *argv],
             capture_output=True,
             text=True,
             check=False,
@@ -70,6 +72,8 @@ def machine(base: Path, shown: dict[Path, str] | None = None) -> Iterator[Machin
     """
     if os.geteuid() != 0:
         pytest.skip("NEEDS ROOT to boot a real systemd: left out")
+    if mount_of("/").point != "/":
+        pytest.skip("IN A CHROOT THAT IS NO MOUNT: no systemd is booted")
     if not (shutil.which("systemd-nspawn") and Path("/usr/lib/systemd/systemd").exists()):
         pytest.skip("SYSTEMD-NSPAWN IS NOT INSTALLED: no systemd is booted")
     base.mkdir(parents=True)
@@ -99,9 +103,10 @@ def _mount(stack: contextlib.ExitStack, *arguments: str | Path) -> None:
 
 @contextlib.contextmanager
 def _booted(files: Path, console: Path, more: list[str]) -> Iterator[int]:
-    # It wants a terminal, which `script` gives it.
-    command = f"systemd-nspawn -D {files} --register=no --keep-unit -b --link-journal=no --console=read-only"
-    command = shlex.join([*command.split(), *more])
+    # It wants a terminal, which `script` gives it; and a name that no other has, also of those that were killed.
+    name = f"dittohead-{os.urandom(4).hex()}"
+    command = f"systemd-nspawn -D {files} -M {name} --register=no --keep-unit -b --link-journal=no"
+    command = shlex.join([*command.split(), "--console=read-only", *more])
     with open(console, "wb") as out:
         process = subprocess.Popen(
             ["script", "-qfc", command, "/dev/null"],
@@ -118,6 +123,10 @@ def _booted(files: Path, console: Path, more: list[str]) -> Iterator[int]:
                 os.kill(pid, signal.SIGKILL)
         process.kill()
         process.wait()
+        left = Path("/run/systemd/nspawn/unix-export", name)
+        if left.exists():
+            subprocess.run(["umount", "-l", left], check=False, capture_output=True)
+            left.rmdir()
 
 
 def _wait_for_init(process: subprocess.Popen[bytes], console: Path) -> int:
@@ -134,19 +143,7 @@ def _wait_for_init(process: subprocess.Popen[bytes], console: Path) -> int:
                     and status.split("\nNSpid:")[1].split("\n")[0].split()[1:] == ["1"]
                 ):
                     said = subprocess.run(
-                        [
-                            "nsenter",
-                            "-t",
-                            str(pid),
-                            "-m",
-                            "-u",
-                            "-i",
-                            "-p",
-                            "-n",
-                            "--",
-                            "systemctl",
-                            "is-system-running",
-                        ],
+                        [*_entering(pid), "systemctl", "is-system-running"],
                         capture_output=True,
                         text=True,
                         check=False,
@@ -155,6 +152,11 @@ def _wait_for_init(process: subprocess.Popen[bytes], console: Path) -> int:
                         return pid
         time.sleep(0.1)
     raise AssertionError("it does not come up: " + console.read_text(errors="replace")[-3000:])
+
+
+def _entering(init: int) -> list[str]:
+    """Return what runs a command in a machine. With its root, too: in a chroot, that of its mounts is another's."""
+    return ["nsenter", "-t", str(init), "-m", "-u", "-i", "-p", "-n", "-r", "--"]
 
 
 def _descendants(pid: int) -> list[int]:

@@ -56,13 +56,15 @@ def sshd(base: Path) -> Iterator[Sshd]:
     port = free_port()
     key = (base / "host.pub").read_text().split()
     (base / "known_hosts").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
-    (base / "sshd_config").write_text(
+    config = base / "sshd_config"
+    config.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {base}/host\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {base}/authorized_keys\nPasswordAuthentication no\nStrictModes no\n"
         "PermitRootLogin prohibit-password\nMaxStartups 50\nSubsystem sftp internal-sftp\n"
     )
+    _ask_for_no_penalties(program, config)
     with open(base / "log", "wb") as log:
-        process = subprocess.Popen([program, "-D", "-e", "-f", base / "sshd_config"], stderr=log)
+        process = subprocess.Popen([program, "-D", "-e", "-f", config], stderr=log)
     server = Sshd(base, port, process)
     try:
         _wait_for(port, process)
@@ -70,6 +72,18 @@ def sshd(base: Path) -> Iterator[Sshd]:
     finally:
         if process.poll() is None:
             server.stop()
+
+
+def _ask_for_no_penalties(program: str, config: Path) -> None:
+    """Have the server of OpenSSH 9.8 and newer talk to an address that has failed to log in some times."""
+    option = "PerSourcePenalties no\n"
+    said = subprocess.run(
+        [program, "-t", "-f", config, "-o", option.strip().replace(" ", "=")],
+        check=False,
+        capture_output=True,
+    )
+    if said.returncode == 0:
+        config.write_text(config.read_text() + option)
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
