@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -183,16 +184,7 @@ class Child:
         asyncio's own wait() returns only when every pipe is closed as well, which a grandchild that
         holds one open can put off for ever.
         """
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        with contextlib.suppress(ProcessLookupError):  # reaped already
-            fd = os.pidfd_open(self.process.pid)
-            loop.add_reader(fd, ended.set)
-            try:
-                await ended.wait()
-            finally:
-                loop.remove_reader(fd)
-                os.close(fd)
+        await _ended(self.process.pid)
         while (status := self.process.returncode) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.001)  # the child watcher is about to learn of it
         return status
@@ -208,10 +200,17 @@ class Child:
                 self.signal(signal.SIGKILL)
                 await self._drained()
         # What the child started may have outlived it.
-        self.signal(signal.SIGKILL)
+        left: Iterable[int] = ()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+            left = _members(self.process.pid)
         transport = getattr(self.process, "_transport", None)
         if transport is not None:  # closes our ends of pipes that a grandchild still holds
             transport.close()
+        with contextlib.suppress(TimeoutError):  # one that hangs in the kernel is left to it
+            async with asyncio.timeout(GRACE_S):
+                for pid in left:  # killed, but each first ends the write or rename it is in
+                    await _ended(pid)
 
     async def _drained(self) -> None:
         """Wait for the child's end, reading away what it still says so that it cannot block."""
@@ -227,6 +226,20 @@ class Child:
             for task in (waiting, *readers):
                 task.cancel()
             await asyncio.gather(waiting, *readers, return_exceptions=True)
+
+
+async def _ended(pid: int) -> None:
+    """Wait until a process has ended, reaped or not."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ProcessLookupError):  # reaped already
+        fd = os.pidfd_open(pid)
+        loop.add_reader(fd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
 
 
 async def run(
@@ -331,15 +344,27 @@ def _work_done(group: int) -> dict[int, tuple[int, int]]:
     Source: proc(5), /proc/PID/stat (fields 5, 14, 15) and /proc/PID/io (rchar, wchar).
     """
     found = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group:
-                moved = Path(f"/proc/{entry}/io").read_text().split()[1:4:2]
-                found[int(entry)] = (sum(map(int, moved)), sum(map(int, fields[11:13])))
-        except (OSError, IndexError):
-            continue
+    for pid in _members(group):
+        with contextlib.suppress(OSError, IndexError):
+            fields = _stat(pid)
+            moved = Path(f"/proc/{pid}/io").read_text().split()[1:4:2]
+            found[pid] = (sum(map(int, moved)), sum(map(int, fields[11:13])))
     return found
+
+
+def _members(group: int) -> list[int]:
+    """Return the processes of a group, those among them that nobody has reaped yet."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError, IndexError):
+            if int(_stat(int(entry))[2]) == group:
+                found.append(int(entry))
+    return found
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of a process behind its name. Source: proc(5), /proc/PID/stat from field 3 on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def sweep(root: Path) -> list[int]:
@@ -349,7 +374,7 @@ def sweep(root: Path) -> list[int]:
     its environment carries our mark with this root; only /proc entries we may read are seen.
     """
     mark = f"{MARK}={root}".encode()
-    killed = []
+    killed: dict[int, int] = {}
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
@@ -357,11 +382,26 @@ def sweep(root: Path) -> list[int]:
             with open(f"/proc/{entry}/environ", "rb") as file:
                 ours = mark in file.read().split(b"\0")
             if ours:
-                os.kill(int(entry), signal.SIGKILL)
-                killed.append(int(entry))
+                ended = os.pidfd_open(int(entry))
+                killed[int(entry)] = ended
+                signal.pidfd_send_signal(ended, signal.SIGKILL)
         except OSError:
             continue
-    return killed
+    _see_ended(killed.values())
+    return list(killed)
+
+
+def _see_ended(pidfds: Iterable[int]) -> None:
+    """Wait until processes that were killed have ended, each after the write or rename it is in; close these.
+
+    One that hangs in the kernel is left to it.
+    """
+    end = time.monotonic() + GRACE_S
+    for pidfd in pidfds:
+        waiting = select.poll()
+        waiting.register(pidfd, select.POLLIN)
+        waiting.poll(max(end - time.monotonic(), 0) * 1000)
+        os.close(pidfd)
 
 
 def use_pidfd() -> None:

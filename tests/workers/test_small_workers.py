@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import re
+import select
+import shlex
+import signal
 import subprocess
+import sys
 from asyncio.base_subprocess import BaseSubprocessTransport
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ from typing import Any
 import pytest
 
 from dittohead.errors import ItemError, TargetError, TransientError
-from dittohead.process import environment
+from dittohead.process import MARK, environment, sweep
 from dittohead.worker import Done, StepResult, Wait
 from dittohead.workers.checksum import ChecksumOptions, ChecksumWorker
 from dittohead.workers.command import CommandOptions, CommandWorker
@@ -142,6 +147,42 @@ async def test_cancelling_a_program_that_is_just_being_started_ends_it_too(
         with pytest.raises(asyncio.CancelledError):
             await task
     assert not runs(sleep)
+
+
+#: A program that takes long to end: a quarter of a gigabyte is given back first.
+SLOW = "import os, sys, time; held = b'x' * (256 << 20); open(sys.argv[1], 'w').close(); time.sleep(1000)"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "over"])
+async def test_what_it_started_has_ended_too_and_not_only_been_killed(rig: Rig, how: str) -> None:
+    """A killed process ends the write or the rename it is in first: nothing else may begin before that."""
+    slow = shlex.join([sys.executable, "-c", SLOW, "held"])
+    rest = {"cancelled": "wait", "over": "while ! test -e held; do :; done"}[how]
+    watched: list[int] = []
+    task = asyncio.create_task(rig.run(f"{slow} & echo $! > slow; {rest}"))
+    async with asyncio.timeout(60):
+        while not (rig.ctx.work / "held").exists():
+            await asyncio.sleep(0.01)
+        watched.append(os.pidfd_open(int((rig.ctx.work / "slow").read_text())))
+        if how == "cancelled":
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    waiting = select.poll()
+    waiting.register(watched[0], select.POLLIN)
+    assert waiting.poll(0), "it has not ended yet"
+    os.close(watched[0])
+
+
+def test_a_sweep_ends_with_those_it_killed(tmp_path: Path) -> None:
+    """What a killed daemon left running ends before anything is begun anew."""
+    held = tmp_path / "held"
+    argv = [sys.executable, "-c", SLOW, held]
+    with subprocess.Popen(argv, env={**os.environ, MARK: str(tmp_path)}, cwd=tmp_path) as process:
+        while not held.exists():
+            assert process.poll() is None
+        assert sweep(tmp_path) == [process.pid]
+        assert process.poll() == -signal.SIGKILL
 
 
 async def test_cancelling_ends_it_with_all_it_started(rig: Rig, sleep: str) -> None:
