@@ -32,6 +32,12 @@ _MEANINGS = (
         r"(out of|insufficient) memory|(unable to|cannot) allocate",
         "it needs more memory than is allowed",
     ),
+    # Since libheif 1.16 each is a package of its own in Debian.
+    (
+        "missing",
+        r"no decoding plugin installed",
+        "libheif here lacks the decoder for it: libheif-plugin-dav1d (AVIF), libheif-plugin-libde265 (HEIC)",
+    ),
     # The two look alike to most decoders, and ask for the same: scan or copy it again.
     ("damaged", _DAMAGED, "the file ends early or is damaged inside"),
 )

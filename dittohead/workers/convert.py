@@ -159,7 +159,7 @@ _CURES = {
     "unfit": "Have those that the format cannot hold made in another way",
     "left": "Have match name those that are images and left out, take them out, or set others: skip",
     "memory": "Give the step more memory (memory:)",
-    "missing": "Install a libvips that reads those it lacks (apt-get install libvips42)",
+    "missing": "Install a libvips, or decoders, that read those it lacks (apt-get install libvips42)",
     "other": "Take out what is no image",
 }
 

@@ -213,6 +213,33 @@ async def test_a_kind_whose_loader_is_missing_is_not_called_damaged(
     assert loader not in probed(home)["load"]
 
 
+#: A child whose libheif finds no plugin.
+BARE = """
+import os
+os.environ["LIBHEIF_PLUGIN_PATH"] = "/var/empty/none"
+"""
+
+
+async def test_a_decoder_that_libheif_lacks_is_named(tmp_path: Path, lacking: Any) -> None:
+    """It was called damaged: libheif's words are of decoding. Where decoders are built in, it is read."""
+    home = lacking("none")
+    child = home / "dittohead/images/__main__.py"
+    child.write_text(BARE + child.read_text())
+    rig = Rig(tmp_path)
+    said = ""
+    try:
+        await rig.convert({"a.avif": KINDS["heif"][2], "other.png": KINDS["png"][2]})
+    except ItemError as error:
+        said = str(error)
+        assert error.good  # noqa: PT017  # where it is read there is no error
+    if said:
+        assert "libheif here lacks the decoder for it: libheif-plugin-dav1d (AVIF)" in said
+        assert "Install a libvips, or decoders, that read" in said
+        assert "damaged" not in said
+    made = {output.source for output in rig.ctx.outputs}
+    assert made == ({b"other.png"} if said else {b"a.avif", b"other.png"})
+
+
 def probed(home: Path) -> dict[str, Any]:
     argv = [sys.executable, "-m", "dittohead.images", "--probe"]
     said: dict[str, Any] = json.loads(subprocess.run(argv, cwd=home, capture_output=True, check=True).stdout)
