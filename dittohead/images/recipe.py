@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 #: Raised when the same recipe makes other results than before, with the same libvips.
-VERSION = "2"
+VERSION = "3"
 
 #: Compressions of a TIFF that change no pixel.
 LOSSLESS = frozenset({"none", "deflate", "lzw", "zstd"})
