@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,16 @@ from dittohead.cli.base import (
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.model import counted
+from dittohead.model import counted, display, visible
+from dittohead.nobodys import nobodys
 from dittohead.planning import Plan, PlannedStep, plan
 from dittohead.worker import Planned
 
 #: Things a step would do that are shown without --all.
 _SHOWN = 12
+
+#: A job's plan, and what each of its steps would do.
+_Planned = tuple[Plan, list[tuple[PlannedStep, list[Planned]]]]
 
 
 @click.command("plan")
@@ -48,17 +54,56 @@ def plan_(as_json: bool, folder: Path, name: str | None, whole: bool) -> None:
     folder = folder.resolve()
     called = name or folder.name.removeprefix(".")
     jobs = _jobs(config, folder, called)
-    plans = []
+    if jobs[0][0] == folder:
+        try:
+            planned = _planned(config, folder, called)
+        except ItemError as error:
+            fail(_refused(called, error), DATA)
+        if as_json:
+            print_json(_as_json(*planned))
+        else:
+            _print(*planned, len(planned[1]) if whole else _SHOWN, whole=whole)
+        _end([planned], [])
+    else:
+        _plan_collection(config, folder, called, jobs, as_json=as_json, whole=whole)
+
+
+def _plan_collection(
+    config: Config, folder: Path, called: str, jobs: list[tuple[Path, str]], *, as_json: bool, whole: bool
+) -> None:
+    """Plan each folder of a collection; one that would fail does not hide the others."""
+    plans, refused = [], []
     for number, (path, job) in enumerate(jobs):
-        found, steps = _planned(config, path, job)
-        plans.append((found, steps))
         if not as_json:
             out.print("\n" if number else "", end="")
-            _print(found, steps, len(steps) if whole else _SHOWN, whole=whole)
+        try:
+            planned = _planned(config, path, job)
+        except ItemError as error:
+            refused.append({"name": job, "good": False, "problem": str(error)})
+            if not as_json:
+                out.print(escape(_refused(job, error)))
+            continue
+        plans.append(planned)
+        if not as_json:
+            _print(*planned, len(planned[1]) if whole else _SHOWN, whole=whole)
+    beside = _beside(config, folder, [path for path, _ in jobs])
     if as_json:
         shown = [_as_json(*one) for one in plans]
-        print_json(shown[0] if jobs[0][0] == folder else {"name": called, "folders": shown})
+        print_json({"name": called, "folders": [*shown, *refused], "beside": beside})
+    elif beside:
+        out.print(f"\nBeside the folders, of no job and delivered nowhere: {escape(', '.join(beside))}")
+    _end(plans, refused)
+
+
+def _refused(name: str, error: ItemError) -> str:
+    return f"{name} would go to failed/ before its first step: {error}"
+
+
+def _end(plans: list[_Planned], refused: list[dict[str, Any]]) -> None:
+    """End with the exit status that says what is wrong, if something is."""
     problems = [step for _, steps in plans for step, _ in steps if step.problem]
+    if refused:
+        raise click.exceptions.Exit(DATA)
     if problems:
         raise click.exceptions.Exit(TEMPORARY if all(step.waits for step in problems) else DATA)
 
@@ -71,7 +116,10 @@ def _jobs(config: Config, folder: Path, called: str) -> list[tuple[Path, str]]:
     found = [
         (path, f"{called}/{path.name}")
         for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+        if path.is_dir()
+        and not path.is_symlink()
+        and not path.name.startswith(".")
+        and os.fsencode(path.name) not in nobodys(tuple(config.settings.watch.ignore))
     ]
     if not found:
         what = f"it would go to failed/: the pipeline {matched[0].name} makes a job of each folder in it"
@@ -79,19 +127,23 @@ def _jobs(config: Config, folder: Path, called: str) -> list[tuple[Path, str]]:
     return found
 
 
-def _planned(
-    config: Config, folder: Path, called: str
-) -> tuple[Plan, list[tuple[PlannedStep, list[Planned]]]]:
+def _beside(config: Config, folder: Path, jobs: Collection[Path]) -> list[str]:
+    """Return the names of what lies in a collection and would be of no job, without what is nobody's."""
+    others = nobodys(tuple(config.settings.watch.ignore))
+    return [
+        visible(display(os.fsencode(path.name)))
+        for path in sorted(folder.iterdir())
+        if path not in jobs and os.fsencode(path.name) not in others
+    ]
+
+
+def _planned(config: Config, folder: Path, called: str) -> _Planned:
+    """Plan one job. Raises: ItemError: it would go to failed/ before its first step."""
     with tempfile.TemporaryDirectory(prefix="dittohead-plan-") as scratch:
-        try:
-            return asyncio.run(_plan(config, folder, called, Path(scratch)))
-        except ItemError as error:
-            fail(f"{called} would go to failed/ before its first step: {error}", DATA)
+        return asyncio.run(_plan(config, folder, called, Path(scratch)))
 
 
-async def _plan(
-    config: Config, folder: Path, name: str, scratch: Path
-) -> tuple[Plan, list[tuple[PlannedStep, list[Planned]]]]:
+async def _plan(config: Config, folder: Path, name: str, scratch: Path) -> _Planned:
     found = await plan(config, registry.default(), Credentials(config.path).needed, folder, name, scratch)
     steps = []
     stopped = any(step.problem for step in found.steps)

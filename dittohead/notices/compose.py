@@ -50,10 +50,10 @@ class Composer:
 
         Args:
             given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
-                last; of batch: outcome (done, failed or recovered: who asks for that is told), batch,
-                counts, failures; of late_change: job, count, files; of stuck: jobs, hours; of stale: name,
-                age_seconds, size, uid, uploads; of held: arrivals, uid; of paused and full: target, reason;
-                of resumed: target; of nearly_full: target, percent, free.
+                last; of batch: outcome (done, failed, cancelled or recovered: who asks for that is told),
+                batch, counts, failures, beside; of late_change: job, count, files; of stuck: jobs, hours;
+                of stale: name, age_seconds, size, uid, uploads; of held: arrivals, uid; of paused and full:
+                target, reason; of resumed: target; of nearly_full: target, percent, free.
         """
         if event == "stuck":
             return list(self._stuck(**given))
@@ -282,6 +282,10 @@ def _from_the_first_step(root: Path, job: Job) -> str:
     return f"mv {shell_word(folder)} {shell_word(os.fsencode(root / Station.INBOX.value))}/"
 
 
+#: What lies beside a collection's folders, of which so many are named.
+_BESIDE = 20
+
+
 def _batch(
     root: Path,
     whose: Owner | None,
@@ -290,6 +294,7 @@ def _batch(
     batch: Batch,
     counts: Counts,
     failures: Sequence[Job],
+    beside: Sequence[str] = (),
 ) -> dict[str, Any]:
     folder = os.path.join(os.fsencode(root), Station.FAILED.value.encode(), batch.folder)
     return {
@@ -308,6 +313,8 @@ def _batch(
         "settled": counts.settled,
         "jobs": [{**_job(job, whose), "reason": job.reason} for job in failures],
         "more": counts.failed - len(failures),
+        "beside": list(beside[:_BESIDE]),
+        "more_beside": max(len(beside) - _BESIDE, 0),
         "retry": f"dittohead retry --batch {batch.id}" if counts.failed else "",
         "again": f"mv {shell_word(folder)} {shell_word(os.fsencode(root / Station.INBOX.value))}/",
         "list": f"dittohead list --batch {batch.id}",

@@ -97,6 +97,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "settled": 1,
         "jobs": [{**_JOB, "name": "letters/0012", "state": "failed", "reason": "a.tif: it is cut short"}],
         "more": 1,
+        "beside": ["README.txt", "list.csv", ".0013 (a directory)"],
+        "more_beside": 1,
         "retry": "dittohead retry --batch 01J0000000000000000000BAT1",
         "again": "mv /srv/dittohead/failed/letters /srv/dittohead/inbox/",
         "list": "dittohead list --batch 01J0000000000000000000BAT1",

@@ -158,6 +158,7 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
             ),
             "counts": Counts(done=1, failed=2),
             "failures": [job(state=JobState.FAILED)],
+            "beside": ["list.csv"],
         },
         "late_change": {"job": job(), "count": 21, "files": ["b: added", "a: changed"]},
         "stale": {"name": ".x", "age_seconds": 7200.0, "size": 5, "uid": 1000},
