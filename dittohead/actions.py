@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from dittohead import faults, fitting, log, manifest, order, queries, receipt
+from dittohead.batches import is_by_itself
 from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.desk import Desk
@@ -31,7 +32,9 @@ from dittohead.model import (
     Outcome,
     Station,
     StepState,
+    collection_of,
     counted,
+    display,
     shell_word,
     visible,
 )
@@ -281,6 +284,7 @@ class Actions:
     async def _back_to_its_batch(self, job: Job, request: Request) -> str:
         """Move one folder of a collection back to processing/, where it is adopted."""
         name = job.name.encode()
+        await self._must_have_room(job, name)
         try:
             await asyncio.to_thread(
                 self.engine.stations.bring_back, job.station, job.folder, Station.PROCESSING, name
@@ -340,7 +344,8 @@ class Actions:
         if not run:
             return f"{job.name}: {put.shown} replaced; when all are: dittohead rerun {job.id}"
         await self._back_to_inbox(job, request)
-        return f"{job.name}: {put.shown} replaced; moved back to the inbox, and a new job begins"
+        where = "processing/" if job.batch else "the inbox"
+        return f"{job.name}: {put.shown} replaced; moved back to {where}, and a new job begins"
 
     async def _reopen(self, job: Job, positions: Collection[int], resumed: Collection[int] = ()) -> None:
         self._must_lie_there(job)
@@ -350,9 +355,21 @@ class Actions:
                 where=job.name,
                 hint="Try again when it is done",
             )
+        await self._must_have_room(job, job.folder)
         async with self.dispatch.halted(job.id):  # not to be run before its folder is back
             await self.engine.store.write(_reopen, job, positions, resumed)
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
+
+    async def _must_have_room(self, job: Job, folder: bytes) -> None:
+        """See that a folder of a collection does not come back into one that was dropped by itself."""
+        collection = collection_of(folder)
+        place = (self.engine.store, self.engine.stations, Station.PROCESSING, collection)
+        if collection and await is_by_itself(*place):
+            raise Refused(
+                f"the folder {display(collection)}, which was dropped by itself, is being processed",
+                where=job.name,
+                hint="Try again when it is done",
+            )
 
     def _must_lie_there(self, job: Job) -> None:
         folder = self.engine.stations.folder(job.station, job.folder)
@@ -360,7 +377,8 @@ class Actions:
             raise Refused(
                 "the folder is no longer there",
                 where=str(folder),
-                hint="If it was moved elsewhere, move it to the inbox to process it again",
+                hint="If it was moved elsewhere, move it to the inbox to process it again"
+                + (f", in a folder called {display(collection_of(job.folder))}" if job.batch else ""),
             )
 
     async def _must_not_be_undone(self, job: Job) -> None:
@@ -378,6 +396,8 @@ class Actions:
         folder = self.engine.stations.folder(job.station, job.folder)
         inbox = shell_word(os.fsencode(self.engine.stations.path(Station.INBOX)))
         again = f"mv {shell_word(os.fsencode(folder))} {inbox}/"
+        if job.batch:  # by itself it would not be of the collection any more
+            again = f"dittohead rerun {job.id}"
         if "refuse" in job.definition:
             raise Refused(
                 f"{job.name} has no steps to be tried", hint=f"Mend what it failed of, then: {again}"

@@ -242,19 +242,18 @@ class Claimer:
         A crash in between leaves folders without a row and the batch not whole: the next comparison goes on.
         """
         await asyncio.to_thread(self.stations.forget_old_reasons, batch.folder)
-        rows = await self.store.read(batch_store.jobs_of, batch.id)
-        known = {job.folder for job in rows if job.station is Station.PROCESSING}
+        known = await self.store.read(batch_store.known, batch.folder)
         wanting = [arrival for arrival in folders if arrival.folder not in known]
         owners = {uid: await self._known_owner(uid) for uid in {arrival.uid for arrival in wanting}}
         for start in range(0, len(wanting), _AT_ONCE):
             some = wanting[start : start + _AT_ONCE]
-            made = await self.store.write(self._create_some, batch, some, owners)
+            last = start + _AT_ONCE >= len(wanting)
+            made = await self.store.write(self._create_some, batch, some, owners, last)
             self.budget.share(batch.id, made, len(wanting) - start)
             faults.point("claim.split")
             self.on_split()
-        if wanting and batch.told:
-            await self.store.write(batch_store.goes_on, batch.id)
-        await self.store.write(batch_store.set_whole, batch.id)
+        if not wanting and not batch.whole:
+            await self.store.write(batch_store.set_whole, batch.id)
         return len(wanting)
 
     def _create_some(
@@ -263,8 +262,15 @@ class Claimer:
         batch: Batch,
         arrivals: Sequence[Arrival],
         owners: Mapping[int, Owner | None],
+        last: bool,
     ) -> list[JobId]:
-        return [self._create(connection, one, owners[one.uid], batch.id).id for one in arrivals]
+        """Make the jobs of some folders. With the last the batch is whole: its end is seen by their ends."""
+        made = [self._create(connection, one, owners[one.uid], batch.id).id for one in arrivals]
+        if batch.told:
+            batch_store.goes_on(connection, batch.id)
+        if last:
+            batch_store.set_whole(connection, batch.id)
+        return made
 
     async def _adopt_of_batch(self, arrival: Arrival) -> Job:
         """Make the job of one folder of a collection: of the batch that the collection was last."""
@@ -371,9 +377,9 @@ class Claimer:
         own = matched[0].settings.partial if matched is not None else None
         factor = matched[0].space_factor if matched is not None else 0.0
         partial = watch.partial if own is None else own
-        if not (watch.settle or partial or factor):
-            return 0
         each = matched is not None and matched[0].settings.each is not None
+        if not (watch.settle or partial or factor or each):
+            return 0
         size = await self.room.admit(arrival, watch, partial, each=each)
         return size if isinstance(size, Held) else int(size * factor)
 
@@ -509,6 +515,9 @@ def _refused(error: ItemError) -> dict[str, Any]:
 
 def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
     command = f"`dittohead rename {shell_word(os.fsencode(name))} NEWNAME`"
+    if is_utf8(folder) and collection_of(folder):
+        again = "Then move it to the inbox again"
+        return _refused(config.no_pipeline(name, f"Rename failed/{display(collection_of(folder))}", again))
     if is_utf8(folder):
         return _refused(config.no_pipeline(name, "Rename it", f"Type: {command}"))
     hint = f"Give it a name that is: {command}"

@@ -279,10 +279,12 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
     station = Station.DONE if job.state is JobState.DONE else Station.FAILED
     collection, folder = collection_of(job.folder), job.folder
     if collection:
-        place = await batches.lies_under(store, job, station)
+        place = await batches.lies_under(store, stations, job, station)
         folder = place + folder.removeprefix(collection)
 
     def move() -> bytes:
+        if stations.is_another(Station.PROCESSING, job.folder, job.ino):  # its own was moved before
+            raise FileNotFoundError
         if station is Station.FAILED and not stations.exists(station, folder):
             stations.write_reason(folder, _reason_text(stations, job, folder))
             faults.point("finish.reason")

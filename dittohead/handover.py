@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dittohead import capabilities
 from dittohead.model import Station, counted, display, own_group, shell_word
 from dittohead.owners import owner
 from dittohead.stations import Stations
-
-#: Bit of CAP_DAC_OVERRIDE. Source: capability.h.
-_DAC_OVERRIDE = 1 << 1
 
 #: Kinds of entries in an access control list. Source: linux/posix_acl.h.
 _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x02, 0x04, 0x08, 0x10, 0x20
@@ -55,7 +53,7 @@ def is_shared(inbox: Path) -> bool:
 
 
 def _set_up(inbox: Path) -> Iterator[Seen]:
-    if _effective_capabilities() & _DAC_OVERRIDE:
+    if capabilities.has(capabilities.DAC_OVERRIDE):
         yield _powerful(inbox)
     elif entries := _default_list(inbox):
         yield from _by_list(inbox, entries)
@@ -130,14 +128,6 @@ def _closed(stations: Stations) -> Iterator[Seen]:
         yield Seen(good=False, message=message)
     if (more := len(found) - _NAMED) > 0:
         yield Seen(good=False, message=f"{counted(more, 'folder')} more held like that: dittohead status")
-
-
-def _effective_capabilities() -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16)
-    return 0
 
 
 def _default_list(path: Path) -> list[tuple[int, int, int]]:

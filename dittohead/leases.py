@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import os
 import signal
 import stat
-from pathlib import Path
 
+from dittohead import capabilities
 from dittohead.files import Found
 
 #: What changed in this time before a look may still be written by somebody who pauses. Seconds.
 WRITERS_S = 3600.0
 
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-
-#: Source: capabilities(7), linux/capability.h.
-_CAP_LEASE = 28
-
-
-@functools.cache
-def _may_lease_all() -> bool:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> _CAP_LEASE & 1)
-    return False
 
 
 def written(found: Found) -> bool:
@@ -35,7 +23,9 @@ def written(found: Found) -> bool:
 
 def may_lease(status: os.stat_result) -> bool:
     """Tell whether this process may ask who writes to a file: its own, or anybody's with CAP_LEASE."""
-    return stat.S_ISREG(status.st_mode) and (status.st_uid == os.geteuid() or _may_lease_all())
+    return stat.S_ISREG(status.st_mode) and (
+        status.st_uid == os.geteuid() or capabilities.has(capabilities.LEASE)
+    )
 
 
 def has_writer(name: bytes, dir_fd: int) -> bool:

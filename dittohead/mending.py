@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from dittohead.errors import ClosedError, ItemError
-from dittohead.model import Job, Station, own_group, shell_word
+from dittohead.model import Job, Station, collection_of, display, own_group, shell_word, visible
 from dittohead.stations import Stations
+
+#: How steps say that what was mended is to be done again.
+_AGAIN = re.compile(r"move (the folder|it) to the inbox again")
 
 
 def hint(error: ItemError, job: Job, stations: Stations) -> str:
     """Return an error's hint for the folder of a job that fails of it: first what helps most."""
+    text = _hint(error, job, stations)
+    if not job.batch:
+        return text
+    # A folder of a collection is none by itself in the inbox: it would lose the name of the collection.
+    collection = f"failed/{visible(display(collection_of(job.folder)))}"
+    return _AGAIN.sub(lambda _: f"move {collection} to the inbox again", text)
+
+
+def _hint(error: ItemError, job: Job, stations: Stations) -> str:
     name = shell_word(os.fsencode(job.name))
     if isinstance(error, ClosedError):
         return _opened(error.where, job, stations, name)

@@ -35,6 +35,7 @@ from dittohead.model import (
     display,
     is_utf8,
 )
+from dittohead.patterns import TooSlow
 from dittohead.receipt import folder_bytes, read_events
 from dittohead.stations import Stations
 from dittohead.store import Store
@@ -98,6 +99,7 @@ def rebuild(store: Store, stations: Stations, config: Config) -> Rebuilt:
             )
             continue
         done.over += 1
+    store.run(batch_store.tell_no_more)
     done.resumed = _resume(store, stations, config)
     log.get().warning(
         log.STORE_REBUILT, finished=done.over, resumed=done.resumed, unreadable=len(done.unreadable)
@@ -179,7 +181,7 @@ def _belongs(connection: Connection, new: NewJob, name: str, claimed_at: float) 
             pipeline=new.pipeline,
             claimed_at=datetime.fromtimestamp(claimed_at, UTC),
             whole=True,
-            told="done",  # of what ended before nobody is told again
+            told="done",  # of what ended before nobody is told again; see `tell_no_more`
         ),
     )
 
@@ -263,11 +265,14 @@ def _resume(store: Store, stations: Stations, config: Config) -> int:
 def _in_processing(stations: Stations, config: Config) -> Iterator[bytes]:
     """Yield the folders that are a job each: those by themselves, and those of collections."""
     for folder in stations.listing(Station.PROCESSING):
-        matched = config.pipeline_for(display(folder)) if is_utf8(folder) else None
-        if matched is not None and matched[0].settings.each:
-            yield from stations.listing(Station.PROCESSING, folder)
-        else:
-            yield folder
+        try:
+            matched = config.pipeline_for(display(folder)) if is_utf8(folder) else None
+            if matched is not None and matched[0].settings.each:
+                yield from stations.listing(Station.PROCESSING, folder)
+            else:
+                yield folder
+        except (TooSlow, OSError) as error:  # around one folder: the comparison says what is wrong with it
+            log.get().error(log.JOB_STUCK, name=display(folder), error=str(error))
 
 
 def _under_way(

@@ -46,8 +46,14 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
             mended += 1
     mended += await _gone(engine)
     active = await engine.store.read(job_store.active)
-    present = await asyncio.to_thread(_present, engine, {collection_of(job.folder) for job in active})
+    collections = {collection_of(job.folder) for job in active}
+    present, unlisted = await asyncio.to_thread(_listed, engine, Station.PROCESSING, collections)
+    for collection, error in unlisted.items():
+        with _alone(claimer, collection, stuck, name=display(collection)):
+            raise error
     for job in active:
+        if collection_of(job.folder) in unlisted:  # where its folder is, nobody knows
+            continue
         if job.id not in running and job.folder not in present:
             with _alone(claimer, job.folder, stuck, job=job.id, name=job.name):
                 await _absent(engine, job)
@@ -95,13 +101,22 @@ async def _batches(engine: Engine, claimer: Claimer, stuck: dict[bytes, str]) ->
     return mended
 
 
-def _present(engine: Engine, collections: set[bytes]) -> set[bytes]:
-    """Return the folders in processing/, and those in collections there. Blocking."""
-    present = set(engine.stations.listing(Station.PROCESSING))
-    for collection in collections & present:
-        with contextlib.suppress(FileNotFoundError):
-            present.update(engine.stations.listing(Station.PROCESSING, collection))
-    return present
+def _listed(
+    engine: Engine, station: Station, collections: set[bytes]
+) -> tuple[set[bytes], dict[bytes, OSError]]:
+    """Return the folders in a station and those in collections there; and which cannot be listed. Blocking.
+
+    Raises: OSError: the station itself cannot be.
+    """
+    there, unlisted = set(engine.stations.listing(station)), {}
+    for collection in collections & there:
+        try:
+            there.update(engine.stations.listing(station, collection))
+        except FileNotFoundError:  # moved away in this moment
+            continue
+        except OSError as error:
+            unlisted[collection] = error
+    return there, unlisted
 
 
 @contextlib.contextmanager
@@ -143,25 +158,20 @@ async def _gone(engine: Engine) -> int:
     if not jobs:
         return 0
     try:
-        there = await asyncio.to_thread(_failed, engine, {collection_of(job.folder) for job in jobs} - {b""})
+        collections = {collection_of(job.folder) for job in jobs} - {b""}
+        there, unlisted = await asyncio.to_thread(_listed, engine, Station.FAILED, collections)
     except OSError:  # the station itself is not to be seen: that says nothing of the folders
         return 0
     changed = 0
     for job in jobs:
+        if collection_of(job.folder) in unlisted:
+            continue
         # By name alone: a root that was copied to another disk has other inodes, and overlayfs changes them.
         now = Outcome.NONE if job.folder in there else Outcome.GONE
         if now is not job.outcome:
             changed += await engine.store.write(job_store.set_outcome, job.id, now, (job.outcome,))
             log.get().info(log.JOB_GONE, job=job.id, name=job.name, gone=now is Outcome.GONE)
     return changed
-
-
-def _failed(engine: Engine, collections: set[bytes]) -> set[bytes]:
-    """Return the folders in failed/, and those in collections there. Blocking."""
-    there = set(engine.stations.listing(Station.FAILED))
-    for collection in collections & there:
-        there.update(engine.stations.listing(Station.FAILED, collection))
-    return there
 
 
 async def _absent(engine: Engine, job: Job) -> None:
@@ -175,12 +185,17 @@ async def _absent(engine: Engine, job: Job) -> None:
     error = {
         "what": "the folder was moved out of processing/ by hand, which cancels its job",
         "where": job.name,
-        "hint": f"To process it, move it to {engine.stations.path(Station.INBOX)}",
+        "hint": f"To process it, move it{_within(job)} to {engine.stations.path(Station.INBOX)}",
         "kind": "cancelled",
         "step": "",
     }
     log.get().warning(log.JOB_CANCELLED, job=job.id, name=job.name, reason=error["what"])
     await finish(engine, taken, JobState.FAILED, error)
+
+
+def _within(job: Job) -> str:
+    """Return in what a folder of a collection is to be moved; "" for one that was dropped by itself."""
+    return f", in a folder called {display(collection_of(job.folder))}," if job.batch else ""
 
 
 async def fetch(engine: Engine, job: Job) -> None:
@@ -230,8 +245,8 @@ async def _adopt(engine: Engine, claimer: Claimer, folder: bytes) -> int:
         seen_at=status.st_ctime,
     )
     batch = await engine.store.read(batch_store.of_directory, folder, status.st_ino)
-    if batch is None and status.st_uid == os.geteuid():  # made by us, for one of its folders that came back
-        batch = await engine.store.read(batch_store.of_name, folder)
+    if batch is None and status.st_uid == os.geteuid():
+        batch = await _made_for(engine, claimer, folder)
     if batch is not None:  # its folders have all left it, but for those that came later
         await _split(engine, claimer, batch)
         await batches.clear_up(engine.store, engine.stations, folder)
@@ -239,6 +254,21 @@ async def _adopt(engine: Engine, claimer: Claimer, folder: bytes) -> int:
     taken = await claimer.adopt(arrival)
     log.get().warning(log.CLAIM_ADOPTED, job=taken.id, name=taken.name)
     return 1
+
+
+async def _made_for(engine: Engine, claimer: Claimer, collection: bytes) -> Batch | None:
+    """Return the batch for whose folder, which came back, we had made a directory; None: it is new."""
+    batch = await engine.store.read(batch_store.of_name, collection)
+    if batch is None:
+        return None
+    folders = await asyncio.to_thread(claimer.folders_in, collection)
+    inodes = [folder.ino for folder in folders[:_LOOKED_AT]]
+    if await engine.store.read(batch_store.came_back, batch.id, inodes):
+        return batch
+    empty = not folders and not await asyncio.to_thread(
+        engine.stations.beside, Station.PROCESSING, collection
+    )
+    return batch if empty else None
 
 
 async def _split(engine: Engine, claimer: Claimer, batch: Batch) -> int:

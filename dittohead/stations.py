@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import pwd
+import re
 import stat
 import uuid
 from collections.abc import Collection, Iterator, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dittohead import faults
+from dittohead import capabilities, faults
 from dittohead.errors import Immovable, NameTaken, StationError, StationMissing
 from dittohead.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
 from dittohead.held import Held, mounted, movable, unreadable
@@ -41,6 +42,9 @@ _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 #: How often a collection's directory is made that others remove, being empty.
 _TRIES = 5
 
+#: A reason is no longer than this. Bytes.
+_REASON_MOST = 1 << 20
+
 #: How the names of the folders begin by which renaming is tried.
 _TRIAL = ".trial-"
 
@@ -56,6 +60,13 @@ Do:     Remove it, and this file; nothing else refers to it.
 #: The longest file name of the usual file systems, in bytes.
 NAME_MAX = 255
 _REASON = b".reason.txt"
+
+#: How a reason that was written here begins and ends: no other file is taken for one.
+_BEGINS = re.compile(rb".* was not (finished|processed)\.")
+_ENDS = re.compile(
+    rb"Job [0-9A-Z]{26}, pipeline .*, step .*\."
+    rb"|Do:     Remove it, and this file; nothing else refers to it\."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,23 +254,28 @@ class Stations:
         return refusal if isinstance(refusal, Immovable) else None
 
     def immovable_in(self, collection: bytes) -> Immovable | None:
-        """Return why a folder of a collection in the inbox may not be moved; None where all may. Blocking.
+        """Return why something in a collection in the inbox may not be moved; None where all may. Blocking.
 
-        What helps is told for all of the collection.
+        What lies beside its folders is moved as well. What helps is told for all of the collection.
         """
-        for folder in self.listing(Station.INBOX, collection):
-            here = self.folder(Station.INBOX, folder)
-            if not os.access(here, os.W_OK, effective_ids=True):
-                return self._immovable_within(collection, here)
+        whole, uid = self.folder(Station.INBOX, collection), os.geteuid()
+        place = os.stat(whole)
+        sticky = place.st_mode & stat.S_ISVTX and uid != place.st_uid
+        sticky = sticky and not capabilities.has(capabilities.FOWNER)
+        with os.scandir(os.fsencode(whole)) as entries:
+            for entry in entries:
+                if sticky and entry.stat(follow_symlinks=False).st_uid != uid:
+                    return self._immovable_within(whole, entry, errno.EPERM)
+                closed = not os.access(entry.path, os.W_OK, effective_ids=True)
+                if closed and entry.is_dir(follow_symlinks=False):
+                    return self._immovable_within(whole, entry, errno.EACCES)
         return None
 
-    def _immovable_within(self, collection: bytes, closed: Path) -> Immovable:
-        whole, status = self.folder(Station.INBOX, collection), os.lstat(closed)
-        user = shell_word(os.fsencode(_user(os.geteuid())))
-        to = (whole, self.path(Station.PROCESSING))
-        cure, command = movable(errno.EACCES, whole, status, to, user)
+    def _immovable_within(self, whole: Path, closed: os.DirEntry[bytes], number: int) -> Immovable:
+        status, user = closed.stat(follow_symlinks=False), shell_word(os.fsencode(_user(os.geteuid())))
+        cure, command = movable(number, whole, status, (whole, self.path(Station.PROCESSING)), user)
         return Immovable(
-            f"the daemon may not move the folder {visible(closed.name)} out of this collection: "
+            f"the daemon may not move {visible(os.fsdecode(closed.name))} out of this collection: "
             f"mode {stat.S_IMODE(status.st_mode):04o}, owner {_user(status.st_uid)}",
             where=display(os.fsencode(whole)),
             cure=cure,
@@ -357,7 +373,13 @@ class Stations:
         return True
 
     def settle(
-        self, folder: bytes, station: Station, *, now: datetime | None = None, to: bytes | None = None
+        self,
+        folder: bytes,
+        station: Station,
+        *,
+        now: datetime | None = None,
+        to: bytes | None = None,
+        source: Station = Station.PROCESSING,
     ) -> bytes:
         """Move processing/FOLDER to done/ or failed/, durably; return its name there.
 
@@ -365,6 +387,7 @@ class Stations:
 
         Args:
             to: the name it is to have there; None: the same.
+            source: where it lies now.
 
         A folder of a collection comes to lie in one of the same name.
         Raises: FileNotFoundError: it is not in processing/; StationMissing: processing/, or where it is
@@ -372,7 +395,7 @@ class Stations:
         """
         for name in _free_names(folder if to is None else to, now or utcnow()):
             try:
-                self._move(Station.PROCESSING, folder, station, name)
+                self._move(source, folder, station, name)
             except NameTaken:
                 continue
             return name
@@ -421,23 +444,33 @@ class Stations:
         return os.path.lexists(self.folder(station, folder))
 
     def listing(self, station: Station, collection: bytes = b"") -> list[bytes]:
-        """Return the names of the folders in a station, or in a collection there: COLLECTION/NAME."""
+        """Return the names of the folders in a station, or in a collection there: COLLECTION/NAME.
+
+        In a collection without those that are nobody's.
+        """
         head = collection + b"/" if collection else b""
         with os.scandir(os.fsencode(self.folder(station, collection))) as entries:
-            return [
-                head + entry.name
-                for entry in entries
-                if not entry.name.startswith(b".") and entry.is_dir(follow_symlinks=False)
-            ]
+            return [head + entry.name for entry in entries if self._is_folder(entry, collection)]
 
-    def beside(self, collection: bytes) -> list[bytes]:
-        """Return what lies in a collection of processing/ beside its folders: files, links, dotted names."""
-        with os.scandir(os.fsencode(self.folder(Station.PROCESSING, collection))) as entries:
-            return [
-                collection + b"/" + entry.name
-                for entry in entries
-                if entry.name.startswith(b".") or not entry.is_dir(follow_symlinks=False)
-            ]
+    def holds_folders(self, station: Station, collection: bytes) -> bool:
+        """Tell whether there is a folder in a collection, however many there are."""
+        with os.scandir(os.fsencode(self.folder(station, collection))) as entries:
+            return any(self._is_folder(entry, collection) for entry in entries)
+
+    def beside(self, station: Station, collection: bytes) -> list[bytes]:
+        """Return what lies in a collection beside its folders: files, links, dotted names, what is nobody's.
+
+        Without the reasons that were written here.
+        """
+        with os.scandir(os.fsencode(self.folder(station, collection))) as entries:
+            names = [entry.name for entry in entries if not self._is_folder(entry, collection)]
+        found = [collection + b"/" + name for name in names]
+        return [path for path in found if not self._is_reason(self.folder(station, path))]
+
+    def _is_folder(self, entry: os.DirEntry[bytes], collection: bytes) -> bool:
+        if entry.name.startswith(b".") or (collection and self.is_nobodys(entry.name)):
+            return False
+        return entry.is_dir(follow_symlinks=False)
 
     def clear(self, station: Station, collection: bytes) -> bool:
         """Remove a collection of a station with nothing in it; return whether it is gone. Blocking."""
@@ -454,8 +487,15 @@ class Stations:
         """Return the folder's own lstat."""
         return os.lstat(self.folder(station, folder))
 
+    def is_another(self, station: Station, folder: bytes, ino: int) -> bool:
+        """Tell whether what lies in a station under a name is not the folder of this inode."""
+        try:
+            return self.identity(station, folder).st_ino != ino
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
     def write_reason(self, folder: bytes, text: str) -> Path:
-        """Write failed/NAME.reason.txt beside a folder, durably, replacing an earlier one.
+        """Write failed/NAME.reason.txt beside a folder, durably; it replaces an earlier reason only.
 
         Raises: StationMissing, OSError.
         """
@@ -470,29 +510,50 @@ class Stations:
     def forget_reason(self, folder: bytes) -> None:
         """Remove a reason file whose folder has left failed/."""
         path = self.reason_path(folder)
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
         if collection := collection_of(folder):
             self.clear(Station.FAILED, collection)
 
     def forget_old_reasons(self, collection: bytes) -> None:
-        """Remove the reasons that came back with a collection from failed/: of its folders, written by us."""
-        ours = os.geteuid()
-        for folder in self.listing(Station.PROCESSING, collection):
-            path = self.folder(Station.PROCESSING, fit(folder, _REASON))
-            with contextlib.suppress(OSError):
-                status = os.lstat(path)
-                if stat.S_ISREG(status.st_mode) and status.st_uid == ours:
-                    path.unlink()
+        """Remove the reasons of a collection's folders that are not in failed/ any more.
+
+        Those that came back with it, and those that were left where a folder was taken away by hand.
+        """
+        place = os.fsencode(self.folder(Station.PROCESSING, collection))
+        with os.scandir(place) as entries:
+            named = [entry.name for entry in entries if b".reason" in entry.name]
+        for name in named:
+            path = self.folder(Station.PROCESSING, collection + b"/" + name)
+            if self._is_reason(path):
+                path.unlink(missing_ok=True)
+        if self.exists(Station.FAILED, collection):
+            for folder in self.listing(Station.PROCESSING, collection):
+                if not self.exists(Station.FAILED, folder):
+                    self.forget_reason(folder)
 
     def reason_path(self, folder: bytes) -> Path:
-        """Return where a failed folder's reason is written: where no folder is called like that."""
+        """Return where a failed folder's reason is written: where nothing else is called like that."""
         path = self.folder(Station.FAILED, fit(folder, _REASON))
         number = 2
-        while path.is_dir():
+        while os.path.lexists(path) and not self._is_reason(path):
             path = self.folder(Station.FAILED, fit(folder, b".reason-%d.txt" % number))
             number += 1
         return path
+
+    @staticmethod
+    def _is_reason(path: Path) -> bool:
+        """Tell whether a file is a reason that was written here: people may call theirs as they like."""
+        if not path.name.endswith(".txt") or ".reason" not in path.name:
+            return False
+        try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return False
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                text = file.read(_REASON_MOST).splitlines()
+        except OSError:
+            return False
+        return bool(text and _BEGINS.fullmatch(text[0]) and any(map(_ENDS.fullmatch, text)))
 
     def lies_as(self, station: Station, folder: bytes, ino: int) -> bytes:
         """Return the name under which a folder that was moved to a station lies there now.

@@ -22,6 +22,7 @@ from dittohead.intake import Intake
 from dittohead.model import ItemState, JobState
 from dittohead.stations import Scan
 from dittohead.store import Store, history
+from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
 
@@ -103,7 +104,10 @@ class UntilEmpty:
                 looked = item_store.rounds(connection, name).finished_at
                 items += looked is None or looked < self._began
             return Left(
-                under_way=counts[JobState.RUNNING.value] + len(self._dispatch.running) + self._intake.busy,
+                under_way=counts[JobState.RUNNING.value]
+                + len(self._dispatch.running)
+                + self._intake.busy
+                + batch_store.unfinished(connection),
                 waiting=counts[JobState.WAITING.value] + counts[JobState.PAUSED.value],
                 frozen=counts[JobState.FROZEN.value],
                 inbox=len(scan.arrivals),

@@ -111,6 +111,8 @@ class WaitingRoom:
         seen, closed, began, took_s = found
         ago_s = time.monotonic() - began
         held = self._judge(arrival, seen, watch, ago_s, closed=closed is not None)
+        if held is None and closed is not None and each:  # it may be movable itself: the claim would not tell
+            return replace(immovable(closed, arrival), again_s=max(_SOON_S, took_s * _REST))
         if held is None:
             return seen.size
         if closed is not None and held.kind is Kind.SETTLING:

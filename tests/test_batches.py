@@ -207,7 +207,7 @@ async def test_nothing_is_lost_when_the_daemon_dies_in_the_middle_of_the_splitti
     assert isinstance(await house.claimer.claim(arrival), Batch)
     await settled(house)
     monkeypatch.undo()
-    assert len(house.jobs()) == after
+    assert len(house.jobs()) == min(after, 2)  # with the last of them the batch is whole
     assert house.where("coll-a") == ["processing"]
     await reconcile(house.engine, house.claimer, ())
     async with house.running():

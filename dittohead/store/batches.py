@@ -9,17 +9,20 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.model import ACTIVE, Batch, Job, JobState, Outcome, Station
+from dittohead.model import ACTIVE, Batch, Job, JobState, Station
 from dittohead.store import history
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import batches, jobs
+
+#: Batches whose jobs are counted by one statement.
+_AT_ONCE = 500
 
 _ACTIVE = sorted(state.value for state in ACTIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """How many jobs of a batch there are, by what has become of them."""
+    """How many folders of a batch there are, by what has become of the last job of each."""
 
     done: int = 0
     failed: int = 0  #: that wait for somebody
@@ -65,6 +68,14 @@ def set_whole(connection: Connection, batch_id: str) -> None:
 def set_told(connection: Connection, batch_id: str, state: str) -> None:
     """Record which state people were told last."""
     connection.execute(batches.update().where(batches.c.id == batch_id).values(told=state))
+
+
+def tell_no_more(connection: Connection) -> None:
+    """Take it that people know how each batch ended whose jobs are all over."""
+    ids = list(connection.execute(sa.select(batches.c.id)).scalars())
+    for start in range(0, len(ids), _AT_ONCE):
+        for batch_id, found in counts(connection, ids[start : start + _AT_ONCE]).items():
+            set_told(connection, batch_id, found.state)
 
 
 def goes_on(connection: Connection, batch_id: str) -> None:
@@ -134,6 +145,28 @@ def split(connection: Connection) -> list[Batch]:
     ]
 
 
+def unfinished(connection: Connection) -> int:
+    """Return how many batches are not split to the end, or are over without that having been told."""
+    waiting = sa.select(sa.func.count()).select_from(batches).where(batches.c.whole == 0)
+    return connection.execute(waiting).scalar_one() + len(untold(connection))
+
+
+def known(connection: Connection, collection: bytes) -> set[bytes]:
+    """Return the folders of a collection in processing/ that have their job, of whichever batch."""
+    head = collection + b"/"
+    query = sa.select(jobs.c.folder).where(
+        jobs.c.station == Station.PROCESSING.value, jobs.c.folder > head, jobs.c.folder < collection + b"0"
+    )
+    return set(connection.execute(query).scalars())
+
+
+def came_back(connection: Connection, batch_id: str, inodes: Collection[int]) -> bool:
+    """Tell whether one of these folders was a job's of a batch before."""
+    some = [str(ino) for ino in inodes]
+    query = sa.select(jobs.c.id).where(jobs.c.batch == batch_id, jobs.c.ino.in_(some))
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def is_under_way(connection: Connection, batch_id: str) -> bool:
     """Tell whether a job of the batch is not over, or not each folder has its job yet."""
     query = sa.select(jobs.c.id).where(jobs.c.batch == batch_id, jobs.c.state.in_(_ACTIVE)).limit(1)
@@ -143,9 +176,15 @@ def is_under_way(connection: Connection, batch_id: str) -> bool:
     return row is not None and not row.whole
 
 
-def has_station(connection: Connection, station: Station, folder: bytes) -> bool:
-    """Tell whether a folder by itself, and not a collection, was put under this name in a station."""
-    query = sa.select(jobs.c.id).where(jobs.c.folder == folder, jobs.c.station == station.value)
+def has_station(connection: Connection, station: Station, folder: bytes, ino: int) -> bool:
+    """Tell whether a folder by itself, and not a collection, lies under this name in a station.
+
+    Args:
+        ino: of what lies there. One that was there before may have been moved away.
+    """
+    query = sa.select(jobs.c.id).where(
+        jobs.c.folder == folder, jobs.c.station == station.value, jobs.c.ino == str(ino)
+    )
     return connection.execute(query.limit(1)).first() is not None
 
 
@@ -164,16 +203,23 @@ def jobs_of(
 
 def open_failures(connection: Connection, batch_id: str) -> list[Job]:
     """Return the failed jobs of a batch that wait for somebody, by name."""
-    query = sa.select(jobs).where(jobs.c.batch == batch_id, history.open_failure(but_for=[Outcome.CANCELLED]))
+    query = sa.select(jobs).where(jobs.c.batch == batch_id, history.open_failure())
     return [to_job(row) for row in connection.execute(query.order_by(jobs.c.name)).mappings()]
 
 
 def counts(connection: Connection, ids: Sequence[str]) -> Mapping[str, Counts]:
-    """Return how many jobs each of these batches has."""
+    """Return how many folders each of these batches has. One that was done again has more than one job."""
     waits = sa.case((history.open_failure(), 1), else_=0)
+    later = jobs.alias()
+    again = sa.exists().where(
+        later.c.batch == jobs.c.batch,
+        later.c.ino == jobs.c.ino,
+        later.c.name == jobs.c.name,
+        later.c.claimed_at > jobs.c.claimed_at,
+    )
     query = (
         sa.select(jobs.c.batch, jobs.c.state, waits.label("waits"), sa.func.count().label("count"))
-        .where(jobs.c.batch.in_(list(ids)))
+        .where(jobs.c.batch.in_(list(ids)), ~again)
         .group_by(jobs.c.batch, jobs.c.state, waits)
     )
     found: dict[str, dict[str, int]] = {batch_id: {} for batch_id in ids}

@@ -1,0 +1,430 @@
+"""Collections that are odd, hostile or touched by hand: nothing of them is lost, left behind or told wrongly."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from dittohead import capabilities, queries
+from dittohead.errors import ItemError
+from dittohead.held import Held, Kind
+from dittohead.model import Batch, JobState, Station
+from dittohead.reconcile import reconcile
+from dittohead.store import batches as batch_store
+from dittohead.worker import StepContext, StepResult
+from tests.support.house import House
+from tests.support.trees import read_tree, tree
+from tests.test_batches import CONFIG, bad, collection, gone, house, over, settled, told
+
+__all__ = ["house"]
+
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="OTHER USERS' FOLDERS NEED ROOT: test left out")
+
+
+async def claim(house: House, name: str = "coll-a") -> Batch:
+    """Claim a collection and wait until each folder has its job; none is run."""
+    (arrival,) = [a for a in house.stations.scan().arrivals if a.folder == os.fsencode(name)]
+    taken = await house.claimer.claim(arrival)
+    assert isinstance(taken, Batch)
+    await settled(house)
+    return taken
+
+
+def names_in(house: House, station: Station) -> list[str]:
+    """Return what lies in the collection of a station."""
+    return sorted(os.listdir(house.stations.folder(station, b"coll-a")))
+
+
+def alone(house: House) -> House:
+    """Return the same root under a configuration that makes one job of a collection."""
+    return House(house.root, CONFIG.replace("each: folder", "").replace("{batch}", ""), house.store)
+
+
+# -- what lies beside the folders ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "lost+found", ".hidden"])
+async def test_directories_that_are_no_objects_are_moved_with_the_others(house: House, name: str) -> None:
+    """What a file server puts into any directory would else hold the collection in processing/ for ever."""
+    source = read_tree(collection(house, **{name: {"x": "y"}}))
+    async with house.running():
+        batch = await over(house)
+        await gone(house)
+    assert batch["jobs"] == 3
+    assert read_tree(house.stations.folder(Station.DONE, b"coll-a")) == source
+
+
+async def test_a_file_that_is_called_like_a_reason_is_the_uploaders(house: House) -> None:
+    source = read_tree(collection(house, **{"0001.reason.txt": "the uploader's own", "0002.reason.txt": ""}))
+    async with house.running():
+        await over(house)
+        await gone(house)
+    assert read_tree(house.stations.folder(Station.DONE, b"coll-a")) == source
+
+
+async def test_a_reason_replaces_no_file_of_the_uploader(house: House) -> None:
+    collection(house, folders=1, **{"0001.reason.txt": "the uploader's own"})
+    house.worker.plays["first"] = bad("0000", "0001")
+    async with house.running():
+        await over(house)
+        await gone(house)
+        house.arrive("coll-a", {"0001": {"a.txt": "b"}})
+        house.look()
+        await house.until(lambda: len(house.jobs()) == 2)
+        await over(house)
+        await gone(house)
+        failed = house.stations.folder(Station.FAILED, b"coll-a")
+        assert (failed / "0001.reason.txt").read_text() == "the uploader's own"
+        assert "it is cut short" in (failed / "0001.reason-2.txt").read_text()
+        # Moved back, both go by what they are.
+        house.worker.plays.clear()
+        failed.rename(house.root / "inbox" / "coll-a")
+        house.look()
+        await house.until(lambda: len(house.jobs()) == 4)
+        await over(house)
+        await gone(house)
+    assert names_in(house, Station.DONE) == ["0000", "0001", "0001.reason.txt"]
+
+
+async def test_what_lay_beside_failures_comes_to_done_with_them(house: House) -> None:
+    """When all have failed it is in failed/: nobody would be told of it there any more."""
+    source = read_tree(collection(house, **{"README.txt": "about", ".hidden": {"a": "b"}}))
+    house.worker.plays["first"] = bad("0000", "0001", "0002")
+    async with house.running():
+        await over(house)
+        await gone(house)
+        house.worker.plays.clear()
+        await house.ask("retry-batch", "coll-a")
+        await house.until(lambda: told(house) == 2)
+        await gone(house)
+    assert house.where("coll-a") == ["done"]
+    assert read_tree(house.stations.folder(Station.DONE, b"coll-a")) == source
+
+
+async def test_people_are_told_of_what_belongs_to_no_job(house: House) -> None:
+    """A link that was meant for an object, and a folder that still has its dot: they would think it delivered."""
+    folder = collection(
+        house, **{"list.csv": "x", ".0009": {"a": "b"}, ".DS_Store": "x", "@eaDir": {"x": "y"}}
+    )
+    (folder / "0008").symlink_to("0001")
+    os.mkfifo(folder / "pipe")
+    async with house.running():
+        await over(house)
+        await gone(house)
+    beside = house.told[-1][1]["beside"]
+    assert beside == [".0009 (a directory)", "0008 (a symbolic link)", "list.csv", "pipe (a FIFO)"]
+    assert set(names_in(house, Station.DONE)) >= {"list.csv", ".0009", ".DS_Store", "@eaDir", "0008", "pipe"}
+
+
+async def test_what_lies_beside_is_not_put_into_a_folder_by_itself(house: House) -> None:
+    alone(house).arrive("coll-a", {"a.txt": "by itself"})
+    other = alone(house)
+    async with other.running():
+        await other.until_over("coll-a")
+    collection(house, **{"README.txt": "about"})
+    async with house.running():
+        await over(house)
+        await gone(house)
+    assert names_in(house, Station.DONE) == ["a.txt"]
+    (suffixed,) = (name for name in house.stations.listing(Station.DONE) if name != b"coll-a")
+    assert (house.stations.folder(Station.DONE, suffixed) / "README.txt").exists()
+
+
+# -- where the folders come to lie -----------------------------------------------------------
+
+
+async def test_a_collection_that_was_given_its_folders_later_lies_under_its_name(house: House) -> None:
+    """The job that it was before has left failed/; it does not stand in the way."""
+    house.arrive("coll-a", {"a.txt": "a file"})
+    async with house.running():
+        await house.until_over("coll-a")
+        failed = house.stations.folder(Station.FAILED, b"coll-a")
+        tree(failed / "0000", {"a.txt": "x"})
+        tree(failed / "0001", {"a.txt": "x"})
+        failed.rename(house.root / "inbox" / "coll-a")
+        house.worker.plays["first"] = bad("0001")
+        house.look()
+        await house.until(lambda: len(house.jobs()) == 3)
+        await over(house)
+        await gone(house)
+    assert house.stations.listing(Station.FAILED) == [b"coll-a"]
+    assert names_in(house, Station.FAILED) == ["0001", "0001.reason.txt"]
+
+
+async def test_a_folder_by_itself_that_was_moved_away_does_not_stand_in_the_way(house: House) -> None:
+    other = alone(house)
+    other.arrive("coll-a", {"a.txt": "by itself"})
+    async with other.running():
+        await other.until_over("coll-a")
+    house.stations.folder(Station.DONE, b"coll-a").rename(house.root / "elsewhere")
+    collection(house)
+    async with house.running():
+        await over(house)
+    assert house.stations.listing(Station.DONE) == [b"coll-a"]
+
+
+async def test_reasons_of_folders_that_an_admin_moved_do_not_stay(house: House) -> None:
+    """Moved out of processing/ and to the inbox, they are cancelled and done again."""
+    collection(house)
+    await claim(house)
+    house.stations.folder(Station.PROCESSING, b"coll-a").rename(house.root / "inbox" / "coll-a")
+    await reconcile(house.engine, house.claimer, ())
+    assert "in a folder called coll-a" in house.job("coll-a/0000").reason
+    async with house.running():
+        await house.until(lambda: len(house.jobs()) == 6)
+        await over(house)
+        await gone(house)
+    assert house.where("coll-a") == ["done"]
+
+
+async def test_a_folder_never_takes_the_place_of_one_that_was_moved_before(house: House) -> None:
+    """Its job is over and its folder moved, but a crash came before that was noted; another collection has come."""
+    collection(house)
+    await claim(house)
+    first = house.job("coll-a/0000")
+    async with house.running():
+        await over(house)
+        await gone(house)
+    query = "UPDATE jobs SET station = 'processing', folder = :folder WHERE id = :id"
+    house.store.run(
+        lambda connection: connection.execute(sa.text(query), {"folder": b"coll-a/0000", "id": first.id})
+    )
+    collection(house)
+    await claim(house)
+    await reconcile(house.engine, house.claimer, ())
+    assert len(house.stations.listing(Station.PROCESSING, b"coll-a")) == 3
+    assert house.store.run(queries.resolve, first.id).station is Station.DONE
+
+
+async def test_a_folder_does_not_come_back_into_one_by_itself(house: House) -> None:
+    """Under another configuration the collection's name is a folder's, which is being processed."""
+    collection(house)
+    house.worker.plays["first"] = bad("0001")
+    async with house.running():
+        await over(house)
+        await gone(house)
+    other = alone(house)
+    other.arrive("coll-a", {"a.txt": "by itself"})
+    (arrival,) = other.stations.scan().arrivals
+    await other.claimer.claim(arrival)
+    for action, of in (("retry", "coll-a/0001"), ("rerun", "coll-a/0000")):
+        answer = await other.ask(action, of)
+        assert not answer["ok"]
+        assert "dropped by itself" in answer["message"]
+    assert read_tree(house.stations.folder(Station.PROCESSING, b"coll-a")) == {b"a.txt": b"by itself"}
+
+
+async def test_names_of_every_kind(house: House) -> None:
+    names: dict[str | bytes, Any] = {
+        b"\xff\xfe": {"a": "1"},
+        "-rf": {"a": "2"},
+        "x" * 255: {"a": "3"},
+        "coll-a": {"a": "4"},
+        "a.reason.txt": {"a": "5"},
+        "a": {"a": "6"},
+        "e\u0301": {"a": "7"},
+        "\u00e9": {"a": "8"},
+        "new\nline": {"a": "9"},
+        "empty": {},
+        "deep": {"d": {"e": {"f": "g"}}},
+    }
+    house.arrive("coll-a", names)
+    house.worker.plays["first"] = bad("a", "x" * 255, "a.reason.txt")
+    async with house.running():
+        batch = await over(house)
+        await gone(house)
+        assert (batch["jobs"], batch["done"], batch["failed"]) == (11, 6, 5)
+        failed = house.stations.folder(Station.FAILED, b"coll-a")
+        assert len([path for path in failed.iterdir() if path.is_file()]) == 5
+        house.worker.plays.clear()
+        failed.rename(house.root / "inbox" / "coll-a")
+        house.look()
+        await house.until(lambda: len(house.jobs()) == 16)
+        batch = await over(house)
+        await gone(house)
+    assert (batch["jobs"], batch["done"], batch["failed"]) == (5, 3, 2)
+    assert [path for path in house.stations.folder(Station.DONE, b"coll-a").iterdir() if path.is_file()] == []
+
+
+# -- what is counted and told ----------------------------------------------------------------
+
+
+async def test_a_folder_that_is_done_again_counts_once(house: House) -> None:
+    collection(house)
+    async with house.running():
+        await over(house)
+        house.worker.plays["second"] = bad("0001")
+        for count, state in ((2, "failed"), (3, "done")):
+            await house.ask("rerun", "coll-a/0001")
+            await reconcile(house.engine, house.claimer, house.dispatch.running)
+            house.dispatch.wake()
+            await house.until(lambda count=count: len(house.jobs("coll-a/0001")) == count)
+            await house.until_over("coll-a/0001")
+            batch = await over(house)
+            assert (batch["state"], batch["jobs"], batch["settled"]) == (state, 3, 0)
+            house.worker.plays.clear()
+
+
+async def test_what_was_cancelled_is_neither_done_nor_tried_again(house: House) -> None:
+    """`retry --batch` does what its --dry-run says: what somebody has cancelled stays so."""
+    collection(house)
+    await claim(house)
+    for number in range(3):
+        assert (await house.ask("cancel", f"coll-a/000{number}"))["ok"]
+    assert [facts["outcome"] for _, facts in house.told] == ["cancelled"]
+    answer = await house.ask("retry-batch", "coll-a")
+    assert not answer["ok"]
+    assert "nothing of coll-a has failed" in answer["message"]
+
+
+async def test_a_failed_folder_is_not_told_to_be_dropped_by_itself(house: House) -> None:
+    """In the inbox alone it would not be of its collection any more."""
+
+    async def play(ctx: StepContext) -> StepResult:
+        raise ItemError("it is bad", hint="Mend it, then move the folder to the inbox again")
+
+    collection(house, folders=1)
+    house.worker.plays["first"] = play
+    async with house.running():
+        await over(house)
+    job = house.job("coll-a/0000")
+    assert "then move failed/coll-a to the inbox again" in job.reason
+    (house.stations.folder(Station.FAILED, job.folder) / "a.txt").write_text("mended")
+    answer = await house.ask("retry", job.id)
+    assert f"dittohead rerun {job.id}" in answer["message"]
+
+
+async def test_a_folder_that_no_pipeline_takes_any_more(house: House) -> None:
+    """The configuration has changed; no name of a folder chooses a pipeline, but that of its collection."""
+    collection(house, folders=1)
+    await claim(house)
+    text = CONFIG.replace('"(?P<series>coll)-.*"', '"x"').replace('".*"', '"y"').replace("{series} ", "")
+    other = House(house.root, text, house.store)
+    house.stations.folder(Station.PROCESSING, b"coll-a/new").mkdir()
+    await reconcile(other.engine, other.claimer, ())
+    async with other.running():
+        await over(other)
+    assert "Rename failed/coll-a to fit one of" in house.job("coll-a/new").reason
+
+
+# -- crashes, and what cannot be looked at ---------------------------------------------------
+
+
+async def test_a_second_drop_whose_claim_was_cut_short_is_a_batch_of_its_own(house: House) -> None:
+    """Also where uploader and daemon are one user, who has made the directory."""
+    collection(house)
+    async with house.running():
+        first = await over(house)
+        await gone(house)
+    collection(house)
+    (arrival,) = house.stations.scan().arrivals
+    house.stations.claim(arrival)
+    await reconcile(house.engine, house.claimer, ())
+    async with house.running():
+        await house.until(lambda: len(house.jobs()) == 6)
+        second = await over(house)
+    assert first["id"] != second["id"]
+    assert (second["jobs"], second["done"]) == (3, 3)
+
+
+@pytest.mark.parametrize("station", [Station.PROCESSING, Station.FAILED])
+async def test_a_collection_that_cannot_be_listed_holds_up_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch, station: Station
+) -> None:
+    """Its uploader has taken the rights away, or the disk is bad."""
+    collection(house)
+    house.worker.plays["first"] = bad("0000", "0001", "0002", "single", "other")
+    await claim(house)
+    house.arrive("other")
+    if station is Station.FAILED:
+        async with house.running():
+            await over(house)
+            await house.until_over("other")
+        house.stations.folder(Station.FAILED, b"other").rename(house.root / "away")
+    house.arrive("single")
+    (arrival,) = [a for a in house.stations.scan().arrivals if a.folder == b"single"]
+    house.stations.claim(arrival)
+    listing = house.stations.listing
+
+    def refused(asked: Station, collection: bytes = b"") -> list[bytes]:
+        if collection == b"coll-a" and asked is station:
+            raise PermissionError(13, "Permission denied", "coll-a")
+        return listing(asked, collection)
+
+    monkeypatch.setattr(house.stations, "listing", refused)
+    await reconcile(house.engine, house.claimer, ())
+    assert len(house.jobs("single")) == 1
+    states = {job.state for job in house.jobs() if job.batch}
+    assert states == {JobState.WAITING if station is Station.PROCESSING else JobState.FAILED}
+    if station is Station.FAILED:
+        assert house.job("other").outcome == "gone"
+        assert {job.outcome for job in house.jobs() if job.batch} == {""}
+    else:
+        assert b"coll-a" in house.claimer.stuck
+
+
+async def test_a_folder_that_has_its_job_gets_no_other(house: House) -> None:
+    """One of another batch came back into the collection before all of it was split."""
+    collection(house)
+    house.worker.plays["first"] = bad("0001")
+    async with house.running():
+        first = await over(house)
+        await gone(house)
+    house.arrive("coll-a", {"0007": {"a": "b"}})
+    second = await claim(house)
+    assert (await house.ask("retry", "coll-a/0001"))["ok"]
+    house.store.run(lambda connection: connection.execute(batch_store.batches.update().values(whole=0)))
+    await reconcile(house.engine, house.claimer, ())
+    assert [job.batch for job in house.jobs("coll-a/0001")] == [first["id"]]
+    assert [job.batch for job in house.jobs("coll-a/0007")] == [second.id]
+
+
+# -- rights ----------------------------------------------------------------------------------
+
+
+def as_user(uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on as another user, who has no capability; the test's end brings root back."""
+    monkeypatch.setattr(capabilities, "has", lambda capability: False)
+    os.seteuid(uid)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("what", ["object", "dotted", "sticky", "link in sticky"])
+async def test_what_may_not_be_moved_holds_the_collection_in_the_inbox(
+    house: House, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Once claimed, it could not leave processing/, and its name would be taken for ever."""
+    folder = collection(house, **{".dotted": {"x": "y"}})
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 1234, 1234)
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    match what:
+        case "object":
+            (folder / "0001").chmod(0o755)
+        case "dotted":
+            (folder / ".dotted").chmod(0o755)
+        case "sticky":
+            folder.chmod(0o1777)
+        case _:
+            (folder / "link").symlink_to("0001")
+            os.lchown(folder / "link", 4321, 4321)
+            folder.chmod(0o1777)
+    for path in house.root.rglob("*"):
+        if not path.is_relative_to(folder):
+            os.chown(path, 4321, 4321)
+    for parent in [path for path in house.root.parents if "pytest" in str(path)]:
+        parent.chmod(0o755)
+    (arrival,) = house.stations.scan().arrivals
+    try:
+        as_user(4321, monkeypatch)
+        held = await house.claimer.claim(arrival)
+    finally:
+        os.seteuid(0)
+    assert isinstance(held, Held)
+    assert held.kind is Kind.IMMOVABLE
+    assert "out of this collection" in held.reason
+    assert str(folder) in held.command
+    assert house.where("coll-a") == ["inbox"]
