@@ -73,6 +73,8 @@ async def clear_up(store: Store, stations: Stations, collection: bytes) -> None:
     places = {place: await _place(store, stations, place, collection, batch) for place in _OVER}
     with contextlib.suppress(FileNotFoundError):  # another job that ended now has done it
         await asyncio.to_thread(_clear, stations, collection, places)
+    if not await asyncio.to_thread(stations.exists, Station.PROCESSING, collection):
+        await store.write(batch_store.left, collection)
 
 
 async def _place(

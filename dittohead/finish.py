@@ -291,6 +291,10 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
         name = stations.settle(job.folder, station, to=folder)
         if station is Station.FAILED and name != folder:
             stations.write_reason(name, _reason_text(stations, job, name))
+            if not stations.folder(
+                station, folder
+            ).is_dir():  # a file has taken the name: the reason of another
+                stations.forget_reason(folder)
         return name
 
     try:

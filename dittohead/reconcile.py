@@ -47,17 +47,19 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     mended += await _gone(engine)
     active = await engine.store.read(job_store.active)
     collections = {collection_of(job.folder) for job in active}
+    were_there = await engine.store.read(batch_store.in_processing)  # before the listing: one may come
     present, unlisted = await asyncio.to_thread(_listed, engine, Station.PROCESSING, collections)
     for collection, error in unlisted.items():
         with _alone(claimer, collection, stuck, name=display(collection)):
             raise error
-    for job in active:
-        if collection_of(job.folder) in unlisted:  # where its folder is, nobody knows
-            continue
+    # Of those where its folder is, nobody knows.
+    for job in (job for job in active if collection_of(job.folder) not in unlisted):
         if job.id not in running and job.folder not in present:
             with _alone(claimer, job.folder, stuck, job=job.id, name=job.name):
                 await _absent(engine, job)
                 mended += 1
+    for collection in were_there - present:
+        await _left(engine, collection)
     mended += await _adopt_all(engine, claimer, present, stuck)
     mended += await _batches(engine, claimer, stuck)
     for folder in await asyncio.to_thread(engine.stations.strays):
@@ -66,6 +68,12 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
                 mended += await _put_aside(engine, folder)
     claimer.stuck = stuck
     return mended
+
+
+async def _left(engine: Engine, collection: bytes) -> None:
+    """Note that a collection's directory has left processing/."""
+    if not await asyncio.to_thread(engine.stations.exists, Station.PROCESSING, collection):
+        await engine.store.write(batch_store.left, collection)
 
 
 async def _adopt_all(engine: Engine, claimer: Claimer, present: set[bytes], stuck: dict[bytes, str]) -> int:

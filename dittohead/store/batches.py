@@ -123,6 +123,16 @@ def latest(connection: Connection, limit: int) -> list[Batch]:
     return [_to_batch(row) for row in connection.execute(query).mappings()]
 
 
+def left(connection: Connection, folder: bytes) -> None:
+    """Record that a collection's directory is gone from processing/: another one may get its inode."""
+    connection.execute(batches.update().where(batches.c.folder == folder).values(ino="0"))
+
+
+def in_processing(connection: Connection) -> set[bytes]:
+    """Return the names of collections whose directory was last known to be in processing/."""
+    return set(connection.execute(sa.select(batches.c.folder).where(batches.c.ino != "0")).scalars())
+
+
 def of_directory(connection: Connection, folder: bytes, ino: int) -> Batch | None:
     """Return the batch whose collection is this directory of processing/."""
     query = sa.select(batches).where(batches.c.folder == folder, batches.c.ino == str(ino))

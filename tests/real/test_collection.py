@@ -169,3 +169,20 @@ def test_a_lost_store_is_made_anew_with_its_batches(here: Site, tmp_path: Path) 
     }
     assert "1 folder tried again" in here.run("retry", "--batch", "coll-a").stdout
     here.until(lambda: counts(here) == (3, 2, 1))
+
+
+def test_a_scheduled_run_ends_when_the_whole_collection_is_told(tmp_path: Path) -> None:
+    """Neither between two pieces of the splitting, nor before its end is noted."""
+    config = CONFIG.format(tmp=tmp_path).replace("rsync: {to", "checksum: {} #")
+    with site(tmp_path / "root", config) as here:
+        (here.root / "inbox").mkdir()
+        here.drop("coll-a", {**objects(120), "README": "x"})
+        said = here.run("run", "--until-empty")
+        assert said.returncode == 0
+        assert sorted(os.listdir(here.root / "done" / "coll-a")) == [
+            "README",
+            *sorted(map(str, objects(120))),
+        ]
+        assert os.listdir(here.root / "processing") == []
+        with sqlite3.connect(here.root / "state" / "dittohead.sqlite3") as store:
+            assert store.execute("SELECT whole, told FROM batches").fetchall() == [(1, "done")]
