@@ -179,10 +179,7 @@ def test_a_scheduled_run_ends_when_the_whole_collection_is_told(tmp_path: Path) 
         here.drop("coll-a", {**objects(120), "README": "x"})
         said = here.run("run", "--until-empty")
         assert said.returncode == 0
-        assert sorted(os.listdir(here.root / "done" / "coll-a")) == [
-            "README",
-            *sorted(map(str, objects(120))),
-        ]
+        assert set(os.listdir(here.root / "done" / "coll-a")) == {"README", *map(str, objects(120))}
         assert os.listdir(here.root / "processing") == []
         with sqlite3.connect(here.root / "state" / "dittohead.sqlite3") as store:
             assert store.execute("SELECT whole, told FROM batches").fetchall() == [(1, "done")]
