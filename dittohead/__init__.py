@@ -1,37 +1,93 @@
-"""dittohead: carries folders dropped in an inbox through a pipeline without losing a byte."""
+"""dittohead: carries folders dropped in an inbox through a pipeline without losing a byte.
+
+Its names are imported when they are first used: a command that asks the daemon needs none of them.
+"""
 
 from __future__ import annotations
 
-from dittohead.description import Described, Description
-from dittohead.errors import (
-    ConfigError,
-    DittoheadError,
-    ItemError,
-    StepError,
-    TargetError,
-    TransientError,
-)
-from dittohead.files import durable_file, sha256_file
-from dittohead.model import Entry, Event, EventType, Location, Output, Use
-from dittohead.process import Completed, run
-from dittohead.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
-from dittohead.threads import Stop, in_thread
-from dittohead.worker import (
-    Done,
-    Inputs,
-    Made,
-    Options,
-    Planned,
-    Recipe,
-    StepContext,
-    StepResult,
-    UndoContext,
-    VerifyContext,
-    Wait,
-    Worker,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dittohead.description import Described, Description
+    from dittohead.errors import (
+        ConfigError,
+        DittoheadError,
+        ItemError,
+        StepError,
+        TargetError,
+        TransientError,
+    )
+    from dittohead.files import durable_file, sha256_file
+    from dittohead.model import Entry, Event, EventType, Location, Output, Use
+    from dittohead.process import Completed, run
+    from dittohead.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
+    from dittohead.threads import Stop, in_thread
+    from dittohead.worker import (
+        Done,
+        Inputs,
+        Made,
+        Options,
+        Planned,
+        Recipe,
+        StepContext,
+        StepResult,
+        UndoContext,
+        VerifyContext,
+        Wait,
+        Worker,
+    )
 
 __version__ = "0.2.0"
+
+#: Where the public names are, for those who run it; the imports above say the same to type checkers.
+_MODULES = {
+    "dittohead.description": ("Described", "Description"),
+    "dittohead.errors": (
+        "ConfigError",
+        "DittoheadError",
+        "ItemError",
+        "StepError",
+        "TargetError",
+        "TransientError",
+    ),
+    "dittohead.files": ("durable_file", "sha256_file"),
+    "dittohead.model": ("Entry", "Event", "EventType", "Location", "Output", "Use"),
+    "dittohead.process": ("Completed", "run"),
+    "dittohead.source": ("Fetch", "Item", "Look", "Order", "Sighting", "Source", "SourceOptions", "Upstream"),
+    "dittohead.threads": ("Stop", "in_thread"),
+    "dittohead.worker": (
+        "Done",
+        "Inputs",
+        "Made",
+        "Options",
+        "Planned",
+        "Recipe",
+        "StepContext",
+        "StepResult",
+        "UndoContext",
+        "VerifyContext",
+        "Wait",
+        "Worker",
+    ),
+}
+
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name, imported at its first use. Raises: AttributeError: there is no such name."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_PLACES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the names that are there, and those that would be imported."""
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "Completed",

@@ -18,7 +18,7 @@ from dittohead.context import JobFiles
 from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import DittoheadError, ItemError, NameTaken, StoreError, Unreadable
+from dittohead.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
@@ -118,7 +118,7 @@ class Actions:
             said = {"ok": True, "message": await self._counted(request)}
         except _NotBegun as error:
             raise error.why from None
-        except (DittoheadError, queries.NoSuchJob) as error:
+        except (DittoheadError, NoSuchJob) as error:
             said = {"ok": False, "message": str(error)}
         except OSError as error:
             said = {"ok": False, "message": f"{error.filename or ''}: {error.strerror}".lstrip(": ")}
@@ -156,7 +156,7 @@ class Actions:
         """
         if request.action not in _ONCE:
             return []
-        with contextlib.suppress(queries.NoSuchJob):
+        with contextlib.suppress(NoSuchJob):
             job = await self.engine.store.read(queries.resolve, request.job)
             later = await self.engine.store.read(history.taken_up_by, job)
             there = await asyncio.to_thread(self.engine.stations.exists, job.station, job.folder)

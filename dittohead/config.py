@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dittohead import names, order, rules, sidecar, templates, trust, wording
+from dittohead import names, order, rules, sidecar, templates, wording
 from dittohead import registry as registry_module
 from dittohead.errors import ConfigError, DittoheadError, ItemError
 from dittohead.patterns import Pattern
@@ -22,9 +22,6 @@ from dittohead.source import SourceOptions
 from dittohead.wording import Wording
 from dittohead.worker import Options, Worker
 from dittohead.yamlmap import Document, Place, read
-
-#: Where the configuration is looked for, in this order.
-DEFAULTS = (Path("config.yaml"), trust.INSTALLED)
 
 #: Jobs at once when `limits: {jobs:}` says nothing.
 DEFAULT_JOBS = 8
@@ -153,31 +150,6 @@ class Config:
             where=name,
             hint=f"{do} to fit one of: {known}{'. ' + then if then else ''}",
         )
-
-
-def find(path: Path | None) -> Path:
-    """Return the configuration's path: the one given, or the first default there is.
-
-    Raises: ConfigError: none is there, or one that somebody else may have put there.
-    """
-    if path is not None:
-        return path
-    for candidate in DEFAULTS:
-        if _is_there(candidate):
-            if not candidate.is_absolute():
-                trust.check_found(candidate)
-            return candidate
-    raise ConfigError(
-        "there is no configuration: neither ./config.yaml nor /etc/dittohead/config.yaml",
-        hint="Write one with: dittohead init",
-    )
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except PermissionError:  # in a directory that is closed to us, as with sudo -u in one's own
-        return False
 
 
 def load(

@@ -12,8 +12,16 @@ from pathlib import Path
 #: The name of the socket in state/, and of what is bound to it.
 OWN_SOCKET = "api.sock"
 
+#: The header of every answer by it: the SHA-256 of the configuration that the daemon goes by.
+CONFIGURATION = "Dittohead-Configuration"
+
 #: A daemon that lives takes a connection at once.
 CONNECT_S = 10.0
+
+
+def state_of(root: Path) -> Path:
+    """Return where what the daemon itself keeps lies below a root: store, lock and socket."""
+    return root / "state"
 
 
 class Knock(Enum):

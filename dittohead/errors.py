@@ -16,6 +16,8 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
     ├── TransientError         try again after a back-off
     │   └── MachineShort       this machine has too little of something; the wait counts as no try
     └── TargetError            an outside place is down or full: it is paused, its jobs wait
+
+NoSuchJob stands apart: what was asked for is not there, and nothing went wrong.
 """
 
 from __future__ import annotations
@@ -193,6 +195,10 @@ class TargetError(StepError):
     ) -> None:
         super().__init__(what, where=where, hint=hint)
         self.full, self.apart = full, apart
+
+
+class NoSuchJob(LookupError):
+    """No job, or more than one, fits what was given; the message is for people."""
 
 
 def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

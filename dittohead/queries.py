@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dittohead.errors import NoSuchJob
 from dittohead.model import Batch, Job, JobState, StepRow, StepState, display, rfc3339
 from dittohead.receipt import event_fields
 from dittohead.store import batches as batch_store
@@ -20,10 +21,6 @@ from dittohead.store import outbox as outbox_store
 from dittohead.store import targets as target_store
 from dittohead.store.search import latest_first
 from dittohead.store.tables import jobs, outbox
-
-
-class NoSuchJob(LookupError):
-    """No job, or more than one, fits what was given; the message is for people."""
 
 
 def resolve(connection: Connection, wanted: str, states: Sequence[JobState] = ()) -> Job:

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dittohead import capabilities, faults
+from dittohead.doorway import state_of
 from dittohead.errors import Immovable, NameTaken, StationError, StationMissing
 from dittohead.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
 from dittohead.held import Held, mounted, movable, unreadable
@@ -116,7 +117,7 @@ class Stations:
     @property
     def state(self) -> Path:
         """Where the SQLite store and the lock lie."""
-        return self.root / "state"
+        return state_of(self.root)
 
     def prepare(self) -> set[str]:
         """Make what is missing, and prove by trial that folders can be renamed between the stations.

@@ -19,6 +19,34 @@ from dittohead.owners import owner
 #: Where the installation puts it.
 INSTALLED = Path("/etc/dittohead/config.yaml")
 
+#: Where the configuration is looked for, in this order.
+DEFAULTS = (Path("config.yaml"), INSTALLED)
+
+
+def find(path: Path | None) -> Path:
+    """Return the configuration's path: the one given, or the first default there is.
+
+    Raises: ConfigError: none is there, or one that somebody else may have put there.
+    """
+    if path is not None:
+        return path
+    for candidate in DEFAULTS:
+        if _is_there(candidate):
+            if not candidate.is_absolute():
+                check_found(candidate)
+            return candidate
+    raise ConfigError(
+        "there is no configuration: neither ./config.yaml nor /etc/dittohead/config.yaml",
+        hint="Write one with: dittohead init",
+    )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # in a directory that is closed to us, as with sudo -u in one's own
+        return False
+
 
 def check_found(path: Path) -> None:
     """See that a configuration may be used that nobody named, and that lies where somebody happens to be.

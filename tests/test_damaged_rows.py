@@ -25,7 +25,8 @@ from dittohead.store import suspects as suspect_store
 from dittohead.store import targets as target_store
 from dittohead.store.columns import Folder, Id, Json, Moment, Whole
 from dittohead.store.damage import TABLES
-from dittohead.store.search import Wanted, find
+from dittohead.store.search import find
+from dittohead.wanted import Wanted
 from dittohead.web import page_front, page_job
 from dittohead.worker import StepContext, StepResult, Wait
 from tests.support.house import House

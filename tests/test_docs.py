@@ -57,10 +57,11 @@ def test_what_the_readme_says_it_can_replace_is_carried_out() -> None:
 
 
 def test_every_command_is_found_in_its_module() -> None:
-    """And none is forgotten in a module."""
-    for module in set(MODULES.values()):
-        found = {command.name for command in importlib.import_module(f"dittohead.cli.{module}").COMMANDS}
-        assert found == {name for name, where in MODULES.items() if where == module}
+    """And none is forgotten in a module; what the list of commands says of each is its own first sentence."""
+    for module in {of.module for of in MODULES.values()}:
+        commands = importlib.import_module(f"dittohead.cli.{module}").COMMANDS
+        said = {command.name: command.get_short_help_str(1000) for command in commands}
+        assert said == {name: of.help for name, of in MODULES.items() if of.module == module}
 
 
 def test_every_command_the_readme_names_exists() -> None:

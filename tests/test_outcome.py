@@ -11,7 +11,8 @@ from dittohead import queries
 from dittohead.model import JobState, Outcome, Station
 from dittohead.reconcile import reconcile
 from dittohead.store import history, numbers
-from dittohead.store.search import Wanted, find
+from dittohead.store.search import find
+from dittohead.wanted import Wanted
 from tests.support.house import House
 
 

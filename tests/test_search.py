@@ -15,8 +15,9 @@ from dittohead.store import Store, sqlite_url
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
-from dittohead.store.search import Cursor, Wanted, find
+from dittohead.store.search import Cursor, find
 from dittohead.store.tables import jobs, metadata
+from dittohead.wanted import Wanted
 from tests.support.house import House
 from tests.support.postgres import postgres
 

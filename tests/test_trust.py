@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from dittohead import config as config_module
 from dittohead import trust
 from dittohead.checkup import exposures
-from dittohead.config import find, load
+from dittohead.config import load
 from dittohead.errors import ConfigError
+from dittohead.trust import find
 
 DITTOHEAD = [sys.executable, "-m", "dittohead"]
 
@@ -99,7 +99,7 @@ def test_what_another_may_have_written_is_used_only_when_it_is_named(
     """It is said, and not passed over for the installed one: somebody meant one of the two."""
     installed = place / "installed.yaml"
     installed.write_text(CONFIG)
-    monkeypatch.setattr(config_module, "DEFAULTS", (Path("config.yaml"), installed))
+    monkeypatch.setattr(trust, "DEFAULTS", (Path("config.yaml"), installed))
     change(place)
     with pytest.raises(ConfigError) as error:
         find(None)
@@ -141,7 +141,7 @@ def test_no_command_does_anything_by_it(place: Path, command: list[str]) -> None
 def test_a_directory_that_is_closed_to_us_holds_none(place: Path) -> None:
     """As with `sudo -u dittohead` in a home directory: the installed one is looked for."""
     place.chmod(0o700)
-    code = "import os; from dittohead.config import find; os.setuid(60012); find(None)"
+    code = "import os; from dittohead.trust import find; os.setuid(60012); find(None)"
     said = subprocess.run(
         [DITTOHEAD[0], "-c", code], cwd=place, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
@@ -212,4 +212,4 @@ def test_check_and_doctor_say_it(place: Path) -> None:
     assert bad.returncode == os.EX_DATAERR
     about = {one["about"]: one["level"] for one in json.loads(bad.stdout)}
     assert about[f"{place}/config.yaml"] == "bad"
-    assert config_module.DEFAULTS[1] == trust.INSTALLED
+    assert trust.DEFAULTS[1] == trust.INSTALLED

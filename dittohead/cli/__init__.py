@@ -3,56 +3,95 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from dittohead import __version__
 from dittohead.cli.base import Group
 
-#: The module of each command. Each is imported when its command is given: all of them together take longer
-#: than most commands do.
+
+class Of(NamedTuple):
+    """Where a command is, and what is said of it where all are listed."""
+
+    module: str
+    help: str  #: the first sentence of its own
+
+
+#: Each command. Its module is imported when it is given, and not when it is listed: a command that asks the
+#: running daemon imports nothing that it does not use.
 MODULES = {
-    "init": "setup",
-    "check": "setup",
-    "doctor": "setup",
-    "reload": "setup",
-    "schema": "setup",
-    "run": "run",
-    "drop": "run",
-    "status": "status",
-    "list": "status",
-    "batches": "status",
-    "show": "jobs",
-    "retry": "jobs",
-    "rename": "jobs",
-    "replace": "replace",
-    "dismiss": "jobs",
-    "freeze": "jobs",
-    "thaw": "jobs",
-    "cancel": "jobs",
-    "poke": "jobs",
-    "verify": "jobs",
-    "plan": "plan",
-    "rerun": "rerun",
-    "undo": "undo",
-    "logs": "watch",
-    "rebuild": "repair",
-    "source": "sources",
-    "notify": "notices",
+    "init": Of("setup", "Write a commented config.yaml and make the stations."),
+    "check": Of("setup", "Check config.yaml: every error with its line, and what to write instead."),
+    "doctor": Of(
+        "setup", "Look at permissions, programs, the image library and the targets; say what to do."
+    ),
+    "reload": Of("reload", "Have the running daemon read config.yaml again, and wait for its answer."),
+    "schema": Of("setup", "Print the JSON Schema of config.yaml, for editors."),
+    "run": Of("run", "Run the daemon in the foreground, until SIGTERM or Ctrl-C."),
+    "drop": Of("drop", "Upload folders the right way: copy as .NAME, make durable, rename to NAME."),
+    "status": Of("status", "Show what needs attention, what runs, what waits and why."),
+    "list": Of("status", "List jobs, the latest first: state, name, pipeline, age, and why or how much."),
+    "batches": Of(
+        "status",
+        "List the collections that were dropped, the latest first: how many of their folders are done.",
+    ),
+    "show": Of("jobs", "Show one job: its steps, events and where everything is."),
+    "retry": Of("jobs", "Try failed jobs again, each from the step that failed; wake one that waits."),
+    "rename": Of("jobs", "Do a failed folder again under another name."),
+    "replace": Of(
+        "replace", "Put another file in the place of FILE in a failed folder, and do the folder again."
+    ),
+    "dismiss": Of(
+        "jobs", "Note that nothing more is to be done about a failure; its folder stays in failed/."
+    ),
+    "freeze": Of("jobs", "Stop a job where it is until it is thawed."),
+    "thaw": Of("jobs", "Let a frozen job go on."),
+    "cancel": Of("jobs", "End a job; its folder goes to failed/ and can be retried."),
+    "poke": Of("jobs", "Look now at a job that waits for an answer, a retry or a paused target."),
+    "verify": Of("jobs", "Check a finished job's receipt against what is on disk and at the targets."),
+    "plan": Of(
+        "plan", "Show what would be done with FOLDER, step by step; nothing is changed, here or outside."
+    ),
+    "rerun": Of(
+        "rerun",
+        "Do a finished job again: as a new job from the inbox, or with --from the same job from a step.",
+    ),
+    "undo": Of("undo", "Take back what a job created in other systems: records, nodes, links."),
+    "logs": Of("watch", "Show what the programs of a job's steps have printed, such as rsync's own words."),
+    "rebuild": Of("repair", "Make a damaged or lost store anew from receipts, stations and work/."),
+    "source": Of("sources", "Look at what brings work in from elsewhere, and have it look or fetch again."),
+    "notify": Of("notices", "Look at who is told of what, send a test, enable a receiver that was disabled."),
 }
 
 
 class _Commands(Group):
-    """Commands that are imported when they are given, or listed."""
+    """Commands that are imported when they are given."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.commands and cmd_name in MODULES:
-            for command in import_module(f"{__name__}.{MODULES[cmd_name]}").COMMANDS:
+            for command in import_module(f"{__name__}.{MODULES[cmd_name].module}").COMMANDS:
                 self.add_command(command)
         return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        room = formatter.width - 6 - max(map(len, MODULES))  # as click's own does, which imports all
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _help(name, room)) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)  # a group's own imports all
+        return [*(CompletionItem(name, help=_help(name)) for name in names), *options]
+
+
+def _help(name: str, room: int = 45) -> str:
+    """Return a command's help on one line of so many characters; 45 are click's own, in completion."""
+    return click.Command(name, help=MODULES[name].help).get_short_help_str(room)
 
 
 @click.group(

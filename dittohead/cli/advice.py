@@ -7,9 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from dittohead.doorway import Knock, knock
+from dittohead.doorway import Knock, knock, state_of
 from dittohead.owners import owner
-from dittohead.stations import Stations
 
 #: Where a running systemd says that it runs. Source: sd_booted(3).
 _BOOTED = Path("/run/systemd/system")
@@ -84,7 +83,7 @@ def as_user(name: str | None) -> str:
 
 def _state_around(place: Path) -> Path | None:
     """Return the state/ of a root that a place lies in; None where it lies elsewhere."""
-    return next((path for path in (place, *place.parents) if path == Stations(path.parent).state), None)
+    return next((path for path in (place, *place.parents) if path == state_of(path.parent)), None)
 
 
 def _holder(place: Path) -> str | None:

@@ -6,15 +6,15 @@ import base64
 import http.client
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote, urlencode
 
-from dittohead.cli.base import TEMPORARY, fail
-from dittohead.doorway import connect
-from dittohead.errors import ConfigError, DittoheadError
-from dittohead.queries import NoSuchJob
+from dittohead.cli.base import TEMPORARY
+from dittohead.cli.terminal import fail
+from dittohead.doorway import CONFIGURATION, connect
+from dittohead.errors import ConfigError, DittoheadError, NoSuchJob
 
 #: Longer than the daemon itself waits for the answer to a request.
 _ANSWER_S = 60.0
@@ -51,18 +51,22 @@ class _Connection(http.client.HTTPConnection):
 class Door:
     """A running daemon, asked for one thing after another."""
 
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: _Connection, heard: Callable[[str], None]) -> None:
+        self._connection, self._heard = connection, heard
 
     @classmethod
-    def open(cls, state: Path) -> Door | None:
-        """Return the daemon of a root; None where none listens, or where this user may not ask it."""
+    def open(cls, state: Path, *, heard: Callable[[str], None] = lambda digest: None) -> Door | None:
+        """Return the daemon of a root; None where none listens, or where this user may not ask it.
+
+        Args:
+            heard: is called at each answer with the SHA-256 of the configuration that the daemon goes by.
+        """
         connection = _Connection(state)
         try:
             connection.connect()
         except OSError:
             return None
-        return cls(connection)
+        return cls(connection, heard)
 
     def close(self) -> None:
         """Let it go."""
@@ -182,13 +186,15 @@ class Door:
     ) -> http.client.HTTPResponse:
         try:
             self._connection.request(method, path, body, headers or {})
-            return self._connection.getresponse()
+            response = self._connection.getresponse()
         except TimeoutError:
             fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
         except (OSError, http.client.HTTPException) as error:
             raise DittoheadError(
                 f"the daemon went away before it answered ({error})", hint="See: dittohead status"
             ) from error
+        self._heard(response.headers.get(CONFIGURATION, ""))
+        return response
 
 
 def segment(text: str) -> str:

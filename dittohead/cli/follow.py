@@ -14,7 +14,8 @@ from sqlalchemy.engine import Connection
 
 from dittohead import live, lock, queries, receipt, shown
 from dittohead.cli import advice, lines
-from dittohead.cli.base import escape, fail, out, reading
+from dittohead.cli.opened import reading
+from dittohead.cli.terminal import escape, fail, out
 from dittohead.config import Config
 from dittohead.model import TERMINAL, Batch, Job, JobState, Station, StepRow, StepState, counted
 from dittohead.stations import Stations

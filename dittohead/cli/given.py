@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from dittohead.options import parse_duration
-from dittohead.store.digests import LEAST, is_digest
+from dittohead.units import parse_duration
+from dittohead.wanted import LEAST, is_digest
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from dittohead.cli import advice
-from dittohead.cli.base import config_path, escape, out
+from dittohead.cli.base import config_path
+from dittohead.cli.terminal import escape, out
 from dittohead.units import age
 
 

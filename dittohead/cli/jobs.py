@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import getpass
 import os
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import click
 
-from dittohead import lock, queries, registry
-from dittohead.cli import advice, lines
-from dittohead.cli.base import (
-    DATA,
-    NO_PERMISSION,
-    TEMPORARY,
-    UNAVAILABLE,
-    err,
-    escape,
-    fail,
-    json_option,
-    load_config,
-    out,
-    print_json,
-    reading,
-    with_config,
-)
+from dittohead.cli import lines
+from dittohead.cli.base import DATA, TEMPORARY, UNAVAILABLE, json_option, with_config
 from dittohead.cli.door import Door
 from dittohead.cli.inbox import print_waiting, waiting
+from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
-from dittohead.config import Config
-from dittohead.credentials import Credentials
-from dittohead.errors import DittoheadError
-from dittohead.model import JobState, counted, display
-from dittohead.owners import owner
-from dittohead.stations import Stations
-from dittohead.store import Store
-from dittohead.store import requests as request_store
-from dittohead.store.search import Wanted
+from dittohead.errors import DittoheadError, NoSuchJob
+from dittohead.model import counted, display
 from dittohead.units import duration, size
-from dittohead.verify import verify_job
-
-#: How long a command waits for the daemon's answer.
-_ANSWER_S = 30.0
+from dittohead.wanted import Wanted
 
 
 @click.command()
@@ -63,7 +35,7 @@ def show(as_json: bool, files: bool, job: str) -> None:
     with viewing() as view:
         try:
             fields = view.job(job)
-        except queries.NoSuchJob:
+        except NoSuchJob:
             waits = None if files else waiting(job, view.status())
             if waits is None:
                 raise
@@ -142,57 +114,22 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
     Args:
         quiet: print it only when it is no.
     """
-    door = Door.open(Stations(find_place().root).state)
+    door = find_place().door()
     if door is not None:
         answers = [_answered(door.act(action, job, args), quiet=quiet) for job in jobs]
         door.close()
     else:
-        config = load_config()
-        with reading(config) as (store, stations):
-            answers = [_ask_by_row(config, store, stations, action, job, args, quiet) for job in jobs]
+        from dittohead.cli.alone import carried_out
+
+        answers = [_print_answer(answer, quiet=quiet) for answer in carried_out(action, jobs, args)]
     if not all(answers):
         raise click.exceptions.Exit(UNAVAILABLE)
-
-
-def _ask_by_row(
-    config: Config, store: Store, stations: Stations, action: str, job: str, args: dict[str, Any], quiet: bool
-) -> bool:
-    """Leave a row for a daemon that is just starting, or for this process."""
-    number = store.run(request_store.add, action, job, args, getpass.getuser())
-    if not lock.is_held(stations.state):
-        must_be_its_user(stations.state)
-        from dittohead.daemon import answer_requests  # takes longer to import than all else of a command
-
-        with contextlib.suppress(lock.Locked):  # a daemon has just started, and will carry it out
-            answer_requests(config)
-    return _print_answer(_wait_for_answer(store, number), quiet=quiet)
 
 
 def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> bool:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     return _print_answer(answer, quiet=quiet)
-
-
-def must_be_its_user(state: Path) -> None:
-    """Without a daemon this command writes in its stead, and must not leave files it cannot read."""
-    holder = state.stat().st_uid
-    if holder != os.geteuid():
-        name = owner(holder).user
-        fail(
-            "no daemon runs; it will answer when it starts. Or do this as its user: " + advice.as_user(name),
-            NO_PERMISSION,
-        )
-
-
-def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:
-    end = time.monotonic() + _ANSWER_S
-    while time.monotonic() < end:
-        answer: dict[str, Any] | None = store.run(request_store.answer_to, number)
-        if answer is not None:
-            return answer
-        time.sleep(0.05)
-    fail("the daemon has not answered yet; it will carry this out: dittohead status", 75)
 
 
 def _print_answer(answer: dict[str, Any], *, quiet: bool) -> bool:
@@ -322,8 +259,13 @@ def verify(as_json: bool, job: str) -> None:
 
     Of several jobs of a name it is the latest that is done.
     """
-    door = Door.open(Stations(find_place().root).state)
-    report = _verified_by(door, job) if door is not None else _verified_here(job)
+    door = find_place().door()
+    if door is not None:
+        report = _verified_by(door, job)
+    else:
+        from dittohead.cli.alone import verified
+
+        report = verified(job)
     if as_json:
         print_json(report)
     else:
@@ -343,14 +285,6 @@ def _verified_by(door: Door, job: str) -> dict[str, Any]:
                 raise DittoheadError(said["problem"])
             status.update(f"{said['looked']:,} of {counted(said['of'], 'file')} looked at")
     raise DittoheadError("the daemon went away before it had compared everything", hint="dittohead status")
-
-
-def _verified_here(job: str) -> dict[str, Any]:
-    config = load_config()
-    with reading(config) as (store, stations):
-        found = store.run(queries.resolve, job, (JobState.DONE,))
-        secret = Credentials(config.path).needed
-        return asyncio.run(verify_job(found, store, stations, registry.default(), secret)).as_dict()
 
 
 def _print_report(report: dict[str, Any]) -> None:

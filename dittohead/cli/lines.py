@@ -11,7 +11,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
-from dittohead.cli.base import escape
+from dittohead.cli.terminal import escape
 from dittohead.model import counted, visible
 from dittohead.units import age, size
 

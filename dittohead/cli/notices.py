@@ -8,19 +8,11 @@ from typing import Any
 import click
 
 from dittohead import lock
-from dittohead.cli.base import (
-    USAGE,
-    escape,
-    fail,
-    has_store,
-    json_option,
-    load_config,
-    out,
-    print_json,
-    reading,
-    with_config,
-)
-from dittohead.cli.jobs import ask, must_be_its_user
+from dittohead.cli.alone import must_be_its_user
+from dittohead.cli.base import USAGE, json_option, with_config
+from dittohead.cli.jobs import ask
+from dittohead.cli.opened import has_store, load_config, reading
+from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.config import Config
 from dittohead.errors import DittoheadError
 from dittohead.model import counted, rfc3339

@@ -12,17 +12,9 @@ from typing import Any
 import click
 
 from dittohead import registry
-from dittohead.cli.base import (
-    DATA,
-    TEMPORARY,
-    escape,
-    fail,
-    json_option,
-    load_config,
-    out,
-    print_json,
-    with_config,
-)
+from dittohead.cli.base import DATA, TEMPORARY, json_option, with_config
+from dittohead.cli.opened import load_config
+from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.config import Config
 from dittohead.credentials import Credentials
 from dittohead.errors import ItemError, StepError, TargetError, TransientError

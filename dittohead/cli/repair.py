@@ -6,7 +6,9 @@ import click
 
 from dittohead import lock, log
 from dittohead import rebuild as rebuilding
-from dittohead.cli.base import DATA, escape, fail, load_config, out, with_config
+from dittohead.cli.base import DATA, with_config
+from dittohead.cli.opened import load_config
+from dittohead.cli.terminal import escape, fail, out
 from dittohead.config import Config
 from dittohead.errors import StoreError
 from dittohead.model import utcnow

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dittohead import files, lock, manifest, queries
-from dittohead.cli.base import NO_INPUT, TEMPORARY, escape, fail, load_config, out, reading, with_config
-from dittohead.cli.door import Door, segment
-from dittohead.cli.jobs import ask, must_be_its_user
+from dittohead import files, manifest
+from dittohead.cli.base import NO_INPUT, with_config
+from dittohead.cli.door import segment
+from dittohead.cli.jobs import ask
+from dittohead.cli.terminal import escape, fail, out
 from dittohead.cli.view import find_place
-from dittohead.errors import ClosedError, DittoheadError, ItemError
-from dittohead.model import JobState, visible
-from dittohead.replacing import Replacements
-from dittohead.stations import Stations
+from dittohead.errors import ClosedError, ItemError
+from dittohead.model import visible
 from dittohead.units import size
 
 
@@ -41,10 +38,12 @@ def replace(job: str, file: str, new: Path, reason: str, no_run: bool) -> None:
     path, encoding = given["path"], given.get("encoding", "")
     digest, length = _digest(new)
     out.print(f"{escape(str(new))}: {size(length)}, SHA-256 {digest}")
-    stations = Stations(find_place().root)
-    door = Door.open(stations.state)
+    here = find_place()
+    door = here.door()
     if door is None:
-        id_, known = _beside(stations, job, path, encoding, new, digest)
+        from dittohead.cli.alone import offered
+
+        id_, known = offered(here.root, job, path, encoding, new, digest)
     else:
         known = door.get(f"/api/v1/jobs/{segment(job)}")["id"]
         with open(new, "rb") as opened:
@@ -63,24 +62,6 @@ def _digest(new: Path) -> tuple[str, int]:
     except OSError as error:
         why = os.strerror(error.errno or 0)
     fail(f"{visible(str(new))}: the new file cannot be read ({why})", NO_INPUT)
-
-
-def _beside(
-    stations: Stations, job: str, path: str, encoding: str, new: Path, digest: str
-) -> tuple[str, str]:
-    """Let a new file wait where no daemon takes it; return (its id, the job's)."""
-    if lock.is_held(stations.state):
-        fail("the daemon does not answer; try again in a moment: dittohead status", TEMPORARY)
-    must_be_its_user(stations.state)
-    replacements = Replacements(stations)
-    with reading(load_config()) as (store, _):
-        found = store.run(queries.resolve, job, (JobState.FAILED,))
-    if found.state is not JobState.FAILED:
-        raise DittoheadError(f"{found.name} has not failed ({found.state})")
-    offer = replacements.expect(found, path, encoding, getpass.getuser())
-    with replacements.receiving(offer) as file, open(new, "rb") as source:
-        shutil.copyfileobj(source, file, files.BLOCK)
-    return replacements.received(offer, digest).id, found.id
 
 
 COMMANDS = (replace,)

@@ -1,25 +1,15 @@
-"""Commands that move folders: run, drop."""
+"""Command run: the daemon itself."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
 
-from dittohead import daemon, log, units
-from dittohead.cli.base import DATA, NO_INPUT, err, escape, fail, load_config, out, with_config
-from dittohead.cli.follow import follow
+from dittohead.cli.base import with_config
 from dittohead.cli.given import Span
-from dittohead.config import Config
-from dittohead.errors import DittoheadError, ItemError
-from dittohead.model import Station, counted, utcnow
-from dittohead.nobodys import fault
-from dittohead.stations import Stations
-from dittohead.upload import Upload
 
 
 @click.command()
@@ -45,6 +35,10 @@ def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
     With --until-empty the exit status is 0 when everything is done, 65 when a job failed, and 75 when
     something is left that waits or is frozen.
     """
+    with _no_collection():
+        from dittohead import daemon, log
+        from dittohead.cli.opened import load_config
+
     daemon.log_apart()
     config = load_config(probe=True)
     log.configure(level=config.settings.log, json=log_json)
@@ -53,106 +47,14 @@ def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
         raise click.exceptions.Exit(status)
 
 
-@click.command()
-@with_config
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--name", help="Another name for the folder in the inbox; for a single PATH.")
-@click.option(
-    "--for",
-    "purposes",
-    multiple=True,
-    metavar="PURPOSE",
-    help="Ask for a part of the pipeline only, such as access; may be given several times.",
-)
-@click.option("--follow", "-f", "watch", is_flag=True, help="Show each step until the job is over.")
-def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], watch: bool) -> None:
-    """Upload folders the right way: copy as .NAME, make durable, rename to NAME.
-
-    PATH is a directory, or a file, which gets a folder of its own name.
-    """
-    config = load_config()
-    if name is not None and len(paths) > 1:
-        raise click.UsageError("--name goes with a single PATH")
-    stations = Stations(config.root)
-    inbox = stations.path(Station.INBOX)
-    if not inbox.is_dir():
-        fail(f"{inbox}: there is no inbox. Start the daemon, or: dittohead init", NO_INPUT)
-    if watch and not _may_look(stations):
-        raise DittoheadError(
-            "you may upload here, but not look on",
-            where=str(stations.state),
-            hint="Leave out --follow, and look with: `dittohead status`; who may look on: docs/rights.md",
-        )
-    started = utcnow()
-    uploads = [Upload(path, inbox, name, purposes) for path in paths]
-    for upload in uploads:
-        _must_fit(config, upload.name, purposes)
-    dropped = [_drop_one(upload) for upload in uploads]
-    if watch and not follow(config, dropped, since=started):
-        raise click.exceptions.Exit(DATA)
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Look for no garbage while much is imported: all of it stays, and is gone through again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
-def _may_look(stations: Stations) -> bool:
-    """Tell whether this user may read what the daemon writes: operators may only enter state/."""
-    store = stations.state / "dittohead.sqlite3"
-    if not os.access(stations.state, os.X_OK):
-        return False
-    return not store.exists() or os.access(store, os.R_OK | os.W_OK)
-
-
-def _must_fit(config: Config, name: str, purposes: tuple[str, ...]) -> None:
-    """Refuse before anything is copied what the daemon would put into failed/ after it. Raises: ItemError."""
-    if why := fault(name, config.settings.watch.ignore):
-        raise ItemError(why, where=name, hint="Give another name with --name")
-    matched = config.pipeline_for(name)
-    if matched is None:
-        raise config.no_pipeline(name, "Give another with --name,")
-    pipeline = matched[0]
-    unknown = sorted(set(purposes) - pipeline.purposes)
-    if unknown:
-        there = ", ".join(sorted(pipeline.purposes)) or "none: it has no steps with for:"
-        raise ItemError(
-            f"the pipeline {pipeline.name} has nothing for {', '.join(unknown)}",
-            where=name,
-            hint=f"Its purposes are {there}",
-        )
-
-
-class _Sent(ProgressColumn):
-    """How much is copied, and how fast."""
-
-    def render(self, task: Task) -> Text:
-        """Return it in words."""
-        fast = f", {units.rate(task.speed, 'bytes')}" if task.speed else ""
-        return Text(f"{units.size(task.completed)} of {units.size(task.total or 0)}{fast}")
-
-
-def _drop_one(upload: Upload) -> str:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        _Sent(),
-        console=err,
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    ) as bar:
-        task = bar.add_task(escape(f"uploading {upload.name}"), total=upload.size)
-        try:
-            upload.copy(lambda count: bar.advance(task, count))
-        except KeyboardInterrupt:
-            err.print(f"interrupted; the part copied is {escape(os.fsdecode(upload.hidden))}")
-            raise
-        except OSError as error:
-            raise DittoheadError(
-                f"the upload failed ({error.strerror})",
-                where=os.fsdecode(error.filename or upload.hidden),
-                hint=f"Remove {os.fsdecode(upload.hidden)} and try again",
-            ) from error
-    upload.publish()
-    out.print(f"{escape(upload.name)}: {counted(upload.files, 'file')}, {upload.size:,} bytes, handed over")
-    if upload.not_kept:
-        err.print(f"[yellow]not kept:[/yellow] {escape(upload.not_kept)}")
-    return upload.name
-
-
-COMMANDS = (run, drop)
+COMMANDS = (run,)

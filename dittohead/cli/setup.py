@@ -12,25 +12,10 @@ import click
 
 from dittohead import __version__, lock, registry
 from dittohead.checkup import Finding, examine, exposures
-from dittohead.cli import advice
-from dittohead.cli.base import (
-    DATA,
-    NO_PERMISSION,
-    UNAVAILABLE,
-    config_path,
-    err,
-    escape,
-    fail,
-    has_store,
-    json_option,
-    load_config,
-    out,
-    print_json,
-    reading,
-    with_config,
-)
+from dittohead.cli.base import DATA, config_path, json_option, with_config
 from dittohead.cli.door import Door
-from dittohead.cli.view import root_of
+from dittohead.cli.opened import has_store, load_config, reading
+from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.config import Config, load
 from dittohead.credentials import Credentials
 from dittohead.errors import ConfigError, DittoheadError
@@ -187,33 +172,9 @@ def _print(finding: Finding) -> None:
 
 
 @click.command()
-@with_config
-def reload() -> None:
-    """Have the running daemon read config.yaml again, and wait for its answer.
-
-    A file with errors is refused, with all of them, and the daemon goes on with the one it has. Jobs under
-    way keep the options they were claimed with.
-    """
-    path = config_path()
-    place = root_of(path)
-    root = load(path, probe=False).root if place is None else place.root
-    door = Door.open(Stations(root).state)
-    if door is None:
-        words, unasked = advice.unasked(Stations(root).state, path)
-        fail(words, UNAVAILABLE if unasked else NO_PERMISSION)
-    try:
-        out.print(escape(door.reload()))
-    except ConfigError:
-        err.print("[red]refused:[/red] the daemon goes on with the configuration that it has")
-        raise
-    finally:
-        door.close()
-
-
-@click.command()
 def schema() -> None:
     """Print the JSON Schema of config.yaml, for editors."""
     print_json(json_schema(registry.default()))
 
 
-COMMANDS = (init, check, doctor, reload, schema)
+COMMANDS = (init, check, doctor, schema)

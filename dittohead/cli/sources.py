@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import click
 
-from dittohead import registry
-from dittohead.cli.base import (
-    USAGE,
-    escape,
-    fail,
-    json_option,
-    load_config,
-    out,
-    print_json,
-    reading,
-    with_config,
-)
+from dittohead.cli.base import json_option, with_config
 from dittohead.cli.jobs import ask
+from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import viewing
-from dittohead.config import Config, SourceSetting
-from dittohead.credentials import Credentials
-from dittohead.intake.looking import DryLooking
 from dittohead.model import counted
-from dittohead.store import Store
-from dittohead.store import items as item_store
 
 #: Keys shown by a dry run.
 _SHOWN = 50
@@ -74,14 +58,6 @@ def _print(fields: dict[str, Any]) -> None:
         out.print(f"  [yellow]refused[/yellow] {escape(one['key'])}: {escape(one['reason'])}")
 
 
-def _setting(config: Config, name: str) -> SourceSetting:
-    found = next((setting for setting in config.sources if setting.name == name), None)
-    if found is None:
-        names = ", ".join(setting.name for setting in config.sources) or "none"
-        fail(f'there is no source "{name}". There are: {names}', USAGE)
-    return found
-
-
 @source.command()
 @with_config
 @click.argument("name")
@@ -92,13 +68,13 @@ def sync(name: str, prefix: str, dry_run: bool) -> None:
 
     Where no daemon runs it is done here, to its end: as much as there is room for.
     """
-    config = load_config()
-    setting = _setting(config, name)
+    from dittohead.cli.rounds import dry_look, setting_of
+
+    config, setting = setting_of(name)
     if not dry_run:
         ask("sync", (name,), prefix=prefix)
         return
-    with reading(config) as (store, _):
-        ctx = asyncio.run(_dry_look(store, setting, prefix, Credentials(config.path)))
+    ctx = dry_look(config, setting, prefix)
     for sighting in ctx.found[:_SHOWN]:
         what = (
             f"[red]refused[/red]: {escape(sighting.refused)}" if sighting.refused else escape(sighting.folder)
@@ -115,16 +91,6 @@ def sync(name: str, prefix: str, dry_run: bool) -> None:
     )
 
 
-async def _dry_look(
-    store: Store, setting: SourceSetting, prefix: str, credentials: Credentials
-) -> DryLooking:
-    ctx = DryLooking(store, setting.name, prefix)
-    kind = registry.sources().get(setting.kind)
-    async with kind.open(setting.options, credentials.needed) as upstream:
-        await upstream.look(ctx)
-    return ctx
-
-
 @source.command()
 @with_config
 @click.argument("name")
@@ -136,13 +102,13 @@ def reset(name: str, prefix: str, then_sync: bool, dry_run: bool) -> None:
 
     Those whose folder is being fetched or processed now are left as they are.
     """
-    config = load_config()
-    _setting(config, name)
+    from dittohead.cli.rounds import forgettable, setting_of
+
+    config, _ = setting_of(name)
     if not dry_run:
         ask("reset", (name,), prefix=prefix, sync=then_sync)
         return
-    with reading(config) as (store, _):
-        count, busy = store.run(item_store.forgettable, name, prefix)
+    count, busy = forgettable(config, name, prefix)
     out.print(f"{name}: {count} items would be fetched again; {busy} are under way and would be left")
 
 

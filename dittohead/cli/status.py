@@ -12,14 +12,14 @@ import click
 from rich.console import Console
 
 from dittohead.cli import advice, lines
-from dittohead.cli.base import config_path, escape, json_option, out, print_json, with_config
+from dittohead.cli.base import config_path, json_option, with_config
 from dittohead.cli.given import Moment, digest_of, uid_of
 from dittohead.cli.lines import Line
+from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import Place, find_place, viewing
-from dittohead.cli.watch import keep_showing
 from dittohead.model import JobState, counted
-from dittohead.store.search import Wanted
 from dittohead.units import age, amount, duration, size
+from dittohead.wanted import Wanted
 
 #: The order in which states are counted: what needs somebody first.
 _ORDER = ("failed", "frozen", "paused", "running", "waiting", "done")
@@ -35,6 +35,9 @@ def status(as_json: bool, watch: bool) -> None:
     if as_json:
         print_json(_status(here))
     elif watch:
+        from dittohead.cli.watch import keep_showing
+
+        _status(here)  # what is wrong is said before anything is drawn
         keep_showing(lambda to: _print_status(_status(here), to))
     else:
         _print_status(_status(here), out)

@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from dittohead import queries, registry
-from dittohead.cli.base import DATA, escape, json_option, load_config, out, print_json, reading, with_config
+from dittohead.cli.base import DATA, json_option, with_config
 from dittohead.cli.jobs import ask
+from dittohead.cli.opened import load_config, reading
+from dittohead.cli.terminal import escape, out, print_json
 from dittohead.credentials import Credentials
 from dittohead.model import JobState
 from dittohead.stations import Stations

@@ -1,40 +1,31 @@
-"""What reading commands look at: the running daemon, or, where none answers, the store itself."""
+"""What reading commands look at: the running daemon, or, where none answers, the store itself.
+
+Where a daemon answers it has checked the configuration; only what names its root is read here.
+"""
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from dittohead import listing, live, lock, queries, shown
-from dittohead.cli.base import config_path, err, escape, load_config, reading_at
+from dittohead.cli.base import config_path
 from dittohead.cli.door import Door, segment
-from dittohead.config import Config
-from dittohead.context import JobFiles
-from dittohead.errors import ConfigError, StoreError
-from dittohead.model import JobId, display
-from dittohead.nobodys import DEFAULT
-from dittohead.stations import Stations
-from dittohead.store import Store, damage
-from dittohead.store import jobs as job_store
-from dittohead.store.search import Cursor, Wanted, find
+from dittohead.cli.terminal import err, escape
+from dittohead.doorway import state_of
+from dittohead.errors import ConfigError
+from dittohead.wanted import Wanted
 from dittohead.yamlmap import read as read_yaml
+
+if TYPE_CHECKING:
+    from dittohead.config import Config
 
 #: Jobs asked for at once.
 _PAGE = 1000
-
-#: Folders of the inbox that are named.
-_INBOX = 1000
-
-#: Damaged rows of the store that are named.
-_DAMAGED = 50
-
-#: Bytes of a log that are read at once.
-_PIECE = 1 << 16
 
 
 class View(Protocol):
@@ -129,126 +120,79 @@ class FromDaemon:
         return found
 
 
-class FromStore:
-    """What the store says; for nobody answers."""
-
-    def __init__(self, store: Store, stations: Stations, config: Config | None) -> None:
-        self._store, self._stations, self._config = store, stations, config
-
-    def status(self) -> dict[str, Any]:
-        running = lock.is_held(self._stations.state)
-        found = self._store.run(queries.overview)
-        rules = self._config.settings.notify if self._config is not None else ()
-        return {
-            "running_daemon": running,
-            "root": str(self._stations.root),
-            **found,
-            "disabled_receivers": shown.receivers(found["disabled_receivers"], rules),
-            "live": live.read(self._stations.state) if running else self._damaged(),
-            "inbox": self._inbox(),
-        }
-
-    def _damaged(self) -> dict[str, Any]:
-        """Return the damaged rows as the daemon would; nothing where there are none."""
-        found = [row.as_dict() for row in itertools.islice(self._store.run(damage.listed), _DAMAGED)]
-        return {"damaged_rows": found} if found else {}
-
-    def _inbox(self) -> list[str]:
-        try:
-            return [display(arrival.folder) for arrival in self._stations.scan().arrivals[:_INBOX]]
-        except FileNotFoundError:  # the daemon's own words about it follow
-            return []
-
-    def jobs(self, wanted: Wanted, limit: int | None) -> Iterator[dict[str, Any]]:
-        after: Cursor | None = None
-        left = limit
-        while left is None or left > 0:
-            page = self._store.run(
-                find, wanted, after=after, limit=_PAGE if left is None else min(left, _PAGE)
-            )
-            yield from map(queries.summary, page.jobs)
-            left = None if left is None else left - len(page.jobs)
-            after = page.following
-            if after is None:
-                return
-
-    def batches(self, limit: int) -> list[dict[str, Any]]:
-        return self._store.run(queries.batches, limit)
-
-    def batch(self, named: str) -> dict[str, Any]:
-        return self._store.run(queries.batch, named)
-
-    def job(self, named: str) -> dict[str, Any]:
-        found = self._store.run(queries.resolve, named)
-        return self._store.run(shown.job, self._stations, found)
-
-    def files(self, job_id: str) -> Iterator[dict[str, Any]]:
-        found = self._store.run(job_store.get, JobId(job_id))
-        steps = self._store.run(job_store.steps_of, found.id)
-        cursor: str | None = ""
-        while cursor is not None:
-            page = listing.page(self._stations, found, steps, cursor, _PAGE)
-            yield from map(listing.fields, page.files)
-            cursor = page.following
-
-    def summary(self, job_id: str) -> dict[str, Any]:
-        return queries.summary(self._store.run(job_store.get, JobId(job_id)))
-
-    def log(self, job_id: str, step: str, start: int) -> Iterator[bytes]:
-        found = self._store.run(job_store.get, JobId(job_id))
-        path = JobFiles(self._stations, found).log(step)
-        if not path.exists():
-            return
-        with open(path, "rb") as file:
-            file.seek(start)
-            while piece := file.read(_PIECE):
-                yield piece
-
-    def sources(self) -> list[dict[str, Any]]:
-        now = live.read(self._stations.state) if lock.is_held(self._stations.state) else {}
-        settings = self._config.sources if self._config else ()
-        return self._store.run(shown.sources, settings, now.get("sources", {}))
-
-
-@dataclass(frozen=True)
+@dataclass
 class Place:
-    """A root, and its configuration where that can be read."""
+    """A root, and the configuration that names it."""
 
     root: Path
-    config: Config | None
-    sqlite: bool = True
+    path: Path | None  #: the configuration's; None: only the root is known
+    sqlite: bool = True  #: the store lies in the root
+    digest: str = ""  #: of the configuration; "" where it is no YAML
+
+    @cached_property
+    def config(self) -> Config | None:
+        """The configuration, checked; None where it has a mistake, which is said.
+
+        Who wants to know what goes on is not to be blind for it.
+        """
+        if self.path is None:
+            return None
+        from dittohead.config import load
+
+        try:
+            return load(self.path, probe=False)
+        except ConfigError as error:
+            for problem in error.problems:
+                err.print(f"[yellow]warning:[/yellow] {escape(str(problem))}")
+            return None
+
+    def door(self) -> Door | None:
+        """Return the daemon that runs here; None where none does, or where this user may not ask it."""
+        return Door.open(state_of(self.root), heard=self._heard)
+
+    def _heard(self, digest: str) -> None:
+        """Say what is wrong with a configuration that is not the one that the daemon has checked."""
+        if digest != self.digest or not digest:
+            _ = self.config
 
 
 def find_place() -> Place:
     """Return the root that the configuration names, also where the configuration has a mistake.
 
-    The mistake is said; who wants to know what goes on is not to be blind for it.
     Raises: ConfigError: no root can be found in it.
     """
-    try:
-        config = load_config()
-    except ConfigError as error:
-        found = root_of(config_path())
-        if found is None:
-            raise
-        for problem in error.problems:
-            err.print(f"[yellow]warning:[/yellow] {escape(str(problem))}")
-        return found
-    return Place(config.root, config, config.settings.store == "sqlite")
+    path = config_path()
+    found = root_of(path)
+    if found is None:  # or none that is there: then the whole of it is to be good
+        from dittohead.config import load
+
+        config = load(path, probe=False)
+        found = Place(config.root, path, config.settings.store == "sqlite", config.digest)
+    return found
 
 
 def root_of(path: Path) -> Place | None:
-    """Return the root of a configuration with mistakes, None where it cannot be made out."""
+    """Return the root that a configuration names, None where it cannot be made out, or is not there."""
+    digest = ""
     try:
-        data = read_yaml(path).data
+        document = read_yaml(path)
     except ConfigError:
         data = None
+    else:
+        data, digest = document.data, document.digest
     fields = data if isinstance(data, dict) else _plain_lines(path)
     root, store = fields.get("root"), fields.get("store", "sqlite")
     if not isinstance(root, str) or not root:
         return None
     found = (path.resolve().parent / root).absolute()
-    return Place(found, None, store == "sqlite") if found.is_dir() else None
+    return Place(found, path, store == "sqlite", digest) if _may_be_there(found) else None
+
+
+def _may_be_there(root: Path) -> bool:
+    try:
+        return root.is_dir()
+    except PermissionError:  # in a directory that is closed to us: what follows says so, and what helps
+        return True
 
 
 _LINE = re.compile(r"""(root|store):[ \t]*(?P<quote>["']?)(?P<value>[^"'#\n]+?)(?P=quote)[ \t]*(#.*)?""")
@@ -273,18 +217,14 @@ def viewing(here: Place | None = None) -> Iterator[View]:
     Raises: ConfigError, StoreError.
     """
     here = here or find_place()
-    ignore = here.config.settings.watch.ignore if here.config else (DEFAULT,)
-    stations = Stations(here.root, ignore)
-    door = Door.open(stations.state)
-    if door is not None:
-        try:
-            yield FromDaemon(door)
-        finally:
-            door.close()
+    door = here.door()
+    if door is None:
+        from dittohead.cli.storeview import looking
+
+        with looking(here) as view:
+            yield view
         return
-    if here.config is None and not here.sqlite:
-        raise StoreError(
-            "no daemon runs, and the configuration has mistakes", hint="Correct them: dittohead check"
-        )
-    with reading_at(here.root, here.config) as store:
-        yield FromStore(store, stations, here.config)
+    try:
+        yield FromDaemon(door)
+    finally:
+        door.close()

@@ -10,10 +10,9 @@ from io import StringIO
 
 import click
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
-from dittohead.cli.base import UNAVAILABLE, escape, fail, out, with_config
+from dittohead.cli.base import UNAVAILABLE, with_config
+from dittohead.cli.terminal import escape, fail, out
 from dittohead.cli.view import View, viewing
 from dittohead.model import TERMINAL
 
@@ -115,6 +114,9 @@ def keep_showing(show: Callable[[Console], None]) -> None:
     """Draw again and again until interrupted, in place, at the terminal's present size."""
     if not out.is_terminal:
         raise click.UsageError("--watch needs a terminal; for programs there is --json")
+    from rich.live import Live
+    from rich.text import Text
+
     with Live(console=out, auto_refresh=False, transient=False, vertical_overflow="crop") as live:
         while True:
             drawn = StringIO()

@@ -6,7 +6,6 @@ each holds the whole digest. A row has a quarter of the bytes that the digest as
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import sqlalchemy as sa
@@ -17,12 +16,8 @@ from dittohead.model import JobId
 #: Rows written in one transaction; a folder of a million files must not hold the writer for seconds.
 AT_ONCE = 5000
 
-#: Hexadecimal digits of a digest that are enough to look it up; fewer fit too many.
-LEAST = 8
-
 _HEAD = 16  # hexadecimal digits in eight bytes
 _ADD = sa.text("INSERT INTO digests (head, job_id) VALUES (:head, :job) ON CONFLICT DO NOTHING")
-_DIGITS = re.compile(rf"[0-9a-fA-F]{{{LEAST},64}}")
 
 
 def head(sha256: str) -> int:
@@ -39,11 +34,6 @@ def add(connection: Connection, job: JobId, heads: Iterable[int]) -> None:
     rows = [{"head": head, "job": job} for head in heads]
     if rows:
         connection.execute(_ADD, rows)
-
-
-def is_digest(text: str) -> bool:
-    """Tell whether a text can be a SHA-256, or the beginning of one."""
-    return _DIGITS.fullmatch(text) is not None
 
 
 def span(text: str) -> tuple[int, int]:

@@ -7,7 +7,6 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,27 +18,10 @@ from dittohead.store import history
 from dittohead.store.columns import FIRST, LAST
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import batches, digests, jobs
+from dittohead.wanted import Wanted, is_digest
 
 #: Characters of an id from which on its beginning is looked for.
 _ID_LEAST = 6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is looked for; everything given must hold."""
-
-    text: str = ""  #: part of a name, the beginning of an id, or of a file's SHA-256
-    states: Sequence[JobState] = ()
-    pipeline: str = ""
-    name: str = ""  #: the whole name
-    part: str = ""  #: part of the name
-    holds: str = ""  #: the SHA-256 of a file, or at least eight digits of its beginning
-    uid: int | None = None
-    since: datetime | None = None  #: claimed at this moment or later
-    until: datetime | None = None  #: claimed before this moment
-    open: bool = False  #: only failures that wait for somebody
-    reason: str = ""  #: part of the reason
-    batch: str = ""  #: id of a batch, or the name of a collection: its latest
 
 
 @dataclass(frozen=True)
@@ -153,7 +135,7 @@ def _said(text: str) -> sa.ColumnElement[bool]:
     ways: list[sa.ColumnElement[bool]] = [jobs.c.name.icontains(text, autoescape=True)]
     if len(text) >= _ID_LEAST and text.isalnum() and text.isascii():
         ways.append(jobs.c.id.startswith(text.upper()))
-    if digest_store.is_digest(text):
+    if is_digest(text):
         ways.append(_held(text))
     return sa.or_(*ways)
 

@@ -23,6 +23,7 @@ def create_app(site: Site, access: Access) -> web.Application:
         middlewares=[server.count, answer_plainly, server.as_it_is, guard], client_max_size=server.MOST_BYTES
     )
     app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.append(server.tell_configuration)
     app[SITE], app[ACCESS] = site, access
     app[ERROR_PAGE], app[server.LINES] = ErrorPage(), server.Lines()
     verifying.install(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ from sqlalchemy.engine import Connection
 
 from dittohead import listing, queries, receipt, replacing, shown
 from dittohead.context import JobFiles
-from dittohead.errors import DittoheadError
+from dittohead.errors import DittoheadError, NoSuchJob
 from dittohead.metrics import CONTENT_TYPE
 from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.notices import doors
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
-from dittohead.store.search import Cursor, Wanted, find
+from dittohead.store.search import Cursor, find
+from dittohead.wanted import Wanted
 from dittohead.web import incoming, openapi, replacements, shapes, verifying
 from dittohead.web.identity import Role, identity
 from dittohead.web.operations import Operation
@@ -35,10 +37,11 @@ _ASK_AGAIN = "private, no-cache"
 
 def add_routes(app: web.Application) -> None:
     """Give the application the API."""
-    made = openapi.document(OPERATIONS)
+    document = functools.cache(lambda: openapi.document(OPERATIONS))
 
     async def description(request: web.Request, given: None) -> web.Response:
-        return web.json_response(made)
+        # Made when somebody asks for it; in a thread, for it takes longer than the loop may stand still.
+        return web.json_response(await asyncio.to_thread(document))
 
     own = Operation(
         method="GET",
@@ -162,7 +165,7 @@ def _resolved(connection: Connection, request: web.Request) -> Job:
 def _text(given: str) -> str:
     """Return a part of a path that can stand in a question to the store. Raises: NoSuchJob."""
     if "\x00" in given or (not given.isprintable() and not given.encode("utf-8", "ignore")):
-        raise queries.NoSuchJob("there is no such job; see: dittohead list")
+        raise NoSuchJob("there is no such job; see: dittohead list")
     return given.encode("utf-8", "replace").decode()
 
 

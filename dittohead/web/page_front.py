@@ -16,8 +16,9 @@ from dittohead.store import history, numbers
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
-from dittohead.store.search import Wanted, find
+from dittohead.store.search import find
 from dittohead.store.targets import TargetRow
+from dittohead.wanted import Wanted
 from dittohead.web.page_cures import cures
 from dittohead.web.page_people import uploaders
 

@@ -51,7 +51,7 @@ class Seen:
 
 
 def look(connection: Connection, wanted: str) -> Seen:
-    """Ask the store, in one transaction. Raises: queries.NoSuchJob."""
+    """Ask the store, in one transaction. Raises: NoSuchJob."""
     job = queries.resolve(connection, wanted)
     return Seen(
         job=job,

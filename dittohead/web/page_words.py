@@ -97,7 +97,7 @@ class Words:
     def __init__(self, static: Mapping[str, str]) -> None:
         """Read every template. Args: static: asset -> the path it is served at."""
         self._env = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(_TEMPLATES),
+            loader=jinja2.DictLoader(_read()),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             finalize=_finalize,
@@ -119,9 +119,13 @@ class Words:
             "segment": part_of_url,
             "counted": counted,
         }
-        for template in self._env.list_templates(extensions=["html", "svg"]):
-            self._env.get_template(template)  # no reading of files while the daemon works
 
     def fill(self, template: str, **values: Any) -> str:
-        """Return a template filled in."""
+        """Return a template filled in. To be called in a thread: it is compiled at its first use."""
         return self._env.get_template(template).render(values)
+
+
+def _read() -> dict[str, str]:
+    """Return the text of every template, by its name; read once: a newer version may be installed later."""
+    found = (path for path in _TEMPLATES.rglob("*") if path.suffix in (".html", ".svg"))
+    return {path.relative_to(_TEMPLATES).as_posix(): path.read_text(encoding="utf-8") for path in found}

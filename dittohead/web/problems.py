@@ -11,8 +11,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from dittohead import log, queries
-from dittohead.errors import DittoheadError, StoreError
+from dittohead import log
+from dittohead.errors import DittoheadError, NoSuchJob, StoreError
 from dittohead.web.identity import Handler
 
 CONTENT_TYPE = "application/problem+json"
@@ -122,7 +122,7 @@ def _problem(request: web.Request, error: Exception) -> Problem:
             return error
         case web.HTTPException():
             return _of_http(error)
-        case queries.NoSuchJob():
+        case NoSuchJob():
             return Problem(404, str(error))
         case StoreError():
             return Problem(503, error.what, hint=error.hint, headers={"Retry-After": "10"})

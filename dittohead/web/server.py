@@ -20,10 +20,11 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from dittohead import log
-from dittohead.doorway import OWN_SOCKET, near
+from dittohead.doorway import CONFIGURATION, OWN_SOCKET, near
 from dittohead.settings import Http
 from dittohead.web.identity import IDENTITY, Handler
 from dittohead.web.problems import Problem
+from dittohead.web.site import SITE
 
 #: A request's body holds no more, unless its handler reads it as a stream.
 MOST_BYTES = 1 << 18
@@ -303,6 +304,12 @@ def site_of(runner: web.AppRunner, listen: str, backlog: int = 128) -> web.BaseS
 def is_own(transport: asyncio.BaseTransport) -> bool:
     """Tell whether a connection came by the daemon's own socket in state/."""
     return transport.get_extra_info("sockname") in (OWN_SOCKET, OWN_SOCKET.encode())
+
+
+async def tell_configuration(request: web.Request, response: web.StreamResponse) -> None:
+    """Tell commands which configuration is in force: what the daemon has checked, they need not."""
+    if request.transport is not None and is_own(request.transport):
+        response.headers[CONFIGURATION] = request.app[SITE].config().digest
 
 
 def own_socket(state: Path) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,10 +22,11 @@ from typing import Any
 import pytest
 
 from dittohead.cli import main
-from dittohead.cli.view import FromDaemon, FromStore, Place, viewing
+from dittohead.cli.storeview import FromStore
+from dittohead.cli.view import FromDaemon, Place, viewing
+from dittohead.errors import NoSuchJob
 from dittohead.model import JobState
-from dittohead.queries import NoSuchJob
-from dittohead.store.search import Wanted
+from dittohead.wanted import Wanted
 from tests.support import hostile as by
 from tests.support.daemon import Site, site
 from tests.support.front import OPERATOR, READER, TOKENS
@@ -270,6 +272,16 @@ def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_no
         assert said.returncode == os.EX_UNAVAILABLE
         assert "the daemon is not running (or does not answer)" in said.stderr
         assert "Ask whoever administers this machine: sudo dittohead run" in said.stderr
+
+
+def test_which_configuration_is_in_force_is_told_on_the_socket_alone(here: Site) -> None:
+    """Commands need not check it again; strangers need not know it."""
+    by_own = ["--unix-socket", str(here.root / "state/api.sock"), "http://localhost/healthz"]
+    for address, told in ((by_own, True), ([f"{here.url}/healthz"], False)):  # type: ignore[attr-defined]
+        said = subprocess.run(["curl", "-fsSI", *address], capture_output=True, text=True, check=True)
+        digest = hashlib.sha256(here.config.read_bytes()).hexdigest()
+        assert (f"Dittohead-Configuration: {digest}" in said.stdout) == told
+        assert ("Dittohead-Configuration" in said.stdout) == told
 
 
 def test_the_socket_is_for_the_daemons_user_alone_where_the_group_may_not_enter(here: Site) -> None:

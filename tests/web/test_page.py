@@ -347,6 +347,15 @@ def test_the_glance_says_what_is_wrong_and_nothing_else() -> None:
     assert not front_of(sources={"s": {"error": "away", "held": "", "state": "failing"}})["well"]
 
 
+def test_every_template_compiles() -> None:
+    """The daemon finds out only when somebody asks for the page."""
+    words = Words({})
+    names = words._env.list_templates()
+    assert len(names) > 20
+    for template in names:
+        words._env.get_template(template)
+
+
 HELD = {
     "name": "<b>", "kind": "immovable", "reason": "mode 0755", "cure": "Do", "command": "sudo 'a&b'", "since": 0,
     "owner": "alice", "uid": 1,

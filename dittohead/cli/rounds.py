@@ -1,0 +1,45 @@
+"""What commands on sources look at themselves: the configuration, and what a round would do."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dittohead import registry
+from dittohead.cli.base import USAGE
+from dittohead.cli.opened import load_config, reading
+from dittohead.cli.terminal import fail
+from dittohead.config import Config, SourceSetting
+from dittohead.credentials import Credentials
+from dittohead.intake.looking import DryLooking
+from dittohead.store import Store
+from dittohead.store import items as item_store
+
+
+def setting_of(name: str) -> tuple[Config, SourceSetting]:
+    """Return the configuration, and a source of it; end where it has none of this name."""
+    config = load_config()
+    found = next((setting for setting in config.sources if setting.name == name), None)
+    if found is None:
+        names = ", ".join(setting.name for setting in config.sources) or "none"
+        fail(f'there is no source "{name}". There are: {names}', USAGE)
+    return config, found
+
+
+def dry_look(config: Config, setting: SourceSetting, prefix: str) -> DryLooking:
+    """Look at a source; nothing is fetched, and queues are not read."""
+    with reading(config) as (store, _):
+        return asyncio.run(_look(store, setting, prefix, Credentials(config.path)))
+
+
+async def _look(store: Store, setting: SourceSetting, prefix: str, credentials: Credentials) -> DryLooking:
+    ctx = DryLooking(store, setting.name, prefix)
+    kind = registry.sources().get(setting.kind)
+    async with kind.open(setting.options, credentials.needed) as upstream:
+        await upstream.look(ctx)
+    return ctx
+
+
+def forgettable(config: Config, name: str, prefix: str) -> tuple[int, int]:
+    """Return how many items of a source could be fetched again, and how many are under way."""
+    with reading(config) as (store, _):
+        return store.run(item_store.forgettable, name, prefix)

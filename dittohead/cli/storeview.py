@@ -1,0 +1,131 @@
+"""What reading commands find in the store itself, where no daemon answers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dittohead import listing, live, lock, queries, shown
+from dittohead.cli.opened import reading_at
+from dittohead.cli.view import Place
+from dittohead.config import Config
+from dittohead.context import JobFiles
+from dittohead.errors import StoreError
+from dittohead.model import JobId, display
+from dittohead.nobodys import DEFAULT
+from dittohead.stations import Stations
+from dittohead.store import Store, damage
+from dittohead.store import jobs as job_store
+from dittohead.store.search import Cursor, find
+from dittohead.wanted import Wanted
+
+#: Jobs asked for at once.
+_PAGE = 1000
+
+#: Folders of the inbox that are named.
+_INBOX = 1000
+
+#: Damaged rows of the store that are named.
+_DAMAGED = 50
+
+#: Bytes of a log that are read at once.
+_PIECE = 1 << 16
+
+
+class FromStore:
+    """What the store says; for nobody answers."""
+
+    def __init__(self, store: Store, stations: Stations, config: Config | None) -> None:
+        self._store, self._stations, self._config = store, stations, config
+
+    def status(self) -> dict[str, Any]:
+        running = lock.is_held(self._stations.state)
+        found = self._store.run(queries.overview)
+        rules = self._config.settings.notify if self._config is not None else ()
+        return {
+            "running_daemon": running,
+            "root": str(self._stations.root),
+            **found,
+            "disabled_receivers": shown.receivers(found["disabled_receivers"], rules),
+            "live": live.read(self._stations.state) if running else self._damaged(),
+            "inbox": self._inbox(),
+        }
+
+    def _damaged(self) -> dict[str, Any]:
+        """Return the damaged rows as the daemon would; nothing where there are none."""
+        found = [row.as_dict() for row in itertools.islice(self._store.run(damage.listed), _DAMAGED)]
+        return {"damaged_rows": found} if found else {}
+
+    def _inbox(self) -> list[str]:
+        try:
+            return [display(arrival.folder) for arrival in self._stations.scan().arrivals[:_INBOX]]
+        except FileNotFoundError:  # the daemon's own words about it follow
+            return []
+
+    def jobs(self, wanted: Wanted, limit: int | None) -> Iterator[dict[str, Any]]:
+        after: Cursor | None = None
+        left = limit
+        while left is None or left > 0:
+            page = self._store.run(
+                find, wanted, after=after, limit=_PAGE if left is None else min(left, _PAGE)
+            )
+            yield from map(queries.summary, page.jobs)
+            left = None if left is None else left - len(page.jobs)
+            after = page.following
+            if after is None:
+                return
+
+    def batches(self, limit: int) -> list[dict[str, Any]]:
+        return self._store.run(queries.batches, limit)
+
+    def batch(self, named: str) -> dict[str, Any]:
+        return self._store.run(queries.batch, named)
+
+    def job(self, named: str) -> dict[str, Any]:
+        found = self._store.run(queries.resolve, named)
+        return self._store.run(shown.job, self._stations, found)
+
+    def files(self, job_id: str) -> Iterator[dict[str, Any]]:
+        found = self._store.run(job_store.get, JobId(job_id))
+        steps = self._store.run(job_store.steps_of, found.id)
+        cursor: str | None = ""
+        while cursor is not None:
+            page = listing.page(self._stations, found, steps, cursor, _PAGE)
+            yield from map(listing.fields, page.files)
+            cursor = page.following
+
+    def summary(self, job_id: str) -> dict[str, Any]:
+        return queries.summary(self._store.run(job_store.get, JobId(job_id)))
+
+    def log(self, job_id: str, step: str, start: int) -> Iterator[bytes]:
+        found = self._store.run(job_store.get, JobId(job_id))
+        path = JobFiles(self._stations, found).log(step)
+        if not path.exists():
+            return
+        with open(path, "rb") as file:
+            file.seek(start)
+            while piece := file.read(_PIECE):
+                yield piece
+
+    def sources(self) -> list[dict[str, Any]]:
+        now = live.read(self._stations.state) if lock.is_held(self._stations.state) else {}
+        settings = self._config.sources if self._config else ()
+        return self._store.run(shown.sources, settings, now.get("sources", {}))
+
+
+@contextmanager
+def looking(here: Place) -> Iterator[FromStore]:
+    """Look at the store of a root.
+
+    Raises: StoreError: there is none yet, it cannot be read, or only a good configuration says where it is.
+    """
+    config = here.config
+    if config is None and not here.sqlite:
+        raise StoreError(
+            "no daemon runs, and the configuration has mistakes", hint="Correct them: dittohead check"
+        )
+    ignore = config.settings.watch.ignore if config is not None else (DEFAULT,)
+    with reading_at(here.root, config) as store:
+        yield FromStore(store, Stations(here.root, ignore), config)
