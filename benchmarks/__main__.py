@@ -11,7 +11,21 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backlog, claim, convert, engine, formats, hashing, idle, jp2, page, rsync, s3, tiles
+from benchmarks import (
+    backlog,
+    claim,
+    commands,
+    convert,
+    engine,
+    formats,
+    hashing,
+    idle,
+    jp2,
+    page,
+    rsync,
+    s3,
+    tiles,
+)
 from benchmarks.common import Row, settle_disk, workplace
 
 ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
@@ -23,6 +37,7 @@ ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "manifest": hashing.measure,
     "engine": engine.measure,
     "idle": idle.measure,
+    "commands": commands.measure,
     "backlog": backlog.measure,
     "tiles": tiles.measure,
     "jp2": jp2.measure,
