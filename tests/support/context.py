@@ -53,7 +53,8 @@ class LoneContext(StepContext):
         secrets: Mapping[str, str] | None = None,
         step: str = "step",
     ) -> None:
-        self.job_id, self.name, self.pipeline, self.step = job_id, payload.name, "test", step
+        self.job_id, self.name, self.batch = job_id, payload.name, ""
+        self.pipeline, self.step = "test", step
         self.payload = payload
         self.work = base / "work" / job_id / step
         self.work.mkdir(parents=True, exist_ok=True)
