@@ -88,7 +88,7 @@ def _plan_collection(
 
 
 def _refused(name: str, error: ItemError) -> str:
-    return f"{name} would go to failed/ before its first step: {error}"
+    return f"{visible(name)} would go to failed/ before its first step: {error}"
 
 
 def _end(plans: list[_Planned], refused: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import sys
@@ -146,7 +147,7 @@ def test_a_kill_between_two_pieces_of_the_splitting(tmp_path: Path) -> None:
         here.start(wait=False)
         assert here.process is not None
         here.process.wait(60)
-        with sqlite3.connect(here.root / "state" / "dittohead.sqlite3") as store:
+        with contextlib.closing(sqlite3.connect(here.root / "state" / "dittohead.sqlite3")) as store:
             assert store.execute("SELECT count(*) FROM jobs").fetchone() == (100,)
         del here.env["MORTAL_DIES"]
         here.start()
@@ -181,5 +182,5 @@ def test_a_scheduled_run_ends_when_the_whole_collection_is_told(tmp_path: Path) 
         assert said.returncode == 0
         assert set(os.listdir(here.root / "done" / "coll-a")) == {"README", *map(str, objects(120))}
         assert os.listdir(here.root / "processing") == []
-        with sqlite3.connect(here.root / "state" / "dittohead.sqlite3") as store:
+        with contextlib.closing(sqlite3.connect(here.root / "state" / "dittohead.sqlite3")) as store:
             assert store.execute("SELECT whole, told FROM batches").fetchall() == [(1, "done")]

@@ -20,7 +20,6 @@ from dittohead import Fetch, Look, Source, SourceOptions, Upstream
 from dittohead.config import SourceSetting, load
 from dittohead.errors import ConfigError
 from dittohead.intake import Intake
-from dittohead.intake.runner import Runner, Tools
 from dittohead.registry import Sources, default
 from dittohead.s3 import events as s3_events
 from dittohead.s3.events import Unreadable, read_message, read_token
@@ -28,7 +27,6 @@ from dittohead.schema import json_schema
 from dittohead.source import folder_fault, path_fault
 from dittohead.sources.s3 import S3Options
 from tests.support.house import House
-from tests.support.trees import read_tree
 
 GOOD = """\
 root: .
@@ -221,28 +219,3 @@ def test_the_sample_in_config_yaml_loads(tmp_path: Path) -> None:
     )
     (setting,) = load(tmp_path / "config.yaml").sources
     assert (setting.name, setting.kind, setting.options.timezone) == ("masters", "s3", "Europe/Berlin")
-
-
-async def test_the_source_of_the_documentation_is_a_source(tmp_path: Path) -> None:
-    """The contract is enough for what is no S3: here a directory."""
-    page = (TOP / "docs" / "sources.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    made: dict[str, Any] = {"__name__": "example"}
-    exec(compile(block, "sources.md", "exec", dont_inherit=True), made)
-    source = made["ShelfSource"]()
-    (tmp_path / "shelf").mkdir()
-    (tmp_path / "shelf" / "one.txt").write_bytes(b"1")
-    (tmp_path / "shelf" / "two.txt").write_bytes(b"2")
-    house = House(tmp_path / "root")
-    tools = Tools(store=house.store, stations=house.stations, claimer=house.claimer, secret={}.__getitem__)
-    options = source.Options(shelf=tmp_path / "shelf")
-    runner = Runner(tools, SourceSetting(name="s", kind="shelf", options=options), source)
-    await runner.look()
-    assert await runner.bring() == 2
-    assert read_tree(tmp_path / "root" / "inbox") == {b"one/one.txt": b"1", b"two/two.txt": b"2"}
-    async with house.running():
-        await house.until_over("one")
-        await house.until_over("two")
-    await runner.look()
-    assert await runner.bring() == 0
-    house.store.close()
