@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+# Before whatever loads libvips: that of Debian 13 brings the system's libheif for the whole process, and this
+# would take that for its own, which writes no HEIF.
+import pillow_heif  # noqa: F401
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
