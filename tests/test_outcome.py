@@ -6,6 +6,7 @@ import os
 import shutil
 
 import pytest
+from sqlalchemy.engine import Connection
 
 from dittohead import queries
 from dittohead.model import JobState, Outcome, Station
@@ -25,10 +26,14 @@ async def failed(house: House, name: str = "!x") -> None:
 
 def opened(house: House) -> list[str]:
     """Return the names of the failures that wait for somebody, by each way there is to ask."""
-    names = [job.name for job in house.store.run(history.open_failures, 100)]
-    assert house.store.run(history.count_open_failures) == len(names)
-    assert [job.name for job in house.store.run(find, Wanted(open=True)).jobs] == names
-    assert [job["name"] for job in house.store.run(queries.overview)["failed"]] == names[:5]
+    return house.store.run(_opened)  # in one transaction: work may go on meanwhile
+
+
+def _opened(connection: Connection) -> list[str]:
+    names = [job.name for job in history.open_failures(connection, 100)]
+    assert history.count_open_failures(connection) == len(names)
+    assert [job.name for job in find(connection, Wanted(open=True)).jobs] == names
+    assert [job["name"] for job in queries.overview(connection)["failed"]] == names[:5]
     return names
 
 
