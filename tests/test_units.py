@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 import dittohead
-from dittohead.cli.run import _Sent
+from dittohead.cli.drop import _Sent
 
 
 def test_nobody_else_writes_sizes() -> None:
