@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 # Source: capabilities(7), linux/capability.h.
 DAC_OVERRIDE, FOWNER, LEASE = 1, 3, 28
 
 
-@functools.cache
 def effective() -> int:
     """Return the capabilities that count for this process, a bit each; 0 where the system does not say."""
+    return _as_user(os.geteuid())
+
+
+@functools.cache
+def _as_user(uid: int) -> int:
+    """Return those of this process as this user: asked for often, and lost when it becomes another."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
