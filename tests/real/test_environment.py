@@ -21,8 +21,9 @@ def environments(here: Site) -> dict[str, dict[str, str]]:
     found = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
-            argv = Path(f"/proc/{entry}/cmdline").read_bytes().decode().split("\0")
-            lines = Path(f"/proc/{entry}/environ").read_bytes().decode().split("\0")
+            # Of any process of the machine: its names need not be UTF-8.
+            argv = os.fsdecode(Path(f"/proc/{entry}/cmdline").read_bytes()).split("\0")
+            lines = os.fsdecode(Path(f"/proc/{entry}/environ").read_bytes()).split("\0")
         except OSError:
             continue
         env = dict(line.split("=", 1) for line in lines if "=" in line)
