@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Row, ratio_of, settle_disk
-from dittohead import files
+from dittohead.system import files
 
 _STEPS = 5
 _COUNTED = ("transaction", "read", "commit", "fsync")
@@ -100,7 +100,7 @@ def run_engine(base: Path, count: int) -> dict[str, Any]:
     """Take folders through the real engine and dispatch, without a daemon around them."""
     import sqlalchemy as sa
 
-    from dittohead import log
+    from dittohead.system import log
     from tests.support.house import House
 
     log.configure(level="info", json=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.common import Row, ratio_of
 from dittohead import manifest
-from dittohead.threads import Stop
+from dittohead.system.threads import Stop
 
 _SIZE = 64 << 20
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.common import Row, ratio_of, settle_disk
 from benchmarks.convert import images
-from dittohead.files import sha256_file
 from dittohead.images.options import ConvertOptions
+from dittohead.system.files import sha256_file
 
 _PRECINCTS = "[256,256],[256,256],[128,128],[128,128],[128,128],[128,128]"
 _PROFILE = f"-p RPCL -n 6 -t 1024,1024 -b 64,64 -PLT -TLM -c {_PRECINCTS}"

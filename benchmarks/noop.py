@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dittohead import Done, Options, StepContext, StepResult, Worker, daemon, log, registry
+from dittohead import Done, Options, StepContext, StepResult, Worker, daemon, registry
 from dittohead.config import load
+from dittohead.system import log
 
 
 class NoopWorker(Worker[Options]):

@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-from dittohead import daemon, log
+from dittohead import daemon
 from dittohead.config import load
+from dittohead.system import log
 
 #: Seconds between looks: a stall shorter than this does not count.
 _EVERY_S = 0.002

@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dittohead.description import Described, Description
-    from dittohead.errors import (
+    from dittohead.model import Entry, Event, EventType, Location, Output, Use
+    from dittohead.model.description import Described, Description
+    from dittohead.model.errors import (
         ConfigError,
         DittoheadError,
         ItemError,
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
         TargetError,
         TransientError,
     )
-    from dittohead.files import durable_file, sha256_file
-    from dittohead.model import Entry, Event, EventType, Location, Output, Use
-    from dittohead.process import Completed, run
     from dittohead.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
-    from dittohead.threads import Stop, in_thread
+    from dittohead.system.files import durable_file, sha256_file
+    from dittohead.system.process import Completed, run
+    from dittohead.system.threads import Stop, in_thread
     from dittohead.worker import (
         Done,
         Inputs,
@@ -42,8 +42,8 @@ __version__ = "0.2.0"
 
 #: Where the public names are, for those who run it; the imports above say the same to type checkers.
 _MODULES = {
-    "dittohead.description": ("Described", "Description"),
-    "dittohead.errors": (
+    "dittohead.model.description": ("Described", "Description"),
+    "dittohead.model.errors": (
         "ConfigError",
         "DittoheadError",
         "ItemError",
@@ -51,11 +51,11 @@ _MODULES = {
         "TargetError",
         "TransientError",
     ),
-    "dittohead.files": ("durable_file", "sha256_file"),
+    "dittohead.system.files": ("durable_file", "sha256_file"),
     "dittohead.model": ("Entry", "Event", "EventType", "Location", "Output", "Use"),
-    "dittohead.process": ("Completed", "run"),
+    "dittohead.system.process": ("Completed", "run"),
     "dittohead.source": ("Fetch", "Item", "Look", "Order", "Sighting", "Source", "SourceOptions", "Upstream"),
-    "dittohead.threads": ("Stop", "in_thread"),
+    "dittohead.system.threads": ("Stop", "in_thread"),
     "dittohead.worker": (
         "Done",
         "Inputs",

@@ -11,14 +11,13 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import faults, fitting, log, manifest, order, queries, receipt
+from dittohead import fitting, manifest, queries, receipt
 from dittohead.batches import is_by_itself
 from dittohead.config import Config
 from dittohead.context import JobFiles
 from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.finish import finish
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
@@ -36,8 +35,10 @@ from dittohead.model import (
     counted,
     display,
     shell_word,
+    step_graph,
     visible,
 )
+from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
 from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
@@ -48,7 +49,8 @@ from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
-from dittohead.threads import in_thread
+from dittohead.system import fail_points, log
+from dittohead.system.threads import in_thread
 
 #: A request that so many daemons have died of is not carried out any more.
 _TRIES_MOST = 2
@@ -256,7 +258,7 @@ class Actions:
         if position is None:
             names = ", ".join(s.name for s in steps)
             raise Refused(f'{job.name} has no step "{step}"', hint=f"There are {names}")
-        needed = order.needs(job.definition)
+        needed = step_graph.needs(job.definition)
         before = (s for s in steps if s.position in needed[position])
         undone = next((s for s in before if s.state is not StepState.DONE), None)
         if undone is not None:
@@ -264,7 +266,7 @@ class Actions:
                 f"the step {undone.name} comes before {step} and is not done",
                 hint=f"dittohead retry {job.id}",
             )
-        await self._reopen(job, order.dependents(needed, [position]))
+        await self._reopen(job, step_graph.dependents(needed, [position]))
         return f"{job.name}: run again from step {step}"
 
     async def _back_to_inbox(self, job: Job, request: Request) -> str:
@@ -518,7 +520,7 @@ class Actions:
         """Record an event of a job that is over, also in its receipt."""
         event = Event(type=kind, outcome="success", detail=detail, agent=AGENT)
         await self.engine.store.write(job_store.add_events, job.id, [event])
-        faults.point("replace.recorded")
+        fail_points.point("replace.recorded")
         with contextlib.suppress(Refused):  # somebody has edited it; the store has the event
             await self._add_to_receipt(job, event)
 

@@ -14,15 +14,15 @@ from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
-from dittohead import log
 from dittohead.engine import Engine
-from dittohead.files import kind_of
 from dittohead.model import Batch, Job, Station, collection_of, display, utcnow, visible
 from dittohead.stations import Stations, fit
 from dittohead.store import Store
 from dittohead.store import batches as batch_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
+from dittohead.system import log
+from dittohead.system.files import kind_of
 
 #: Failures that a notice names.
 NAMED = 50

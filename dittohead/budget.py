@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dittohead import space
+from dittohead.system import disk_space
 
 
 class DiskBudget:
@@ -55,14 +55,14 @@ class DiskBudget:
 
     def lacking(self, needed: int) -> int:
         """Return by how many bytes the disk is too full for so much beside what is promised; see `space`."""
-        return space.lacking(self._root, needed + self.promised, self._floor())
+        return disk_space.lacking(self._root, needed + self.promised, self._floor())
 
     @property
     def is_full(self) -> bool:
         """Whether the floor itself is not free, whatever is promised."""
-        return space.lacking(self._root, 0, self._floor()) > 0
+        return disk_space.lacking(self._root, 0, self._floor()) > 0
 
     @property
     def capacity(self) -> int:
         """Bytes that could be free at best."""
-        return space.capacity(self._root)
+        return disk_space.capacity(self._root)

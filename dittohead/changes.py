@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from dittohead import templates
 from dittohead.config import Config, Step
 from dittohead.context import JobFiles, values_of
-from dittohead.errors import ItemError
 from dittohead.model import Job, Station, StepRow, StepState
-from dittohead.patterns import TooSlow
+from dittohead.model.errors import ItemError
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
+from dittohead.system.patterns import TooSlow
 from dittohead.worker import Recipe
 
 

@@ -9,20 +9,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead import handover, lock, templates, trust
+from dittohead import handover, templates
 from dittohead.config import Config, Step
-from dittohead.errors import DittoheadError, StationError, TransientError
 from dittohead.model import Station, counted
-from dittohead.mounts import filesystem_type, needs_polling
+from dittohead.model.errors import DittoheadError, StationError, TransientError
 from dittohead.notices import looking
 from dittohead.notices.outcome import NotSent
-from dittohead.owners import is_known, owner
 from dittohead.registry import Registry, sources
 from dittohead.rules import shown
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
+from dittohead.system import lock, trust
+from dittohead.system.mounts import filesystem_type, needs_polling
+from dittohead.system.users import is_known, owner
 from dittohead.web.tokens import parse as parse_tokens
 
 

@@ -16,13 +16,10 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import faults, log, replacing, sidecar, templates, units
+from dittohead import replacing, sidecar, templates
 from dittohead.budget import DiskBudget
 from dittohead.config import Config, Pipeline
 from dittohead.engine import AGENT
-from dittohead.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
-from dittohead.files import kind_of
-from dittohead.held import Held, Kind, immovable, silent, unreadable
 from dittohead.model import (
     Arrival,
     Batch,
@@ -37,10 +34,11 @@ from dittohead.model import (
     is_utf8,
     rfc3339,
     shell_word,
+    units,
     utcnow,
 )
-from dittohead.owners import Owner, owner
-from dittohead.patterns import TooSlow
+from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
+from dittohead.model.held import Held, Kind, immovable, silent, unreadable
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
@@ -49,8 +47,12 @@ from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.jobs import NewJob
+from dittohead.system import fail_points, log
+from dittohead.system.files import kind_of
+from dittohead.system.patterns import TooSlow
+from dittohead.system.threads import Hung, Stop
+from dittohead.system.users import Owner, owner
 from dittohead.targets import Targets
-from dittohead.threads import Hung, Stop
 from dittohead.waitingroom import WaitingRoom
 
 #: What could not be looked at is tried again after this. Seconds.
@@ -114,7 +116,7 @@ class Claimer:
         try:
             # In the loop's own thread: a rename and two fsyncs take less than a hop to another one
             # may, and nothing else is to happen between the decision and the claim.
-            faults.point("claim.decided")
+            fail_points.point("claim.decided")
             if not self.stations.claim(arrival):
                 return None
             self.room.forget(arrival.folder)
@@ -250,7 +252,7 @@ class Claimer:
             last = start + _AT_ONCE >= len(wanting)
             made = await self.store.write(self._create_some, batch, some, owners, last)
             self.budget.share(batch.id, made, len(wanting) - start)
-            faults.point("claim.split")
+            fail_points.point("claim.split")
             self.on_split()
         if not wanting and not batch.whole:
             await self.store.write(batch_store.set_whole, batch.id)

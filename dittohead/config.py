@@ -11,14 +11,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dittohead import names, order, rules, sidecar, templates, wording
+from dittohead import names, rules, sidecar, templates, wording
 from dittohead import registry as registry_module
-from dittohead.errors import ConfigError, DittoheadError, ItemError
-from dittohead.patterns import Pattern
+from dittohead.model import step_graph
+from dittohead.model.errors import ConfigError, DittoheadError, ItemError
 from dittohead.registry import Registry, Sources
 from dittohead.salvage import Every, Salvaged, salvage
 from dittohead.settings import Addresses, PipelineSettings, Settings
 from dittohead.source import SourceOptions
+from dittohead.system.patterns import Pattern
 from dittohead.wording import Wording
 from dittohead.worker import Options, Worker
 from dittohead.yamlmap import Document, Place, read
@@ -93,7 +94,7 @@ class Pipeline:
         """
         unseen = [sidecar.NAME] if self.purposes else []
         return {
-            "steps": order.chosen([step.as_dict() for step in self.steps], purposes),
+            "steps": step_graph.chosen([step.as_dict() for step in self.steps], purposes),
             "purposes": sorted(purposes),
             "links": self.settings.links,
             "ignore": [*self.settings.ignore, *unseen],

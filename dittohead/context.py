@@ -12,16 +12,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dittohead import log, manifest, ownfiles, receipt
-from dittohead.description import Described
-from dittohead.errors import ItemError, Unreadable
-from dittohead.files import make_way
-from dittohead.limits import FairLimiter
+from dittohead import manifest, receipt
 from dittohead.model import Entry, Event, Job, Location, Output, Station, StepRow, StepState
-from dittohead.process import environment
+from dittohead.model.description import Described
+from dittohead.model.errors import ItemError, Unreadable
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
+from dittohead.system import log, own_files
+from dittohead.system.files import make_way
+from dittohead.system.limits import FairLimiter
+from dittohead.system.process import environment
 from dittohead.worker import Inputs, Made, StepContext
 
 #: The manifest's name in work/<job id>/.
@@ -136,7 +137,7 @@ def _entries(path: Path) -> Iterator[Entry]:
 def read_facts(path: Path) -> dict[str, Any]:
     """Return what a preflight has found; {} when it has not run. Blocking, but short."""
     try:
-        return ownfiles.document(path, ownfiles.mapping)
+        return own_files.document(path, own_files.mapping)
     except FileNotFoundError:
         return {}
 
@@ -144,7 +145,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 def has_facts(path: Path) -> bool:
     """Tell whether a preflight has left what can be read; else it is to look again. Blocking, but short."""
     try:
-        ownfiles.document(path, ownfiles.mapping)
+        own_files.document(path, own_files.mapping)
     except (FileNotFoundError, Unreadable):
         return False
     return True

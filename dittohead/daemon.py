@@ -16,39 +16,22 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import (
-    __version__,
-    live,
-    lock,
-    log,
-    mounts,
-    process,
-    rebuild,
-    registry,
-    sdnotify,
-    space,
-    threads,
-    units,
-    web,
-)
+from dittohead import __version__, live, rebuild, registry, web
 from dittohead.actions import Actions
 from dittohead.checkup import examine
 from dittohead.claims import Claimer
-from dittohead.clock import Clock, heeded
 from dittohead.config import Config, load
-from dittohead.credentials import Credentials
 from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
-from dittohead.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
 from dittohead.ground import Ground
 from dittohead.housekeeping import Housekeeper
 from dittohead.intake import Intake
 from dittohead.latelook import LateLook
-from dittohead.limits import FairLimiter
 from dittohead.lookout import Lookout
-from dittohead.model import Job, Station, counted, display
+from dittohead.model import Job, Station, counted, display, units
+from dittohead.model.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
 from dittohead.notices.compose import Composer
 from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
@@ -66,11 +49,15 @@ from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import StoreOutbox
+from dittohead.system import disk_space, lock, log, mounts, process, sd_notify, threads
+from dittohead.system.clock_steps import Clock, heeded
+from dittohead.system.credentials import Credentials
+from dittohead.system.limits import FairLimiter
+from dittohead.system.threads import detached
+from dittohead.system.waiting import event_or_time
 from dittohead.targets import Targets
-from dittohead.threads import detached
 from dittohead.until_empty import UntilEmpty
 from dittohead.verify import Report, verify_job
-from dittohead.waiting import event_or_time
 from dittohead.watcher import Watcher
 from dittohead.web.site import Site
 
@@ -180,7 +167,7 @@ class Daemon:
                 await self._work(store)
             finally:
                 if self._started:
-                    sdnotify.stopping()
+                    sd_notify.stopping()
                 await asyncio.to_thread(store.close)
                 log.get().info(log.DAEMON_STOPPED)
 
@@ -248,7 +235,7 @@ class Daemon:
         try:
             await self._until_stopped(running)
             log.get().info(log.DAEMON_STOPPING, mode=self.config.settings.stop.mode)
-            sdnotify.stopping()
+            sd_notify.stopping()
             await self._drain()
         finally:
             for task in (running, *once):
@@ -360,7 +347,7 @@ class Daemon:
 
     def _watch_settings(self) -> Watch:
         """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""
-        watch, limit = self.config.settings.watch, sdnotify.watchdog_interval_s()
+        watch, limit = self.config.settings.watch, sd_notify.watchdog_interval_s()
         if limit is None or watch.interval <= limit / 2:
             return watch
         return watch.model_copy(update={"interval": limit / 2})
@@ -405,8 +392,8 @@ class Daemon:
 
     async def _extend_stop(self) -> None:
         while True:
-            sdnotify.extend_timeout(15)
-            sdnotify.watchdog()
+            sd_notify.extend_timeout(15)
+            sd_notify.watchdog()
             await asyncio.sleep(5)
 
     def _on_stop(self) -> None:
@@ -429,11 +416,11 @@ class Daemon:
         try:
             if not self._started:
                 raise ConfigError("the daemon is starting", hint="systemctl restart dittohead")
-            sdnotify.reloading()
+            sd_notify.reloading()
             try:
                 self._apply(load(self.config.path))
             finally:
-                sdnotify.ready()
+                sd_notify.ready()
         except ConfigError as error:
             log.get().error(log.CONFIG_REFUSED, error=str(error))
             raise
@@ -494,11 +481,11 @@ class Daemon:
         self._scan = scan
         self.dispatch.offer(scan.arrivals, scan.held)
         # Only a scan that came to its end feeds the watchdog: it proves the loop and the disk.
-        sdnotify.watchdog()
+        sd_notify.watchdog()
 
     async def _say_ready(self) -> None:
         await self.watcher.ready.wait()
-        sdnotify.ready()
+        sd_notify.ready()
 
     async def _run_until_empty(self) -> None:
         """Stop once nothing is left to do."""
@@ -615,7 +602,7 @@ class Daemon:
     def _free_bytes(self) -> int:
         """Free bytes, in steps of 16 MiB so that what readers see does not change all the time."""
         with contextlib.suppress(OSError):  # the root is away: the last that was seen
-            self._free = space.in_steps(space.free(self.stations.root))
+            self._free = disk_space.in_steps(disk_space.free(self.stations.root))
         return self._free
 
     def _tell(self) -> None:
@@ -632,7 +619,7 @@ class Daemon:
         )
         if text != self._last_status:
             self._last_status = text
-            sdnotify.status(text)
+            sd_notify.status(text)
 
 
 def _say_doubts(config: Config) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dittohead import __version__
-from dittohead.limits import FairLimiter
 from dittohead.metrics import Metrics
 from dittohead.registry import Registry
 from dittohead.settings import Retry
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.suspects import Suspects
+from dittohead.system.limits import FairLimiter
+from dittohead.system.machine_faults import Shortage
 from dittohead.targets import Composer, Targets
-from dittohead.wants import Shortage
 
 #: Who did it, in events of our own.
 AGENT = f"dittohead {__version__}"

@@ -7,11 +7,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dittohead.errors import StepError, TargetError
 from dittohead.far_words import Way, account_says
-from dittohead.process import Completed, run
+from dittohead.model.errors import StepError, TargetError
+from dittohead.model.units import size
 from dittohead.rsync_options import SSH, Place, RsyncOptions, ssh_arguments
-from dittohead.units import size
+from dittohead.system.process import Completed, run
 
 #: The agent that holds keys is for ssh alone; no other program is told of it.
 AGENT = ("SSH_AUTH_SOCK",)

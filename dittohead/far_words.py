@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dittohead.errors import ItemError, StepError, TargetError
+from dittohead.model.errors import ItemError, StepError, TargetError
 
 #: What is quoted of a line that somebody else's program has printed, characters.
 _QUOTED = 300

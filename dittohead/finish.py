@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 
-from dittohead import batches, faults, log, manifest, receipt
+from dittohead import batches, manifest, receipt
 from dittohead.context import MANIFEST, JobFiles
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import DittoheadError, StationError, Unreadable
 from dittohead.model import (
     Entry,
     Event,
@@ -34,12 +33,14 @@ from dittohead.model import (
     utcnow,
     visible,
 )
+from dittohead.model.errors import DittoheadError, StationError, Unreadable
 from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice, instead
+from dittohead.system import fail_points, log
 
 
 async def finish(
@@ -59,7 +60,7 @@ async def finish(
 
     Raises: Superseded, StoreError; StationMissing: receipts/ is not there; OSError.
     """
-    faults.point("finish.begun")
+    fail_points.point("finish.begun")
     reason = _reason(error)
     outcome = "success" if state is JobState.DONE else "failure"
     event = Event(type=EventType.INGESTION_END, outcome=outcome, detail=reason or "done", agent=AGENT)
@@ -80,7 +81,7 @@ async def finish(
         events.append(_left_out(unreadable))
         written = (path, engine.stations, over, steps, events)
         heads = await asyncio.to_thread(write_receipt, *written, whole=False)
-    faults.point("finish.receipt")
+    fail_points.point("finish.receipt")
     heads = await _index(engine, over, heads)
     notices = await _notices(engine, over, steps, events, path)
 
@@ -102,7 +103,7 @@ async def finish(
         outbox_store.add(connection, notices)
 
     await engine.store.write(work)
-    faults.point("finish.committed")
+    fail_points.point("finish.committed")
     try:
         await settle(engine.store, engine.stations, over)
     except StationError as refused:  # moved when it can be: the comparison tries again and again
@@ -287,7 +288,7 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
             raise FileNotFoundError
         if station is Station.FAILED and not stations.exists(station, folder):
             stations.write_reason(folder, _reason_text(stations, job, folder))
-            faults.point("finish.reason")
+            fail_points.point("finish.reason")
         name = stations.settle(job.folder, station, to=folder)
         if station is Station.FAILED and name != folder:
             stations.write_reason(name, _reason_text(stations, job, name))
@@ -301,7 +302,7 @@ async def settle(store: Store, stations: Stations, job: Job) -> None:
         name = await asyncio.to_thread(move)
     except FileNotFoundError:  # it has been moved before, by us or by an admin
         name = await asyncio.to_thread(stations.lies_as, station, folder, job.ino)
-    faults.point("finish.moved")
+    fail_points.point("finish.moved")
     await store.write(job_store.moved, job.id, station, name)
     log.get().info(log.JOB_MOVED, station=station.value, folder=os.fsdecode(name))
     if collection:

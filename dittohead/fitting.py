@@ -9,11 +9,11 @@ from pathlib import Path
 from dittohead import names
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
-from dittohead.errors import ItemError
 from dittohead.model import Job, Station, display, visible
-from dittohead.nobodys import fault
-from dittohead.owners import owner
+from dittohead.model.errors import ItemError
 from dittohead.stations import Stations
+from dittohead.system.ignored_names import fault
+from dittohead.system.users import owner
 
 
 def taker(config: Config, name: str) -> tuple[Pipeline, Mapping[str, str]]:

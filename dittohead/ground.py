@@ -11,14 +11,14 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from dittohead import log
-from dittohead.errors import DittoheadError, StationMissing, StoreError
-from dittohead.lock import Lock, Locked
 from dittohead.model import Station
+from dittohead.model.errors import DittoheadError, StationMissing, StoreError
 from dittohead.parts import Over
 from dittohead.stations import Stations
+from dittohead.system import log
+from dittohead.system.lock import Lock, Locked
+from dittohead.system.threads import Hung, in_own_thread
 from dittohead.targets import Targets, disk_of
-from dittohead.threads import Hung, in_own_thread
 
 #: Between two looks. Seconds.
 _LOOK_S = 5.0

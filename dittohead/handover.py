@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead import capabilities
 from dittohead.model import Station, counted, display, own_group, shell_word
-from dittohead.owners import owner
 from dittohead.stations import Stations
+from dittohead.system import capabilities
+from dittohead.system.users import owner
 
 #: Kinds of entries in an access control list. Source: linux/posix_acl.h.
 _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x02, 0x04, 0x08, 0x10, 0x20

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dittohead import log, notebook, ownfiles
+from dittohead import notebook
 from dittohead.backoff import wait_s
 from dittohead.engine import Engine
-from dittohead.errors import Unreadable
 from dittohead.finish import remove_work
 from dittohead.model import TERMINAL, JobState, Station
+from dittohead.model.errors import Unreadable
 from dittohead.parts import alone
 from dittohead.replacing import Replacements
 from dittohead.settings import Watch
@@ -22,6 +22,7 @@ from dittohead.stale import StaleUploads
 from dittohead.stations import Scan
 from dittohead.store import history
 from dittohead.store import jobs as job_store
+from dittohead.system import log, own_files
 
 #: Between two looks at what jobs left unfinished outside; nothing is there nearly always.
 _OUTSIDE_S = 20.0
@@ -150,7 +151,7 @@ def _head(notes: Path) -> dict[str, Any] | None:
     Raises: Unreadable: there is more than half a line, and none says whose: it is not to be forgotten.
     """
     fields = next((fields for fields in notebook.read(notes) if isinstance(fields.get("worker"), str)), None)
-    if fields is None and any(line.endswith(b"\n") and line.strip() for line in ownfiles.lines(notes)):
+    if fields is None and any(line.endswith(b"\n") and line.strip() for line in own_files.lines(notes)):
         raise Unreadable(
             "these notes of what was left outside are damaged",
             where=str(notes),

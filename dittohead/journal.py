@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from dittohead import files, ownfiles
 from dittohead.manifest import path_bytes, path_fields
-from dittohead.threads import Stop
+from dittohead.system import files, own_files
+from dittohead.system.threads import Stop
 
 
 class Journal:
@@ -31,7 +31,7 @@ class Journal:
 
     def load(self) -> None:
         """Read it, to be gone on with."""
-        self._file = ownfiles.extended(self._path)
+        self._file = own_files.extended(self._path)
         if not self.read():
             self._file.write(b"\n")
 
@@ -42,7 +42,7 @@ class Journal:
         """
         at, line = 0, b"\n"
         with contextlib.suppress(FileNotFoundError):
-            for line in ownfiles.lines(self._path):
+            for line in own_files.lines(self._path):
                 fields = self._fields(line)
                 if fields is not None:
                     self._lines[name_digest(path_bytes(fields))] = at

@@ -15,16 +15,17 @@ from pathlib import Path
 
 from sqlalchemy.engine import Connection
 
-from dittohead import log, manifest, ownfiles, receipt
+from dittohead import manifest, receipt
 from dittohead.context import JobFiles
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import ItemError, StoreError, Unreadable
-from dittohead.files import write_durably
 from dittohead.model import Event, EventType, Job, Station, counted, visible
+from dittohead.model.errors import ItemError, StoreError, Unreadable
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
-from dittohead.threads import Hung, Stop, in_own_thread
+from dittohead.system import log, own_files
+from dittohead.system.files import write_durably
+from dittohead.system.threads import Hung, Stop, in_own_thread
 
 #: Between two rounds, at most; and a part of the time until a look is due.
 _ROUND_S, _PART = 30.0, 0.25
@@ -163,7 +164,7 @@ def _changes(folder: Path, listed: Path, ino: int, stop: Stop) -> Changes | None
 
 def _read(path: Path) -> float | None:
     try:
-        return ownfiles.document(path, lambda found: float(found["until"]))
+        return own_files.document(path, lambda found: float(found["until"]))
     except (OSError, Unreadable):
         return None
 

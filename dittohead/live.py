@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dittohead import ownfiles
-from dittohead.errors import Unreadable
-from dittohead.files import replace_file
-from dittohead.held import Held
 from dittohead.model import display
+from dittohead.model.errors import Unreadable
+from dittohead.model.held import Held
+from dittohead.system import own_files
+from dittohead.system.files import replace_file
 
 #: Arrivals named with their reason; the others are only counted.
 NAMED = 50
@@ -122,6 +122,6 @@ def _of_job(steps: list[dict[str, Any]]) -> dict[str, Any]:
 def read(state: Path) -> dict[str, Any]:
     """Return what the daemon last wrote, {} when there is nothing to read."""
     try:
-        return ownfiles.document(state / "live.json", ownfiles.mapping)
+        return own_files.document(state / "live.json", own_files.mapping)
     except (OSError, Unreadable):
         return {}

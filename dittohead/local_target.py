@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from dittohead import attributes, files
-from dittohead.attributes import Keeps, Tally
-from dittohead.errors import ItemError, TargetError
 from dittohead.model import Entry
-from dittohead.process import UMASK
-from dittohead.threads import Hung, Stop, in_own_thread
-from dittohead.wants import FULL, GONE
+from dittohead.model.errors import ItemError, TargetError
+from dittohead.system import attributes, files
+from dittohead.system.attributes import Keeps, Tally
+from dittohead.system.machine_faults import FULL, GONE
+from dittohead.system.process import UMASK
+from dittohead.system.threads import Hung, Stop, in_own_thread
 from dittohead.worker import Inputs
 
 T = TypeVar("T")

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from dittohead import space, units
 from dittohead.engine import Engine
+from dittohead.model import units
 from dittohead.parts import alone
 from dittohead.settings import Settings
 from dittohead.store import history
 from dittohead.store import outbox as outbox_store
+from dittohead.system import disk_space
 from dittohead.targets import disk_of
 
 #: Between two rounds; the first comes soon after the start.
@@ -39,12 +40,12 @@ class Lookout:
     async def root_round(self) -> None:
         """Tell, once until there is room again, that the root's disk takes no more folders."""
         root, floor = self._engine.stations.root, self._settings().space.floor
-        if space.lacking(root, 0, floor) > 0:
-            free = units.size(space.free(root))
+        if disk_space.lacking(root, 0, floor) > 0:
+            free = units.size(disk_space.free(root))
             reason = f"{free} are free, and {units.size(floor)} must stay free (space: floor)"
             await self._engine.targets.filled(disk_of(root), reason, is_root=True)
             self._engine.wake_notifier()
-        elif space.lacking(root, 0, floor * (1 + _HYSTERESIS)) <= 0:
+        elif disk_space.lacking(root, 0, floor * (1 + _HYSTERESIS)) <= 0:
             await self._engine.targets.has_room(disk_of(root))
 
     async def stuck_round(self) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead import files, leases
-from dittohead.errors import ItemError
-from dittohead.leases import WRITERS_S
-from dittohead.threads import Stop
+from dittohead.model.errors import ItemError
+from dittohead.system import files, leases
+from dittohead.system.leases import WRITERS_S
+from dittohead.system.threads import Stop
 
 #: Stands in a list of patterns for rsync's mark of a file that `--partial` kept: last changed at the epoch.
 #: Source: rsync, cleanup.c: "Setting the time to something really old also helps it to stand out as

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import files, leases, ownfiles
-from dittohead.errors import ChangedError, ItemError
-from dittohead.leases import WRITERS_S
 from dittohead.model import Entry, counted, is_utf8
-from dittohead.threads import Stop
+from dittohead.model.errors import ChangedError, ItemError
+from dittohead.system import files, leases, own_files
+from dittohead.system.leases import WRITERS_S
+from dittohead.system.threads import Stop
 
 #: Below this a file is hashed by the walking thread itself: handing it over costs more.
 _INLINE = 256 * 1024
@@ -281,7 +281,7 @@ def read(path: Path, *, ignored: bool = False) -> Iterator[Entry]:
 
 def _read(path: Path, *, ignored: bool) -> Iterator[tuple[Entry, str]]:
     """Yield (entry, what it is if it is no file or directory), in order."""
-    for entry, special, is_ignored in ownfiles.records(path, _listed):
+    for entry, special, is_ignored in own_files.records(path, _listed):
         if ignored or not is_ignored:
             yield entry, special
 
@@ -289,15 +289,15 @@ def _read(path: Path, *, ignored: bool) -> Iterator[tuple[Entry, str]]:
 def _listed(fields: dict[str, Any]) -> tuple[Entry, str, bool]:
     entry = Entry(
         path=path_bytes(fields),
-        size=ownfiles.size(fields.get("size", 0)),
-        sha256=ownfiles.text(fields.get("sha256", "")),
+        size=own_files.size(fields.get("size", 0)),
+        sha256=own_files.text(fields.get("sha256", "")),
         mtime_ns=fields.get("mtime_ns", 0),
         ctime_ns=fields.get("ctime_ns", 0),
         ino=fields.get("ino", 0),
         is_dir=fields.get("dir", False),
         is_ignored=fields.get("ignored", False),
     )
-    return entry, ownfiles.text(fields.get("special", "")), bool(fields.get("ignored"))
+    return entry, own_files.text(fields.get("special", "")), bool(fields.get("ignored"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from dittohead.errors import ClosedError, ItemError
 from dittohead.model import Job, Station, collection_of, display, own_group, shell_word, visible
+from dittohead.model.errors import ClosedError, ItemError
 from dittohead.stations import Stations
 
 #: How steps say that what was mended is to be done again.

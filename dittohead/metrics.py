@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics import MetricWrapperBase
 
-from dittohead.held import Kind
 from dittohead.model import JobState
+from dittohead.model.held import Kind
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 
-from dittohead import folding
+from dittohead.system import folding
 
 #: A number as \\d finds it: decimal digits of any script. Source: Unicode, General_Category=Nd.
 _NUMBER = re.compile(r"(\d+)")

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from dittohead import ownfiles
-from dittohead.errors import TargetError
-from dittohead.files import fsync_dir
+from dittohead.model.errors import TargetError
+from dittohead.system import own_files
+from dittohead.system.files import fsync_dir
 
 
 class Notebook:
@@ -49,7 +49,7 @@ class Notebook:
             return self._file
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = ownfiles.extended(self._path)
+            file = own_files.extended(self._path)
         except PermissionError as error:
             raise TargetError(
                 "what is done outside cannot be noted, so nothing is done",
@@ -84,7 +84,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     Raises: Unreadable: what lies there is no file that can be read.
     """
     with contextlib.suppress(FileNotFoundError):
-        for line in ownfiles.lines(path):
+        for line in own_files.lines(path):
             try:
                 fields = json.loads(line)
             except (ValueError, RecursionError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from dittohead.config import Config
-from dittohead.credentials import Credentials, Unreadable
-from dittohead.errors import ConfigError, StoreError, TransientError
+from dittohead.model.errors import ConfigError, StoreError, TransientError
 from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
+from dittohead.system.credentials import Credentials, Unreadable
 
 
 def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from dittohead.units import parse_duration, parse_size
+from dittohead.model.units import parse_duration, parse_size
 
 #: Seconds, written as "90s", "10m", "2h", "7d" or a number.
 Duration = Annotated[

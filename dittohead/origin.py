@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.description import Described
-from dittohead.errors import ItemError
-from dittohead.threads import Stop
+from dittohead.model.description import Described
+from dittohead.model.errors import ItemError
+from dittohead.system.threads import Stop
 from dittohead.worker import Made, StepContext
 
 

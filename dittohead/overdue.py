@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dittohead.engine import Engine
-from dittohead.files import kind_of
-from dittohead.held import AT_ONCE, IN_TIME, Held
 from dittohead.model import Station, display, own_group, shell_word
-from dittohead.owners import owner
+from dittohead.model.held import AT_ONCE, IN_TIME, Held
 from dittohead.parts import alone
 from dittohead.sparing import WEEK_S, Part, Sparing
 from dittohead.stations import Scan
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
+from dittohead.system.files import kind_of
+from dittohead.system.users import owner
 
 #: That `status` and the page name.
 SHOWN = 50

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import log, wants
 from dittohead.backoff import wait_s
-from dittohead.errors import DittoheadError
+from dittohead.model.errors import DittoheadError
+from dittohead.system import log, machine_faults
 
 #: Waits before a part is started again, doubled each time.
 _FIRST_S, _MOST_S = 1.0, 60.0
@@ -80,7 +80,7 @@ class Parts:
             except Exception as error:  # noqa: BLE001  # around one part: it ends no other
                 failure = self._failed(part, error)
                 # Want of threads or memory passes, and is nothing that a new start would cure.
-                failures -= bool(wants.short_of(error))
+                failures -= bool(machine_faults.short_of(error))
             if time.monotonic() - began > _WELL_S:
                 starts = failures = 0
             starts, failures = starts + 1, failures + 1
@@ -95,7 +95,7 @@ class Parts:
     def _failed(self, part: Part, error: Exception) -> str:
         """Log what a part failed of, with a traceback the first time; return it in words."""
         failure = f"{type(error).__name__}: {error}"
-        if short := wants.short_of(error):
+        if short := machine_faults.short_of(error):
             log.get().error(log.MACHINE_SHORT, of=short, task=part.name, error=failure)
             return failure
         known = self.failing.get(part.name) == failure

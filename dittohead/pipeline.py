@@ -11,20 +11,10 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import faults, log, manifest, mending, order, wants
+from dittohead import manifest, mending
 from dittohead.backoff import wait_s
 from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
-from dittohead.errors import (
-    DittoheadError,
-    ItemError,
-    StationMissing,
-    StoreError,
-    Superseded,
-    TargetError,
-    TransientError,
-    Unreadable,
-)
 from dittohead.finish import damaged, finish
 from dittohead.model import (
     Event,
@@ -35,12 +25,24 @@ from dittohead.model import (
     StepRow,
     StepState,
     counted,
+    step_graph,
+)
+from dittohead.model.errors import (
+    DittoheadError,
+    ItemError,
+    StationMissing,
+    StoreError,
+    Superseded,
+    TargetError,
+    TransientError,
+    Unreadable,
 )
 from dittohead.steprun import Aside, Passage, StepRun
 from dittohead.store import jobs as job_store
 from dittohead.store.suspects import FREEZE_AT
+from dittohead.system import fail_points, log, machine_faults
+from dittohead.system.threads import in_thread
 from dittohead.targets import disk_of
-from dittohead.threads import in_thread
 
 #: A run looks so often whether a target that one of its steps waits for may be tried again.
 _LOOK_AGAIN_S = 5.0
@@ -172,7 +174,7 @@ class _Run:
         if not gone:
             return
         await self.engine.store.write(
-            job_store.forget, self.job.id, self.job.token, order.dependents(passage.needs, gone)
+            job_store.forget, self.job.id, self.job.token, step_graph.dependents(passage.needs, gone)
         )
         passage.steps[:] = await self.engine.store.read(job_store.steps_of, self.job.id)
 
@@ -214,7 +216,7 @@ class _Run:
             )
         )
         self.engine.step_over(self.job.id, "manifest")
-        faults.point("manifest.taken")
+        fail_points.point("manifest.taken")
         seconds = round(time.monotonic() - started, 3)
         if totals.files == 0:
             raise manifest.nothing_in(totals)
@@ -234,7 +236,7 @@ class _Run:
                 "ignored": {"files": totals.ignored, "bytes": totals.ignored_size},
             }
         looks = any(StepRun(self.passage, row.position).looks for row in steps)
-        begin = [] if looks else order.ready(steps, self.passage.needs, ())
+        begin = [] if looks else step_graph.ready(steps, self.passage.needs, ())
         await self.engine.store.write(
             job_store.set_manifest,
             self.job.id,
@@ -346,7 +348,7 @@ class _Run:
                 _heed_cancellation()
                 if running:
                     await self._look_again(aside)
-                begin = order.ready(passage.steps, passage.needs, passage.busy)
+                begin = step_graph.ready(passage.steps, passage.needs, passage.busy)
                 passage.busy.update(begin)
                 if len(begin) == 1 and not running and not aside:  # nothing beside it: no task of its own
                     self._ended(aside, begin[0], await self._one(begin[0]))
@@ -421,12 +423,12 @@ class _Run:
         Raises: _Over: the job has failed.
         """
         target = "" if step is None else step.target
-        if short := wants.short_of(error):
+        if short := machine_faults.short_of(error):
             return await self._wait_for_more(step, short)
-        if (disk := wants.of_disk(error)) is not None:
+        if (disk := machine_faults.of_disk(error)) is not None:
             target = disk_of(self.engine.stations.root)
-            what = f"the disk gave an error ({wants.words(disk)})"
-            full = disk.errno in wants.FULL
+            what = f"the disk gave an error ({machine_faults.words(disk)})"
+            full = disk.errno in machine_faults.FULL
             error = TargetError(what, where=os.fsdecode(disk.filename or ""), full=full)
         elif (removed := await asyncio.to_thread(self._removed)) is not None:
             if isinstance(removed, StationMissing):

@@ -20,12 +20,12 @@ from dittohead import manifest, natural, templates
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline, Step
 from dittohead.context import names_of
-from dittohead.description import Described
-from dittohead.errors import DittoheadError, StepError, TargetError, TransientError
 from dittohead.model import Entry, Event, Location, Output, utcnow
-from dittohead.process import environment
+from dittohead.model.description import Described
+from dittohead.model.errors import DittoheadError, StepError, TargetError, TransientError
 from dittohead.registry import Registry
-from dittohead.threads import Stop, in_thread
+from dittohead.system.process import environment
+from dittohead.system.threads import Stop, in_thread
 from dittohead.worker import Inputs, Made, Options, Planned, StepContext, Worker
 
 #: Stands for the id of the job there is none of yet.

@@ -17,11 +17,10 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import log, manifest, receipt
+from dittohead import manifest, receipt
 from dittohead.claims import new_job
 from dittohead.config import Config
 from dittohead.engine import AGENT
-from dittohead.errors import StoreError, Unreadable
 from dittohead.model import (
     Arrival,
     Batch,
@@ -35,7 +34,7 @@ from dittohead.model import (
     display,
     is_utf8,
 )
-from dittohead.patterns import TooSlow
+from dittohead.model.errors import StoreError, Unreadable
 from dittohead.receipt import folder_bytes, read_events
 from dittohead.stations import Stations
 from dittohead.store import Store
@@ -44,6 +43,8 @@ from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store import rebuild as rows
 from dittohead.store.jobs import NewJob
+from dittohead.system import log
+from dittohead.system.patterns import TooSlow
 
 
 @dataclass

@@ -10,8 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from dittohead import files, manifest, ownfiles
-from dittohead.errors import Unreadable
+from dittohead import manifest
 from dittohead.model import (
     SCHEMA,
     Entry,
@@ -24,7 +23,9 @@ from dittohead.model import (
     StepState,
     rfc3339,
 )
+from dittohead.model.errors import Unreadable
 from dittohead.stations import fit, must_be_folder, must_be_plain
+from dittohead.system import files, own_files
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ def add_event(path: Path, event: Event) -> None:
     Raises: FileNotFoundError, OSError; Unreadable: it does not end as receipts do: it was changed by hand.
     """
     end = b"]\n}\n"
-    with ownfiles.opened(path) as old, files.durable_file(path) as out:
+    with own_files.opened(path) as old, files.durable_file(path) as out:
         size = os.fstat(old.fileno()).st_size
         old.seek(max(size - len(end) - 1, 0))
         tail = old.read()
@@ -210,14 +211,14 @@ def read_events(fields: Iterable[dict[str, Any]]) -> Iterator[Event]:
 def read_location(fields: dict[str, Any]) -> Location:
     """Read one location of a receipt or a result file. Raises: KeyError, TypeError: it is none."""
     return Location(
-        uri=ownfiles.text(fields["uri"]),
+        uri=own_files.text(fields["uri"]),
         path=manifest.path_bytes(fields),
-        size=ownfiles.size(fields["size"]),
-        sha256=ownfiles.text(fields["sha256"]),
-        verified_by=ownfiles.text(fields["verified_by"]),
-        checksum=ownfiles.text(fields.get("checksum", "")),
-        version=ownfiles.text(fields.get("version", "")),
-        use=ownfiles.text(fields.get("use", "")),
+        size=own_files.size(fields["size"]),
+        sha256=own_files.text(fields["sha256"]),
+        verified_by=own_files.text(fields["verified_by"]),
+        checksum=own_files.text(fields.get("checksum", "")),
+        version=own_files.text(fields.get("version", "")),
+        use=own_files.text(fields.get("use", "")),
     )
 
 
@@ -226,25 +227,25 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises: Unreadable: it is damaged, or no receipt; FileNotFoundError, OSError.
     """
-    return ownfiles.document(path, _checked)
+    return own_files.document(path, _checked)
 
 
 def _checked(found: Any) -> dict[str, Any]:
-    fields = ownfiles.mapping(found)
-    for file in _items(ownfiles.mapping(fields["manifest"])["files"]):
+    fields = own_files.mapping(found)
+    for file in _items(own_files.mapping(fields["manifest"])["files"]):
         _must_be_a_file(file)
     for output in _items(fields["outputs"]):
         _must_be_a_file(output)
-        must_be_plain(ownfiles.text(output["step"]).encode())
+        must_be_plain(own_files.text(output["step"]).encode())
     for location in _items(fields["locations"]):
-        ownfiles.text(location["step"])
+        own_files.text(location["step"])
         read_location(location)
     for _ in read_events(_items(fields["events"])):
         pass
     for step in _items(fields.get("steps", [])):
-        ownfiles.text(step["name"]), ownfiles.text(step["worker"]), StepState(step["state"])
+        own_files.text(step["name"]), own_files.text(step["worker"]), StepState(step["state"])
     for key in ("job", "name", "folder", "pipeline", "state", "host", "claimed_at", "finished_at"):
-        ownfiles.text(fields[key])
+        own_files.text(fields[key])
     must_be_folder(folder_bytes(fields))
     return fields
 
@@ -252,11 +253,11 @@ def _checked(found: Any) -> dict[str, Any]:
 def _items(found: Any) -> list[dict[str, Any]]:
     if not isinstance(found, list):
         raise TypeError("this must be a list")
-    return [ownfiles.mapping(one) for one in found]
+    return [own_files.mapping(one) for one in found]
 
 
 def _must_be_a_file(fields: dict[str, Any]) -> None:
-    manifest.path_bytes(fields), ownfiles.size(fields["size"]), ownfiles.text(fields["sha256"])
+    manifest.path_bytes(fields), own_files.size(fields["size"]), own_files.text(fields["sha256"])
 
 
 class Recorder:
@@ -298,10 +299,10 @@ def read_outputs(path: Path) -> Iterator[Output]:
 def _output(fields: dict[str, Any]) -> Output:
     return Output(
         path=manifest.path_bytes(fields),
-        size=ownfiles.size(fields["size"]),
-        sha256=ownfiles.text(fields["sha256"]),
+        size=own_files.size(fields["size"]),
+        sha256=own_files.text(fields["sha256"]),
         source=_source_bytes(fields),
-        detail=ownfiles.mapping(fields.get("detail", {})),
+        detail=own_files.mapping(fields.get("detail", {})),
     )
 
 
@@ -317,4 +318,4 @@ def read_locations(path: Path) -> Iterator[Location]:
 
 def _recorded(path: Path, make: Callable[[dict[str, Any]], T]) -> Iterator[T]:
     with contextlib.suppress(FileNotFoundError):
-        yield from ownfiles.records(path, make)
+        yield from own_files.records(path, make)

@@ -7,15 +7,16 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator
 
-from dittohead import batches, log
+from dittohead import batches
 from dittohead.claims import Claimer
 from dittohead.engine import Engine
-from dittohead.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.finish import finish, settle
 from dittohead.model import ACTIVE, Arrival, Batch, Job, JobState, Outcome, Station, collection_of, display
+from dittohead.model.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.store import batches as batch_store
 from dittohead.store import history
 from dittohead.store import jobs as job_store
+from dittohead.system import log
 
 #: Failures whose folders are looked for in one round; the latest.
 _LOOKED_AT = 1000

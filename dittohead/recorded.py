@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from dittohead import templates
 from dittohead.context import JobFiles, values_of
-from dittohead.errors import DittoheadError
 from dittohead.model import Job, StepRow
+from dittohead.model.errors import DittoheadError
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from dittohead.errors import ConfigError
+from dittohead.model.errors import ConfigError
 from dittohead.source import Source
 from dittohead.worker import Worker
 

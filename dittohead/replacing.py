@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode
 
-from dittohead import faults, files, folding, manifest, ownfiles
+from dittohead import manifest
 from dittohead.context import JobFiles
-from dittohead.errors import ItemError, Unreadable
 from dittohead.model import Job, JobState, display, visible
+from dittohead.model.errors import ItemError, Unreadable
 from dittohead.stations import Stations
+from dittohead.system import fail_points, files, folding, own_files
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _NEW, _ABOUT, _EARLIER = "new", "about.json", "earlier"
@@ -189,7 +190,7 @@ class Replacements:
 
     def _read(self, home: Path) -> Offer:
         try:
-            return ownfiles.document(home / _ABOUT, lambda found: Offer(**found))
+            return own_files.document(home / _ABOUT, lambda found: Offer(**found))
         except (OSError, Unreadable) as error:
             raise ItemError("what was noted of the new file cannot be read", hint=_AGAIN) from error
 
@@ -230,14 +231,14 @@ class Replacements:
             self._set(offer, home)
             if status is None or status.st_ino != offer.ino:
                 self._take_place(directory, name, home / _NEW, earlier, status)
-            faults.point("replace.swapped")
+            fail_points.point("replace.swapped")
             os.fsync(directory)
         files.fsync_dir(home)
         if os.path.lexists(home / _NEW):
             files.rename_noreplace(os.fsencode(home / _NEW), os.fsencode(earlier))
         files.fsync_dir(earlier.parent)
         files.fsync_dir(home)
-        faults.point("replace.kept")
+        fail_points.point("replace.kept")
         return offer, earlier
 
     @contextlib.contextmanager
@@ -272,7 +273,7 @@ class Replacements:
             )
         measured = replace(offer, was=digest or "unreadable", was_size=size)
         self._note(self._home(offer.id, job.id), measured)
-        faults.point("replace.noted")
+        fail_points.point("replace.noted")
         return measured
 
     def listed(self, job: Job, path: bytes) -> str:
@@ -291,7 +292,7 @@ class Replacements:
         (home / _EARLIER).mkdir(mode=0o700, exist_ok=True)
         for directory in (home, home.parent, home.parent.parent, self.stations.state):
             files.fsync_dir(directory)
-        faults.point("replace.set")
+        fail_points.point("replace.set")
 
     def _take_place(
         self, directory: int, name: bytes, new: Path, earlier: Path, status: os.stat_result | None

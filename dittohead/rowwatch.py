@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import Any
 
-from dittohead import log
 from dittohead.store import Store, damage
 from dittohead.store.columns import MET
+from dittohead.system import log
 
 #: Between two looks whether a damaged value was met. Seconds.
 _MET_S = 5.0

@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dittohead import space
-from dittohead.attributes import Keeps
-from dittohead.errors import StepError
 from dittohead.far_account import AGENT, Account, way_to
 from dittohead.far_words import Way, explained, lines_of
 from dittohead.local_target import LocalTarget, sandboxed
-from dittohead.process import Completed, environment, run
+from dittohead.model.errors import StepError
+from dittohead.model.units import size
 from dittohead.rsync_options import PROBE, Place, RsyncOptions, arguments, fixed_part, paths, place_of
 from dittohead.rsync_words import failure, is_vague
-from dittohead.units import size
+from dittohead.system import disk_space
+from dittohead.system.attributes import Keeps
+from dittohead.system.process import Completed, environment, run
 
 #: Below this rsync has holes that let whoever may write the source or the target mislead it.
 _ADVISED = (3, 5, 0)
@@ -89,7 +89,7 @@ class _Look:
         while not os.path.isdir(base):
             base = os.path.dirname(base)
         status = os.statvfs(base)
-        free = f"{size(space.free(base))} free"
+        free = f"{size(disk_space.free(base))} free"
         if status.f_flag & os.ST_RDONLY:
             yield False, f"{base}: read-only for the daemon. {sandboxed(base) or 'Mount it for writing'}"
         elif os.access(base, os.W_OK | os.X_OK):

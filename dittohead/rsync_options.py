@@ -13,9 +13,9 @@ from urllib.parse import quote_from_bytes
 
 from pydantic import Field, field_validator, model_validator
 
-from dittohead.attributes import Keeps
 from dittohead.options import Duration, Size
-from dittohead.process import UMASK, Probe
+from dittohead.system.attributes import Keeps
+from dittohead.system.process import UMASK, Probe
 from dittohead.worker import Inputs, Options
 
 PROBE = Probe(program="rsync", package="rsync")

@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dittohead.attributes import Tally
-from dittohead.errors import ItemError, MachineShort, StepError, TargetError, TransientError
 from dittohead.far_words import Way, explained, lines_of, shown
 from dittohead.model import counted
-from dittohead.process import Completed
-from dittohead.wants import said_in
+from dittohead.model.errors import ItemError, MachineShort, StepError, TargetError, TransientError
+from dittohead.system.attributes import Tally
+from dittohead.system.machine_faults import said_in
+from dittohead.system.process import Completed
 
 #: The exit statuses of an rsync that has come as far as single files.
 _AMONG_FILES = (23, 24, 25)

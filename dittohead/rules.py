@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from dittohead.options import Duration
-from dittohead.owners import Owner
+from dittohead.system.users import Owner
 
 #: What people can be told of.
 NoticeEvent = Literal[

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
-from dittohead.errors import StepError, ungrouped
-from dittohead.threads import Stop, in_thread
+from dittohead.model.errors import StepError, ungrouped
+from dittohead.system.threads import Stop, in_thread
 from dittohead.worker import StepContext
 
 T = TypeVar("T")  #: one thing to be done

@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dittohead import attributes, files, manifest
-from dittohead.attributes import Besides
-from dittohead.errors import TransientError
+from dittohead import manifest
 from dittohead.model import Entry
-from dittohead.threads import Stop
+from dittohead.model.errors import TransientError
+from dittohead.system import attributes, files
+from dittohead.system.attributes import Besides
+from dittohead.system.threads import Stop
 from dittohead.worker import Inputs
 
 

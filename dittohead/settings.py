@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from dittohead.options import Duration, Size
-from dittohead.patterns import Pattern
 from dittohead.rules import ADDRESS, Rule
+from dittohead.system.patterns import Pattern
 
 #: Scheme, host and port: the page's addresses begin at the top of its host.
 _PUBLIC = re.compile(r"https?://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:(?P<port>[0-9]{1,5}))?/?")

@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection
 from dittohead import queries, receipt
 from dittohead.config import SourceSetting
 from dittohead.context import JobFiles
-from dittohead.errors import Unreadable
 from dittohead.model import Job, rfc3339
+from dittohead.model.errors import Unreadable
 from dittohead.rules import Rule
 from dittohead.rules import shown as rule_shown
 from dittohead.stations import Stations

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from dittohead import files
-from dittohead.errors import ItemError
+from dittohead.model.errors import ItemError
+from dittohead.system import files
 
 #: At the top of the folder; no step is given it.
 NAME = "dittohead.yaml"

@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dittohead import schedule
-from dittohead.files import MAX_DEPTH, MAX_PATH
-from dittohead.nobodys import DEFAULT, fault
 from dittohead.options import Duration
+from dittohead.system.files import MAX_DEPTH, MAX_PATH
+from dittohead.system.ignored_names import DEFAULT, fault
 
 #: Items given to `Look.saw` at once; each call is one transaction.
 BATCH = 1000

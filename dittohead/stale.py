@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import log
 from dittohead.engine import Engine
 from dittohead.model import Station, display
 from dittohead.sparing import FEW, Part, Sparing
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
+from dittohead.system import log
 from dittohead.watcher import stale_uploads
 
 #: That `status` and the page name.

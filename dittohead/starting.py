@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from dittohead import log, sdnotify, web
+from dittohead import web
 from dittohead.backoff import wait_s
 from dittohead.config import Config
-from dittohead.errors import DittoheadError, StationMissing, StoreError, TransientError
-from dittohead.waiting import event_or_time
-from dittohead.wants import PASSING
+from dittohead.model.errors import DittoheadError, StationMissing, StoreError, TransientError
+from dittohead.system import log, sd_notify
+from dittohead.system.machine_faults import PASSING
+from dittohead.system.waiting import event_or_time
 
 #: Between two tries, doubled each time. Seconds.
 _FIRST_S, _MOST_S = 1.0, 15.0
@@ -53,7 +54,7 @@ class Starting:
         if str(reason) != self._said:
             self._said = str(reason)
             log.get().error(log.DAEMON_WAITING, error=self._said)
-        sdnotify.status(f"waiting to start: {reason}")
+        sd_notify.status(f"waiting to start: {reason}")
         async with web.waiting(self._config.settings.http, reason.what):
             await self._sleep(wait)
 
@@ -61,7 +62,7 @@ class Starting:
         # Not ready: the unit stays "activating", and whatever is ordered after it waits, as it should.
         # Its start must then not be given up: TimeoutStartSec= counts from the last of these.
         while seconds > 0 and not self._stop.is_set():
-            sdnotify.extend_timeout(2.5 * _EXTEND_S)
+            sd_notify.extend_timeout(2.5 * _EXTEND_S)
             await event_or_time(self._stop, min(seconds, _EXTEND_S))
             seconds -= _EXTEND_S
 

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dittohead import capabilities, faults
-from dittohead.doorway import state_of
-from dittohead.errors import Immovable, NameTaken, StationError, StationMissing
-from dittohead.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
-from dittohead.held import Held, mounted, movable, unreadable
 from dittohead.model import Arrival, Station, collection_of, display, shell_word, utcnow, visible
-from dittohead.mounts import mounts_beneath
-from dittohead.nobodys import DEFAULT, Nobodys, nobodys
-from dittohead.threads import Stop
-from dittohead.wants import PASSING
+from dittohead.model.errors import Immovable, NameTaken, StationError, StationMissing
+from dittohead.model.held import Held, mounted, movable, unreadable
+from dittohead.system import capabilities, fail_points
+from dittohead.system.control_socket import state_of
+from dittohead.system.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
+from dittohead.system.ignored_names import DEFAULT, Nobodys, nobodys
+from dittohead.system.machine_faults import PASSING
+from dittohead.system.mounts import mounts_beneath
+from dittohead.system.threads import Stop
 
 #: The directories under the root, with the permission bits they are made with.
 _MODES = {
@@ -598,11 +598,11 @@ class Stations:
                 if isinstance(error, FileNotFoundError) and not os.path.lexists(here):
                     raise
             raise _refusal(error, here, self.path(destination)) from error
-        faults.point("move.renamed")
+        fail_points.point("move.renamed")
         self._sync(destination, collection_of(new_name))
-        faults.point("move.arrived")
+        fail_points.point("move.arrived")
         self._sync(source, collection_of(name))
-        faults.point("move.durable")
+        fail_points.point("move.durable")
 
     def _rename(self, here: Path, there: Path, destination: Station, new_name: bytes) -> None:
         """Rename, into the collection's directory where it is in one; others may remove that, being empty."""

@@ -11,15 +11,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dittohead import faults, log, order, templates
+from dittohead import templates
 from dittohead.context import Context, JobFiles, values_of
 from dittohead.engine import Engine
-from dittohead.errors import ItemError
-from dittohead.files import durable_file, fsync_dir
-from dittohead.model import Job, JobId, JobState, StepRow, StepState
+from dittohead.model import Job, JobId, JobState, StepRow, StepState, step_graph
+from dittohead.model.errors import ItemError
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store.columns import Damaged
+from dittohead.system import fail_points, log
+from dittohead.system.files import durable_file, fsync_dir
 from dittohead.targets import disk_of
 from dittohead.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 
@@ -30,7 +31,7 @@ class Passage:
     def __init__(self, engine: Engine, job: Job, steps: list[StepRow]) -> None:
         self.engine, self.job, self.steps = engine, job, steps
         self.files = JobFiles(engine.stations, job)
-        self.needs = order.needs(job.definition)
+        self.needs = step_graph.needs(job.definition)
         self.busy: set[int] = set()  #: steps that are running or laid aside in this run
         self._earlier: list[JobId] | None = None
 
@@ -289,14 +290,14 @@ class StepRun:
         recipe: Recipe | None,
     ) -> None:
         # 1 result files durable  2 commit the result, its events and the start of those that follow.
-        faults.point("step.ran")
+        fail_points.point("step.ran")
         passage, engine, job = self.passage, self.passage.engine, self.passage.job
         made, delivered = context.outputs.count, context.locations.count
         if made or delivered:
             await asyncio.to_thread(_make_durable, context, passage.files.home)
         else:
             context.close(durable=True)
-        faults.point("step.durable")
+        fail_points.point("step.durable")
         totals = {
             "detail": result.detail,
             "outputs": made,
@@ -347,7 +348,7 @@ class StepRun:
         """Return the steps that can begin as soon as this one is done."""
         passed = replace(self.row, state=StepState.DONE)
         steps = [passed if row.position == self.index else row for row in self.passage.steps]
-        return order.ready(steps, self.passage.needs, self.passage.busy)
+        return step_graph.ready(steps, self.passage.needs, self.passage.busy)
 
 
 def _make_durable(context: Context, home: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
-from dittohead.errors import ItemError
+from dittohead.model.errors import ItemError
 
 #: What every step may use besides the named groups of its pipeline's `match`.
 BUILT_IN = frozenset({"name", "id", "date", "payload", "work", "source"})

@@ -9,14 +9,14 @@ from typing import Any
 
 from dittohead import receipt
 from dittohead.context import JobFiles
-from dittohead.errors import DittoheadError
 from dittohead.model import TERMINAL, Job, JobState
-from dittohead.process import environment
+from dittohead.model.errors import DittoheadError
 from dittohead.recorded import Recorded, recorded
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
+from dittohead.system.process import environment
 from dittohead.worker import UndoContext, Worker
 
 

@@ -15,16 +15,17 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy.engine import Connection
 
-from dittohead import log, queries
+from dittohead import queries
 from dittohead.dispatch import Dispatch
-from dittohead.errors import StoreError
 from dittohead.intake import Intake
 from dittohead.model import ItemState, JobState
+from dittohead.model.errors import StoreError
 from dittohead.stations import Scan
 from dittohead.store import Store, history
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
+from dittohead.system import log
 
 #: Between two looks. Seconds.
 _LOOK_S = 0.25

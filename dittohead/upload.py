@@ -8,10 +8,11 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from dittohead import attributes, files, sidecar
-from dittohead.attributes import Tally
-from dittohead.errors import DittoheadError, ItemError
+from dittohead import sidecar
 from dittohead.model import display, is_utf8
+from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.system import attributes, files
+from dittohead.system.attributes import Tally
 
 _BLOCK = 4 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

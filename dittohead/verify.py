@@ -8,18 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dittohead import files, receipt
+from dittohead import receipt
 from dittohead.context import JobFiles
-from dittohead.errors import DittoheadError, StepError, Unreadable
 from dittohead.manifest import path_bytes
 from dittohead.model import TERMINAL, Job, JobState, display
-from dittohead.process import environment
+from dittohead.model.errors import DittoheadError, StepError, Unreadable
 from dittohead.recorded import recorded
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
-from dittohead.threads import Stop, in_thread
+from dittohead.system import files
+from dittohead.system.process import environment
+from dittohead.system.threads import Stop, in_thread
 from dittohead.worker import Inputs, VerifyContext, Worker
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dittohead.credentials import Credentials, Unreadable
-from dittohead.errors import ConfigError, DittoheadError, TransientError
-from dittohead.service import Unit, line_for
+from dittohead.model.errors import ConfigError, DittoheadError, TransientError
+from dittohead.system.credentials import Credentials, Unreadable
+from dittohead.system.service_units import Unit, line_for
 from dittohead.yamlmap import Document, Place
 
 #: What programs are told is theirs, whatever its names are.

@@ -13,16 +13,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from dittohead.errors import Immovable
-from dittohead.held import Held, Kind, immovable, writers
 from dittohead.looks import Look, expanded, look
 from dittohead.model import Arrival, Station, shell_word, visible
-from dittohead.mounts import filesystem_type, needs_polling
+from dittohead.model.errors import Immovable
+from dittohead.model.held import Held, Kind, immovable, writers
+from dittohead.model.units import clock, duration
 from dittohead.settings import Watch
 from dittohead.settling import Settling, Wait, Why
 from dittohead.stations import Stations
-from dittohead.threads import Crew, Hung, Piece, Stop
-from dittohead.units import clock, duration
+from dittohead.system.mounts import filesystem_type, needs_polling
+from dittohead.system.threads import Crew, Hung, Piece, Stop
 
 #: Looks at once. Most take less than a millisecond; one at a folder of a million files takes seconds.
 _LOOKS = 8

@@ -19,17 +19,17 @@ from pathlib import Path
 
 from watchfiles import Change, awatch
 
-from dittohead import log
 from dittohead.backoff import wait_s
-from dittohead.errors import ItemError
-from dittohead.files import walk
 from dittohead.model import Station
-from dittohead.mounts import filesystem_type, needs_polling
+from dittohead.model.errors import ItemError
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
-from dittohead.threads import Hung, in_own_thread
-from dittohead.waiting import event_or_time
-from dittohead.wants import short_of
+from dittohead.system import log
+from dittohead.system.files import walk
+from dittohead.system.machine_faults import short_of
+from dittohead.system.mounts import filesystem_type, needs_polling
+from dittohead.system.threads import Hung, in_own_thread
+from dittohead.system.waiting import event_or_time
 
 #: watchfiles looks for collected events this often; a hint takes one and a half of it. 11 ms keeps
 #: rename-to-claim under 20 ms at half a percent of one core when idle.

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from dittohead.description import Described
 from dittohead.model import Entry, Event, Location, Output
+from dittohead.model.description import Described
 
 
 class Options(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from dittohead.errors import ConfigError
+from dittohead.model.errors import ConfigError
 
 #: Where something stands: keys and list indices from the top.
 Place = tuple[str | int, ...]

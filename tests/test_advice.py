@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import doorway
 from dittohead.cli import advice
-from dittohead.doorway import OWN_SOCKET, near
-from dittohead.owners import owner
+from dittohead.system import control_socket
+from dittohead.system.control_socket import OWN_SOCKET, near
+from dittohead.system.users import owner
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_who_is_no_operator_is_told_so(state: Path, monkeypatch: pytest.MonkeyPa
     def closed(_: Path) -> None:
         raise PermissionError(13, "denied")
 
-    monkeypatch.setattr(doorway, "connect", closed)
+    monkeypatch.setattr(control_socket, "connect", closed)
     for said, unasked in (_denied(state / "lock"), advice.unasked(state, None)):
         assert "ask the daemon (operators may: docs/rights.md)" in said
         assert said.endswith(f"can type: sudo -u {owner(1).user} dittohead show 'lab1 x'")

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from dittohead import queries
 from dittohead.claims import Claimer
 from dittohead.config import load
-from dittohead.errors import ConfigError, ItemError
 from dittohead.model import Batch, JobState, Station
+from dittohead.model.errors import ConfigError, ItemError
 from dittohead.reconcile import reconcile
 from dittohead.store import batches as batch_store
 from dittohead.store.tables import outbox

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dittohead.errors import ItemError, TargetError, TransientError
 from dittohead.model import JobState, Output, StepState
+from dittohead.model.errors import ItemError, TargetError, TransientError
 from dittohead.worker import Done, StepContext, StepResult, Wait
 from tests.support.house import House, ScriptOptions, ScriptWorker
 

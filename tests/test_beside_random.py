@@ -16,9 +16,8 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from dittohead import order
-from dittohead.errors import ItemError, StoreError, Superseded, TargetError, TransientError
-from dittohead.model import JobState, StepState
+from dittohead.model import JobState, StepState, step_graph
+from dittohead.model.errors import ItemError, StoreError, Superseded, TargetError, TransientError
 from dittohead.reconcile import reconcile
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
@@ -88,7 +87,7 @@ class Play:
             await ctx.fence()
         except (Superseded, StoreError):
             return
-        needed = order.needs(job.definition)
+        needed = step_graph.needs(job.definition)
         at = next(row.position for row in rows if row.name == ctx.step)
         if rows[at].state is not StepState.RUNNING:
             self.wrong.append(f"{ctx.step} runs while it is {rows[at].state}")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dittohead
-from dittohead import space
 from dittohead.budget import DiskBudget
+from dittohead.system import disk_space
 
 deeds = st.lists(
     st.tuples(st.sampled_from(["reserve", "written", "release"]), st.sampled_from("abc"), st.integers(0, 100))
@@ -24,7 +24,7 @@ def test_what_is_promised_is_what_was_reserved_and_is_not_written(
 ) -> None:
     """In any order of deeds; what fits beside it goes by that and by the floor."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(space, "free", lambda path: free)
+        patch.setattr(disk_space, "free", lambda path: free)
         budget, wanted = DiskBudget(Path("/"), lambda: floor), dict[str, int]()
         for deed, who, size in done:
             if deed == "reserve":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.config import load
-from dittohead.errors import ConfigError
+from dittohead.model.errors import ConfigError
 from dittohead.registry import default
 from dittohead.schema import json_schema
 from dittohead.yamlmap import read

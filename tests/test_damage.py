@@ -25,7 +25,7 @@ _HARMLESS = {"one more newline", "mode 000"}
 
 
 async def fail(ctx: StepContext) -> StepResult:
-    from dittohead.errors import ItemError
+    from dittohead.model.errors import ItemError
 
     raise ItemError("no")
 

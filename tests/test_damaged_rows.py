@@ -13,8 +13,9 @@ import sqlalchemy as sa
 import structlog
 
 from dittohead import queries, shown
-from dittohead.errors import ItemError
 from dittohead.model import JobState
+from dittohead.model.errors import ItemError
+from dittohead.model.job_filter import Wanted
 from dittohead.reconcile import reconcile
 from dittohead.rowwatch import RowWatch
 from dittohead.store import damage, history, numbers
@@ -26,7 +27,6 @@ from dittohead.store import targets as target_store
 from dittohead.store.columns import Folder, Id, Json, Moment, Whole
 from dittohead.store.damage import TABLES
 from dittohead.store.search import find
-from dittohead.wanted import Wanted
 from dittohead.web import page_front, page_job
 from dittohead.worker import StepContext, StepResult, Wait
 from tests.support.house import House

@@ -12,9 +12,9 @@ import pytest
 
 from dittohead.dispatch import Dispatch
 from dittohead.dispatch.local import LocalDispatch
-from dittohead.errors import StoreError
-from dittohead.held import Kind
 from dittohead.model import JobState, Station
+from dittohead.model.errors import StoreError
+from dittohead.model.held import Kind
 from dittohead.store import jobs as job_store
 from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import House

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.doorway import near
+from dittohead.system.control_socket import near
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT, FOR TWO UIDS: left out")

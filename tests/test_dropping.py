@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dittohead import attributes
+from dittohead.system import attributes
 from dittohead.upload import Upload
 from tests.support.trees import read_tree, tree
 

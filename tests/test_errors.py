@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.errors import DittoheadError, StepError, TransientError, ungrouped
+from dittohead.model.errors import DittoheadError, StepError, TransientError, ungrouped
 from tests.support.wheel import TOP, tracked
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from dittohead.errors import ItemError, StepError, TargetError
 from dittohead.far_words import ACCOUNT, SSH, Way, explained, lines_of
-from dittohead.process import Completed
+from dittohead.model.errors import ItemError, StepError, TargetError
 from dittohead.rsync_words import failure
+from dittohead.system.process import Completed
 from dittohead.workers.rsync import RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext
 from tests.support.sshd import Sshd, sshd

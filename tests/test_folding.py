@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dittohead.errors import ItemError
-from dittohead.folding import Alike
 from dittohead.model import Entry
+from dittohead.model.errors import ItemError
 from dittohead.rsync_words import listed_names
+from dittohead.system.folding import Alike
 from dittohead.workers.rsync import RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext
 from tests.support.sshd import Sshd, sshd

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dittohead.cli import main
-from dittohead.errors import DittoheadError
+from dittohead.model.errors import DittoheadError
 from tests.support.trees import tree
 
 CONFIG = """

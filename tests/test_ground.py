@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import ground, lock, mounts
-from dittohead.errors import StoreError
+from dittohead import ground
 from dittohead.ground import Ground
+from dittohead.model.errors import StoreError
 from dittohead.parts import Over
 from dittohead.starting import is_passing
+from dittohead.system import lock, mounts
 from tests.support.house import House
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dittohead.limits import FairLimiter
+from dittohead.system.limits import FairLimiter
 
 
 async def test_the_owner_with_the_fewest_slots_is_served_next() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from dittohead.cli import lines
 from dittohead.cli.lines import Line
-from dittohead.units import age, duration, size
+from dittohead.model.units import age, duration, size
 
 LONG = Line(
     state="failed",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import lock
+from dittohead.system import lock
 
 
 def test_a_start_waits_for_a_command_that_holds_the_lock_for_a_moment(

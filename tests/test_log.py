@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from dittohead import log
-from dittohead.apart import Apart
+from dittohead.system import log
+from dittohead.system.log_stream import Apart
 from tests.support.daemon import site
 from tests.support.house import House
 
@@ -90,8 +90,8 @@ def test_a_full_disk_is_waited_for_and_loses_no_byte(monkeypatch: pytest.MonkeyP
         written.extend(part)
         return len(part)
 
-    monkeypatch.setattr("dittohead.apart._AGAIN_S", 0.01)
-    monkeypatch.setattr("dittohead.apart.os.write", write)
+    monkeypatch.setattr("dittohead.system.log_stream._AGAIN_S", 0.01)
+    monkeypatch.setattr("dittohead.system.log_stream.os.write", write)
     stream = Apart(2, lambda lines: None)
     stream.write("the first line\n")
     until(lambda: len(written) == 5)

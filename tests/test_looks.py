@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import files, looks
-from dittohead.leases import has_writer
+from dittohead import looks
 from dittohead.looks import Look, expanded
-from dittohead.threads import Stop
+from dittohead.system import files
+from dittohead.system.leases import has_writer
+from dittohead.system.threads import Stop
 from tests.support.trees import tree
 
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dittohead import manifest
-from dittohead.errors import ItemError
-from dittohead.threads import Stop
+from dittohead.model.errors import ItemError
+from dittohead.system.threads import Stop
 from tests.support.trees import fifo, read_tree, symlink, tree
 
 names = st.binary(min_size=1, max_size=20).filter(

@@ -25,7 +25,7 @@ from dittohead.islandora import objects
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.model import Location, Output
 from dittohead.natural import key, page_key
-from dittohead.threads import Stop
+from dittohead.system.threads import Stop
 from dittohead.web.thumbnails import pictures
 from dittohead.worker import Inputs, Made
 from dittohead.workers.describe import DescribeOptions, DescribeWorker

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.errors import ItemError
 from dittohead.model import ACTIVE, Station
+from dittohead.model.errors import ItemError
 from dittohead.reconcile import reconcile
 from dittohead.source import folder_fault
 from dittohead.stations import Stations

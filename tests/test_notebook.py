@@ -11,7 +11,7 @@ import pytest
 
 from dittohead import notebook
 from dittohead.archivesspace import ledger as archivesspace
-from dittohead.errors import TargetError
+from dittohead.model.errors import TargetError
 from dittohead.notebook import Notebook, read
 
 HEAD = {"worker": "w"}

@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead import sidecar
-from dittohead.errors import DittoheadError, ItemError, TransientError
 from dittohead.model import Event, EventType, JobState
+from dittohead.model.errors import DittoheadError, ItemError, TransientError
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice

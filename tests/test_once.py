@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from dittohead import actions as actions_module
 from dittohead.actions import Actions
-from dittohead.errors import StoreError
 from dittohead.model import JobState
+from dittohead.model.errors import StoreError
 from dittohead.store import requests as request_store
 from tests.support.house import House
 from tests.test_replacing import broken, offered

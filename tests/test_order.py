@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dittohead import order
-from dittohead.model import StepRow, StepState
+from dittohead.model import StepRow, StepState, step_graph
 
 
 def step(name: str, *needs: str, source: str = "", purpose: str = "") -> dict[str, Any]:
@@ -36,20 +35,20 @@ def rows(*states: StepState) -> list[StepRow]:
 def test_a_job_of_before_waits_for_every_step_before() -> None:
     """Jobs in flight when the daemon was updated go on in the order they had."""
     definition = {"steps": [{"name": name} for name in "abc"]}
-    assert order.needs(definition) == [frozenset(), {0}, {0, 1}]
+    assert step_graph.needs(definition) == [frozenset(), {0}, {0, 1}]
 
 
 def test_what_is_ready_is_neither_done_nor_busy_and_has_all_it_needs() -> None:
     """A diamond: two beside each other, the last when both are done."""
-    needed = order.needs({"steps": [step("a"), step("b", "a"), step("c", "a"), step("d", "b", "c")]})
+    needed = step_graph.needs({"steps": [step("a"), step("b", "a"), step("c", "a"), step("d", "b", "c")]})
     pending, done = StepState.PENDING, StepState.DONE
-    assert order.ready(rows(pending, pending, pending, pending), needed, ()) == [0]
-    assert order.ready(rows(done, pending, pending, pending), needed, ()) == [1, 2]
-    assert order.ready(rows(done, pending, pending, pending), needed, {2}) == [1]
-    assert order.ready(rows(done, done, pending, pending), needed, {2}) == []
-    assert order.ready(rows(done, done, done, pending), needed, ()) == [3]
-    assert order.dependents(needed, [1]) == {1, 3}
-    assert order.dependents(needed, [0]) == {0, 1, 2, 3}
+    assert step_graph.ready(rows(pending, pending, pending, pending), needed, ()) == [0]
+    assert step_graph.ready(rows(done, pending, pending, pending), needed, ()) == [1, 2]
+    assert step_graph.ready(rows(done, pending, pending, pending), needed, {2}) == [1]
+    assert step_graph.ready(rows(done, done, pending, pending), needed, {2}) == []
+    assert step_graph.ready(rows(done, done, done, pending), needed, ()) == [3]
+    assert step_graph.dependents(needed, [1]) == {1, 3}
+    assert step_graph.dependents(needed, [0]) == {0, 1, 2, 3}
 
 
 PIPELINE = [
@@ -63,8 +62,14 @@ PIPELINE = [
 
 def test_a_folder_has_the_steps_it_asks_for_and_those_without_a_purpose() -> None:
     """And nobody waits for a step that is left out."""
-    assert [s["name"] for s in order.chosen(PIPELINE, ())] == ["masters", "send", "tiles", "show", "record"]
-    found = order.chosen(PIPELINE, {"access"})
+    assert [s["name"] for s in step_graph.chosen(PIPELINE, ())] == [
+        "masters",
+        "send",
+        "tiles",
+        "show",
+        "record",
+    ]
+    found = step_graph.chosen(PIPELINE, {"access"})
     assert [(s["name"], s["needs"]) for s in found] == [
         ("tiles", []),
         ("show", ["tiles"]),
@@ -75,13 +80,13 @@ def test_a_folder_has_the_steps_it_asks_for_and_those_without_a_purpose() -> Non
 def test_whoever_waits_for_a_step_left_out_waits_for_what_that_one_waited_for() -> None:
     """The order stays, with a hole in it."""
     steps = [step("a"), step("b", "a", purpose="x"), step("c", "b")]
-    assert [(s["name"], s["needs"]) for s in order.chosen(steps, {"y"})] == [("a", []), ("c", ["a"])]
+    assert [(s["name"], s["needs"]) for s in step_graph.chosen(steps, {"y"})] == [("a", []), ("c", ["a"])]
 
 
 def test_a_step_is_had_when_one_that_is_takes_its_files_from_it() -> None:
     """Whatever it is for itself."""
     steps = [step("m", purpose="p"), step("n", "m", source="m"), step("o", "n", source="n", purpose="a")]
-    assert [s["name"] for s in order.chosen(steps, {"a"})] == ["m", "n", "o"]
+    assert [s["name"] for s in step_graph.chosen(steps, {"a"})] == ["m", "n", "o"]
 
 
 @given(st.data())
@@ -94,11 +99,11 @@ def test_every_step_gets_its_turn_whatever_waits_for_what(data: st.DataObject) -
         needs = data.draw(st.lists(st.sampled_from(before), unique=True)) if before else []
         source = data.draw(st.sampled_from(["", *needs]))
         steps.append(step(f"s{n}", *needs, source=source, purpose=data.draw(st.sampled_from(["", "x", "y"]))))
-    found = order.chosen(steps, data.draw(st.sets(st.sampled_from(["x", "y"]))))
-    needed = order.needs({"steps": found})
+    found = step_graph.chosen(steps, data.draw(st.sets(st.sampled_from(["x", "y"]))))
+    needed = step_graph.needs({"steps": found})
     states = [StepState.PENDING] * len(found)
     for _ in found:
-        ready = order.ready(rows(*states), needed, ())
+        ready = step_graph.ready(rows(*states), needed, ())
         assert ready
         states[ready[-1]] = StepState.DONE
-    assert order.ready(rows(*states), needed, ()) == []
+    assert step_graph.ready(rows(*states), needed, ()) == []

@@ -16,8 +16,8 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.dispatch import local
-from dittohead.errors import StoreError, TargetError, TransientError
 from dittohead.model import Job, JobState, Station, StepState
+from dittohead.model.errors import StoreError, TargetError, TransientError
 from dittohead.queries import listing
 from dittohead.reconcile import reconcile
 from dittohead.stations import Stations

@@ -10,10 +10,10 @@ from sqlalchemy.engine import Connection
 
 from dittohead import queries
 from dittohead.model import JobState, Outcome, Station
+from dittohead.model.job_filter import Wanted
 from dittohead.reconcile import reconcile
 from dittohead.store import history, numbers
 from dittohead.store.search import find
-from dittohead.wanted import Wanted
 from tests.support.house import House
 
 

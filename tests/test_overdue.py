@@ -18,9 +18,9 @@ from rich.console import Console
 
 from dittohead import overdue, sparing
 from dittohead.cli import status
-from dittohead.errors import Immovable
-from dittohead.held import AT_ONCE, IN_TIME, Held, Kind, immovable, mounted
 from dittohead.model import Arrival, Station
+from dittohead.model.errors import Immovable
+from dittohead.model.held import AT_ONCE, IN_TIME, Held, Kind, immovable, mounted
 from dittohead.notices.compose import Composer
 from dittohead.overdue import SHOWN, Overdue
 from dittohead.sparing import DAY_S, FEW, WEEK_S

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.patterns import MOST_S, Pattern, TooSlow
+from dittohead.system.patterns import MOST_S, Pattern, TooSlow
 
 NAMES = [
     "", "a", "lab1-x", "lab1-x\n", "Lab1-2026_03", "a b", "ab12", "HBF_0012-access", "scan-2024-01-31", "1/a.tif",

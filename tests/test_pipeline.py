@@ -14,8 +14,8 @@ import pytest
 
 from dittohead import queries, receipt
 from dittohead.config import load
-from dittohead.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.model import EventType, JobState, Output, Station, StepState
+from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
 from dittohead.worker import Done, StepContext, StepResult, Wait

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from dittohead import registry
 from dittohead.cli import main
 from dittohead.config import load
-from dittohead.errors import ItemError
 from dittohead.model import Output
+from dittohead.model.errors import ItemError
 from dittohead.planning import plan
 from dittohead.registry import Registry
 from dittohead.worker import Planned, StepContext

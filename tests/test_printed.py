@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dittohead.printed import Mask, MaskedStream, StepLog
+from dittohead.system.program_output import Mask, MaskedStream, StepLog
 
 PEM = "-----BEGIN KEY-----\nLINEONEsecret\n  LINETWOsecret  \r\nabc\n-----END KEY-----\n"
 

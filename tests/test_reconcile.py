@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from dittohead.errors import ItemError
 from dittohead.model import JobState, Station
+from dittohead.model.errors import ItemError
 from dittohead.reconcile import reconcile
 from dittohead.store import jobs as job_store
 from dittohead.worker import Done, StepContext, StepResult

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from dittohead import faults, files, receipt
-from dittohead.errors import ItemError
+from dittohead import receipt
 from dittohead.model import Job, JobState
+from dittohead.model.errors import ItemError
 from dittohead.replacing import KEPT_S, Offer, Replacements
 from dittohead.store import jobs as job_store
+from dittohead.system import fail_points, files
 from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import House
 
@@ -207,7 +208,7 @@ class Death(BaseException):
     """The daemon dies here."""
 
 
-@pytest.mark.parametrize("point", [*faults.REPLACE_POINTS, "move.renamed"])
+@pytest.mark.parametrize("point", [*fail_points.REPLACE_POINTS, "move.renamed"])
 @pytest.mark.parametrize("swaps", [True, False])
 async def test_a_death_at_any_moment_loses_neither_file(
     house: House, monkeypatch: pytest.MonkeyPatch, point: str, swaps: bool
@@ -223,7 +224,7 @@ async def test_a_death_at_any_moment_loses_neither_file(
             raise Death
 
     with monkeypatch.context() as dying:
-        dying.setattr(faults, "point", die)
+        dying.setattr(fail_points, "point", die)
         with pytest.raises(Death):
             await house.ask("replace", "n", **{"with": offer.id})
     assert _everywhere(house, job, offer) == {"half", "mended"}

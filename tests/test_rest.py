@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.rest import Answer, Rest, Site, connected
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.errors import TransientError
+from dittohead.model.errors import TransientError
 from dittohead.runners import Renewed, Runners
-from dittohead.threads import Stop
+from dittohead.system.threads import Stop
 from dittohead.workers import convert, describe
 from tests.support.context import LoneContext
 

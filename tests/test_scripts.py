@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.config import load
-from dittohead.errors import ConfigError
+from dittohead.model.errors import ConfigError
 from dittohead.scripts import scripts
 
 #: Lines whose script is SCRIPT.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import sdnotify
+from dittohead.system import sd_notify
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -19,12 +19,12 @@ def test_each_message_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
         server.bind("\0" + name[1:] if abstract else name)
         server.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", name)
-        sdnotify.ready()
-        sdnotify.status("2 running\nx")
-        sdnotify.watchdog()
-        sdnotify.stopping()
-        sdnotify.extend_timeout(1.5)
-        sdnotify.reloading()
+        sd_notify.ready()
+        sd_notify.status("2 running\nx")
+        sd_notify.watchdog()
+        sd_notify.stopping()
+        sd_notify.extend_timeout(1.5)
+        sd_notify.reloading()
         said = [server.recv(1000) for _ in range(6)]
     assert said[:5] == [
         b"READY=1",
@@ -39,9 +39,9 @@ def test_each_message_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, a
 def test_without_a_socket_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not every daemon is run by systemd."""
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    sdnotify.ready()
+    sd_notify.ready()
     monkeypatch.setenv("NOTIFY_SOCKET", "/no/such/socket")
-    sdnotify.ready()
+    sd_notify.ready()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_watchdogs_interval_is_what_systemd_asks_of_this_process(
     for key, value in given.items():
         if value is not None:
             monkeypatch.setenv(key, value)
-    assert sdnotify.watchdog_interval_s() == wanted
+    assert sd_notify.watchdog_interval_s() == wanted
 
 
 def test_a_manager_that_reads_nothing_holds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,5 +73,5 @@ def test_a_manager_that_reads_nothing_holds_nobody(tmp_path: Path, monkeypatch: 
         server.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "s"))
         for _ in range(2000):
-            sdnotify.status("x" * 1000)
+            sd_notify.status("x" * 1000)
         assert server.recv(2000).startswith(b"STATUS=")

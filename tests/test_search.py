@@ -11,13 +11,13 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.model import JobId, JobState
+from dittohead.model.job_filter import Wanted
 from dittohead.store import Store, sqlite_url
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
 from dittohead.store.search import Cursor, find
 from dittohead.store.tables import jobs, metadata
-from dittohead.wanted import Wanted
 from tests.support.house import House
 from tests.support.postgres import postgres
 

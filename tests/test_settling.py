@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from dittohead.errors import ItemError
 from dittohead.looks import Look
 from dittohead.model import Arrival
+from dittohead.model.errors import ItemError
 from dittohead.settings import Watch
 from dittohead.settling import Settling, Why
 

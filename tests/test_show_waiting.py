@@ -17,9 +17,9 @@ from rich.console import Console
 from dittohead import waitingroom
 from dittohead.cli import main
 from dittohead.cli.lines import Line, show
-from dittohead.held import Held, Kind
 from dittohead.live import Live
 from dittohead.model import Arrival
+from dittohead.model.held import Held, Kind
 from dittohead.settling import Wait, Why
 from tests.support.house import House
 
@@ -47,7 +47,7 @@ def ask(house: House, *arguments: str) -> Result:
 
 def runs(house: House, monkeypatch: pytest.MonkeyPatch, held: dict[str, Held], **more: Any) -> None:
     """Have a daemon run, by what it leaves for readers."""
-    monkeypatch.setattr("dittohead.lock.is_held", lambda state: True)
+    monkeypatch.setattr("dittohead.system.lock.is_held", lambda state: True)
     live = Live(house.stations.state / "live.json")
     live.tell({name.encode(): why for name, why in held.items()})
     live.facts = more

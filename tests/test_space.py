@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dittohead
-from dittohead import space
+from dittohead.system import disk_space
 
 sizes = st.integers(0, 1 << 60)
 
@@ -22,17 +22,17 @@ def test_something_fits_exactly_when_nothing_is_lacking(free: int, needed: int, 
     """What is to stay free is free afterwards; a byte more does not fit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free, f_frsize=1))
-        lacking = space.lacking("/", needed, floor)
+        lacking = disk_space.lacking("/", needed, floor)
         assert (lacking <= 0) == (free - needed >= floor)
-        assert space.lacking("/", needed - lacking, floor) == 0
-        assert 0 <= free - space.in_steps(free) < 1 << 24
+        assert disk_space.lacking("/", needed - lacking, floor) == 0
+        assert 0 <= free - disk_space.in_steps(free) < 1 << 24
 
 
 def test_roots_reserve_and_a_disks_size_are_told_apart(tmp_path: Path) -> None:
     """As df tells them, in bytes."""
     status = os.statvfs(tmp_path)
-    assert space.capacity(tmp_path) == status.f_blocks * status.f_frsize
-    assert abs(space.free(tmp_path) - status.f_bavail * status.f_frsize) < 1 << 30
+    assert disk_space.capacity(tmp_path) == status.f_blocks * status.f_frsize
+    assert abs(disk_space.free(tmp_path) - status.f_bavail * status.f_frsize) < 1 << 30
 
 
 def test_nobody_else_counts_free_bytes() -> None:

@@ -14,10 +14,10 @@ import structlog
 from dittohead import sparing
 from dittohead.model import Station
 from dittohead.notices.compose import Composer
-from dittohead.owners import owner
 from dittohead.sparing import FEW
 from dittohead.stale import SHOWN, StaleUploads
 from dittohead.store.tables import outbox
+from dittohead.system.users import owner
 from tests.support.house import House
 from tests.support.notices import rule
 

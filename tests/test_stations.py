@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import files
 from dittohead import stations as stations_module
-from dittohead.errors import NameTaken, StationError, StationMissing
 from dittohead.model import Arrival, Station, utcnow
+from dittohead.model.errors import NameTaken, StationError, StationMissing
 from dittohead.stations import NAME_MAX, Stations, fit
+from dittohead.system import files
 from tests.support.trees import read_tree, tree
 
 

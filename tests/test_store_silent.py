@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dittohead.errors import StoreError
+from dittohead.model.errors import StoreError
 from dittohead.store import Store, engine, jobs, sqlite_url
 from tests.support.postgres import postgres
 

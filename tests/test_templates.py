@@ -7,7 +7,7 @@ import os
 import pytest
 
 from dittohead import templates
-from dittohead.errors import ItemError
+from dittohead.model.errors import ItemError
 from dittohead.templates import problems, render
 
 VALUES = {"name": "lab-1", "study": "..", "dash": "-rf", "dot": ".", "empty": ""}

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from dittohead.threads import Crew, PatientPool, Stop
+from dittohead.system.threads import Crew, PatientPool, Stop
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from dittohead import trust
 from dittohead.checkup import exposures
 from dittohead.config import load
-from dittohead.errors import ConfigError
-from dittohead.trust import find
+from dittohead.model.errors import ConfigError
+from dittohead.system import trust
+from dittohead.system.trust import find
 
 DITTOHEAD = [sys.executable, "-m", "dittohead"]
 
@@ -141,7 +141,7 @@ def test_no_command_does_anything_by_it(place: Path, command: list[str]) -> None
 def test_a_directory_that_is_closed_to_us_holds_none(place: Path) -> None:
     """As with `sudo -u dittohead` in a home directory: the installed one is looked for."""
     place.chmod(0o700)
-    code = "import os; from dittohead.trust import find; os.setuid(60012); find(None)"
+    code = "import os; from dittohead.system.trust import find; os.setuid(60012); find(None)"
     said = subprocess.run(
         [DITTOHEAD[0], "-c", code], cwd=place, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},

@@ -12,10 +12,10 @@ import pytest
 from dittohead import manifest
 from dittohead.checkup import examine
 from dittohead.config import load
-from dittohead.errors import ConfigError, ItemError
 from dittohead.model import JobState
-from dittohead.owners import Owner, is_known, owner
-from dittohead.threads import Stop
+from dittohead.model.errors import ConfigError, ItemError
+from dittohead.system.threads import Stop
+from dittohead.system.users import Owner, is_known, owner
 from tests.support.house import House
 from tests.support.trees import tree
 

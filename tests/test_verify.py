@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dittohead.errors import TargetError
 from dittohead.model import Location
+from dittohead.model.errors import TargetError
 from dittohead.verify import Report, verify_job
 from dittohead.worker import Done, StepContext, StepResult, VerifyContext
 from tests.support.house import House, ScriptOptions, ScriptWorker

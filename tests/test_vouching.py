@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from dittohead import service
 from dittohead.cli import main
+from dittohead.system import service_units
 
 CONFIG = """\
 root: .
@@ -82,7 +82,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         made = Place(Path(name))
-        monkeypatch.setattr(service, "PLACES", made.units)
+        monkeypatch.setattr(service_units, "PLACES", made.units)
         yield made
 
 

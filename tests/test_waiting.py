@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import dittohead
-from dittohead.waiting import event_or_time
+from dittohead.system.waiting import event_or_time
 
 
 @pytest.mark.parametrize("seconds", [None, 60.0, 0.0, -1.0])

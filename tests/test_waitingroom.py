@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 
 from dittohead import looks, manifest, waitingroom
-from dittohead.errors import Immovable, StationError
-from dittohead.held import Held, Kind, writers
 from dittohead.looks import Look
 from dittohead.model import JobState, Station
+from dittohead.model.errors import Immovable, StationError
+from dittohead.model.held import Held, Kind, writers
 from dittohead.settings import Watch
 from dittohead.settling import Wait, Why
 from dittohead.stations import Stations, _refusal
-from dittohead.threads import Stop
+from dittohead.system.threads import Stop
 from dittohead.worker import Done
 from tests.support.house import CONFIG, House
 
@@ -187,7 +187,9 @@ def test_a_wait_is_told_with_its_moment_first() -> None:
 def test_a_program_that_is_not_there_is_not_told_to_be_typed(
     monkeypatch: pytest.MonkeyPatch, there: list[str], command: str
 ) -> None:
-    monkeypatch.setattr("dittohead.held.shutil.which", lambda name, path: name if name in there else None)
+    monkeypatch.setattr(
+        "dittohead.model.held.shutil.which", lambda name, path: name if name in there else None
+    )
     assert writers(b"/i/a b") == command
 
 

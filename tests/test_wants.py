@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import wants
-from dittohead.errors import ItemError, MachineShort, TargetError
 from dittohead.local_target import LocalTarget
 from dittohead.model import JobState
+from dittohead.model.errors import ItemError, MachineShort, TargetError
 from dittohead.starting import is_passing
-from dittohead.threads import Stop
+from dittohead.system import machine_faults
+from dittohead.system.threads import Stop
 from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import CONFIG, House
 
@@ -32,7 +32,7 @@ SHORT: list[tuple[BaseException, str]] = [
 @pytest.mark.parametrize(("error", "short"), SHORT, ids=lambda given: repr(given)[:40])
 def test_what_the_machine_has_too_little_of_is_told(error: BaseException, short: str) -> None:
     """Also where a group of tasks failed of it."""
-    assert wants.short_of(error) == short
+    assert machine_faults.short_of(error) == short
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_what_the_machine_has_too_little_of_is_told(error: BaseException, short:
 )
 def test_other_errors_are_not_the_machines(error: BaseException) -> None:
     """A defect stays a defect."""
-    assert wants.short_of(error) == ""
-    assert wants.of_disk(error) is None
+    assert machine_faults.short_of(error) == ""
+    assert machine_faults.of_disk(error) is None
 
 
 def test_a_disks_error_is_found_in_a_group_too() -> None:
     """Two tasks of one step meet the full disk."""
     full = OSError(errno.ENOSPC, "No space left on device")
-    assert wants.of_disk(ExceptionGroup("", [ValueError(), full])) is full
+    assert machine_faults.of_disk(ExceptionGroup("", [ValueError(), full])) is full
 
 
 #: Each fault of a machine, with who takes it for what.
@@ -86,8 +86,8 @@ FAULTS = {
 async def test_whoever_meets_a_fault_of_the_machine_takes_it_for_the_same(name: str, kinds: str) -> None:
     """A job, a target of files, and a start, each by the set that holds for it."""
     error = OSError(getattr(errno, name), "x")
-    assert (wants.of_disk(error) is not None) == ("disk" in kinds)
-    assert bool(wants.short_of(error)) == ("short" in kinds)
+    assert (machine_faults.of_disk(error) is not None) == ("disk" in kinds)
+    assert bool(machine_faults.short_of(error)) == ("short" in kinds)
     assert is_passing(error) == ("passing" in kinds)
 
     def work(stop: Stop) -> None:
@@ -110,7 +110,7 @@ def test_no_other_module_has_a_set_of_its_own() -> None:
         ("threads.py", "EAGAIN"),  # raised there
         ("upload.py", "ENOSPC"),  # no room for attributes
     }
-    package = Path(wants.__file__).parent
+    package = Path(machine_faults.__file__).parent
     names = "|".join(name for name, kinds in FAULTS.items() if kinds)
     found = {
         (path.relative_to(package).as_posix(), name)
@@ -137,7 +137,7 @@ def test_no_other_module_has_a_set_of_its_own() -> None:
 )
 def test_programs_say_it_in_their_last_words(line: str, short: str) -> None:
     """Nothing that stands before them is taken for them."""
-    assert wants.said_in(line) == short
+    assert machine_faults.said_in(line) == short
 
 
 @pytest.mark.parametrize("error", [error for error, _ in SHORT], ids=lambda given: repr(given)[:40])
@@ -145,8 +145,8 @@ async def test_a_step_that_meets_it_waits_and_that_counts_as_no_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """More often than a passing fault of the far side may come."""
-    monkeypatch.setattr(wants, "_FIRST_S", 0.001)
-    monkeypatch.setattr(wants, "_MOST_S", 0.002)
+    monkeypatch.setattr(machine_faults, "_FIRST_S", 0.001)
+    monkeypatch.setattr(machine_faults, "_MOST_S", 0.002)
     house = House(tmp_path, CONFIG)
     met = []
 

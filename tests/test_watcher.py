@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from dittohead.model import Station
-from dittohead.mounts import filesystem_type, mounts_beneath, needs_polling
 from dittohead.settings import Watch
 from dittohead.stations import Scan, Stations
+from dittohead.system.mounts import filesystem_type, mounts_beneath, needs_polling
 from dittohead.watcher import Watcher, stale_uploads
 from tests.support.trees import tree
 
@@ -264,7 +264,7 @@ def test_mounts_are_found_whatever_their_names(tmp_path: Path, monkeypatch: pyte
             point = point.replace(plain, b"\\%03o" % plain[0])
         lines.append(b"%d 1 0:5 / %s/sub rw shared:1 - fuse.sshfs x rw" % (number, point))
     (tmp_path / "mountinfo").write_bytes(b"\n".join(lines) + b"\n")
-    monkeypatch.setattr("dittohead.mounts._MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr("dittohead.system.mounts._MOUNTS", tmp_path / "mountinfo")
     found = mounts_beneath(tmp_path)
     assert found == {name: os.fsencode(tmp_path) + b"/" + name + b"/sub" for name in names}
     assert filesystem_type(tmp_path / "a b" / "sub") == "fuse.sshfs"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from dittohead.units import parse_duration, parse_size
+from dittohead.model.units import parse_duration, parse_size
 
 #: Units, the largest first: a default is written in the largest that gives a whole number.
 _DURATIONS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1), ("ms", 0.001))

@@ -5,7 +5,7 @@
     client      one session: its renewal, what answers mean, changes that lose nothing
     records     the shapes that are written, and what of a record counts when two are compared
     ledger      what is about to be created or changed, noted durably before it is
-    describing  an archival object in the words of `dittohead.description`
+    describing  an archival object in the words of `dittohead.model.description`
     copying     what of its description a new digital object is given
     finding     preflight: everything that can go wrong, found before anything is written
     delivered   what earlier steps delivered, followed back to the files of the folder

@@ -12,10 +12,10 @@ from urllib.parse import quote
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import beyond
 from dittohead.backoff import FULL, wait_s
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import short
-from dittohead.printed import Mask
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.rest import Answer, Rest, connected
+from dittohead.system.program_output import Mask
 
 #: Tries of what may be repeated: a request that only reads, a change that is read anew each time.
 _TRIES = 4

@@ -1,4 +1,4 @@
-"""An archival object, with what is above and around it, in the words of `dittohead.description`."""
+"""An archival object, with what is above and around it, in the words of `dittohead.model.description`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from dittohead.description import Dated, Description, Level, Named
+from dittohead.model.description import Dated, Description, Level, Named
 
 Record = dict[str, Any]
 

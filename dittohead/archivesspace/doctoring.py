@@ -9,7 +9,7 @@ from dittohead.archivesspace.client import Client, opened
 from dittohead.archivesspace.finding import enumerations, missing_agent, needed, permission, wanted_values
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import FORMAT, USE
-from dittohead.errors import StepError
+from dittohead.model.errors import StepError
 
 #: Values without which something is left out, and what that is.
 _BETTER = {FORMAT: {"jp2": "JPEG 2000 is named in words", "iiif": "no viewer is shown for a manifest"}}

@@ -11,7 +11,7 @@ from dittohead.archivesspace.finding import EVENT_TYPES, find_agent
 from dittohead.archivesspace.looking import Wanted
 from dittohead.archivesspace.recording import Recording
 from dittohead.archivesspace.records import Record, digest
-from dittohead.errors import TransientError
+from dittohead.model.errors import TransientError
 
 #: What `external_ids` of our events say they come from.
 SOURCE = "dittohead"

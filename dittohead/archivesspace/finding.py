@@ -28,9 +28,9 @@ from dittohead.archivesspace.records import (
     TYPE,
     USE,
 )
-from dittohead.description import Described, Description, Object
-from dittohead.errors import ItemError, StepError, TargetError, ungrouped
-from dittohead.threads import in_thread
+from dittohead.model.description import Described, Description, Object
+from dittohead.model.errors import ItemError, StepError, TargetError, ungrouped
+from dittohead.system.threads import in_thread
 from dittohead.worker import StepContext
 
 #: Archival objects that are read at once.

@@ -15,8 +15,8 @@ from dittohead.archivesspace.finding import Found
 from dittohead.archivesspace.naming import Naming, text_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import Enumerations, Record
-from dittohead.errors import ItemError
 from dittohead.model import Entry, Use, display
+from dittohead.model.errors import ItemError
 from dittohead.worker import StepContext
 
 #: In the order that the public interface wants: a picture, and what a click on it opens. Without a page the

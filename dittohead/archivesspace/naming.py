@@ -6,14 +6,15 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dittohead import files, templates
+from dittohead import templates
 from dittohead.archivesspace.options import COMPONENT_ID, FORMER_COMPONENT_ID, ArchivesSpaceOptions
 from dittohead.archivesspace.records import LONGEST_ID, alike, beyond
 from dittohead.archivesspace.spreadsheet import Present, Unreadable, rows, shown
-from dittohead.errors import ItemError
 from dittohead.images.names import is_junk
 from dittohead.model import Entry, display
-from dittohead.patterns import Pattern
+from dittohead.model.errors import ItemError
+from dittohead.system import files
+from dittohead.system.patterns import Pattern
 
 _AGAIN = "then move the folder to the inbox again"
 

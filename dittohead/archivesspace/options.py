@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from dittohead.patterns import Pattern
 from dittohead.rest import Site
+from dittohead.system.patterns import Pattern
 from dittohead.worker import Options
 
 #: What components are called, and were in earlier versions.

@@ -9,7 +9,7 @@ from dittohead.archivesspace import events, records
 from dittohead.archivesspace.client import Client
 from dittohead.archivesspace.finding import permission
 from dittohead.archivesspace.records import Record
-from dittohead.errors import TargetError
+from dittohead.model.errors import TargetError
 from dittohead.worker import UndoContext
 
 Line = dict[str, Any]

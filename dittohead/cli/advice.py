@@ -7,8 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from dittohead.doorway import Knock, knock, state_of
-from dittohead.owners import owner
+from dittohead.system.control_socket import Knock, knock, state_of
+from dittohead.system.users import owner
 
 #: Where a running systemd says that it runs. Source: sd_booted(3).
 _BOOTED = Path("/run/systemd/system")

@@ -12,20 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dittohead import files, lock, queries, registry
+from dittohead import queries, registry
 from dittohead.cli import advice
 from dittohead.cli.base import NO_PERMISSION, TEMPORARY
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import Config
-from dittohead.credentials import Credentials
-from dittohead.errors import DittoheadError
 from dittohead.model import JobState
-from dittohead.owners import owner
+from dittohead.model.errors import DittoheadError
 from dittohead.replacing import Replacements
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
+from dittohead.system import files, lock
+from dittohead.system.credentials import Credentials
+from dittohead.system.users import owner
 from dittohead.verify import verify_job
 
 #: How long a command waits for the daemon's answer.

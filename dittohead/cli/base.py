@@ -15,8 +15,8 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from dittohead.errors import DittoheadError, NoSuchJob
-from dittohead.trust import find
+from dittohead.model.errors import DittoheadError, NoSuchJob
+from dittohead.system.trust import find
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -141,7 +141,7 @@ def _lost(error: OSError) -> BaseException:
     """Return what an error means when it came from standard output, else the error itself."""
     if isinstance(error, BrokenPipeError) and _reader_gone():
         return _OutputLost("")
-    from dittohead.wants import FULL
+    from dittohead.system.machine_faults import FULL
 
     if error.filename is None and error.errno in FULL:
         return _OutputLost(os.strerror(error.errno))

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dittohead import live, lock, registry
+from dittohead import live, registry
 from dittohead.changes import Finding, compare
 from dittohead.cli.base import UNAVAILABLE
 from dittohead.cli.jobs import ask
@@ -15,6 +15,7 @@ from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.config import Config
 from dittohead.stations import Stations
+from dittohead.system import lock
 
 
 def rerun_changed(pipeline: str, *, tools: bool, dry_run: bool, as_json: bool) -> None:

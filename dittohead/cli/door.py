@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode
 
 from dittohead.cli.base import TEMPORARY
 from dittohead.cli.terminal import fail
-from dittohead.doorway import CONFIGURATION, connect
-from dittohead.errors import ConfigError, DittoheadError, NoSuchJob
+from dittohead.model.errors import ConfigError, DittoheadError, NoSuchJob
+from dittohead.system.control_socket import CONFIGURATION, connect
 
 #: Longer than the daemon itself waits for the answer to a request.
 _ANSWER_S = 60.0

@@ -10,15 +10,14 @@ import click
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from dittohead import units
 from dittohead.cli.base import DATA, NO_INPUT, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import err, escape, fail, out
 from dittohead.config import Config
-from dittohead.errors import DittoheadError, ItemError
-from dittohead.model import Station, counted, utcnow
-from dittohead.nobodys import fault
+from dittohead.model import Station, counted, units, utcnow
+from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.stations import Stations
+from dittohead.system.ignored_names import fault
 from dittohead.upload import Upload
 
 

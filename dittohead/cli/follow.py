@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from sqlalchemy.engine import Connection
 
-from dittohead import live, lock, queries, receipt, shown
+from dittohead import live, queries, receipt, shown
 from dittohead.cli import advice, lines
 from dittohead.cli.opened import reading
 from dittohead.cli.terminal import escape, fail, out
@@ -22,6 +22,7 @@ from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import batches as batch_store
 from dittohead.store import jobs as job_store
+from dittohead.system import lock
 
 _LOOK_S = 0.1
 #: How long a dropped folder may lie in the inbox before it is said that no daemon runs.

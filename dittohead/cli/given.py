@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from dittohead.units import parse_duration
-from dittohead.wanted import LEAST, is_digest
+from dittohead.model.job_filter import LEAST, is_digest
+from dittohead.model.units import parse_duration
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click

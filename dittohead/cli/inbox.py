@@ -8,7 +8,7 @@ from typing import Any
 from dittohead.cli import advice
 from dittohead.cli.base import config_path
 from dittohead.cli.terminal import escape, out
-from dittohead.units import age
+from dittohead.model.units import age
 
 
 def waiting(name: str, found: dict[str, Any]) -> dict[str, Any] | None:

@@ -15,10 +15,10 @@ from dittohead.cli.door import Door
 from dittohead.cli.inbox import print_waiting, waiting
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
-from dittohead.errors import DittoheadError, NoSuchJob
 from dittohead.model import counted, display
-from dittohead.units import duration, size
-from dittohead.wanted import Wanted
+from dittohead.model.errors import DittoheadError, NoSuchJob
+from dittohead.model.job_filter import Wanted
+from dittohead.model.units import duration, size
 
 
 @click.command()

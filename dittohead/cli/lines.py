@@ -13,7 +13,7 @@ from rich.console import Console
 
 from dittohead.cli.terminal import escape
 from dittohead.model import counted, visible
-from dittohead.units import age, size
+from dittohead.model.units import age, size
 
 #: Each state's mark and colour. A mark says the state also where there is no colour.
 _MARKS = {

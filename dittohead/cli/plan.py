@@ -16,11 +16,11 @@ from dittohead.cli.base import DATA, TEMPORARY, json_option, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.config import Config
-from dittohead.credentials import Credentials
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import counted, display, visible
-from dittohead.nobodys import nobodys
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.planning import Plan, PlannedStep, plan
+from dittohead.system.credentials import Credentials
+from dittohead.system.ignored_names import nobodys
 from dittohead.worker import Planned
 
 #: Things a step would do that are shown without --all.

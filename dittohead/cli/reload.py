@@ -9,8 +9,8 @@ from dittohead.cli.base import NO_PERMISSION, UNAVAILABLE, config_path, with_con
 from dittohead.cli.door import Door
 from dittohead.cli.terminal import err, escape, fail, out
 from dittohead.cli.view import find_place
-from dittohead.doorway import state_of
-from dittohead.errors import ConfigError
+from dittohead.model.errors import ConfigError
+from dittohead.system.control_socket import state_of
 
 
 @click.command()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from dittohead import lock, log
 from dittohead import rebuild as rebuilding
 from dittohead.cli.base import DATA, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.config import Config
-from dittohead.errors import StoreError
 from dittohead.model import utcnow
+from dittohead.model.errors import StoreError
 from dittohead.opening import open_store
 from dittohead.stations import Stations
 from dittohead.store import Store
+from dittohead.system import lock, log
 
 
 @click.command()

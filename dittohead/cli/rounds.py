@@ -9,10 +9,10 @@ from dittohead.cli.base import USAGE
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import Config, SourceSetting
-from dittohead.credentials import Credentials
 from dittohead.intake.looking import DryLooking
 from dittohead.store import Store
 from dittohead.store import items as item_store
+from dittohead.system.credentials import Credentials
 
 
 def setting_of(name: str) -> tuple[Config, SourceSetting]:

@@ -36,8 +36,9 @@ def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
     something is left that waits or is frozen.
     """
     with _no_collection():
-        from dittohead import daemon, log
+        from dittohead import daemon
         from dittohead.cli.opened import load_config
+        from dittohead.system import log
 
     daemon.log_apart()
     config = load_config(probe=True)

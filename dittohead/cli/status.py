@@ -18,8 +18,8 @@ from dittohead.cli.lines import Line
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import Place, find_place, viewing
 from dittohead.model import JobState, counted
-from dittohead.units import age, amount, duration, size
-from dittohead.wanted import Wanted
+from dittohead.model.job_filter import Wanted
+from dittohead.model.units import age, amount, duration, size
 
 #: The order in which states are counted: what needs somebody first.
 _ORDER = ("failed", "frozen", "paused", "running", "waiting", "done")

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dittohead.cli.base import config_path
 from dittohead.cli.door import Door, segment
 from dittohead.cli.terminal import err, escape
-from dittohead.doorway import state_of
-from dittohead.errors import ConfigError
-from dittohead.wanted import Wanted
+from dittohead.model.errors import ConfigError
+from dittohead.model.job_filter import Wanted
+from dittohead.system.control_socket import state_of
 from dittohead.yamlmap import read as read_yaml
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from dittohead.held import Held
 from dittohead.model import Arrival
+from dittohead.model.held import Held
 
 
 class Dispatch(Protocol):

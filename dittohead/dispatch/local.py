@@ -15,17 +15,17 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from dittohead import log
 from dittohead.claims import Claimer
 from dittohead.deadlines import Deadlines
 from dittohead.engine import Engine
-from dittohead.errors import StoreError
-from dittohead.held import Held
 from dittohead.model import Arrival, Batch, Job, display
+from dittohead.model.errors import StoreError
+from dittohead.model.held import Held
 from dittohead.pipeline import run_job
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
-from dittohead.waiting import event_or_time
+from dittohead.system import log
+from dittohead.system.waiting import event_or_time
 
 #: After a fault of the store or of the receipts' disk a job is left alone for this long.
 _BACK_OFF_S = 10.0

@@ -32,12 +32,12 @@ import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
-from dittohead.errors import ItemError
 from dittohead.images import htj2k, looking, making, openjpeg, proof, thumbnail
 from dittohead.images.library import probe, pyvips
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import LINE_MOST, Refused, explain
-from dittohead.wants import DISK, short_of
+from dittohead.model.errors import ItemError
+from dittohead.system.machine_faults import DISK, short_of
 
 #: Characters of what is told of an image that cannot be converted.
 _WHAT_MOST = 1000

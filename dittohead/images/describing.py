@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dittohead.description import Description
 from dittohead.images.xmp import Property
+from dittohead.model.description import Description
 
 #: What a date of XMP looks like, as far as descriptions have one: YYYY, YYYY-MM, YYYY-MM-DD.
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")

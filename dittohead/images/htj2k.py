@@ -17,8 +17,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from dittohead import units
 from dittohead.images.reasons import Refused
+from dittohead.model import units
 
 #: Decompositions, and the side of a code block: what OpenJPH takes by itself.
 LEVELS, BLOCK = 5, 64

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dittohead import files
-from dittohead.errors import ItemError
 from dittohead.images import kinds
 from dittohead.images.names import is_junk
 from dittohead.model import counted, display
+from dittohead.model.errors import ItemError
+from dittohead.system import files
 
 #: Files that stand beside images: texts, whatever their first letters are.
 _BESIDE = frozenset(

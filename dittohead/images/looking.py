@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from dittohead import files
 from dittohead.images import loading
+from dittohead.system import files
 
 
 def look(request: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dittohead import files, space, units
 from dittohead.images import (
     box,
     checking,
@@ -37,6 +36,8 @@ from dittohead.images.library import pyvips
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import USUAL_PIXELS, Damaged, Refused, Unfit, explain, is_unsupported
 from dittohead.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
+from dittohead.model import units
+from dittohead.system import disk_space, files
 from dittohead.templates import fill, path_values
 from dittohead.uris import encoded
 
@@ -289,7 +290,7 @@ def _see_room(image: pyvips.Image, request: Request) -> None:
 
     A small file can stand for very many pixels: what is written is bounded by its header, not by its size.
     """
-    recipe, free = request.recipe, space.free(request.work)
+    recipe, free = request.recipe, disk_space.free(request.work)
     size = image.width * image.height * image.bands * pyramid.SAMPLE.get(image.format, 4)
     if not (recipe.exact or recipe.compression in LOSSLESS):
         size //= 2  # of a lossy one more is unheard of

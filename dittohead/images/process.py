@@ -13,10 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead import printed, units
-from dittohead.errors import TransientError
 from dittohead.images.reasons import LINE_MOST, USUAL_PIXELS
-from dittohead.process import Child, environment
+from dittohead.model import units
+from dittohead.model.errors import TransientError
+from dittohead.system import program_output
+from dittohead.system.process import Child, environment
 
 #: Where the package lies: children start there, so that no folder they work on is on their sys.path.
 _HOME = Path(__file__).resolve().parents[2]
@@ -104,7 +105,7 @@ class ImageChild:
         # disk, and swept. Each arena of malloc, and each thread of numpy's, reserves address space,
         # which is limited.
         env = {**ctx.env, "TMPDIR": str(scratch), "MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
-        with printed.opened(ctx.log_file()) as log:
+        with program_output.opened(ctx.log_file()) as log:
             async with Child.start(
                 argv, env=env, cwd=_HOME, stdin=subprocess.PIPE, stderr=log.fileno(), line_most=LINE_MOST
             ) as child:

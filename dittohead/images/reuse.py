@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import files
-from dittohead.errors import ItemError
 from dittohead.journal import Journal
-from dittohead.threads import Stop
+from dittohead.model.errors import ItemError
+from dittohead.system import files
+from dittohead.system.threads import Stop
 
 
 def journal_of(work: Path) -> Path:

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dittohead import files
 from dittohead.images import chunks, loading, pages, second, tiff
 from dittohead.images.library import pyvips
 from dittohead.images.reasons import Refused
+from dittohead.system import files
 
 _QUALITY = 78
 

@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from dittohead import log
 from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
-from dittohead.errors import DittoheadError
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import counted
+from dittohead.model.errors import DittoheadError
 from dittohead.registry import Sources
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.store.requests import Request
+from dittohead.system import log
 
 #: What may be asked of sources.
 ACTIONS = ("sync", "reset")

@@ -11,15 +11,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from dittohead import faults, files, log
-from dittohead.errors import ItemError
 from dittohead.model import ItemState, Station
+from dittohead.model.errors import ItemError
 from dittohead.source import Fetch, Item, Sighting, Upstream
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
 from dittohead.store.drops import Drop
+from dittohead.system import fail_points, files, log
 
 #: Items read from the store at once, and fetched files recorded at once.
 _PAGE = 500
@@ -98,7 +98,7 @@ class Dropper:
         """
         root = self.hidden(drop)
         ino = await asyncio.to_thread(self._claim_directory, drop)
-        faults.point("source.made")
+        fail_points.point("source.made")
         if drop.ino != str(ino):
             await self._store.write(drop_store.made, drop.id, ino)
         ctx = Fetching(self._store, drop, root, on_fetched)
@@ -106,7 +106,7 @@ class Dropper:
             await upstream.fetch(ctx)
         finally:
             await ctx.flush()
-        faults.point("source.fetched")
+        fail_points.point("source.fetched")
         count, size, undone = await self._store.read(drop_store.progress, drop.id)
         if undone or ctx.changes:
             raise ItemError(f"{max(undone, ctx.changes)} of its items changed while they were fetched")
@@ -116,11 +116,11 @@ class Dropper:
             return False
         await asyncio.to_thread(_check_tree, root, count, size)
         await asyncio.to_thread(files.sync_filesystem, root)
-        faults.point("source.durable")
+        fail_points.point("source.durable")
         verified = ", ".join(f"{files} by {how}" for how, files in sorted(ctx.how.items()))
         if not await self._store.write(drop_store.dropped, drop.id, verified, time.time()):
             raise ItemError("some of its items changed while they were fetched")
-        faults.point("source.recorded")
+        fail_points.point("source.recorded")
         ctx.log.info(log.SOURCE_DROPPED, files=count, bytes=size, verified=ctx.how)
         self.publish(await self._store.read(drop_store.get, drop.id))
         return True
@@ -159,7 +159,7 @@ class Dropper:
             return False
         except FileExistsError as error:
             raise ItemError("a folder of this name is in the inbox", where=os.fsdecode(visible)) from error
-        faults.point("source.renamed")
+        fail_points.point("source.renamed")
         files.fsync_dir(os.path.dirname(visible))
         return True
 

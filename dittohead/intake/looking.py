@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dittohead import log
-from dittohead.nobodys import DEFAULT
 from dittohead.source import Look, Sighting, folder_fault, path_fault
 from dittohead.store import Store
 from dittohead.store import items as item_store
+from dittohead.system import log
+from dittohead.system.ignored_names import DEFAULT
 
 
 def _guarded(sighting: Sighting, ignore: Sequence[str]) -> Sighting:

@@ -10,22 +10,22 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import faults, log, units
 from dittohead.backoff import wait_s
 from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
-from dittohead.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
 from dittohead.intake.dropping import Dropper
 from dittohead.intake.looking import Looking
-from dittohead.model import DropState
-from dittohead.patterns import TooSlow
+from dittohead.model import DropState, units
+from dittohead.model.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
 from dittohead.source import Source, SourceOptions, Upstream
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
 from dittohead.store.drops import Drop
-from dittohead.waiting import event_or_time
+from dittohead.system import fail_points, log
+from dittohead.system.patterns import TooSlow
+from dittohead.system.waiting import event_or_time
 
 #: Folders of one source fetched beside each other.
 _FOLDERS = 4
@@ -377,7 +377,7 @@ class Runner:
             before = count
             async with self.open() as upstream:
                 async for order in upstream.settle(orders):
-                    faults.point("source.settled")
+                    fail_points.point("source.settled")
                     await self._store.write(item_store.settled, order.id)
                     log.get().info(log.SOURCE_SETTLED, source=self.name, order=order.handle)
                     count += 1

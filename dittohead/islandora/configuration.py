@@ -10,8 +10,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from dittohead.errors import StepError
 from dittohead.islandora.site import Drupal
+from dittohead.model.errors import StepError
 from dittohead.rest import Answer
 
 _MODULE = "/islandora_workbench_integration/node_actions"

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from dittohead import files
-from dittohead.errors import DittoheadError, ItemError, TargetError, TransientError, ungrouped
 from dittohead.islandora import preflight
 from dittohead.islandora.fields import (
     Fields,
@@ -31,8 +29,10 @@ from dittohead.islandora.preflight import Ground
 from dittohead.islandora.site import SHOW_ALL, Drupal, Media, Node, use_word
 from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS, USES, extension, media_type
 from dittohead.model import Location, display
+from dittohead.model.errors import DittoheadError, ItemError, TargetError, TransientError, ungrouped
 from dittohead.slices import Slice
-from dittohead.threads import Stop, in_thread
+from dittohead.system import files
+from dittohead.system.threads import Stop, in_thread
 from dittohead.worker import StepContext
 
 #: Sendings of one file that the site stores as something else.

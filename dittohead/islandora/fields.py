@@ -12,8 +12,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from dittohead.description import Dated, Description
-from dittohead.errors import ItemError
+from dittohead.model.description import Dated, Description
+from dittohead.model.errors import ItemError
 
 #: Characters of a title and of any `string` field.
 SHORT = 255

@@ -8,7 +8,7 @@ from typing import Any
 
 from dittohead import notebook
 from dittohead.notebook import Notebook
-from dittohead.threads import in_thread
+from dittohead.system.threads import in_thread
 
 
 class Ledger:

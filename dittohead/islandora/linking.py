@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from dittohead.description import Description
 from dittohead.islandora.configuration import Configuration
 from dittohead.islandora.fields import Fields, reference
 from dittohead.islandora.site import Drupal, Term
+from dittohead.model.description import Description
 
 #: Vocabularies of creators.
 _AGENTS = ("person", "corporate_body", "family")

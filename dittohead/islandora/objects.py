@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dittohead import natural
-from dittohead.description import Described, Description
-from dittohead.errors import ItemError
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.vocabulary import IMAGES, bundle_of, extension
 from dittohead.model import Entry, display
+from dittohead.model.description import Described, Description
+from dittohead.model.errors import ItemError
 from dittohead.origin import origins
-from dittohead.threads import Stop
+from dittohead.system.threads import Stop
 from dittohead.worker import Inputs, Made, StepContext
 
 #: What UUIDs of nodes are made from: the same object has the same at each try and in each job.

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
 
-from dittohead.description import Description
-from dittohead.errors import ItemError, StepError, TargetError
 from dittohead.islandora.configuration import Configuration
 from dittohead.islandora.fields import Fields, described, long_ones
 from dittohead.islandora.options import ByTitle, IslandoraOptions, use_uri
 from dittohead.islandora.site import SHOW_ALL, Drupal, Node
 from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS
+from dittohead.model.description import Description
+from dittohead.model.errors import ItemError, StepError, TargetError
 from dittohead.rest import connected
 
 #: Models that a step may need, by its option `model`.

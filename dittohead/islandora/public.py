@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.errors import ItemError, StepError
 from dittohead.islandora.options import use_uri
 from dittohead.islandora.site import Drupal
 from dittohead.model import Location, Use
+from dittohead.model.errors import ItemError, StepError
 
 #: How it is known that a manifest is one.
 _LISTS = "shows its pages"

@@ -16,9 +16,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.islandora.vocabulary import FILE_FIELDS, VOCABULARIES
 from dittohead.model import short
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.rest import Answer, Rest
 
 _JSON = {"_format": "json"}

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.errors import ItemError, StepError, TransientError
 from dittohead.islandora import preflight
 from dittohead.islandora.fields import bundle, kept
 from dittohead.islandora.ledger import Ledger
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.site import Drupal, Media, Node
+from dittohead.model.errors import ItemError, StepError, TransientError
 from dittohead.worker import UndoContext
 
 

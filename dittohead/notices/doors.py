@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ulid import ULID
 
-from dittohead.errors import DittoheadError
 from dittohead.model import utcnow
+from dittohead.model.errors import DittoheadError
 from dittohead.notices.outcome import NotSent
 from dittohead.notices.sender import Notifier
 from dittohead.rules import Rule, shown

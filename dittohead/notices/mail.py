@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 
-from dittohead import log
 from dittohead.model import host_name
 from dittohead.notices.outcome import NotSent, credential
 from dittohead.rules import Smtp
 from dittohead.store.outbox import Notice
+from dittohead.system import log
 
 #: A server that does not answer in this time has failed. Seconds.
 TIMEOUT_S = 30.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dittohead.credentials import Unreadable
-from dittohead.errors import TransientError
+from dittohead.model.errors import TransientError
+from dittohead.system.credentials import Unreadable
 
 
 class NotSent(Exception):

@@ -11,11 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
-from dittohead import log
 from dittohead.notices import http
 from dittohead.notices.outcome import NotSent, credential
 from dittohead.rules import Ping, Rule, shown
-from dittohead.waiting import event_or_time
+from dittohead.system import log
+from dittohead.system.waiting import event_or_time
 
 #: Seconds a monitor has to answer.
 TIMEOUT_S = 10.0

@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from dittohead import faults, log, wording
+from dittohead import wording
 from dittohead.backoff import spread, wait_s
-from dittohead.errors import StoreError
 from dittohead.metrics import Metrics
 from dittohead.model import utcnow
+from dittohead.model.errors import StoreError
 from dittohead.notices import apprise, mail, ping, webhook
 from dittohead.notices.compose import Composer
 from dittohead.notices.outcome import NotSent
 from dittohead.rules import Rule, shown
 from dittohead.store.outbox import Notice, StoreOutbox
-from dittohead.threads import detached
-from dittohead.waiting import event_or_time
+from dittohead.system import fail_points, log
+from dittohead.system.threads import detached
+from dittohead.system.waiting import event_or_time
 
 #: Waits between tries of mail and Apprise: doubled from the first to the last, with jitter.
 RETRY_FIRST_S, RETRY_MOST_S = 30.0, 6 * 3600.0
@@ -147,7 +148,7 @@ class Notifier:
         except NotSent as error:
             await self._failed(notice, rule, error)
             return
-        faults.point("notice.sent")
+        fail_points.point("notice.sent")
         self.metrics.notices_sent.labels(rule.kind).inc()
         await self.outbox.sent(notice, self._now())
         log.get().info(

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from dittohead.description import Described, Description, Level, Named
 from dittohead.model import display
+from dittohead.model.description import Described, Description, Level, Named
 from dittohead.origin import Owners
 from dittohead.presentation.pictures import Picture
 from dittohead.uris import encoded, web_address

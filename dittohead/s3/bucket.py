@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from dittohead import checksums
 from dittohead.checksums import Digests
-from dittohead.errors import StepError, TargetError, TransientError
+from dittohead.model.errors import StepError, TargetError, TransientError
 from dittohead.s3 import connection
 from dittohead.s3.pace import Pace
 

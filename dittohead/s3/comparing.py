@@ -8,11 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from dittohead import checksums, files
+from dittohead import checksums
 from dittohead.checksums import Digests
 from dittohead.model import Entry
 from dittohead.s3.bucket import Bucket
-from dittohead.threads import Stop, in_thread
+from dittohead.system import files
+from dittohead.system.threads import Stop, in_thread
 
 #: Keys looked for by one listing.
 _AHEAD = 500

@@ -30,8 +30,8 @@ from botocore.utils import parse_timestamp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dittohead import retry_after
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import short
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.
 _CONNECT_S = 10.0

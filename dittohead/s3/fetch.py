@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError, FlexibleChecksumError
 
-from dittohead import checksums, faults
+from dittohead import checksums
 from dittohead.checksums import Digests
-from dittohead.errors import ItemError, TransientError
+from dittohead.model.errors import ItemError, TransientError
 from dittohead.s3 import connection
 from dittohead.s3.bucket import ABSENT, Bucket
-from dittohead.threads import Stop, in_thread
+from dittohead.system import fail_points
+from dittohead.system.threads import Stop, in_thread
 
 #: Fetchings of one object that arrives wrong before it is given up.
 FETCHINGS = 3
@@ -229,7 +230,7 @@ class Download:
             raise Changed
         await in_thread(lambda stop: self._write_sync(piece))
         self._offset += len(piece)
-        faults.point("source.piece")
+        fail_points.point("source.piece")
 
     def _write_sync(self, piece: bytes) -> None:
         view, at = memoryview(piece), self._offset

@@ -14,11 +14,11 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dittohead import templates
-from dittohead.errors import ItemError
 from dittohead.journal import name_digest
 from dittohead.model import Entry, display, utcnow
+from dittohead.model.errors import ItemError
 from dittohead.options import Duration
-from dittohead.threads import Stop
+from dittohead.system.threads import Stop
 
 _KEY_MAX: Final = 1024  #: bytes. Source: Amazon S3 User Guide, "Naming Amazon S3 objects".
 

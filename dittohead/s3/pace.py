@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from dittohead.backoff import FULL, wait_s
-from dittohead.errors import TransientError
+from dittohead.model.errors import TransientError
 from dittohead.s3 import connection
 
 T = TypeVar("T")

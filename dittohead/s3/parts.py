@@ -10,14 +10,15 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from dittohead import checksums, faults
+from dittohead import checksums
 from dittohead.checksums import Digests
-from dittohead.errors import ItemError, StepError, TransientError, ungrouped
+from dittohead.model.errors import ItemError, StepError, TransientError, ungrouped
 from dittohead.s3 import connection
 from dittohead.s3.bucket import ABSENT, EXISTS, GONE, NO_CONDITIONS, Abilities, Bucket, Stored, version_of
 from dittohead.s3.notes import Notes, Upload
 from dittohead.slices import Slice
-from dittohead.threads import Stop, in_thread
+from dittohead.system import fail_points
+from dittohead.system.threads import Stop, in_thread
 
 #: Limits of S3. Source: Amazon S3 User Guide, "Amazon S3 multipart upload limits".
 MOST_PARTS: Final = 10_000
@@ -107,7 +108,7 @@ class Parts:
         if whole.sha256 != self.file.sha256:
             await self.give_up(upload)
             raise ItemError("the file is not what it was at the claim")
-        faults.point("upload.sent")
+        fail_points.point("upload.sent")
         await self._complete(upload, whole)
         return await self._seen(upload, whole)
 
@@ -123,7 +124,7 @@ class Parts:
                     return known, there
             await self.forget()
         await asyncio.to_thread(self.notes.intend, self.file.key)
-        faults.point("upload.intended")
+        fail_points.point("upload.intended")
         answer = await self.bucket.ask(
             "create_multipart_upload",
             "beginning an upload",
@@ -133,7 +134,7 @@ class Parts:
             **self.file.parameters,
             **self._kind(),
         )
-        faults.point("upload.begun")
+        fail_points.point("upload.begun")
         upload = Upload(self.file.key, answer["UploadId"], self.file.sha256, self.file.part_size)
         await self._forget_lost(upload)
         await asyncio.to_thread(self.notes.began, upload)
@@ -258,7 +259,7 @@ class Parts:
             self._proved = False
         self._keep(number, answer)
         self.notes.sent(upload, number, answer["ETag"], digest)
-        faults.point("upload.part")
+        fail_points.point("upload.part")
         self._sent(size)
 
     def _keep(self, number: int, answer: dict[str, Any]) -> None:
@@ -297,7 +298,7 @@ class Parts:
             self._certain = False
         else:
             self._version = version_of(answer)
-        faults.point("upload.completed")
+        fail_points.point("upload.completed")
 
     async def _completed(self, *, guarded: bool, **given: Any) -> dict[str, Any]:
         """Complete it, where the store knows If-None-Match only if there is no such object."""

@@ -29,16 +29,17 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dittohead import log, templates
-from dittohead.errors import ItemError, StepError, first_of
+from dittohead import templates
+from dittohead.model.errors import ItemError, StepError, first_of
 from dittohead.options import Duration, Size
-from dittohead.patterns import Pattern, TooSlow
 from dittohead.s3 import connection
 from dittohead.s3.bucket import ABSENT, Bucket
 from dittohead.s3.events import Unreadable, read_message, read_token
 from dittohead.s3.fetch import Changed, Download, Gone, etag_of
 from dittohead.s3.pace import Pace
 from dittohead.source import BATCH, Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
+from dittohead.system import log
+from dittohead.system.patterns import Pattern, TooSlow
 
 #: Requests at once to one store.
 _MOST_REQUESTS = 32

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import JSON, Double, Integer, LargeBinary, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
 
-from dittohead.errors import storable
+from dittohead.model.errors import storable
 
 #: Moments that a date can stand for. Source: Python, datetime.MINYEAR and MAXYEAR.
 FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0

@@ -20,10 +20,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
-from dittohead import faults
-from dittohead.errors import StoreError
-from dittohead.files import make_way
+from dittohead.model.errors import StoreError
 from dittohead.store import schema
+from dittohead.system import fail_points
+from dittohead.system.files import make_way
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -191,8 +191,8 @@ class Store:
             with connection.begin():
                 for work, future in taken:
                     outcomes.append(self._in_savepoint(connection, work, future, alone=len(taken) == 1))
-                faults.point("store.written")
-            faults.point("store.committed")
+                fail_points.point("store.written")
+            fail_points.point("store.committed")
             self._has_told |= connection.info.pop(TOLD, False)
         except SQLAlchemyError as error:
             self._forget()

@@ -10,7 +10,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.errors import Superseded
 from dittohead.model import (
     ACTIVE,
     TERMINAL,
@@ -25,6 +24,7 @@ from dittohead.model import (
     StepState,
     utcnow,
 )
+from dittohead.model.errors import Superseded
 from dittohead.store.tables import events, jobs, steps, targets
 
 # The statements of every step of every job, built once: building one anew costs several times

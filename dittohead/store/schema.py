@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
-from dittohead.errors import StoreError
+from dittohead.model.errors import StoreError
 from dittohead.store.tables import metadata
 
 #: The newest revision in migrations/versions; a test compares the two.

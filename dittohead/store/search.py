@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model import Job, JobState
+from dittohead.model.job_filter import Wanted, is_digest
 from dittohead.store import digests as digest_store
 from dittohead.store import history
 from dittohead.store.columns import FIRST, LAST
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import batches, digests, jobs
-from dittohead.wanted import Wanted, is_digest
 
 #: Characters of an id from which on its beginning is looked for.
 _ID_LEAST = 6

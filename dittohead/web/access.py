@@ -17,9 +17,9 @@ from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
-from dittohead import log
-from dittohead.owners import owner
 from dittohead.settings import Http, Proxy
+from dittohead.system import log
+from dittohead.system.users import owner
 from dittohead.web import identity as identity_module
 from dittohead.web.identity import IDENTITY, Handler, Identity, Role, Way
 from dittohead.web.pace import Pace

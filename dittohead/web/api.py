@@ -12,15 +12,15 @@ from sqlalchemy.engine import Connection
 
 from dittohead import listing, queries, receipt, replacing, shown
 from dittohead.context import JobFiles
-from dittohead.errors import DittoheadError, NoSuchJob
 from dittohead.metrics import CONTENT_TYPE
 from dittohead.model import ACTIVE, Job, JobState, StepRow, display
+from dittohead.model.errors import DittoheadError, NoSuchJob
+from dittohead.model.job_filter import Wanted
 from dittohead.notices import doors
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.search import Cursor, find
-from dittohead.wanted import Wanted
 from dittohead.web import incoming, openapi, replacements, shapes, verifying
 from dittohead.web.identity import Role, identity
 from dittohead.web.operations import Operation

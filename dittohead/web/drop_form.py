@@ -22,13 +22,14 @@ import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
 from sqlalchemy.engine import Connection
 
-from dittohead import log, sidecar, units
-from dittohead.errors import ItemError
-from dittohead.model import counted, rfc3339, visible
+from dittohead import sidecar
+from dittohead.model import counted, rfc3339, units, visible
+from dittohead.model.errors import ItemError
 from dittohead.settings import Drop
 from dittohead.stations import Stations
 from dittohead.store.tables import jobs
-from dittohead.threads import in_thread
+from dittohead.system import log
+from dittohead.system.threads import in_thread
 from dittohead.web import drop_names
 from dittohead.web.access import check_csrf
 from dittohead.web.drop_receiving import (

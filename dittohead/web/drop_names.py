@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.config import Config
-from dittohead.errors import ItemError
 from dittohead.model import Job, JobState
+from dittohead.model.errors import ItemError
 from dittohead.store import history
 from dittohead.store.tables import jobs
 from dittohead.web.drop_receiving import Reception, fitting

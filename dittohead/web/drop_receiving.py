@@ -18,16 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dittohead import files, ownfiles, sidecar, space
+from dittohead import sidecar
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
-from dittohead.errors import ItemError, Unreadable
-from dittohead.files import MAX_DEPTH, MAX_PATH
 from dittohead.fitting import taker
 from dittohead.model import counted, visible
-from dittohead.owners import owner
+from dittohead.model.errors import ItemError, Unreadable
 from dittohead.settings import Drop
 from dittohead.stations import NAME_MAX
+from dittohead.system import disk_space, files, own_files
+from dittohead.system.files import MAX_DEPTH, MAX_PATH
+from dittohead.system.users import owner
 
 _OPEN = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -182,7 +183,7 @@ class Reception:
         incoming = self._known.get(id_)
         if incoming is None:
             try:
-                incoming = ownfiles.document(self._record(id_), lambda found: Incoming(**found))
+                incoming = own_files.document(self._record(id_), lambda found: Incoming(**found))
             except (OSError, Unreadable):
                 return None
             if len(self._known) >= _KNOWN:
@@ -325,7 +326,7 @@ class Reception:
         """Return by how many bytes the disk is too full for so much more beside uploads under way."""
         # Of a plain form nobody knows how much is to come: more is there than was announced.
         missing = sum(max(one.size - sum(self.received(one).values()), 0) for one in incoming)
-        return space.lacking(self.inbox, size + missing, floor)
+        return disk_space.lacking(self.inbox, size + missing, floor)
 
 
 def _gone(incoming: Incoming) -> ItemError:

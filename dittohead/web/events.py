@@ -17,8 +17,8 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
-from dittohead import log
-from dittohead.errors import DittoheadError
+from dittohead.model.errors import DittoheadError
+from dittohead.system import log
 
 #: Seconds between two looks while somebody reads, and the part of the time they may take up.
 EVERY_S = 0.5

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 
-from dittohead.threads import in_thread
+from dittohead.system.threads import in_thread
 from dittohead.web.problems import Problem
 
 #: Bytes that are written at once.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import jinja2
 from aiohttp import web
 
-from dittohead import log
 from dittohead.model import visible
+from dittohead.system import log
 from dittohead.web.access import ACCESS, Access, form
 from dittohead.web.identity import Role, identity, needs
 from dittohead.web.problems import Problem

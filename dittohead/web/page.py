@@ -18,11 +18,11 @@ from markupsafe import Markup
 from sqlalchemy.engine import Connection
 
 from dittohead import queries, receipt
-from dittohead.errors import StoreError
 from dittohead.model import Job, JobState, utcnow
+from dittohead.model.errors import StoreError
+from dittohead.model.job_filter import Wanted
 from dittohead.stations import Stations
 from dittohead.store.search import Cursor, Page, find
-from dittohead.wanted import Wanted
 from dittohead.web import events, page_front, page_job, thumbnails
 from dittohead.web.access import may_still
 from dittohead.web.events import CSRF, Broadcaster, Part

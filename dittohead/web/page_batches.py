@@ -10,9 +10,9 @@ from sqlalchemy.engine import Connection
 
 from dittohead import queries
 from dittohead.model import Job
+from dittohead.model.job_filter import Wanted
 from dittohead.store import batches as batch_store
 from dittohead.store.search import Cursor, Page, find
-from dittohead.wanted import Wanted
 from dittohead.web.identity import Role, identity, needs
 from dittohead.web.page import PAGES, answer
 from dittohead.web.site import SITE

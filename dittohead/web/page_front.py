@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import queries, space
+from dittohead import queries
 from dittohead.model import Job, JobState, Station, StepRow, StepState, counted, display
+from dittohead.model.job_filter import Wanted
 from dittohead.stations import Stations
 from dittohead.store import history, numbers
 from dittohead.store import items as item_store
@@ -18,7 +19,7 @@ from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store
 from dittohead.store.search import find
 from dittohead.store.targets import TargetRow
-from dittohead.wanted import Wanted
+from dittohead.system import disk_space
 from dittohead.web.page_cures import cures
 from dittohead.web.page_people import uploaders
 
@@ -112,7 +113,7 @@ def arrivals(stations: Stations) -> list[str]:
 
 def room(stations: Stations) -> tuple[int, int]:
     """Return (free bytes, all bytes) of the root's file system. Blocking."""
-    return space.free(stations.root), space.capacity(stations.root)
+    return disk_space.free(stations.root), disk_space.capacity(stations.root)
 
 
 def in_flight(
@@ -194,7 +195,7 @@ def front(
         "missing": live.get("troubles", []),
         "stuck": live.get("stuck", {}),
         "damaged": live.get("damaged_rows", []),
-        "free": space.in_steps(disk[0]),
+        "free": disk_space.in_steps(disk[0]),
         "whole": disk[1],
         "floor": floor,
         "version": live.get("version", ""),

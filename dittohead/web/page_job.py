@@ -14,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead import order, queries, receipt, replacing
+from dittohead import queries, receipt, replacing
 from dittohead.context import JobFiles
-from dittohead.errors import Unreadable
-from dittohead.model import Event, Job, StepRow, StepState, display
+from dittohead.model import Event, Job, StepRow, StepState, display, step_graph
+from dittohead.model.errors import Unreadable
 from dittohead.stations import Stations
 from dittohead.store import history
 from dittohead.store import jobs as job_store
@@ -87,7 +87,7 @@ def _history(connection: Connection, job: Job) -> list[Job]:
 
 def levels(job: Job, steps: Sequence[StepRow]) -> list[list[StepRow]]:
     """Return the steps as they follow each other; those of one level may run beside each other."""
-    needed = order.needs(job.definition)
+    needed = step_graph.needs(job.definition)
     if len(needed) < len(steps):  # the definition is damaged: as they are numbered
         return [[step] for step in steps]
     depth: list[int] = []

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from dittohead import fitting
-from dittohead.errors import ItemError
 from dittohead.model import Job, JobState
+from dittohead.model.errors import ItemError
 from dittohead.web.identity import Role, identity, needs
 from dittohead.web.page import PAGES, answer, one_job
 from dittohead.web.site import SITE

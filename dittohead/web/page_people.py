@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from sqlalchemy.engine import Connection
 
 from dittohead.model import Job
-from dittohead.owners import owner
 from dittohead.store import drops as drop_store
 from dittohead.store import requests as request_store
+from dittohead.system.users import owner
 
 
 def uploaders(connection: Connection, jobs: Collection[Job]) -> Mapping[str, str]:

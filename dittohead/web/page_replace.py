@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 from aiohttp import BodyPartReader, web
 
-from dittohead.errors import ItemError
 from dittohead.manifest import path_fields
 from dittohead.model import Job, JobState, display, visible
+from dittohead.model.errors import ItemError
 from dittohead.replacing import Offer, Replacements, at_fault, path_of, place
 from dittohead.stations import Stations
 from dittohead.web.access import check_csrf

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from dittohead.model import counted, rfc3339, visible
-from dittohead.units import age, amount, duration, rate, size
+from dittohead.model.units import age, amount, duration, rate, size
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -13,9 +13,9 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
+from dittohead.model.units import size
 from dittohead.store import numbers
 from dittohead.store.numbers import Day, Pace
-from dittohead.units import size
 from dittohead.web.identity import Role, needs
 from dittohead.web.page import answer
 from dittohead.web.site import SITE, Site

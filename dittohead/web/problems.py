@@ -11,8 +11,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from dittohead import log
-from dittohead.errors import DittoheadError, NoSuchJob, StoreError
+from dittohead.model.errors import DittoheadError, NoSuchJob, StoreError
+from dittohead.system import log
 from dittohead.web.identity import Handler
 
 CONTENT_TYPE = "application/problem+json"

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 from aiohttp import web
 
-from dittohead import space, units
-from dittohead.errors import ItemError
-from dittohead.model import Job, JobState
+from dittohead.model import Job, JobState, units
+from dittohead.model.errors import ItemError
 from dittohead.replacing import Offer, Replacements
 from dittohead.settings import Drop
-from dittohead.threads import in_thread
+from dittohead.system import disk_space
+from dittohead.system.threads import in_thread
 from dittohead.web.identity import identity
 from dittohead.web.incoming import write_chunks
 from dittohead.web.problems import Problem
@@ -62,7 +62,7 @@ async def waiting(request: web.Request, job: Job, id_: str) -> Offer:
 
 def _room(request: web.Request, size: int) -> None:
     site = request.app[SITE]
-    lacking = space.lacking(site.stations.state, size, site.config().settings.space.floor)
+    lacking = disk_space.lacking(site.stations.state, size, site.config().settings.space.floor)
     if lacking > 0:
         raise Problem(507, f"there is not room for it on the disk: {units.size(lacking)} more are needed")
 

@@ -19,9 +19,9 @@ from typing import TypeGuard
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from dittohead import log
-from dittohead.doorway import CONFIGURATION, OWN_SOCKET, near
 from dittohead.settings import Http
+from dittohead.system import log
+from dittohead.system.control_socket import CONFIGURATION, OWN_SOCKET, near
 from dittohead.web.identity import IDENTITY, Handler
 from dittohead.web.problems import Problem
 from dittohead.web.site import SITE

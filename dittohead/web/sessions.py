@@ -15,9 +15,9 @@ from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 
-from dittohead import ownfiles
-from dittohead.errors import Unreadable
-from dittohead.files import write_durably
+from dittohead.model.errors import Unreadable
+from dittohead.system import own_files
+from dittohead.system.files import write_durably
 
 #: Under https the name alone has browsers refuse a cookie that another host, or no https, has set.
 #: Source: RFC 6265bis, 4.1.3.2, The "__Host-" Prefix.
@@ -59,12 +59,12 @@ class Sessions:
         A file that is damaged is not believed: everybody signs in again. Raises: OSError.
         """
         try:
-            with ownfiles.opened(self._key_path) as file:
+            with own_files.opened(self._key_path) as file:
                 self._key = bytes.fromhex(file.read(_KEY_MOST).decode("ascii").strip())
         except (FileNotFoundError, ValueError, Unreadable):
             self._key = b""
         try:
-            self._ended = ownfiles.document(self._ended_path, _ended)
+            self._ended = own_files.document(self._ended_path, _ended)
         except FileNotFoundError:
             self._ended = {}
         except Unreadable:  # who was signed out is not known any more: then nobody is to be signed in
@@ -114,7 +114,7 @@ class Sessions:
 
 
 def _ended(found: Any) -> dict[str, float]:
-    return {str(id_): float(until) for id_, until in ownfiles.mapping(found).items()}
+    return {str(id_): float(until) for id_, until in own_files.mapping(found).items()}
 
 
 def cookie_of(header: str, name: str) -> str:

@@ -20,14 +20,15 @@ from pathlib import Path
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import files, natural, queries, receipt
+from dittohead import natural, queries, receipt
 from dittohead.context import JobFiles
-from dittohead.errors import ItemError, Unreadable
 from dittohead.images.process import ImageChild
 from dittohead.model import Job, StepRow, StepState, display
-from dittohead.process import environment
+from dittohead.model.errors import ItemError, Unreadable
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
+from dittohead.system import files
+from dittohead.system.process import environment
 from dittohead.web.identity import Role, needs
 from dittohead.web.problems import Problem
 from dittohead.web.site import SITE

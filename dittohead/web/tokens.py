@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dittohead import log
-from dittohead.credentials import Unreadable
-from dittohead.errors import TransientError
+from dittohead.model.errors import TransientError
+from dittohead.system import log
+from dittohead.system.credentials import Unreadable
 from dittohead.web.identity import Role
 
 #: Characters of a token at least: shorter ones could be guessed.

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from dittohead.errors import DittoheadError
+from dittohead.model.errors import DittoheadError
 from dittohead.web.problems import Problem
 
 #: Between two words on how far it is. Seconds.

@@ -16,9 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dittohead import log
 from dittohead.model import counted, visible
-from dittohead.units import duration, size
+from dittohead.model.units import duration, size
+from dittohead.system import log
 from dittohead.wording.samples import SAMPLES, bare
 
 if TYPE_CHECKING:

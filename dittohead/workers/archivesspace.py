@@ -15,7 +15,7 @@ from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.recording import Counts, Recording, head_of
 from dittohead.archivesspace.undoing import Undoing
 from dittohead.model import Event, EventType, counted
-from dittohead.threads import in_thread
+from dittohead.system.threads import in_thread
 from dittohead.worker import (
     Done,
     Planned,

@@ -14,15 +14,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dittohead import files, templates
-from dittohead.errors import ItemError, MachineShort, TargetError, TransientError
+from dittohead import templates
 from dittohead.model import Event, EventType, Output, counted
+from dittohead.model.errors import ItemError, MachineShort, TargetError, TransientError
 from dittohead.options import Duration
-from dittohead.printed import LEAST, Mask, StepLog
-from dittohead.process import TAIL, Completed, environment, run
 from dittohead.scripts import scripts
-from dittohead.threads import Stop, in_thread
-from dittohead.wants import said_in
+from dittohead.system import files
+from dittohead.system.machine_faults import said_in
+from dittohead.system.process import TAIL, Completed, environment, run
+from dittohead.system.program_output import LEAST, Mask, StepLog
+from dittohead.system.threads import Stop, in_thread
 from dittohead.worker import Done, Options, Planned, StepContext, StepResult, Wait, Worker
 
 #: EX_TEMPFAIL. Source: sysexits.h.

@@ -16,8 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import __version__, units
-from dittohead.errors import ItemError, MachineShort, TransientError
+from dittohead import __version__
 from dittohead.faulty import Faulty
 from dittohead.images.kinds import is_read
 from dittohead.images.leftover import Leftover
@@ -29,10 +28,11 @@ from dittohead.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.images.reuse import Earlier, is_whole, journal_of
 from dittohead.images.sizes import Sizes
 from dittohead.journal import Journal, name_digest, settle
-from dittohead.model import Entry, Event, EventType, Output, counted, display
+from dittohead.model import Entry, Event, EventType, Output, counted, display, units
+from dittohead.model.errors import ItemError, MachineShort, TransientError
 from dittohead.runners import Renewed, Runners
-from dittohead.threads import Stop, in_thread
-from dittohead.wants import DISK
+from dittohead.system.machine_faults import DISK
+from dittohead.system.threads import Stop, in_thread
 from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"

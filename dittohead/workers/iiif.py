@@ -16,19 +16,20 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dittohead import __version__, files, natural, templates
-from dittohead.description import Described, Description
-from dittohead.errors import ItemError
+from dittohead import __version__, natural, templates
 from dittohead.images.box import fitted
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
 from dittohead.journal import holds, name_digest
 from dittohead.model import Event, EventType, Output, Use, display
+from dittohead.model.description import Described, Description
+from dittohead.model.errors import ItemError
 from dittohead.origin import origins
 from dittohead.presentation import iiif_manifest, page
 from dittohead.presentation.iiif_manifest import Manner, Shown
 from dittohead.presentation.pictures import Picture, of_info, served
-from dittohead.threads import Stop, in_thread
+from dittohead.system import files
+from dittohead.system.threads import Stop, in_thread
 from dittohead.uris import encoded, is_template
 from dittohead.worker import Done, Made, Options, Planned, Recipe, StepContext, StepResult, Worker
 

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dittohead import __version__, receipt
-from dittohead.errors import StepError
 from dittohead.islandora import objects, preflight, public
 from dittohead.islandora.delivery import Delivery
 from dittohead.islandora.door import Door
@@ -22,7 +21,8 @@ from dittohead.islandora.public import Shown
 from dittohead.islandora.site import Drupal
 from dittohead.islandora.undoing import Undoing
 from dittohead.model import Event, EventType, Location, Use, display
-from dittohead.threads import in_thread
+from dittohead.model.errors import StepError
+from dittohead.system.threads import in_thread
 from dittohead.turns import Turns
 from dittohead.worker import (
     Done,

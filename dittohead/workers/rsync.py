@@ -19,16 +19,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead import attributes, faults, files, folding, rsync_doctor
-from dittohead.attributes import Besides, Keeps
-from dittohead.errors import ItemError, StepError, TransientError
+from dittohead import rsync_doctor
 from dittohead.far_account import AGENT, Account, way_to
-from dittohead.folding import Alike
 from dittohead.local_target import SHOWN, Arrived, LocalTarget, open_folder
 from dittohead.model import Entry, Event, EventType, Location, counted, display
-from dittohead.mounts import mount_of
-from dittohead.printed import StepLog
-from dittohead.process import Completed, environment, run
+from dittohead.model.errors import ItemError, StepError, TransientError
 from dittohead.rsync_options import (
     PROBE,
     SSH,
@@ -50,7 +45,13 @@ from dittohead.rsync_words import (
     only_times_are_lost,
 )
 from dittohead.sending import touched, unchanged, write_list
-from dittohead.threads import Stop, in_thread
+from dittohead.system import attributes, fail_points, files, folding
+from dittohead.system.attributes import Besides, Keeps
+from dittohead.system.folding import Alike
+from dittohead.system.mounts import mount_of
+from dittohead.system.process import Completed, environment, run
+from dittohead.system.program_output import StepLog
+from dittohead.system.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
 
 _BACKUP = ".dittohead-backup"
@@ -188,7 +189,7 @@ class _Delivery:
         """Choose the version, refuse conflicts before anything is delivered."""
         if self.local is not None:
             await self.local.check(mkpath=self.options.mkpath, job=self.ctx.job_id)
-        faults.point("rsync.listed")
+        fail_points.point("rsync.listed")
         chosen = self.ctx.saved.get("version")
         if self.options.on_conflict == "version":
             number = int(chosen) if chosen else await self._choose_version()
@@ -250,7 +251,7 @@ class _Delivery:
         )
         if ended.returncode != 0 and not only_times_are_lost(ended):
             raise await self._failure(ended, self.place)
-        faults.point("rsync.delivered")
+        fail_points.point("rsync.delivered")
 
     async def _see_that_names_stay_apart(self) -> None:
         """Deliver names that may be one there before all others; no file is replaced by another of ours.
@@ -319,7 +320,7 @@ class _Delivery:
             found = await self._compared(how, record=False)
         if found.bare:
             raise self._lacks(found.bare)
-        faults.point("rsync.verified")
+        fail_points.point("rsync.verified")
         to = self.place.argument
         words = f"{counted(found.files, 'file')}, {found.size:,} bytes to {to}"
         left = [*self.given.left(self.keeps), *([f"times of {found.untimed}"] if found.untimed else [])]

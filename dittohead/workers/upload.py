@@ -16,12 +16,11 @@ from typing import Any, Literal, TypeVar
 from botocore.exceptions import ClientError
 from pydantic import Field
 
-from dittohead import __version__, attributes, faults, files
-from dittohead.attributes import Keeps
+from dittohead import __version__
 from dittohead.checksums import Digests
-from dittohead.errors import ItemError, StepError, TargetError, TransientError, ungrouped
 from dittohead.faulty import Faulty
 from dittohead.model import Entry, Event, EventType, Location, counted, display
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError, ungrouped
 from dittohead.options import Size
 from dittohead.s3 import connection
 from dittohead.s3.bucket import (
@@ -41,7 +40,9 @@ from dittohead.s3.objects import ObjectOptions
 from dittohead.s3.pace import Pace
 from dittohead.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
 from dittohead.slices import PIECE, Slice
-from dittohead.threads import Stop, in_thread
+from dittohead.system import attributes, fail_points, files
+from dittohead.system.attributes import Keeps
+from dittohead.system.threads import Stop, in_thread
 from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, VerifyContext, Worker
 
 T = TypeVar("T")
@@ -477,7 +478,7 @@ class _Sending:
         self.ctx.progress(self.bytes, self.ctx.source.size, "bytes")
 
     def _good(self, entry: Entry, stored: Stored) -> None:
-        faults.point("upload.verified")
+        fail_points.point("upload.verified")
         if stored.fresh:
             self.sent += 1
         else:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from dittohead.archivesspace.client import Client, Taken, fault, opened
 from dittohead.archivesspace.options import ArchivesSpaceOptions
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.rest import Answer, Rest, connected
 from tests.support.archivesspace import ArchivesSpace, Fault
 from tests.support.archivesspace_job import AO, SECRETS

@@ -11,7 +11,7 @@ import pytest
 from dittohead.archivesspace import client as clients
 from dittohead.archivesspace.client import opened
 from dittohead.archivesspace.options import ArchivesSpaceOptions
-from dittohead.errors import TargetError, TransientError
+from dittohead.model.errors import TargetError, TransientError
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace, Call, Fault
 from tests.support.archivesspace_job import AO, SECRETS, Job

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.errors import ItemError
+from dittohead.model.errors import ItemError
 from tests.archivesspace.conftest import object_there, pages, the
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import AO, NAME, Job, furnish

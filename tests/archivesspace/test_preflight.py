@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.description import Described
-from dittohead.errors import ItemError, StepError, TargetError
+from dittohead.model.description import Described
+from dittohead.model.errors import ItemError, StepError, TargetError
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import AO, NAME, Job, furnish

@@ -12,8 +12,8 @@ from dittohead import __version__
 from dittohead.archivesspace.naming import Naming
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.config import load
-from dittohead.errors import ConfigError, ItemError, TargetError, TransientError
 from dittohead.model import Entry
+from dittohead.model.errors import ConfigError, ItemError, TargetError, TransientError
 from dittohead.registry import default
 from dittohead.templates import render_options
 from dittohead.workers.archivesspace import ArchivesSpaceWorker

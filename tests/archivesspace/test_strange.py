@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.errors import StepError, TargetError
+from dittohead.model.errors import StepError, TargetError
 from tests.archivesspace.conftest import shown
 from tests.support.archivesspace import ArchivesSpace, Fault
 from tests.support.archivesspace_job import NAME, SECRETS, Job, furnish

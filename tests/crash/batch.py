@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dittohead.process import MARK, sweep
+from dittohead.system.process import MARK, sweep
 from tests.support.daemon import Site
 from tests.support.receivers import Mailbox
 from tests.support.s3_server import S3Server
@@ -352,6 +352,6 @@ class Batch:
 
 
 def _sync(path: Path) -> None:
-    from dittohead.files import sync_filesystem
+    from dittohead.system.files import sync_filesystem
 
     sync_filesystem(path)

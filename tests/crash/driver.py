@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from dittohead.faults import POINTS
+from dittohead.system.fail_points import POINTS
 from tests.crash.batch import Batch
 
 #: Folders on their way at any time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dittohead.faults import POINTS
+from dittohead.system.fail_points import POINTS
 from tests.crash.batch import Batch, kinds_for
 from tests.support.length import LONG
 

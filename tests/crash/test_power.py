@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.faults import POINTS
+from dittohead.system.fail_points import POINTS
 from tests.crash.batch import Batch, kinds_for
 from tests.crash.power import KINDS, Disk, disk
 from tests.support.length import LONG

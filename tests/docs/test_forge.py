@@ -24,7 +24,9 @@ def document(path: Path) -> Any:
 def recipe(target: str) -> list[str]:
     """Return what `make TARGET` runs, line by line; the tests themselves may run under a make."""
     env = {key: value for key, value in os.environ.items() if key not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")}
-    said = subprocess.run(["make", "-n", target], cwd=TOP, env=env, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["make", "-n", target], cwd=TOP, env=env, capture_output=True, text=True, check=True
+    )
     return said.stdout.replace("'", "").splitlines()
 
 

@@ -14,7 +14,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 import dittohead
-from dittohead import log, model
+from dittohead import model
+from dittohead.system import log
 from tests.docs.pages import DOCS, TOP
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.process import sweep
+from dittohead.system.process import sweep
 from tests.docs.console import Terminal, fits, session
 from tests.docs.pages import DOCS, TOP, blocks
 from tests.real import test_boot

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dittohead.errors import ItemError
 from dittohead.images.process import abilities
+from dittohead.model.errors import ItemError
 from tests.support.boot import TOP
 from tests.support.convert import Rig
 from tests.support.images import decoded, encode, jpeg, pixels, tiff

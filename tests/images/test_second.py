@@ -14,10 +14,10 @@ import pyvips
 import tifffile
 from PIL import Image, ImageCms
 
-from dittohead.errors import ItemError
 from dittohead.images import loading, process, second
 from dittohead.images.overheard import Overheard
 from dittohead.images.reasons import is_unsupported
+from dittohead.model.errors import ItemError
 from tests.support.convert import Rig
 from tests.support.images import decoded, jpeg, pixels
 

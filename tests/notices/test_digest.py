@@ -14,13 +14,13 @@ import pytest
 import sqlalchemy as sa
 from ulid import ULID
 
-from dittohead import faults
 from dittohead.model import JobId, JobState
 from dittohead.rules import Rule
 from dittohead.store import Store, sqlite_url
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import MANY, MANY_S, NewNotice
 from dittohead.store.tables import outbox
+from dittohead.system import fail_points
 from tests.support.notices import Clock, composer, job, mail, notifier, rows, rule
 from tests.support.postgres import postgres
 from tests.support.receivers import Mailbox
@@ -217,7 +217,7 @@ async def test_a_death_at_any_moment_sends_each_member_once_more_at_most(
         told(store, way, "done", name)
     clock.forward(seconds=61)
     with monkeypatch.context() as patch:
-        patch.setattr(faults, "point", die)
+        patch.setattr(fail_points, "point", die)
         with contextlib.suppress(Dead):
             await notifier(store, [way], now=clock).send_due()
             raise AssertionError("it lives")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead.errors import ItemError, TargetError
 from dittohead.lookout import Lookout
 from dittohead.model import JobState
+from dittohead.model.errors import ItemError, TargetError
 from dittohead.notices.compose import Composer
 from dittohead.rules import Rule
 from dittohead.store import targets as target_store

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from dittohead.config import load
-from dittohead.errors import ConfigError
 from dittohead.model import JobState
-from dittohead.owners import Owner
+from dittohead.model.errors import ConfigError
 from dittohead.registry import default
 from dittohead.rules import Rule, check_rules
 from dittohead.schema import json_schema
+from dittohead.system.users import Owner
 from tests.support.notices import broken, composer, job, rule
 
 

@@ -17,7 +17,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from sqlalchemy.engine import Connection
 
-from dittohead.errors import StoreError
+from dittohead.model.errors import StoreError
 from dittohead.notices.sender import Notifier
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store

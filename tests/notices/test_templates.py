@@ -10,11 +10,11 @@ import pytest
 
 from dittohead import wording
 from dittohead.config import load
-from dittohead.errors import ConfigError
 from dittohead.model import Batch, JobState
-from dittohead.owners import owner
+from dittohead.model.errors import ConfigError
 from dittohead.store.batches import Counts
 from dittohead.store.outbox import Gathered, Notice
+from dittohead.system.users import owner
 from dittohead.wording import BadTemplate, Wording
 from dittohead.wording.samples import SAMPLES
 from tests.support.notices import broken, composer, job, rule

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.cli.door import Door
-from dittohead.errors import DittoheadError, NoSuchJob
+from dittohead.model.errors import DittoheadError, NoSuchJob
 from tests.support.daemon import Site, site
 from tests.support.damage import DAMAGES
 

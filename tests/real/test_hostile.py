@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from dittohead import files
-from dittohead.errors import ItemError
-from dittohead.nobodys import DEFAULT, nobodys
+from dittohead.model.errors import ItemError
+from dittohead.system import files
+from dittohead.system.ignored_names import DEFAULT, nobodys
 from tests.support import hostile as by
 from tests.support.daemon import Site, site
 from tests.support.hostile import Box, Deed, box, files_of, snapshot, specials_of

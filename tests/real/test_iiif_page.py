@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from dittohead.description import Described, Description, Object
+from dittohead.model.description import Described, Description, Object
 from dittohead.workers.iiif import IiifOptions, IiifWorker
 from tests.support.context import LoneContext
 from tests.support.convert import Rig

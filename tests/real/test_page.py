@@ -27,7 +27,7 @@ from playwright.async_api import (
 )
 
 import dittohead
-from dittohead import units
+from dittohead.model import units
 from tests.support.daemon import Site, site
 from tests.support.images import encode, pixels
 

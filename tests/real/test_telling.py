@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import lock
 from dittohead.cli import follow
 from dittohead.config import load
+from dittohead.system import lock
 from tests.support.daemon import site
 from tests.support.receivers import mailbox
 from tests.support.trees import fifo, read_tree, tree

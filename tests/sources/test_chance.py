@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import faults
-from dittohead.errors import DittoheadError, ItemError
-from dittohead.faults import SOURCE_POINTS
+from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.system import fail_points
+from dittohead.system.fail_points import SOURCE_POINTS
 from dittohead.worker import Done, StepContext, StepResult
 from tests.support.desk import Desk
 from tests.support.length import LONG
@@ -88,14 +88,14 @@ class World:
 
         def point(name: str) -> None:
             if name == wanted and not name.startswith("store."):
-                faults.point = calm
+                fail_points.point = calm
                 raise Killed
 
-        faults.point = point
+        fail_points.point = point
         try:
             await self.round()
         finally:
-            faults.point = calm
+            fail_points.point = calm
         self.desk.again(list=True, tokens={"prefix": "tokens/"}, ignore=["tokens/*"])
 
     async def jobs(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.faults import SOURCE_POINTS
+from dittohead.system.fail_points import SOURCE_POINTS
 from tests.support.images import jpeg, levels
 from tests.support.s3_server import S3Server
 from tests.support.upstream import Place, upstream

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from dittohead import faults
-from dittohead.errors import ItemError, TargetError
+from dittohead.model.errors import ItemError, TargetError
 from dittohead.s3 import connection
 from dittohead.sources.s3 import Queue
 from dittohead.store import drops as drop_store
+from dittohead.system import fail_points
 from dittohead.worker import StepContext, StepResult
 from tests.support.desk import Desk
 from tests.support.s3_server import Request, S3Server
@@ -370,10 +370,10 @@ async def test_it_goes_on_wherever_it_was_killed(
 
     def die(name: str) -> None:
         if name == point:
-            monkeypatch.setattr(faults, "point", lambda name: None)
+            monkeypatch.setattr(fail_points, "point", lambda name: None)
             raise Killed
 
-    monkeypatch.setattr(faults, "point", die)
+    monkeypatch.setattr(fail_points, "point", die)
     await desk.look()
     with pytest.raises((Killed, BaseExceptionGroup)):
         await desk.runner.bring()

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from dittohead import Fetch, Look, Source, SourceOptions, Upstream
 from dittohead.config import SourceSetting, load
-from dittohead.errors import ConfigError
 from dittohead.intake import Intake
+from dittohead.model.errors import ConfigError
 from dittohead.registry import Sources, default
 from dittohead.s3 import events as s3_events
 from dittohead.s3.events import Unreadable, read_message, read_token

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dittohead.mounts import mount_of
+from dittohead.system.mounts import mount_of
 
 TOP = Path(__file__).parent.parent.parent
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import structlog
 
-from dittohead.description import Described
-from dittohead.files import sha256_file, walk
 from dittohead.model import Entry, Event, Location, Output
-from dittohead.process import environment
+from dittohead.model.description import Described
+from dittohead.system.files import sha256_file, walk
+from dittohead.system.process import environment
 from dittohead.worker import Inputs, Made, StepContext
 
 

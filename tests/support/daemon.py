@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from dittohead.process import sweep
+from dittohead.system.process import sweep
 from tests.support.settled import at_once
 from tests.support.wheel import program
 

@@ -34,8 +34,8 @@ import pydantic
 
 from dittohead.manifest import path_bytes
 from dittohead.model import display
-from dittohead.process import sweep
 from dittohead.stations import fit
+from dittohead.system.process import sweep
 from tests.support.daemon import Site
 from tests.support.trees import tree
 from tests.support.wheel import installed, site_of

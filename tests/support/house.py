@@ -15,7 +15,6 @@ from dittohead.claims import Claimer
 from dittohead.config import Config, load
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
-from dittohead.limits import FairLimiter
 from dittohead.model import Job, Station, StepRow
 from dittohead.queries import listing
 from dittohead.registry import Registry
@@ -24,6 +23,7 @@ from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.outbox import NewNotice
+from dittohead.system.limits import FairLimiter
 from dittohead.targets import Targets
 from dittohead.worker import Done, Options, Recipe, StepContext, StepResult, Worker
 from tests.support.settled import at_once

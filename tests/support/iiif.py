@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import jsonschema
 
-from dittohead.files import sha256_file
 from dittohead.images.iiif import info, promised
 from dittohead.model import Output
+from dittohead.system.files import sha256_file
 from dittohead.worker import Made
 from tests.support import prezi
 

@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from dittohead.description import Described
+from dittohead.model.description import Described
 from dittohead.worker import Wait
 from dittohead.workers.islandora import IslandoraOptions, IslandoraWorker
 from tests.support.context import LoneContext

@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from dittohead import faults, process
+from dittohead.system import fail_points, process
 
 #: Source: Linux, fs/ext4/ext4.h and fs/xfs/libxfs/xfs_fs.h: EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32).
 _SHUTDOWN = 0x8004587D
@@ -51,7 +51,7 @@ def arm(dies: str, reached: str) -> None:
                 cut_power(Path(os.environ["MORTAL_DISK"]))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    faults.point = point
+    fail_points.point = point
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ import pytest
 from aiohttp import http_parser, web
 
 from dittohead.context import JobFiles
-from dittohead.errors import ItemError
 from dittohead.model import JobState
+from dittohead.model.errors import ItemError
 from dittohead.store.tables import requests
 from dittohead.web import api, server, shapes
 from dittohead.web.openapi import document

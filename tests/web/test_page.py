@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 
 from dittohead.context import JobFiles
-from dittohead.errors import NameTaken
 from dittohead.model import JobState, Location, Outcome
+from dittohead.model.errors import NameTaken
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.web import page as page_module

@@ -20,7 +20,7 @@ import pytest
 
 from dittohead import names
 from dittohead.config import load
-from dittohead.errors import ItemError
+from dittohead.model.errors import ItemError
 from dittohead.settings import Drop
 from dittohead.web import drop_form, drop_names, incoming, server
 from dittohead.web.drop_receiving import (

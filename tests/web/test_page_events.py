@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from dittohead.errors import StoreError
+from dittohead.model.errors import StoreError
 from dittohead.web import events
 from dittohead.web.events import Broadcaster, Part, TooMany
 

@@ -10,12 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.model import JobId, JobState, StepState
+from dittohead.model.units import duration, size
 from dittohead.store import Store, numbers, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
 from dittohead.store.numbers import DAY_S
 from dittohead.store.tables import jobs, metadata, steps
-from dittohead.units import duration, size
 from dittohead.web.plots import bars, top, top_bytes, trace
 from tests.support.postgres import postgres
 

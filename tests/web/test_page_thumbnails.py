@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dittohead.model import Station
-from dittohead.process import sweep
+from dittohead.system.process import sweep
 from dittohead.web import thumbnails
 from dittohead.web.thumbnails import Bounds, Picture, Thumbnailer, pictures, trim
 from tests.support.front import READER, Front, call

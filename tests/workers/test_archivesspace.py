@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.errors import ItemError, TransientError
 from dittohead.model import EventType, Use
+from dittohead.model.errors import ItemError, TransientError
 from dittohead.worker import Done, Planned
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace, Call

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from dittohead.errors import ItemError, TransientError
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
+from dittohead.model.errors import ItemError, TransientError
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.convert import Rig

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from dittohead.config import load
-from dittohead.errors import ConfigError, ItemError
-from dittohead.files import sha256_file
 from dittohead.images.iiif import info, promised
+from dittohead.model.errors import ConfigError, ItemError
+from dittohead.system.files import sha256_file
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
 from tests.support.images import decoded, encode, jpeg, pixels, tiff

@@ -19,12 +19,12 @@ import tifffile
 from jpylyzer import jpylyzer
 from PIL import Image, ImageCms
 
-from dittohead.errors import ItemError
 from dittohead.images import jp2_structure, making, proof
 from dittohead.images.options import ConvertOptions
 from dittohead.images.overheard import Overheard
 from dittohead.images.process import abilities
 from dittohead.images.reasons import Unfit
+from dittohead.model.errors import ItemError
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext
 from tests.support.convert import Rig

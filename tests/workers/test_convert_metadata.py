@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from dittohead.errors import ItemError
 from dittohead.images.process import abilities
 from dittohead.images.recipe import Recipe
+from dittohead.model.errors import ItemError
 from tests.support.convert import Rig
 from tests.support.images import jpeg, tiff
 from tests.support.trees import tree

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dittohead.errors import ItemError
 from dittohead.images.options import ConvertOptions
 from dittohead.model import display
+from dittohead.model.errors import ItemError
 from dittohead.worker import Planned
 from tests.support.context import LoneContext
 from tests.support.convert import Rig

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 
 from dittohead import templates
 from dittohead.config import load
-from dittohead.description import Dated, Described, Description, Level, Named, Object
-from dittohead.errors import ItemError
-from dittohead.files import sha256_file
 from dittohead.model import Output
+from dittohead.model.description import Dated, Described, Description, Level, Named, Object
+from dittohead.model.errors import ItemError
+from dittohead.system.files import sha256_file
 from dittohead.worker import Made
 from dittohead.workers.convert import ConvertWorker
 from dittohead.workers.iiif import IiifOptions, IiifWorker

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dittohead.errors import StepError, TargetError, TransientError
+from dittohead.model.errors import StepError, TargetError, TransientError
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_rig import Rig
 from tests.support.islandora_state import Fault

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from dittohead import receipt
 from dittohead.config import load
-from dittohead.description import Description
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.model import Location
+from dittohead.model.description import Description
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.notebook import read as lines
 from dittohead.planning import plan
 from dittohead.registry import default

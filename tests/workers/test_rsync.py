@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from dittohead import attributes
-from dittohead.errors import ItemError, StepError, TargetError
 from dittohead.model import Location
+from dittohead.model.errors import ItemError, StepError, TargetError
+from dittohead.system import attributes
 from dittohead.worker import Done, VerifyContext
 from dittohead.workers.rsync import PROBE, RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext, source_of

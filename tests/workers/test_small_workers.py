@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from dittohead.errors import ItemError, TargetError, TransientError
-from dittohead.process import MARK, environment, sweep
+from dittohead.model.errors import ItemError, TargetError, TransientError
+from dittohead.system.process import MARK, environment, sweep
 from dittohead.worker import Done, StepResult, Wait
 from dittohead.workers.checksum import ChecksumOptions, ChecksumWorker
 from dittohead.workers.command import CommandOptions, CommandWorker

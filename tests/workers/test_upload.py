@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.s3 import bucket as s3_bucket
 from dittohead.s3 import connection
 from dittohead.s3.notes import read as read_notes

@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 import pytest
 
-from dittohead import faults
-from dittohead.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.housekeeping import Housekeeper
+from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.s3 import bucket as s3_bucket
 from dittohead.s3.notes import Notes
 from dittohead.s3.notes import read as read_notes
 from dittohead.s3.pace import Pace
+from dittohead.system import fail_points
 from dittohead.workers.upload import UploadOptions
 from tests.support.context import LoneContext
 from tests.support.house import House
@@ -150,7 +150,7 @@ async def test_another_version_that_comes_right_after_ours_is_not_removed(
             server.client().put_object(Bucket=it.bucket, Key="a", Body=theirs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(faults, "point", write)
+        patch.setattr(fail_points, "point", write)
         await it.run()
     assert await it.objects() == {"a": theirs}
     versions = (await it.call("list_object_versions"))["Versions"]
@@ -195,7 +195,9 @@ async def test_what_was_completed_is_not_sent_again_after_a_stop(
 ) -> None:
     it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
     task = asyncio.ensure_future(it.run())
-    monkeypatch.setattr(faults, "point", lambda name: task.cancel() if name == "upload.completed" else None)
+    monkeypatch.setattr(
+        fail_points, "point", lambda name: task.cancel() if name == "upload.completed" else None
+    )
     with pytest.raises(asyncio.CancelledError):
         await task
     monkeypatch.undo()

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from dittohead import faults
-from dittohead.errors import ItemError, TargetError
+from dittohead.model.errors import ItemError, TargetError
 from dittohead.s3 import bucket as s3_bucket
+from dittohead.system import fail_points
 from dittohead.worker import Done, VerifyContext
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext
@@ -114,13 +114,13 @@ async def test_an_upload_that_was_interrupted_goes_on(
         if name == "upload.part":
             running.cancel()
 
-    monkeypatch.setattr(faults, "point", point)
+    monkeypatch.setattr(fail_points, "point", point)
     with pytest.raises(asyncio.CancelledError):
         await running
     first = sent.count("upload.part")
     assert 1 <= first < 3
     it.ctx.again()
-    monkeypatch.setattr(faults, "point", sent.append)
+    monkeypatch.setattr(fail_points, "point", sent.append)
     await it.run()
     assert sent.count("upload.begun") == 1
     # No more than were left; fewer where one arrived that was under way at the interruption.

@@ -11,7 +11,7 @@ import os
 import re
 
 from dittohead.backoff import wait_s
-from dittohead.errors import MachineShort
+from dittohead.model.errors import MachineShort
 
 #: There is no room: of all disk errors those that room helps.
 FULL = frozenset(

@@ -13,8 +13,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dittohead.errors import ConfigError
-from dittohead.owners import owner
+from dittohead.model.errors import ConfigError
+from dittohead.system.users import owner
 
 #: Where the installation puts it.
 INSTALLED = Path("/etc/dittohead/config.yaml")

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dittohead import faults
-from dittohead.errors import ClosedError, ItemError
 from dittohead.model import own_group
+from dittohead.model.errors import ClosedError, ItemError
+from dittohead.system import fail_points
 
 #: Deeper trees, and longer paths, cannot be handed to other programs (PATH_MAX is 4096 with the
 #: root in front of it), and each level costs one open descriptor during the walk.
@@ -148,11 +148,11 @@ def durable_file(path: Path, mode: int = 0o640) -> Iterator[IO[bytes]]:
             os.fchmod(file.fileno(), mode)  # whatever the umask
             yield file
             file.flush()
-            faults.point("file.written")
+            fail_points.point("file.written")
             os.fsync(file.fileno())
-        faults.point("file.durable")
+        fail_points.point("file.durable")
         _put(temp, path)
-        faults.point("file.renamed")
+        fail_points.point("file.renamed")
         fsync_dir(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):

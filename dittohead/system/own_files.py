@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from dittohead.errors import Unreadable
+from dittohead.model.errors import Unreadable
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ import os
 import threading
 from pathlib import Path
 
-from dittohead.errors import ItemError, TransientError
-from dittohead.wants import NO_FILES
+from dittohead.model.errors import ItemError, TransientError
+from dittohead.system.machine_faults import NO_FILES
 
 #: There is no such file.
 _ABSENT = frozenset([errno.ENOENT, errno.ENOTDIR])

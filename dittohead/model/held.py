@@ -11,8 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dittohead.errors import Immovable
 from dittohead.model import Arrival, own_group, shell_word, visible
+from dittohead.model.errors import Immovable
 
 
 class Kind(StrEnum):

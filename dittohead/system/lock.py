@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dittohead.errors import DittoheadError
-from dittohead.files import make_way
+from dittohead.model.errors import DittoheadError
+from dittohead.system.files import make_way
 
 
 class Locked(DittoheadError):

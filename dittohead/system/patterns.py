@@ -12,7 +12,7 @@ from typing import Any
 
 import regex
 
-from dittohead.errors import ItemError
+from dittohead.model.errors import ItemError
 
 #: The longest one name may take, in seconds of the processor. A name of 255 letters takes microseconds.
 MOST_S = 0.1

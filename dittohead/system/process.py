@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead.errors import ItemError
+from dittohead.model.errors import ItemError
 
 #: Marks each child (and what it starts) as ours, so that the next start can end what a killed
 #: daemon left behind. The value is the root the daemon works on.

@@ -7,8 +7,8 @@ import os
 import signal
 import stat
 
-from dittohead import capabilities
-from dittohead.files import Found
+from dittohead.system import capabilities
+from dittohead.system.files import Found
 
 #: What changed in this time before a look may still be written by somebody who pauses. Seconds.
 WRITERS_S = 3600.0

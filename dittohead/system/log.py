@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from dittohead.apart import Apart
+from dittohead.system.log_stream import Apart
 
 # Event names are `noun.past_verb` and stable: people search for them.
 DAEMON_STARTED: Final = "daemon.started"
