@@ -9,21 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dittohead.model import Entry, Event, EventType, Location, Output, Use
-    from dittohead.model.description import Described, Description
-    from dittohead.model.errors import (
-        ConfigError,
-        DittoheadError,
-        ItemError,
-        StepError,
-        TargetError,
-        TransientError,
-    )
-    from dittohead.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
-    from dittohead.system.files import durable_file, sha256_file
-    from dittohead.system.process import Completed, run
-    from dittohead.system.threads import Stop, in_thread
-    from dittohead.worker import (
+    from dittohead.contract.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
+    from dittohead.contract.worker import (
         Done,
         Inputs,
         Made,
@@ -37,6 +24,19 @@ if TYPE_CHECKING:
         Wait,
         Worker,
     )
+    from dittohead.model import Entry, Event, EventType, Location, Output, Use
+    from dittohead.model.description import Described, Description
+    from dittohead.model.errors import (
+        ConfigError,
+        DittoheadError,
+        ItemError,
+        StepError,
+        TargetError,
+        TransientError,
+    )
+    from dittohead.system.files import durable_file, sha256_file
+    from dittohead.system.process import Completed, run
+    from dittohead.system.threads import Stop, in_thread
 
 __version__ = "0.2.0"
 
@@ -54,9 +54,18 @@ _MODULES = {
     "dittohead.system.files": ("durable_file", "sha256_file"),
     "dittohead.model": ("Entry", "Event", "EventType", "Location", "Output", "Use"),
     "dittohead.system.process": ("Completed", "run"),
-    "dittohead.source": ("Fetch", "Item", "Look", "Order", "Sighting", "Source", "SourceOptions", "Upstream"),
+    "dittohead.contract.source": (
+        "Fetch",
+        "Item",
+        "Look",
+        "Order",
+        "Sighting",
+        "Source",
+        "SourceOptions",
+        "Upstream",
+    ),
     "dittohead.system.threads": ("Stop", "in_thread"),
-    "dittohead.worker": (
+    "dittohead.contract.worker": (
         "Done",
         "Inputs",
         "Made",

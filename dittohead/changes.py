@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dittohead import templates
 from dittohead.config import Config, Step
 from dittohead.context import JobFiles, values_of
+from dittohead.contract import placeholders
+from dittohead.contract.worker import Recipe
 from dittohead.model import Job, Station, StepRow, StepState
 from dittohead.model.errors import ItemError
 from dittohead.registry import Registry
@@ -19,7 +20,6 @@ from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system.patterns import TooSlow
-from dittohead.worker import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def _compare_step(
 
 def _recipe(workers: Registry, step: Step, job: Job, files: JobFiles) -> Recipe | None:
     worker = workers.get(step.worker)
-    filled = templates.render_options(step.options, values_of(job, files, step.name), worker)
+    filled = placeholders.render_options(step.options, values_of(job, files, step.name), worker)
     return worker.recipe(worker.Options.model_validate(filled))
 
 

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead import handover, templates
+from dittohead import handover
 from dittohead.config import Config, Step
+from dittohead.contract import placeholders
 from dittohead.model import Station, counted
 from dittohead.model.errors import DittoheadError, StationError, TransientError
 from dittohead.notices import looking
@@ -228,7 +229,7 @@ async def _step(
     with tempfile.TemporaryDirectory() as work:
         known = {"name": "NAME", "id": "ID", "date": "DATE", "payload": work, "work": work}
         try:
-            given = templates.render_options(step.options, _AnyGroup(known), worker)
+            given = placeholders.render_options(step.options, _AnyGroup(known), worker)
             options = worker.Options.model_validate(given)
             async for good, message in worker.examine(options, secret, step.options):
                 yield Finding(level="good" if good else "bad", about=about, message=message)

@@ -16,9 +16,10 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import replacing, sidecar, templates
+from dittohead import replacing, sidecar
 from dittohead.budget import DiskBudget
 from dittohead.config import Config, Pipeline
+from dittohead.contract import placeholders
 from dittohead.engine import AGENT
 from dittohead.model import (
     Arrival,
@@ -349,7 +350,7 @@ class Claimer:
         for step in pipeline.definition(purposes)["steps"]:
             worker = self.workers.get(step["worker"])
             try:
-                filled = templates.render_options(step["options"], values, worker)
+                filled = placeholders.render_options(step["options"], values, worker)
                 options = worker.Options.model_validate(filled)
             except (ItemError, ValidationError):
                 return None  # as above

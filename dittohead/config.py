@@ -11,17 +11,18 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dittohead import names, rules, sidecar, templates, wording
+from dittohead import names, rules, sidecar, wording
 from dittohead import registry as registry_module
+from dittohead.contract import placeholders
+from dittohead.contract.source import SourceOptions
+from dittohead.contract.worker import Options, Worker
 from dittohead.model import step_graph
 from dittohead.model.errors import ConfigError, DittoheadError, ItemError
 from dittohead.registry import Registry, Sources
 from dittohead.salvage import Every, Salvaged, salvage
 from dittohead.settings import Addresses, PipelineSettings, Settings
-from dittohead.source import SourceOptions
 from dittohead.system.patterns import Pattern
 from dittohead.wording import Wording
-from dittohead.worker import Options, Worker
 from dittohead.yamlmap import Document, Place, read
 
 #: Jobs at once when `limits: {jobs:}` says nothing.
@@ -269,7 +270,7 @@ class _Checker:
             hint = "Write it without repeats inside repeats, or parts of one that fit the same text"
             self.doubts.append(ConfigError(what, where=where, hint=hint))
         place: Place = ("pipelines", name)
-        built_in = templates.BUILT_IN | ({"batch"} if given.each else set())
+        built_in = placeholders.BUILT_IN | ({"batch"} if given.each else set())
         clash = built_in & pattern.groups
         for group in sorted(clash):
             self.wrong(
@@ -499,18 +500,18 @@ class _Checker:
         """Return the placeholders that an option may use: more, where it is a template for each file."""
         if key not in worker.per_file:
             return known
-        for group in sorted(templates.FILE & known):
+        for group in sorted(placeholders.FILE & known):
             self.wrong(
                 f"{{{group}}} stands for a part of each file's path here, and a group of match is called "
                 f'"{group}" too',
                 (*place, key),
                 hint="Call the group something else",
             )
-        return known | templates.FILE | worker.file_values
+        return known | placeholders.FILE | worker.file_values
 
     def _check_placeholders(self, value: Any, place: Place, known: frozenset[str]) -> None:
         if isinstance(value, str):
-            for problem, name in templates.problems(value, known):
+            for problem, name in placeholders.problems(value, known):
                 hint = suggest(name, known) or (f"There are {', '.join(sorted(known))}" if name else "")
                 self.wrong(problem, place, hint=hint)
         elif isinstance(value, list):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import manifest, receipt
+from dittohead.contract.worker import Inputs, Made, StepContext
 from dittohead.model import Entry, Event, Job, Location, Output, Station, StepRow, StepState
 from dittohead.model.description import Described
 from dittohead.model.errors import ItemError, Unreadable
@@ -23,7 +24,6 @@ from dittohead.system import log, own_files
 from dittohead.system.files import make_way
 from dittohead.system.limits import FairLimiter
 from dittohead.system.process import environment
-from dittohead.worker import Inputs, Made, StepContext
 
 #: The manifest's name in work/<job id>/.
 MANIFEST = "manifest.jsonl"

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from dittohead.contract.worker import Inputs
 from dittohead.model import Entry
 from dittohead.model.errors import ItemError, TargetError
 from dittohead.system import attributes, files
@@ -26,7 +27,6 @@ from dittohead.system.attributes import Keeps, Tally
 from dittohead.system.machine_faults import FULL, GONE
 from dittohead.system.process import UMASK
 from dittohead.system.threads import Hung, Stop, in_own_thread
-from dittohead.worker import Inputs
 
 T = TypeVar("T")
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dittohead.contract.worker import Made, StepContext
 from dittohead.model.description import Described
 from dittohead.model.errors import ItemError
 from dittohead.system.threads import Stop
-from dittohead.worker import Made, StepContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,17 +16,18 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from dittohead import manifest, natural, templates
+from dittohead import manifest, natural
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline, Step
 from dittohead.context import names_of
+from dittohead.contract import placeholders
+from dittohead.contract.worker import Inputs, Made, Options, Planned, StepContext, Worker
 from dittohead.model import Entry, Event, Location, Output, utcnow
 from dittohead.model.description import Described
 from dittohead.model.errors import DittoheadError, StepError, TargetError, TransientError
 from dittohead.registry import Registry
 from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import Inputs, Made, Options, Planned, StepContext, Worker
 
 #: Stands for the id of the job there is none of yet.
 JOB = "JOB"
@@ -172,7 +173,7 @@ async def _look(shared: _Shared, step: Step, needs: list[str]) -> PlannedStep:
         "work": str(context.work),
     }
     try:
-        filled = templates.render_options(step.options, values, worker)
+        filled = placeholders.render_options(step.options, values, worker)
         options = worker.Options.model_validate(filled)
         made.target = worker.target(options)
         made.do = lambda: _do(shared, context, worker, options)

@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dittohead import templates
 from dittohead.context import JobFiles, values_of
+from dittohead.contract import placeholders
+from dittohead.contract.worker import Options, Worker
 from dittohead.model import Job, StepRow
 from dittohead.model.errors import DittoheadError
 from dittohead.registry import Registry
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
-from dittohead.worker import Options, Worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ async def recorded(job: Job, store: Store, stations: Stations, workers: Registry
         try:
             given = job.definition["steps"][row.position]
             worker = workers.get(row.worker)
-            filled = templates.render_options(given["options"], values_of(job, files, row.name), worker)
+            filled = placeholders.render_options(given["options"], values_of(job, files, row.name), worker)
             options = worker.Options.model_validate(filled)
         except (LookupError, DittoheadError, ValidationError) as error:
             nothing: Any = None

@@ -7,9 +7,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
+from dittohead.contract.source import Source
+from dittohead.contract.worker import Worker
 from dittohead.model.errors import ConfigError
-from dittohead.source import Source
-from dittohead.worker import Worker
 
 GROUP = "dittohead.workers"
 SOURCES = "dittohead.sources"

@@ -13,10 +13,10 @@ from urllib.parse import quote_from_bytes
 
 from pydantic import Field, field_validator, model_validator
 
-from dittohead.options import Duration, Size
+from dittohead.contract.options import Duration, Size
+from dittohead.contract.worker import Inputs, Options
 from dittohead.system.attributes import Keeps
 from dittohead.system.process import UMASK, Probe
-from dittohead.worker import Inputs, Options
 
 PROBE = Probe(program="rsync", package="rsync")
 SSH = Probe(program="ssh", package="openssh-client", version_argv=("-V",), version_pattern=r"OpenSSH_(\S+)")

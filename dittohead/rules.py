@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from dittohead.options import Duration
+from dittohead.contract.options import Duration
 from dittohead.system.users import Owner
 
 #: What people can be told of.

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
+from dittohead.contract.worker import StepContext
 from dittohead.model.errors import StepError, ungrouped
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import StepContext
 
 T = TypeVar("T")  #: one thing to be done
 K = TypeVar("K")  #: what is known of one that is done

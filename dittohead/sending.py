@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dittohead import manifest
+from dittohead.contract.worker import Inputs
 from dittohead.model import Entry
 from dittohead.model.errors import TransientError
 from dittohead.system import attributes, files
 from dittohead.system.attributes import Besides
 from dittohead.system.threads import Stop
-from dittohead.worker import Inputs
 
 
 def touched(source: Inputs, stop: Stop) -> Iterator[tuple[bytes, int]]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
-from dittohead.options import Duration, Size
+from dittohead.contract.options import Duration, Size
 from dittohead.rules import ADDRESS, Rule
 from dittohead.system.patterns import Pattern
 

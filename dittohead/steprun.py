@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dittohead import templates
 from dittohead.context import Context, JobFiles, values_of
+from dittohead.contract import placeholders
+from dittohead.contract.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 from dittohead.engine import Engine
 from dittohead.model import Job, JobId, JobState, StepRow, StepState, step_graph
 from dittohead.model.errors import ItemError
@@ -22,7 +23,6 @@ from dittohead.store.columns import Damaged
 from dittohead.system import fail_points, log
 from dittohead.system.files import durable_file, fsync_dir
 from dittohead.targets import disk_of
-from dittohead.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 
 
 class Passage:
@@ -214,7 +214,7 @@ class StepRun:
                 hint=f"Install its package, then: dittohead retry {job.id}",
             ) from error
         values = values_of(job, self.passage.files, self.name)
-        filled = templates.render_options(self._given["options"], values, worker)
+        filled = placeholders.render_options(self._given["options"], values, worker)
         try:
             return worker, worker.Options.model_validate(filled)
         except ValidationError as error:

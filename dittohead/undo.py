@@ -9,6 +9,7 @@ from typing import Any
 
 from dittohead import receipt
 from dittohead.context import JobFiles
+from dittohead.contract.worker import UndoContext, Worker
 from dittohead.model import TERMINAL, Job, JobState
 from dittohead.model.errors import DittoheadError
 from dittohead.recorded import Recorded, recorded
@@ -17,7 +18,6 @@ from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system.process import environment
-from dittohead.worker import UndoContext, Worker
 
 
 @dataclass

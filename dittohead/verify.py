@@ -10,6 +10,7 @@ from typing import Any
 
 from dittohead import receipt
 from dittohead.context import JobFiles
+from dittohead.contract.worker import Inputs, VerifyContext, Worker
 from dittohead.manifest import path_bytes
 from dittohead.model import TERMINAL, Job, JobState, display
 from dittohead.model.errors import DittoheadError, StepError, Unreadable
@@ -21,7 +22,6 @@ from dittohead.store import jobs as job_store
 from dittohead.system import files
 from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import Inputs, VerifyContext, Worker
 
 
 @dataclass

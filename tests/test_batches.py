@@ -14,12 +14,12 @@ import sqlalchemy as sa
 from dittohead import queries
 from dittohead.claims import Claimer
 from dittohead.config import load
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ConfigError, ItemError
 from dittohead.reconcile import reconcile
 from dittohead.store import batches as batch_store
 from dittohead.store.tables import outbox
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import House
 from tests.support.trees import read_tree, tree
 

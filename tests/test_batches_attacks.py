@@ -9,13 +9,13 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead import queries
+from dittohead.contract.worker import StepContext, StepResult
 from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ItemError
 from dittohead.model.held import Held, Kind
 from dittohead.reconcile import reconcile
 from dittohead.store import batches as batch_store
 from dittohead.system import capabilities
-from dittohead.worker import StepContext, StepResult
 from tests.support.house import House
 from tests.support.trees import read_tree, tree
 from tests.test_batches import CONFIG, bad, collection, gone, house, over, settled, told

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from dittohead import live
+from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.model import JobState, Output, StepState
 from dittohead.model.errors import ItemError, TargetError, TransientError
-from dittohead.worker import Done, StepContext, StepResult, Wait
 from tests.support.house import CONFIG, House
 from tests.test_beside import DIAMOND, LookingWorker, gate, looking, state, states
 

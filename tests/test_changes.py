@@ -9,9 +9,9 @@ import pytest
 
 from dittohead.changes import Finding, compare
 from dittohead.config import load
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.housekeeping import Housekeeper
 from dittohead.model import Output, Station
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import House
 
 CONFIG = """

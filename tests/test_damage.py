@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from dittohead import receipt
 from dittohead.context import JobFiles
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import JobState, Location, Output, Station
 from dittohead.reconcile import reconcile
 from dittohead.store import requests as request_store
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.damage import DAMAGES
 from tests.support.house import House
 from tests.support.trees import tree

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import structlog
 
 from dittohead import queries, shown
+from dittohead.contract.worker import StepContext, StepResult, Wait
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError
 from dittohead.model.job_filter import Wanted
@@ -28,7 +29,6 @@ from dittohead.store.columns import Folder, Id, Json, Moment, Whole
 from dittohead.store.damage import TABLES
 from dittohead.store.search import find
 from dittohead.web import page_front, page_job
-from dittohead.worker import StepContext, StepResult, Wait
 from tests.support.house import House
 
 #: What SQLite keeps in any column.

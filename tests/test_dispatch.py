@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.dispatch import Dispatch
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.model import JobState, Station
 from dittohead.model.errors import StoreError
 from dittohead.model.held import Kind
 from dittohead.store import jobs as job_store
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import House
 
 Make = Callable[[House], Dispatch]

@@ -12,8 +12,8 @@ import pytest
 
 from dittohead import listing
 from dittohead.context import JobFiles
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import Job, Location, Output
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.support.house import House
 

@@ -11,10 +11,10 @@ import pytest
 from dittohead import shown
 from dittohead.checkup import Finding, _once_each
 from dittohead.cli import jobs
+from dittohead.contract.worker import StepContext, StepResult
 from dittohead.model import Job, JobState, display, own_group
 from dittohead.model.errors import ClosedError, ItemError
 from dittohead.system import files
-from dittohead.worker import StepContext, StepResult
 from tests.support.house import House
 from tests.support.notices import told_of
 from tests.test_replacing import broken, offered

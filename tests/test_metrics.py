@@ -15,9 +15,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.metrics import Metrics
 from dittohead.model.errors import ItemError, TargetError, TransientError
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.daemon import site
 from tests.support.house import House
 

@@ -21,13 +21,13 @@ from dittohead.archivesspace import looking
 from dittohead.archivesspace.finding import Found
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.cli import main
+from dittohead.contract.worker import Inputs, Made
 from dittohead.islandora import objects
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.model import Location, Output
 from dittohead.natural import key, page_key
 from dittohead.system.threads import Stop
 from dittohead.web.thumbnails import pictures
-from dittohead.worker import Inputs, Made
 from dittohead.workers.describe import DescribeOptions, DescribeWorker
 from dittohead.workers.iiif import IiifOptions, IiifWorker
 from tests.support import iiif

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dittohead.contract.source import folder_fault
 from dittohead.model import ACTIVE, Station
 from dittohead.model.errors import ItemError
 from dittohead.reconcile import reconcile
-from dittohead.source import folder_fault
 from dittohead.stations import Stations
 from dittohead.web.drop_receiving import fitting
 from dittohead.web.page_front import arrivals

@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead import sidecar
+from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.model import Event, EventType, JobState
 from dittohead.model.errors import DittoheadError, ItemError, TransientError
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from dittohead.store.tables import outbox
-from dittohead.worker import Done, StepContext, StepResult, Wait
 from tests.support.house import CONFIG, House
 from tests.support.postgres import postgres
 

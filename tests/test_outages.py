@@ -15,6 +15,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
+from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.dispatch import local
 from dittohead.model import Job, JobState, Station, StepState
 from dittohead.model.errors import StoreError, TargetError, TransientError
@@ -23,7 +24,6 @@ from dittohead.reconcile import reconcile
 from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
-from dittohead.worker import Done, StepContext, StepResult, Wait
 from tests.support.house import House
 from tests.support.outage import Outage
 from tests.support.postgres import postgres

@@ -14,11 +14,11 @@ import pytest
 
 from dittohead import queries, receipt
 from dittohead.config import load
+from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.model import EventType, JobState, Output, Station, StepState
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
-from dittohead.worker import Done, StepContext, StepResult, Wait
 from tests.support.house import CONFIG, House
 from tests.support.trees import fifo, read_tree, symlink
 

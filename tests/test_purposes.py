@@ -12,9 +12,9 @@ from dittohead import manifest
 from dittohead.changes import compare
 from dittohead.claims import Held
 from dittohead.context import JobFiles
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ConfigError
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import House
 
 CONFIG = """

@@ -7,11 +7,11 @@ import os
 
 import pytest
 
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import JobState, Station
 from dittohead.model.errors import ItemError
 from dittohead.reconcile import reconcile
 from dittohead.store import jobs as job_store
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import House
 from tests.support.trees import tree
 

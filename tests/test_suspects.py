@@ -10,10 +10,10 @@ from random import Random
 import pytest
 
 from dittohead import suspects
+from dittohead.contract.worker import Done, Options, StepContext, StepResult, Worker
 from dittohead.model import Job, JobState, Station
 from dittohead.reconcile import reconcile
 from dittohead.store import jobs as job_store
-from dittohead.worker import Done, Options, StepContext, StepResult, Worker
 from tests.support.house import House
 
 CONFIG = """

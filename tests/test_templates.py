@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from dittohead import templates
+from dittohead.contract import placeholders
+from dittohead.contract.placeholders import problems, render
 from dittohead.model.errors import ItemError
-from dittohead.templates import problems, render
 
 VALUES = {"name": "lab-1", "study": "..", "dash": "-rf", "dot": ".", "empty": ""}
 
@@ -54,7 +54,7 @@ def test_a_value_is_encoded_as_it_is_put_into_a_uri() -> None:
         "label": "{name}",
     }
     encoded = "what%3F%20100%25/caf%E9%20%7Bx%7D"
-    assert templates.render_options(options, {"name": name}, _Worker()) == {
+    assert placeholders.render_options(options, {"name": name}, _Worker()) == {
         "base": f"https://example.org/a%20b/{encoded}?",
         "service": f"https://example.org/{encoded}/{{path}}",
         "see_also": [{"id": f"https://example.org/{encoded}.xml", "label": name}],

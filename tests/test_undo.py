@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from dittohead import receipt
+from dittohead.contract.worker import Done, StepContext, StepResult, UndoContext
 from dittohead.model import Event, EventType, JobState, Location
 from dittohead.model.errors import DittoheadError, ItemError, TransientError
 from dittohead.undo import undo_all, undo_job
 from dittohead.verify import verify_job
-from dittohead.worker import Done, StepContext, StepResult, UndoContext
 from tests.support.house import House, ScriptOptions, ScriptWorker
 
 

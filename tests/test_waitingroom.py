@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from dittohead import looks, manifest, waitingroom
+from dittohead.contract.worker import Done
 from dittohead.looks import Look
 from dittohead.model import JobState, Station
 from dittohead.model.errors import Immovable, StationError
@@ -26,7 +27,6 @@ from dittohead.settings import Watch
 from dittohead.settling import Wait, Why
 from dittohead.stations import Stations, _refusal
 from dittohead.system.threads import Stop
-from dittohead.worker import Done
 from tests.support.house import CONFIG, House
 
 SETTLING = CONFIG + "watch: {settle: 200ms, settle_in_place: 200ms}\n"

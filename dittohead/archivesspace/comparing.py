@@ -13,10 +13,10 @@ from dittohead.archivesspace.delivered import Shown
 from dittohead.archivesspace.looking import Difference, Wanted
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import Enumerations, Record
+from dittohead.contract.worker import VerifyContext
 from dittohead.model import Location, Use
 from dittohead.model.errors import ItemError, StepError, TransientError
 from dittohead.rest import Answer, Rest, Site, connected
-from dittohead.worker import VerifyContext
 
 VERIFIED_BY = "read back"
 

@@ -28,10 +28,10 @@ from dittohead.archivesspace.records import (
     TYPE,
     USE,
 )
+from dittohead.contract.worker import StepContext
 from dittohead.model.description import Described, Description, Object
 from dittohead.model.errors import ItemError, StepError, TargetError, ungrouped
 from dittohead.system.threads import in_thread
-from dittohead.worker import StepContext
 
 #: Archival objects that are read at once.
 _AT_ONCE = 4

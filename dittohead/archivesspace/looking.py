@@ -15,9 +15,9 @@ from dittohead.archivesspace.finding import Found
 from dittohead.archivesspace.naming import Naming, text_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import Enumerations, Record
+from dittohead.contract.worker import StepContext
 from dittohead.model import Entry, Use, display
 from dittohead.model.errors import ItemError
-from dittohead.worker import StepContext
 
 #: In the order that the public interface wants: a picture, and what a click on it opens. Without a page the
 #: manifest stands before it: a click would open it, and shows JSON. Source: representative_file_version.rb.

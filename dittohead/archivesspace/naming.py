@@ -6,10 +6,10 @@ import fnmatch
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from dittohead import templates
 from dittohead.archivesspace.options import COMPONENT_ID, FORMER_COMPONENT_ID, ArchivesSpaceOptions
 from dittohead.archivesspace.records import LONGEST_ID, alike, beyond
 from dittohead.archivesspace.spreadsheet import Present, Unreadable, rows, shown
+from dittohead.contract import placeholders
 from dittohead.images.names import is_junk
 from dittohead.model import Entry, display
 from dittohead.model.errors import ItemError
@@ -76,7 +76,7 @@ class Naming:
             "ext": ext if stem and dot else "",
             "size": str(entry.size),
         }
-        return templates.fill(template, values)
+        return placeholders.fill(template, values)
 
     def objects(self, root: Path, entries: Iterable[Entry]) -> dict[str, tuple[str, ...] | None]:
         """Return the identifiers the folder needs, each with its files; None: all of them. Blocking.

@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from dittohead.contract.worker import Options
 from dittohead.rest import Site
 from dittohead.system.patterns import Pattern
-from dittohead.worker import Options
 
 #: What components are called, and were in earlier versions.
 COMPONENT_ID = "{object-id}_{stem}"

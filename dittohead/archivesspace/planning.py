@@ -12,8 +12,8 @@ from dittohead.archivesspace.looking import Wanted
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.recording import CHUNK
 from dittohead.archivesspace.records import Enumerations
+from dittohead.contract.worker import Planned
 from dittohead.model import display
-from dittohead.worker import Planned
 
 
 async def plan(

@@ -15,9 +15,9 @@ from dittohead.archivesspace.looking import Before, Difference, Page, Wanted
 from dittohead.archivesspace.naming import some_of
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import Record
+from dittohead.contract.worker import StepContext
 from dittohead.model.errors import ItemError, StepError, TransientError
 from dittohead.system.threads import in_thread
-from dittohead.worker import StepContext
 
 #: Children in one request: each is saved on its own within one transaction.
 CHUNK = 200

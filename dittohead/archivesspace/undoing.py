@@ -9,8 +9,8 @@ from dittohead.archivesspace import events, records
 from dittohead.archivesspace.client import Client
 from dittohead.archivesspace.finding import permission
 from dittohead.archivesspace.records import Record
+from dittohead.contract.worker import UndoContext
 from dittohead.model.errors import TargetError
-from dittohead.worker import UndoContext
 
 Line = dict[str, Any]
 

@@ -16,12 +16,12 @@ from dittohead.cli.base import DATA, TEMPORARY, json_option, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.config import Config
+from dittohead.contract.worker import Planned
 from dittohead.model import counted, display, visible
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.planning import Plan, PlannedStep, plan
 from dittohead.system.credentials import Credentials
 from dittohead.system.ignored_names import nobodys
-from dittohead.worker import Planned
 
 #: Things a step would do that are shown without --all.
 _SHOWN = 12

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dittohead.contract.placeholders import fill, path_values
 from dittohead.images import (
     box,
     checking,
@@ -38,7 +39,6 @@ from dittohead.images.reasons import USUAL_PIXELS, Damaged, Refused, Unfit, expl
 from dittohead.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
 from dittohead.model import units
 from dittohead.system import disk_space, files
-from dittohead.templates import fill, path_values
 from dittohead.uris import encoded
 
 #: Fields of libvips that are not to reach a result: pictures of the source as it was.

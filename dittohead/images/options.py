@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dittohead.contract.options import Duration, Size
+from dittohead.contract.worker import Options
 from dittohead.images.recipe import LOSSLESS, MASTERS, PROFILES, page_range
-from dittohead.options import Duration, Size
 from dittohead.uris import is_template
-from dittohead.worker import Options
 
 #: Every ending that can be read; what has none, or another, its content tells.
 _IMAGES = [

@@ -11,9 +11,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from dittohead.contract.source import Fetch, Item, Sighting, Upstream
 from dittohead.model import ItemState, Station
 from dittohead.model.errors import ItemError
-from dittohead.source import Fetch, Item, Sighting, Upstream
 from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import drops as drop_store

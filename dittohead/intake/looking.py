@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dittohead.source import Look, Sighting, folder_fault, path_fault
+from dittohead.contract.source import Look, Sighting, folder_fault, path_fault
 from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.system import log

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from dittohead.contract.worker import StepContext
 from dittohead.islandora import preflight
 from dittohead.islandora.fields import (
     Fields,
@@ -33,7 +34,6 @@ from dittohead.model.errors import DittoheadError, ItemError, TargetError, Trans
 from dittohead.slices import Slice
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import StepContext
 
 #: Sendings of one file that the site stores as something else.
 _SENDINGS = 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dittohead import natural
+from dittohead.contract.worker import Inputs, Made, StepContext
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.vocabulary import IMAGES, bundle_of, extension
 from dittohead.model import Entry, display
@@ -15,7 +16,6 @@ from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError
 from dittohead.origin import origins
 from dittohead.system.threads import Stop
-from dittohead.worker import Inputs, Made, StepContext
 
 #: What UUIDs of nodes are made from: the same object has the same at each try and in each job.
 _SPACE = uuid.UUID("3d0f6f6c-65a7-5b8e-9a8a-8c1b0a5b6f0e")

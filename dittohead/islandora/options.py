@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dittohead.contract.options import Duration
+from dittohead.contract.worker import Options
 from dittohead.islandora.vocabulary import FILE_FIELDS, USES
-from dittohead.options import Duration
 from dittohead.rest import Site
-from dittohead.worker import Options
 
 _PATH = re.compile(r"/[\w./~-]+")
 

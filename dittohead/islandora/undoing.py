@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dittohead.contract.worker import UndoContext
 from dittohead.islandora import preflight
 from dittohead.islandora.fields import bundle, kept
 from dittohead.islandora.ledger import Ledger
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.site import Drupal, Media, Node
 from dittohead.model.errors import ItemError, StepError, TransientError
-from dittohead.worker import UndoContext
 
 
 @dataclass(frozen=True, kw_only=True)

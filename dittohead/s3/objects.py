@@ -13,11 +13,11 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dittohead import templates
+from dittohead.contract import placeholders
+from dittohead.contract.options import Duration
 from dittohead.journal import name_digest
 from dittohead.model import Entry, display, utcnow
 from dittohead.model.errors import ItemError
-from dittohead.options import Duration
 from dittohead.system.threads import Stop
 
 _KEY_MAX: Final = 1024  #: bytes. Source: Amazon S3 User Guide, "Naming Amazon S3 objects".
@@ -111,7 +111,7 @@ class ObjectOptions(BaseModel):
         values = _values(entry, path)
         # A file that lies in no folder has no empty one in its key.
         template = self.key if values["folder"] else self.key.replace("{folder}/", "")
-        return templates.fill(template, values)
+        return placeholders.fill(template, values)
 
     @property
     def place(self) -> str:
@@ -161,7 +161,7 @@ class ObjectOptions(BaseModel):
         if self.metadata:
             values = _values(entry, path)
             found["Metadata"] = {
-                name: quote(templates.fill(text, values), safe=_PRINTABLE)
+                name: quote(placeholders.fill(text, values), safe=_PRINTABLE)
                 for name, text in self.metadata.items()
             }
         if self.tags:
@@ -175,7 +175,7 @@ class ObjectOptions(BaseModel):
 
 
 def _values(entry: Entry, path: str) -> dict[str, str]:
-    return templates.path_values(path) | {"sha256": entry.sha256, "size": str(entry.size)}
+    return placeholders.path_values(path) | {"sha256": entry.sha256, "size": str(entry.size)}
 
 
 def _encryption(encryption: Encryption | None) -> dict[str, str]:

@@ -29,15 +29,25 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dittohead import templates
+from dittohead.contract import placeholders
+from dittohead.contract.options import Duration, Size
+from dittohead.contract.source import (
+    BATCH,
+    Fetch,
+    Item,
+    Look,
+    Order,
+    Sighting,
+    Source,
+    SourceOptions,
+    Upstream,
+)
 from dittohead.model.errors import ItemError, StepError, first_of
-from dittohead.options import Duration, Size
 from dittohead.s3 import connection
 from dittohead.s3.bucket import ABSENT, Bucket
 from dittohead.s3.events import Unreadable, read_message, read_token
 from dittohead.s3.fetch import Changed, Download, Gone, etag_of
 from dittohead.s3.pace import Pace
-from dittohead.source import BATCH, Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
 from dittohead.system import log
 from dittohead.system.patterns import Pattern, TooSlow
 
@@ -187,7 +197,7 @@ class S3Options(connection.Connection, SourceOptions):
     @model_validator(mode="after")
     def _known(self) -> S3Options:
         groups = self._group_pattern.groups
-        for problem, _ in templates.problems(self.folder, groups):
+        for problem, _ in placeholders.problems(self.folder, groups):
             raise ValueError(f"folder: {problem}; group has {', '.join(sorted(groups)) or 'no named groups'}")
         return self
 
@@ -222,7 +232,7 @@ class S3Options(connection.Connection, SourceOptions):
             return None
         if groups is None:
             return None
-        return templates.fill(self.folder, groups).replace("/", "_"), groups.get("path", rest)
+        return placeholders.fill(self.folder, groups).replace("/", "_"), groups.get("path", rest)
 
 
 class S3Source(Source[S3Options]):

@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from dittohead.contract.source import Item
 from dittohead.model import DropState, ItemState, Job, JobState
-from dittohead.source import Item
 from dittohead.store.items import rounds, to_item
 from dittohead.store.tables import drops, items, jobs
 

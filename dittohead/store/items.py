@@ -10,8 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from dittohead.contract.source import Item, Order, Sighting
 from dittohead.model import ItemState
-from dittohead.source import Item, Order, Sighting
 from dittohead.store.tables import items, order_items, orders, sources
 
 #: Keys in one statement; SQLite takes 32,766 values.

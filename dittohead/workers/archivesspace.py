@@ -14,9 +14,7 @@ from dittohead.archivesspace.looking import Wanted
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.recording import Counts, Recording, head_of
 from dittohead.archivesspace.undoing import Undoing
-from dittohead.model import Event, EventType, counted
-from dittohead.system.threads import in_thread
-from dittohead.worker import (
+from dittohead.contract.worker import (
     Done,
     Planned,
     StepContext,
@@ -25,6 +23,8 @@ from dittohead.worker import (
     VerifyContext,
     Worker,
 )
+from dittohead.model import Event, EventType, counted
+from dittohead.system.threads import in_thread
 
 _AGENT = f"dittohead {__version__}"
 

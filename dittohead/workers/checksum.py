@@ -9,11 +9,11 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from dittohead import __version__
+from dittohead.contract.worker import Done, Inputs, Options, Planned, StepContext, StepResult, Worker
 from dittohead.model import Entry, Event, EventType, Output, counted
 from dittohead.model.errors import ItemError
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, Worker
 
 _AGENT = f"dittohead {__version__} (hashlib SHA-256)"
 

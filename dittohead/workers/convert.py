@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead import __version__
+from dittohead.contract.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.faulty import Faulty
 from dittohead.images.kinds import is_read
 from dittohead.images.leftover import Leftover
@@ -33,7 +34,6 @@ from dittohead.model.errors import ItemError, MachineShort, TransientError
 from dittohead.runners import Renewed, Runners
 from dittohead.system.machine_faults import DISK
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
 

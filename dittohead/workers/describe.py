@@ -18,6 +18,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dittohead import __version__, natural
+from dittohead.contract.options import Duration, Size
+from dittohead.contract.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.faulty import Faulty
 from dittohead.images import describing, embedding, xmp
 from dittohead.images.process import ImageChild, abilities
@@ -26,13 +28,11 @@ from dittohead.images.reuse import is_whole, journal_of
 from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.model.errors import ItemError, TransientError
-from dittohead.options import Duration, Size
 from dittohead.origin import Owners, origins
 from dittohead.runners import Renewed, Runners
 from dittohead.system import files
 from dittohead.system.machine_faults import DISK
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
 

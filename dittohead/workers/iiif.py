@@ -16,7 +16,9 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dittohead import __version__, natural, templates
+from dittohead import __version__, natural
+from dittohead.contract import placeholders
+from dittohead.contract.worker import Done, Made, Options, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.images.box import fitted
 from dittohead.images.options import ConvertOptions
 from dittohead.images.process import ImageChild, abilities
@@ -31,7 +33,6 @@ from dittohead.presentation.pictures import Picture, of_info, served
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.uris import encoded, is_template
-from dittohead.worker import Done, Made, Options, Planned, Recipe, StepContext, StepResult, Worker
 
 AGENT = f"dittohead {__version__}"
 
@@ -402,7 +403,7 @@ class _Presentation:
             if isinstance(width, int) and isinstance(height, int) and "tiles" not in output.detail:
                 origin = self._origin(output)
                 self._digests[output.path] = output.sha256
-                uri = templates.fill(self.options.service, _values(output))
+                uri = placeholders.fill(self.options.service, _values(output))
                 yield served(uri, self.options.service_profile, (width, height), output.path, origin)
 
     def _origin(self, output: Output) -> bytes:
@@ -508,5 +509,5 @@ def _about(identifier: str, ref: str) -> dict[str, object]:
 
 def _values(output: Output) -> dict[str, str]:
     """Return what stands in an image server's template, each as one part of a path."""
-    parts = {key: quote(value, safe="") for key, value in templates.path_values(output.path).items()}
+    parts = {key: quote(value, safe="") for key, value in placeholders.path_values(output.path).items()}
     return parts | {"sha256": output.sha256, "size": str(output.size)}

@@ -12,6 +12,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dittohead import __version__, receipt
+from dittohead.contract.worker import (
+    Done,
+    Planned,
+    StepContext,
+    StepResult,
+    UndoContext,
+    VerifyContext,
+    Wait,
+    Worker,
+)
 from dittohead.islandora import objects, preflight, public
 from dittohead.islandora.delivery import Delivery
 from dittohead.islandora.door import Door
@@ -24,16 +34,6 @@ from dittohead.model import Event, EventType, Location, Use, display
 from dittohead.model.errors import StepError
 from dittohead.system.threads import in_thread
 from dittohead.turns import Turns
-from dittohead.worker import (
-    Done,
-    Planned,
-    StepContext,
-    StepResult,
-    UndoContext,
-    VerifyContext,
-    Wait,
-    Worker,
-)
 
 _AGENT = f"dittohead {__version__} (islandora)"
 

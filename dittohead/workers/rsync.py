@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dittohead import rsync_doctor
+from dittohead.contract.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
 from dittohead.far_account import AGENT, Account, way_to
 from dittohead.local_target import SHOWN, Arrived, LocalTarget, open_folder
 from dittohead.model import Entry, Event, EventType, Location, counted, display
@@ -52,7 +53,6 @@ from dittohead.system.mounts import mount_of
 from dittohead.system.process import Completed, environment, run
 from dittohead.system.program_output import StepLog
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
 
 _BACKUP = ".dittohead-backup"
 #: With the job's id in it, so that nothing in a folder can be called like it.

@@ -18,10 +18,20 @@ from pydantic import Field
 
 from dittohead import __version__
 from dittohead.checksums import Digests
+from dittohead.contract.options import Size
+from dittohead.contract.worker import (
+    Done,
+    Inputs,
+    Options,
+    Planned,
+    StepContext,
+    StepResult,
+    VerifyContext,
+    Worker,
+)
 from dittohead.faulty import Faulty
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError, ungrouped
-from dittohead.options import Size
 from dittohead.s3 import connection
 from dittohead.s3.bucket import (
     EXISTS,
@@ -43,7 +53,6 @@ from dittohead.slices import PIECE, Slice
 from dittohead.system import attributes, fail_points, files
 from dittohead.system.attributes import Keeps
 from dittohead.system.threads import Stop, in_thread
-from dittohead.worker import Done, Inputs, Options, Planned, StepContext, StepResult, VerifyContext, Worker
 
 T = TypeVar("T")
 

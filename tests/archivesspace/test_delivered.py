@@ -9,9 +9,9 @@ import pytest
 
 from dittohead import receipt
 from dittohead.archivesspace.delivered import Chain
+from dittohead.contract.worker import Made
 from dittohead.model import Location, Output, Use
 from dittohead.model.errors import ItemError
-from dittohead.worker import Made
 from tests.support.context import LoneContext
 from tests.support.trees import tree
 

@@ -12,10 +12,10 @@ from dittohead import __version__
 from dittohead.archivesspace.naming import Naming
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.config import load
+from dittohead.contract.placeholders import render_options
 from dittohead.model import Entry
 from dittohead.model.errors import ConfigError, ItemError, TargetError, TransientError
 from dittohead.registry import default
-from dittohead.templates import render_options
 from dittohead.workers.archivesspace import ArchivesSpaceWorker
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace, Call, Fault

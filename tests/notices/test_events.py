@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.lookout import Lookout
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError, TargetError
@@ -18,7 +19,6 @@ from dittohead.rules import Rule
 from dittohead.store import targets as target_store
 from dittohead.store.tables import jobs, outbox
 from dittohead.targets import disk_of
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.house import House
 from tests.support.notices import rule
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.system import fail_points
 from dittohead.system.fail_points import SOURCE_POINTS
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.desk import Desk
 from tests.support.length import LONG
 from tests.support.s3_server import S3Server

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
+from dittohead.contract.worker import StepContext, StepResult
 from dittohead.model.errors import ItemError, TargetError
 from dittohead.s3 import connection
 from dittohead.sources.s3 import Queue
 from dittohead.store import drops as drop_store
 from dittohead.system import fail_points
-from dittohead.worker import StepContext, StepResult
 from tests.support.desk import Desk
 from tests.support.s3_server import Request, S3Server
 

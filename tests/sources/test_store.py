@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from dittohead.contract.source import Sighting
 from dittohead.model import DropState, JobId, JobState
-from dittohead.source import Sighting
 from dittohead.store import Store, sqlite_url
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from dittohead import Fetch, Look, Source, SourceOptions, Upstream
 from dittohead.config import SourceSetting, load
+from dittohead.contract.source import folder_fault, path_fault
 from dittohead.intake import Intake
 from dittohead.model.errors import ConfigError
 from dittohead.registry import Sources, default
 from dittohead.s3 import events as s3_events
 from dittohead.s3.events import Unreadable, read_message, read_token
 from dittohead.schema import json_schema
-from dittohead.source import folder_fault, path_fault
 from dittohead.sources.s3 import S3Options
 from tests.support.house import House
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import structlog
 
+from dittohead.contract.worker import Inputs, Made, StepContext
 from dittohead.model import Entry, Event, Location, Output
 from dittohead.model.description import Described
 from dittohead.system.files import sha256_file, walk
 from dittohead.system.process import environment
-from dittohead.worker import Inputs, Made, StepContext
 
 
 def source_of(root: Path) -> Inputs:

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dittohead.contract.worker import Made
 from dittohead.images.options import ConvertOptions
 from dittohead.model import Output
-from dittohead.worker import Made
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext
 from tests.support.trees import tree

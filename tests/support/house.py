@@ -13,6 +13,7 @@ from dittohead import registry as registry_module
 from dittohead.actions import Actions
 from dittohead.claims import Claimer
 from dittohead.config import Config, load
+from dittohead.contract.worker import Done, Options, Recipe, StepContext, StepResult, Worker
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
 from dittohead.model import Job, Station, StepRow
@@ -25,7 +26,6 @@ from dittohead.store import requests as request_store
 from dittohead.store.outbox import NewNotice
 from dittohead.system.limits import FairLimiter
 from dittohead.targets import Targets
-from dittohead.worker import Done, Options, Recipe, StepContext, StepResult, Worker
 from tests.support.settled import at_once
 from tests.support.trees import tree
 

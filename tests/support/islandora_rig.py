@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dittohead.contract.worker import Done, UndoContext, Wait
 from dittohead.model.description import Described, Description
-from dittohead.worker import Done, UndoContext, Wait
 from dittohead.workers.islandora import IslandoraOptions, IslandoraWorker
 from tests.support.context import LoneContext
 from tests.support.islandora import Islandora

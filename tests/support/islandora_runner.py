@@ -16,8 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from dittohead.contract.worker import Wait
 from dittohead.model.description import Described
-from dittohead.worker import Wait
 from dittohead.workers.islandora import IslandoraOptions, IslandoraWorker
 from tests.support.context import LoneContext
 from tests.support.islandora_state import PASSWORD

@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from dittohead.context import JobFiles
+from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import JobState, Location, Outcome
 from dittohead.model.errors import NameTaken
 from dittohead.store import jobs as job_store
@@ -25,7 +26,6 @@ from dittohead.web import page as page_module
 from dittohead.web import page_front, page_job, page_log
 from dittohead.web.page_cures import cures
 from dittohead.web.page_words import Words, aged, ago, link, moment, name
-from dittohead.worker import Done, StepContext, StepResult
 from tests.support.front import OPERATOR, READER, Front, call
 
 Served = tuple[Front, aiohttp.ClientSession]

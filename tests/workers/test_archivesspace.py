@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from dittohead.contract.worker import Done, Planned
 from dittohead.model import EventType, Use
 from dittohead.model.errors import ItemError, TransientError
-from dittohead.worker import Done, Planned
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace, Call
 from tests.support.archivesspace_job import AO, NAME, SECRETS, Job, furnish

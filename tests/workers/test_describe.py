@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from dittohead.config import load
+from dittohead.contract.worker import Made
 from dittohead.images import embedding, xmp
 from dittohead.model.description import Dated, Described, Description, Level, Named, Object
 from dittohead.model.errors import ItemError, TransientError
 from dittohead.system.files import sha256_file
-from dittohead.worker import Made
 from dittohead.workers.describe import DescribeOptions, DescribeWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.convert import Rig

@@ -16,13 +16,13 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from dittohead import templates
 from dittohead.config import load
+from dittohead.contract import placeholders
+from dittohead.contract.worker import Made
 from dittohead.model import Output
 from dittohead.model.description import Dated, Described, Description, Level, Named, Object
 from dittohead.model.errors import ItemError
 from dittohead.system.files import sha256_file
-from dittohead.worker import Made
 from dittohead.workers.convert import ConvertWorker
 from dittohead.workers.iiif import IiifOptions, IiifWorker
 from tests.support import iiif
@@ -240,12 +240,12 @@ async def test_a_web_server_finds_every_address_whatever_the_folder_is_called(
     with serving(site) as url:
         values, rig = {"name": name}, Rig(tmp_path)
         given = {"format": "iiif-static", "tile": 256, "iiif_id": f"{url}/{{name}}/{{path}}"}
-        given = templates.render_options(given, values, ConvertWorker())
+        given = placeholders.render_options(given, values, ConvertWorker())
         ctx = await rig.convert({f"{name}.jpg": jpeg(300, 200)}, **given)
         to = LoneContext(tmp_path, rig.payload, step="presentation")
         to.others["tiles"] = rig.made()
         given = {"tiles": "tiles", "base": f"{url}/{{name}}"}
-        given = templates.render_options(given, values, IiifWorker())
+        given = placeholders.render_options(given, values, IiifWorker())
         await IiifWorker().run(to, IiifOptions.model_validate(given))
         for work in (ctx.work, to.work):
             shutil.copytree(work, site / name, dirs_exist_ok=True)

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from dittohead.contract.worker import Done, Made
 from dittohead.islandora.door import Door
 from dittohead.model import Output
 from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
-from dittohead.worker import Done, Made
 from tests.support import islandora_rules
 from tests.support.context import LoneContext, source_of
 from tests.support.islandora import Islandora, served

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dittohead.worker import UndoContext
+from dittohead.contract.worker import UndoContext
 from dittohead.workers.islandora import IslandoraOptions, IslandoraWorker
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_state import PASSWORD, Call

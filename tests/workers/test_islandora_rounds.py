@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dittohead import receipt
 from dittohead.config import load
+from dittohead.contract.worker import Done, VerifyContext, Wait
 from dittohead.model import Location
 from dittohead.model.description import Description
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
@@ -21,7 +22,6 @@ from dittohead.notebook import read as lines
 from dittohead.planning import plan
 from dittohead.registry import default
 from dittohead.undo import undo_job
-from dittohead.worker import Done, VerifyContext, Wait
 from dittohead.workers.islandora import IslandoraOptions
 from tests.support import islandora_rules
 from tests.support.house import House

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from dittohead.contract.worker import Done, VerifyContext
 from dittohead.model import Location
 from dittohead.model.errors import ItemError, StepError, TargetError
 from dittohead.system import attributes
-from dittohead.worker import Done, VerifyContext
 from dittohead.workers.rsync import PROBE, RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.sshd import Sshd, sshd

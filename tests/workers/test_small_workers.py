@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from dittohead.contract.worker import Done, StepResult, Wait
 from dittohead.model.errors import ItemError, TargetError, TransientError
 from dittohead.system.process import MARK, environment, sweep
-from dittohead.worker import Done, StepResult, Wait
 from dittohead.workers.checksum import ChecksumOptions, ChecksumWorker
 from dittohead.workers.command import CommandOptions, CommandWorker
 from tests.support.context import LoneContext, source_of

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from dittohead.contract.worker import Done, VerifyContext
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.s3 import bucket as s3_bucket
 from dittohead.s3 import connection
 from dittohead.s3.notes import read as read_notes
 from dittohead.s3.pace import Pace
-from dittohead.worker import Done, VerifyContext
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.s3_server import S3Server

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from dittohead.contract.worker import Done, VerifyContext
 from dittohead.model.errors import ItemError, TargetError
 from dittohead.s3 import bucket as s3_bucket
 from dittohead.system import fail_points
-from dittohead.worker import Done, VerifyContext
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext
 from tests.support.rclone import ACCESS, SECRET, Rclone, rclone

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dittohead import schedule
-from dittohead.options import Duration
+from dittohead.contract import schedule
+from dittohead.contract.options import Duration
 from dittohead.system.files import MAX_DEPTH, MAX_PATH
 from dittohead.system.ignored_names import DEFAULT, fault
 
