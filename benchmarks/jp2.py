@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.common import Row, ratio_of, settle_disk
 from benchmarks.convert import images
-from dittohead.images.options import ConvertOptions
 from dittohead.system.files import sha256_file
+from dittohead.toolkit.images.options import ConvertOptions
 
 _PRECINCTS = "[256,256],[256,256],[128,128],[128,128],[128,128],[128,128]"
 _PROFILE = f"-p RPCL -n 6 -t 1024,1024 -b 64,64 -PLT -TLM -c {_PRECINCTS}"
@@ -94,7 +94,7 @@ def _row(name: str, ours: Runs, peer_name: str, peer: Runs, most: float | None) 
 
 
 def _child(_: Path) -> list[list[str]]:
-    return [[sys.executable, "-m", "dittohead.images", str(2 << 30)]]
+    return [[sys.executable, "-m", "dittohead.toolkit.images", str(2 << 30)]]
 
 
 def _ask(tiff: Path, out: Path, **options: bool) -> str:

@@ -17,7 +17,7 @@ from benchmarks.common import Row, ratio_of, settle_disk
 _CHILD = """
 import json, os, sys, time
 import pyvips
-from dittohead.images import tiles
+from dittohead.toolkit.images import tiles
 
 how, source, out, width, height = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
 if how == "make":

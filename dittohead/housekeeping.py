@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dittohead import notebook
-from dittohead.backoff import wait_s
 from dittohead.engine import Engine
 from dittohead.finish import remove_work
 from dittohead.model import TERMINAL, JobState, Station
@@ -23,6 +21,8 @@ from dittohead.stations import Scan
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.system import log, own_files
+from dittohead.toolkit import intent_log
+from dittohead.toolkit.backoff import wait_s
 
 #: Between two looks at what jobs left unfinished outside; nothing is there nearly always.
 _OUTSIDE_S = 20.0
@@ -150,7 +150,9 @@ def _head(notes: Path) -> dict[str, Any] | None:
 
     Raises: Unreadable: there is more than half a line, and none says whose: it is not to be forgotten.
     """
-    fields = next((fields for fields in notebook.read(notes) if isinstance(fields.get("worker"), str)), None)
+    fields = next(
+        (fields for fields in intent_log.read(notes) if isinstance(fields.get("worker"), str)), None
+    )
     if fields is None and any(line.endswith(b"\n") and line.strip() for line in own_files.lines(notes)):
         raise Unreadable(
             "these notes of what was left outside are damaged",

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.backoff import wait_s
 from dittohead.model.errors import DittoheadError
 from dittohead.system import log, machine_faults
+from dittohead.toolkit.backoff import wait_s
 
 #: Waits before a part is started again, doubled each time.
 _FIRST_S, _MOST_S = 1.0, 60.0

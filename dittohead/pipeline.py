@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import manifest, mending
-from dittohead.backoff import wait_s
 from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
 from dittohead.finish import damaged, finish
@@ -43,6 +42,7 @@ from dittohead.store.suspects import FREEZE_AT
 from dittohead.system import fail_points, log, machine_faults
 from dittohead.system.threads import in_thread
 from dittohead.targets import disk_of
+from dittohead.toolkit.backoff import wait_s
 
 #: A run looks so often whether a target that one of its steps waits for may be tried again.
 _LOOK_AGAIN_S = 5.0

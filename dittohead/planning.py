@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from dittohead import manifest, natural
+from dittohead import manifest
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline, Step
 from dittohead.context import names_of
@@ -28,6 +28,7 @@ from dittohead.model.errors import DittoheadError, StepError, TargetError, Trans
 from dittohead.registry import Registry
 from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit import natural_order
 
 #: Stands for the id of the job there is none of yet.
 JOB = "JOB"
@@ -155,7 +156,7 @@ class _Shared:
     @functools.cached_property
     def ordered(self) -> Inputs:
         """The same, page by page, for people to read what would be done."""
-        found = sorted(manifest.read(self.listed), key=lambda entry: natural.key(entry.path))
+        found = sorted(manifest.read(self.listed), key=lambda entry: natural_order.key(entry.path))
         return dataclasses.replace(self.originals, entries=lambda: iter(found))
 
 

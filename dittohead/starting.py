@@ -6,12 +6,12 @@ import asyncio
 import socket
 
 from dittohead import web
-from dittohead.backoff import wait_s
 from dittohead.config import Config
 from dittohead.model.errors import DittoheadError, StationMissing, StoreError, TransientError
 from dittohead.system import log, sd_notify
 from dittohead.system.machine_faults import PASSING
 from dittohead.system.waiting import event_or_time
+from dittohead.toolkit.backoff import wait_s
 
 #: Between two tries, doubled each time. Seconds.
 _FIRST_S, _MOST_S = 1.0, 15.0

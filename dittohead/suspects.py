@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from dittohead.backoff import wait_s
 from dittohead.store import suspects as suspect_store
+from dittohead.toolkit.backoff import wait_s
 
 #: Seconds a suspect waits after a start, doubled with each death more: a daemon that dies within them,
 #: for another cause or by somebody's hand, says nothing of it; and others get on meanwhile.

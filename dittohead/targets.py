@@ -10,13 +10,13 @@ from pathlib import Path
 
 from sqlalchemy.engine import Connection
 
-from dittohead.backoff import wait_s
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store import targets as target_store
 from dittohead.store.outbox import NewNotice, instead
 from dittohead.store.targets import TargetRow
 from dittohead.system import log
+from dittohead.toolkit.backoff import wait_s
 
 #: First wait before one job may try a paused target again; doubled up to the last.
 PROBE_FIRST_S = 15.0

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from watchfiles import Change, awatch
 
-from dittohead.backoff import wait_s
 from dittohead.model import Station
 from dittohead.model.errors import ItemError
 from dittohead.settings import Watch
@@ -30,6 +29,7 @@ from dittohead.system.machine_faults import short_of
 from dittohead.system.mounts import filesystem_type, needs_polling
 from dittohead.system.threads import Hung, in_own_thread
 from dittohead.system.waiting import event_or_time
+from dittohead.toolkit.backoff import wait_s
 
 #: watchfiles looks for collected events this often; a hint takes one and a half of it. 11 ms keeps
 #: rename-to-claim under 20 ms at half a percent of one core when idle.

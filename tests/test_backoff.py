@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dittohead
-from dittohead.backoff import FULL, NONE, SOME, spread, wait_s
-from dittohead.retry_after import MOST_S
+from dittohead.toolkit.backoff import FULL, NONE, SOME, spread, wait_s
+from dittohead.toolkit.retry_after import MOST_S
 
 seconds = st.floats(0.001, 1e5)
 failures = st.one_of(st.integers(1, 10**6), st.floats(1, 100))

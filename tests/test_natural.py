@@ -25,8 +25,8 @@ from dittohead.contract.worker import Inputs, Made
 from dittohead.islandora import objects
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.model import Location, Output
-from dittohead.natural import key, page_key
 from dittohead.system.threads import Stop
+from dittohead.toolkit.natural_order import key, page_key
 from dittohead.web.thumbnails import pictures
 from dittohead.workers.describe import DescribeOptions, DescribeWorker
 from dittohead.workers.iiif import IiifOptions, IiifWorker

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dittohead import notebook
 from dittohead.archivesspace import ledger as archivesspace
 from dittohead.model.errors import TargetError
-from dittohead.notebook import Notebook, read
+from dittohead.toolkit import intent_log
+from dittohead.toolkit.intent_log import Notebook, read
 
 HEAD = {"worker": "w"}
 
@@ -92,7 +92,7 @@ def test_garbage_hides_no_other_line(tmp_path: Path) -> None:
 def test_the_names_are_durable_before_the_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a directory just made, and when an earlier opening failed after it."""
     synced: list[Path] = []
-    monkeypatch.setattr(notebook, "fsync_dir", synced.append)
+    monkeypatch.setattr(intent_log, "fsync_dir", synced.append)
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "1.jsonl").touch()
     notes = Notebook(tmp_path / "ledger" / "1.jsonl", HEAD)

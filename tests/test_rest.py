@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.rest import Answer, Rest, Site, connected
+from dittohead.toolkit.rest import Answer, Rest, Site, connected
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -100,7 +100,7 @@ async def test_an_answer_that_trickles_is_not_waited_for_for_ever(
         return answer
 
     far.answer = trickle
-    monkeypatch.setattr("dittohead.rest._WHOLE_S", 0.05)
+    monkeypatch.setattr("dittohead.toolkit.rest._WHOLE_S", 0.05)
     with pytest.raises(TransientError, match="the end of its answer"):
         await rest.send("GET", "/x")
     pieces: list[bytes] = []
@@ -109,7 +109,7 @@ async def test_an_answer_that_trickles_is_not_waited_for_for_ever(
         pieces.append(piece)
         release.set()
 
-    monkeypatch.setattr("dittohead.rest._WHOLE_S", 0.0)
+    monkeypatch.setattr("dittohead.toolkit.rest._WHOLE_S", 0.0)
     release.clear()
     assert (await rest.send("GET", "/x", sink=take)).status == 200
     assert pieces == [b"["]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dittohead.notices import http
-from dittohead.rest import Answer
-from dittohead.retry_after import MOST_S, asked_s, bounded, http_date
-from dittohead.s3 import connection
+from dittohead.toolkit.rest import Answer
+from dittohead.toolkit.retry_after import MOST_S, asked_s, bounded, http_date
+from dittohead.toolkit.s3 import connection
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

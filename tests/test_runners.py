@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dittohead.model.errors import TransientError
-from dittohead.runners import Renewed, Runners
 from dittohead.system.threads import Stop
+from dittohead.toolkit.runners import Renewed, Runners
 from dittohead.workers import convert, describe
 from tests.support.context import LoneContext
 

@@ -194,7 +194,7 @@ def test_images_can_be_read_and_written_without_executable_memory() -> None:
     child = (
         "import ctypes, json, sys\n"
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(3)\n"
-        "from dittohead.images import library\n"
+        "from dittohead.toolkit.images import library\n"
         "print(json.dumps(library.probe()))\n"
     )
     said = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=False, cwd=TOP)

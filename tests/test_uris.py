@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dittohead.uris import encoded, is_template, web_address
+from dittohead.toolkit.uris import encoded, is_template, web_address
 
 #: RFC 3986, appendix A.
 URI = re.compile(

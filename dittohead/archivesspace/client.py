@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.archivesspace.records import beyond
-from dittohead.backoff import FULL, wait_s
 from dittohead.model import short
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.rest import Answer, Rest, connected
 from dittohead.system.program_output import Mask
+from dittohead.toolkit.backoff import FULL, wait_s
+from dittohead.toolkit.rest import Answer, Rest, connected
 
 #: Tries of what may be repeated: a request that only reads, a change that is read anew each time.
 _TRIES = 4

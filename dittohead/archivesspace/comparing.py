@@ -16,7 +16,7 @@ from dittohead.archivesspace.records import Enumerations, Record
 from dittohead.contract.worker import VerifyContext
 from dittohead.model import Location, Use
 from dittohead.model.errors import ItemError, StepError, TransientError
-from dittohead.rest import Answer, Rest, Site, connected
+from dittohead.toolkit.rest import Answer, Rest, Site, connected
 
 VERIFIED_BY = "read back"
 

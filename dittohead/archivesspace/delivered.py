@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import origin
 from dittohead.model import Output, Use
-from dittohead.origin import Origin
+from dittohead.toolkit import provenance
+from dittohead.toolkit.provenance import Origin
 
 _ROLES = frozenset({Use.PAGE, Use.THUMBNAIL, Use.MANIFEST})
 
@@ -35,7 +35,7 @@ class Shown:
     known_as: str  #: the object's record or identifier, where its maker says it
 
 
-class Chain(origin.Chain):
+class Chain(provenance.Chain):
     """Follows what was delivered back through the steps that made it."""
 
     def copies(self, step: str) -> Iterator[tuple[bytes, Copy]]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
-from dittohead import __version__, natural
+from dittohead import __version__
 from dittohead.archivesspace import copying, describing, records
 from dittohead.archivesspace.client import Client, Record, bare_ark
 from dittohead.archivesspace.naming import Naming, some_of
@@ -32,6 +32,7 @@ from dittohead.contract.worker import StepContext
 from dittohead.model.description import Described, Description, Object
 from dittohead.model.errors import ItemError, StepError, TargetError, ungrouped
 from dittohead.system.threads import in_thread
+from dittohead.toolkit import natural_order
 
 #: Archival objects that are read at once.
 _AT_ONCE = 4
@@ -334,7 +335,7 @@ class _Objects:
         found = []
         for key, record in archival.items():
             own = set()
-            some = sorted(files.get(key, {}).items(), key=lambda one: natural.key(os.fsencode(one[1])))
+            some = sorted(files.get(key, {}).items(), key=lambda one: natural_order.key(os.fsencode(one[1])))
             for id_, path in some:
                 one = by_id.get(id_) or self._alike(record, id_, by_id_like.get(records.alike(id_)))
                 if one is not None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dittohead import notebook
-from dittohead.notebook import Notebook
+from dittohead.toolkit import intent_log
+from dittohead.toolkit.intent_log import Notebook
 
 
 class Ledger:
@@ -35,7 +35,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     What the server has refused for certain is left out.
     """
     found: list[dict[str, Any]] = []
-    for line in notebook.read(path):
+    for line in intent_log.read(path):
         if line.get("do") == "void":
             names = ("archival_object", "uri", "of")
             at = [i for i, one in enumerate(found) if line["uri"] in map(one.get, names)]
@@ -58,7 +58,7 @@ def of_other_jobs(path: Path, head: dict[str, Any]) -> Iterator[dict[str, Any]]:
     objects = set(head["objects"])
     for other in sorted(path.parent.glob("*.jsonl")):
         # Not the first line by its place: a crash may have left a half one there.
-        first = next((line for line in notebook.read(other) if "worker" in line), {})
+        first = next((line for line in intent_log.read(other) if "worker" in line), {})
         same = all(first.get(key) == head[key] for key in ("worker", "url", "repository"))
         if same and not objects.isdisjoint(first.get("objects", ())):
             yield from read(other)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dittohead import natural
 from dittohead.archivesspace import records
 from dittohead.archivesspace.client import Client
 from dittohead.archivesspace.delivered import Chain, Copy, Shown
@@ -18,6 +17,7 @@ from dittohead.archivesspace.records import Enumerations, Record
 from dittohead.contract.worker import StepContext
 from dittohead.model import Entry, Use, display
 from dittohead.model.errors import ItemError
+from dittohead.toolkit import natural_order
 
 #: In the order that the public interface wants: a picture, and what a click on it opens. Without a page the
 #: manifest stands before it: a click would open it, and shows JSON. Source: representative_file_version.rb.
@@ -112,7 +112,7 @@ def wanted(ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[Foun
         else:
             of.left += 1
     for one in result:
-        one.pages.sort(key=lambda page: natural.key(page.path))
+        one.pages.sort(key=lambda page: natural_order.key(page.path))
     _show(options, chain, result, owner)
     if options.digital_objects == "each":  # one of which nothing is known yet is not made
         left = sum(one.left for one in result)
@@ -188,7 +188,7 @@ def _show(
             of.shown.append(shown)
     for one in result:
         best: dict[Use, Shown] = {}
-        for shown in sorted(one.shown, key=lambda shown: natural.key(shown.origin or b"")):
+        for shown in sorted(one.shown, key=lambda shown: natural_order.key(shown.origin or b"")):
             best.setdefault(shown.use, shown)
         order = _ORDER if Use.PAGE in best else _ORDER_WITHOUT_PAGE
         one.shown = [best[use] for use in order if use in best]

@@ -10,11 +10,11 @@ from dittohead.archivesspace.options import COMPONENT_ID, FORMER_COMPONENT_ID, A
 from dittohead.archivesspace.records import LONGEST_ID, alike, beyond
 from dittohead.archivesspace.spreadsheet import Present, Unreadable, rows, shown
 from dittohead.contract import placeholders
-from dittohead.images.names import is_junk
 from dittohead.model import Entry, display
 from dittohead.model.errors import ItemError
 from dittohead.system import files
 from dittohead.system.patterns import Pattern
+from dittohead.toolkit.images.names import is_junk
 
 _AGAIN = "then move the folder to the inbox again"
 

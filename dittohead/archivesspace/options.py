@@ -8,8 +8,8 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from dittohead.contract.worker import Options
-from dittohead.rest import Site
 from dittohead.system.patterns import Pattern
+from dittohead.toolkit.rest import Site
 
 #: What components are called, and were in earlier versions.
 COMPONENT_ID = "{object-id}_{stem}"

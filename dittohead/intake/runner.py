@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.backoff import wait_s
 from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
 from dittohead.contract.source import Source, SourceOptions, Upstream
@@ -26,6 +25,7 @@ from dittohead.store.drops import Drop
 from dittohead.system import fail_points, log
 from dittohead.system.patterns import TooSlow
 from dittohead.system.waiting import event_or_time
+from dittohead.toolkit.backoff import wait_s
 
 #: Folders of one source fetched beside each other.
 _FOLDERS = 4

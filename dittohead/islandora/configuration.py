@@ -12,7 +12,7 @@ from typing import Any
 
 from dittohead.islandora.site import Drupal
 from dittohead.model.errors import StepError
-from dittohead.rest import Answer
+from dittohead.toolkit.rest import Answer
 
 _MODULE = "/islandora_workbench_integration/node_actions"
 

@@ -31,9 +31,9 @@ from dittohead.islandora.site import SHOW_ALL, Drupal, Media, Node, use_word
 from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS, USES, extension, media_type
 from dittohead.model import Location, display
 from dittohead.model.errors import DittoheadError, ItemError, TargetError, TransientError, ungrouped
-from dittohead.slices import Slice
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.file_slice import Slice
 
 #: Sendings of one file that the site stores as something else.
 _SENDINGS = 2

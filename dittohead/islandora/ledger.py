@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from dittohead import notebook
-from dittohead.notebook import Notebook
 from dittohead.system.threads import in_thread
+from dittohead.toolkit import intent_log
+from dittohead.toolkit.intent_log import Notebook
 
 
 class Ledger:
@@ -47,7 +47,7 @@ class Ledger:
         return ledger
 
     def _read(self) -> None:
-        for fields in notebook.read(self._path):
+        for fields in intent_log.read(self._path):
             self._take(fields)
 
     def _take(self, fields: dict[str, Any]) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dittohead import natural
 from dittohead.contract.worker import Inputs, Made, StepContext
 from dittohead.islandora.options import IslandoraOptions
 from dittohead.islandora.vocabulary import IMAGES, bundle_of, extension
 from dittohead.model import Entry, display
 from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError
-from dittohead.origin import origins
 from dittohead.system.threads import Stop
+from dittohead.toolkit import natural_order
+from dittohead.toolkit.provenance import origins
 
 #: What UUIDs of nodes are made from: the same object has the same at each try and in each job.
 _SPACE = uuid.UUID("3d0f6f6c-65a7-5b8e-9a8a-8c1b0a5b6f0e")
@@ -126,7 +126,7 @@ class _Known:
 
 
 def _thing(description: Description, group: list[_Gathered], options: IslandoraOptions) -> Thing:
-    group.sort(key=lambda page: natural.page_key(page.main.entry.path, page.origin))
+    group.sort(key=lambda page: natural_order.page_key(page.main.entry.path, page.origin))
     if options.model == "image" and len(group) > 1:
         raise ItemError(f"{description.identifier} has {len(group)} images, and model is image")
     paged = options.model == "paged" or len(group) > 1

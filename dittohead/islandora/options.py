@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from dittohead.contract.options import Duration
 from dittohead.contract.worker import Options
 from dittohead.islandora.vocabulary import FILE_FIELDS, USES
-from dittohead.rest import Site
+from dittohead.toolkit.rest import Site
 
 _PATH = re.compile(r"/[\w./~-]+")
 

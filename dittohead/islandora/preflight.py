@@ -13,7 +13,7 @@ from dittohead.islandora.site import SHOW_ALL, Drupal, Node
 from dittohead.islandora.vocabulary import FILE_FIELDS, MODELS
 from dittohead.model.description import Description
 from dittohead.model.errors import ItemError, StepError, TargetError
-from dittohead.rest import connected
+from dittohead.toolkit.rest import connected
 
 #: Models that a step may need, by its option `model`.
 _MODELS = {"auto": ("image", "paged", "page"), "paged": ("paged", "page"), "image": ("image",)}

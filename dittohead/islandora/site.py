@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 from dittohead.islandora.vocabulary import FILE_FIELDS, VOCABULARIES
 from dittohead.model import short
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.rest import Answer, Rest
+from dittohead.toolkit.rest import Answer, Rest
 
 _JSON = {"_format": "json"}
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import aiohttp
 
-from dittohead import __version__, retry_after
+from dittohead import __version__
 from dittohead.notices.outcome import NotSent
 from dittohead.rules import check_url
+from dittohead.toolkit import retry_after
 
 
 def good_url(url: str) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from dittohead import wording
-from dittohead.backoff import spread, wait_s
 from dittohead.metrics import Metrics
 from dittohead.model import utcnow
 from dittohead.model.errors import StoreError
@@ -20,6 +19,7 @@ from dittohead.store.outbox import Notice, StoreOutbox
 from dittohead.system import fail_points, log
 from dittohead.system.threads import detached
 from dittohead.system.waiting import event_or_time
+from dittohead.toolkit.backoff import spread, wait_s
 
 #: Waits between tries of mail and Apprise: doubled from the first to the last, with jitter.
 RETRY_FIRST_S, RETRY_MOST_S = 30.0, 6 * 3600.0

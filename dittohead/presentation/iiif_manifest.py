@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 from dittohead.model import display
 from dittohead.model.description import Described, Description, Level, Named
-from dittohead.origin import Owners
 from dittohead.presentation.pictures import Picture
-from dittohead.uris import encoded, web_address
+from dittohead.toolkit.provenance import Owners
+from dittohead.toolkit.uris import encoded, web_address
 
 CONTEXT = "http://iiif.io/api/presentation/3/context.json"
 

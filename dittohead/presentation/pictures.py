@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead.model import display
-from dittohead.uris import encoded, web_address
+from dittohead.toolkit.uris import encoded, web_address
 
 #: Width and height of the tiles that are asked of an image server, pixels.
 _SERVED_TILE = 512

@@ -43,13 +43,13 @@ from dittohead.contract.source import (
     Upstream,
 )
 from dittohead.model.errors import ItemError, StepError, first_of
-from dittohead.s3 import connection
-from dittohead.s3.bucket import ABSENT, Bucket
-from dittohead.s3.events import Unreadable, read_message, read_token
-from dittohead.s3.fetch import Changed, Download, Gone, etag_of
-from dittohead.s3.pace import Pace
 from dittohead.system import log
 from dittohead.system.patterns import Pattern, TooSlow
+from dittohead.toolkit.s3 import connection
+from dittohead.toolkit.s3.bucket import ABSENT, Bucket
+from dittohead.toolkit.s3.events import Unreadable, read_message, read_token
+from dittohead.toolkit.s3.fetch import Changed, Download, Gone, etag_of
+from dittohead.toolkit.s3.pace import Pace
 
 #: Requests at once to one store.
 _MOST_REQUESTS = 32

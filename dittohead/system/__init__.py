@@ -1,1 +1,1 @@
-"""What the operating system gives: files, processes, threads, users, locks, mounts, the log; no folder of anybody's."""
+"""What the operating system gives: files, processes, threads, users, locks, mounts, the log."""

@@ -10,8 +10,8 @@ import errno
 import os
 import re
 
-from dittohead.backoff import wait_s
 from dittohead.model.errors import MachineShort
+from dittohead.toolkit.backoff import wait_s
 
 #: There is no room: of all disk errors those that room helps.
 FULL = frozenset(

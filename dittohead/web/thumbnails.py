@@ -20,15 +20,16 @@ from pathlib import Path
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import natural, queries, receipt
+from dittohead import queries, receipt
 from dittohead.context import JobFiles
-from dittohead.images.process import ImageChild
 from dittohead.model import Job, StepRow, StepState, display
 from dittohead.model.errors import ItemError, Unreadable
 from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.system import files
 from dittohead.system.process import environment
+from dittohead.toolkit import natural_order
+from dittohead.toolkit.images.process import ImageChild
 from dittohead.web.identity import Role, needs
 from dittohead.web.problems import Problem
 from dittohead.web.site import SITE
@@ -97,7 +98,7 @@ def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture
     folder = stations.folder(job.station, job.folder)
     if not found and _is_its_own(folder, job):
         found = list(_originals(folder))
-    found.sort(key=lambda one: natural.page_key(one[1], one[2]))
+    found.sort(key=lambda one: natural_order.page_key(one[1], one[2]))
     listed: list[Picture] = []
     for root, path, origin in found[:MOST]:
         try:

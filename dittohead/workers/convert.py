@@ -18,22 +18,22 @@ from typing import Any
 
 from dittohead import __version__
 from dittohead.contract.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
-from dittohead.faulty import Faulty
-from dittohead.images.kinds import is_read
-from dittohead.images.leftover import Leftover
-from dittohead.images.leftover import kind_of as leftover_kind
-from dittohead.images.names import Names, is_junk
-from dittohead.images.options import ConvertOptions
-from dittohead.images.process import ImageChild, abilities
-from dittohead.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
-from dittohead.images.reuse import Earlier, is_whole, journal_of
-from dittohead.images.sizes import Sizes
-from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, counted, display, units
 from dittohead.model.errors import ItemError, MachineShort, TransientError
-from dittohead.runners import Renewed, Runners
 from dittohead.system.machine_faults import DISK
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.faulty_files import Faulty
+from dittohead.toolkit.images.kinds import is_read
+from dittohead.toolkit.images.names import Names, is_junk
+from dittohead.toolkit.images.options import ConvertOptions
+from dittohead.toolkit.images.other_files import Leftover
+from dittohead.toolkit.images.other_files import kind_of as leftover_kind
+from dittohead.toolkit.images.process import ImageChild, abilities
+from dittohead.toolkit.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
+from dittohead.toolkit.images.reuse import Earlier, is_whole, journal_of
+from dittohead.toolkit.images.sizes import Sizes
+from dittohead.toolkit.result_cache import Journal, name_digest, settle
+from dittohead.toolkit.runners import Renewed, Runners
 
 AGENT = f"dittohead {__version__}"
 

@@ -17,22 +17,23 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dittohead import __version__, natural
+from dittohead import __version__
 from dittohead.contract.options import Duration, Size
 from dittohead.contract.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
-from dittohead.faulty import Faulty
-from dittohead.images import describing, embedding, xmp
-from dittohead.images.process import ImageChild, abilities
-from dittohead.images.reasons import Refused
-from dittohead.images.reuse import is_whole, journal_of
-from dittohead.journal import Journal, name_digest, settle
 from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.model.errors import ItemError, TransientError
-from dittohead.origin import Owners, origins
-from dittohead.runners import Renewed, Runners
 from dittohead.system import files
 from dittohead.system.machine_faults import DISK
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit import natural_order
+from dittohead.toolkit.faulty_files import Faulty
+from dittohead.toolkit.images import xmp, xmp_description, xmp_embedding
+from dittohead.toolkit.images.process import ImageChild, abilities
+from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reuse import is_whole, journal_of
+from dittohead.toolkit.provenance import Owners, origins
+from dittohead.toolkit.result_cache import Journal, name_digest, settle
+from dittohead.toolkit.runners import Renewed, Runners
 
 AGENT = f"dittohead {__version__}"
 
@@ -122,13 +123,15 @@ class _Task:
 
     entry: Entry
     kind: str  #: media type, "" for what holds no XMP
-    facts: describing.Facts | None  #: None: it is taken along as it is
+    facts: xmp_description.Facts | None  #: None: it is taken along as it is
     carried: Mapping[str, Any]  #: the input's detail
 
     @property
     def source(self) -> str:
         """What stands for the input and for all that is its own in what is made of it."""
-        wanted = [] if self.facts is None else [asdict(each) for each in describing.properties(self.facts)]
+        wanted = (
+            [] if self.facts is None else [asdict(each) for each in xmp_description.properties(self.facts)]
+        )
         return f"{self.entry.sha256} {hashlib.sha256(json.dumps(wanted).encode()).hexdigest()}"
 
 
@@ -168,16 +171,16 @@ class _Describing:
                 shares[owner].append(entry.path)
         places: dict[bytes, tuple[int, int]] = {}
         for owner, paths in enumerate(shares):
-            paths.sort(key=lambda path: natural.page_key(path, back.get(path, b"")))
+            paths.sort(key=lambda path: natural_order.page_key(path, back.get(path, b"")))
             places.update({path: (owner, number) for number, path in enumerate(paths, 1)})
         digests = self._digests({back.get(path, path) for path in places})
 
-        def facts(entry: Entry, kind: str) -> describing.Facts | None:
+        def facts(entry: Entry, kind: str) -> xmp_description.Facts | None:
             if entry.path not in places:
                 return None
             owner, number = places[entry.path]
             origin = back.get(entry.path, entry.path)
-            return describing.Facts(
+            return xmp_description.Facts(
                 description=objects.objects[owner].description,
                 number=number,
                 total=len(shares[owner]),
@@ -208,7 +211,7 @@ class _Describing:
 
     def _kind(self, entry: Entry) -> str:
         with files.opened_beneath(self.ctx.source.root, entry.path) as fd:
-            return embedding.kind_of(fd)
+            return xmp_embedding.kind_of(fd)
 
     def _digests(self, paths: set[bytes]) -> dict[bytes, str]:
         return {entry.path: entry.sha256 for entry in self.ctx.originals.entries() if entry.path in paths}
@@ -335,9 +338,9 @@ class _Describing:
         if task.facts is None:
             _copy(source, made, stop)
             return detail
-        before = embedding.packet_of(source, task.kind)
+        before = xmp_embedding.packet_of(source, task.kind)
         try:
-            packet, replaced = xmp.merged(before, list(describing.properties(task.facts)))
+            packet, replaced = xmp.merged(before, list(xmp_description.properties(task.facts)))
         except xmp.Unreadable as error:
             if self.options.unreadable_xmp == "fail":
                 raise Refused(
@@ -345,8 +348,8 @@ class _Describing:
                 ) from error
             _copy(source, made, stop)
             return detail | {"unreadable": str(error), "warnings": [f"its own XMP cannot be read: {error}"]}
-        embedding.write(source, made, task.kind, packet, stop.check)
-        compared = embedding.compare(source, made, task.kind, packet, stop.check)
+        xmp_embedding.write(source, made, task.kind, packet, stop.check)
+        compared = xmp_embedding.compare(source, made, task.kind, packet, stop.check)
         found: dict[str, Any] = {"bytes": len(packet), "merged": bool(before), "compared": compared}
         if replaced:
             found["replaced"] = {name: text[:_KEPT] for name, text in replaced.items()}

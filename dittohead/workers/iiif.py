@@ -16,23 +16,24 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dittohead import __version__, natural
+from dittohead import __version__
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Done, Made, Options, Planned, Recipe, StepContext, StepResult, Worker
-from dittohead.images.box import fitted
-from dittohead.images.options import ConvertOptions
-from dittohead.images.process import ImageChild, abilities
-from dittohead.journal import holds, name_digest
 from dittohead.model import Event, EventType, Output, Use, display
 from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError
-from dittohead.origin import origins
 from dittohead.presentation import iiif_manifest, page
 from dittohead.presentation.iiif_manifest import Manner, Shown
 from dittohead.presentation.pictures import Picture, of_info, served
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
-from dittohead.uris import encoded, is_template
+from dittohead.toolkit import natural_order
+from dittohead.toolkit.images.fit import fitted
+from dittohead.toolkit.images.options import ConvertOptions
+from dittohead.toolkit.images.process import ImageChild, abilities
+from dittohead.toolkit.provenance import origins
+from dittohead.toolkit.result_cache import holds, name_digest
+from dittohead.toolkit.uris import encoded, is_template
 
 AGENT = f"dittohead {__version__}"
 
@@ -311,7 +312,7 @@ class _Presentation:
         """Find the images and whose each is; remove what an earlier try left. Raises: ItemError."""
         for path in self.ctx.work.iterdir():  # its images may have been others
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        pictures = sorted(self._pictures(stop), key=lambda one: natural.page_key(one.path, one.origin))
+        pictures = sorted(self._pictures(stop), key=lambda one: natural_order.page_key(one.path, one.origin))
         self.images = len(pictures)
         if not pictures:
             raise ItemError(

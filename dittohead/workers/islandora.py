@@ -33,7 +33,7 @@ from dittohead.islandora.undoing import Undoing
 from dittohead.model import Event, EventType, Location, Use, display
 from dittohead.model.errors import StepError
 from dittohead.system.threads import in_thread
-from dittohead.turns import Turns
+from dittohead.toolkit.keyed_lock import Turns
 
 _AGENT = f"dittohead {__version__} (islandora)"
 

@@ -17,7 +17,6 @@ from botocore.exceptions import ClientError
 from pydantic import Field
 
 from dittohead import __version__
-from dittohead.checksums import Digests
 from dittohead.contract.options import Size
 from dittohead.contract.worker import (
     Done,
@@ -29,11 +28,16 @@ from dittohead.contract.worker import (
     VerifyContext,
     Worker,
 )
-from dittohead.faulty import Faulty
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError, ungrouped
-from dittohead.s3 import connection
-from dittohead.s3.bucket import (
+from dittohead.system import attributes, fail_points, files
+from dittohead.system.attributes import Keeps
+from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.checksums import Digests
+from dittohead.toolkit.faulty_files import Faulty
+from dittohead.toolkit.file_slice import PIECE, Slice
+from dittohead.toolkit.s3 import connection
+from dittohead.toolkit.s3.bucket import (
     EXISTS,
     NO_CONDITIONS,
     SENDINGS,
@@ -43,16 +47,12 @@ from dittohead.s3.bucket import (
     Stored,
     version_of,
 )
-from dittohead.s3.comparing import There, compare
-from dittohead.s3.notes import Notes
-from dittohead.s3.notes import read as read_notes
-from dittohead.s3.objects import ObjectOptions
-from dittohead.s3.pace import Pace
-from dittohead.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
-from dittohead.slices import PIECE, Slice
-from dittohead.system import attributes, fail_points, files
-from dittohead.system.attributes import Keeps
-from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.s3.comparing import There, compare
+from dittohead.toolkit.s3.intent_log import Notes
+from dittohead.toolkit.s3.intent_log import read as read_notes
+from dittohead.toolkit.s3.objects import ObjectOptions
+from dittohead.toolkit.s3.pace import Pace
+from dittohead.toolkit.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
 
 T = TypeVar("T")
 

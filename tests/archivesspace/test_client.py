@@ -11,7 +11,7 @@ from aiohttp import web
 from dittohead.archivesspace.client import Client, Taken, fault, opened
 from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.rest import Answer, Rest, connected
+from dittohead.toolkit.rest import Answer, Rest, connected
 from tests.support.archivesspace import ArchivesSpace, Fault
 from tests.support.archivesspace_job import AO, SECRETS
 

@@ -174,7 +174,7 @@ async def test_verify_tells_once_of_a_site_that_is_down(rooms: Rooms) -> None:
     [job] = await rooms.done(NAME)
     house, base = rooms.house, rooms.islandora.base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dittohead.rest.aiohttp.ClientSession.request", _refused)
+        patch.setattr("dittohead.toolkit.rest.aiohttp.ClientSession.request", _refused)
         report = await verify_job(job, house.store, house.stations, house.workers, secret)
     assert report.problems == []
     assert [why for _, why in report.unchecked if base.partition("//")[2] in why] != []

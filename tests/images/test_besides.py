@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dittohead.images import besides
+from dittohead.toolkit.images import losses
 from tests.support.images import encode, pixels
 
 RGB = pixels(40, 30)
@@ -79,7 +79,7 @@ def test_what_is_held_besides_is_named(tmp_path: Path, data: bytes, wanted: list
     (tmp_path / "a").write_bytes(data)
     fd = os.open(tmp_path / "a", os.O_RDONLY)
     try:
-        assert besides.held(fd) == wanted
+        assert losses.held(fd) == wanted
     finally:
         os.close(fd)
 
@@ -101,4 +101,4 @@ def _held(data: bytes) -> list[str]:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
-        return besides.held(file.fileno())
+        return losses.held(file.fileno())

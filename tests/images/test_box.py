@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dittohead.images.box import fitted
-from dittohead.images.pyramid import is_big
-from dittohead.images.recipe import Recipe, wanted_pages
+from dittohead.toolkit.images.fit import fitted
+from dittohead.toolkit.images.pyramid import is_big
+from dittohead.toolkit.images.recipe import Recipe, wanted_pages
 
 SIDES = st.integers(1, 200_000)
 LIMITS = st.none() | st.integers(1, 100_000)

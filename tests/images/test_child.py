@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dittohead.images import pyramid
-from dittohead.images.library import pyvips
-from dittohead.images.options import ConvertOptions
-from dittohead.images.reasons import explain
-from dittohead.images.recipe import Recipe
-from dittohead.images.tiff import directories
+from dittohead.toolkit.images import pyramid
+from dittohead.toolkit.images.library import pyvips
+from dittohead.toolkit.images.options import ConvertOptions
+from dittohead.toolkit.images.reasons import explain
+from dittohead.toolkit.images.recipe import Recipe
+from dittohead.toolkit.images.tiff import directories
 from tests.support.images import encode, jpeg, pixels, tiff
 
 
@@ -29,7 +29,7 @@ class ImageChild:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "dittohead.images", str(2 << 30)],
+            [sys.executable, "-m", "dittohead.toolkit.images", str(2 << 30)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -14,8 +14,8 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from dittohead.images.icc import is_srgb
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images.icc import is_srgb
 from tests.support.convert import Rig
 from tests.support.images import decoded, encode
 from tests.support.profiles import (

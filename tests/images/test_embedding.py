@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.images import embedding
-from dittohead.images.reasons import Refused
+from dittohead.toolkit.images import xmp_embedding
+from dittohead.toolkit.images.reasons import Refused
 from tests.support.images import by_vips, encode, jpeg, pixels, tiff
 
 PACKET = b"<x>" + b"y" * 1001 + b"</x>"
@@ -87,16 +87,16 @@ class Pair:
             os.open(self.paths[0], os.O_RDWR),
             os.open(self.paths[1], os.O_RDWR | os.O_CREAT | os.O_TRUNC),
         ]
-        self.kind = embedding.kind_of(self.fds[0])
+        self.kind = xmp_embedding.kind_of(self.fds[0])
 
     def write(self, packet: bytes = PACKET) -> bytes:
         os.ftruncate(self.fds[1], 0)
         os.lseek(self.fds[1], 0, os.SEEK_SET)
-        embedding.write(*self.fds, self.kind, packet, lambda: None)
+        xmp_embedding.write(*self.fds, self.kind, packet, lambda: None)
         return self.paths[1].read_bytes()
 
     def compare(self, packet: bytes = PACKET) -> int:
-        return embedding.compare(*self.fds, self.kind, packet, lambda: None)
+        return xmp_embedding.compare(*self.fds, self.kind, packet, lambda: None)
 
 
 @pytest.fixture
@@ -110,15 +110,15 @@ def pair(tmp_path: Path, samples: dict[str, bytes], request: pytest.FixtureReque
 @pytest.mark.parametrize("pair", KINDS, indirect=True)
 def test_a_packet_is_put_in_and_replaced_and_the_rest_is_the_same(pair: Pair, tmp_path: Path) -> None:
     """A second packet takes the place of the first; in all but TIFF nothing of the first is left."""
-    assert embedding.packet_of(pair.fds[0], pair.kind) == b""
+    assert xmp_embedding.packet_of(pair.fds[0], pair.kind) == b""
     once = pair.write()
-    assert pair.compare() >= pair.paths[0].stat().st_size - 8 * (pair.kind == embedding.TIFF)
+    assert pair.compare() >= pair.paths[0].stat().st_size - 8 * (pair.kind == xmp_embedding.TIFF)
     (tmp_path / "again").mkdir()
     again = Pair(tmp_path / "again", once)
     twice = again.write(b"<z/>" * 9)
     again.compare(b"<z/>" * 9)
-    assert embedding.packet_of(again.fds[1], again.kind) == b"<z/>" * 9
-    if pair.kind != embedding.TIFF:
+    assert xmp_embedding.packet_of(again.fds[1], again.kind) == b"<z/>" * 9
+    if pair.kind != xmp_embedding.TIFF:
         assert len(twice) == len(once) - len(PACKET) + 36
         assert PACKET not in twice
     for fd in again.fds:
@@ -130,7 +130,7 @@ def test_one_bit_that_differs_anywhere_is_found(pair: Pair) -> None:
     """In what was there before, and in the packet."""
     made = bytearray(pair.write())
     at = bytes(made).index(PACKET)
-    size = pair.paths[0].stat().st_size if pair.kind == embedding.TIFF else len(made)
+    size = pair.paths[0].stat().st_size if pair.kind == xmp_embedding.TIFF else len(made)
     for place in {*range(0, size, max(1, size // 150)), *range(min(64, size)), at, at + len(PACKET) - 1}:
         made[place] ^= 1 << place % 8
         pair.paths[1].write_bytes(made)
@@ -162,7 +162,7 @@ def test_what_holds_no_xmp_is_left_to_others(tmp_path: Path) -> None:
     for data in (b"", b"text", b"%PDF-1.4", b"\xff\x4f\xff\x51 a bare codestream", b"RIFF....WEBP"):
         (tmp_path / "a.tif").write_bytes(data)
         fd = os.open(tmp_path / "a.tif", os.O_RDONLY)
-        assert embedding.kind_of(fd) == ""
+        assert xmp_embedding.kind_of(fd) == ""
         os.close(fd)
 
 
@@ -204,10 +204,10 @@ def test_compressed_xmp_of_a_png_is_read_within_bounds(pair: Pair) -> None:
         return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
     pair.paths[0].write_bytes(data[:at] + chunk(b"<x/>") + data[at:])
-    assert embedding.packet_of(pair.fds[0], pair.kind) == b"<x/>"
+    assert xmp_embedding.packet_of(pair.fds[0], pair.kind) == b"<x/>"
     pair.paths[0].write_bytes(data[:at] + chunk(b"0" * (20 << 20)) + data[at:])
     with pytest.raises(Refused, match="more than"):
-        embedding.packet_of(pair.fds[0], pair.kind)
+        xmp_embedding.packet_of(pair.fds[0], pair.kind)
 
 
 @pytest.mark.parametrize("pair", ["jp2"], indirect=True)
@@ -223,10 +223,10 @@ def test_boxes_that_name_places_in_the_file_are_refused(pair: Pair) -> None:
 )
 def test_a_file_of_endless_parts_is_refused(pair: Pair, part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it has eaten memory and hours."""
-    monkeypatch.setattr(embedding, "_MOST_PARTS", 1000)
-    monkeypatch.setattr(embedding, "_MOST_SEGMENTS", 1000)
+    monkeypatch.setattr(xmp_embedding, "_MOST_PARTS", 1000)
+    monkeypatch.setattr(xmp_embedding, "_MOST_SEGMENTS", 1000)
     data = pair.paths[0].read_bytes()
-    at = 2 if pair.kind == embedding.JPEG else data.index(b"jp2c") - 4
+    at = 2 if pair.kind == xmp_embedding.JPEG else data.index(b"jp2c") - 4
     pair.paths[0].write_bytes(data[:at] + part * 2000 + data[at:])
     with pytest.raises(Refused, match="more than 1000"):
         pair.write()
@@ -244,7 +244,7 @@ def test_two_packets_are_refused(pair: Pair) -> None:
         at -= 1
     pair.paths[0].write_bytes(made[: at + size] + made[at : at + size] + data[at:])
     with pytest.raises(Refused, match="2 packets"):
-        embedding.packet_of(pair.fds[0], pair.kind)
+        xmp_embedding.packet_of(pair.fds[0], pair.kind)
 
 
 @pytest.mark.parametrize("pair", ["jpeg"], indirect=True)

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from jpylyzer import jpylyzer
 
-from dittohead.images import jp2, jp2_structure
-from dittohead.images.jp2_structure import COM, Structure, Wanted, cut, verify
-from dittohead.images.library import pyvips
-from dittohead.images.reasons import Refused
+from dittohead.toolkit.images import jp2, jp2_structure
+from dittohead.toolkit.images.jp2_structure import COM, Structure, Wanted, cut, verify
+from dittohead.toolkit.images.library import pyvips
+from dittohead.toolkit.images.reasons import Refused
 from tests.support.images import pixels
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"

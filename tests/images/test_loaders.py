@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dittohead.images.process import abilities
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images.process import abilities
 from tests.support.boot import TOP
 from tests.support.convert import Rig
 from tests.support.images import decoded, encode, jpeg, pixels, tiff
@@ -139,11 +139,11 @@ import sys
 for name in [name for name in sys.modules if name.partition(".")[0] == "dittohead"]:
     del sys.modules[name]
 sys.path.insert(0, {top!r})
-from dittohead.images import library
+from dittohead.toolkit.images import library
 found = library._found
 library._allow({operation!r}, False)
 library._found = lambda operation: 0 if operation == {operation!r} else found(operation)
-from dittohead.images.child import main
+from dittohead.toolkit.images.child import main
 main()
 """
 
@@ -174,7 +174,7 @@ def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         home = tmp_path / "home"
         child = LACKING.format(top=str(TOP), operation=operation)
         tree(home, {"dittohead": {"images": {"__main__.py": child}}})
-        monkeypatch.setattr("dittohead.images.process._HOME", home)
+        monkeypatch.setattr("dittohead.toolkit.images.process._HOME", home)
         return home
 
     abilities()
@@ -223,7 +223,7 @@ os.environ["LIBHEIF_PLUGIN_PATH"] = "/var/empty/none"
 async def test_a_decoder_that_libheif_lacks_is_named(tmp_path: Path, lacking: Any) -> None:
     """It was called damaged: libheif's words are of decoding. Where decoders are built in, it is read."""
     home = lacking("none")
-    child = home / "dittohead/images/__main__.py"
+    child = home / "dittohead/toolkit/images/__main__.py"
     child.write_text(BARE + child.read_text())
     rig = Rig(tmp_path)
     said = ""
@@ -241,14 +241,14 @@ async def test_a_decoder_that_libheif_lacks_is_named(tmp_path: Path, lacking: An
 
 
 def probed(home: Path) -> dict[str, Any]:
-    argv = [sys.executable, "-m", "dittohead.images", "--probe"]
+    argv = [sys.executable, "-m", "dittohead.toolkit.images", "--probe"]
     said: dict[str, Any] = json.loads(subprocess.run(argv, cwd=home, capture_output=True, check=True).stdout)
     return said
 
 
 def asked(*requests: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what a child answers."""
-    argv = [sys.executable, "-m", "dittohead.images", str(2 << 30)]
+    argv = [sys.executable, "-m", "dittohead.toolkit.images", str(2 << 30)]
     lines = "".join(json.dumps(request) + "\n" for request in requests).encode()
     said = subprocess.run(argv, cwd=TOP, input=lines, capture_output=True, check=True).stdout
     return [json.loads(line) for line in said.splitlines()]

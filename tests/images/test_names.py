@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dittohead.images.names import Names
+from dittohead.toolkit.images.names import Names
 
 
 def named(paths: list[bytes], suffix: bytes = b".tif", *, pages: bool = False) -> dict[bytes, bytes]:

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dittohead.images.process import abilities
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images.process import abilities
 from tests.support.convert import Rig
 from tests.support.images import decoded, pixels
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from dittohead.images import jp2, jp2_structure, proof
-from dittohead.images.proof import Samples, prove
-from dittohead.images.reasons import Refused
+from dittohead.toolkit.images import jp2, jp2_structure, proof
+from dittohead.toolkit.images.proof import Samples, prove
+from dittohead.toolkit.images.reasons import Refused
 from tests.images.test_jp2_structure import image_of
 from tests.support.images import encode, pixels
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dittohead.images import process
+from dittohead.toolkit.images import process
 from dittohead.workers import convert
 from tests.support.context import LoneContext
 from tests.support.convert import Rig

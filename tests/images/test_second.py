@@ -14,10 +14,10 @@ import pyvips
 import tifffile
 from PIL import Image, ImageCms
 
-from dittohead.images import loading, process, second
-from dittohead.images.overheard import Overheard
-from dittohead.images.reasons import is_unsupported
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images import fallback_reader, loading, process
+from dittohead.toolkit.images.library_messages import Overheard
+from dittohead.toolkit.images.reasons import is_unsupported
 from tests.support.convert import Rig
 from tests.support.images import decoded, jpeg, pixels
 
@@ -105,7 +105,7 @@ def test_jpeg_of_the_old_style_has_no_alpha_where_libvips_alone_reads_it(
 ) -> None:
     """Newer libvips adds one, which the file does not have; older ones say that they do not read it."""
     (tmp_path / "a.tif").write_bytes(old_jpeg())
-    monkeypatch.setattr(second.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(fallback_reader.util, "find_spec", lambda name: None)
     with open(tmp_path / "a.tif", "rb") as file:
         try:
             image = loading.open_image(file.fileno())

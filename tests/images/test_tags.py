@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dittohead.images import tags, tiff
-from dittohead.images.tags import Tag, Tags
+from dittohead.toolkit.images import tags, tiff
+from dittohead.toolkit.images.tags import Tag, Tags
 from tests.support.images import encode, pixels
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 9: 4, 10: 8, 12: 8}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dittohead.images import thumbnail
-from dittohead.images.process import abilities
+from dittohead.toolkit.images import thumbnail
+from dittohead.toolkit.images.process import abilities
 from tests.images.test_pages import (
     BOOKS,
     FULL,
@@ -96,7 +96,7 @@ def test_a_damaged_file_shows_what_is_there(tmp_path: Path) -> None:
     tmp_path.joinpath("a").write_bytes(data[: len(data) - 200])
     said = f'{{"root": "{tmp_path}", "thumbnail": "a", "out": "{tmp_path}/o.jpg", "size": 100}}\n'
     run = subprocess.run(
-        [sys.executable, "-m", "dittohead.images", str(2 << 30)],
+        [sys.executable, "-m", "dittohead.toolkit.images", str(2 << 30)],
         input=said.encode(),
         capture_output=True,
         check=True,

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageCms
 
-from dittohead.images import tiles
+from dittohead.toolkit.images import tiles
 from tests.support.images import encode, pixels
 from tests.support.tiff_reader import Tags, directories, pixels_of
 
@@ -343,7 +343,7 @@ def test_tiles_measure_a_multiple_of_16(tmp_path: Path, tile: int) -> None:
 
 _PEAK = """
 import os, sys, pyvips
-from dittohead.images import tiles
+from dittohead.toolkit.images import tiles
 pyvips.cache_set_max(0)
 image = pyvips.Image.black(4000, int(sys.argv[1]), bands=3)
 tiles.write(image, os.open(sys.argv[2], os.O_RDWR | os.O_CREAT), threads=2)
@@ -365,7 +365,7 @@ _CLOSED_IN = """
 import ctypes, os, resource, sys, pyvips  # pyvips' own needs at import are the image child's affair
 if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(3)
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-from dittohead.images import tiles
+from dittohead.toolkit.images import tiles
 image = pyvips.Image.gaussnoise(24000, 600).cast("ushort").bandjoin([0, 0]).copy(interpretation="rgb16")
 tiles.write(image, os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), threads=2)
 """

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dittohead import notebook
 from dittohead.islandora.ledger import Ledger
-from dittohead.notebook import Notebook
-from dittohead.notebook import read as lines
+from dittohead.toolkit import intent_log
+from dittohead.toolkit.intent_log import Notebook
+from dittohead.toolkit.intent_log import read as lines
 
 HEAD = {"worker": "islandora", "job": "x"}
 
@@ -28,7 +28,7 @@ async def test_what_is_intended_is_flushed_before_it_returns(
         flushed.append(path.read_bytes())
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(notebook, "fsync_dir", lambda directory: None)
+    monkeypatch.setattr(intent_log, "fsync_dir", lambda directory: None)
     ledger = await Ledger.opened(path, HEAD)
     await ledger.intend(node="a", uuid="1")
     assert b'"uuid": "1"' in flushed[-1]

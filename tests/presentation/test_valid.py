@@ -13,13 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dittohead.images.iiif import info
 from dittohead.model.description import Dated, Description, Level, Named
 from dittohead.model.errors import ItemError
 from dittohead.presentation import iiif_manifest
 from dittohead.presentation.iiif_manifest import Manner, Shown
 from dittohead.presentation.pictures import Picture, of_info, served
-from dittohead.uris import encoded
+from dittohead.toolkit.images.iiif import info
+from dittohead.toolkit.uris import encoded
 from dittohead.workers.iiif import IiifOptions
 from tests.support import iiif, prezi
 

@@ -28,7 +28,7 @@ def environments(here: Site) -> dict[str, dict[str, str]]:
             continue
         env = dict(line.split("=", 1) for line in lines if "=" in line)
         if env.get("DITTOHEAD_ROOT") == str(here.root):
-            found["images" if "dittohead.images" in argv else os.path.basename(argv[0])] = env
+            found["images" if "dittohead.toolkit.images" in argv else os.path.basename(argv[0])] = env
     return found
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from dittohead.contract.worker import StepContext, StepResult
 from dittohead.model.errors import ItemError, TargetError
-from dittohead.s3 import connection
 from dittohead.sources.s3 import Queue
 from dittohead.store import drops as drop_store
 from dittohead.system import fail_points
+from dittohead.toolkit.s3 import connection
 from tests.support.desk import Desk
 from tests.support.s3_server import Request, S3Server
 
@@ -34,7 +34,7 @@ def strict() -> Iterator[S3Server]:
 
 @pytest.fixture
 async def desk(strict: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    monkeypatch.setattr("dittohead.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
     strict.requests.clear()
     strict.faults.clear()
     strict.checks = strict.conditions = strict.etags = True
@@ -465,7 +465,7 @@ async def test_a_store_that_stalls_is_given_up_and_asked_again(
     desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What came before the silence is kept."""
-    monkeypatch.setattr("dittohead.s3.fetch._STALL_S", 0.3)
+    monkeypatch.setattr("dittohead.toolkit.s3.fetch._STALL_S", 0.3)
     body = os.urandom(2 * MIB)
     await desk.put("set/a", body)
     strict.fail("get", "half-stall", key="set/a")

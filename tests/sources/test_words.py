@@ -22,10 +22,10 @@ from dittohead.contract.source import folder_fault, path_fault
 from dittohead.intake import Intake
 from dittohead.model.errors import ConfigError
 from dittohead.registry import Sources, default
-from dittohead.s3 import events as s3_events
-from dittohead.s3.events import Unreadable, read_message, read_token
 from dittohead.schema import json_schema
 from dittohead.sources.s3 import S3Options
+from dittohead.toolkit.s3 import events as s3_events
+from dittohead.toolkit.s3.events import Unreadable, read_message, read_token
 from tests.support.house import House
 
 GOOD = """\

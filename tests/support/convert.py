@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.contract.worker import Made
-from dittohead.images.options import ConvertOptions
 from dittohead.model import Output
+from dittohead.toolkit.images.options import ConvertOptions
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext
 from tests.support.trees import tree

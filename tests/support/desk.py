@@ -12,8 +12,8 @@ from dittohead.config import SourceSetting
 from dittohead.intake.looking import Looking
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import Station
-from dittohead.s3 import connection
 from dittohead.sources.s3 import S3Source
+from dittohead.toolkit.s3 import connection
 from tests.support.house import House
 from tests.support.trees import read_tree
 from tests.support.upstream import KEYS

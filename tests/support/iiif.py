@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import jsonschema
 
 from dittohead.contract.worker import Made
-from dittohead.images.iiif import info, promised
 from dittohead.model import Output
 from dittohead.system.files import sha256_file
+from dittohead.toolkit.images.iiif import info, promised
 from tests.support import prezi
 
 #: RFC 3986, 3 and appendix A: nothing that is not encoded, no sign of encoding that encodes nothing.

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote
 from botocore.session import get_session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from dittohead.checksums import checksum
+from dittohead.toolkit.checksums import checksum
 
 _ALGORITHMS = {"crc64nvme": "CRC64NVME", "crc32c": "CRC32C", "crc32": "CRC32", "sha256": "SHA256"}
 

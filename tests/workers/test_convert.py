@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from dittohead.images.options import ConvertOptions
-from dittohead.images.process import ImageChild, abilities
 from dittohead.model.errors import ItemError, TransientError
+from dittohead.toolkit.images.options import ConvertOptions
+from dittohead.toolkit.images.process import ImageChild, abilities
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.convert import Rig
@@ -491,6 +491,9 @@ def _children(base: Path) -> list[int]:
                 command = Path(f"/proc/{entry}/cmdline").read_bytes()
             except OSError:
                 continue
-            if f"DITTOHEAD_ROOT={base}".encode() in environ.split(b"\0") and b"dittohead.images" in command:
+            if (
+                f"DITTOHEAD_ROOT={base}".encode() in environ.split(b"\0")
+                and b"dittohead.toolkit.images" in command
+            ):
                 found.append(int(entry))
     return found

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from dittohead.images.options import ConvertOptions
-from dittohead.images.process import abilities
-from dittohead.images.recipe import SUFFIXES
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images.options import ConvertOptions
+from dittohead.toolkit.images.process import abilities
+from dittohead.toolkit.images.recipe import SUFFIXES
 from dittohead.workers.convert import ConvertWorker
 from tests.support.convert import Rig
 from tests.support.images import by_vips, decoded, encode, jpeg, levels, pixels, tiff

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from dittohead.config import load
-from dittohead.images.iiif import info, promised
 from dittohead.model.errors import ConfigError, ItemError
 from dittohead.system.files import sha256_file
+from dittohead.toolkit.images.iiif import info, promised
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
 from tests.support.images import decoded, encode, jpeg, pixels, tiff
@@ -170,8 +170,8 @@ def test_a_set_of_tiles_that_is_not_right_is_found(tmp_path: Path, fault: str) -
     else:
         tile.write_bytes(tile.read_bytes()[:-2000])
     script = (
-        "import sys; from pathlib import Path; from dittohead.images.iiif import verify\n"
-        "from dittohead.images.recipe import Recipe\n"
+        "import sys; from pathlib import Path; from dittohead.toolkit.images.iiif import verify\n"
+        "from dittohead.toolkit.images.recipe import Recipe\n"
         "print(verify(Path(sys.argv[1]), (600, 400), Recipe(format='iiif-static', tile=256)))"
     )
     said = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=False)

@@ -11,9 +11,9 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from dittohead.images.kinds import HEAD, is_read, kind_of
-from dittohead.images.process import abilities
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images.kinds import HEAD, is_read, kind_of
+from dittohead.toolkit.images.process import abilities
 from tests.support.convert import Rig
 from tests.support.images import encode, jpeg, pixels, tiff
 

@@ -19,12 +19,12 @@ import tifffile
 from jpylyzer import jpylyzer
 from PIL import Image, ImageCms
 
-from dittohead.images import jp2_structure, making, proof
-from dittohead.images.options import ConvertOptions
-from dittohead.images.overheard import Overheard
-from dittohead.images.process import abilities
-from dittohead.images.reasons import Unfit
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images import conversion, jp2_structure, proof
+from dittohead.toolkit.images.library_messages import Overheard
+from dittohead.toolkit.images.options import ConvertOptions
+from dittohead.toolkit.images.process import abilities
+from dittohead.toolkit.images.reasons import Unfit
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
@@ -304,16 +304,16 @@ async def test_a_kept_original_never_takes_anothers_place(rig: Rig) -> None:
 
 async def test_what_is_made_wrongly_is_not_published(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer that turns one sample round is found out; no file is left, and keep does not hide it."""
-    real = making.jp2.write
+    real = conversion.jp2.write
 
     def wrong(image: Any, *args: Any, **options: Any) -> Any:
-        spot = making.pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb") + 1
+        spot = conversion.pyvips.Image.black(1, 1, bands=3).copy(interpretation="srgb") + 1
         return real(image.insert(spot.cast("uchar"), 7, 5), *args, **options)
 
-    monkeypatch.setattr(making.jp2, "write", wrong)
+    monkeypatch.setattr(conversion.jp2, "write", wrong)
     (rig.base / "p").mkdir()
     (rig.base / "p/a.tif").write_bytes(encode(RGB, "TIFF"))
-    request = making.Request.parse(
+    request = conversion.Request.parse(
         {
             "root": str(rig.base / "p"),
             "path": "a.tif",
@@ -325,7 +325,7 @@ async def test_what_is_made_wrongly_is_not_published(rig: Rig, monkeypatch: pyte
         }
     )
     with pytest.raises(jp2_structure.Refused, match="samples are not the source's"):
-        list(making.convert(request, Overheard()))
+        list(conversion.convert(request, Overheard()))
     assert sorted(path.name for path in rig.base.rglob("*") if path.is_file()) == ["a.tif"]
 
 
@@ -365,7 +365,7 @@ def test_a_change_of_how_masters_are_made_changes_the_recipe(monkeypatch: pytest
             worker.recipe(ConvertOptions.model_validate({"format": "jp2", **other})).settings
             != before.settings
         )
-    monkeypatch.setattr("dittohead.images.options.PROFILES", {"jp2": "another"})
+    monkeypatch.setattr("dittohead.toolkit.images.options.PROFILES", {"jp2": "another"})
     assert worker.recipe(ConvertOptions(format="jp2")).settings != before.settings
     assert "profile" not in worker.recipe(ConvertOptions(format="png")).settings
 
@@ -435,7 +435,7 @@ def test_masters_are_made_and_proved_without_executable_memory(tmp_path: Path, f
     child = (
         "import ctypes, sys\n"
         "if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0): sys.exit(3)\n"
-        "from dittohead.images.child import main\n"
+        "from dittohead.toolkit.images.child import main\n"
         "main()\n"
     )
     said = subprocess.run(
@@ -583,9 +583,11 @@ def test_a_jpeg_2000_of_no_certain_samples_is_kept(tmp_path: Path, monkeypatch: 
         "temp": tmp_path / "t",
     }
     recipe = ConvertOptions(format="jp2", unfit="keep").child_recipe()
-    parsed = making.Request.parse(request | {"sha256": hashlib.sha256(data).hexdigest(), "recipe": recipe})
-    (record,) = making.convert(parsed, Overheard())
+    parsed = conversion.Request.parse(
+        request | {"sha256": hashlib.sha256(data).hexdigest(), "recipe": recipe}
+    )
+    (record,) = conversion.convert(parsed, Overheard())
     assert record["detail"] == {"kept": "libvips and FFmpeg do not read the same samples in it"}
     assert (tmp_path / "w" / record["file"]).read_bytes() == data
     with pytest.raises(Unfit, match="unfit: keep takes the original itself"):
-        list(making.convert(replace(parsed, recipe=replace(parsed.recipe, unfit="fail")), Overheard()))
+        list(conversion.convert(replace(parsed, recipe=replace(parsed.recipe, unfit="fail")), Overheard()))

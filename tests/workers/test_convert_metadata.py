@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from dittohead.images.process import abilities
-from dittohead.images.recipe import Recipe
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images.process import abilities
+from dittohead.toolkit.images.recipe import Recipe
 from tests.support.convert import Rig
 from tests.support.images import jpeg, tiff
 from tests.support.trees import tree
@@ -130,7 +130,7 @@ async def test_what_is_no_answer_fails_that_image_alone(
     """A child that a hostile image has taken over says anything, of any length; it is ended, others go on."""
     abilities()
     tree(tmp_path / "home", {"dittohead": {"images": {"__main__.py": CHILD.format(answer=answer)}}})
-    monkeypatch.setattr("dittohead.images.process._HOME", tmp_path / "home")
+    monkeypatch.setattr("dittohead.toolkit.images.process._HOME", tmp_path / "home")
     rig = Rig(tmp_path)
     with pytest.raises(ItemError) as caught:
         await rig.convert({f"{name}.tif": b"x" for name in ("a", "bad", "c")}, verify=False)
@@ -179,7 +179,7 @@ def test_a_result_that_the_disk_cannot_hold_waits_before_it_is_written(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], needed: int
 ) -> None:
     """What may come is known by the header: a small file can stand for gigabytes."""
-    making = pytest.importorskip("dittohead.images.making")
+    making = pytest.importorskip("dittohead.toolkit.images.conversion")
     image: Any = SimpleNamespace(width=60, height=10, bands=3, format="ushort")
     request: Any = SimpleNamespace(recipe=Recipe(**options), work=b"/", path=b"a.png")
     for free in (needed, needed - 1):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dittohead.contract.worker import Planned
-from dittohead.images.options import ConvertOptions
 from dittohead.model import display
 from dittohead.model.errors import ItemError
+from dittohead.toolkit.images.options import ConvertOptions
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
 from tests.support.images import encode, pixels

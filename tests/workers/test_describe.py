@@ -16,10 +16,10 @@ import pytest
 
 from dittohead.config import load
 from dittohead.contract.worker import Made
-from dittohead.images import embedding, xmp
 from dittohead.model.description import Dated, Described, Description, Level, Named, Object
 from dittohead.model.errors import ItemError, TransientError
 from dittohead.system.files import sha256_file
+from dittohead.toolkit.images import xmp, xmp_embedding
 from dittohead.workers.describe import DescribeOptions, DescribeWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.convert import Rig
@@ -230,7 +230,7 @@ async def test_each_object_has_its_own_words_and_numbers(desk: Desk) -> None:
 def _packet(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY)
     try:
-        return embedding.packet_of(fd, embedding.kind_of(fd))
+        return xmp_embedding.packet_of(fd, xmp_embedding.kind_of(fd))
     finally:
         os.close(fd)
 
@@ -282,7 +282,7 @@ async def test_a_full_disk_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyP
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(embedding, "write", full)
+    monkeypatch.setattr(xmp_embedding, "write", full)
     with pytest.raises(TransientError, match=r"takes no more data \(No space left on device\)"):
         await desk.describe({"a.png": encode(pixels(9, 9), "PNG")})
     assert read_tree(desk.ctx.work.parent) == {b"described.journal.jsonl": b""}

@@ -18,9 +18,9 @@ from dittohead.contract.worker import Done, VerifyContext, Wait
 from dittohead.model import Location
 from dittohead.model.description import Description
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.notebook import read as lines
 from dittohead.planning import plan
 from dittohead.registry import default
+from dittohead.toolkit.intent_log import read as lines
 from dittohead.undo import undo_job
 from dittohead.workers.islandora import IslandoraOptions
 from tests.support import islandora_rules

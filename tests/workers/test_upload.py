@@ -15,10 +15,10 @@ import pytest
 
 from dittohead.contract.worker import Done, VerifyContext
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.s3 import bucket as s3_bucket
-from dittohead.s3 import connection
-from dittohead.s3.notes import read as read_notes
-from dittohead.s3.pace import Pace
+from dittohead.toolkit.s3 import bucket as s3_bucket
+from dittohead.toolkit.s3 import connection
+from dittohead.toolkit.s3.intent_log import read as read_notes
+from dittohead.toolkit.s3.pace import Pace
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.s3_server import S3Server
@@ -33,7 +33,7 @@ MIB = 1 << 20
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing learnt of a store by another test, and no long waits between tries."""
     s3_bucket._known.clear()
-    monkeypatch.setattr("dittohead.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ async def test_a_large_file_goes_in_parts_and_is_verified_as_a_whole(
 
 
 def test_parts_grow_so_that_no_file_needs_more_than_ten_thousand() -> None:
-    from dittohead.s3.parts import part_size
+    from dittohead.toolkit.s3.parts import part_size
 
     assert part_size(1 << 30, 8 * MIB) == 8 * MIB
     assert part_size(5 << 40, 8 * MIB) == 525 * MIB
@@ -487,8 +487,8 @@ async def test_a_bandwidth_spaces_what_is_sent(monkeypatch: pytest.MonkeyPatch) 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("dittohead.s3.pace.time.monotonic", lambda: 100.0)
-    monkeypatch.setattr("dittohead.s3.pace.asyncio.sleep", sleep)
+    monkeypatch.setattr("dittohead.toolkit.s3.pace.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("dittohead.toolkit.s3.pace.asyncio.sleep", sleep)
     pace = Pace(8, bytes_per_s=1000)
     for _ in range(3):
         await pace.spend(500)

@@ -12,8 +12,8 @@ import pytest
 
 from dittohead.contract.worker import Done, VerifyContext
 from dittohead.model.errors import ItemError, TargetError
-from dittohead.s3 import bucket as s3_bucket
 from dittohead.system import fail_points
+from dittohead.toolkit.s3 import bucket as s3_bucket
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext
 from tests.support.rclone import ACCESS, SECRET, Rclone, rclone

@@ -1,0 +1,62 @@
+"""What lies in a bucket where files would go: for plans, which write nothing and read no object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from dittohead.model import Entry
+from dittohead.system import files
+from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit import checksums
+from dittohead.toolkit.checksums import Digests
+from dittohead.toolkit.s3.bucket import Bucket
+
+#: Keys looked for by one listing.
+_AHEAD = 500
+
+#: "unknown": there is an object, and only reading it, or making the file, would tell whether it is the same.
+There = Literal["nothing", "same", "other", "unknown"]
+
+
+async def compare(
+    bucket: Bucket, entries: Iterable[Entry], key_of: Callable[[Entry], str], root: Path
+) -> AsyncIterator[tuple[Entry, str, There]]:
+    """Yield each file, its key, and what is there; a file yet to be made has sha256 "" and size 0.
+
+    Raises: TransientError, TargetError: the bucket cannot be asked; OSError: a file cannot be read.
+    """
+    rest = iter(entries)
+    while some := [(entry, key_of(entry)) for entry in islice(rest, _AHEAD)]:
+        absent = await bucket.absent([key for _, key in some])
+        for entry, key in some:
+            head = None if key in absent else await bucket.head(key)
+            yield entry, key, "nothing" if head is None else await _found(entry, head, root)
+
+
+async def _found(entry: Entry, head: dict[str, Any], root: Path) -> There:
+    if not entry.sha256:
+        return "unknown"
+    if head["ContentLength"] != entry.size:
+        return "other"
+    told, md5 = checksums.stored(head), checksums.etag_md5(head)
+    if told is None and md5 is None:
+        return "unknown"
+    algorithm, value = told or ("MD5", "")
+    digests = await in_thread(lambda stop: _digest(root, entry.path, algorithm, stop))
+    if told is not None:
+        return "same" if digests.value(algorithm) == value else "other"
+    # An ETag need not be an MD5: only a match tells something.
+    return "same" if checksums.hex_of(digests.value("MD5")) == md5 else "unknown"
+
+
+def _digest(root: Path, path: bytes, algorithm: str, stop: Stop) -> Digests:
+    digests, buffer = Digests([algorithm], sha256=False), files.hash_buffer()
+    with files.opened_beneath(root, path) as fd:
+        while size := os.readv(fd, [buffer]):
+            stop.check()
+            digests.update(buffer[:size])
+    return digests
