@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.common import Row, ratio_of
-from dittohead import manifest
+from dittohead.folders import manifest
 from dittohead.system.threads import Stop
 
 _SIZE = 64 << 20

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import fitting, manifest, queries, receipt
+from dittohead import fitting, queries
 from dittohead.batches import is_by_itself
 from dittohead.config import Config
 from dittohead.context import JobFiles
@@ -19,6 +19,9 @@ from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
 from dittohead.engine import AGENT, Engine
 from dittohead.finish import finish
+from dittohead.folders import manifest, receipt
+from dittohead.folders.replacement import Replacements
+from dittohead.folders.replacement import words as replaced_words
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS
 from dittohead.intake import Intake
 from dittohead.model import (
@@ -42,8 +45,6 @@ from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJ
 from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
 from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
-from dittohead.replacing import Replacements
-from dittohead.replacing import words as replaced_words
 from dittohead.store import batches as batch_store
 from dittohead.store import history
 from dittohead.store import jobs as job_store

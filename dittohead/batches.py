@@ -15,8 +15,8 @@ from datetime import datetime
 from sqlalchemy.engine import Connection
 
 from dittohead.engine import Engine
+from dittohead.folders.stations import Stations, fit
 from dittohead.model import Batch, Job, Station, collection_of, display, utcnow, visible
-from dittohead.stations import Stations, fit
 from dittohead.store import Store
 from dittohead.store import batches as batch_store
 from dittohead.store import outbox as outbox_store

@@ -13,10 +13,10 @@ from dittohead.config import Config, Step
 from dittohead.context import JobFiles, values_of
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Recipe
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, StepRow, StepState
 from dittohead.model.errors import ItemError
 from dittohead.registry import Registry
-from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system.patterns import TooSlow

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import replacing, sidecar
 from dittohead.budget import DiskBudget
 from dittohead.config import Config, Pipeline
 from dittohead.contract import placeholders
 from dittohead.engine import AGENT
+from dittohead.folders import replacement, sidecar
+from dittohead.folders.stations import Stations
 from dittohead.model import (
     Arrival,
     Batch,
@@ -41,7 +42,6 @@ from dittohead.model import (
 from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
 from dittohead.model.held import Held, Kind, immovable, silent, unreadable
 from dittohead.registry import Registry
-from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
@@ -322,7 +322,7 @@ class Claimer:
     def _replaced(self, connection: Connection, arrival: Arrival, folder: Path) -> list[Event]:
         """Return which files were replaced since the folder failed, and lie there still."""
         last, events = history.replaced_in(connection, arrival.folder, arrival.ino)
-        there = replacing.in_place(self.stations, last, folder) if events else ()
+        there = replacement.in_place(self.stations, last, folder) if events else ()
         return [event for event in events if event.detail.startswith(tuple(there))]
 
     async def _waits_for_target(

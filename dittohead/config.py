@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dittohead import names, rules, sidecar, wording
 from dittohead import registry as registry_module
+from dittohead import rules, wording
 from dittohead.contract import placeholders
 from dittohead.contract.source import SourceOptions
 from dittohead.contract.worker import Options, Worker
+from dittohead.folders import names, sidecar
 from dittohead.model import step_graph
 from dittohead.model.errors import ConfigError, DittoheadError, ItemError
 from dittohead.registry import Registry, Sources

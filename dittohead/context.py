@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dittohead import manifest, receipt
 from dittohead.contract.worker import Inputs, Made, StepContext
+from dittohead.folders import manifest, receipt
+from dittohead.folders.stations import Stations
 from dittohead.model import Entry, Event, Job, Location, Output, Station, StepRow, StepState
 from dittohead.model.description import Described
 from dittohead.model.errors import ItemError, Unreadable
-from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.system import log, own_files

@@ -25,6 +25,7 @@ from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
+from dittohead.folders.stations import Scan, Stations
 from dittohead.ground import Ground
 from dittohead.housekeeping import Housekeeper
 from dittohead.intake import Intake
@@ -43,7 +44,6 @@ from dittohead.reconcile import reconcile
 from dittohead.rowwatch import RowWatch
 from dittohead.settings import Watch
 from dittohead.starting import Starting, is_passing
-from dittohead.stations import Scan, Stations
 from dittohead.store import SILENT_S, Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store

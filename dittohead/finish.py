@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection
 
-from dittohead import batches, manifest, receipt
+from dittohead import batches
 from dittohead.context import MANIFEST, JobFiles
 from dittohead.engine import AGENT, Engine
+from dittohead.folders import manifest, receipt
+from dittohead.folders.stations import Stations
 from dittohead.model import (
     Entry,
     Event,
@@ -34,7 +36,6 @@ from dittohead.model import (
     visible,
 )
 from dittohead.model.errors import DittoheadError, StationError, Unreadable
-from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store

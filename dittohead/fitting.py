@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from dittohead import names
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
+from dittohead.folders import names
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, display, visible
 from dittohead.model.errors import ItemError
-from dittohead.stations import Stations
 from dittohead.system.ignored_names import fault
 from dittohead.system.users import owner
 

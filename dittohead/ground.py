@@ -11,10 +11,10 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from dittohead.folders.stations import Stations
 from dittohead.model import Station
 from dittohead.model.errors import DittoheadError, StationMissing, StoreError
 from dittohead.parts import Over
-from dittohead.stations import Stations
 from dittohead.system import log
 from dittohead.system.lock import Lock, Locked
 from dittohead.system.threads import Hung, in_own_thread

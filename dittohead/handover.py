@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dittohead.folders.stations import Stations
 from dittohead.model import Station, counted, display, own_group, shell_word
-from dittohead.stations import Stations
 from dittohead.system import capabilities
 from dittohead.system.users import owner
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from dittohead.engine import Engine
 from dittohead.finish import remove_work
+from dittohead.folders.replacement import Replacements
+from dittohead.folders.stations import Scan
 from dittohead.model import TERMINAL, JobState, Station
 from dittohead.model.errors import Unreadable
 from dittohead.parts import alone
-from dittohead.replacing import Replacements
 from dittohead.settings import Watch
 from dittohead.stale import StaleUploads
-from dittohead.stations import Scan
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.system import log, own_files

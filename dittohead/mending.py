@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, collection_of, display, own_group, shell_word, visible
 from dittohead.model.errors import ClosedError, ItemError
-from dittohead.stations import Stations
 
 #: How steps say that what was mended is to be done again.
 _AGAIN = re.compile(r"move (the folder|it) to the inbox again")

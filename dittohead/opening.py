@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from dittohead.config import Config
+from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, StoreError, TransientError
-from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
 from dittohead.system.credentials import Credentials, Unreadable
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import manifest, mending
+from dittohead import mending
 from dittohead.context import has_facts
 from dittohead.engine import AGENT, Engine
 from dittohead.finish import damaged, finish
+from dittohead.folders import manifest
 from dittohead.model import (
     Event,
     EventType,

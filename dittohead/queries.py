@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dittohead.folders.receipt import event_fields
 from dittohead.model import Batch, Job, JobState, StepRow, StepState, display, rfc3339
 from dittohead.model.errors import NoSuchJob
-from dittohead.receipt import event_fields
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import history

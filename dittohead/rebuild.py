@@ -17,10 +17,12 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead import manifest, receipt
 from dittohead.claims import new_job
 from dittohead.config import Config
 from dittohead.engine import AGENT
+from dittohead.folders import manifest, receipt
+from dittohead.folders.receipt import folder_bytes, read_events
+from dittohead.folders.stations import Stations
 from dittohead.model import (
     Arrival,
     Batch,
@@ -35,8 +37,6 @@ from dittohead.model import (
     is_utf8,
 )
 from dittohead.model.errors import StoreError, Unreadable
-from dittohead.receipt import folder_bytes, read_events
-from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import batches as batch_store
 from dittohead.store import digests as digest_store

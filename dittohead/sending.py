@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dittohead import manifest
 from dittohead.contract.worker import Inputs
+from dittohead.folders import manifest
 from dittohead.model import Entry
 from dittohead.model.errors import TransientError
 from dittohead.system import attributes, files

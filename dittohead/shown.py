@@ -10,14 +10,15 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import queries, receipt
+from dittohead import queries
 from dittohead.config import SourceSetting
 from dittohead.context import JobFiles
+from dittohead.folders import receipt
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, rfc3339
 from dittohead.model.errors import Unreadable
 from dittohead.rules import Rule
 from dittohead.rules import shown as rule_shown
-from dittohead.stations import Stations
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store

@@ -17,10 +17,10 @@ from sqlalchemy.engine import Connection
 
 from dittohead import queries
 from dittohead.dispatch import Dispatch
+from dittohead.folders.stations import Scan
 from dittohead.intake import Intake
 from dittohead.model import ItemState, JobState
 from dittohead.model.errors import StoreError
-from dittohead.stations import Scan
 from dittohead.store import Store, history
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store

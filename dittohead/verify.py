@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dittohead import receipt
 from dittohead.context import JobFiles
 from dittohead.contract.worker import Inputs, VerifyContext, Worker
-from dittohead.manifest import path_bytes
+from dittohead.folders import receipt
+from dittohead.folders.manifest import path_bytes
+from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Job, JobState, display
 from dittohead.model.errors import DittoheadError, StepError, Unreadable
 from dittohead.recorded import recorded
 from dittohead.registry import Registry
-from dittohead.stations import Stations
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system import files

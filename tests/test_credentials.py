@@ -12,9 +12,9 @@ import pytest
 
 from dittohead import opening
 from dittohead.config import load
+from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, ItemError, StoreError, TransientError
 from dittohead.notices.outcome import NotSent, credential
-from dittohead.stations import Stations
 from dittohead.system.credentials import Credentials, Unreadable
 from dittohead.web.tokens import Tokens
 from tests.support.front import OPERATOR, TOKENS

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead import receipt
 from dittohead.context import JobFiles
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.folders import receipt
 from dittohead.model import JobState, Location, Output, Station
 from dittohead.reconcile import reconcile
 from dittohead.store import requests as request_store

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from dittohead import desk as desk_module
 from dittohead.cli import main
 from dittohead.desk import Desk
-from dittohead.stations import Stations
+from dittohead.folders.stations import Stations
 from dittohead.store import Store, sqlite_url
 from dittohead.store import requests as request_store
 from dittohead.system import lock

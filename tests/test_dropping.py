@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from dittohead.folders.upload_protocol import Upload
 from dittohead.system import attributes
-from dittohead.upload import Upload
 from tests.support.trees import read_tree, tree
 
 #: A user who is nobody here.
@@ -61,7 +61,7 @@ def as_user(uid: int, code: str) -> str:
     """Run a few lines of Python as somebody; return what they print."""
     become = f"if os.geteuid() != {uid}: os.setgroups([]); os.setgid({uid}); os.setuid({uid})"
     # What is imported may lie where only root reads.
-    program = f"import os\nfrom pathlib import Path\nfrom dittohead.upload import Upload\n{become}\n{code}"
+    program = f"import os\nfrom pathlib import Path\nfrom dittohead.folders.upload_protocol import Upload\n{become}\n{code}"
     ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

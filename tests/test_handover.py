@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from dittohead import handover
+from dittohead.folders.stations import Stations
 from dittohead.handover import Seen
 from dittohead.model import Station
-from dittohead.stations import Stations
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT, FOR TWO UIDS: left out")
 DAEMON, UPLOADER = 60000, 60001

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from dittohead import listing
 from dittohead.context import JobFiles
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.folders import listing
 from dittohead.model import Job, Location, Output
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.support.house import House

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dittohead import manifest
+from dittohead.folders import manifest
 from dittohead.model.errors import ItemError
 from dittohead.system.threads import Stop
 from tests.support.trees import fifo, read_tree, symlink, tree

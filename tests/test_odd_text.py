@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead import sidecar
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
+from dittohead.folders import sidecar
 from dittohead.model import Event, EventType, JobState
 from dittohead.model.errors import DittoheadError, ItemError, TransientError
 from dittohead.store import Store

@@ -17,11 +17,11 @@ import sqlalchemy as sa
 
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.dispatch import local
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, Station, StepState
 from dittohead.model.errors import StoreError, TargetError, TransientError
 from dittohead.queries import listing
 from dittohead.reconcile import reconcile
-from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from tests.support.house import House

@@ -18,13 +18,13 @@ from rich.console import Console
 
 from dittohead import overdue, sparing
 from dittohead.cli import status
+from dittohead.folders.stations import Scan, Stations
 from dittohead.model import Arrival, Station
 from dittohead.model.errors import Immovable
 from dittohead.model.held import AT_ONCE, IN_TIME, Held, Kind, immovable, mounted
 from dittohead.notices.compose import Composer
 from dittohead.overdue import SHOWN, Overdue
 from dittohead.sparing import DAY_S, FEW, WEEK_S
-from dittohead.stations import Scan, Stations
 from dittohead.store.tables import outbox
 from tests.support.house import House
 from tests.support.notices import rule
@@ -200,7 +200,7 @@ def refused(
     def refuse(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("dittohead.stations.rename_noreplace", refuse)
+    monkeypatch.setattr("dittohead.folders.stations.rename_noreplace", refuse)
     (arrival,) = stations.scan().arrivals
     with pytest.raises(Immovable) as caught:
         stations.claim(arrival)

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from dittohead import queries, receipt
+from dittohead import queries
 from dittohead.config import load
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
+from dittohead.folders import receipt
 from dittohead.model import EventType, JobState, Output, Station, StepState
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.store import jobs as job_store

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from dittohead import manifest
 from dittohead.changes import compare
 from dittohead.claims import Held
 from dittohead.context import JobFiles
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.folders import manifest
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ConfigError
 from tests.support.house import House

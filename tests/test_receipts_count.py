@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dittohead import receipt
+from dittohead.folders import receipt
 from dittohead.model import Job
 from dittohead.queries import listing
 from dittohead.rebuild import rebuild

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import receipt
+from dittohead.folders import receipt
 from dittohead.model import JobState
 from dittohead.store import history
 from dittohead.store import jobs as job_store

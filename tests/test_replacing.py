@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from dittohead import receipt
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.folders import receipt
+from dittohead.folders.replacement import KEPT_S, Offer, Replacements
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
-from dittohead.replacing import KEPT_S, Offer, Replacements
 from dittohead.store import jobs as job_store
 from dittohead.system import fail_points, files
 from tests.support.house import House

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import stations as stations_module
+from dittohead.folders import stations as stations_module
+from dittohead.folders.stations import NAME_MAX, Stations, fit
 from dittohead.model import Arrival, Station, utcnow
 from dittohead.model.errors import NameTaken, StationError, StationMissing
-from dittohead.stations import NAME_MAX, Stations, fit
 from dittohead.system import files
 from tests.support.trees import read_tree, tree
 

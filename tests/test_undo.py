@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import receipt
 from dittohead.contract.worker import Done, StepContext, StepResult, UndoContext
+from dittohead.folders import receipt
 from dittohead.model import Event, EventType, JobState, Location
 from dittohead.model.errors import DittoheadError, ItemError, TransientError
 from dittohead.undo import undo_all, undo_job

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import manifest
 from dittohead.checkup import examine
 from dittohead.config import load
+from dittohead.folders import manifest
 from dittohead.model import JobState
 from dittohead.model.errors import ConfigError, ItemError
 from dittohead.system.threads import Stop

@@ -17,15 +17,16 @@ from typing import Any
 
 import pytest
 
-from dittohead import looks, manifest, waitingroom
+from dittohead import looks, waitingroom
 from dittohead.contract.worker import Done
+from dittohead.folders import manifest
+from dittohead.folders.stations import Stations, _refusal
 from dittohead.looks import Look
 from dittohead.model import JobState, Station
 from dittohead.model.errors import Immovable, StationError
 from dittohead.model.held import Held, Kind, writers
 from dittohead.settings import Watch
 from dittohead.settling import Wait, Why
-from dittohead.stations import Stations, _refusal
 from dittohead.system.threads import Stop
 from tests.support.house import CONFIG, House
 
@@ -236,8 +237,8 @@ async def test_an_error_while_it_is_claimed_is_that_ones_alone(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return real_lstat(path, **more)
 
-    monkeypatch.setattr("dittohead.stations.rename_noreplace", rename)
-    monkeypatch.setattr("dittohead.stations.os.lstat", lstat)
+    monkeypatch.setattr("dittohead.folders.stations.rename_noreplace", rename)
+    monkeypatch.setattr("dittohead.folders.stations.os.lstat", lstat)
     monkeypatch.setattr(
         waitingroom, "look", lambda *a, **k: looks.look(house.root / "inbox", [], stop=Stop(), now_ns=0)
     )

@@ -18,10 +18,10 @@ from dittohead.cli.base import NO_PERMISSION, TEMPORARY
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import Config
+from dittohead.folders.replacement import Replacements
+from dittohead.folders.stations import Stations
 from dittohead.model import JobState
 from dittohead.model.errors import DittoheadError
-from dittohead.replacing import Replacements
-from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import requests as request_store
 from dittohead.system import files, lock

@@ -14,7 +14,7 @@ from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.config import Config
-from dittohead.stations import Stations
+from dittohead.folders.stations import Stations
 from dittohead.system import lock
 
 

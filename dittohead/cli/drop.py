@@ -14,11 +14,11 @@ from dittohead.cli.base import DATA, NO_INPUT, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import err, escape, fail, out
 from dittohead.config import Config
+from dittohead.folders.stations import Stations
+from dittohead.folders.upload_protocol import Upload
 from dittohead.model import Station, counted, units, utcnow
 from dittohead.model.errors import DittoheadError, ItemError
-from dittohead.stations import Stations
 from dittohead.system.ignored_names import fault
-from dittohead.upload import Upload
 
 
 @click.command()

@@ -12,13 +12,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from sqlalchemy.engine import Connection
 
-from dittohead import live, queries, receipt, shown
+from dittohead import live, queries, shown
 from dittohead.cli import advice, lines
 from dittohead.cli.opened import reading
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.config import Config
+from dittohead.folders import receipt
+from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Batch, Job, JobState, Station, StepRow, StepState, counted
-from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import batches as batch_store
 from dittohead.store import jobs as job_store

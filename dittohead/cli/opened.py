@@ -12,9 +12,9 @@ from dittohead import config as config_module
 from dittohead.cli import advice
 from dittohead.cli.base import config_path
 from dittohead.config import Config
+from dittohead.folders.stations import Stations
 from dittohead.model.errors import StoreError
 from dittohead.opening import open_store
-from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
 
 

@@ -9,10 +9,10 @@ from dittohead.cli.base import DATA, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.config import Config
+from dittohead.folders.stations import Stations
 from dittohead.model import utcnow
 from dittohead.model.errors import StoreError
 from dittohead.opening import open_store
-from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.system import lock, log
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from dittohead import manifest
 from dittohead.cli.base import NO_INPUT, with_config
 from dittohead.cli.door import segment
 from dittohead.cli.jobs import ask
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.cli.view import find_place
+from dittohead.folders import manifest
 from dittohead.model import visible
 from dittohead.model.errors import ClosedError, ItemError
 from dittohead.model.units import size

@@ -17,10 +17,10 @@ from dittohead.cli.door import Door
 from dittohead.cli.opened import has_store, load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.config import Config, load
+from dittohead.folders.stations import Stations
 from dittohead.model import is_utf8, visible
 from dittohead.model.errors import ConfigError, DittoheadError
 from dittohead.schema import json_schema
-from dittohead.stations import Stations
 from dittohead.system import lock
 from dittohead.system.credentials import Credentials
 from dittohead.system.files import write_durably

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dittohead import listing, live, queries, shown
+from dittohead import live, queries, shown
 from dittohead.cli.opened import reading_at
 from dittohead.cli.view import Place
 from dittohead.config import Config
 from dittohead.context import JobFiles
+from dittohead.folders import listing
+from dittohead.folders.stations import Stations
 from dittohead.model import JobId, display
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import Wanted
-from dittohead.stations import Stations
 from dittohead.store import Store, damage
 from dittohead.store import jobs as job_store
 from dittohead.store.search import Cursor, find

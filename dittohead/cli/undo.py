@@ -13,8 +13,8 @@ from dittohead.cli.base import DATA, json_option, with_config
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import escape, out, print_json
+from dittohead.folders.stations import Stations
 from dittohead.model import JobState
-from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.system.credentials import Credentials
 from dittohead.undo import Undone, undo_all, undo_job

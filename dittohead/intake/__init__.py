@@ -13,11 +13,11 @@ from typing import Any
 
 from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
+from dittohead.folders.stations import Stations
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import counted
 from dittohead.model.errors import DittoheadError
 from dittohead.registry import Sources
-from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.store.requests import Request

@@ -13,11 +13,11 @@ from typing import Any
 from dittohead.claims import Claimer
 from dittohead.config import SourceSetting
 from dittohead.contract.source import Source, SourceOptions, Upstream
+from dittohead.folders.stations import Stations
 from dittohead.intake.dropping import Dropper
 from dittohead.intake.looking import Looking
 from dittohead.model import DropState, units
 from dittohead.model.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
-from dittohead.stations import Stations
 from dittohead.store import Store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store

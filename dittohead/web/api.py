@@ -10,14 +10,15 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import listing, queries, receipt, replacing, shown
+from dittohead import queries, shown
 from dittohead.context import JobFiles
+from dittohead.folders import listing, receipt, replacement
+from dittohead.folders.stations import Stations
 from dittohead.metrics import CONTENT_TYPE
 from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import Wanted
 from dittohead.notices import doors
-from dittohead.stations import Stations
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.search import Cursor, find
@@ -269,7 +270,7 @@ async def _replacement(request: web.Request, given: shapes.Replacement) -> web.R
     chunks = request.content.iter_chunked(incoming.BLOCK)
     sha256 = replacements.announced(request)
     offer = await replacements.receive(request, job, given.path, given.encoding, chunks, sha256)
-    return web.json_response(replacing.fields(offer), status=201)
+    return web.json_response(replacement.fields(offer), status=201)
 
 
 async def _act_on_source(request: web.Request, given: Any) -> web.Response:

@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dittohead import sidecar
 from dittohead.claims import wanted
 from dittohead.config import Config, Pipeline
 from dittohead.fitting import taker
+from dittohead.folders import sidecar
+from dittohead.folders.stations import NAME_MAX
 from dittohead.model import counted, visible
 from dittohead.model.errors import ItemError, Unreadable
 from dittohead.settings import Drop
-from dittohead.stations import NAME_MAX
 from dittohead.system import disk_space, files, own_files
 from dittohead.system.files import MAX_DEPTH, MAX_PATH
 from dittohead.system.users import owner

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from dittohead import listing
+from dittohead.folders import listing
 from dittohead.model import JobState, display
 from dittohead.store import jobs as job_store
 from dittohead.web.identity import Role, identity, needs

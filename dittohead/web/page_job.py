@@ -14,11 +14,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead import queries, receipt, replacing
+from dittohead import queries
 from dittohead.context import JobFiles
+from dittohead.folders import receipt, replacement
+from dittohead.folders.stations import Stations
 from dittohead.model import Event, Job, StepRow, StepState, display, step_graph
 from dittohead.model.errors import Unreadable
-from dittohead.stations import Stations
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -142,7 +143,7 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
         "places": places,
         "logs": {step.name for step in seen.steps if _holds(files.log(step.name))},
         "printed": _printed(files, seen),
-        "faulty": replacing.at_fault(stations, seen.job) if not seen.later else [],
+        "faulty": replacement.at_fault(stations, seen.job) if not seen.later else [],
         "receipt": receipt.path_of(stations.receipts, seen.job).exists(),
         **_where(stations, seen.job),
     }

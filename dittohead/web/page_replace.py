@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 
 from aiohttp import BodyPartReader, web
 
-from dittohead.manifest import path_fields
+from dittohead.folders.manifest import path_fields
+from dittohead.folders.replacement import Offer, Replacements, at_fault, path_of, place
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, display, visible
 from dittohead.model.errors import ItemError
-from dittohead.replacing import Offer, Replacements, at_fault, path_of, place
-from dittohead.stations import Stations
 from dittohead.web.access import check_csrf
 from dittohead.web.identity import Role, identity, needs
 from dittohead.web.page import PAGES, answer, one_job

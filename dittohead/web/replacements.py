@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from dittohead.folders.replacement import Offer, Replacements
 from dittohead.model import Job, JobState, units
 from dittohead.model.errors import ItemError
-from dittohead.replacing import Offer, Replacements
 from dittohead.settings import Drop
 from dittohead.system import disk_space
 from dittohead.system.threads import in_thread

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from dittohead.config import Config
 from dittohead.desk import Desk
+from dittohead.folders.stations import Stations
 from dittohead.metrics import Metrics
 from dittohead.model import Job
-from dittohead.stations import Stations
 from dittohead.store import Store
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dittohead import __version__, receipt
+from dittohead import __version__
 from dittohead.contract.worker import (
     Done,
     Planned,
@@ -22,6 +22,7 @@ from dittohead.contract.worker import (
     Wait,
     Worker,
 )
+from dittohead.folders import receipt
 from dittohead.islandora import objects, preflight, public
 from dittohead.islandora.delivery import Delivery
 from dittohead.islandora.door import Door

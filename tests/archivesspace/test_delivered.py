@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import receipt
 from dittohead.archivesspace.delivered import Chain
 from dittohead.contract.worker import Made
+from dittohead.folders import receipt
 from dittohead.model import Location, Output, Use
 from dittohead.model.errors import ItemError
 from tests.support.context import LoneContext

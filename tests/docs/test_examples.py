@@ -14,9 +14,10 @@ import click
 import pytest
 import yaml
 
-from dittohead import Source, Worker, registry, sidecar
+from dittohead import Source, Worker, registry
 from dittohead.cli import main
 from dittohead.config import load
+from dittohead.folders import sidecar
 from dittohead.settings import Settings
 from tests.docs.pages import PAPERS, TOP, Block, blocks, pages, prose
 

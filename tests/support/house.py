@@ -16,10 +16,10 @@ from dittohead.config import Config, load
 from dittohead.contract.worker import Done, Options, Recipe, StepContext, StepResult, Worker
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, StepRow
 from dittohead.queries import listing
 from dittohead.registry import Registry
-from dittohead.stations import Stations
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store

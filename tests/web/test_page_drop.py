@@ -18,8 +18,8 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from dittohead import names
 from dittohead.config import load
+from dittohead.folders import names
 from dittohead.model.errors import ItemError
 from dittohead.settings import Drop
 from dittohead.web import drop_form, drop_names, incoming, server

@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 from pydantic import ValidationError
 
-from dittohead import receipt
 from dittohead.config import load
 from dittohead.contract.worker import Done, VerifyContext, Wait
+from dittohead.folders import receipt
 from dittohead.model import Location
 from dittohead.model.description import Description
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dittohead import manifest, receipt
 from dittohead.context import JobFiles
+from dittohead.folders import manifest, receipt
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow, StepState
-from dittohead.stations import Stations
 
 #: A path as it stands in a line: quotation marks within other values are escaped, and cannot look like it.
 _PATH = re.compile(rb'"path": "((?:[^"\\\n]|\\.)*)"')

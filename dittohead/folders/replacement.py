@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode
 
-from dittohead import manifest
 from dittohead.context import JobFiles
+from dittohead.folders import manifest
+from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, display, visible
 from dittohead.model.errors import ItemError, Unreadable
-from dittohead.stations import Stations
 from dittohead.system import fail_points, files, folding, own_files
 
 _ID = re.compile(r"[0-9a-f]{32}")

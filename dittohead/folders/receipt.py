@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from dittohead import manifest
+from dittohead.folders import manifest
+from dittohead.folders.stations import fit, must_be_folder, must_be_plain
 from dittohead.model import (
     SCHEMA,
     Entry,
@@ -24,7 +25,6 @@ from dittohead.model import (
     rfc3339,
 )
 from dittohead.model.errors import Unreadable
-from dittohead.stations import fit, must_be_folder, must_be_plain
 from dittohead.system import files, own_files
 
 T = TypeVar("T")

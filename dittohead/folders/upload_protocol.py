@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from dittohead import sidecar
+from dittohead.folders import sidecar
 from dittohead.model import display, is_utf8
 from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.system import attributes, files
