@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
-from dittohead.presentation import iiif_manifest
 from dittohead.store import Store
+from dittohead.workers.iiif import manifest
 from tests.support.house import House
 
 # Nothing of the developer's own environment is to decide a test.
@@ -33,7 +33,7 @@ settings.load_profile("busy")
 @pytest.fixture(autouse=True)
 def every_manifest_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test is about: no manifest and no collection is written that is not valid."""
-    write = iiif_manifest.written
+    write = manifest.written
 
     def seen(value: dict[str, Any]) -> bytes:
         from tests.support import iiif  # it takes a while, and few tests write one
@@ -42,7 +42,7 @@ def every_manifest_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         iiif.see(json.loads(data))
         return data
 
-    monkeypatch.setattr(iiif_manifest, "written", seen)
+    monkeypatch.setattr(manifest, "written", seen)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dittohead.workers.rsync import RsyncOptions, RsyncWorker
+from dittohead.workers.rsync.worker import RsyncOptions, RsyncWorker
 from tests.support.sshd import Sshd, sshd
 
 pytestmark = pytest.mark.service

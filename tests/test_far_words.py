@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from dittohead.far_words import ACCOUNT, SSH, Way, explained, lines_of
 from dittohead.model.errors import ItemError, StepError, TargetError
-from dittohead.rsync_words import failure
 from dittohead.system.process import Completed
-from dittohead.workers.rsync import RsyncOptions, RsyncWorker
+from dittohead.workers.rsync.output import failure
+from dittohead.workers.rsync.remote_errors import ACCOUNT, SSH, Way, explained, lines_of
+from dittohead.workers.rsync.worker import RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext
 from tests.support.sshd import Sshd, sshd
 from tests.support.trees import tree

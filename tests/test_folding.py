@@ -13,9 +13,9 @@ import pytest
 
 from dittohead.model import Entry
 from dittohead.model.errors import ItemError
-from dittohead.rsync_words import listed_names
 from dittohead.system.folding import Alike
-from dittohead.workers.rsync import RsyncOptions, RsyncWorker
+from dittohead.workers.rsync.output import listed_names
+from dittohead.workers.rsync.worker import RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext
 from tests.support.sshd import Sshd, sshd
 from tests.support.trees import read_tree, tree

@@ -17,19 +17,19 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dittohead.archivesspace import looking
-from dittohead.archivesspace.finding import Found
-from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.cli import main
 from dittohead.contract.worker import Inputs, Made
-from dittohead.islandora import objects
-from dittohead.islandora.options import IslandoraOptions
 from dittohead.model import Location, Output
 from dittohead.system.threads import Stop
 from dittohead.toolkit.natural_order import key, page_key
 from dittohead.web.thumbnails import pictures
+from dittohead.workers.archivesspace import diff
+from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
+from dittohead.workers.archivesspace.preflight import Found
 from dittohead.workers.describe import DescribeOptions, DescribeWorker
-from dittohead.workers.iiif import IiifOptions, IiifWorker
+from dittohead.workers.iiif.worker import IiifOptions, IiifWorker
+from dittohead.workers.islandora import objects
+from dittohead.workers.islandora.options import IslandoraOptions
 from tests.support import iiif
 from tests.support.context import LoneContext, source_of
 from tests.support.house import House
@@ -192,7 +192,7 @@ async def of_archivesspace(base: Path, folder: Path) -> list[str]:
         {"url": "http://127.0.0.1:1", "user": "u", "credential": "c", "repository": 2, "masters": ["keep"]}
     )
     found = Found(identifier="i", uri="/x", title="t", digital_object_id="i", digital_object="", files=None)
-    (wanted,) = looking.wanted(ctx, options, [found])
+    (wanted,) = diff.wanted(ctx, options, [found])
     return [os.fsdecode(page.path) for page in wanted.pages]
 
 

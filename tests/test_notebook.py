@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dittohead.archivesspace import ledger as archivesspace
 from dittohead.model.errors import TargetError
 from dittohead.toolkit import intent_log
 from dittohead.toolkit.intent_log import Notebook, read
+from dittohead.workers.archivesspace import intent_log as archivesspace
 
 HEAD = {"worker": "w"}
 
@@ -58,7 +58,7 @@ def test_a_real_full_file_system_is_told(tmp_path: Path) -> None:
     script = f"""
 import resource, signal, sys
 from pathlib import Path
-from dittohead.archivesspace.ledger import Ledger
+from dittohead.workers.archivesspace.intent_log import Ledger
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))
 notes = Ledger(Path({str(tmp_path)!r}) / "l" / "1.jsonl", {{"worker": "w"}})

@@ -9,7 +9,7 @@ import pytest
 
 from dittohead.config import load
 from dittohead.model.errors import ConfigError
-from dittohead.scripts import scripts
+from dittohead.workers.command.scripts import scripts
 
 #: Lines whose script is SCRIPT.
 WITH = [

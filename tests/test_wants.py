@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.local_target import LocalTarget
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError, MachineShort, TargetError
 from dittohead.starting import is_passing
 from dittohead.system import machine_faults
 from dittohead.system.threads import Stop
+from dittohead.workers.rsync.local_target import LocalTarget
 from tests.support.house import CONFIG, House
 
 SHORT: list[tuple[BaseException, str]] = [

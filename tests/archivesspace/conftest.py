@@ -13,7 +13,7 @@ from tests.support.archivesspace_job import AO, NAME, furnish
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dittohead.archivesspace.client.PAUSE_S", 0.001)
+    monkeypatch.setattr("dittohead.workers.archivesspace.client.PAUSE_S", 0.001)
 
 
 @pytest.fixture

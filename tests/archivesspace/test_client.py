@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dittohead.archivesspace.client import Client, Taken, fault, opened
-from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.toolkit.rest import Answer, Rest, connected
+from dittohead.workers.archivesspace.client import Client, Taken, fault, opened
+from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from tests.support.archivesspace import ArchivesSpace, Fault
 from tests.support.archivesspace_job import AO, SECRETS
 

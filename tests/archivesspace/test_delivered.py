@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.archivesspace.delivered import Chain
 from dittohead.contract.worker import Made
 from dittohead.folders import receipt
 from dittohead.model import Location, Output, Use
 from dittohead.model.errors import ItemError
+from dittohead.workers.archivesspace.delivered import Chain
 from tests.support.context import LoneContext
 from tests.support.trees import tree
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from dittohead.archivesspace import client as clients
-from dittohead.archivesspace.client import opened
-from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.model.errors import TargetError, TransientError
+from dittohead.workers.archivesspace import client as clients
+from dittohead.workers.archivesspace.client import opened
+from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace, Call, Fault
 from tests.support.archivesspace_job import AO, SECRETS, Job

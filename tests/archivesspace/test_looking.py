@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dittohead.archivesspace import ledger, records
-from dittohead.archivesspace.describing import plain
-from dittohead.archivesspace.ledger import Ledger
-from dittohead.archivesspace.looking import positions, with_access, with_masters
+from dittohead.workers.archivesspace import intent_log, records
+from dittohead.workers.archivesspace.description import plain
+from dittohead.workers.archivesspace.diff import positions, with_access, with_masters
+from dittohead.workers.archivesspace.intent_log import Ledger
 
 
 @pytest.mark.parametrize(
@@ -138,13 +138,13 @@ def test_the_ledger_survives_a_half_line_and_leaves_out_what_was_refused(tmp_pat
     notes = Ledger(path, head)
     notes.note(do="change", uri="/a", n=3, of="X", access=["p"])
     notes.close()
-    assert [line["n"] for line in ledger.read(path)] == [2, 3]
+    assert [line["n"] for line in intent_log.read(path)] == [2, 3]
     (path.parent / "2.other.jsonl").write_text(
         json.dumps({"worker": "islandora"}) + "\n" + json.dumps({"do": "x"}) + "\n"
     )
     (path.parent / "3.rot.jsonl").write_bytes(b"\xff\n")
     later = head | {"job": "9", "step": "t", "objects": ["Y", "Z"]}
-    assert [line["n"] for line in ledger.of_other_jobs(path, later)] == [2, 3]
-    assert list(ledger.of_other_jobs(path, later | {"repository": 3})) == []
-    assert list(ledger.of_other_jobs(path, later | {"objects": ["Z"]})) == []
-    assert ledger.read(tmp_path / "none") == []
+    assert [line["n"] for line in intent_log.of_other_jobs(path, later)] == [2, 3]
+    assert list(intent_log.of_other_jobs(path, later | {"repository": 3})) == []
+    assert list(intent_log.of_other_jobs(path, later | {"objects": ["Z"]})) == []
+    assert intent_log.read(tmp_path / "none") == []

@@ -18,8 +18,8 @@ def test_the_pattern_fits_its_names() -> None:
 
 def test_every_permission_that_is_asked_for_is_told() -> None:
     """In the table that an archivist reads."""
-    from dittohead.archivesspace.finding import needed
-    from dittohead.archivesspace.options import ArchivesSpaceOptions
+    from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
+    from dittohead.workers.archivesspace.preflight import needed
 
     options = ArchivesSpaceOptions(
         url="https://a.example.org", user="u", credential="c", repository=2, events=True

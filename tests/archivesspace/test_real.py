@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from dittohead import __version__
-from dittohead.archivesspace.naming import Naming
-from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.config import load
 from dittohead.contract.placeholders import render_options
 from dittohead.model import Entry
 from dittohead.model.errors import ConfigError, ItemError, TargetError, TransientError
 from dittohead.registry import default
-from dittohead.workers.archivesspace import ArchivesSpaceWorker
+from dittohead.workers.archivesspace.component_names import Naming
+from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
+from dittohead.workers.archivesspace.worker import ArchivesSpaceWorker
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace, Call, Fault
 from tests.support.archivesspace_job import AO, NAME, SECRETS, Job, furnish

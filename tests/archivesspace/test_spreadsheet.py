@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from dittohead.archivesspace.spreadsheet import Present, Unreadable, rows
+from dittohead.workers.archivesspace.spreadsheet import Present, Unreadable, rows
 
 WANTED = ("file", "component_id")
 ONE = [(2, {"file": "a.tif", "component_id": "X_1"})]

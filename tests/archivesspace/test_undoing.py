@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dittohead.archivesspace.undoing import restore
 from dittohead.model.errors import TargetError
+from dittohead.workers.archivesspace.undo import restore
 from tests.archivesspace.conftest import shown
 from tests.support.archivesspace import ArchivesSpace, Call
 from tests.support.archivesspace_job import AO, NAME, Job

@@ -19,7 +19,7 @@ from dittohead.contract.worker import Done, StepContext
 from dittohead.model import Job, JobState, Output
 from dittohead.undo import undo_job
 from dittohead.verify import verify_job
-from dittohead.workers.islandora import IslandoraWorker
+from dittohead.workers.islandora.worker import IslandoraWorker
 from tests.archivesspace.conftest import the
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import NAME, SECRETS, furnish

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from dittohead.islandora.fields import changes, described, edtf, fitted, kept, page_title
-from dittohead.islandora.vocabulary import USES, bundle_of, extension, media_type
 from dittohead.model.description import Dated, Description
 from dittohead.model.errors import ItemError
+from dittohead.workers.islandora.fields import changes, described, edtf, fitted, kept, page_title
+from dittohead.workers.islandora.vocabulary import USES, bundle_of, extension, media_type
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dittohead.islandora.ledger import Ledger
 from dittohead.toolkit import intent_log
 from dittohead.toolkit.intent_log import Notebook
 from dittohead.toolkit.intent_log import read as lines
+from dittohead.workers.islandora.intent_log import Ledger
 
 HEAD = {"worker": "islandora", "job": "x"}
 

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from dittohead.model.description import Dated, Description, Level, Named
 from dittohead.model.errors import ItemError
-from dittohead.presentation import iiif_manifest
-from dittohead.presentation.iiif_manifest import Manner, Shown
-from dittohead.presentation.pictures import Picture, of_info, served
 from dittohead.toolkit.images.iiif import info
 from dittohead.toolkit.uris import encoded
-from dittohead.workers.iiif import IiifOptions
+from dittohead.workers.iiif import manifest
+from dittohead.workers.iiif.manifest import Manner, Shown
+from dittohead.workers.iiif.pictures import Picture, of_info, served
+from dittohead.workers.iiif.worker import IiifOptions
 from tests.support import iiif, prezi
 
 BASE = "https://iiif.example.org/o"
@@ -110,7 +110,7 @@ def pictures(draw: Callable[[Any], Any]) -> list[Picture]:
 
 def read(made: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest as the public reads it, seen to be valid."""
-    return iiif.see(json.loads(iiif_manifest.written(made)))
+    return iiif.see(json.loads(manifest.written(made)))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -127,8 +127,8 @@ def test_whatever_is_known_of_an_object_its_manifest_is_valid(
         page=f"{BASE}/index.html",
         part_of=f"{BASE}/collection.json",
     )
-    read(iiif_manifest.manifest(shown, manner))
-    read(iiif_manifest.collection(known.title, BASE, [shown, replace(shown, base=f"{BASE}/2")], manner))
+    read(manifest.manifest(shown, manner))
+    read(manifest.collection(known.title, BASE, [shown, replace(shown, base=f"{BASE}/2")], manner))
 
 
 OPTIONS = st.fixed_dictionaries(
@@ -154,7 +154,7 @@ def presented(options: IiifOptions) -> dict[str, Any]:
     """Return the manifest of one image by some options."""
     known = Description(identifier="a", title="a")
     base = encoded(options.base)
-    return iiif_manifest.manifest(
+    return manifest.manifest(
         Shown(description=known, pictures=[static(b"p", b"p.tif", (300, 200))], base=base), options.manner()
     )
 
@@ -233,7 +233,7 @@ def right() -> dict[str, Any]:
         rendering=[{"id": "https://h.example/a.pdf", "format": "application/pdf"}],
     )
     images = [static(f"s/{n}".encode(), f"s/{n}.tif".encode(), (300, 200)) for n in (1, 2)]
-    return read(iiif_manifest.manifest(Shown(description=known, pictures=images, base=BASE), manner))
+    return read(manifest.manifest(Shown(description=known, pictures=images, base=BASE), manner))
 
 
 BROKEN: list[tuple[str, Any, str, str]] = [

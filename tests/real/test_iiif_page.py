@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 from dittohead.model.description import Described, Description, Object
-from dittohead.workers.iiif import IiifOptions, IiifWorker
+from dittohead.workers.iiif.worker import IiifOptions, IiifWorker
 from tests.support.context import LoneContext
 from tests.support.convert import Rig
 from tests.support.images import encode

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead.archivesspace.options import ArchivesSpaceOptions
 from dittohead.contract.worker import Done, Made, UndoContext, VerifyContext
 from dittohead.model import Location, Output, Use
-from dittohead.workers.archivesspace import ArchivesSpaceWorker
+from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
+from dittohead.workers.archivesspace.worker import ArchivesSpaceWorker
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.context import LoneContext, source_of
 

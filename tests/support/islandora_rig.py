@@ -8,7 +8,7 @@ from typing import Any
 
 from dittohead.contract.worker import Done, UndoContext, Wait
 from dittohead.model.description import Described, Description
-from dittohead.workers.islandora import IslandoraOptions, IslandoraWorker
+from dittohead.workers.islandora.worker import IslandoraOptions, IslandoraWorker
 from tests.support.context import LoneContext
 from tests.support.islandora import Islandora
 from tests.support.islandora_state import PASSWORD

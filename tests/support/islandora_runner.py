@@ -18,7 +18,7 @@ from typing import Any
 
 from dittohead.contract.worker import Wait
 from dittohead.model.description import Described
-from dittohead.workers.islandora import IslandoraOptions, IslandoraWorker
+from dittohead.workers.islandora.worker import IslandoraOptions, IslandoraWorker
 from tests.support.context import LoneContext
 from tests.support.islandora_state import PASSWORD
 

@@ -20,7 +20,7 @@ R = "/repositories/2"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dittohead.archivesspace.client.PAUSE_S", 0.001)
+    monkeypatch.setattr("dittohead.workers.archivesspace.client.PAUSE_S", 0.001)
 
 
 @pytest.fixture
@@ -380,8 +380,8 @@ async def test_each_object_gets_its_own_page(site: ArchivesSpace, tmp_path: Path
 
 async def test_what_an_output_says_is_published_is_compared(site: ArchivesSpace, tmp_path: Path) -> None:
     """The iiif step's manifest must be the one that was made."""
-    from dittohead.archivesspace.records import sha256
     from dittohead.model import Output
+    from dittohead.workers.archivesspace.records import sha256
 
     job = Job.made(tmp_path, site.url, 1, access=[("page", f"{site.url}/public/node/45")])
     await job.preflight()

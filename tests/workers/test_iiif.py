@@ -24,7 +24,7 @@ from dittohead.model.description import Dated, Described, Description, Level, Na
 from dittohead.model.errors import ItemError
 from dittohead.system.files import sha256_file
 from dittohead.workers.convert import ConvertWorker
-from dittohead.workers.iiif import IiifOptions, IiifWorker
+from dittohead.workers.iiif.worker import IiifOptions, IiifWorker
 from tests.support import iiif
 from tests.support.context import LoneContext
 from tests.support.convert import Rig

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 
 from dittohead.contract.worker import Done, Made
-from dittohead.islandora.door import Door
 from dittohead.model import Output
 from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
+from dittohead.workers.islandora.sign_in import Door
 from tests.support import islandora_rules
 from tests.support.context import LoneContext, source_of
 from tests.support.islandora import Islandora, served

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from dittohead.contract.worker import UndoContext
-from dittohead.workers.islandora import IslandoraOptions, IslandoraWorker
+from dittohead.workers.islandora.worker import IslandoraOptions, IslandoraWorker
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_state import PASSWORD, Call
 from tests.support.trees import tree

@@ -22,7 +22,7 @@ from dittohead.planning import plan
 from dittohead.registry import default
 from dittohead.toolkit.intent_log import read as lines
 from dittohead.undo import undo_job
-from dittohead.workers.islandora import IslandoraOptions
+from dittohead.workers.islandora.worker import IslandoraOptions
 from tests.support import islandora_rules
 from tests.support.house import House
 from tests.support.islandora import Islandora, served

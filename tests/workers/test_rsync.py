@@ -18,7 +18,7 @@ from dittohead.contract.worker import Done, VerifyContext
 from dittohead.model import Location
 from dittohead.model.errors import ItemError, StepError, TargetError
 from dittohead.system import attributes
-from dittohead.workers.rsync import PROBE, RsyncOptions, RsyncWorker
+from dittohead.workers.rsync.worker import PROBE, RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.sshd import Sshd, sshd
 from tests.support.trees import fifo, read_tree, symlink, tree

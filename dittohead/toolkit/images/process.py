@@ -20,7 +20,7 @@ from dittohead.system.process import Child, environment
 from dittohead.toolkit.images.reasons import LINE_MOST, USUAL_PIXELS
 
 #: Where the package lies: children start there, so that no folder they work on is on their sys.path.
-_HOME = Path(__file__).resolve().parents[2]
+_HOME = Path(__file__).resolve().parents[3]
 
 
 def abilities() -> dict[str, Any]:

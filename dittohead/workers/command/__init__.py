@@ -1,0 +1,1 @@
+"""command: a site's own program as a step."""

@@ -1,0 +1,1 @@
+"""rsync: deliver to a local path or over ssh, and verify there."""
