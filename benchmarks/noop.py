@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from dittohead import Done, Options, StepContext, StepResult, Worker, daemon, registry
-from dittohead.config import load
+from dittohead import Done, Options, StepContext, StepResult, Worker, daemon
+from dittohead.config import registry
+from dittohead.config.loader import load
 from dittohead.system import log
 
 

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from benchmarks.common import Daemon, Row, folders, ratio_of, running, settle_disk
 from benchmarks.noop import NoopWorker
 from benchmarks.stalls import Watched
-from dittohead import registry
+from dittohead.config import registry
 from dittohead.model import JobId, JobState
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from dittohead import daemon
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.system import log
 
 #: Seconds between looks: a stall shorter than this does not count.

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead import fitting, queries
 from dittohead.batches import is_by_itself
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.context import JobFiles
 from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch

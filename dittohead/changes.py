@@ -9,14 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dittohead.config import Config, Step
+from dittohead.config.loader import Config, Step
+from dittohead.config.registry import Registry
 from dittohead.context import JobFiles, values_of
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Recipe
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, StepRow, StepState
 from dittohead.model.errors import ItemError
-from dittohead.registry import Registry
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system.patterns import TooSlow

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dittohead import handover
-from dittohead.config import Config, Step
+from dittohead.config.loader import Config, Step
+from dittohead.config.notice_rules import shown
+from dittohead.config.registry import Registry, sources
 from dittohead.contract import placeholders
 from dittohead.folders.stations import Stations
 from dittohead.model import Station, counted
 from dittohead.model.errors import DittoheadError, StationError, TransientError
 from dittohead.notices import looking
 from dittohead.notices.outcome import NotSent
-from dittohead.registry import Registry, sources
-from dittohead.rules import shown
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store

@@ -17,7 +17,8 @@ from sqlalchemy.engine import Connection
 from ulid import ULID
 
 from dittohead.budget import DiskBudget
-from dittohead.config import Config, Pipeline
+from dittohead.config.loader import Config, Pipeline
+from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
 from dittohead.engine import AGENT
 from dittohead.folders import replacement, sidecar
@@ -41,7 +42,6 @@ from dittohead.model import (
 )
 from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
 from dittohead.model.held import Held, Kind, immovable, silent, unreadable
-from dittohead.registry import Registry
 from dittohead.store import Store, history
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store

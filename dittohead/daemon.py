@@ -16,11 +16,13 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, rebuild, registry, web
+from dittohead import __version__, live, rebuild, web
 from dittohead.actions import Actions
 from dittohead.checkup import examine
 from dittohead.claims import Claimer
-from dittohead.config import Config, load
+from dittohead.config import registry
+from dittohead.config.loader import Config, load
+from dittohead.config.settings import Watch
 from dittohead.desk import Desk
 from dittohead.dispatch import Dispatch
 from dittohead.dispatch.local import LocalDispatch
@@ -42,7 +44,6 @@ from dittohead.overdue import Overdue
 from dittohead.parts import Part, Parts
 from dittohead.reconcile import reconcile
 from dittohead.rowwatch import RowWatch
-from dittohead.settings import Watch
 from dittohead.starting import Starting, is_passing
 from dittohead.store import SILENT_S, Store
 from dittohead.store import items as item_store

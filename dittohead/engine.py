@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dittohead import __version__
+from dittohead.config.registry import Registry
+from dittohead.config.settings import Retry
 from dittohead.folders.stations import Stations
 from dittohead.metrics import Metrics
-from dittohead.registry import Registry
-from dittohead.settings import Retry
 from dittohead.store import Store
 from dittohead.suspects import Suspects
 from dittohead.system.limits import FairLimiter

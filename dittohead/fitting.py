@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dittohead.claims import wanted
-from dittohead.config import Config, Pipeline
+from dittohead.config.loader import Config, Pipeline
 from dittohead.folders import names
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, display, visible

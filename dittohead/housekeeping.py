@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dittohead.config.settings import Watch
 from dittohead.engine import Engine
 from dittohead.finish import remove_work
 from dittohead.folders.replacement import Replacements
@@ -16,7 +17,6 @@ from dittohead.folders.stations import Scan
 from dittohead.model import TERMINAL, JobState, Station
 from dittohead.model.errors import Unreadable
 from dittohead.parts import alone
-from dittohead.settings import Watch
 from dittohead.stale import StaleUploads
 from dittohead.store import history
 from dittohead.store import jobs as job_store

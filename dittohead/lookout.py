@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from dittohead.config.settings import Settings
 from dittohead.engine import Engine
 from dittohead.model import units
 from dittohead.parts import alone
-from dittohead.settings import Settings
 from dittohead.store import history
 from dittohead.store import outbox as outbox_store
 from dittohead.system import disk_space

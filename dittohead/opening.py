@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, StoreError, TransientError
 from dittohead.store import Store, sqlite_url

@@ -17,7 +17,8 @@ import structlog
 from pydantic import ValidationError
 
 from dittohead.claims import wanted
-from dittohead.config import Config, Pipeline, Step
+from dittohead.config.loader import Config, Pipeline, Step
+from dittohead.config.registry import Registry
 from dittohead.context import names_of
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Inputs, Made, Options, Planned, StepContext, Worker
@@ -25,7 +26,6 @@ from dittohead.folders import manifest
 from dittohead.model import Entry, Event, Location, Output, utcnow
 from dittohead.model.description import Described
 from dittohead.model.errors import DittoheadError, StepError, TargetError, TransientError
-from dittohead.registry import Registry
 from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit import natural_order

@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection
 from ulid import ULID
 
 from dittohead.claims import new_job
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.engine import AGENT
 from dittohead.folders import manifest, receipt
 from dittohead.folders.receipt import folder_bytes, read_events

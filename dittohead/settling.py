@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from dittohead.config.settings import Watch
 from dittohead.looks import Look
 from dittohead.model import Arrival
-from dittohead.settings import Watch
 
 #: A folder that was seen to grow waits this many times the longest pause seen between two times it grew.
 _PAUSES = 2.0

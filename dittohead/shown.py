@@ -11,14 +11,14 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from dittohead import queries
-from dittohead.config import SourceSetting
+from dittohead.config.loader import SourceSetting
+from dittohead.config.notice_rules import Rule
+from dittohead.config.notice_rules import shown as rule_shown
 from dittohead.context import JobFiles
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, rfc3339
 from dittohead.model.errors import Unreadable
-from dittohead.rules import Rule
-from dittohead.rules import shown as rule_shown
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store

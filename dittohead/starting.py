@@ -6,7 +6,7 @@ import asyncio
 import socket
 
 from dittohead import web
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.model.errors import DittoheadError, StationMissing, StoreError, TransientError
 from dittohead.system import log, sd_notify
 from dittohead.system.machine_faults import PASSING

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from dittohead.config.registry import Registry
 from dittohead.context import JobFiles
 from dittohead.contract.worker import UndoContext, Worker
 from dittohead.folders import receipt
@@ -14,7 +15,6 @@ from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Job, JobState
 from dittohead.model.errors import DittoheadError
 from dittohead.recorded import Recorded, recorded
-from dittohead.registry import Registry
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system.process import environment

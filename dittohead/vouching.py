@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dittohead.config.positions import Document, Place
 from dittohead.model.errors import ConfigError, DittoheadError, TransientError
 from dittohead.system.credentials import Credentials, Unreadable
 from dittohead.system.service_units import Unit, line_for
-from dittohead.yamlmap import Document, Place
 
 #: What programs are told is theirs, whatever its names are.
 _THEIRS = frozenset({"env", "fields", "metadata", "values"})

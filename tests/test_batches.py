@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from dittohead import queries
 from dittohead.claims import Claimer
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ConfigError, ItemError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.changes import Finding, compare
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.housekeeping import Housekeeper
 from dittohead.model import Output, Station

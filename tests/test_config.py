@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.config import load
+from dittohead.config.json_schema import json_schema
+from dittohead.config.loader import load
+from dittohead.config.positions import read
+from dittohead.config.registry import default
 from dittohead.model.errors import ConfigError
-from dittohead.registry import default
-from dittohead.schema import json_schema
-from dittohead.yamlmap import read
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:

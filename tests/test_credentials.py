@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dittohead import opening
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, ItemError, StoreError, TransientError
 from dittohead.notices.outcome import NotSent, credential

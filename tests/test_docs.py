@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from dittohead.cli import MODULES
-from dittohead.config import load
+from dittohead.config.loader import load
 from tests.support.wheel import tracked
 
 TOP = Path(__file__).parent.parent

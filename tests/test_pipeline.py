@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dittohead import queries
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.folders import receipt
 from dittohead.model import EventType, JobState, Output, Station, StepState

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dittohead import registry
 from dittohead.cli import main
-from dittohead.config import load
+from dittohead.config import registry
+from dittohead.config.loader import load
+from dittohead.config.registry import Registry
 from dittohead.contract.worker import Planned, StepContext
 from dittohead.model import Output
 from dittohead.model.errors import ItemError
 from dittohead.planning import plan
-from dittohead.registry import Registry
 from tests.support.house import ScriptOptions, ScriptWorker
 from tests.support.s3_server import S3Server
 from tests.support.trees import tree

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.model.errors import ConfigError
 from dittohead.workers.command.scripts import scripts
 

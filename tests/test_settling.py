@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from dittohead.config.settings import Watch
 from dittohead.looks import Look
 from dittohead.model import Arrival
 from dittohead.model.errors import ItemError
-from dittohead.settings import Watch
 from dittohead.settling import Settling, Why
 
 WATCH = Watch.model_validate({"settle": "2s", "settle_in_place": "90s"})

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dittohead.checkup import exposures
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.model.errors import ConfigError
 from dittohead.system import trust
 from dittohead.system.trust import find

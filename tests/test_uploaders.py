@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.checkup import examine
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.folders import manifest
 from dittohead.model import JobState
 from dittohead.model.errors import ConfigError, ItemError

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from dittohead import looks, waitingroom
+from dittohead.config.settings import Watch
 from dittohead.contract.worker import Done
 from dittohead.folders import manifest
 from dittohead.folders.stations import Stations, _refusal
@@ -25,7 +26,6 @@ from dittohead.looks import Look
 from dittohead.model import JobState, Station
 from dittohead.model.errors import Immovable, StationError
 from dittohead.model.held import Held, Kind, writers
-from dittohead.settings import Watch
 from dittohead.settling import Wait, Why
 from dittohead.system.threads import Stop
 from tests.support.house import CONFIG, House

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from dittohead.config.settings import Watch
 from dittohead.folders.stations import Scan, Stations
 from dittohead.model import Station
-from dittohead.settings import Watch
 from dittohead.system.mounts import filesystem_type, mounts_beneath, needs_polling
 from dittohead.watcher import Watcher, stale_uploads
 from tests.support.trees import tree

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dittohead import queries, registry
+from dittohead import queries
 from dittohead.cli import advice
 from dittohead.cli.base import NO_PERMISSION, TEMPORARY
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
-from dittohead.config import Config
+from dittohead.config import registry
+from dittohead.config.loader import Config
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Stations
 from dittohead.model import JobState

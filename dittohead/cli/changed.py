@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from dittohead import live, registry
+from dittohead import live
 from dittohead.changes import Finding, compare
 from dittohead.cli.base import UNAVAILABLE
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
-from dittohead.config import Config
+from dittohead.config import registry
+from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.system import lock
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from dittohead.cli.base import DATA, NO_INPUT, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import err, escape, fail, out
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.folders.upload_protocol import Upload
 from dittohead.model import Station, counted, units, utcnow

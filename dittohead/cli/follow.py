@@ -16,7 +16,7 @@ from dittohead import live, queries, shown
 from dittohead.cli import advice, lines
 from dittohead.cli.opened import reading
 from dittohead.cli.terminal import escape, fail, out
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Batch, Job, JobState, Station, StepRow, StepState, counted

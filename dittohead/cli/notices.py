@@ -12,13 +12,13 @@ from dittohead.cli.base import USAGE, json_option, with_config
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import has_store, load_config, reading
 from dittohead.cli.terminal import escape, fail, out, print_json
-from dittohead.config import Config
+from dittohead.config.loader import Config
+from dittohead.config.notice_rules import Rule, shown
 from dittohead.folders.stations import Stations
 from dittohead.model import counted, rfc3339
 from dittohead.model.errors import DittoheadError
 from dittohead.notices import doors
 from dittohead.opening import open_store
-from dittohead.rules import Rule, shown
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import ReceiverRow
 from dittohead.system import lock

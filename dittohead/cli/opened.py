@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dittohead import config as config_module
 from dittohead.cli import advice
 from dittohead.cli.base import config_path
-from dittohead.config import Config
+from dittohead.config import loader as config_module
+from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import StoreError
 from dittohead.opening import open_store

@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from dittohead import registry
 from dittohead.cli.base import DATA, TEMPORARY, json_option, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out, print_json
-from dittohead.config import Config
+from dittohead.config import registry
+from dittohead.config.loader import Config
 from dittohead.contract.worker import Planned
 from dittohead.model import counted, display, visible
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError

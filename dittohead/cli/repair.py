@@ -8,7 +8,7 @@ from dittohead import rebuild as rebuilding
 from dittohead.cli.base import DATA, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.model import utcnow
 from dittohead.model.errors import StoreError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from dittohead import registry
 from dittohead.cli.base import USAGE
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
-from dittohead.config import Config, SourceSetting
+from dittohead.config import registry
+from dittohead.config.loader import Config, SourceSetting
 from dittohead.intake.looking import DryLooking
 from dittohead.store import Store
 from dittohead.store import items as item_store

@@ -10,17 +10,19 @@ from pathlib import Path
 
 import click
 
-from dittohead import __version__, registry
+from dittohead import __version__
 from dittohead.checkup import Finding, examine, exposures
 from dittohead.cli.base import DATA, config_path, json_option, with_config
 from dittohead.cli.door import Door
 from dittohead.cli.opened import has_store, load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
-from dittohead.config import Config, load
+from dittohead.config import registry
+from dittohead.config.json_schema import json_schema
+from dittohead.config.loader import Config, load
+from dittohead.config.positions import Document
 from dittohead.folders.stations import Stations
 from dittohead.model import is_utf8, visible
 from dittohead.model.errors import ConfigError, DittoheadError
-from dittohead.schema import json_schema
 from dittohead.system import lock
 from dittohead.system.credentials import Credentials
 from dittohead.system.files import write_durably
@@ -28,7 +30,6 @@ from dittohead.system.service_units import unit_of
 from dittohead.system.trust import INSTALLED
 from dittohead.system.users import owner
 from dittohead.vouching import Vouched, vouch
-from dittohead.yamlmap import Document
 
 
 @click.command()

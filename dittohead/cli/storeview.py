@@ -10,7 +10,7 @@ from typing import Any
 from dittohead import live, queries, shown
 from dittohead.cli.opened import reading_at
 from dittohead.cli.view import Place
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.context import JobFiles
 from dittohead.folders import listing
 from dittohead.folders.stations import Stations

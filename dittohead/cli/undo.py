@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from dittohead import queries, registry
+from dittohead import queries
 from dittohead.cli.base import DATA, json_option, with_config
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import escape, out, print_json
+from dittohead.config import registry
 from dittohead.folders.stations import Stations
 from dittohead.model import JobState
 from dittohead.store import Store

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dittohead.cli.base import config_path
 from dittohead.cli.door import Door, segment
 from dittohead.cli.terminal import err, escape
+from dittohead.config.positions import read as read_yaml
 from dittohead.model.errors import ConfigError
 from dittohead.model.job_filter import Wanted
 from dittohead.system.control_socket import state_of
-from dittohead.yamlmap import read as read_yaml
 
 if TYPE_CHECKING:
-    from dittohead.config import Config
+    from dittohead.config.loader import Config
 
 #: Jobs asked for at once.
 _PAGE = 1000
@@ -137,7 +137,7 @@ class Place:
         """
         if self.path is None:
             return None
-        from dittohead.config import load
+        from dittohead.config.loader import load
 
         try:
             return load(self.path, probe=False)
@@ -164,7 +164,7 @@ def find_place() -> Place:
     path = config_path()
     found = root_of(path)
     if found is None:  # or none that is there: then the whole of it is to be good
-        from dittohead.config import load
+        from dittohead.config.loader import load
 
         config = load(path, probe=False)
         found = Place(config.root, path, config.settings.store == "sqlite", config.digest)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from dittohead.claims import Claimer
-from dittohead.config import SourceSetting
+from dittohead.config.loader import SourceSetting
+from dittohead.config.registry import Sources
 from dittohead.folders.stations import Stations
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import counted
 from dittohead.model.errors import DittoheadError
-from dittohead.registry import Sources
 from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.store.requests import Request

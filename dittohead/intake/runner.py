@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead.claims import Claimer
-from dittohead.config import SourceSetting
+from dittohead.config.loader import SourceSetting
 from dittohead.contract.source import Source, SourceOptions, Upstream
 from dittohead.folders.stations import Stations
 from dittohead.intake.dropping import Dropper

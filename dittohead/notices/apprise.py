@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from dittohead.config.notice_rules import Rule
 from dittohead.notices.outcome import NotSent, credential
-from dittohead.rules import Rule
 from dittohead.store.outbox import Notice
 
 

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dittohead.config.notice_rules import Rule
+from dittohead.config.notice_templates import Wording, plain
 from dittohead.model import Batch, Job, JobState, Station, StepRow, display, host_name, shell_word, utcnow
-from dittohead.rules import Rule
 from dittohead.store.batches import Counts
 from dittohead.store.outbox import Gathered, NewNotice
 from dittohead.system import log
 from dittohead.system.users import Owner, owner
-from dittohead.wording import Wording, plain
 
 #: Records and pages, stuck jobs, and stale uploads or held arrivals of one owner, that a notice names.
 LINKS, STUCK, STALE, HELD = 12, 50, 50, 50

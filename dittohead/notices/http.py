@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import aiohttp
 
 from dittohead import __version__
+from dittohead.config.notice_rules import check_url
 from dittohead.notices.outcome import NotSent
-from dittohead.rules import check_url
 from dittohead.toolkit import retry_after
 
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
+from dittohead.config.notice_rules import Rule, shown
 from dittohead.notices import http, mail, webhook
 from dittohead.notices.outcome import NotSent, credential
-from dittohead.rules import Rule, shown
 
 #: A receiver that has not answered by then is not there. Seconds.
 TIMEOUT_S = 10.0

@@ -11,9 +11,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
+from dittohead.config.notice_rules import Ping, Rule, shown
 from dittohead.notices import http
 from dittohead.notices.outcome import NotSent, credential
-from dittohead.rules import Ping, Rule, shown
 from dittohead.system import log
 from dittohead.system.waiting import event_or_time
 

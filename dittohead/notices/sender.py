@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from dittohead import wording
+from dittohead.config import notice_templates
+from dittohead.config.notice_rules import Rule, shown
 from dittohead.metrics import Metrics
 from dittohead.model import utcnow
 from dittohead.model.errors import StoreError
 from dittohead.notices import apprise, mail, ping, webhook
 from dittohead.notices.compose import Composer
 from dittohead.notices.outcome import NotSent
-from dittohead.rules import Rule, shown
 from dittohead.store.outbox import Notice, StoreOutbox
 from dittohead.system import fail_points, log
 from dittohead.system.threads import detached
@@ -70,7 +70,7 @@ class Notifier:
         """Send until cancelled; no receiver's fault ever leaves."""
         self.outbox.store.on_told = self.wake
         if self.composer.rules:
-            await asyncio.to_thread(wording.warm)
+            await asyncio.to_thread(notice_templates.warm)
         try:
             while True:
                 self._wake.clear()

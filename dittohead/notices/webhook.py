@@ -10,10 +10,10 @@ import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
+from dittohead.config.notice_rules import Webhook
 from dittohead.model import rfc3339
 from dittohead.notices import http
 from dittohead.notices.outcome import NotSent, credential
-from dittohead.rules import Webhook
 from dittohead.store.outbox import Notice
 
 #: Seconds a receiver has to answer. Source: "Request timeouts": 15 to 30 seconds.

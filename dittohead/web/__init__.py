@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from dittohead.settings import Http
+from dittohead.config.settings import Http
 from dittohead.web import api, login, page_routes, server, verifying
 from dittohead.web.access import ACCESS, Access, guard
 from dittohead.web.problems import ERROR_PAGE, ErrorPage, Problem, add_headers, answer_plainly

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
-from dittohead.settings import Http, Proxy
+from dittohead.config.settings import Http, Proxy
 from dittohead.system import log
 from dittohead.system.users import owner
 from dittohead.web import identity as identity_module

@@ -22,11 +22,11 @@ import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
 from sqlalchemy.engine import Connection
 
+from dittohead.config.settings import Drop
 from dittohead.folders import sidecar
 from dittohead.folders.stations import Stations
 from dittohead.model import counted, rfc3339, units, visible
 from dittohead.model.errors import ItemError
-from dittohead.settings import Drop
 from dittohead.store.tables import jobs
 from dittohead.system import log
 from dittohead.system.threads import in_thread

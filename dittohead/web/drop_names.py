@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
 from dittohead.store import history

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.claims import wanted
-from dittohead.config import Config, Pipeline
+from dittohead.config.loader import Config, Pipeline
+from dittohead.config.settings import Drop
 from dittohead.fitting import taker
 from dittohead.folders import sidecar
 from dittohead.folders.stations import NAME_MAX
 from dittohead.model import counted, visible
 from dittohead.model.errors import ItemError, Unreadable
-from dittohead.settings import Drop
 from dittohead.system import disk_space, files, own_files
 from dittohead.system.files import MAX_DEPTH, MAX_PATH
 from dittohead.system.users import owner

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from dittohead.config.settings import Drop
 from dittohead.folders.replacement import Offer, Replacements
 from dittohead.model import Job, JobState, units
 from dittohead.model.errors import ItemError
-from dittohead.settings import Drop
 from dittohead.system import disk_space
 from dittohead.system.threads import in_thread
 from dittohead.web.identity import identity

@@ -19,7 +19,7 @@ from typing import TypeGuard
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from dittohead.settings import Http
+from dittohead.config.settings import Http
 from dittohead.system import log
 from dittohead.system.control_socket import CONFIGURATION, OWN_SOCKET, near
 from dittohead.web.identity import IDENTITY, Handler

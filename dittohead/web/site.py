@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from dittohead.config import Config
+from dittohead.config.loader import Config
 from dittohead.desk import Desk
 from dittohead.folders.stations import Stations
 from dittohead.metrics import Metrics

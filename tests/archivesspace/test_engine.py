@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.model import JobState, Station
 from dittohead.planning import plan
 from dittohead.undo import undo_job

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from dittohead import __version__
-from dittohead.config import load
+from dittohead.config.loader import load
+from dittohead.config.registry import default
 from dittohead.contract.placeholders import render_options
 from dittohead.model import Entry
 from dittohead.model.errors import ConfigError, ItemError, TargetError, TransientError
-from dittohead.registry import default
 from dittohead.workers.archivesspace.component_names import Naming
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.worker import ArchivesSpaceWorker

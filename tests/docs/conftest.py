@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dittohead import Source, Worker, registry
+from dittohead import Source, Worker
+from dittohead.config import registry
 from tests.docs.pages import DOCS, blocks
 
 

@@ -14,11 +14,12 @@ import click
 import pytest
 import yaml
 
-from dittohead import Source, Worker, registry
+from dittohead import Source, Worker
 from dittohead.cli import main
-from dittohead.config import load
+from dittohead.config import registry
+from dittohead.config.loader import load
+from dittohead.config.settings import Settings
 from dittohead.folders import sidecar
-from dittohead.settings import Settings
 from tests.docs.pages import PAPERS, TOP, Block, blocks, pages, prose
 
 PAGES = [*PAPERS, *pages()]

@@ -14,8 +14,8 @@ import click
 import pytest
 
 from dittohead.cli import main
-from dittohead.registry import default, sources
-from dittohead.settings import Settings
+from dittohead.config.registry import default, sources
+from dittohead.config.settings import Settings
 from tests.docs.pages import TOP
 
 

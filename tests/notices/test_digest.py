@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 from ulid import ULID
 
+from dittohead.config.notice_rules import Rule
 from dittohead.model import JobId, JobState
-from dittohead.rules import Rule
 from dittohead.store import Store, sqlite_url
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import MANY, MANY_S, NewNotice

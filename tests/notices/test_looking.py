@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from dittohead.config.notice_rules import Rule
 from dittohead.notices.looking import look
-from dittohead.rules import Rule
 from tests.support.receivers import mailbox, receiver
 
 SECRET = "whsec_" + "A" * 32

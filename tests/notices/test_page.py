@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from dittohead.config.notice_templates.samples import SAMPLES
 from dittohead.notices.webhook import TYPES, WAITS_S
-from dittohead.wording.samples import SAMPLES
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "notices.md").read_text()
 

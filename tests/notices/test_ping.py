@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dittohead.config.notice_rules import Rule
 from dittohead.notices.ping import Pinger, failing
-from dittohead.rules import Rule
 from tests.support.receivers import Hook, hook
 
 pytestmark = pytest.mark.service

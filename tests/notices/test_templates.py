@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from dittohead import wording
-from dittohead.config import load
+from dittohead.config import notice_templates
+from dittohead.config.loader import load
+from dittohead.config.notice_templates import BadTemplate, Wording
+from dittohead.config.notice_templates.samples import SAMPLES
 from dittohead.model import Batch, JobState
 from dittohead.model.errors import ConfigError
 from dittohead.store.batches import Counts
 from dittohead.store.outbox import Gathered, Notice
 from dittohead.system.users import owner
-from dittohead.wording import BadTemplate, Wording
-from dittohead.wording.samples import SAMPLES
 from tests.support.notices import broken, composer, job, rule
 
 CONFIG = "root: .\ntemplates: words\npipelines: {all: {match: '.*', steps: [{checksum: {}}]}}\n"
@@ -82,7 +82,7 @@ def test_one_that_fails_at_last_is_passed_over_for_ours_and_said(
     """People are told all the same."""
     text = "x\n{{ 1 // (job.files - 7) }}\n"
     words = Wording({"failed": (Path("failed.txt"), text)})
-    wording.check("failed", text)
+    notice_templates.check("failed", text)
     facts = composer([]).facts("failed", job=job(state=JobState.FAILED, files=7), steps=[], receipt="r")
     assert words.words("failed", facts)[0] == "Failed: lab1-x"
     assert "notify.template_failed" in capsys.readouterr().out
@@ -102,12 +102,14 @@ def test_no_template_forges_a_header_or_writes_to_a_terminal(tmp_path: Path) -> 
     assert body.endswith("\nbody \\x1b[31ma_b\\nBcc: evil@example.org")
 
 
-@pytest.mark.parametrize("event", wording.EVENTS)
+@pytest.mark.parametrize("event", notice_templates.EVENTS)
 def test_our_own_words_are_made_by_the_same_mechanism(event: str) -> None:
     """Each is a file that passes the same check."""
     from importlib.resources import files
 
-    wording.check(event, files("dittohead.wording").joinpath(f"{event}.txt").read_text(), event)
+    notice_templates.check(
+        event, files("dittohead.config.notice_templates").joinpath(f"{event}.txt").read_text(), event
+    )
 
 
 def shape(value: Any) -> Any:
@@ -185,7 +187,7 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
 def test_a_bad_template_is_an_error_with_a_line() -> None:
     """For those who check one by themselves."""
     with pytest.raises(BadTemplate) as raised:
-        wording.check("done", "x\n{{ y }}")
+        notice_templates.check("done", "x\n{{ y }}")
     assert raised.value.line == 2
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from dittohead.config.notice_rules import Rule
 from dittohead.notices import webhook
 from dittohead.notices.outcome import NotSent
 from dittohead.notices.sender import Notifier
-from dittohead.rules import Rule
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
@@ -230,7 +230,7 @@ async def test_a_receiver_that_works_again_gets_what_waits_at_once(store: Store,
 
 def test_every_event_has_a_type_of_its_own() -> None:
     """Full-stop delimited, as the specification wants it."""
-    from dittohead.wording import EVENTS
+    from dittohead.config.notice_templates import EVENTS
 
     assert set(webhook.TYPES) == set(EVENTS)
     assert len(set(webhook.TYPES.values())) == len(EVENTS)

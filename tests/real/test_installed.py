@@ -20,8 +20,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from dittohead import registry
 from dittohead.cli import MODULES
+from dittohead.config import registry
 from dittohead.web.page_assets import Assets
 from tests.support.daemon import Site, site
 from tests.support.front import OPERATOR, TOKENS

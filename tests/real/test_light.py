@@ -24,7 +24,7 @@ pipelines: {all: {match: ".*", steps: [{command: {name: print, argv: [echo, word
 #: What only the daemon, and those who do its work, need.
 HEAVY = {
     "aiobotocore", "aiohttp", "alembic", "asyncio", "botocore", "jinja2", "numpy", "prometheus_client", "pydantic",
-    "pyvips", "regex", "sqlalchemy", "structlog", "watchfiles", "dittohead.config", "dittohead.store",
+    "pyvips", "regex", "sqlalchemy", "structlog", "watchfiles", "dittohead.config.loader", "dittohead.store",
 }  # fmt: skip
 
 #: What is not needed either where nothing is asked.
@@ -113,11 +113,11 @@ def test_a_configuration_that_the_daemon_has_not_taken_is_checked(here: Site) ->
         said, imported = run(here.root, "--config", str(here.config), "list")
         assert "warning: " in said.stderr
         assert 'unknown key "nmae"' in said.stderr
-        assert "dittohead.config" in imported
+        assert "dittohead.config.loader" in imported
         here.config.write_text(good + "# longer\n")
         said, imported = run(here.root, "--config", str(here.config), "list")
         assert "warning: " not in said.stderr
-        assert "dittohead.config" in imported
+        assert "dittohead.config.loader" in imported
         here.run("reload")
         assert run(here.root, "--config", str(here.config), "list")[1] & HEAVY == set()
     finally:

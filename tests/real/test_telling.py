@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.cli import follow
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.system import lock
 from tests.support.daemon import site
 from tests.support.receivers import mailbox

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dittohead import Fetch, Look, Source, SourceOptions, Upstream
-from dittohead.config import SourceSetting, load
+from dittohead.config.json_schema import json_schema
+from dittohead.config.loader import SourceSetting, load
+from dittohead.config.registry import Sources, default
 from dittohead.contract.source import folder_fault, path_fault
 from dittohead.intake import Intake
 from dittohead.model.errors import ConfigError
-from dittohead.registry import Sources, default
-from dittohead.schema import json_schema
 from dittohead.sources.s3 import S3Options
 from dittohead.toolkit.s3 import events as s3_events
 from dittohead.toolkit.s3.events import Unreadable, read_message, read_token

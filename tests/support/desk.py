@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead import queries
-from dittohead.config import SourceSetting
+from dittohead.config.loader import SourceSetting
 from dittohead.intake.looking import Looking
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import Station

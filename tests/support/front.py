@@ -15,10 +15,10 @@ import aiohttp
 
 from dittohead import web
 from dittohead.actions import Actions
+from dittohead.config.settings import Http
 from dittohead.desk import Desk
 from dittohead.metrics import Metrics
 from dittohead.model import Job
-from dittohead.settings import Http
 from dittohead.system.credentials import Credentials
 from dittohead.verify import Report, verify_job
 from dittohead.web.site import Site

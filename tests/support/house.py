@@ -9,17 +9,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import registry as registry_module
 from dittohead.actions import Actions
 from dittohead.claims import Claimer
-from dittohead.config import Config, load
+from dittohead.config import registry as registry_module
+from dittohead.config.loader import Config, load
+from dittohead.config.registry import Registry
 from dittohead.contract.worker import Done, Options, Recipe, StepContext, StepResult, Worker
 from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, StepRow
 from dittohead.queries import listing
-from dittohead.registry import Registry
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store

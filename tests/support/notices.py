@@ -11,10 +11,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from dittohead.config.notice_rules import Rule
 from dittohead.model import Job, JobId, JobState, Station, display, utcnow
 from dittohead.notices.compose import Composer
 from dittohead.notices.sender import Notifier
-from dittohead.rules import Rule
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice, StoreOutbox

@@ -18,10 +18,10 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from dittohead.config import load
+from dittohead.config.loader import load
+from dittohead.config.settings import Drop
 from dittohead.folders import names
 from dittohead.model.errors import ItemError
-from dittohead.settings import Drop
 from dittohead.web import drop_form, drop_names, incoming, server
 from dittohead.web.drop_receiving import (
     Incoming,

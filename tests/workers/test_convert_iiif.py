@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.model.errors import ConfigError, ItemError
 from dittohead.system.files import sha256_file
 from dittohead.toolkit.images.iiif import info, promised

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.contract.worker import Made
 from dittohead.model.description import Dated, Described, Description, Level, Named, Object
 from dittohead.model.errors import ItemError, TransientError

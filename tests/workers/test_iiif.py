@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from dittohead.config import load
+from dittohead.config.loader import load
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Made
 from dittohead.model import Output

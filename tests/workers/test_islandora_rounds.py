@@ -12,14 +12,14 @@ import pytest
 import pytest_asyncio
 from pydantic import ValidationError
 
-from dittohead.config import load
+from dittohead.config.loader import load
+from dittohead.config.registry import default
 from dittohead.contract.worker import Done, VerifyContext, Wait
 from dittohead.folders import receipt
 from dittohead.model import Location
 from dittohead.model.description import Description
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.planning import plan
-from dittohead.registry import default
 from dittohead.toolkit.intent_log import read as lines
 from dittohead.undo import undo_job
 from dittohead.workers.islandora.worker import IslandoraOptions

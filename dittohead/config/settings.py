@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
+from dittohead.config.notice_rules import ADDRESS, Rule
 from dittohead.contract.options import Duration, Size
-from dittohead.rules import ADDRESS, Rule
 from dittohead.system.patterns import Pattern
 
 #: Scheme, host and port: the page's addresses begin at the top of its host.

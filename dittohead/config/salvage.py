@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dittohead.settings import Settings
-from dittohead.yamlmap import Place
+from dittohead.config.positions import Place
+from dittohead.config.settings import Settings
 
 #: Each leaves out what the one before has found; a stand-in may be wrong itself.
 _ROUNDS = 5

@@ -16,10 +16,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dittohead.config.notice_templates.samples import SAMPLES, bare
 from dittohead.model import counted, visible
 from dittohead.model.units import duration, size
 from dittohead.system import log
-from dittohead.wording.samples import SAMPLES, bare
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -173,7 +173,9 @@ def _render(template: Template, facts: Mapping[str, Any]) -> tuple[str, str]:
 @functools.cache
 def _built_in(event: str) -> Template:
     name = f"{event}.txt"
-    return _compiled(files("dittohead.wording").joinpath(name).read_text(encoding="utf-8"), name)
+    return _compiled(
+        files("dittohead.config.notice_templates").joinpath(name).read_text(encoding="utf-8"), name
+    )
 
 
 @functools.lru_cache(maxsize=64)

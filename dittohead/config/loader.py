@@ -11,20 +11,20 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dittohead import registry as registry_module
-from dittohead import rules, wording
+from dittohead.config import notice_rules, notice_templates
+from dittohead.config import registry as registry_module
+from dittohead.config.notice_templates import Wording
+from dittohead.config.positions import Document, Place, read
+from dittohead.config.registry import Registry, Sources
+from dittohead.config.salvage import Every, Salvaged, salvage
+from dittohead.config.settings import Addresses, PipelineSettings, Settings
 from dittohead.contract import placeholders
 from dittohead.contract.source import SourceOptions
 from dittohead.contract.worker import Options, Worker
 from dittohead.folders import names, sidecar
 from dittohead.model import step_graph
 from dittohead.model.errors import ConfigError, DittoheadError, ItemError
-from dittohead.registry import Registry, Sources
-from dittohead.salvage import Every, Salvaged, salvage
-from dittohead.settings import Addresses, PipelineSettings, Settings
 from dittohead.system.patterns import Pattern
-from dittohead.wording import Wording
-from dittohead.yamlmap import Document, Place, read
 
 #: Jobs at once when `limits: {jobs:}` says nothing.
 DEFAULT_JOBS = 8
@@ -218,7 +218,7 @@ class _Checker:
         addresses, words = _addresses(self), _wording(self)
         given = self.document.data.get("pipelines")
         names = list(given) if isinstance(given, dict) else []
-        for place, problem in rules.check_rules(self.settings.notify, names, addresses):
+        for place, problem in notice_rules.check_rules(self.settings.notify, names, addresses):
             self.wrong(problem, ("notify", *place))
         http = self.settings.http if "http" not in self.kept.sections else None
         for key, problem, hint in http.problems() if http else ():
@@ -583,7 +583,7 @@ def _wording(checker: _Checker) -> Wording:
     """Return the words of notices, with the templates of the site."""
     if checker.settings.templates is None:
         return Wording()
-    found, wrong = wording.read(checker.beside(checker.settings.templates))
+    found, wrong = notice_templates.read(checker.beside(checker.settings.templates))
     for where, problem in wrong:
         checker.found.append(ConfigError(problem, where=where))
     return found

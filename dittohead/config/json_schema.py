@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dittohead.registry import Registry, Sources, sources
-from dittohead.settings import Settings
+from dittohead.config.registry import Registry, Sources, sources
+from dittohead.config.settings import Settings
 
 
 def json_schema(workers: Registry) -> dict[str, Any]:
