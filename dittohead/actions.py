@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import fitting, queries
+from dittohead import fitting
 from dittohead.batches import is_by_itself
 from dittohead.config.loader import Config
 from dittohead.context import JobFiles
@@ -46,7 +46,7 @@ from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
 from dittohead.notices.doors import Doors
 from dittohead.reconcile import fetch
 from dittohead.store import batches as batch_store
-from dittohead.store import history
+from dittohead.store import history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request

@@ -39,7 +39,6 @@ from dittohead.notices.compose import Composer
 from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
-from dittohead.opening import open_store
 from dittohead.overdue import Overdue
 from dittohead.parts import Part, Parts
 from dittohead.reconcile import reconcile
@@ -49,6 +48,7 @@ from dittohead.store import SILENT_S, Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
+from dittohead.store.connect import open_store
 from dittohead.store.outbox import StoreOutbox
 from dittohead.system import disk_space, lock, log, mounts, process, sd_notify, threads
 from dittohead.system.clock_steps import Clock, heeded

@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
 from dittohead.config.loader import SourceSetting
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_rules import shown as rule_shown
@@ -19,7 +18,7 @@ from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, rfc3339
 from dittohead.model.errors import Unreadable
-from dittohead.store import history
+from dittohead.store import history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 

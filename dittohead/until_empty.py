@@ -15,13 +15,12 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
 from dittohead.dispatch import Dispatch
 from dittohead.folders.stations import Scan
 from dittohead.intake import Intake
 from dittohead.model import ItemState, JobState
 from dittohead.model.errors import StoreError
-from dittohead.store import Store, history
+from dittohead.store import Store, history, queries
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store

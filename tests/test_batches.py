@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead import queries
 from dittohead.claims import Claimer
 from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult
@@ -19,6 +18,7 @@ from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ConfigError, ItemError
 from dittohead.reconcile import reconcile
 from dittohead.store import batches as batch_store
+from dittohead.store import queries
 from dittohead.store.tables import outbox
 from tests.support.house import House
 from tests.support.trees import read_tree, tree

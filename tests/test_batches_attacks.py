@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead import queries
 from dittohead.contract.worker import StepContext, StepResult
 from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ItemError
 from dittohead.model.held import Held, Kind
 from dittohead.reconcile import reconcile
 from dittohead.store import batches as batch_store
+from dittohead.store import queries
 from dittohead.system import capabilities
 from tests.support.house import House
 from tests.support.trees import read_tree, tree

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import opening
 from dittohead.config.loader import load
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, ItemError, StoreError, TransientError
 from dittohead.notices.outcome import NotSent, credential
+from dittohead.store import connect
 from dittohead.system.credentials import Credentials, Unreadable
 from dittohead.web.tokens import Tokens
 from tests.support.front import OPERATOR, TOKENS
@@ -83,7 +83,7 @@ def test_a_passing_fault_is_no_mistake_of_anybodys(
         credential(secret, "people")
     assert not not_sent.value.receivers_fault
     with pytest.raises(StoreError):
-        opening.open_store(config, Stations(tmp_path))
+        connect.open_store(config, Stations(tmp_path))
     assert len(tokens.refresh()) == 1
     assert tokens.find(OPERATOR) is not None
     monkeypatch.undo()
@@ -92,7 +92,7 @@ def test_a_passing_fault_is_no_mistake_of_anybodys(
     assert len(tokens.refresh()) == 1
     assert tokens.find(OPERATOR) is None
     with pytest.raises(ConfigError, match="there is no credential"):
-        opening.open_store(config, Stations(tmp_path))
+        connect.open_store(config, Stations(tmp_path))
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP])

@@ -12,14 +12,14 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from dittohead import queries, shown
+from dittohead import shown
 from dittohead.contract.worker import StepContext, StepResult, Wait
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError
 from dittohead.model.job_filter import Wanted
 from dittohead.reconcile import reconcile
 from dittohead.rowwatch import RowWatch
-from dittohead.store import damage, history, numbers
+from dittohead.store import damage, history, numbers, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store import requests as request_store

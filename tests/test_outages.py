@@ -20,10 +20,10 @@ from dittohead.dispatch import local
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, Station, StepState
 from dittohead.model.errors import StoreError, TargetError, TransientError
-from dittohead.queries import listing
 from dittohead.reconcile import reconcile
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
+from dittohead.store.queries import listing
 from tests.support.house import House
 from tests.support.outage import Outage
 from tests.support.postgres import postgres

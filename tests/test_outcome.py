@@ -8,11 +8,10 @@ import shutil
 import pytest
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
 from dittohead.model import JobState, Outcome, Station
 from dittohead.model.job_filter import Wanted
 from dittohead.reconcile import reconcile
-from dittohead.store import history, numbers
+from dittohead.store import history, numbers, queries
 from dittohead.store.search import find
 from tests.support.house import House
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from dittohead import queries
 from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.folders import receipt
 from dittohead.model import EventType, JobState, Output, Station, StepState
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
 from dittohead.store import jobs as job_store
+from dittohead.store import queries
 from dittohead.store import suspects as suspect_store
 from tests.support.house import CONFIG, House
 from tests.support.trees import fifo, read_tree, symlink

@@ -15,9 +15,9 @@ import pytest
 
 from dittohead.folders import receipt
 from dittohead.model import Job
-from dittohead.queries import listing
 from dittohead.rebuild import rebuild
 from dittohead.store import Store, sqlite_url
+from dittohead.store.queries import listing
 from tests.support.house import House
 from tests.support.s3_server import S3Server
 from tests.support.trees import read_tree, symlink, tree

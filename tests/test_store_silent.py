@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.model.errors import StoreError
-from dittohead.store import Store, engine, jobs, sqlite_url
+from dittohead.store import Store, database, jobs, sqlite_url
 from tests.support.postgres import postgres
 
 
@@ -26,7 +26,7 @@ async def test_whoever_looks_is_told_that_no_answer_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first after a while, the others at once; when it answers, everybody has an answer again."""
-    monkeypatch.setattr(engine, "SILENT_S", 0.2)
+    monkeypatch.setattr(database, "SILENT_S", 0.2)
     store, go_on = Store.open(sqlite_url(tmp_path)), threading.Event()
     try:
         for _ in range(3):
@@ -47,8 +47,8 @@ async def test_a_server_that_does_not_answer_holds_up_no_stop(
     server: sa.URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its table is locked, as by an upgrade; or it is frozen: what waits for it fails, and the store closes."""
-    monkeypatch.setattr(engine, "_END_S", 0.2)
-    monkeypatch.setattr(engine, "SILENT_S", 0.2)
+    monkeypatch.setattr(database, "_END_S", 0.2)
+    monkeypatch.setattr(database, "SILENT_S", 0.2)
     store, other = Store.open(server), sa.create_engine(server)
     with other.connect() as holder:
         holder.exec_driver_sql("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")

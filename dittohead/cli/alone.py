@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dittohead import queries
 from dittohead.cli import advice
 from dittohead.cli.base import NO_PERMISSION, TEMPORARY
 from dittohead.cli.opened import load_config, reading
@@ -23,7 +22,7 @@ from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Stations
 from dittohead.model import JobState
 from dittohead.model.errors import DittoheadError
-from dittohead.store import Store
+from dittohead.store import Store, queries
 from dittohead.store import requests as request_store
 from dittohead.system import files, lock
 from dittohead.system.credentials import Credentials

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from sqlalchemy.engine import Connection
 
-from dittohead import live, queries, shown
+from dittohead import live, shown
 from dittohead.cli import advice, lines
 from dittohead.cli.opened import reading
 from dittohead.cli.terminal import escape, fail, out
@@ -20,7 +20,7 @@ from dittohead.config.loader import Config
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Batch, Job, JobState, Station, StepRow, StepState, counted
-from dittohead.store import Store
+from dittohead.store import Store, queries
 from dittohead.store import batches as batch_store
 from dittohead.store import jobs as job_store
 from dittohead.system import lock

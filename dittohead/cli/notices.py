@@ -18,8 +18,8 @@ from dittohead.folders.stations import Stations
 from dittohead.model import counted, rfc3339
 from dittohead.model.errors import DittoheadError
 from dittohead.notices import doors
-from dittohead.opening import open_store
 from dittohead.store import outbox as outbox_store
+from dittohead.store.connect import open_store
 from dittohead.store.outbox import ReceiverRow
 from dittohead.system import lock
 

@@ -14,8 +14,8 @@ from dittohead.config import loader as config_module
 from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import StoreError
-from dittohead.opening import open_store
 from dittohead.store import Store, sqlite_url
+from dittohead.store.connect import open_store
 
 
 def load_config(*, probe: bool = False) -> Config:

@@ -12,8 +12,8 @@ from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.model import utcnow
 from dittohead.model.errors import StoreError
-from dittohead.opening import open_store
 from dittohead.store import Store
+from dittohead.store.connect import open_store
 from dittohead.system import lock, log
 
 

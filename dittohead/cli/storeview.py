@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dittohead import live, queries, shown
+from dittohead import live, shown
 from dittohead.cli.opened import reading_at
 from dittohead.cli.view import Place
 from dittohead.config.loader import Config
@@ -17,7 +17,7 @@ from dittohead.folders.stations import Stations
 from dittohead.model import JobId, display
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import Wanted
-from dittohead.store import Store, damage
+from dittohead.store import Store, damage, queries
 from dittohead.store import jobs as job_store
 from dittohead.store.search import Cursor, find
 from dittohead.system import lock

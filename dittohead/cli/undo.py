@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from dittohead import queries
 from dittohead.cli.base import DATA, json_option, with_config
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading
@@ -16,7 +15,7 @@ from dittohead.cli.terminal import escape, out, print_json
 from dittohead.config import registry
 from dittohead.folders.stations import Stations
 from dittohead.model import JobState
-from dittohead.store import Store
+from dittohead.store import Store, queries
 from dittohead.system.credentials import Credentials
 from dittohead.undo import Undone, undo_all, undo_job
 

@@ -7,6 +7,6 @@ owns the job.
 
 from __future__ import annotations
 
-from dittohead.store.engine import SILENT_S, Store, sqlite_url
+from dittohead.store.database import SILENT_S, Store, sqlite_url
 
 __all__ = ["SILENT_S", "Store", "sqlite_url"]

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from ulid import ULID
 
 from dittohead.model import utcnow
-from dittohead.store.engine import TOLD, Store
+from dittohead.store.database import TOLD, Store
 from dittohead.store.tables import outbox, receivers
 
 #: Notices that a digest names; the others are only counted.

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import queries, shown
+from dittohead import shown
 from dittohead.context import JobFiles
 from dittohead.folders import listing, receipt, replacement
 from dittohead.folders.stations import Stations
@@ -20,6 +20,7 @@ from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import Wanted
 from dittohead.notices import doors
 from dittohead.store import jobs as job_store
+from dittohead.store import queries
 from dittohead.store import requests as request_store
 from dittohead.store.search import Cursor, find
 from dittohead.web import incoming, openapi, replacements, shapes, verifying

@@ -17,12 +17,12 @@ from aiohttp import web
 from markupsafe import Markup
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, utcnow
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import Wanted
+from dittohead.store import queries
 from dittohead.store.search import Cursor, Page, find
 from dittohead.web import events, page_front, page_job, thumbnails
 from dittohead.web.access import may_still

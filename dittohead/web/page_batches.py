@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
 from dittohead.model import Job
 from dittohead.model.job_filter import Wanted
 from dittohead.store import batches as batch_store
+from dittohead.store import queries
 from dittohead.store.search import Cursor, Page, find
 from dittohead.web.identity import Role, identity, needs
 from dittohead.web.page import PAGES, answer

@@ -9,11 +9,10 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, Station, StepRow, StepState, counted, display
 from dittohead.model.job_filter import Wanted
-from dittohead.store import history, numbers
+from dittohead.store import history, numbers, queries
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store

@@ -14,13 +14,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
 from dittohead.context import JobFiles
 from dittohead.folders import receipt, replacement
 from dittohead.folders.stations import Stations
 from dittohead.model import Event, Job, StepRow, StepState, display, step_graph
 from dittohead.model.errors import Unreadable
-from dittohead.store import history
+from dittohead.store import history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Asked

@@ -20,13 +20,13 @@ from pathlib import Path
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import queries
 from dittohead.context import JobFiles
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow, StepState, display
 from dittohead.model.errors import ItemError, Unreadable
 from dittohead.store import jobs as job_store
+from dittohead.store import queries
 from dittohead.system import files
 from dittohead.system.process import environment
 from dittohead.toolkit import natural_order

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from dittohead import queries
 from dittohead.config.loader import SourceSetting
 from dittohead.intake.looking import Looking
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import Station
 from dittohead.sources.s3 import S3Source
+from dittohead.store import queries
 from dittohead.toolkit.s3 import connection
 from tests.support.house import House
 from tests.support.trees import read_tree

@@ -19,11 +19,11 @@ from dittohead.dispatch.local import LocalDispatch
 from dittohead.engine import Engine
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, StepRow
-from dittohead.queries import listing
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.outbox import NewNotice
+from dittohead.store.queries import listing
 from dittohead.system.limits import FairLimiter
 from dittohead.targets import Targets
 from tests.support.settled import at_once

@@ -13,8 +13,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dittohead import queries
 from dittohead.sources.s3 import S3Options
+from dittohead.store import queries
 from dittohead.toolkit.s3 import connection
 from tests.support.daemon import Site, site
 from tests.support.s3_server import S3Server

@@ -379,7 +379,7 @@ async def test_a_defect_is_an_answer_and_a_line_in_the_log(
     front: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a word of what went wrong inside."""
-    monkeypatch.setattr("dittohead.queries.overview", lambda c: 1 / 0)
+    monkeypatch.setattr("dittohead.store.queries.overview", lambda c: 1 / 0)
     status, said = await call(front[1], "/api/v1/status", token=READER)
     assert (status, said["title"]) == (500, "Internal Server Error")
     assert "division" not in json.dumps(said)
