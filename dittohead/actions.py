@@ -12,13 +12,14 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from dittohead import fitting
-from dittohead.batches import is_by_itself
 from dittohead.config.loader import Config
-from dittohead.context import JobFiles
 from dittohead.desk import Desk
-from dittohead.dispatch import Dispatch
-from dittohead.engine import AGENT, Engine
-from dittohead.finish import finish
+from dittohead.engine.batches import is_by_itself
+from dittohead.engine.context import JobFiles
+from dittohead.engine.dispatch import Dispatch
+from dittohead.engine.finish import finish
+from dittohead.engine.reconcile import fetch
+from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.replacement import words as replaced_words
@@ -44,7 +45,6 @@ from dittohead.model import (
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
 from dittohead.notices.doors import Doors
-from dittohead.reconcile import fetch
 from dittohead.store import batches as batch_store
 from dittohead.store import history, queries
 from dittohead.store import jobs as job_store

@@ -16,17 +16,21 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, live, rebuild, web
+from dittohead import __version__, rebuild, web
 from dittohead.actions import Actions
 from dittohead.checkup import examine
-from dittohead.claims import Claimer
 from dittohead.config import registry
 from dittohead.config.loader import Config, load
 from dittohead.config.settings import Watch
 from dittohead.desk import Desk
-from dittohead.dispatch import Dispatch
-from dittohead.dispatch.local import LocalDispatch
-from dittohead.engine import Engine
+from dittohead.engine import live_status
+from dittohead.engine.claim import Claimer
+from dittohead.engine.dispatch import Dispatch
+from dittohead.engine.dispatch.local import LocalDispatch
+from dittohead.engine.reconcile import reconcile
+from dittohead.engine.services import Engine
+from dittohead.engine.supervisor import Part, Parts
+from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Scan, Stations
 from dittohead.ground import Ground
 from dittohead.housekeeping import Housekeeper
@@ -40,8 +44,6 @@ from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
 from dittohead.overdue import Overdue
-from dittohead.parts import Part, Parts
-from dittohead.reconcile import reconcile
 from dittohead.rowwatch import RowWatch
 from dittohead.starting import Starting, is_passing
 from dittohead.store import SILENT_S, Store
@@ -56,7 +58,6 @@ from dittohead.system.credentials import Credentials
 from dittohead.system.limits import FairLimiter
 from dittohead.system.threads import detached
 from dittohead.system.waiting import event_or_time
-from dittohead.targets import Targets
 from dittohead.until_empty import UntilEmpty
 from dittohead.verify import Report, verify_job
 from dittohead.watcher import Watcher
@@ -93,7 +94,7 @@ class Daemon:
         self.config, self._patience_s = config, patience_s
         self.exit_status = 0
         self.stations = Stations(config.root, config.settings.watch.ignore)
-        self.live = live.Live(self.stations.state / "live.json")
+        self.live = live_status.Live(self.stations.state / "live.json")
         self._stop = asyncio.Event()
         self._interrupt = asyncio.Event()
         self._poked = asyncio.Event()

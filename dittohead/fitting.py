@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from dittohead.claims import wanted
 from dittohead.config.loader import Config, Pipeline
+from dittohead.engine.claim import wanted
 from dittohead.folders import names
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, display, visible

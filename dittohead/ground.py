@@ -11,14 +11,14 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from dittohead.engine.supervisor import Over
+from dittohead.engine.targets import Targets, disk_of
 from dittohead.folders.stations import Stations
 from dittohead.model import Station
 from dittohead.model.errors import DittoheadError, StationMissing, StoreError
-from dittohead.parts import Over
 from dittohead.system import log
 from dittohead.system.lock import Lock, Locked
 from dittohead.system.threads import Hung, in_own_thread
-from dittohead.targets import Targets, disk_of
 
 #: Between two looks. Seconds.
 _LOOK_S = 5.0

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.config.settings import Watch
-from dittohead.engine import Engine
-from dittohead.finish import remove_work
+from dittohead.engine.finish import remove_work
+from dittohead.engine.services import Engine
+from dittohead.engine.supervisor import alone
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Scan
 from dittohead.model import TERMINAL, JobState, Station
 from dittohead.model.errors import Unreadable
-from dittohead.parts import alone
 from dittohead.stale import StaleUploads
 from dittohead.store import history
 from dittohead.store import jobs as job_store

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sqlalchemy.engine import Connection
 
-from dittohead.context import JobFiles
-from dittohead.engine import AGENT, Engine
+from dittohead.engine.context import JobFiles
+from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.model import Event, EventType, Job, Station, counted, visible
 from dittohead.model.errors import ItemError, StoreError, Unreadable

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 
 from dittohead.config.settings import Settings
-from dittohead.engine import Engine
+from dittohead.engine.services import Engine
+from dittohead.engine.supervisor import alone
+from dittohead.engine.targets import disk_of
 from dittohead.model import units
-from dittohead.parts import alone
 from dittohead.store import history
 from dittohead.store import outbox as outbox_store
 from dittohead.system import disk_space
-from dittohead.targets import disk_of
 
 #: Between two rounds; the first comes soon after the start.
 _ROUND_S, _FIRST_S = 60.0, 2.0

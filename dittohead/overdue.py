@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead.engine import Engine
+from dittohead.engine.services import Engine
+from dittohead.engine.supervisor import alone
 from dittohead.folders.stations import Scan
 from dittohead.model import Station, display, own_group, shell_word
 from dittohead.model.held import AT_ONCE, IN_TIME, Held
-from dittohead.parts import alone
 from dittohead.sparing import WEEK_S, Part, Sparing
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice

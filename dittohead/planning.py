@@ -16,12 +16,12 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from dittohead.claims import wanted
 from dittohead.config.loader import Config, Pipeline, Step
 from dittohead.config.registry import Registry
-from dittohead.context import names_of
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Inputs, Made, Options, Planned, StepContext, Worker
+from dittohead.engine.claim import wanted
+from dittohead.engine.context import names_of
 from dittohead.folders import manifest
 from dittohead.model import Entry, Event, Location, Output, utcnow
 from dittohead.model.description import Described

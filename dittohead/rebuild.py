@@ -17,9 +17,9 @@ from typing import Any
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead.claims import new_job
 from dittohead.config.loader import Config
-from dittohead.engine import AGENT
+from dittohead.engine.claim import new_job
+from dittohead.engine.services import AGENT
 from dittohead.folders import manifest, receipt
 from dittohead.folders.receipt import folder_bytes, read_events
 from dittohead.folders.stations import Stations

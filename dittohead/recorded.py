@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dittohead.config.registry import Registry
-from dittohead.context import JobFiles, values_of
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Options, Worker
+from dittohead.engine.context import JobFiles, values_of
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow
 from dittohead.model.errors import DittoheadError

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from dittohead.config.loader import SourceSetting
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_rules import shown as rule_shown
-from dittohead.context import JobFiles
+from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, rfc3339

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.engine import Engine
+from dittohead.engine.services import Engine
 from dittohead.model import Station, display
 from dittohead.sparing import FEW, Part, Sparing
 from dittohead.store import outbox as outbox_store

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dittohead.config.registry import Registry
-from dittohead.context import JobFiles
 from dittohead.contract.worker import UndoContext, Worker
+from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Job, JobState

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 
 from sqlalchemy.engine import Connection
 
-from dittohead.dispatch import Dispatch
+from dittohead.engine.dispatch import Dispatch
 from dittohead.folders.stations import Scan
 from dittohead.intake import Intake
 from dittohead.model import ItemState, JobState

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dittohead.config.registry import Registry
-from dittohead.context import JobFiles
 from dittohead.contract.worker import Inputs, VerifyContext, Worker
+from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt
 from dittohead.folders.manifest import path_bytes
 from dittohead.folders.stations import Stations

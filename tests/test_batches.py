@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead.claims import Claimer
 from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.engine.claim import Claimer
+from dittohead.engine.reconcile import reconcile
 from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ConfigError, ItemError
-from dittohead.reconcile import reconcile
 from dittohead.store import batches as batch_store
 from dittohead.store import queries
 from dittohead.store.tables import outbox
@@ -191,7 +191,7 @@ async def test_nothing_is_lost_when_the_daemon_dies_in_the_middle_of_the_splitti
     house: House, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """Some folders have their job, and the others get it: each exactly one."""
-    monkeypatch.setattr("dittohead.claims._AT_ONCE", 1)
+    monkeypatch.setattr("dittohead.engine.claim._AT_ONCE", 1)
     source = read_tree(collection(house))
     create, left = Claimer._create, iter(range(after))
 
@@ -237,7 +237,7 @@ async def test_an_end_that_nobody_was_told_of_is_told_at_the_next_start(
     async def dies(*args: object) -> None:
         return None
 
-    monkeypatch.setattr("dittohead.batches.ended", dies)
+    monkeypatch.setattr("dittohead.engine.batches.ended", dies)
     async with house.running():
         await house.until(lambda: sum(job.station is Station.DONE for job in house.jobs()) == 3, timeout_s=20)
     assert house.told == []

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import live
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
+from dittohead.engine import live_status
 from dittohead.model import JobState, Output, StepState
 from dittohead.model.errors import ItemError, TargetError, TransientError
 from tests.support.house import CONFIG, House
@@ -321,7 +321,7 @@ async def test_facts_that_cannot_be_read_are_looked_for_again(house: House, dama
 
 async def test_progress_is_told_of_what_goes_on_and_of_nothing_else(house: House) -> None:
     """Not of the manifest while steps run, nor of a step that was put off."""
-    told = live.Live(house.root / "live.json")
+    told = live_status.Live(house.root / "live.json")
     engine = house.engine
     engine.report, engine.step_over, engine.clear_report = told.report, told.step_over, told.clear
 

@@ -17,9 +17,9 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
+from dittohead.engine.reconcile import reconcile
 from dittohead.model import JobState, StepState, step_graph
 from dittohead.model.errors import ItemError, StoreError, Superseded, TargetError, TransientError
-from dittohead.reconcile import reconcile
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from tests.support.house import House

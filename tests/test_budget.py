@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dittohead
-from dittohead.budget import DiskBudget
+from dittohead.engine.disk_budget import DiskBudget
 from dittohead.system import disk_space
 
 deeds = st.lists(

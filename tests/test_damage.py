@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead.context import JobFiles
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.engine.context import JobFiles
+from dittohead.engine.reconcile import reconcile
 from dittohead.folders import receipt
 from dittohead.model import JobState, Location, Output, Station
-from dittohead.reconcile import reconcile
 from dittohead.store import requests as request_store
 from tests.support.damage import DAMAGES
 from tests.support.house import House

@@ -14,10 +14,10 @@ import structlog
 
 from dittohead import shown
 from dittohead.contract.worker import StepContext, StepResult, Wait
+from dittohead.engine.reconcile import reconcile
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError
 from dittohead.model.job_filter import Wanted
-from dittohead.reconcile import reconcile
 from dittohead.rowwatch import RowWatch
 from dittohead.store import damage, history, numbers, queries
 from dittohead.store import jobs as job_store

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.dispatch import Dispatch
-from dittohead.dispatch.local import LocalDispatch
+from dittohead.engine.dispatch import Dispatch
+from dittohead.engine.dispatch.local import LocalDispatch
 from dittohead.model import JobState, Station
 from dittohead.model.errors import StoreError
 from dittohead.model.held import Kind
@@ -224,7 +224,7 @@ async def test_trouble_is_told_and_ends_nothing(
         return await claim(arrival)  # type: ignore[arg-type]
 
     monkeypatch.setattr(house.claimer, "claim", failing)
-    monkeypatch.setattr("dittohead.dispatch.local._BACK_OFF_S", 0.01)
+    monkeypatch.setattr("dittohead.engine.dispatch.local._BACK_OFF_S", 0.01)
     house.arrive("x")
     async with running(dispatch) as task:
         house.look()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from dittohead import ground
+from dittohead.engine.supervisor import Over
 from dittohead.ground import Ground
 from dittohead.model.errors import StoreError
-from dittohead.parts import Over
 from dittohead.starting import is_passing
 from dittohead.system import lock, mounts
 from tests.support.house import House

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dittohead.context import JobFiles
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.engine.context import JobFiles
 from dittohead.folders import listing
 from dittohead.model import Job, Location, Output
 from tests.support.front import OPERATOR, READER, Front, call

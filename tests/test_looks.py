@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import looks
-from dittohead.looks import Look, expanded
+from dittohead.engine import folder_look
+from dittohead.engine.folder_look import Look, expanded
 from dittohead.system import files
 from dittohead.system.leases import has_writer
 from dittohead.system.threads import Stop
@@ -21,7 +21,7 @@ from tests.support.trees import tree
 
 
 def look(folder: Path, partial: Sequence[str] = ("default",)) -> Look:
-    return looks.look(folder, expanded(tuple(partial)), stop=Stop(), now_ns=time.time_ns())
+    return folder_look.look(folder, expanded(tuple(partial)), stop=Stop(), now_ns=time.time_ns())
 
 
 @pytest.mark.parametrize(

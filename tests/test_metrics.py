@@ -16,7 +16,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.metrics import Metrics
+from dittohead.engine.metrics import Metrics
 from dittohead.model.errors import ItemError, TargetError, TransientError
 from tests.support.daemon import site
 from tests.support.house import House

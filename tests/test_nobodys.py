@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dittohead.contract.source import folder_fault
+from dittohead.engine.reconcile import reconcile
 from dittohead.folders.stations import Stations
 from dittohead.model import ACTIVE, Station
 from dittohead.model.errors import ItemError
-from dittohead.reconcile import reconcile
 from dittohead.web.drop_receiving import fitting
 from dittohead.web.page_front import arrivals
 from tests.support.house import CONFIG, House

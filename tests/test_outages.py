@@ -16,11 +16,11 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
-from dittohead.dispatch import local
+from dittohead.engine.dispatch import local
+from dittohead.engine.reconcile import reconcile
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, Station, StepState
 from dittohead.model.errors import StoreError, TargetError, TransientError
-from dittohead.reconcile import reconcile
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store.queries import listing
@@ -52,8 +52,8 @@ def _scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_BACK_OFF_S", 0.02)
     monkeypatch.setattr(local, "_ROUTINE_S", 3600.0)  # the second net is not to hide a hole in the first
     monkeypatch.setattr(local, "_LEAST_S", 0.001)
-    monkeypatch.setattr("dittohead.targets.PROBE_FIRST_S", 0.01)
-    monkeypatch.setattr("dittohead.targets._PROBE_LATER_S", 0.01)
+    monkeypatch.setattr("dittohead.engine.targets.PROBE_FIRST_S", 0.01)
+    monkeypatch.setattr("dittohead.engine.targets._PROBE_LATER_S", 0.01)
 
 
 class Play:

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from dittohead import parts
-from dittohead.parts import Over, Part, Parts
+from dittohead.engine import supervisor
+from dittohead.engine.supervisor import Over, Part, Parts
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_FIRST_S", 0.001)
-    monkeypatch.setattr(parts, "_MOST_S", 0.002)
+    monkeypatch.setattr(supervisor, "_FIRST_S", 0.001)
+    monkeypatch.setattr(supervisor, "_MOST_S", 0.002)
 
 
 async def for_ever() -> None:
@@ -68,7 +68,7 @@ async def test_a_part_that_the_work_needs_ends_the_daemon_only_when_starting_it_
 
 async def test_a_part_that_is_well_again_is_not_said_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """Health is about now."""
-    monkeypatch.setattr(parts, "_WELL_S", 0.01)
+    monkeypatch.setattr(supervisor, "_WELL_S", 0.01)
     starts = 0
 
     async def once() -> None:

@@ -351,7 +351,7 @@ TARGETS = CONFIG.replace("- script: {name: second}", '- script: {name: second, t
 
 async def test_a_target_that_is_down_is_paused_and_its_jobs_wait(tmp_path, monkeypatch) -> None:
     """No folder fails for it; people are told once; all go on by themselves when it is back."""
-    monkeypatch.setattr("dittohead.targets.PROBE_FIRST_S", 0.05)
+    monkeypatch.setattr("dittohead.engine.targets.PROBE_FIRST_S", 0.05)
     house = House(tmp_path, TARGETS)
     for i in range(6):
         house.arrive(f"x{i}")

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dittohead.changes import compare
-from dittohead.claims import Held
-from dittohead.context import JobFiles
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.engine.claim import Held
+from dittohead.engine.context import JobFiles
 from dittohead.folders import manifest
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ConfigError

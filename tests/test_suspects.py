@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 
-from dittohead import suspects
 from dittohead.contract.worker import Done, Options, StepContext, StepResult, Worker
+from dittohead.engine import suspects
+from dittohead.engine.reconcile import reconcile
 from dittohead.model import Job, JobState, Station
-from dittohead.reconcile import reconcile
 from dittohead.store import jobs as job_store
 from tests.support.house import House
 

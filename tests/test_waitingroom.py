@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-from dittohead import looks, waitingroom
 from dittohead.config.settings import Watch
 from dittohead.contract.worker import Done
+from dittohead.engine import folder_look, waiting_room
+from dittohead.engine.folder_look import Look
+from dittohead.engine.settling import Wait, Why
 from dittohead.folders import manifest
 from dittohead.folders.stations import Stations, _refusal
-from dittohead.looks import Look
 from dittohead.model import JobState, Station
 from dittohead.model.errors import Immovable, StationError
 from dittohead.model.held import Held, Kind, writers
-from dittohead.settling import Wait, Why
 from dittohead.system.threads import Stop
 from tests.support.house import CONFIG, House
 
@@ -50,13 +50,13 @@ class Trouble:
         if folder.name in self.hanging:
             self.go_on.wait(60)
         time.sleep(self.pause_s)
-        return looks.look(folder, *args, **more)
+        return folder_look.look(folder, *args, **more)
 
 
 @pytest.fixture
 def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     made = Trouble()
-    monkeypatch.setattr(waitingroom, "look", made.look)
+    monkeypatch.setattr(waiting_room, "look", made.look)
     yield made
     made.go_on.set()
 
@@ -165,7 +165,7 @@ def test_a_wait_is_told_with_its_moment_first() -> None:
     """As people read it; and only who surely wrote under the final name is told of another way."""
     now = datetime(2026, 1, 31, 20, 31, 35).astimezone().timestamp()
     texts = {
-        why: waitingroom._waits(
+        why: waiting_room._waits(
             Wait(seconds=569.2, need_s=569.615, in_place=why is not Why.FRESH, grew=False, why=why), now
         ).text
         for why in Why
@@ -177,7 +177,7 @@ def test_a_wait_is_told_with_its_moment_first() -> None:
     assert "one tick of the clock" in texts[Why.ONE_STEP]
     assert "it is empty" in texts[Why.EMPTY]
     assert len(set(texts.values())) == len(Why)
-    late = waitingroom._waits(Wait(seconds=86400, need_s=86400, in_place=True, grew=True), now)
+    late = waiting_room._waits(Wait(seconds=86400, need_s=86400, in_place=True, grew=True), now)
     assert "taken at 2026-02-01 20:31:35 " in late.text
 
 
@@ -240,7 +240,9 @@ async def test_an_error_while_it_is_claimed_is_that_ones_alone(
     monkeypatch.setattr("dittohead.folders.stations.rename_noreplace", rename)
     monkeypatch.setattr("dittohead.folders.stations.os.lstat", lstat)
     monkeypatch.setattr(
-        waitingroom, "look", lambda *a, **k: looks.look(house.root / "inbox", [], stop=Stop(), now_ns=0)
+        waiting_room,
+        "look",
+        lambda *a, **k: folder_look.look(house.root / "inbox", [], stop=Stop(), now_ns=0),
     )
     async with house.running():
         await house.until_over("good")
@@ -251,10 +253,10 @@ async def test_arrivals_that_never_answer_hold_up_nobody(
     tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More of them than there are threads; each is said to hang, and goes on when it answers."""
-    monkeypatch.setattr(waitingroom, "_STALL_S", 0.3)
-    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(waiting_room, "_STALL_S", 0.3)
+    monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
     house = House(tmp_path)
-    names = [f"hung-{number}" for number in range(waitingroom._LOOKS * 2)]
+    names = [f"hung-{number}" for number in range(waiting_room._LOOKS * 2)]
     trouble.hanging.update(names)
     for name in names:
         house.arrive(name)
@@ -281,7 +283,7 @@ async def test_a_long_look_is_waited_for_beside_the_others(
     tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder of very many files; what the look saw is used when it is over."""
-    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
     house = House(tmp_path)
     trouble.hanging.add("large")
     house.arrive("large")
@@ -299,7 +301,7 @@ async def test_a_long_look_of_a_while_ago_is_not_believed(
     tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All slots were taken when it was over; somebody began to write again, and is waited for."""
-    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
     house = House(tmp_path, SETTLING)
     folder, watch = house.arrive("large"), house.config.settings.watch
     (arrival,) = house.stations.scan().arrivals
@@ -307,7 +309,7 @@ async def test_a_long_look_of_a_while_ago_is_not_believed(
     trouble.hanging.add("large")
     room = house.claimer.room
     assert isinstance(await room.admit(arrival, watch, []), Held)
-    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 60)
+    monkeypatch.setattr(waiting_room, "_PATIENCE_S", 60)
     trouble.go_on.set()
     await house.until(lambda: not room._pending)
     (seen,) = room._seen.values()
@@ -324,7 +326,7 @@ async def test_who_came_too_late_for_its_long_look_is_waited_for(
     tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else another folder takes its turn each time."""
-    monkeypatch.setattr(waitingroom, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
     house = House(tmp_path)
     house.arrive("large")
     (arrival,) = house.stations.scan().arrivals

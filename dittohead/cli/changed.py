@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from dittohead import live
 from dittohead.changes import Finding, compare
 from dittohead.cli.base import UNAVAILABLE
 from dittohead.cli.jobs import ask
@@ -15,6 +14,7 @@ from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.config import registry
 from dittohead.config.loader import Config
+from dittohead.engine import live_status
 from dittohead.folders.stations import Stations
 from dittohead.system import lock
 
@@ -46,7 +46,7 @@ def rerun_changed(pipeline: str, *, tools: bool, dry_run: bool, as_json: bool) -
 def _see_the_daemon_knows(config: Config, *, dry_run: bool) -> None:
     """What is selected here is done by the daemon, by the configuration that it has read."""
     state = Stations(config.root).state
-    if not lock.is_held(state) or live.read(state).get("config_sha256") == config.digest:
+    if not lock.is_held(state) or live_status.read(state).get("config_sha256") == config.digest:
         return
     text = f"{config.path} was changed since the daemon read it. First: systemctl reload dittohead"
     if not dry_run:

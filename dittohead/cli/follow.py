@@ -12,11 +12,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from sqlalchemy.engine import Connection
 
-from dittohead import live, shown
+from dittohead import shown
 from dittohead.cli import advice, lines
 from dittohead.cli.opened import reading
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.config.loader import Config
+from dittohead.engine import live_status
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Batch, Job, JobState, Station, StepRow, StepState, counted
@@ -45,7 +46,7 @@ def _wait_for_store(config: Config) -> None:
     state = Stations(config.root).state
     end = time.monotonic() + _PATIENCE_S
     # A daemon that has just been started makes the store first, and then tells that it is there.
-    while not (lock.is_held(state) and live.read(state)):
+    while not (lock.is_held(state) and live_status.read(state)):
         if time.monotonic() > end:
             fail(
                 "no daemon runs on this root; the folder waits in the inbox. "
@@ -78,7 +79,7 @@ def _follow_one(store: Store, stations: Stations, name: str, since: datetime) ->
                 if step.state is StepState.DONE and step.position not in shown:
                     _print_step(step)
                     shown.add(step.position)
-            progress = live.read(stations.state).get("progress", {}).get(job.id)
+            progress = live_status.read(stations.state).get("progress", {}).get(job.id)
             _show(bars, known, progress)
             if _settled(job):
                 break
@@ -131,7 +132,7 @@ def _claimed(store: Store, stations: Stations, name: str, since: datetime) -> Jo
         ]
         if found:
             return found[0]
-        held = live.read(stations.state).get("held", {}).get(name)
+        held = live_status.read(stations.state).get("held", {}).get(name)
         if held and not told:
             out.print(f"[yellow]{escape(name)} waits in the inbox:[/yellow] {escape(held)}")
             told = True

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dittohead import live, shown
+from dittohead import shown
 from dittohead.cli.opened import reading_at
 from dittohead.cli.view import Place
 from dittohead.config.loader import Config
-from dittohead.context import JobFiles
+from dittohead.engine import live_status
+from dittohead.engine.context import JobFiles
 from dittohead.folders import listing
 from dittohead.folders.stations import Stations
 from dittohead.model import JobId, display
@@ -51,7 +52,7 @@ class FromStore:
             "root": str(self._stations.root),
             **found,
             "disabled_receivers": shown.receivers(found["disabled_receivers"], rules),
-            "live": live.read(self._stations.state) if running else self._damaged(),
+            "live": live_status.read(self._stations.state) if running else self._damaged(),
             "inbox": self._inbox(),
         }
 
@@ -112,7 +113,7 @@ class FromStore:
                 yield piece
 
     def sources(self) -> list[dict[str, Any]]:
-        now = live.read(self._stations.state) if lock.is_held(self._stations.state) else {}
+        now = live_status.read(self._stations.state) if lock.is_held(self._stations.state) else {}
         settings = self._config.sources if self._config else ()
         return self._store.run(shown.sources, settings, now.get("sources", {}))
 

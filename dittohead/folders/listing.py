@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dittohead.context import JobFiles
+from dittohead.engine.context import JobFiles
 from dittohead.folders import manifest, receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow, StepState

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode
 
-from dittohead.context import JobFiles
+from dittohead.engine.context import JobFiles
 from dittohead.folders import manifest
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, display, visible

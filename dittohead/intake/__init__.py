@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from dittohead.claims import Claimer
 from dittohead.config.loader import SourceSetting
 from dittohead.config.registry import Sources
+from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import counted

@@ -10,9 +10,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.claims import Claimer
 from dittohead.config.loader import SourceSetting
 from dittohead.contract.source import Source, SourceOptions, Upstream
+from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.dropping import Dropper
 from dittohead.intake.looking import Looking

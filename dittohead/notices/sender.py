@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from dittohead.config import notice_templates
 from dittohead.config.notice_rules import Rule, shown
-from dittohead.metrics import Metrics
+from dittohead.engine.metrics import Metrics
 from dittohead.model import utcnow
 from dittohead.model.errors import StoreError
 from dittohead.notices import apprise, mail, ping, webhook

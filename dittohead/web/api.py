@@ -11,10 +11,10 @@ from aiohttp import web
 from sqlalchemy.engine import Connection
 
 from dittohead import shown
-from dittohead.context import JobFiles
+from dittohead.engine.context import JobFiles
+from dittohead.engine.metrics import CONTENT_TYPE
 from dittohead.folders import listing, receipt, replacement
 from dittohead.folders.stations import Stations
-from dittohead.metrics import CONTENT_TYPE
 from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import Wanted

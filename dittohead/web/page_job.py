@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.context import JobFiles
+from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt, replacement
 from dittohead.folders.stations import Stations
 from dittohead.model import Event, Job, StepRow, StepState, display, step_graph

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from dittohead.config.loader import Config
 from dittohead.desk import Desk
+from dittohead.engine.metrics import Metrics
 from dittohead.folders.stations import Stations
-from dittohead.metrics import Metrics
 from dittohead.model import Job
 from dittohead.store import Store
 

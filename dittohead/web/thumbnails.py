@@ -20,7 +20,7 @@ from pathlib import Path
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead.context import JobFiles
+from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow, StepState, display

@@ -12,13 +12,13 @@ import sqlalchemy as sa
 
 from dittohead.config.notice_rules import Rule
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.engine.targets import disk_of
 from dittohead.lookout import Lookout
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError, TargetError
 from dittohead.notices.compose import Composer
 from dittohead.store import targets as target_store
 from dittohead.store.tables import jobs, outbox
-from dittohead.targets import disk_of
 from tests.support.house import House
 from tests.support.notices import rule
 

@@ -17,12 +17,12 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
 from sqlalchemy.engine import Connection
 
+from dittohead.engine.targets import Targets
 from dittohead.model.errors import StoreError
 from dittohead.notices.sender import Notifier
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice, Notice, StoreOutbox
-from dittohead.targets import Targets
 from tests.support.notices import Clock, composer, mail, notifier, put, rows, rule, running
 from tests.support.receivers import Mailbox, receiver
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dittohead import live
+from dittohead.engine import live_status
 from tests.support import hostile as by
 from tests.support.daemon import site
 from tests.support.hostile import UPLOADER, Box, box
@@ -107,7 +107,7 @@ def test_what_cannot_be_taken_is_told_and_the_cure_works_as_printed(tmp_path: Pa
 
 def told(here: Box, names: set[str]) -> dict[str, dict[str, Any]]:
     """Return what the daemon says needs attention, by name; {} where names are missing."""
-    found = {one["name"]: one for one in live.read(here.root / "state").get("overdue", [])}
+    found = {one["name"]: one for one in live_status.read(here.root / "state").get("overdue", [])}
     return found if names <= found.keys() else {}
 
 

@@ -17,7 +17,7 @@ from dittohead import web
 from dittohead.actions import Actions
 from dittohead.config.settings import Http
 from dittohead.desk import Desk
-from dittohead.metrics import Metrics
+from dittohead.engine.metrics import Metrics
 from dittohead.model import Job
 from dittohead.system.credentials import Credentials
 from dittohead.verify import Report, verify_job

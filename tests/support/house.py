@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.actions import Actions
-from dittohead.claims import Claimer
 from dittohead.config import registry as registry_module
 from dittohead.config.loader import Config, load
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import Done, Options, Recipe, StepContext, StepResult, Worker
-from dittohead.dispatch.local import LocalDispatch
-from dittohead.engine import Engine
+from dittohead.engine.claim import Claimer
+from dittohead.engine.dispatch.local import LocalDispatch
+from dittohead.engine.services import Engine
+from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, StepRow
 from dittohead.store import Store, sqlite_url
@@ -25,7 +26,6 @@ from dittohead.store import requests as request_store
 from dittohead.store.outbox import NewNotice
 from dittohead.store.queries import listing
 from dittohead.system.limits import FairLimiter
-from dittohead.targets import Targets
 from tests.support.settled import at_once
 from tests.support.trees import tree
 

@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from dittohead.context import JobFiles
 from dittohead.contract.worker import Done, StepContext, StepResult
+from dittohead.engine.context import JobFiles
 from dittohead.model import JobState, Location, Outcome
 from dittohead.model.errors import NameTaken
 from dittohead.store import jobs as job_store

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from dittohead.config.settings import Watch
-from dittohead.looks import Look
+from dittohead.engine.folder_look import Look
 from dittohead.model import Arrival
 
 #: A folder that was seen to grow waits this many times the longest pause seen between two times it grew.

@@ -11,10 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead import mending
-from dittohead.context import has_facts
-from dittohead.engine import AGENT, Engine
-from dittohead.finish import damaged, finish
+from dittohead.engine import remedies
+from dittohead.engine.context import has_facts
+from dittohead.engine.finish import damaged, finish
+from dittohead.engine.services import AGENT, Engine
+from dittohead.engine.step_run import Aside, Passage, StepRun
+from dittohead.engine.targets import disk_of
 from dittohead.folders import manifest
 from dittohead.model import (
     Event,
@@ -37,12 +39,10 @@ from dittohead.model.errors import (
     TransientError,
     Unreadable,
 )
-from dittohead.steprun import Aside, Passage, StepRun
 from dittohead.store import jobs as job_store
 from dittohead.store.suspects import FREEZE_AT
 from dittohead.system import fail_points, log, machine_faults
 from dittohead.system.threads import in_thread
-from dittohead.targets import disk_of
 from dittohead.toolkit.backoff import wait_s
 
 #: A run looks so often whether a target that one of its steps waits for may be tried again.
@@ -456,7 +456,7 @@ class _Run:
         if isinstance(error, DittoheadError):
             fields = _fields(error, error.kind, name)
             if isinstance(error, ItemError):
-                fields["hint"] = mending.hint(error, self.job, self.engine.stations)
+                fields["hint"] = remedies.hint(error, self.job, self.engine.stations)
             return _Over(fields, step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"

@@ -16,11 +16,13 @@ from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 from ulid import ULID
 
-from dittohead.budget import DiskBudget
 from dittohead.config.loader import Config, Pipeline
 from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
-from dittohead.engine import AGENT
+from dittohead.engine.disk_budget import DiskBudget
+from dittohead.engine.services import AGENT
+from dittohead.engine.targets import Targets
+from dittohead.engine.waiting_room import WaitingRoom
 from dittohead.folders import replacement, sidecar
 from dittohead.folders.stations import Stations
 from dittohead.model import (
@@ -53,8 +55,6 @@ from dittohead.system.files import kind_of
 from dittohead.system.patterns import TooSlow
 from dittohead.system.threads import Hung, Stop
 from dittohead.system.users import Owner, owner
-from dittohead.targets import Targets
-from dittohead.waitingroom import WaitingRoom
 
 #: What could not be looked at is tried again after this. Seconds.
 _AGAIN_S = 5.0

@@ -15,13 +15,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from dittohead.claims import Claimer
-from dittohead.deadlines import Deadlines
-from dittohead.engine import Engine
+from dittohead.engine.claim import Claimer
+from dittohead.engine.dispatch.deadlines import Deadlines
+from dittohead.engine.job_run import run_job
+from dittohead.engine.services import Engine
 from dittohead.model import Arrival, Batch, Job, display
 from dittohead.model.errors import StoreError
 from dittohead.model.held import Held
-from dittohead.pipeline import run_job
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
 from dittohead.system import log

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from sqlalchemy.engine import Connection
 
-from dittohead.engine import Engine
+from dittohead.engine.services import Engine
 from dittohead.folders.stations import Stations, fit
 from dittohead.model import Batch, Job, Station, collection_of, display, utcnow, visible
 from dittohead.store import Store

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from dittohead import __version__
 from dittohead.config.registry import Registry
 from dittohead.config.settings import Retry
+from dittohead.engine.metrics import Metrics
+from dittohead.engine.suspects import Suspects
+from dittohead.engine.targets import Composer, Targets
 from dittohead.folders.stations import Stations
-from dittohead.metrics import Metrics
 from dittohead.store import Store
-from dittohead.suspects import Suspects
 from dittohead.system.limits import FairLimiter
 from dittohead.system.machine_faults import Shortage
-from dittohead.targets import Composer, Targets
 
 #: Who did it, in events of our own.
 AGENT = f"dittohead {__version__}"

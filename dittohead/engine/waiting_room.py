@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from dittohead.config.settings import Watch
+from dittohead.engine.folder_look import Look, expanded, look
+from dittohead.engine.settling import Settling, Wait, Why
 from dittohead.folders.stations import Stations
-from dittohead.looks import Look, expanded, look
 from dittohead.model import Arrival, Station, shell_word, visible
 from dittohead.model.errors import Immovable
 from dittohead.model.held import Held, Kind, immovable, writers
 from dittohead.model.units import clock, duration
-from dittohead.settling import Settling, Wait, Why
 from dittohead.system.mounts import filesystem_type, needs_polling
 from dittohead.system.threads import Crew, Hung, Piece, Stop
 

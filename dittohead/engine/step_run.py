@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dittohead.context import Context, JobFiles, values_of
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
-from dittohead.engine import Engine
+from dittohead.engine.context import Context, JobFiles, values_of
+from dittohead.engine.services import Engine
+from dittohead.engine.targets import disk_of
 from dittohead.model import Job, JobId, JobState, StepRow, StepState, step_graph
 from dittohead.model.errors import ItemError
 from dittohead.store import history
@@ -22,7 +23,6 @@ from dittohead.store import jobs as job_store
 from dittohead.store.columns import Damaged
 from dittohead.system import fail_points, log
 from dittohead.system.files import durable_file, fsync_dir
-from dittohead.targets import disk_of
 
 
 class Passage:

@@ -7,10 +7,10 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator
 
-from dittohead import batches
-from dittohead.claims import Claimer
-from dittohead.engine import Engine
-from dittohead.finish import finish, settle
+from dittohead.engine import batches
+from dittohead.engine.claim import Claimer
+from dittohead.engine.finish import finish, settle
+from dittohead.engine.services import Engine
 from dittohead.model import ACTIVE, Arrival, Batch, Job, JobState, Outcome, Station, collection_of, display
 from dittohead.model.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.store import batches as batch_store
