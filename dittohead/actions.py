@@ -43,8 +43,8 @@ from dittohead.model import (
     visible,
 )
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
-from dittohead.notices.doors import ACTIONS as NOTICE_ACTIONS
-from dittohead.notices.doors import Doors
+from dittohead.notices.commands import ACTIONS as NOTICE_ACTIONS
+from dittohead.notices.commands import Doors
 from dittohead.store import batches as batch_store
 from dittohead.store import history, queries
 from dittohead.store import jobs as job_store

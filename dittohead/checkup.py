@@ -17,7 +17,7 @@ from dittohead.contract import placeholders
 from dittohead.folders.stations import Stations
 from dittohead.model import Station, counted
 from dittohead.model.errors import DittoheadError, StationError, TransientError
-from dittohead.notices import looking
+from dittohead.notices import doctor
 from dittohead.notices.outcome import NotSent
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
@@ -112,7 +112,7 @@ async def _receivers(config: Config, secret: Callable[[str], str]) -> list[Findi
         except DittoheadError as error:
             raise NotSent(str(error)) from error
 
-    seen = await looking.look(config.settings.notify, credentials)
+    seen = await doctor.look(config.settings.notify, credentials)
     return [
         Finding(level="good" if good else "bad", about=f"notify, {to}", message=message)
         for good, to, message in seen

@@ -39,8 +39,8 @@ from dittohead.latelook import LateLook
 from dittohead.lookout import Lookout
 from dittohead.model import Job, Station, counted, display, units
 from dittohead.model.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
+from dittohead.notices.commands import Doors
 from dittohead.notices.compose import Composer
-from dittohead.notices.doors import Doors
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
 from dittohead.overdue import Overdue

@@ -17,7 +17,7 @@ from dittohead.config.notice_rules import Rule, shown
 from dittohead.folders.stations import Stations
 from dittohead.model import counted, rfc3339
 from dittohead.model.errors import DittoheadError
-from dittohead.notices import doors
+from dittohead.notices import commands
 from dittohead.store import outbox as outbox_store
 from dittohead.store.connect import open_store
 from dittohead.store.outbox import ReceiverRow
@@ -131,7 +131,7 @@ def enable(rule: str) -> None:
 def _chosen(config: Config, rule: str) -> str:
     """Return the key of the rule that is meant; "" for all."""
     try:
-        return doors.find(list(config.settings.notify), rule).key if rule else ""
+        return commands.find(list(config.settings.notify), rule).key if rule else ""
     except DittoheadError as error:
         fail(str(error), USAGE)
 

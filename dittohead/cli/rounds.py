@@ -9,7 +9,7 @@ from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
-from dittohead.intake.looking import DryLooking
+from dittohead.intake.look import DryLooking
 from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.system.credentials import Credentials

@@ -14,8 +14,8 @@ from dittohead.config.loader import SourceSetting
 from dittohead.contract.source import Source, SourceOptions, Upstream
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
-from dittohead.intake.dropping import Dropper
-from dittohead.intake.looking import Looking
+from dittohead.intake.drop import Dropper
+from dittohead.intake.look import Looking
 from dittohead.model import DropState, units
 from dittohead.model.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
 from dittohead.store import Store

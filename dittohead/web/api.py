@@ -18,7 +18,7 @@ from dittohead.folders.stations import Stations
 from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import Wanted
-from dittohead.notices import doors
+from dittohead.notices import commands
 from dittohead.store import jobs as job_store
 from dittohead.store import queries
 from dittohead.store import requests as request_store
@@ -286,7 +286,7 @@ async def _act_on_notices(request: web.Request, given: Any) -> web.Response:
     rules = list(request.app[SITE].config().settings.notify)
     if given.rule:
         try:
-            given = given.model_copy(update={"rule": doors.find(rules, given.rule).key})
+            given = given.model_copy(update={"rule": commands.find(rules, given.rule).key})
         except DittoheadError as error:
             raise Problem(404, error.what, hint=error.hint) from error
     return await _asked(request, action, given.rule, {})

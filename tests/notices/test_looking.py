@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from dittohead.config.notice_rules import Rule
-from dittohead.notices.looking import look
+from dittohead.notices.doctor import look
 from tests.support.receivers import mailbox, receiver
 
 SECRET = "whsec_" + "A" * 32

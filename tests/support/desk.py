@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.config.loader import SourceSetting
-from dittohead.intake.looking import Looking
+from dittohead.intake.look import Looking
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import Station
 from dittohead.sources.s3 import S3Source
