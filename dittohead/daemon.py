@@ -16,13 +16,21 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import __version__, rebuild, web
-from dittohead.actions import Actions
-from dittohead.checkup import examine
+from dittohead import __version__, web
+from dittohead.admin import rebuild
+from dittohead.admin.actions import Actions
+from dittohead.admin.doctor import examine
+from dittohead.admin.housekeeping import Housekeeper
+from dittohead.admin.late_changes import LateLook
+from dittohead.admin.monitor import Lookout
+from dittohead.admin.overdue import Overdue
+from dittohead.admin.request_queue import Desk
+from dittohead.admin.root_watch import Ground
+from dittohead.admin.row_check import RowWatch
+from dittohead.admin.verify import Report, verify_job
 from dittohead.config import registry
 from dittohead.config.loader import Config, load
 from dittohead.config.settings import Watch
-from dittohead.desk import Desk
 from dittohead.engine import live_status
 from dittohead.engine.claim import Claimer
 from dittohead.engine.dispatch import Dispatch
@@ -32,19 +40,13 @@ from dittohead.engine.services import Engine
 from dittohead.engine.supervisor import Part, Parts
 from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Scan, Stations
-from dittohead.ground import Ground
-from dittohead.housekeeping import Housekeeper
 from dittohead.intake import Intake
-from dittohead.latelook import LateLook
-from dittohead.lookout import Lookout
 from dittohead.model import Job, Station, counted, display, units
 from dittohead.model.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
 from dittohead.notices.commands import Doors
 from dittohead.notices.compose import Composer
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
-from dittohead.overdue import Overdue
-from dittohead.rowwatch import RowWatch
 from dittohead.starting import Starting, is_passing
 from dittohead.store import SILENT_S, Store
 from dittohead.store import items as item_store
@@ -59,7 +61,6 @@ from dittohead.system.limits import FairLimiter
 from dittohead.system.threads import detached
 from dittohead.system.waiting import event_or_time
 from dittohead.until_empty import UntilEmpty
-from dittohead.verify import Report, verify_job
 from dittohead.watcher import Watcher
 from dittohead.web.site import Site
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.changes import Finding, compare
+from dittohead.admin.housekeeping import Housekeeper
+from dittohead.admin.outdated import Finding, compare
 from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.housekeeping import Housekeeper
 from dittohead.model import Output, Station
 from tests.support.house import House
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dittohead.admin.tokens import Tokens
 from dittohead.config.loader import load
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, ItemError, StoreError, TransientError
 from dittohead.notices.outcome import NotSent, credential
 from dittohead.store import connect
 from dittohead.system.credentials import Credentials, Unreadable
-from dittohead.web.tokens import Tokens
 from tests.support.front import OPERATOR, TOKENS
 
 #: Of a disk, a server or the system: the next try may find it well.

@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from dittohead import shown
+from dittohead.admin import views
+from dittohead.admin.row_check import RowWatch
 from dittohead.contract.worker import StepContext, StepResult, Wait
 from dittohead.engine.reconcile import reconcile
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError
 from dittohead.model.job_filter import Wanted
-from dittohead.rowwatch import RowWatch
 from dittohead.store import damage, history, numbers, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
@@ -107,7 +107,7 @@ def looked_at(house: House) -> None:
     run(numbers.days, 3)
     run(numbers.paces)
     for job in run(queries.listing):
-        run(shown.job, house.stations, job)
+        run(views.job, house.stations, job)
         seen = run(page_job.look, job.id)
         known = page_job.files_of(house.stations, seen)
         page_job.values(house.stations, seen, known, {})

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dittohead import desk as desk_module
+from dittohead.admin import request_queue as desk_module
+from dittohead.admin.request_queue import Desk
 from dittohead.cli import main
-from dittohead.desk import Desk
 from dittohead.folders.stations import Stations
 from dittohead.store import Store, sqlite_url
 from dittohead.store import requests as request_store

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import ground
+from dittohead.admin import root_watch
+from dittohead.admin.root_watch import Ground
 from dittohead.engine.supervisor import Over
-from dittohead.ground import Ground
 from dittohead.model.errors import StoreError
 from dittohead.starting import is_passing
 from dittohead.system import lock, mounts
@@ -17,7 +17,7 @@ from tests.support.house import House
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ground, "_GRACE_S", 0.0)
+    monkeypatch.setattr(root_watch, "_GRACE_S", 0.0)
 
 
 @pytest.mark.parametrize("name", ["done", "failed", "receipts", "work", "inbox", "processing", "state"])

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dittohead import handover
+from dittohead.admin import uploader_setup
+from dittohead.admin.uploader_setup import Seen
 from dittohead.folders.stations import Stations
-from dittohead.handover import Seen
 from dittohead.model import Station
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT, FOR TWO UIDS: left out")
@@ -53,7 +53,7 @@ def daemon(*groups: int) -> Iterator[None]:
 
 def seen(stations: Stations) -> list[Seen]:
     with daemon():
-        return list(handover.look(stations))
+        return list(uploader_setup.look(stations))
 
 
 def command(found: list[Seen]) -> str:
@@ -129,7 +129,7 @@ def test_a_group_that_nobody_is_in_lets_nobody_upload(
     assert not said.good
     assert said.message.endswith(f"For each uploader type: sudo usermod -aG {DAEMON} NAME")
     group = grp.struct_group(("ingest", "x", DAEMON, ["alice"]))
-    monkeypatch.setattr("dittohead.handover.grp.getgrgid", lambda gid: group)
+    monkeypatch.setattr("dittohead.admin.uploader_setup.grp.getgrgid", lambda gid: group)
     (said,) = seen(stations)
     assert said.good
     assert "writable for the group ingest; " in said.message
@@ -177,10 +177,10 @@ def test_a_default_list_that_will_do_is_good(stations: Stations, entries: str) -
 @needs_root
 def test_root_is_told_whom_to_ask(stations: Stations) -> None:
     """It may move all, and says nothing of what the daemon may."""
-    (said,) = handover.look(stations)
+    (said,) = uploader_setup.look(stations)
     assert said.message.endswith(f"sudo -u {DAEMON} dittohead doctor")
     os.chown(stations.path(Station.INBOX), 0, 0)
-    (said,) = handover.look(stations)
+    (said,) = uploader_setup.look(stations)
     assert "it is root" in said.message
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.housekeeping import Housekeeper
-from dittohead.latelook import LateLook
+from dittohead.admin.housekeeping import Housekeeper
+from dittohead.admin.late_changes import LateLook
 from dittohead.model import JobState
 from tests.support.house import CONFIG, House
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dittohead import shown
-from dittohead.checkup import Finding, _once_each
+from dittohead.admin import views
+from dittohead.admin.doctor import Finding, _once_each
 from dittohead.cli import jobs
 from dittohead.contract.worker import StepContext, StepResult
 from dittohead.model import Job, JobState, display, own_group
@@ -131,7 +131,7 @@ async def test_what_was_told_is_not_told_again(tmp_path: Path, capsys: pytest.Ca
 
     house.worker.plays["first"] = bad
     job = await failed(house, "scan-x")
-    fields = house.store.run(shown.job, house.stations, job)
+    fields = house.store.run(views.job, house.stations, job)
     fields["folder_path"] = os.fsdecode(os.fsencode(fields["folder_path"]) + b"\xff")
     capsys.readouterr()  # what was logged
     jobs._print_job(fields)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead import actions as actions_module
-from dittohead.actions import Actions
+from dittohead.admin import actions as actions_module
+from dittohead.admin.actions import Actions
 from dittohead.model import JobState
 from dittohead.model.errors import StoreError
 from dittohead.store import requests as request_store

@@ -16,15 +16,15 @@ import pytest
 import sqlalchemy as sa
 from rich.console import Console
 
-from dittohead import overdue, sparing
+from dittohead.admin import notice_limits, overdue
+from dittohead.admin.notice_limits import DAY_S, FEW, WEEK_S
+from dittohead.admin.overdue import SHOWN, Overdue
 from dittohead.cli import status
 from dittohead.folders.stations import Scan, Stations
 from dittohead.model import Arrival, Station
 from dittohead.model.errors import Immovable
 from dittohead.model.held import AT_ONCE, IN_TIME, Held, Kind, immovable, mounted
 from dittohead.notices.compose import Composer
-from dittohead.overdue import SHOWN, Overdue
-from dittohead.sparing import DAY_S, FEW, WEEK_S
 from dittohead.store.tables import outbox
 from tests.support.house import House
 from tests.support.notices import rule
@@ -43,7 +43,7 @@ class Inbox:
         self.now, self._monotonic = time.time(), time.monotonic()
         began = self.now
         monkeypatch.setattr(overdue.time, "time", lambda: self.now)
-        monkeypatch.setattr(sparing.time, "monotonic", lambda: self._monotonic + self.now - began)
+        monkeypatch.setattr(notice_limits.time, "monotonic", lambda: self._monotonic + self.now - began)
         self.start()
 
     def start(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from dittohead.admin.dry_run import plan
 from dittohead.cli import main
 from dittohead.config import registry
 from dittohead.config.loader import load
@@ -17,7 +18,6 @@ from dittohead.config.registry import Registry
 from dittohead.contract.worker import Planned, StepContext
 from dittohead.model import Output
 from dittohead.model.errors import ItemError
-from dittohead.planning import plan
 from tests.support.house import ScriptOptions, ScriptWorker
 from tests.support.s3_server import S3Server
 from tests.support.trees import tree

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dittohead.changes import compare
+from dittohead.admin.outdated import compare
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.claim import Held
 from dittohead.engine.context import JobFiles

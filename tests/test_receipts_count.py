@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from dittohead.admin.rebuild import rebuild
 from dittohead.folders import receipt
 from dittohead.model import Job
-from dittohead.rebuild import rebuild
 from dittohead.store import Store, sqlite_url
 from dittohead.store.queries import listing
 from tests.support.house import House

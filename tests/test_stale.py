@@ -11,11 +11,11 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from dittohead import sparing
+from dittohead.admin import notice_limits
+from dittohead.admin.notice_limits import FEW
+from dittohead.admin.stale_uploads import SHOWN, StaleUploads
 from dittohead.model import Station
 from dittohead.notices.compose import Composer
-from dittohead.sparing import FEW
-from dittohead.stale import SHOWN, StaleUploads
 from dittohead.store.tables import outbox
 from dittohead.system.users import owner
 from tests.support.house import House
@@ -33,7 +33,7 @@ class Uploads:
         self.house.engine.compose = self.composer
         self.house.engine.wants = lambda event, pipeline: True
         self.now, self.uids = 1e6, dict[bytes, int]()
-        monkeypatch.setattr(sparing.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(notice_limits.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(StaleUploads, "_uid", lambda told, folder: self.uids.get(folder))
         self.told = StaleUploads(self.house.engine)
 

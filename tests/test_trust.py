@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dittohead.checkup import exposures
+from dittohead.admin.doctor import exposures
 from dittohead.config.loader import load
 from dittohead.model.errors import ConfigError
 from dittohead.system import trust

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from dittohead.admin.undo import undo_all, undo_job
+from dittohead.admin.verify import verify_job
 from dittohead.contract.worker import Done, StepContext, StepResult, UndoContext
 from dittohead.folders import receipt
 from dittohead.model import Event, EventType, JobState, Location
 from dittohead.model.errors import DittoheadError, ItemError, TransientError
-from dittohead.undo import undo_all, undo_job
-from dittohead.verify import verify_job
 from tests.support.house import House, ScriptOptions, ScriptWorker
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.checkup import examine
+from dittohead.admin.doctor import examine
 from dittohead.config.loader import load
 from dittohead.folders import manifest
 from dittohead.model import JobState

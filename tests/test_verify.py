@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dittohead.admin.verify import Report, verify_job
 from dittohead.contract.worker import Done, StepContext, StepResult, VerifyContext
 from dittohead.model import Location
 from dittohead.model.errors import TargetError
-from dittohead.verify import Report, verify_job
 from tests.support.house import House, ScriptOptions, ScriptWorker
 
 

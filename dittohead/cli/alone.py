@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dittohead.admin.verify import verify_job
 from dittohead.cli import advice
 from dittohead.cli.base import NO_PERMISSION, TEMPORARY
 from dittohead.cli.opened import load_config, reading
@@ -27,7 +28,6 @@ from dittohead.store import requests as request_store
 from dittohead.system import files, lock
 from dittohead.system.credentials import Credentials
 from dittohead.system.users import owner
-from dittohead.verify import verify_job
 
 #: How long a command waits for the daemon's answer.
 _ANSWER_S = 30.0

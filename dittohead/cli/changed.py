@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dittohead.changes import Finding, compare
+from dittohead.admin.outdated import Finding, compare
 from dittohead.cli.base import UNAVAILABLE
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading

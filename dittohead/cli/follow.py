@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from sqlalchemy.engine import Connection
 
-from dittohead import shown
+from dittohead.admin import views as shown
 from dittohead.cli import advice, lines
 from dittohead.cli.opened import reading
 from dittohead.cli.terminal import escape, fail, out

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from dittohead.admin.dry_run import Plan, PlannedStep, plan
 from dittohead.cli.base import DATA, TEMPORARY, json_option, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out, print_json
@@ -19,7 +20,6 @@ from dittohead.config.loader import Config
 from dittohead.contract.worker import Planned
 from dittohead.model import counted, display, visible
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.planning import Plan, PlannedStep, plan
 from dittohead.system.credentials import Credentials
 from dittohead.system.ignored_names import nobodys
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dittohead import rebuild as rebuilding
+from dittohead.admin import rebuild as rebuilding
 from dittohead.cli.base import DATA, with_config
 from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from dittohead import __version__
-from dittohead.checkup import Finding, examine, exposures
+from dittohead.admin.credential_check import Vouched, vouch
+from dittohead.admin.doctor import Finding, examine, exposures
 from dittohead.cli.base import DATA, config_path, json_option, with_config
 from dittohead.cli.door import Door
 from dittohead.cli.opened import has_store, load_config, reading
@@ -29,7 +30,6 @@ from dittohead.system.files import write_durably
 from dittohead.system.service_units import unit_of
 from dittohead.system.trust import INSTALLED
 from dittohead.system.users import owner
-from dittohead.vouching import Vouched, vouch
 
 
 @click.command()

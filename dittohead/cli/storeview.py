@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dittohead import shown
+from dittohead.admin import views
 from dittohead.cli.opened import reading_at
 from dittohead.cli.view import Place
 from dittohead.config.loader import Config
@@ -51,7 +51,7 @@ class FromStore:
             "running_daemon": running,
             "root": str(self._stations.root),
             **found,
-            "disabled_receivers": shown.receivers(found["disabled_receivers"], rules),
+            "disabled_receivers": views.receivers(found["disabled_receivers"], rules),
             "live": live_status.read(self._stations.state) if running else self._damaged(),
             "inbox": self._inbox(),
         }
@@ -88,7 +88,7 @@ class FromStore:
 
     def job(self, named: str) -> dict[str, Any]:
         found = self._store.run(queries.resolve, named)
-        return self._store.run(shown.job, self._stations, found)
+        return self._store.run(views.job, self._stations, found)
 
     def files(self, job_id: str) -> Iterator[dict[str, Any]]:
         found = self._store.run(job_store.get, JobId(job_id))
@@ -115,7 +115,7 @@ class FromStore:
     def sources(self) -> list[dict[str, Any]]:
         now = live_status.read(self._stations.state) if lock.is_held(self._stations.state) else {}
         settings = self._config.sources if self._config else ()
-        return self._store.run(shown.sources, settings, now.get("sources", {}))
+        return self._store.run(views.sources, settings, now.get("sources", {}))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dittohead.admin.undo import Undone, undo_all, undo_job
 from dittohead.cli.base import DATA, json_option, with_config
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading
@@ -17,7 +18,6 @@ from dittohead.folders.stations import Stations
 from dittohead.model import JobState
 from dittohead.store import Store, queries
 from dittohead.system.credentials import Credentials
-from dittohead.undo import Undone, undo_all, undo_job
 
 
 @click.command()

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from dittohead.admin.tokens import Tokens
 from dittohead.config.settings import Http
 from dittohead.web import api, login, page_routes, server, verifying
 from dittohead.web.access import ACCESS, Access, guard
 from dittohead.web.problems import ERROR_PAGE, ErrorPage, Problem, add_headers, answer_plainly
 from dittohead.web.sessions import Sessions
 from dittohead.web.site import SITE, Site
-from dittohead.web.tokens import Tokens
 
 
 def create_app(site: Site, access: Access) -> web.Application:

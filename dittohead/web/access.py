@@ -17,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from aiohttp import web
 
+from dittohead.admin.tokens import Token, Tokens
 from dittohead.config.settings import Http, Proxy
 from dittohead.system import log
 from dittohead.system.users import owner
@@ -26,7 +27,6 @@ from dittohead.web.pace import Pace
 from dittohead.web.problems import Problem, wants_page
 from dittohead.web.server import LINES, is_own
 from dittohead.web.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of
-from dittohead.web.tokens import Token, Tokens
 
 #: The file of tokens is read again when it was read so long ago. Seconds.
 _FRESH_S = 1.0

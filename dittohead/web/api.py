@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead import shown
+from dittohead.admin import views
 from dittohead.engine.context import JobFiles
 from dittohead.engine.metrics import CONTENT_TYPE
 from dittohead.folders import listing, receipt, replacement
@@ -106,7 +106,7 @@ async def _status(request: web.Request, given: None) -> web.Response:
         return {**queries.overview(connection), "inbox": in_inbox(site.stations)}
 
     found = await site.store.look(work)
-    found["disabled_receivers"] = shown.receivers(found["disabled_receivers"], site.config().settings.notify)
+    found["disabled_receivers"] = views.receivers(found["disabled_receivers"], site.config().settings.notify)
     fields = {"running_daemon": True, "root": str(site.stations.root), **found, "live": site.live()}
     return web.json_response(fields)
 
@@ -154,7 +154,7 @@ async def _job(request: web.Request, given: None) -> web.Response:
     site = request.app[SITE]
 
     def work(connection: Connection) -> dict[str, Any]:
-        return shown.job(connection, site.stations, _resolved(connection, request))
+        return views.job(connection, site.stations, _resolved(connection, request))
 
     found = await site.store.look(work)
     return web.json_response({**found, "progress": site.live()["progress"].get(found["id"])})
@@ -236,7 +236,7 @@ async def _files(request: web.Request, given: shapes.FileQuery) -> web.Response:
 async def _sources(request: web.Request, given: None) -> web.Response:
     site = request.app[SITE]
     now = site.live().get("sources", {})
-    return web.json_response({"items": await site.store.look(shown.sources, site.config().sources, now)})
+    return web.json_response({"items": await site.store.look(views.sources, site.config().sources, now)})
 
 
 async def _requests(request: web.Request, given: shapes.RequestQuery) -> web.Response:
@@ -249,7 +249,7 @@ async def _requests(request: web.Request, given: shapes.RequestQuery) -> web.Res
         limit=given.limit + 1,
     )
     more = len(found) > given.limit
-    items = [shown.request(row) for row in found[: given.limit]]
+    items = [views.request(row) for row in found[: given.limit]]
     return _page(request, items, str(items[-1]["id"]) if more else None)
 
 

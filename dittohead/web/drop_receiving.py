@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dittohead.admin.admission import taker
 from dittohead.config.loader import Config, Pipeline
 from dittohead.config.settings import Drop
 from dittohead.engine.claim import wanted
-from dittohead.fitting import taker
 from dittohead.folders import sidecar
 from dittohead.folders.stations import NAME_MAX
 from dittohead.model import counted, visible

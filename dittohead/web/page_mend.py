@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from dittohead import fitting
+from dittohead.admin import admission
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
 from dittohead.web.identity import Role, identity, needs
@@ -52,7 +52,7 @@ async def check(request: web.Request) -> web.Response:
 async def _check(request: web.Request, job: Job, name: str) -> dict[str, Any]:
     site = request.app[SITE]
     try:
-        pipeline = await asyncio.to_thread(fitting.renamed, site.config(), site.stations, job, name)
+        pipeline = await asyncio.to_thread(admission.renamed, site.config(), site.stations, job, name)
     except ItemError as error:
         return {"ok": False, "said": f"{error.what}. {error.hint}"}
     steps = ", ".join(step.name for step in pipeline.steps)

@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from dittohead.admin.request_queue import Desk
 from dittohead.config.loader import Config
-from dittohead.desk import Desk
 from dittohead.engine.metrics import Metrics
 from dittohead.folders.stations import Stations
 from dittohead.model import Job

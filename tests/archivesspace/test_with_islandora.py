@@ -15,10 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from dittohead.admin.undo import undo_job
+from dittohead.admin.verify import verify_job
 from dittohead.contract.worker import Done, StepContext
 from dittohead.model import Job, JobState, Output
-from dittohead.undo import undo_job
-from dittohead.verify import verify_job
 from dittohead.workers.islandora.worker import IslandoraWorker
 from tests.archivesspace.conftest import the
 from tests.support.archivesspace import ArchivesSpace

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from dittohead.admin.monitor import Lookout
 from dittohead.config.notice_rules import Rule
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.targets import disk_of
-from dittohead.lookout import Lookout
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError, TargetError
 from dittohead.notices.compose import Composer

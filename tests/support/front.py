@@ -14,13 +14,13 @@ from typing import Any
 import aiohttp
 
 from dittohead import web
-from dittohead.actions import Actions
+from dittohead.admin.actions import Actions
+from dittohead.admin.request_queue import Desk
+from dittohead.admin.verify import Report, verify_job
 from dittohead.config.settings import Http
-from dittohead.desk import Desk
 from dittohead.engine.metrics import Metrics
 from dittohead.model import Job
 from dittohead.system.credentials import Credentials
-from dittohead.verify import Report, verify_job
 from dittohead.web.site import Site
 from tests.support.house import CONFIG, House
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead.actions import Actions
+from dittohead.admin.actions import Actions
 from dittohead.config import registry as registry_module
 from dittohead.config.loader import Config, load
 from dittohead.config.registry import Registry

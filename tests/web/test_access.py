@@ -15,10 +15,10 @@ import aiohttp
 import pytest
 import structlog
 
+from dittohead.admin.tokens import Tokens, parse
 from dittohead.web.access import ACCESS
 from dittohead.web.pace import ALL_BURST, BURST, Pace
 from dittohead.web.sessions import Sessions, cookie_of
-from dittohead.web.tokens import Tokens, parse
 from tests.support.front import OPERATOR, READER, TOKENS, Front, call
 
 PROXY = {
@@ -101,7 +101,7 @@ def test_every_token_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch)
     compared: list[int] = []
     real = hmac.compare_digest
     monkeypatch.setattr(
-        "dittohead.web.tokens.hmac.compare_digest", lambda a, b: compared.append(len(b)) or real(a, b)
+        "dittohead.admin.tokens.hmac.compare_digest", lambda a, b: compared.append(len(b)) or real(a, b)
     )
     tokens = Tokens(lambda: TOKENS)
     tokens.refresh()

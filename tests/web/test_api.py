@@ -364,7 +364,7 @@ async def test_what_is_not_answered_yet_is_said_so(front: Served, monkeypatch: p
     """The request stays, and is carried out."""
     made, client = front
     await done(made, "good")
-    monkeypatch.setattr("dittohead.desk.PATIENCE_S", 0.05)
+    monkeypatch.setattr("dittohead.admin.request_queue.PATIENCE_S", 0.05)
     monkeypatch.setattr(Front, "_poke", lambda self: None)
     made.actions.desk._poke = lambda: None  # type: ignore[union-attr]
     status, said = await post(client, "/api/v1/jobs/good/poke")

@@ -12,6 +12,8 @@ import pytest
 import pytest_asyncio
 from pydantic import ValidationError
 
+from dittohead.admin.dry_run import plan
+from dittohead.admin.undo import undo_job
 from dittohead.config.loader import load
 from dittohead.config.registry import default
 from dittohead.contract.worker import Done, VerifyContext, Wait
@@ -19,9 +21,7 @@ from dittohead.folders import receipt
 from dittohead.model import Location
 from dittohead.model.description import Description
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.planning import plan
 from dittohead.toolkit.intent_log import read as lines
-from dittohead.undo import undo_job
 from dittohead.workers.islandora.worker import IslandoraOptions
 from tests.support import islandora_rules
 from tests.support.house import House

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from dittohead.housekeeping import Housekeeper
+from dittohead.admin.housekeeping import Housekeeper
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.system import fail_points
 from dittohead.toolkit.s3 import bucket as s3_bucket

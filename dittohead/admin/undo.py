@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from dittohead.admin.finished_steps import Recorded, recorded
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import UndoContext, Worker
 from dittohead.engine.context import JobFiles
@@ -14,7 +15,6 @@ from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Job, JobState
 from dittohead.model.errors import DittoheadError
-from dittohead.recorded import Recorded, recorded
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system.process import environment

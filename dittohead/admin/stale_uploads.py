@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dittohead.admin.notice_limits import FEW, Part, Sparing
 from dittohead.engine.services import Engine
 from dittohead.model import Station, display
-from dittohead.sparing import FEW, Part, Sparing
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from dittohead.system import log

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dittohead.admin.stale_uploads import StaleUploads
 from dittohead.config.settings import Watch
 from dittohead.engine.finish import remove_work
 from dittohead.engine.services import Engine
@@ -17,7 +18,6 @@ from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Scan
 from dittohead.model import TERMINAL, JobState, Station
 from dittohead.model.errors import Unreadable
-from dittohead.stale import StaleUploads
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.system import log, own_files

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dittohead.admin.finished_steps import recorded
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import Inputs, VerifyContext, Worker
 from dittohead.engine.context import JobFiles
@@ -16,7 +17,6 @@ from dittohead.folders.manifest import path_bytes
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Job, JobState, display
 from dittohead.model.errors import DittoheadError, StepError, Unreadable
-from dittohead.recorded import recorded
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system import files

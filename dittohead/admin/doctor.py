@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead import handover
+from dittohead.admin import uploader_setup
+from dittohead.admin.tokens import parse as parse_tokens
 from dittohead.config.loader import Config, Step
 from dittohead.config.notice_rules import shown
 from dittohead.config.registry import Registry, sources
@@ -25,7 +26,6 @@ from dittohead.store import outbox as outbox_store
 from dittohead.system import lock, trust
 from dittohead.system.mounts import filesystem_type, needs_polling
 from dittohead.system.users import is_known, owner
-from dittohead.web.tokens import parse as parse_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ def _stations(config: Config) -> list[Finding]:
 def _handover(stations: Stations) -> Iterator[Finding]:
     """Say which of the three set-ups for uploaders holds, and what lies in the inbox that cannot be taken."""
     try:
-        for seen in handover.look(stations):
+        for seen in uploader_setup.look(stations):
             level = "good" if seen.good else "warning"
             yield Finding(level=level, about="permissions", message=seen.message)
     except OSError as error:
@@ -216,7 +216,7 @@ def _uploaders(config: Config) -> list[Finding]:
         elif names:
             found.append(Finding(level="good", about=about, message=", ".join(names)))
     inbox = Stations(config.root).path(Station.INBOX)
-    if found and inbox.is_dir() and not handover.is_shared(inbox):
+    if found and inbox.is_dir() and not uploader_setup.is_shared(inbox):
         message = "all uploads come from one user, whoever made them: uploaders cannot tell people apart"
         found.append(Finding(level="warning", about="uploaders", message=message))
     return found

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dittohead.admin.notice_limits import WEEK_S, Part, Sparing
 from dittohead.engine.services import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.folders.stations import Scan
 from dittohead.model import Station, display, own_group, shell_word
 from dittohead.model.held import AT_ONCE, IN_TIME, Held
-from dittohead.sparing import WEEK_S, Part, Sparing
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from dittohead.system.files import kind_of

@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from dittohead import fitting
+from dittohead.admin import admission
+from dittohead.admin.request_queue import Desk
 from dittohead.config.loader import Config
-from dittohead.desk import Desk
 from dittohead.engine.batches import is_by_itself
 from dittohead.engine.context import JobFiles
 from dittohead.engine.dispatch import Dispatch
@@ -312,7 +312,7 @@ class Actions:
                 f"Where that is: dittohead show {job.id}",
             )
         stations = self.engine.stations
-        pipeline = await asyncio.to_thread(fitting.renamed, config, stations, job, name)
+        pipeline = await asyncio.to_thread(admission.renamed, config, stations, job, name)
         try:
             await asyncio.to_thread(
                 stations.bring_back, job.station, job.folder, Station.INBOX, name.encode()
