@@ -62,7 +62,7 @@ from dittohead.system.threads import detached
 from dittohead.system.waiting import event_or_time
 from dittohead.until_empty import UntilEmpty
 from dittohead.watcher import Watcher
-from dittohead.web.site import Site
+from dittohead.web.server.app_state import Site
 
 #: How often what readers see is written while something happens.
 _LIVE_S = 0.5

@@ -28,7 +28,8 @@ from dittohead.store import targets as target_store
 from dittohead.store.columns import Folder, Id, Json, Moment, Whole
 from dittohead.store.damage import TABLES
 from dittohead.store.search import find
-from dittohead.web import page_front, page_job
+from dittohead.web.pages import front
+from dittohead.web.pages import job as page_job
 from tests.support.house import House
 
 #: What SQLite keeps in any column.
@@ -116,7 +117,7 @@ def looked_at(house: House) -> None:
     assert page.following is None or len(run(find, Wanted(), after=page.following, limit=1).jobs) == 1
     for wanted in (Wanted(), Wanted(text="good"), Wanted(states=[JobState.DONE]), Wanted(open=True)):
         run(find, wanted, limit=1)
-    run(page_front.look, ["up"])
+    run(front.look, ["up"])
     run(queries.source, "up")
     run(request_store.listing)
     run(request_store.open_requests)

@@ -22,7 +22,7 @@ from dittohead.contract.worker import Inputs, Made
 from dittohead.model import Location, Output
 from dittohead.system.threads import Stop
 from dittohead.toolkit.natural_order import key, page_key
-from dittohead.web.thumbnails import pictures
+from dittohead.web.pages.thumbnails import pictures
 from dittohead.workers.archivesspace import diff
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.preflight import Found

@@ -12,8 +12,8 @@ from dittohead.engine.reconcile import reconcile
 from dittohead.folders.stations import Stations
 from dittohead.model import ACTIVE, Station
 from dittohead.model.errors import ItemError
-from dittohead.web.drop_receiving import fitting
-from dittohead.web.page_front import arrivals
+from dittohead.web.pages.front import arrivals
+from dittohead.web.uploads.receive import fitting
 from tests.support.house import CONFIG, House
 
 THEIRS = [

@@ -14,8 +14,8 @@ from tests.support.wheel import HIDDEN, TOP, build, copy, tracked
 
 #: what an editor, Python and a merge leave in a checkout
 LITTER = (
-    "dittohead/__pycache__/model.cpython-311.pyc", "dittohead/web/templates/front/.base.html.swp", "dittohead/old.pyc",
-    "dittohead/web/static/page.css~", "tests/__pycache__/x.cpython-311.pyc", "docs/index.md~",
+    "dittohead/__pycache__/model.cpython-311.pyc", "dittohead/web/pages/templates/front/.base.html.swp", "dittohead/old.pyc",
+    "dittohead/web/pages/static/page.css~", "tests/__pycache__/x.cpython-311.pyc", "docs/index.md~",
 )  # fmt: skip
 #: what setuptools writes besides
 OF_THE_WHEEL = {

@@ -1,1 +1,1 @@
-"""What an admin asks for: actions, views, doctor, dry run, verify, undo, rebuild, and the watch over the daemon."""
+"""What an admin asks for: actions, views, doctor, dry run, verify, undo, rebuild; the watch over it all."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dittohead.model.errors import TransientError
 from dittohead.system import log
 from dittohead.system.credentials import Unreadable
-from dittohead.web.identity import Role
+from dittohead.web.server.identity import Role
 
 #: Characters of a token at least: shorter ones could be guessed.
 LEAST = 20

@@ -10,24 +10,27 @@ from aiohttp import web
 
 from dittohead.admin.tokens import Tokens
 from dittohead.config.settings import Http
-from dittohead.web import api, login, page_routes, server, verifying
-from dittohead.web.access import ACCESS, Access, guard
-from dittohead.web.problems import ERROR_PAGE, ErrorPage, Problem, add_headers, answer_plainly
-from dittohead.web.sessions import Sessions
-from dittohead.web.site import SITE, Site
+from dittohead.web.api import routes, verify_stream
+from dittohead.web.pages import routes as page_routes
+from dittohead.web.server import listener, login
+from dittohead.web.server.access import ACCESS, Access, guard
+from dittohead.web.server.app_state import SITE, Site
+from dittohead.web.server.problems import ERROR_PAGE, ErrorPage, Problem, add_headers, answer_plainly
+from dittohead.web.server.sessions import Sessions
 
 
 def create_app(site: Site, access: Access) -> web.Application:
     """Return the application."""
     app = web.Application(
-        middlewares=[server.count, answer_plainly, server.as_it_is, guard], client_max_size=server.MOST_BYTES
+        middlewares=[listener.count, answer_plainly, listener.as_it_is, guard],
+        client_max_size=listener.MOST_BYTES,
     )
     app.on_response_prepare.append(add_headers)
-    app.on_response_prepare.append(server.tell_configuration)
+    app.on_response_prepare.append(listener.tell_configuration)
     app[SITE], app[ACCESS] = site, access
-    app[ERROR_PAGE], app[server.LINES] = ErrorPage(), server.Lines()
-    verifying.install(app)
-    api.add_routes(app)
+    app[ERROR_PAGE], app[listener.LINES] = ErrorPage(), listener.Lines()
+    verify_stream.install(app)
+    routes.add_routes(app)
     login.add_routes(app)
     page_routes.install(app)
     return app
@@ -36,13 +39,13 @@ def create_app(site: Site, access: Access) -> web.Application:
 @contextlib.asynccontextmanager
 async def waiting(settings: Http | None, reason: str) -> AsyncIterator[None]:
     """Say while inside, where the settings have us listen, that the daemon waits to start, and for what."""
-    runner = server.runner_of(_not_yet(reason))
+    runner = listener.runner_of(_not_yet(reason))
     try:
         if settings is not None:
             # Where the address itself is what is waited for, nobody can be told.
             with contextlib.suppress(OSError):
                 await runner.setup()
-                await server.site_of(runner, settings.listen).start()
+                await listener.site_of(runner, settings.listen).start()
         yield
     finally:
         await runner.cleanup()
@@ -77,5 +80,5 @@ async def serving(settings: Http | None, site: Site) -> AsyncIterator[web.Applic
         tokens = Tokens(lambda: site.credential(name))
         await asyncio.to_thread(tokens.refresh)
     app = create_app(site, Access(settings, tokens, sessions))
-    async with server.listening(app, settings, site.stations.state):
+    async with listener.listening(app, settings, site.stations.state):
         yield app

@@ -22,7 +22,7 @@ import pytest
 
 from dittohead.cli import MODULES
 from dittohead.config import registry
-from dittohead.web.page_assets import Assets
+from dittohead.web.pages.assets import Assets
 from tests.support.daemon import Site, site
 from tests.support.front import OPERATOR, TOKENS
 from tests.support.images import tiff
@@ -134,7 +134,7 @@ def test_a_page_that_is_not_there_is_told_as_a_page(reader: Reader) -> None:
 
 def test_each_static_file_is_served_as_it_is_tracked(reader: Reader) -> None:
     """Under a name made of its content, so that the page of another version is none of its; so what it imports."""
-    kept = [TOP / name for name in tracked() if "/web/static/" in name]
+    kept = [TOP / name for name in tracked() if "/web/pages/static/" in name]
     paths = Assets.load().paths
     assert {path.name for path in kept} == paths.keys()
     for path in kept:

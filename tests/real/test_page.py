@@ -128,7 +128,9 @@ async def test_scripts_write_sizes_as_everything_else_does(browser: Browser) -> 
     counts = [0, 1, 2, 1023, 1024, 1280, 1408, 102_912, 104_448, (1 << 20) - 1, 5 << 60 >> 12]
     counts += [chance.randrange(1 << chance.randrange(1, 49)) for _ in range(3000)]
     counts += [(count >> 9) << 9 for count in counts]
-    script = (Path(dittohead.__file__).parent / "web/static/units.js").read_text().replace("export ", "")
+    script = (
+        (Path(dittohead.__file__).parent / "web/pages/static/units.js").read_text().replace("export ", "")
+    )
     page = await browser.new_page()
     said = await page.evaluate(f"(counts) => {{ {script}; return counts.map(size); }}", counts)
     await page.close()

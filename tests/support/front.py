@@ -21,7 +21,7 @@ from dittohead.config.settings import Http
 from dittohead.engine.metrics import Metrics
 from dittohead.model import Job
 from dittohead.system.credentials import Credentials
-from dittohead.web.site import Site
+from dittohead.web.server.app_state import Site
 from tests.support.house import CONFIG, House
 
 OPERATOR = "operator-token-0123456789"

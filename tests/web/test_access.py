@@ -16,9 +16,9 @@ import pytest
 import structlog
 
 from dittohead.admin.tokens import Tokens, parse
-from dittohead.web.access import ACCESS
-from dittohead.web.pace import ALL_BURST, BURST, Pace
-from dittohead.web.sessions import Sessions, cookie_of
+from dittohead.web.server.access import ACCESS
+from dittohead.web.server.attempt_limit import ALL_BURST, BURST, Pace
+from dittohead.web.server.sessions import Sessions, cookie_of
 from tests.support.front import OPERATOR, READER, TOKENS, Front, call
 
 PROXY = {

@@ -25,10 +25,11 @@ from dittohead.engine.context import JobFiles
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError
 from dittohead.store.tables import requests
-from dittohead.web import api, server, shapes
-from dittohead.web.openapi import document
-from dittohead.web.problems import ERROR_PAGE
-from dittohead.web.server import Lines
+from dittohead.web.api import routes, shapes
+from dittohead.web.api.openapi import document
+from dittohead.web.server import listener
+from dittohead.web.server.listener import Lines
+from dittohead.web.server.problems import ERROR_PAGE
 from tests.support.front import OPERATOR, READER, Front, call
 
 Served = tuple[Front, aiohttp.ClientSession]
@@ -64,7 +65,7 @@ async def post(client: aiohttp.ClientSession, path: str, fields: Any = None) -> 
 
 def fits(answer: Any, path: str, method: str = "get", status: str = "200") -> None:
     """The answer is what the document says of the operation."""
-    made = document(api.OPERATIONS)
+    made = document(routes.OPERATIONS)
     content = made["paths"][path][method]["responses"][status]["content"]
     (kind,) = content
     schema = {**content[kind]["schema"], "components": made["components"]}
@@ -400,8 +401,8 @@ async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
         while not app_server.connections:
             await asyncio.sleep(0.01)
     assert lines.sweep(app_server, 0.0) == 0
-    assert lines.sweep(app_server, server.IDLE_S) == 0
-    assert lines.sweep(app_server, server.IDLE_S + 1) >= 1
+    assert lines.sweep(app_server, listener.IDLE_S) == 0
+    assert lines.sweep(app_server, listener.IDLE_S + 1) >= 1
     with contextlib.suppress(ConnectionResetError):  # what had come was not read to its end
         async with asyncio.timeout(20):
             assert await reader.read() == b""
@@ -418,12 +419,12 @@ async def test_a_file_is_sent_to_its_end_however_long_that_takes(front: Served) 
     with open(path, "wb") as file:
         file.truncate(64 << 20)
     headers = {"Authorization": f"Bearer {READER}"}
-    app_server, lines = next(iter(_servers()), None), made.app[server.LINES]
+    app_server, lines = next(iter(_servers()), None), made.app[listener.LINES]
     async with client.get(f"/jobs/{job.id}/steps/first/log.txt", headers=headers) as answer:
         app_server = app_server or next(iter(_servers()))
         now = asyncio.get_running_loop().time()
         lines.sweep(app_server, now)
-        assert lines.sweep(app_server, now + 10 * server.IDLE_S) == 0
+        assert lines.sweep(app_server, now + 10 * listener.IDLE_S) == 0
         assert len(await answer.read()) == 64 << 20
 
 
@@ -449,12 +450,12 @@ async def test_whoever_does_not_read_the_answers_is_cut_off(front: Served) -> No
     async with asyncio.timeout(20):
         while not any(line.transport.get_write_buffer_size() for line in theirs()):
             await asyncio.sleep(0.01)
-    lines, (stuck,) = made.app[server.LINES], theirs()
-    now = asyncio.get_running_loop().time() + 2 * server.IDLE_S
+    lines, (stuck,) = made.app[listener.LINES], theirs()
+    now = asyncio.get_running_loop().time() + 2 * listener.IDLE_S
     async with asyncio.timeout(20):
         while stuck in app_server.connections:
             lines.sweep(app_server, now)
-            now += server.IDLE_S
+            now += listener.IDLE_S
             await asyncio.sleep(0.01)
     sending.cancel()
     sock.close()
@@ -466,8 +467,8 @@ async def test_a_stream_ends_with_the_right_to_read_it(
 ) -> None:
     """Whose token is taken out, or who signs out, is told nothing more."""
     made, client = front
-    monkeypatch.setattr("dittohead.web.events.HEARTBEAT_S", 0.02)
-    monkeypatch.setattr("dittohead.web.access._FRESH_S", 0.0)
+    monkeypatch.setattr("dittohead.web.server.events.HEARTBEAT_S", 0.02)
+    monkeypatch.setattr("dittohead.web.server.access._FRESH_S", 0.0)
     cookie = await made.signed_in(client, READER)
     async with asyncio.timeout(20):
         for headers in ({"Cookie": cookie}, {"Authorization": f"Bearer {READER}"}):
@@ -515,8 +516,8 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 ) -> None:
     """Of a form and of JSON; the line is cut then."""
     made, _ = front
-    monkeypatch.setattr("dittohead.web.access._FORM_S", 0.01)
-    monkeypatch.setattr("dittohead.web.operations._BODY_S", 0.01)
+    monkeypatch.setattr("dittohead.web.server.access._FORM_S", 0.01)
+    monkeypatch.setattr("dittohead.web.api.operations._BODY_S", 0.01)
     for path, kind in (
         ("/login", "application/x-www-form-urlencoded"),
         ("/api/v1/jobs/x/thaw", "application/json"),
@@ -578,9 +579,9 @@ async def test_what_is_no_http_is_refused_cleanly(front: Served) -> None:
 
 async def test_every_operation_says_whom_it_serves(front: Served) -> None:
     """Whatever is served; nothing that changes anything serves readers."""
-    for operation in api.OPERATIONS:
+    for operation in routes.OPERATIONS:
         assert (operation.method != "GET") == (operation.role.name == "OPERATOR"), operation.name
-    made = document(api.OPERATIONS)
+    made = document(routes.OPERATIONS)
     assert made["openapi"] == "3.1.0"
     assert json.dumps(made).count('"$ref": "#/$defs') == 0
 

@@ -13,8 +13,8 @@ import aiohttp
 import pytest
 import structlog
 
-from dittohead.web import server
-from dittohead.web.server import LINES, Bounds, bounds
+from dittohead.web.server import listener
+from dittohead.web.server.listener import LINES, Bounds, bounds
 from tests.support.front import OPERATOR, READER, TOKENS, Front, call
 
 WITHIN = Bounds(most=24, strangers=8, one=8, backlog=4)
@@ -43,7 +43,7 @@ HELD = {
 async def front(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Front, aiohttp.ClientSession]]:
-    monkeypatch.setattr(server, "bounds", lambda: WITHIN)
+    monkeypatch.setattr(listener, "bounds", lambda: WITHIN)
     made = Front(tmp_path / "root")
     async with made.serving() as client:
         yield made, client
@@ -132,7 +132,7 @@ async def test_all_lines_together_are_bounded_also_of_people_who_are_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then one that waits for a request is closed for one that has one."""
-    monkeypatch.setattr(server, "bounds", lambda: WITHIN)
+    monkeypatch.setattr(listener, "bounds", lambda: WITHIN)
     more = "".join(f"reader r{n} {READER}-{n}\n" for n in range(5))
     made = Front(tmp_path / "root", tokens=TOKENS + more)
     async with made.serving() as client, contextlib.AsyncExitStack() as stack:

@@ -22,10 +22,12 @@ from dittohead.model import JobState, Location, Outcome
 from dittohead.model.errors import NameTaken
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
-from dittohead.web import page as page_module
-from dittohead.web import page_front, page_job, page_log
-from dittohead.web.page_cures import cures
-from dittohead.web.page_words import Words, aged, ago, link, moment, name
+from dittohead.web.pages import front as page_front
+from dittohead.web.pages import job as page_job
+from dittohead.web.pages import log
+from dittohead.web.pages import page as page_module
+from dittohead.web.pages.cures import cures
+from dittohead.web.pages.words import Words, aged, ago, link, moment, name
 from tests.support.front import OPERATOR, READER, Front, call
 
 Served = tuple[Front, aiohttp.ClientSession]
@@ -143,7 +145,7 @@ async def test_a_search_is_its_address_and_goes_on_page_by_page(
 ) -> None:
     """What cannot be looked for is said; a cursor of nowhere is none."""
     made, client = front
-    monkeypatch.setattr("dittohead.web.page._FOUND", 2)
+    monkeypatch.setattr("dittohead.web.pages.page._FOUND", 2)
     for number in range(5):
         await ran(made, f"set-{number}")
     seen: list[str] = []
@@ -232,15 +234,15 @@ async def test_a_log_is_shown_from_its_end_and_followed(front: Served) -> None:
 def test_a_log_that_grows_is_cut_at_lines_only(tmp_path: Path) -> None:
     """A line that is being written comes when it is whole, unless it is longer than a piece."""
     path = tmp_path / "log"
-    assert page_log.read(path, 0, 100, whole_lines=True) == ("", 0)
+    assert log.read(path, 0, 100, whole_lines=True) == ("", 0)
     path.write_bytes(b"one\ntw")
-    assert page_log.read(path, 0, 100, whole_lines=True) == ("one\n", 4)
-    assert page_log.read(path, 4, 100, whole_lines=True) == ("", 4)
-    assert page_log.read(path, 4, 100, whole_lines=False) == ("tw", 6)
+    assert log.read(path, 0, 100, whole_lines=True) == ("one\n", 4)
+    assert log.read(path, 4, 100, whole_lines=True) == ("", 4)
+    assert log.read(path, 4, 100, whole_lines=False) == ("tw", 6)
     path.write_bytes(b"x" * 50)
-    assert page_log.read(path, 0, 10, whole_lines=True) == ("x" * 10, 10)
+    assert log.read(path, 0, 10, whole_lines=True) == ("x" * 10, 10)
     path.write_bytes(b"a\nbb\nccc\n")
-    assert page_log.read(path, -5, 100, whole_lines=True) == ("ccc\n", 9)
+    assert log.read(path, -5, 100, whole_lines=True) == ("ccc\n", 9)
 
 
 async def test_programs_hear_of_jobs_and_of_their_end(front: Served) -> None:

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from dittohead.model import JobState
-from dittohead.web import page_batches
+from dittohead.web.pages import batches
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.test_batches import CONFIG, bad, collection, over
 
@@ -65,7 +65,7 @@ async def test_a_collection_is_shown_and_tried_again_by_one_button(
             lambda: {job.state for job in made.house.jobs()} == {JobState.DONE}, timeout_s=20
         )
     # A page at a time.
-    monkeypatch.setattr(page_batches, "_JOBS", 3)
+    monkeypatch.setattr(batches, "_JOBS", 3)
     _, said = await call(client, path, token=READER, headers=HTML)
     assert said.count("coll-a/") == 3
     following = said.partition('rel="next"')[0].rpartition('href="')[2].rstrip('" ')

@@ -22,14 +22,11 @@ from dittohead.config.loader import load
 from dittohead.config.settings import Drop
 from dittohead.folders import names
 from dittohead.model.errors import ItemError
-from dittohead.web import drop_form, drop_names, incoming, server
-from dittohead.web.drop_receiving import (
-    Incoming,
-    Reception,
-    checked_files,
-    checked_path,
-    listed,
-)
+from dittohead.web.pages import drop
+from dittohead.web.server import listener
+from dittohead.web.uploads import incoming
+from dittohead.web.uploads import names as drop_names
+from dittohead.web.uploads.receive import Incoming, Reception, checked_files, checked_path, listed
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.support.trees import read_tree
 
@@ -216,7 +213,7 @@ async def test_what_others_may_put_into_an_upload_leads_nowhere(tmp_path: Path) 
 async def test_a_piece_that_comes_too_late_makes_nothing(front: Served) -> None:
     """Of an upload that was given up or handed over meanwhile; not either where another has its name now."""
     made, client = front
-    door = made.app[drop_form.DOOR].reception
+    door = made.app[drop.DOOR].reception
     for end in (door.give_up, door.hand_over):
         id_ = await begun(client, "n", {"d/a": 0})
         incoming = door.get(id_)
@@ -371,7 +368,7 @@ async def test_a_form_on_its_way_is_ended_by_nobody(front: Served) -> None:
     assert read_tree(made.house.root / "inbox" / "n") == {b"a": first.encode(), b"b": b"llo"}
     (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")
     record.write_bytes(kept)
-    made.app[drop_form.DOOR].over.clear()  # as another daemon would find it
+    made.app[drop.DOOR].over.clear()  # as another daemon would find it
     status, said = await call(client, f"/drop/uploads/{record.stem}/finish", "POST", token=OPERATOR)
     assert (status, said["hint"].partition(",")[0]) == (409, "Give it up")
     assert (await call(client, f"/drop/uploads/{record.stem}/give-up", "POST", token=OPERATOR))[0] == 303
@@ -381,7 +378,7 @@ async def test_a_form_on_its_way_is_ended_by_nobody(front: Served) -> None:
 async def test_a_plain_form_that_a_crash_broke_off_is_never_handed_over(front: Served) -> None:
     """What it was to hold is known to nobody: it can only be given up."""
     made, client = front
-    reception = made.app[drop_form.DOOR].reception
+    reception = made.app[drop.DOOR].reception
     begun = reception.begin(Incoming(id="0" * 32, name="n", who="a", ino=0, files={}, purposes=[]))
     with reception.opened(begun, "a", 0) as fd:
         os.write(fd, b"half of it")
@@ -395,7 +392,7 @@ async def test_a_plain_form_that_a_crash_broke_off_is_never_handed_over(front: S
 async def test_what_a_plain_form_has_brought_makes_no_room(front: Served) -> None:
     """Its size is not known before; what others still want counts, and what is there does not count against it."""
     made, _ = front
-    reception = made.app[drop_form.DOOR].reception
+    reception = made.app[drop.DOOR].reception
     lacking = reception.lacking(reception.all(), 0, 0)
     plain = reception.begin(Incoming(id="0" * 32, name="n", who="a", ino=0, files={}, purposes=[]))
     with reception.opened(plain, "a", 0) as fd:
@@ -461,7 +458,7 @@ async def test_whoever_goes_away_while_it_is_handed_over_is_recorded(
         completed(self, incoming)
 
     monkeypatch.setattr(Reception, "complete", slowly)
-    door, lines = made.app[drop_form.DOOR], made.app[server.LINES]
+    door, lines = made.app[drop.DOOR], made.app[listener.LINES]
     _, writer = await asyncio.open_connection("127.0.0.1", made.port)
     head = f"POST /drop/uploads/{id_}/finish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
     writer.write(f"{head}Authorization: Bearer {OPERATOR}\r\n\r\n".encode())
@@ -481,7 +478,7 @@ async def test_a_side_car_of_the_folders_own_is_not_written_over(
 ) -> None:
     """Whether it comes in pieces or by a plain form: the folder is refused."""
     made, client = front
-    monkeypatch.setattr(drop_form, "fitting", lambda *given: None)
+    monkeypatch.setattr(drop, "fitting", lambda *given: None)
     status, said = await begun(client, "n", {"dittohead.yaml": 2}, purposes=["access"])
     assert (status, "says already" in said["detail"]) == (409, True)
     files = [("files", "a", b"1"), ("files", "dittohead.yaml", b"{}")]
@@ -581,7 +578,7 @@ def test_bytes_are_counted_before_they_come() -> None:
 
 def test_a_piece_is_half_of_what_may_come() -> None:
     """So that a script that counts otherwise is not refused at once."""
-    assert drop_form.PIECE >= 2 * (8 << 20)
+    assert drop.PIECE >= 2 * (8 << 20)
 
 
 async def said_of(client: aiohttp.ClientSession, name: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from dittohead.model.errors import StoreError
-from dittohead.web import events
-from dittohead.web.events import Broadcaster, Part, TooMany
+from dittohead.web.server import events
+from dittohead.web.server.events import Broadcaster, Part, TooMany
 
 
 class Source:

@@ -16,7 +16,7 @@ from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
 from dittohead.store.numbers import DAY_S
 from dittohead.store.tables import jobs, metadata, steps
-from dittohead.web.plots import bars, top, top_bytes, trace
+from dittohead.web.pages.plots import bars, top, top_bytes, trace
 from tests.support.postgres import postgres
 
 pytestmark = pytest.mark.service

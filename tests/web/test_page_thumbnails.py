@@ -15,8 +15,8 @@ from PIL import Image
 
 from dittohead.model import Station
 from dittohead.system.process import sweep
-from dittohead.web import thumbnails
-from dittohead.web.thumbnails import Bounds, Picture, Thumbnailer, pictures, trim
+from dittohead.web.pages import thumbnails
+from dittohead.web.pages.thumbnails import Bounds, Picture, Thumbnailer, pictures, trim
 from tests.support.front import READER, Front, call
 from tests.support.house import House
 from tests.support.images import encode

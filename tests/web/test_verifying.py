@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from dittohead.web import verifying
+from dittohead.web.api import verify_stream
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.web.test_page import ran
 
@@ -61,7 +61,7 @@ async def test_how_far_it_is_comes_meanwhile_and_no_more_than_two_are_at_once(
     front: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that goes away ends it."""
-    monkeypatch.setattr(verifying, "_TELL_S", 0.01)
+    monkeypatch.setattr(verify_stream, "_TELL_S", 0.01)
     made, client = front
     await ran(made, "n")
     made.verifying.clear()
@@ -73,7 +73,7 @@ async def test_how_far_it_is_comes_meanwhile_and_no_more_than_two_are_at_once(
             status, problem = await call(client, PATH, "POST", token=OPERATOR)
             assert (status, "other jobs are being verified" in problem["detail"]) == (409, True)
             second.close()
-        under_way = made.app[verifying._UNDER_WAY]
+        under_way = made.app[verify_stream._UNDER_WAY]
         async with asyncio.timeout(20):
             while len(under_way) > 1:
                 await asyncio.sleep(0.005)

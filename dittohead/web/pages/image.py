@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from dittohead.web.identity import Role, needs
-from dittohead.web.page import answer
-from dittohead.web.thumbnails import one_of
+from dittohead.web.pages.page import answer
+from dittohead.web.pages.thumbnails import one_of
+from dittohead.web.server.identity import Role, needs
 
 
 def install(app: web.Application) -> None:

@@ -14,12 +14,12 @@ from dittohead.folders.replacement import Offer, Replacements, at_fault, path_of
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, display, visible
 from dittohead.model.errors import ItemError
-from dittohead.web.access import check_csrf
-from dittohead.web.identity import Role, identity, needs
-from dittohead.web.page import PAGES, answer, one_job
-from dittohead.web.problems import Problem
-from dittohead.web.replacements import receive, waiting
-from dittohead.web.site import SITE
+from dittohead.web.pages.page import PAGES, answer, one_job
+from dittohead.web.server.access import check_csrf
+from dittohead.web.server.app_state import SITE
+from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.problems import Problem
+from dittohead.web.uploads.replacements import receive, waiting
 
 #: Characters of a path, percent-encoded, and of a reason that are read at most.
 _PATH_MOST, _REASON_MOST = 12_000, 300

@@ -15,10 +15,10 @@ from dittohead.model import Job, JobState, units
 from dittohead.model.errors import ItemError
 from dittohead.system import disk_space
 from dittohead.system.threads import in_thread
-from dittohead.web.identity import identity
-from dittohead.web.incoming import write_chunks
-from dittohead.web.problems import Problem
-from dittohead.web.site import SITE
+from dittohead.web.server.app_state import SITE
+from dittohead.web.server.identity import identity
+from dittohead.web.server.problems import Problem
+from dittohead.web.uploads.incoming import write_chunks
 
 T = TypeVar("T")
 

@@ -23,12 +23,13 @@ from dittohead.store import jobs as job_store
 from dittohead.store import queries
 from dittohead.store import requests as request_store
 from dittohead.store.search import Cursor, find
-from dittohead.web import incoming, openapi, replacements, shapes, verifying
-from dittohead.web.identity import Role, identity
-from dittohead.web.operations import Operation
-from dittohead.web.problems import Problem
-from dittohead.web.server import Sent
-from dittohead.web.site import SITE
+from dittohead.web.api import openapi, shapes, verify_stream
+from dittohead.web.api.operations import Operation
+from dittohead.web.server.app_state import SITE
+from dittohead.web.server.identity import Role, identity
+from dittohead.web.server.listener import Sent
+from dittohead.web.server.problems import Problem
+from dittohead.web.uploads import incoming, replacements
 
 #: Folders of the inbox that the status names; the others are only counted, by `live`.
 _INBOX = 1000
@@ -89,7 +90,7 @@ async def _verify(request: web.Request, given: shapes.Nothing) -> web.StreamResp
     site = request.app[SITE]
     job = await site.store.look(queries.resolve, _text(request.match_info["job"]), (JobState.DONE,))
     work, progress = site.verify(job)
-    return await verifying.told(request, work, progress)
+    return await verify_stream.told(request, work, progress)
 
 
 async def _metrics(request: web.Request, given: None) -> web.Response:

@@ -10,11 +10,11 @@ from aiohttp import web
 from dittohead.engine.context import JobFiles
 from dittohead.model import TERMINAL, Job, visible
 from dittohead.store import jobs as job_store
-from dittohead.web.identity import Role, needs
-from dittohead.web.log_text import read
-from dittohead.web.page import answer, one_job
-from dittohead.web.server import Sent
-from dittohead.web.site import SITE
+from dittohead.web.pages.log_text import read
+from dittohead.web.pages.page import answer, one_job
+from dittohead.web.server.app_state import SITE
+from dittohead.web.server.identity import Role, needs
+from dittohead.web.server.listener import Sent
 
 #: Bytes of a log's end on its page, and in one answer to those who follow it.
 TAIL, PIECE = 64 << 10, 256 << 10

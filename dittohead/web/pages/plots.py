@@ -16,9 +16,9 @@ from sqlalchemy.engine import Connection
 from dittohead.model.units import size
 from dittohead.store import numbers
 from dittohead.store.numbers import Day, Pace
-from dittohead.web.identity import Role, needs
-from dittohead.web.page import answer
-from dittohead.web.site import SITE, Site
+from dittohead.web.pages.page import answer
+from dittohead.web.server.app_state import SITE, Site
+from dittohead.web.server.identity import Role, needs
 
 #: What may be looked at. Days.
 SPANS = (14, 30, 90, 365)

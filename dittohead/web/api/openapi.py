@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from dittohead import __version__
-from dittohead.web import shapes
-from dittohead.web.identity import Role
-from dittohead.web.operations import Operation
-from dittohead.web.problems import CONTENT_TYPE
+from dittohead.web.api import shapes
+from dittohead.web.api.operations import Operation
+from dittohead.web.server.identity import Role
+from dittohead.web.server.problems import CONTENT_TYPE
 
 _REF = "#/components/schemas/{model}"
 _Mode = Literal["validation", "serialization"]

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from dittohead.model import visible
 from dittohead.system import log
-from dittohead.web.access import ACCESS, Access, form
-from dittohead.web.identity import Role, identity, needs
-from dittohead.web.problems import Problem
-from dittohead.web.sessions import PLAIN_NAME, SECURE_NAME, cookie
+from dittohead.web.server.access import ACCESS, Access, form
+from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.problems import Problem
+from dittohead.web.server.sessions import PLAIN_NAME, SECURE_NAME, cookie
 
 #: A form with a token and the way back holds no more.
 _MOST_BYTES = 16384

@@ -14,7 +14,7 @@ from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
 from dittohead.store import history
 from dittohead.store.tables import jobs
-from dittohead.web.drop_receiving import Reception, fitting
+from dittohead.web.uploads.receive import Reception, fitting
 
 #: Numbers that are tried behind a name, and what joins them to it.
 _NUMBERS, _JOINTS = range(2, 30), ("-", "_", ".")

@@ -24,18 +24,21 @@ from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import Wanted
 from dittohead.store import queries
 from dittohead.store.search import Cursor, Page, find
-from dittohead.web import events, page_front, page_job, thumbnails
-from dittohead.web.access import may_still
-from dittohead.web.events import CSRF, Broadcaster, Part
-from dittohead.web.identity import IDENTITY, Identity, Role, Way, identity, needs
-from dittohead.web.login import LOGIN_PAGE
-from dittohead.web.page_assets import Assets
-from dittohead.web.page_people import uploaders
-from dittohead.web.page_words import Words, aged
-from dittohead.web.problems import ERROR_PAGE, Problem
-from dittohead.web.server import Sent
-from dittohead.web.site import SITE, Site
-from dittohead.web.thumbnails import THUMBNAILER
+from dittohead.web.pages import front as page_front
+from dittohead.web.pages import job as page_job
+from dittohead.web.pages import thumbnails
+from dittohead.web.pages.assets import Assets
+from dittohead.web.pages.people import uploaders
+from dittohead.web.pages.thumbnails import THUMBNAILER
+from dittohead.web.pages.words import Words, aged
+from dittohead.web.server import events
+from dittohead.web.server.access import may_still
+from dittohead.web.server.app_state import SITE, Site
+from dittohead.web.server.events import CSRF, Broadcaster, Part
+from dittohead.web.server.identity import IDENTITY, Identity, Role, Way, identity, needs
+from dittohead.web.server.listener import Sent
+from dittohead.web.server.login import LOGIN_PAGE
+from dittohead.web.server.problems import ERROR_PAGE, Problem
 
 _FRONT = ("glance", "attention", "running", "waiting", "arrivals", "lately", "places", "daemon")
 _JOB = ("head", "steps", "places", "events", "asked")

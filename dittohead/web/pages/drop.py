@@ -30,21 +30,14 @@ from dittohead.model.errors import ItemError
 from dittohead.store.tables import jobs
 from dittohead.system import log
 from dittohead.system.threads import in_thread
-from dittohead.web import drop_names
-from dittohead.web.access import check_csrf
-from dittohead.web.drop_receiving import (
-    Incoming,
-    Reception,
-    checked_files,
-    checked_path,
-    fitting,
-    listed,
-)
-from dittohead.web.identity import Role, identity, needs
-from dittohead.web.incoming import BLOCK, write_chunks
-from dittohead.web.page import PAGES, answer
-from dittohead.web.problems import Problem
-from dittohead.web.site import SITE, Site
+from dittohead.web.pages.page import PAGES, answer
+from dittohead.web.server.access import check_csrf
+from dittohead.web.server.app_state import SITE, Site
+from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.problems import Problem
+from dittohead.web.uploads import names
+from dittohead.web.uploads.incoming import BLOCK, write_chunks
+from dittohead.web.uploads.receive import Incoming, Reception, checked_files, checked_path, fitting, listed
 
 #: Bytes of a piece at most.
 PIECE = 16 << 20
@@ -214,9 +207,9 @@ async def match(request: web.Request) -> web.Response:
 async def _told(request: web.Request, name: str) -> dict[str, Any]:
     site, config, reception = request.app[SITE], request.app[SITE].config(), request.app[DOOR].reception
     asked = name if is_text(name) and "\0" not in name else ""
-    candidates = drop_names.like(config, asked)
-    before = await site.store.look(drop_names.look, asked, candidates)
-    return await asyncio.to_thread(drop_names.told, config, reception, name, before, candidates)
+    candidates = names.like(config, asked)
+    before = await site.store.look(names.look, asked, candidates)
+    return await asyncio.to_thread(names.told, config, reception, name, before, candidates)
 
 
 # -- in pieces, by a script -------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from dittohead.store import targets as target_store
 from dittohead.store.search import find
 from dittohead.store.targets import TargetRow
 from dittohead.system import disk_space
-from dittohead.web.page_cures import cures
-from dittohead.web.page_people import uploaders
+from dittohead.web.pages.cures import cures
+from dittohead.web.pages.people import uploaders
 
 #: Rows of each kind; the others are counted, with a link to all of them.
 RUNNING, WAITING, FAILED, LATELY, INBOX = 40, 12, 20, 10, 12

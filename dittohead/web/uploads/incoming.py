@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator
 
 from dittohead.system.threads import in_thread
-from dittohead.web.problems import Problem
+from dittohead.web.server.problems import Problem
 
 #: Bytes that are written at once.
 BLOCK = 1 << 20

@@ -21,12 +21,12 @@ from dittohead.admin.tokens import Token, Tokens
 from dittohead.config.settings import Http, Proxy
 from dittohead.system import log
 from dittohead.system.users import owner
-from dittohead.web import identity as identity_module
-from dittohead.web.identity import IDENTITY, Handler, Identity, Role, Way
-from dittohead.web.pace import Pace
-from dittohead.web.problems import Problem, wants_page
-from dittohead.web.server import LINES, is_own
-from dittohead.web.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of
+from dittohead.web.server import identity as identity_module
+from dittohead.web.server.attempt_limit import Pace
+from dittohead.web.server.identity import IDENTITY, Handler, Identity, Role, Way
+from dittohead.web.server.listener import LINES, is_own
+from dittohead.web.server.problems import Problem, wants_page
+from dittohead.web.server.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of
 
 #: The file of tokens is read again when it was read so long ago. Seconds.
 _FRESH_S = 1.0

@@ -12,8 +12,8 @@ from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
-from dittohead.web.identity import Handler, Role, needs
-from dittohead.web.problems import Problem
+from dittohead.web.server.identity import Handler, Role, needs
+from dittohead.web.server.problems import Problem
 
 #: A body is read for so long at most. Seconds.
 _BODY_S = 20.0

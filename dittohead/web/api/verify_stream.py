@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from dittohead.model.errors import DittoheadError
-from dittohead.web.problems import Problem
+from dittohead.web.server.problems import Problem
 
 #: Between two words on how far it is. Seconds.
 _TELL_S = 1.0

@@ -31,9 +31,9 @@ from dittohead.system import files
 from dittohead.system.process import environment
 from dittohead.toolkit import natural_order
 from dittohead.toolkit.images.process import ImageChild
-from dittohead.web.identity import Role, needs
-from dittohead.web.problems import Problem
-from dittohead.web.site import SITE
+from dittohead.web.server.app_state import SITE
+from dittohead.web.server.identity import Role, needs
+from dittohead.web.server.problems import Problem
 
 #: Pictures of one job; names that are looked at to find them.
 MOST, LOOKED_AT = 48, 5000

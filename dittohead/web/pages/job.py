@@ -24,10 +24,10 @@ from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Asked
 from dittohead.store.tables import jobs
-from dittohead.web.log_text import last_lines
-from dittohead.web.page_cures import cures
-from dittohead.web.page_front import rows
-from dittohead.web.page_people import uploaders
+from dittohead.web.pages.cures import cures
+from dittohead.web.pages.front import rows
+from dittohead.web.pages.log_text import last_lines
+from dittohead.web.pages.people import uploaders
 
 #: Events, requests, links and other jobs of the name that are shown; the receipt has all events and places.
 EVENTS, ASKED, LINKS, HISTORY = 200, 50, 100, 20

@@ -22,9 +22,9 @@ from aiohttp.abc import AbstractStreamWriter
 from dittohead.config.settings import Http
 from dittohead.system import log
 from dittohead.system.control_socket import CONFIGURATION, OWN_SOCKET, near
-from dittohead.web.identity import IDENTITY, Handler
-from dittohead.web.problems import Problem
-from dittohead.web.site import SITE
+from dittohead.web.server.app_state import SITE
+from dittohead.web.server.identity import IDENTITY, Handler
+from dittohead.web.server.problems import Problem
 
 #: A request's body holds no more, unless its handler reads it as a stream.
 MOST_BYTES = 1 << 18

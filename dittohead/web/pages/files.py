@@ -11,10 +11,10 @@ from aiohttp import web
 from dittohead.folders import listing
 from dittohead.model import JobState, display
 from dittohead.store import jobs as job_store
-from dittohead.web.identity import Role, identity, needs
-from dittohead.web.page import answer, one_job
-from dittohead.web.problems import Problem
-from dittohead.web.site import SITE
+from dittohead.web.pages.page import answer, one_job
+from dittohead.web.server.app_state import SITE
+from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.problems import Problem
 
 #: Files on a page.
 _SHOWN = 200

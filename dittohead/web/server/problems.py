@@ -13,7 +13,7 @@ from aiohttp import web
 
 from dittohead.model.errors import DittoheadError, NoSuchJob, StoreError
 from dittohead.system import log
-from dittohead.web.identity import Handler
+from dittohead.web.server.identity import Handler
 
 CONTENT_TYPE = "application/problem+json"
 

@@ -1,0 +1,1 @@
+"""What programs ask: operations, their shapes, openapi.json."""

@@ -1,0 +1,1 @@
+"""Folders and files that come in through the page."""
