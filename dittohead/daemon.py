@@ -47,7 +47,8 @@ from dittohead.notices.commands import Doors
 from dittohead.notices.compose import Composer
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
-from dittohead.starting import Starting, is_passing
+from dittohead.scheduled_run import UntilEmpty
+from dittohead.startup import Starting, is_passing
 from dittohead.store import SILENT_S, Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
@@ -60,7 +61,6 @@ from dittohead.system.credentials import Credentials
 from dittohead.system.limits import FairLimiter
 from dittohead.system.threads import detached
 from dittohead.system.waiting import event_or_time
-from dittohead.until_empty import UntilEmpty
 from dittohead.watcher import Watcher
 from dittohead.web.server.app_state import Site
 

@@ -10,7 +10,7 @@ from dittohead.admin import root_watch
 from dittohead.admin.root_watch import Ground
 from dittohead.engine.supervisor import Over
 from dittohead.model.errors import StoreError
-from dittohead.starting import is_passing
+from dittohead.startup import is_passing
 from dittohead.system import lock, mounts
 from tests.support.house import House
 

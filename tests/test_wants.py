@@ -11,7 +11,7 @@ import pytest
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError, MachineShort, TargetError
-from dittohead.starting import is_passing
+from dittohead.startup import is_passing
 from dittohead.system import machine_faults
 from dittohead.system.threads import Stop
 from dittohead.workers.rsync.local_target import LocalTarget

@@ -11,7 +11,7 @@ import click
 
 from dittohead.cli import lines
 from dittohead.cli.base import DATA, TEMPORARY, UNAVAILABLE, json_option, with_config
-from dittohead.cli.door import Door
+from dittohead.cli.daemon_client import Door
 from dittohead.cli.inbox import print_waiting, waiting
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing

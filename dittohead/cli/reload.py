@@ -6,7 +6,7 @@ import click
 
 from dittohead.cli import advice
 from dittohead.cli.base import NO_PERMISSION, UNAVAILABLE, config_path, with_config
-from dittohead.cli.door import Door
+from dittohead.cli.daemon_client import Door
 from dittohead.cli.terminal import err, escape, fail, out
 from dittohead.cli.view import find_place
 from dittohead.model.errors import ConfigError

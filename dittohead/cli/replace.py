@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dittohead.cli.base import NO_INPUT, with_config
-from dittohead.cli.door import segment
+from dittohead.cli.daemon_client import segment
 from dittohead.cli.jobs import ask
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.cli.view import find_place

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import click
 
+from dittohead.cli.arguments import Span
 from dittohead.cli.base import with_config
-from dittohead.cli.given import Span
 
 
 @click.command()

@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 
 from dittohead.cli import advice, lines
+from dittohead.cli.arguments import Moment, digest_of, uid_of
 from dittohead.cli.base import config_path, json_option, with_config
-from dittohead.cli.given import Moment, digest_of, uid_of
 from dittohead.cli.lines import Line
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import Place, find_place, viewing

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dittohead.cli.base import config_path
-from dittohead.cli.door import Door, segment
+from dittohead.cli.daemon_client import Door, segment
 from dittohead.cli.terminal import err, escape
 from dittohead.config.positions import read as read_yaml
 from dittohead.model.errors import ConfigError

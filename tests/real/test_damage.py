@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.cli.door import Door
+from dittohead.cli.daemon_client import Door
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from tests.support.daemon import Site, site
 from tests.support.damage import DAMAGES
