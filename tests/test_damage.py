@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.engine.context import JobFiles
 from dittohead.engine.reconcile import reconcile
 from dittohead.folders import receipt
+from dittohead.folders.job_files import JobFiles
 from dittohead.model import JobState, Location, Output, Station
 from dittohead.store import requests as request_store
 from tests.support.damage import DAMAGES

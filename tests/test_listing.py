@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.engine.context import JobFiles
 from dittohead.folders import listing
+from dittohead.folders.job_files import JobFiles
 from dittohead.model import Job, Location, Output
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.support.house import House

@@ -11,8 +11,8 @@ import pytest
 from dittohead.admin.outdated import compare
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.claim import Held
-from dittohead.engine.context import JobFiles
 from dittohead.folders import manifest
+from dittohead.folders.job_files import JobFiles
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ConfigError
 from tests.support.house import House

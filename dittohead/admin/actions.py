@@ -15,12 +15,12 @@ from dittohead.admin import admission
 from dittohead.admin.request_queue import Desk
 from dittohead.config.loader import Config
 from dittohead.engine.batches import is_by_itself
-from dittohead.engine.context import JobFiles
 from dittohead.engine.dispatch import Dispatch
 from dittohead.engine.finish import finish
 from dittohead.engine.reconcile import fetch
 from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.replacement import words as replaced_words
 from dittohead.intake import ACTIONS as SOURCE_ACTIONS

@@ -21,8 +21,8 @@ from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Inputs, Made, Options, Planned, StepContext, Worker
 from dittohead.engine.claim import wanted
-from dittohead.engine.context import names_of
 from dittohead.folders import manifest
+from dittohead.folders.job_files import names_of
 from dittohead.model import Entry, Event, Location, Output, utcnow
 from dittohead.model.description import Described
 from dittohead.model.errors import DittoheadError, StepError, TargetError, TransientError

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Options, Worker
-from dittohead.engine.context import JobFiles, values_of
+from dittohead.folders.job_files import JobFiles, values_of
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow
 from dittohead.model.errors import DittoheadError

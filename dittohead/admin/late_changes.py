@@ -15,9 +15,9 @@ from pathlib import Path
 
 from sqlalchemy.engine import Connection
 
-from dittohead.engine.context import JobFiles
 from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
+from dittohead.folders.job_files import JobFiles
 from dittohead.model import Event, EventType, Job, Station, counted, visible
 from dittohead.model.errors import ItemError, StoreError, Unreadable
 from dittohead.store import history

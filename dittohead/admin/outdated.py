@@ -13,7 +13,7 @@ from dittohead.config.loader import Config, Step
 from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Recipe
-from dittohead.engine.context import JobFiles, values_of
+from dittohead.folders.job_files import JobFiles, values_of
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, Station, StepRow, StepState
 from dittohead.model.errors import ItemError

@@ -35,6 +35,7 @@ from dittohead.model import (
     collection_of,
     display,
     is_utf8,
+    paths,
 )
 from dittohead.model.errors import StoreError, Unreadable
 from dittohead.store import Store
@@ -203,7 +204,7 @@ def _lies_as(folder: bytes, fields: dict[str, Any], stations: Stations, station:
     names = [n for n in listed if n == folder or n.startswith(folder[:200] + b".2")]
     if len(names) < 2:
         return names[0] if names else folder
-    expected = {manifest.path_bytes(file): file["size"] for file in fields["manifest"]["files"]}
+    expected = {paths.path_bytes(file): file["size"] for file in fields["manifest"]["files"]}
     for name in names:
         if all(_size(stations.folder(station, name), path) == size for path, size in expected.items()):
             return name

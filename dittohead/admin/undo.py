@@ -10,8 +10,8 @@ from typing import Any
 from dittohead.admin.finished_steps import Recorded, recorded
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import UndoContext, Worker
-from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Job, JobState
 from dittohead.model.errors import DittoheadError

@@ -11,12 +11,12 @@ from typing import Any
 from dittohead.admin.finished_steps import recorded
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import Inputs, VerifyContext, Worker
-from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt
-from dittohead.folders.manifest import path_bytes
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Job, JobState, display
 from dittohead.model.errors import DittoheadError, StepError, Unreadable
+from dittohead.model.paths import path_bytes
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system import files

@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection
 from dittohead.config.loader import SourceSetting
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_rules import shown as rule_shown
-from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, rfc3339
 from dittohead.model.errors import Unreadable

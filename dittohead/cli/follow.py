@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from sqlalchemy.engine import Connection
 
-from dittohead.admin import views as shown
+from dittohead.admin import views
 from dittohead.cli import advice, lines
 from dittohead.cli.opened import reading
 from dittohead.cli.terminal import escape, fail, out
@@ -168,8 +168,8 @@ def _print_end(store: Store, stations: Stations, job: Job) -> None:
     out.print(line)
     if job.reason:
         out.print(f"  {escape(job.reason)}")
-    for use, uri in store.run(shown.links, stations, job.id):
+    for use, uri in store.run(views.links, stations, job.id):
         out.print(f"  {use}: {escape(uri)}")
-    for place, count, how in store.run(shown.places, stations, job.id):
+    for place, count, how in store.run(views.places, stations, job.id):
         out.print(f"  {counted(count, 'file')} verified ({escape(how)}) at {escape(place)}")
     out.print(f"  receipt: {escape(str(receipt.path_of(stations.receipts, job)))}")

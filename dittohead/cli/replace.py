@@ -13,8 +13,7 @@ from dittohead.cli.daemon_client import segment
 from dittohead.cli.jobs import ask
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.cli.view import find_place
-from dittohead.folders import manifest
-from dittohead.model import visible
+from dittohead.model import paths, visible
 from dittohead.model.errors import ClosedError, ItemError
 from dittohead.model.units import size
 from dittohead.system import files
@@ -35,7 +34,7 @@ def replace(job: str, file: str, new: Path, reason: str, no_run: bool) -> None:
     FILE is its path within the folder, as "dittohead show --files JOB" has it. The earlier file is kept
     below state/replaced/.
     """
-    given = manifest.path_fields(os.fsencode(file))
+    given = paths.path_fields(os.fsencode(file))
     path, encoding = given["path"], given.get("encoding", "")
     digest, length = _digest(new)
     out.print(f"{escape(str(new))}: {size(length)}, SHA-256 {digest}")

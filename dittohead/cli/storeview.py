@@ -12,8 +12,8 @@ from dittohead.cli.opened import reading_at
 from dittohead.cli.view import Place
 from dittohead.config.loader import Config
 from dittohead.engine import live_status
-from dittohead.engine.context import JobFiles
 from dittohead.folders import listing
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import JobId, display
 from dittohead.model.errors import StoreError

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 
 from dittohead.engine import batches
-from dittohead.engine.context import MANIFEST, JobFiles
 from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
+from dittohead.folders.job_files import MANIFEST, JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import (
     Entry,

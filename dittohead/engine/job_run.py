@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.engine import remedies
-from dittohead.engine.context import has_facts
 from dittohead.engine.finish import damaged, finish
 from dittohead.engine.services import AGENT, Engine
 from dittohead.engine.step_run import Aside, Passage, StepRun
 from dittohead.engine.targets import disk_of
 from dittohead.folders import manifest
+from dittohead.folders.job_files import has_facts
 from dittohead.model import (
     Event,
     EventType,

@@ -10,12 +10,12 @@ from dittohead import __version__
 from dittohead.config.registry import Registry
 from dittohead.config.settings import Retry
 from dittohead.engine.metrics import Metrics
+from dittohead.engine.shortage import Shortage
 from dittohead.engine.suspects import Suspects
 from dittohead.engine.targets import Composer, Targets
 from dittohead.folders.stations import Stations
 from dittohead.store import Store
 from dittohead.system.limits import FairLimiter
-from dittohead.system.machine_faults import Shortage
 
 #: Who did it, in events of our own.
 AGENT = f"dittohead {__version__}"

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dittohead.engine.context import JobFiles
-from dittohead.folders import manifest, receipt
+from dittohead.folders import receipt
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, StepRow, StepState
+from dittohead.model import Job, StepRow, StepState, paths
 
 #: A path as it stands in a line: quotation marks within other values are escaped, and cannot look like it.
 _PATH = re.compile(rb'"path": "((?:[^"\\\n]|\\.)*)"')
@@ -184,11 +184,11 @@ def _read(part: _Part, start: int) -> Iterator[tuple[File, int]]:
 def _file(fields: dict[str, Any], part: _Part) -> File:
     source = {"path": fields.get("source", ""), "encoding": fields.get("source_encoding", "")}
     return File(
-        path=manifest.path_bytes(fields),
+        path=paths.path_bytes(fields),
         size=fields["size"],
         sha256=fields["sha256"],
         step=fields.get("step", part.name),
-        source=manifest.path_bytes(source),
+        source=paths.path_bytes(source),
     )
 
 
@@ -239,15 +239,15 @@ def _line_at(data: mmap.mmap | bytes, at: int) -> dict[str, Any]:
 
 def _written(path: bytes) -> bytes:
     """Return a path as it stands within quotation marks in the lists."""
-    return json.dumps(manifest.path_fields(path)["path"], ensure_ascii=False)[1:-1].encode()
+    return json.dumps(paths.path_fields(path)["path"], ensure_ascii=False)[1:-1].encode()
 
 
 def fields(file: File) -> dict[str, Any]:
     """Return a file for programs."""
-    source = manifest.path_fields(file.source)
+    source = paths.path_fields(file.source)
     return {
         "encoding": "",
-        **manifest.path_fields(file.path),
+        **paths.path_fields(file.path),
         "size": file.size,
         "sha256": file.sha256,
         "step": file.step,

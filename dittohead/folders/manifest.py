@@ -16,10 +16,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead.model import Entry, counted, is_utf8
+from dittohead.model import Entry, counted
 from dittohead.model.errors import ChangedError, ItemError
+from dittohead.model.paths import path_bytes, path_fields
 from dittohead.system import files, leases, own_files
 from dittohead.system.leases import WRITERS_S
 from dittohead.system.threads import Stop
@@ -57,19 +57,6 @@ class Totals:
         if self.skipped:
             said.append(f"{self.skipped} links or special files left out")
         return "; ".join(said)
-
-
-def path_fields(path: bytes) -> dict[str, Any]:
-    """Return how a path is written in JSON: as text, or percent-encoded and flagged."""
-    if is_utf8(path):
-        return {"path": path.decode()}
-    return {"path": quote_from_bytes(path, safe="/"), "encoding": "percent"}
-
-
-def path_bytes(fields: dict[str, Any]) -> bytes:
-    """Return the path that `path_fields` wrote."""
-    text: str = fields["path"]
-    return unquote_to_bytes(text) if fields.get("encoding") == "percent" else text.encode()
 
 
 def measure(root: Path) -> tuple[int, int]:

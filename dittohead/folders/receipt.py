@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from dittohead.folders import manifest
 from dittohead.folders.stations import fit, must_be_folder, must_be_plain
 from dittohead.model import (
     SCHEMA,
@@ -22,6 +21,7 @@ from dittohead.model import (
     Output,
     StepRow,
     StepState,
+    paths,
     rfc3339,
 )
 from dittohead.model.errors import Unreadable
@@ -116,14 +116,14 @@ def _array(out: IO[bytes], items: Iterable[Any], fields: Callable[[Any], dict[st
 
 
 def _folder_fields(folder: bytes) -> dict[str, Any]:
-    fields = manifest.path_fields(folder)
+    fields = paths.path_fields(folder)
     encoding = {"folder_encoding": fields["encoding"]} if "encoding" in fields else {}
     return {"folder": fields["path"], **encoding}
 
 
 def folder_bytes(fields: dict[str, Any]) -> bytes:
     """Return the folder's name at the claim, as a receipt gives it."""
-    return manifest.path_bytes({"path": fields["folder"], "encoding": fields.get("folder_encoding", "")})
+    return paths.path_bytes({"path": fields["folder"], "encoding": fields.get("folder_encoding", "")})
 
 
 def _step_fields(step: StepRow, job: Job) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _step_fields(step: StepRow, job: Job) -> dict[str, Any]:
 def _entry(entry: Entry) -> dict[str, Any] | None:
     if entry.is_dir:
         return None
-    fields = {**manifest.path_fields(entry.path), "size": entry.size, "sha256": entry.sha256}
+    fields = {**paths.path_fields(entry.path), "size": entry.size, "sha256": entry.sha256}
     return {**fields, "ignored": True} if entry.is_ignored else fields
 
 
@@ -150,12 +150,12 @@ def output_fields(output: Output, **more: str) -> dict[str, Any]:
     """Return an output as it stands in receipts and result files."""
     fields = {
         **more,
-        **manifest.path_fields(output.path),
+        **paths.path_fields(output.path),
         "size": output.size,
         "sha256": output.sha256,
     }
     if output.source:
-        source = manifest.path_fields(output.source)
+        source = paths.path_fields(output.source)
         fields["source"] = source["path"]
         if "encoding" in source:
             fields["source_encoding"] = source["encoding"]
@@ -169,7 +169,7 @@ def location_fields(location: Location, **more: str) -> dict[str, Any]:
     fields = {
         **more,
         "uri": location.uri,
-        **manifest.path_fields(location.path),
+        **paths.path_fields(location.path),
         "size": location.size,
         "sha256": location.sha256,
         "verified_by": location.verified_by,
@@ -212,7 +212,7 @@ def read_location(fields: dict[str, Any]) -> Location:
     """Read one location of a receipt or a result file. Raises: KeyError, TypeError: it is none."""
     return Location(
         uri=own_files.text(fields["uri"]),
-        path=manifest.path_bytes(fields),
+        path=paths.path_bytes(fields),
         size=own_files.size(fields["size"]),
         sha256=own_files.text(fields["sha256"]),
         verified_by=own_files.text(fields["verified_by"]),
@@ -257,7 +257,7 @@ def _items(found: Any) -> list[dict[str, Any]]:
 
 
 def _must_be_a_file(fields: dict[str, Any]) -> None:
-    manifest.path_bytes(fields), own_files.size(fields["size"]), own_files.text(fields["sha256"])
+    paths.path_bytes(fields), own_files.size(fields["size"]), own_files.text(fields["sha256"])
 
 
 class Recorder:
@@ -298,7 +298,7 @@ def read_outputs(path: Path) -> Iterator[Output]:
 
 def _output(fields: dict[str, Any]) -> Output:
     return Output(
-        path=manifest.path_bytes(fields),
+        path=paths.path_bytes(fields),
         size=own_files.size(fields["size"]),
         sha256=own_files.text(fields["sha256"]),
         source=_source_bytes(fields),
@@ -308,7 +308,7 @@ def _output(fields: dict[str, Any]) -> Output:
 
 def _source_bytes(fields: dict[str, Any]) -> bytes:
     encoding = fields.get("source_encoding", "")
-    return manifest.path_bytes({"path": fields.get("source", ""), "encoding": encoding})
+    return paths.path_bytes({"path": fields.get("source", ""), "encoding": encoding})
 
 
 def read_locations(path: Path) -> Iterator[Location]:

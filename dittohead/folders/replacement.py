@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlencode
 
-from dittohead.engine.context import JobFiles
 from dittohead.folders import manifest
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, JobState, display, visible
+from dittohead.model import Job, JobState, display, paths, visible
 from dittohead.model.errors import ItemError, Unreadable
 from dittohead.system import fail_points, files, folding, own_files
 
@@ -49,7 +49,7 @@ class Offer:
 
     id: str
     job: str
-    path: str  #: as `manifest.path_fields` writes it, within the folder
+    path: str  #: as `paths.path_fields` writes it, within the folder
     encoding: str  #: "percent", or "" for a path that is text
     who: str
     size: int = 0
@@ -61,7 +61,7 @@ class Offer:
     @property
     def name(self) -> bytes:
         """The path to the byte."""
-        return manifest.path_bytes({"path": self.path, "encoding": self.encoding})
+        return paths.path_bytes({"path": self.path, "encoding": self.encoding})
 
     @property
     def shown(self) -> str:
@@ -72,7 +72,7 @@ class Offer:
 def path_of(path: str, encoding: str = "") -> bytes:
     """Return a path as it came from outside. Raises: ItemError: it cannot be that of a file in a folder."""
     try:
-        name = manifest.path_bytes({"path": path, "encoding": encoding})
+        name = paths.path_bytes({"path": path, "encoding": encoding})
     except UnicodeEncodeError:
         raise _no_path(path, "is not UTF-8 text") from None
     parts = name.split(b"/")
@@ -134,7 +134,7 @@ class Replacements:
         name = path_of(path, encoding)
         with place(self.stations.folder(job.station, job.folder), name):
             pass
-        fields = manifest.path_fields(name)
+        fields = paths.path_fields(name)
         given = {"path": fields["path"], "encoding": fields.get("encoding", "")}
         return Offer(id=secrets.token_hex(16), job=job.id, who=who, **given)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from dittohead.folders.manifest import path_bytes, path_fields
+from dittohead.model.paths import path_bytes, path_fields
 from dittohead.system import files, own_files
 from dittohead.system.threads import Stop
 

@@ -21,7 +21,7 @@ import jsonschema
 import pytest
 from aiohttp import http_parser, web
 
-from dittohead.engine.context import JobFiles
+from dittohead.folders.job_files import JobFiles
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError
 from dittohead.store.tables import requests

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.engine.context import JobFiles
+from dittohead.folders.job_files import JobFiles
 from dittohead.model import JobState, Location, Outcome
 from dittohead.model.errors import NameTaken
 from dittohead.store import jobs as job_store

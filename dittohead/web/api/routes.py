@@ -11,9 +11,9 @@ from aiohttp import web
 from sqlalchemy.engine import Connection
 
 from dittohead.admin import views
-from dittohead.engine.context import JobFiles
 from dittohead.engine.metrics import CONTENT_TYPE
 from dittohead.folders import listing, receipt, replacement
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.model.errors import DittoheadError, NoSuchJob

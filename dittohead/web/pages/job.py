@@ -14,8 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt, replacement
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import Event, Job, StepRow, StepState, display, step_graph
 from dittohead.model.errors import Unreadable

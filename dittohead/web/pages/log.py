@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from dittohead.engine.context import JobFiles
+from dittohead.folders.job_files import JobFiles
 from dittohead.model import TERMINAL, Job, visible
 from dittohead.store import jobs as job_store
 from dittohead.web.pages.log_text import read

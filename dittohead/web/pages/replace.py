@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 
 from aiohttp import BodyPartReader, web
 
-from dittohead.folders.manifest import path_fields
 from dittohead.folders.replacement import Offer, Replacements, at_fault, path_of, place
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, display, visible
 from dittohead.model.errors import ItemError
+from dittohead.model.paths import path_fields
 from dittohead.web.pages.page import PAGES, answer, one_job
 from dittohead.web.server.access import check_csrf
 from dittohead.web.server.app_state import SITE

@@ -20,8 +20,8 @@ from pathlib import Path
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
-from dittohead.engine.context import JobFiles
 from dittohead.folders import receipt
+from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow, StepState, display
 from dittohead.model.errors import ItemError, Unreadable

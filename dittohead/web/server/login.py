@@ -31,7 +31,7 @@ class LoginPage:
 LOGIN_PAGE = web.AppKey("login_page", LoginPage)
 
 _templates = jinja2.Environment(
-    loader=jinja2.PackageLoader("dittohead.web"), autoescape=True, undefined=jinja2.StrictUndefined
+    loader=jinja2.PackageLoader("dittohead.web.pages"), autoescape=True, undefined=jinja2.StrictUndefined
 )
 
 
