@@ -43,7 +43,8 @@ from dittohead.folders.stations import Scan, Stations
 from dittohead.intake import Intake
 from dittohead.model import Job, Station, counted, display, units
 from dittohead.model.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
-from dittohead.notices.commands import Doors
+from dittohead.notices import doctor as receivers
+from dittohead.notices.commands import Commands
 from dittohead.notices.compose import Composer
 from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
@@ -300,11 +301,9 @@ class Daemon:
         self.actions = Actions(
             self.engine,
             self.dispatch,
-            self.intake,
-            alone=alone,
+            {**self.intake.handlers(alone=alone), **Commands(self.notifier).handlers},
             desk=self.desk,
             config=lambda: self.config,
-            notices=Doors(self.notifier),
             mend=self._compare.set,
         )
         self.watcher = Watcher(self.stations, self._watch_settings(), self._on_scan)
@@ -332,9 +331,9 @@ class Daemon:
         )
 
     async def _examine(self) -> list[dict[str, str]]:
-        """Return what there is to be said of this daemon's surroundings (see checkup.py)."""
+        """Return what there is to be said of this daemon's surroundings (see admin/doctor.py)."""
         secret = Credentials(self.config.path).needed
-        found = await examine(self.config, self.engine.workers, secret, self.engine.store)
+        found = await examine(self.config, self.engine.workers, secret, self.engine.store, receivers.look)
         return [dataclasses.asdict(finding) for finding in found]
 
     def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:

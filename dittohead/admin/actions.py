@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +23,6 @@ from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.replacement import words as replaced_words
-from dittohead.intake import ACTIONS as SOURCE_ACTIONS
-from dittohead.intake import Intake
 from dittohead.model import (
     ACTIVE,
     TERMINAL,
@@ -43,8 +41,6 @@ from dittohead.model import (
     visible,
 )
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
-from dittohead.notices.commands import ACTIONS as NOTICE_ACTIONS
-from dittohead.notices.commands import Doors
 from dittohead.store import batches as batch_store
 from dittohead.store import history, queries
 from dittohead.store import jobs as job_store
@@ -67,6 +63,10 @@ _SEE_LOG = "Its log has a traceback"
 _ONCE = frozenset({"retry", "rerun", "rename", "replace"})
 
 
+#: Does what a request asks for, and returns in words what was done. Raises: DittoheadError.
+Handler = Callable[[Request], Awaitable[str]]
+
+
 class _NotBegun(Exception):  # not an error of the request: it is tried again
     """The store did not take that a request begins."""
 
@@ -85,11 +85,10 @@ class Actions:
 
     engine: Engine
     dispatch: Dispatch
-    intake: Intake | None = None
-    alone: bool = False  #: no daemon goes on after the requests are answered
+    #: what is asked of others than jobs and targets (sources, receivers), by the name of the action
+    handlers: Mapping[str, Handler] = field(default_factory=dict)
     desk: Desk | None = None  #: is told each answer
     config: Callable[[], Config] | None = None  #: the configuration in force
-    notices: Doors | None = None
     mend: Callable[[], None] = lambda: None  #: have store and stations compared soon
     #: requests that this process has begun to carry out
     begun: set[int] = field(default_factory=set)
@@ -180,8 +179,8 @@ class Actions:
             "poke": self._poke,
             "undone": self._undone,
         }
-        if request.action in SOURCE_ACTIONS and self.intake is not None:
-            return await self.intake.carry_out(request, alone=self.alone)
+        if request.action in self.handlers:
+            return await self.handlers[request.action](request)
         if request.action == "drop":  # done already: the row is the record of who did it
             count, size = request.args.get("files", 0), request.args.get("bytes", 0)
             return f"{request.job}: uploaded through the page, {counted(count, 'file')}, {size:,} bytes"
@@ -191,8 +190,6 @@ class Actions:
             return f"{request.job}: its jobs go on"
         if request.action == "retry-batch":
             return await self._retry_batch(request)
-        if request.action in NOTICE_ACTIONS and self.notices is not None:
-            return await self.notices.carry_out(request)
         active = () if request.action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         if job.id != request.job:

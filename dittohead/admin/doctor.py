@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dittohead.admin import uploader_setup
 from dittohead.admin.tokens import parse as parse_tokens
 from dittohead.config.loader import Config, Step
-from dittohead.config.notice_rules import shown
+from dittohead.config.notice_rules import Rule, shown
 from dittohead.config.registry import Registry, sources
 from dittohead.contract import placeholders
 from dittohead.folders.stations import Stations
 from dittohead.model import Station, counted
-from dittohead.model.errors import DittoheadError, StationError, TransientError
-from dittohead.notices import doctor
-from dittohead.notices.outcome import NotSent
+from dittohead.model.errors import DittoheadError, StationError
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
@@ -37,13 +35,25 @@ class Finding:
     message: str
 
 
+#: Looks at receivers of notices without sending any: (rules, a credential by name) to (good, which, what).
+Receivers = Callable[[Sequence[Rule], Callable[[str], str]], Awaitable[Iterable[tuple[bool, str, str]]]]
+
+
 async def examine(
-    config: Config, workers: Registry, secret: Callable[[str], str], store: Store | None = None
+    config: Config,
+    workers: Registry,
+    secret: Callable[[str], str],
+    store: Store | None = None,
+    receivers: Receivers | None = None,
 ) -> list[Finding]:
     """Look at everything; never raises for what is wrong, but reports it.
 
     Args:
+        config: the configuration whose pipelines, sources and receivers are looked at.
+        workers: the kinds of steps there are.
+        secret: a credential by name. It raises DittoheadError where there is none.
         store: None where there is none yet.
+        receivers: looks at receivers of notices; None: they are left out.
     """
     found = await asyncio.to_thread(lambda: list(exposures(config)))
     found.extend(await asyncio.to_thread(_stations, config))
@@ -62,7 +72,10 @@ async def examine(
         except (DittoheadError, OSError) as error:
             found.append(Finding(level="bad", about=about, message=str(error)))
     found.extend(await asyncio.to_thread(_notices, config, store))
-    found.extend(await _receivers(config, secret))
+    if receivers is not None:
+        for good, to, message in await receivers(config.settings.notify, secret):
+            level = "good" if good else "bad"
+            found.append(Finding(level=level, about=f"notify, {to}", message=message))
     return found
 
 
@@ -99,24 +112,6 @@ def _gone_by(config: Config) -> Iterator[tuple[str, str]]:
             named += [Path(word) for word in argv if word.startswith("/") and Path(word).is_file()]
     for path in named:
         yield from trust.written(path)
-
-
-async def _receivers(config: Config, secret: Callable[[str], str]) -> list[Finding]:
-    """Say of each receiver whether it could take a notice; none is sent."""
-
-    def credentials(name: str) -> str:
-        try:
-            return secret(name)
-        except TransientError:
-            raise
-        except DittoheadError as error:
-            raise NotSent(str(error)) from error
-
-    seen = await doctor.look(config.settings.notify, credentials)
-    return [
-        Finding(level="good" if good else "bad", about=f"notify, {to}", message=message)
-        for good, to, message in seen
-    ]
 
 
 def _notices(config: Config, store: Store | None) -> list[Finding]:

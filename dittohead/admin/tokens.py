@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dittohead.model.errors import TransientError
+from dittohead.model.roles import Role
 from dittohead.system import log
 from dittohead.system.credentials import Unreadable
-from dittohead.web.server.identity import Role
 
 #: Characters of a token at least: shorter ones could be guessed.
 LEAST = 20

@@ -24,6 +24,7 @@ from dittohead.config.positions import Document
 from dittohead.folders.stations import Stations
 from dittohead.model import is_utf8, visible
 from dittohead.model.errors import ConfigError, DittoheadError
+from dittohead.notices import doctor as receivers
 from dittohead.system import lock
 from dittohead.system.credentials import Credentials
 from dittohead.system.files import write_durably
@@ -161,7 +162,9 @@ def doctor(as_json: bool) -> None:
 def _examined_here(config: Config) -> list[Finding]:
     """Look without a daemon; say where the service would look with other eyes."""
     with reading(config) if has_store(config) else nullcontext((None, None)) as (store, _):
-        found = asyncio.run(examine(config, registry.default(), Credentials(config.path).needed, store))
+        found = asyncio.run(
+            examine(config, registry.default(), Credentials(config.path).needed, store, receivers.look)
+        )
     if lock.is_held(Stations(config.root).state):
         message = "a daemon runs and could not be asked; it may see other things than this user does"
         found.append(Finding(level="warning", about="daemon", message=message))

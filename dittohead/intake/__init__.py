@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from dittohead.config.loader import SourceSetting
@@ -22,9 +23,6 @@ from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.store.requests import Request
 from dittohead.system import log
-
-#: What may be asked of sources.
-ACTIONS = ("sync", "reset")
 
 
 class NoSuchSource(DittoheadError):
@@ -121,6 +119,10 @@ class Intake:
     def shown(self) -> dict[str, dict[str, Any]]:
         """Return what is true only now, of each source."""
         return {name: runner.shown() for name, runner in self._runners.items()}
+
+    def handlers(self, *, alone: bool) -> dict[str, Callable[[Request], Awaitable[str]]]:
+        """Return what can be asked of sources, by the name of the action; `alone` as of `carry_out`."""
+        return dict.fromkeys(("sync", "reset"), partial(self.carry_out, alone=alone))
 
     async def carry_out(self, request: Request, *, alone: bool) -> str:
         """Do what a person asked for, and return what was done, in words.

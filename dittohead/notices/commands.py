@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ulid import ULID
@@ -14,9 +15,6 @@ from dittohead.notices.outcome import NotSent
 from dittohead.notices.sender import Notifier
 from dittohead.store.outbox import Notice
 from dittohead.store.requests import Request
-
-#: What can be asked for.
-ACTIONS = frozenset({"notify-test", "notify-enable"})
 
 #: Seconds in which a receiver must have taken a test: somebody waits for the answer.
 _TEST_S = 15.0
@@ -35,10 +33,15 @@ def find(rules: list[Rule], wanted: str) -> Rule:
 
 
 @dataclass(frozen=True)
-class Doors:
+class Commands:
     """Carries out what people ask for."""
 
     notifier: Notifier
+
+    @property
+    def handlers(self) -> dict[str, Callable[[Request], Awaitable[str]]]:
+        """What can be asked for, by the name of the action."""
+        return {"notify-test": self.carry_out, "notify-enable": self.carry_out}
 
     async def carry_out(self, request: Request) -> str:
         """Do one thing and return what came of it, a line for each receiver.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from dittohead.config.notice_rules import Rule, shown
+from dittohead.model.errors import DittoheadError, TransientError
 from dittohead.notices import http, mail, webhook
 from dittohead.notices.outcome import NotSent, credential
 
@@ -16,8 +17,22 @@ _PORTS = {"http": 80, "https": 443}
 
 
 async def look(rules: Sequence[Rule], credentials: Callable[[str], str]) -> list[tuple[bool, str, str]]:
-    """Return (good, receiver, statement) of each rule; all are looked at beside each other."""
-    return list(await asyncio.gather(*(_one(rule, credentials) for rule in rules)))
+    """Return (good, receiver, statement) of each rule; all are looked at beside each other.
+
+    Args:
+        rules: the entries under notify:.
+        credentials: a credential by name. It raises DittoheadError where there is none.
+    """
+
+    def needed(name: str) -> str:
+        try:
+            return credentials(name)
+        except TransientError:
+            raise
+        except DittoheadError as error:
+            raise NotSent(str(error)) from error
+
+    return list(await asyncio.gather(*(_one(rule, needed) for rule in rules)))
 
 
 async def _one(rule: Rule, credentials: Callable[[str], str]) -> tuple[bool, str, str]:

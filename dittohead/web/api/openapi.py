@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from dittohead import __version__
+from dittohead.model.roles import Role
 from dittohead.web.api import shapes
 from dittohead.web.api.operations import Operation
-from dittohead.web.server.identity import Role
 from dittohead.web.server.problems import CONTENT_TYPE
 
 _REF = "#/components/schemas/{model}"

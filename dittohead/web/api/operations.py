@@ -12,7 +12,8 @@ from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
-from dittohead.web.server.identity import Handler, Role, needs
+from dittohead.model.roles import Role
+from dittohead.web.server.identity import Handler, needs
 from dittohead.web.server.problems import Problem
 
 #: A body is read for so long at most. Seconds.

@@ -18,6 +18,7 @@ from dittohead.folders.stations import Stations
 from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import Wanted
+from dittohead.model.roles import Role
 from dittohead.notices import commands
 from dittohead.store import jobs as job_store
 from dittohead.store import queries
@@ -26,7 +27,7 @@ from dittohead.store.search import Cursor, find
 from dittohead.web.api import openapi, shapes, verify_stream
 from dittohead.web.api.operations import Operation
 from dittohead.web.server.app_state import SITE
-from dittohead.web.server.identity import Role, identity
+from dittohead.web.server.identity import identity
 from dittohead.web.server.listener import Sent
 from dittohead.web.server.problems import Problem
 from dittohead.web.uploads import incoming, replacements

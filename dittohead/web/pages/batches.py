@@ -10,12 +10,13 @@ from sqlalchemy.engine import Connection
 
 from dittohead.model import Job
 from dittohead.model.job_filter import Wanted
+from dittohead.model.roles import Role
 from dittohead.store import batches as batch_store
 from dittohead.store import queries
 from dittohead.store.search import Cursor, Page, find
 from dittohead.web.pages.page import PAGES, answer
 from dittohead.web.server.app_state import SITE
-from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.identity import identity, needs
 
 #: Batches, and jobs of one, on a page; and failures, which stand above the others.
 _BATCHES, _JOBS, _FAILED = 50, 100, 200

@@ -27,13 +27,14 @@ from dittohead.folders import sidecar
 from dittohead.folders.stations import Stations
 from dittohead.model import counted, rfc3339, units, visible
 from dittohead.model.errors import ItemError
+from dittohead.model.roles import Role
 from dittohead.store.tables import jobs
 from dittohead.system import log
 from dittohead.system.threads import in_thread
 from dittohead.web.pages.page import PAGES, answer
 from dittohead.web.server.access import check_csrf
 from dittohead.web.server.app_state import SITE, Site
-from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.identity import identity, needs
 from dittohead.web.server.problems import Problem
 from dittohead.web.uploads import names
 from dittohead.web.uploads.incoming import BLOCK, write_chunks

@@ -10,10 +10,11 @@ from aiohttp import web
 
 from dittohead.folders import listing
 from dittohead.model import JobState, display
+from dittohead.model.roles import Role
 from dittohead.store import jobs as job_store
 from dittohead.web.pages.page import answer, one_job
 from dittohead.web.server.app_state import SITE
-from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.identity import identity, needs
 from dittohead.web.server.problems import Problem
 
 #: Files on a page.

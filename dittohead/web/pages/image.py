@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from dittohead.model.roles import Role
 from dittohead.web.pages.page import answer
 from dittohead.web.pages.thumbnails import one_of
-from dittohead.web.server.identity import Role, needs
+from dittohead.web.server.identity import needs
 
 
 def install(app: web.Application) -> None:

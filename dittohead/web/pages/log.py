@@ -9,11 +9,12 @@ from aiohttp import web
 
 from dittohead.folders.job_files import JobFiles
 from dittohead.model import TERMINAL, Job, visible
+from dittohead.model.roles import Role
 from dittohead.store import jobs as job_store
 from dittohead.web.pages.log_text import read
 from dittohead.web.pages.page import answer, one_job
 from dittohead.web.server.app_state import SITE
-from dittohead.web.server.identity import Role, needs
+from dittohead.web.server.identity import needs
 from dittohead.web.server.listener import Sent
 
 #: Bytes of a log's end on its page, and in one answer to those who follow it.

@@ -22,6 +22,7 @@ from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, utcnow
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import Wanted
+from dittohead.model.roles import Role
 from dittohead.store import queries
 from dittohead.store.search import Cursor, Page, find
 from dittohead.web.pages import front as page_front
@@ -35,7 +36,7 @@ from dittohead.web.server import events
 from dittohead.web.server.access import may_still
 from dittohead.web.server.app_state import SITE, Site
 from dittohead.web.server.events import CSRF, Broadcaster, Part
-from dittohead.web.server.identity import IDENTITY, Identity, Role, Way, identity, needs
+from dittohead.web.server.identity import IDENTITY, Identity, Way, identity, needs
 from dittohead.web.server.listener import Sent
 from dittohead.web.server.login import LOGIN_PAGE
 from dittohead.web.server.problems import ERROR_PAGE, Problem

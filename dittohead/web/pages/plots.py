@@ -13,12 +13,13 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.engine import Connection
 
+from dittohead.model.roles import Role
 from dittohead.model.units import size
 from dittohead.store import numbers
 from dittohead.store.numbers import Day, Pace
 from dittohead.web.pages.page import answer
 from dittohead.web.server.app_state import SITE, Site
-from dittohead.web.server.identity import Role, needs
+from dittohead.web.server.identity import needs
 
 #: What may be looked at. Days.
 SPANS = (14, 30, 90, 365)

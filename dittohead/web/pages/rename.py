@@ -11,9 +11,10 @@ from aiohttp import web
 from dittohead.admin import admission
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
+from dittohead.model.roles import Role
 from dittohead.web.pages.page import PAGES, answer, one_job
 from dittohead.web.server.app_state import SITE
-from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.identity import identity, needs
 
 #: Characters of a name that are read at most.
 _MOST = 1000

@@ -14,10 +14,11 @@ from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, display, visible
 from dittohead.model.errors import ItemError
 from dittohead.model.paths import path_fields
+from dittohead.model.roles import Role
 from dittohead.web.pages.page import PAGES, answer, one_job
 from dittohead.web.server.access import check_csrf
 from dittohead.web.server.app_state import SITE
-from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.identity import identity, needs
 from dittohead.web.server.problems import Problem
 from dittohead.web.uploads.replacements import receive, waiting
 

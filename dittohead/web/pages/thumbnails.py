@@ -25,6 +25,7 @@ from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow, StepState, display
 from dittohead.model.errors import ItemError, Unreadable
+from dittohead.model.roles import Role
 from dittohead.store import jobs as job_store
 from dittohead.store import queries
 from dittohead.system import files
@@ -32,7 +33,7 @@ from dittohead.system.process import environment
 from dittohead.toolkit import natural_order
 from dittohead.toolkit.images.process import ImageChild
 from dittohead.web.server.app_state import SITE
-from dittohead.web.server.identity import Role, needs
+from dittohead.web.server.identity import needs
 from dittohead.web.server.problems import Problem
 
 #: Pictures of one job; names that are looked at to find them.

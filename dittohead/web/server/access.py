@@ -19,11 +19,12 @@ from aiohttp import web
 
 from dittohead.admin.tokens import Token, Tokens
 from dittohead.config.settings import Http, Proxy
+from dittohead.model.roles import Role
 from dittohead.system import log
 from dittohead.system.users import owner
 from dittohead.web.server import identity as identity_module
 from dittohead.web.server.attempt_limit import Pace
-from dittohead.web.server.identity import IDENTITY, Handler, Identity, Role, Way
+from dittohead.web.server.identity import IDENTITY, Handler, Identity, Way
 from dittohead.web.server.listener import LINES, is_own
 from dittohead.web.server.problems import Problem, wants_page
 from dittohead.web.server.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of

@@ -9,15 +9,9 @@ from functools import wraps
 
 from aiohttp import web
 
+from dittohead.model.roles import Role
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Role(enum.IntEnum):
-    """What somebody may do; each may do what those before may."""
-
-    NOBODY = 0  #: sign in, and see that the daemon is alive
-    READER = 1  #: see everything
-    OPERATOR = 2  #: drop, retry, rerun, freeze, thaw, cancel, poke
 
 
 class Way(enum.StrEnum):

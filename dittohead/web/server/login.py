@@ -11,9 +11,10 @@ import jinja2
 from aiohttp import web
 
 from dittohead.model import visible
+from dittohead.model.roles import Role
 from dittohead.system import log
 from dittohead.web.server.access import ACCESS, Access, form
-from dittohead.web.server.identity import Role, identity, needs
+from dittohead.web.server.identity import identity, needs
 from dittohead.web.server.problems import Problem
 from dittohead.web.server.sessions import PLAIN_NAME, SECURE_NAME, cookie
 
