@@ -14,8 +14,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from dittohead import __version__, web
 from dittohead.admin import rebuild
 from dittohead.admin.actions import Actions
@@ -50,7 +48,7 @@ from dittohead.notices.ping import Pinger
 from dittohead.notices.sender import Notifier
 from dittohead.scheduled_run import UntilEmpty
 from dittohead.startup import Starting, is_passing
-from dittohead.store import SILENT_S, Store
+from dittohead.store import SILENT_S, Connection, Store
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store

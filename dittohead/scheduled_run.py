@@ -13,14 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from sqlalchemy.engine import Connection
-
 from dittohead.engine.dispatch import Dispatch
 from dittohead.folders.stations import Scan
 from dittohead.intake import Intake
 from dittohead.model import ItemState, JobState
 from dittohead.model.errors import StoreError
-from dittohead.store import Store, history, queries
+from dittohead.store import Connection, Store, history, queries
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store

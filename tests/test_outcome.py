@@ -6,12 +6,11 @@ import os
 import shutil
 
 import pytest
-from sqlalchemy.engine import Connection
 
 from dittohead.engine.reconcile import reconcile
 from dittohead.model import JobState, Outcome, Station
 from dittohead.model.job_filter import Wanted
-from dittohead.store import history, numbers, queries
+from dittohead.store import Connection, history, numbers, queries
 from dittohead.store.search import find
 from tests.support.house import House
 

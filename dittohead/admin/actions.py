@@ -9,8 +9,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from dittohead.admin import admission
 from dittohead.admin.request_queue import Desk
 from dittohead.config.loader import Config
@@ -41,8 +39,8 @@ from dittohead.model import (
     visible,
 )
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
+from dittohead.store import Connection, history, queries
 from dittohead.store import batches as batch_store
-from dittohead.store import history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request

@@ -13,14 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy.engine import Connection
-
 from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.model import Event, EventType, Job, Station, counted, visible
 from dittohead.model.errors import ItemError, StoreError, Unreadable
-from dittohead.store import history
+from dittohead.store import Connection, history
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.system import log, own_files

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import Connection
 from ulid import ULID
 
 from dittohead.config.loader import Config
@@ -38,7 +37,7 @@ from dittohead.model import (
     paths,
 )
 from dittohead.model.errors import StoreError, Unreadable
-from dittohead.store import Store
+from dittohead.store import Connection, Store
 from dittohead.store import batches as batch_store
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from dittohead.config.loader import SourceSetting
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_rules import shown as rule_shown
@@ -18,7 +16,7 @@ from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, rfc3339
 from dittohead.model.errors import Unreadable
-from dittohead.store import history, queries
+from dittohead.store import Connection, history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
-from sqlalchemy.engine import Connection
 
 from dittohead.admin import views
 from dittohead.cli import advice, lines
@@ -21,7 +20,7 @@ from dittohead.engine import live_status
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import TERMINAL, Batch, Job, JobState, Station, StepRow, StepState, counted
-from dittohead.store import Store, queries
+from dittohead.store import Connection, Store, queries
 from dittohead.store import batches as batch_store
 from dittohead.store import jobs as job_store
 from dittohead.system import lock

@@ -12,12 +12,10 @@ import stat
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy.engine import Connection
-
 from dittohead.engine.services import Engine
 from dittohead.folders.stations import Stations, fit
 from dittohead.model import Batch, Job, Station, collection_of, display, utcnow, visible
-from dittohead.store import Store
+from dittohead.store import Connection, Store
 from dittohead.store import batches as batch_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice

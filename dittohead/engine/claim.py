@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy.engine import Connection
 from ulid import ULID
 
 from dittohead.config.loader import Config, Pipeline
@@ -44,7 +43,7 @@ from dittohead.model import (
 )
 from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
 from dittohead.model.held import Held, Kind, immovable, silent, unreadable
-from dittohead.store import Store, history
+from dittohead.store import Connection, Store, history
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import Connection
-
 from dittohead.engine import batches
 from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
@@ -36,7 +34,7 @@ from dittohead.model import (
     visible,
 )
 from dittohead.model.errors import DittoheadError, StationError, Unreadable
-from dittohead.store import Store, history
+from dittohead.store import Connection, Store, history
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store

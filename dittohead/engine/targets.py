@@ -8,9 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sqlalchemy.engine import Connection
-
-from dittohead.store import Store
+from dittohead.store import Connection, Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store import targets as target_store
 from dittohead.store.outbox import NewNotice, instead

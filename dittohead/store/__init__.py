@@ -7,6 +7,8 @@ owns the job.
 
 from __future__ import annotations
 
+from sqlalchemy.engine import Connection
+
 from dittohead.store.database import SILENT_S, Store, sqlite_url
 
-__all__ = ["SILENT_S", "Store", "sqlite_url"]
+__all__ = ["SILENT_S", "Connection", "Store", "sqlite_url"]

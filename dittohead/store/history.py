@@ -237,3 +237,31 @@ def latest_done(connection: Connection, pipeline: str) -> list[Job]:
         ),
     )
     return [to_job(row) for row in connection.execute(query.order_by(jobs.c.name)).mappings()]
+
+
+def others_of_name(connection: Connection, job: Job, limit: int) -> list[Job]:
+    """Return the other jobs of a job's name, the latest first, `limit` at most."""
+    found = connection.execute(
+        sa.select(jobs)
+        .where(jobs.c.name == job.name, jobs.c.id != job.id)
+        .order_by(jobs.c.claimed_at.desc())
+        .limit(limit)
+    ).mappings()
+    return [to_job(row) for row in found]
+
+
+def taken_names(connection: Connection, names: Collection[str]) -> frozenset[str]:
+    """Return those of these names that jobs have had."""
+    return frozenset(connection.execute(sa.select(jobs.c.name).where(jobs.c.name.in_(names))).scalars())
+
+
+def job_of_folder(connection: Connection, name: str, ino: str, after: str) -> str | None:
+    """Return the id of the latest job that took a folder, None where there is none yet.
+
+    Args:
+        name: the folder's name.
+        ino: its inode, as the job has it.
+        after: an id: earlier jobs do not count.
+    """
+    query = sa.select(jobs.c.id).where(jobs.c.name == name, jobs.c.ino == ino, jobs.c.id > after)
+    return connection.execute(query.order_by(jobs.c.claimed_at.desc()).limit(1)).scalar()

@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
-from sqlalchemy.engine import Connection
 
 from dittohead.engine.targets import Targets
 from dittohead.model.errors import StoreError
 from dittohead.notices.sender import Notifier
-from dittohead.store import Store
+from dittohead.store import Connection, Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice, Notice, StoreOutbox
 from tests.support.notices import Clock, composer, mail, notifier, put, rows, rule, running

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from sqlalchemy.engine import Connection
 
 from dittohead.admin import views
 from dittohead.engine.metrics import CONTENT_TYPE
@@ -20,8 +19,8 @@ from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import Wanted
 from dittohead.model.roles import Role
 from dittohead.notices import commands
+from dittohead.store import Connection, queries
 from dittohead.store import jobs as job_store
-from dittohead.store import queries
 from dittohead.store import requests as request_store
 from dittohead.store.search import Cursor, find
 from dittohead.web.api import openapi, shapes, verify_stream

@@ -6,13 +6,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
-from sqlalchemy.engine import Connection
 
 from dittohead.model import Job
 from dittohead.model.job_filter import Wanted
 from dittohead.model.roles import Role
+from dittohead.store import Connection, queries
 from dittohead.store import batches as batch_store
-from dittohead.store import queries
 from dittohead.store.search import Cursor, Page, find
 from dittohead.web.pages.page import PAGES, answer
 from dittohead.web.server.app_state import SITE

@@ -18,9 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 from weakref import WeakValueDictionary
 
-import sqlalchemy as sa
 from aiohttp import BodyPartReader, web
-from sqlalchemy.engine import Connection
 
 from dittohead.config.settings import Drop
 from dittohead.folders import sidecar
@@ -28,7 +26,7 @@ from dittohead.folders.stations import Stations
 from dittohead.model import counted, rfc3339, units, visible
 from dittohead.model.errors import ItemError
 from dittohead.model.roles import Role
-from dittohead.store.tables import jobs
+from dittohead.store import history
 from dittohead.system import log
 from dittohead.system.threads import in_thread
 from dittohead.web.pages.page import PAGES, answer
@@ -388,11 +386,7 @@ async def done(request: web.Request) -> web.Response:
     """Lead to the job of a folder that was handed over, as soon as there is one."""
     name, ino, after = (request.query.get(key, "") for key in ("name", "ino", "after"))
 
-    def find(connection: Connection) -> str | None:
-        query = sa.select(jobs.c.id).where(jobs.c.name == name, jobs.c.ino == ino, jobs.c.id > after)
-        return connection.execute(query.order_by(jobs.c.claimed_at.desc()).limit(1)).scalar()
-
-    job = await request.app[SITE].store.look(find)
+    job = await request.app[SITE].store.look(history.job_of_folder, name, ino, after)
     if job is not None:
         raise web.HTTPSeeOther(f"/jobs/{job}")
     held = request.app[SITE].live().get("held", {}).get(name, "")

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import Connection
-
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, Station, StepRow, StepState, counted, display
 from dittohead.model.job_filter import Wanted
-from dittohead.store import history, numbers, queries
+from dittohead.store import Connection, history, numbers, queries
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
 from dittohead.store import targets as target_store

@@ -11,19 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from dittohead.folders import receipt, replacement
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import Event, Job, StepRow, StepState, display, step_graph
 from dittohead.model.errors import Unreadable
-from dittohead.store import history, queries
+from dittohead.store import Connection, history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Asked
-from dittohead.store.tables import jobs
 from dittohead.web.pages.cures import cures
 from dittohead.web.pages.front import rows
 from dittohead.web.pages.log_text import last_lines
@@ -58,7 +54,7 @@ def look(connection: Connection, wanted: str) -> Seen:
         steps=job_store.steps_of(connection, job.id),
         events=job_store.events_of(connection, job.id)[-EVENTS:],
         asked=_asked(connection, job),
-        history=_history(connection, job),
+        history=history.others_of_name(connection, job, HISTORY),
         later=history.taken_up_by(connection, job),
         undone=job_store.was_undone(connection, job.id),
         uploader=uploaders(connection, [job])[job.id],
@@ -73,16 +69,6 @@ def _asked(connection: Connection, job: Job) -> list[Asked]:
         # Of folders that came under this name, this one alone.
         *(one for one in dropped if one.args.get("ino") == job.ino),
     ]
-
-
-def _history(connection: Connection, job: Job) -> list[Job]:
-    found = connection.execute(
-        sa.select(jobs)
-        .where(jobs.c.name == job.name, jobs.c.id != job.id)
-        .order_by(jobs.c.claimed_at.desc())
-        .limit(HISTORY)
-    ).mappings()
-    return [job_store.to_job(row) for row in found]
 
 
 def levels(job: Job, steps: Sequence[StepRow]) -> list[list[StepRow]]:

@@ -15,7 +15,6 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 from markupsafe import Markup
-from sqlalchemy.engine import Connection
 
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
@@ -23,7 +22,7 @@ from dittohead.model import Job, JobState, utcnow
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import Wanted
 from dittohead.model.roles import Role
-from dittohead.store import queries
+from dittohead.store import Connection, queries
 from dittohead.store.search import Cursor, Page, find
 from dittohead.web.pages import front as page_front
 from dittohead.web.pages import job as page_job

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping
 
-from sqlalchemy.engine import Connection
-
 from dittohead.model import Job
+from dittohead.store import Connection
 from dittohead.store import drops as drop_store
 from dittohead.store import requests as request_store
 from dittohead.system.users import owner

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
-from sqlalchemy.engine import Connection
 
 from dittohead.model.roles import Role
 from dittohead.model.units import size
-from dittohead.store import numbers
+from dittohead.store import Connection, numbers
 from dittohead.store.numbers import Day, Pace
 from dittohead.web.pages.page import answer
 from dittohead.web.server.app_state import SITE, Site

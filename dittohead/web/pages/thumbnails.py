@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
-from sqlalchemy.engine import Connection
 
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
@@ -26,8 +25,8 @@ from dittohead.folders.stations import Stations
 from dittohead.model import Job, StepRow, StepState, display
 from dittohead.model.errors import ItemError, Unreadable
 from dittohead.model.roles import Role
+from dittohead.store import Connection, queries
 from dittohead.store import jobs as job_store
-from dittohead.store import queries
 from dittohead.system import files
 from dittohead.system.process import environment
 from dittohead.toolkit import natural_order

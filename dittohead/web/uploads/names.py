@@ -6,14 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
-
 from dittohead.config.loader import Config
 from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
-from dittohead.store import history
-from dittohead.store.tables import jobs
+from dittohead.store import Connection, history
 from dittohead.web.uploads.receive import Reception, fitting
 
 #: Numbers that are tried behind a name, and what joins them to it.
@@ -32,8 +28,8 @@ class Before:
 
 def look(connection: Connection, name: str, candidates: Collection[str]) -> Before:
     """Ask the store."""
-    taken = connection.execute(sa.select(jobs.c.name).where(jobs.c.name.in_(candidates))).scalars()
-    return Before(job=next(iter(history.of_name(connection, name)), None), taken=frozenset(taken))
+    job = next(iter(history.of_name(connection, name)), None)
+    return Before(job=job, taken=history.taken_names(connection, candidates))
 
 
 def like(config: Config, name: str) -> list[str]:
