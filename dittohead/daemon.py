@@ -19,12 +19,12 @@ from dittohead.admin import rebuild
 from dittohead.admin.actions import Actions
 from dittohead.admin.doctor import examine
 from dittohead.admin.housekeeping import Housekeeper
-from dittohead.admin.late_changes import LateLook
-from dittohead.admin.monitor import Lookout
+from dittohead.admin.late_changes import LateChangeCheck
+from dittohead.admin.monitor import Monitor
 from dittohead.admin.overdue import Overdue
-from dittohead.admin.request_queue import Desk
-from dittohead.admin.root_watch import Ground
-from dittohead.admin.row_check import RowWatch
+from dittohead.admin.request_queue import RequestQueue
+from dittohead.admin.root_watch import RootWatch
+from dittohead.admin.row_check import RowCheck
 from dittohead.admin.verify import Report, verify_job
 from dittohead.config import registry
 from dittohead.config.loader import Config, load
@@ -35,7 +35,7 @@ from dittohead.engine.dispatch import Dispatch
 from dittohead.engine.dispatch.local import LocalDispatch
 from dittohead.engine.reconcile import reconcile
 from dittohead.engine.services import Engine
-from dittohead.engine.supervisor import Part, Parts
+from dittohead.engine.supervisor import Service, Supervisor
 from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Scan, Stations
 from dittohead.intake import Intake
@@ -61,7 +61,7 @@ from dittohead.system.limits import FairLimiter
 from dittohead.system.threads import detached
 from dittohead.system.waiting import event_or_time
 from dittohead.watcher import Watcher
-from dittohead.web.server.app_state import Site
+from dittohead.web.server.app_state import AppState
 
 #: How often what readers see is written while something happens.
 _LIVE_S = 0.5
@@ -100,7 +100,7 @@ class Daemon:
         self._poked = asyncio.Event()
         self._compare = asyncio.Event()  # store and stations may differ
         self._scan: Scan | None = None
-        self.parts = Parts([])
+        self.parts = Supervisor([])
         self._last_status = ""
         self._clock, self._set_back = Clock(), 0.0
         self._started = False  # the start is over: what goes wrong now is not a start's
@@ -210,24 +210,24 @@ class Daemon:
             await self._go_on()
 
     async def _go_on(self) -> None:
-        self.parts = Parts(
+        self.parts = Supervisor(
             [
-                Part(name="dispatch", run=self.dispatch.run, vital=True),
-                Part(name="watcher", run=self.watcher.run, vital=True),
-                Part(name="reconcile", run=self._reconciles, vital=True),
-                Part(name="ground", run=self.ground.run),
-                Part(name="notify", run=self.notifier.run),
-                Part(name="pings", run=self.pinger.run),
-                Part(name="lookout", run=self.lookout.run),
-                Part(name="late", run=self.late.run),
-                Part(name="requests", run=self._requests),
-                Part(name="housekeeping", run=self.housekeeper.run),
-                Part(name="held", run=self.overdue.run),
-                Part(name="outside", run=self.housekeeper.run_outside),
-                Part(name="sources", run=self.intake.run),
-                Part(name="live", run=self._write_live),
-                Part(name="rows", run=self.rows.run),
-                Part(name="lag", run=self.engine.metrics.watch_the_loop),
+                Service(name="dispatch", run=self.dispatch.run, vital=True),
+                Service(name="watcher", run=self.watcher.run, vital=True),
+                Service(name="reconcile", run=self._reconciles, vital=True),
+                Service(name="ground", run=self.ground.run),
+                Service(name="notify", run=self.notifier.run),
+                Service(name="pings", run=self.pinger.run),
+                Service(name="lookout", run=self.lookout.run),
+                Service(name="late", run=self.late.run),
+                Service(name="requests", run=self._requests),
+                Service(name="housekeeping", run=self.housekeeper.run),
+                Service(name="held", run=self.overdue.run),
+                Service(name="outside", run=self.housekeeper.run_outside),
+                Service(name="sources", run=self.intake.run),
+                Service(name="live", run=self._write_live),
+                Service(name="rows", run=self.rows.run),
+                Service(name="lag", run=self.engine.metrics.watch_the_loop),
             ]
         )
         running = asyncio.create_task(self.parts.run(), name="parts")
@@ -295,7 +295,7 @@ class Daemon:
         self.dispatch.on_trouble = self._compare.set
         self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
         self.intake.configure(self.config.sources)
-        self.desk = Desk(store, self._poked.set)
+        self.desk = RequestQueue(store, self._poked.set)
         self.actions = Actions(
             self.engine,
             self.dispatch,
@@ -309,13 +309,13 @@ class Daemon:
         self.overdue = Overdue(
             self.engine, self.dispatch, lambda: self._scan, lambda: self.config.settings.watch.held_after
         )
-        self.lookout = Lookout(self.engine, lambda: self.config.settings)
-        self.ground = Ground(self.stations, self._lock, self.targets, self._on_ground_back)
-        self.rows = RowWatch(self.engine.store)
-        self.late = LateLook(self.engine, lambda: self.config.settings.watch.late_look)
+        self.lookout = Monitor(self.engine, lambda: self.config.settings)
+        self.ground = RootWatch(self.stations, self._lock, self.targets, self._on_ground_back)
+        self.rows = RowCheck(self.engine.store)
+        self.late = LateChangeCheck(self.engine, lambda: self.config.settings.watch.late_look)
 
-    def _site(self, store: Store) -> Site:
-        return Site(
+    def _site(self, store: Store) -> AppState:
+        return AppState(
             store=store,
             stations=self.stations,
             desk=self.desk,

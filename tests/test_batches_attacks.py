@@ -12,7 +12,7 @@ from dittohead.contract.worker import StepContext, StepResult
 from dittohead.engine.reconcile import reconcile
 from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ItemError
-from dittohead.model.held import Held, Kind
+from dittohead.model.held import Held, HeldKind
 from dittohead.store import batches as batch_store
 from dittohead.store import queries
 from dittohead.system import capabilities
@@ -426,7 +426,7 @@ async def test_what_may_not_be_moved_holds_the_collection_in_the_inbox(
     finally:
         os.seteuid(0)
     assert isinstance(held, Held)
-    assert held.kind is Kind.IMMOVABLE
+    assert held.kind is HeldKind.IMMOVABLE
     assert "out of this collection" in held.reason
     assert str(folder) in held.command
     assert house.where("coll-a") == ["inbox"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.admin.housekeeping import Housekeeper
-from dittohead.admin.outdated import Finding, compare
+from dittohead.admin.outdated import OutdatedJob, compare
 from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model import Output, Station
@@ -45,7 +45,7 @@ async def done(house: House, *names: str) -> None:
             await house.until_over(name)
 
 
-def found(house: House, text: str) -> dict[str, Finding]:
+def found(house: House, text: str) -> dict[str, OutdatedJob]:
     """Compare what was done with another configuration."""
     path = house.root / "config.yaml"
     path.write_text(text)

@@ -16,7 +16,7 @@ from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, ItemError, StoreError, TransientError
 from dittohead.notices.outcome import NotSent, credential
 from dittohead.store import connect
-from dittohead.system.credentials import Credentials, Unreadable
+from dittohead.system.credentials import Credentials, UnreadableCredential
 from tests.support.front import OPERATOR, TOKENS
 
 #: Of a disk, a server or the system: the next try may find it well.
@@ -103,7 +103,7 @@ def test_one_that_may_not_be_read_is_named_with_its_path(
     tokens = Tokens(lambda: secret("people"))
     tokens.refresh()
     failing(monkeypatch, number)
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableCredential):
         secret("people")
     with pytest.raises(ItemError) as error:
         secret.needed("people")

@@ -13,12 +13,12 @@ import sqlalchemy as sa
 import structlog
 
 from dittohead.admin import views
-from dittohead.admin.row_check import RowWatch
+from dittohead.admin.row_check import RowCheck
 from dittohead.contract.worker import StepContext, StepResult, Wait
 from dittohead.engine.reconcile import reconcile
 from dittohead.model import JobState
 from dittohead.model.errors import ItemError
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.store import damage, history, numbers, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
@@ -113,9 +113,14 @@ def looked_at(house: House) -> None:
         known = page_job.files_of(house.stations, seen)
         page_job.values(house.stations, seen, known, {})
         run(history.earlier, job)
-    page = run(find, Wanted(), limit=1)
-    assert page.following is None or len(run(find, Wanted(), after=page.following, limit=1).jobs) == 1
-    for wanted in (Wanted(), Wanted(text="good"), Wanted(states=[JobState.DONE]), Wanted(open=True)):
+    page = run(find, JobFilter(), limit=1)
+    assert page.following is None or len(run(find, JobFilter(), after=page.following, limit=1).jobs) == 1
+    for wanted in (
+        JobFilter(),
+        JobFilter(text="good"),
+        JobFilter(states=[JobState.DONE]),
+        JobFilter(open=True),
+    ):
         run(find, wanted, limit=1)
     run(front.look, ["up"])
     run(queries.source, "up")
@@ -198,7 +203,7 @@ async def test_a_folder_whose_jobs_state_is_damaged_is_not_taken_for_another_job
         assert (len(house.jobs("n")), house.where("n")) == (1, ["processing"])
         (row,) = house.store.run(damage.listed)
         assert (row.name, row.columns) == ("n", ("state",))
-        watch = RowWatch(house.store)
+        watch = RowCheck(house.store)
         with structlog.testing.capture_logs() as logged:
             await watch.round()
             await watch.round()

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from dittohead.admin import request_queue as desk_module
-from dittohead.admin.request_queue import Desk
+from dittohead.admin.request_queue import RequestQueue
 from dittohead.cli import main
 from dittohead.folders.stations import Stations
 from dittohead.store import Store, sqlite_url
@@ -24,7 +24,7 @@ SAID = {"ok": True, "message": "done"}
 async def test_the_answer_comes_back_and_the_row_stays(tmp_path: Path) -> None:
     """With who asked for it."""
     house = House(tmp_path)
-    desk = Desk(house.store, lambda: None)
+    desk = RequestQueue(house.store, lambda: None)
 
     def poked() -> None:
         (request,) = house.store.run(request_store.open_requests)
@@ -50,7 +50,7 @@ async def test_an_answer_that_was_there_before_anybody_waited_is_found(
         return number
 
     monkeypatch.setattr(request_store, "add", answered_at_once)
-    assert await Desk(house.store, lambda: None).ask("retry", "x", "me") == SAID
+    assert await RequestQueue(house.store, lambda: None).ask("retry", "x", "me") == SAID
 
 
 async def test_who_waits_in_vain_is_told_that_it_is_not_yet_answered(
@@ -59,7 +59,7 @@ async def test_who_waits_in_vain_is_told_that_it_is_not_yet_answered(
     """It is still there to be carried out; an answer that comes too late hurts nobody."""
     monkeypatch.setattr(desk_module, "PATIENCE_S", 0.01)
     house = House(tmp_path)
-    desk = Desk(house.store, lambda: None)
+    desk = RequestQueue(house.store, lambda: None)
     assert await desk.ask("retry", "x", "me") is None
     (request,) = house.store.run(request_store.open_requests)
     desk.answered(request.id, SAID)

@@ -15,7 +15,7 @@ from dittohead.engine.dispatch import Dispatch
 from dittohead.engine.dispatch.local import LocalDispatch
 from dittohead.model import JobState, Station
 from dittohead.model.errors import StoreError
-from dittohead.model.held import Kind
+from dittohead.model.held import HeldKind
 from dittohead.store import jobs as job_store
 from tests.support.house import House
 
@@ -132,7 +132,7 @@ async def test_what_cannot_be_taken_is_told_and_taken_when_it_can(house: House, 
         house.look()
         await house.until_over("y")
         await house.until(lambda: b"x" in dispatch.held)
-        assert dispatch.held[b"x"].kind is Kind.UNFINISHED
+        assert dispatch.held[b"x"].kind is HeldKind.UNFINISHED
         assert dispatch.backlog == 1
         (house.root / "inbox" / "x" / "a.part").rename(house.root / "inbox" / "x" / "a")
         await house.until_over("x")

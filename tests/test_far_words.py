@@ -19,7 +19,7 @@ import pytest
 from dittohead.model.errors import ItemError, StepError, TargetError
 from dittohead.system.process import Completed
 from dittohead.workers.rsync.output import failure
-from dittohead.workers.rsync.remote_errors import ACCOUNT, SSH, Way, explained, lines_of
+from dittohead.workers.rsync.remote_errors import ACCOUNT, SSH, DeliveryPlace, explained, lines_of
 from dittohead.workers.rsync.worker import RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext
 from tests.support.sshd import Sshd, sshd
@@ -213,7 +213,7 @@ async def test_a_full_or_read_only_disk_there_is_the_targets_fault(far: Far) -> 
 
 # -- lines that no server here can be made to say ----------------------------------------------
 
-WAY = Way(where="ada@h:/study/lab1/", again="dittohead retry J", login="ada@h", path="/study/lab1")
+WAY = DeliveryPlace(where="ada@h:/study/lab1/", again="dittohead retry J", login="ada@h", path="/study/lab1")
 
 
 def test_a_command_is_told_from_the_words_around_it() -> None:

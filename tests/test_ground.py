@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dittohead.admin import root_watch
-from dittohead.admin.root_watch import Ground
-from dittohead.engine.supervisor import Over
+from dittohead.admin.root_watch import RootWatch
+from dittohead.engine.supervisor import CannotGoOn
 from dittohead.model.errors import StoreError
 from dittohead.startup import is_passing
 from dittohead.system import lock, mounts
@@ -25,7 +25,7 @@ async def test_only_what_may_be_empty_is_made_again(house: House, soon: None, na
     """An empty processing/ would cancel jobs, an inbox has permissions that only an admin knows."""
     told = []
     with lock.held(house.stations.state) as held:
-        watched = Ground(house.stations, held, house.targets, lambda: told.append("back"))
+        watched = RootWatch(house.stations, held, house.targets, lambda: told.append("back"))
         (house.root / name).rename(house.root / "away")
         await watched.look()
         again = name in ("done", "failed", "receipts", "work")
@@ -41,7 +41,7 @@ async def test_only_what_may_be_empty_is_made_again(house: House, soon: None, na
 async def test_what_is_just_being_replaced_is_given_time(house: House) -> None:
     """`mv done x; mv x done` must not find a directory in its place."""
     with lock.held(house.stations.state) as held:
-        watched = Ground(house.stations, held, house.targets, lambda: None)
+        watched = RootWatch(house.stations, held, house.targets, lambda: None)
         (house.root / "done").rename(house.root / "away")
         await watched.look()
         assert not (house.root / "done").exists()
@@ -51,7 +51,7 @@ async def test_what_is_just_being_replaced_is_given_time(house: House) -> None:
 async def test_a_file_in_a_stations_place_is_said_and_not_touched(house: House, soon: None) -> None:
     """Whoever put it there has to take it away."""
     with lock.held(house.stations.state) as held:
-        watched = Ground(house.stations, held, house.targets, lambda: None)
+        watched = RootWatch(house.stations, held, house.targets, lambda: None)
         (house.root / "done").rmdir()
         (house.root / "done").write_text("mine")
         await watched.look()
@@ -64,13 +64,13 @@ async def test_another_directory_in_the_roots_place_ends_the_daemon_at_the_secon
 ) -> None:
     """Once may be in the middle of a change; its lock is not ours, and nothing is made in it."""
     with lock.held(house.stations.state) as held:
-        watched = Ground(house.stations, held, house.targets, lambda: None)
+        watched = RootWatch(house.stations, held, house.targets, lambda: None)
         house.root.rename(tmp_path / "old")
         await watched.look()
         assert [error.what for error in watched.troubles] == ["the root is not there"]
         house.root.mkdir()
         await watched.look()
-        with pytest.raises(Over, match="in the root's place"):
+        with pytest.raises(CannotGoOn, match="in the root's place"):
             await watched.look()
         assert list(house.root.iterdir()) == []
 
@@ -78,9 +78,9 @@ async def test_another_directory_in_the_roots_place_ends_the_daemon_at_the_secon
 async def test_a_lock_taken_by_another_ends_the_daemon(house: House) -> None:
     """Two on one root would take each other's half-done moves for something to be put right."""
     with lock.held(house.stations.state) as held:
-        watched = Ground(house.stations, held, house.targets, lambda: None)
+        watched = RootWatch(house.stations, held, house.targets, lambda: None)
         (house.stations.state / "lock").unlink()
-        with lock.held(house.stations.state), pytest.raises(Over, match="another dittohead"):
+        with lock.held(house.stations.state), pytest.raises(CannotGoOn, match="another dittohead"):
             await watched.look()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.admin import uploader_setup
-from dittohead.admin.uploader_setup import Seen
+from dittohead.admin.uploader_setup import InboxSetup
 from dittohead.folders.stations import Stations
 from dittohead.model import Station
 
@@ -51,12 +51,12 @@ def daemon(*groups: int) -> Iterator[None]:
         os.setgroups(before)
 
 
-def seen(stations: Stations) -> list[Seen]:
+def seen(stations: Stations) -> list[InboxSetup]:
     with daemon():
         return list(uploader_setup.look(stations))
 
 
-def command(found: list[Seen]) -> str:
+def command(found: list[InboxSetup]) -> str:
     """Return what the one warning says to type."""
     (bad,) = (one for one in found if not one.good)
     said = re.search(r"Type: (.*)$", bad.message)
@@ -188,4 +188,4 @@ def test_root_is_told_whom_to_ask(stations: Stations) -> None:
 def test_a_private_inbox_is_the_same_user(stations: Stations) -> None:
     """Nobody else may create anything in it."""
     stations.path(Station.INBOX).chmod(0o700)
-    assert seen(stations) == [Seen(good=True, message="uploads come from this very user (same uid)")]
+    assert seen(stations) == [InboxSetup(good=True, message="uploads come from this very user (same uid)")]

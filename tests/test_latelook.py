@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.admin.housekeeping import Housekeeper
-from dittohead.admin.late_changes import LateLook
+from dittohead.admin.late_changes import LateChangeCheck
 from dittohead.model import JobState
 from tests.support.house import CONFIG, House
 
@@ -23,7 +23,7 @@ AFTER_S = 0.2
 async def house(tmp_path: Path) -> House:
     """One whose looks have begun, and which has done a folder."""
     made = House(tmp_path)
-    await LateLook(made.engine, lambda: AFTER_S).round(AFTER_S)
+    await LateChangeCheck(made.engine, lambda: AFTER_S).round(AFTER_S)
     await done(made, "x")
     return made
 
@@ -37,7 +37,7 @@ async def done(house: House, name: str) -> None:
 async def looked_at(house: House, after_s: float = AFTER_S) -> list[str]:
     """Let the time pass, look, and return the events of late changes."""
     await asyncio.sleep(after_s)
-    await LateLook(house.engine, lambda: after_s).round(after_s)  # as after a restart
+    await LateChangeCheck(house.engine, lambda: after_s).round(after_s)  # as after a restart
     (path,) = house.stations.receipts.glob("x.*.json")
     events = json.loads(path.read_bytes())["events"]
     return [event["detail"] for event in events if event["detail"].startswith("late change")]
@@ -114,7 +114,7 @@ async def test_a_damaged_folder_receipt_or_manifest_stops_no_other_look(house: H
 
 async def looked_at_all(house: House) -> None:
     await asyncio.sleep(AFTER_S)
-    await LateLook(house.engine, lambda: AFTER_S).round(AFTER_S)
+    await LateChangeCheck(house.engine, lambda: AFTER_S).round(AFTER_S)
 
 
 async def test_the_manifest_is_kept_for_the_late_look_though_work_is_not(tmp_path: Path) -> None:

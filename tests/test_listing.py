@@ -72,8 +72,8 @@ async def done(house: House) -> Job:
     return job
 
 
-def every(house: House, job: Job, limit: int = 1000) -> list[listing.File]:
-    found: list[listing.File] = []
+def every(house: House, job: Job, limit: int = 1000) -> list[listing.ListedFile]:
+    found: list[listing.ListedFile] = []
     cursor: str | None = ""
     while cursor is not None:
         page = listing.page(house.stations, job, house.steps(job), cursor, limit)

@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from dittohead.system import log
-from dittohead.system.log_stream import Apart
+from dittohead.system.log_stream import LogStream
 from tests.support.daemon import site
 from tests.support.house import House
 
@@ -48,7 +48,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_lines_nobody_reads_are_bounded_counted_and_said_once_it_can_be_written_again() -> None:
     """What came first is kept, what did not fit is counted, and the count stands where the gap is."""
     with pipe() as (reader, writer):
-        stream = Apart(writer, lambda lines: void(stream.write(f"{lines} dropped\n")), most=10_000)
+        stream = LogStream(writer, lambda lines: void(stream.write(f"{lines} dropped\n")), most=10_000)
         for number in range(3000):
             stream.write(f"line {number:04}\n")
         read = b""
@@ -69,7 +69,7 @@ def void(_: object) -> None:
 def test_a_line_in_pieces_is_not_glued_to_what_follows_a_gap() -> None:
     """A traceback comes in pieces; half of one before the gap ends with a line end of its own."""
     with pipe() as (reader, writer):
-        stream = Apart(writer, lambda lines: void(stream.write(f"{lines} dropped\n")), most=100)
+        stream = LogStream(writer, lambda lines: void(stream.write(f"{lines} dropped\n")), most=100)
         stream.write("x" * 90)
         stream.write("y" * 90 + "\n")
         read = b""
@@ -92,7 +92,7 @@ def test_a_full_disk_is_waited_for_and_loses_no_byte(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("dittohead.system.log_stream._AGAIN_S", 0.01)
     monkeypatch.setattr("dittohead.system.log_stream.os.write", write)
-    stream = Apart(2, lambda lines: None)
+    stream = LogStream(2, lambda lines: None)
     stream.write("the first line\n")
     until(lambda: len(written) == 5)
     refuse.clear()
@@ -104,7 +104,7 @@ def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
     """Others who share it may have made it so; EAGAIN is no fault."""
     with pipe() as (reader, writer):
         os.set_blocking(writer, False)
-        stream = Apart(writer, lambda lines: None)
+        stream = LogStream(writer, lambda lines: None)
         text = "".join(f"{number}\n" for number in range(20_000))
         stream.write(text)
         read = b""
@@ -115,7 +115,7 @@ def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
 
 def test_without_standard_error_nothing_is_written() -> None:
     """Descriptor 2 may be any file then, the store's among them."""
-    stream = Apart(None, lambda lines: None)
+    stream = LogStream(None, lambda lines: None)
     assert stream.write("lost\n") == 5
     assert not stream.isatty()
     stream.finish()

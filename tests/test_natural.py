@@ -25,7 +25,7 @@ from dittohead.toolkit.natural_order import key, page_key
 from dittohead.web.pages.thumbnails import pictures
 from dittohead.workers.archivesspace import diff
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
-from dittohead.workers.archivesspace.preflight import Found
+from dittohead.workers.archivesspace.preflight import FoundObject
 from dittohead.workers.describe import DescribeOptions, DescribeWorker
 from dittohead.workers.iiif.worker import IiifOptions, IiifWorker
 from dittohead.workers.islandora import objects
@@ -191,7 +191,9 @@ async def of_archivesspace(base: Path, folder: Path) -> list[str]:
     options = ArchivesSpaceOptions.model_validate(
         {"url": "http://127.0.0.1:1", "user": "u", "credential": "c", "repository": 2, "masters": ["keep"]}
     )
-    found = Found(identifier="i", uri="/x", title="t", digital_object_id="i", digital_object="", files=None)
+    found = FoundObject(
+        identifier="i", uri="/x", title="t", digital_object_id="i", digital_object="", files=None
+    )
     (wanted,) = diff.wanted(ctx, options, [found])
     return [os.fsdecode(page.path) for page in wanted.pages]
 

@@ -11,7 +11,7 @@ import pytest
 
 from dittohead.model.errors import TargetError
 from dittohead.toolkit import intent_log
-from dittohead.toolkit.intent_log import Notebook, read
+from dittohead.toolkit.intent_log import IntentLog, read
 from dittohead.workers.archivesspace import intent_log as archivesspace
 
 HEAD = {"worker": "w"}
@@ -38,7 +38,7 @@ class Filling:
 def test_a_line_is_kept_whole_or_its_writing_fails(tmp_path: Path, room: int) -> None:
     """write(2) takes what there is room for and says nothing: half a note was taken for one."""
     path = tmp_path / "ledger" / "1.jsonl"
-    notes = Notebook(path, HEAD)
+    notes = IntentLog(path, HEAD)
     notes.write([{"n": 0}], durable=True)
     disk = Filling(notes._file, room)
     notes._file = disk  # type: ignore[assignment]
@@ -81,7 +81,7 @@ def test_garbage_hides_no_other_line(tmp_path: Path) -> None:
     path.write_bytes(
         b"\n".join([*garbage, b'{"worker": "w", "url": "u", "repository": 2, "objects": ["A"]}'])
     )
-    notes = Notebook(path, HEAD)
+    notes = IntentLog(path, HEAD)
     notes.write([{"n": 1}], durable=False)
     notes.close()
     assert [line["n"] for line in archivesspace.read(path)] == [1]
@@ -95,7 +95,7 @@ def test_the_names_are_durable_before_the_lines(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(intent_log, "fsync_dir", synced.append)
     (tmp_path / "ledger").mkdir()
     (tmp_path / "ledger" / "1.jsonl").touch()
-    notes = Notebook(tmp_path / "ledger" / "1.jsonl", HEAD)
+    notes = IntentLog(tmp_path / "ledger" / "1.jsonl", HEAD)
     notes.write([{"n": 1}], durable=True)
     notes.close()
     assert synced == [tmp_path, tmp_path / "ledger"]
@@ -109,4 +109,4 @@ def test_what_may_not_be_noted_is_not_done(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(TargetError, match=r"1\.jsonl"):
-        Notebook(tmp_path / "ledger" / "1.jsonl", HEAD).write([{"n": 1}], durable=True)
+        IntentLog(tmp_path / "ledger" / "1.jsonl", HEAD).write([{"n": 1}], durable=True)

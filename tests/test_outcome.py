@@ -9,7 +9,7 @@ import pytest
 
 from dittohead.engine.reconcile import reconcile
 from dittohead.model import JobState, Outcome, Station
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.store import Connection, history, numbers, queries
 from dittohead.store.search import find
 from tests.support.house import House
@@ -30,7 +30,7 @@ def opened(house: House) -> list[str]:
 def _opened(connection: Connection) -> list[str]:
     names = [job.name for job in history.open_failures(connection, 100)]
     assert history.count_open_failures(connection) == len(names)
-    assert [job.name for job in find(connection, Wanted(open=True)).jobs] == names
+    assert [job.name for job in find(connection, JobFilter(open=True)).jobs] == names
     assert [job["name"] for job in queries.overview(connection)["failed"]] == names[:5]
     return names
 

@@ -23,7 +23,7 @@ from dittohead.cli import status
 from dittohead.folders.stations import Scan, Stations
 from dittohead.model import Arrival, Station
 from dittohead.model.errors import Immovable
-from dittohead.model.held import AT_ONCE, IN_TIME, Held, Kind, immovable, mounted
+from dittohead.model.held import AT_ONCE, IN_TIME, Held, HeldKind, immovable, mounted
 from dittohead.notices.compose import Composer
 from dittohead.store.tables import outbox
 from tests.support.house import House
@@ -53,7 +53,7 @@ class Inbox:
     def _scan(self) -> Scan:
         return self.house.stations.scan()
 
-    def hold(self, name: str, kind: Kind = Kind.IMMOVABLE, uid: int = 1, **more: Any) -> None:
+    def hold(self, name: str, kind: HeldKind = HeldKind.IMMOVABLE, uid: int = 1, **more: Any) -> None:
         ino = more.pop("ino", len(self.held) + 1)
         arrival = Arrival(folder=name.encode(), dev=1, ino=ino, uid=uid, seen_at=self.now)
         given = {"cure": "Do this", "command": f"do {name}", "since": self.now, **more}
@@ -84,8 +84,10 @@ def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
     made.house.store.close()
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-async def test_what_somebody_must_do_something_about_is_shown_and_told_once(inbox: Inbox, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(HeldKind))
+async def test_what_somebody_must_do_something_about_is_shown_and_told_once(
+    inbox: Inbox, kind: HeldKind
+) -> None:
     """At once, or when it lasts; never what waits by itself or is told already."""
     inbox.hold("x", kind)
     assert await inbox.round() == []
@@ -100,7 +102,7 @@ async def test_what_somebody_must_do_something_about_is_shown_and_told_once(inbo
 async def test_an_upload_that_goes_on_is_not_told(inbox: Inbox) -> None:
     """The mark is there all the time, and something changes all the time."""
     for _ in range(5):
-        inbox.hold("x", Kind.UNFINISHED, ino=1)
+        inbox.hold("x", HeldKind.UNFINISHED, ino=1)
         assert await inbox.round(AFTER_S / 2) == []
     assert inbox.names() == []
     assert len(await inbox.round(AFTER_S)) == 1
@@ -228,7 +230,7 @@ def test_each_cause_has_the_cure_that_fits_it(tmp_path: Path, monkeypatch: pytes
             inbox.chmod(place[1])
         held = refused(stations, monkeypatch, code, uid, gid, mode)
         monkeypatch.undo()
-        assert held.kind is Kind.IMMOVABLE
+        assert held.kind is HeldKind.IMMOVABLE
         assert held.command == command.format(inbox)
         assert held.reason.startswith(f"the daemon may not move this folder: mode {mode:04o}, owner ")
         assert stat.S_IMODE((inbox / "x").stat().st_mode) == mode
@@ -245,7 +247,7 @@ async def test_a_folder_that_no_room_will_ever_come_for_is_told(tmp_path: Path) 
     (arrival,) = house.stations.scan().arrivals
     held = await house.claimer.claim(arrival)
     assert isinstance(held, Held)
-    assert held.kind is Kind.TOO_LARGE
+    assert held.kind is HeldKind.TOO_LARGE
     assert "Make room" in held.cure
     house.store.close()
 
@@ -259,6 +261,6 @@ async def test_a_namesake_under_way_is_nobodys_fault(tmp_path: Path) -> None:
     (arrival,) = house.stations.scan().arrivals
     held = await house.claimer.claim(arrival)
     assert isinstance(held, Held)
-    assert held.kind is Kind.NAMESAKE
+    assert held.kind is HeldKind.NAMESAKE
     assert held.kind not in AT_ONCE | IN_TIME
     house.store.close()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dittohead.engine import supervisor
-from dittohead.engine.supervisor import Over, Part, Parts
+from dittohead.engine.supervisor import CannotGoOn, Service, Supervisor
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ async def test_a_part_that_fails_again_and_again_ends_no_other(error: Exception 
         if error is not None:
             raise error
 
-    kept = Parts([Part(name="live", run=stumble), Part(name="work", run=for_ever, vital=True)])
+    kept = Supervisor([Service(name="live", run=stumble), Service(name="work", run=for_ever, vital=True)])
     task = asyncio.create_task(kept.run())
     await enough.wait()
     assert not task.done()
@@ -60,8 +60,10 @@ async def test_a_part_that_the_work_needs_ends_the_daemon_only_when_starting_it_
         finally:
             ended.append("other")
 
-    with pytest.raises(Over, match="dispatch failed"):
-        await Parts([Part(name="dispatch", run=work, vital=True), Part(name="other", run=other)]).run()
+    with pytest.raises(CannotGoOn, match="dispatch failed"):
+        await Supervisor(
+            [Service(name="dispatch", run=work, vital=True), Service(name="other", run=other)]
+        ).run()
     assert starts > 3
     assert ended == ["other"]
 
@@ -78,7 +80,7 @@ async def test_a_part_that_is_well_again_is_not_said_to_fail(monkeypatch: pytest
             raise RuntimeError("once")
         await for_ever()
 
-    kept = Parts([Part(name="pings", run=once)])
+    kept = Supervisor([Service(name="pings", run=once)])
     task = asyncio.create_task(kept.run())
     async with asyncio.timeout(10):
         while starts < 2 or kept.failing:

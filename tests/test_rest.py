@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
-from dittohead.toolkit.rest import Answer, Rest, Site, connected
+from dittohead.toolkit.rest import Answer, Rest, RestSite, connected
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -48,7 +48,7 @@ async def far() -> AsyncIterator[Far]:
 
 @pytest_asyncio.fixture
 async def rest(far: Far) -> AsyncIterator[Rest]:
-    async with connected(Site(url=far.base), ("me", "pä:ss")) as opened:
+    async with connected(RestSite(url=far.base), ("me", "pä:ss")) as opened:
         yield opened
 
 
@@ -81,7 +81,7 @@ async def test_a_server_that_is_silent_may_have_heeded(far: Far, rest: Rest) -> 
     with pytest.raises(TransientError, match="does not answer"):
         await rest.send("POST", "/x", silent_s=0.05)
     release.set()
-    async with connected(Site(url="http://127.0.0.1:1")) as nobody:
+    async with connected(RestSite(url="http://127.0.0.1:1")) as nobody:
         with pytest.raises(TargetError, match="cannot be reached"):
             await nobody.send("POST", "/x")
 
@@ -189,4 +189,4 @@ def test_a_fault_means_what_its_status_says(
 def test_a_port_that_is_none_is_refused_by_the_configuration(url: str) -> None:
     """Not by the first request."""
     with pytest.raises(ValueError, match="its port is no number from 0 to 65535"):
-        Site(url=url)
+        RestSite(url=url)

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.model import JobId, JobState
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.store import Store, sqlite_url
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store
@@ -61,7 +61,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def names(store: Store, **wanted: object) -> list[str]:
-    return [job.name for job in store.run(find, Wanted(**wanted)).jobs]  # type: ignore[arg-type]
+    return [job.name for job in store.run(find, JobFilter(**wanted)).jobs]  # type: ignore[arg-type]
 
 
 def test_pages_hold_every_job_once_the_latest_first(store: Store) -> None:
@@ -69,7 +69,7 @@ def test_pages_hold_every_job_once_the_latest_first(store: Store) -> None:
     seen: list[int] = []
     cursor: Cursor | None = None
     while True:
-        page = store.run(find, Wanted(), after=cursor, limit=7)
+        page = store.run(find, JobFilter(), after=cursor, limit=7)
         seen.extend(job.ino for job in page.jobs)
         if page.following is None:
             break
@@ -126,5 +126,5 @@ async def test_files_given_are_found_once_their_job_is_over(
     async with house.running():
         await house.until_over("many")
     for content in (b"0", b"1", b"2"):
-        page = house.store.run(find, Wanted(text=hashlib.sha256(content).hexdigest()))
+        page = house.store.run(find, JobFilter(text=hashlib.sha256(content).hexdigest()))
         assert [job.name for job in page.jobs] == ["many"]

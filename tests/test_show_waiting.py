@@ -18,14 +18,14 @@ from dittohead.cli import main
 from dittohead.cli.lines import Line, show
 from dittohead.engine import waiting_room
 from dittohead.engine.live_status import Live
-from dittohead.engine.settling import Wait, Why
+from dittohead.engine.settling import SettlingWait, Why
 from dittohead.model import Arrival
-from dittohead.model.held import Held, Kind
+from dittohead.model.held import Held, HeldKind
 from tests.support.house import House
 
 OPEN = Held(
     reason="a program on this machine has it open for writing: a/b.txt",
-    kind=Kind.WRITTEN,
+    kind=HeldKind.WRITTEN,
     cure="Let it finish, or end it",
     command="sudo fuser -v /srv/inbox/x/a/b.txt",
     since=time.time() - 7200,
@@ -120,7 +120,7 @@ async def test_a_second_folder_of_a_name_is_shown_with_the_job_of_the_first(
 def test_at_80_columns_the_moment_is_seen(why: Why) -> None:
     """However long the folder's name is."""
     now = time.time()
-    held = waiting_room._waits(Wait(seconds=90, need_s=90, in_place=True, grew=True, why=why), now)
+    held = waiting_room._waits(SettlingWait(seconds=90, need_s=90, in_place=True, grew=True, why=why), now)
     held = replace(held, arrival=Arrival(folder=b"x", dev=1, ino=1, uid=0, seen_at=now))
     to = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
     show([Line(state="held", name="a-long-name-" * 9, clause=held.text)], to, indent=2)

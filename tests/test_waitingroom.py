@@ -20,13 +20,13 @@ import pytest
 from dittohead.config.settings import Watch
 from dittohead.contract.worker import Done
 from dittohead.engine import folder_look, waiting_room
-from dittohead.engine.folder_look import Look
-from dittohead.engine.settling import Wait, Why
+from dittohead.engine.folder_look import FolderLook
+from dittohead.engine.settling import SettlingWait, Why
 from dittohead.folders import manifest
 from dittohead.folders.stations import Stations, _refusal
 from dittohead.model import JobState, Station
 from dittohead.model.errors import Immovable, StationError
-from dittohead.model.held import Held, Kind, writers
+from dittohead.model.held import Held, HeldKind, writers
 from dittohead.system.threads import Stop
 from tests.support.house import CONFIG, House
 
@@ -43,14 +43,14 @@ class Trouble:
         self.looks: list[str] = []
         self.pause_s = 0.0
 
-    def look(self, folder: Path, *args: Any, **more: Any) -> Look:
+    def look(self, folder: Path, *args: Any, **more: Any) -> FolderLook:
         self.looks.append(folder.name)
         if folder.name in self.errors:
             raise self.errors[folder.name]
         if folder.name in self.hanging:
             self.go_on.wait(60)
         time.sleep(self.pause_s)
-        return folder_look.look(folder, *args, **more)
+        return folder_look.look_at(folder, *args, **more)
 
 
 @pytest.fixture
@@ -120,11 +120,11 @@ async def test_waiting_is_not_told_where_it_will_not_help(
         await house.until(lambda: len(house.dispatch.held) == 2)
         held = house.dispatch.held
         assert (held[b"shut"].kind, held[b"shut"].reason, held[b"shut"].command) == (
-            Kind.IMMOVABLE,
+            HeldKind.IMMOVABLE,
             "mode 0700",
             "chmod x",
         )
-        assert held[b"open"].kind is Kind.SETTLING
+        assert held[b"open"].kind is HeldKind.SETTLING
 
 
 async def test_the_cure_of_what_could_not_be_moved_starts_no_long_wait(
@@ -141,7 +141,7 @@ async def test_the_cure_of_what_could_not_be_moved_starts_no_long_wait(
     (arrival,) = house.stations.scan().arrivals
     held = await room.admit(arrival, watch, [])
     assert isinstance(held, Held)
-    assert held.kind is Kind.IMMOVABLE
+    assert held.kind is HeldKind.IMMOVABLE
     await tick(tmp_path)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o775)
@@ -166,7 +166,8 @@ def test_a_wait_is_told_with_its_moment_first() -> None:
     now = datetime(2026, 1, 31, 20, 31, 35).astimezone().timestamp()
     texts = {
         why: waiting_room._waits(
-            Wait(seconds=569.2, need_s=569.615, in_place=why is not Why.FRESH, grew=False, why=why), now
+            SettlingWait(seconds=569.2, need_s=569.615, in_place=why is not Why.FRESH, grew=False, why=why),
+            now,
         ).text
         for why in Why
     }
@@ -177,7 +178,7 @@ def test_a_wait_is_told_with_its_moment_first() -> None:
     assert "one tick of the clock" in texts[Why.ONE_STEP]
     assert "it is empty" in texts[Why.EMPTY]
     assert len(set(texts.values())) == len(Why)
-    late = waiting_room._waits(Wait(seconds=86400, need_s=86400, in_place=True, grew=True), now)
+    late = waiting_room._waits(SettlingWait(seconds=86400, need_s=86400, in_place=True, grew=True), now)
     assert "taken at 2026-02-01 20:31:35 " in late.text
 
 
@@ -207,7 +208,10 @@ async def test_an_error_of_one_arrival_is_that_ones_alone(
     async with house.running():
         await house.until_over("good")
         (held,) = house.dispatch.held.values()
-        assert (held.kind, held.reason) == (Kind.UNREADABLE, f"it cannot be looked at ({os.strerror(code)})")
+        assert (held.kind, held.reason) == (
+            HeldKind.UNREADABLE,
+            f"it cannot be looked at ({os.strerror(code)})",
+        )
         assert held.command.startswith("sudo chgrp root " if number == "EACCES" else "ls -la ")
         assert house.where("bad") == ["inbox"]
         assert house.dispatch.backlog == 1
@@ -242,7 +246,7 @@ async def test_an_error_while_it_is_claimed_is_that_ones_alone(
     monkeypatch.setattr(
         waiting_room,
         "look",
-        lambda *a, **k: folder_look.look(house.root / "inbox", [], stop=Stop(), now_ns=0),
+        lambda *a, **k: folder_look.look_at(house.root / "inbox", [], stop=Stop(), now_ns=0),
     )
     async with house.running():
         await house.until_over("good")
@@ -262,7 +266,7 @@ async def test_arrivals_that_never_answer_hold_up_nobody(
         house.arrive(name)
     async with house.running():
         await house.until(lambda: len(house.dispatch.held) == len(names))
-        assert {held.kind for held in house.dispatch.held.values()} == {Kind.SILENT}
+        assert {held.kind for held in house.dispatch.held.values()} == {HeldKind.SILENT}
         house.arrive("good")
         house.look()
         await house.until_over("good")
@@ -400,7 +404,7 @@ async def test_what_changed_since_the_look_is_met_before_the_end(tmp_path: Path)
     checks: list[float] = []
     real = manifest.recheck
 
-    def recheck(*args: Any, **more: Any) -> manifest.Checked:
+    def recheck(*args: Any, **more: Any) -> manifest.ManifestCheck:
         checks.append(0.0)
         if len(checks) == 1:
             found = real(*args, **more)

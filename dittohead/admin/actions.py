@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dittohead.admin import admission
-from dittohead.admin.request_queue import Desk
+from dittohead.admin.request_queue import RequestQueue
 from dittohead.config.loader import Config
 from dittohead.engine.batches import is_by_itself
 from dittohead.engine.dispatch import Dispatch
@@ -85,7 +85,7 @@ class Actions:
     dispatch: Dispatch
     #: what is asked of others than jobs and targets (sources, receivers), by the name of the action
     handlers: Mapping[str, Handler] = field(default_factory=dict)
-    desk: Desk | None = None  #: is told each answer
+    desk: RequestQueue | None = None  #: is told each answer
     config: Callable[[], Config] | None = None  #: the configuration in force
     mend: Callable[[], None] = lambda: None  #: have store and stations compared soon
     #: requests that this process has begun to carry out

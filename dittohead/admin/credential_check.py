@@ -17,7 +17,7 @@ from typing import Any
 
 from dittohead.config.positions import Document, Place
 from dittohead.model.errors import ConfigError, DittoheadError, TransientError
-from dittohead.system.credentials import Credentials, Unreadable
+from dittohead.system.credentials import Credentials, UnreadableCredential
 from dittohead.system.service_units import Unit, line_for
 
 #: What programs are told is theirs, whatever its names are.
@@ -115,7 +115,7 @@ def _lacks(one: Named, own: Credentials) -> tuple[str, str] | None:
     try:
         if not own(name).strip() and not one.may_be_empty:
             return _empty(name, f"credentials/{name} beside it")
-    except Unreadable as error:
+    except UnreadableCredential as error:
         if "UTF-8" in str(error):
             return f'the credential "{name}" cannot be used: {error}', "Write the secret alone into it"
         raise _Unseen from error

@@ -20,7 +20,7 @@ from dittohead.store import jobs as job_store
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recorded:
+class FinishedStep:
     """One step as it was done."""
 
     row: StepRow
@@ -30,7 +30,9 @@ class Recorded:
     problem: str = ""  #: why its worker cannot be asked; worker and options then mean nothing
 
 
-async def recorded(job: Job, store: Store, stations: Stations, workers: Registry) -> AsyncIterator[Recorded]:
+async def recorded(
+    job: Job, store: Store, stations: Stations, workers: Registry
+) -> AsyncIterator[FinishedStep]:
     """Yield a job's steps in order."""
     files = JobFiles(stations, job)
     for row in await store.read(job_store.steps_of, job.id):
@@ -41,6 +43,6 @@ async def recorded(job: Job, store: Store, stations: Stations, workers: Registry
             options = worker.Options.model_validate(filled)
         except (LookupError, DittoheadError, ValidationError) as error:
             nothing: Any = None
-            yield Recorded(row=row, worker=nothing, options=nothing, source="", problem=str(error))
+            yield FinishedStep(row=row, worker=nothing, options=nothing, source="", problem=str(error))
         else:
-            yield Recorded(row=row, worker=worker, options=options, source=given["from"])
+            yield FinishedStep(row=row, worker=worker, options=options, source=given["from"])

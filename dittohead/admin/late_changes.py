@@ -39,14 +39,14 @@ _STALL_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changes:
+class LateChanges:
     """What came or changed in a folder after its job's end."""
 
     count: int
     files: list[str]  #: the first of them, each as "PATH: added"
 
 
-class LateLook:
+class LateChangeCheck:
     """Makes rounds."""
 
     def __init__(self, engine: Engine, after_s: Callable[[], float]) -> None:
@@ -111,7 +111,7 @@ class LateLook:
     def _unseen(self, job: Job, reason: str) -> None:
         log.get().warning(log.JOB_UNSEEN, job=job.id, name=job.name, reason=reason)
 
-    async def _record(self, job: Job, found: Changes) -> None:
+    async def _record(self, job: Job, found: LateChanges) -> None:
         # 1 receipt  2 event, mark and notices: one commit.  After a crash between the two the receipt
         # has the event twice.
         if await self._engine.store.read(job_store.changed_late, job.id):
@@ -144,7 +144,7 @@ class LateLook:
             self._engine.wake_notifier()
 
 
-def _changes(folder: Path, listed: Path, ino: int, stop: Stop) -> Changes | None:
+def _changes(folder: Path, listed: Path, ino: int, stop: Stop) -> LateChanges | None:
     """Return what is new in a folder; None where it, or its manifest, is no longer there."""
     try:
         if folder.stat(follow_symlinks=False).st_ino != ino:
@@ -157,7 +157,7 @@ def _changes(folder: Path, listed: Path, ino: int, stop: Stop) -> Changes | None
                 shown.append(f"{visible(path.decode('utf-8', 'surrogateescape'))}: {how}")
     except FileNotFoundError:  # moved away, or back to the inbox
         return None
-    return Changes(count=count, files=shown)
+    return LateChanges(count=count, files=shown)
 
 
 def _read(path: Path) -> float | None:

@@ -22,7 +22,7 @@ _ROUND_S, _FIRST_S = 60.0, 2.0
 _HYSTERESIS = 0.05
 
 
-class Lookout:
+class Monitor:
     """Makes rounds."""
 
     def __init__(self, engine: Engine, settings: Callable[[], Settings]) -> None:

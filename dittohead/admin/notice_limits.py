@@ -29,14 +29,14 @@ class _Owner:
 
 
 @dataclass(frozen=True)
-class Part(Generic[T]):
+class NoticeGroup(Generic[T]):
     """What one notice is about."""
 
     things: Sequence[T]
     together: bool  #: all of an owner's; else one by itself
 
 
-class Sparing(Generic[T]):
+class NoticeLimits(Generic[T]):
     """Remembers what was told of whose things.
 
     Args:
@@ -47,7 +47,7 @@ class Sparing(Generic[T]):
         self._name = name
         self._owners: dict[int | None, _Owner] = {}
 
-    def parts(self, uid: int | None, things: Sequence[T], fresh: int) -> list[Part[T]]:
+    def parts(self, uid: int | None, things: Sequence[T], fresh: int) -> list[NoticeGroup[T]]:
         """Return the notices there are to be of an owner's things; each is then `told`.
 
         All at once: of new ones once a day, of the same once a week.
@@ -58,13 +58,13 @@ class Sparing(Generic[T]):
         """
         known = self._owners.setdefault(uid, _Owner(day=time.monotonic()))
         if len(things) <= FEW and _has_room(known, fresh):
-            return [Part([thing], together=False) for thing in things]
+            return [NoticeGroup([thing], together=False) for thing in things]
         since = time.monotonic() - known.together_at
         if since < (WEEK_S if self._names(things) <= known.names else DAY_S):
             return []
-        return [Part(things, together=True)]
+        return [NoticeGroup(things, together=True)]
 
-    def told(self, uid: int | None, part: Part[T]) -> None:
+    def told(self, uid: int | None, part: NoticeGroup[T]) -> None:
         """Note that a notice of so many is on disk."""
         if part.together:
             known = self._owners[uid]

@@ -23,7 +23,7 @@ from dittohead.system.patterns import TooSlow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class OutdatedJob:
     """One folder in done/, compared with what would be done to it today."""
 
     job: Job
@@ -33,24 +33,26 @@ class Finding:
 
 def compare(
     config: Config, pipeline: str, workers: Registry, store: Store, stations: Stations
-) -> Iterator[Finding]:
+) -> Iterator[OutdatedJob]:
     """Yield a finding for each folder in done/ that a pipeline has done, by name. Blocking."""
     for job in store.run(history.latest_done, pipeline):
         if stations.exists(Station.DONE, job.folder):
             yield _finding(config, workers, stations, job, store.run(job_store.steps_of, job.id))
 
 
-def _finding(config: Config, workers: Registry, stations: Stations, job: Job, rows: list[StepRow]) -> Finding:
+def _finding(
+    config: Config, workers: Registry, stations: Stations, job: Job, rows: list[StepRow]
+) -> OutdatedJob:
     try:
         matched = config.pipeline_for(job.name)
     except TooSlow as error:
-        return Finding(job=job, changes=[error.what])
+        return OutdatedJob(job=job, changes=[error.what])
     if matched is None:
-        return Finding(job=job, changes=["no pipeline fits its name any more"])
+        return OutdatedJob(job=job, changes=["no pipeline fits its name any more"])
     pipeline, values = matched
     if pipeline.name != job.pipeline:
-        return Finding(job=job, changes=[f"its name fits the pipeline {pipeline.name} now"])
-    finding = Finding(job=job)
+        return OutdatedJob(job=job, changes=[f"its name fits the pipeline {pipeline.name} now"])
+    finding = OutdatedJob(job=job)
     today = dataclasses.replace(job, values=values)
     known = {row.name: row for row in rows if row.state is StepState.DONE}
     had = job.definition.get("purposes", ())
@@ -69,7 +71,7 @@ def _finding(config: Config, workers: Registry, stations: Stations, job: Job, ro
 
 
 def _compare_step(
-    finding: Finding, workers: Registry, step: Step, job: Job, files: JobFiles, row: StepRow
+    finding: OutdatedJob, workers: Registry, step: Step, job: Job, files: JobFiles, row: StepRow
 ) -> None:
     try:
         recipe = _recipe(workers, step, job, files)

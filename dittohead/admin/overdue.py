@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dittohead.admin.notice_limits import WEEK_S, Part, Sparing
+from dittohead.admin.notice_limits import WEEK_S, NoticeGroup, NoticeLimits
 from dittohead.engine.services import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.folders.stations import Scan
@@ -46,7 +46,7 @@ class Holding(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thing:
+class OverdueItem:
     """Something in the inbox that waits for somebody."""
 
     folder: bytes  #: its name
@@ -77,7 +77,7 @@ class Overdue:
         self._engine, self._dispatch, self._scan, self._held_after_s = engine, dispatch, scan, held_after_s
         self._first: dict[tuple[bytes, str], float] = {}  #: (folder, kind) -> when it was first seen so
         self._told: dict[str, float] = {}  #: identity -> when it was told of. Seconds, monotonic
-        self._sparing = Sparing[Thing](lambda thing: thing.folder)
+        self._sparing = NoticeLimits[OverdueItem](lambda thing: thing.folder)
         self.shown: list[dict[str, Any]] = []  #: the longest first, `SHOWN` at most
         self.count = 0  #: of all, strays with them
         self.strays = 0
@@ -104,7 +104,7 @@ class Overdue:
 
     # -- what there is -------------------------------------------------------------------------
 
-    def _held(self, now: float, after_s: float) -> list[Thing]:
+    def _held(self, now: float, after_s: float) -> list[OverdueItem]:
         found = []
         kinds = AT_ONCE | IN_TIME
         held = {name: why for name, why in self._dispatch.held.items() if why.kind in kinds}
@@ -119,7 +119,7 @@ class Overdue:
                 found.append(_thing(folder, why, min(since, now)))
         return found
 
-    def _look(self, names: Sequence[bytes]) -> list[Thing]:
+    def _look(self, names: Sequence[bytes]) -> list[OverdueItem]:
         """Return what is no folder. Blocking, but short."""
         stations, found = self._engine.stations, []
         for name in names:
@@ -133,7 +133,7 @@ class Overdue:
 
     # -- telling -------------------------------------------------------------------------------
 
-    async def _tell(self, things: Collection[Thing], now: float) -> None:
+    async def _tell(self, things: Collection[OverdueItem], now: float) -> None:
         by_owner = sorted(things, key=lambda thing: -1 if thing.uid is None else thing.uid)
         for uid, theirs in itertools.groupby(by_owner, key=lambda thing: thing.uid):
             listed = sorted(theirs, key=lambda thing: thing.since)
@@ -143,11 +143,11 @@ class Overdue:
                 self._sparing.told(uid, part)
                 self._told |= dict.fromkeys((thing.identity for thing in part.things), time.monotonic())
 
-    def _was_told(self, thing: Thing) -> bool:
+    def _was_told(self, thing: OverdueItem) -> bool:
         at = self._told.get(thing.identity)
         return at is not None and time.monotonic() - at < WEEK_S
 
-    async def _put(self, part: Part[Thing], now: float) -> None:
+    async def _put(self, part: NoticeGroup[OverdueItem], now: float) -> None:
         first = part.things[0]
 
         def compose() -> list[NewNotice]:
@@ -162,11 +162,11 @@ class Overdue:
             self._engine.wake_notifier()
 
 
-def _thing(folder: bytes, why: Held, since: float) -> Thing:
+def _thing(folder: bytes, why: Held, since: float) -> OverdueItem:
     which = why.arrival
     # An inode's number is used again; the moment at which it was last touched is not.
     identity = f"{which.ino} {which.seen_at}" if which is not None else folder.hex()
-    return Thing(
+    return OverdueItem(
         folder=folder,
         kind=why.kind.value,
         reason=why.reason,
@@ -178,14 +178,14 @@ def _thing(folder: bytes, why: Held, since: float) -> Thing:
     )
 
 
-def _stray(inbox: Path, name: bytes, status: os.stat_result) -> Thing:
+def _stray(inbox: Path, name: bytes, status: os.stat_result) -> OverdueItem:
     path, hidden = (os.path.join(os.fsencode(inbox), part) for part in (name, b"." + name))
     kind, mode = kind_of(status.st_mode), stat.S_IMODE(status.st_mode)
     if stat.S_ISREG(status.st_mode):
         cure, command = "Put it into a folder of its own", _into_a_folder(path, hidden)
     else:
         cure, command = "Remove it, when nobody needs it", f"sudo rm -i {shell_word(path)}"
-    return Thing(
+    return OverdueItem(
         folder=name,
         kind=STRAY,
         reason=f"this is a {kind}, mode {mode:04o}; only folders are processed",
@@ -213,7 +213,7 @@ def _into_a_folder(path: bytes, hidden: bytes) -> str:
     )
 
 
-def _facts(thing: Thing, now: float) -> dict[str, Any]:
+def _facts(thing: OverdueItem, now: float) -> dict[str, Any]:
     """Return what a notice says of it."""
     return {
         "name": thing.name,
@@ -225,7 +225,7 @@ def _facts(thing: Thing, now: float) -> dict[str, Any]:
     }
 
 
-def _shown(things: Sequence[Thing]) -> list[dict[str, Any]]:
+def _shown(things: Sequence[OverdueItem]) -> list[dict[str, Any]]:
     """Return what readers see. Blocking: names of users may come from the network."""
     users = {thing.uid: "" if thing.uid is None else owner(thing.uid).user for thing in things}
     return [

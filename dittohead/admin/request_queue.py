@@ -16,7 +16,7 @@ from dittohead.store import requests as request_store
 PATIENCE_S = 30.0
 
 
-class Desk:
+class RequestQueue:
     """Takes requests for the daemon and waits for its answers; belongs to one event loop."""
 
     def __init__(self, store: Store, poke: Callable[[], None]) -> None:

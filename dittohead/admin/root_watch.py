@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from dittohead.engine.supervisor import Over
+from dittohead.engine.supervisor import CannotGoOn
 from dittohead.engine.targets import Targets, disk_of
 from dittohead.folders.stations import Stations
 from dittohead.model import Station
@@ -41,7 +41,7 @@ _HINTS = {
 }
 
 
-class Ground:
+class RootWatch:
     """Looks, and says what is missing; `troubles` is empty while all is there."""
 
     def __init__(self, stations: Stations, lock: Lock, targets: Targets, on_back: Callable[[], None]) -> None:
@@ -95,7 +95,7 @@ class Ground:
         if not self._stations.root.is_dir():
             self._replaced = False
         elif self._replaced:
-            raise Over(
+            raise CannotGoOn(
                 "another directory lies in the root's place",
                 where=str(self._stations.root),
                 hint="Was its file system mounted or unmounted meanwhile? The daemon has to be started again",
@@ -108,7 +108,7 @@ class Ground:
             if self._lock.renew():
                 log.get().error(log.LOCK_LOST, reason="its file was deleted or replaced; it is held again")
         except Locked as error:
-            raise Over(
+            raise CannotGoOn(
                 "another dittohead has taken this root's lock, whose file was deleted",
                 where=error.where,
                 hint="Only one may run: stop one of them. Never delete state/lock",

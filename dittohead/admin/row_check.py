@@ -23,7 +23,7 @@ _KNOWN_S = 300.0
 _SHOWN = 50
 
 
-class RowWatch:
+class RowCheck:
     """Knows which rows are damaged; each is logged once."""
 
     def __init__(self, store: Store) -> None:

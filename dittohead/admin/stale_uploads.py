@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.admin.notice_limits import FEW, Part, Sparing
+from dittohead.admin.notice_limits import FEW, NoticeGroup, NoticeLimits
 from dittohead.engine.services import Engine
 from dittohead.model import Station, display
 from dittohead.store import outbox as outbox_store
@@ -26,7 +26,7 @@ SHOWN = 50
 
 
 @dataclass(frozen=True)
-class Upload:
+class StaleUpload:
     """One that nobody goes on with."""
 
     folder: bytes
@@ -46,14 +46,14 @@ class StaleUploads:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: frozenset[bytes] = frozenset()
-        self._sparing = Sparing[Upload](lambda upload: upload.folder)
+        self._sparing = NoticeLimits[StaleUpload](lambda upload: upload.folder)
         self.shown: list[dict[str, Any]] = []  #: {name, age_seconds, bytes}, `SHOWN` at most
         self.count = 0
 
     async def round(self, uploads: Sequence[bytes], older_than_s: float) -> None:
         """Look at dotted folders, and tell of those that nobody has written to for so long."""
         found = [
-            Upload(name, age_s, size, uid)
+            StaleUpload(name, age_s, size, uid)
             async for name, age_s, size in stale_uploads(self._engine.stations, uploads, older_than_s)
             if (uid := await asyncio.to_thread(self._uid, name)) is not None
         ]
@@ -71,7 +71,7 @@ class StaleUploads:
         except OSError:  # renamed or taken away meanwhile
             return None
 
-    async def _owners_round(self, uid: int, uploads: list[Upload]) -> None:
+    async def _owners_round(self, uid: int, uploads: list[StaleUpload]) -> None:
         fresh = [upload for upload in uploads if upload.folder not in self._known]
         for upload in fresh[:FEW]:
             log.get().warning(
@@ -85,7 +85,7 @@ class StaleUploads:
             await self._put(part)
             self._sparing.told(uid, part)
 
-    async def _put(self, part: Part[Upload]) -> None:
+    async def _put(self, part: NoticeGroup[StaleUpload]) -> None:
         uploads, first = part.things, part.things[0]
         names = "\0".join([str(first.uid), *sorted(upload.name for upload in uploads)])
         about = _key(names if part.together else first.name)
@@ -101,7 +101,7 @@ class StaleUploads:
             self._engine.wake_notifier()
 
 
-def _shown(upload: Upload) -> dict[str, Any]:
+def _shown(upload: StaleUpload) -> dict[str, Any]:
     return {"name": upload.name, "age_seconds": round(upload.age_s), "bytes": upload.size}
 
 

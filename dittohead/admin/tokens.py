@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dittohead.model.errors import TransientError
 from dittohead.model.roles import Role
 from dittohead.system import log
-from dittohead.system.credentials import Unreadable
+from dittohead.system.credentials import UnreadableCredential
 
 #: Characters of a token at least: shorter ones could be guessed.
 LEAST = 20
@@ -101,7 +101,7 @@ class Tokens:
         try:
             text = self._read()
         except (KeyError, ValueError) as error:
-            why = str(error) if isinstance(error, Unreadable) else "there is no such credential"
+            why = str(error) if isinstance(error, UnreadableCredential) else "there is no such credential"
             return self._unread(f"the credential file cannot be read: {why}", known=[])
         except (TransientError, OSError) as error:
             return self._unread(str(error), known=self._known)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from dittohead.admin.finished_steps import Recorded, recorded
+from dittohead.admin.finished_steps import FinishedStep, recorded
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import UndoContext, Worker
 from dittohead.folders import receipt
@@ -21,7 +21,7 @@ from dittohead.system.process import environment
 
 
 @dataclass
-class Undone:
+class UndoReport:
     """What became of each thing a job had created."""
 
     job: str
@@ -57,7 +57,7 @@ async def undo_job(
     *,
     dry_run: bool,
     besides: Collection[str] = (),
-) -> Undone:
+) -> UndoReport:
     """Have each step's worker take back what it created, the last step first.
 
     Args:
@@ -84,7 +84,7 @@ async def undo_job(
                 f"{job.name} was done again since ({other.id}), and that job goes by what this one created",
                 hint=f"Take back what all jobs of this name created: dittohead undo --all {job.id}",
             )
-    undone = Undone(job.id, created_by=[other.id for other in sharing if other.id not in besides])
+    undone = UndoReport(job.id, created_by=[other.id for other in sharing if other.id not in besides])
     for step in reversed(steps):
         if step.problem:
             undone.kept.append((f"step {step.row.name}", f"cannot be undone: {step.problem}"))
@@ -107,7 +107,7 @@ async def undo_all(
     secret: Callable[[str], str],
     *,
     dry_run: bool,
-) -> AsyncIterator[Undone]:
+) -> AsyncIterator[UndoReport]:
     """Undo every job of a name whose steps know how, the latest first.
 
     Raises: DittoheadError: as `undo_job`; those before are undone then, and were yielded.
@@ -124,11 +124,11 @@ async def undo_all(
         raise DittoheadError(f"no step of any job of {job.name} can be undone: what they delivered stays")
 
 
-def _can_undo(step: Recorded) -> bool:
+def _can_undo(step: FinishedStep) -> bool:
     return not step.problem and type(step.worker).undo is not Worker.undo
 
 
-async def _sharing(job: Job, steps: list[Recorded], store: Store, stations: Stations) -> list[Job]:
+async def _sharing(job: Job, steps: list[FinishedStep], store: Store, stations: Stations) -> list[Job]:
     """Return other jobs of the same name that are done, were not undone, and have a record of this one's."""
     ours = await asyncio.to_thread(_records, stations, job, {s.row.name for s in steps if _can_undo(s)})
     found = []
@@ -159,9 +159,9 @@ def _located(stations: Stations, job: Job) -> list[dict[str, Any]]:
 async def _undo(
     job: Job,
     stations: Stations,
-    step: Recorded,
+    step: FinishedStep,
     secret: Callable[[str], str],
-    undone: Undone,
+    undone: UndoReport,
     *,
     dry_run: bool,
 ) -> None:

@@ -34,14 +34,14 @@ _NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class InboxSetup:
     """One thing that was seen."""
 
     good: bool
     message: str
 
 
-def look(stations: Stations) -> Iterator[Seen]:
+def look(stations: Stations) -> Iterator[InboxSetup]:
     """Look at the inbox as this user. Blocking. Raises: OSError: there is none, or it may not be listed."""
     yield from _set_up(stations.path(Station.INBOX))
     yield from _closed(stations)
@@ -52,7 +52,7 @@ def is_shared(inbox: Path) -> bool:
     return bool(inbox.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) or _default_list(inbox))
 
 
-def _set_up(inbox: Path) -> Iterator[Seen]:
+def _set_up(inbox: Path) -> Iterator[InboxSetup]:
     if capabilities.has(capabilities.DAC_OVERRIDE):
         yield _powerful(inbox)
     elif entries := _default_list(inbox):
@@ -60,45 +60,49 @@ def _set_up(inbox: Path) -> Iterator[Seen]:
     elif is_shared(inbox):
         yield from _by_group(inbox)
     else:
-        yield Seen(good=True, message="uploads come from this very user (same uid)")
+        yield InboxSetup(good=True, message="uploads come from this very user (same uid)")
 
 
-def _powerful(inbox: Path) -> Seen:
+def _powerful(inbox: Path) -> InboxSetup:
     able = "this user may move every upload (CAP_DAC_OVERRIDE)"
     holder = os.stat(inbox).st_uid
     if os.geteuid() != 0:
-        return Seen(good=True, message=able)
+        return InboxSetup(good=True, message=able)
     if holder == 0:
-        return Seen(good=False, message=f"{able}; it is root: better run the daemon as a user of its own")
+        return InboxSetup(
+            good=False, message=f"{able}; it is root: better run the daemon as a user of its own"
+        )
     user = shell_word(os.fsencode(owner(holder).user))
-    return Seen(
+    return InboxSetup(
         good=False, message=f"root may move all; whether the daemon may: sudo -u {user} dittohead doctor"
     )
 
 
-def _by_list(inbox: Path, entries: list[tuple[int, int, int]]) -> Iterator[Seen]:
+def _by_list(inbox: Path, entries: list[tuple[int, int, int]]) -> Iterator[InboxSetup]:
     """Judge the inbox's default access list, which every folder made in it gets."""
     word, me = _word(inbox), shell_word(os.fsencode(owner(os.geteuid()).user))
     if _rights_of_daemon(inbox, entries) != _ALL:
-        yield Seen(
+        yield InboxSetup(
             good=False,
             message="the inbox's default access list does not let the daemon write to what is uploaded, and "
             f"so it may not move it. Type: sudo setfacl -d -m u:{me}:rwx,o::- {word}",
         )
     elif any(tag == _OTHER and rights & _WRITE for tag, rights, _ in entries):
-        yield Seen(
+        yield InboxSetup(
             good=False,
             message="by the inbox's default access list everybody on this machine may change what is "
             f"uploaded. Type: sudo setfacl -d -m o::- {word}",
         )
     else:
-        yield Seen(good=True, message=f"uploads are movable by the inbox's default access list; {_UNLESS}")
+        yield InboxSetup(
+            good=True, message=f"uploads are movable by the inbox's default access list; {_UNLESS}"
+        )
 
 
-def _by_group(inbox: Path) -> Iterator[Seen]:
+def _by_group(inbox: Path) -> Iterator[InboxSetup]:
     status, group, word = os.stat(inbox), own_group(), _word(inbox)
     if status.st_gid not in (os.getegid(), *os.getgroups()) or not status.st_mode & stat.S_ISGID:
-        yield Seen(
+        yield InboxSetup(
             good=False,
             message="folders made in the inbox do not get the daemon's group, and so it may not move them. "
             f"Type: sudo chgrp {group} {word} && sudo chmod g+s {word}",
@@ -107,27 +111,29 @@ def _by_group(inbox: Path) -> Iterator[Seen]:
     name, join = _group(status.st_gid), f"sudo usermod -aG {_group(status.st_gid)} NAME"
     alone = not _members(status.st_gid) - {owner(os.geteuid()).user}
     if alone and not status.st_mode & stat.S_IWOTH:
-        yield Seen(
+        yield InboxSetup(
             good=False,
             message=f"nobody but the daemon is in the group {name}, and others may not upload here. "
             f"For each uploader type: {join}",
         )
         return
     more = f"; uploaders over ssh must be in that group, and nobody is: {join}" if alone else ""
-    yield Seen(
+    yield InboxSetup(
         good=True,
         message=f"uploads are movable when their folder is writable for the group {name}; {_UNLESS}{more}",
     )
 
 
-def _closed(stations: Stations) -> Iterator[Seen]:
+def _closed(stations: Stations) -> Iterator[InboxSetup]:
     """Name the folders that lie in the inbox now and may not be moved."""
     found = [(a, why) for a in stations.scan().arrivals if (why := stations.immovable(a.folder)) is not None]
     for arrival, why in found[:_NAMED]:
         message = f"{display(arrival.folder)} is held: {why.what}. {why.cure}. Type: {why.command}"
-        yield Seen(good=False, message=message)
+        yield InboxSetup(good=False, message=message)
     if (more := len(found) - _NAMED) > 0:
-        yield Seen(good=False, message=f"{counted(more, 'folder')} more held like that: dittohead status")
+        yield InboxSetup(
+            good=False, message=f"{counted(more, 'folder')} more held like that: dittohead status"
+        )
 
 
 def _default_list(path: Path) -> list[tuple[int, int, int]]:

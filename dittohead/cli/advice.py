@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from dittohead.system.control_socket import Knock, knock, state_of
+from dittohead.system.control_socket import Reachable, knock, state_of
 from dittohead.system.users import owner
 
 #: Where a running systemd says that it runs. Source: sd_booted(3).
@@ -47,9 +47,9 @@ def denied(error: PermissionError, config: Path | None = None) -> tuple[str, boo
     if state is None:
         return f"{place}: permission denied for {me}. Type: {as_user(holder)}", False
     found = knock(state)
-    if found is Knock.SILENT:
+    if found is Reachable.SILENT:
         return not_running(state, config, f", and {me} may not read its store"), True
-    if found is Knock.BARRED:
+    if found is Reachable.BARRED:
         words = f"{me} may neither ask the daemon (operators may: docs/rights.md) nor read its store"
     else:
         words = f"{me} may not read the store, and this command reads it itself"
@@ -58,7 +58,7 @@ def denied(error: PermissionError, config: Path | None = None) -> tuple[str, boo
 
 def unasked(state: Path, config: Path | None) -> tuple[str, bool]:
     """Return why nobody answers whom only a daemon could; and whether that is for want of a daemon."""
-    if knock(state) is not Knock.BARRED:
+    if knock(state) is not Reachable.BARRED:
         return not_running(state, config), True
     me, holder = owner(os.geteuid()).user, _holder(state)
     words = f"{state.parent}: {me} may not ask the daemon (operators may: docs/rights.md)"

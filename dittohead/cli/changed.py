@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dittohead.admin.outdated import Finding, compare
+from dittohead.admin.outdated import OutdatedJob, compare
 from dittohead.cli.base import UNAVAILABLE
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading
@@ -54,13 +54,15 @@ def _see_the_daemon_knows(config: Config, *, dry_run: bool) -> None:
     err.print(f"[yellow]note:[/yellow] {escape(text)}")
 
 
-def _compared(config: Config, pipeline: str) -> list[Finding]:
+def _compared(config: Config, pipeline: str) -> list[OutdatedJob]:
     with reading(config) as (store, stations):
         return list(compare(config, pipeline, registry.default(), store, stations))
 
 
-def _as_json(pipeline: str, done: int, chosen: list[Finding], others: list[Finding]) -> dict[str, Any]:
-    def fields(findings: list[Finding]) -> list[dict[str, Any]]:
+def _as_json(
+    pipeline: str, done: int, chosen: list[OutdatedJob], others: list[OutdatedJob]
+) -> dict[str, Any]:
+    def fields(findings: list[OutdatedJob]) -> list[dict[str, Any]]:
         return [
             {"id": f.job.id, "name": f.job.name, "changes": f.changes, "tools": f.tools} for f in findings
         ]
@@ -68,7 +70,7 @@ def _as_json(pipeline: str, done: int, chosen: list[Finding], others: list[Findi
     return {"pipeline": pipeline, "done": done, "selected": fields(chosen), "other_tools": fields(others)}
 
 
-def _print(pipeline: str, done: int, chosen: list[Finding], others: list[Finding]) -> None:
+def _print(pipeline: str, done: int, chosen: list[OutdatedJob], others: list[OutdatedJob]) -> None:
     out.print(f"{len(chosen)} of {done} folders that {escape(pipeline)} has done would be done otherwise now")
     for why, count in Counter(why for f in chosen for why in f.changes or f.tools).most_common():
         out.print(f"  {count:>6}  {escape(why)}")

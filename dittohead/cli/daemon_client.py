@@ -48,14 +48,14 @@ class _Connection(http.client.HTTPConnection):
             self.sock.settimeout(seconds)
 
 
-class Door:
+class DaemonClient:
     """A running daemon, asked for one thing after another."""
 
     def __init__(self, connection: _Connection, heard: Callable[[str], None]) -> None:
         self._connection, self._heard = connection, heard
 
     @classmethod
-    def open(cls, state: Path, *, heard: Callable[[str], None] = lambda digest: None) -> Door | None:
+    def open(cls, state: Path, *, heard: Callable[[str], None] = lambda digest: None) -> DaemonClient | None:
         """Return the daemon of a root; None where none listens, or where this user may not ask it.
 
         Args:

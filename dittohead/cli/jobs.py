@@ -11,13 +11,13 @@ import click
 
 from dittohead.cli import lines
 from dittohead.cli.base import DATA, TEMPORARY, UNAVAILABLE, json_option, with_config
-from dittohead.cli.daemon_client import Door
+from dittohead.cli.daemon_client import DaemonClient
 from dittohead.cli.inbox import print_waiting, waiting
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
 from dittohead.model import counted, display
 from dittohead.model.errors import DittoheadError, NoSuchJob
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.model.units import duration, size
 
 
@@ -171,7 +171,7 @@ def _chosen(
     with viewing() as view:
         if batch:
             batch = view.batch(batch)["id"]
-        found = list(view.jobs(Wanted(open=True, batch=batch, pipeline=pipeline, reason=part), None))
+        found = list(view.jobs(JobFilter(open=True, batch=batch, pipeline=pipeline, reason=part), None))
     lines.show(map(lines.of_job, found), out)
     out.print(f"{counted(len(found), 'failure')}{' would be meant' if dry_run else ''}")
     return () if dry_run else tuple(job["id"] for job in found)
@@ -274,7 +274,7 @@ def verify(as_json: bool, job: str) -> None:
         raise click.exceptions.Exit(DATA if report["problems"] else UNAVAILABLE)
 
 
-def _verified_by(door: Door, job: str) -> dict[str, Any]:
+def _verified_by(door: DaemonClient, job: str) -> dict[str, Any]:
     """Have the daemon do it: with its user, its groups and its credentials."""
     with contextlib.closing(door), err.status("") as status:
         for said in door.verify(job):

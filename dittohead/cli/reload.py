@@ -6,7 +6,7 @@ import click
 
 from dittohead.cli import advice
 from dittohead.cli.base import NO_PERMISSION, UNAVAILABLE, config_path, with_config
-from dittohead.cli.daemon_client import Door
+from dittohead.cli.daemon_client import DaemonClient
 from dittohead.cli.terminal import err, escape, fail, out
 from dittohead.cli.view import find_place
 from dittohead.model.errors import ConfigError
@@ -23,7 +23,7 @@ def reload() -> None:
     """
     path = config_path()
     state = state_of(find_place().root)
-    door = Door.open(state)  # what is wrong with the file is said once: by the daemon
+    door = DaemonClient.open(state)  # what is wrong with the file is said once: by the daemon
     if door is None:
         words, unasked = advice.unasked(state, path)
         fail(words, UNAVAILABLE if unasked else NO_PERMISSION)

@@ -9,7 +9,7 @@ from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
-from dittohead.intake.look import DryLooking
+from dittohead.intake.look import DrySourceLook
 from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.system.credentials import Credentials
@@ -25,14 +25,14 @@ def setting_of(name: str) -> tuple[Config, SourceSetting]:
     return config, found
 
 
-def dry_look(config: Config, setting: SourceSetting, prefix: str) -> DryLooking:
+def dry_look(config: Config, setting: SourceSetting, prefix: str) -> DrySourceLook:
     """Look at a source; nothing is fetched, and queues are not read."""
     with reading(config) as (store, _):
         return asyncio.run(_look(store, setting, prefix, Credentials(config.path)))
 
 
-async def _look(store: Store, setting: SourceSetting, prefix: str, credentials: Credentials) -> DryLooking:
-    ctx = DryLooking(store, setting.name, prefix)
+async def _look(store: Store, setting: SourceSetting, prefix: str, credentials: Credentials) -> DrySourceLook:
+    ctx = DrySourceLook(store, setting.name, prefix)
     kind = registry.sources().get(setting.kind)
     async with kind.open(setting.options, credentials.needed) as upstream:
         await upstream.look(ctx)

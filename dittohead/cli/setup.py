@@ -14,7 +14,7 @@ from dittohead import __version__
 from dittohead.admin.credential_check import Vouched, vouch
 from dittohead.admin.doctor import Finding, examine, exposures
 from dittohead.cli.base import DATA, config_path, json_option, with_config
-from dittohead.cli.daemon_client import Door
+from dittohead.cli.daemon_client import DaemonClient
 from dittohead.cli.opened import has_store, load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.config import registry
@@ -139,7 +139,7 @@ def doctor(as_json: bool) -> None:
     Where none runs, this command looks as the user who typed it.
     """
     config = load_config()
-    door = Door.open(Stations(config.root).state)
+    door = DaemonClient.open(Stations(config.root).state)
     if door is not None:
         found = [Finding(**fields) for fields in door.examine()]
         door.close()

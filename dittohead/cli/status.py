@@ -18,7 +18,7 @@ from dittohead.cli.lines import Line
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import Place, find_place, viewing
 from dittohead.model import JobState, counted
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.model.units import age, amount, duration, size
 
 #: The order in which states are counted: what needs somebody first.
@@ -227,7 +227,7 @@ def list_(
     Moments are dates (2026-01-31) or as in 2026-01-31T14:00, in local time. A wide terminal, and what
     is no terminal, also get each job's id; exact sizes and moments are in --json.
     """
-    wanted = Wanted(
+    wanted = JobFilter(
         states=[JobState(state) for state in states],
         pipeline=pipeline,
         part=name,

@@ -17,7 +17,7 @@ from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import JobId, display
 from dittohead.model.errors import StoreError
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.store import Store, damage, queries
 from dittohead.store import jobs as job_store
 from dittohead.store.search import Cursor, find
@@ -67,7 +67,7 @@ class FromStore:
         except FileNotFoundError:  # the daemon's own words about it follow
             return []
 
-    def jobs(self, wanted: Wanted, limit: int | None) -> Iterator[dict[str, Any]]:
+    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[dict[str, Any]]:
         after: Cursor | None = None
         left = limit
         while left is None or left > 0:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dittohead.admin.undo import Undone, undo_all, undo_job
+from dittohead.admin.undo import UndoReport, undo_all, undo_job
 from dittohead.cli.base import DATA, json_option, with_config
 from dittohead.cli.jobs import ask
 from dittohead.cli.opened import load_config, reading
@@ -35,7 +35,7 @@ def undo(as_json: bool, job: str, dry_run: bool, everything: bool) -> None:
     """
     config = load_config()
     undoing = undo_all if everything else _one
-    found: list[Undone] = []
+    found: list[UndoReport] = []
 
     async def work(store: Store, stations: Stations) -> None:
         meant = await store.read(queries.resolve, job, (JobState.DONE,))
@@ -60,16 +60,16 @@ def undo(as_json: bool, job: str, dry_run: bool, everything: bool) -> None:
         raise click.exceptions.Exit(DATA)
 
 
-async def _one(*args: Any, dry_run: bool) -> AsyncIterator[Undone]:
+async def _one(*args: Any, dry_run: bool) -> AsyncIterator[UndoReport]:
     yield await undo_job(*args, dry_run=dry_run)
 
 
-def _record(undone: Undone, *, quiet: bool) -> None:
+def _record(undone: UndoReport, *, quiet: bool) -> None:
     text = f"{len(undone.gone)} taken back, {len(undone.kept)} left: " + ", ".join(undone.steps)
     ask("undone", (undone.job,), quiet=quiet, what=text, good=undone.good)
 
 
-def _print(undone: Undone, *, dry_run: bool) -> None:
+def _print(undone: UndoReport, *, dry_run: bool) -> None:
     for uri, what in undone.gone:
         out.print(f"{'would go' if dry_run else 'gone'}  {escape(uri)}: {escape(what)}")
     for uri, what in undone.kept:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dittohead.cli.base import config_path
-from dittohead.cli.daemon_client import Door, segment
+from dittohead.cli.daemon_client import DaemonClient, segment
 from dittohead.cli.terminal import err, escape
 from dittohead.config.positions import read as read_yaml
 from dittohead.model.errors import ConfigError
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.system.control_socket import state_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class View(Protocol):
     def status(self) -> dict[str, Any]:
         """Return what runs, what waits and why."""
 
-    def jobs(self, wanted: Wanted, limit: int | None) -> Iterator[dict[str, Any]]:
+    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[dict[str, Any]]:
         """Yield jobs that fit, the latest claim first; all of them without a limit."""
 
     def batches(self, limit: int) -> list[dict[str, Any]]:
@@ -62,14 +62,14 @@ class View(Protocol):
 class FromDaemon:
     """What the daemon says."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: DaemonClient) -> None:
         self._door = door
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = self._door.get("/api/v1/status")
         return found
 
-    def jobs(self, wanted: Wanted, limit: int | None) -> Iterator[dict[str, Any]]:
+    def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[dict[str, Any]]:
         fields = asdict(wanted)
         query = {
             "q": fields["text"],
@@ -110,7 +110,7 @@ class FromDaemon:
             cursor = page["next"]
 
     def summary(self, job_id: str) -> dict[str, Any]:
-        return next(iter(self.jobs(Wanted(text=job_id), 1)))
+        return next(iter(self.jobs(JobFilter(text=job_id), 1)))
 
     def log(self, job_id: str, step: str, start: int) -> Iterator[bytes]:
         return self._door.log(job_id, step, start)
@@ -146,9 +146,9 @@ class Place:
                 err.print(f"[yellow]warning:[/yellow] {escape(str(problem))}")
             return None
 
-    def door(self) -> Door | None:
+    def door(self) -> DaemonClient | None:
         """Return the daemon that runs here; None where none does, or where this user may not ask it."""
-        return Door.open(state_of(self.root), heard=self._heard)
+        return DaemonClient.open(state_of(self.root), heard=self._heard)
 
     def _heard(self, digest: str) -> None:
         """Say what is wrong with a configuration that is not the one that the daemon has checked."""

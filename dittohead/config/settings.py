@@ -89,7 +89,7 @@ class Space(_Model):
     )
 
 
-class Stop(_Model):
+class StopSettings(_Model):
     """What `systemctl stop` does with jobs that are running."""
 
     mode: Literal["interrupt", "drain"] = Field(
@@ -365,7 +365,9 @@ class Settings(_Model):
     retry: Retry = Field(default_factory=lambda: Retry.model_validate({}), description="Tries.")
     watch: Watch = Field(default_factory=lambda: Watch.model_validate({}), description="The inbox.")
     space: Space = Field(default_factory=lambda: Space.model_validate({}), description="The disk.")
-    stop: Stop = Field(default_factory=lambda: Stop.model_validate({}), description="Stopping.")
+    stop: StopSettings = Field(
+        default_factory=lambda: StopSettings.model_validate({}), description="Stopping."
+    )
     log: Literal["debug", "info", "warning", "error"] = Field("info", description="The least log level.")
 
     @field_validator("store")

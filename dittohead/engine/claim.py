@@ -42,7 +42,7 @@ from dittohead.model import (
     utcnow,
 )
 from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
-from dittohead.model.held import Held, Kind, immovable, silent, unreadable
+from dittohead.model.held import Held, HeldKind, immovable, silent, unreadable
 from dittohead.store import Connection, Store, history
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
@@ -125,7 +125,7 @@ class Claimer:
             found = replace(arrival, dev=status.st_dev, ino=status.st_ino, uid=status.st_uid)
             taken = await self.adopt(found)
         except NameTaken:
-            return Held(reason=await asyncio.to_thread(self._holder, arrival.folder), kind=Kind.NAMESAKE)
+            return Held(reason=await asyncio.to_thread(self._holder, arrival.folder), kind=HeldKind.NAMESAKE)
         except StationError as error:
             return _immovable(error, arrival)
         finally:
@@ -356,7 +356,7 @@ class Claimer:
             for target in (worker.target(options), worker.room(options, step["options"])):
                 why = self.targets.paused(target) if target else None
                 if why is not None:
-                    return Held(reason=f"the target {target} is paused: {why}", kind=Kind.TARGET)
+                    return Held(reason=f"the target {target} is paused: {why}", kind=HeldKind.TARGET)
         return None
 
     async def _asked(
@@ -393,10 +393,10 @@ class Claimer:
         root = self.stations.root
         reason = f"needs {units.size(lacking)} more free disk space under {root}"
         if for_space or is_told:
-            return Held(reason=reason, kind=Kind.SPACE, for_space=for_space)
+            return Held(reason=reason, kind=HeldKind.SPACE, for_space=for_space)
         return Held(
             reason=reason,
-            kind=Kind.TOO_LARGE,
+            kind=HeldKind.TOO_LARGE,
             cure="No job under way will free so much. Make room there, or set space_factor: of its pipeline",
             command=f"sudo du -xhd1 {shell_word(os.fsencode(root))}",
         )
@@ -406,7 +406,7 @@ def _immovable(error: StationError, arrival: Arrival) -> Held:
     if isinstance(error, StationMissing):  # told by itself, and not this folder's fault
         return Held(reason=str(error))
     if not isinstance(error, Immovable):
-        return Held(reason=str(error), kind=Kind.IMMOVABLE, since=arrival.seen_at)
+        return Held(reason=str(error), kind=HeldKind.IMMOVABLE, since=arrival.seen_at)
     return immovable(error, arrival)
 
 

@@ -56,7 +56,7 @@ PARTIAL = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
+class FolderLook:
     """What one look found."""
 
     size: int  #: bytes of the folder's files
@@ -97,7 +97,7 @@ def _compiled(patterns: tuple[str, ...]) -> re.Pattern[bytes] | None:
     return re.compile(b"|".join(found), re.IGNORECASE) if found else None
 
 
-def look(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> Look:
+def look_at(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> FolderLook:
     """Look at a folder once. Blocking: to be run in a thread that may be left behind.
 
     Args:
@@ -116,7 +116,7 @@ def look(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) -> Lo
     except ItemError as met:
         error = met
         seen.trace, seen.content = hash((seen.trace, str(met))), hash((seen.content, str(met)))
-    return Look(
+    return FolderLook(
         size=seen.size,
         newest_ns=seen.newest_ns or own.st_ctime_ns,
         own_ns=own.st_ctime_ns,

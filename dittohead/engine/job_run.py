@@ -14,7 +14,7 @@ from typing import Any
 from dittohead.engine import remedies
 from dittohead.engine.finish import damaged, finish
 from dittohead.engine.services import AGENT, Engine
-from dittohead.engine.step_run import Aside, Passage, StepRun
+from dittohead.engine.step_run import RunState, SetAside, StepRun
 from dittohead.engine.targets import disk_of
 from dittohead.folders import manifest
 from dittohead.folders.job_files import has_facts
@@ -112,7 +112,7 @@ class _Run:
     """One run of one job; owns it as long as its token holds."""
 
     def __init__(self, engine: Engine, job: Job, steps: list[StepRow]) -> None:
-        self.engine, self.passage = engine, Passage(engine, job, steps)
+        self.engine, self.passage = engine, RunState(engine, job, steps)
 
     @property
     def job(self) -> Job:
@@ -130,7 +130,7 @@ class _Run:
             asides = await self._walk()
         except (Superseded, StoreError):
             raise
-        except _Over as over:
+        except _Failed as over:
             return await self._finish(JobState.FAILED, over.fields, over.position)
         if asides:
             await self._lay_aside(asides)
@@ -146,7 +146,7 @@ class _Run:
             return False
         return True
 
-    async def _walk(self) -> list[Aside]:
+    async def _walk(self) -> list[SetAside]:
         """Do what is left to do; return why what is left does not go on now, [] when nothing is."""
         try:
             self._check_matched()
@@ -156,7 +156,7 @@ class _Run:
             if not asides:
                 await self._last_check()
                 self._check_delivered()
-        except (Superseded, StoreError, _Over):
+        except (Superseded, StoreError, _Failed):
             raise
         except Exception as error:  # noqa: BLE001  # around one job: a defect fails that job only
             return [await self._judge(None, error)]
@@ -283,7 +283,7 @@ class _Run:
 
         return count
 
-    async def _recheck(self, *, writers: bool = False) -> manifest.Checked:
+    async def _recheck(self, *, writers: bool = False) -> manifest.ManifestCheck:
         """Find what was changed after the claim: whoever held a file open could still write it."""
         files = self.passage.files
         return await in_thread(
@@ -305,7 +305,7 @@ class _Run:
 
     # -- the steps ---------------------------------------------------------------------------
 
-    async def _preflight(self) -> list[Aside]:
+    async def _preflight(self) -> list[SetAside]:
         """Have each worker look whether its step can be done, before any step writes anything anywhere.
 
         All of them anew as long as none has begun: what is out of date then need not be believed.
@@ -336,13 +336,13 @@ class _Run:
                 return [aside]
         return []
 
-    async def _steps(self) -> list[Aside]:
+    async def _steps(self) -> list[SetAside]:
         """Run every step as soon as what it needs is done; return why those that are left do not go on.
 
         A step that fails ends the job at once: those beside it are interrupted.
         """
-        aside: dict[int, Aside] = {}
-        running: dict[asyncio.Task[Aside | None], int] = {}
+        aside: dict[int, SetAside] = {}
+        running: dict[asyncio.Task[SetAside | None], int] = {}
         passage = self.passage
         try:
             while True:
@@ -367,13 +367,13 @@ class _Run:
         finally:
             await self._end(running)
 
-    def _ended(self, aside: dict[int, Aside], index: int, why: Aside | None) -> None:
+    def _ended(self, aside: dict[int, SetAside], index: int, why: SetAside | None) -> None:
         if why is None:
             self.passage.busy.discard(index)
         else:
             aside[index] = why
 
-    async def _look_again(self, aside: dict[int, Aside]) -> None:
+    async def _look_again(self, aside: dict[int, SetAside]) -> None:
         """Let steps that were put off be tried again, where that is due while others still run."""
         now = time.monotonic()
         for index, why in list(aside.items()):
@@ -386,7 +386,7 @@ class _Run:
                 del aside[index]
                 self.passage.busy.discard(index)
 
-    async def _end(self, running: Collection[asyncio.Task[Aside | None]]) -> None:
+    async def _end(self, running: Collection[asyncio.Task[SetAside | None]]) -> None:
         """Cancel steps and wait until they have ended; what they still say is overtaken by events.
 
         However often this is cancelled itself: nobody may take the job on while a step of it runs.
@@ -409,16 +409,16 @@ class _Run:
         if cancelled is not None:
             raise cancelled
 
-    async def _one(self, index: int) -> Aside | None:
+    async def _one(self, index: int) -> SetAside | None:
         step = StepRun(self.passage, index)
         try:
             return await step.run()
-        except (Superseded, StoreError, _Over):
+        except (Superseded, StoreError, _Failed):
             raise
         except Exception as error:  # noqa: BLE001  # around one step: a defect fails its job only
             return await self._judge(step, error)
 
-    async def _judge(self, step: StepRun | None, error: Exception) -> Aside:
+    async def _judge(self, step: StepRun | None, error: Exception) -> SetAside:
         """Return for how long a step (None: the job before or after its steps) is put off by an error.
 
         Raises: _Over: the job has failed.
@@ -449,19 +449,19 @@ class _Run:
             return await self._pause(step, target or name, error)
         raise self._over(step, error, name)
 
-    def _over(self, step: StepRun | None, error: Exception, name: str) -> _Over:
+    def _over(self, step: StepRun | None, error: Exception, name: str) -> _Failed:
         """Return the end of a job that an error is: its own reason, or that it was not foreseen."""
         if isinstance(error, Unreadable):
-            return _Over({**damaged(error, self.job), "step": name}, step)
+            return _Failed({**damaged(error, self.job), "step": name}, step)
         if isinstance(error, DittoheadError):
             fields = _fields(error, error.kind, name)
             if isinstance(error, ItemError):
                 fields["hint"] = remedies.hint(error, self.job, self.engine.stations)
-            return _Over(fields, step)
+            return _Failed(fields, step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
-        return _Over(_fields(ItemError(text, hint=hint), "defect", name), step)
+        return _Failed(_fields(ItemError(text, hint=hint), "defect", name), step)
 
     def _removed(self) -> StationMissing | ItemError | None:
         """Return what was moved away under the root, where a run has stumbled over something. Blocking."""
@@ -489,7 +489,7 @@ class _Run:
             )
         return None
 
-    async def _pause_for_root(self, missing: StationMissing, step: StepRun | None = None) -> Aside:
+    async def _pause_for_root(self, missing: StationMissing, step: StepRun | None = None) -> SetAside:
         error = TargetError(missing.what, where=missing.where, hint=missing.hint)
         return await self._pause(step, disk_of(self.engine.stations.root), error)
 
@@ -500,40 +500,40 @@ class _Run:
 
     # -- laying aside ------------------------------------------------------------------------
 
-    async def _try_again(self, step: StepRun | None, error: TransientError) -> Aside:
+    async def _try_again(self, step: StepRun | None, error: TransientError) -> SetAside:
         policy = self.engine.retry
         attempts = 1 if step is None else step.row.attempts + 1
         name = "" if step is None else step.name
         if step is None or attempts >= policy.attempts:
             text = f"{error.what} (tried {attempts} times)"
             final = ItemError(text, where=error.where, hint=error.hint)
-            raise _Over(_fields(final, "transient", name), step)
+            raise _Failed(_fields(final, "transient", name), step)
         wait = wait_s(attempts, first_s=policy.first, most_s=policy.most, asked_s=error.retry_after_s)
         reason = f"step {name}: {error}; try {attempts + 1} of {policy.attempts} follows"
-        aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
+        aside = SetAside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
         await step.lay_aside({"attempts": attempts, "error": str(error), "wake_at": aside.wake_at})
         log.get().warning(log.STEP_RETRIED, step=name, error=str(error), wait_seconds=round(wait, 1))
         return aside
 
-    async def _wait_for_more(self, step: StepRun | None, short: str) -> Aside:
+    async def _wait_for_more(self, step: StepRun | None, short: str) -> SetAside:
         """Put a step off while this machine has too little of something: that counts as no try."""
         wait = self.engine.shortage.met()
         reason = f"this machine has too little of something: no more {short}; it is tried again by itself"
-        aside = Aside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
+        aside = SetAside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
         if step is not None:
             await step.lay_aside({"error": reason, "wake_at": aside.wake_at})
         name = "" if step is None else step.name
         log.get().warning(log.MACHINE_SHORT, of=short, step=name, wait_seconds=round(wait, 1))
         return aside
 
-    async def _pause(self, step: StepRun | None, target: str, error: TargetError) -> Aside:
+    async def _pause(self, step: StepRun | None, target: str, error: TargetError) -> SetAside:
         reason, is_root = str(error), target == disk_of(self.engine.stations.root)
         await self.engine.targets.pause(target, reason, full=error.full, is_root=is_root)
         if step is not None:
             await step.lay_aside({"error": reason, "target": target})
-        return Aside(state=JobState.PAUSED, reason=reason, due=None, target=target)
+        return SetAside(state=JobState.PAUSED, reason=reason, due=None, target=target)
 
-    async def _lay_aside(self, asides: Sequence[Aside]) -> None:
+    async def _lay_aside(self, asides: Sequence[SetAside]) -> None:
         """Let the job wait for what its steps wait for; for several things, for the first of them."""
         reason = "; ".join(dict.fromkeys(aside.reason for aside in asides))
         targets = sorted({aside.target for aside in asides} - {""})
@@ -568,7 +568,7 @@ def _heed_cancellation() -> None:
         raise asyncio.CancelledError
 
 
-def _patience(asides: Collection[Aside]) -> float | None:
+def _patience(asides: Collection[SetAside]) -> float | None:
     """Return for how many seconds a run may sleep while steps that were put off wait beside others."""
     if not asides:
         return None
@@ -577,7 +577,7 @@ def _patience(asides: Collection[Aside]) -> float | None:
     return max(min(due) - now, 0.01)
 
 
-class _Over(Exception):  # an outcome, not an error
+class _Failed(Exception):  # an outcome, not an error
     """The job has failed: with the fields of its error, in a step or outside of all."""
 
     def __init__(self, fields: dict[str, Any], step: StepRun | None) -> None:

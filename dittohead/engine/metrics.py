@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics import MetricWrapperBase
 
 from dittohead.model import JobState
-from dittohead.model.held import Kind
+from dittohead.model.held import HeldKind
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -114,7 +114,7 @@ class Metrics:
         known = [moment for moment in moments if moment]
         self.oldest.set(max(time.time() - min(known), 0.0) if known else 0.0)
         self.inbox.set(live.get("backlog", 0))
-        for kind in Kind:
+        for kind in HeldKind:
             self.held.labels(kind.value).set(live.get("held_kinds", {}).get(kind.value, 0))
         self.strays.set(live.get("stray_count", 0))
         self.free.set(live.get("free_bytes", 0))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from dittohead.config.settings import Watch
-from dittohead.engine.folder_look import Look
+from dittohead.engine.folder_look import FolderLook
 from dittohead.model import Arrival
 
 #: A folder that was seen to grow waits this many times the longest pause seen between two times it grew.
@@ -44,7 +44,7 @@ class Why(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wait:
+class SettlingWait:
     """An arrival is to be looked at again."""
 
     seconds: float
@@ -59,7 +59,7 @@ class _Known:
     """What earlier looks at an arrival saw."""
 
     ino: int
-    look: Look  #: the last that saw something new
+    look: FolderLook  #: the last that saw something new
     since: float  #: the end of that look, by the clock that only goes on
     closed: bool  #: at the last look of all the daemon might not read or move it
     grown_ns: int  #: the newest ctime of the look that first saw what it holds now
@@ -87,8 +87,8 @@ class Settling:
         self._stepped_at: float | None = None
 
     def wait(
-        self, arrival: Arrival, look: Look, watch: Watch, ago_s: float = 0.0, *, closed: bool = False
-    ) -> Wait | None:
+        self, arrival: Arrival, look: FolderLook, watch: Watch, ago_s: float = 0.0, *, closed: bool = False
+    ) -> SettlingWait | None:
         """Return how long it is still to be waited for; None when it had settled as the look began.
 
         Args:
@@ -107,7 +107,7 @@ class Settling:
         )
         if left <= 0:
             return None
-        return Wait(seconds=left + _AFTER_S, need_s=need, in_place=in_place, grew=known.grew, why=why)
+        return SettlingWait(seconds=left + _AFTER_S, need_s=need, in_place=in_place, grew=known.grew, why=why)
 
     def forget_all_but(self, present: Collection[bytes]) -> None:
         """Forget arrivals that are no longer there."""
@@ -118,7 +118,7 @@ class Settling:
         """Forget an arrival that was claimed."""
         self._known.pop(folder, None)
 
-    def _note(self, arrival: Arrival, look: Look, closed: bool) -> _Known:
+    def _note(self, arrival: Arrival, look: FolderLook, closed: bool) -> _Known:
         now = self._monotonic()
         known = self._known.get(arrival.folder)
         if known is None or known.ino != arrival.ino:
@@ -140,7 +140,7 @@ class Settling:
         return known
 
     @staticmethod
-    def _changed(known: _Known, look: Look, arrival: Arrival, closed: bool, now: float) -> None:
+    def _changed(known: _Known, look: FolderLook, arrival: Arrival, closed: bool, now: float) -> None:
         """Note a change: somebody who writes, or only what opens the folder to the daemon."""
         if known.look.content == look.content and known.closed:
             known.why = known.why or _why(known.look, arrival)  # its times told it before they were changed
@@ -168,7 +168,7 @@ class Settling:
         return need - age
 
 
-def _why(look: Look, arrival: Arrival) -> Why:
+def _why(look: FolderLook, arrival: Arrival) -> Why:
     """Return what the times of a folder tell; and who saw it renamed, where they do not."""
     if not look.written_in_place:
         return Why.FRESH
@@ -179,7 +179,7 @@ def _why(look: Look, arrival: Arrival) -> Why:
     return Why.FRESH if arrival.renamed else Why.ONE_STEP
 
 
-def _grown(known: _Known, look: Look, closed: bool) -> tuple[Why | None, float]:
+def _grown(known: _Known, look: FolderLook, closed: bool) -> tuple[Why | None, float]:
     """Return what it tells that a folder holds something else than before, and its longest pause."""
     if str(known.look.error) != str(look.error):
         return Why.UNSEEN, known.pause_s  # what it held before was not seen, or not all of it
@@ -190,7 +190,7 @@ def _grown(known: _Known, look: Look, closed: bool) -> tuple[Why | None, float]:
     return (Why.GREW if pause_s > 0 else known.why), max(known.pause_s, pause_s)
 
 
-def _pause_s(known: _Known, look: Look) -> float:
+def _pause_s(known: _Known, look: FolderLook) -> float:
     """Return the time between two changes, by the file system's own clock; 0.0 for what is no pause."""
     pause_s = (look.newest_ns - known.grown_ns) / 1e9
     return pause_s if 0 < pause_s <= _LONGEST_S else 0.0

@@ -26,7 +26,7 @@ from dittohead.system import fail_points, log
 from dittohead.system.files import durable_file, fsync_dir
 
 
-class Passage:
+class RunState:
     """What the steps of one run share: the job, how far it is, where its files lie."""
 
     def __init__(self, engine: Engine, job: Job, steps: list[StepRow]) -> None:
@@ -53,7 +53,7 @@ class Passage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aside:
+class SetAside:
     """Why a step does not go on for now."""
 
     state: JobState  #: WAITING or PAUSED
@@ -71,7 +71,7 @@ class Aside:
 class StepRun:
     """One step in one run of its job."""
 
-    def __init__(self, passage: Passage, index: int) -> None:
+    def __init__(self, passage: RunState, index: int) -> None:
         self.passage, self.index = passage, index
         self.target = ""
         self.room = ""  #: the part of the target that may be full alone
@@ -91,7 +91,7 @@ class StepRun:
         given: dict[str, Any] = self.passage.job.definition["steps"][self.index]
         return given
 
-    async def run(self) -> Aside | None:
+    async def run(self) -> SetAside | None:
         """Try the step; return why it does not go on, None when it is done and recorded.
 
         Raises: whatever the worker does; Superseded, StoreError.
@@ -120,7 +120,7 @@ class StepRun:
             await self._done(result, context, seconds, worker.recipe(options))
         return None
 
-    async def preflight(self) -> Aside | None:
+    async def preflight(self) -> SetAside | None:
         """Have the worker look before any step begins; return why it cannot now.
 
         Raises: whatever the worker does; Superseded, StoreError.
@@ -166,20 +166,20 @@ class StepRun:
         steps = await self.passage.engine.store.read(job_store.steps_of, self.passage.job.id)
         self.passage.steps[self.index] = steps[self.index]
 
-    def waits(self) -> Aside | None:
+    def waits(self) -> SetAside | None:
         """Return why the step is not to be tried yet: an earlier run has put it off."""
         row = self.row
         if row.wake_at is None or (left := row.wake_at.timestamp() - time.time()) <= 0:
             return None
-        return Aside(state=JobState.WAITING, reason=row.error, due=time.monotonic() + left)
+        return SetAside(state=JobState.WAITING, reason=row.error, due=time.monotonic() + left)
 
-    def _paused(self, worker: Worker[Any], options: Options) -> Aside | None:
+    def _paused(self, worker: Worker[Any], options: Options) -> SetAside | None:
         self.target, self.room = worker.target(options), worker.room(options, self._given["options"])
         targets = self.passage.engine.targets
         for name in filter(None, (self.target, self.room)):
             if not targets.may_try(name, self.passage.job.id):
                 why = targets.paused(name) or ""
-                return Aside(state=JobState.PAUSED, reason=why, due=None, target=name)
+                return SetAside(state=JobState.PAUSED, reason=why, due=None, target=name)
         return None
 
     async def lay_aside(self, changes: dict[str, Any], *, tried: bool = True, **more: Any) -> None:
@@ -275,8 +275,8 @@ class StepRun:
                 raise
         return context, result, time.monotonic() - started
 
-    async def _wait(self, result: Wait, context: Context) -> Aside:
-        aside = Aside(state=JobState.WAITING, reason=result.reason, due=time.monotonic() + result.seconds)
+    async def _wait(self, result: Wait, context: Context) -> SetAside:
+        aside = SetAside(state=JobState.WAITING, reason=result.reason, due=time.monotonic() + result.seconds)
         await self.lay_aside(
             {"saved": result.state, "wake_at": aside.wake_at, "error": result.reason}, found=context.events
         )

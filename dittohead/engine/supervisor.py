@@ -23,7 +23,7 @@ _VITAL_MOST = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Service:
     """Something that the daemon does all the time."""
 
     name: str
@@ -41,14 +41,14 @@ async def alone(task: str, work: Callable[[], Awaitable[None]]) -> None:
         log.get().exception(log.TASK_CRASHED, task=task, error=str(error))
 
 
-class Over(DittoheadError):
+class CannotGoOn(DittoheadError):
     """The daemon cannot go on; a start from the beginning may help."""
 
 
-class Parts:
+class Supervisor:
     """Keeps parts running."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Service]) -> None:
         self._parts = parts
         self.failing: dict[str, str] = {}  #: part -> what it failed of last, until it is well again
 
@@ -67,7 +67,7 @@ class Parts:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _keep(self, part: Part) -> None:
+    async def _keep(self, part: Service) -> None:
         starts = failures = 0  #: since it was well; those that count against it
         while True:
             began = time.monotonic()
@@ -75,7 +75,7 @@ class Parts:
                 await part.run()
                 failure = "it came to an end"
                 log.get().error(log.TASK_CRASHED, task=part.name, error=failure)
-            except Over:
+            except CannotGoOn:
                 raise
             except Exception as error:  # noqa: BLE001  # around one part: it ends no other
                 failure = self._failed(part, error)
@@ -85,14 +85,14 @@ class Parts:
                 starts = failures = 0
             starts, failures = starts + 1, failures + 1
             if part.vital and failures >= _VITAL_MOST:
-                raise Over(
+                raise CannotGoOn(
                     f"the daemon's part {part.name} failed {failures} times ({failure})",
                     hint="This is a defect of dittohead; the log has a traceback",
                 )
             self.failing[part.name] = failure
             await self._pause(part, wait_s(starts, first_s=_FIRST_S, most_s=_MOST_S))
 
-    def _failed(self, part: Part, error: Exception) -> str:
+    def _failed(self, part: Service, error: Exception) -> str:
         """Log what a part failed of, with a traceback the first time; return it in words."""
         failure = f"{type(error).__name__}: {error}"
         if short := machine_faults.short_of(error):
@@ -102,7 +102,7 @@ class Parts:
         log.get().error(log.TASK_CRASHED, task=part.name, error=failure, exc_info=None if known else error)
         return failure
 
-    async def _pause(self, part: Part, wait: float) -> None:
+    async def _pause(self, part: Service, wait: float) -> None:
         await asyncio.sleep(wait)
         asyncio.get_running_loop().call_later(_WELL_S, self._well, part.name, self.failing[part.name])
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from dittohead.config.settings import Watch
-from dittohead.engine.folder_look import Look, expanded, look
-from dittohead.engine.settling import Settling, Wait, Why
+from dittohead.engine.folder_look import FolderLook, expanded, look_at
+from dittohead.engine.settling import Settling, SettlingWait, Why
 from dittohead.folders.stations import Stations
 from dittohead.model import Arrival, Station, shell_word, visible
 from dittohead.model.errors import Immovable
-from dittohead.model.held import Held, Kind, immovable, writers
+from dittohead.model.held import Held, HeldKind, immovable, writers
 from dittohead.model.units import clock, duration
 from dittohead.system.mounts import filesystem_type, needs_polling
 from dittohead.system.threads import Crew, Hung, Piece, Stop
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
+class _Sighting:
     """What came of a look that took long."""
 
     ino: int
@@ -79,9 +79,9 @@ class WaitingRoom:
     def __init__(self, stations: Stations) -> None:
         self._stations = stations
         self._settling: Settling | None = None
-        self._crew = Crew("look", _LOOKS)
+        self._crew = Crew("look_at", _LOOKS)
         self._pending: dict[tuple[bytes, str], Piece[Any]] = {}
-        self._seen: dict[tuple[bytes, str], _Seen] = {}
+        self._seen: dict[tuple[bytes, str], _Sighting] = {}
         self._hung: dict[bytes, Piece[Any]] = {}
         self.on_looked: Callable[[Arrival], None] = lambda arrival: None  #: a look that took long is over
 
@@ -97,15 +97,15 @@ class WaitingRoom:
         """
         names = expanded(tuple(partial))
 
-        def work(stop: Stop) -> tuple[Look, Immovable | None, float, float]:
+        def work(stop: Stop) -> tuple[FolderLook, Immovable | None, float, float]:
             folder, began = self._stations.folder(Station.INBOX, arrival.folder), time.monotonic()
-            seen = look(folder, names, stop=stop, now_ns=time.time_ns())
+            seen = look_at(folder, names, stop=stop, now_ns=time.time_ns())
             closed = self._stations.immovable(arrival.folder)
             if each and closed is None and seen.error is None:
                 closed = self._stations.immovable_in(arrival.folder)
             return seen, closed, began, time.monotonic() - began
 
-        found = await self.beside(arrival, "look", work)
+        found = await self.beside(arrival, "look_at", work)
         if isinstance(found, Held):
             return found
         seen, closed, began, took_s = found
@@ -115,7 +115,7 @@ class WaitingRoom:
             return replace(immovable(closed, arrival), again_s=max(_SOON_S, took_s * _REST))
         if held is None:
             return seen.size
-        if closed is not None and held.kind is Kind.SETTLING:
+        if closed is not None and held.kind is HeldKind.SETTLING:
             # Waiting will not help; and what cannot be read was not seen.
             held = replace(immovable(closed, arrival), again_s=_SOON_S)
         rest_s = took_s * (1.0 if held.quiet else _REST)
@@ -174,7 +174,7 @@ class WaitingRoom:
         error = done.exception()
         value = None if error is not None else done.result()
         now = time.monotonic()
-        self._seen[key] = _Seen(ino=arrival.ino, value=value, error=error, began=began, at=now)
+        self._seen[key] = _Sighting(ino=arrival.ino, value=value, error=error, began=began, at=now)
         self.on_looked(arrival)
 
     def _watch(self, folder: bytes, piece: Piece[Any], beats: int) -> None:
@@ -191,7 +191,7 @@ class WaitingRoom:
     # -- what a look says ---------------------------------------------------------------------
 
     def _judge(
-        self, arrival: Arrival, seen: Look, watch: Watch, ago_s: float, *, closed: bool
+        self, arrival: Arrival, seen: FolderLook, watch: Watch, ago_s: float, *, closed: bool
     ) -> Held | None:
         if self._settling is None:
             # Times that another machine gives, as on NFS and SMB, are by another clock than ours.
@@ -204,12 +204,12 @@ class WaitingRoom:
         return None if wait is None else _waits(wait, time.time())
 
 
-def _patience_s(lapsed: _Seen | None) -> float:
+def _patience_s(lapsed: _Sighting | None) -> float:
     """Return how long a look is waited for, by the one before whose time is over, if there was one."""
     return _PATIENCE_S if lapsed is None else min(max(2 * lapsed.took_s, _PATIENCE_S), _PATIENCE_MOST_S)
 
 
-def _unfinished(seen: Look, folder: bytes) -> Held:
+def _unfinished(seen: FolderLook, folder: bytes) -> Held:
     """Return how a folder is held that somebody still writes to, or so it seems."""
     since = seen.newest_ns / 1e9
     again_s = min(max((time.time() - since) * _PART_OF_AGE, _SOON_S), _SELDOM_S)
@@ -219,7 +219,7 @@ def _unfinished(seen: Look, folder: bytes) -> Held:
     if not seen.mark:
         return Held(
             reason=f"a program on this machine has it open for writing: {named}",
-            kind=Kind.WRITTEN,
+            kind=HeldKind.WRITTEN,
             cure="Let it finish, or end it",
             command=writers(inside),
             since=since,
@@ -233,7 +233,7 @@ def _unfinished(seen: Look, folder: bytes) -> Held:
         cure = "Finish the upload; or delete this, when nobody needs it"
     return Held(
         reason=f"{named}: {why}",
-        kind=Kind.UNFINISHED,
+        kind=HeldKind.UNFINISHED,
         cure=f"{cure}. Where such names are meant: watch: {{partial: ...}} in config.yaml",
         command=f"sudo rm -ri {word}",
         since=since,
@@ -255,7 +255,7 @@ _WHY = {
 }
 
 
-def _waits(wait: Wait, now: float) -> Held:
+def _waits(wait: SettlingWait, now: float) -> Held:
     at = clock(now + wait.seconds, now)
     return Held(
         due=f"taken at {at} if nothing in it changes for {duration(wait.need_s)}",

@@ -37,7 +37,7 @@ _DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class FileCopy:
     """Where a copy of a file lies."""
 
     step: str
@@ -46,7 +46,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class ListedFile:
     """One file of a job."""
 
     path: bytes  #: within the folder, or within what the step made
@@ -54,14 +54,14 @@ class File:
     sha256: str
     step: str  #: that made it; "" for the folder's own
     source: bytes  #: of what a step made, the file it was made from
-    places: list[Place] = field(default_factory=list)
+    places: list[FileCopy] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class FilePage:
     """Some of the files, in their order."""
 
-    files: Sequence[File]
+    files: Sequence[ListedFile]
     following: str | None  #: the cursor of the next page
 
 
@@ -83,13 +83,13 @@ class _Lists:
     places: Sequence[tuple[str, Path, int, int]]  #: (step, file, from, to) of lists of locations
 
 
-def page(stations: Stations, job: Job, steps: Sequence[StepRow], after: str, limit: int) -> Page:
+def page(stations: Stations, job: Job, steps: Sequence[StepRow], after: str, limit: int) -> FilePage:
     """Return the files behind a cursor ("" for the first). Blocking.
 
     Raises: ValueError: this is no cursor of the job's lists as they are now.
     """
     lists = _lists(stations, job, steps)
-    found: list[File] = []
+    found: list[ListedFile] = []
     following = None
     for part, start in _from(lists, after):
         for file, end in _read(part, start):
@@ -102,7 +102,7 @@ def page(stations: Stations, job: Job, steps: Sequence[StepRow], after: str, lim
             break
     sources = {step["name"]: step.get("from", "") for step in job.definition["steps"]}
     _add_places(found, lists, sources)
-    return Page(files=found, following=following)
+    return FilePage(files=found, following=following)
 
 
 def _from(lists: _Lists, after: str) -> Iterator[tuple[_Part, int]]:
@@ -159,7 +159,7 @@ def _mapped(path: Path) -> Iterator[mmap.mmap | bytes]:
             yield data
 
 
-def _read(part: _Part, start: int) -> Iterator[tuple[File, int]]:
+def _read(part: _Part, start: int) -> Iterator[tuple[ListedFile, int]]:
     """Yield each file of a list from a byte on, and where the next one begins.
 
     Raises: ValueError: no line begins there.
@@ -181,9 +181,9 @@ def _read(part: _Part, start: int) -> Iterator[tuple[File, int]]:
                 return
 
 
-def _file(fields: dict[str, Any], part: _Part) -> File:
+def _file(fields: dict[str, Any], part: _Part) -> ListedFile:
     source = {"path": fields.get("source", ""), "encoding": fields.get("source_encoding", "")}
-    return File(
+    return ListedFile(
         path=paths.path_bytes(fields),
         size=fields["size"],
         sha256=fields["sha256"],
@@ -192,7 +192,7 @@ def _file(fields: dict[str, Any], part: _Part) -> File:
     )
 
 
-def _add_places(found: Sequence[File], lists: _Lists, sources: Mapping[str, str]) -> None:
+def _add_places(found: Sequence[ListedFile], lists: _Lists, sources: Mapping[str, str]) -> None:
     """Note where the files lie that are shown: of the others' places no more than the path is looked at."""
     wanted = {(file.step, _written(file.path)): file for file in found}
     paths = {path for _, path in wanted}
@@ -203,7 +203,9 @@ def _add_places(found: Sequence[File], lists: _Lists, sources: Mapping[str, str]
                 by = fields.get("step", step)
                 file = wanted.get((sources.get(by, ""), name))
                 if file is not None and not fields.get("use"):
-                    file.places.append(Place(step=by, uri=fields["uri"], verified_by=fields["verified_by"]))
+                    file.places.append(
+                        FileCopy(step=by, uri=fields["uri"], verified_by=fields["verified_by"])
+                    )
 
 
 def _hits(
@@ -242,7 +244,7 @@ def _written(path: bytes) -> bytes:
     return json.dumps(paths.path_fields(path)["path"], ensure_ascii=False)[1:-1].encode()
 
 
-def fields(file: File) -> dict[str, Any]:
+def fields(file: ListedFile) -> dict[str, Any]:
     """Return a file for programs."""
     source = paths.path_fields(file.source)
     return {

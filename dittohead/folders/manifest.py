@@ -288,7 +288,7 @@ def _listed(fields: dict[str, Any]) -> tuple[Entry, str, bool]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class ManifestCheck:
     """What a comparison with a manifest saw."""
 
     files: int
@@ -303,7 +303,7 @@ def recheck(
     digests: bool = False,
     quick: bool = False,
     writers: bool = False,
-) -> Checked:
+) -> ManifestCheck:
     """Compare the folder with its manifest, entry by entry.
 
     A file whose size, mtime and ctime are unchanged is taken as unchanged, unless `digests`; any
@@ -341,7 +341,7 @@ def recheck(
     missing, _ = next(expected, (None, ""))
     if missing is not None:
         raise changed(missing.path, "removed")
-    return Checked(files=count, newest_ns=newest_ns)
+    return ManifestCheck(files=count, newest_ns=newest_ns)
 
 
 def changes(root: Path, manifest: Path, *, stop: Stop) -> Iterator[tuple[bytes, str]]:

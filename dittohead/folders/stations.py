@@ -21,7 +21,7 @@ from dittohead.model.held import Held, mounted, movable, unreadable
 from dittohead.system import capabilities, fail_points
 from dittohead.system.control_socket import state_of
 from dittohead.system.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
-from dittohead.system.ignored_names import DEFAULT, Nobodys, nobodys
+from dittohead.system.ignored_names import DEFAULT, IgnoredNames, nobodys
 from dittohead.system.machine_faults import PASSING
 from dittohead.system.mounts import mounts_beneath
 from dittohead.system.threads import Stop
@@ -90,7 +90,7 @@ class Stations:
     root: Path
     ignore: Sequence[str] = (DEFAULT,)  #: names that are nobody's (see nobodys.py)
     _known: dict[bytes, Arrival] = field(default_factory=dict)
-    _others: Nobodys | None = None  #: by which those were judged
+    _others: IgnoredNames | None = None  #: by which those were judged
     #: (st_dev, st_ino) of the root, as it was at the start
     _root_was: tuple[int, int] | None = None
     #: (permission bits, gid) of each directory, as they were when it was last seen

@@ -22,7 +22,7 @@ def _guarded(sighting: Sighting, ignore: Sequence[str]) -> Sighting:
     return dataclasses.replace(sighting, refused=why) if why else sighting
 
 
-class Looking(Look):
+class SourceLook(Look):
     """Remembers what is told.
 
     Args:
@@ -93,8 +93,8 @@ class Looking(Look):
         return await self._store.read(item_store.known_orders, self.name, handles)
 
 
-class DryLooking(Look):
-    """Only notes what `Looking` would remember."""
+class DrySourceLook(Look):
+    """Only notes what `SourceLook` would remember."""
 
     dry = True
 

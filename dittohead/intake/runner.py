@@ -15,7 +15,7 @@ from dittohead.contract.source import Source, SourceOptions, Upstream
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.drop import Dropper
-from dittohead.intake.look import Looking
+from dittohead.intake.look import SourceLook
 from dittohead.model import DropState, units
 from dittohead.model.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
 from dittohead.store import Store
@@ -153,7 +153,7 @@ class Runner:
             self._prefixes.append(prefix)
             raise
 
-    async def look(self, prefix: str = "") -> Looking:
+    async def look(self, prefix: str = "") -> SourceLook:
         """Make a round: tell the store of all that is upstream. Goes on where a killed one was."""
         self.doing = "looks"
         try:
@@ -163,7 +163,7 @@ class Runner:
                 position = row.position
             if not row.unfinished:  # also a look at a part: killed, the whole is looked at again
                 await self._store.write(item_store.put_round, self.name, looked_at=time.time(), position={})
-            ctx = Looking(self._store, self.name, prefix, position, self.news, self._tools.stations.ignore)
+            ctx = SourceLook(self._store, self.name, prefix, position, self.news, self._tools.stations.ignore)
             async with self.open() as upstream:
                 await upstream.look(ctx)
             # A look at a part does not end a round that was begun before it.
@@ -185,7 +185,7 @@ class Runner:
         self._follow_now.set()
 
     async def _listen(self) -> None:
-        ctx = Looking(self._store, self.name, "", None, self.news, self._tools.stations.ignore)
+        ctx = SourceLook(self._store, self.name, "", None, self.news, self._tools.stations.ignore)
         well = asyncio.get_running_loop().call_later(_WELL_S, self.faults.pop, "listen", None)
         try:
             async with self.open() as upstream:

@@ -15,7 +15,7 @@ from dittohead.model import Arrival, own_group, shell_word, visible
 from dittohead.model.errors import Immovable
 
 
-class Kind(StrEnum):
+class HeldKind(StrEnum):
     """What keeps it there. Few: they are labels of a metric."""
 
     IMMOVABLE = "immovable"  #: the daemon may not move it
@@ -32,10 +32,10 @@ class Kind(StrEnum):
 
 
 #: For which somebody must do something, whatever time passes.
-AT_ONCE = frozenset({Kind.IMMOVABLE, Kind.UNREADABLE, Kind.SILENT, Kind.MOUNTED})
+AT_ONCE = frozenset({HeldKind.IMMOVABLE, HeldKind.UNREADABLE, HeldKind.SILENT, HeldKind.MOUNTED})
 
 #: The same, but only when it lasts: uploads take hours.
-IN_TIME = frozenset({Kind.UNFINISHED, Kind.WRITTEN, Kind.TOO_LARGE})
+IN_TIME = frozenset({HeldKind.UNFINISHED, HeldKind.WRITTEN, HeldKind.TOO_LARGE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Held:
     """Why an arrival stays in the inbox for now."""
 
     reason: str
-    kind: Kind = Kind.SETTLING
+    kind: HeldKind = HeldKind.SETTLING
     cure: str = ""  #: what to do, without a full stop; "" where waiting is enough
     command: str = ""  #: to be typed as it is; "" where there is none
     since: float | None = None  #: since when it is as it is, seconds since the epoch; None: nobody knows
@@ -104,7 +104,7 @@ def immovable(error: Immovable, arrival: Arrival) -> Held:
     """Return how an arrival is held that the daemon may not move."""
     return Held(
         reason=error.what,
-        kind=Kind.IMMOVABLE,
+        kind=HeldKind.IMMOVABLE,
         cure=error.cure,
         command=error.command,
         since=arrival.seen_at,
@@ -119,7 +119,7 @@ def unreadable(error: OSError, path: Path) -> Held:
         cure, command = "The daemon must be able to read it", group_may(folder)
     return Held(
         reason=f"it cannot be looked at ({error.strerror})",
-        kind=Kind.UNREADABLE,
+        kind=HeldKind.UNREADABLE,
         cure=cure,
         command=command,
     )
@@ -129,7 +129,7 @@ def mounted(point: bytes) -> Held:
     """Return how a folder is held in which something is mounted, by the mount's path."""
     return Held(
         reason=f"another file system is mounted in it, at {visible(os.fsdecode(point))}",
-        kind=Kind.MOUNTED,
+        kind=HeldKind.MOUNTED,
         cure="Unmount it",
         command=f"sudo umount {shell_word(point)}",
     )
@@ -139,7 +139,7 @@ def silent() -> Held:
     """Return how a folder is held whose file system does not answer."""
     return Held(
         reason="its file system does not answer",
-        kind=Kind.SILENT,
+        kind=HeldKind.SILENT,
         cure="See which file system that is, and what the kernel says of it",
         command="findmnt --list; sudo dmesg | tail",
     )

@@ -16,7 +16,7 @@ _DIGITS = re.compile(rf"[0-9a-fA-F]{{{LEAST},64}}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class JobFilter:
     """What is looked for; everything given must hold."""
 
     text: str = ""  #: part of a name, the beginning of an id, or of a file's SHA-256

@@ -13,7 +13,7 @@ from typing import Any
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_templates import Wording, plain
 from dittohead.model import Batch, Job, JobState, Station, StepRow, display, host_name, shell_word, utcnow
-from dittohead.store.batches import Counts
+from dittohead.store.batches import BatchCounts
 from dittohead.store.outbox import Gathered, NewNotice
 from dittohead.system import log
 from dittohead.system.users import Owner, owner
@@ -292,7 +292,7 @@ def _batch(
     *,
     outcome: str,
     batch: Batch,
-    counts: Counts,
+    counts: BatchCounts,
     failures: Sequence[Job],
     beside: Sequence[str] = (),
 ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dittohead.model.errors import TransientError
-from dittohead.system.credentials import Unreadable
+from dittohead.system.credentials import UnreadableCredential
 
 
 class NotSent(Exception):
@@ -35,7 +35,7 @@ def credential(credentials: Callable[[str], str], name: str) -> str:
         return credentials(name)
     except TransientError as error:
         raise NotSent(str(error), receivers_fault=False) from error
-    except Unreadable as error:
+    except UnreadableCredential as error:
         raise NotSent(f'the credential "{name}" cannot be used: {error}') from error
     except KeyError as error:
         raise NotSent(f'there is no credential "{name}"') from error

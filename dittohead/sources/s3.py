@@ -47,9 +47,9 @@ from dittohead.system import log
 from dittohead.system.patterns import Pattern, TooSlow
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.bucket import ABSENT, Bucket
-from dittohead.toolkit.s3.events import Unreadable, read_message, read_token
+from dittohead.toolkit.s3.events import UnreadableEvent, read_message, read_token
 from dittohead.toolkit.s3.fetch import Changed, Download, Gone, etag_of
-from dittohead.toolkit.s3.pace import Pace
+from dittohead.toolkit.s3.pace import RequestRate
 
 #: Requests at once to one store.
 _MOST_REQUESTS = 32
@@ -242,13 +242,13 @@ class S3Source(Source[S3Options]):
     Options = S3Options
 
     def __init__(self) -> None:
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, RequestRate] = {}
 
     def needs_marker(self, options: S3Options) -> bool:
         return options.marker is not None
 
-    def _pace(self, options: S3Options) -> Pace:
-        pace = self._paces.setdefault(options.uri(), Pace(_MOST_REQUESTS))
+    def _pace(self, options: S3Options) -> RequestRate:
+        pace = self._paces.setdefault(options.uri(), RequestRate(_MOST_REQUESTS))
         pace.bytes_per_s = options.bandwidth
         return pace
 
@@ -283,7 +283,7 @@ class S3Source(Source[S3Options]):
 class S3Upstream(Upstream):
     """Open clients of the store and, where there is one, of the queue."""
 
-    def __init__(self, options: S3Options, client: Any, queue: Any, pace: Pace) -> None:
+    def __init__(self, options: S3Options, client: Any, queue: Any, pace: RequestRate) -> None:
         self._options, self._client, self._sqs = options, client, queue
         self._pace = pace
         self._bucket = Bucket(client, options.bucket, options.address(), pace)
@@ -392,12 +392,12 @@ class S3Upstream(Upstream):
         handle, data = f"token:{item['Key']}", {"etag": etag_of(item)}
         try:
             if int(item["Size"]) > _TOKEN_MOST:
-                raise Unreadable("it is too large for a token")
+                raise UnreadableEvent("it is too large for a token")
             key = read_token(await self._body(bucket, item["Key"]))
             if not key.startswith(ctx.prefix):
                 return
             sighting = await self._wanted(key)
-        except (Unreadable, ItemError) as error:
+        except (UnreadableEvent, ItemError) as error:
             # Without its ETag: it is read again in each round, since it may only have come too early.
             await ctx.unreadable(handle, f"{bucket.uri(item['Key'])}: {error}", {})
             return
@@ -408,10 +408,10 @@ class S3Upstream(Upstream):
         """Return an object that somebody asked for by its key. Raises: Unreadable."""
         head = await self._current(key)
         if head is None:
-            raise Unreadable(f"there is no object {self._bucket.uri(key)}")
+            raise UnreadableEvent(f"there is no object {self._bucket.uri(key)}")
         sighting = self._sighting(key, head)
         if sighting is None:
-            raise Unreadable(f"{key} is none that this source takes (prefix, match, group, size)")
+            raise UnreadableEvent(f"{key} is none that this source takes (prefix, match, group, size)")
         return sighting
 
     async def _body(self, bucket: Bucket, key: str) -> bytes:
@@ -426,7 +426,7 @@ class S3Upstream(Upstream):
                 once, where=bucket.uri(key), doing="reading a token", expected=ABSENT
             )
         except ClientError as error:
-            raise Unreadable("it is gone") from error
+            raise UnreadableEvent("it is gone") from error
 
     async def _settle_token(self, tokens: Tokens, order: Order) -> None:
         bucket, key = self._token_bucket(tokens), order.handle.removeprefix("token:")
@@ -456,7 +456,7 @@ class S3Upstream(Upstream):
             return answer
 
         # A pace of its own: a long poll is no load, and must not keep the store's turns.
-        pace = Pace(_MOST_REQUESTS)
+        pace = RequestRate(_MOST_REQUESTS)
         return await pace.persist(once, where=queue.asked, doing=doing, expected=expected)
 
     async def listen(self, ctx: Look) -> None:
@@ -494,9 +494,9 @@ class S3Upstream(Upstream):
             created = read_message(message["Body"])
             strange = [one.bucket for one in created if one.bucket != self._options.bucket]
             if strange:
-                raise Unreadable(f"it speaks of the bucket {strange[0]}")
+                raise UnreadableEvent(f"it speaks of the bucket {strange[0]}")
             found = [sighting for one in created if (sighting := await self._told(ctx, one.key)) is not None]
-        except (Unreadable, ItemError) as error:
+        except (UnreadableEvent, ItemError) as error:
             await ctx.unreadable(handle, str(error), data)
             return
         await ctx.saw(found)

@@ -21,7 +21,7 @@ _ACTIVE = sorted(state.value for state in ACTIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class BatchCounts:
     """How many folders of a batch there are, by what has become of the last job of each."""
 
     done: int = 0
@@ -217,7 +217,7 @@ def open_failures(connection: Connection, batch_id: str) -> list[Job]:
     return [to_job(row) for row in connection.execute(query.order_by(jobs.c.name)).mappings()]
 
 
-def counts(connection: Connection, ids: Sequence[str]) -> Mapping[str, Counts]:
+def counts(connection: Connection, ids: Sequence[str]) -> Mapping[str, BatchCounts]:
     """Return how many folders each of these batches has. One that was done again has more than one job."""
     waits = sa.case((history.open_failure(), 1), else_=0)
     later = jobs.alias()
@@ -237,7 +237,7 @@ def counts(connection: Connection, ids: Sequence[str]) -> Mapping[str, Counts]:
         of = found[row["batch"]]
         kind = _kind(row["state"], bool(row["waits"]))
         of[kind] = of.get(kind, 0) + row["count"]
-    return {batch_id: Counts(**of) for batch_id, of in found.items()}
+    return {batch_id: BatchCounts(**of) for batch_id, of in found.items()}
 
 
 def _kind(state: str, waits: bool) -> str:

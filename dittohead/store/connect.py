@@ -8,7 +8,7 @@ from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import ConfigError, StoreError, TransientError
 from dittohead.store import Store, sqlite_url
-from dittohead.system.credentials import Credentials, Unreadable
+from dittohead.system.credentials import Credentials, UnreadableCredential
 
 
 def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:
@@ -26,7 +26,7 @@ def _password(config: Config, name: str) -> str:
         return Credentials(config.path)(name)
     except TransientError as error:
         raise StoreError(error.what) from error
-    except Unreadable as error:
+    except UnreadableCredential as error:
         raise ConfigError(
             f'the credential "{name}" cannot be used: {error}',
             where=str(config.path),

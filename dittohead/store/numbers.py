@@ -32,7 +32,7 @@ class Day:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
+class StepPace:
     """How long a step of a pipeline takes."""
 
     pipeline: str
@@ -121,7 +121,7 @@ def size_before(connection: Connection, moment: float) -> int:
     return int(connection.execute(sa.select(_DONE_SIZE).where(jobs.c.finished_at < moment)).scalar_one())
 
 
-def paces(connection: Connection, sample: int = _SAMPLE) -> list[Pace]:
+def paces(connection: Connection, sample: int = _SAMPLE) -> list[StepPace]:
     """Return how long steps took in the latest jobs that are done, by pipeline, in the order of steps."""
     latest = (
         sa.select(jobs.c.id, jobs.c.pipeline)
@@ -152,7 +152,7 @@ def paces(connection: Connection, sample: int = _SAMPLE) -> list[Pace]:
         known.setdefault(key, []).append(max(seconds, 0.0))
         places[key] = max(places.get(key, 0), position)
     return [
-        Pace(
+        StepPace(
             pipeline=key[0],
             step=key[1],
             worker=key[2],

@@ -85,7 +85,7 @@ def batch(connection: Connection, wanted: str) -> dict[str, Any]:
     return batch_fields(found, batch_store.counts(connection, [found.id])[found.id])
 
 
-def batch_fields(found: Batch, counts: batch_store.Counts) -> dict[str, Any]:
+def batch_fields(found: Batch, counts: batch_store.BatchCounts) -> dict[str, Any]:
     """Return a batch as JSON."""
     return {
         "id": found.id,

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.model import Job, JobState
-from dittohead.model.job_filter import Wanted, is_digest
+from dittohead.model.job_filter import JobFilter, is_digest
 from dittohead.store import digests as digest_store
 from dittohead.store import history
 from dittohead.store.columns import FIRST, LAST
@@ -50,14 +50,16 @@ class Cursor:
 
 
 @dataclass(frozen=True)
-class Page:
+class JobPage:
     """Some of the jobs that were found, the latest claim first."""
 
     jobs: list[Job]
     following: Cursor | None  #: None: there are no more
 
 
-def find(connection: Connection, wanted: Wanted, *, after: Cursor | None = None, limit: int = 50) -> Page:
+def find(
+    connection: Connection, wanted: JobFilter, *, after: Cursor | None = None, limit: int = 50
+) -> JobPage:
     """Return one page of the jobs that fit."""
     # Ids first: their index holds all that is asked for, while a job's row is long.
     ids = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(limit + 1)
@@ -68,9 +70,9 @@ def find(connection: Connection, wanted: Wanted, *, after: Cursor | None = None,
     query = query.order_by(jobs.c.claimed_at.desc(), jobs.c.id.desc())
     found = [to_job(row) for row in connection.execute(query).mappings()]
     if len(found) <= limit:
-        return Page(found, None)
+        return JobPage(found, None)
     last = found[limit - 1]
-    return Page(found[:limit], Cursor(last.claimed_at.timestamp(), last.id))
+    return JobPage(found[:limit], Cursor(last.claimed_at.timestamp(), last.id))
 
 
 def latest_first(states: Sequence[JobState]) -> tuple[sa.ColumnElement[Any], ...]:
@@ -85,7 +87,7 @@ def latest_first(states: Sequence[JobState]) -> tuple[sa.ColumnElement[Any], ...
     return claimed_at.desc(), jobs.c.id.desc()
 
 
-def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+def _conditions(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
     # A damaged moment has no place in the order, and no page could go on from it; its row is told apart.
     found = [jobs.c.claimed_at.between(FIRST, LAST), *_of_span(wanted), *_of_name(wanted)]
     if wanted.states:
@@ -105,7 +107,7 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
     return found
 
 
-def _of_name(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+def _of_name(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
     if wanted.name:
         found.append(jobs.c.name == wanted.name)
@@ -121,7 +123,7 @@ def _latest_batch(named: str) -> sa.ScalarSelect[str]:
     return query.order_by(batches.c.claimed_at.desc()).limit(1).scalar_subquery()
 
 
-def _of_span(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+def _of_span(wanted: JobFilter) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
     if wanted.since is not None:
         found.append(jobs.c.claimed_at >= wanted.since.timestamp())

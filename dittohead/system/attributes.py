@@ -60,7 +60,7 @@ class Tally:
 
 
 @dataclass
-class Besides:
+class Extras:
     """What a step is given: its files, and what they have besides their content."""
 
     files: int = 0
@@ -104,7 +104,7 @@ class Besides:
 
 def survey(
     root: bytes, entries: Iterable[Entry], on_each: Callable[[Entry], None], *, attributes: bool = True
-) -> Besides:
+) -> Extras:
     """Count what a step is given, from its list. Blocking.
 
     Args:
@@ -113,9 +113,9 @@ def survey(
 
     Raises: FileNotFoundError and other OSErrors: the folder is not what its list says.
     """
-    found = Besides()
+    found = Extras()
     several: set[tuple[int, int]] = set()  # only of files with further names
-    folders = Folders()
+    folders = FolderAttributes()
     if attributes:
         found.look(root, is_dir=True)
     for entry in entries:
@@ -140,7 +140,7 @@ def survey(
     return found
 
 
-class Folders:
+class FolderAttributes:
     """Finds the folders of a list of files, each once where the list is in the order of a walk."""
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ def state_of(root: Path) -> Path:
     return root / "state"
 
 
-class Knock(Enum):
+class Reachable(Enum):
     """What becomes of somebody who wants to ask the daemon of a root."""
 
     OPEN = "it listens"
@@ -32,15 +32,15 @@ class Knock(Enum):
     BARRED = "this user may not ask it"
 
 
-def knock(state: Path) -> Knock:
+def knock(state: Path) -> Reachable:
     """Connect to a daemon's own socket, and let it go again."""
     try:
         connect(state).close()
     except PermissionError:
-        return Knock.BARRED
+        return Reachable.BARRED
     except OSError:  # not there, refused, too busy to take it
-        return Knock.SILENT
-    return Knock.OPEN
+        return Reachable.SILENT
+    return Reachable.OPEN
 
 
 def connect(state: Path) -> socket.socket:

@@ -22,7 +22,7 @@ _ABSENT = frozenset([errno.ENOENT, errno.ENOTDIR])
 _REFUSED = frozenset([errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL])
 
 
-class Unreadable(KeyError):
+class UnreadableCredential(KeyError):
     """A credential that is there, and of no use."""
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ class Credentials:
                     raise TransientError(
                         f'the credential "{name}" cannot be read just now: {error.strerror}'
                     ) from error
-        raise Unreadable(unreadable) if unreadable else KeyError(name)
+        raise UnreadableCredential(unreadable) if unreadable else KeyError(name)
 
     def needed(self, name: str) -> str:
         """Return a credential.
@@ -106,7 +106,7 @@ class Credentials:
         """
         try:
             return self(name)
-        except Unreadable as error:
+        except UnreadableCredential as error:
             raise ItemError(
                 f'the credential "{name}" cannot be used: {error}',
                 hint="Make it readable to the daemon's user, and to nobody else",

@@ -62,7 +62,7 @@ NAMES = (
 
 
 @dataclass(frozen=True)
-class Nobodys:
+class IgnoredNames:
     """The names of one configuration; upper and lower case are the same."""
 
     plain: frozenset[bytes]  #: in lower case
@@ -76,11 +76,11 @@ class Nobodys:
 
 
 @functools.lru_cache(maxsize=16)
-def nobodys(given: Sequence[str]) -> Nobodys:
+def nobodys(given: Sequence[str]) -> IgnoredNames:
     """Return the names that a list (a tuple) stands for: names and patterns, and `default`."""
     listed = [name for one in given for name in (NAMES if one == DEFAULT else (one,))]
     patterns = [os.fsencode(fnmatch.translate(one)) for one in listed if _is_pattern(one)]
-    return Nobodys(
+    return IgnoredNames(
         plain=frozenset(os.fsencode(one).lower() for one in listed if not _is_pattern(one)),
         patterns=re.compile(b"|".join(patterns), re.IGNORECASE) if patterns else None,
     )

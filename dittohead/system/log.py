@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from dittohead.system.log_stream import Apart
+from dittohead.system.log_stream import LogStream
 
 # Event names are `noun.past_verb` and stable: people search for them.
 DAEMON_STARTED: Final = "daemon.started"
@@ -158,6 +158,6 @@ def write_apart(dropped: Callable[[int], None]) -> None:
     Args:
         dropped: is told, in that thread, how many lines were not written, as soon as it can write again.
     """
-    apart = Apart(None if sys.stderr is None else sys.stderr.fileno(), dropped)
+    apart = LogStream(None if sys.stderr is None else sys.stderr.fileno(), dropped)
     sys.stderr = apart
     atexit.register(apart.finish)

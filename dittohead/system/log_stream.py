@@ -23,7 +23,7 @@ _AGAIN_S = 1.0
 _END_S = 2.0
 
 
-class Apart(io.TextIOBase):
+class LogStream(io.TextIOBase):
     """Takes text at once; a thread writes it to a descriptor as fast as that goes.
 
     Where nothing can be written (a pipe that nobody reads, a closed one, a full disk), text waits up

@@ -10,7 +10,7 @@ from dittohead.model import display
 _REASONS, _NAMED = 5, 5
 
 
-class Faulty:
+class FaultyFiles:
     """What is wrong with some of many files; a reason that several share is given once."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from dittohead.system import own_files
 from dittohead.system.files import fsync_dir
 
 
-class Notebook:
+class IntentLog:
     """A file of JSON lines; each try that adds to it begins with the head, which says whose it is.
 
     Blocking. One thread at a time.

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Hashable, Iterable
 
 
-class Turns:
+class KeyedLock:
     """Locks by name, each there only while somebody holds it or waits for it. For one loop."""
 
     def __init__(self) -> None:

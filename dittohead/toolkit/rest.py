@@ -42,7 +42,7 @@ _AGENT = f"dittohead/{version('dittohead')}"
 Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 
 
-class Site(BaseModel):
+class RestSite(BaseModel):
     """Where a system is; a part of its worker's options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -219,7 +219,7 @@ async def _whole(response: aiohttp.ClientResponse, where: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def connected(
-    site: Site, auth: tuple[str, str] | None = None, *, connections: int = 8
+    site: RestSite, auth: tuple[str, str] | None = None, *, connections: int = 8
 ) -> AsyncIterator[Rest]:
     """Open a session with a site.
 

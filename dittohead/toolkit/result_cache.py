@@ -17,7 +17,7 @@ from dittohead.system import files, own_files
 from dittohead.system.threads import Stop
 
 
-class Journal:
+class ResultCache:
     """What earlier tries of the step have finished: a JSON line for each image.
 
     It need not be durable: a line counts only if the file it speaks of has the digest it gives.

@@ -14,12 +14,12 @@ from dittohead.web.api import routes, verify_stream
 from dittohead.web.pages import routes as page_routes
 from dittohead.web.server import listener, login
 from dittohead.web.server.access import ACCESS, Access, guard
-from dittohead.web.server.app_state import SITE, Site
+from dittohead.web.server.app_state import SITE, AppState
 from dittohead.web.server.problems import ERROR_PAGE, ErrorPage, Problem, add_headers, answer_plainly
 from dittohead.web.server.sessions import Sessions
 
 
-def create_app(site: Site, access: Access) -> web.Application:
+def create_app(site: AppState, access: Access) -> web.Application:
     """Return the application."""
     app = web.Application(
         middlewares=[listener.count, answer_plainly, listener.as_it_is, guard],
@@ -28,7 +28,7 @@ def create_app(site: Site, access: Access) -> web.Application:
     app.on_response_prepare.append(add_headers)
     app.on_response_prepare.append(listener.tell_configuration)
     app[SITE], app[ACCESS] = site, access
-    app[ERROR_PAGE], app[listener.LINES] = ErrorPage(), listener.Lines()
+    app[ERROR_PAGE], app[listener.LINES] = ErrorPage(), listener.OpenConnections()
     verify_stream.install(app)
     routes.add_routes(app)
     login.add_routes(app)
@@ -67,7 +67,7 @@ def _not_yet(reason: str) -> web.Application:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Http | None, site: Site) -> AsyncIterator[web.Application]:
+async def serving(settings: Http | None, site: AppState) -> AsyncIterator[web.Application]:
     """Serve while inside: on the daemon's own socket always, over the network when the settings ask for it.
 
     Raises: OSError: an address cannot be used, or state/ cannot be written.

@@ -22,7 +22,7 @@ from dittohead.model import Entry, Event, EventType, Output, counted, display, u
 from dittohead.model.errors import ItemError, MachineShort, TransientError
 from dittohead.system.machine_faults import DISK
 from dittohead.system.threads import Stop, in_thread
-from dittohead.toolkit.faulty_files import Faulty
+from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.images.kinds import is_read
 from dittohead.toolkit.images.names import Names, is_junk
 from dittohead.toolkit.images.options import ConvertOptions
@@ -32,7 +32,7 @@ from dittohead.toolkit.images.process import ImageChild, abilities
 from dittohead.toolkit.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.toolkit.images.reuse import Earlier, is_whole, journal_of
 from dittohead.toolkit.images.sizes import Sizes
-from dittohead.toolkit.result_cache import Journal, name_digest, settle
+from dittohead.toolkit.result_cache import ResultCache, name_digest, settle
 from dittohead.toolkit.runners import Renewed, Runners
 
 AGENT = f"dittohead {__version__}"
@@ -216,12 +216,12 @@ class _Conversion:
         self.left = Leftover()
         self._by_content: set[int] = set()  #: digests of names that do not say that they are images
         self.lost: Counter[str] = Counter()  #: images that no longer say something, by what
-        self.faulty = Faulty()
+        self.faulty = FaultyFiles()
         self._suffix = SUFFIXES[options.format].encode()
         self._names = Names(self._suffix, pages=options.pages != "first")
         self._sizes = Sizes(options.sizes)
         self._made = array("Q")  #: digests of the names of all results
-        self._journal = Journal(journal_of(ctx.work), recipe.as_dict())
+        self._journal = ResultCache(journal_of(ctx.work), recipe.as_dict())
         self._earlier = Earlier(ctx.earlier, recipe.as_dict())
         self.proved = 0  #: masters whose samples were compared in this try
         self.provers: set[str] = set()  #: by what

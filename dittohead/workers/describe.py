@@ -26,13 +26,13 @@ from dittohead.system import files
 from dittohead.system.machine_faults import DISK
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit import natural_order
-from dittohead.toolkit.faulty_files import Faulty
+from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.images import xmp, xmp_description, xmp_embedding
 from dittohead.toolkit.images.process import ImageChild, abilities
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 from dittohead.toolkit.images.reuse import is_whole, journal_of
 from dittohead.toolkit.provenance import Owners, origins
-from dittohead.toolkit.result_cache import Journal, name_digest, settle
+from dittohead.toolkit.result_cache import ResultCache, name_digest, settle
 from dittohead.toolkit.runners import Renewed, Runners
 
 AGENT = f"dittohead {__version__}"
@@ -123,7 +123,7 @@ class _Task:
 
     entry: Entry
     kind: str  #: media type, "" for what holds no XMP
-    facts: xmp_description.Facts | None  #: None: it is taken along as it is
+    facts: xmp_description.ObjectFacts | None  #: None: it is taken along as it is
     carried: Mapping[str, Any]  #: the input's detail
 
     @property
@@ -143,8 +143,8 @@ class _Describing:
         self.described = self.copied = self.skipped = self.reused = self.warned = 0
         self.bytes = 0  #: compared
         self.replaced: Counter[str] = Counter()
-        self.faulty = Faulty()
-        self._journal = Journal(journal_of(ctx.work), recipe.as_dict())
+        self.faulty = FaultyFiles()
+        self._journal = ResultCache(journal_of(ctx.work), recipe.as_dict())
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
         self._made = array("Q")  #: digests of the names of all results
         self._tasks: Iterator[_Task] = iter(())
@@ -175,12 +175,12 @@ class _Describing:
             places.update({path: (owner, number) for number, path in enumerate(paths, 1)})
         digests = self._digests({back.get(path, path) for path in places})
 
-        def facts(entry: Entry, kind: str) -> xmp_description.Facts | None:
+        def facts(entry: Entry, kind: str) -> xmp_description.ObjectFacts | None:
             if entry.path not in places:
                 return None
             owner, number = places[entry.path]
             origin = back.get(entry.path, entry.path)
-            return xmp_description.Facts(
+            return xmp_description.ObjectFacts(
                 description=objects.objects[owner].description,
                 number=number,
                 total=len(shares[owner]),
@@ -233,7 +233,7 @@ class _Describing:
     async def _do(self, task: _Task, own: Renewed[ImageChild]) -> None:
         try:
             known = await self._one(task, own)
-        except (Refused, ItemError) as error:
+        except (RefusedImage, ItemError) as error:
             self._failed(task.entry, error.what if isinstance(error, ItemError) else str(error))
         else:
             self._good(task, known)
@@ -266,10 +266,12 @@ class _Describing:
         if self.options.verify and "xmp" in file["detail"]:
             answer = await self._decoded(file["temp"], own)
             if not answer["ok"]:
-                raise Refused(f"it cannot be decoded: {answer['what']}")
+                raise RefusedImage(f"it cannot be decoded: {answer['what']}")
             said = [task.carried.get(side) for side in ("width", "height")]
             if None not in said and said != [answer["width"], answer["height"]]:
-                raise Refused(f"it decodes to {answer['width']}x{answer['height']}, not {said[0]}x{said[1]}")
+                raise RefusedImage(
+                    f"it decodes to {answer['width']}x{answer['height']}, not {said[0]}x{said[1]}"
+                )
             file["detail"]["xmp"]["decoded"] = True
         await in_thread(partial(self._publish, task, file))
         return file
@@ -298,7 +300,7 @@ class _Describing:
         name = hashlib.blake2b(task.entry.path, digest_size=16).hexdigest()
         with files.opened_beneath(self.ctx.source.root, task.entry.path) as fd:
             if files.sha256_fd(fd, files.hash_buffer(), lambda _: stop.check())[0] != task.entry.sha256:
-                raise Refused("the file is not what it was when the step before was done")
+                raise RefusedImage("the file is not what it was when the step before was done")
             with self._temporary(name) as made:
                 detail = self._fill(task, fd, made, stop)
                 os.fsync(made)
@@ -341,9 +343,9 @@ class _Describing:
         before = xmp_embedding.packet_of(source, task.kind)
         try:
             packet, replaced = xmp.merged(before, list(xmp_description.properties(task.facts)))
-        except xmp.Unreadable as error:
+        except xmp.UnreadablePacket as error:
             if self.options.unreadable_xmp == "fail":
-                raise Refused(
+                raise RefusedImage(
                     f"its own XMP cannot be read: {error}; unreadable_xmp: keep leaves it so"
                 ) from error
             _copy(source, made, stop)

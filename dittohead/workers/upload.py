@@ -34,7 +34,7 @@ from dittohead.system import attributes, fail_points, files
 from dittohead.system.attributes import Keeps
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit.checksums import Digests
-from dittohead.toolkit.faulty_files import Faulty
+from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.file_slice import PIECE, Slice
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.bucket import (
@@ -48,10 +48,10 @@ from dittohead.toolkit.s3.bucket import (
     version_of,
 )
 from dittohead.toolkit.s3.comparing import There, compare
-from dittohead.toolkit.s3.intent_log import Notes
+from dittohead.toolkit.s3.intent_log import UploadIntentLog
 from dittohead.toolkit.s3.intent_log import read as read_notes
 from dittohead.toolkit.s3.objects import ObjectOptions
-from dittohead.toolkit.s3.pace import Pace
+from dittohead.toolkit.s3.pace import RequestRate
 from dittohead.toolkit.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
 
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class UploadWorker(Worker[UploadOptions]):
     default_limit = 4
 
     def __init__(self) -> None:
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, RequestRate] = {}
 
     def target(self, options: UploadOptions) -> str:
         """Return the bucket, with its store where that is not Amazon's, and the credential's name."""
@@ -155,14 +155,14 @@ class UploadWorker(Worker[UploadOptions]):
         versions = "keeps versions" if found.versioned else "keeps no versions"
         yield True, f"{self.target(options)} can be written; the store {how}, the bucket {versions}"
 
-    def _pace(self, options: UploadOptions) -> Pace:
-        return self._paces.setdefault(self.target(options), Pace(_MOST_REQUESTS))
+    def _pace(self, options: UploadOptions) -> RequestRate:
+        return self._paces.setdefault(self.target(options), RequestRate(_MOST_REQUESTS))
 
     async def run(self, ctx: StepContext, options: UploadOptions) -> StepResult:
         """Send what is not there yet; a try after a crash goes on where the last one was."""
         left = await in_thread(lambda stop: _left(ctx.source, options, stop))
         head = {"worker": self.name, "job": ctx.job_id, "options": options.model_dump(mode="json")}
-        notes = await asyncio.to_thread(Notes, ctx.outside, head)
+        notes = await asyncio.to_thread(UploadIntentLog, ctx.outside, head)
         done = False
         try:
             pace = self._pace(options)
@@ -182,7 +182,7 @@ class UploadWorker(Worker[UploadOptions]):
         Raises: ItemError: others' objects lie there that may not be replaced; after all were yielded.
         """
         left = await in_thread(lambda stop: _left(ctx.source, options, stop))
-        refused = Faulty()
+        refused = FaultyFiles()
         async with connection.client(options, ctx.secret) as client:
             bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
             replaces = options.replace or await bucket.versioned()
@@ -279,13 +279,18 @@ class _Sending:
     """One try of one upload step."""
 
     def __init__(
-        self, ctx: StepContext, options: UploadOptions, bucket: Bucket, notes: Notes, abilities: Abilities
+        self,
+        ctx: StepContext,
+        options: UploadOptions,
+        bucket: Bucket,
+        notes: UploadIntentLog,
+        abilities: Abilities,
     ) -> None:
         self.ctx, self.options, self.bucket, self.notes = ctx, options, bucket, notes
         self.abilities = abilities
         self.sent = self.there = self.bytes = 0
         self.size = 0  #: bytes of the files that are there, verified
-        self.faulty = Faulty()
+        self.faulty = FaultyFiles()
         self.verified_by: Counter[str] = Counter()
         self._settling = asyncio.Lock()
         self._asked = False

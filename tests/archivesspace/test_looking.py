@@ -12,7 +12,7 @@ import pytest
 from dittohead.workers.archivesspace import intent_log, records
 from dittohead.workers.archivesspace.description import plain
 from dittohead.workers.archivesspace.diff import positions, with_access, with_masters
-from dittohead.workers.archivesspace.intent_log import Ledger
+from dittohead.workers.archivesspace.intent_log import RecordIntentLog
 
 
 @pytest.mark.parametrize(
@@ -128,14 +128,14 @@ def test_the_ledger_survives_a_half_line_and_leaves_out_what_was_refused(tmp_pat
         "repository": 2,
         "objects": ["X", "Y"],
     }
-    notes = Ledger(path, head)
+    notes = RecordIntentLog(path, head)
     notes.note(do="change", uri="/a", n=1)
     notes.note(do="change", uri="/b", n=2)
     notes.note(do="void", uri="/a")
     notes.close()
     with open(path, "ab") as file:
         file.write(b'{"do": "cha')
-    notes = Ledger(path, head)
+    notes = RecordIntentLog(path, head)
     notes.note(do="change", uri="/a", n=3, of="X", access=["p"])
     notes.close()
     assert [line["n"] for line in intent_log.read(path)] == [2, 3]

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from dittohead.workers.archivesspace.spreadsheet import Present, Unreadable, rows
+from dittohead.workers.archivesspace.spreadsheet import Present, UnreadableSheet, rows
 
 WANTED = ("file", "component_id")
 ONE = [(2, {"file": "a.tif", "component_id": "X_1"})]
@@ -48,7 +48,7 @@ def test_a_first_line_that_says_the_separator_counts_as_a_line() -> None:
 )
 def test_what_is_no_such_list_is_said(data: bytes, words: str) -> None:
     """With the line, and with what stands there instead."""
-    with pytest.raises(Unreadable, match=words):
+    with pytest.raises(UnreadableSheet, match=words):
         list(rows(data, WANTED))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.toolkit.images import xmp_embedding
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 from tests.support.images import by_vips, encode, jpeg, pixels, tiff
 
 PACKET = b"<x>" + b"y" * 1001 + b"</x>"
@@ -134,11 +134,11 @@ def test_one_bit_that_differs_anywhere_is_found(pair: Pair) -> None:
     for place in {*range(0, size, max(1, size // 150)), *range(min(64, size)), at, at + len(PACKET) - 1}:
         made[place] ^= 1 << place % 8
         pair.paths[1].write_bytes(made)
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedImage):
             pair.compare()
         made[place] ^= 1 << place % 8
     pair.paths[1].write_bytes(made[:-1])
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedImage):
         pair.compare()
     pair.paths[1].write_bytes(made)
     pair.compare()
@@ -153,7 +153,7 @@ def test_a_damaged_file_is_refused_in_words(pair: Pair) -> None:
         try:
             pair.write()
             pair.compare()
-        except Refused as error:
+        except RefusedImage as error:
             assert str(error)  # noqa: PT017  # either is right
 
 
@@ -171,7 +171,7 @@ def test_a_packet_too_large_for_a_jpeg_is_refused(pair: Pair) -> None:
     """64 KiB are what a segment holds; one more is too much."""
     pair.write(b"x" * 65504)
     pair.compare(b"x" * 65504)
-    with pytest.raises(Refused, match="65505 bytes, and a JPEG holds 65504"):
+    with pytest.raises(RefusedImage, match="65505 bytes, and a JPEG holds 65504"):
         pair.write(b"x" * 65505)
 
 
@@ -182,7 +182,7 @@ def test_xmp_that_goes_on_in_further_segments_is_refused(pair: Pair) -> None:
     more = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 40 + b"<x/>"
     segment = struct.pack(">BBH", 0xFF, 0xE1, len(more) + 2) + more
     pair.paths[0].write_bytes(data[:2] + segment + data[2:])
-    with pytest.raises(Refused, match="further segments"):
+    with pytest.raises(RefusedImage, match="further segments"):
         pair.write()
 
 
@@ -206,7 +206,7 @@ def test_compressed_xmp_of_a_png_is_read_within_bounds(pair: Pair) -> None:
     pair.paths[0].write_bytes(data[:at] + chunk(b"<x/>") + data[at:])
     assert xmp_embedding.packet_of(pair.fds[0], pair.kind) == b"<x/>"
     pair.paths[0].write_bytes(data[:at] + chunk(b"0" * (20 << 20)) + data[at:])
-    with pytest.raises(Refused, match="more than"):
+    with pytest.raises(RefusedImage, match="more than"):
         xmp_embedding.packet_of(pair.fds[0], pair.kind)
 
 
@@ -214,7 +214,7 @@ def test_compressed_xmp_of_a_png_is_read_within_bounds(pair: Pair) -> None:
 def test_boxes_that_name_places_in_the_file_are_refused(pair: Pair) -> None:
     """They would point beside what they mean."""
     pair.paths[0].write_bytes(pair.paths[0].read_bytes() + struct.pack(">I4s", 8, b"cidx"))
-    with pytest.raises(Refused, match="names places"):
+    with pytest.raises(RefusedImage, match="names places"):
         pair.write()
 
 
@@ -228,7 +228,7 @@ def test_a_file_of_endless_parts_is_refused(pair: Pair, part: bytes, monkeypatch
     data = pair.paths[0].read_bytes()
     at = 2 if pair.kind == xmp_embedding.JPEG else data.index(b"jp2c") - 4
     pair.paths[0].write_bytes(data[:at] + part * 2000 + data[at:])
-    with pytest.raises(Refused, match="more than 1000"):
+    with pytest.raises(RefusedImage, match="more than 1000"):
         pair.write()
 
 
@@ -243,7 +243,7 @@ def test_two_packets_are_refused(pair: Pair) -> None:
     while data[at:] != made[at + size :]:  # what follows may begin alike
         at -= 1
     pair.paths[0].write_bytes(made[: at + size] + made[at : at + size] + data[at:])
-    with pytest.raises(Refused, match="2 packets"):
+    with pytest.raises(RefusedImage, match="2 packets"):
         xmp_embedding.packet_of(pair.fds[0], pair.kind)
 
 
@@ -259,5 +259,5 @@ def test_images_found_by_distance_stay_where_they_are(pair: Pair) -> None:
     assert pair.compare() == len(data) + len(index)
     old = struct.pack(">BBH", 0xFF, 0xE1, 35) + b"http://ns.adobe.com/xap/1.0/\0<x/>"
     pair.paths[0].write_bytes(data[:at] + index + old + data[at:])
-    with pytest.raises(Refused, match="further images"):
+    with pytest.raises(RefusedImage, match="further images"):
         pair.write()

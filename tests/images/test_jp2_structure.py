@@ -15,9 +15,9 @@ import pytest
 from jpylyzer import jpylyzer
 
 from dittohead.toolkit.images import jp2, jp2_structure
-from dittohead.toolkit.images.jp2_structure import COM, Structure, Wanted, cut, verify
+from dittohead.toolkit.images.jp2_structure import COM, ExpectedStructure, Structure, cut, verify
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 from tests.support.images import pixels
 
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
@@ -75,7 +75,7 @@ def test_every_byte_of_every_header_counts(made: Made) -> None:
             made.with_bytes(at, bytes([data[at] ^ 1 << bit]))
             try:
                 verify(made.fd, made.wanted)
-            except Refused:
+            except RefusedImage:
                 pass
             else:
                 unseen.append((at, bit))
@@ -88,11 +88,11 @@ def test_a_file_cut_short_or_grown_anywhere_is_refused(made: Made) -> None:
     data = made.path.read_bytes()
     for size in (*range(0, len(data), 97), len(data) - 1, len(data) - 2):
         os.ftruncate(made.fd, size)
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedImage):
             verify(made.fd, made.wanted)
         made.with_bytes(0, data)
     os.pwrite(made.fd, b"\0", len(data))
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedImage):
         verify(made.fd, made.wanted)
 
 
@@ -115,7 +115,7 @@ def test_a_file_cut_short_or_grown_anywhere_is_refused(made: Made) -> None:
     ],
 )
 def test_another_file_than_the_one_wanted_is_refused(made: Made, change: dict[str, Any], words: str) -> None:
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(RefusedImage, match=words):
         verify(made.fd, dataclasses.replace(made.wanted, **change))
 
 
@@ -123,7 +123,7 @@ def test_what_libvips_writes_by_itself_is_refused(tmp_path: Path) -> None:
     """It is as lossless, and has neither RPCL nor PLT."""
     path = tmp_path / "b.jp2"
     image_of(pixels(100, 90)).jp2ksave(str(path), tile_width=128, tile_height=128, lossless=True)
-    wanted = Wanted(
+    wanted = ExpectedStructure(
         width=100,
         height=90,
         bands=3,
@@ -132,7 +132,7 @@ def test_what_libvips_writes_by_itself_is_refused(tmp_path: Path) -> None:
         tile=(128, 128),
         levels=5,
     )
-    with open(path, "rb") as file, pytest.raises(Refused, match="progression is not RPCL but number 0"):
+    with open(path, "rb") as file, pytest.raises(RefusedImage, match="progression is not RPCL but number 0"):
         verify(file.fileno(), wanted)
 
 

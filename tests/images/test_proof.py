@@ -13,7 +13,7 @@ import tifffile
 
 from dittohead.toolkit.images import jp2, jp2_structure, proof
 from dittohead.toolkit.images.proof import Samples, prove
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 from tests.images.test_jp2_structure import image_of
 from tests.support.images import encode, pixels
 
@@ -120,7 +120,7 @@ def test_one_sample_of_many_makes_another_digest(
         assert evidence["samples"] == f"sha256:{digest_of(array.reshape(150, 200, bands))}"
         assert evidence["result_decoder"].startswith("FFmpeg jpeg2000 (libavcodec ")
         assert evidence["result_decoder"].endswith(", tile by tile") is tiles
-        with pytest.raises(Refused, match="samples are not the source's: FFmpeg"):
+        with pytest.raises(RefusedImage, match="samples are not the source's: FFmpeg"):
             proved("other")
 
 
@@ -137,7 +137,7 @@ def test_a_tile_far_from_the_origin_is_read_by_itself(tmp_path: Path) -> None:
         for tile, rows in ((15 * 17 + 15, spot), (16 * 17 + 16, spot[:616, :616])):
             found = proof._by_ffmpeg(jp2_structure.cut(made.fileno(), structure, tile))
             assert np.array_equal(found[:, :, 0], rows)
-        with pytest.raises(Refused, match="cannot read the result"):
+        with pytest.raises(RefusedImage, match="cannot read the result"):
             proof._by_ffmpeg((tmp_path / "a.jp2").read_bytes())
 
 
@@ -158,7 +158,7 @@ def test_damage_within_packets_is_found(tmp_path: Path, monkeypatch: pytest.Monk
             (before,) = os.pread(made.fileno(), 1, at)
             os.pwrite(made.fileno(), bytes([before ^ 1 << int(chance.integers(8))]), at)
             structure = jp2_structure.verify(made.fileno(), wanted)
-            with pytest.raises(Refused):
+            with pytest.raises(RefusedImage):
                 prove(source.fileno(), 1, lambda: None, made.fileno(), structure)
             os.pwrite(made.fileno(), bytes([before]), at)
         prove(source.fileno(), 1, lambda: None, made.fileno(), whole)
@@ -168,7 +168,7 @@ def test_damage_within_packets_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 def test_rows_too_few_or_too_many_are_no_image(rows: int) -> None:
     samples = Samples(7, 5, 3, 8)
     samples.add(pixels(7, rows, 3))
-    with pytest.raises(Refused, match="1 rows too (few|many)"):
+    with pytest.raises(RefusedImage, match="1 rows too (few|many)"):
         samples.hexdigest()
 
 
@@ -176,12 +176,12 @@ def test_rows_too_few_or_too_many_are_no_image(rows: int) -> None:
     "rows", [pixels(7, 5, 4), pixels(8, 5, 3), pixels(7, 5, 3, np.uint16), pixels(7, 5, 3).astype(np.int8)]
 )
 def test_samples_of_another_kind_are_no_part_of_it(rows: Any) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedImage):
         Samples(7, 5, 3, 8).add(rows)
 
 
 def test_a_source_cut_short_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", pixels(300, 200), photometric="rgb")
     os.truncate(tmp_path / "a.tif", (tmp_path / "a.tif").stat().st_size - 1000)
-    with pytest.raises(Refused, match="ends early"):
+    with pytest.raises(RefusedImage, match="ends early"):
         digest_by_tifffile(tmp_path / "a.tif", 1, (200, 300, 3), 8)

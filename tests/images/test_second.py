@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from dittohead.model.errors import ItemError
 from dittohead.toolkit.images import fallback_reader, loading, process
-from dittohead.toolkit.images.library_messages import Overheard
+from dittohead.toolkit.images.library_messages import LibraryMessages
 from dittohead.toolkit.images.reasons import is_unsupported
 from tests.support.convert import Rig
 from tests.support.images import decoded, jpeg, pixels
@@ -192,7 +192,7 @@ async def test_stray_bytes_in_a_jpeg_are_let_through_if_asked_and_recorded(tmp_p
 )
 def test_only_bytes_between_the_parts_are_stray(words: str, damaged: bool) -> None:
     """Those before the end of a scan, or of a part of it, are what a damaged code leaves over."""
-    heard = Overheard()
+    heard = LibraryMessages()
     with heard.listening():
         os.write(2, f"(process:12): VIPS-WARNING **: 10:11:12.123: VipsJpeg: {words}\n".encode())
         assert bool(heard.of_damage) is damaged

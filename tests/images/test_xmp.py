@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dittohead.toolkit.images.xmp import Property, Unreadable, merged, values
+from dittohead.toolkit.images.xmp import Property, UnreadablePacket, merged, values
 
 RDF = 'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
 DC = 'xmlns:dc="http://purl.org/dc/elements/1.1/"'
@@ -92,7 +92,7 @@ def test_text_beside_elements_stays_to_the_letter() -> None:
 
 
 def test_an_unknown_encoding_is_no_xmp() -> None:
-    with pytest.raises(Unreadable, match="unknown encoding"):
+    with pytest.raises(UnreadablePacket, match="unknown encoding"):
         merged(b'<?xml version="1.0" encoding="no-such"?><a/>', [])
 
 
@@ -148,7 +148,7 @@ HOSTILE = [
 @pytest.mark.parametrize("packet", HOSTILE)
 def test_what_is_no_xmp_or_would_do_harm_is_refused(packet: bytes) -> None:
     """Nothing is opened, nothing is expanded, nothing recurses without end."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadablePacket):
         merged(packet, [])
 
 

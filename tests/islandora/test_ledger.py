@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dittohead.toolkit import intent_log
-from dittohead.toolkit.intent_log import Notebook
+from dittohead.toolkit.intent_log import IntentLog
 from dittohead.toolkit.intent_log import read as lines
-from dittohead.workers.islandora.intent_log import Ledger
+from dittohead.workers.islandora.intent_log import EntityIntentLog
 
 HEAD = {"worker": "islandora", "job": "x"}
 
@@ -29,7 +29,7 @@ async def test_what_is_intended_is_flushed_before_it_returns(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(intent_log, "fsync_dir", lambda directory: None)
-    ledger = await Ledger.opened(path, HEAD)
+    ledger = await EntityIntentLog.opened(path, HEAD)
     await ledger.intend(node="a", uuid="1")
     assert b'"uuid": "1"' in flushed[-1]
     await ledger.done(node="a", uuid="1", nid=5)
@@ -44,7 +44,7 @@ async def test_what_is_intended_is_flushed_before_it_returns(
 async def test_a_later_try_knows_what_was_noted_and_skips_a_half_line(tmp_path: Path) -> None:
     """What was there before the first try stays what was there before."""
     path = tmp_path / "ledger.jsonl"
-    first = await Ledger.opened(path, HEAD)
+    first = await EntityIntentLog.opened(path, HEAD)
     await first.intend(node="a", uuid="1")
     await first.done(node="a", uuid="1", nid=5)
     await first.intend(media=[5, "use"], was=None, sha256="x")
@@ -53,7 +53,7 @@ async def test_a_later_try_knows_what_was_noted_and_skips_a_half_line(tmp_path: 
     await first.close()
     with open(path, "ab") as file:
         file.write(b'{"node": "half')
-    second = await Ledger.opened(path, HEAD)
+    second = await EntityIntentLog.opened(path, HEAD)
     assert second.nodes["a"]["nid"] == 5
     await second.intend(media=[5, "use"], was=7, sha256="y")
     assert second.media[5, "use"]["was"] is None
@@ -66,17 +66,17 @@ async def test_a_later_try_knows_what_was_noted_and_skips_a_half_line(tmp_path: 
 async def test_a_disk_that_fills_up_loses_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error is raised, and the line goes with the next."""
     path = tmp_path / "ledger.jsonl"
-    ledger = await Ledger.opened(path, HEAD)
+    ledger = await EntityIntentLog.opened(path, HEAD)
     await ledger.done(node="a", uuid="0")
-    real, failing = Notebook.write, [True]
+    real, failing = IntentLog.write, [True]
 
-    def write(self: Notebook, some: Any, *, durable: bool) -> None:
+    def write(self: IntentLog, some: Any, *, durable: bool) -> None:
         if failing:
             failing.pop()
             raise OSError(28, "No space left on device")
         real(self, some, durable=durable)
 
-    monkeypatch.setattr(Notebook, "write", write)
+    monkeypatch.setattr(IntentLog, "write", write)
     with pytest.raises(OSError, match="No space"):
         await ledger.intend(node="b", uuid="1")
     await ledger.intend(node="c", uuid="2")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead.admin.monitor import Lookout
+from dittohead.admin.monitor import Monitor
 from dittohead.config.notice_rules import Rule
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.targets import disk_of
@@ -186,7 +186,7 @@ async def test_a_full_root_is_told_once_until_there_is_room(told: Told) -> None:
         found = told.config.settings
         return found.model_copy(update={"space": found.space.model_copy(update=space)})
 
-    look = Lookout(told.engine, settings)
+    look = Monitor(told.engine, settings)
     await look.root_round()
     await look.root_round()
     assert told.said() == [("full", f"Full: {disk_of(told.root)}")]
@@ -209,7 +209,7 @@ async def test_stuck_jobs_are_one_notice_a_day_that_says_what_to_do(told: Told) 
         await told.until_over("over")
     failing(told, [TargetError("down")] * 9)
     told.arrive("left")
-    look = Lookout(told.engine, lambda: told.config.settings)
+    look = Monitor(told.engine, lambda: told.config.settings)
     async with told.running():
         await told.until(lambda: [job.state for job in told.jobs("left")] == [JobState.PAUSED])
         left = told.job("left")
@@ -253,7 +253,7 @@ async def test_each_is_told_of_their_own_stuck_jobs(tmp_path: Path) -> None:
         connection.execute(jobs.update().values(state="frozen", uid=1002))
         connection.execute(jobs.update().where(jobs.c.name == "a").values(uid=1001))
     age(house, "claimed_at", 30)
-    await Lookout(house.engine, lambda: house.config.settings).stuck_round()
+    await Monitor(house.engine, lambda: house.config.settings).stuck_round()
     query = sa.select(outbox.c.recipient, outbox.c.subject)
     found = {tuple(row) for row in house.store.run(lambda c: list(c.execute(query)))}
     assert found == {

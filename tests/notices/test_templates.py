@@ -14,7 +14,7 @@ from dittohead.config.notice_templates import BadTemplate, Wording
 from dittohead.config.notice_templates.samples import SAMPLES
 from dittohead.model import Batch, JobState
 from dittohead.model.errors import ConfigError
-from dittohead.store.batches import Counts
+from dittohead.store.batches import BatchCounts
 from dittohead.store.outbox import Gathered, Notice
 from dittohead.system.users import owner
 from tests.support.notices import broken, composer, job, rule
@@ -158,7 +158,7 @@ def test_facts_have_the_shape_that_templates_are_checked_against() -> None:
                 whole=True,
                 told="",
             ),
-            "counts": Counts(done=1, failed=2),
+            "counts": BatchCounts(done=1, failed=2),
             "failures": [job(state=JobState.FAILED)],
             "beside": ["list.csv"],
         },

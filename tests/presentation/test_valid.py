@@ -18,7 +18,7 @@ from dittohead.model.errors import ItemError
 from dittohead.toolkit.images.iiif import info
 from dittohead.toolkit.uris import encoded
 from dittohead.workers.iiif import manifest
-from dittohead.workers.iiif.manifest import Manner, Shown
+from dittohead.workers.iiif.manifest import Manner, ShownObject
 from dittohead.workers.iiif.pictures import Picture, of_info, served
 from dittohead.workers.iiif.worker import IiifOptions
 from tests.support import iiif, prezi
@@ -119,7 +119,7 @@ def test_whatever_is_known_of_an_object_its_manifest_is_valid(
     known: Description, manner: Manner, images: list[Picture]
 ) -> None:
     """A row of a spreadsheet or a record may hold anything; names of files and folders may, too."""
-    shown = Shown(
+    shown = ShownObject(
         description=known,
         pictures=images,
         base=BASE,
@@ -155,7 +155,8 @@ def presented(options: IiifOptions) -> dict[str, Any]:
     known = Description(identifier="a", title="a")
     base = encoded(options.base)
     return manifest.manifest(
-        Shown(description=known, pictures=[static(b"p", b"p.tif", (300, 200))], base=base), options.manner()
+        ShownObject(description=known, pictures=[static(b"p", b"p.tif", (300, 200))], base=base),
+        options.manner(),
     )
 
 
@@ -233,7 +234,7 @@ def right() -> dict[str, Any]:
         rendering=[{"id": "https://h.example/a.pdf", "format": "application/pdf"}],
     )
     images = [static(f"s/{n}".encode(), f"s/{n}.tif".encode(), (300, 200)) for n in (1, 2)]
-    return read(manifest.manifest(Shown(description=known, pictures=images, base=BASE), manner))
+    return read(manifest.manifest(ShownObject(description=known, pictures=images, base=BASE), manner))
 
 
 BROKEN: list[tuple[str, Any, str, str]] = [

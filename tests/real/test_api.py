@@ -26,7 +26,7 @@ from dittohead.cli.storeview import FromStore
 from dittohead.cli.view import FromDaemon, Place, viewing
 from dittohead.model import JobState
 from dittohead.model.errors import NoSuchJob
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from tests.support import hostile as by
 from tests.support.daemon import Site, site
 from tests.support.front import OPERATOR, READER, TOKENS
@@ -338,13 +338,13 @@ def test_jobs_are_listed_by_uploader_date_and_file(here: Site, tmp_path: Path) -
     digest = "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
     claimed = datetime.fromisoformat(ask(here, "/api/v1/jobs?name=two")["items"][0]["claimed_at"])
     asked = [
-        (Wanted(holds=digest), 50, ["two"]),
-        (Wanted(holds=digest[:8]), 50, ["two"]),
-        (Wanted(uid=os.getuid()), None, ["two", "one"]),
-        (Wanted(uid=4_000_000), None, []),
-        (Wanted(since=claimed), 50, ["two"]),
-        (Wanted(until=claimed, part="N", states=[JobState.DONE], pipeline="all"), 50, ["one"]),
-        (Wanted(), 1, ["two"]),
+        (JobFilter(holds=digest), 50, ["two"]),
+        (JobFilter(holds=digest[:8]), 50, ["two"]),
+        (JobFilter(uid=os.getuid()), None, ["two", "one"]),
+        (JobFilter(uid=4_000_000), None, []),
+        (JobFilter(since=claimed), 50, ["two"]),
+        (JobFilter(until=claimed, part="N", states=[JobState.DONE], pipeline="all"), 50, ["one"]),
+        (JobFilter(), 1, ["two"]),
     ]
     arguments = [
         "list",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.cli.daemon_client import Door
+from dittohead.cli.daemon_client import DaemonClient
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from tests.support.daemon import Site, site
 from tests.support.damage import DAMAGES
@@ -133,7 +133,7 @@ class Attack:
 
     def ask_everything(self) -> None:
         """Look at every job and ask everything of some; each answer comes, whatever it is."""
-        door = Door.open(self.root / "state")
+        door = DaemonClient.open(self.root / "state")
         assert door is not None
         try:
             jobs = [job["id"] for job in door.get("/api/v1/jobs")["items"]]

@@ -25,7 +25,7 @@ from dittohead.intake import Intake
 from dittohead.model.errors import ConfigError
 from dittohead.sources.s3 import S3Options
 from dittohead.toolkit.s3 import events as s3_events
-from dittohead.toolkit.s3.events import Unreadable, read_message, read_token
+from dittohead.toolkit.s3.events import UnreadableEvent, read_message, read_token
 from tests.support.house import House
 
 GOOD = """\
@@ -121,7 +121,7 @@ def test_the_machines_own_time_zone_is_the_default() -> None:
 )
 def test_a_message_that_is_not_understood_is_unreadable(text: str) -> None:
     """Never an exception of another kind, and never taken for nothing."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableEvent):
         read_message(text)
 
 
@@ -139,7 +139,7 @@ def test_removals_ask_for_nothing() -> None:
     "data", [b"", b"\xff", b"[]", b'{"path": "a/"}', b'{"key": ""}', b'{"key": 5}', b'{"key": "\\ud800"}']
 )
 def test_a_token_that_is_not_understood_is_unreadable(data: bytes) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableEvent):
         read_token(data)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.config.loader import SourceSetting
-from dittohead.intake.look import Looking
+from dittohead.intake.look import SourceLook
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model import Station
 from dittohead.sources.s3 import S3Source
@@ -51,7 +51,7 @@ class Desk:
     async def put(self, key: str, body: bytes, **given: Any) -> None:
         await self.call("put_object", Key=key, Body=body, **(given or {"ChecksumAlgorithm": "CRC32C"}))
 
-    async def look(self, prefix: str = "") -> Looking:
+    async def look(self, prefix: str = "") -> SourceLook:
         return await self.runner.look(prefix)
 
     async def round(self) -> int:

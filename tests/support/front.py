@@ -15,13 +15,13 @@ import aiohttp
 
 from dittohead import web
 from dittohead.admin.actions import Actions
-from dittohead.admin.request_queue import Desk
+from dittohead.admin.request_queue import RequestQueue
 from dittohead.admin.verify import Report, verify_job
 from dittohead.config.settings import Http
 from dittohead.engine.metrics import Metrics
 from dittohead.model import Job
 from dittohead.system.credentials import Credentials
-from dittohead.web.server.app_state import Site
+from dittohead.web.server.app_state import AppState
 from tests.support.house import CONFIG, House
 
 OPERATOR = "operator-token-0123456789"
@@ -52,12 +52,12 @@ class Front:
     def write_tokens(self, text: str) -> None:
         self.credential.write_text(text)
 
-    def _site(self) -> Site:
-        desk = Desk(self.house.store, self._poke)
+    def _site(self) -> AppState:
+        desk = RequestQueue(self.house.store, self._poke)
         self.actions = Actions(
             self.house.engine, self.house.dispatch, desk=desk, config=lambda: self.house.config
         )
-        return Site(
+        return AppState(
             store=self.house.store,
             stations=self.house.stations,
             desk=desk,

@@ -17,7 +17,7 @@ import structlog
 
 from dittohead.admin.tokens import Tokens, parse
 from dittohead.web.server.access import ACCESS
-from dittohead.web.server.attempt_limit import ALL_BURST, BURST, Pace
+from dittohead.web.server.attempt_limit import ALL_BURST, BURST, AttemptLimit
 from dittohead.web.server.sessions import Sessions, cookie_of
 from tests.support.front import OPERATOR, READER, TOKENS, Front, call
 
@@ -351,7 +351,7 @@ async def test_who_guesses_is_slowed_down_and_nobody_is_locked_out(
 async def test_wrong_tokens_from_everywhere_keep_no_right_one_out(front: Served, way: str) -> None:
     """Any user of this machine has sixteen million addresses, and a household of IPv6 2^64."""
     made, client = front
-    pace = made.app[ACCESS].pace = Pace(now=lambda: 0.0)
+    pace = made.app[ACCESS].pace = AttemptLimit(now=lambda: 0.0)
     for number in range(ALL_BURST):
         assert pace.wrong(f"2001:db8:{number:x}::1") == 0
     for number in range(20):
@@ -364,7 +364,7 @@ async def test_wrong_tokens_from_everywhere_keep_no_right_one_out(front: Served,
 def test_ten_thousand_tries_from_as_many_addresses_come_to_few() -> None:
     """In all, and in memory; of IPv6 a household counts as one."""
     now = [0.0]
-    pace = Pace(now=lambda: now[0])
+    pace = AttemptLimit(now=lambda: now[0])
     let_in = 0
     for number in range(10_000):
         address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"

@@ -28,7 +28,7 @@ from dittohead.store.tables import requests
 from dittohead.web.api import routes, shapes
 from dittohead.web.api.openapi import document
 from dittohead.web.server import listener
-from dittohead.web.server.listener import Lines
+from dittohead.web.server.listener import OpenConnections
 from dittohead.web.server.problems import ERROR_PAGE
 from tests.support.front import OPERATOR, READER, Front, call
 
@@ -395,7 +395,7 @@ async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: ")
     await writer.drain()
-    lines = Lines()
+    lines = OpenConnections()
     app_server = next(iter(_servers()))
     async with asyncio.timeout(20):
         while not app_server.connections:

@@ -14,10 +14,10 @@ import pytest
 import structlog
 
 from dittohead.web.server import listener
-from dittohead.web.server.listener import LINES, Bounds, bounds
+from dittohead.web.server.listener import LINES, ListenLimits, bounds
 from tests.support.front import OPERATOR, READER, TOKENS, Front, call
 
-WITHIN = Bounds(most=24, strangers=8, one=8, backlog=4)
+WITHIN = ListenLimits(most=24, strangers=8, one=8, backlog=4)
 
 POST = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 

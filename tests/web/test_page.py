@@ -329,7 +329,7 @@ async def test_where_it_is_are_links_only_where_a_browser_can_follow(front: Serv
 
 def front_of(**live: Any) -> dict[str, Any]:
     counts = {state.value: 0 for state in JobState}
-    seen = page_front.Seen(
+    seen = page_front.FrontData(
         counts=counts, running=[], waiting=[], frozen=[], failed=[], failed_count=0, lately=[], lately_count=0,
         lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, uploaders={},
     )  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 
 from dittohead.model.errors import StoreError
 from dittohead.web.server import events
-from dittohead.web.server.events import Broadcaster, Part, TooMany
+from dittohead.web.server.events import Broadcaster, Fragment, TooMany
 
 
 class Source:
@@ -23,13 +23,13 @@ class Source:
         self.fails = False
         self.gate: asyncio.Event | None = None
 
-    async def make(self) -> dict[str, Part]:
+    async def make(self) -> dict[str, Fragment]:
         self.looks += 1
         if self.gate is not None:
             await self.gate.wait()
         if self.fails:
             raise StoreError("it is away")
-        return {key: Part("part", f'"{key}{value}"') for key, value in self.parts.items()}
+        return {key: Fragment("part", f'"{key}{value}"') for key, value in self.parts.items()}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from PIL import Image
 from dittohead.model import Station
 from dittohead.system.process import sweep
 from dittohead.web.pages import thumbnails
-from dittohead.web.pages.thumbnails import Bounds, Picture, Thumbnailer, pictures, trim
+from dittohead.web.pages.thumbnails import SourceImage, Thumbnailer, ThumbnailLimits, pictures, trim
 from tests.support.front import READER, Front, call
 from tests.support.house import House
 from tests.support.images import encode
@@ -28,8 +28,8 @@ def flat(width: int, height: int, colour: tuple[int, int, int], kind: str = "PNG
     return encode(np.full((height, width, 3), colour, np.uint8), kind)
 
 
-def picture(folder: Path, name: str, number: int = 0) -> Picture:
-    return Picture(number, folder, os.fsencode(name), name, f"{number:032}")
+def picture(folder: Path, name: str, number: int = 0) -> SourceImage:
+    return SourceImage(number, folder, os.fsencode(name), name, f"{number:032}")
 
 
 async def finished(house: House, name: str, what: dict[str | bytes, Any]) -> Any:
@@ -102,9 +102,9 @@ async def test_a_child_that_hangs_or_dies_is_followed_by_another(tmp_path: Path)
     (tmp_path / "b.png").write_bytes(flat(50, 50, (1, 1, 1)))
     # As much as a child has to decode takes longer than it is given.
     fifo.write_bytes(encode(np.zeros((6000, 6000, 3), np.uint8), "PNG"))
-    maker = Thumbnailer(tmp_path, tmp_path / "kept", Bounds(timeout=0.0001))
+    maker = Thumbnailer(tmp_path, tmp_path / "kept", ThumbnailLimits(timeout=0.0001))
     assert await maker.get(picture(tmp_path, "a.png", 1)) is None
-    maker.bounds = Bounds()
+    maker.bounds = ThumbnailLimits()
     assert await maker.get(picture(tmp_path, "b.png", 2)) is not None
     await maker.close()
 

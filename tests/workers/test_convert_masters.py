@@ -21,7 +21,7 @@ from PIL import Image, ImageCms
 
 from dittohead.model.errors import ItemError
 from dittohead.toolkit.images import conversion, jp2_structure, proof
-from dittohead.toolkit.images.library_messages import Overheard
+from dittohead.toolkit.images.library_messages import LibraryMessages
 from dittohead.toolkit.images.options import ConvertOptions
 from dittohead.toolkit.images.process import abilities
 from dittohead.toolkit.images.reasons import Unfit
@@ -313,7 +313,7 @@ async def test_what_is_made_wrongly_is_not_published(rig: Rig, monkeypatch: pyte
     monkeypatch.setattr(conversion.jp2, "write", wrong)
     (rig.base / "p").mkdir()
     (rig.base / "p/a.tif").write_bytes(encode(RGB, "TIFF"))
-    request = conversion.Request.parse(
+    request = conversion.ConversionRequest.parse(
         {
             "root": str(rig.base / "p"),
             "path": "a.tif",
@@ -325,7 +325,7 @@ async def test_what_is_made_wrongly_is_not_published(rig: Rig, monkeypatch: pyte
         }
     )
     with pytest.raises(jp2_structure.Refused, match="samples are not the source's"):
-        list(conversion.convert(request, Overheard()))
+        list(conversion.convert(request, LibraryMessages()))
     assert sorted(path.name for path in rig.base.rglob("*") if path.is_file()) == ["a.tif"]
 
 
@@ -583,11 +583,15 @@ def test_a_jpeg_2000_of_no_certain_samples_is_kept(tmp_path: Path, monkeypatch: 
         "temp": tmp_path / "t",
     }
     recipe = ConvertOptions(format="jp2", unfit="keep").child_recipe()
-    parsed = conversion.Request.parse(
+    parsed = conversion.ConversionRequest.parse(
         request | {"sha256": hashlib.sha256(data).hexdigest(), "recipe": recipe}
     )
-    (record,) = conversion.convert(parsed, Overheard())
+    (record,) = conversion.convert(parsed, LibraryMessages())
     assert record["detail"] == {"kept": "libvips and FFmpeg do not read the same samples in it"}
     assert (tmp_path / "w" / record["file"]).read_bytes() == data
     with pytest.raises(Unfit, match="unfit: keep takes the original itself"):
-        list(conversion.convert(replace(parsed, recipe=replace(parsed.recipe, unfit="fail")), Overheard()))
+        list(
+            conversion.convert(
+                replace(parsed, recipe=replace(parsed.recipe, unfit="fail")), LibraryMessages()
+            )
+        )

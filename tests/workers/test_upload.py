@@ -18,7 +18,7 @@ from dittohead.model.errors import ItemError, StepError, TargetError, TransientE
 from dittohead.toolkit.s3 import bucket as s3_bucket
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.intent_log import read as read_notes
-from dittohead.toolkit.s3.pace import Pace
+from dittohead.toolkit.s3.pace import RequestRate
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.s3_server import S3Server
@@ -449,7 +449,7 @@ async def test_a_store_that_takes_no_more_bytes_is_given_up(
 
 
 def test_throttling_halves_the_window_once_a_moment_and_answers_open_it_again() -> None:
-    pace = Pace(32)
+    pace = RequestRate(32)
     pace.slow_down()
     pace.slow_down()
     assert pace.window == 16
@@ -462,7 +462,7 @@ def test_throttling_halves_the_window_once_a_moment_and_answers_open_it_again() 
 
 
 async def test_turns_are_given_in_order_and_never_more_than_the_window() -> None:
-    pace, running, most, order = Pace(3), 0, 0, []
+    pace, running, most, order = RequestRate(3), 0, 0, []
 
     async def work(name: int) -> None:
         nonlocal running, most
@@ -489,7 +489,7 @@ async def test_a_bandwidth_spaces_what_is_sent(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("dittohead.toolkit.s3.pace.time.monotonic", lambda: 100.0)
     monkeypatch.setattr("dittohead.toolkit.s3.pace.asyncio.sleep", sleep)
-    pace = Pace(8, bytes_per_s=1000)
+    pace = RequestRate(8, bytes_per_s=1000)
     for _ in range(3):
         await pace.spend(500)
     assert slept == [0.5, 1.0]

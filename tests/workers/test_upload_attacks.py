@@ -18,9 +18,9 @@ from dittohead.admin.housekeeping import Housekeeper
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.system import fail_points
 from dittohead.toolkit.s3 import bucket as s3_bucket
-from dittohead.toolkit.s3.intent_log import Notes
+from dittohead.toolkit.s3.intent_log import UploadIntentLog
 from dittohead.toolkit.s3.intent_log import read as read_notes
-from dittohead.toolkit.s3.pace import Pace
+from dittohead.toolkit.s3.pace import RequestRate
 from dittohead.workers.upload import UploadOptions
 from tests.support.context import LoneContext
 from tests.support.house import House
@@ -399,7 +399,7 @@ async def test_the_same_key_in_another_bucket_keeps_nothing_from_being_let_go(
     for job, bucket in (("A", it.bucket), ("B", "another")):
         options = {**it.options.model_dump(mode="json"), "bucket": bucket}
         head = {"worker": "upload", "options": options}
-        notes = Notes(it.ctx.outside.with_name(f"{job}.upload.jsonl"), head)
+        notes = UploadIntentLog(it.ctx.outside.with_name(f"{job}.upload.jsonl"), head)
         notes.intend("a")
         notes.close(done=False)
     await it.worker.let_go(it.ctx.outside.with_name("A.upload.jsonl"), it.ctx.secret)
@@ -413,7 +413,7 @@ def test_notes_begin_with_whose_they_are_however_many_write(tmp_path: Path) -> N
         with ThreadPoolExecutor(16) as pool:
             for number in range(100):
                 path = tmp_path / f"{number}.jsonl"
-                notes = Notes(path, {"worker": "upload", "job": "A"})
+                notes = UploadIntentLog(path, {"worker": "upload", "job": "A"})
                 list(pool.map(notes.intend, map(str, range(16))))
                 notes.close(done=False)
                 lines = path.read_text().split("\n")
@@ -595,7 +595,7 @@ async def test_certificates_that_are_missing_pause_the_bucket(server: S3Server, 
 
 
 async def test_a_job_with_many_requests_does_not_starve_one_with_few() -> None:
-    pace, ended = Pace(4), []
+    pace, ended = RequestRate(4), []
 
     async def job(name: str, at_once: int, each: int) -> None:
         async def one() -> None:

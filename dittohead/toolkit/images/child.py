@@ -36,14 +36,14 @@ from dittohead.model.errors import ItemError
 from dittohead.system.machine_faults import DISK, short_of
 from dittohead.toolkit.images import conversion, htj2k, openjpeg, proof, thumbnail
 from dittohead.toolkit.images.library import probe, pyvips
-from dittohead.toolkit.images.library_messages import Overheard
+from dittohead.toolkit.images.library_messages import LibraryMessages
 from dittohead.toolkit.images.probe import look
-from dittohead.toolkit.images.reasons import LINE_MOST, Refused, explain
+from dittohead.toolkit.images.reasons import LINE_MOST, RefusedImage, explain
 
 #: Characters of what is told of an image that cannot be converted.
 _WHAT_MOST = 1000
 
-_overheard = Overheard()
+_overheard = LibraryMessages()
 
 
 def main() -> None:
@@ -94,12 +94,12 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 yield {"ok": True, **look(request)}
                 return
             if request.get("foresee"):
-                yield {"ok": True, **conversion.foresee(conversion.Request.parse(request))}
+                yield {"ok": True, **conversion.foresee(conversion.ConversionRequest.parse(request))}
                 return
             if "thumbnail" in request:
                 yield {"ok": True, **thumbnail.make(request)}
                 return
-            yield from conversion.convert(conversion.Request.parse(request), _overheard)
+            yield from conversion.convert(conversion.ConversionRequest.parse(request), _overheard)
             yield {"ok": True}
         except Exception as error:  # noqa: BLE001  # one image's surprise must not take the next one along
             yield _failure(error)
@@ -116,7 +116,7 @@ def _failure(error: Exception) -> dict[str, Any]:
 def _failed(error: Exception) -> dict[str, Any]:
     try:
         raise error
-    except Refused as error:
+    except RefusedImage as error:
         return {"ok": False, "kind": error.kind, "what": str(error)}
     except ItemError as error:
         return {"ok": False, "kind": "image", "what": error.what}

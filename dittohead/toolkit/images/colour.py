@@ -7,7 +7,7 @@ from typing import Any
 
 from dittohead.toolkit.images.icc import by_relative, icc_tags, is_srgb
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Refused, Unfit
+from dittohead.toolkit.images.reasons import RefusedImage, Unfit
 from dittohead.toolkit.images.recipe import MASTERS, Recipe
 
 _WORDS_OF_COLOUR = ("lab", "labs", "labq", "lch", "xyz", "scrgb", "hsv", "yxy", "cmc")
@@ -117,7 +117,7 @@ def _srgb(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
 def _by_profile(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
     """Return the image in sRGB by its own profile. Raises: Refused: its samples are of another type."""
     if image.format not in ("uchar", "ushort"):
-        raise Refused(f"its pixels are of type {image.format}, whose colours cannot be transformed")
+        raise RefusedImage(f"its pixels are of type {image.format}, whose colours cannot be transformed")
     own = profile(image)
     changes.append(f"made sRGB by its profile ({description(own) or 'without a name'})")
     return _transformed(image, own, embedded=True)
@@ -144,7 +144,7 @@ def _coloured(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
 
 def _from_cmyk(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
     if image.format not in ("uchar", "ushort"):
-        raise Refused(f"its pixels are of type {image.format}, whose colours cannot be transformed")
+        raise RefusedImage(f"its pixels are of type {image.format}, whose colours cannot be transformed")
     own = profile(image)
     changes.append("CMYK made sRGB" + (" by its profile" if own else ""))
     return _transformed(image, own, embedded=True, **({} if own else {"input_profile": "cmyk"}))
@@ -205,5 +205,5 @@ def resize(image: pyvips.Image, width: int, height: int) -> Any:
         made = image.premultiply().resize(across, vscale=down).unpremultiply().cast(image.format)
         made = made.copy(interpretation=image.interpretation)
     if (made.width, made.height) != (width, height):
-        raise Refused(f"it became {made.width}x{made.height} instead of {width}x{height}")
+        raise RefusedImage(f"it became {made.width}x{made.height} instead of {width}x{height}")
     return made

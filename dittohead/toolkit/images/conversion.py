@@ -36,8 +36,15 @@ from dittohead.toolkit.images import (
     tiff,
 )
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.library_messages import Overheard
-from dittohead.toolkit.images.reasons import USUAL_PIXELS, Damaged, Refused, Unfit, explain, is_unsupported
+from dittohead.toolkit.images.library_messages import LibraryMessages
+from dittohead.toolkit.images.reasons import (
+    USUAL_PIXELS,
+    Damaged,
+    RefusedImage,
+    Unfit,
+    explain,
+    is_unsupported,
+)
 from dittohead.toolkit.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
 from dittohead.toolkit.uris import encoded
 
@@ -54,7 +61,7 @@ _CURE = "unfit: keep takes the original itself as the master, master: false make
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class ConversionRequest:
     """What a child is asked for."""
 
     root: bytes  #: of the source
@@ -68,7 +75,7 @@ class Request:
     pixels: int  #: the most that an image or a page may have
 
     @classmethod
-    def parse(cls, given: dict[str, Any]) -> Request:
+    def parse(cls, given: dict[str, Any]) -> ConversionRequest:
         """Return the request of a JSON line."""
         paths = {key: os.fsencode(given[key]) for key in ("root", "path", "work", "out", "temp")}
         return cls(
@@ -109,7 +116,7 @@ class _Prepared:
     known: tuple[float, float] | None  #: pixels per mm
 
 
-def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
+def convert(request: ConversionRequest, overheard: LibraryMessages) -> Iterator[dict[str, Any]]:
     """Make the results of one image, and yield a record of each file that is published.
 
     # 1 compare the input's digest  2 write temp  3 read it all back  4 fsync  5 rename.
@@ -119,7 +126,7 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
     with files.opened_beneath(request.root, request.path) as fd:
         # First, so that the load finds the file in memory. Nothing else sees a flipped bit in a JPEG.
         if request.recipe.verify and files.sha256_fd(fd, files.hash_buffer())[0] != request.sha256:
-            raise Refused("the file is not what it was at the claim")
+            raise RefusedImage("the file is not what it was at the claim")
         try:
             yield from _made(fd, request, overheard)
         except (Unfit, pyvips.Error) as error:
@@ -130,7 +137,7 @@ def convert(request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
             yield _keep(fd, request, str(why))
 
 
-def foresee(request: Request) -> dict[str, Any]:
+def foresee(request: ConversionRequest) -> dict[str, Any]:
     """Say by an image's headers what would become of it; no pixel is decoded, nothing is written.
 
     Returns: {"pages": how many results, "kept": why the original would be kept as it is; "" where not}.
@@ -158,11 +165,11 @@ def _unfit(error: Exception) -> Unfit:
     return Unfit(explain(str(error), [])[1])
 
 
-def _with_cure(why: Unfit, request: Request) -> Unfit:
+def _with_cure(why: Unfit, request: ConversionRequest) -> Unfit:
     return Unfit(f"{why}; {_CURE}") if request.recipe.master else why
 
 
-def _made(fd: int, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
+def _made(fd: int, request: ConversionRequest, overheard: LibraryMessages) -> Iterator[dict[str, Any]]:
     for page in _fit_pages(fd, request):
         overheard.mark()
         yield from _large(page)
@@ -180,7 +187,7 @@ def _large(page: _Page) -> Iterator[dict[str, Any]]:
         yield {"pixels": image.width * image.height}
 
 
-def _fit_pages(fd: int, request: Request) -> Iterator[_Page]:
+def _fit_pages(fd: int, request: ConversionRequest) -> Iterator[_Page]:
     """Return the pages to be made; of a master once all of them are found fit. Raises: Refused, Unfit."""
     jp2.see_readable(fd)
     pages = _pages(fd, request)
@@ -195,7 +202,7 @@ def _fit_pages(fd: int, request: Request) -> Iterator[_Page]:
     return iter(found)
 
 
-def _pages(fd: int, request: Request) -> Iterator[_Page]:
+def _pages(fd: int, request: ConversionRequest) -> Iterator[_Page]:
     recipe, out = request.recipe, request.out
     first = loading.open_image(fd, dpi=recipe.dpi, stray=recipe.stray_bytes == "allow")
     _see_pixels(first, request.pixels)
@@ -203,7 +210,9 @@ def _pages(fd: int, request: Request) -> Iterator[_Page]:
     count = len(places)
     wanted = wanted_pages(recipe.pages, count)
     if not wanted:
-        raise Refused(f"it has {count} page{'s' if count > 1 else ''}, and pages: {recipe.pages} are wanted")
+        raise RefusedImage(
+            f"it has {count} page{'s' if count > 1 else ''}, and pages: {recipe.pages} are wanted"
+        )
     if recipe.master:
         masters.see_pages(recipe.pages, count)
     warnings = []
@@ -279,13 +288,13 @@ def _see_pixels(image: pyvips.Image, most: int) -> None:
     """See by its header that an image is not too large. Raises: Refused."""
     count = image.width * image.height
     if count > most:
-        raise Refused(
+        raise RefusedImage(
             f"it has {image.width} x {image.height} pixels, which is {count:,}, and more than the {most:,} "
             "that `pixels:` of the step allows"
         )
 
 
-def _see_room(image: pyvips.Image, request: Request) -> None:
+def _see_room(image: pyvips.Image, request: ConversionRequest) -> None:
     """See that the disk can take what a result may need, before any of it is written. Raises: OSError.
 
     A small file can stand for very many pixels: what is written is bounded by its header, not by its size.
@@ -347,7 +356,9 @@ def _with_resolution(image: pyvips.Image, known: tuple[float, float] | None) -> 
 # -- one file --------------------------------------------------------------------------------
 
 
-def _make_file(page: _Page, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
+def _make_file(
+    page: _Page, request: ConversionRequest, overheard: LibraryMessages
+) -> Iterator[dict[str, Any]]:
     with _published(request, page.out) as made:
         detail = _fill_file(page, made, request)
         detail |= _heard(page, overheard, detail)
@@ -356,7 +367,7 @@ def _make_file(page: _Page, request: Request, overheard: Overheard) -> Iterator[
 
 
 @contextlib.contextmanager
-def _published(request: Request, out: bytes) -> Iterator[int]:
+def _published(request: ConversionRequest, out: bytes) -> Iterator[int]:
     """Give an open, empty file that is called `out` after the block, and is gone when it fails."""
     made = os.open(request.temp, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
@@ -377,7 +388,7 @@ def _settled(made: int) -> tuple[str, int]:
     return files.sha256_fd(made, files.hash_buffer())
 
 
-def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
+def _keep(fd: int, request: ConversionRequest, why: str) -> dict[str, Any]:
     """Publish the original itself, once all of its pages could be decoded."""
     seen = _decode(fd)
     # A result of another image never has this name: those end in the format's suffix, or are their own.
@@ -389,7 +400,7 @@ def _keep(fd: int, request: Request, why: str) -> dict[str, Any]:
             jp2.write_all(made, piece)
         digest, size = _settled(made)
         if digest != request.sha256:
-            raise Refused("its copy is not what it was at the claim")
+            raise RefusedImage("its copy is not what it was at the claim")
     detail = {"kept": why} | ({} if seen else _UNSEEN)
     return {"file": os.fsdecode(out), "size": size, "sha256": digest, "detail": detail}
 
@@ -429,7 +440,7 @@ def _decode_by_libvips(fd: int) -> None:
         loading.open_image(fd, page=place if count > 1 else None).avg()
 
 
-def _fill_file(page: _Page, made: int, request: Request) -> dict[str, Any]:
+def _fill_file(page: _Page, made: int, request: ConversionRequest) -> dict[str, Any]:
     """Write one result and read it back; return its detail."""
     recipe, prepared = page.recipe, _prepare(page)
     _see_room(prepared.image, request)
@@ -511,11 +522,11 @@ def _detail(page: _Page, prepared: _Prepared) -> dict[str, Any]:
     return detail
 
 
-def _heard(page: _Page, overheard: Overheard, detail: dict[str, Any]) -> dict[str, Any]:
+def _heard(page: _Page, overheard: LibraryMessages, detail: dict[str, Any]) -> dict[str, Any]:
     """Return the warnings for a result's detail. Raises: Refused: its colours are not right."""
     transformed = any("made sRGB" in change for change in detail.get("changes", ()))
     if transformed and (said := overheard.of_colour):
-        raise Refused(f"its colours cannot be transformed as its profile says ({'; '.join(said)[:200]})")
+        raise RefusedImage(f"its colours cannot be transformed as its profile says ({'; '.join(said)[:200]})")
     if page.recipe.stray_bytes == "allow" and (said := overheard.of_damage):
         raise Damaged(f"the file is damaged inside ({'; '.join(said)[:200]})")
     warnings = [*page.warnings, *overheard.notable]
@@ -525,7 +536,9 @@ def _heard(page: _Page, overheard: Overheard, detail: dict[str, Any]) -> dict[st
 # -- a folder of tiles -----------------------------------------------------------------------
 
 
-def _make_folder(page: _Page, request: Request, overheard: Overheard) -> Iterator[dict[str, Any]]:
+def _make_folder(
+    page: _Page, request: ConversionRequest, overheard: LibraryMessages
+) -> Iterator[dict[str, Any]]:
     temp, out = Path(os.fsdecode(request.temp)), Path(os.fsdecode(os.path.join(request.work, page.out)))
     shutil.rmtree(temp, ignore_errors=True)  # of a child that died
     try:
@@ -557,7 +570,7 @@ def _bare(image: pyvips.Image) -> pyvips.Image:
     return _without(image, tuple(names))
 
 
-def _uri(page: _Page, request: Request) -> str:
+def _uri(page: _Page, request: ConversionRequest) -> str:
     """Return the image's id: the template, filled in for where the folder will be."""
     known = {key: quote(value) for key, value in path_values(page.out).items()}
     known |= {"sha256": request.sha256, "size": str(os.fstat(page.fd).st_size)}

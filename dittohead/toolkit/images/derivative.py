@@ -9,7 +9,7 @@ from typing import Any
 
 from dittohead.toolkit.images import jp2, tags
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 from dittohead.toolkit.images.recipe import JPEG_MOST, Recipe
 
 #: Pixels.
@@ -101,7 +101,7 @@ def jpeg_options(recipe: Recipe) -> dict[str, int | str]:
 def see_that_jpeg_holds(image: pyvips.Image) -> None:
     """See that a JPEG can be this large. Raises: Refused."""
     if max(image.width, image.height) > JPEG_MOST:
-        raise Refused(
+        raise RefusedImage(
             f"{image.width}x{image.height} is more than a JPEG holds ({JPEG_MOST} pixels on a side); "
             "set max_width and max_height, or use format: pyramid-tiff"
         )

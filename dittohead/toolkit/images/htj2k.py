@@ -18,7 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from dittohead.model import units
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 #: Decompositions, and the side of a code block: what OpenJPH takes by itself.
 LEVELS, BLOCK = 5, 64
@@ -72,7 +72,7 @@ def _see_memory(samples: int) -> None:
         used = int(file.read().split()[0]) * resource.getpagesize()
     needed = used + _FACTOR * samples
     if allowed != resource.RLIM_INFINITY and needed > allowed:
-        raise Refused(
+        raise RefusedImage(
             f"HTJ2K keeps all of an image in memory, and would need {units.size(needed)} of it where "
             f"{units.size(allowed)} are allowed; raise memory, or use format: jp2"
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from dittohead.toolkit.images import derivative, read_back
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 from dittohead.toolkit.images.recipe import Recipe
 
 _LEAF = "0/default.jpg"
@@ -148,7 +148,7 @@ def verify(folder: Path, size: tuple[int, int], recipe: Recipe) -> int:
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     if there != {*wanted, "info.json"}:
         odd = sorted(there ^ {*wanted, "info.json"})
-        raise Refused(f"the result's files are not those of its info.json: {len(odd)}, such as {odd[0]}")
+        raise RefusedImage(f"the result's files are not those of its info.json: {len(odd)}, such as {odd[0]}")
     for name, pixels in wanted.items() if recipe.verify else ():
         fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from dittohead.toolkit.images import jpeg, tiff
 from dittohead.toolkit.images.jp2_structure import boxes
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 #: Of the box in which JPEG 2000 holds it, as ExifTool reads and writes it.
 UUID = bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38")
@@ -42,7 +42,7 @@ def of(fd: int, page: int = 1) -> bytes:
         fields = tiff.of_page(fd, page)
         own, around = (tiff.raw(fd, fields[tag]) if tag in fields else b"" for tag in (TAG, _PHOTOSHOP_TAG))
         return _clean(own) or _in_resources(around)
-    except (Refused, struct.error, OverflowError):
+    except (RefusedImage, struct.error, OverflowError):
         return b""
 
 

@@ -17,9 +17,18 @@ from typing import Any
 import numpy as np
 
 from dittohead.toolkit.images import colour, htj2k, iptc, openjpeg
-from dittohead.toolkit.images.jp2_structure import COD, SIZ, SOC, SOD, SOT, Wanted, boxes, image_header
+from dittohead.toolkit.images.jp2_structure import (
+    COD,
+    SIZ,
+    SOC,
+    SOD,
+    SOT,
+    ExpectedStructure,
+    boxes,
+    image_header,
+)
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Refused, Unfit
+from dittohead.toolkit.images.reasons import RefusedImage, Unfit
 
 _XMP = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _EXIF = b"JpgTiffExif->JP2"
@@ -56,7 +65,7 @@ def bits(fd: int) -> int:
                 if inner.kind == b"ihdr":
                     (depth,) = os.pread(fd, 1, inner.at + 10)
                     return 0 if depth == 255 else (depth & 127) + 1
-    except (Refused, struct.error, ValueError):
+    except (RefusedImage, struct.error, ValueError):
         pass
     return 0
 
@@ -110,7 +119,7 @@ def _main_header(fd: int) -> Iterator[tuple[int, bytes]]:
                 return
             yield marker, os.pread(fd, size - 2, at + 4)
             at += size + 2
-    except (Refused, struct.error):
+    except (RefusedImage, struct.error):
         return
 
 
@@ -132,7 +141,7 @@ def write(
     opacity: int = OPACITY,
     *,
     high_throughput: bool = False,
-) -> Wanted:
+) -> ExpectedStructure:
     """Write the image to the open, empty file `made`; return what must be found in it.
 
     Args:
@@ -161,7 +170,7 @@ def write(
     return wanted
 
 
-def _assemble(made: int, wanted: Wanted, stream: int) -> None:
+def _assemble(made: int, wanted: ExpectedStructure, stream: int) -> None:
     """Write the boxes, the codestream last: a reader that streams knows then what it is."""
     write_all(made, _box(b"jP  ", b"\r\n\x87\n"))
     write_all(made, _box(b"ftyp", struct.pack(">4sI4s", wanted.brand, 0, wanted.brand)))
@@ -183,12 +192,12 @@ def _wanted(
     known: tuple[float, float] | None,
     exif: bytes,
     opacity: int,
-) -> Wanted:
+) -> ExpectedStructure:
     icc = colour.profile(image)
     xmp, datasets = (bytes(image.get(name)) if image.get_typeof(name) else b"" for name in _BLOBS)
     space = struct.pack(">BBBI", 1, 0, 0, _SRGB if image.bands >= 3 else _GREY)
     known_by = ((_XMP, xmp), (_EXIF, exif), (iptc.UUID, datasets))
-    return Wanted(
+    return ExpectedStructure(
         width=image.width,
         height=image.height,
         bands=image.bands,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 SOC, SOT, SOD, EOC = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9
 CAP, SIZ, COD, QCD, TLM, PLT, COM = 0xFF50, 0xFF51, 0xFF52, 0xFF5C, 0xFF55, 0xFF58, 0xFF64
@@ -45,7 +45,7 @@ class Box(NamedTuple):
     end: int
 
 
-class Part(NamedTuple):
+class TilePart(NamedTuple):
     """One tile-part."""
 
     tile: int
@@ -56,7 +56,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ExpectedStructure:
     """What a file is to hold; all of it is compared."""
 
     width: int
@@ -83,11 +83,11 @@ class Wanted:
 class Structure:
     """Where things lie in a file that was found sound."""
 
-    wanted: Wanted
+    wanted: ExpectedStructure
     at: int  #: where the codestream begins
     end: int
     segments: list[tuple[int, bytes]] = field(default_factory=list)  #: of the main header: marker, content
-    parts: list[Part] = field(default_factory=list)
+    parts: list[TilePart] = field(default_factory=list)
 
     @property
     def tiles_across(self) -> int:
@@ -111,24 +111,24 @@ def boxes(fd: int, at: int, end: int) -> Iterator[Box]:
             start += 8
         after = end if size == 0 else at + size
         if not start <= after <= end:
-            raise Refused("the result's boxes cannot be read")
+            raise RefusedImage("the result's boxes cannot be read")
         yield Box(kind, start, after)
         at = after
     if at != end:
-        raise Refused("the result's boxes do not end where they should")
+        raise RefusedImage("the result's boxes do not end where they should")
 
 
-def verify(fd: int, wanted: Wanted) -> Structure:
+def verify(fd: int, wanted: ExpectedStructure) -> Structure:
     """Read a file from end to end and compare it with what it is to hold. Raises: Refused."""
     try:
         return _verified(fd, wanted)
     except (struct.error, IndexError) as error:
-        raise Refused(f"the result's structure cannot be read ({error})") from error
+        raise RefusedImage(f"the result's structure cannot be read ({error})") from error
 
 
 def _see(sound: bool, what: str) -> None:
     if not sound:
-        raise Refused(f"the result is not built as it should be: {what}")
+        raise RefusedImage(f"the result is not built as it should be: {what}")
 
 
 def _read(fd: int, at: int, end: int) -> bytes:
@@ -139,7 +139,7 @@ def _read(fd: int, at: int, end: int) -> bytes:
 # -- boxes -----------------------------------------------------------------------------------
 
 
-def _verified(fd: int, wanted: Wanted) -> Structure:
+def _verified(fd: int, wanted: ExpectedStructure) -> Structure:
     found = list(boxes(fd, 0, os.fstat(fd).st_size))
     kinds = [box.kind for box in found]
     # I.2.1: signature and file type come first, the header before the codestream.
@@ -161,12 +161,12 @@ def _same(fd: int, box: Box, content: bytes) -> bool:
     return size == len(content) and os.pread(fd, size, box.at) == content
 
 
-def _file_type(content: bytes, wanted: Wanted) -> None:
+def _file_type(content: bytes, wanted: ExpectedStructure) -> None:
     # I.5.2: brand, minor version, compatible with
     _see(content == struct.pack(">4sI4s", wanted.brand, 0, wanted.brand), "ftyp has another brand")
 
 
-def _header(fd: int, header: Box, wanted: Wanted) -> None:
+def _header(fd: int, header: Box, wanted: ExpectedStructure) -> None:
     found = {box.kind: box for box in boxes(fd, header.at, header.end)}
     contents = {
         b"ihdr": image_header(wanted),
@@ -183,7 +183,7 @@ def _header(fd: int, header: Box, wanted: Wanted) -> None:
         _see(_same(fd, found[kind], contents[kind]), f"{name} says something else than it should")
 
 
-def image_header(wanted: Wanted) -> bytes:
+def image_header(wanted: ExpectedStructure) -> bytes:
     """Return an ihdr box's content (I.5.3.1): compression type 7, colour space known, no rights."""
     size = wanted.height, wanted.width, wanted.bands
     return struct.pack(">IIHBBBB", *size, wanted.bits - 1, 7, 0, 0)
@@ -293,7 +293,7 @@ def _tiles(structure: Structure) -> int:
     return structure.tiles_across * down
 
 
-def _part(fd: int, at: int, structure: Structure) -> Part:
+def _part(fd: int, at: int, structure: Structure) -> TilePart:
     """Read the header of a tile-part; its packets must have the lengths that PLT gives (A.4.2, A.7.3)."""
     marker, size, tile, length, number, count = struct.unpack(">HHHIBB", os.pread(fd, 12, at))
     _see((marker, size) == (SOT, 10), f"at {at} no tile-part begins")
@@ -304,7 +304,7 @@ def _part(fd: int, at: int, structure: Structure) -> Part:
         _see(kind == PLT, f"tile {tile} has a segment that is not wanted: {kind:04X}")
         _see(content[0] == place, f"tile {tile} has PLT out of order")
         packets, after = packets + content[1:], following
-    part = Part(tile, at, after + 2, end, tuple(_numbers(packets)))
+    part = TilePart(tile, at, after + 2, end, tuple(_numbers(packets)))
     if not structure.wanted.high_throughput:
         _see(bool(packets), f"tile {tile} has no PLT")
         _see(sum(part.packets) == end - part.data, f"tile {tile} is not as long as its packets")

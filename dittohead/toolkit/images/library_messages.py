@@ -24,7 +24,7 @@ _STRAY = re.compile(r"extraneous bytes before marker 0x(?!d[0-9])")
 _OF_COLOUR = re.compile(r"\b(icc|lcms|profiles?|intents?|colou?rs?)\b", re.IGNORECASE)
 
 
-class Overheard:
+class LibraryMessages:
     """Keeps what the libraries print to standard error during one image, then passes it on.
 
     By descriptor, since a log handler of ours would be a C callback (see library.py).

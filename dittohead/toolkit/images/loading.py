@@ -9,7 +9,7 @@ from typing import Any
 
 from dittohead.toolkit.images import chunks, fallback_reader, jp2, kinds, pages, tiff
 from dittohead.toolkit.images.library import may_use_imagemagick, pyvips, reads, unlimited, version
-from dittohead.toolkit.images.reasons import Damaged, Missing, Refused, Unfit, is_unsupported
+from dittohead.toolkit.images.reasons import Damaged, Missing, RefusedImage, Unfit, is_unsupported
 
 #: PostScript is a program, and its interpreter reads files.
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
@@ -29,11 +29,11 @@ def open_image(
     """
     head = os.pread(fd, kinds.HEAD, 0)
     if not head:
-        raise Refused("the file is empty: no image")
+        raise RefusedImage("the file is empty: no image")
     if (kind := kinds.kind_of(head)) and not kinds.is_read(kind):
         raise Unfit(f"it is {kind}, which is not read here")
     if head.startswith(_POSTSCRIPT):
-        raise Refused("PostScript is not drawn here; make a PDF or an image of it")
+        raise RefusedImage("PostScript is not drawn here; make a PDF or an image of it")
     # BMP is read by ImageMagick alone; nothing that begins otherwise gets there.
     may_use_imagemagick(head.startswith(b"BM"))
     # "warning" is what sees a damaged Huffman code in a JPEG; "error" writes its garbage out.
@@ -73,10 +73,10 @@ def without_limits(fd: int) -> dict[str, bool]:
     return unlimited(kinds.loader_of(os.pread(fd, kinds.HEAD, 0))[1])
 
 
-def _unknown(head: bytes) -> Refused:
+def _unknown(head: bytes) -> RefusedImage:
     kind, loader = kinds.loader_of(head)
     if not kind:
-        return Refused("this is no image, or of a kind that cannot be read")
+        return RefusedImage("this is no image, or of a kind that cannot be read")
     if not reads(loader):
         return Missing(
             f"it is a {kind}, which libvips {version()} here is built without; Debian's libvips42 reads it"

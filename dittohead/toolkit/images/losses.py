@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from dittohead.toolkit.images import iptc, jp2, jpeg, pages, tags, tiff
 from dittohead.toolkit.images.jp2_structure import Box, boxes
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 #: Tags by which pixels are found and read, or whose content is known elsewhere (resolution, ICC, XMP).
 _OF_PIXELS = frozenset(
@@ -87,7 +87,7 @@ def held(fd: int, page: int = 1) -> list[str]:
     try:
         for name in found:
             names[name] = None
-    except (Refused, struct.error):
+    except (RefusedImage, struct.error):
         pass  # where it is damaged nothing more is found; reading its pixels says so
     return list(names)
 

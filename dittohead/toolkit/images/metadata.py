@@ -6,7 +6,7 @@ from typing import Any
 
 from dittohead.toolkit.images import iptc, losses, tags, tiff
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 _BLOBS = {"icc-profile-data": "ICC profile", "xmp-data": "XMP"}
 
@@ -66,7 +66,7 @@ def lost(before: dict[str, Any], after: dict[str, Any], *, transformed: bool) ->
     missing = [name for name, value in before.items() if after.get(name) != value]
     if "ICC profile" in missing and "ICC profile" in after:
         if not transformed:
-            raise Refused("the result's ICC profile is not the source's")
+            raise RefusedImage("the result's ICC profile is not the source's")
         missing.remove("ICC profile")
     named = _together(missing, before)
     more = [f"{len(named) - _TOLD:,} more"] if len(named) > _TOLD else []

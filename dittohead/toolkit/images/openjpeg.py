@@ -20,7 +20,7 @@ import cffi
 import numpy as np
 from numpy.typing import NDArray
 
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 _SONAME = "libopenjp2.so.7"
 
@@ -170,7 +170,7 @@ def encode(
     """
     height, width, _ = shape
     if tiles_of(width, height, profile.tile) > _TILES_MOST:
-        raise Refused(f"{width}x{height} are more than {_TILES_MOST} tiles; set a larger tile")
+        raise RefusedImage(f"{width}x{height} are more than {_TILES_MOST} tiles; set a larger tile")
     library = _library()
     with _Encoder(library, shape, bits, fd, profile) as encoder:
         index = 0
@@ -269,4 +269,4 @@ class _Encoder:
         """See that a call has succeeded; it does not say why not. Raises: OSError, Refused."""
         if not done:
             os.posix_fallocate(self._fd, os.fstat(self._fd).st_size, _ROOM)
-            raise Refused("libopenjp2 cannot write it; the step's log has its words")
+            raise RefusedImage("libopenjp2 cannot write it; the step's log has its words")

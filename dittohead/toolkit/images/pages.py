@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dittohead.toolkit.images import tiff
-from dittohead.toolkit.images.reasons import Refused, Unfit
+from dittohead.toolkit.images.reasons import RefusedImage, Unfit
 
 _NEW_KIND, _WIDTH, _HEIGHT, _OLD_KIND, _SUB, _DNG = 254, 256, 257, 255, 330, 50706
 
@@ -93,7 +93,7 @@ def _directories(fd: int) -> list[Directory]:
         return []
     try:
         return [_directory(fd, fields) for fields in itertools.islice(tiff.fields(fd), _MOST)]
-    except (Refused, struct.error, OverflowError):
+    except (RefusedImage, struct.error, OverflowError):
         return []
 
 

@@ -27,7 +27,7 @@ from dittohead.toolkit.images.fallback_reader import READER
 from dittohead.toolkit.images.jp2 import is_reversible, rows_of
 from dittohead.toolkit.images.jp2_structure import Structure, cut
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Damaged, Refused, Unfit
+from dittohead.toolkit.images.reasons import Damaged, RefusedImage, Unfit
 
 #: Samples of an image that is decoded whole; a larger one is, a tile at a time.
 _WHOLE = 1 << 25
@@ -72,16 +72,20 @@ class Samples:
     def add(self, rows: NDArray[Any]) -> None:
         """Take in the next rows, of (height, width, bands). Raises: Refused: they are of another shape."""
         if rows.shape[1:] != self._shape or rows.dtype.itemsize != self._kind.itemsize:
-            raise Refused(f"its rows are {rows.shape[1:]} of {rows.dtype}, not {self._shape} of {self._kind}")
+            raise RefusedImage(
+                f"its rows are {rows.shape[1:]} of {rows.dtype}, not {self._shape} of {self._kind}"
+            )
         if rows.dtype.kind != "u":
-            raise Refused(f"its samples are of type {rows.dtype}, not unsigned")
+            raise RefusedImage(f"its samples are of type {rows.dtype}, not unsigned")
         self._missing -= len(rows)
         self._digest.update(np.ascontiguousarray(rows, self._kind).data)
 
     def hexdigest(self) -> str:
         """Return the digest. Raises: Refused: rows are missing, or too many."""
         if self._missing:
-            raise Refused(f"it has {abs(self._missing)} rows too {'few' if self._missing > 0 else 'many'}")
+            raise RefusedImage(
+                f"it has {abs(self._missing)} rows too {'few' if self._missing > 0 else 'many'}"
+            )
         return self._digest.hexdigest()
 
 
@@ -110,7 +114,7 @@ def prove(
     if result.hexdigest() != source:
         if reader == decoder() and result.hexdigest() == _digest(_by_libvips(again()), Samples(*size)):
             raise Unfit("libvips and FFmpeg do not read the same samples in it")
-        raise Refused(
+        raise RefusedImage(
             f"the result's samples are not the source's: {decoder()} finds {result.hexdigest()[:12]}..., "
             f"{reader} in the source {source[:12]}...; nothing was published"
         )
@@ -184,7 +188,7 @@ def _jpeg2000(fd: int, image: pyvips.Image) -> Iterator[NDArray[Any]] | None:
         return None
     try:
         rows = _by_ffmpeg(os.pread(fd, os.fstat(fd).st_size, 0))
-    except Refused:
+    except RefusedImage:
         return None
     return iter([rows])
 
@@ -326,13 +330,13 @@ def _by_ffmpeg(data: bytes) -> NDArray[Any]:
     try:
         frames = [*context.decode(av.Packet(data)), *context.decode(None)]
     except av.FFmpegError as error:
-        raise Refused(f"{decoder()} cannot read the result: {error}") from error
+        raise RefusedImage(f"{decoder()} cannot read the result: {error}") from error
     if len(frames) != 1:
-        raise Refused(f"{decoder()} finds {len(frames)} images in the result")
+        raise RefusedImage(f"{decoder()} finds {len(frames)} images in the result")
     frame, plane = frames[0], frames[0].planes[0]
     bands, bits = len(frame.format.components), frame.format.components[0].bits
     if bits not in (8, 16) or len(frame.planes) != 1:
-        raise Refused(f"{decoder()} finds samples of another kind ({frame.format.name})")
+        raise RefusedImage(f"{decoder()} finds samples of another kind ({frame.format.name})")
     order = ">" if frame.format.name.endswith("be") else "<"
     kind = np.dtype(f"{order}u{bits // 8}")
     # Rows of a frame are padded.

@@ -7,7 +7,7 @@ from typing import Any
 
 from dittohead.toolkit.images import kinds, tiff
 from dittohead.toolkit.images.library import pyvips, unlimited
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 from dittohead.toolkit.images.recipe import Recipe
 
 
@@ -28,17 +28,17 @@ def verify_levels(made: int, image: pyvips.Image, recipe: Recipe) -> int:
     for level, tags in enumerate(levels):
         page = reopened(made, level)
         if (page.width, page.height, page.bands) != (width, height, image.bands):
-            raise Refused(
+            raise RefusedImage(
                 f"level {level} of the result is {page.width}x{page.height}x{page.bands}, "
                 f"not {width}x{height}x{image.bands}"
             )
         if page.format != image.format:
-            raise Refused(
+            raise RefusedImage(
                 f"level {level} of the result has samples of type {page.format}, not {image.format}: "
                 "this libvips leaves out of which type they are; use compression: deflate, or levels: one"
             )
         if (tags.get(tiff.TILE_WIDTH), tags.get(tiff.TILE_HEIGHT)) != (tile, tile):
-            raise Refused(f"level {level} of the result has no tiles of {tile}x{tile}")
+            raise RefusedImage(f"level {level} of the result has no tiles of {tile}x{tile}")
         # One row of each row of tiles decodes every tile; the mean of all pixels takes twice as long.
         rows = -(-height // tile) * tile
         page.embed(0, 0, width, rows, extend="copy").subsample(1, tile).avg()
@@ -54,10 +54,10 @@ def _see_the_smallest(levels: int, last: tuple[int, int], end: str, tile: int) -
     """See that a pyramid ends where it is to end; `last` is the size of its last level."""
     if end == "one":
         if levels != 1:
-            raise Refused("the result has smaller levels, and none are wanted")
+            raise RefusedImage("the result has smaller levels, and none are wanted")
     # libvips makes no smaller level of one that is a single pixel wide or high.
     elif max(last) > (tile if end == "tile" else 1) and min(last) > 1:
-        raise Refused("the result lacks its smallest levels")
+        raise RefusedImage("the result lacks its smallest levels")
 
 
 def verify_single(made: int, image: pyvips.Image) -> None:
@@ -68,7 +68,7 @@ def verify_single(made: int, image: pyvips.Image) -> None:
 def see_size(found: pyvips.Image, size: tuple[int, int], what: str) -> pyvips.Image:
     """Return an image that has a size. Raises: Refused."""
     if (found.width, found.height) != size:
-        raise Refused(f"{what} is {found.width}x{found.height}, not {size[0]}x{size[1]}")
+        raise RefusedImage(f"{what} is {found.width}x{found.height}, not {size[0]}x{size[1]}")
     return found
 
 
@@ -76,10 +76,10 @@ def compare(image: pyvips.Image, made: int) -> None:
     """Compare a written image with what it was made of, pixel by pixel. Raises: Refused."""
     written = see_size(reopened(made), (image.width, image.height), "the result")
     if (written.bands, written.format) != (image.bands, image.format):
-        raise Refused("the result's pixels are of another type than the source's")
+        raise RefusedImage("the result's pixels are of another type than the source's")
     image, written = image.copy(coding="none"), written.copy(coding="none")
     differs = image != written
     if image.format in ("float", "double"):  # not-a-number is unlike itself
         differs = differs & ((image == image) | (written == written))
     if differs.max() != 0:
-        raise Refused("the result's pixels differ from the source's")
+        raise RefusedImage("the result's pixels differ from the source's")

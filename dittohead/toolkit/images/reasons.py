@@ -48,25 +48,25 @@ def is_unsupported(complaint: str) -> bool:
     return bool(_UNSUPPORTED.search(complaint))
 
 
-class Refused(Exception):  # says what happened to the image
+class RefusedImage(Exception):  # says what happened to the image
     """This image cannot be converted; the message is for people."""
 
     kind = "image"  #: in the child's answer
 
 
-class Damaged(Refused):
+class Damaged(RefusedImage):
     """The file ends early, or holds what cannot be right: it wants to be scanned or copied again."""
 
     kind = "damaged"
 
 
-class Missing(Refused):
+class Missing(RefusedImage):
     """The image may be sound; what reads its kind is not installed here."""
 
     kind = "missing"
 
 
-class Unfit(Refused):
+class Unfit(RefusedImage):
     """The image is sound, and the format wanted cannot hold it as it is."""
 
     kind = "unfit"

@@ -15,7 +15,7 @@ import zlib
 
 from dittohead.toolkit.images import tags, tiff
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 _MM = 25.4  #: of an inch
 
@@ -44,7 +44,7 @@ def of(fd: int, image: pyvips.Image, page: int = 1) -> Known:
             return _of_phys(fd) or _by_exif(image)
         if loader in ("webpload", "heifload", "jxlload"):
             return _by_exif(image)
-    except (Refused, struct.error, OverflowError):
+    except (RefusedImage, struct.error, OverflowError):
         return None
     here = (image.xres, image.yres)
     return None if here == (1.0, 1.0) else _sensible(*here)

@@ -11,7 +11,7 @@ from typing import Any
 from dittohead.model.errors import ItemError
 from dittohead.system import files
 from dittohead.system.threads import Stop
-from dittohead.toolkit.result_cache import Journal
+from dittohead.toolkit.result_cache import ResultCache
 
 
 def journal_of(work: Path) -> Path:
@@ -37,7 +37,7 @@ class Earlier:
     """
 
     def __init__(self, works: Sequence[Path], recipe: dict[str, Any]) -> None:
-        self._found = [(work, Journal(journal_of(work), recipe)) for work in works]
+        self._found = [(work, ResultCache(journal_of(work), recipe)) for work in works]
 
     def load(self) -> None:
         """Read their journals."""

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, field, replace
 
 from dittohead.toolkit.images import tiff
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 #: Tags of the first directory that are carried, by their names in EXIF.
 NAMES = {
@@ -101,7 +101,7 @@ def of_tiff(fd: int, page: int = 1) -> Tags:
         left = ("EXIF MakerNote",) if _MAKER_NOTE in exif else ()
         exif = {number: tag for number, tag in exif.items() if number not in _LEFT}
         return Tags(_of_first(fd, first), exif, gps, left)
-    except (Refused, struct.error, OverflowError):
+    except (RefusedImage, struct.error, OverflowError):
         return Tags()
 
 
@@ -129,7 +129,7 @@ def _of_first(fd: int, first: dict[int, tiff.Field]) -> dict[int, Tag]:
 
 def _tags(fd: int, fields: dict[int, tiff.Field]) -> dict[int, Tag]:
     if len(fields) > _MOST:
-        raise Refused("its EXIF has too many tags")
+        raise RefusedImage("its EXIF has too many tags")
     known = {number: each for number, each in fields.items() if each.kind in tiff.SIZES}
     return {
         number: _tag(fd, each)

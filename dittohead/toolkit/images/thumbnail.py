@@ -9,7 +9,7 @@ from typing import Any
 from dittohead.system import files
 from dittohead.toolkit.images import chunks, fallback_reader, loading, pages, tiff
 from dittohead.toolkit.images.library import pyvips
-from dittohead.toolkit.images.reasons import Refused
+from dittohead.toolkit.images.reasons import RefusedImage
 
 _QUALITY = 78
 
@@ -61,7 +61,7 @@ def _other(fd: int, first: pyvips.Image) -> pyvips.Image | None:
         return first
     try:
         places = loading.pages_of(fd, first)
-    except Refused:
+    except RefusedImage:
         return None
     if not tiff.is_tiff(fd) or (places == [1] and not any(pages.besides(fd, 1))):
         return None

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dittohead.toolkit.images.reasons import Damaged, Refused
+from dittohead.toolkit.images.reasons import Damaged, RefusedImage
 
 #: Tags: the sides of a tile, the bits of a sample, what the samples mean, the unit of resolution.
 TILE_WIDTH, TILE_HEIGHT = 322, 323
@@ -85,7 +85,7 @@ def fields(fd: int, start: int = 0) -> Iterator[dict[int, Field]]:
         at += struct.calcsize(layout.count)
         size, place = struct.calcsize(layout.entry), struct.calcsize(layout.offset)
         if count * size > _LONGEST:
-            raise Refused("the result's directories cannot be read")
+            raise RefusedImage("the result's directories cannot be read")
         block = piece(fd, count * size + place, at)
         found = {}
         for i, entry in enumerate(struct.iter_unpack(layout.entry, block[: count * size])):
@@ -108,7 +108,7 @@ def see_whole(fd: int) -> None:
     try:
         for _ in itertools.islice(fields(fd), _MOST):
             at += 1
-    except (Refused, struct.error, OverflowError) as error:
+    except (RefusedImage, struct.error, OverflowError) as error:
         if at > 1:  # of the first nobody reads anything without it
             raise Damaged(
                 f"the file ends early or is damaged: directory {at}, of a page or a smaller copy, "
@@ -152,7 +152,7 @@ def of_page(fd: int, page: int) -> dict[int, Field]:
         return {}
     try:
         return next(itertools.islice(fields(fd), page - 1, None), {})
-    except (Refused, struct.error, OverflowError):
+    except (RefusedImage, struct.error, OverflowError):
         return {}
 
 
@@ -164,7 +164,7 @@ def texts(fd: int, page: int = 1) -> dict[str, bytes]:
     found = of_page(fd, page)
     try:
         return {TEXTS[tag]: value(fd, field) for tag, field in found.items() if tag in TEXTS}
-    except (Refused, struct.error, OverflowError):
+    except (RefusedImage, struct.error, OverflowError):
         return {}
 
 
@@ -194,7 +194,7 @@ def numbers(fd: int, field: Field) -> list[int]:
         return []
     layout, size = layout_of(fd), field.count * SIZES.get(field.kind, 8)
     if size > _LONGEST:
-        raise Refused("the file's directories cannot be read")
+        raise RefusedImage("the file's directories cannot be read")
     inline = size <= len(field.value)
     data = field.value[:size] if inline else piece(fd, size, struct.unpack(layout.offset, field.value)[0])
     return list(struct.unpack(f"{layout.order}{field.count}{code}", data))
@@ -212,7 +212,7 @@ def sample(fd: int, page: int) -> tuple[int, bool]:
         inline = bits.count * 2 <= len(bits.value)
         data = bits.value if inline else piece(fd, 2, struct.unpack(layout.offset, bits.value)[0])
         return struct.unpack_from(layout.order + "H", data)[0], palette
-    except (Refused, struct.error, OverflowError):
+    except (RefusedImage, struct.error, OverflowError):
         return 0, palette
 
 
@@ -229,5 +229,5 @@ def piece(fd: int, size: int, at: int) -> bytes:
     """Return so many bytes. Raises: Refused: they are not there."""
     data = os.pread(fd, size, at)
     if len(data) != size:
-        raise Refused("the result's directories cannot be read")
+        raise RefusedImage("the result's directories cannot be read")
     return data

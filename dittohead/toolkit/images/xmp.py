@@ -53,7 +53,7 @@ _END = '\n<?xpacket end="w"?>'
 _UNHELD = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class Unreadable(Exception):
+class UnreadablePacket(Exception):
     """The packet is no XMP that could be read; says why."""
 
 
@@ -108,7 +108,7 @@ class _Tree:
         self.root = self._parsed(packet) if packet.strip(b"\0 \t\r\n") else self._empty()
         rdf = self.root if self.root.tag == f"{{{RDF}}}RDF" else self.root.find(f".//{{{RDF}}}RDF")
         if rdf is None:
-            raise Unreadable("it holds no rdf:RDF")
+            raise UnreadablePacket("it holds no rdf:RDF")
         self._rdf = rdf
         self.descriptions = [each for each in rdf if each.tag == f"{{{RDF}}}Description"]
         if not self.descriptions:
@@ -122,14 +122,14 @@ class _Tree:
 
     def _parsed(self, packet: bytes) -> Element:
         if len(packet) > MOST:
-            raise Unreadable(f"it has {len(packet)} bytes")
+            raise UnreadablePacket(f"it has {len(packet)} bytes")
         builder, depth = TreeBuilder(), 0
 
         def start(name: str, attributes: dict[str, str]) -> None:
             nonlocal depth
             depth += 1
             if depth > _DEEPEST:
-                raise Unreadable("its elements are nested too deeply")
+                raise UnreadablePacket("its elements are nested too deeply")
             builder.start(_clark(name), {_clark(key): text for key, text in attributes.items()})
 
         def end(name: str) -> None:
@@ -138,7 +138,7 @@ class _Tree:
             builder.end(_clark(name))
 
         def refuse(*_: object) -> None:
-            raise Unreadable("it has a document type, which could define entities")
+            raise UnreadablePacket("it has a document type, which could define entities")
 
         parser = expat.ParserCreate(namespace_separator="}")
         parser.buffer_text = True
@@ -151,7 +151,7 @@ class _Tree:
             parser.Parse(packet if packet[:2] in (b"\xff\xfe", b"\xfe\xff") else packet.rstrip(b"\0"), True)
             return builder.close()
         except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:  # Lookup: of an encoding
-            raise Unreadable(f"it is no XML ({error})") from None
+            raise UnreadablePacket(f"it is no XML ({error})") from None
 
     def _declared(self, prefix: str | None, uri: str) -> None:
         # A prefix may stand for two names in two places: the first keeps it.

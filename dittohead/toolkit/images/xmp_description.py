@@ -18,7 +18,7 @@ _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class ObjectFacts:
     """What is known of one file."""
 
     description: Description
@@ -31,7 +31,7 @@ class Facts:
     agent: str  #: program and version
 
 
-def properties(facts: Facts) -> Iterator[Property]:
+def properties(facts: ObjectFacts) -> Iterator[Property]:
     """Yield what is to be said; nothing that is not known."""
     known = facts.description
     yield Property(
@@ -85,7 +85,7 @@ def _list(name: str, kind: str, texts: list[str]) -> Iterator[Property]:
         yield Property(name, "bag" if kind == "bag" else "seq", some)
 
 
-def _history(facts: Facts) -> Iterator[Property]:
+def _history(facts: ObjectFacts) -> Iterator[Property]:
     yield Property("xmpMM:PreservedFileName", "text", [facts.original.rpartition("/")[2]])
     yield Property("xmpMM:DerivedFrom", "struct", fields=[{"stRef:filePath": facts.original}])
     yield from _text("dittohead:OriginalSHA256", facts.original_sha256)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 
 from dittohead.toolkit.images import tiff
-from dittohead.toolkit.images.reasons import Damaged, Refused
+from dittohead.toolkit.images.reasons import Damaged, RefusedImage
 from dittohead.toolkit.images.xmp import MOST
 
 #: Media types of what can hold XMP here.
@@ -54,7 +54,7 @@ Tick = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class FilePart:
     """A part of a file."""
 
     name: bytes
@@ -82,12 +82,12 @@ def packet_of(fd: int, kind: str) -> bytes:
         return _of_tiff(fd)
     found = [part for part in _parts(fd, kind) if part.xmp]
     if len(found) > 1:
-        raise Refused(f"it has {len(found)} packets of XMP, and one is allowed")
+        raise RefusedImage(f"it has {len(found)} packets of XMP, and one is allowed")
     if not found:
         return b""
     (part,) = found
     if part.size > MOST:
-        raise Refused(f"its XMP has {part.size} bytes")
+        raise RefusedImage(f"its XMP has {part.size} bytes")
     return _UNWRAP[kind](_piece(fd, part.size, part.at))
 
 
@@ -110,7 +110,7 @@ def write(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> None:
         if not part.xmp:
             _copy(source, made, part.at, part.size, tick)
     if not placed:
-        raise Refused("there is no image in it")
+        raise RefusedImage("there is no image in it")
 
 
 def compare(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> int:
@@ -121,16 +121,16 @@ def compare(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> int
     """
     if kind == TIFF:
         if packet_of(made, kind) != packet:
-            raise Refused("the XMP does not read back as it was written")
+            raise RefusedImage("the XMP does not read back as it was written")
         return _compare_tiff(source, made, tick)
     written = [os.pread(made, part.size, part.at) for part in _parts(made, kind) if part.xmp]
     if written != [_WRAP[kind](packet)]:  # with its head and, in a PNG, its checksum
-        raise Refused("the XMP does not read back as it was written")
+        raise RefusedImage("the XMP does not read back as it was written")
     compared = 0
     rows = ((part for part in _parts(fd, kind) if not part.xmp) for fd in (source, made))
     for one, two in zip_longest(*rows):
         if one is None or two is None or (one.name, one.size) != (two.name, two.size):
-            raise Refused("the result's parts are not the source's")
+            raise RefusedImage("the result's parts are not the source's")
         compared += _compare(source, one.at, made, two.at, one.size, tick)
     return compared
 
@@ -138,14 +138,14 @@ def compare(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> int
 # -- rows of parts ---------------------------------------------------------------------------
 
 
-def _parts(fd: int, kind: str) -> Iterator[Part]:
+def _parts(fd: int, kind: str) -> Iterator[FilePart]:
     for number, part in enumerate(_PARTS[kind](fd)):
         if number >= _MOST_PARTS:
-            raise Refused(f"it has more than {_MOST_PARTS} parts")
+            raise RefusedImage(f"it has more than {_MOST_PARTS} parts")
         yield part
 
 
-def _boxes(fd: int) -> Iterator[Part]:
+def _boxes(fd: int) -> Iterator[FilePart]:
     """Yield the boxes of a JPEG 2000, each with its head."""
     at, end, placed = 0, os.fstat(fd).st_size, False
     while at < end:
@@ -157,80 +157,80 @@ def _boxes(fd: int) -> Iterator[Part]:
             start = 16
         size = size or end - at
         if size < start or at + size > end:
-            raise Refused("its boxes cannot be read")
+            raise RefusedImage("its boxes cannot be read")
         if name in _PLACES:
-            raise Refused(f"it has a box {name.decode()}, which names places in the file")
+            raise RefusedImage(f"it has a box {name.decode()}, which names places in the file")
         is_xmp = name == b"uuid" and os.pread(fd, 16, at + start) == _UUID
         # The first codestream: none is searched for beyond it by some readers.
         before = name == b"jp2c" and not placed
         placed = placed or before
-        yield Part(name, at, size, is_xmp, before)
+        yield FilePart(name, at, size, is_xmp, before)
         at += size
 
 
-def _segments(fd: int) -> Iterator[Part]:
+def _segments(fd: int) -> Iterator[FilePart]:
     """Yield the segments of a JPEG up to the first scan, and all the rest as one part."""
-    yield Part(b"SOI", 0, 2)
+    yield FilePart(b"SOI", 0, 2)
     at, end = 2, os.fstat(fd).st_size
     while True:
         lead, marker = _piece(fd, 2, at)
         if lead != 0xFF:
-            raise Refused("its segments cannot be read")
+            raise RefusedImage("its segments cannot be read")
         if marker == 0xFF:  # any marker may be preceded by any number of these
-            yield Part(b"fill", at, 1)
+            yield FilePart(b"fill", at, 1)
             at += 1
             continue
         (size,) = struct.unpack(">H", _piece(fd, 2, at + 2))
         if size < 2 or at + 2 + size > end:
-            raise Refused("its segments cannot be read")
+            raise RefusedImage("its segments cannot be read")
         if marker == 0xDA:
-            yield Part(b"scan", at, end - at)
+            yield FilePart(b"scan", at, end - at)
             return
         head = os.pread(fd, min(size - 2, 40), at + 4)
         if marker == 0xE1 and head.startswith(_EXTENDED):
-            raise Refused("its XMP goes on in further segments, which is not put together here")
+            raise RefusedImage("its XMP goes on in further segments, which is not put together here")
         is_xmp = marker == 0xE1 and head.startswith(_XAP)
         # After what says JFIF and EXIF, which readers want first. Source: DCF 2.0, 3.3.4.
         first = marker == 0xE0 or (marker == 0xE1 and head.startswith(b"Exif\0"))
-        yield Part(
+        yield FilePart(
             _MPF if marker == 0xE2 and head.startswith(_MPF) else bytes([marker]), at, size + 2, is_xmp
         )
         at += size + 2
-        yield Part(b"", at, 0, before=first)
+        yield FilePart(b"", at, 0, before=first)
 
 
-def _jpeg_parts(fd: int) -> Iterator[Part]:
+def _jpeg_parts(fd: int) -> Iterator[FilePart]:
     """Yield the segments, of which the one after JFIF and EXIF has the packet before it."""
     found = list(islice(_segments(fd), 2 * _MOST_SEGMENTS))
     if len(found) == 2 * _MOST_SEGMENTS:
-        raise Refused(f"it has more than {_MOST_SEGMENTS} segments before its pixels")
+        raise RefusedImage(f"it has more than {_MOST_SEGMENTS} segments before its pixels")
     place = max((n for n, part in enumerate(found) if part.before), default=1)
     index = next((n for n, part in enumerate(found) if part.name == _MPF), len(found))
     if any(n > index and (part.xmp or n == place) for n, part in enumerate(found)):
-        raise Refused("it holds further images, found by a distance that would change")
+        raise RefusedImage("it holds further images, found by a distance that would change")
     for number, part in enumerate(found):
         if part.size or number == place:
-            yield Part(part.name, part.at, part.size, part.xmp, before=number == place)
+            yield FilePart(part.name, part.at, part.size, part.xmp, before=number == place)
 
 
-def _chunks(fd: int) -> Iterator[Part]:
+def _chunks(fd: int) -> Iterator[FilePart]:
     """Yield the chunks of a PNG, and what follows the last as one part."""
-    yield Part(b"head", 0, 8)
+    yield FilePart(b"head", 0, 8)
     at, end, placed = 8, os.fstat(fd).st_size, False
     while at < end:
         size, name = struct.unpack(">I4s", _piece(fd, 8, at))
         if at + size + 12 > end:
-            raise Refused("its chunks cannot be read")
+            raise RefusedImage("its chunks cannot be read")
         is_xmp = name == b"iTXt" and os.pread(fd, len(_KEYWORD), at + 8) == _KEYWORD
         before = name == b"IDAT" and not placed
         placed = placed or before
-        yield Part(name, at, size + 12, is_xmp, before)
+        yield FilePart(name, at, size + 12, is_xmp, before)
         at += size + 12
         if name == b"IEND":
             if at < end:
-                yield Part(b"rest", at, end - at)
+                yield FilePart(b"rest", at, end - at)
             return
-    raise Refused("its chunks have no end")
+    raise RefusedImage("its chunks have no end")
 
 
 def _wrap_box(packet: bytes) -> bytes:
@@ -243,7 +243,9 @@ def _unwrap_box(box: bytes) -> bytes:
 
 def _wrap_segment(packet: bytes) -> bytes:
     if len(packet) > _JPEG_MOST:
-        raise Refused(f"its XMP would have {len(packet)} bytes, and a JPEG holds {_JPEG_MOST} in one piece")
+        raise RefusedImage(
+            f"its XMP would have {len(packet)} bytes, and a JPEG holds {_JPEG_MOST} in one piece"
+        )
     return struct.pack(">BBH", 0xFF, 0xE1, 2 + len(_XAP) + len(packet)) + _XAP + packet
 
 
@@ -256,20 +258,20 @@ def _unwrap_chunk(chunk: bytes) -> bytes:
     body = chunk[8 + len(_KEYWORD) : -4]
     compressed, text = body[:1] == b"\1", body[2:].split(b"\0", 2)
     if len(text) < 3:
-        raise Refused("its XMP cannot be read")
+        raise RefusedImage("its XMP cannot be read")
     if not compressed:
         return text[2]
     inflating = zlib.decompressobj()
     try:
         packet = inflating.decompress(text[2], MOST)
     except zlib.error as error:
-        raise Refused("its XMP cannot be read") from error
+        raise RefusedImage("its XMP cannot be read") from error
     if inflating.unconsumed_tail:
-        raise Refused(f"its XMP has more than {MOST} bytes")
+        raise RefusedImage(f"its XMP has more than {MOST} bytes")
     return packet
 
 
-_PARTS: dict[str, Callable[[int], Iterator[Part]]] = {
+_PARTS: dict[str, Callable[[int], Iterator[FilePart]]] = {
     JP2: _boxes,
     JPH: _boxes,
     JPX: _boxes,
@@ -292,8 +294,8 @@ _UNWRAP: dict[str, Callable[[bytes], bytes]] = {
 def _first(fd: int) -> tuple[tiff.Layout, dict[int, tiff.Field]]:
     try:
         return tiff.layout_of(fd), next(tiff.fields(fd))
-    except (Refused, struct.error, StopIteration, OverflowError) as error:
-        raise Refused("its first directory cannot be read") from error
+    except (RefusedImage, struct.error, StopIteration, OverflowError) as error:
+        raise RefusedImage("its first directory cannot be read") from error
 
 
 def _of_tiff(fd: int) -> bytes:
@@ -305,7 +307,7 @@ def _of_tiff(fd: int) -> bytes:
     if size <= len(field.value):
         return field.value[:size]
     if size > MOST:
-        raise Refused(f"its XMP has {size} bytes")
+        raise RefusedImage(f"its XMP has {size} bytes")
     return _piece(fd, size, struct.unpack(layout.offset, field.value)[0])
 
 
@@ -318,14 +320,14 @@ def _write_tiff(source: int, made: int, packet: bytes, tick: Tick) -> None:
     entries = {n: struct.pack(layout.entry, n, f.kind, f.count, f.value) for n, f in first.items()}
     place = struct.pack(layout.offset, at) if layout.count.endswith("Q") or at < 1 << 32 else b""
     if not place:
-        raise Refused("it would grow beyond 4 GiB, which a TIFF that is no BigTIFF cannot")
+        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is no BigTIFF cannot")
     entries[_XMP_TAG] = struct.pack(layout.entry, _XMP_TAG, 1, len(packet), place)
     rows = b"".join(entries[number] for number in sorted(entries))
     after = layout.first + struct.calcsize(layout.count) + len(first) * struct.calcsize(layout.entry)
     following = _piece(source, struct.calcsize(layout.offset), after)
     at = _end(made, struct.pack(layout.count, len(entries)) + rows + following)
     if os.fstat(made).st_size > 1 << 32 and not layout.count.endswith("Q"):
-        raise Refused("it would grow beyond 4 GiB, which a TIFF that is no BigTIFF cannot")
+        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is no BigTIFF cannot")
     os.pwrite(made, struct.pack(layout.offset, at), _head(layout))
 
 
@@ -345,7 +347,7 @@ def _compare_tiff(source: int, made: int, tick: Tick) -> int:
         or pages[0] != pages[1]
         or (layout.order, layout.count) != (changed.order, changed.count)
     ):
-        raise Refused("the result's directories are not the source's")
+        raise RefusedImage("the result's directories are not the source's")
     head, size = _head(layout), os.fstat(source).st_size
     start = head + struct.calcsize(layout.offset)
     compared = _compare(source, 0, made, 0, head, tick)
@@ -400,5 +402,5 @@ def _compare(source: int, one: int, made: int, two: int, size: int, tick: Tick) 
         tick()
         count = min(_PIECE, size - done)
         if _piece(source, count, one + done) != _piece(made, count, two + done):
-            raise Refused("the result's bytes are not the source's")
+            raise RefusedImage("the result's bytes are not the source's")
     return size

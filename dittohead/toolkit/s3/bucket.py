@@ -18,7 +18,7 @@ from dittohead.model.errors import StepError, TargetError, TransientError
 from dittohead.toolkit import checksums
 from dittohead.toolkit.checksums import Digests
 from dittohead.toolkit.s3 import connection
-from dittohead.toolkit.s3.pace import Pace
+from dittohead.toolkit.s3.pace import RequestRate
 
 #: How a store says that a checksum does not fit what arrived.
 _MISMATCH: Final = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
@@ -96,7 +96,7 @@ class Bucket:
         pace: shared by all who use this store.
     """
 
-    def __init__(self, client: Any, name: str, address: str, pace: Pace) -> None:
+    def __init__(self, client: Any, name: str, address: str, pace: RequestRate) -> None:
         self._client, self.name, self.pace = client, name, pace
         self._place = (address, name)
         self._asking = asyncio.Lock()

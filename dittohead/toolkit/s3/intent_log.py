@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.toolkit import intent_log
-from dittohead.toolkit.intent_log import Notebook
+from dittohead.toolkit.intent_log import IntentLog
 
 
 @dataclass
-class Upload:
+class BegunUpload:
     """A multipart upload that was begun."""
 
     key: str
@@ -22,14 +22,14 @@ class Upload:
     parts: dict[int, tuple[str, str]] = field(default_factory=dict)  #: number -> (ETag, checksum)
 
 
-class Notes:
+class UploadIntentLog:
     """A file of JSON lines: first whose notes these are, then what was begun and what is over.
 
     It lies outside work/, because it must outlive a job that is cancelled. Blocking.
     """
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._path, self._notes = path, Notebook(path, head)
+        self._path, self._notes = path, IntentLog(path, head)
         self._turn = threading.Lock()  # large files are begun in threads, several at once
         self.open = read(path)[1]  #: key -> what an earlier try left unfinished
 
@@ -37,7 +37,7 @@ class Notes:
         """Note, durably, that an upload of this key will be begun."""
         self._line({"begin": key}, durable=True)
 
-    def began(self, upload: Upload) -> None:
+    def began(self, upload: BegunUpload) -> None:
         """Note, durably, an upload's id, which alone lets it be resumed or aborted."""
         self.open[upload.key] = upload
         fields = {
@@ -48,7 +48,7 @@ class Notes:
         }
         self._line(fields, durable=True)
 
-    def sent(self, upload: Upload, number: int, etag: str, checksum: str) -> None:
+    def sent(self, upload: BegunUpload, number: int, etag: str, checksum: str) -> None:
         """Note a part that the store has acknowledged. Not durable: the store knows it too."""
         upload.parts[number] = (etag, checksum)
         self._line({"part": number, "of": upload.key, "etag": etag, "checksum": checksum}, durable=False)
@@ -69,17 +69,17 @@ class Notes:
             self._notes.write([fields], durable=durable)
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Upload]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, BegunUpload]]:
     """Return (whose notes, what is unfinished by key) of a file; ({}, {}) when there is none."""
     head: dict[str, Any] = {}
-    found: dict[str, Upload] = {}
+    found: dict[str, BegunUpload] = {}
     for fields in intent_log.read(path):
         if "worker" in fields:
             head = fields
         elif "begin" in fields:
-            found.setdefault(fields["begin"], Upload(fields["begin"]))
+            found.setdefault(fields["begin"], BegunUpload(fields["begin"]))
         elif "upload" in fields:
-            found[fields["key"]] = Upload(
+            found[fields["key"]] = BegunUpload(
                 fields["key"], fields["upload"], fields["sha256"], fields["part_size"]
             )
         elif "part" in fields and fields["of"] in found:

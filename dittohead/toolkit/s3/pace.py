@@ -26,7 +26,7 @@ _PATIENCE_S = 20.0
 _MOMENT_S = 1.0
 
 
-class Pace:
+class RequestRate:
     """A window of requests that halves when the store throttles and grows again as answers come.
 
     Additive increase, multiplicative decrease, as TCP does: many jobs find the rate that a store

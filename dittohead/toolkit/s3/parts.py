@@ -27,7 +27,7 @@ from dittohead.toolkit.s3.bucket import (
     Stored,
     version_of,
 )
-from dittohead.toolkit.s3.intent_log import Notes, Upload
+from dittohead.toolkit.s3.intent_log import BegunUpload, UploadIntentLog
 
 #: Limits of S3. Source: Amazon S3 User Guide, "Amazon S3 multipart upload limits".
 MOST_PARTS: Final = 10_000
@@ -79,7 +79,7 @@ class Parts:
         self,
         bucket: Bucket,
         abilities: Abilities,
-        notes: Notes,
+        notes: UploadIntentLog,
         file: LargeFile,
         *,
         at_once: int,
@@ -123,7 +123,7 @@ class Parts:
 
     # -- beginning and resuming --------------------------------------------------------------
 
-    async def _upload(self) -> tuple[Upload, dict[int, dict[str, Any]]]:
+    async def _upload(self) -> tuple[BegunUpload, dict[int, dict[str, Any]]]:
         """Return the upload to go on with, and its parts that the store has."""
         known = self.notes.open.get(self.file.key)
         if known is not None:
@@ -144,7 +144,7 @@ class Parts:
             **self._kind(),
         )
         fail_points.point("upload.begun")
-        upload = Upload(self.file.key, answer["UploadId"], self.file.sha256, self.file.part_size)
+        upload = BegunUpload(self.file.key, answer["UploadId"], self.file.sha256, self.file.part_size)
         await self._forget_lost(upload)
         await asyncio.to_thread(self.notes.began, upload)
         return upload, {}
@@ -163,7 +163,7 @@ class Parts:
         # A SHA-256 of parts cannot be made that of the whole; a CRC can.
         return self._algorithm.startswith("CRC")
 
-    async def _listed(self, upload: Upload) -> dict[int, dict[str, Any]] | None:
+    async def _listed(self, upload: BegunUpload) -> dict[int, dict[str, Any]] | None:
         """Return the parts the store has of an upload; None when it does not know it any more."""
         found: dict[int, dict[str, Any]] = {}
         marker: dict[str, Any] = {}
@@ -194,14 +194,14 @@ class Parts:
             await self.bucket.abort(known.key, upload_id)
         self.notes.over(known.key)
 
-    async def _forget_lost(self, upload: Upload) -> None:
+    async def _forget_lost(self, upload: BegunUpload) -> None:
         """Abort what was begun by requests whose answers were lost: no later try knows of them."""
         if self._beginnings > 1:
             for upload_id in await self.bucket.unfinished(upload.key):
                 if upload_id != upload.upload_id:
                     await self.bucket.abort(upload.key, upload_id)
 
-    async def give_up(self, upload: Upload) -> None:
+    async def give_up(self, upload: BegunUpload) -> None:
         """Abort the upload: nothing of it is kept, or paid for."""
         await self.bucket.abort(upload.key, upload.upload_id)
         self.notes.over(upload.key)
@@ -227,7 +227,7 @@ class Parts:
         return work
 
     def _is_there(
-        self, upload: Upload, number: int, size: int, digest: str, there: dict[int, dict[str, Any]]
+        self, upload: BegunUpload, number: int, size: int, digest: str, there: dict[int, dict[str, Any]]
     ) -> bool:
         """Tell whether the store has this very part: by its own checksum, or by what we noted of its ETag."""
         part = there.get(number)
@@ -245,7 +245,7 @@ class Parts:
             self._keep(number, part)
         return same
 
-    async def _part(self, upload: Upload, number: int, start: int, size: int, digest: str) -> None:
+    async def _part(self, upload: BegunUpload, number: int, start: int, size: int, digest: str) -> None:
         try:
             name = "ContentMD5" if self.abilities.checksum is None else f"Checksum{self._algorithm}"
             answer = await self.bucket.send(
@@ -282,7 +282,7 @@ class Parts:
 
     # -- the whole ---------------------------------------------------------------------------
 
-    async def _complete(self, upload: Upload, whole: Digests) -> None:
+    async def _complete(self, upload: BegunUpload, whole: Digests) -> None:
         given: dict[str, Any] = {}
         if self.abilities.checksum is not None and self._is_crc:
             given[f"Checksum{self._algorithm}"] = whole.value(self._algorithm)
@@ -335,13 +335,13 @@ class Parts:
             **given,
         )
 
-    async def _look_again(self, upload: Upload) -> None:
+    async def _look_again(self, upload: BegunUpload) -> None:
         """See that nothing has come while the parts were sent, where the store may not see to it."""
         if await self.bucket.head(upload.key) is not None:
             await self.give_up(upload)
             raise AlreadyThere
 
-    async def _seen(self, upload: Upload, whole: Digests) -> Stored:
+    async def _seen(self, upload: BegunUpload, whole: Digests) -> Stored:
         """Look at what lies there now, and return how it is known to be whole."""
         head = await self.bucket.head(upload.key, self._version)
         if head is None or head["ContentLength"] != self.file.size:

@@ -16,7 +16,7 @@ from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.model.errors import DittoheadError, NoSuchJob
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.model.roles import Role
 from dittohead.notices import commands
 from dittohead.store import Connection, queries
@@ -121,7 +121,7 @@ def in_inbox(stations: Stations) -> list[str]:
 
 
 async def _jobs(request: web.Request, given: shapes.JobQuery) -> web.Response:
-    wanted = Wanted(
+    wanted = JobFilter(
         text=given.q,
         states=given.state,
         pipeline=given.pipeline,

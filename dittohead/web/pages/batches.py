@@ -8,11 +8,11 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from dittohead.model import Job
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.model.roles import Role
 from dittohead.store import Connection, queries
 from dittohead.store import batches as batch_store
-from dittohead.store.search import Cursor, Page, find
+from dittohead.store.search import Cursor, JobPage, find
 from dittohead.web.pages.page import PAGES, answer
 from dittohead.web.server.app_state import SITE
 from dittohead.web.server.identity import identity, needs
@@ -44,10 +44,10 @@ async def one(request: web.Request) -> web.Response:
     except ValueError as error:
         raise web.HTTPBadRequest(reason=str(error)) from error
 
-    def look(connection: Connection) -> tuple[dict[str, Any], list[Job], Page]:
+    def look(connection: Connection) -> tuple[dict[str, Any], list[Job], JobPage]:
         batch = queries.batch(connection, wanted)
         failed = batch_store.open_failures(connection, batch["id"])[:_FAILED]
-        return batch, failed, find(connection, Wanted(batch=batch["id"]), after=after, limit=_JOBS)
+        return batch, failed, find(connection, JobFilter(batch=batch["id"]), after=after, limit=_JOBS)
 
     batch, failed, page = await request.app[SITE].store.look(look)
     if batch["id"] != wanted:

@@ -31,7 +31,7 @@ from dittohead.system import log
 from dittohead.system.threads import in_thread
 from dittohead.web.pages.page import PAGES, answer
 from dittohead.web.server.access import check_csrf
-from dittohead.web.server.app_state import SITE, Site
+from dittohead.web.server.app_state import SITE, AppState
 from dittohead.web.server.identity import identity, needs
 from dittohead.web.server.problems import Problem
 from dittohead.web.uploads import names
@@ -66,7 +66,7 @@ _AMBIGUOUS = re.compile("%22|%0A|%0D", re.IGNORECASE)
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
-class Door:
+class DropForm:
     """What the form's handlers share; of one event loop."""
 
     def __init__(self, reception: Reception) -> None:
@@ -112,13 +112,13 @@ class Door:
             self._closing.discard(incoming.id)
 
 
-DOOR = web.AppKey("door", Door)
+DOOR = web.AppKey("door", DropForm)
 
 
 def install(app: web.Application) -> None:
     """Give an application the form."""
     stations: Stations = app[SITE].stations
-    app[DOOR] = Door(Reception(stations.root / "inbox", stations.state / "uploads"))
+    app[DOOR] = DropForm(Reception(stations.root / "inbox", stations.state / "uploads"))
     add = app.router
     add.add_get("/drop", form)
     add.add_post("/drop", plain)
@@ -131,7 +131,7 @@ def install(app: web.Application) -> None:
     add.add_post("/drop/uploads/{id}/give-up", give_up)
 
 
-def _bounds(site: Site) -> Drop:
+def _bounds(site: AppState) -> Drop:
     settings = site.config().settings.http
     return settings.drop if settings is not None else Drop.model_validate({})
 

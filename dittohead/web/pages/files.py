@@ -46,7 +46,7 @@ async def page(request: web.Request) -> web.Response:
     )
 
 
-def _shown(file: listing.File) -> dict[str, Any]:
+def _shown(file: listing.ListedFile) -> dict[str, Any]:
     fields = listing.fields(file)
     query = urlencode({key: fields[key] for key in ("path", "encoding") if fields[key]})
     return {**fields, "path": display(file.path), "query": query}

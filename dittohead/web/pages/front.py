@@ -9,7 +9,7 @@ from typing import Any
 
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, Station, StepRow, StepState, counted, display
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.store import Connection, history, numbers, queries
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
@@ -46,7 +46,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class FrontData:
     """What the store says."""
 
     counts: Mapping[str, int]
@@ -65,7 +65,7 @@ class Seen:
     uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
 
-def look(connection: Connection, sources: Sequence[str]) -> Seen:
+def look(connection: Connection, sources: Sequence[str]) -> FrontData:
     """Ask the store, in one transaction."""
 
     def some(*states: JobState, limit: int) -> list[Job]:
@@ -79,9 +79,9 @@ def look(connection: Connection, sources: Sequence[str]) -> Seen:
     running = with_steps(some(JobState.RUNNING, limit=RUNNING))
     waiting = with_steps(some(JobState.WAITING, JobState.PAUSED, limit=WAITING))
     frozen, failed = some(JobState.FROZEN, limit=FAILED), history.open_failures(connection, FAILED)
-    lately = find(connection, Wanted(states=[JobState.DONE]), limit=LATELY).jobs
+    lately = find(connection, JobFilter(states=[JobState.DONE]), limit=LATELY).jobs
     shown = [*(job for job, _ in [*running, *waiting]), *frozen, *failed, *lately]
-    return Seen(
+    return FrontData(
         counts=queries.counts(connection),
         running=running,
         waiting=waiting,
@@ -138,7 +138,7 @@ def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: Mapping[str, Any]
 
 
 def front(
-    seen: Seen,
+    seen: FrontData,
     live: Mapping[str, Any],
     inbox: Sequence[str],
     disk: tuple[int, int],
@@ -214,7 +214,7 @@ def _places(targets: Sequence[TargetRow], rooms: Mapping[str, float]) -> list[di
     return found
 
 
-def _troubles(seen: Seen, live: Mapping[str, Any], free: int, floor: int) -> list[str]:
+def _troubles(seen: FrontData, live: Mapping[str, Any], free: int, floor: int) -> list[str]:
     """Return what is wrong, each in a few words, the worst first."""
     mode = live.get("watcher", {}).get("mode", "starting")
     sources = live.get("sources", {}).values()

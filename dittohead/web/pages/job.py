@@ -33,7 +33,7 @@ LINES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class JobData:
     """What the store says of one job."""
 
     job: Job
@@ -46,10 +46,10 @@ class Seen:
     uploader: str
 
 
-def look(connection: Connection, wanted: str) -> Seen:
+def look(connection: Connection, wanted: str) -> JobData:
     """Ask the store, in one transaction. Raises: NoSuchJob."""
     job = queries.resolve(connection, wanted)
-    return Seen(
+    return JobData(
         job=job,
         steps=job_store.steps_of(connection, job.id),
         events=job_store.events_of(connection, job.id)[-EVENTS:],
@@ -107,7 +107,7 @@ def _delivered(path: Path, mtime_ns: int, size: int) -> tuple[_Links, str, tuple
     return tuple(links), place, tuple(ways.items())
 
 
-def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
+def files_of(stations: Stations, seen: JobData) -> dict[str, Any]:
     """Return what a job's files say: where everything is, which steps have logs, the receipt. Blocking."""
     files = JobFiles(stations, seen.job)
     links: list[tuple[str, str]] = []
@@ -134,7 +134,7 @@ def files_of(stations: Stations, seen: Seen) -> dict[str, Any]:
     }
 
 
-def _printed(files: JobFiles, seen: Seen) -> dict[str, str]:
+def _printed(files: JobFiles, seen: JobData) -> dict[str, str]:
     """Return the last lines that the steps which did not succeed have printed."""
     troubled = [step for step in seen.steps if step.error and step.state is not StepState.DONE]
     return {step.name: text for step in troubled if (text := last_lines(files.log(step.name), LINES))}
@@ -164,7 +164,7 @@ def _holds(path: Path) -> bool:
 
 
 def values(
-    stations: Stations, seen: Seen, known: Mapping[str, Any], live: Mapping[str, Any]
+    stations: Stations, seen: JobData, known: Mapping[str, Any], live: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what the templates of a job's page are filled with.
 
@@ -189,7 +189,7 @@ def values(
     }
 
 
-def _cures(seen: Seen, *, there: bool, faulty: bool) -> list[str]:
+def _cures(seen: JobData, *, there: bool, faulty: bool) -> list[str]:
     """Return what can be asked for: of a folder that is elsewhere only to let it be."""
     if seen.later:
         return []

@@ -20,10 +20,10 @@ from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, utcnow
 from dittohead.model.errors import StoreError
-from dittohead.model.job_filter import Wanted
+from dittohead.model.job_filter import JobFilter
 from dittohead.model.roles import Role
 from dittohead.store import Connection, queries
-from dittohead.store.search import Cursor, Page, find
+from dittohead.store.search import Cursor, JobPage, find
 from dittohead.web.pages import front as page_front
 from dittohead.web.pages import job as page_job
 from dittohead.web.pages import thumbnails
@@ -33,8 +33,8 @@ from dittohead.web.pages.thumbnails import THUMBNAILER
 from dittohead.web.pages.words import Words, aged
 from dittohead.web.server import events
 from dittohead.web.server.access import may_still
-from dittohead.web.server.app_state import SITE, Site
-from dittohead.web.server.events import CSRF, Broadcaster, Part
+from dittohead.web.server.app_state import SITE, AppState
+from dittohead.web.server.events import CSRF, Broadcaster, Fragment
 from dittohead.web.server.identity import IDENTITY, Identity, Way, identity, needs
 from dittohead.web.server.listener import Sent
 from dittohead.web.server.login import LOGIN_PAGE
@@ -114,7 +114,7 @@ async def answer(
     *,
     here: str = "",
     live: str = "",
-    parts: Mapping[str, Part] | None = None,
+    parts: Mapping[str, Fragment] | None = None,
     status: int = 200,
     **values: Any,
 ) -> web.Response:
@@ -179,17 +179,17 @@ async def _login(request: web.Request, fields: dict[str, str]) -> web.StreamResp
     )
 
 
-def _html(part: Part) -> str:
+def _html(part: Fragment) -> str:
     html: str = json.loads(part.data)["html"]
     return html
 
 
 async def _fragments(
     pages: Pages, prefix: str, names: tuple[str, ...], values: dict[str, Any]
-) -> dict[str, Part]:
+) -> dict[str, Fragment]:
     """Fill the templates of a page's parts, in a thread: they may be long."""
 
-    def work() -> dict[str, Part]:
+    def work() -> dict[str, Fragment]:
         return {
             name: events.fragment(name, pages.words.fill(f"{prefix}/{name}.html", csrf=CSRF, **values))
             for name in names
@@ -201,7 +201,7 @@ async def _fragments(
 # -- the front page ------------------------------------------------------------------------------
 
 
-async def _front_values(site: Site) -> dict[str, Any]:
+async def _front_values(site: AppState) -> dict[str, Any]:
     config = site.config()
     seen = await site.store.look(page_front.look, [source.name for source in config.sources])
     live = site.live()
@@ -220,8 +220,8 @@ async def _front_values(site: Site) -> dict[str, Any]:
     return page_front.front(seen, live, inbox, space, config.settings.space.floor, rooms)
 
 
-def _front(site: Site, pages: Pages, *, operator: bool) -> tuple[Any, events.Make]:
-    async def make() -> dict[str, Part]:
+def _front(site: AppState, pages: Pages, *, operator: bool) -> tuple[Any, events.Make]:
+    async def make() -> dict[str, Fragment]:
         return await _fragments(pages, "front", _FRONT, {**await _front_values(site), "operator": operator})
 
     return ("front", operator), make
@@ -239,14 +239,14 @@ async def front(request: web.Request) -> web.Response:
 # -- one job -------------------------------------------------------------------------------------
 
 
-async def _job_values(site: Site, wanted: str) -> tuple[page_job.Seen, dict[str, Any]]:
+async def _job_values(site: AppState, wanted: str) -> tuple[page_job.JobData, dict[str, Any]]:
     seen = await site.store.look(page_job.look, wanted)
     known = await asyncio.to_thread(page_job.files_of, site.stations, seen)
     return seen, page_job.values(site.stations, seen, known, site.live())
 
 
-def _job(site: Site, pages: Pages, wanted: str, *, operator: bool) -> tuple[Any, events.Make]:
-    async def make() -> dict[str, Part]:
+def _job(site: AppState, pages: Pages, wanted: str, *, operator: bool) -> tuple[Any, events.Make]:
+    async def make() -> dict[str, Fragment]:
         _, values = await _job_values(site, wanted)
         return await _fragments(pages, "job", _JOB, {**values, "operator": operator})
 
@@ -356,7 +356,7 @@ async def found(request: web.Request) -> web.Response:
         query.get("since", ""),
         query.get("until", ""),
     )
-    wrong, page, who = "", Page([], None), dict[str, str]()
+    wrong, page, who = "", JobPage([], None), dict[str, str]()
     try:
         wanted, after = _wanted(asked), Cursor.read(query["after"]) if query.get("after") else None
     except ValueError as error:
@@ -381,12 +381,12 @@ async def found(request: web.Request) -> web.Response:
     )
 
 
-def _found(connection: Connection, wanted: Wanted, after: Cursor | None) -> tuple[Page, dict[str, str]]:
+def _found(connection: Connection, wanted: JobFilter, after: Cursor | None) -> tuple[JobPage, dict[str, str]]:
     page = find(connection, wanted, after=after, limit=_FOUND)
     return page, dict(uploaders(connection, page.jobs))
 
 
-def _wanted(asked: Asked) -> Wanted:
+def _wanted(asked: Asked) -> JobFilter:
     """Return the question in the store's terms. Raises: ValueError, in words."""
     try:
         states = [JobState(state) for state in asked.state if state not in ("", _OPEN)]
@@ -394,7 +394,7 @@ def _wanted(asked: Asked) -> Wanted:
         until = until + timedelta(days=1) if until else None  # the day itself is meant too
     except (ValueError, OverflowError) as error:
         raise ValueError(f"this cannot be looked for: {error}") from error
-    return Wanted(
+    return JobFilter(
         text=asked.q,
         states=states,
         pipeline=asked.pipeline,
@@ -407,7 +407,7 @@ def _wanted(asked: Asked) -> Wanted:
 # -- as it happens -------------------------------------------------------------------------------
 
 
-def _told(site: Site) -> tuple[Any, events.Make]:
+def _told(site: AppState) -> tuple[Any, events.Make]:
     """What programs are told: counts, targets, each job that is not over or has ended lately."""
 
     def look(connection: Connection) -> dict[str, Any]:
@@ -420,12 +420,12 @@ def _told(site: Site) -> tuple[Any, events.Make]:
             "jobs": [queries.summary(one) for one in listed],
         }
 
-    async def make() -> dict[str, Part]:
+    async def make() -> dict[str, Fragment]:
         seen, progress = await site.store.look(look), site.live().get("progress", {})
-        parts = {"": Part("status", json.dumps(seen["status"]))}
+        parts = {"": Fragment("status", json.dumps(seen["status"]))}
         for one in seen["jobs"]:
             fields = {**one, "progress": progress.get(one["id"])}
-            parts[one["id"]] = Part("job", json.dumps(fields))
+            parts[one["id"]] = Fragment("job", json.dumps(fields))
         return parts
 
     return ("told",), make

@@ -15,9 +15,9 @@ from aiohttp import web
 from dittohead.model.roles import Role
 from dittohead.model.units import size
 from dittohead.store import Connection, numbers
-from dittohead.store.numbers import Day, Pace
+from dittohead.store.numbers import Day, StepPace
 from dittohead.web.pages.page import answer
-from dittohead.web.server.app_state import SITE, Site
+from dittohead.web.server.app_state import SITE, AppState
 from dittohead.web.server.identity import needs
 
 #: What may be looked at. Days.
@@ -35,7 +35,7 @@ class _Counted:
     at: float
     days: list[Day]
     before: int
-    paces: list[Pace]
+    paces: list[StepPace]
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Numbers:
     known: dict[int, _Counted] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def of(self, site: Site, span: int) -> _Counted:
+    async def of(self, site: AppState, span: int) -> _Counted:
         """Return what there is of so many days."""
         async with self.lock:
             found = self.known.get(span)
@@ -176,7 +176,7 @@ def trace(values: Sequence[float], days: Sequence[Day], said: Any) -> dict[str, 
     }
 
 
-def _paces(paces: Sequence[Pace]) -> list[dict[str, Any]]:
+def _paces(paces: Sequence[StepPace]) -> list[dict[str, Any]]:
     """Return the steps with their bars, 100 units for the slowest of them all, by the square root."""
     most = max((pace.p95 for pace in paces), default=0.0) or 1.0
     return [

@@ -69,7 +69,7 @@ _WHOLE = frozenset({"pyramid-tiff", "jpeg", "png", "jp2", "jph"})
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ThumbnailLimits:
     """What one picture may need."""
 
     memory: int = 2 << 30  #: address space, bytes
@@ -77,7 +77,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Picture:
+class SourceImage:
     """One image of a job that can be shown."""
 
     number: int
@@ -88,19 +88,19 @@ class Picture:
     size: int = SIZE
 
     @property
-    def large(self) -> Picture:
+    def large(self) -> SourceImage:
         """The same to be looked at."""
         return dataclasses.replace(self, key=f"{self.key}-{LARGE}", size=LARGE)
 
 
-def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture]:
+def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[SourceImage]:
     """Return the first images of a job: what was made of them where it is, else they themselves. Blocking."""
     found = list(_derived(JobFiles(stations, job), job, steps))
     folder = stations.folder(job.station, job.folder)
     if not found and _is_its_own(folder, job):
         found = list(_originals(folder))
     found.sort(key=lambda one: natural_order.page_key(one[1], one[2]))
-    listed: list[Picture] = []
+    listed: list[SourceImage] = []
     for root, path, origin in found[:MOST]:
         try:
             status = os.lstat(os.path.join(os.fsencode(root), path))
@@ -108,7 +108,7 @@ def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture
             continue
         said = b"\0".join([os.fsencode(root), path, b"%d %d" % (status.st_mtime_ns, status.st_size)])
         key = hashlib.sha256(said).hexdigest()[:32]
-        listed.append(Picture(len(listed), root, path, display(origin or path), key))
+        listed.append(SourceImage(len(listed), root, path, display(origin or path), key))
     return listed
 
 
@@ -162,16 +162,16 @@ class Thumbnailer:
 
     root: Path
     home: Path  #: where they are kept
-    bounds: Bounds = field(default_factory=Bounds)
-    _queue: asyncio.Queue[tuple[Picture, asyncio.Future[bool]]] = field(
+    bounds: ThumbnailLimits = field(default_factory=ThumbnailLimits)
+    _queue: asyncio.Queue[tuple[SourceImage, asyncio.Future[bool]]] = field(
         default_factory=lambda: asyncio.Queue(QUEUE)
     )
     _wanted: dict[str, asyncio.Future[bool]] = field(default_factory=dict)
     _children: set[asyncio.Task[None]] = field(default_factory=set)
-    _lists: OrderedDict[tuple[str, int, str], list[Picture]] = field(default_factory=OrderedDict)
+    _lists: OrderedDict[tuple[str, int, str], list[SourceImage]] = field(default_factory=OrderedDict)
     _made: int = 0
 
-    async def of(self, stations: Stations, job: Job, steps: list[StepRow]) -> list[Picture]:
+    async def of(self, stations: Stations, job: Job, steps: list[StepRow]) -> list[SourceImage]:
         """Return the images of a job; looked for again when it has gone on."""
         done = sum(step.state is StepState.DONE for step in steps)
         known = (job.id, done, f"{job.token} {job.station.value} {display(job.folder)}")
@@ -183,7 +183,7 @@ class Thumbnailer:
                 self._lists.popitem(last=False)
         return found
 
-    async def get(self, picture: Picture) -> bytes | None:
+    async def get(self, picture: SourceImage) -> bytes | None:
         """Return a picture's JPEG, None where none can be made of it. Raises: Problem: too many wait."""
         kept = self.home / f"{picture.key}.jpg"
         data = await asyncio.to_thread(_read, kept)
@@ -191,7 +191,7 @@ class Thumbnailer:
             data = await asyncio.to_thread(_read, kept)
         return data
 
-    async def _make(self, picture: Picture) -> bool:
+    async def _make(self, picture: SourceImage) -> bool:
         wanted = self._wanted.get(picture.key)
         if wanted is None:
             wanted = asyncio.get_running_loop().create_future()
@@ -232,7 +232,7 @@ class Thumbnailer:
                     if not alive:
                         break
 
-    async def _ask(self, child: ImageChild, picture: Picture, wanted: asyncio.Future[bool]) -> bool:
+    async def _ask(self, child: ImageChild, picture: SourceImage, wanted: asyncio.Future[bool]) -> bool:
         """Have one made; return whether the child lives."""
         answer = None
         try:
@@ -263,7 +263,7 @@ class Thumbnailer:
 
 
 @contextlib.asynccontextmanager
-async def _child(root: Path, bounds: Bounds, scratch: Path) -> AsyncIterator[ImageChild]:
+async def _child(root: Path, bounds: ThumbnailLimits, scratch: Path) -> AsyncIterator[ImageChild]:
     async with ImageChild.start(_Outside(environment(root)), bounds, scratch) as child:
         yield child
 
@@ -311,7 +311,7 @@ def _look(connection: Connection, wanted: str) -> tuple[Job, list[StepRow]]:
     return job, job_store.steps_of(connection, job.id)
 
 
-async def one_of(request: web.Request) -> tuple[Job, list[Picture], int]:
+async def one_of(request: web.Request) -> tuple[Job, list[SourceImage], int]:
     """Return the job, its pictures and the number of the one that a request's path asks for."""
     site, number = request.app[SITE], request.match_info["number"]
     job, steps = await site.store.look(_look, request.match_info["job"])

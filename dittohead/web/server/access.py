@@ -23,7 +23,7 @@ from dittohead.model.roles import Role
 from dittohead.system import log
 from dittohead.system.users import owner
 from dittohead.web.server import identity as identity_module
-from dittohead.web.server.attempt_limit import Pace
+from dittohead.web.server.attempt_limit import AttemptLimit
 from dittohead.web.server.identity import IDENTITY, Handler, Identity, Way
 from dittohead.web.server.listener import LINES, is_own
 from dittohead.web.server.problems import Problem, wants_page
@@ -58,7 +58,7 @@ class Access:
 
     def __init__(self, settings: Http | None, tokens: Tokens | None, sessions: Sessions) -> None:
         self.settings, self.tokens, self.sessions = settings, tokens, sessions
-        self.pace = Pace()  #: of wrong tokens
+        self.pace = AttemptLimit()  #: of wrong tokens
         self._networks = _networks(settings.proxy) if settings and settings.proxy else []
         self._read_at = float("-inf")
         self._people: dict[int, str] = {}

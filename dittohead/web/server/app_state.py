@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from dittohead.admin.request_queue import Desk
+from dittohead.admin.request_queue import RequestQueue
 from dittohead.config.loader import Config
 from dittohead.engine.metrics import Metrics
 from dittohead.folders.stations import Stations
@@ -17,12 +17,12 @@ from dittohead.store import Store
 
 
 @dataclass(frozen=True)
-class Site:
+class AppState:
     """One daemon, as its pages and its API see it."""
 
     store: Store  #: read with `look`; never written here
     stations: Stations
-    desk: Desk  #: takes what people ask for
+    desk: RequestQueue  #: takes what people ask for
     metrics: Metrics
     live: Callable[[], dict[str, Any]]  #: what is true only now (see live.py)
     config: Callable[[], Config]  #: the configuration in force; it may be replaced
@@ -35,4 +35,4 @@ class Site:
     verify: Callable[[Job], tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]]
 
 
-SITE = web.AppKey("site", Site)
+SITE = web.AppKey("site", AppState)

@@ -33,7 +33,7 @@ class _Bucket:
     at: float
 
 
-class Pace:
+class AttemptLimit:
     """Counts failed tries; belongs to one event loop."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

@@ -42,23 +42,23 @@ CSRF = "csrf-" + secrets.token_hex(16)
 
 
 @dataclass(frozen=True)
-class Part:
+class Fragment:
     """One thing that a topic tells: an event's name and its data, one line of JSON."""
 
     event: str
     data: str
 
 
-Make = Callable[[], Awaitable[Mapping[str, Part]]]
+Make = Callable[[], Awaitable[Mapping[str, Fragment]]]
 
 
 class TooMany(Exception):
     """As many read already as may."""
 
 
-def fragment(id_: str, html: str) -> Part:
+def fragment(id_: str, html: str) -> Fragment:
     """Return a piece of a page that takes the place of the element with this id."""
-    return Part("fragment", json.dumps({"id": id_, "html": html}, ensure_ascii=True))
+    return Fragment("fragment", json.dumps({"id": id_, "html": html}, ensure_ascii=True))
 
 
 def for_reader(text: str, csrf: str) -> str:
@@ -72,7 +72,7 @@ class _Topic:
 
     make: Make
     numbers: Callable[[], int]
-    parts: dict[str, tuple[int, Part]] = field(default_factory=dict)
+    parts: dict[str, tuple[int, Fragment]] = field(default_factory=dict)
     readers: int = 0
     began: float = -1.0  #: when the last look began that came to its end
     took: float = 0.0
@@ -91,7 +91,7 @@ class _Topic:
             self.began, self.took = began, loop.time() - began
             self._take(found)
 
-    def _take(self, found: Mapping[str, Part]) -> None:
+    def _take(self, found: Mapping[str, Fragment]) -> None:
         changed = False
         for key in self.parts.keys() - found.keys():
             del self.parts[key]
@@ -104,7 +104,7 @@ class _Topic:
             self.news.set()
             self.news = asyncio.Event()
 
-    def newer(self, than: int) -> list[tuple[int, Part]]:
+    def newer(self, than: int) -> list[tuple[int, Fragment]]:
         """Return what has changed after a change, in order."""
         return sorted((found for found in self.parts.values() if found[0] > than), key=lambda pair: pair[0])
 
@@ -129,7 +129,7 @@ class Broadcaster:
         self._number += 1
         return self._number
 
-    async def now(self, key: Hashable, make: Make) -> dict[str, Part]:
+    async def now(self, key: Hashable, make: Make) -> dict[str, Fragment]:
         """Return a topic's parts as they are now: looked at after this was called, together with others."""
         topic = self._topics.get(key)
         if topic is None:
@@ -193,7 +193,7 @@ class Broadcaster:
             for task in waiting:
                 task.cancel()
 
-    def _event(self, number: int, part: Part) -> str:
+    def _event(self, number: int, part: Fragment) -> str:
         return f"id: {self._epoch}-{number}\nevent: {part.event}\ndata: {part.data}\n\n"
 
     def _number_of(self, last: str) -> int:

@@ -48,7 +48,7 @@ _SHUTDOWN_S = 2.0
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ListenLimits:
     """How many lines there may be at once."""
 
     most: int  #: all together
@@ -57,7 +57,7 @@ class Bounds:
     backlog: int  #: taken in one turn of the loop, before those in excess are closed
 
 
-def bounds(files: int | None = None) -> Bounds:
+def bounds(files: int | None = None) -> ListenLimits:
     """Return what fits into the descriptors that this process may have: three eighths of them, at most.
 
     Args:
@@ -67,12 +67,12 @@ def bounds(files: int | None = None) -> Bounds:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = _MOST_FILES if files == resource.RLIM_INFINITY else min(files, _MOST_FILES)
     most = max(files * 3 // 8, 24)
-    return Bounds(
+    return ListenLimits(
         most=most, strangers=max(files // 8, 8), one=max(most // 4, 8), backlog=min(max(files // 32, 4), 128)
     )
 
 
-class Lines:
+class OpenConnections:
     """The connections: which have a request under way, and whose; closes those that only hold a line.
 
     A client that sends a request's head a byte at a time costs a descriptor for ever: aiohttp bounds the
@@ -81,7 +81,7 @@ class Lines:
     the oldest is closed, so that none of them can keep out who comes next.
     """
 
-    def __init__(self, within: Bounds | None = None) -> None:
+    def __init__(self, within: ListenLimits | None = None) -> None:
         self.bounds = within or bounds()
         self._busy: dict[object, int] = {}
         self._since: dict[object, float] = {}  #: when a connection was first seen, or last answered
@@ -213,7 +213,7 @@ class Lines:
             self.sweep(server, asyncio.get_running_loop().time())
 
 
-LINES = web.AppKey("lines", Lines)
+LINES = web.AppKey("lines", OpenConnections)
 
 
 @web.middleware

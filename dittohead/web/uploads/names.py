@@ -19,17 +19,17 @@ _WAS = {JobState.DONE: "was done before", JobState.FAILED: "failed before"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Before:
+class NameHistory:
     """What the store knows of a name."""
 
     job: Job | None  #: the latest of this name
     taken: frozenset[str]  #: of the names like it, those that jobs had
 
 
-def look(connection: Connection, name: str, candidates: Collection[str]) -> Before:
+def look(connection: Connection, name: str, candidates: Collection[str]) -> NameHistory:
     """Ask the store."""
     job = next(iter(history.of_name(connection, name)), None)
-    return Before(job=job, taken=history.taken_names(connection, candidates))
+    return NameHistory(job=job, taken=history.taken_names(connection, candidates))
 
 
 def like(config: Config, name: str) -> list[str]:
@@ -46,7 +46,7 @@ def like(config: Config, name: str) -> list[str]:
 
 
 def told(
-    config: Config, reception: Reception, name: str, before: Before, candidates: Collection[str]
+    config: Config, reception: Reception, name: str, before: NameHistory, candidates: Collection[str]
 ) -> dict[str, Any]:
     """Return what is said of a name. Blocking.
 

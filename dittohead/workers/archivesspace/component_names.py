@@ -14,7 +14,7 @@ from dittohead.system.patterns import Pattern
 from dittohead.toolkit.images.names import is_junk
 from dittohead.workers.archivesspace.options import COMPONENT_ID, FORMER_COMPONENT_ID, ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import LONGEST_ID, alike, beyond
-from dittohead.workers.archivesspace.spreadsheet import Present, Unreadable, rows, shown
+from dittohead.workers.archivesspace.spreadsheet import Present, UnreadableSheet, rows, shown
 
 _AGAIN = "then move the folder to the inbox again"
 
@@ -162,7 +162,7 @@ class Naming:
             raise self._wrong("it is larger than 64 MiB")
         try:
             yield from rows(data, ("file", self._options.by))
-        except Unreadable as error:
+        except UnreadableSheet as error:
             raise self._wrong(str(error)) from None
 
     def _wrong(self, what: str) -> ItemError:

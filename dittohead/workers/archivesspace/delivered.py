@@ -14,7 +14,7 @@ _ROLES = frozenset({Use.PAGE, Use.THUMBNAIL, Use.MANIFEST})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Copy:
+class DeliveredCopy:
     """A file that lies at a place outside."""
 
     uri: str
@@ -25,7 +25,7 @@ class Copy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class PublishedFile:
     """A page, thumbnail or manifest."""
 
     use: Use
@@ -38,7 +38,7 @@ class Shown:
 class Chain(provenance.Chain):
     """Follows what was delivered back through the steps that made it."""
 
-    def copies(self, step: str) -> Iterator[tuple[bytes, Copy]]:
+    def copies(self, step: str) -> Iterator[tuple[bytes, DeliveredCopy]]:
         """Yield (the folder's file, a copy of it or of what was made of it) of a step's locations."""
         made = self._ctx.made_by(step)
         if made is None:
@@ -47,7 +47,7 @@ class Chain(provenance.Chain):
         for location in made.locations():
             found = None if location.use else self.origin(location.path, taken)
             if found is not None:
-                copy = Copy(
+                copy = DeliveredCopy(
                     uri=location.uri,
                     path=location.path,
                     size=location.size,
@@ -56,7 +56,7 @@ class Chain(provenance.Chain):
                 )
                 yield found.path, copy
 
-    def shown(self, step: str) -> Iterator[Shown]:
+    def shown(self, step: str) -> Iterator[PublishedFile]:
         """Yield the pages, thumbnails and manifests of a step: its locations and what its outputs say."""
         made = self._ctx.made_by(step)
         if made is None:
@@ -67,14 +67,16 @@ class Chain(provenance.Chain):
                 found = self.origin(location.path, taken)
                 path = found.path if found else None
                 # Its digest is of what its worker counts, not of what a browser gets.
-                yield Shown(use=Use(location.use), uri=location.uri, origin=path, sha256="", known_as="")
+                yield PublishedFile(
+                    use=Use(location.use), uri=location.uri, origin=path, sha256="", known_as=""
+                )
         for output in made.outputs():
             if output.detail.get("use") in _ROLES and output.detail.get("uri"):
                 yield self._said(output, taken)
 
-    def _said(self, output: Output, taken: Mapping[bytes, Origin] | None) -> Shown:
+    def _said(self, output: Output, taken: Mapping[bytes, Origin] | None) -> PublishedFile:
         found = self.origin(output.source, taken)
-        return Shown(
+        return PublishedFile(
             use=Use(output.detail["use"]),
             uri=str(output.detail["uri"]),
             origin=found.path if found else None,

@@ -14,9 +14,9 @@ from dittohead.toolkit import natural_order
 from dittohead.workers.archivesspace import records
 from dittohead.workers.archivesspace.client import Client
 from dittohead.workers.archivesspace.component_names import Naming, text_of
-from dittohead.workers.archivesspace.delivered import Chain, Copy, Shown
+from dittohead.workers.archivesspace.delivered import Chain, DeliveredCopy, PublishedFile
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
-from dittohead.workers.archivesspace.preflight import Found
+from dittohead.workers.archivesspace.preflight import FoundObject
 from dittohead.workers.archivesspace.records import Enumerations, Record
 
 #: In the order that the public interface wants: a picture, and what a click on it opens. Without a page the
@@ -26,23 +26,23 @@ _ORDER_WITHOUT_PAGE = (Use.MANIFEST, Use.THUMBNAIL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Page:
+class ComponentFile:
     """One file that is to have a component."""
 
     path: bytes
     component_id: str
     label: str
-    copies: tuple[Copy, ...]
+    copies: tuple[DeliveredCopy, ...]
     former_id: str = ""  #: what an earlier version would have called it
 
 
 @dataclass(kw_only=True)
-class Wanted:
+class WantedRecord:
     """What is to be recorded for one archival object."""
 
-    found: Found
-    pages: list[Page] = field(default_factory=list)  #: in their order
-    shown: list[Shown] = field(default_factory=list)  #: thumbnail, page, manifest
+    found: FoundObject
+    pages: list[ComponentFile] = field(default_factory=list)  #: in their order
+    shown: list[PublishedFile] = field(default_factory=list)  #: thumbnail, page, manifest
     types: set[str] = field(default_factory=set)  #: what the endings of its files say
     left: int = 0  #: files that were to be recorded and of which no copy was delivered
 
@@ -62,7 +62,9 @@ class Wanted:
         title = self.found.title
         return [records.access_version(one.use, one.uri, title, type_, known) for one in self.shown]
 
-    def versions(self, page: Page, options: ArchivesSpaceOptions, known: Enumerations) -> list[Record]:
+    def versions(
+        self, page: ComponentFile, options: ArchivesSpaceOptions, known: Enumerations
+    ) -> list[Record]:
         """Return a component's file versions."""
         return [
             records.master_version(
@@ -84,21 +86,23 @@ class Wanted:
             return []
         return [one for page in self.pages for one in self.versions(page, options, known)]
 
-    def component(self, page: Page, options: ArchivesSpaceOptions, known: Enumerations) -> Record:
+    def component(self, page: ComponentFile, options: ArchivesSpaceOptions, known: Enumerations) -> Record:
         """Return a new component for a page."""
         return records.component(page.component_id, page.label, self.versions(page, options, known))
 
 
-def wanted(ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[Found]) -> list[Wanted]:
+def wanted(
+    ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[FoundObject]
+) -> list[WantedRecord]:
     """Return what is to be recorded. Blocking. Raises: ItemError: something belongs to no object."""
     naming, chain = Naming(options, ctx.name), Chain(ctx)
-    result = [Wanted(found=one) for one in found]
+    result = [WantedRecord(found=one) for one in found]
     owners = {name: one for one in result for name in one.found.files or ()}
 
-    def owner(path: bytes) -> Wanted | None:
+    def owner(path: bytes) -> WantedRecord | None:
         return result[0] if result[0].found.files is None else owners.get(text_of(path))
 
-    copies: dict[bytes, list[Copy]] = {}
+    copies: dict[bytes, list[DeliveredCopy]] = {}
     for step in options.masters:
         for path, copy in chain.copies(step):
             copies.setdefault(path, []).append(copy)
@@ -140,7 +144,7 @@ def _nothing(step: str, option: str, what: str, wanted: str) -> ItemError:
     )
 
 
-def _page(naming: Naming, entry: Entry, identifier: str, copies: Iterable[Copy]) -> Page:
+def _page(naming: Naming, entry: Entry, identifier: str, copies: Iterable[DeliveredCopy]) -> ComponentFile:
     by_uri = {copy.uri: copy for copy in copies}
     for uri in by_uri:
         if strange := records.beyond(uri):
@@ -151,7 +155,7 @@ def _page(naming: Naming, entry: Entry, identifier: str, copies: Iterable[Copy])
             )
         if len(uri) > records.LONGEST_URI:
             raise ItemError(f"its place is longer than {records.LONGEST_URI} characters", where=uri[:100])
-    return Page(
+    return ComponentFile(
         path=entry.path,
         component_id=naming.component_id(entry, identifier),
         label=naming.label(entry, identifier),
@@ -163,11 +167,11 @@ def _page(naming: Naming, entry: Entry, identifier: str, copies: Iterable[Copy])
 def _show(
     options: ArchivesSpaceOptions,
     chain: Chain,
-    result: list[Wanted],
-    owner: Callable[[bytes], Wanted | None],
+    result: list[WantedRecord],
+    owner: Callable[[bytes], WantedRecord | None],
 ) -> None:
     """Give each object its thumbnail, page and manifest: the object's own before those of a file."""
-    by_name: dict[str, Wanted] = {}
+    by_name: dict[str, WantedRecord] = {}
     for one in result:  # of several for one archival object the first
         by_name.setdefault(one.found.identifier, one)
         by_name.setdefault(one.found.uri, one)
@@ -187,7 +191,7 @@ def _show(
                 )
             of.shown.append(shown)
     for one in result:
-        best: dict[Use, Shown] = {}
+        best: dict[Use, PublishedFile] = {}
         for shown in sorted(one.shown, key=lambda shown: natural_order.key(shown.origin or b"")):
             best.setdefault(shown.use, shown)
         order = _ORDER if Use.PAGE in best else _ORDER_WITHOUT_PAGE
@@ -195,7 +199,7 @@ def _show(
 
 
 @dataclass(kw_only=True)
-class Before:
+class RecordBefore:
     """What all jobs have recorded of some objects, by their ledgers."""
 
     access: dict[str, dict[str, str]] = field(default_factory=dict)  #: by digital object id: URIs, as what
@@ -209,16 +213,20 @@ class Before:
 class Difference:
     """What the components of a digital object lack."""
 
-    missing: list[tuple[Page, int | None]] = field(default_factory=list)  #: and where; None: at the end
-    differing: list[tuple[Page, str]] = field(default_factory=list)  #: and the component's uri
-    same: list[tuple[Page, Record]] = field(default_factory=list)  #: and uri, lock_version and fixity
+    missing: list[tuple[ComponentFile, int | None]] = field(
+        default_factory=list
+    )  #: and where; None: at the end
+    differing: list[tuple[ComponentFile, str]] = field(default_factory=list)  #: and the component's uri
+    same: list[tuple[ComponentFile, Record]] = field(
+        default_factory=list
+    )  #: and uri, lock_version and fixity
 
 
 async def compare(
     client: Client,
     options: ArchivesSpaceOptions,
     known: Enumerations,
-    of: Wanted,
+    of: WantedRecord,
     digital_object: str,
     former: Collection[str] = (),
 ) -> Difference:
@@ -235,7 +243,7 @@ async def compare(
     found = Difference()
     order: list[str] = []
     there: set[str] = set()
-    renamed: dict[str, Page] = {}
+    renamed: dict[str, ComponentFile] = {}
     if digital_object:
         async for record in client.components(digital_object):
             id_ = record.get("component_id") or ""
@@ -262,7 +270,7 @@ async def compare(
     return found
 
 
-def _is(record: Record, page: Page, former: Collection[str]) -> bool:
+def _is(record: Record, page: ComponentFile, former: Collection[str]) -> bool:
     """Tell whether a component of a page's former id is that page's: we gave it, or it holds its copy."""
     uris = {copy.uri for copy in page.copies}
     held = {version.get("file_uri") for version in record.get("file_versions", ())}
@@ -342,7 +350,7 @@ def with_access(old: list[Record], new: list[Record], ours: Collection[str]) -> 
 
 
 def with_own(
-    of: Wanted,
+    of: WantedRecord,
     options: ArchivesSpaceOptions,
     known: Enumerations,
     old: list[Record],
@@ -359,9 +367,9 @@ def _if_changed(old: list[Record], new: list[Record]) -> list[Record] | None:
     return None if records.canonical(old) == records.canonical(new) else new
 
 
-def of_ledger(lines: Iterable[Mapping[str, Any]]) -> Before:
+def of_ledger(lines: Iterable[Mapping[str, Any]]) -> RecordBefore:
     """Return what the lines of this and other jobs' ledgers say that we have recorded."""
-    before = Before()
+    before = RecordBefore()
     for line in lines:
         if line.get("access"):
             before.access.setdefault(line["of"], {}).update(line["access"])
@@ -375,7 +383,7 @@ def of_mapping(lists: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
     return {name: frozenset(values) for name, values in lists.items()}
 
 
-def named(pages: Sequence[Page]) -> str:
+def named(pages: Sequence[ComponentFile]) -> str:
     """Return pages for people: the first and the last."""
     first, last = display(pages[0].path), display(pages[-1].path)
     return first if len(pages) == 1 else f"{first} to {last}"

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from dittohead import __version__
 from dittohead.model.errors import TransientError
 from dittohead.workers.archivesspace.client import Client, Taken, number_of
-from dittohead.workers.archivesspace.diff import Wanted
+from dittohead.workers.archivesspace.diff import WantedRecord
 from dittohead.workers.archivesspace.preflight import AGENT as NAME
 from dittohead.workers.archivesspace.preflight import EVENT_TYPES, find_agent
 from dittohead.workers.archivesspace.records import Record, digest
-from dittohead.workers.archivesspace.write import Recording
+from dittohead.workers.archivesspace.write import Writer
 
 #: What `external_ids` of our events say they come from.
 SOURCE = "dittohead"
@@ -19,7 +19,7 @@ SOURCE = "dittohead"
 _ROUNDS = 4
 
 
-async def record(recording: Recording, of: Wanted) -> None:
+async def record(recording: Writer, of: WantedRecord) -> None:
     """Record the events about a digital object that are not there yet."""
     client, ctx = recording.client, recording.ctx
     agent = ""
@@ -68,7 +68,7 @@ async def _created(client: Client, path: str, body: Record) -> bool:
     return True
 
 
-def _event(type_: str, key: str, agent: str, of: Wanted, at: float) -> Record:
+def _event(type_: str, key: str, agent: str, of: WantedRecord, at: float) -> Record:
     copies = sum(len(page.copies) for page in of.pages)
     words = {
         "ingestion": f"{len(of.pages)} files taken in as {of.found.identifier}",
@@ -88,7 +88,7 @@ def _event(type_: str, key: str, agent: str, of: Wanted, at: float) -> Record:
     }
 
 
-async def _agent(recording: Recording) -> str:
+async def _agent(recording: Writer) -> str:
     """Return the uri of the agent that this version of dittohead is; created where it is not there."""
     name = {
         "jsonmodel_type": "name_software",

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.toolkit import intent_log
-from dittohead.toolkit.intent_log import Notebook
+from dittohead.toolkit.intent_log import IntentLog
 
 
-class Ledger:
+class RecordIntentLog:
     """The notes of one step of one job. Blocking."""
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._notes = Notebook(path, head)
+        self._notes = IntentLog(path, head)
 
     def note(self, **fields: Any) -> None:
         """Keep a line durably. Raises: OSError, TargetError: it is not kept."""

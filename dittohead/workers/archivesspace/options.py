@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dittohead.contract.worker import Options
 from dittohead.system.patterns import Pattern
-from dittohead.toolkit.rest import Site
+from dittohead.toolkit.rest import RestSite
 
 #: What components are called, and were in earlier versions.
 COMPONENT_ID = "{object-id}_{stem}"
@@ -22,7 +22,7 @@ COPIED: tuple[Part, ...] = get_args(Part)
 USUAL = frozenset(COPIED) - {"extents"}
 
 
-class ArchivesSpaceOptions(Site, Options):
+class ArchivesSpaceOptions(RestSite, Options):
     """What an archivesspace step may be told."""
 
     user: str = Field(description="Name of the user that dittohead is in ArchivesSpace.")

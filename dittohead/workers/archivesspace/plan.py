@@ -10,14 +10,14 @@ from dittohead.contract.worker import Planned
 from dittohead.model import display
 from dittohead.workers.archivesspace import diff, records
 from dittohead.workers.archivesspace.client import Client
-from dittohead.workers.archivesspace.diff import Wanted
+from dittohead.workers.archivesspace.diff import WantedRecord
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import Enumerations
 from dittohead.workers.archivesspace.write import CHUNK
 
 
 async def plan(
-    client: Client, options: ArchivesSpaceOptions, known: Enumerations, wanted: Sequence[Wanted]
+    client: Client, options: ArchivesSpaceOptions, known: Enumerations, wanted: Sequence[WantedRecord]
 ) -> AsyncIterator[Planned]:
     """Yield every record that would be created, changed or kept, and by which call."""
     for of in wanted:
@@ -26,7 +26,7 @@ async def plan(
 
 
 async def _object(
-    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: Wanted
+    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: WantedRecord
 ) -> AsyncIterator[Planned]:
     found = of.found
     name = f"digital object {found.digital_object_id}"
@@ -59,7 +59,7 @@ async def _object(
 
 
 async def _components(
-    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: Wanted
+    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: WantedRecord
 ) -> AsyncIterator[Planned]:
     if of.found.each:
         return

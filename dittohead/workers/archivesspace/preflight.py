@@ -65,7 +65,7 @@ AGENT = "dittohead"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundObject:
     """One archival object and what is to be recorded for it, as facts keep it."""
 
     identifier: str
@@ -79,7 +79,7 @@ class Found:
     copied: dict[str, Any] = field(default_factory=dict)  #: what a new digital object is given besides
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> list[Found]:
+    def of(cls, facts: Mapping[str, Any]) -> list[FoundObject]:
         """Return what facts keep."""
         return [cls(**one) for one in facts["objects"]]
 
@@ -124,7 +124,9 @@ async def find_agent(client: Client) -> str:
     return ""
 
 
-def wanted_values(options: ArchivesSpaceOptions, kinds: Collection[records.Kind]) -> dict[str, set[str]]:
+def wanted_values(
+    options: ArchivesSpaceOptions, kinds: Collection[records.RecordKind]
+) -> dict[str, set[str]]:
     """Return the controlled values that are written whatever happens; others are left out where unknown."""
     wanted: dict[str, set[str]] = {INSTANCE: {"digital_object"}, USE: set(), SHOW: set(), CHECKSUM: set()}
     if options.digital_object_type:
@@ -204,7 +206,7 @@ async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) 
 
 def _survey(
     naming: Naming, ctx: StepContext
-) -> tuple[dict[str, tuple[str, ...] | None], dict[str, dict[str, str]], frozenset[records.Kind]]:
+) -> tuple[dict[str, tuple[str, ...] | None], dict[str, dict[str, str]], frozenset[records.RecordKind]]:
     """Return the objects with their files, the components' ids, and the kinds of files. Blocking."""
     objects = naming.objects(ctx.originals.root, ctx.originals.entries())
     ids = naming.check(ctx.originals.entries(), objects)
@@ -305,7 +307,7 @@ class _Objects:
 
     async def find(
         self, archival: Mapping[str, Record], files: Mapping[str, Sequence[str] | None]
-    ) -> list[Found]:
+    ) -> list[FoundObject]:
         """Return what is to be recorded for each archival object, by its identifier."""
         ids = {key: self._options.digital_object_id or key for key in archival}
         there, like = await self._client.find_by_id("digital_objects", "digital_object_id", ids.values())
@@ -326,7 +328,7 @@ class _Objects:
 
     async def find_each(
         self, archival: Mapping[str, Record], files: Mapping[str, Mapping[str, str]]
-    ) -> list[Found]:
+    ) -> list[FoundObject]:
         """Return what is to be recorded for each file: as `find`, by the ids that `files` has for them."""
         ids = [id_ for some in files.values() for id_ in some]
         there, like = await self._client.find_by_id("digital_objects", "digital_object_id", ids)
@@ -366,14 +368,14 @@ class _Objects:
         files: list[str] | None,
         each: bool = False,
         name: str = "",
-    ) -> Found:
+    ) -> FoundObject:
         """Return what is known of a digital object that is there or to be made.
 
         Args:
             name: of its file, which tells it from the others in its title.
         """
         markup = record.get("display_string") or record.get("title") or key
-        return Found(
+        return FoundObject(
             identifier=key,
             uri=record["uri"],
             title=(description.title_of(record) or key) + (f" ({name})" if name else ""),
@@ -400,7 +402,7 @@ class _Objects:
             )
         return there
 
-    async def see_free(self, found: Sequence[Found], ids: Mapping[str, Iterable[str]]) -> None:
+    async def see_free(self, found: Sequence[FoundObject], ids: Mapping[str, Iterable[str]]) -> None:
         """See that no component elsewhere has an id that is to be given: they are unique in the repository.
 
         Source: migration 001, doc_unique_identifier (repo_id, component_id), by the database's collation.

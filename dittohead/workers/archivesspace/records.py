@@ -57,7 +57,7 @@ _SHOWN_AS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class RecordKind:
     """What a file's ending says of it."""
 
     type: str  #: of a digital object that holds only such files
@@ -98,12 +98,12 @@ def ending(path: bytes) -> str:
     return os.path.splitext(os.fsdecode(path))[1].lower()
 
 
-def kind_of(path: bytes) -> Kind:
+def kind_of(path: bytes) -> RecordKind:
     """Return what a file's ending says of it; nothing for one that says nothing."""
     end = ending(path)
     found, name, version = _KINDS.get(_SAME.get(end, end), ("", "", ""))
     master = "application-pdf" if name == "pdf" else _MASTER.get(found, "")
-    return Kind(type=found, master=master, format=name, version=version)
+    return RecordKind(type=found, master=master, format=name, version=version)
 
 
 def type_of(types: Iterable[str]) -> str:

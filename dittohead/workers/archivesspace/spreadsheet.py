@@ -16,7 +16,7 @@ _SEPARATORS = (",", ";", "\t")
 _SAYS = re.compile(r"sep=([,;\t])\r?\n")
 
 
-class Unreadable(ValueError):
+class UnreadableSheet(ValueError):
     """It is no such list; the words say why."""
 
 
@@ -41,7 +41,7 @@ def rows(data: bytes, wanted: Collection[str]) -> Iterator[tuple[int, dict[str, 
             places = {one: names.index(one.casefold()) for one in wanted if one.casefold() in names}
             twice = [one for one in wanted if names.count(one.casefold()) > 1]
             if twice:
-                raise Unreadable(f"its first line names the column {twice[0]} twice")
+                raise UnreadableSheet(f"its first line names the column {twice[0]} twice")
             if len(places) < len(wanted):
                 lacks = lacks or text.partition("\n")[0].strip()[:80]
                 continue
@@ -50,9 +50,9 @@ def rows(data: bytes, wanted: Collection[str]) -> Iterator[tuple[int, dict[str, 
                 yield at, {one: row[place] if place < len(row) else "" for one, place in places.items()}
                 at = first + reader.line_num
         except csv.Error as error:
-            raise Unreadable(f"line {at}: {error}") from None
+            raise UnreadableSheet(f"line {at}: {error}") from None
         return
-    raise Unreadable(f'its first line must name the columns {" and ".join(wanted)}; it is "{lacks}"')
+    raise UnreadableSheet(f'its first line must name the columns {" and ".join(wanted)}; it is "{lacks}"')
 
 
 def _text(data: bytes) -> str:
@@ -61,7 +61,7 @@ def _text(data: bytes) -> str:
             return data.decode("utf-16")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise Unreadable("it is no UTF-8; save it as CSV UTF-8") from None
+        raise UnreadableSheet("it is no UTF-8; save it as CSV UTF-8") from None
 
 
 class Present:

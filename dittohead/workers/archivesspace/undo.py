@@ -18,7 +18,7 @@ _DELETE = "delete_archival_record"
 _DELETE_EVENT = "delete_event_record"
 
 
-class Undoing:
+class Undo:
     """One undoing of one step of one job."""
 
     def __init__(self, ctx: UndoContext, client: Client, lines: Sequence[Line]) -> None:

@@ -10,11 +10,11 @@ from yarl import URL
 from dittohead.contract.worker import VerifyContext
 from dittohead.model import Location, Use
 from dittohead.model.errors import ItemError, StepError, TransientError
-from dittohead.toolkit.rest import Answer, Rest, Site, connected
+from dittohead.toolkit.rest import Answer, Rest, RestSite, connected
 from dittohead.workers.archivesspace import diff, records
 from dittohead.workers.archivesspace.client import Client, number_of
-from dittohead.workers.archivesspace.delivered import Shown
-from dittohead.workers.archivesspace.diff import Difference, Wanted
+from dittohead.workers.archivesspace.delivered import PublishedFile
+from dittohead.workers.archivesspace.diff import Difference, WantedRecord
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import Enumerations, Record
 
@@ -33,7 +33,7 @@ _AT_ONCE = 200
 # -- what the public will see ----------------------------------------------------------------
 
 
-async def fetch_shown(options: ArchivesSpaceOptions, wanted: Iterable[Wanted]) -> None:
+async def fetch_shown(options: ArchivesSpaceOptions, wanted: Iterable[WantedRecord]) -> None:
     """Fetch each page, thumbnail and manifest as the public would, and compare it where its digest is known.
 
     Raises: TransientError: it is not there, or not what was made; TargetError: no connection.
@@ -43,7 +43,7 @@ async def fetch_shown(options: ArchivesSpaceOptions, wanted: Iterable[Wanted]) -
             await _fetch(options, shown)
 
 
-async def _fetch(options: ArchivesSpaceOptions, shown: Shown) -> None:
+async def _fetch(options: ArchivesSpaceOptions, shown: PublishedFile) -> None:
     uri = shown.uri
     for _ in range(_HOPS):
         parts = urlsplit(uri)
@@ -51,7 +51,7 @@ async def _fetch(options: ArchivesSpaceOptions, shown: Shown) -> None:
             raise ItemError("this is no address that the public can open", where=shown.uri)
         # A session of its own: what is public needs nothing of ours, and is to be given nothing.
         bundle = options.ca_bundle if parts.hostname == urlsplit(options.url).hostname else ""
-        site = Site(url=f"{parts.scheme}://{parts.netloc}", ca_bundle=bundle)
+        site = RestSite(url=f"{parts.scheme}://{parts.netloc}", ca_bundle=bundle)
         async with connected(site) as rest:
             answer = await _got(rest, uri)
         if answer.status not in _MOVED:
@@ -85,7 +85,7 @@ def _next(uri: str, answer: Answer) -> str:
 
 
 async def read_back(
-    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: Wanted, found: Difference
+    client: Client, options: ArchivesSpaceOptions, known: Enumerations, of: WantedRecord, found: Difference
 ) -> list[Location]:
     """Read what was recorded for an object once more, and return where it is.
 
@@ -107,7 +107,7 @@ async def read_back(
     return made
 
 
-def _object_location(client: Client, of: Wanted, object_: Record) -> Location:
+def _object_location(client: Client, of: WantedRecord, object_: Record) -> Location:
     """Return where a digital object is; one for a single file stands for that file."""
     if of.found.each and of.pages:
         return _location(client, object_, records.fixity(_as_component(object_)), path=of.pages[0].path)

@@ -28,11 +28,11 @@ from dittohead.workers.archivesspace import (
     verify,
 )
 from dittohead.workers.archivesspace.client import opened
-from dittohead.workers.archivesspace.diff import Wanted
+from dittohead.workers.archivesspace.diff import WantedRecord
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
-from dittohead.workers.archivesspace.preflight import Found
-from dittohead.workers.archivesspace.undo import Undoing
-from dittohead.workers.archivesspace.write import Counts, Recording, head_of
+from dittohead.workers.archivesspace.preflight import FoundObject
+from dittohead.workers.archivesspace.undo import Undo
+from dittohead.workers.archivesspace.write import WriteCounts, Writer, head_of
 
 _AGENT = f"dittohead {__version__}"
 
@@ -79,7 +79,7 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
         if not options.write:
             return
         facts = await self._facts(ctx, options)
-        wanted = await in_thread(lambda _: diff.wanted(ctx, options, Found.of(facts)))
+        wanted = await in_thread(lambda _: diff.wanted(ctx, options, FoundObject.of(facts)))
         known = diff.of_mapping(facts["enumerations"])
         async with opened(options, ctx.secret) as client:
             async for one in plan.plan(client, options, known, wanted):
@@ -91,14 +91,14 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
             return Done(detail="looked up only")
         facts = await self._facts(ctx, options)
         await in_thread(lambda _: diff.see_something(ctx, options))
-        wanted = await in_thread(lambda _: diff.wanted(ctx, options, Found.of(facts)))
+        wanted = await in_thread(lambda _: diff.wanted(ctx, options, FoundObject.of(facts)))
         if options.check_access:
             await verify.fetch_shown(options, wanted)
-        notes = intent_log.Ledger(ctx.ledger, head_of(ctx, options, wanted))
+        notes = intent_log.RecordIntentLog(ctx.ledger, head_of(ctx, options, wanted))
         try:
             async with opened(options, ctx.secret) as client:
                 known = diff.of_mapping(facts["enumerations"])
-                recording = Recording(ctx, options, client, notes, known)
+                recording = Writer(ctx, options, client, notes, known)
                 for of, difference in await recording.record(wanted):
                     if options.events:
                         await events.record(recording, of)
@@ -119,10 +119,12 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
         if not lines:
             return
         async with opened(options, ctx.secret) as client:
-            await Undoing(ctx, client, lines).run()
+            await Undo(ctx, client, lines).run()
 
 
-def _result(ctx: StepContext, options: ArchivesSpaceOptions, wanted: list[Wanted], counts: Counts) -> Done:
+def _result(
+    ctx: StepContext, options: ArchivesSpaceOptions, wanted: list[WantedRecord], counts: WriteCounts
+) -> Done:
     pages = sum(len(one.pages) for one in wanted)
     copies = sum(len(page.copies) for one in wanted for page in one.pages)
     archival = {one.found.identifier for one in wanted}

@@ -14,8 +14,8 @@ from dittohead.workers.archivesspace import diff, records
 from dittohead.workers.archivesspace import intent_log as ledgers
 from dittohead.workers.archivesspace.client import Client, Taken
 from dittohead.workers.archivesspace.component_names import some_of
-from dittohead.workers.archivesspace.diff import Before, Difference, Page, Wanted
-from dittohead.workers.archivesspace.intent_log import Ledger
+from dittohead.workers.archivesspace.diff import ComponentFile, Difference, RecordBefore, WantedRecord
+from dittohead.workers.archivesspace.intent_log import RecordIntentLog
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import Record
 
@@ -29,7 +29,7 @@ _UNIT = "records"
 
 
 @dataclass(kw_only=True)
-class Counts:
+class WriteCounts:
     """What was done, for people."""
 
     created: int = 0
@@ -42,7 +42,9 @@ class Counts:
         return ", ".join(f"{number} {word}" for word, number in named if number)
 
 
-def head_of(ctx: StepContext, options: ArchivesSpaceOptions, wanted: Sequence[Wanted]) -> dict[str, Any]:
+def head_of(
+    ctx: StepContext, options: ArchivesSpaceOptions, wanted: Sequence[WantedRecord]
+) -> dict[str, Any]:
     """Return a ledger's first line."""
     return {
         "worker": "archivesspace",
@@ -54,7 +56,7 @@ def head_of(ctx: StepContext, options: ArchivesSpaceOptions, wanted: Sequence[Wa
     }
 
 
-class Recording:
+class Writer:
     """One try of recording one folder's objects."""
 
     def __init__(
@@ -62,22 +64,22 @@ class Recording:
         ctx: StepContext,
         options: ArchivesSpaceOptions,
         client: Client,
-        ledger: Ledger,
+        ledger: RecordIntentLog,
         known: Mapping[str, frozenset[str]],
     ) -> None:
         self.ctx, self.options, self.client, self.known = ctx, options, client, known
-        self.counts = Counts()
+        self.counts = WriteCounts()
         self._ledger = ledger
         self._steps = self._total = 0
         self._refusal: Taken | None = None  #: why the last creation was refused
-        self._before = Before()
+        self._before = RecordBefore()
 
     async def note(self, **fields: Any) -> None:
         """Keep a line of the ledger durably, and see that this run still owns the job."""
         await in_thread(lambda _: self._ledger.note(**fields))
         await self.ctx.fence()
 
-    async def record(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Difference]]:
+    async def record(self, wanted: Sequence[WantedRecord]) -> list[tuple[WantedRecord, Difference]]:
         """Record all objects; return them with what was written, as it is there now."""
         self._total = sum(len(one.pages) + 2 for one in wanted)
         for one in wanted:
@@ -87,7 +89,7 @@ class Recording:
             return await self._each(wanted)
         return [await self._object(one) for one in wanted]
 
-    async def _each(self, wanted: Sequence[Wanted]) -> list[tuple[Wanted, Difference]]:
+    async def _each(self, wanted: Sequence[WantedRecord]) -> list[tuple[WantedRecord, Difference]]:
         """Record a digital object for each file; each archival object is saved once for all of its own."""
         links: dict[str, list[str]] = {}
         for of in wanted:
@@ -101,7 +103,7 @@ class Recording:
             self._progress(2)
         return [(of, Difference()) for of in wanted]
 
-    async def _see_still(self, of: Wanted) -> None:
+    async def _see_still(self, of: WantedRecord) -> None:
         """See that what was looked up before the first step is still so: days may lie between.
 
         Raises: ItemError: the archival object is gone, or is called otherwise.
@@ -121,7 +123,7 @@ class Recording:
             hint=f"To look it up anew: dittohead rerun {self.ctx.job_id}",
         )
 
-    def _recorded_before(self, wanted: Sequence[Wanted]) -> Before:
+    def _recorded_before(self, wanted: Sequence[WantedRecord]) -> RecordBefore:
         head = head_of(self.ctx, self.options, wanted)
         return diff.of_ledger(ledgers.of_other_jobs(self.ctx.ledger, head))
 
@@ -129,7 +131,7 @@ class Recording:
         self._steps += number
         self.ctx.progress(min(self._steps, self._total), self._total, _UNIT)
 
-    async def _object(self, of: Wanted) -> tuple[Wanted, Difference]:
+    async def _object(self, of: WantedRecord) -> tuple[WantedRecord, Difference]:
         uri = await self._digital_object(of)
         of.found = replace(of.found, digital_object=uri)
         self._progress()
@@ -166,7 +168,7 @@ class Recording:
 
     # -- the digital object ------------------------------------------------------------------
 
-    async def _digital_object(self, of: Wanted) -> str:
+    async def _digital_object(self, of: WantedRecord) -> str:
         """Return the digital object's uri; it is created where it is not there."""
         body = self._new(of)
         self._refusal = None
@@ -196,7 +198,7 @@ class Recording:
             "yet none of this id can be found: it may be suppressed",
         )
 
-    def _new(self, of: Wanted) -> Record:
+    def _new(self, of: WantedRecord) -> Record:
         versions = [*of.access(self.options, self.known), *of.masters(self.options, self.known)]
         type_ = of.type(self.options, self.known)
         found = of.found
@@ -207,7 +209,7 @@ class Recording:
         )
         return made | found.copied
 
-    async def _present(self, of: Wanted) -> Record | None:
+    async def _present(self, of: WantedRecord) -> Record | None:
         if of.found.digital_object:
             found = await self.client.find(of.found.digital_object)
             if found is not None and found.get("digital_object_id") == of.found.digital_object_id:
@@ -253,7 +255,7 @@ class Recording:
 
         await self._change(archival, apply)
 
-    async def _access(self, of: Wanted, before: Mapping[str, str]) -> None:
+    async def _access(self, of: WantedRecord, before: Mapping[str, str]) -> None:
         # Another step's manifest does not make the page of this one an old one.
         ours = {uri for uri, role in before.items() if role in of.roles.values()}
         published = self.options.publish
@@ -295,7 +297,7 @@ class Recording:
 
     # -- components --------------------------------------------------------------------------
 
-    async def _components(self, of: Wanted) -> Difference:
+    async def _components(self, of: WantedRecord) -> Difference:
         """Create what is missing, in order, and bring up what differs; look again until nothing does."""
         kept: int | None = None
         uri = of.found.digital_object
@@ -318,7 +320,7 @@ class Recording:
             self.client.shown(uri), "its components are not what was sent, again and again", "looked at anew"
         )
 
-    async def _see_who_has(self, missing: Sequence[tuple[Page, int | None]]) -> None:
+    async def _see_who_has(self, missing: Sequence[tuple[ComponentFile, int | None]]) -> None:
         """See that what was refused as taken is not another's. Raises: ItemError: with the server's words."""
         ids = [page.component_id for page, _ in missing]
         hits = await self.client.find_by_id("digital_object_components", "component_id", ids)
@@ -333,7 +335,7 @@ class Recording:
                 hint="Set component_id, or correct those, and do the folder again",
             )
 
-    async def _create(self, of: Wanted, missing: Sequence[tuple[Page, int | None]]) -> None:
+    async def _create(self, of: WantedRecord, missing: Sequence[tuple[ComponentFile, int | None]]) -> None:
         uri = of.found.digital_object
         for at in range(0, len(missing), CHUNK):
             some = missing[at : at + CHUNK]
@@ -348,7 +350,7 @@ class Recording:
             self.counts.created += len(some)
             self._progress(len(some))
 
-    async def _bring_up(self, of: Wanted, page: Page, uri: str) -> None:
+    async def _bring_up(self, of: WantedRecord, page: ComponentFile, uri: str) -> None:
         new = of.versions(page, self.options, self.known)
 
         async def apply(record: Record) -> bool:

@@ -75,7 +75,7 @@ class Manner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class ShownObject:
     """One object with its images, and where its manifest and page will be."""
 
     description: Description
@@ -98,7 +98,7 @@ class Shown:
         return titled(self.description.title, self.description.identifier)
 
 
-def manifest(shown: Shown, manner: Manner) -> dict[str, Any]:
+def manifest(shown: ShownObject, manner: Manner) -> dict[str, Any]:
     """Return an object's manifest (5.2)."""
     known = shown.description
     made: dict[str, Any] = {
@@ -126,7 +126,7 @@ def manifest(shown: Shown, manner: Manner) -> dict[str, Any]:
     return made
 
 
-def collection(title: str, base: str, objects: Iterable[Shown], manner: Manner) -> dict[str, Any]:
+def collection(title: str, base: str, objects: Iterable[ShownObject], manner: Manner) -> dict[str, Any]:
     """Return the collection of several objects' manifests (5.1)."""
     return {
         "@context": CONTEXT,
@@ -298,7 +298,7 @@ def public_page(known: Description) -> str:
     return web_address(known.page) if known.published is not False else ""
 
 
-def homepages(shown: Shown, manner: Manner) -> list[dict[str, Any]]:
+def homepages(shown: ShownObject, manner: Manner) -> list[dict[str, Any]]:
     """Return the object's pages for people (3.3.1): its record's, or else the page beside the manifest."""
     uri = public_page(shown.description) or shown.page
     if not uri:
@@ -314,7 +314,7 @@ def _service(picture: Picture) -> list[dict[str, Any]]:
     return [{"id": picture.uri, "type": _SERVICE, "profile": picture.profile}]
 
 
-def canvas_uri(shown: Shown, picture: Picture) -> str:
+def canvas_uri(shown: ShownObject, picture: Picture) -> str:
     """Return a canvas's URI: made from its image's path, so that it stays when others come before it."""
     return f"{shown.base}/canvas/{quote(picture.path)}"
 
@@ -325,7 +325,7 @@ def label_of(picture: Picture, number: int, manner: Manner) -> str:
     return titled(name, str(number + 1))
 
 
-def _canvas(shown: Shown, manner: Manner, number: int) -> dict[str, Any]:
+def _canvas(shown: ShownObject, manner: Manner, number: int) -> dict[str, Any]:
     picture = shown.pictures[number]
     uri = canvas_uri(shown, picture)
     size = picture.nearest(manner.thumbnail)
@@ -360,7 +360,7 @@ def _canvas(shown: Shown, manner: Manner, number: int) -> dict[str, Any]:
     }
 
 
-def _ranges(shown: Shown) -> list[dict[str, Any]]:
+def _ranges(shown: ShownObject) -> list[dict[str, Any]]:
     """Return a range for each folder (5.4), those of inner folders within those of outer ones."""
     top: list[dict[str, Any]] = []
     known: dict[bytes, list[dict[str, Any]]] = {b"": top}

@@ -17,14 +17,14 @@ from importlib import resources
 from urllib.parse import urlsplit
 
 from dittohead.workers.iiif import manifest
-from dittohead.workers.iiif.manifest import Manner, Shown, clean
+from dittohead.workers.iiif.manifest import Manner, ShownObject, clean
 from dittohead.workers.iiif.pictures import Picture
 
 #: Sizes of the whole image that the list offers to a browser: up to so many pixels.
 _LARGEST_LISTED = 1200
 
 
-def page(shown: Shown, manner: Manner, root: str) -> bytes:
+def page(shown: ShownObject, manner: Manner, root: str) -> bytes:
     """Return an object's page.
 
     Args:
@@ -61,7 +61,7 @@ def page(shown: Shown, manner: Manner, root: str) -> bytes:
     return _document(shown.title, body, shown.pictures)
 
 
-def contents(title: str, objects: Sequence[Shown], manner: Manner, base: str) -> bytes:
+def contents(title: str, objects: Sequence[ShownObject], manner: Manner, base: str) -> bytes:
     """Return the page that leads to those of several objects."""
     items = []
     for shown in objects:
@@ -142,7 +142,7 @@ def _viewer(count: int) -> str:
     )
 
 
-def _about(shown: Shown, manner: Manner) -> Iterable[str]:
+def _about(shown: ShownObject, manner: Manner) -> Iterable[str]:
     known = shown.description
     yield '<section id="about"><h2>About</h2>'
     if known.abstract.strip():
@@ -184,7 +184,7 @@ def _listed(picture: Picture, label: str, place: str) -> str:
     )
 
 
-def _links(shown: Shown) -> str:
+def _links(shown: ShownObject) -> str:
     found = ['<li><a href="manifest.json">IIIF manifest</a></li>']
     if shown.part_of:
         found.append('<li><a href="../index.html">All objects of this folder</a></li>')

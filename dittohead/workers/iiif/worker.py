@@ -33,7 +33,7 @@ from dittohead.toolkit.result_cache import holds, name_digest
 from dittohead.toolkit.uris import encoded, is_template
 from dittohead.workers.iiif import manifest as iiif_manifest
 from dittohead.workers.iiif import page
-from dittohead.workers.iiif.manifest import Manner, Shown
+from dittohead.workers.iiif.manifest import Manner, ShownObject
 from dittohead.workers.iiif.pictures import Picture, of_info, served
 
 AGENT = f"dittohead {__version__}"
@@ -307,7 +307,7 @@ class _Presentation:
         self.images = self.objects = self.nobodys = self.empty = self.unpublished = 0
         self._back: Mapping[bytes, bytes] = {}
         self._digests: dict[bytes, str] = {}  #: of the files that an image server gives out
-        self._shown: list[Shown] = []
+        self._shown: list[ShownObject] = []
 
     def survey(self, stop: Stop) -> None:
         """Find the images and whose each is; remove what an earlier try left. Raises: ItemError."""
@@ -334,14 +334,14 @@ class _Presentation:
         self.objects, self.empty = len(self._shown), len(described.objects) - len(self._shown)
         self.unpublished = sum(shown.description.published is False for shown in self._shown)
 
-    def _as_shown(self, description: Description, pictures: list[Picture], folder: str) -> Shown:
+    def _as_shown(self, description: Description, pictures: list[Picture], folder: str) -> ShownObject:
         base = f"{self.base}/{folder}".rstrip("/")
         first = pictures[0]
         size = first.nearest(self.manner.thumbnail) or (first.width, first.height)
         if self.options.service:  # drawn for it; see `draw_thumbnails`
             most = self.manner.thumbnail
             size = fitted(first.width, first.height, (most, most))
-        return Shown(
+        return ShownObject(
             description=description,
             pictures=pictures,
             base=base,
@@ -445,7 +445,7 @@ class _Presentation:
 
     # -- files -------------------------------------------------------------------------------
 
-    def _object(self, shown: Shown, outputs: list[Output]) -> None:
+    def _object(self, shown: ShownObject, outputs: list[Output]) -> None:
         """Write one object's files."""
         about = {**_about(shown.description.identifier, shown.description.ref), "images": len(shown.pictures)}
         assert shown.thumbnail is not None  # noqa: S101
@@ -460,7 +460,7 @@ class _Presentation:
             made = page.page(shown, self.manner, self.base)
             outputs.append(self._file(f"{shown.folder}index.html", made, Use.PAGE, about))
 
-    def _thumbnail(self, shown: Shown) -> bytes:
+    def _thumbnail(self, shown: ShownObject) -> bytes:
         """Return the picture that stands for an object: a tile's, or what was drawn."""
         if self.options.service:
             return (self.ctx.work / shown.folder / "thumbnail.jpg").read_bytes()
@@ -469,7 +469,7 @@ class _Presentation:
         with files.opened_beneath(self.made.root, path) as fd, open(fd, "rb", closefd=False) as file:
             return file.read()
 
-    def _collection(self, shown: Sequence[Shown], outputs: list[Output]) -> None:
+    def _collection(self, shown: Sequence[ShownObject], outputs: list[Output]) -> None:
         made = iiif_manifest.collection(self.ctx.name, self.base, shown, self.manner)
         outputs.append(self._file("collection.json", iiif_manifest.written(made), None, {}))
         if self.options.page:

@@ -8,10 +8,10 @@ from typing import Any
 
 from dittohead.system.threads import in_thread
 from dittohead.toolkit import intent_log
-from dittohead.toolkit.intent_log import Notebook
+from dittohead.toolkit.intent_log import IntentLog
 
 
-class Ledger:
+class EntityIntentLog:
     """A file of JSON lines, whose first says whose it is.
 
     Each other line is one of
@@ -31,7 +31,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self._path, self._notes = path, Notebook(path, head)
+        self._path, self._notes = path, IntentLog(path, head)
         self._turn = asyncio.Lock()
         self._lines: list[tuple[dict[str, Any], bool]] = []  #: noted and not written: (line, whether durably)
         self._noted = self._written = 0  #: lines
@@ -40,7 +40,7 @@ class Ledger:
         self.patches: dict[int, list[dict[str, Any]]] = {}
 
     @classmethod
-    async def opened(cls, path: Path, head: dict[str, Any]) -> Ledger:
+    async def opened(cls, path: Path, head: dict[str, Any]) -> EntityIntentLog:
         """Read what earlier tries noted."""
         ledger = cls(path, head)
         await asyncio.to_thread(ledger._read)

@@ -25,7 +25,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class MediaFile:
     """One file that becomes a media."""
 
     root: Path
@@ -40,23 +40,23 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class ObjectPage:
     """One image of an object, with all that is sent of it."""
 
     stem: str  #: its path without extension
     weight: int  #: 1 for the first
     identifier: str
-    parts: Sequence[Part]
+    parts: Sequence[MediaFile]
     empty: Sequence[str] = ()  #: names of files of it that hold nothing, which no site takes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thing:
+class SiteObject:
     """An object: the node it becomes, and its pages."""
 
     description: Description
     paged: bool  #: whether each page has a node of its own
-    pages: Sequence[Page]
+    pages: Sequence[ObjectPage]
 
     @property
     def first(self) -> bytes:
@@ -69,9 +69,9 @@ class _Gathered:
     """What is found of one page while files are looked through."""
 
     stem: str
-    main: Part
+    main: MediaFile
     origin: bytes = b""  #: the folder's own file that the main one goes back to
-    more: list[Part] = field(default_factory=list)
+    more: list[MediaFile] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)  #: names of its files that hold nothing
 
 
@@ -83,7 +83,7 @@ def node_uuid(site: str, key: str) -> str:
     return str(uuid.uuid5(_SPACE, f"{site}\n{key}"))
 
 
-def things(ctx: StepContext, options: IslandoraOptions, stop: Stop) -> list[Thing]:
+def things(ctx: StepContext, options: IslandoraOptions, stop: Stop) -> list[SiteObject]:
     """Return the folder's objects with their pages, from what the step takes. Blocking.
 
     Raises: ItemError: a file is no page, belongs to no object or no page, or two are of one page.
@@ -125,13 +125,13 @@ class _Known:
         return self._stems.get(stem, self._rest)
 
 
-def _thing(description: Description, group: list[_Gathered], options: IslandoraOptions) -> Thing:
+def _thing(description: Description, group: list[_Gathered], options: IslandoraOptions) -> SiteObject:
     group.sort(key=lambda page: natural_order.page_key(page.main.entry.path, page.origin))
     if options.model == "image" and len(group) > 1:
         raise ItemError(f"{description.identifier} has {len(group)} images, and model is image")
     paged = options.model == "paged" or len(group) > 1
     pages = [
-        Page(
+        ObjectPage(
             stem=page.stem,
             weight=weight,
             identifier=_identifier(description.identifier, page.stem) if paged else description.identifier,
@@ -143,7 +143,7 @@ def _thing(description: Description, group: list[_Gathered], options: IslandoraO
     same = {page.identifier for page in pages}
     if paged and (len(same) < len(pages) or description.identifier in same):
         raise ItemError(f"two pages of {description.identifier} would have the same local identifier")
-    return Thing(description=description, paged=paged, pages=pages)
+    return SiteObject(description=description, paged=paged, pages=pages)
 
 
 def _identifier(whole: str, stem: str) -> str:
@@ -221,9 +221,9 @@ def _more(where: str, ctx: StepContext) -> Iterable[tuple[Path, Entry, list[str]
         yield made.root, entry, [_stem(display(output.path)), _stem(display(output.source))]
 
 
-def _part(root: Path, entry: Entry, use: str, options: IslandoraOptions) -> Part:
+def _part(root: Path, entry: Entry, use: str, options: IslandoraOptions) -> MediaFile:
     bundle = bundle_of(display(entry.path), use, options.bundles)
-    return Part(root=root, entry=entry, use=use, bundle=bundle)
+    return MediaFile(root=root, entry=entry, use=use, bundle=bundle)
 
 
 def _files(inputs: Inputs) -> Iterable[Entry]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dittohead.contract.options import Duration
 from dittohead.contract.worker import Options
-from dittohead.toolkit.rest import Site
+from dittohead.toolkit.rest import RestSite
 from dittohead.workers.islandora.vocabulary import FILE_FIELDS, USES
 
 _PATH = re.compile(r"/[\w./~-]+")
@@ -29,7 +29,7 @@ class ByTitle(BaseModel):
         return _view(value)
 
 
-class IslandoraOptions(Site, Options):
+class IslandoraOptions(RestSite, Options):
     """What an islandora step may be told."""
 
     user: str = Field(min_length=1, description="The Drupal user.")

@@ -32,7 +32,7 @@ _MEMBER_OF = "field_member_of"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class SiteFacts:
     """What is known of a site before anything is written."""
 
     terms: dict[str, int]  #: tids by external URI
@@ -64,12 +64,12 @@ def wanted_terms(options: IslandoraOptions) -> list[str]:
     return list(dict.fromkeys([*(MODELS[model] for model in _MODELS[options.model]), *uses]))
 
 
-async def ground(site: Drupal, options: IslandoraOptions) -> Ground:
+async def ground(site: Drupal, options: IslandoraOptions) -> SiteFacts:
     """Find out what must be known. Raises: StepError."""
     terms = await site.needed(wanted_terms(options))
     await site.filters(options.find, _IDENTIFIER)
     configuration = Configuration(site, options.content_type)
-    return Ground(
+    return SiteFacts(
         terms=terms,
         collection=await collection(site, options),
         stores=await stores(configuration, options),
@@ -159,7 +159,7 @@ async def members(site: Drupal, options: IslandoraOptions, nid: int) -> tuple[li
 
 
 async def existing(
-    site: Drupal, options: IslandoraOptions, found: Description, base: Ground, *, paged: bool | None
+    site: Drupal, options: IslandoraOptions, found: Description, base: SiteFacts, *, paged: bool | None
 ) -> Node | None:
     """Return an object's node; None when there is none.
 
@@ -194,7 +194,7 @@ async def existing(
     return node
 
 
-async def written(base: Ground, options: IslandoraOptions, found: Description) -> Fields:
+async def written(base: SiteFacts, options: IslandoraOptions, found: Description) -> Fields:
     """Return the fields that say what an object is, as long as the site's fields take them."""
     whole = []
     for name in long_ones(found):
@@ -205,7 +205,7 @@ async def written(base: Ground, options: IslandoraOptions, found: Description) -
 
 
 async def check_fields(
-    site: Drupal, options: IslandoraOptions, base: Ground, descriptions: Iterable[Description]
+    site: Drupal, options: IslandoraOptions, base: SiteFacts, descriptions: Iterable[Description]
 ) -> None:
     """Compare what would be written with the site's fields, where it tells them.
 
@@ -277,12 +277,12 @@ async def _examined_configuration(site: Drupal, options: IslandoraOptions) -> As
         return
     try:
         schemes = await stores(configuration, options)
-        places = Ground(terms={}, collection=0, stores=schemes, chosen=options.storage)
+        places = SiteFacts(terms={}, collection=0, stores=schemes, chosen=options.storage)
         yield (
             True,
             f"{options.url}: images go to {places.storage('image')}, others to {places.storage('file')}",
         )
-        base = Ground(terms={}, collection=0, configuration=configuration)
+        base = SiteFacts(terms={}, collection=0, configuration=configuration)
         await check_fields(site, options, base, ())
         yield True, f"{options.url}: {options.content_type} has the fields that each node needs"
     except StepError as error:

@@ -17,7 +17,7 @@ _LISTS = "shows its pages"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class PublicObject:
     """An object whose public places are looked for."""
 
     identifier: str
@@ -38,7 +38,7 @@ class Shown:
         }
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Shown:
+    def of(cls, fields: Mapping[str, Any]) -> PublicObject:
         """Return what `as_dict` gave."""
         path = fields.get("path", "").encode("utf-8", "surrogateescape")
         return cls(**{**fields, "path": path})
@@ -48,7 +48,7 @@ class Shown:
         return Location(uri=uri, path=self.path, size=0, sha256="", verified_by=verified_by, use=use)
 
 
-async def page(site: Drupal, shown: Shown) -> Location:
+async def page(site: Drupal, shown: PublicObject) -> Location:
     """Return where people look at an object, as the site says. Raises: StepError."""
     node = await site.node(shown.nid)  # anew: its alias is made after it is created
     if node is None:
@@ -56,7 +56,7 @@ async def page(site: Drupal, shown: Shown) -> Location:
     return shown.place(Use.PAGE, site.page_of(node), "read from the site")
 
 
-async def manifest(site: Drupal, shown: Shown) -> Location | None:
+async def manifest(site: Drupal, shown: PublicObject) -> Location | None:
     """Return where an object's IIIF manifest is; None while the public cannot fetch it."""
     name = "book-manifest" if shown.paged else "manifest"
     url = f"{site.rest.base}/node/{shown.nid}/{name}"
@@ -98,7 +98,7 @@ async def missing(site: Drupal, place: Location, *, hidden: bool) -> str:
     return ""
 
 
-async def thumbnail(site: Drupal, shown: Shown) -> tuple[bool, Location | None]:
+async def thumbnail(site: Drupal, shown: PublicObject) -> tuple[bool, Location | None]:
     """Return (whether there is a thumbnail, where it is when the public can fetch it).
 
     An object that has none is seen by that of its first page.

@@ -10,7 +10,7 @@ from dittohead.contract.worker import UndoContext
 from dittohead.model.errors import ItemError, StepError, TransientError
 from dittohead.workers.islandora import preflight
 from dittohead.workers.islandora.fields import bundle, kept
-from dittohead.workers.islandora.intent_log import Ledger
+from dittohead.workers.islandora.intent_log import EntityIntentLog
 from dittohead.workers.islandora.options import IslandoraOptions
 from dittohead.workers.islandora.site import Drupal, Media, Node
 
@@ -26,10 +26,12 @@ class _Found:
     why: str = ""  #: it stays; "" when nothing speaks against its removal
 
 
-class Undoing:
+class Undo:
     """Goes through a ledger backwards: pages with their media, objects, and fields that were changed."""
 
-    def __init__(self, ctx: UndoContext, options: IslandoraOptions, site: Drupal, ledger: Ledger) -> None:
+    def __init__(
+        self, ctx: UndoContext, options: IslandoraOptions, site: Drupal, ledger: EntityIntentLog
+    ) -> None:
         self.ctx, self.options, self.site, self.ledger = ctx, options, site, ledger
         self._parents: set[str] = set()  #: objects with a page that stays
         self._gone: set[int] = set()  #: media that are gone, or would be

@@ -26,15 +26,15 @@ from dittohead.folders import receipt
 from dittohead.model import Event, EventType, Location, Use, display
 from dittohead.model.errors import StepError
 from dittohead.system.threads import in_thread
-from dittohead.toolkit.keyed_lock import Turns
+from dittohead.toolkit.keyed_lock import KeyedLock
 from dittohead.workers.islandora import objects, preflight, public
-from dittohead.workers.islandora.intent_log import Ledger
+from dittohead.workers.islandora.intent_log import EntityIntentLog
 from dittohead.workers.islandora.options import IslandoraOptions
-from dittohead.workers.islandora.public import Shown
-from dittohead.workers.islandora.sign_in import Door
+from dittohead.workers.islandora.public import PublicObject
+from dittohead.workers.islandora.sign_in import SignIn
 from dittohead.workers.islandora.site import Drupal
-from dittohead.workers.islandora.undo import Undoing
-from dittohead.workers.islandora.write import Delivery
+from dittohead.workers.islandora.undo import Undo
+from dittohead.workers.islandora.write import Writer
 
 _AGENT = f"dittohead {__version__} (islandora)"
 
@@ -49,7 +49,7 @@ _DELIVERED = "delivered.jsonl"
 class _Delivered:
     """What a run has brought, before the site has made its own of it."""
 
-    shown: Sequence[Shown]
+    shown: Sequence[PublicObject]
     detail: str
     since: float  #: when it was complete, seconds since the epoch
 
@@ -65,8 +65,8 @@ class IslandoraWorker(Worker[IslandoraOptions]):
 
     def __init__(self) -> None:
         #: Of objects at sites: the site does not refuse a second media of a page by two jobs at once.
-        self.turns = Turns()
-        self.door = Door()
+        self.turns = KeyedLock()
+        self.door = SignIn()
 
     def check(self, options: IslandoraOptions) -> list[str]:
         """Say what cannot be."""
@@ -161,20 +161,20 @@ class IslandoraWorker(Worker[IslandoraOptions]):
             return await self._bring(ctx, options, site, things)
 
     async def _bring(
-        self, ctx: StepContext, options: IslandoraOptions, site: Drupal, things: Sequence[objects.Thing]
+        self, ctx: StepContext, options: IslandoraOptions, site: Drupal, things: Sequence[objects.SiteObject]
     ) -> _Delivered:
         base = await preflight.ground(site, options)
-        ledger = await Ledger.opened(
+        ledger = await EntityIntentLog.opened(
             ctx.ledger, {"worker": self.name, "job": ctx.job_id, "site": options.url}
         )
         kept: list[Location] = []
         try:
-            delivery = Delivery(ctx, options, site, ledger, base, kept.append)
+            delivery = Writer(ctx, options, site, ledger, base, kept.append)
             brought = await delivery.run(things)
         finally:
             await ledger.close()
         shown = [
-            Shown(
+            PublicObject(
                 identifier=thing.description.identifier,
                 nid=node.nid,
                 first=pages[0].nid if pages else node.nid,
@@ -222,11 +222,11 @@ class IslandoraWorker(Worker[IslandoraOptions]):
 
     async def undo(self, ctx: UndoContext, options: IslandoraOptions) -> None:
         """Remove media, pages and objects that this step created and nobody changed since."""
-        ledger = await Ledger.opened(ctx.ledger, {})
+        ledger = await EntityIntentLog.opened(ctx.ledger, {})
         if not (ledger.nodes or ledger.media or ledger.patches):
             return
         async with preflight.opened(options, ctx.secret(options.credential)) as site:
-            await Undoing(ctx, options, site, ledger).run()
+            await Undo(ctx, options, site, ledger).run()
 
     async def verify(self, ctx: VerifyContext, options: IslandoraOptions) -> None:
         """Ask the site for each file's SHA-256; fetch pages, thumbnails and manifests."""
@@ -264,7 +264,7 @@ async def _resumed(ctx: StepContext) -> _Delivered | None:
         return None
     for place in places:
         ctx.location(place)
-    shown = [Shown.of(fields) for fields in state["objects"]]
+    shown = [PublicObject.of(fields) for fields in state["objects"]]
     return _Delivered(shown=shown, detail=state["detail"], since=state["since"])
 
 
@@ -278,7 +278,7 @@ def _kept(path: Path) -> list[Location] | None:
     return list(receipt.read_locations(path)) if path.exists() else None
 
 
-def _words(delivery: Delivery, options: IslandoraOptions, things: Sequence[objects.Thing]) -> str:
+def _words(delivery: Writer, options: IslandoraOptions, things: Sequence[objects.SiteObject]) -> str:
     """Return what the job has done, in all its tries: its ledger knows of the earlier ones."""
     pages = sum(len(thing.pages) for thing in things)
     parts = sum(len(page.parts) for thing in things for page in thing.pages)
@@ -297,7 +297,7 @@ def _words(delivery: Delivery, options: IslandoraOptions, things: Sequence[objec
 
 
 def _events(
-    ctx: StepContext, options: IslandoraOptions, delivery: Delivery, count: int, places: Sequence[Location]
+    ctx: StepContext, options: IslandoraOptions, delivery: Writer, count: int, places: Sequence[Location]
 ) -> None:
     how = ", ".join(sorted({place.verified_by for place in places}))
     said = f"{count} files at {options.url}"

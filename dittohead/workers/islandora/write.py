@@ -27,11 +27,11 @@ from dittohead.workers.islandora.fields import (
     reference,
     unwritten,
 )
-from dittohead.workers.islandora.intent_log import Ledger
+from dittohead.workers.islandora.intent_log import EntityIntentLog
 from dittohead.workers.islandora.links import Linking
-from dittohead.workers.islandora.objects import Page, Part, Thing, node_uuid
+from dittohead.workers.islandora.objects import MediaFile, ObjectPage, SiteObject, node_uuid
 from dittohead.workers.islandora.options import IslandoraOptions
-from dittohead.workers.islandora.preflight import Ground
+from dittohead.workers.islandora.preflight import SiteFacts
 from dittohead.workers.islandora.site import SHOW_ALL, Drupal, Media, Node, use_word
 from dittohead.workers.islandora.vocabulary import FILE_FIELDS, MODELS, USES, extension, media_type
 
@@ -49,7 +49,7 @@ _RUN = re.compile(r"\.(?=(phar|php|pl|py|cgi|asp|js|htaccess)(\.|$))", re.IGNORE
 _SETTLED = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
 
 
-class Delivery:
+class Writer:
     """Brings one folder's objects to a site."""
 
     def __init__(
@@ -57,8 +57,8 @@ class Delivery:
         ctx: StepContext,
         options: IslandoraOptions,
         site: Drupal,
-        ledger: Ledger,
-        base: Ground,
+        ledger: EntityIntentLog,
+        base: SiteFacts,
         delivered: Callable[[Location], None],
     ) -> None:
         self.ctx, self.options, self.site, self.ledger, self.base = ctx, options, site, ledger, base
@@ -68,7 +68,7 @@ class Delivery:
         self.linking = Linking(site, base.configuration, options.leave_out)
         self.warnings: list[str] = []  #: what is not as it should be, though the files are there
 
-    async def run(self, things: Sequence[Thing]) -> list[tuple[Thing, Node, list[Node]]]:
+    async def run(self, things: Sequence[SiteObject]) -> list[tuple[SiteObject, Node, list[Node]]]:
         """Bring every object; return each with its node and those of its pages.
 
         Raises: StepError; nothing is written when an object is there in another collection.
@@ -80,7 +80,7 @@ class Delivery:
         ]
         return [await self._thing(thing, node) for thing, node in zip(things, found, strict=True)]
 
-    async def _thing(self, thing: Thing, node: Node | None) -> tuple[Thing, Node, list[Node]]:
+    async def _thing(self, thing: SiteObject, node: Node | None) -> tuple[SiteObject, Node, list[Node]]:
         key = thing.description.identifier
         fields = await self._object_fields(thing)
         if node is None:
@@ -94,7 +94,7 @@ class Delivery:
         pages = await self._existing_pages(thing, node, fresh=fresh)
         parent = node
 
-        async def bring(page: Page) -> Node:
+        async def bring(page: ObjectPage) -> Node:
             return await self._page(thing, parent, page, pages.get(page.stem), look=not fresh)
 
         return thing, node, await _each(thing.pages, self.options.parallel, bring)
@@ -196,7 +196,7 @@ class Delivery:
                 await self._have(key, patched)
         return patched
 
-    async def _object_fields(self, thing: Thing) -> Fields:
+    async def _object_fields(self, thing: SiteObject) -> Fields:
         model = "paged" if thing.paged else "image"
         fields: Fields = {
             **bundle(self.options.content_type),
@@ -217,7 +217,9 @@ class Delivery:
 
     # -- pages -------------------------------------------------------------------------------
 
-    async def _existing_pages(self, thing: Thing, parent: Node, *, fresh: bool) -> dict[str, Node | None]:
+    async def _existing_pages(
+        self, thing: SiteObject, parent: Node, *, fresh: bool
+    ) -> dict[str, Node | None]:
         """Return the nodes that pages have already, by stem; nothing of pages that are to be looked for.
 
         Raises: ItemError: it cannot be told which pages are there.
@@ -245,7 +247,7 @@ class Delivery:
             hint="Make a View that lists members and name it in `members`; see docs/islandora.md",
         )
 
-    def _matched(self, thing: Thing, parent: Node, there: Sequence[Node]) -> dict[str, Node | None]:
+    def _matched(self, thing: SiteObject, parent: Node, there: Sequence[Node]) -> dict[str, Node | None]:
         """Match pages with members of the parent, by local identifier, else by weight."""
         page_model = self.base.terms[MODELS["page"]]
         pages = [node for node in there if node.model == page_model]
@@ -264,7 +266,7 @@ class Delivery:
         self._check_order(thing, parent, found)
         return found
 
-    def _check_order(self, thing: Thing, parent: Node, found: Mapping[str, Node | None]) -> None:
+    def _check_order(self, thing: SiteObject, parent: Node, found: Mapping[str, Node | None]) -> None:
         """Refuse to put new pages between pages that are counted otherwise."""
         if self.options.update == "all" or all(found.values()):
             return
@@ -277,7 +279,7 @@ class Delivery:
                     hint="Correct the order there, or set update: all",
                 )
 
-    async def _page_by_identifier(self, parent: Node, page: Page) -> Node | None:
+    async def _page_by_identifier(self, parent: Node, page: ObjectPage) -> Node | None:
         nodes = await preflight.by_identifier(self.site, self.options, page.identifier)
         mine = [node for node in nodes if parent.nid in node.member_of]
         if len(mine) > 1:
@@ -287,7 +289,9 @@ class Delivery:
             )
         return mine[0] if mine else None
 
-    async def _page(self, thing: Thing, parent: Node, page: Page, node: Node | None, *, look: bool) -> Node:
+    async def _page(
+        self, thing: SiteObject, parent: Node, page: ObjectPage, node: Node | None, *, look: bool
+    ) -> Node:
         key = f"{thing.description.identifier}\n{page.identifier}"
         fields: Fields = {
             **bundle(self.options.content_type),
@@ -308,7 +312,7 @@ class Delivery:
 
     # -- media -------------------------------------------------------------------------------
 
-    async def _parts(self, node: Node, page: Page, *, fresh: bool) -> None:
+    async def _parts(self, node: Node, page: ObjectPage, *, fresh: bool) -> None:
         there, whole = ([], True) if fresh else await self.site.media_of(node.nid)
         whole = whole or self._made_now(node)
         for name in page.empty:
@@ -320,7 +324,7 @@ class Delivery:
         """Tell whether this job has made a node: others have hardly added ten media to it."""
         return any(noted.get("nid") == node.nid and noted.get("ours") for noted in self.ledger.nodes.values())
 
-    async def _part(self, node: Node, part: Part, there: Sequence[Media], *, whole: bool) -> None:
+    async def _part(self, node: Node, part: MediaFile, there: Sequence[Media], *, whole: bool) -> None:
         """See to it that a node has a file, for one use, that is this one.
 
         Args:
@@ -352,7 +356,7 @@ class Delivery:
             media = await self._adopted_media(node, part, media)
         self._record(part, media, how)
 
-    async def _adopted_media(self, node: Node, part: Part, media: Media) -> Media:
+    async def _adopted_media(self, node: Node, part: MediaFile, media: Media) -> Media:
         """Finish a media that an earlier try, or another job, put there and did not live to finish."""
         fresh = self._unfinished(node, part, media)
         if fresh or (media.lies_at(node.nid, part.use) and media.reviser in (None, media.uid)):
@@ -361,21 +365,21 @@ class Delivery:
             await self._have_media(node, part, media)
         return media
 
-    def _unfinished(self, node: Node, part: Part, media: Media) -> bool:
+    def _unfinished(self, node: Node, part: MediaFile, media: Media) -> bool:
         """Tell whether a media was created by this job, and may lack what it cannot be created with."""
         noted = self.ledger.media.get((node.nid, part.use))
         if noted is None or noted.get("was") is not None or "mid" in noted or noted.get("strange"):
             return False
         return self._made_by_us(node, part, media)
 
-    def _made_by_us(self, node: Node, part: Part, media: Media) -> bool:
+    def _made_by_us(self, node: Node, part: MediaFile, media: Media) -> bool:
         """Tell whether a media comes of what this job has put, or of what the site derived of that."""
         noted = self.ledger.media.get((node.nid, part.use), {})
         in_our_name = media.uid == node.uid and media.reviser in (None, media.uid)
         derived = media.uid is not None and in_our_name and self._made_now(node)
         return derived or noted.get("made") == media.mid or media.lies_at(node.nid, part.use)
 
-    def _may_replace(self, node: Node, part: Part, media: Media) -> None:
+    def _may_replace(self, node: Node, part: MediaFile, media: Media) -> None:
         """Refuse to put a file in another's place. Raises: ItemError."""
         name = urlsplit(media.file_url).path
         if media.bundle != part.bundle or extension(name) != extension(part.name):
@@ -394,13 +398,13 @@ class Delivery:
                 where=self._url(node),
             )
 
-    def _put_here(self, node: Node, part: Part, media: Media, noted: Mapping[str, Any]) -> bool:
+    def _put_here(self, node: Node, part: MediaFile, media: Media, noted: Mapping[str, Any]) -> bool:
         """Tell whether a media is the one that this job has put, or has begun to put."""
         if "mid" in noted:
             return bool(noted["mid"] == media.mid)
         return media.lies_at(node.nid, part.use)
 
-    async def _put(self, node: Node, part: Part, before: Media | None) -> tuple[Media, str]:
+    async def _put(self, node: Node, part: MediaFile, before: Media | None) -> tuple[Media, str]:
         media = before
         for _ in range(_SENDINGS):
             was = before.mid if before is not None else None
@@ -428,7 +432,7 @@ class Delivery:
             hint="Check its disks and whatever lies between; then it goes on by itself",
         )
 
-    async def _not_anothers(self, node: Node, part: Part) -> None:
+    async def _not_anothers(self, node: Node, part: MediaFile) -> None:
         """Make sure that a file which was to be new took the place of none but ours. Raises: ItemError.
 
         Ours is what an earlier request has put there, whose answer never came, and what the site has derived
@@ -447,7 +451,7 @@ class Delivery:
             hint=f"Restore that file there from a backup of the site. The View is media_of. {SHOW_ALL}",
         )
 
-    async def _send(self, node: Node, part: Part) -> str:
+    async def _send(self, node: Node, part: MediaFile) -> str:
         tid = self.base.terms[part.use]
         headers = {
             "Content-Type": media_type(part.name),
@@ -458,7 +462,7 @@ class Delivery:
             body: Any = Slice(fd, 0, part.entry.size, self._piece_sent)
             return await self.site.put_media(node.nid, part.bundle, tid, body, headers, size=part.entry.size)
 
-    def _place(self, node: Node, part: Part) -> str:
+    def _place(self, node: Node, part: MediaFile) -> str:
         """Return where the site is to put a file: a place of its own, for it would overwrite another's."""
         storage = self.base.storage(part.bundle)
         separator = "" if storage.endswith("://") else "/"
@@ -468,7 +472,7 @@ class Delivery:
         self.bytes += size
         self.ctx.progress(min(self.bytes, self.total), self.total, "bytes")
 
-    async def _arrived(self, node: Node, part: Part, path: str) -> Media:
+    async def _arrived(self, node: Node, part: MediaFile, path: str) -> Media:
         if path:
             media = await self.site.media(path)
         else:
@@ -479,7 +483,9 @@ class Delivery:
             raise TransientError("the media that was put there is not there", where=self._url(node))
         return media
 
-    async def _finish(self, node: Node, part: Part, media: Media, path: str = "", *, fresh: bool) -> Media:
+    async def _finish(
+        self, node: Node, part: MediaFile, media: Media, path: str = "", *, fresh: bool
+    ) -> Media:
         """Give a media what it cannot be created with: who may see it, words for its image, its text.
 
         Args:
@@ -503,7 +509,7 @@ class Delivery:
             self._warn(f"media {media.mid} was there already, and stays without {', '.join(fields)}: {error}")
             return media
 
-    async def _lacking(self, node: Node, part: Part, media: Media, *, fresh: bool) -> dict[str, Any]:
+    async def _lacking(self, node: Node, part: MediaFile, media: Media, *, fresh: bool) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         if self.options.publish is False and media.published and (fresh or not node.published):
             fields["status"] = [{"value": False}]
@@ -522,11 +528,11 @@ class Delivery:
     def _warn(self, said: str) -> None:
         self.warnings.append(said)
 
-    async def _check_source(self, part: Part) -> None:
+    async def _check_source(self, part: MediaFile) -> None:
         if await in_thread(lambda stop: _digest(part, stop)) != part.entry.sha256:
             raise ItemError("the file is not what it was at the claim", where=display(part.entry.path))
 
-    async def _have_media(self, node: Node, part: Part, media: Media) -> None:
+    async def _have_media(self, node: Node, part: MediaFile, media: Media) -> None:
         await self.ledger.done(
             media=[node.nid, part.use],
             mid=media.mid,
@@ -539,14 +545,14 @@ class Delivery:
             ours=self._is_ours(node, part, media),
         )
 
-    def _is_ours(self, node: Node, part: Part, media: Media) -> bool:
+    def _is_ours(self, node: Node, part: MediaFile, media: Media) -> bool:
         """Tell whether this job has made a media, which undo then may remove."""
         noted = self.ledger.media.get((node.nid, part.use), {})
         if noted.get("was") is not None or noted.get("strange"):
             return False
         return self._made_by_us(node, part, media)
 
-    def _record(self, part: Part, media: Media, how: str) -> None:
+    def _record(self, part: MediaFile, media: Media, how: str) -> None:
         place = Location(
             uri=media.file_url,
             path=part.entry.path,
@@ -562,14 +568,14 @@ class Delivery:
         return f"{self.site.rest.base}/node/{node.nid}"
 
 
-def _name(part: Part) -> str:
+def _name(part: MediaFile) -> str:
     """Return a file's name as the site is asked to keep it: nothing in it that a server would run."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", part.name)
     stem, dot, ext = name.rpartition(".")
     return _RUN.sub("_", stem or "file")[:120] + dot + ext
 
 
-def _text(part: Part) -> str | None:
+def _text(part: MediaFile) -> str | None:
     if part.entry.size > _TEXT_MOST:
         return None
     with files.opened_beneath(part.root, part.entry.path) as fd:
@@ -580,7 +586,7 @@ def _text(part: Part) -> str | None:
         return None
 
 
-def _digest(part: Part, stop: Stop) -> str:
+def _digest(part: MediaFile, stop: Stop) -> str:
     digest, buffer = hashlib.sha256(), files.hash_buffer()
     with files.opened_beneath(part.root, part.entry.path) as fd:
         while size := os.readv(fd, [buffer]):
@@ -589,7 +595,9 @@ def _digest(part: Part, stop: Stop) -> str:
     return digest.hexdigest()
 
 
-async def _each(items: Sequence[Page], at_once: int, work: Callable[[Page], Awaitable[Node]]) -> list[Node]:
+async def _each(
+    items: Sequence[ObjectPage], at_once: int, work: Callable[[ObjectPage], Awaitable[Node]]
+) -> list[Node]:
     """Do `work` with every item, several at once, the first ones first; return what it returns in order.
 
     Raises: the first DittoheadError or OSError of any, by itself: Superseded must be seen as what it is.

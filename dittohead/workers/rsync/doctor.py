@@ -17,7 +17,7 @@ from dittohead.system.process import Completed, environment, run
 from dittohead.workers.rsync.local_target import LocalTarget, sandboxed
 from dittohead.workers.rsync.options import (
     PROBE,
-    Place,
+    Destination,
     RsyncOptions,
     arguments,
     fixed_part,
@@ -26,7 +26,7 @@ from dittohead.workers.rsync.options import (
 )
 from dittohead.workers.rsync.output import failure, is_vague
 from dittohead.workers.rsync.remote_account import AGENT, Account, way_to
-from dittohead.workers.rsync.remote_errors import Way, explained, lines_of
+from dittohead.workers.rsync.remote_errors import DeliveryPlace, explained, lines_of
 
 #: Below this rsync has holes that let whoever may write the source or the target mislead it.
 _ADVISED = (3, 5, 0)
@@ -65,7 +65,7 @@ class _Look:
         fixed: the beginning of its path that config.yaml gives.
     """
 
-    def __init__(self, options: RsyncOptions, place: Place, fixed: str) -> None:
+    def __init__(self, options: RsyncOptions, place: Destination, fixed: str) -> None:
         self.options, self.place = options, place
         # A delivery makes the last part of its path by itself.
         self.makes_last = fixed == place.path
@@ -136,7 +136,7 @@ class _Look:
 
     async def _dry_run(self, path: str) -> tuple[Completed, StepError | None]:
         """Return how rsync ended, and why if it has failed. Raises: StepError."""
-        place = Place(host=self.place.host, path=path)
+        place = Destination(host=self.place.host, path=path)
         keeps = Keeps(xattrs=self.options.xattrs, acls=self.options.acls, hard_links=self.options.hard_links)
         with tempfile.TemporaryDirectory() as work:
             source, listed = Path(work) / "empty", Path(work) / "files"
@@ -160,7 +160,7 @@ class _Look:
         way = way_to(self.options, place, "dittohead doctor")
         return ended, await self._why(ended, way, path)
 
-    async def _why(self, ended: Completed, way: Way, path: str) -> StepError:
+    async def _why(self, ended: Completed, way: DeliveryPlace, path: str) -> StepError:
         if not self.place.host:
             return failure(ended, way)
         # What is said of the account is so for every path there.
@@ -173,5 +173,5 @@ class _Look:
         return known if known is not None and known.what == error.what else error
 
     def _account(self, path: str) -> Account:
-        place = Place(host=self.place.host, path=path)
+        place = Destination(host=self.place.host, path=path)
         return Account(self.options, place, environment(also=AGENT))

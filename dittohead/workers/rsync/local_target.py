@@ -348,7 +348,7 @@ class _Comparison:
 
     def run(self, stop: Stop) -> Arrived:
         """Read everything there. Raises: Stopped, OSError."""
-        folders = attributes.Folders()
+        folders = attributes.FolderAttributes()
         if self._own:
             self._folder(b"")
         for entry in self._source.entries():

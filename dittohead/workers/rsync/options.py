@@ -153,7 +153,7 @@ class RsyncOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Destination:
     """Where a delivery goes."""
 
     host: str  #: "user@host"; "" for a local path
@@ -164,9 +164,9 @@ class Place:
         """It as rsync is given it."""
         return f"{self.host}:{self.path}/" if self.host else f"{self.path}/"
 
-    def beside(self, number: int) -> Place:
+    def beside(self, number: int) -> Destination:
         """Return the place of a version; 1 is the place itself."""
-        return self if number == 1 else Place(host=self.host, path=f"{self.path}.v{number}")
+        return self if number == 1 else Destination(host=self.host, path=f"{self.path}.v{number}")
 
     def uri(self, path: bytes) -> str:
         """Return the URI of a file at the place."""
@@ -174,14 +174,14 @@ class Place:
         return f"ssh://{self.host}{whole}" if self.host else f"file://{whole}"
 
 
-def place_of(options: RsyncOptions) -> Place:
+def place_of(options: RsyncOptions) -> Destination:
     """Return where a step delivers to."""
     host = _HOST.match(options.to)
     path = options.to[host.end() :] if host else options.to
-    return Place(host=host[0][:-1] if host else "", path="/" + path.strip("/"))
+    return Destination(host=host[0][:-1] if host else "", path="/" + path.strip("/"))
 
 
-def fixed_part(written: Mapping[str, Any], place: Place) -> str:
+def fixed_part(written: Mapping[str, Any], place: Destination) -> str:
     """Return how far a place's path is config.yaml's own, before any name fills something in.
 
     Args:
@@ -196,7 +196,7 @@ def fixed_part(written: Mapping[str, Any], place: Place) -> str:
     return "/" + fixed.rpartition("/")[0].strip("/")
 
 
-def room_of(written: Mapping[str, Any], place: Place) -> str:
+def room_of(written: Mapping[str, Any], place: Destination) -> str:
     """Return the name of what may be full alone: a place up to where a folder's own name comes in.
 
     So a study that is full, or over its quota, holds up none of the others on its host or disk.
@@ -214,7 +214,7 @@ def room_of(written: Mapping[str, Any], place: Place) -> str:
     return f"{place.host}:{path}" if place.host else path
 
 
-def arguments(options: RsyncOptions, place: Place, keeps: Keeps) -> list[str]:
+def arguments(options: RsyncOptions, place: Destination, keeps: Keeps) -> list[str]:
     """Return rsync's options that every pass shares."""
     given = [
         PROBE.path(),

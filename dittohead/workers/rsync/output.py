@@ -11,7 +11,7 @@ from dittohead.model.errors import ItemError, MachineShort, StepError, TargetErr
 from dittohead.system.attributes import Tally
 from dittohead.system.machine_faults import said_in
 from dittohead.system.process import Completed
-from dittohead.workers.rsync.remote_errors import Way, explained, lines_of, shown
+from dittohead.workers.rsync.remote_errors import DeliveryPlace, explained, lines_of, shown
 
 #: The exit statuses of an rsync that has come as far as single files.
 _AMONG_FILES = (23, 24, 25)
@@ -225,7 +225,7 @@ def only_times_are_lost(ended: Completed) -> bool:
     return ended.returncode == 23 and bool(told) and all(_NO_TIMES.fullmatch(line) for line in told)
 
 
-def failure(ended: Completed, way: Way) -> StepError:
+def failure(ended: Completed, way: DeliveryPlace) -> StepError:
     """Return the error that an rsync which did not succeed stands for."""
     clear = cause(ended, way)
     if clear is not None:
@@ -236,7 +236,7 @@ def failure(ended: Completed, way: Way) -> StepError:
     return kind(f"{meaning} (rsync {ended.returncode}: {_detail(ended)})", where=way.where)
 
 
-def cause(ended: Completed, way: Way) -> StepError | None:
+def cause(ended: Completed, way: DeliveryPlace) -> StepError | None:
     """Return the error that an rsync which did not succeed stands for; None: its words do not say why."""
     lines = lines_of(ended.stderr)
     complaints = [match for line in lines if (match := _complaint(line)) is not None]
@@ -248,12 +248,12 @@ def cause(ended: Completed, way: Way) -> StepError | None:
     return found
 
 
-def is_vague(ended: Completed, way: Way) -> bool:
+def is_vague(ended: Completed, way: DeliveryPlace) -> bool:
     """Tell whether an rsync's words do not say why it failed, or only that the far side's are noise."""
     return cause(ended, way) is None or any("is your shell clean?" in line for line in lines_of(ended.stderr))
 
 
-def _missing(complaints: list[re.Match[str]], ended: Completed, way: Way) -> StepError | None:
+def _missing(complaints: list[re.Match[str]], ended: Completed, way: DeliveryPlace) -> StepError | None:
     if ended.returncode not in (3, 11, 12):
         return None
     if not any(match["words"] == "No such file or directory" for match in complaints):
@@ -265,7 +265,7 @@ def _missing(complaints: list[re.Match[str]], ended: Completed, way: Way) -> Ste
     )
 
 
-def _troubled(complaints: list[re.Match[str]], way: Way) -> StepError | None:
+def _troubled(complaints: list[re.Match[str]], way: DeliveryPlace) -> StepError | None:
     for trouble in _TROUBLES:
         alike = [
             match
@@ -277,7 +277,7 @@ def _troubled(complaints: list[re.Match[str]], way: Way) -> StepError | None:
     return None
 
 
-def _error(trouble: _Trouble, alike: list[re.Match[str]], way: Way) -> StepError:
+def _error(trouble: _Trouble, alike: list[re.Match[str]], way: DeliveryPlace) -> StepError:
     values = {
         "who": f"the account {way.login}" if way.login else "the daemon",
         "path": way.path,

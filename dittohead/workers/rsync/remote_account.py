@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from dittohead.model.errors import StepError, TargetError
 from dittohead.model.units import size
 from dittohead.system.process import Completed, run
-from dittohead.workers.rsync.options import SSH, Place, RsyncOptions, ssh_arguments
-from dittohead.workers.rsync.remote_errors import Way, account_says
+from dittohead.workers.rsync.options import SSH, Destination, RsyncOptions, ssh_arguments
+from dittohead.workers.rsync.remote_errors import DeliveryPlace, account_says
 
 #: The agent that holds keys is for ssh alone; no other program is told of it.
 AGENT = ("SSH_AUTH_SOCK",)
@@ -39,10 +39,10 @@ class Room:
         return 1 - max(self.free, 0) / max(self.capacity, 1)
 
 
-def way_to(options: RsyncOptions, place: Place, again: str = "") -> Way:
+def way_to(options: RsyncOptions, place: Destination, again: str = "") -> DeliveryPlace:
     """Return what a cure has to name of a place."""
     ssh = options.ssh
-    return Way(
+    return DeliveryPlace(
         where=place.argument,
         again=again,
         login=place.host,
@@ -61,10 +61,10 @@ class Account:
         env: the environment for ssh.
     """
 
-    def __init__(self, options: RsyncOptions, place: Place, env: Mapping[str, str]) -> None:
+    def __init__(self, options: RsyncOptions, place: Destination, env: Mapping[str, str]) -> None:
         self._options, self._place, self._env = options, place, env
 
-    async def why(self, ended: Completed, wanted: int, way: Way) -> StepError | None:
+    async def why(self, ended: Completed, wanted: int, way: DeliveryPlace) -> StepError | None:
         """Return why an rsync failed whose own words do not say it; None: it cannot be told.
 
         An rsync that dies at the far side, of a full disk too, may take its words with it.

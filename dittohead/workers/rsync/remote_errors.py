@@ -20,7 +20,7 @@ _QUOTED = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class DeliveryPlace:
     """Where a delivery goes and how: what a cure has to name."""
 
     where: str  #: the target as people know it
@@ -276,7 +276,9 @@ def lines_of(said: bytes) -> list[str]:
     return [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
 
 
-def explained(lines: Sequence[str], way: Way, table: Iterable[Saying] = (*SSH, *ACCOUNT)) -> StepError | None:
+def explained(
+    lines: Sequence[str], way: DeliveryPlace, table: Iterable[Saying] = (*SSH, *ACCOUNT)
+) -> StepError | None:
     """Return the error that the first saying of the table that was said stands for; None: there is none."""
     for saying in table:
         found = [_first(pattern, lines) for pattern in saying.lines]
@@ -291,7 +293,7 @@ def _first(pattern: re.Pattern[str], lines: Sequence[str]) -> re.Match[str] | No
     return next((match for line in lines if (match := pattern.fullmatch(line))), None)
 
 
-def _error(saying: Saying, groups: dict[str, str], quoted: str, way: Way) -> StepError:
+def _error(saying: Saying, groups: dict[str, str], quoted: str, way: DeliveryPlace) -> StepError:
     values = way.values()
     user = way.login.rpartition("@")[0] or values["me"]
     # ssh-keygen writes the file again: it must stay its owner's.
@@ -308,7 +310,7 @@ def shown(line: str) -> str:
     return line.rstrip(".")[:_QUOTED]
 
 
-def account_says(returncode: int, stdout: bytes, stderr: bytes, way: Way) -> StepError | None:
+def account_says(returncode: int, stdout: bytes, stderr: bytes, way: DeliveryPlace) -> StepError | None:
     """Return what is wrong with an account that was asked for `true`; None: nothing, or it cannot be told.
 
     A closed account says so where rsync expects rsync's own words, so that nobody sees it.

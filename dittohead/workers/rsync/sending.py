@@ -11,7 +11,7 @@ from dittohead.folders import manifest
 from dittohead.model import Entry
 from dittohead.model.errors import TransientError
 from dittohead.system import attributes, files
-from dittohead.system.attributes import Besides
+from dittohead.system.attributes import Extras
 from dittohead.system.threads import Stop
 
 
@@ -53,7 +53,7 @@ def unchanged(source: Inputs, before: dict[bytes, int], stop: Stop) -> None:
 
 def write_list(
     source: Inputs, path: Path, stop: Stop, note: Callable[[Entry], None] = lambda entry: None
-) -> Besides:
+) -> Extras:
     """Write the list of what rsync is to send; return what it amounts to."""
     root = os.fsencode(source.root)
     with open(path, "wb") as out:

@@ -23,7 +23,7 @@ from dittohead.contract.worker import Done, Inputs, Planned, StepContext, StepRe
 from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.model.errors import ItemError, StepError, TransientError
 from dittohead.system import attributes, fail_points, files, folding
-from dittohead.system.attributes import Besides, Keeps
+from dittohead.system.attributes import Extras, Keeps
 from dittohead.system.folding import Alike
 from dittohead.system.mounts import mount_of
 from dittohead.system.process import Completed, environment, run
@@ -34,7 +34,7 @@ from dittohead.workers.rsync.local_target import SHOWN, Arrived, LocalTarget, op
 from dittohead.workers.rsync.options import (
     PROBE,
     SSH,
-    Place,
+    Destination,
     RsyncOptions,
     arguments,
     fixed_part,
@@ -157,11 +157,11 @@ class _Delivery:
         self.agent = f"rsync {PROBE.version() or '?'}"
         self.list = ctx.work / "files"
         self.alike = Alike()
-        self.given = Besides()  #: what the list of files amounts to
+        self.given = Extras()  #: what the list of files amounts to
         self.exists = True
         self.local = None if self.place.host else self._at(self.place)
 
-    def _at(self, place: Place) -> LocalTarget:
+    def _at(self, place: Destination) -> LocalTarget:
         return LocalTarget(
             place.path,
             mount=self.options.require_mount,
@@ -207,7 +207,7 @@ class _Delivery:
                 return number
         raise ItemError("there are too many versions", where=self.wanted.argument)
 
-    async def _conflicts(self, place: Place) -> list[str]:
+    async def _conflicts(self, place: Destination) -> list[str]:
         """Return files at the place that differ from ours under the same name; only a few of many."""
         if place.host:
             return await self._remote_conflicts(place)
@@ -215,7 +215,7 @@ class _Delivery:
         self.exists = found is not None
         return found or []
 
-    async def _remote_conflicts(self, place: Place) -> list[str]:
+    async def _remote_conflicts(self, place: Destination) -> list[str]:
         differing: list[str] = []
         ended = await self._rsync(
             place, "--dry-run", "--existing", "--checksum", "--out-format=%i %n", on_line=changed(differing)
@@ -433,7 +433,7 @@ class _Delivery:
             f"step, have the daemon read config.yaml again, then: dittohead rerun {self.ctx.job_id}",
         )
 
-    async def _failure(self, ended: Completed, place: Place) -> StepError:
+    async def _failure(self, ended: Completed, place: Destination) -> StepError:
         """Return why an rsync has failed; where its words do not say, the account there is asked."""
         way = way_to(self.options, place, f"dittohead retry {self.ctx.job_id}")
         if place.host and is_vague(ended, way):
@@ -442,7 +442,7 @@ class _Delivery:
                 return found
         return failure(ended, way)
 
-    def _account(self, place: Place) -> Account:
+    def _account(self, place: Destination) -> Account:
         return Account(self.options, place, self._env)
 
     @property
@@ -451,7 +451,7 @@ class _Delivery:
 
     async def _rsync(
         self,
-        place: Place,
+        place: Destination,
         *more: str,
         on_stdout: Callable[[bytes], None] | None = None,
         on_line: Callable[[str], None] | None = None,
@@ -525,7 +525,7 @@ async def _verify_remote(ctx: VerifyContext, source: Inputs, options: RsyncOptio
     inner = first.uri.removeprefix("ssh://")
     host, _, whole = inner.partition("/")
     tail = quote_from_bytes(first.path, safe="/")
-    place = Place(host=host, path="/" + whole[: len(whole) - len(tail)].strip("/"))
+    place = Destination(host=host, path="/" + whole[: len(whole) - len(tail)].strip("/"))
     differing: list[str] = []
     with tempfile.TemporaryDirectory() as work:
         listed = Path(work) / "files"
@@ -567,7 +567,7 @@ class _Progress:
             self._ctx.progress(int(amounts[-1].replace(b",", b"")), self._size, "bytes")
 
 
-def _conflict(place: Place, names: list[str], job: str) -> ItemError:
+def _conflict(place: Destination, names: list[str], job: str) -> ItemError:
     return ItemError(
         f"the target has other files under these names: {_some(names)}; nothing was replaced",
         where=place.argument,
@@ -576,7 +576,7 @@ def _conflict(place: Place, names: list[str], job: str) -> ItemError:
     )
 
 
-def _are_one(place: Place, groups: list[list[bytes]]) -> ItemError:
+def _are_one(place: Destination, groups: list[list[bytes]]) -> ItemError:
     pairs = [" and ".join(repr(display(path)) for path in sorted(paths)) for paths in groups]
     more = "; ..." if len(pairs) > SHOWN else ""
     return ItemError(
