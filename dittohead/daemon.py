@@ -295,12 +295,12 @@ class Daemon:
         self.dispatch.on_trouble = self._compare.set
         self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
         self.intake.configure(self.config.sources)
-        self.desk = RequestQueue(store, self._poked.set)
+        self.queue = RequestQueue(store, self._poked.set)
         self.actions = Actions(
             self.engine,
             self.dispatch,
             {**self.intake.handlers(alone=alone), **Commands(self.notifier).handlers},
-            desk=self.desk,
+            queue=self.queue,
             config=lambda: self.config,
             mend=self._compare.set,
         )
@@ -318,7 +318,7 @@ class Daemon:
         return AppState(
             store=store,
             stations=self.stations,
-            desk=self.desk,
+            queue=self.queue,
             metrics=self.engine.metrics,
             live=self._snapshot,
             config=lambda: self.config,
@@ -331,7 +331,9 @@ class Daemon:
     async def _examine(self) -> list[dict[str, str]]:
         """Return what there is to be said of this daemon's surroundings (see admin/doctor.py)."""
         secret = Credentials(self.config.path).needed
-        found = await examine(self.config, self.engine.workers, secret, self.engine.store, receivers.look)
+        found = await examine(
+            self.config, self.engine.workers, secret, self.engine.store, receivers.probe_all
+        )
         return [dataclasses.asdict(finding) for finding in found]
 
     def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:
@@ -677,11 +679,11 @@ def answer_requests(config: Config) -> None:
     asyncio.run(Daemon(config).answer_only())
 
 
-def log_apart() -> None:
+def log_in_thread() -> None:
     """Let nobody who reads the log, or does not, hold the daemon; to be called before anything is logged."""
     # An error, so that it is seen at every level that can be set.
     reason = "standard error could not be written"
-    log.write_apart(lambda lines: log.get().error(log.LOG_DROPPED, lines=lines, reason=reason))
+    log.write_in_thread(lambda lines: log.get().error(log.LOG_DROPPED, lines=lines, reason=reason))
 
 
 def main(config: Config, *, patience_s: float | None = None) -> int:

@@ -109,7 +109,7 @@ def looked_at(house: House) -> None:
     run(numbers.paces)
     for job in run(queries.listing):
         run(views.job, house.stations, job)
-        seen = run(page_job.look, job.id)
+        seen = run(page_job.gather, job.id)
         known = page_job.files_of(house.stations, seen)
         page_job.values(house.stations, seen, known, {})
         run(history.earlier, job)
@@ -122,7 +122,7 @@ def looked_at(house: House) -> None:
         JobFilter(open=True),
     ):
         run(find, wanted, limit=1)
-    run(front.look, ["up"])
+    run(front.gather, ["up"])
     run(queries.source, "up")
     run(request_store.listing)
     run(request_store.open_requests)
@@ -147,7 +147,7 @@ async def test_nonsense_in_any_column_ends_nothing_and_is_named(full: House, tab
                     continue
                 try:
                     looked_at(full)
-                    named, _ = full.store.run(damage.look, table)
+                    named, _ = full.store.run(damage.damaged_rows, table)
                     await reconcile(full.engine, full.claimer, ())  # which may put another value there
                     assert {job.id for job in full.store.run(queries.listing)} == before
                     assert all(row.table == table.name and row.columns == (column,) for row in named)

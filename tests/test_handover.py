@@ -53,7 +53,7 @@ def daemon(*groups: int) -> Iterator[None]:
 
 def seen(stations: Stations) -> list[InboxSetup]:
     with daemon():
-        return list(uploader_setup.look(stations))
+        return list(uploader_setup.examine(stations))
 
 
 def command(found: list[InboxSetup]) -> str:
@@ -177,10 +177,10 @@ def test_a_default_list_that_will_do_is_good(stations: Stations, entries: str) -
 @needs_root
 def test_root_is_told_whom_to_ask(stations: Stations) -> None:
     """It may move all, and says nothing of what the daemon may."""
-    (said,) = uploader_setup.look(stations)
+    (said,) = uploader_setup.examine(stations)
     assert said.message.endswith(f"sudo -u {DAEMON} dittohead doctor")
     os.chown(stations.path(Station.INBOX), 0, 0)
-    (said,) = uploader_setup.look(stations)
+    (said,) = uploader_setup.examine(stations)
     assert "it is root" in said.message
 
 

@@ -85,7 +85,7 @@ class Actions:
     dispatch: Dispatch
     #: what is asked of others than jobs and targets (sources, receivers), by the name of the action
     handlers: Mapping[str, Handler] = field(default_factory=dict)
-    desk: RequestQueue | None = None  #: is told each answer
+    queue: RequestQueue | None = None  #: is told each answer
     config: Callable[[], Config] | None = None  #: the configuration in force
     mend: Callable[[], None] = lambda: None  #: have store and stations compared soon
     #: requests that this process has begun to carry out
@@ -102,8 +102,8 @@ class Actions:
             said = self.unsaid[number]
             await self.engine.store.write(request_store.answer, number, said)
             del self.unsaid[number]
-            if self.desk is not None:
-                self.desk.answered(number, said)
+            if self.queue is not None:
+                self.queue.answered(number, said)
         return len(waiting)
 
     async def _answer(self, number: int) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class Actions:
         active = () if request.action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
         if job.id != request.job:
-            await self.engine.store.write(request_store.settle_job, request.id, job.id)
+            await self.engine.store.write(request_store.set_job, request.id, job.id)
         async with self.engine.folders:
             message = await doers[request.action](job, request)
         self.dispatch.wake()

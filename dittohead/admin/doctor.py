@@ -172,7 +172,7 @@ def _stations(config: Config) -> list[Finding]:
 def _handover(stations: Stations) -> Iterator[Finding]:
     """Say which of the three set-ups for uploaders holds, and what lies in the inbox that cannot be taken."""
     try:
-        for seen in uploader_setup.look(stations):
+        for seen in uploader_setup.examine(stations):
             level = "good" if seen.good else "warning"
             yield Finding(level=level, about="permissions", message=seen.message)
     except OSError as error:

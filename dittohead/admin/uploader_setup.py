@@ -41,7 +41,7 @@ class InboxSetup:
     message: str
 
 
-def look(stations: Stations) -> Iterator[InboxSetup]:
+def examine(stations: Stations) -> Iterator[InboxSetup]:
     """Look at the inbox as this user. Blocking. Raises: OSError: there is none, or it may not be listed."""
     yield from _set_up(stations.path(Station.INBOX))
     yield from _closed(stations)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from dittohead.system.control_socket import Reachable, knock, state_of
+from dittohead.system.control_socket import Reachable, reach, state_of
 from dittohead.system.users import owner
 
 #: Where a running systemd says that it runs. Source: sd_booted(3).
@@ -46,7 +46,7 @@ def denied(error: PermissionError, config: Path | None = None) -> tuple[str, boo
         return words, False
     if state is None:
         return f"{place}: permission denied for {me}. Type: {as_user(holder)}", False
-    found = knock(state)
+    found = reach(state)
     if found is Reachable.SILENT:
         return not_running(state, config, f", and {me} may not read its store"), True
     if found is Reachable.BARRED:
@@ -58,7 +58,7 @@ def denied(error: PermissionError, config: Path | None = None) -> tuple[str, boo
 
 def unasked(state: Path, config: Path | None) -> tuple[str, bool]:
     """Return why nobody answers whom only a daemon could; and whether that is for want of a daemon."""
-    if knock(state) is not Reachable.BARRED:
+    if reach(state) is not Reachable.BARRED:
         return not_running(state, config), True
     me, holder = owner(os.geteuid()).user, _holder(state)
     words = f"{state.parent}: {me} may not ask the daemon (operators may: docs/rights.md)"

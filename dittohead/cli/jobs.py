@@ -114,10 +114,10 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
     Args:
         quiet: print it only when it is no.
     """
-    door = find_place().door()
-    if door is not None:
-        answers = [_answered(door.act(action, job, args), quiet=quiet) for job in jobs]
-        door.close()
+    client = find_place().client()
+    if client is not None:
+        answers = [_answered(client.act(action, job, args), quiet=quiet) for job in jobs]
+        client.close()
     else:
         from dittohead.cli.alone import carried_out
 
@@ -259,9 +259,9 @@ def verify(as_json: bool, job: str) -> None:
 
     Of several jobs of a name it is the latest that is done.
     """
-    door = find_place().door()
-    if door is not None:
-        report = _verified_by(door, job)
+    client = find_place().client()
+    if client is not None:
+        report = _verified_by(client, job)
     else:
         from dittohead.cli.alone import verified
 
@@ -274,10 +274,10 @@ def verify(as_json: bool, job: str) -> None:
         raise click.exceptions.Exit(DATA if report["problems"] else UNAVAILABLE)
 
 
-def _verified_by(door: DaemonClient, job: str) -> dict[str, Any]:
+def _verified_by(client: DaemonClient, job: str) -> dict[str, Any]:
     """Have the daemon do it: with its user, its groups and its credentials."""
-    with contextlib.closing(door), err.status("") as status:
-        for said in door.verify(job):
+    with contextlib.closing(client), err.status("") as status:
+        for said in client.verify(job):
             if "report" in said:
                 found: dict[str, Any] = said["report"]
                 return found

@@ -21,7 +21,7 @@ from dittohead.contract.worker import Planned
 from dittohead.model import counted, display, visible
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
 from dittohead.system.credentials import Credentials
-from dittohead.system.ignored_names import nobodys
+from dittohead.system.ignored_names import ignored_names
 
 #: Things a step would do that are shown without --all.
 _SHOWN = 12
@@ -111,7 +111,7 @@ def _jobs(config: Config, folder: Path, called: str) -> list[tuple[Path, str]]:
         if path.is_dir()
         and not path.is_symlink()
         and not path.name.startswith(".")
-        and os.fsencode(path.name) not in nobodys(tuple(config.settings.watch.ignore))
+        and os.fsencode(path.name) not in ignored_names(tuple(config.settings.watch.ignore))
     ]
     if not found:
         what = f"it would go to failed/: the pipeline {matched[0].name} makes a job of each folder in it"
@@ -121,7 +121,7 @@ def _jobs(config: Config, folder: Path, called: str) -> list[tuple[Path, str]]:
 
 def _beside(config: Config, folder: Path, jobs: Collection[Path]) -> list[str]:
     """Return the names of what lies in a collection and would be of no job, without what is nobody's."""
-    others = nobodys(tuple(config.settings.watch.ignore))
+    others = ignored_names(tuple(config.settings.watch.ignore))
     return [
         visible(display(os.fsencode(path.name)))
         for path in sorted(folder.iterdir())

@@ -23,17 +23,17 @@ def reload() -> None:
     """
     path = config_path()
     state = state_of(find_place().root)
-    door = DaemonClient.open(state)  # what is wrong with the file is said once: by the daemon
-    if door is None:
+    client = DaemonClient.open(state)  # what is wrong with the file is said once: by the daemon
+    if client is None:
         words, unasked = advice.unasked(state, path)
         fail(words, UNAVAILABLE if unasked else NO_PERMISSION)
     try:
-        out.print(escape(door.reload()))
+        out.print(escape(client.reload()))
     except ConfigError:
         err.print("[red]refused:[/red] the daemon goes on with the configuration that it has")
         raise
     finally:
-        door.close()
+        client.close()
 
 
 COMMANDS = (reload,)

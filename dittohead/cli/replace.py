@@ -39,16 +39,16 @@ def replace(job: str, file: str, new: Path, reason: str, no_run: bool) -> None:
     digest, length = _digest(new)
     out.print(f"{escape(str(new))}: {size(length)}, SHA-256 {digest}")
     here = find_place()
-    door = here.door()
-    if door is None:
+    client = here.client()
+    if client is None:
         from dittohead.cli.alone import offered
 
         id_, known = offered(here.root, job, path, encoding, new, digest)
     else:
-        known = door.get(f"/api/v1/jobs/{segment(job)}")["id"]
+        known = client.get(f"/api/v1/jobs/{segment(job)}")["id"]
         with open(new, "rb") as opened:
-            id_ = door.offer(known, path, encoding, opened, digest)["id"]
-        door.close()
+            id_ = client.offer(known, path, encoding, opened, digest)["id"]
+        client.close()
     args: dict[str, Any] = {"with": id_, "reason": reason, "run": not no_run}
     ask("replace", (known,), **args)
 

@@ -40,7 +40,7 @@ def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
         from dittohead.cli.opened import load_config
         from dittohead.system import log
 
-    daemon.log_apart()
+    daemon.log_in_thread()
     config = load_config(probe=True)
     log.configure(level=config.settings.log, json=log_json)
     status = daemon.main(config, patience_s=patience if until_empty else None)

@@ -139,10 +139,10 @@ def doctor(as_json: bool) -> None:
     Where none runs, this command looks as the user who typed it.
     """
     config = load_config()
-    door = DaemonClient.open(Stations(config.root).state)
-    if door is not None:
-        found = [Finding(**fields) for fields in door.examine()]
-        door.close()
+    client = DaemonClient.open(Stations(config.root).state)
+    if client is not None:
+        found = [Finding(**fields) for fields in client.examine()]
+        client.close()
         who = "the running daemon looked"
     else:
         found = _examined_here(config)
@@ -163,7 +163,7 @@ def _examined_here(config: Config) -> list[Finding]:
     """Look without a daemon; say where the service would look with other eyes."""
     with reading(config) if has_store(config) else nullcontext((None, None)) as (store, _):
         found = asyncio.run(
-            examine(config, registry.default(), Credentials(config.path).needed, store, receivers.look)
+            examine(config, registry.default(), Credentials(config.path).needed, store, receivers.probe_all)
         )
     if lock.is_held(Stations(config.root).state):
         message = "a daemon runs and could not be asked; it may see other things than this user does"

@@ -62,11 +62,11 @@ class View(Protocol):
 class FromDaemon:
     """What the daemon says."""
 
-    def __init__(self, door: DaemonClient) -> None:
-        self._door = door
+    def __init__(self, client: DaemonClient) -> None:
+        self._client = client
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._door.get("/api/v1/status")
+        found: dict[str, Any] = self._client.get("/api/v1/status")
         return found
 
     def jobs(self, wanted: JobFilter, limit: int | None) -> Iterator[dict[str, Any]]:
@@ -83,7 +83,7 @@ class FromDaemon:
         cursor, left = "", limit
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
-            page = self._door.get("/api/v1/jobs", **query, limit=size, cursor=cursor)
+            page = self._client.get("/api/v1/jobs", **query, limit=size, cursor=cursor)
             yield from page["items"]
             left = None if left is None else left - len(page["items"])
             cursor = page["next"]
@@ -91,21 +91,21 @@ class FromDaemon:
                 return
 
     def batches(self, limit: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._door.get("/api/v1/batches", limit=limit)["items"]
+        found: list[dict[str, Any]] = self._client.get("/api/v1/batches", limit=limit)["items"]
         return found
 
     def batch(self, named: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._door.get(f"/api/v1/batches/{segment(named)}")
+        found: dict[str, Any] = self._client.get(f"/api/v1/batches/{segment(named)}")
         return found
 
     def job(self, named: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._door.get(f"/api/v1/jobs/{segment(named)}")
+        found: dict[str, Any] = self._client.get(f"/api/v1/jobs/{segment(named)}")
         return found
 
     def files(self, job_id: str) -> Iterator[dict[str, Any]]:
         cursor: str | None = ""
         while cursor is not None:
-            page = self._door.get(f"/api/v1/jobs/{segment(job_id)}/files", limit=_PAGE, cursor=cursor)
+            page = self._client.get(f"/api/v1/jobs/{segment(job_id)}/files", limit=_PAGE, cursor=cursor)
             yield from page["items"]
             cursor = page["next"]
 
@@ -113,10 +113,10 @@ class FromDaemon:
         return next(iter(self.jobs(JobFilter(text=job_id), 1)))
 
     def log(self, job_id: str, step: str, start: int) -> Iterator[bytes]:
-        return self._door.log(job_id, step, start)
+        return self._client.log(job_id, step, start)
 
     def sources(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._door.get("/api/v1/sources")["items"]
+        found: list[dict[str, Any]] = self._client.get("/api/v1/sources")["items"]
         return found
 
 
@@ -146,7 +146,7 @@ class Place:
                 err.print(f"[yellow]warning:[/yellow] {escape(str(problem))}")
             return None
 
-    def door(self) -> DaemonClient | None:
+    def client(self) -> DaemonClient | None:
         """Return the daemon that runs here; None where none does, or where this user may not ask it."""
         return DaemonClient.open(state_of(self.root), heard=self._heard)
 
@@ -217,14 +217,14 @@ def viewing(here: Place | None = None) -> Iterator[View]:
     Raises: ConfigError, StoreError.
     """
     here = here or find_place()
-    door = here.door()
-    if door is None:
+    client = here.client()
+    if client is None:
         from dittohead.cli.storeview import looking
 
         with looking(here) as view:
             yield view
         return
     try:
-        yield FromDaemon(door)
+        yield FromDaemon(client)
     finally:
-        door.close()
+        client.close()

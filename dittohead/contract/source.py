@@ -270,7 +270,7 @@ def folder_fault(name: str, ignore: Sequence[str] = (DEFAULT,)) -> str:
     254 bytes: with the dot in front a directory entry has 255.
 
     Args:
-        ignore: names that are nobody's (see nobodys.py).
+        ignore: names that are nobody's (see system/ignored_names.py).
     """
     if not name or name.startswith("."):
         return f'"{name}" is no name for a folder in the inbox: it is empty or begins with a dot'

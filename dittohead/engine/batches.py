@@ -127,7 +127,7 @@ async def _told_beside(engine: Engine, batch: Batch) -> list[str]:
 def _in_words(stations: Stations, station: Station, path: bytes) -> str:
     """Return the name of what lies beside a collection's folders; "" for what is nobody's."""
     name = path.rpartition(b"/")[2]
-    if stations.is_nobodys(name):
+    if stations.is_ignored(name):
         return ""
     mode = stations.identity(station, path).st_mode
     shown = visible(display(name))

@@ -186,7 +186,7 @@ class Claimer:
         """Return the folders of a collection in processing/, in order; blocking."""
         found = []
         for folder in sorted(self.stations.listing(Station.PROCESSING, collection)):
-            if self.stations.is_nobodys(folder.rpartition(b"/")[2]):
+            if self.stations.is_ignored(folder.rpartition(b"/")[2]):
                 continue
             status = self.stations.identity(Station.PROCESSING, folder)
             found.append(

@@ -53,7 +53,7 @@ async def finish(
     """End a job that this run owns.
 
     # 1 receipt durable  2 commit state, event and notices  3 reason file  4 rename the folder
-    # 5 record where it is.  A crash after 2 is mended by `settle` at the next start.
+    # 5 record where it is.  A crash after 2 is mended by `leave_processing` at the next start.
 
     A list of the job's own that is damaged fails it: what is not in the receipt was not verified.
 
@@ -104,7 +104,7 @@ async def finish(
     await engine.store.write(work)
     fail_points.point("finish.committed")
     try:
-        await settle(engine.store, engine.stations, over)
+        await leave_processing(engine.store, engine.stations, over)
     except StationError as refused:  # moved when it can be: the comparison tries again and again
         log.get().error(log.JOB_STUCK, name=job.name, error=str(refused))
     _log_end(over, steps)
@@ -271,7 +271,7 @@ def _noted(listed: Iterable[_Listed], heads: set[int]) -> Iterator[_Listed]:
         yield file
 
 
-async def settle(store: Store, stations: Stations, job: Job) -> None:
+async def leave_processing(store: Store, stations: Stations, job: Job) -> None:
     """Move the folder of a job that is over to done/ or failed/, and record where it lies.
 
     Harmless to repeat: a folder that has left processing/ is left where it is.

@@ -112,12 +112,12 @@ class _Run:
     """One run of one job; owns it as long as its token holds."""
 
     def __init__(self, engine: Engine, job: Job, steps: list[StepRow]) -> None:
-        self.engine, self.passage = engine, RunState(engine, job, steps)
+        self.engine, self.run_state = engine, RunState(engine, job, steps)
 
     @property
     def job(self) -> Job:
         """The job, as far as this run knows it."""
-        return self.passage.job
+        return self.run_state.job
 
     # -- the story of a job ------------------------------------------------------------------
 
@@ -168,16 +168,18 @@ class _Run:
         Durably, before any of them begins: what rests on files that are no more is not to be
         believed by a later run either, when this one is interrupted.
         """
-        passage = self.passage
+        run_state = self.run_state
         gone = [
-            row.position for row in passage.steps if row.state is StepState.DONE and passage.files.lost(row)
+            row.position
+            for row in run_state.steps
+            if row.state is StepState.DONE and run_state.files.lost(row)
         ]
         if not gone:
             return
         await self.engine.store.write(
-            job_store.forget, self.job.id, self.job.token, step_graph.dependents(passage.needs, gone)
+            job_store.forget, self.job.id, self.job.token, step_graph.dependents(run_state.needs, gone)
         )
-        passage.steps[:] = await self.engine.store.read(job_store.steps_of, self.job.id)
+        run_state.steps[:] = await self.engine.store.read(job_store.steps_of, self.job.id)
 
     async def _folders_fault(self) -> ItemError | None:
         """Return what was changed in the folder since the claim, where a step has met trouble.
@@ -185,7 +187,7 @@ class _Run:
         Before a target is paused for all, or somebody told of a program's words: what a step stumbled
         over may be the folder not being any more what was handed over.
         """
-        if not self.passage.files.manifest.exists():
+        if not self.run_state.files.manifest.exists():
             return None
         try:
             await self._recheck()
@@ -201,15 +203,15 @@ class _Run:
             raise ItemError(refusal["what"], where=refusal["where"], hint=refusal["hint"])
 
     async def _take_manifest(self) -> None:
-        if os.path.lexists(self.passage.files.manifest) and self.job.files + self.job.size > 0:
+        if os.path.lexists(self.run_state.files.manifest) and self.job.files + self.job.size > 0:
             return
-        _make_home(self.passage.files.home)
+        _make_home(self.run_state.files.home)
         definition = self.job.definition
         started = time.monotonic()
         totals = await in_thread(
             lambda stop: manifest.take(
-                self.passage.files.payload,
-                self.passage.files.manifest,
+                self.run_state.files.payload,
+                self.run_state.files.manifest,
                 stop=stop,
                 skip_specials=definition.get("links") == "skip",
                 ignore=definition.get("ignore", []),
@@ -230,14 +232,14 @@ class _Run:
             detail=detail,
             agent=AGENT,
         )
-        steps = self.passage.steps
+        steps = self.run_state.steps
         if totals.ignored:  # kept with the job: who drops folders again knows them by all their files
             definition = {
                 **definition,
                 "ignored": {"files": totals.ignored, "bytes": totals.ignored_size},
             }
-        looks = any(StepRun(self.passage, row.position).looks for row in steps)
-        begin = [] if looks else step_graph.ready(steps, self.passage.needs, ())
+        looks = any(StepRun(self.run_state, row.position).looks for row in steps)
+        begin = [] if looks else step_graph.ready(steps, self.run_state.needs, ())
         await self.engine.store.write(
             job_store.set_manifest,
             self.job.id,
@@ -248,7 +250,7 @@ class _Run:
             begin,
             definition if totals.ignored else None,
         )
-        self.passage.replace_job(files=totals.files, size=totals.size, definition=definition)
+        self.run_state.replace_job(files=totals.files, size=totals.size, definition=definition)
         self.engine.metrics.claimed_bytes.inc(totals.size + totals.ignored_size)
         for index in begin:
             steps[index] = dataclasses.replace(steps[index], state=StepState.RUNNING)
@@ -261,7 +263,7 @@ class _Run:
 
         What steps were to deliver may be nothing at all, where it comes from a step that made nothing.
         """
-        workers, steps = self.engine.workers, self.passage.steps
+        workers, steps = self.engine.workers, self.run_state.steps
         known = workers.names()
         to_deliver = [row for row in steps if row.worker in known and workers.get(row.worker).delivers]
         if to_deliver and not any(row.result.get("locations", 0) for row in to_deliver):
@@ -285,7 +287,7 @@ class _Run:
 
     async def _recheck(self, *, writers: bool = False) -> manifest.ManifestCheck:
         """Find what was changed after the claim: whoever held a file open could still write it."""
-        files = self.passage.files
+        files = self.run_state.files
         return await in_thread(
             lambda stop: manifest.recheck(files.payload, files.manifest, stop=stop, writers=writers)
         )
@@ -311,11 +313,11 @@ class _Run:
         All of them anew as long as none has begun: what is out of date then need not be believed.
         What the steps have begun with stays true for those that come later.
         """
-        rows = self.passage.steps
+        rows = self.run_state.steps
         anew = not any(row.state is StepState.DONE or row.started_at is not None for row in rows)
         looking = [
             step
-            for step in (StepRun(self.passage, row.position) for row in rows)
+            for step in (StepRun(self.run_state, row.position) for row in rows)
             # What the folder holds must be known to those that are left, also when its facts are lost.
             if step.looks and (step.row.state is not StepState.DONE or step.describes)
         ]
@@ -324,7 +326,7 @@ class _Run:
         # Those first that find out what the folder holds: the others look with that in mind.
         for step in sorted(looking, key=lambda step: not step.describes):
             _heed_cancellation()
-            if not anew and has_facts(self.passage.files.facts(step.name)):
+            if not anew and has_facts(self.run_state.files.facts(step.name)):
                 continue
             try:
                 aside = await step.preflight()
@@ -343,19 +345,19 @@ class _Run:
         """
         aside: dict[int, SetAside] = {}
         running: dict[asyncio.Task[SetAside | None], int] = {}
-        passage = self.passage
+        run_state = self.run_state
         try:
             while True:
                 _heed_cancellation()
                 if running:
                     await self._look_again(aside)
-                begin = step_graph.ready(passage.steps, passage.needs, passage.busy)
-                passage.busy.update(begin)
+                begin = step_graph.ready(run_state.steps, run_state.needs, run_state.busy)
+                run_state.busy.update(begin)
                 if len(begin) == 1 and not running and not aside:  # nothing beside it: no task of its own
                     self._ended(aside, begin[0], await self._one(begin[0]))
                     continue
                 for index in begin:
-                    task = asyncio.create_task(self._one(index), name=f"step:{passage.steps[index].name}")
+                    task = asyncio.create_task(self._one(index), name=f"step:{run_state.steps[index].name}")
                     running[task] = index
                 if not running:
                     return list(aside.values())
@@ -369,7 +371,7 @@ class _Run:
 
     def _ended(self, aside: dict[int, SetAside], index: int, why: SetAside | None) -> None:
         if why is None:
-            self.passage.busy.discard(index)
+            self.run_state.busy.discard(index)
         else:
             aside[index] = why
 
@@ -382,9 +384,9 @@ class _Run:
             else:
                 due = self.engine.targets.may_try(why.target, self.job.id)
             if due:
-                await StepRun(self.passage, index).again()
+                await StepRun(self.run_state, index).again()
                 del aside[index]
-                self.passage.busy.discard(index)
+                self.run_state.busy.discard(index)
 
     async def _end(self, running: Collection[asyncio.Task[SetAside | None]]) -> None:
         """Cancel steps and wait until they have ended; what they still say is overtaken by events.
@@ -410,7 +412,7 @@ class _Run:
             raise cancelled
 
     async def _one(self, index: int) -> SetAside | None:
-        step = StepRun(self.passage, index)
+        step = StepRun(self.run_state, index)
         try:
             return await step.run()
         except (Superseded, StoreError, _Failed):
@@ -465,7 +467,7 @@ class _Run:
 
     def _removed(self) -> StationMissing | ItemError | None:
         """Return what was moved away under the root, where a run has stumbled over something. Blocking."""
-        stations, passage = self.engine.stations, self.passage
+        stations, run_state = self.engine.stations, self.run_state
         try:
             missing = stations.look()
         except StationMissing as error:
@@ -475,16 +477,16 @@ class _Run:
         for name in ("processing", "work"):
             if name in missing:
                 return stations.missing(name)
-        if not os.path.lexists(passage.files.payload):
+        if not os.path.lexists(run_state.files.payload):
             return ItemError(
                 "the folder was moved out of processing/ by hand while its job ran",
-                where=str(passage.files.payload),
+                where=str(run_state.files.payload),
                 hint=f"To process it, move it to {stations.path(Station.INBOX)}",
             )
-        if self.job.files and not os.path.lexists(passage.files.manifest):
+        if self.job.files and not os.path.lexists(run_state.files.manifest):
             return ItemError(
                 "what the job had noted and made was moved out of work/ by hand while it ran",
-                where=str(passage.files.home),
+                where=str(run_state.files.home),
                 hint=f"Move it back, or let it be made again; then: dittohead retry {self.job.id}",
             )
         return None
@@ -546,7 +548,7 @@ class _Run:
 
     async def freeze_after_crashes(self, crashes: int) -> None:
         """Freeze a job whose steps have met the daemon's death again and again."""
-        rows = [row for row in self.passage.steps if row.crashes >= FREEZE_AT]
+        rows = [row for row in self.run_state.steps if row.crashes >= FREEZE_AT]
         names = " and ".join(row.name for row in rows)
         reason = (
             f"the daemon died {crashes} times during step {names}; "

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 from dittohead.engine import batches
 from dittohead.engine.claim import Claimer
-from dittohead.engine.finish import finish, settle
+from dittohead.engine.finish import finish, leave_processing
 from dittohead.engine.services import Engine
 from dittohead.model import ACTIVE, Arrival, Batch, Job, JobState, Outcome, Station, collection_of, display
 from dittohead.model.errors import DittoheadError, NameTaken, StationError, StoreError
@@ -43,7 +43,7 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
         if job.id in running:
             continue
         with _alone(claimer, job.folder, stuck, job=job.id, name=job.name):
-            await settle(engine.store, engine.stations, job)
+            await leave_processing(engine.store, engine.stations, job)
             mended += 1
     mended += await _gone(engine)
     active = await engine.store.read(job_store.active)
@@ -64,7 +64,7 @@ async def _mend(engine: Engine, claimer: Claimer, running: Collection[str]) -> i
     mended += await _adopt_all(engine, claimer, present, stuck)
     mended += await _batches(engine, claimer, stuck)
     for folder in await asyncio.to_thread(engine.stations.strays):
-        if not claimer.is_taking(folder) and not engine.stations.is_nobodys(folder):
+        if not claimer.is_taking(folder) and not engine.stations.is_ignored(folder):
             with _alone(claimer, folder, stuck, name=display(folder)):
                 mended += await _put_aside(engine, folder)
     claimer.stuck = stuck
@@ -89,7 +89,7 @@ async def _adopt_all(engine: Engine, claimer: Claimer, present: set[bytes], stuc
     owned = claiming | {job.folder for job in rows} | set(unknown)
     owned |= {collection_of(folder) for folder in owned}
     for folder in sorted(present - owned):
-        if engine.stations.is_nobodys(folder.rpartition(b"/")[2]):  # a file server's own, in every directory
+        if engine.stations.is_ignored(folder.rpartition(b"/")[2]):  # a file server's own, in every directory
             continue
         if claimer.is_taking(folder) or claimer.is_taking(collection_of(folder)):
             continue

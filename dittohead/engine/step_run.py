@@ -71,15 +71,15 @@ class SetAside:
 class StepRun:
     """One step in one run of its job."""
 
-    def __init__(self, passage: RunState, index: int) -> None:
-        self.passage, self.index = passage, index
+    def __init__(self, run_state: RunState, index: int) -> None:
+        self.run_state, self.index = run_state, index
         self.target = ""
         self.room = ""  #: the part of the target that may be full alone
 
     @property
     def row(self) -> StepRow:
         """What the store knows of it."""
-        return self.passage.steps[self.index]
+        return self.run_state.steps[self.index]
 
     @property
     def name(self) -> str:
@@ -88,7 +88,7 @@ class StepRun:
 
     @property
     def _given(self) -> dict[str, Any]:
-        given: dict[str, Any] = self.passage.job.definition["steps"][self.index]
+        given: dict[str, Any] = self.run_state.job.definition["steps"][self.index]
         return given
 
     async def run(self) -> SetAside | None:
@@ -96,7 +96,7 @@ class StepRun:
 
         Raises: whatever the worker does; Superseded, StoreError.
         """
-        engine, job = self.passage.engine, self.passage.job
+        engine, job = self.run_state.engine, self.run_state.job
         if (aside := self.waits()) is not None:
             return aside
         worker, options = self._prepare()
@@ -125,24 +125,24 @@ class StepRun:
 
         Raises: whatever the worker does; Superseded, StoreError.
         """
-        job = self.passage.job
+        job = self.run_state.job
         if (aside := self.waits()) is not None:
             return aside
         worker, options = self._prepare()
         if (aside := self._paused(worker, options)) is not None:
             await self.lay_aside({"error": aside.reason, "target": aside.target}, tried=False)
             return aside
-        limiter = self.passage.engine.limits[self.row.worker]
+        limiter = self.run_state.engine.limits[self.row.worker]
         async with limiter.slot(job.uid):
             with log.bind(step=self.name):
                 context = await self._context(worker, before_all=True)
                 facts = await worker.preflight(context, options)
-        await asyncio.to_thread(_keep_facts, self.passage.files.facts(self.name), dict(facts))
+        await asyncio.to_thread(_keep_facts, self.run_state.files.facts(self.name), dict(facts))
         if self.row.attempts and self.row.started_at is None:  # those were of looking
             await self.lay_aside({"attempts": 0}, tried=False)
             self._now(StepState.WAITING, attempts=0)
         if self.target:
-            await self.passage.engine.targets.resume(self.target)
+            await self.run_state.engine.targets.resume(self.target)
         return None
 
     @property
@@ -158,13 +158,13 @@ class StepRun:
         return worker is not None and worker.describes
 
     def _known(self) -> Worker[Any] | None:
-        workers = self.passage.engine.workers
+        workers = self.run_state.engine.workers
         return workers.get(self.row.worker) if self.row.worker in workers.names() else None
 
     async def again(self) -> None:
         """Take over what the store knows of the step since it was put off, to try it again in this run."""
-        steps = await self.passage.engine.store.read(job_store.steps_of, self.passage.job.id)
-        self.passage.steps[self.index] = steps[self.index]
+        steps = await self.run_state.engine.store.read(job_store.steps_of, self.run_state.job.id)
+        self.run_state.steps[self.index] = steps[self.index]
 
     def waits(self) -> SetAside | None:
         """Return why the step is not to be tried yet: an earlier run has put it off."""
@@ -175,9 +175,9 @@ class StepRun:
 
     def _paused(self, worker: Worker[Any], options: Options) -> SetAside | None:
         self.target, self.room = worker.target(options), worker.room(options, self._given["options"])
-        targets = self.passage.engine.targets
+        targets = self.run_state.engine.targets
         for name in filter(None, (self.target, self.room)):
-            if not targets.may_try(name, self.passage.job.id):
+            if not targets.may_try(name, self.run_state.job.id):
                 why = targets.paused(name) or ""
                 return SetAside(state=JobState.PAUSED, reason=why, due=None, target=name)
         return None
@@ -189,24 +189,24 @@ class StepRun:
             changes: of the step's row.
             tried: it has run, and the daemon lives.
         """
-        job = self.passage.job
+        job = self.run_state.job
         changes = {"state": StepState.WAITING.value, "wake_at": None, "target": "", **changes}
         if tried:
             changes["crashes"] = 0
-        await self.passage.engine.store.write(
+        await self.run_state.engine.store.write(
             job_store.put_off_step, job.id, job.token, self.index, changes, **more
         )
         self._now(StepState.WAITING)
         if tried:
-            self.passage.engine.suspects.step_over(job.id, self.index)
+            self.run_state.engine.suspects.step_over(job.id, self.index)
 
     def _now(self, state: StepState, **changes: Any) -> None:
-        self.passage.steps[self.index] = replace(self.row, state=state, **changes)
+        self.run_state.steps[self.index] = replace(self.row, state=state, **changes)
 
     # -- a try -------------------------------------------------------------------------------
 
     def _prepare(self) -> tuple[Worker[Any], Options]:
-        job, workers = self.passage.job, self.passage.engine.workers
+        job, workers = self.run_state.job, self.run_state.engine.workers
         try:
             worker = workers.get(self.row.worker)
         except KeyError as error:
@@ -214,7 +214,7 @@ class StepRun:
                 f'the worker "{self.row.worker}" is not installed any more',
                 hint=f"Install its package, then: dittohead retry {job.id}",
             ) from error
-        values = values_of(job, self.passage.files, self.name)
+        values = values_of(job, self.run_state.files, self.name)
         filled = placeholders.render_options(self._given["options"], values, worker)
         try:
             return worker, worker.Options.model_validate(filled)
@@ -227,27 +227,27 @@ class StepRun:
             ) from error
 
     async def _context(self, worker: Worker[Any], *, before_all: bool = False) -> Context:
-        passage, engine = self.passage, self.passage.engine
+        run_state, engine = self.run_state, self.run_state.engine
         if isinstance(self.row.saved, Damaged):  # it may have asked somebody outside: not to be asked twice
             raise ItemError(
                 "what this step had noted of itself in the store cannot be read any more",
                 where=f"step {self.name}",
                 hint="See what it has begun outside; then do the folder again: "
-                f"dittohead rerun {passage.job.id}",
+                f"dittohead rerun {run_state.job.id}",
             )
         source = self._given["from"]
-        taken = next((row.result for row in passage.steps if row.name == source), {})
-        before = await passage.earlier() if worker.makes_outputs else []
+        taken = next((row.result for row in run_state.steps if row.name == source), {})
+        before = await run_state.earlier() if worker.makes_outputs else []
         made = self._made(before_all=before_all)
         return Context(
-            job=passage.job,
+            job=run_state.job,
             row=self.row,
-            files=passage.files,
-            source=replace(passage.files.source(source, taken), made=made.get(source)),
+            files=run_state.files,
+            source=replace(run_state.files.source(source, taken), made=made.get(source)),
             others=made,
-            describing=passage.describing(),
-            earlier=passage.files.earlier(self.name, before),
-            before=passage.earlier,
+            describing=run_state.describing(),
+            earlier=run_state.files.earlier(self.name, before),
+            before=run_state.earlier,
             store=engine.store,
             limiter=engine.limits[self.row.worker],
             secret=engine.secret,
@@ -256,10 +256,10 @@ class StepRun:
 
     def _made(self, *, before_all: bool) -> dict[str, Made]:
         """Return what the steps that are done have made; before all of them, nothing yet of each."""
-        given = self.passage.job.definition["steps"]
+        given = self.run_state.job.definition["steps"]
         return {
-            row.name: self.passage.files.results(row, given[row.position]["from"])
-            for row in self.passage.steps
+            row.name: self.run_state.files.results(row, given[row.position]["from"])
+            for row in self.run_state.steps
             if before_all or row.state is StepState.DONE
         }
 
@@ -292,10 +292,10 @@ class StepRun:
     ) -> None:
         # 1 result files durable  2 commit the result, its events and the start of those that follow.
         fail_points.point("step.ran")
-        passage, engine, job = self.passage, self.passage.engine, self.passage.job
+        run_state, engine, job = self.run_state, self.run_state.engine, self.run_state.job
         made, delivered = context.outputs.count, context.locations.count
         if made or delivered:
-            await asyncio.to_thread(_make_durable, context, passage.files.home)
+            await asyncio.to_thread(_make_durable, context, run_state.files.home)
         else:
             context.close(durable=True)
         fail_points.point("step.durable")
@@ -323,7 +323,7 @@ class StepRun:
         engine.suspects.step_over(job.id, self.index)
         engine.shortage.over()
         for index in following:  # they begin at once; what they need can no longer be taken back
-            passage.steps[index] = replace(passage.steps[index], state=StepState.RUNNING)
+            run_state.steps[index] = replace(run_state.steps[index], state=StepState.RUNNING)
         log.get().info(
             log.STEP_FINISHED,
             seconds=round(seconds, 3),
@@ -348,8 +348,8 @@ class StepRun:
     def _following(self) -> list[int]:
         """Return the steps that can begin as soon as this one is done."""
         passed = replace(self.row, state=StepState.DONE)
-        steps = [passed if row.position == self.index else row for row in self.passage.steps]
-        return step_graph.ready(steps, self.passage.needs, self.passage.busy)
+        steps = [passed if row.position == self.index else row for row in self.run_state.steps]
+        return step_graph.ready(steps, self.run_state.needs, self.run_state.busy)
 
 
 def _make_durable(context: Context, home: Path) -> None:

@@ -21,7 +21,7 @@ from dittohead.model.held import Held, mounted, movable, unreadable
 from dittohead.system import capabilities, fail_points
 from dittohead.system.control_socket import state_of
 from dittohead.system.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably
-from dittohead.system.ignored_names import DEFAULT, IgnoredNames, nobodys
+from dittohead.system.ignored_names import DEFAULT, IgnoredNames, ignored_names
 from dittohead.system.machine_faults import PASSING
 from dittohead.system.mounts import mounts_beneath
 from dittohead.system.threads import Stop
@@ -88,7 +88,7 @@ class Stations:
     """The four directories under one root, on one file system."""
 
     root: Path
-    ignore: Sequence[str] = (DEFAULT,)  #: names that are nobody's (see nobodys.py)
+    ignore: Sequence[str] = (DEFAULT,)  #: names that are nobody's (see system/ignored_names.py)
     _known: dict[bytes, Arrival] = field(default_factory=dict)
     _others: IgnoredNames | None = None  #: by which those were judged
     #: (st_dev, st_ino) of the root, as it was at the start
@@ -298,7 +298,11 @@ class Stations:
         """
         inbox = os.fsencode(self.path(Station.INBOX))
         found = Scan(arrivals=[], uploads=[], strays=[], inode=(0, 0))
-        points, others, ignored = mounts_beneath(self.path(Station.INBOX)), nobodys(tuple(self.ignore)), 0
+        points, others, ignored = (
+            mounts_beneath(self.path(Station.INBOX)),
+            ignored_names(tuple(self.ignore)),
+            0,
+        )
         if others is not self._others:  # another configuration
             self._known, self._others = {}, others
         with os.scandir(inbox) as entries:
@@ -345,9 +349,9 @@ class Stations:
             seen_at=status.st_ctime,  # the rename that made it ready touches the ctime
         )
 
-    def is_nobodys(self, name: bytes) -> bool:
+    def is_ignored(self, name: bytes) -> bool:
         """Tell whether a name is one that file systems, file servers or desktops put into any directory."""
-        return name in nobodys(tuple(self.ignore))
+        return name in ignored_names(tuple(self.ignore))
 
     def claim(self, arrival: Arrival) -> bool:
         """Move inbox/NAME to processing/NAME, durably.
@@ -469,7 +473,7 @@ class Stations:
         return [path for path in found if not self._is_reason(self.folder(station, path))]
 
     def _is_folder(self, entry: os.DirEntry[bytes], collection: bytes) -> bool:
-        if entry.name.startswith(b".") or (collection and self.is_nobodys(entry.name)):
+        if entry.name.startswith(b".") or (collection and self.is_ignored(entry.name)):
             return False
         return entry.is_dir(follow_symlinks=False)
 

@@ -16,7 +16,7 @@ TIMEOUT_S = 10.0
 _PORTS = {"http": 80, "https": 443}
 
 
-async def look(rules: Sequence[Rule], credentials: Callable[[str], str]) -> list[tuple[bool, str, str]]:
+async def probe_all(rules: Sequence[Rule], credentials: Callable[[str], str]) -> list[tuple[bool, str, str]]:
     """Return (good, receiver, statement) of each rule; all are looked at beside each other.
 
     Args:
@@ -49,7 +49,7 @@ async def _look(rule: Rule, credentials: Callable[[str], str]) -> str:
     """Return in words that a receiver could take a notice. Raises: NotSent."""
     smtp = rule.smtp
     if smtp is not None:
-        return await asyncio.to_thread(lambda: mail.look(smtp, credentials, TIMEOUT_S))
+        return await asyncio.to_thread(lambda: mail.probe(smtp, credentials, TIMEOUT_S))
     place = rule.webhook or rule.ping
     if place is None:
         if rule.url_credential is not None:

@@ -49,7 +49,7 @@ def send(smtp: Smtp, notice: Notice, credentials: Callable[[str], str]) -> None:
         )
 
 
-def look(smtp: Smtp, credentials: Callable[[str], str], timeout_s: float) -> str:
+def probe(smtp: Smtp, credentials: Callable[[str], str], timeout_s: float) -> str:
     """Do all that comes before a mail, and none; return what the server would take. Raises: NotSent."""
     password = credential(credentials, smtp.password_credential) if smtp.password_credential else None
     to = smtp.fixed[:1]

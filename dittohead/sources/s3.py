@@ -247,10 +247,10 @@ class S3Source(Source[S3Options]):
     def needs_marker(self, options: S3Options) -> bool:
         return options.marker is not None
 
-    def _pace(self, options: S3Options) -> RequestRate:
-        pace = self._paces.setdefault(options.uri(), RequestRate(_MOST_REQUESTS))
-        pace.bytes_per_s = options.bandwidth
-        return pace
+    def _rate(self, options: S3Options) -> RequestRate:
+        rate = self._paces.setdefault(options.uri(), RequestRate(_MOST_REQUESTS))
+        rate.bytes_per_s = options.bandwidth
+        return rate
 
     @contextlib.asynccontextmanager
     async def open(self, options: S3Options, secret: Callable[[str], str]) -> AsyncIterator[Upstream]:
@@ -261,7 +261,7 @@ class S3Source(Source[S3Options]):
                 queue = await stack.enter_async_context(
                     connection.client(options, secret, "sqs", queue_endpoint=options.queue.endpoint)
                 )
-            yield S3Upstream(options, client, queue, self._pace(options))
+            yield S3Upstream(options, client, queue, self._rate(options))
 
     async def doctor(
         self, options: S3Options, secret: Callable[[str], str]
@@ -283,15 +283,15 @@ class S3Source(Source[S3Options]):
 class S3Upstream(Upstream):
     """Open clients of the store and, where there is one, of the queue."""
 
-    def __init__(self, options: S3Options, client: Any, queue: Any, pace: RequestRate) -> None:
+    def __init__(self, options: S3Options, client: Any, queue: Any, rate: RequestRate) -> None:
         self._options, self._client, self._sqs = options, client, queue
-        self._pace = pace
-        self._bucket = Bucket(client, options.bucket, options.address(), pace)
+        self._rate = rate
+        self._bucket = Bucket(client, options.bucket, options.address(), rate)
         self._folder = ""  #: the directory that was made last
 
     async def can_list(self, bucket: str, prefix: str) -> str:
         """Return that objects below a prefix can be listed. Raises: StepError."""
-        place = Bucket(self._client, bucket, self._options.address(), self._pace)
+        place = Bucket(self._client, bucket, self._options.address(), self._rate)
         await place.ask("list_objects_v2", "listing", Prefix=prefix, MaxKeys=1)
         return f"{place.uri(prefix)} can be listed"
 
@@ -386,7 +386,7 @@ class S3Upstream(Upstream):
 
     def _token_bucket(self, tokens: Tokens) -> Bucket:
         name = tokens.bucket or self._options.bucket
-        return Bucket(self._client, name, self._options.address(), self._pace)
+        return Bucket(self._client, name, self._options.address(), self._rate)
 
     async def _read_token(self, ctx: Look, bucket: Bucket, item: dict[str, Any]) -> None:
         handle, data = f"token:{item['Key']}", {"etag": etag_of(item)}
@@ -422,7 +422,7 @@ class S3Upstream(Upstream):
             return data
 
         try:
-            return await self._pace.persist(
+            return await self._rate.persist(
                 once, where=bucket.uri(key), doing="reading a token", expected=ABSENT
             )
         except ClientError as error:
@@ -456,8 +456,8 @@ class S3Upstream(Upstream):
             return answer
 
         # A pace of its own: a long poll is no load, and must not keep the store's turns.
-        pace = RequestRate(_MOST_REQUESTS)
-        return await pace.persist(once, where=queue.asked, doing=doing, expected=expected)
+        rate = RequestRate(_MOST_REQUESTS)
+        return await rate.persist(once, where=queue.asked, doing=doing, expected=expected)
 
     async def listen(self, ctx: Look) -> None:
         if self._options.queue is None:

@@ -52,7 +52,9 @@ def _hint(row: DamagedRow) -> str:
     return "The others go on. To make the store anew: stop the daemon, then: `dittohead rebuild`"
 
 
-def look(connection: Connection, table: sa.Table, after: int = 0) -> tuple[list[DamagedRow], int | None]:
+def damaged_rows(
+    connection: Connection, table: sa.Table, after: int = 0
+) -> tuple[list[DamagedRow], int | None]:
     """Look through a piece of a table; return what is damaged, and where the next piece begins.
 
     On PostgreSQL, which keeps to its types, only words are looked at, and all rows at once.
@@ -103,6 +105,6 @@ def listed(connection: Connection) -> list[DamagedRow]:
     for table in TABLES:
         after: int | None = 0
         while after is not None:
-            found, after = look(connection, table, after)
+            found, after = damaged_rows(connection, table, after)
             every += found
     return every

@@ -112,7 +112,7 @@ def answer_to(connection: Connection, request: int) -> dict[str, Any] | None:
     return found
 
 
-def settle_job(connection: Connection, request: int, job: str) -> None:
+def set_job(connection: Connection, request: int, job: str) -> None:
     """Record which job a request meant, that was named by a folder's name or the beginning of an id."""
     connection.execute(requests.update().where(requests.c.id == request).values(job=job))
 

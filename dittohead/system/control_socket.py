@@ -32,7 +32,7 @@ class Reachable(Enum):
     BARRED = "this user may not ask it"
 
 
-def knock(state: Path) -> Reachable:
+def reach(state: Path) -> Reachable:
     """Connect to a daemon's own socket, and let it go again."""
     try:
         connect(state).close()

@@ -76,7 +76,7 @@ class IgnoredNames:
 
 
 @functools.lru_cache(maxsize=16)
-def nobodys(given: Sequence[str]) -> IgnoredNames:
+def ignored_names(given: Sequence[str]) -> IgnoredNames:
     """Return the names that a list (a tuple) stands for: names and patterns, and `default`."""
     listed = [name for one in given for name in (NAMES if one == DEFAULT else (one,))]
     patterns = [os.fsencode(fnmatch.translate(one)) for one in listed if _is_pattern(one)]
@@ -88,7 +88,7 @@ def nobodys(given: Sequence[str]) -> IgnoredNames:
 
 def fault(name: str, given: Sequence[str] = (DEFAULT,)) -> str:
     """Return why nobody's folder can be called so; "" when it can."""
-    if os.fsencode(name) not in nobodys(tuple(given)):
+    if os.fsencode(name) not in ignored_names(tuple(given)):
         return ""
     return f'a folder called "{name}" is never taken: see watch: {{ignore: ...}} in config.yaml'
 

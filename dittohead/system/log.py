@@ -149,7 +149,7 @@ def get() -> Any:
 bind = structlog.contextvars.bound_contextvars
 
 
-def write_apart(dropped: Callable[[int], None]) -> None:
+def write_in_thread(dropped: Callable[[int], None]) -> None:
     """From now on let a thread write standard error: for the daemon, whose loop must wait for no reader.
 
     All that is written there goes this way, tracebacks too. At the process's end what is left is
@@ -158,6 +158,6 @@ def write_apart(dropped: Callable[[int], None]) -> None:
     Args:
         dropped: is told, in that thread, how many lines were not written, as soon as it can write again.
     """
-    apart = LogStream(None if sys.stderr is None else sys.stderr.fileno(), dropped)
-    sys.stderr = apart
-    atexit.register(apart.finish)
+    stream = LogStream(None if sys.stderr is None else sys.stderr.fileno(), dropped)
+    sys.stderr = stream
+    atexit.register(stream.finish)

@@ -99,7 +99,7 @@ def holds(ordered: array[int], value: int) -> bool:
     return at < len(ordered) and ordered[at] == value
 
 
-def settle(work: Path, made: Iterable[int], stop: Stop) -> None:
+def keep_only(work: Path, made: Iterable[int], stop: Stop) -> None:
     """Remove from a step's directory what it has not made this time, and make the rest durable. Blocking.
 
     Args:

@@ -32,7 +32,7 @@ from dittohead.toolkit.images.process import ImageChild, abilities
 from dittohead.toolkit.images.recipe import LOADERS, MASTERS, SUFFIXES, VERSION
 from dittohead.toolkit.images.reuse import Earlier, is_whole, journal_of
 from dittohead.toolkit.images.sizes import Sizes
-from dittohead.toolkit.result_cache import ResultCache, name_digest, settle
+from dittohead.toolkit.result_cache import ResultCache, keep_only, name_digest
 from dittohead.toolkit.runners import Renewed, Runners
 
 AGENT = f"dittohead {__version__}"
@@ -221,7 +221,7 @@ class _Conversion:
         self._names = Names(self._suffix, pages=options.pages != "first")
         self._sizes = Sizes(options.sizes)
         self._made = array("Q")  #: digests of the names of all results
-        self._journal = ResultCache(journal_of(ctx.work), recipe.as_dict())
+        self._cache = ResultCache(journal_of(ctx.work), recipe.as_dict())
         self._earlier = Earlier(ctx.earlier, recipe.as_dict())
         self.proved = 0  #: masters whose samples were compared in this try
         self.provers: set[str] = set()  #: by what
@@ -238,7 +238,7 @@ class _Conversion:
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
         self.learn(stop)
-        self._journal.load()
+        self._cache.load()
         self._earlier.load()
         self._tasks = self.tasks()
 
@@ -360,14 +360,14 @@ class _Conversion:
         return None if task is None else (task, self._finished(task, stop))
 
     def _finished(self, task: _Task, stop: Stop) -> dict[str, Any] | None:
-        known = self._journal.find(task.out, task.source)
+        known = self._cache.find(task.out, task.source)
         if known is not None and all(is_whole(self.ctx.work, file, stop) for file in known["files"]):
             self.reused += 1
             return known
         taken = self._earlier.take(task.out, task.source, self.ctx.work, stop)
         if taken is None:
             return None
-        self._journal.add(task.out, task.source, taken)
+        self._cache.add(task.out, task.source, taken)
         return {"files": taken}
 
     def _child(self) -> AbstractAsyncContextManager[ImageChild]:
@@ -440,7 +440,7 @@ class _Conversion:
             self._failed(task.entry, answer["what"], answer["kind"])
             return
         try:
-            self._journal.add(task.out, task.source, answer["files"])
+            self._cache.add(task.out, task.source, answer["files"])
         except OSError as error:
             raise self._full(error.strerror or str(error)) from error
         self._good(task, answer)
@@ -492,11 +492,11 @@ class _Conversion:
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no image of this folder and make the rest durable."""
-        settle(self.ctx.work, self._made, stop)
+        keep_only(self.ctx.work, self._made, stop)
 
     def close(self, stop: Stop) -> None:
         """Let go of everything but the results."""
-        self._journal.close()
+        self._cache.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def result(self, agent: str) -> Done:

@@ -32,7 +32,7 @@ from dittohead.toolkit.images.process import ImageChild, abilities
 from dittohead.toolkit.images.reasons import RefusedImage
 from dittohead.toolkit.images.reuse import is_whole, journal_of
 from dittohead.toolkit.provenance import Owners, origins
-from dittohead.toolkit.result_cache import ResultCache, name_digest, settle
+from dittohead.toolkit.result_cache import ResultCache, keep_only, name_digest
 from dittohead.toolkit.runners import Renewed, Runners
 
 AGENT = f"dittohead {__version__}"
@@ -144,7 +144,7 @@ class _Describing:
         self.bytes = 0  #: compared
         self.replaced: Counter[str] = Counter()
         self.faulty = FaultyFiles()
-        self._journal = ResultCache(journal_of(ctx.work), recipe.as_dict())
+        self._cache = ResultCache(journal_of(ctx.work), recipe.as_dict())
         self._scratch = ctx.work.parent / f"{ctx.step}.scratch"
         self._made = array("Q")  #: digests of the names of all results
         self._tasks: Iterator[_Task] = iter(())
@@ -156,7 +156,7 @@ class _Describing:
         """Find out what each file is, and which image of which object; read what an earlier try finished."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir()
-        self._journal.load()
+        self._cache.load()
         entries = [entry for entry in self.ctx.source.entries() if not entry.is_dir]
         self.total = len(entries)
         back, details = self._origins(stop)
@@ -244,7 +244,7 @@ class _Describing:
             if task.facts is None and self.options.others != "copy":
                 self._left(task)
                 continue
-            known = self._journal.find(task.entry.path, task.source)
+            known = self._cache.find(task.entry.path, task.source)
             if known is not None and is_whole(self.ctx.work, known["files"][0], stop):
                 self.reused += 1
                 return task, known["files"][0]
@@ -294,7 +294,7 @@ class _Describing:
         """Write a file under a temporary name; return what it is.
 
         # 1 compare the input's digest  2 write temp  3 compare it with the input  4 fsync
-        # (`_publish`: 5 rename; `settle` makes the names durable).
+        # (`_publish`: 5 rename; `keep_only` makes the names durable).
         Raises: Refused, ItemError, TransientError: the disk takes no more.
         """
         name = hashlib.blake2b(task.entry.path, digest_size=16).hexdigest()
@@ -362,7 +362,7 @@ class _Describing:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.replace(os.fsencode(self._scratch / file.pop("temp")), path)
         try:
-            self._journal.add(task.entry.path, task.source, [file])
+            self._cache.add(task.entry.path, task.source, [file])
         except OSError as error:
             raise self._full(error) from error
 
@@ -394,11 +394,11 @@ class _Describing:
 
     def settle(self, stop: Stop) -> None:
         """Remove what belongs to no file of this step and make the rest durable."""
-        settle(self.ctx.work, self._made, stop)
+        keep_only(self.ctx.work, self._made, stop)
 
     def close(self, stop: Stop) -> None:
         """Let go of everything but the results."""
-        self._journal.close()
+        self._cache.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def result(self) -> Done:

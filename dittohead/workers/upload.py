@@ -146,7 +146,7 @@ class UploadWorker(Worker[UploadOptions]):
         """Say whether the bucket can be reached and what its store does."""
         try:
             async with connection.client(options, secret) as client:
-                bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+                bucket = Bucket(client, options.bucket, options.address(), self._rate(options))
                 found = await bucket.abilities(options.place)
         except StepError as error:
             yield False, str(error)
@@ -155,7 +155,7 @@ class UploadWorker(Worker[UploadOptions]):
         versions = "keeps versions" if found.versioned else "keeps no versions"
         yield True, f"{self.target(options)} can be written; the store {how}, the bucket {versions}"
 
-    def _pace(self, options: UploadOptions) -> RequestRate:
+    def _rate(self, options: UploadOptions) -> RequestRate:
         return self._paces.setdefault(self.target(options), RequestRate(_MOST_REQUESTS))
 
     async def run(self, ctx: StepContext, options: UploadOptions) -> StepResult:
@@ -165,11 +165,11 @@ class UploadWorker(Worker[UploadOptions]):
         notes = await asyncio.to_thread(UploadIntentLog, ctx.outside, head)
         done = False
         try:
-            pace = self._pace(options)
+            rate = self._rate(options)
             async with connection.client(options, ctx.secret) as client:
-                bucket = Bucket(client, options.bucket, options.address(), pace)
+                bucket = Bucket(client, options.bucket, options.address(), rate)
                 sending = _Sending(ctx, options, bucket, notes, await bucket.abilities(options.place))
-                with pace.limited(options.bandwidth):
+                with rate.limited(options.bandwidth):
                     await sending.run()
             done = True
         finally:
@@ -184,7 +184,7 @@ class UploadWorker(Worker[UploadOptions]):
         left = await in_thread(lambda stop: _left(ctx.source, options, stop))
         refused = FaultyFiles()
         async with connection.client(options, ctx.secret) as client:
-            bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+            bucket = Bucket(client, options.bucket, options.address(), self._rate(options))
             replaces = options.replace or await bucket.versioned()
             entries = (entry for entry in ctx.source.entries() if not entry.is_dir)
             async for entry, key, there in compare(bucket, entries, options.key_of, ctx.source.root):
@@ -214,7 +214,7 @@ class UploadWorker(Worker[UploadOptions]):
         others = await asyncio.to_thread(_others, notes, _place(head))
         spared: list[str] = []
         async with connection.client(options, secret) as client:
-            bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+            bucket = Bucket(client, options.bucket, options.address(), self._rate(options))
             for upload in unfinished.values():
                 if upload.upload_id:
                     await bucket.abort(upload.key, upload.upload_id)
@@ -229,7 +229,7 @@ class UploadWorker(Worker[UploadOptions]):
     async def verify(self, ctx: VerifyContext, options: UploadOptions) -> None:
         """Ask the store for each object's size and checksum; read it back where it gives none."""
         async with connection.client(options, ctx.secret) as client:
-            bucket = Bucket(client, options.bucket, options.address(), self._pace(options))
+            bucket = Bucket(client, options.bucket, options.address(), self._rate(options))
             places = _stream(ctx.locations())
             await _each(places, options.parallel, lambda location: _look(ctx, bucket, location))
 

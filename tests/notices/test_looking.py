@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from dittohead.config.notice_rules import Rule
-from dittohead.notices.doctor import look
+from dittohead.notices.doctor import probe_all
 from tests.support.receivers import mailbox, receiver
 
 SECRET = "whsec_" + "A" * 32
@@ -27,7 +27,7 @@ async def test_a_receiver_is_good_when_it_would_take_a_notice_and_gets_none() ->
                 rule(webhook={"url": url, "secret_credential": "key"}),
                 rule(ping={"url_credential": "ping"}),
             ]
-            found = await look(rules, {"key": SECRET, "ping": url}.__getitem__)
+            found = await probe_all(rules, {"key": SECRET, "ping": url}.__getitem__)
         assert box.mails == []
         assert hook.posts == []
     assert [good for good, _, _ in found] == [True, True, True, True]
@@ -50,7 +50,7 @@ async def test_a_receiver_that_could_take_nothing_is_bad_in_words_without_secret
             rule(webhook={"url": url, "secret_credential": "short"}),
             rule(ping={"url_credential": "none"}),
         ]
-        found = await look(rules, {"key": SECRET, "short": "whsec_AA"}.__getitem__)
+        found = await probe_all(rules, {"key": SECRET, "short": "whsec_AA"}.__getitem__)
         assert box.mails == []
     said = [message for _, _, message in found]
     assert [good for good, _, _ in found] == [False] * len(rules)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dittohead.model.errors import ItemError
 from dittohead.system import files
-from dittohead.system.ignored_names import DEFAULT, nobodys
+from dittohead.system.ignored_names import DEFAULT, ignored_names
 from tests.support import hostile as by
 from tests.support.daemon import Site, site
 from tests.support.hostile import Box, Deed, box, files_of, snapshot, specials_of
@@ -48,7 +48,10 @@ _folders = st.dictionaries(_names, _trees, max_size=5)
 _tops = st.builds(bytes.__add__, st.sampled_from([b"", b"", b"skip-"]), _names).filter(
     # Beside a failed folder of the name without it, that name is taken: see the test of its own.
     lambda n: (
-        n[:1] != b"." and len(n) <= 255 and not n.endswith(b".reason.txt") and n not in nobodys((DEFAULT,))
+        n[:1] != b"."
+        and len(n) <= 255
+        and not n.endswith(b".reason.txt")
+        and n not in ignored_names((DEFAULT,))
     )
 )
 

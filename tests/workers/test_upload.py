@@ -449,24 +449,24 @@ async def test_a_store_that_takes_no_more_bytes_is_given_up(
 
 
 def test_throttling_halves_the_window_once_a_moment_and_answers_open_it_again() -> None:
-    pace = RequestRate(32)
-    pace.slow_down()
-    pace.slow_down()
-    assert pace.window == 16
+    rate = RequestRate(32)
+    rate.slow_down()
+    rate.slow_down()
+    assert rate.window == 16
     for _ in range(16):
-        pace.well()
-    assert 16.9 < pace.window < 17.1
+        rate.well()
+    assert 16.9 < rate.window < 17.1
     for _ in range(10_000):
-        pace.well()
-    assert pace.window == 32
+        rate.well()
+    assert rate.window == 32
 
 
 async def test_turns_are_given_in_order_and_never_more_than_the_window() -> None:
-    pace, running, most, order = RequestRate(3), 0, 0, []
+    rate, running, most, order = RequestRate(3), 0, 0, []
 
     async def work(name: int) -> None:
         nonlocal running, most
-        async with pace.turn():
+        async with rate.turn():
             running += 1
             most = max(most, running)
             order.append(name)
@@ -489,9 +489,9 @@ async def test_a_bandwidth_spaces_what_is_sent(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("dittohead.toolkit.s3.pace.time.monotonic", lambda: 100.0)
     monkeypatch.setattr("dittohead.toolkit.s3.pace.asyncio.sleep", sleep)
-    pace = RequestRate(8, bytes_per_s=1000)
+    rate = RequestRate(8, bytes_per_s=1000)
     for _ in range(3):
-        await pace.spend(500)
+        await rate.spend(500)
     assert slept == [0.5, 1.0]
 
 

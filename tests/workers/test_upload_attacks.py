@@ -488,7 +488,7 @@ async def test_throttling_without_a_code_slows_down_too(server: S3Server, tmp_pa
     it.again()
     server.fail("head", kind, times=1)
     await it.run()
-    assert it.worker._pace(it.options).window < 32
+    assert it.worker._rate(it.options).window < 32
 
 
 async def test_completing_may_take_longer_than_a_minute(
@@ -559,7 +559,7 @@ async def test_a_bandwidth_and_patience_are_for_pieces_of_small_files_too(
     async def spend(size: int) -> None:
         spent.append(size)
 
-    it.worker._pace(it.options).spend = spend  # type: ignore[method-assign]
+    it.worker._rate(it.options).spend = spend  # type: ignore[method-assign]
     await it.run()
     assert sorted(spent) == [100_000, *[256 << 10] * 4]
 
@@ -595,12 +595,12 @@ async def test_certificates_that_are_missing_pause_the_bucket(server: S3Server, 
 
 
 async def test_a_job_with_many_requests_does_not_starve_one_with_few() -> None:
-    pace, ended = RequestRate(4), []
+    rate, ended = RequestRate(4), []
 
     async def job(name: str, at_once: int, each: int) -> None:
         async def one() -> None:
             for _ in range(each):
-                async with pace.turn(name):
+                async with rate.turn(name):
                     await asyncio.sleep(0)
 
         await asyncio.gather(*(one() for _ in range(at_once)))
@@ -655,12 +655,12 @@ async def test_a_bandwidth_holds_while_another_pipeline_without_one_uses_the_buc
     seen: list[float | None] = []
     other = LoneContext(tmp_path, it.payload, secrets=it.ctx.secrets, step="upload", job_id="02JTEST")
     free = it.options.model_copy(update={"bandwidth": None})
-    pace = it.worker._pace(it.options)
-    with pace.limited(it.options.bandwidth):
+    rate = it.worker._rate(it.options)
+    with rate.limited(it.options.bandwidth):
         await it.worker.run(other, free)
-        seen.append(pace.bytes_per_s)
+        seen.append(rate.bytes_per_s)
     assert seen == [1_000_000]
-    assert pace.bytes_per_s is None
+    assert rate.bytes_per_s is None
 
 
 async def test_a_head_without_a_length_is_no_defect(server: StrangeServer, tmp_path: Path) -> None:

@@ -37,13 +37,13 @@ from dittohead.system.machine_faults import DISK, short_of
 from dittohead.toolkit.images import conversion, htj2k, openjpeg, proof, thumbnail
 from dittohead.toolkit.images.library import probe, pyvips
 from dittohead.toolkit.images.library_messages import LibraryMessages
-from dittohead.toolkit.images.probe import look
+from dittohead.toolkit.images.probe import decode
 from dittohead.toolkit.images.reasons import LINE_MOST, RefusedImage, explain
 
 #: Characters of what is told of an image that cannot be converted.
 _WHAT_MOST = 1000
 
-_overheard = LibraryMessages()
+_messages = LibraryMessages()
 
 
 def main() -> None:
@@ -88,10 +88,10 @@ def _answer(answers: IO[bytes], value: dict[str, Any]) -> bool:
 
 def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Convert one image and yield the answers, whatever happens to it."""
-    with _overheard.listening():
+    with _messages.listening():
         try:
             if "look" in request:
-                yield {"ok": True, **look(request)}
+                yield {"ok": True, **decode(request)}
                 return
             if request.get("foresee"):
                 yield {"ok": True, **conversion.foresee(conversion.ConversionRequest.parse(request))}
@@ -99,7 +99,7 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
             if "thumbnail" in request:
                 yield {"ok": True, **thumbnail.make(request)}
                 return
-            yield from conversion.convert(conversion.ConversionRequest.parse(request), _overheard)
+            yield from conversion.convert(conversion.ConversionRequest.parse(request), _messages)
             yield {"ok": True}
         except Exception as error:  # noqa: BLE001  # one image's surprise must not take the next one along
             yield _failure(error)
@@ -128,7 +128,7 @@ def _failed(error: Exception) -> dict[str, Any]:
         kind = "disk" if error.errno in DISK else "image"
         return {"ok": False, "kind": kind, "what": error.strerror or str(error)}
     except pyvips.Error as error:
-        kind, what = explain(str(error), _overheard.warnings)
+        kind, what = explain(str(error), _messages.warnings)
         return {"ok": False, "kind": kind, "what": what}
     except Exception as error:  # noqa: BLE001  # of ours; named as such
         return {"ok": False, "kind": "image", "what": f"unforeseen {type(error).__name__}: {error}"}

@@ -116,7 +116,7 @@ class _Prepared:
     known: tuple[float, float] | None  #: pixels per mm
 
 
-def convert(request: ConversionRequest, overheard: LibraryMessages) -> Iterator[dict[str, Any]]:
+def convert(request: ConversionRequest, messages: LibraryMessages) -> Iterator[dict[str, Any]]:
     """Make the results of one image, and yield a record of each file that is published.
 
     # 1 compare the input's digest  2 write temp  3 read it all back  4 fsync  5 rename.
@@ -128,7 +128,7 @@ def convert(request: ConversionRequest, overheard: LibraryMessages) -> Iterator[
         if request.recipe.verify and files.sha256_fd(fd, files.hash_buffer())[0] != request.sha256:
             raise RefusedImage("the file is not what it was at the claim")
         try:
-            yield from _made(fd, request, overheard)
+            yield from _made(fd, request, messages)
         except (Unfit, pyvips.Error) as error:
             why = _unfit(error)
             # Found before any of its pages was published.
@@ -169,15 +169,15 @@ def _with_cure(why: Unfit, request: ConversionRequest) -> Unfit:
     return Unfit(f"{why}; {_CURE}") if request.recipe.master else why
 
 
-def _made(fd: int, request: ConversionRequest, overheard: LibraryMessages) -> Iterator[dict[str, Any]]:
+def _made(fd: int, request: ConversionRequest, messages: LibraryMessages) -> Iterator[dict[str, Any]]:
     for page in _fit_pages(fd, request):
-        overheard.mark()
+        messages.mark()
         yield from _large(page)
         if request.careful:
             # libvips 8.14 crashes when a source fails late in writing a pyramid: find the reason first.
             loading.open_image(fd, **page.own).avg()
         make = _make_folder if page.recipe.format == "iiif-static" else _make_file
-        yield from make(page, request, overheard)
+        yield from make(page, request, messages)
 
 
 def _large(page: _Page) -> Iterator[dict[str, Any]]:
@@ -357,11 +357,11 @@ def _with_resolution(image: pyvips.Image, known: tuple[float, float] | None) -> 
 
 
 def _make_file(
-    page: _Page, request: ConversionRequest, overheard: LibraryMessages
+    page: _Page, request: ConversionRequest, messages: LibraryMessages
 ) -> Iterator[dict[str, Any]]:
     with _published(request, page.out) as made:
         detail = _fill_file(page, made, request)
-        detail |= _heard(page, overheard, detail)
+        detail |= _heard(page, messages, detail)
         digest, size = _settled(made)
     yield {"file": os.fsdecode(page.out), "size": size, "sha256": digest, "detail": detail}
 
@@ -522,14 +522,14 @@ def _detail(page: _Page, prepared: _Prepared) -> dict[str, Any]:
     return detail
 
 
-def _heard(page: _Page, overheard: LibraryMessages, detail: dict[str, Any]) -> dict[str, Any]:
+def _heard(page: _Page, messages: LibraryMessages, detail: dict[str, Any]) -> dict[str, Any]:
     """Return the warnings for a result's detail. Raises: Refused: its colours are not right."""
     transformed = any("made sRGB" in change for change in detail.get("changes", ()))
-    if transformed and (said := overheard.of_colour):
+    if transformed and (said := messages.of_colour):
         raise RefusedImage(f"its colours cannot be transformed as its profile says ({'; '.join(said)[:200]})")
-    if page.recipe.stray_bytes == "allow" and (said := overheard.of_damage):
+    if page.recipe.stray_bytes == "allow" and (said := messages.of_damage):
         raise Damaged(f"the file is damaged inside ({'; '.join(said)[:200]})")
-    warnings = [*page.warnings, *overheard.notable]
+    warnings = [*page.warnings, *messages.notable]
     return {"warnings": warnings} if warnings else {}
 
 
@@ -537,7 +537,7 @@ def _heard(page: _Page, overheard: LibraryMessages, detail: dict[str, Any]) -> d
 
 
 def _make_folder(
-    page: _Page, request: ConversionRequest, overheard: LibraryMessages
+    page: _Page, request: ConversionRequest, messages: LibraryMessages
 ) -> Iterator[dict[str, Any]]:
     temp, out = Path(os.fsdecode(request.temp)), Path(os.fsdecode(os.path.join(request.work, page.out)))
     shutil.rmtree(temp, ignore_errors=True)  # of a child that died
@@ -552,7 +552,7 @@ def _make_folder(
         held = {"ICC profile"} if colour.profile(prepared.image) else set()
         kept = {name: value for name, value in prepared.said.items() if name in held}
         lost = metadata.lost(prepared.said, kept, transformed=True)
-        detail |= _heard(page, overheard, detail) | ({"lost": lost} if lost else {})
+        detail |= _heard(page, messages, detail) | ({"lost": lost} if lost else {})
         records = list(_records(temp, page.out, detail))
         if out.exists():  # of an earlier try; by a rename, so that it is whole or gone
             os.rename(out, temp.with_suffix(".old"))

@@ -9,7 +9,7 @@ from dittohead.system import files
 from dittohead.toolkit.images import loading
 
 
-def look(request: dict[str, Any]) -> dict[str, Any]:
+def decode(request: dict[str, Any]) -> dict[str, Any]:
     """Return {"width", "height", "bands"} of a file of which every pixel was decoded.
 
     Args:
@@ -17,7 +17,7 @@ def look(request: dict[str, Any]) -> dict[str, Any]:
 
     Raises: Refused, ItemError, OSError, pyvips.Error.
     """
-    with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["look"])) as fd:
+    with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["decode"])) as fd:
         image = loading.open_image(fd)
         image.avg()
         return {"width": image.width, "height": image.height, "bands": image.bands}

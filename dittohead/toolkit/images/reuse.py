@@ -41,13 +41,13 @@ class Earlier:
 
     def load(self) -> None:
         """Read their journals."""
-        for _, journal in self._found:
-            journal.read()
+        for _, cache in self._found:
+            cache.read()
 
     def take(self, out: bytes, source: str, work: Path, stop: Stop) -> list[dict[str, Any]] | None:
         """Bring results into `work`, by links that share the data; return them, None when there are none."""
-        for theirs, journal in self._found:
-            known = journal.find(out, source)
+        for theirs, cache in self._found:
+            known = cache.find(out, source)
             if known is not None and all(self._link(file, theirs, work, stop) for file in known["files"]):
                 for file in known["files"]:
                     file["detail"].setdefault("reused_from", theirs.parent.name)

@@ -96,8 +96,8 @@ class Bucket:
         pace: shared by all who use this store.
     """
 
-    def __init__(self, client: Any, name: str, address: str, pace: RequestRate) -> None:
-        self._client, self.name, self.pace = client, name, pace
+    def __init__(self, client: Any, name: str, address: str, rate: RequestRate) -> None:
+        self._client, self.name, self.rate = client, name, rate
         self._place = (address, name)
         self._asking = asyncio.Lock()
 
@@ -134,7 +134,7 @@ class Bucket:
                 answer: dict[str, Any] = await method(Bucket=self.name, **parameters)
             return _holding(wanted, answer, where)
 
-        return await self.pace.persist(once, where=where, doing=doing, expected=expected, who=self)
+        return await self.rate.persist(once, where=where, doing=doing, expected=expected, who=self)
 
     async def send(
         self,
@@ -160,7 +160,7 @@ class Bucket:
 
                 async def piece_sent(size: int) -> None:
                     patience.reschedule(None)
-                    await self.pace.spend(size)
+                    await self.rate.spend(size)
                     patience.reschedule(loop.time() + _STALL_S)
 
                 content = body(piece_sent)
@@ -169,7 +169,7 @@ class Bucket:
                 answer: dict[str, Any] = await method(Bucket=self.name, Body=content, **parameters)
             return _holding("ETag", answer, where)
 
-        return await self.pace.persist(once, where=where, doing=doing, expected=expected, who=self)
+        return await self.rate.persist(once, where=where, doing=doing, expected=expected, who=self)
 
     # -- what the store can do ---------------------------------------------------------------
 
@@ -322,7 +322,7 @@ class Bucket:
                         await asyncio.to_thread(running.update, piece)
             return running.hexdigest()
 
-        return await self.pace.persist(once, where=self.uri(key), doing="reading back", who=self)
+        return await self.rate.persist(once, where=self.uri(key), doing="reading back", who=self)
 
     async def verified(
         self, key: str, answer: dict[str, Any], digests: Digests, abilities: Abilities

@@ -97,14 +97,14 @@ class Download:
     async def _at_once(self) -> str:
         """Bring a small object and its checksum with one request; "" when that is not enough to verify it."""
         try:
-            answer, data = await self._bucket.pace.persist(
+            answer, data = await self._bucket.rate.persist(
                 self._whole, where=self._bucket.uri(self._key), doing="fetching", expected=_ANOTHER | ABSENT
             )
         except ClientError as error:
             if connection.code_of(error) in ABSENT:
                 raise Gone from error
             return ""
-        await self._bucket.pace.spend(len(data))
+        await self._bucket.rate.spend(len(data))
         told = self._algorithm(answer)
         if told is None or len(data) != self._size or etag_of(answer) != self._etag:
             return ""
@@ -174,7 +174,7 @@ class Download:
         if self._offset == self._size:
             return
         try:
-            await self._bucket.pace.persist(
+            await self._bucket.rate.persist(
                 self._once,
                 where=self._bucket.uri(self._key),
                 doing="fetching",
@@ -206,7 +206,7 @@ class Download:
         try:
             async for piece in _gathered(body):
                 patience.reschedule(None)
-                await self._bucket.pace.spend(len(piece))
+                await self._bucket.rate.spend(len(piece))
                 await writing
                 writing = asyncio.ensure_future(self._write(piece))
                 patience.reschedule(loop.time() + _STALL_S)

@@ -294,7 +294,7 @@ async def _act_on_notices(request: web.Request, given: Any) -> web.Response:
 
 
 async def _asked(request: web.Request, action: str, of: str, args: dict[str, Any]) -> web.Response:
-    answer = await request.app[SITE].desk.ask(action, of, identity(request).name, args)
+    answer = await request.app[SITE].queue.ask(action, of, identity(request).name, args)
     if answer is None:
         message = "not yet answered; it will be carried out, and /api/v1/requests says what became of it"
         return web.json_response({"message": message}, status=202)

@@ -70,7 +70,7 @@ async def retry(request: web.Request) -> web.Response:
     """Try all again that failed, and lead back with the answer."""
     site = request.app[SITE]
     batch = await site.store.look(queries.resolve_batch, request.match_info["batch"])
-    said = await site.desk.ask("retry-batch", batch.id, identity(request).name, {})
+    said = await site.queue.ask("retry-batch", batch.id, identity(request).name, {})
     if said is None:
         said = {"ok": True, "message": "It was handed in and is not answered yet."}
     raise web.HTTPSeeOther(f"/batches/{batch.id}?{urlencode({'said': request.app[PAGES].keep(said)})}")

@@ -207,7 +207,7 @@ async def _told(request: web.Request, name: str) -> dict[str, Any]:
     site, config, reception = request.app[SITE], request.app[SITE].config(), request.app[DOOR].reception
     asked = name if is_text(name) and "\0" not in name else ""
     candidates = names.like(config, asked)
-    before = await site.store.look(names.look, asked, candidates)
+    before = await site.store.look(names.known, asked, candidates)
     return await asyncio.to_thread(names.told, config, reception, name, before, candidates)
 
 
@@ -359,7 +359,7 @@ async def _hand_over(app: web.Application, incoming: Incoming) -> None:
         count, size = len(incoming.files), incoming.size
         # Recorded before it is the daemon's: the job's first event says whose it is.
         facts = {"files": count, "bytes": size, "ino": incoming.ino}
-        await site.desk.ask("drop", incoming.name, incoming.who, facts)
+        await site.queue.ask("drop", incoming.name, incoming.who, facts)
         await _in_thread(lambda: door.reception.hand_over(incoming))
     door.over[incoming.id] = _way(incoming)
     while len(door.over) > _MOST_OVER:

@@ -65,7 +65,7 @@ class FrontData:
     uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
 
-def look(connection: Connection, sources: Sequence[str]) -> FrontData:
+def gather(connection: Connection, sources: Sequence[str]) -> FrontData:
     """Ask the store, in one transaction."""
 
     def some(*states: JobState, limit: int) -> list[Job]:
@@ -103,7 +103,7 @@ def arrivals(stations: Stations) -> list[str]:
     """Return the names of the folders in the inbox, in order. Blocking."""
     try:
         found = stations.listing(Station.INBOX)
-        return sorted(display(name) for name in found if not stations.is_nobodys(name))
+        return sorted(display(name) for name in found if not stations.is_ignored(name))
     except OSError:  # the watcher says so itself
         return []
 

@@ -46,7 +46,7 @@ class JobData:
     uploader: str
 
 
-def look(connection: Connection, wanted: str) -> JobData:
+def gather(connection: Connection, wanted: str) -> JobData:
     """Ask the store, in one transaction. Raises: NoSuchJob."""
     job = queries.resolve(connection, wanted)
     return JobData(

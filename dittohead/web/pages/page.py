@@ -203,7 +203,7 @@ async def _fragments(
 
 async def _front_values(site: AppState) -> dict[str, Any]:
     config = site.config()
-    seen = await site.store.look(page_front.look, [source.name for source in config.sources])
+    seen = await site.store.look(page_front.gather, [source.name for source in config.sources])
     live = site.live()
     # Not the daemon's own, which remembers what its scans saw.
     stations = Stations(site.stations.root, site.stations.ignore)
@@ -240,7 +240,7 @@ async def front(request: web.Request) -> web.Response:
 
 
 async def _job_values(site: AppState, wanted: str) -> tuple[page_job.JobData, dict[str, Any]]:
-    seen = await site.store.look(page_job.look, wanted)
+    seen = await site.store.look(page_job.gather, wanted)
     known = await asyncio.to_thread(page_job.files_of, site.stations, seen)
     return seen, page_job.values(site.stations, seen, known, site.live())
 
@@ -258,7 +258,7 @@ async def job(request: web.Request) -> web.Response:
     """Show one job; under another name of it, lead to its own address."""
     pages, site, operator = request.app[PAGES], request.app[SITE], identity(request).role >= Role.OPERATOR
     wanted = request.match_info["job"]
-    seen = await site.store.look(page_job.look, wanted)
+    seen = await site.store.look(page_job.gather, wanted)
     if seen.job.id != wanted:
         raise web.HTTPSeeOther(f"/jobs/{seen.job.id}")
     parts = await pages.broadcaster.now(*_job(site, pages, wanted, operator=operator))
@@ -325,7 +325,7 @@ async def sync(request: web.Request) -> web.Response:
 async def _asked(
     request: web.Request, action: str, what: str, args: dict[str, Any], back: str
 ) -> web.Response:
-    said = await request.app[SITE].desk.ask(action, what, identity(request).name, args)
+    said = await request.app[SITE].queue.ask(action, what, identity(request).name, args)
     if said is None:
         said = {"ok": True, "message": "It was handed in and is not answered yet."}
     key = request.app[PAGES].keep(said)

@@ -64,7 +64,7 @@ async def _check(request: web.Request, job: Job, name: str) -> dict[str, Any]:
 async def rename(request: web.Request) -> web.Response:
     """Hand the wish in; lead to the new job, or back to the form with what stands in its way."""
     job, name = await one_job(request), str((await request.post()).get("name", ""))[:_MOST].strip()
-    said = await request.app[SITE].desk.ask("rename", job.id, identity(request).name, {"name": name})
+    said = await request.app[SITE].queue.ask("rename", job.id, identity(request).name, {"name": name})
     if said is not None and said["ok"]:
         raise web.HTTPSeeOther(f"/drop/done?{urlencode({'name': name, 'ino': job.ino})}")
     if said is None:

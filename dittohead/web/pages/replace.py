@@ -143,7 +143,7 @@ async def replace(request: web.Request) -> web.Response:
     run = given.get("run") != "no"
     reason = str(given.get("reason", ""))[:_REASON_MOST].strip()
     args = {"with": str(given.get("with", "")), "reason": reason, "run": run}
-    said = await request.app[SITE].desk.ask("replace", job.id, identity(request).name, args)
+    said = await request.app[SITE].queue.ask("replace", job.id, identity(request).name, args)
     if said is not None and said["ok"] and run:
         raise web.HTTPSeeOther(f"/drop/done?{urlencode({'name': job.name, 'ino': job.ino, 'after': job.id})}")
     if said is None:

@@ -58,7 +58,7 @@ class Access:
 
     def __init__(self, settings: Http | None, tokens: Tokens | None, sessions: Sessions) -> None:
         self.settings, self.tokens, self.sessions = settings, tokens, sessions
-        self.pace = AttemptLimit()  #: of wrong tokens
+        self.limit = AttemptLimit()  #: of wrong tokens
         self._networks = _networks(settings.proxy) if settings and settings.proxy else []
         self._read_at = float("-inf")
         self._people: dict[int, str] = {}
@@ -184,9 +184,9 @@ class Access:
         Returns: seconds until another of that address is taken; 0: at once.
         """
         address = self.address(request)
-        if self.pace.may_log(address):
+        if self.limit.may_log(address):
             log.get().warning(log.HTTP_LOGIN_FAILED, address=address, how=how)
-        return self.pace.wrong(address)
+        return self.limit.wrong(address)
 
     # -- under which name, and from which page -----------------------------------------------
 

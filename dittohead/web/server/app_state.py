@@ -22,7 +22,7 @@ class AppState:
 
     store: Store  #: read with `look`; never written here
     stations: Stations
-    desk: RequestQueue  #: takes what people ask for
+    queue: RequestQueue  #: takes what people ask for
     metrics: Metrics
     live: Callable[[], dict[str, Any]]  #: what is true only now (see live.py)
     config: Callable[[], Config]  #: the configuration in force; it may be replaced

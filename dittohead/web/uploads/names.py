@@ -26,7 +26,7 @@ class NameHistory:
     taken: frozenset[str]  #: of the names like it, those that jobs had
 
 
-def look(connection: Connection, name: str, candidates: Collection[str]) -> NameHistory:
+def known(connection: Connection, name: str, candidates: Collection[str]) -> NameHistory:
     """Ask the store."""
     job = next(iter(history.of_name(connection, name)), None)
     return NameHistory(job=job, taken=history.taken_names(connection, candidates))

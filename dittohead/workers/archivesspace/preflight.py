@@ -157,7 +157,7 @@ async def enumerations(client: Client, names: Collection[str]) -> dict[str, froz
     return found
 
 
-async def look(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) -> dict[str, Any]:
+async def examine(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) -> dict[str, Any]:
     """Return the facts of a folder. Raises: ItemError, naming everything that is wrong; TargetError."""
     naming = Naming(options, ctx.name)
     objects, ids, kinds = await in_thread(lambda _: _survey(naming, ctx))

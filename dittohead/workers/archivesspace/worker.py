@@ -68,7 +68,7 @@ class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
     async def preflight(self, ctx: StepContext, options: ArchivesSpaceOptions) -> Mapping[str, Any]:
         """Find the archival objects and whatever stands against recording; nothing is written."""
         async with opened(options, ctx.secret) as client:
-            return await preflight.look(ctx, options, client)
+            return await preflight.examine(ctx, options, client)
 
     async def _facts(self, ctx: StepContext, options: ArchivesSpaceOptions) -> Mapping[str, Any]:
         facts = await asyncio.to_thread(ctx.facts, ctx.step)

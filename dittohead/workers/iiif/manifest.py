@@ -389,11 +389,11 @@ def shares(described: Described, pictures: Iterable[Picture]) -> tuple[list[list
     """Return each object's own pictures, in the order of the objects, and how many are nobody's."""
     own: list[list[Picture]] = [[] for _ in described.objects]
     owners = Owners(described)
-    nobodys = 0
+    ignored = 0
     for picture in pictures:
         found = owners.of(picture.origin or picture.path)
         if found is None:
-            nobodys += 1
+            ignored += 1
         else:
             own[found].append(picture)
-    return own, nobodys
+    return own, ignored

@@ -304,7 +304,7 @@ class _Presentation:
         self.ctx, self.options, self.made = ctx, options, made
         self.base = encoded(options.base)
         self.manner = options.manner()
-        self.images = self.objects = self.nobodys = self.empty = self.unpublished = 0
+        self.images = self.objects = self.ignored = self.empty = self.unpublished = 0
         self._back: Mapping[bytes, bytes] = {}
         self._digests: dict[bytes, str] = {}  #: of the files that an image server gives out
         self._shown: list[ShownObject] = []
@@ -321,8 +321,8 @@ class _Presentation:
                 hint="It should be a convert step with format: iiif-static; others need service:",
             )
         described = self.ctx.described(self.options.record)
-        own, self.nobodys = iiif_manifest.shares(described, pictures)
-        if self.nobodys == len(pictures):
+        own, self.ignored = iiif_manifest.shares(described, pictures)
+        if self.ignored == len(pictures):
             raise ItemError(
                 f"none of the {len(pictures)} images belongs to an object that is described",
                 hint="See which files the step that describes names for each object",
@@ -487,9 +487,9 @@ class _Presentation:
 
     def result(self) -> Done:
         """Return what was done, and tell of it."""
-        detail = f"IIIF Presentation 3: {self.images - self.nobodys} images"
+        detail = f"IIIF Presentation 3: {self.images - self.ignored} images"
         detail += f" in {self.objects} objects" if self.objects > 1 else ""
-        left = f", {self.nobodys} images of no object left out" if self.nobodys else ""
+        left = f", {self.ignored} images of no object left out" if self.ignored else ""
         left += f", {self.empty} objects without images left out" if self.empty else ""
         # Whether the public may see them all the same is for people to say, by for: and uploaders.
         left += f", {self.unpublished} of records that are not published" if self.unpublished else ""

@@ -39,7 +39,7 @@ class SignIn:
         self._clock = clock
         self._refused: dict[tuple[str, str], _Refusal] = {}
         self._known: dict[tuple[str, str], bytes] = {}
-        self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
 
     @contextlib.asynccontextmanager
     async def entered(self, options: IslandoraOptions, password: str) -> AsyncIterator[Drupal]:
@@ -47,7 +47,7 @@ class SignIn:
         key, digest = (options.url, options.user), hashlib.sha256(password.encode()).digest()
         async with preflight.opened(options, password) as site:
             if self._known.get(key) != digest:
-                async with self._turns.setdefault(key, asyncio.Lock()):  # not by many jobs at once
+                async with self._locks.setdefault(key, asyncio.Lock()):  # not by many jobs at once
                     if self._known.get(key) != digest:
                         await self._tried(key, digest, site, options)
             try:

@@ -65,8 +65,8 @@ class IslandoraWorker(Worker[IslandoraOptions]):
 
     def __init__(self) -> None:
         #: Of objects at sites: the site does not refuse a second media of a page by two jobs at once.
-        self.turns = KeyedLock()
-        self.door = SignIn()
+        self.locks = KeyedLock()
+        self.sign_in = SignIn()
 
     def check(self, options: IslandoraOptions) -> list[str]:
         """Say what cannot be."""
@@ -95,7 +95,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     async def preflight(self, ctx: StepContext, options: IslandoraOptions) -> Mapping[str, Any]:
         """Look for the terms, the collection and the objects; compare fields with what is to be written."""
         known = ctx.described(options.record)
-        async with self.door.entered(options, ctx.secret(options.credential)) as site:
+        async with self.sign_in.entered(options, ctx.secret(options.credential)) as site:
             base = await preflight.ground(site, options)
             descriptions = [found.description for found in known.objects]
             await preflight.check_fields(site, options, base, descriptions)
@@ -149,7 +149,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
 
     async def run(self, ctx: StepContext, options: IslandoraOptions) -> StepResult:
         """Create what is not there yet; a try after a crash finds what the last one created."""
-        async with self.door.entered(options, ctx.secret(options.credential)) as site:
+        async with self.sign_in.entered(options, ctx.secret(options.credential)) as site:
             delivered = await _resumed(ctx)
             if delivered is None:
                 delivered = await self._deliver(ctx, options, site)
@@ -157,7 +157,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
 
     async def _deliver(self, ctx: StepContext, options: IslandoraOptions, site: Drupal) -> _Delivered:
         things = await in_thread(lambda stop: objects.things(ctx, options, stop))
-        async with self.turns.all_of(f"{options.url} {thing.description.identifier}" for thing in things):
+        async with self.locks.all_of(f"{options.url} {thing.description.identifier}" for thing in things):
             return await self._bring(ctx, options, site, things)
 
     async def _bring(

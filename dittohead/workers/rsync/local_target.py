@@ -376,7 +376,7 @@ class _Comparison:
                 self._found.files += 1
                 self._found.size += size
                 if self._own:
-                    self._besides(entry.path, fd, entry.mtime_ns)
+                    self._extras(entry.path, fd, entry.mtime_ns)
         except (FileNotFoundError, ItemError):
             self._found.wrong.append(os.fsdecode(entry.path))
 
@@ -384,11 +384,11 @@ class _Comparison:
         try:
             with files.directory_beneath(self._place, path) as fd:
                 if self._own:
-                    self._besides(path, fd, None)
+                    self._extras(path, fd, None)
         except (FileNotFoundError, ItemError):
             self._found.wrong.append(os.fsdecode(path))
 
-    def _besides(self, path: bytes, fd: int, mtime_ns: int | None) -> None:
+    def _extras(self, path: bytes, fd: int, mtime_ns: int | None) -> None:
         """Compare what a file or folder has besides its content with its original."""
         original, keeps, is_dir = os.path.join(self._root, path), self._keeps, mtime_ns is None
         there = os.fstat(fd)
