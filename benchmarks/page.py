@@ -20,7 +20,8 @@ from benchmarks.common import Daemon, Row, folders, ratio_of, running, settle_di
 from benchmarks.noop import NoopWorker
 from benchmarks.stalls import Watched
 from dittohead.config import registry
-from dittohead.model import JobId, JobState
+from dittohead.model.records import JobId
+from dittohead.model.states import JobState
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob

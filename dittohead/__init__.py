@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         Wait,
         Worker,
     )
-    from dittohead.model import Entry, Event, EventType, Location, Output, Use
     from dittohead.model.description import Described, Description
     from dittohead.model.errors import (
         ConfigError,
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
         TargetError,
         TransientError,
     )
+    from dittohead.model.events import Event, EventType
+    from dittohead.model.records import Entry, Location, Output, Use
     from dittohead.system.files import durable_file, sha256_file
     from dittohead.system.process import Completed, run
     from dittohead.system.threads import Stop, in_thread
@@ -52,7 +53,8 @@ _MODULES = {
         "TransientError",
     ),
     "dittohead.system.files": ("durable_file", "sha256_file"),
-    "dittohead.model": ("Entry", "Event", "EventType", "Location", "Output", "Use"),
+    "dittohead.model.events": ("Event", "EventType"),
+    "dittohead.model.records": ("Entry", "Location", "Output", "Use"),
     "dittohead.system.process": ("Completed", "run"),
     "dittohead.contract.source": (
         "Fetch",

@@ -39,8 +39,11 @@ from dittohead.engine.supervisor import Service, Supervisor
 from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Scan, Stations
 from dittohead.intake import Intake
-from dittohead.model import Job, Station, counted, display, units
+from dittohead.model import units
 from dittohead.model.errors import ConfigError, DittoheadError, StationError, StationMissing, StoreError
+from dittohead.model.records import Job
+from dittohead.model.states import Station
+from dittohead.model.text import counted, display
 from dittohead.notices import doctor as receivers
 from dittohead.notices.commands import Commands
 from dittohead.notices.compose import Composer
@@ -90,7 +93,7 @@ class Daemon:
     """One process on one root."""
 
     def __init__(self, config: Config, *, patience_s: float | None = None) -> None:
-        """Prepare. Args: patience_s: run until nothing is left (until_empty.py); None: until told to stop."""
+        """Prepare. Args: patience_s: run until nothing is left (scheduled_run.py); None: until stopped."""
         self.config, self._patience_s = config, patience_s
         self.exit_status = 0
         self.stations = Stations(config.root, config.settings.watch.ignore)

@@ -16,8 +16,8 @@ from dataclasses import dataclass, fields
 from dittohead.engine.dispatch import Dispatch
 from dittohead.folders.stations import Scan
 from dittohead.intake import Intake
-from dittohead.model import ItemState, JobState
 from dittohead.model.errors import StoreError
+from dittohead.model.states import ItemState, JobState
 from dittohead.store import Connection, Store, history, queries
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store

@@ -21,8 +21,8 @@ from watchfiles import Change, awatch
 
 from dittohead.config.settings import Watch
 from dittohead.folders.stations import Scan, Stations
-from dittohead.model import Station
 from dittohead.model.errors import ItemError
+from dittohead.model.states import Station
 from dittohead.system import log
 from dittohead.system.files import walk
 from dittohead.system.machine_faults import short_of

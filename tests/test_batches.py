@@ -15,8 +15,9 @@ from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.claim import Claimer
 from dittohead.engine.reconcile import reconcile
-from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ConfigError, ItemError
+from dittohead.model.records import Batch
+from dittohead.model.states import JobState, Station
 from dittohead.store import batches as batch_store
 from dittohead.store import queries
 from dittohead.store.tables import outbox

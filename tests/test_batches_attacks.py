@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from dittohead.contract.worker import StepContext, StepResult
 from dittohead.engine.reconcile import reconcile
-from dittohead.model import Batch, JobState, Station
 from dittohead.model.errors import ItemError
 from dittohead.model.held import Held, HeldKind
+from dittohead.model.records import Batch
+from dittohead.model.states import JobState, Station
 from dittohead.store import batches as batch_store
 from dittohead.store import queries
 from dittohead.system import capabilities

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
-from dittohead.model import JobState, Output, StepState
 from dittohead.model.errors import ItemError, TargetError, TransientError
+from dittohead.model.records import Output
+from dittohead.model.states import JobState, StepState
 from tests.support.house import House, ScriptOptions, ScriptWorker
 
 DIAMOND = """

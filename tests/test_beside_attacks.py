@@ -12,8 +12,9 @@ import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.engine import live_status
-from dittohead.model import JobState, Output, StepState
 from dittohead.model.errors import ItemError, TargetError, TransientError
+from dittohead.model.records import Output
+from dittohead.model.states import JobState, StepState
 from tests.support.house import CONFIG, House
 from tests.test_beside import DIAMOND, LookingWorker, gate, looking, state, states
 

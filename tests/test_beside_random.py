@@ -18,8 +18,9 @@ import sqlalchemy as sa
 
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.engine.reconcile import reconcile
-from dittohead.model import JobState, StepState, step_graph
+from dittohead.model import step_graph
 from dittohead.model.errors import ItemError, StoreError, Superseded, TargetError, TransientError
+from dittohead.model.states import JobState, StepState
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from tests.support.house import House

@@ -11,7 +11,8 @@ from dittohead.admin.housekeeping import Housekeeper
 from dittohead.admin.outdated import OutdatedJob, compare
 from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.model import Output, Station
+from dittohead.model.records import Output
+from dittohead.model.states import Station
 from tests.support.house import House
 
 CONFIG = """

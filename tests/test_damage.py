@@ -14,7 +14,8 @@ from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.reconcile import reconcile
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
-from dittohead.model import JobState, Location, Output, Station
+from dittohead.model.records import Location, Output
+from dittohead.model.states import JobState, Station
 from dittohead.store import requests as request_store
 from tests.support.damage import DAMAGES
 from tests.support.house import House

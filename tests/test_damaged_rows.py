@@ -16,9 +16,9 @@ from dittohead.admin import views
 from dittohead.admin.row_check import RowCheck
 from dittohead.contract.worker import StepContext, StepResult, Wait
 from dittohead.engine.reconcile import reconcile
-from dittohead.model import JobState
 from dittohead.model.errors import ItemError
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.states import JobState
 from dittohead.store import damage, history, numbers, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store

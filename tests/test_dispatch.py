@@ -13,9 +13,9 @@ import pytest
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.dispatch import Dispatch
 from dittohead.engine.dispatch.local import LocalDispatch
-from dittohead.model import JobState, Station
 from dittohead.model.errors import StoreError
 from dittohead.model.held import HeldKind
+from dittohead.model.states import JobState, Station
 from dittohead.store import jobs as job_store
 from tests.support.house import House
 

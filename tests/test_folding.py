@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dittohead.model import Entry
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Entry
 from dittohead.system.folding import Alike
 from dittohead.workers.rsync.output import listed_names
 from dittohead.workers.rsync.worker import RsyncOptions, RsyncWorker

@@ -17,7 +17,7 @@ import pytest
 from dittohead.admin import uploader_setup
 from dittohead.admin.uploader_setup import InboxSetup
 from dittohead.folders.stations import Stations
-from dittohead.model import Station
+from dittohead.model.states import Station
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="NEEDS ROOT, FOR TWO UIDS: left out")
 DAEMON, UPLOADER = 60000, 60001

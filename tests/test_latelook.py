@@ -13,7 +13,7 @@ import pytest
 
 from dittohead.admin.housekeeping import Housekeeper
 from dittohead.admin.late_changes import LateChangeCheck
-from dittohead.model import JobState
+from dittohead.model.states import JobState
 from tests.support.house import CONFIG, House
 
 AFTER_S = 0.2

@@ -13,7 +13,7 @@ import pytest
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.folders import listing
 from dittohead.folders.job_files import JobFiles
-from dittohead.model import Job, Location, Output
+from dittohead.model.records import Job, Location, Output
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.support.house import House
 

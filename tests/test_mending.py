@@ -12,8 +12,10 @@ from dittohead.admin import views
 from dittohead.admin.doctor import Finding, _once_each
 from dittohead.cli import jobs
 from dittohead.contract.worker import StepContext, StepResult
-from dittohead.model import Job, JobState, display, own_group
 from dittohead.model.errors import ClosedError, ItemError
+from dittohead.model.records import Job
+from dittohead.model.states import JobState
+from dittohead.model.text import display, own_group
 from dittohead.system import files
 from tests.support.house import House
 from tests.support.notices import told_of

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from dittohead.cli import main
 from dittohead.contract.worker import Inputs, Made
-from dittohead.model import Location, Output
+from dittohead.model.records import Location, Output
 from dittohead.system.threads import Stop
 from dittohead.toolkit.natural_order import key, page_key
 from dittohead.web.pages.thumbnails import pictures

@@ -10,8 +10,8 @@ import pytest
 from dittohead.contract.source import folder_fault
 from dittohead.engine.reconcile import reconcile
 from dittohead.folders.stations import Stations
-from dittohead.model import ACTIVE, Station
 from dittohead.model.errors import ItemError
+from dittohead.model.states import ACTIVE, Station
 from dittohead.web.pages.front import arrivals
 from dittohead.web.uploads.receive import fitting
 from tests.support.house import CONFIG, House

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.folders import sidecar
-from dittohead.model import Event, EventType, JobState
 from dittohead.model.errors import DittoheadError, ItemError, TransientError
+from dittohead.model.events import Event, EventType
+from dittohead.model.states import JobState
 from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice

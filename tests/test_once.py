@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from dittohead.admin import actions as actions_module
 from dittohead.admin.actions import Actions
-from dittohead.model import JobState
 from dittohead.model.errors import StoreError
+from dittohead.model.states import JobState
 from dittohead.store import requests as request_store
 from tests.support.house import House
 from tests.test_replacing import broken, offered

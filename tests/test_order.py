@@ -7,7 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dittohead.model import StepRow, StepState, step_graph
+from dittohead.model import step_graph
+from dittohead.model.records import StepRow
+from dittohead.model.states import StepState
 
 
 def step(name: str, *needs: str, source: str = "", purpose: str = "") -> dict[str, Any]:

@@ -19,8 +19,9 @@ from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.engine.dispatch import local
 from dittohead.engine.reconcile import reconcile
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, JobState, Station, StepState
 from dittohead.model.errors import StoreError, TargetError, TransientError
+from dittohead.model.records import Job
+from dittohead.model.states import JobState, Station, StepState
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store.queries import listing

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from dittohead.engine.reconcile import reconcile
-from dittohead.model import JobState, Outcome, Station
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.states import JobState, Outcome, Station
 from dittohead.store import Connection, history, numbers, queries
 from dittohead.store.search import find
 from tests.support.house import House

@@ -21,9 +21,10 @@ from dittohead.admin.notice_limits import DAY_S, FEW, WEEK_S
 from dittohead.admin.overdue import SHOWN, Overdue
 from dittohead.cli import status
 from dittohead.folders.stations import Scan, Stations
-from dittohead.model import Arrival, Station
 from dittohead.model.errors import Immovable
 from dittohead.model.held import AT_ONCE, IN_TIME, Held, HeldKind, immovable, mounted
+from dittohead.model.records import Arrival
+from dittohead.model.states import Station
 from dittohead.notices.compose import Composer
 from dittohead.store.tables import outbox
 from tests.support.house import House

@@ -15,8 +15,10 @@ import pytest
 from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.folders import receipt
-from dittohead.model import EventType, JobState, Output, Station, StepState
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
+from dittohead.model.events import EventType
+from dittohead.model.records import Output
+from dittohead.model.states import JobState, Station, StepState
 from dittohead.store import jobs as job_store
 from dittohead.store import queries
 from dittohead.store import suspects as suspect_store

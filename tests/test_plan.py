@@ -16,8 +16,8 @@ from dittohead.config import registry
 from dittohead.config.loader import load
 from dittohead.config.registry import Registry
 from dittohead.contract.worker import Planned, StepContext
-from dittohead.model import Output
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Output
 from tests.support.house import ScriptOptions, ScriptWorker
 from tests.support.s3_server import S3Server
 from tests.support.trees import tree

@@ -13,8 +13,9 @@ from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.claim import Held
 from dittohead.folders import manifest
 from dittohead.folders.job_files import JobFiles
-from dittohead.model import Job, JobState
 from dittohead.model.errors import ConfigError
+from dittohead.model.records import Job
+from dittohead.model.states import JobState
 from tests.support.house import House
 
 CONFIG = """

@@ -15,7 +15,7 @@ import pytest
 
 from dittohead.admin.rebuild import rebuild
 from dittohead.folders import receipt
-from dittohead.model import Job
+from dittohead.model.records import Job
 from dittohead.store import Store, sqlite_url
 from dittohead.store.queries import listing
 from tests.support.house import House

@@ -9,8 +9,8 @@ import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.reconcile import reconcile
-from dittohead.model import JobState, Station
 from dittohead.model.errors import ItemError
+from dittohead.model.states import JobState, Station
 from dittohead.store import jobs as job_store
 from tests.support.house import House
 from tests.support.trees import tree

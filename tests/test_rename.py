@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dittohead.folders import receipt
-from dittohead.model import JobState
+from dittohead.model.states import JobState
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from tests.support.house import House

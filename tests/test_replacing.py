@@ -14,8 +14,9 @@ import pytest
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.folders import receipt
 from dittohead.folders.replacement import KEPT_S, Offer, Replacements
-from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Job
+from dittohead.model.states import JobState
 from dittohead.store import jobs as job_store
 from dittohead.system import fail_points, files
 from tests.support.house import House

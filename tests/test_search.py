@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from dittohead.model import JobId, JobState
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import JobId
+from dittohead.model.states import JobState
 from dittohead.store import Store, sqlite_url
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store

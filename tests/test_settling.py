@@ -9,8 +9,8 @@ import pytest
 from dittohead.config.settings import Watch
 from dittohead.engine.folder_look import FolderLook
 from dittohead.engine.settling import Settling, Why
-from dittohead.model import Arrival
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Arrival
 
 WATCH = Watch.model_validate({"settle": "2s", "settle_in_place": "90s"})
 ARRIVAL = Arrival(folder=b"x", dev=1, ino=1, uid=0, seen_at=0.0)

@@ -19,8 +19,8 @@ from dittohead.cli.lines import Line, show
 from dittohead.engine import waiting_room
 from dittohead.engine.live_status import Live
 from dittohead.engine.settling import SettlingWait, Why
-from dittohead.model import Arrival
 from dittohead.model.held import Held, HeldKind
+from dittohead.model.records import Arrival
 from tests.support.house import House
 
 OPEN = Held(

@@ -43,4 +43,4 @@ def test_nobody_else_counts_free_bytes() -> None:
         for path in package.rglob("*.py")
         if re.search(r"\.f_bavail", path.read_text())
     }
-    assert found == {"space.py", "workers/rsync.py"}
+    assert found == {"system/disk_space.py", "workers/rsync/worker.py"}

@@ -14,7 +14,7 @@ import structlog
 from dittohead.admin import notice_limits
 from dittohead.admin.notice_limits import FEW
 from dittohead.admin.stale_uploads import SHOWN, StaleUploads
-from dittohead.model import Station
+from dittohead.model.states import Station
 from dittohead.notices.compose import Composer
 from dittohead.store.tables import outbox
 from dittohead.system.users import owner

@@ -11,8 +11,10 @@ import pytest
 
 from dittohead.folders import stations as stations_module
 from dittohead.folders.stations import NAME_MAX, Stations, fit
-from dittohead.model import Arrival, Station, utcnow
 from dittohead.model.errors import NameTaken, StationError, StationMissing
+from dittohead.model.records import Arrival
+from dittohead.model.states import Station
+from dittohead.model.text import utcnow
 from dittohead.system import files
 from tests.support.trees import read_tree, tree
 

@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from dittohead.model import Event, EventType, JobId, JobState, StepState
 from dittohead.model.errors import StoreError, Superseded
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import JobId
+from dittohead.model.states import JobState, StepState
 from dittohead.store import Store, schema, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store

@@ -12,7 +12,8 @@ import pytest
 from dittohead.contract.worker import Done, Options, StepContext, StepResult, Worker
 from dittohead.engine import suspects
 from dittohead.engine.reconcile import reconcile
-from dittohead.model import Job, JobState, Station
+from dittohead.model.records import Job
+from dittohead.model.states import JobState, Station
 from dittohead.store import jobs as job_store
 from tests.support.house import House
 

@@ -13,8 +13,10 @@ from dittohead.admin.undo import undo_all, undo_job
 from dittohead.admin.verify import verify_job
 from dittohead.contract.worker import Done, StepContext, StepResult, UndoContext
 from dittohead.folders import receipt
-from dittohead.model import Event, EventType, JobState, Location
 from dittohead.model.errors import DittoheadError, ItemError, TransientError
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Location
+from dittohead.model.states import JobState
 from tests.support.house import House, ScriptOptions, ScriptWorker
 
 

@@ -12,8 +12,8 @@ import pytest
 from dittohead.admin.doctor import examine
 from dittohead.config.loader import load
 from dittohead.folders import manifest
-from dittohead.model import JobState
 from dittohead.model.errors import ConfigError, ItemError
+from dittohead.model.states import JobState
 from dittohead.system.threads import Stop
 from dittohead.system.users import Owner, is_known, owner
 from tests.support.house import House

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dittohead.admin.verify import Report, verify_job
 from dittohead.contract.worker import Done, StepContext, StepResult, VerifyContext
-from dittohead.model import Location
 from dittohead.model.errors import TargetError
+from dittohead.model.records import Location
 from tests.support.house import House, ScriptOptions, ScriptWorker
 
 

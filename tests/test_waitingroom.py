@@ -24,9 +24,9 @@ from dittohead.engine.folder_look import FolderLook
 from dittohead.engine.settling import SettlingWait, Why
 from dittohead.folders import manifest
 from dittohead.folders.stations import Stations, _refusal
-from dittohead.model import JobState, Station
 from dittohead.model.errors import Immovable, StationError
 from dittohead.model.held import Held, HeldKind, writers
+from dittohead.model.states import JobState, Station
 from dittohead.system.threads import Stop
 from tests.support.house import CONFIG, House
 
@@ -56,7 +56,7 @@ class Trouble:
 @pytest.fixture
 def trouble(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trouble]:
     made = Trouble()
-    monkeypatch.setattr(waiting_room, "look", made.look)
+    monkeypatch.setattr(waiting_room, "look_at", made.look)
     yield made
     made.go_on.set()
 

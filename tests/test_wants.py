@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import dittohead
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.model import JobState
+from dittohead.engine import shortage
 from dittohead.model.errors import ItemError, MachineShort, TargetError
+from dittohead.model.states import JobState
 from dittohead.startup import is_passing
 from dittohead.system import machine_faults
 from dittohead.system.threads import Stop
@@ -102,20 +104,20 @@ def test_no_other_module_has_a_set_of_its_own() -> None:
     """But for one error with a meaning of its own there."""
     own = {
         ("cli/base.py", "EROFS"),  # what a command was given leads to nothing of use
-        ("images/child.py", "ENOMEM"),  # the child's own bound, not the machine's
-        ("images/making.py", "ENOSPC"),  # raised there
-        ("local_target.py", "EDQUOT"),  # one group's, of many on a disk
-        ("local_target.py", "EROFS"),  # the service's sandbox, perhaps
-        ("ownfiles.py", "ENODEV"),  # it is a device node, and no file
-        ("threads.py", "EAGAIN"),  # raised there
-        ("upload.py", "ENOSPC"),  # no room for attributes
+        ("toolkit/images/child.py", "ENOMEM"),  # the child's own bound, not the machine's
+        ("toolkit/images/conversion.py", "ENOSPC"),  # raised there
+        ("workers/rsync/local_target.py", "EDQUOT"),  # one group's, of many on a disk
+        ("workers/rsync/local_target.py", "EROFS"),  # the service's sandbox, perhaps
+        ("system/own_files.py", "ENODEV"),  # it is a device node, and no file
+        ("system/threads.py", "EAGAIN"),  # raised there
+        ("folders/upload_protocol.py", "ENOSPC"),  # no room for attributes
     }
-    package = Path(machine_faults.__file__).parent
+    package = Path(dittohead.__file__).parent
     names = "|".join(name for name, kinds in FAULTS.items() if kinds)
     found = {
         (path.relative_to(package).as_posix(), name)
         for path in package.rglob("*.py")
-        if path.name != "wants.py"
+        if path.name != "machine_faults.py"
         for name in re.findall(rf"errno\.({names})\b", path.read_text())
     }
     assert found == own
@@ -145,8 +147,8 @@ async def test_a_step_that_meets_it_waits_and_that_counts_as_no_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """More often than a passing fault of the far side may come."""
-    monkeypatch.setattr(machine_faults, "_FIRST_S", 0.001)
-    monkeypatch.setattr(machine_faults, "_MOST_S", 0.002)
+    monkeypatch.setattr(shortage, "_FIRST_S", 0.001)
+    monkeypatch.setattr(shortage, "_MOST_S", 0.002)
     house = House(tmp_path, CONFIG)
     met = []
 

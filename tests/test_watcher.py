@@ -14,7 +14,7 @@ import pytest
 
 from dittohead.config.settings import Watch
 from dittohead.folders.stations import Scan, Stations
-from dittohead.model import Station
+from dittohead.model.states import Station
 from dittohead.system.mounts import filesystem_type, mounts_beneath, needs_polling
 from dittohead.watcher import Watcher, stale_uploads
 from tests.support.trees import tree

@@ -21,24 +21,12 @@ from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.replacement import words as replaced_words
-from dittohead.model import (
-    ACTIVE,
-    TERMINAL,
-    Event,
-    EventType,
-    Job,
-    JobState,
-    Outcome,
-    Station,
-    StepState,
-    collection_of,
-    counted,
-    display,
-    shell_word,
-    step_graph,
-    visible,
-)
+from dittohead.model import step_graph
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Job, collection_of
+from dittohead.model.states import ACTIVE, TERMINAL, JobState, Outcome, Station, StepState
+from dittohead.model.text import counted, display, shell_word, visible
 from dittohead.store import Connection, history, queries
 from dittohead.store import batches as batch_store
 from dittohead.store import jobs as job_store

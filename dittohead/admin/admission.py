@@ -10,8 +10,10 @@ from dittohead.config.loader import Config, Pipeline
 from dittohead.engine.claim import wanted
 from dittohead.folders import names
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, Station, display, visible
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Job
+from dittohead.model.states import Station
+from dittohead.model.text import display, visible
 from dittohead.system.ignored_names import fault
 from dittohead.system.users import owner
 

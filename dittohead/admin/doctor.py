@@ -16,8 +16,9 @@ from dittohead.config.notice_rules import Rule, shown
 from dittohead.config.registry import Registry, sources
 from dittohead.contract import placeholders
 from dittohead.folders.stations import Stations
-from dittohead.model import Station, counted
 from dittohead.model.errors import DittoheadError, StationError
+from dittohead.model.states import Station
+from dittohead.model.text import counted
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store

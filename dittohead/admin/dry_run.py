@@ -23,9 +23,11 @@ from dittohead.contract.worker import Inputs, Made, Options, Planned, StepContex
 from dittohead.engine.claim import wanted
 from dittohead.folders import manifest
 from dittohead.folders.job_files import names_of
-from dittohead.model import Entry, Event, Location, Output, utcnow
 from dittohead.model.description import Described
 from dittohead.model.errors import DittoheadError, StepError, TargetError, TransientError
+from dittohead.model.events import Event
+from dittohead.model.records import Entry, Location, Output
+from dittohead.model.text import utcnow
 from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit import natural_order

@@ -13,8 +13,8 @@ from dittohead.contract import placeholders
 from dittohead.contract.worker import Options, Worker
 from dittohead.folders.job_files import JobFiles, values_of
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, StepRow
 from dittohead.model.errors import DittoheadError
+from dittohead.model.records import Job, StepRow
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 

@@ -16,8 +16,8 @@ from dittohead.engine.services import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Scan
-from dittohead.model import TERMINAL, JobState, Station
 from dittohead.model.errors import Unreadable
+from dittohead.model.states import TERMINAL, JobState, Station
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.system import log, own_files

@@ -16,8 +16,11 @@ from pathlib import Path
 from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import JobFiles
-from dittohead.model import Event, EventType, Job, Station, counted, visible
 from dittohead.model.errors import ItemError, StoreError, Unreadable
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Job
+from dittohead.model.states import Station
+from dittohead.model.text import counted, visible
 from dittohead.store import Connection, history
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store

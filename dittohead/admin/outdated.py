@@ -15,8 +15,9 @@ from dittohead.contract import placeholders
 from dittohead.contract.worker import Recipe
 from dittohead.folders.job_files import JobFiles, values_of
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, Station, StepRow, StepState
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Job, StepRow
+from dittohead.model.states import Station, StepState
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system.patterns import TooSlow

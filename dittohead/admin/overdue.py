@@ -1,6 +1,6 @@
 """What stays in the inbox until somebody does something about it, and few notices of what is one owner's.
 
-Arrivals that are held, and strays: what is no folder. Uploads that are dotted are told of by `stale.py`.
+Arrivals that are held, and strays: what is not a folder. Dotted uploads are in `stale_uploads.py`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from dittohead.admin.notice_limits import WEEK_S, NoticeGroup, NoticeLimits
 from dittohead.engine.services import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.folders.stations import Scan
-from dittohead.model import Station, display, own_group, shell_word
 from dittohead.model.held import AT_ONCE, IN_TIME, Held
+from dittohead.model.states import Station
+from dittohead.model.text import display, own_group, shell_word
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from dittohead.system.files import kind_of

@@ -22,21 +22,12 @@ from dittohead.engine.services import AGENT
 from dittohead.folders import manifest, receipt
 from dittohead.folders.receipt import folder_bytes, read_events
 from dittohead.folders.stations import Stations
-from dittohead.model import (
-    Arrival,
-    Batch,
-    Event,
-    EventType,
-    JobId,
-    JobState,
-    Station,
-    StepState,
-    collection_of,
-    display,
-    is_utf8,
-    paths,
-)
+from dittohead.model import paths
 from dittohead.model.errors import StoreError, Unreadable
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Arrival, Batch, JobId, collection_of
+from dittohead.model.states import JobState, Station, StepState
+from dittohead.model.text import display, is_utf8
 from dittohead.store import Connection, Store
 from dittohead.store import batches as batch_store
 from dittohead.store import digests as digest_store

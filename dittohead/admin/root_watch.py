@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dittohead.engine.supervisor import CannotGoOn
 from dittohead.engine.targets import Targets, disk_of
 from dittohead.folders.stations import Stations
-from dittohead.model import Station
 from dittohead.model.errors import DittoheadError, StationMissing, StoreError
+from dittohead.model.states import Station
 from dittohead.system import log
 from dittohead.system.lock import Lock, Locked
 from dittohead.system.threads import Hung, in_own_thread

@@ -15,7 +15,8 @@ from typing import Any
 
 from dittohead.admin.notice_limits import FEW, NoticeGroup, NoticeLimits
 from dittohead.engine.services import Engine
-from dittohead.model import Station, display
+from dittohead.model.states import Station
+from dittohead.model.text import display
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from dittohead.system import log

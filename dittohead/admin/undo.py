@@ -13,8 +13,9 @@ from dittohead.contract.worker import UndoContext, Worker
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import TERMINAL, Job, JobState
 from dittohead.model.errors import DittoheadError
+from dittohead.model.records import Job
+from dittohead.model.states import TERMINAL, JobState
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system.process import environment

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dittohead.folders.stations import Stations
-from dittohead.model import Station, counted, display, own_group, shell_word
+from dittohead.model.states import Station
+from dittohead.model.text import counted, display, own_group, shell_word
 from dittohead.system import capabilities
 from dittohead.system.users import owner
 

@@ -14,9 +14,11 @@ from dittohead.contract.worker import Inputs, VerifyContext, Worker
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import TERMINAL, Job, JobState, display
 from dittohead.model.errors import DittoheadError, StepError, Unreadable
 from dittohead.model.paths import path_bytes
+from dittohead.model.records import Job
+from dittohead.model.states import TERMINAL, JobState
+from dittohead.model.text import display
 from dittohead.store import Store, history
 from dittohead.store import jobs as job_store
 from dittohead.system import files

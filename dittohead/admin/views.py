@@ -14,8 +14,9 @@ from dittohead.config.notice_rules import shown as rule_shown
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, rfc3339
 from dittohead.model.errors import Unreadable
+from dittohead.model.records import Job
+from dittohead.model.text import rfc3339
 from dittohead.store import Connection, history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -88,7 +89,7 @@ def sources(
     """Return each source: what it does, when it last looked, its items by state, why it holds back.
 
     Args:
-        now: what is true only now, by source (see live.py).
+        now: what is true only now, by source (see engine/live_status.py).
     """
     return [_source(connection, setting, now.get(setting.name, {})) for setting in settings]
 

@@ -21,8 +21,8 @@ from dittohead.config import registry
 from dittohead.config.loader import Config
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Stations
-from dittohead.model import JobState
 from dittohead.model.errors import DittoheadError
+from dittohead.model.states import JobState
 from dittohead.store import Store, queries
 from dittohead.store import requests as request_store
 from dittohead.system import files, lock

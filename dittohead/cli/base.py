@@ -132,7 +132,7 @@ def _denied(error: PermissionError, ctx: click.Context) -> NoReturn:
 
 def _named(path: str | bytes) -> str:
     """Return a path of an error on one line."""
-    from dittohead.model import visible
+    from dittohead.model.text import visible
 
     return visible(os.fsdecode(path))
 

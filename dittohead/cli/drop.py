@@ -16,8 +16,10 @@ from dittohead.cli.terminal import err, escape, fail, out
 from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
 from dittohead.folders.upload_protocol import Upload
-from dittohead.model import Station, counted, units, utcnow
+from dittohead.model import units
 from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.model.states import Station
+from dittohead.model.text import counted, utcnow
 from dittohead.system.ignored_names import fault
 
 

@@ -19,7 +19,9 @@ from dittohead.config.loader import Config
 from dittohead.engine import live_status
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
-from dittohead.model import TERMINAL, Batch, Job, JobState, Station, StepRow, StepState, counted
+from dittohead.model.records import Batch, Job, StepRow
+from dittohead.model.states import TERMINAL, JobState, Station, StepState
+from dittohead.model.text import counted
 from dittohead.store import Connection, Store, queries
 from dittohead.store import batches as batch_store
 from dittohead.store import jobs as job_store

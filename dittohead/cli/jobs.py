@@ -15,9 +15,9 @@ from dittohead.cli.daemon_client import DaemonClient
 from dittohead.cli.inbox import print_waiting, waiting
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
-from dittohead.model import counted, display
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.text import counted, display
 from dittohead.model.units import duration, size
 
 

@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 
 from dittohead.cli.terminal import escape
-from dittohead.model import counted, visible
+from dittohead.model.text import counted, visible
 from dittohead.model.units import age, size
 
 #: Each state's mark and colour. A mark says the state also where there is no colour.

@@ -15,8 +15,8 @@ from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.config.loader import Config
 from dittohead.config.notice_rules import Rule, shown
 from dittohead.folders.stations import Stations
-from dittohead.model import counted, rfc3339
 from dittohead.model.errors import DittoheadError
+from dittohead.model.text import counted, rfc3339
 from dittohead.notices import commands
 from dittohead.store import outbox as outbox_store
 from dittohead.store.connect import open_store

@@ -18,8 +18,8 @@ from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.config import registry
 from dittohead.config.loader import Config
 from dittohead.contract.worker import Planned
-from dittohead.model import counted, display, visible
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.text import counted, display, visible
 from dittohead.system.credentials import Credentials
 from dittohead.system.ignored_names import ignored_names
 

@@ -10,8 +10,8 @@ from dittohead.cli.opened import load_config
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations
-from dittohead.model import utcnow
 from dittohead.model.errors import StoreError
+from dittohead.model.text import utcnow
 from dittohead.store import Store
 from dittohead.store.connect import open_store
 from dittohead.system import lock, log

@@ -13,8 +13,9 @@ from dittohead.cli.daemon_client import segment
 from dittohead.cli.jobs import ask
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.cli.view import find_place
-from dittohead.model import paths, visible
+from dittohead.model import paths
 from dittohead.model.errors import ClosedError, ItemError
+from dittohead.model.text import visible
 from dittohead.model.units import size
 from dittohead.system import files
 

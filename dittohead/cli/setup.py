@@ -22,8 +22,8 @@ from dittohead.config.json_schema import json_schema
 from dittohead.config.loader import Config, load
 from dittohead.config.positions import Document
 from dittohead.folders.stations import Stations
-from dittohead.model import is_utf8, visible
 from dittohead.model.errors import ConfigError, DittoheadError
+from dittohead.model.text import is_utf8, visible
 from dittohead.notices import doctor as receivers
 from dittohead.system import lock
 from dittohead.system.credentials import Credentials

@@ -10,7 +10,7 @@ from dittohead.cli.base import json_option, with_config
 from dittohead.cli.jobs import ask
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import viewing
-from dittohead.model import counted
+from dittohead.model.text import counted
 
 #: Keys shown by a dry run.
 _SHOWN = 50

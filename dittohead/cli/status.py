@@ -17,8 +17,9 @@ from dittohead.cli.base import config_path, json_option, with_config
 from dittohead.cli.lines import Line
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.cli.view import Place, find_place, viewing
-from dittohead.model import JobState, counted
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.states import JobState
+from dittohead.model.text import counted
 from dittohead.model.units import age, amount, duration, size
 
 #: The order in which states are counted: what needs somebody first.

@@ -15,9 +15,10 @@ from dittohead.engine import live_status
 from dittohead.folders import listing
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import JobId, display
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import JobId
+from dittohead.model.text import display
 from dittohead.store import Store, damage, queries
 from dittohead.store import jobs as job_store
 from dittohead.store.search import Cursor, find

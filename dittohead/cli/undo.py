@@ -15,7 +15,7 @@ from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.config import registry
 from dittohead.folders.stations import Stations
-from dittohead.model import JobState
+from dittohead.model.states import JobState
 from dittohead.store import Store, queries
 from dittohead.system.credentials import Credentials
 

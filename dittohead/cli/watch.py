@@ -14,7 +14,7 @@ from rich.console import Console
 from dittohead.cli.base import UNAVAILABLE, with_config
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.cli.view import View, viewing
-from dittohead.model import TERMINAL
+from dittohead.model.states import TERMINAL
 
 #: Seconds between two looks.
 _LOOK_S = 0.2

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from dittohead.model import Entry, Event, Location, Output
 from dittohead.model.description import Described
+from dittohead.model.events import Event
+from dittohead.model.records import Entry, Location, Output
 
 
 class Options(BaseModel):

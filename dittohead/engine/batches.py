@@ -14,7 +14,9 @@ from datetime import datetime
 
 from dittohead.engine.services import Engine
 from dittohead.folders.stations import Stations, fit
-from dittohead.model import Batch, Job, Station, collection_of, display, utcnow, visible
+from dittohead.model.records import Batch, Job, collection_of
+from dittohead.model.states import Station
+from dittohead.model.text import display, utcnow, visible
 from dittohead.store import Connection, Store
 from dittohead.store import batches as batch_store
 from dittohead.store import outbox as outbox_store

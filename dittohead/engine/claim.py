@@ -24,25 +24,13 @@ from dittohead.engine.targets import Targets
 from dittohead.engine.waiting_room import WaitingRoom
 from dittohead.folders import replacement, sidecar
 from dittohead.folders.stations import Stations
-from dittohead.model import (
-    Arrival,
-    Batch,
-    Event,
-    EventType,
-    Job,
-    JobId,
-    Station,
-    collection_of,
-    display,
-    host_name,
-    is_utf8,
-    rfc3339,
-    shell_word,
-    units,
-    utcnow,
-)
+from dittohead.model import units
 from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
+from dittohead.model.events import Event, EventType
 from dittohead.model.held import Held, HeldKind, immovable, silent, unreadable
+from dittohead.model.records import Arrival, Batch, Job, JobId, collection_of
+from dittohead.model.states import Station
+from dittohead.model.text import display, host_name, is_utf8, rfc3339, shell_word, utcnow
 from dittohead.store import Connection, Store, history
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store

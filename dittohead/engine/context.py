@@ -12,9 +12,10 @@ from typing import Any
 from dittohead.contract.worker import Inputs, Made, StepContext
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles, names_of, read_facts
-from dittohead.model import Event, Job, Location, Output, StepRow
 from dittohead.model.description import Described
 from dittohead.model.errors import ItemError
+from dittohead.model.events import Event
+from dittohead.model.records import Job, Location, Output, StepRow
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.system import log

@@ -16,24 +16,11 @@ from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import MANIFEST, JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import (
-    Entry,
-    Event,
-    EventType,
-    Job,
-    JobState,
-    Outcome,
-    Output,
-    Station,
-    StepRow,
-    StepState,
-    collection_of,
-    display,
-    shell_word,
-    utcnow,
-    visible,
-)
 from dittohead.model.errors import DittoheadError, StationError, Unreadable
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Entry, Job, Output, StepRow, collection_of
+from dittohead.model.states import JobState, Outcome, Station, StepState
+from dittohead.model.text import display, shell_word, utcnow, visible
 from dittohead.store import Connection, Store, history
 from dittohead.store import digests as digest_store
 from dittohead.store import jobs as job_store

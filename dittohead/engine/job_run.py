@@ -18,17 +18,7 @@ from dittohead.engine.step_run import RunState, SetAside, StepRun
 from dittohead.engine.targets import disk_of
 from dittohead.folders import manifest
 from dittohead.folders.job_files import has_facts
-from dittohead.model import (
-    Event,
-    EventType,
-    Job,
-    JobState,
-    Station,
-    StepRow,
-    StepState,
-    counted,
-    step_graph,
-)
+from dittohead.model import step_graph
 from dittohead.model.errors import (
     DittoheadError,
     ItemError,
@@ -39,6 +29,10 @@ from dittohead.model.errors import (
     TransientError,
     Unreadable,
 )
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Job, StepRow
+from dittohead.model.states import JobState, Station, StepState
+from dittohead.model.text import counted
 from dittohead.store import jobs as job_store
 from dittohead.store.suspects import FREEZE_AT
 from dittohead.system import fail_points, log, machine_faults

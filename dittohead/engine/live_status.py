@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dittohead.model import display
 from dittohead.model.errors import Unreadable
 from dittohead.model.held import Held
+from dittohead.model.text import display
 from dittohead.system import own_files
 from dittohead.system.files import replace_file
 

@@ -15,8 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics import MetricWrapperBase
 
-from dittohead.model import JobState
 from dittohead.model.held import HeldKind
+from dittohead.model.states import JobState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

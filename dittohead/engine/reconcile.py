@@ -11,8 +11,10 @@ from dittohead.engine import batches
 from dittohead.engine.claim import Claimer
 from dittohead.engine.finish import finish, leave_processing
 from dittohead.engine.services import Engine
-from dittohead.model import ACTIVE, Arrival, Batch, Job, JobState, Outcome, Station, collection_of, display
 from dittohead.model.errors import DittoheadError, NameTaken, StationError, StoreError
+from dittohead.model.records import Arrival, Batch, Job, collection_of
+from dittohead.model.states import ACTIVE, JobState, Outcome, Station
+from dittohead.model.text import display
 from dittohead.store import batches as batch_store
 from dittohead.store import history
 from dittohead.store import jobs as job_store

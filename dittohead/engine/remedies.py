@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, Station, collection_of, display, own_group, shell_word, visible
 from dittohead.model.errors import ClosedError, ItemError
+from dittohead.model.records import Job, collection_of
+from dittohead.model.states import Station
+from dittohead.model.text import display, own_group, shell_word, visible
 
 #: How steps say that what was mended is to be done again.
 _AGAIN = re.compile(r"move (the folder|it) to the inbox again")

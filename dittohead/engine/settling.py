@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 from dittohead.config.settings import Watch
 from dittohead.engine.folder_look import FolderLook
-from dittohead.model import Arrival
+from dittohead.model.records import Arrival
 
 #: A folder that was seen to grow waits this many times the longest pause seen between two times it grew.
 _PAUSES = 2.0

@@ -17,8 +17,10 @@ from dittohead.engine.context import Context
 from dittohead.engine.services import Engine
 from dittohead.engine.targets import disk_of
 from dittohead.folders.job_files import JobFiles, values_of
-from dittohead.model import Job, JobId, JobState, StepRow, StepState, step_graph
+from dittohead.model import step_graph
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Job, JobId, StepRow
+from dittohead.model.states import JobState, StepState
 from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.store.columns import Damaged

@@ -17,9 +17,11 @@ from dittohead.config.settings import Watch
 from dittohead.engine.folder_look import FolderLook, expanded, look_at
 from dittohead.engine.settling import Settling, SettlingWait, Why
 from dittohead.folders.stations import Stations
-from dittohead.model import Arrival, Station, shell_word, visible
 from dittohead.model.errors import Immovable
 from dittohead.model.held import Held, HeldKind, immovable, writers
+from dittohead.model.records import Arrival
+from dittohead.model.states import Station
+from dittohead.model.text import shell_word, visible
 from dittohead.model.units import clock, duration
 from dittohead.system.mounts import filesystem_type, needs_polling
 from dittohead.system.threads import Crew, Hung, Piece, Stop

@@ -13,8 +13,9 @@ from typing import Any
 from dittohead.contract.worker import Inputs, Made
 from dittohead.folders import manifest, receipt
 from dittohead.folders.stations import Stations
-from dittohead.model import Entry, Job, Station, StepRow, StepState
 from dittohead.model.errors import Unreadable
+from dittohead.model.records import Entry, Job, StepRow
+from dittohead.model.states import Station, StepState
 from dittohead.system import own_files
 
 #: The manifest's name in work/<job id>/.

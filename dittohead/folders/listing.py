@@ -19,7 +19,9 @@ from typing import Any
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, StepRow, StepState, paths
+from dittohead.model import paths
+from dittohead.model.records import Job, StepRow
+from dittohead.model.states import StepState
 
 #: A path as it stands in a line: quotation marks within other values are escaped, and cannot look like it.
 _PATH = re.compile(rb'"path": "((?:[^"\\\n]|\\.)*)"')

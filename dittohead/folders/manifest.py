@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dittohead.model import Entry, counted
 from dittohead.model.errors import ChangedError, ItemError
 from dittohead.model.paths import path_bytes, path_fields
+from dittohead.model.records import Entry
+from dittohead.model.text import counted
 from dittohead.system import files, leases, own_files
 from dittohead.system.leases import WRITERS_S
 from dittohead.system.threads import Stop

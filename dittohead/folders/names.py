@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from dittohead.folders.stations import NAME_MAX
-from dittohead.model import visible
 from dittohead.model.errors import ItemError
+from dittohead.model.text import visible
 
 #: Bytes of a name at most: a dot stands in front of it while it is uploaded.
 MOST = NAME_MAX - 1

@@ -11,20 +11,12 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from dittohead.folders.stations import fit, must_be_folder, must_be_plain
-from dittohead.model import (
-    SCHEMA,
-    Entry,
-    Event,
-    EventType,
-    Job,
-    Location,
-    Output,
-    StepRow,
-    StepState,
-    paths,
-    rfc3339,
-)
+from dittohead.model import paths
 from dittohead.model.errors import Unreadable
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import SCHEMA, Entry, Job, Location, Output, StepRow
+from dittohead.model.states import StepState
+from dittohead.model.text import rfc3339
 from dittohead.system import files, own_files
 
 T = TypeVar("T")

@@ -30,8 +30,11 @@ from urllib.parse import urlencode
 from dittohead.folders import manifest
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, JobState, display, paths, visible
+from dittohead.model import paths
 from dittohead.model.errors import ItemError, Unreadable
+from dittohead.model.records import Job
+from dittohead.model.states import JobState
+from dittohead.model.text import display, visible
 from dittohead.system import fail_points, files, folding, own_files
 
 _ID = re.compile(r"[0-9a-f]{32}")

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dittohead.model import Arrival, Station, collection_of, display, shell_word, utcnow, visible
 from dittohead.model.errors import Immovable, NameTaken, StationError, StationMissing
 from dittohead.model.held import Held, mounted, movable, unreadable
+from dittohead.model.records import Arrival, collection_of
+from dittohead.model.states import Station
+from dittohead.model.text import display, shell_word, utcnow, visible
 from dittohead.system import capabilities, fail_points
 from dittohead.system.control_socket import state_of
 from dittohead.system.files import fsync_dir, kind_of, remove_unfinished, rename_noreplace, write_durably

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dittohead.folders import sidecar
-from dittohead.model import display, is_utf8
 from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.model.text import display, is_utf8
 from dittohead.system import attributes, files
 from dittohead.system.attributes import Tally
 

@@ -17,8 +17,8 @@ from dittohead.config.registry import Sources
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.runner import Runner, Tools
-from dittohead.model import counted
 from dittohead.model.errors import DittoheadError
+from dittohead.model.text import counted
 from dittohead.store import Store
 from dittohead.store import items as item_store
 from dittohead.store.requests import Request

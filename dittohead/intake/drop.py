@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dittohead.contract.source import Fetch, Item, Sighting, Upstream
 from dittohead.folders.stations import Stations
-from dittohead.model import ItemState, Station
 from dittohead.model.errors import ItemError
+from dittohead.model.states import ItemState, Station
 from dittohead.store import Store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store

@@ -16,8 +16,9 @@ from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.drop import Dropper
 from dittohead.intake.look import SourceLook
-from dittohead.model import DropState, units
+from dittohead.model import units
 from dittohead.model.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
+from dittohead.model.states import DropState
 from dittohead.store import Store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store

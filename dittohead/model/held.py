@@ -11,8 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from dittohead.model import Arrival, own_group, shell_word, visible
 from dittohead.model.errors import Immovable
+from dittohead.model.records import Arrival
+from dittohead.model.text import own_group, shell_word, visible
 
 
 class HeldKind(StrEnum):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dittohead.model import JobState
+from dittohead.model.states import JobState
 
 #: Hexadecimal digits of a digest that are enough to look it up; fewer fit too many.
 LEAST = 8

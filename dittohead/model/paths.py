@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dittohead.model import is_utf8
+from dittohead.model.text import is_utf8
 
 
 def path_fields(path: bytes) -> dict[str, Any]:

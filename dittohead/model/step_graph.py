@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from dittohead.model import StepRow, StepState
+from dittohead.model.records import StepRow
+from dittohead.model.states import StepState
 
 
 def needs(definition: Mapping[str, Any]) -> list[frozenset[int]]:

@@ -10,7 +10,7 @@ import re
 from datetime import datetime
 from typing import Any
 
-from dittohead.model import counted
+from dittohead.model.text import counted
 
 #: Binary units, each 1,024 of the one before. Source: IEC 80000-13.
 _SIZES = ("", "KiB", "MiB", "GiB", "TiB", "PiB")

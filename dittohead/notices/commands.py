@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ulid import ULID
 
 from dittohead.config.notice_rules import Rule, shown
-from dittohead.model import utcnow
 from dittohead.model.errors import DittoheadError
+from dittohead.model.text import utcnow
 from dittohead.notices.outcome import NotSent
 from dittohead.notices.sender import Notifier
 from dittohead.store.outbox import Notice

@@ -12,7 +12,9 @@ from typing import Any
 
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_templates import Wording, plain
-from dittohead.model import Batch, Job, JobState, Station, StepRow, display, host_name, shell_word, utcnow
+from dittohead.model.records import Batch, Job, StepRow
+from dittohead.model.states import JobState, Station
+from dittohead.model.text import display, host_name, shell_word, utcnow
 from dittohead.store.batches import BatchCounts
 from dittohead.store.outbox import Gathered, NewNotice
 from dittohead.system import log

@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 
 from dittohead.config.notice_rules import Smtp
-from dittohead.model import host_name
+from dittohead.model.text import host_name
 from dittohead.notices.outcome import NotSent, credential
 from dittohead.store.outbox import Notice
 from dittohead.system import log

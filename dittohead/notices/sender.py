@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from dittohead.config import notice_templates
 from dittohead.config.notice_rules import Rule, shown
 from dittohead.engine.metrics import Metrics
-from dittohead.model import utcnow
 from dittohead.model.errors import StoreError
+from dittohead.model.text import utcnow
 from dittohead.notices import apprise, mail, ping, webhook
 from dittohead.notices.compose import Composer
 from dittohead.notices.outcome import NotSent

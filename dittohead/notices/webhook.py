@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from dittohead.config.notice_rules import Webhook
-from dittohead.model import rfc3339
+from dittohead.model.text import rfc3339
 from dittohead.notices import http
 from dittohead.notices.outcome import NotSent, credential
 from dittohead.store.outbox import Notice

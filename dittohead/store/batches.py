@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.model import ACTIVE, Batch, Job, JobState, Station
+from dittohead.model.records import Batch, Job
+from dittohead.model.states import ACTIVE, JobState, Station
 from dittohead.store import history
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import batches, jobs

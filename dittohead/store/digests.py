@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import JobId
+from dittohead.model.records import JobId
 
 #: Rows written in one transaction; a folder of a million files must not hold the writer for seconds.
 AT_ONCE = 5000

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dittohead.contract.source import Item
-from dittohead.model import DropState, ItemState, Job, JobState
+from dittohead.model.records import Job
+from dittohead.model.states import DropState, ItemState, JobState
 from dittohead.store.items import rounds, to_item
 from dittohead.store.tables import drops, items, jobs
 

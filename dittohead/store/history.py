@@ -7,18 +7,10 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import (
-    ACTIVE,
-    TERMINAL,
-    Event,
-    EventType,
-    Job,
-    JobId,
-    JobState,
-    Outcome,
-    Station,
-    display,
-)
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Job, JobId
+from dittohead.model.states import ACTIVE, TERMINAL, JobState, Outcome, Station
+from dittohead.model.text import display
 from dittohead.store.jobs import events_of, to_job
 from dittohead.store.tables import jobs, requests
 

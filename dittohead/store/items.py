@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dittohead.contract.source import Item, Order, Sighting
-from dittohead.model import ItemState
+from dittohead.model.states import ItemState
 from dittohead.store.tables import items, order_items, orders, sources
 
 #: Keys in one statement; SQLite takes 32,766 values.

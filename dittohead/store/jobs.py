@@ -10,21 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.model import (
-    ACTIVE,
-    TERMINAL,
-    Event,
-    EventType,
-    Job,
-    JobId,
-    JobState,
-    Outcome,
-    Station,
-    StepRow,
-    StepState,
-    utcnow,
-)
 from dittohead.model.errors import Superseded
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Job, JobId, StepRow
+from dittohead.model.states import ACTIVE, TERMINAL, JobState, Outcome, Station, StepState
+from dittohead.model.text import utcnow
 from dittohead.store.tables import events, jobs, steps, targets
 
 # The statements of every step of every job, built once: building one anew costs several times

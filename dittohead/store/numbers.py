@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import ACTIVE, JobState, Outcome, StepState
+from dittohead.model.states import ACTIVE, JobState, Outcome, StepState
 from dittohead.store.columns import LAST
 from dittohead.store.tables import jobs, steps
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 from ulid import ULID
 
-from dittohead.model import utcnow
+from dittohead.model.text import utcnow
 from dittohead.store.database import TOLD, Store
 from dittohead.store.tables import outbox, receivers
 

@@ -10,8 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dittohead.folders.receipt import event_fields
-from dittohead.model import Batch, Job, JobState, StepRow, StepState, display, rfc3339
 from dittohead.model.errors import NoSuchJob
+from dittohead.model.records import Batch, Job, StepRow
+from dittohead.model.states import JobState, StepState
+from dittohead.model.text import display, rfc3339
 from dittohead.store import batches as batch_store
 from dittohead.store import drops as drop_store
 from dittohead.store import history

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import JobState, Outcome, Station, StepState
+from dittohead.model.states import JobState, Outcome, Station, StepState
 from dittohead.store.jobs import NewJob
 from dittohead.store.tables import jobs, steps
 

@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import Job, JobId, utcnow
+from dittohead.model.records import Job, JobId
+from dittohead.model.text import utcnow
 from dittohead.store.columns import Damaged
 from dittohead.store.tables import jobs, requests
 

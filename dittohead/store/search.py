@@ -12,8 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import Job, JobState
 from dittohead.model.job_filter import JobFilter, is_digest
+from dittohead.model.records import Job
+from dittohead.model.states import JobState
 from dittohead.store import digests as digest_store
 from dittohead.store import history
 from dittohead.store.columns import FIRST, LAST

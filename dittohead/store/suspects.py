@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.model import JobState, StepState
+from dittohead.model.states import JobState, StepState
 from dittohead.store.tables import jobs, steps
 
 #: A step that has met so many deaths is suspected, and its job runs beside no other suspect.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, text
 
-from dittohead.model import DropState, EventType, ItemState, JobState, Outcome, Station, StepState
+from dittohead.model.events import EventType
+from dittohead.model.states import DropState, ItemState, JobState, Outcome, Station, StepState
 from dittohead.store.columns import (
     Digits,
     Facts,

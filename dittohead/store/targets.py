@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model import JobState
+from dittohead.model.states import JobState
 from dittohead.store.tables import jobs, steps, targets
 
 

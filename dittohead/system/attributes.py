@@ -11,7 +11,8 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dittohead.model import Entry, counted
+from dittohead.model.records import Entry
+from dittohead.model.text import counted
 
 #: Access control lists, as Linux gives them out. Source: acl(5), linux/posix_acl_xattr.h.
 ACLS = ("system.posix_acl_access", "system.posix_acl_default")

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dittohead.model import own_group
 from dittohead.model.errors import ClosedError, ItemError
+from dittohead.model.text import own_group
 from dittohead.system import fail_points
 
 #: Deeper trees, and longer paths, cannot be handed to other programs (PATH_MAX is 4096 with the

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from dittohead.model import Entry
+from dittohead.model.records import Entry
 
 #: What FAT and SMB leave away at the end of a name.
 _ENDS = re.compile(r"[. ]+(?=/|$)")

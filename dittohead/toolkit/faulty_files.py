@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from dittohead.model import display
+from dittohead.model.text import display
 
 #: Reasons that are given, and files that are named for each; the rest is counted.
 _REASONS, _NAMED = 5, 5

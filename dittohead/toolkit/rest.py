@@ -20,8 +20,8 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from yarl import URL
 
-from dittohead.model import short
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.text import short
 from dittohead.toolkit import retry_after
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.

@@ -10,8 +10,10 @@ from pydantic import Field, field_validator
 
 from dittohead import __version__
 from dittohead.contract.worker import Done, Inputs, Options, Planned, StepContext, StepResult, Worker
-from dittohead.model import Entry, Event, EventType, Output, counted
 from dittohead.model.errors import ItemError
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Entry, Output
+from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 

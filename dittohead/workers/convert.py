@@ -18,8 +18,11 @@ from typing import Any
 
 from dittohead import __version__
 from dittohead.contract.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
-from dittohead.model import Entry, Event, EventType, Output, counted, display, units
+from dittohead.model import units
 from dittohead.model.errors import ItemError, MachineShort, TransientError
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Entry, Output
+from dittohead.model.text import counted, display
 from dittohead.system.machine_faults import DISK
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit.faulty_files import FaultyFiles

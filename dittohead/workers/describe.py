@@ -20,8 +20,10 @@ from pydantic import Field
 from dittohead import __version__
 from dittohead.contract.options import Duration, Size
 from dittohead.contract.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
-from dittohead.model import Entry, Event, EventType, Output, display
 from dittohead.model.errors import ItemError, TransientError
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Entry, Output
+from dittohead.model.text import display
 from dittohead.system import files
 from dittohead.system.machine_faults import DISK
 from dittohead.system.threads import Stop, in_thread

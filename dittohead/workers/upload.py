@@ -28,8 +28,10 @@ from dittohead.contract.worker import (
     VerifyContext,
     Worker,
 )
-from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError, ungrouped
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Entry, Location
+from dittohead.model.text import counted, display
 from dittohead.system import attributes, fail_points, files
 from dittohead.system.attributes import Keeps
 from dittohead.system.threads import Stop, in_thread

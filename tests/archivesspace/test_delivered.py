@@ -9,8 +9,8 @@ import pytest
 
 from dittohead.contract.worker import Made
 from dittohead.folders import receipt
-from dittohead.model import Location, Output, Use
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Location, Output, Use
 from dittohead.workers.archivesspace.delivered import Chain
 from tests.support.context import LoneContext
 from tests.support.trees import tree

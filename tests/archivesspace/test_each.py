@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dittohead.model import Output
 from dittohead.model.errors import ItemError, TransientError
+from dittohead.model.records import Output
 from tests.archivesspace.conftest import object_there, the
 from tests.support.archivesspace import ArchivesSpace, Fault
 from tests.support.archivesspace_job import AO, NAME, Job, furnish

@@ -12,7 +12,7 @@ from dittohead.admin.dry_run import plan
 from dittohead.admin.undo import undo_job
 from dittohead.admin.verify import verify_job
 from dittohead.config.loader import load
-from dittohead.model import JobState, Station
+from dittohead.model.states import JobState, Station
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import AO, NAME, SECRETS
 from tests.support.house import House

@@ -12,8 +12,8 @@ from dittohead import __version__
 from dittohead.config.loader import load
 from dittohead.config.registry import default
 from dittohead.contract.placeholders import render_options
-from dittohead.model import Entry
 from dittohead.model.errors import ConfigError, ItemError, TargetError, TransientError
+from dittohead.model.records import Entry
 from dittohead.workers.archivesspace.component_names import Naming
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.worker import ArchivesSpaceWorker

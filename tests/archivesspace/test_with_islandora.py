@@ -18,7 +18,8 @@ import pytest
 from dittohead.admin.undo import undo_job
 from dittohead.admin.verify import verify_job
 from dittohead.contract.worker import Done, StepContext
-from dittohead.model import Job, JobState, Output
+from dittohead.model.records import Job, Output
+from dittohead.model.states import JobState
 from dittohead.workers.islandora.worker import IslandoraWorker
 from tests.archivesspace.conftest import the
 from tests.support.archivesspace import ArchivesSpace
@@ -162,11 +163,11 @@ async def test_a_second_job_of_an_object_waits_for_the_first(rooms: Rooms) -> No
 
     rooms.islandora.at_call = hold
     task = asyncio.create_task(rooms.done(NAME, f"{NAME}-access"))
-    await rooms.house.until(lambda: worker.turns.waiting or len(sent) > 3)
+    await rooms.house.until(lambda: worker.locks.waiting or len(sent) > 3)
     may.set()
     assert [job.state for job in await task] == [JobState.DONE] * 2
     assert len(sent) == len(set(sent)) == 3
-    assert worker.turns.waiting == 0
+    assert worker.locks.waiting == 0
 
 
 async def test_verify_tells_once_of_a_site_that_is_down(rooms: Rooms) -> None:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import dittohead
-from dittohead import model
+from dittohead.model import events, records, states
 from dittohead.system import log
 from tests.docs.pages import DOCS, TOP
 
@@ -55,16 +55,16 @@ def test_settings_are_found_however_they_are_nested(tool: ModuleType) -> None:
 
 def test_every_state_event_and_log_name_is_on_its_page() -> None:
     """And the levels of log events are those of the calls."""
-    states, logged = ((DOCS / "reference" / f"{name}.md").read_text() for name in ("states", "log"))
+    page, logged = ((DOCS / "reference" / f"{name}.md").read_text() for name in ("states", "log"))
     for kind in (
-        model.JobState,
-        model.StepState,
-        model.ItemState,
-        model.DropState,
-        model.EventType,
-        model.Use,
+        states.JobState,
+        states.StepState,
+        states.ItemState,
+        states.DropState,
+        events.EventType,
+        records.Use,
     ):
-        assert all(f"- `{member.value}`" in states for member in kind)
+        assert all(f"- `{member.value}`" in page for member in kind)
     rows = {
         line.split("`")[1]: line.split("|")[2].strip()
         for line in logged.splitlines()

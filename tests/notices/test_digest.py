@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from ulid import ULID
 
 from dittohead.config.notice_rules import Rule
-from dittohead.model import JobId, JobState
+from dittohead.model.records import JobId
+from dittohead.model.states import JobState
 from dittohead.store import Store, sqlite_url
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import MANY, MANY_S, NewNotice

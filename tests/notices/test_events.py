@@ -14,8 +14,8 @@ from dittohead.admin.monitor import Monitor
 from dittohead.config.notice_rules import Rule
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.targets import disk_of
-from dittohead.model import JobState
 from dittohead.model.errors import ItemError, TargetError
+from dittohead.model.states import JobState
 from dittohead.notices.compose import Composer
 from dittohead.store import targets as target_store
 from dittohead.store.tables import jobs, outbox

@@ -17,8 +17,8 @@ from dittohead.config.json_schema import json_schema
 from dittohead.config.loader import load
 from dittohead.config.notice_rules import Rule, check_rules
 from dittohead.config.registry import default
-from dittohead.model import JobState
 from dittohead.model.errors import ConfigError
+from dittohead.model.states import JobState
 from dittohead.system.users import Owner
 from tests.support.notices import broken, composer, job, rule
 

@@ -12,8 +12,9 @@ from dittohead.config import notice_templates
 from dittohead.config.loader import load
 from dittohead.config.notice_templates import BadTemplate, Wording
 from dittohead.config.notice_templates.samples import SAMPLES
-from dittohead.model import Batch, JobState
 from dittohead.model.errors import ConfigError
+from dittohead.model.records import Batch
+from dittohead.model.states import JobState
 from dittohead.store.batches import BatchCounts
 from dittohead.store.outbox import Gathered, Notice
 from dittohead.system.users import owner

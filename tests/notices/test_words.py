@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dittohead.model import StepRow, StepState
+from dittohead.model.records import StepRow
+from dittohead.model.states import StepState
 from dittohead.store import Store
 from tests.support.notices import broken, job, told_of, words
 

@@ -24,9 +24,9 @@ import pytest
 from dittohead.cli import main
 from dittohead.cli.storeview import FromStore
 from dittohead.cli.view import FromDaemon, Place, viewing
-from dittohead.model import JobState
 from dittohead.model.errors import NoSuchJob
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.states import JobState
 from tests.support import hostile as by
 from tests.support.daemon import Site, site
 from tests.support.front import OPERATOR, READER, TOKENS

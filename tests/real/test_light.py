@@ -28,7 +28,7 @@ HEAVY = {
 }  # fmt: skip
 
 #: What is not needed either where nothing is asked.
-UNASKED = HEAVY | {"rich", "yaml", "http.client", "dittohead.model"}
+UNASKED = HEAVY | {"rich", "yaml", "http.client", "dittohead.model.records"}
 
 #: The program, which tells at its end what it has imported.
 TELLING = """

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.contract.source import Sighting
-from dittohead.model import DropState, JobId, JobState
+from dittohead.model.records import JobId
+from dittohead.model.states import DropState, JobState
 from dittohead.store import Store, sqlite_url
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.contract.worker import Done, Made, UndoContext, VerifyContext
-from dittohead.model import Location, Output, Use
+from dittohead.model.records import Location, Output, Use
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.worker import ArchivesSpaceWorker
 from tests.support.archivesspace import ArchivesSpace

@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 
 from dittohead.contract.worker import Inputs, Made, StepContext
-from dittohead.model import Entry, Event, Location, Output
 from dittohead.model.description import Described
+from dittohead.model.events import Event
+from dittohead.model.records import Entry, Location, Output
 from dittohead.system.files import sha256_file, walk
 from dittohead.system.process import environment
 

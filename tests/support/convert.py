@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.contract.worker import Made
-from dittohead.model import Output
+from dittohead.model.records import Output
 from dittohead.toolkit.images.options import ConvertOptions
 from dittohead.workers.convert import ConvertWorker
 from tests.support.context import LoneContext

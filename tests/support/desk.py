@@ -10,7 +10,7 @@ from typing import Any
 from dittohead.config.loader import SourceSetting
 from dittohead.intake.look import SourceLook
 from dittohead.intake.runner import Runner, Tools
-from dittohead.model import Station
+from dittohead.model.states import Station
 from dittohead.sources.s3 import S3Source
 from dittohead.store import queries
 from dittohead.toolkit.s3 import connection

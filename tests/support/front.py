@@ -19,7 +19,7 @@ from dittohead.admin.request_queue import RequestQueue
 from dittohead.admin.verify import Report, verify_job
 from dittohead.config.settings import Http
 from dittohead.engine.metrics import Metrics
-from dittohead.model import Job
+from dittohead.model.records import Job
 from dittohead.system.credentials import Credentials
 from dittohead.web.server.app_state import AppState
 from tests.support.house import CONFIG, House
@@ -55,12 +55,12 @@ class Front:
     def _site(self) -> AppState:
         desk = RequestQueue(self.house.store, self._poke)
         self.actions = Actions(
-            self.house.engine, self.house.dispatch, desk=desk, config=lambda: self.house.config
+            self.house.engine, self.house.dispatch, queue=desk, config=lambda: self.house.config
         )
         return AppState(
             store=self.house.store,
             stations=self.house.stations,
-            desk=desk,
+            queue=desk,
             metrics=Metrics(),
             live=lambda: {"watcher": {"mode": "polling"}, "progress": self.progress, "sources": {}},
             config=lambda: self.house.config,

@@ -33,8 +33,8 @@ from typing import Any
 import pydantic
 
 from dittohead.folders.stations import fit
-from dittohead.model import display
 from dittohead.model.paths import path_bytes
+from dittohead.model.text import display
 from dittohead.system.process import sweep
 from tests.support.daemon import Site
 from tests.support.trees import tree

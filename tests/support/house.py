@@ -19,7 +19,8 @@ from dittohead.engine.dispatch.local import LocalDispatch
 from dittohead.engine.services import Engine
 from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, Station, StepRow
+from dittohead.model.records import Job, StepRow
+from dittohead.model.states import Station
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store

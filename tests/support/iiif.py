@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import jsonschema
 
 from dittohead.contract.worker import Made
-from dittohead.model import Output
+from dittohead.model.records import Output
 from dittohead.system.files import sha256_file
 from dittohead.toolkit.images.iiif import info, promised
 from tests.support import prezi

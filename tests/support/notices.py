@@ -12,7 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from dittohead.config.notice_rules import Rule
-from dittohead.model import Job, JobId, JobState, Station, display, utcnow
+from dittohead.model.records import Job, JobId
+from dittohead.model.states import JobState, Station
+from dittohead.model.text import display, utcnow
 from dittohead.notices.compose import Composer
 from dittohead.notices.sender import Notifier
 from dittohead.store import Store

@@ -351,7 +351,7 @@ async def test_who_guesses_is_slowed_down_and_nobody_is_locked_out(
 async def test_wrong_tokens_from_everywhere_keep_no_right_one_out(front: Served, way: str) -> None:
     """Any user of this machine has sixteen million addresses, and a household of IPv6 2^64."""
     made, client = front
-    pace = made.app[ACCESS].pace = AttemptLimit(now=lambda: 0.0)
+    pace = made.app[ACCESS].limit = AttemptLimit(now=lambda: 0.0)
     for number in range(ALL_BURST):
         assert pace.wrong(f"2001:db8:{number:x}::1") == 0
     for number in range(20):

@@ -22,8 +22,8 @@ import pytest
 from aiohttp import http_parser, web
 
 from dittohead.folders.job_files import JobFiles
-from dittohead.model import JobState
 from dittohead.model.errors import ItemError
+from dittohead.model.states import JobState
 from dittohead.store.tables import requests
 from dittohead.web.api import routes, shapes
 from dittohead.web.api.openapi import document
@@ -367,7 +367,7 @@ async def test_what_is_not_answered_yet_is_said_so(front: Served, monkeypatch: p
     await done(made, "good")
     monkeypatch.setattr("dittohead.admin.request_queue.PATIENCE_S", 0.05)
     monkeypatch.setattr(Front, "_poke", lambda self: None)
-    made.actions.desk._poke = lambda: None  # type: ignore[union-attr]
+    made.actions.queue._poke = lambda: None  # type: ignore[union-attr]
     status, said = await post(client, "/api/v1/jobs/good/poke")
     assert status == 202
     fits(said, "/api/v1/jobs/{job}/poke", "post", "202")

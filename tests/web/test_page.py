@@ -18,8 +18,9 @@ import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.folders.job_files import JobFiles
-from dittohead.model import JobState, Location, Outcome
 from dittohead.model.errors import NameTaken
+from dittohead.model.records import Location
+from dittohead.model.states import JobState, Outcome
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.web.pages import front as page_front

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from dittohead.model import JobState
+from dittohead.model.states import JobState
 from dittohead.web.pages import batches
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.test_batches import CONFIG, bad, collection, over

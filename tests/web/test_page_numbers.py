@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dittohead.model import JobId, JobState, StepState
+from dittohead.model.records import JobId
+from dittohead.model.states import JobState, StepState
 from dittohead.model.units import duration, size
 from dittohead.store import Store, numbers, sqlite_url
 from dittohead.store import jobs as job_store

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dittohead.model import Station
+from dittohead.model.states import Station
 from dittohead.system.process import sweep
 from dittohead.web.pages import thumbnails
 from dittohead.web.pages.thumbnails import SourceImage, Thumbnailer, ThumbnailLimits, pictures, trim

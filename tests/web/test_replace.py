@@ -13,7 +13,8 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from dittohead.model import Job, JobState
+from dittohead.model.records import Job
+from dittohead.model.states import JobState
 from tests.support.front import OPERATOR, READER, Front, call
 from tests.test_replacing import broken, kept, told
 from tests.web.test_api import fits

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dittohead.contract.worker import Done, Planned
-from dittohead.model import EventType, Use
 from dittohead.model.errors import ItemError, TransientError
+from dittohead.model.events import EventType
+from dittohead.model.records import Use
 from tests.archivesspace.conftest import object_there, pages, shown, the
 from tests.support.archivesspace import ArchivesSpace, Call
 from tests.support.archivesspace_job import AO, NAME, SECRETS, Job, furnish
@@ -350,7 +351,7 @@ async def test_where_a_page_redirects_is_followed(site: ArchivesSpace, tmp_path:
 
 async def test_each_object_gets_its_own_page(site: ArchivesSpace, tmp_path: Path) -> None:
     """By the record that a manifest's maker names, or the file it was made of; what says neither is refused."""
-    from dittohead.model import Output
+    from dittohead.model.records import Output
 
     second = furnish(site, "X", f"{R}/archival_objects/8")
     names = [f"{NAME}-1.tif", "X-1.tif"]
@@ -380,7 +381,7 @@ async def test_each_object_gets_its_own_page(site: ArchivesSpace, tmp_path: Path
 
 async def test_what_an_output_says_is_published_is_compared(site: ArchivesSpace, tmp_path: Path) -> None:
     """The iiif step's manifest must be the one that was made."""
-    from dittohead.model import Output
+    from dittohead.model.records import Output
     from dittohead.workers.archivesspace.records import sha256
 
     job = Job.made(tmp_path, site.url, 1, access=[("page", f"{site.url}/public/node/45")])

@@ -324,7 +324,7 @@ async def test_what_is_made_wrongly_is_not_published(rig: Rig, monkeypatch: pyte
             "recipe": ConvertOptions(format="jp2", unfit="keep").child_recipe(),
         }
     )
-    with pytest.raises(jp2_structure.Refused, match="samples are not the source's"):
+    with pytest.raises(jp2_structure.RefusedImage, match="samples are not the source's"):
         list(conversion.convert(request, LibraryMessages()))
     assert sorted(path.name for path in rig.base.rglob("*") if path.is_file()) == ["a.tif"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dittohead.contract.worker import Planned
-from dittohead.model import display
 from dittohead.model.errors import ItemError
+from dittohead.model.text import display
 from dittohead.toolkit.images.options import ConvertOptions
 from tests.support.context import LoneContext
 from tests.support.convert import Rig

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from dittohead.config.loader import load
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Made
-from dittohead.model import Output
 from dittohead.model.description import Dated, Described, Description, Level, Named, Object
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Output
 from dittohead.system.files import sha256_file
 from dittohead.workers.convert import ConvertWorker
 from dittohead.workers.iiif.worker import IiifOptions, IiifWorker

@@ -18,9 +18,9 @@ from dittohead.config.loader import load
 from dittohead.config.registry import default
 from dittohead.contract.worker import Done, VerifyContext, Wait
 from dittohead.folders import receipt
-from dittohead.model import Location
 from dittohead.model.description import Description
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.records import Location
 from dittohead.toolkit.intent_log import read as lines
 from dittohead.workers.islandora.worker import IslandoraOptions
 from tests.support import islandora_rules

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from dittohead.contract.worker import Done, VerifyContext
-from dittohead.model import Location
 from dittohead.model.errors import ItemError, StepError, TargetError
+from dittohead.model.records import Location
 from dittohead.system import attributes
 from dittohead.workers.rsync.worker import PROBE, RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext, source_of

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dittohead.config.notice_templates.samples import SAMPLES, bare
-from dittohead.model import counted, visible
+from dittohead.model.text import counted, visible
 from dittohead.model.units import duration, size
 from dittohead.system import log
 
@@ -219,7 +219,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, datetime.datetime):
-        from dittohead.model import rfc3339
+        from dittohead.model.text import rfc3339
 
         return rfc3339(value)
     return value

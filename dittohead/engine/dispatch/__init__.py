@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from dittohead.model import Arrival
 from dittohead.model.held import Held
+from dittohead.model.records import Arrival
 
 
 class Dispatch(Protocol):

@@ -19,9 +19,10 @@ from dittohead.engine.claim import Claimer
 from dittohead.engine.dispatch.deadlines import Deadlines
 from dittohead.engine.job_run import run_job
 from dittohead.engine.services import Engine
-from dittohead.model import Arrival, Batch, Job, display
 from dittohead.model.errors import StoreError
 from dittohead.model.held import Held
+from dittohead.model.records import Arrival, Batch, Job
+from dittohead.model.text import display
 from dittohead.store import jobs as job_store
 from dittohead.store import suspects as suspect_store
 from dittohead.system import log

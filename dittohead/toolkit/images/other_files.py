@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dittohead.model import counted, display
 from dittohead.model.errors import ItemError
+from dittohead.model.text import counted, display
 from dittohead.system import files
 from dittohead.toolkit.images import kinds
 from dittohead.toolkit.images.names import is_junk

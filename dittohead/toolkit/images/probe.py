@@ -17,7 +17,7 @@ def decode(request: dict[str, Any]) -> dict[str, Any]:
 
     Raises: Refused, ItemError, OSError, pyvips.Error.
     """
-    with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["decode"])) as fd:
+    with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["look"])) as fd:
         image = loading.open_image(fd)
         image.avg()
         return {"width": image.width, "height": image.height, "bands": image.bands}

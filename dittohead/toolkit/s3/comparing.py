@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from dittohead.model import Entry
+from dittohead.model.records import Entry
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit import checksums

@@ -29,8 +29,8 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from dittohead.model import short
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.text import short
 from dittohead.toolkit import retry_after
 
 #: Seconds to connect, and without a byte of an answer, before a request is given up.

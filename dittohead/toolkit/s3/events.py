@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
-from dittohead.model import is_utf8
+from dittohead.model.text import is_utf8
 
 
 class UnreadableEvent(Exception):

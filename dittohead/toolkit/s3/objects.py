@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dittohead.contract import placeholders
 from dittohead.contract.options import Duration
-from dittohead.model import Entry, display, utcnow
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Entry
+from dittohead.model.text import display, utcnow
 from dittohead.system.threads import Stop
 from dittohead.toolkit.result_cache import name_digest
 

@@ -14,10 +14,12 @@ from dittohead.engine.metrics import CONTENT_TYPE
 from dittohead.folders import listing, receipt, replacement
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import ACTIVE, Job, JobState, StepRow, display
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import Job, StepRow
 from dittohead.model.roles import Role
+from dittohead.model.states import ACTIVE, JobState
+from dittohead.model.text import display
 from dittohead.notices import commands
 from dittohead.store import Connection, queries
 from dittohead.store import jobs as job_store

@@ -16,7 +16,7 @@ from pydantic import (
     StringConstraints,
 )
 
-from dittohead.model import JobState, StepState
+from dittohead.model.states import JobState, StepState
 
 #: Text from outside: bounded, and without NUL, which no database takes.
 Text = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00]*$")]

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from dittohead.model import Job
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import Job
 from dittohead.model.roles import Role
 from dittohead.store import Connection, queries
 from dittohead.store import batches as batch_store

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dittohead.model import Job, JobState, Outcome
+from dittohead.model.records import Job
+from dittohead.model.states import JobState, Outcome
 
 #: Steps that do the same with the same files: what they find wrong with a folder they find again.
 _REPEATING = frozenset({"convert"})

@@ -23,9 +23,10 @@ from aiohttp import BodyPartReader, web
 from dittohead.config.settings import Drop
 from dittohead.folders import sidecar
 from dittohead.folders.stations import Stations
-from dittohead.model import counted, rfc3339, units, visible
+from dittohead.model import units
 from dittohead.model.errors import ItemError
 from dittohead.model.roles import Role
+from dittohead.model.text import counted, rfc3339, visible
 from dittohead.store import history
 from dittohead.system import log
 from dittohead.system.threads import in_thread

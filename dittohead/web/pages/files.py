@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from dittohead.folders import listing
-from dittohead.model import JobState, display
 from dittohead.model.roles import Role
+from dittohead.model.states import JobState
+from dittohead.model.text import display
 from dittohead.store import jobs as job_store
 from dittohead.web.pages.page import answer, one_job
 from dittohead.web.server.app_state import SITE

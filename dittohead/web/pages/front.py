@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, JobState, Station, StepRow, StepState, counted, display
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import Job, StepRow
+from dittohead.model.states import JobState, Station, StepState
+from dittohead.model.text import counted, display
 from dittohead.store import Connection, history, numbers, queries
 from dittohead.store import items as item_store
 from dittohead.store import jobs as job_store
@@ -148,7 +150,7 @@ def front(
     """Return what the front page's templates are filled with.
 
     Args:
-        live: see live.py.
+        live: see engine/live_status.py.
         inbox: names of the folders that are there.
         disk: free bytes and all bytes of the root's file system.
         floor: bytes that are to stay free.

@@ -14,8 +14,12 @@ from typing import Any
 from dittohead.folders import receipt, replacement
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import Event, Job, StepRow, StepState, display, step_graph
+from dittohead.model import step_graph
 from dittohead.model.errors import Unreadable
+from dittohead.model.events import Event
+from dittohead.model.records import Job, StepRow
+from dittohead.model.states import StepState
+from dittohead.model.text import display
 from dittohead.store import Connection, history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -170,7 +174,7 @@ def values(
 
     Args:
         known: from `files_of`.
-        live: see live.py.
+        live: see engine/live_status.py.
     """
     job = seen.job
     return {

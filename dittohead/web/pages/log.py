@@ -8,8 +8,10 @@ from pathlib import Path
 from aiohttp import web
 
 from dittohead.folders.job_files import JobFiles
-from dittohead.model import TERMINAL, Job, visible
+from dittohead.model.records import Job
 from dittohead.model.roles import Role
+from dittohead.model.states import TERMINAL
+from dittohead.model.text import visible
 from dittohead.store import jobs as job_store
 from dittohead.web.pages.log_text import read
 from dittohead.web.pages.page import answer, one_job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dittohead.model import visible
+from dittohead.model.text import visible
 
 #: Bytes of a log's end that its last lines are taken from.
 _LAST = 4096

@@ -18,10 +18,12 @@ from markupsafe import Markup
 
 from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, JobState, utcnow
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import Job
 from dittohead.model.roles import Role
+from dittohead.model.states import JobState
+from dittohead.model.text import utcnow
 from dittohead.store import Connection, queries
 from dittohead.store.search import Cursor, JobPage, find
 from dittohead.web.pages import front as page_front

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping
 
-from dittohead.model import Job
+from dittohead.model.records import Job
 from dittohead.store import Connection
 from dittohead.store import drops as drop_store
 from dittohead.store import requests as request_store

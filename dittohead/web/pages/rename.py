@@ -9,9 +9,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from dittohead.admin import admission
-from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Job
 from dittohead.model.roles import Role
+from dittohead.model.states import JobState
 from dittohead.web.pages.page import PAGES, answer, one_job
 from dittohead.web.server.app_state import SITE
 from dittohead.web.server.identity import identity, needs

@@ -11,10 +11,12 @@ from aiohttp import BodyPartReader, web
 
 from dittohead.folders.replacement import Offer, Replacements, at_fault, path_of, place
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, JobState, display, visible
 from dittohead.model.errors import ItemError
 from dittohead.model.paths import path_fields
+from dittohead.model.records import Job
 from dittohead.model.roles import Role
+from dittohead.model.states import JobState
+from dittohead.model.text import display, visible
 from dittohead.web.pages.page import PAGES, answer, one_job
 from dittohead.web.server.access import check_csrf
 from dittohead.web.server.app_state import SITE

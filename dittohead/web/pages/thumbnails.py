@@ -22,9 +22,11 @@ from aiohttp import web
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model import Job, StepRow, StepState, display
 from dittohead.model.errors import ItemError, Unreadable
+from dittohead.model.records import Job, StepRow
 from dittohead.model.roles import Role
+from dittohead.model.states import StepState
+from dittohead.model.text import display
 from dittohead.store import Connection, queries
 from dittohead.store import jobs as job_store
 from dittohead.system import files

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import jinja2
 from markupsafe import Markup
 
-from dittohead.model import counted, rfc3339, visible
+from dittohead.model.text import counted, rfc3339, visible
 from dittohead.model.units import age, amount, duration, rate, size
 
 _TEMPLATES = Path(__file__).parent / "templates"

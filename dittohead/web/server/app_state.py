@@ -12,7 +12,7 @@ from dittohead.admin.request_queue import RequestQueue
 from dittohead.config.loader import Config
 from dittohead.engine.metrics import Metrics
 from dittohead.folders.stations import Stations
-from dittohead.model import Job
+from dittohead.model.records import Job
 from dittohead.store import Store
 
 
@@ -24,7 +24,7 @@ class AppState:
     stations: Stations
     queue: RequestQueue  #: takes what people ask for
     metrics: Metrics
-    live: Callable[[], dict[str, Any]]  #: what is true only now (see live.py)
+    live: Callable[[], dict[str, Any]]  #: what is true only now (see engine/live_status.py)
     config: Callable[[], Config]  #: the configuration in force; it may be replaced
     credential: Callable[[str], str]  #: a credential by name; raises KeyError
     #: has the daemon look at all it needs: level, about and message of each finding

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import jinja2
 from aiohttp import web
 
-from dittohead.model import visible
 from dittohead.model.roles import Role
+from dittohead.model.text import visible
 from dittohead.system import log
 from dittohead.web.server.access import ACCESS, Access, form
 from dittohead.web.server.identity import identity, needs

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead.config.loader import Config
-from dittohead.model import Job, JobState
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Job
+from dittohead.model.states import JobState
 from dittohead.store import Connection, history
 from dittohead.web.uploads.receive import Reception, fitting
 

@@ -24,8 +24,8 @@ from dittohead.config.settings import Drop
 from dittohead.engine.claim import wanted
 from dittohead.folders import sidecar
 from dittohead.folders.stations import NAME_MAX
-from dittohead.model import counted, visible
 from dittohead.model.errors import ItemError, Unreadable
+from dittohead.model.text import counted, visible
 from dittohead.system import disk_space, files, own_files
 from dittohead.system.files import MAX_DEPTH, MAX_PATH
 from dittohead.system.users import owner

@@ -11,8 +11,10 @@ from aiohttp import web
 
 from dittohead.config.settings import Drop
 from dittohead.folders.replacement import Offer, Replacements
-from dittohead.model import Job, JobState, units
+from dittohead.model import units
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Job
+from dittohead.model.states import JobState
 from dittohead.system import disk_space
 from dittohead.system.threads import in_thread
 from dittohead.web.server.app_state import SITE

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from typing import Any
 from urllib.parse import quote
 
-from dittohead.model import short
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.text import short
 from dittohead.system.program_output import Mask
 from dittohead.toolkit.backoff import FULL, wait_s
 from dittohead.toolkit.rest import Answer, Rest, connected

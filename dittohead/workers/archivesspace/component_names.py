@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dittohead.contract import placeholders
-from dittohead.model import Entry, display
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Entry
+from dittohead.model.text import display
 from dittohead.system import files
 from dittohead.system.patterns import Pattern
 from dittohead.toolkit.images.names import is_junk

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.model import Output, Use
+from dittohead.model.records import Output, Use
 from dittohead.toolkit import provenance
 from dittohead.toolkit.provenance import Origin
 

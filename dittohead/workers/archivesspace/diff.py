@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dittohead.contract.worker import StepContext
-from dittohead.model import Entry, Use, display
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Entry, Use
+from dittohead.model.text import display
 from dittohead.toolkit import natural_order
 from dittohead.workers.archivesspace import records
 from dittohead.workers.archivesspace.client import Client

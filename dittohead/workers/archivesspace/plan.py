@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from dittohead.contract.worker import Planned
-from dittohead.model import display
+from dittohead.model.text import display
 from dittohead.workers.archivesspace import diff, records
 from dittohead.workers.archivesspace.client import Client
 from dittohead.workers.archivesspace.diff import WantedRecord

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from dittohead.model import Use
+from dittohead.model.records import Use
 
 Record = dict[str, Any]
 Enumerations = Mapping[str, frozenset[str]]

@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote, urlsplit
 from yarl import URL
 
 from dittohead.contract.worker import VerifyContext
-from dittohead.model import Location, Use
 from dittohead.model.errors import ItemError, StepError, TransientError
+from dittohead.model.records import Location, Use
 from dittohead.toolkit.rest import Answer, Rest, RestSite, connected
 from dittohead.workers.archivesspace import diff, records
 from dittohead.workers.archivesspace.client import Client, number_of

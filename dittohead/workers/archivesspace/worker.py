@@ -16,7 +16,8 @@ from dittohead.contract.worker import (
     VerifyContext,
     Worker,
 )
-from dittohead.model import Event, EventType, counted
+from dittohead.model.events import Event, EventType
+from dittohead.model.text import counted
 from dittohead.system.threads import in_thread
 from dittohead.workers.archivesspace import (
     diff,

@@ -17,8 +17,10 @@ from pydantic import Field
 from dittohead.contract import placeholders
 from dittohead.contract.options import Duration
 from dittohead.contract.worker import Done, Options, Planned, StepContext, StepResult, Wait, Worker
-from dittohead.model import Event, EventType, Output, counted
 from dittohead.model.errors import ItemError, MachineShort, TargetError, TransientError
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Output
+from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.machine_faults import said_in
 from dittohead.system.process import TAIL, Completed, environment, run

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from dittohead.model import display
 from dittohead.model.description import Described, Description, Level, Named
+from dittohead.model.text import display
 from dittohead.toolkit.provenance import Owners
 from dittohead.toolkit.uris import encoded, web_address
 from dittohead.workers.iiif.pictures import Picture

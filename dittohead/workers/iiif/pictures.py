@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.model import display
+from dittohead.model.text import display
 from dittohead.toolkit.uris import encoded, web_address
 
 #: Width and height of the tiles that are asked of an image server, pixels.

@@ -19,9 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from dittohead import __version__
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Done, Made, Options, Planned, Recipe, StepContext, StepResult, Worker
-from dittohead.model import Event, EventType, Output, Use, display
 from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Output, Use
+from dittohead.model.text import display
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit import natural_order

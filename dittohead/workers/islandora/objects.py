@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dittohead.contract.worker import Inputs, Made, StepContext
-from dittohead.model import Entry, display
 from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Entry
+from dittohead.model.text import display
 from dittohead.system.threads import Stop
 from dittohead.toolkit import natural_order
 from dittohead.toolkit.provenance import origins

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead.model import Location, Use
 from dittohead.model.errors import ItemError, StepError
+from dittohead.model.records import Location, Use
 from dittohead.workers.islandora.options import use_uri
 from dittohead.workers.islandora.site import Drupal
 

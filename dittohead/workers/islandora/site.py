@@ -16,8 +16,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from dittohead.model import short
 from dittohead.model.errors import ItemError, StepError, TargetError, TransientError
+from dittohead.model.text import short
 from dittohead.toolkit.rest import Answer, Rest
 from dittohead.workers.islandora.vocabulary import FILE_FIELDS, VOCABULARIES
 

@@ -23,8 +23,10 @@ from dittohead.contract.worker import (
     Worker,
 )
 from dittohead.folders import receipt
-from dittohead.model import Event, EventType, Location, Use, display
 from dittohead.model.errors import StepError
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Location, Use
+from dittohead.model.text import display
 from dittohead.system.threads import in_thread
 from dittohead.toolkit.keyed_lock import KeyedLock
 from dittohead.workers.islandora import objects, preflight, public

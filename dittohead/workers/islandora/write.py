@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dittohead.contract.worker import StepContext
-from dittohead.model import Location, display
 from dittohead.model.errors import DittoheadError, ItemError, TargetError, TransientError, ungrouped
+from dittohead.model.records import Location
+from dittohead.model.text import display
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit.file_slice import Slice

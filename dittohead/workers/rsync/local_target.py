@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dittohead.contract.worker import Inputs
-from dittohead.model import Entry
 from dittohead.model.errors import ItemError, TargetError
+from dittohead.model.records import Entry
 from dittohead.system import attributes, files
 from dittohead.system.attributes import Keeps, Tally
 from dittohead.system.machine_faults import FULL, GONE

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dittohead.model import counted
 from dittohead.model.errors import ItemError, MachineShort, StepError, TargetError, TransientError
+from dittohead.model.text import counted
 from dittohead.system.attributes import Tally
 from dittohead.system.machine_faults import said_in
 from dittohead.system.process import Completed

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dittohead.contract.worker import Inputs
 from dittohead.folders import manifest
-from dittohead.model import Entry
 from dittohead.model.errors import TransientError
+from dittohead.model.records import Entry
 from dittohead.system import attributes, files
 from dittohead.system.attributes import Extras
 from dittohead.system.threads import Stop

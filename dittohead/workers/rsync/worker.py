@@ -20,8 +20,10 @@ from typing import Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dittohead.contract.worker import Done, Inputs, Planned, StepContext, StepResult, VerifyContext, Worker
-from dittohead.model import Entry, Event, EventType, Location, counted, display
 from dittohead.model.errors import ItemError, StepError, TransientError
+from dittohead.model.events import Event, EventType
+from dittohead.model.records import Entry, Location
+from dittohead.model.text import counted, display
 from dittohead.system import attributes, fail_points, files, folding
 from dittohead.system.attributes import Extras, Keeps
 from dittohead.system.folding import Alike

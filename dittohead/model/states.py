@@ -1,0 +1,72 @@
+"""States of jobs, steps, items and drops, and the four stations."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Station(StrEnum):
+    """One of the four directories under the root that hold people's folders."""
+
+    INBOX = "inbox"
+    PROCESSING = "processing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class JobState(StrEnum):
+    """What a job is doing now."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FROZEN = "frozen"
+    DONE = "done"
+    FAILED = "failed"
+
+
+#: States in which the folder belongs in processing/.
+ACTIVE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED, JobState.FROZEN})
+#: States in which the job is over.
+TERMINAL = frozenset({JobState.DONE, JobState.FAILED})
+
+
+class Outcome(StrEnum):
+    """What has become of a failed job, beside its state; a failure without one waits for somebody."""
+
+    NONE = ""
+    CANCELLED = "cancelled"  #: somebody ended it
+    DISMISSED = "dismissed"  #: somebody said that nothing more is to be done
+    GONE = "gone"  #: its folder is no longer in failed/
+
+
+class StepState(StrEnum):
+    """How far one step of a job is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class ItemState(StrEnum):
+    """What has become of an item that was seen upstream, in the version seen last."""
+
+    SEEN = "seen"  # to be fetched
+    FETCHING = "fetching"
+    DROPPED = "dropped"  # in the inbox, or its job is under way
+    DONE = "done"
+    FAILED = "failed"  # its job failed
+    REFUSED = "refused"  # never fetched, with the reason
+    GONE = "gone"  # no longer there when it was to be fetched
+
+
+class DropState(StrEnum):
+    """What has become of a folder that a source drops into the inbox."""
+
+    FETCHING = "fetching"
+    DROPPED = "dropped"
+    DONE = "done"
+    FAILED = "failed"
+    VOID = "void"  # nothing was left to drop
