@@ -20,12 +20,13 @@ from benchmarks.common import Daemon, Row, folders, ratio_of, running, settle_di
 from benchmarks.noop import NoopWorker
 from benchmarks.stalls import Watched
 from dittohead.config import registry
+from dittohead.model.definition import JobDefinition, StepDefinition
 from dittohead.model.records import JobId
 from dittohead.model.states import JobState
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
-from dittohead.store.tables import jobs, steps
+from dittohead.store.tables import jobs
 from dittohead.system import log, process
 
 _READERS = 50
@@ -151,7 +152,8 @@ def fill(root: Path, count: int) -> None:
     state.mkdir(parents=True)
     store = Store.open(sqlite_url(state))
     first = time.time() - 90 * 86400
-    definition = {"steps": [{"name": name, "options": {}, "worker": "noop"} for name in ("one", "two")]}
+    steps = tuple(StepDefinition(name=name, worker="noop", options={}) for name in ("one", "two"))
+    definition = JobDefinition(steps=steps)
 
     def work(connection: Any) -> None:
         job_store.create(connection, _new(0, definition))
@@ -196,7 +198,7 @@ def _ended(number: int, at: float) -> dict[str, Any]:
     }
 
 
-def _new(number: int, definition: dict[str, Any]) -> NewJob:
+def _new(number: int, definition: JobDefinition) -> NewJob:
     return NewJob(
         id=_id(number),
         name=f"f{number:06}",

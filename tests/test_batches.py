@@ -97,7 +97,7 @@ async def test_each_folder_is_a_job_and_the_whole_comes_to_done(house: House) ->
     assert house.where("coll-a") == ["done"]
     assert read_tree(house.stations.folder(Station.DONE, b"coll-a")) == source
     assert sorted(job.name for job in house.jobs()) == ["coll-a/0000", "coll-a/0001", "coll-a/0002"]
-    assert {house.steps(job)[0].result["detail"] for job in house.jobs()} == {
+    assert {house.steps(job)[0].result.detail for job in house.jobs()} == {
         f"coll coll-a 000{n}" for n in range(3)
     }
     receipts = sorted(path.name.partition(".")[0] for path in house.stations.receipts.iterdir())
@@ -333,7 +333,7 @@ async def test_what_holds_no_folder_fails_with_the_reason(house: House, what: di
         job = await house.until_over("coll-a")
     assert job.state is JobState.FAILED
     assert job.error is not None
-    assert "makes a job of each folder" in job.error["what"]
+    assert "makes a job of each folder" in job.error.what
     assert house.where("coll-a") == ["failed"]
 
 

@@ -430,4 +430,4 @@ async def test_a_defect_in_a_look_fails_the_job_and_nothing_else(house: House) -
     async with house.running():
         job = await house.until_over("x")
     assert job.error is not None
-    assert (job.state, job.error["kind"], job.error["step"]) == (JobState.FAILED, "defect", "left")
+    assert (job.state, job.error.kind, job.error.step) == (JobState.FAILED, "defect", "left")

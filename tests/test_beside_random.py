@@ -66,8 +66,8 @@ class Play:
         self.calm = False
 
     def put_on(self, house: House) -> None:
-        for given in house.config.pipelines[0].definition()["steps"]:
-            house.worker.plays[given["name"]] = lambda ctx: self.act(house, ctx)
+        for step in house.config.pipelines[0].steps:
+            house.worker.plays[step.name] = lambda ctx: self.act(house, ctx)
 
     async def act(self, house: House, ctx: StepContext) -> StepResult:
         key = (ctx.job_id, ctx.step)

@@ -123,8 +123,9 @@ def test_without_standard_error_nothing_is_written() -> None:
 
 END = """
 import sys
-from dittohead import daemon, log
-daemon.log_apart()
+from dittohead import daemon
+from dittohead.system import log
+daemon.log_in_thread()
 log.configure(json=True)
 for _ in range({lines}):
     log.get().info("x", text="y" * 80)

@@ -91,7 +91,7 @@ async def test_every_kind_of_fault_is_counted(tmp_path: Path) -> None:
         await house.targets.resume("first")
         await house.until_over("x")
         await house.ask("retry", "x")
-        await house.until(lambda: (house.job("x").error or {}).get("kind") == "defect")
+        await house.until(lambda: getattr(house.job("x").error, "kind", "") == "defect")
     found = values(house.engine.metrics.expose(NOTHING, {}).decode())
     for kind in ("item", "transient", "target", "defect"):
         assert found["dittohead_step_faults_total", (("kind", kind), ("worker", "script"))] == 1, kind

@@ -58,10 +58,10 @@ def test_a_real_full_file_system_is_told(tmp_path: Path) -> None:
     script = f"""
 import resource, signal, sys
 from pathlib import Path
-from dittohead.workers.archivesspace.intent_log import Ledger
+from dittohead.workers.archivesspace.intent_log import RecordIntentLog
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))
-notes = Ledger(Path({str(tmp_path)!r}) / "l" / "1.jsonl", {{"worker": "w"}})
+notes = RecordIntentLog(Path({str(tmp_path)!r}) / "l" / "1.jsonl", {{"worker": "w"}})
 try:
     notes.note(do="create", what="digital object", of="HBF_001_02", content="0" * 64)
 except OSError:

@@ -304,7 +304,7 @@ async def test_a_defect_of_a_worker_fails_only_its_job(house: House) -> None:
         assert (await house.until_over("good")).state is JobState.DONE
         bad = await house.until_over("bad")
     assert bad.error is not None
-    assert bad.error["kind"] == "defect"
+    assert bad.error.kind == "defect"
 
 
 async def test_a_waiting_step_holds_no_slot_and_survives_a_restart(house: House) -> None:
@@ -328,7 +328,7 @@ async def test_a_waiting_step_holds_no_slot_and_survives_a_restart(house: House)
         assert (await again.ask("poke", "x"))["ok"]
         job = await again.until_over("x")
     assert job.state is JobState.DONE
-    assert again.steps(job)[1].result["detail"] == "T1"
+    assert again.steps(job)[1].result.detail == "T1"
     assert [s for _, s in again.worker.ran] == ["second", "third"]
     again.store.close()
 
@@ -595,7 +595,7 @@ async def test_a_result_of_an_earlier_run_is_refused(house: House) -> None:
         await house.store.write(job_store.begin_run, house.job("x").id)
         go.set()
         job = await house.until_over("x")
-    assert house.steps(job)[0].result["detail"] == "fresh"
+    assert house.steps(job)[0].result.detail == "fresh"
 
 
 async def test_one_persons_many_folders_do_not_starve_anothers(tmp_path) -> None:

@@ -82,7 +82,7 @@ async def test_a_damaged_file_is_replaced_and_the_folder_done(house: House) -> N
     """By a new job, with a manifest of its own; the old bytes stay, and both jobs' receipts say all of it."""
     job = await broken(house)
     assert job.error is not None
-    assert job.error["files"] == ["a.tif"]
+    assert job.error.files == ("a.tif",)
     (house.root / "failed/n/a.tif").chmod(0o640)
     offer = offered(house, job)
     said = await house.ask("replace", "n", reason="scanned again", **{"with": offer.id})

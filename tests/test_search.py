@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from dittohead.model.definition import JobDefinition
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import JobId
 from dittohead.model.states import JobState
@@ -45,7 +46,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
             ino=number,
             uid=1000 + number % 2,
             pipeline="scans" if number % 2 else "raw",
-            definition={"steps": []},
+            definition=JobDefinition(),
             values={},
             steps=[],
             host="h",

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from dittohead.model.definition import JobDefinition, StepTotals
 from dittohead.model.errors import StoreError, Superseded
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import JobId
@@ -61,7 +62,7 @@ def new_job(store: Store, number: int = 1, name: str = "x") -> str:
         ino=2**64 - 1,
         uid=1000,
         pipeline="p",
-        definition={"steps": []},
+        definition=JobDefinition(),
         values={"a": "ü"},
         steps=[("one", "script"), ("two", "script")],
         host="h",
@@ -82,10 +83,18 @@ def test_a_steps_result_its_events_and_the_next_start_are_one_commit(store: Stor
     job_id = new_job(store)
     job, _, _ = store.run(job_store.begin_run, job_id)
     store.run(job_store.start_step, job_id, job.token, 0)
-    store.run(job_store.finish_step, job_id, job.token, 0, result={"n": 1}, found=[EVENT], following=[1])
+    store.run(
+        job_store.finish_step,
+        job_id,
+        job.token,
+        0,
+        result=StepTotals(outputs=1),
+        found=[EVENT],
+        following=[1],
+    )
     steps = store.run(job_store.steps_of, job_id)
     assert [s.state for s in steps] == [StepState.DONE, StepState.RUNNING]
-    assert steps[0].result == {"n": 1}
+    assert steps[0].result == StepTotals(outputs=1)
     assert len(store.run(job_store.events_of, job_id)) == 2
 
 
@@ -98,7 +107,7 @@ def test_an_old_token_changes_nothing(store: Store) -> None:
         lambda: store.run(job_store.start_step, job_id, old.token, 0),
         lambda: store.run(job_store.save_step, job_id, old.token, 0, {"x": 1}),
         lambda: store.run(
-            job_store.finish_step, job_id, old.token, 0, result={}, found=[EVENT], following=[1]
+            job_store.finish_step, job_id, old.token, 0, result=StepTotals(), found=[EVENT], following=[1]
         ),
         lambda: store.run(job_store.update_job, job_id, old.token, reason="x"),
     ):

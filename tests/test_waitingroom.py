@@ -245,7 +245,7 @@ async def test_an_error_while_it_is_claimed_is_that_ones_alone(
     monkeypatch.setattr("dittohead.folders.stations.os.lstat", lstat)
     monkeypatch.setattr(
         waiting_room,
-        "look",
+        "look_at",
         lambda *a, **k: folder_look.look_at(house.root / "inbox", [], stop=Stop(), now_ns=0),
     )
     async with house.running():

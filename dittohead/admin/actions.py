@@ -22,6 +22,7 @@ from dittohead.folders.job_files import JobFiles
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.replacement import words as replaced_words
 from dittohead.model import step_graph
+from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import Job, collection_of
@@ -384,7 +385,7 @@ class Actions:
         again = f"mv {shell_word(os.fsencode(folder))} {inbox}/"
         if job.batch:  # by itself it would not be of the collection any more
             again = f"dittohead rerun {job.id}"
-        if "refuse" in job.definition:
+        if job.definition.refusal is not None:
             raise Refused(
                 f"{job.name} has no steps to be tried", hint=f"Mend what it failed of, then: {again}"
             )
@@ -431,13 +432,13 @@ class Actions:
         if taken.state in TERMINAL:
             raise Refused(f"{job.name} has just ended ({taken.state})")
         step = next((s for s in steps if s.state is not StepState.DONE), None)
-        error = {
-            "what": f"cancelled by {request.who}",
-            "where": job.name,
-            "hint": f"To go on after all: dittohead retry {job.id}",
-            "kind": "cancelled",
-            "step": step.name if step else "",
-        }
+        error = Failure(
+            what=f"cancelled by {request.who}",
+            where=job.name,
+            hint=f"To go on after all: dittohead retry {job.id}",
+            kind="cancelled",
+            step=step.name if step else "",
+        )
         log.get().info(log.JOB_CANCELLED, job=job.id, name=job.name, who=request.who)
         await finish(self.engine, taken, JobState.FAILED, error)
         return f"{job.name}: cancelled; the folder is in failed/"
@@ -472,13 +473,9 @@ class Actions:
         pipeline = config and next((p for p in config.pipelines if p.name == job.pipeline), None)
         if not pipeline:
             return ""
-        today = {step["name"]: step for step in pipeline.definition()["steps"]}
-        other = [
-            step["name"]
-            for step in job.definition["steps"]
-            if (step["worker"], step["options"])
-            != ((now := today.get(step["name"], {})).get("worker"), now.get("options"))
-        ]
+        today = {step.name: (step.worker, step.options) for step in pipeline.steps}
+        had = job.definition.steps
+        other = [step.name for step in had if today.get(step.name) != (step.worker, step.options)]
         if not other:
             return ""
         first = "" if job.state in TERMINAL else f"dittohead cancel {job.id}; "

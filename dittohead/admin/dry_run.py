@@ -86,8 +86,8 @@ async def plan(
     listed = scratch / "manifest.jsonl"
 
     def take(stop: Stop) -> manifest.Totals:
-        links = definition["links"] == "skip"
-        return manifest.take(folder, listed, stop=stop, skip_specials=links, ignore=definition["ignore"])
+        links, ignore = definition.skips_links, definition.ignore
+        return manifest.take(folder, listed, stop=stop, skip_specials=links, ignore=ignore)
 
     totals = await in_thread(take)
     if totals.files == 0:
@@ -104,9 +104,9 @@ async def plan(
         workers=workers,
     )
     known = {step.name: step for step in pipeline.steps}
-    for given in definition["steps"]:  # that they will make something is known before all of them look
-        shared.made[given["name"]] = _nothing_yet(shared, known[given["name"]])
-    steps = {given["name"]: given["needs"] for given in definition["steps"]}
+    for step in definition.steps:  # that they will make something is known before all of them look
+        shared.made[step.name] = _nothing_yet(shared, known[step.name])
+    steps = {step.name: list(step.needs or ()) for step in definition.steps}
     # As the pipeline has them look: those first that find out what the folder holds.
     first = sorted(steps, key=lambda name: not workers.get(known[name].worker).describes)
     made = {name: await _look(shared, known[name], steps[name]) for name in first}

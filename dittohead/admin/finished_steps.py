@@ -37,12 +37,12 @@ async def recorded(
     files = JobFiles(stations, job)
     for row in await store.read(job_store.steps_of, job.id):
         try:
-            given = job.definition["steps"][row.position]
+            step = job.definition.steps[row.position]
             worker = workers.get(row.worker)
-            filled = placeholders.render_options(given["options"], values_of(job, files, row.name), worker)
+            filled = placeholders.render_options(step.options, values_of(job, files, row.name), worker)
             options = worker.Options.model_validate(filled)
         except (LookupError, DittoheadError, ValidationError) as error:
             nothing: Any = None
             yield FinishedStep(row=row, worker=nothing, options=nothing, source="", problem=str(error))
         else:
-            yield FinishedStep(row=row, worker=worker, options=options, source=given["from"])
+            yield FinishedStep(row=row, worker=worker, options=options, source=step.source)

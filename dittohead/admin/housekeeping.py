@@ -79,7 +79,7 @@ class Housekeeper:
             job = await self._engine.store.read(job_store.get, job_id)
         except KeyError:
             return  # not ours to judge: a rebuilt store may not know it yet
-        keep, late = job.definition.get("keep_work_s"), self._watch.late_look
+        keep, late = job.definition.keep_work_s, self._watch.late_look
         if await self._engine.store.read(history.is_superseded, job):
             keep = late = 0.0  # a later job of the folder has made it all again, or taken it over
         if job.state is not JobState.DONE or job.station is not Station.DONE or keep is None:

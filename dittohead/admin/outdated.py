@@ -56,8 +56,7 @@ def _finding(
     finding = OutdatedJob(job=job)
     today = dataclasses.replace(job, values=values)
     known = {row.name: row for row in rows if row.state is StepState.DONE}
-    had = job.definition.get("purposes", ())
-    names = {step["name"] for step in pipeline.definition(had)["steps"]}
+    names = {step.name for step in pipeline.definition(job.definition.purposes).steps}
     for step in pipeline.steps:
         if step.name not in names:
             continue  # nobody asked for it
@@ -81,7 +80,7 @@ def _compare_step(
         return
     if recipe is None:
         return
-    before = row.result.get("recipe")
+    before = row.result.recipe
     if before is None:
         finding.changes.append(f"{step.name}: how it was done is not recorded")
         return

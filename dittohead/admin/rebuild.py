@@ -23,6 +23,7 @@ from dittohead.folders import manifest, receipt
 from dittohead.folders.receipt import folder_bytes, read_events
 from dittohead.folders.stations import Stations
 from dittohead.model import paths
+from dittohead.model.definition import StepTotals, read_failure
 from dittohead.model.errors import StoreError, Unreadable
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import Arrival, Batch, JobId, collection_of
@@ -143,7 +144,7 @@ def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Cal
             new.id,
             state=state,
             station=station,
-            error=fields["error"],
+            error=None if fields["error"] is None else read_failure(fields["error"]),
             files=len(given),
             size=sum(file["size"] for file in given),
             claimed_at=_seconds(fields["claimed_at"]),
@@ -208,18 +209,18 @@ def _size(root: Path, path: bytes) -> int | None:
         return None
 
 
-def _result(step: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+def _result(step: dict[str, Any], fields: dict[str, Any]) -> StepTotals:
     outputs = [o for o in fields["outputs"] if o["step"] == step["name"]]
     locations = [o for o in fields["locations"] if o["step"] == step["name"]]
-    return {
-        "detail": step.get("detail", ""),
-        "outputs": len(outputs),
-        "bytes": sum(o["size"] for o in outputs),
-        "locations": len(locations),
-        "copies": sum(not o.get("use") for o in locations),
-        "delivered_bytes": sum(o["size"] for o in locations),
-        **({"recipe": step["recipe"]} if "recipe" in step else {}),
-    }
+    return StepTotals(
+        detail=step.get("detail", ""),
+        outputs=len(outputs),
+        size=sum(o["size"] for o in outputs),
+        locations=len(locations),
+        copies=sum(not o.get("use") for o in locations),
+        delivered_size=sum(o["size"] for o in locations),
+        recipe=step.get("recipe"),
+    )
 
 
 def _seconds(text: str) -> float:

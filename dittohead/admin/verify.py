@@ -14,6 +14,7 @@ from dittohead.contract.worker import Inputs, VerifyContext, Worker
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
+from dittohead.model.definition import StepTotals
 from dittohead.model.errors import DittoheadError, StepError, Unreadable
 from dittohead.model.paths import path_bytes
 from dittohead.model.records import Job
@@ -203,7 +204,7 @@ def _common(delivered: list[dict[str, Any]]) -> str:
 
 
 def _source(
-    job: Job, stations: Stations, job_files: JobFiles, step: str, result: dict[str, Any]
+    job: Job, stations: Stations, job_files: JobFiles, step: str, result: StepTotals
 ) -> Inputs | None:
     source = job_files.source(step, result)
     if step:

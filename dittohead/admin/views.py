@@ -49,7 +49,7 @@ def places(connection: Connection, stations: Stations, job_id: str) -> list[tupl
     files = JobFiles(stations, found_job)
     found = []
     for step in job_store.steps_of(connection, job_id):
-        if not step.result.get("locations"):
+        if not step.result.locations:
             continue
         with contextlib.suppress(Unreadable, OSError):  # the rest is shown all the same
             copies = (place for place in receipt.read_locations(files.locations(step.name)) if not place.use)

@@ -155,9 +155,8 @@ def _show(bars: Progress, known: dict[str, TaskID], progress: dict[str, Any] | N
 
 def _print_step(step: StepRow) -> None:
     result = step.result
-    seconds = result.get("seconds", 0)
     out.print(
-        f"  [green]done[/green] {escape(step.name):<14} {seconds:>8.2f} s  {escape(result.get('detail', ''))}"
+        f"  [green]done[/green] {escape(step.name):<14} {result.seconds:>8.2f} s  {escape(result.detail)}"
     )
 
 

@@ -85,7 +85,8 @@ def check(as_json: bool) -> None:
                 "unseen": list(vouched[0].unseen),
                 "limits": config.limits,
                 "pipelines": [
-                    {"name": p.name, "match": p.match.pattern, **p.definition()} for p in config.pipelines
+                    {"name": p.name, "match": p.match.pattern, **p.definition().as_dict()}
+                    for p in config.pipelines
                 ],
                 "sources": [
                     {"name": s.name, s.kind: s.options.model_dump(mode="json", by_alias=True)}

@@ -23,6 +23,7 @@ from dittohead.contract.source import SourceOptions
 from dittohead.contract.worker import Options, Worker
 from dittohead.folders import names, sidecar
 from dittohead.model import step_graph
+from dittohead.model.definition import JobDefinition, StepDefinition
 from dittohead.model.errors import ConfigError, DittoheadError, ItemError
 from dittohead.system.patterns import Pattern
 
@@ -51,16 +52,17 @@ class Step:
     purpose: str  #: what it is for, which folders can ask for; "" for every folder
     options: dict[str, Any]  #: as written, with placeholders
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as the store keeps it."""
-        return {
-            "name": self.name,
-            "worker": self.worker,
-            "from": self.source,
-            "needs": list(self.needs),
-            "for": self.purpose,
-            "options": self.options,
-        }
+    @property
+    def definition(self) -> StepDefinition:
+        """It as a job keeps it."""
+        return StepDefinition(
+            name=self.name,
+            worker=self.worker,
+            source=self.source,
+            needs=self.needs,
+            purpose=self.purpose,
+            options=self.options,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,20 +90,20 @@ class Pipeline:
         """What folders can ask for."""
         return frozenset(step.purpose for step in self.steps) - {""}
 
-    def definition(self, purposes: Collection[str] = ()) -> dict[str, Any]:
+    def definition(self, purposes: Collection[str] = ()) -> JobDefinition:
         """Return what is copied into a job at its claim.
 
         Args:
             purposes: what its folder asks for; empty: everything.
         """
         unseen = [sidecar.NAME] if self.purposes else []
-        return {
-            "steps": step_graph.chosen([step.as_dict() for step in self.steps], purposes),
-            "purposes": sorted(purposes),
-            "links": self.settings.links,
-            "ignore": [*self.settings.ignore, *unseen],
-            "keep_work_s": self.keep_work_s,
-        }
+        return JobDefinition(
+            steps=step_graph.chosen([step.definition for step in self.steps], purposes),
+            purposes=tuple(sorted(purposes)),
+            skips_links=self.settings.links == "skip",
+            ignore=(*self.settings.ignore, *unseen),
+            keep_work_s=self.keep_work_s,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

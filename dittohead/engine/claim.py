@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from ulid import ULID
@@ -25,6 +24,7 @@ from dittohead.engine.waiting_room import WaitingRoom
 from dittohead.folders import replacement, sidecar
 from dittohead.folders.stations import Stations
 from dittohead.model import units
+from dittohead.model.definition import JobDefinition, Refusal
 from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
 from dittohead.model.events import Event, EventType
 from dittohead.model.held import Held, HeldKind, immovable, silent, unreadable
@@ -334,14 +334,14 @@ class Claimer:
             return None  # the job itself will say what is wrong
         if isinstance(purposes, Held):
             return purposes
-        for step in pipeline.definition(purposes)["steps"]:
-            worker = self.workers.get(step["worker"])
+        for step in pipeline.definition(purposes).steps:
+            worker = self.workers.get(step.worker)
             try:
-                filled = placeholders.render_options(step["options"], values, worker)
+                filled = placeholders.render_options(step.options, values, worker)
                 options = worker.Options.model_validate(filled)
             except (ItemError, ValidationError):
                 return None  # as above
-            for target in (worker.target(options), worker.room(options, step["options"])):
+            for target in (worker.target(options), worker.room(options, step.options)):
                 why = self.targets.paused(target) if target else None
                 if why is not None:
                     return Held(reason=f"the target {target} is paused: {why}", kind=HeldKind.TARGET)
@@ -456,7 +456,7 @@ def new_job(
         pipeline=chosen.name if chosen else "",
         definition=definition,
         values=values,
-        steps=[(step["name"], step["worker"]) for step in definition["steps"]],
+        steps=[(step.name, step.worker) for step in definition.steps],
         host=host_name(),
     )
 
@@ -499,11 +499,11 @@ def _words(purposes: Iterable[str], joined: str = "and") -> str:
     return f" {joined} ".join(sorted(purposes))
 
 
-def _refused(error: ItemError) -> dict[str, Any]:
-    return {"steps": [], "refuse": {"what": error.what, "where": error.where, "hint": error.hint}}
+def _refused(error: ItemError) -> JobDefinition:
+    return JobDefinition(refusal=Refusal(what=error.what, where=error.where, hint=error.hint))
 
 
-def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
+def _refusal(config: Config, folder: bytes, name: str) -> JobDefinition:
     command = f"`dittohead rename {shell_word(os.fsencode(name))} NEWNAME`"
     if is_utf8(folder) and collection_of(folder):
         again = "Then move it to the inbox again"
@@ -516,7 +516,7 @@ def _refusal(config: Config, folder: bytes, name: str) -> dict[str, Any]:
     return _refused(ItemError("the folder's name is not UTF-8 text", where=name, hint=hint))
 
 
-def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> dict[str, Any]:
+def _not_admitted(pipeline: Pipeline, known_owner: Owner, name: str) -> JobDefinition:
     what = (
         f"its owner, {known_owner.user}, may not use the pipeline {pipeline.name}: "
         f"that is for {', '.join(pipeline.settings.uploaders)}"

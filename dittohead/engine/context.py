@@ -12,6 +12,7 @@ from typing import Any
 from dittohead.contract.worker import Inputs, Made, StepContext
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles, names_of, read_facts
+from dittohead.model.definition import StepTotals
 from dittohead.model.description import Described
 from dittohead.model.errors import ItemError
 from dittohead.model.events import Event
@@ -46,14 +47,14 @@ class Context(StepContext):
         self.job_id, self.pipeline, self.step = job.id, job.pipeline, row.name
         self.name, self.batch = names_of(job.name)["name"], names_of(job.name).get("batch", "")
         self.payload, self.source = files.payload, source
-        self.originals = files.source("", {})
+        self.originals = files.source("", StepTotals())
         self.earlier = earlier
         self.attempt = row.attempts + 1
         self.claimed_at = job.claimed_at.timestamp()
         self.outside = files.outside(row.name)
         self.ledger = files.ledger(row.name)
         self.saved = row.saved
-        self.written = job.definition["steps"][row.position]["options"]
+        self.written = job.definition.steps[row.position].options
         self.log = log.get()
         self.events: list[Event] = []
         self.fullness: list[tuple[str, float, int]] = []

@@ -16,6 +16,7 @@ from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import MANIFEST, JobFiles
 from dittohead.folders.stations import Stations
+from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, StationError, Unreadable
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import Entry, Job, Output, StepRow, collection_of
@@ -33,7 +34,7 @@ async def finish(
     engine: Engine,
     job: Job,
     state: JobState,
-    error: dict[str, Any] | None,
+    error: Failure | None,
     *,
     failed_step: int | None = None,
 ) -> None:
@@ -50,7 +51,7 @@ async def finish(
     reason = _reason(error)
     outcome = "success" if state is JobState.DONE else "failure"
     event = Event(type=EventType.INGESTION_END, outcome=outcome, detail=reason or "done", agent=AGENT)
-    ended = Outcome.CANCELLED if error is not None and error["kind"] == "cancelled" else Outcome.NONE
+    ended = Outcome.CANCELLED if error is not None and error.kind == "cancelled" else Outcome.NONE
     over = dataclasses.replace(
         job, state=state, error=error, reason=reason, finished_at=utcnow(), outcome=ended
     )
@@ -154,7 +155,7 @@ def _log_end(job: Job, steps: list[StepRow]) -> None:
         "files": job.files,
         "bytes": job.size,
         "seconds": round((job.finished_at - job.claimed_at).total_seconds(), 3),
-        "locations": sum(step.result.get("locations", 0) for step in steps),
+        "locations": sum(step.result.locations for step in steps),
         "pipeline": job.pipeline,
     }
     if job.state is JobState.DONE or job.outcome is Outcome.CANCELLED:
@@ -163,12 +164,12 @@ def _log_end(job: Job, steps: list[StepRow]) -> None:
         log.get().error(log.JOB_FINISHED, **fields, reason=job.reason)
 
 
-def _reason(error: dict[str, Any] | None) -> str:
+def _reason(error: Failure | None) -> str:
     if error is None:
         return ""
-    text = str(DittoheadError(error["what"], where=error["where"], hint=error["hint"]))
-    step = f"step {error['step']}"
-    return text if not error["step"] or text.startswith(step) else f"{step}: {text}"
+    text = str(DittoheadError(error.what, where=error.where, hint=error.hint))
+    step = f"step {error.step}"
+    return text if not error.step or text.startswith(step) else f"{step}: {text}"
 
 
 def write_receipt(
@@ -227,15 +228,13 @@ def _as_far_as_readable(items: Iterator[_Item]) -> Iterator[_Item]:
         yield from items
 
 
-def damaged(error: Unreadable, job: Job) -> dict[str, Any]:
+def damaged(error: Unreadable, job: Job) -> Failure:
     """Return how a job has failed, a list of whose own cannot be read."""
-    return {
-        "what": f"a list that the daemon had written of this job cannot be read: {error.what}",
-        "where": error.where,
-        "hint": f"The folder itself is as it was. Do it again from the first step: dittohead rerun {job.id}",
-        "kind": "item",
-        "step": "",
-    }
+    return Failure(
+        what=f"a list that the daemon had written of this job cannot be read: {error.what}",
+        where=error.where,
+        hint=f"The folder itself is as it was. Do it again from the first step: dittohead rerun {job.id}",
+    )
 
 
 def _left_out(error: Unreadable) -> Event:
@@ -299,24 +298,24 @@ async def leave_processing(store: Store, stations: Stations, job: Job) -> None:
 
 
 def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
-    error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
+    error = job.error or Failure(what=job.reason)
     # Of a collection all that failed: what is dropped is a collection again.
     source = shell_word(os.fsencode(stations.folder(Station.FAILED, collection_of(folder) or folder)))
     inbox = shell_word(os.fsencode(stations.path(Station.INBOX)))
-    place = f"step {error['step']}" if error["step"] else "the folder"
+    place = f"step {error.step}" if error.step else "the folder"
     lines = [
         f"{visible(job.name)} was not finished.",
         "",
-        f"What:   {visible(error['what'])}",
-        f"Where:  {visible(error['where']) or place}",
-        f"Do:     {visible(error['hint']) or 'Mend it, then try again.'}",
+        f"What:   {visible(error.what)}",
+        f"Where:  {visible(error.where) or place}",
+        f"Do:     {visible(error.hint) or 'Mend it, then try again.'}",
         "",
-        *(_retry_lines(job) if "refuse" not in job.definition else _rename_lines(job)),
+        *(_retry_lines(job) if job.definition.refusal is None else _rename_lines(job)),
         "To try again from the first step, move the folder back"
         + (", with all that failed of its collection:" if collection_of(folder) else ":"),
         f"    mv {source} {inbox}/",
         "",
-        f"Job {job.id}, pipeline {job.pipeline or 'none'}, step {error['step'] or 'none'}.",
+        f"Job {job.id}, pipeline {job.pipeline or 'none'}, step {error.step or 'none'}.",
     ]
     return "\n".join(lines) + "\n"
 

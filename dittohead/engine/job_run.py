@@ -19,6 +19,7 @@ from dittohead.engine.targets import disk_of
 from dittohead.folders import manifest
 from dittohead.folders.job_files import has_facts
 from dittohead.model import step_graph
+from dittohead.model.definition import Failure, Ignored, StepTotals
 from dittohead.model.errors import (
     DittoheadError,
     ItemError,
@@ -87,18 +88,18 @@ def _fresh_steps(job: Job) -> list[StepRow]:
     return [
         StepRow(
             position=position,
-            name=given["name"],
-            worker=given["worker"],
+            name=step.name,
+            worker=step.worker,
             state=StepState.PENDING,
             attempts=0,
             started_at=None,
             finished_at=None,
             saved={},
-            result={},
+            result=StepTotals(),
             error="",
             wake_at=None,
         )
-        for position, given in enumerate(job.definition["steps"])
+        for position, step in enumerate(job.definition.steps)
     ]
 
 
@@ -125,13 +126,13 @@ class _Run:
         except (Superseded, StoreError):
             raise
         except _Failed as over:
-            return await self._finish(JobState.FAILED, over.fields, over.position)
+            return await self._finish(JobState.FAILED, over.failure, over.position)
         if asides:
             await self._lay_aside(asides)
             return False
         return await self._finish(JobState.DONE, None, None)
 
-    async def _finish(self, state: JobState, error: dict[str, Any] | None, failed_step: int | None) -> bool:
+    async def _finish(self, state: JobState, error: Failure | None, failed_step: int | None) -> bool:
         """End the job; return whether it is over: without room or place for its receipt it waits for that."""
         try:
             await finish(self.engine, self.job, state, error, failed_step=failed_step)
@@ -192,9 +193,9 @@ class _Run:
         return None
 
     def _check_matched(self) -> None:
-        refusal = self.job.definition.get("refuse")
-        if refusal:
-            raise ItemError(refusal["what"], where=refusal["where"], hint=refusal["hint"])
+        refusal = self.job.definition.refusal
+        if refusal is not None:
+            raise ItemError(refusal.what, where=refusal.where, hint=refusal.hint)
 
     async def _take_manifest(self) -> None:
         if os.path.lexists(self.run_state.files.manifest) and self.job.files + self.job.size > 0:
@@ -207,8 +208,8 @@ class _Run:
                 self.run_state.files.payload,
                 self.run_state.files.manifest,
                 stop=stop,
-                skip_specials=definition.get("links") == "skip",
-                ignore=definition.get("ignore", []),
+                skip_specials=definition.skips_links,
+                ignore=definition.ignore,
                 progress=self._counter("manifest"),
             )
         )
@@ -228,10 +229,8 @@ class _Run:
         )
         steps = self.run_state.steps
         if totals.ignored:  # kept with the job: who drops folders again knows them by all their files
-            definition = {
-                **definition,
-                "ignored": {"files": totals.ignored, "bytes": totals.ignored_size},
-            }
+            ignored = Ignored(files=totals.ignored, size=totals.ignored_size)
+            definition = dataclasses.replace(definition, ignored=ignored)
         looks = any(StepRun(self.run_state, row.position).looks for row in steps)
         begin = [] if looks else step_graph.ready(steps, self.run_state.needs, ())
         await self.engine.store.write(
@@ -260,7 +259,7 @@ class _Run:
         workers, steps = self.engine.workers, self.run_state.steps
         known = workers.names()
         to_deliver = [row for row in steps if row.worker in known and workers.get(row.worker).delivers]
-        if to_deliver and not any(row.result.get("locations", 0) for row in to_deliver):
+        if to_deliver and not any(row.result.locations for row in to_deliver):
             names = " and ".join(row.name for row in to_deliver)
             raise ItemError(
                 "nothing of the folder was delivered: what these steps were given holds no files",
@@ -448,16 +447,17 @@ class _Run:
     def _over(self, step: StepRun | None, error: Exception, name: str) -> _Failed:
         """Return the end of a job that an error is: its own reason, or that it was not foreseen."""
         if isinstance(error, Unreadable):
-            return _Failed({**damaged(error, self.job), "step": name}, step)
+            return _Failed(dataclasses.replace(damaged(error, self.job), step=name), step)
         if isinstance(error, DittoheadError):
-            fields = _fields(error, error.kind, name)
+            failure = _failure(error, error.kind, name)
             if isinstance(error, ItemError):
-                fields["hint"] = remedies.hint(error, self.job, self.engine.stations)
-            return _Failed(fields, step)
+                hint = remedies.hint(error, self.job, self.engine.stations)
+                failure = dataclasses.replace(failure, hint=hint)
+            return _Failed(failure, step)
         log.get().error(log.STEP_FAILED, step=name, exc_info=error)
         text = f"the worker failed in an unforeseen way ({type(error).__name__})"
         hint = f"See the daemon's log for the traceback, then: dittohead retry {self.job.id}"
-        return _Failed(_fields(ItemError(text, hint=hint), "defect", name), step)
+        return _Failed(_failure(ItemError(text, hint=hint), "defect", name), step)
 
     def _removed(self) -> StationMissing | ItemError | None:
         """Return what was moved away under the root, where a run has stumbled over something. Blocking."""
@@ -503,7 +503,7 @@ class _Run:
         if step is None or attempts >= policy.attempts:
             text = f"{error.what} (tried {attempts} times)"
             final = ItemError(text, where=error.where, hint=error.hint)
-            raise _Failed(_fields(final, "transient", name), step)
+            raise _Failed(_failure(final, "transient", name), step)
         wait = wait_s(attempts, first_s=policy.first, most_s=policy.most, asked_s=error.retry_after_s)
         reason = f"step {name}: {error}; try {attempts + 1} of {policy.attempts} follows"
         aside = SetAside(state=JobState.WAITING, reason=reason, due=time.monotonic() + wait)
@@ -574,11 +574,11 @@ def _patience(asides: Collection[SetAside]) -> float | None:
 
 
 class _Failed(Exception):  # an outcome, not an error
-    """The job has failed: with the fields of its error, in a step or outside of all."""
+    """The job has failed: why, and in which step or outside of all."""
 
-    def __init__(self, fields: dict[str, Any], step: StepRun | None) -> None:
-        super().__init__(fields["what"])
-        self.fields = fields
+    def __init__(self, failure: Failure, step: StepRun | None) -> None:
+        super().__init__(failure.what)
+        self.failure = failure
         self.position = None if step is None else step.index
 
 
@@ -591,9 +591,10 @@ def _kind(error: Exception) -> str:
     return "item" if isinstance(error, DittoheadError) else "defect"
 
 
-def _fields(error: DittoheadError, kind: str, step: str) -> dict[str, Any]:
-    found = {"what": error.what, "where": error.where, "hint": error.hint, "kind": kind, "step": step}
-    return {**found, "files": list(error.files)} if error.files else found
+def _failure(error: DittoheadError, kind: str, step: str) -> Failure:
+    return Failure(
+        what=error.what, where=error.where, hint=error.hint, kind=kind, step=step, files=tuple(error.files)
+    )
 
 
 def _make_home(home: Path) -> None:

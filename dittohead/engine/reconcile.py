@@ -11,6 +11,7 @@ from dittohead.engine import batches
 from dittohead.engine.claim import Claimer
 from dittohead.engine.finish import finish, leave_processing
 from dittohead.engine.services import Engine
+from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.model.records import Arrival, Batch, Job, collection_of
 from dittohead.model.states import ACTIVE, JobState, Outcome, Station
@@ -193,14 +194,13 @@ async def _absent(engine: Engine, job: Job) -> None:
     if current.state not in ACTIVE or engine.stations.exists(Station.PROCESSING, job.folder):
         return  # it ended while we looked
     taken, _, _ = await engine.store.write(job_store.begin_run, job.id, ACTIVE)
-    error = {
-        "what": "the folder was moved out of processing/ by hand, which cancels its job",
-        "where": job.name,
-        "hint": f"To process it, move it{_within(job)} to {engine.stations.path(Station.INBOX)}",
-        "kind": "cancelled",
-        "step": "",
-    }
-    log.get().warning(log.JOB_CANCELLED, job=job.id, name=job.name, reason=error["what"])
+    error = Failure(
+        what="the folder was moved out of processing/ by hand, which cancels its job",
+        where=job.name,
+        hint=f"To process it, move it{_within(job)} to {engine.stations.path(Station.INBOX)}",
+        kind="cancelled",
+    )
+    log.get().warning(log.JOB_CANCELLED, job=job.id, name=job.name, reason=error.what)
     await finish(engine, taken, JobState.FAILED, error)
 
 
@@ -219,22 +219,20 @@ async def fetch(engine: Engine, job: Job) -> None:
     except (NameTaken, FileNotFoundError, StationError) as error:
         log.get().warning(log.CLAIM_REFUSED, job=job.id, name=job.name, reason=str(error))
         taken, _, _ = await engine.store.write(job_store.begin_run, job.id, ACTIVE)
-        reason = {
-            "what": "the folder could not be brought back to processing/",
-            "where": str(engine.stations.folder(job.station, job.folder)),
-            "hint": "See that it lies there and that no other folder of its name is in processing/, "
+        failure = Failure(
+            what="the folder could not be brought back to processing/",
+            where=str(engine.stations.folder(job.station, job.folder)),
+            hint="See that it lies there and that no other folder of its name is in processing/, "
             f"then: dittohead retry {job.id}",
-            "kind": "item",
-            "step": "",
-        }
+        )
         # It never left its station: only the row goes back.
         await engine.store.write(
             job_store.finish,
             taken.id,
             taken.token,
             state=JobState.FAILED,
-            reason=reason["what"],
-            error=reason,
+            reason=failure.what,
+            error=failure,
             finished_at=taken.claimed_at.timestamp(),
             failed_step=None,
         )

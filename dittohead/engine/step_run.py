@@ -18,6 +18,7 @@ from dittohead.engine.services import Engine
 from dittohead.engine.targets import disk_of
 from dittohead.folders.job_files import JobFiles, values_of
 from dittohead.model import step_graph
+from dittohead.model.definition import StepDefinition, StepTotals
 from dittohead.model.errors import ItemError
 from dittohead.model.records import Job, JobId, StepRow
 from dittohead.model.states import JobState, StepState
@@ -89,9 +90,8 @@ class StepRun:
         return self.row.name
 
     @property
-    def _given(self) -> dict[str, Any]:
-        given: dict[str, Any] = self.run_state.job.definition["steps"][self.index]
-        return given
+    def _given(self) -> StepDefinition:
+        return self.run_state.job.definition.steps[self.index]
 
     async def run(self) -> SetAside | None:
         """Try the step; return why it does not go on, None when it is done and recorded.
@@ -176,7 +176,7 @@ class StepRun:
         return SetAside(state=JobState.WAITING, reason=row.error, due=time.monotonic() + left)
 
     def _paused(self, worker: Worker[Any], options: Options) -> SetAside | None:
-        self.target, self.room = worker.target(options), worker.room(options, self._given["options"])
+        self.target, self.room = worker.target(options), worker.room(options, self._given.options)
         targets = self.run_state.engine.targets
         for name in filter(None, (self.target, self.room)):
             if not targets.may_try(name, self.run_state.job.id):
@@ -217,7 +217,7 @@ class StepRun:
                 hint=f"Install its package, then: dittohead retry {job.id}",
             ) from error
         values = values_of(job, self.run_state.files, self.name)
-        filled = placeholders.render_options(self._given["options"], values, worker)
+        filled = placeholders.render_options(self._given.options, values, worker)
         try:
             return worker, worker.Options.model_validate(filled)
         except ValidationError as error:
@@ -237,8 +237,8 @@ class StepRun:
                 hint="See what it has begun outside; then do the folder again: "
                 f"dittohead rerun {run_state.job.id}",
             )
-        source = self._given["from"]
-        taken = next((row.result for row in run_state.steps if row.name == source), {})
+        source = self._given.source
+        taken = next((row.result for row in run_state.steps if row.name == source), StepTotals())
         before = await run_state.earlier() if worker.makes_outputs else []
         made = self._made(before_all=before_all)
         return Context(
@@ -258,9 +258,9 @@ class StepRun:
 
     def _made(self, *, before_all: bool) -> dict[str, Made]:
         """Return what the steps that are done have made; before all of them, nothing yet of each."""
-        given = self.run_state.job.definition["steps"]
+        given = self.run_state.job.definition.steps
         return {
-            row.name: self.run_state.files.results(row, given[row.position]["from"])
+            row.name: self.run_state.files.results(row, given[row.position].source)
             for row in self.run_state.steps
             if before_all or row.state is StepState.DONE
         }
@@ -301,16 +301,16 @@ class StepRun:
         else:
             context.close(durable=True)
         fail_points.point("step.durable")
-        totals = {
-            "detail": result.detail,
-            "outputs": made,
-            "bytes": context.outputs.size,
-            "locations": delivered,
-            "copies": context.locations.copies,
-            "delivered_bytes": context.locations.size,
-            "seconds": round(seconds, 3),
-            **({"recipe": recipe.as_dict()} if recipe is not None else {}),
-        }
+        totals = StepTotals(
+            detail=result.detail,
+            outputs=made,
+            size=context.outputs.size,
+            locations=delivered,
+            copies=context.locations.copies,
+            delivered_size=context.locations.size,
+            seconds=round(seconds, 3),
+            recipe=recipe.as_dict() if recipe is not None else None,
+        )
         following = self._following()
         await engine.store.write(
             job_store.finish_step,

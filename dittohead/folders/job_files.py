@@ -13,6 +13,7 @@ from typing import Any
 from dittohead.contract.worker import Inputs, Made
 from dittohead.folders import manifest, receipt
 from dittohead.folders.stations import Stations
+from dittohead.model.definition import StepTotals
 from dittohead.model.errors import Unreadable
 from dittohead.model.records import Entry, Job, StepRow
 from dittohead.model.states import Station, StepState
@@ -77,7 +78,7 @@ class JobFiles:
         """Return what a step's programs printed."""
         return self.home / f"{step}.log"
 
-    def source(self, step: str, result: dict[str, Any]) -> Inputs:
+    def source(self, step: str, result: StepTotals) -> Inputs:
         """Return the files of an earlier step's output, or with step "" of the payload."""
         if not step:
             return Inputs(
@@ -90,8 +91,8 @@ class JobFiles:
         return Inputs(
             root=self.work(step),
             entries=lambda: _entries(path),
-            files=result.get("outputs", 0),
-            size=result.get("bytes", 0),
+            files=result.outputs,
+            size=result.size,
         )
 
     def results(self, step: StepRow, source: str) -> Made:
@@ -117,7 +118,7 @@ class JobFiles:
 
     def lost(self, step: StepRow) -> bool:
         """Tell whether a step that is done made files that are no longer there."""
-        return bool(step.result.get("outputs")) and not (
+        return bool(step.result.outputs) and not (
             self.outputs(step.name).exists() and self.work(step.name).is_dir()
         )
 
@@ -146,7 +147,8 @@ def has_facts(path: Path) -> bool:
 
 def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
     """Return what the placeholders of a step's options stand for."""
-    source = next((given["from"] for given in job.definition["steps"] if given["name"] == step), "")
+    had = job.definition.step(step)
+    source = had.source if had is not None else ""
     return {
         **job.values,
         **names_of(job.name),

@@ -102,7 +102,7 @@ def page(stations: Stations, job: Job, steps: Sequence[StepRow], after: str, lim
             start = end
         if following:
             break
-    sources = {step["name"]: step.get("from", "") for step in job.definition["steps"]}
+    sources = {step.name: step.source for step in job.definition.steps}
     _add_places(found, lists, sources)
     return FilePage(files=found, following=following)
 

@@ -52,7 +52,7 @@ def write(
         "host": job.host,
         "claimed_at": rfc3339(job.claimed_at),
         "finished_at": rfc3339(job.finished_at),
-        "error": job.error,
+        "error": None if job.error is None else job.error.as_dict(),
         "uid": job.uid,
         **({"batch": job.batch} if job.batch else {}),
         "steps": [_step_fields(step, job) for step in steps],
@@ -119,15 +119,15 @@ def folder_bytes(fields: dict[str, Any]) -> bytes:
 
 
 def _step_fields(step: StepRow, job: Job) -> dict[str, Any]:
-    failed = job.error is not None and job.error["step"] == step.name and step.state is not StepState.DONE
+    failed = job.error is not None and job.error.step == step.name and step.state is not StepState.DONE
     return {
         "name": step.name,
         "worker": step.worker,
         "state": StepState.FAILED if failed else step.state,
         "started_at": rfc3339(step.started_at),
         "finished_at": rfc3339(step.finished_at),
-        "detail": step.result.get("detail", ""),
-        **({"recipe": step.result["recipe"]} if "recipe" in step.result else {}),
+        "detail": step.result.detail,
+        **({} if step.result.recipe is None else {"recipe": step.result.recipe}),
     }
 
 

@@ -332,7 +332,7 @@ def at_fault(stations: Stations, job: Job) -> list[dict[str, str]]:
     """Return the files that a job has failed of and that lie in its folder, each with a query for them."""
     if job.state is not JobState.FAILED or job.error is None:
         return []
-    given = job.error.get("files") or [job.error.get("where", "")]
+    given = job.error.files or (job.error.where,)
     folder = stations.folder(job.station, job.folder)
     return [{"shown": path, "query": urlencode({"path": path})} for path in given if _is_there(folder, path)]
 

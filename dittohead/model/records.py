@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
 
+from dittohead.model.definition import Failure, JobDefinition, StepTotals
 from dittohead.model.states import JobState, Outcome, Station, StepState
 
 JobId = NewType("JobId", str)
@@ -87,7 +88,7 @@ class StepRow:
     started_at: datetime | None
     finished_at: datetime | None
     saved: dict[str, Any]  #: what the worker saved for its next try
-    result: dict[str, Any]  #: totals: detail, outputs, locations, bytes
+    result: StepTotals
     error: str
     wake_at: datetime | None = None  #: not to be tried before
     target: str = ""  #: that was paused when it was last tried
@@ -106,11 +107,11 @@ class Job:
     ino: int
     uid: int
     pipeline: str
-    definition: dict[str, Any]  #: the pipeline as it was at the claim
+    definition: JobDefinition  #: the pipeline as it was at the claim
     values: dict[str, str]  #: the match's named groups
     state: JobState
     reason: str  #: why it waits, is paused, frozen or failed; "" otherwise
-    error: dict[str, Any] | None  #: {what, where, hint, kind, step} of a failure
+    error: Failure | None
     token: int  #: fencing token: the number of the run that owns it
     wake_at: datetime | None
     target: str  #: the paused target it waits for

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
+from dittohead.model.definition import JobDefinition, StepDefinition
 from dittohead.model.records import StepRow
 from dittohead.model.states import StepState
 
 
-def needs(definition: Mapping[str, Any]) -> list[frozenset[int]]:
+def needs(definition: JobDefinition) -> list[frozenset[int]]:
     """Return for each step of a job the positions of those that must be done before it.
 
     Jobs claimed before steps could name what they need wait for every step before.
     """
-    steps = definition["steps"]
-    at = {step["name"]: position for position, step in enumerate(steps)}
+    at = {step.name: position for position, step in enumerate(definition.steps)}
     return [
-        frozenset(at[name] for name in step["needs"]) if "needs" in step else frozenset(range(position))
-        for position, step in enumerate(steps)
+        frozenset(range(position)) if step.needs is None else frozenset(at[name] for name in step.needs)
+        for position, step in enumerate(definition.steps)
     ]
 
 
@@ -41,22 +41,25 @@ def dependents(needed: Sequence[frozenset[int]], positions: Iterable[int]) -> se
     return found
 
 
-def chosen(steps: Sequence[Mapping[str, Any]], purposes: Collection[str]) -> list[dict[str, Any]]:
+def chosen(steps: Sequence[StepDefinition], purposes: Collection[str]) -> tuple[StepDefinition, ...]:
     """Return the steps a folder is to have, each with what it needs among them.
 
     Args:
-        steps: as a definition holds them.
+        steps: all steps of a pipeline, in their order.
         purposes: what the folder asks for; empty: everything. Steps without a purpose are always
             had, and those that a chosen one takes its files from.
     """
-    by_name = {step["name"]: step for step in steps}
-    wanted = {step["name"] for step in steps if not purposes or step["for"] in ("", *purposes)}
+    by_name = {step.name: step for step in steps}
+    wanted = {step.name for step in steps if not purposes or step.purpose in ("", *purposes)}
     for step in reversed(steps):
-        if step["name"] in wanted and step["from"]:
-            wanted.add(step["from"])
+        if step.name in wanted and step.source:
+            wanted.add(step.source)
     before: dict[str, set[str]] = {}
     for name, step in by_name.items():
         # Whoever waits for a step that is left out waits for what that one waited for.
-        before[name] = set().union(*({n} if n in wanted else before[n] for n in step["needs"]))
-    kept = (step for step in steps if step["name"] in wanted)
-    return [{**step, "needs": sorted(before[step["name"]], key=list(by_name).index)} for step in kept]
+        before[name] = set().union(*({n} if n in wanted else before[n] for n in step.needs or ()))
+    return tuple(
+        replace(step, needs=tuple(sorted(before[step.name], key=list(by_name).index)))
+        for step in steps
+        if step.name in wanted
+    )

@@ -12,6 +12,7 @@ from typing import Any
 
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_templates import Wording, plain
+from dittohead.model.definition import Failure
 from dittohead.model.records import Batch, Job, StepRow
 from dittohead.model.states import JobState, Station
 from dittohead.model.text import display, host_name, shell_word, utcnow
@@ -244,7 +245,7 @@ def _done(
             {
                 "name": step.name,
                 "worker": step.worker,
-                "detail": step.result.get("detail", ""),
+                "detail": step.result.detail,
                 "files": _copies(step),
             }
             for step in steps
@@ -257,8 +258,7 @@ def _done(
 
 def _copies(step: StepRow) -> int:
     """Return how many copies of files a step has delivered; records and pages are none."""
-    count: int = step.result.get("copies", step.result.get("locations", 0))
-    return count
+    return step.result.copies
 
 
 def _recovered(root: Path, whose: Owner | None, *, failure: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -266,11 +266,11 @@ def _recovered(root: Path, whose: Owner | None, *, failure: dict[str, Any], **gi
 
 
 def _failed(root: Path, whose: Owner | None, *, job: Job, **given: Any) -> dict[str, Any]:
-    error = job.error or {"what": job.reason, "where": "", "hint": "", "step": ""}
+    error = job.error or Failure(what=job.reason)
     return {
         **_done(root, whose, job=job, **given),
-        "error": {part: error[part] for part in ("what", "where", "hint", "step")},
-        "retry": "" if "refuse" in job.definition else f"dittohead retry {job.id}",
+        "error": {"what": error.what, "where": error.where, "hint": error.hint, "step": error.step},
+        "retry": "" if job.definition.refusal is not None else f"dittohead retry {job.id}",
         "again": _from_the_first_step(root, job),
     }
 

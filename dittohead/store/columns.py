@@ -7,8 +7,10 @@ search and no start. Which row it is, `damage.look` finds out by the same rules,
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +18,15 @@ import sqlalchemy as sa
 from sqlalchemy import JSON, Double, Integer, LargeBinary, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
 
+from dittohead.model.definition import (
+    Failure,
+    JobDefinition,
+    Refusal,
+    StepTotals,
+    read_definition,
+    read_failure,
+    read_totals,
+)
 from dittohead.model.errors import storable
 
 #: Moments that a date can stand for. Source: Python, datetime.MINYEAR and MAXYEAR.
@@ -280,22 +291,40 @@ class Folder(_Checked):
         return sa.or_(_wrong_type(column, "blob"), _no_folder(column))
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How a dataclass stands in a column of JSON."""
+
+    read: Callable[[Any], Any]  #: raises TypeError, KeyError, AttributeError or ValueError for what is wrong
+    instead: Any  #: what stands for a value that is wrong
+
+
 class Json(TypeDecorator[Any]):
     """JSON; a damaged value is an empty one: it ends what needs it, and not all that is read with it.
 
     Args:
         kind: what it is to be, "object" or "array".
-        shape: by which a value is looked at more closely; returns another in its place where it is wrong.
+        shape: what a value is, where it is more than JSON.
     """
 
     impl = JSON
     cache_ok = True
 
     def __init__(
-        self, kind: str = "object", shape: Callable[[Any], Any] | None = None, *, none_as_null: bool = False
+        self, kind: str = "object", shape: Shape | None = None, *, none_as_null: bool = False
     ) -> None:
         super().__init__(none_as_null=none_as_null)
         self.kind, self.shape, self.none_as_null = kind, shape, none_as_null
+
+    def bind_processor(self, dialect: Dialect) -> _Process | None:
+        """Return what turns a value into what the database is given."""
+        process = super().bind_processor(dialect)
+
+        def write(value: Any) -> Any:
+            plain = value.as_dict() if self.shape is not None and hasattr(value, "as_dict") else value
+            return plain if process is None else process(plain)
+
+        return write
 
     def result_processor(self, dialect: Dialect, coltype: Any) -> _Process | None:
         """Return what turns what the database gives into a value."""
@@ -311,16 +340,17 @@ class Json(TypeDecorator[Any]):
                 good = isinstance(found, kind)
             except (ValueError, TypeError, RecursionError):
                 good = False
-            shaped = found if good and self.shape is None else self._shaped(found if good else None)
-            MET.any |= shaped is not found if good else True
-            return shaped
+            if good and self.shape is None:
+                return found
+            with contextlib.suppress(TypeError, KeyError, AttributeError, ValueError):
+                if good and self.shape is not None:
+                    return self.shape.read(found)
+            MET.any = True
+            if self.shape is not None:
+                return self.shape.instead
+            return [] if self.kind == "array" else Damaged()
 
         return read
-
-    def _shaped(self, found: Any) -> Any:
-        if self.shape is not None:
-            return self.shape(found)
-        return [] if self.kind == "array" else Damaged()
 
     def wrong(self, column: Any) -> sa.ColumnElement[bool]:
         """Return the condition, on SQLite, for a wrong one."""
@@ -329,7 +359,7 @@ class Json(TypeDecorator[Any]):
         kinds = [self.kind, *(["null"] if self.none_as_null else [])]
         kind = sa.case((valid, sa.func.json_type(text)), else_="wrong")
         wrong: sa.ColumnElement[bool] = kind.not_in(kinds)
-        if self.shape is definition:
+        if self.shape is DEFINITION:
             steps = sa.case((valid, sa.func.json_type(text, "$.steps")), else_="array")
             wrong = sa.or_(wrong, sa.func.coalesce(steps, "wrong") != "array")
         return sa.and_(column.is_not(None), wrong)
@@ -358,45 +388,20 @@ def _storable(value: Any) -> Any:
     return value
 
 
-#: What has become of a job whose definition cannot be read.
-_REFUSED: Mapping[str, Any] = {
-    "steps": [],
-    "refuse": {
-        "what": "what was to be done with the folder cannot be read: its row in the store is damaged",
-        "where": "state/",
-        "hint": "The folder is as it was. Move it to the inbox again, to be done by today's configuration",
-    },
-}
-
-
-def definition(found: Any) -> Any:
-    """Return a pipeline as it was at a claim; one that refuses the folder where it cannot be read."""
-    try:
-        good = all(
-            isinstance(step["name"], str)
-            and isinstance(step["worker"], str)
-            and isinstance(step["options"], dict)
-            and isinstance(step.get("from", ""), str)
-            and isinstance(step.get("needs", []), list)
-            for step in found["steps"]
+#: A pipeline as it was at a claim; where it cannot be read, one that refuses the folder.
+DEFINITION = Shape(
+    read_definition,
+    JobDefinition(
+        refusal=Refusal(
+            what="what was to be done with the folder cannot be read: its row in the store is damaged",
+            where="state/",
+            hint="The folder is as it was. Move it to the inbox again, to be done by today's configuration",
         )
-        refusal = found.get("refuse", _REFUSED["refuse"])
-        good = good and all(isinstance(refusal[key], str) for key in ("what", "where", "hint"))
-    except (TypeError, KeyError, AttributeError):
-        good = False
-    return found if good else dict(_REFUSED)
+    ),
+)
 
+#: Why a job has failed.
+FAILURE = Shape(read_failure, Failure(what="why it failed cannot be read any more"))
 
-_ERROR = {
-    "what": "why it failed cannot be read any more",
-    "where": "",
-    "hint": "",
-    "kind": "item",
-    "step": "",
-}
-
-
-def failure(found: Any) -> Any:
-    """Return why a job has failed; that nobody knows where it cannot be read."""
-    good = isinstance(found, dict) and all(isinstance(found.get(key), str) for key in _ERROR)
-    return found if good else dict(_ERROR)
+#: What a step that is done has come to.
+TOTALS = Shape(read_totals, StepTotals())

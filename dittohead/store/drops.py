@@ -268,8 +268,8 @@ def follow(connection: Connection, source: str) -> list[Turn]:
     latest: dict[int, RowMapping] = {}
     for row in connection.execute(query).mappings():
         # What the pipeline ignores was fetched as well.
-        ignored = row["job_definition"].get("ignored", {"files": 0, "bytes": 0})
-        holds = (row["job_files"] + ignored["files"], row["job_size"] + ignored["bytes"])
+        ignored = row["job_definition"].ignored
+        holds = (row["job_files"] + ignored.files, row["job_size"] + ignored.size)
         alike = holds == (row["files"], row["size"])
         own = row["job"] == row["job_id"] or (alike and row["job"] not in row["earlier"])
         # Done is done, also by an earlier job that was tried again after a later one had failed.

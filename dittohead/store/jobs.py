@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
+from dittohead.model.definition import Failure, JobDefinition, StepTotals
 from dittohead.model.errors import Superseded
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import Job, JobId, StepRow
@@ -68,7 +69,7 @@ class NewJob:
     ino: int
     uid: int
     pipeline: str
-    definition: dict[str, Any]
+    definition: JobDefinition
     values: dict[str, str]
     steps: Sequence[tuple[str, str]]  #: (step's name, worker's name)
     host: str
@@ -209,7 +210,7 @@ def set_manifest(
     size: int,
     found: Iterable[Event],
     begin: Iterable[int] = (),
-    definition: dict[str, Any] | None = None,
+    definition: JobDefinition | None = None,
 ) -> None:
     """Record that the manifest is on disk, and that the first steps are in flight: one commit.
 
@@ -248,7 +249,7 @@ def finish_step(
     token: int,
     position: int,
     *,
-    result: dict[str, Any],
+    result: StepTotals,
     found: Iterable[Event],
     following: Iterable[int],
 ) -> None:
@@ -350,7 +351,7 @@ def finish(
     *,
     state: JobState,
     reason: str,
-    error: dict[str, Any] | None,
+    error: Failure | None,
     finished_at: float,
     failed_step: int | None,
     outcome: Outcome = Outcome.NONE,
@@ -444,7 +445,7 @@ def _afresh(connection: Connection, job_id: str, positions: Collection[int]) -> 
             attempts=0,
             crashes=0,
             saved={},
-            result={},
+            result=StepTotals(),
             error="",
             started_at=None,
             finished_at=None,

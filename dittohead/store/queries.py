@@ -225,9 +225,9 @@ def detail(connection: Connection, job: Job) -> dict[str, Any]:
     """Return everything about one job but its files."""
     return {
         **summary(job, job_store.steps_of(connection, job.id)),
-        "error": job.error,
+        "error": None if job.error is None else job.error.as_dict(),
         "values": job.values,
-        "definition": job.definition,
+        "definition": job.definition.as_dict(),
         "all_steps": [_step(row) for row in job_store.steps_of(connection, job.id)],
         "events": [event_fields(event) for event in job_store.events_of(connection, job.id)],
     }
@@ -242,7 +242,7 @@ def _step(row: StepRow) -> dict[str, Any]:
         "started_at": rfc3339(row.started_at),
         "finished_at": rfc3339(row.finished_at),
         "error": row.error,
-        **row.result,
+        **row.result.as_dict(),
     }
 
 

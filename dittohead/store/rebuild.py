@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dittohead.model.definition import Failure, JobDefinition, Refusal, StepTotals
 from dittohead.model.states import JobState, Outcome, Station, StepState
 from dittohead.store.jobs import NewJob
 from dittohead.store.tables import jobs, steps
@@ -27,8 +27,8 @@ def knows(connection: Connection, job_id: str) -> bool:
 def without_definition(new: NewJob, known: Sequence[tuple[str, str]], why: str) -> NewJob:
     """Return a job whose pipeline is not what it was: its steps are history, none can be run."""
     hint = "Move the folder to the inbox to process it from the first step"
-    refuse = {"what": why, "where": new.name, "hint": hint}
-    return dataclasses.replace(new, steps=known, definition={"steps": [], "refuse": refuse})
+    refusal = Refusal(what=why, where=new.name, hint=hint)
+    return dataclasses.replace(new, steps=known, definition=JobDefinition(refusal=refusal))
 
 
 def put_over(
@@ -37,14 +37,14 @@ def put_over(
     *,
     state: JobState,
     station: Station,
-    error: dict[str, Any] | None,
+    error: Failure | None,
     files: int,
     size: int,
     claimed_at: float,
     finished_at: float,
     host: str,
     pipeline: str,
-    steps: Mapping[str, tuple[StepState, dict[str, Any]]],
+    steps: Mapping[str, tuple[StepState, StepTotals]],
 ) -> None:
     """Turn a job that was just created into one that is over."""
     connection.execute(
@@ -54,8 +54,8 @@ def put_over(
             state=state.value,
             station=station.value,
             error=error,
-            outcome=(Outcome.CANCELLED if error and error.get("kind") == "cancelled" else Outcome.NONE).value,
-            reason=error["what"] if error else "",
+            outcome=(Outcome.CANCELLED if error and error.kind == "cancelled" else Outcome.NONE).value,
+            reason=error.what if error else "",
             files=files,
             size=size,
             claimed_at=claimed_at,
@@ -70,7 +70,7 @@ def put_over(
 def _put_steps(
     connection: Connection,
     job_id: str,
-    found: Mapping[str, tuple[StepState, dict[str, Any]]],
+    found: Mapping[str, tuple[StepState, StepTotals]],
     finished_at: float,
 ) -> None:
     for name, (state, result) in found.items():

@@ -7,6 +7,9 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData,
 from dittohead.model.events import EventType
 from dittohead.model.states import DropState, ItemState, JobState, Outcome, Station, StepState
 from dittohead.store.columns import (
+    DEFINITION,
+    FAILURE,
+    TOTALS,
     Digits,
     Facts,
     Folder,
@@ -16,8 +19,6 @@ from dittohead.store.columns import (
     Plain,
     Whole,
     Word,
-    definition,
-    failure,
 )
 
 metadata = MetaData(
@@ -54,11 +55,11 @@ jobs = Table(
     Column("ino", Digits(), nullable=False),
     Column("uid", Whole(BigInteger), nullable=False),
     Column("pipeline", Word(), nullable=False),
-    Column("definition", Json(shape=definition), nullable=False),
+    Column("definition", Json(shape=DEFINITION), nullable=False),
     Column("vals", Json(), nullable=False),
     Column("state", Word(16, _JOB), nullable=False),
     Column("reason", Word(), nullable=False),
-    Column("error", Json(shape=failure, none_as_null=True)),
+    Column("error", Json(shape=FAILURE, none_as_null=True)),
     Column("token", Whole(), nullable=False),
     Column("wake_at", Moment()),
     Column("target", Word(), nullable=False),
@@ -132,7 +133,7 @@ steps = Table(
     Column("started_at", Moment()),
     Column("finished_at", Moment()),
     Column("saved", Json(), nullable=False),
-    Column("result", Json(), nullable=False),
+    Column("result", Json(shape=TOTALS), nullable=False),
     Column("error", Word(), nullable=False),
     Column("wake_at", Moment()),  # not to be tried before; NULL: as soon as its job runs
     Column("target", Word(), nullable=False, server_default=""),  # that was paused when it was last tried

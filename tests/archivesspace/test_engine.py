@@ -76,11 +76,11 @@ async def test_what_cannot_be_recorded_is_delivered_nowhere(
     job = await done(house, "NONE_001_01", {"1.tif": b"1"})
     assert (job.state, job.station) == (JobState.FAILED, Station.FAILED)
     assert job.error is not None
-    assert '"NONE_001_01" is not there' in job.error["what"]
+    assert '"NONE_001_01" is not there' in job.error.what
     site.records[AO]["publish"] = False
     job = await done(house, f"{NAME}-access", {"1.tif": b"1"})
     assert job.error is not None
-    assert "is not published" in job.error["what"]
+    assert "is not published" in job.error.what
     assert not (tmp_path / "kept").exists()
     assert house.worker.ran == []
     assert site.posts == []

@@ -173,7 +173,7 @@ def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def lack(operation: str) -> Path:
         home = tmp_path / "home"
         child = LACKING.format(top=str(TOP), operation=operation)
-        tree(home, {"dittohead": {"images": {"__main__.py": child}}})
+        tree(home, {"dittohead": {"toolkit": {"images": {"__main__.py": child}}}})
         monkeypatch.setattr("dittohead.toolkit.images.process._HOME", home)
         return home
 

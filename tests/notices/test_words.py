@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dittohead.model.definition import StepTotals
 from dittohead.model.records import StepRow
 from dittohead.model.states import StepState
 from dittohead.store import Store
@@ -25,7 +26,7 @@ STEPS = [
         started_at=None,
         finished_at=None,
         saved={},
-        result={"locations": 1234, "detail": "1,234 files"},
+        result=StepTotals(locations=1234, copies=1234, detail="1,234 files"),
         error="",
     )
 ]

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.contract.source import Sighting
+from dittohead.model.definition import Ignored, JobDefinition
 from dittohead.model.records import JobId
 from dittohead.model.states import DropState, JobState
 from dittohead.store import Store, sqlite_url
@@ -68,14 +69,14 @@ def job(
         ino=ino,
         uid=0,
         pipeline="p",
-        definition={"steps": []},
+        definition=JobDefinition(),
         values={},
         steps=[],
         host="h",
     )
     store.run(job_store.create, new)
-    left_out = {"files": ignored, "bytes": 10 * ignored}
-    definition = {"steps": [], "ignored": left_out} if ignored else None
+    left_out = Ignored(files=ignored, size=10 * ignored)
+    definition = JobDefinition(ignored=left_out) if ignored else None
     store.run(job_store.set_manifest, new.id, 1, 2 - ignored, 20 - 10 * ignored, [], (), definition)
     if claimed:
         store.run(drop_store.claimed, ino, new.id)

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dittohead.config.notice_rules import Rule
+from dittohead.model.definition import Failure, JobDefinition
 from dittohead.model.records import Job, JobId
 from dittohead.model.states import JobState, Station
 from dittohead.model.text import display, utcnow
@@ -56,7 +57,7 @@ def job(folder: bytes = b"lab1-x", **more: Any) -> Job:
         "ino": 2,
         "uid": 1000,
         "pipeline": "scans",
-        "definition": {},
+        "definition": JobDefinition(),
         "values": {},
         "state": JobState.DONE,
         "reason": "",
@@ -75,7 +76,7 @@ def job(folder: bytes = b"lab1-x", **more: Any) -> Job:
 
 def broken(folder: bytes = b"lab1-x", **error: str) -> Job:
     """A job that failed."""
-    told = {"what": "the image is cut short", "where": "a.tif", "hint": "Scan it again", "step": "convert"}
+    told = Failure(what="the image is cut short", where="a.tif", hint="Scan it again", step="convert")
     return job(folder, state=JobState.FAILED, error=told | error)
 
 

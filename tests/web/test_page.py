@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import pwd
@@ -18,6 +19,7 @@ import pytest
 
 from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.folders.job_files import JobFiles
+from dittohead.model.definition import Failure, JobDefinition, Refusal, StepDefinition
 from dittohead.model.errors import NameTaken
 from dittohead.model.records import Location
 from dittohead.model.states import JobState, Outcome
@@ -291,16 +293,16 @@ async def test_steps_stand_beside_each_other_as_they_may_run(front: Served) -> N
     job = await ran(made, "n")
     steps = made.house.steps(job)
     named = [
-        {"name": "first", "needs": []},
-        {"name": "second", "needs": []},
-        {"name": "third", "needs": ["first", "second"]},
+        StepDefinition(name=name, worker="w", options={}, needs=needs)
+        for name, needs in (("first", ()), ("second", ()), ("third", ("first", "second")))
     ]
-    object.__setattr__(job, "definition", {"steps": named})
+    job = dataclasses.replace(job, definition=JobDefinition(steps=tuple(named)))
     assert [[s.name for s in level] for level in page_job.levels(job, steps)] == [
         ["first", "second"],
         ["third"],
     ]
-    object.__setattr__(job, "definition", {"steps": [{"name": n["name"]} for n in named]})
+    before = tuple(dataclasses.replace(one, needs=None) for one in named)
+    job = dataclasses.replace(job, definition=JobDefinition(steps=before))
     assert [len(level) for level in page_job.levels(job, steps)] == [1, 1, 1]
 
 
@@ -421,9 +423,11 @@ def test_words() -> None:
 
 def over(kind: str, worker: str = "rsync", *, pipeline: str = "p", refuse: bool = False) -> Any:
     """A failed job, as far as it decides what helps."""
-    definition = {"steps": [{"name": "s", "worker": worker}], **({"refuse": {}} if refuse else {})}
+    steps = (StepDefinition(name="s", worker=worker, options={}),)
+    refusal = Refusal(what="", where="", hint="") if refuse else None
+    definition = JobDefinition(steps=steps, refusal=refusal)
     fields = {"state": JobState.FAILED, "outcome": Outcome.NONE, "pipeline": pipeline}
-    return SimpleNamespace(error={"kind": kind, "step": "s"}, definition=definition, **fields)
+    return SimpleNamespace(error=Failure(what="", kind=kind, step="s"), definition=definition, **fields)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from dittohead.model.definition import JobDefinition
 from dittohead.model.records import JobId
 from dittohead.model.states import JobState, StepState
 from dittohead.model.units import duration, size
@@ -55,7 +56,7 @@ def add(
         ino=number,
         uid=1,
         pipeline="p",
-        definition={"steps": []},
+        definition=JobDefinition(),
         values={},
         steps=[("one", "checksum"), ("two", "rsync")],
         host="h",

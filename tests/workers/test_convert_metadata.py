@@ -129,7 +129,10 @@ async def test_what_is_no_answer_fails_that_image_alone(
 ) -> None:
     """A child that a hostile image has taken over says anything, of any length; it is ended, others go on."""
     abilities()
-    tree(tmp_path / "home", {"dittohead": {"images": {"__main__.py": CHILD.format(answer=answer)}}})
+    tree(
+        tmp_path / "home",
+        {"dittohead": {"toolkit": {"images": {"__main__.py": CHILD.format(answer=answer)}}}},
+    )
     monkeypatch.setattr("dittohead.toolkit.images.process._HOME", tmp_path / "home")
     rig = Rig(tmp_path)
     with pytest.raises(ItemError) as caught:

@@ -21,12 +21,12 @@ def cures(job: Job, *, undone: bool = False) -> list[str]:
         return ["rerun"]
     if job.state is not JobState.FAILED:
         return []
-    kind = (job.error or {}).get("kind", "")
-    if "refuse" in job.definition:
+    kind, files = (job.error.kind, job.error.files) if job.error is not None else ("", ())
+    if job.definition.refusal is not None:
         found = ["rerun", "rename"] if job.pipeline else ["rename", "rerun"]
     elif undone or kind == "changed":
         found = ["rerun"]
-    elif kind == "item" and (job.error or {}).get("files"):
+    elif kind == "item" and files:
         found = ["replace", "rerun", "retry"]
     elif kind == "item" and _failed_worker(job) in _REPEATING:
         found = ["rerun", "retry"]
@@ -37,5 +37,5 @@ def cures(job: Job, *, undone: bool = False) -> list[str]:
 
 def _failed_worker(job: Job) -> str:
     """Return the worker of the step that failed; "" where it was none."""
-    step = (job.error or {}).get("step", "")
-    return next((one["worker"] for one in job.definition["steps"] if one["name"] == step), "")
+    step = job.definition.step(job.error.step) if job.error is not None else None
+    return step.worker if step is not None else ""

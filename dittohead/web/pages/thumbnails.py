@@ -116,7 +116,7 @@ def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[SourceI
 
 def _derived(files_of: JobFiles, job: Job, steps: list[StepRow]) -> Iterator[tuple[Path, bytes, bytes]]:
     """Yield (root, path, the file it was made from) of what a step has made for people to see."""
-    options = {step["name"]: step["options"] for step in job.definition["steps"]}
+    options = {step.name: step.options for step in job.definition.steps}
     for step in steps:
         whole = options.get(step.name, {}).get("format") in _WHOLE
         if step.worker != "convert" or step.state is not StepState.DONE or not whole:
