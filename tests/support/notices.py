@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -77,7 +78,7 @@ def job(folder: bytes = b"lab1-x", **more: Any) -> Job:
 def broken(folder: bytes = b"lab1-x", **error: str) -> Job:
     """A job that failed."""
     told = Failure(what="the image is cut short", where="a.tif", hint="Scan it again", step="convert")
-    return job(folder, state=JobState.FAILED, error=told | error)
+    return job(folder, state=JobState.FAILED, error=dataclasses.replace(told, **error))
 
 
 def words(event: str, root: Path, **given: Any) -> tuple[str, str]:
