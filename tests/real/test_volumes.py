@@ -33,7 +33,7 @@ pipelines:
     match: "(?P<barcode>[A-Z0-9]+)"
     steps:
       - unpack: {credential: grin-passphrase, checksums: checksum.md5}
-      - google-books: {barcode: "{barcode}"}
+      - google-books: {from: unpack, barcode: "{barcode}"}
       - pack: {path: "{barcode}.tar", from: unpack}
       - rsync: {name: pages, from: unpack, to: "OUT/{name}/pages/", mkpath: true}
       - rsync: {name: lists, from: google-books, to: "OUT/{name}/lists/", mkpath: true}
@@ -185,7 +185,7 @@ def test_a_passphrase_that_opens_nothing_fails_two_and_holds_the_rest(here: Site
     here.start()
     for name in names:
         here.drop(name, {"v.tar.gz.gpg": sealed(tar_of(files[name], "w:gz"), tmp_path / "g")})
-    here.until(lambda: [row for row in here.json("list")["jobs"] if row["state"] == "paused"])
+    here.until(lambda: [row for row in here.json("list") if row["state"] == "paused"])
     failed = [name for name in names if (here.root / "failed" / name).exists()]
     assert len(failed) == 2
     reason = (here.root / "failed" / f"{failed[0]}.reason.txt").read_text()
@@ -217,9 +217,9 @@ def test_a_full_disk_is_waited_for(here: Site, tmp_path: Path) -> None:
     try:
         here.start()
         here.drop(BARCODE, {"v.tar.gz.gpg": sealed(tar_of(files, "w:gz"), tmp_path / "g")})
-        here.until(lambda: [row for row in here.json("list")["jobs"] if row["state"] == "paused"])
+        here.until(lambda: [row for row in here.json("list") if row["state"] == "paused"])
         assert not (here.root / "failed" / BARCODE).exists()
-        assert "disk" in here.json("list")["jobs"][0]["reason"]
+        assert "disk" in here.json("list")[0]["reason"]
         subprocess.run(["mount", "-o", "remount,size=200m", str(work)], check=True)
         here.until(lambda: (here.root / "done" / BARCODE).exists() or _poked(here, [BARCODE]))
         is_delivered(tmp_path / "out", files)

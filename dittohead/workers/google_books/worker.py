@@ -145,7 +145,12 @@ class _Reading:
         name = self.options.checksums.encode()
         listing = next((output for output in self._files if output.path == name), None)
         if listing is None:
-            raise self._fault(f"the volume has no {self.options.checksums}")
+            hint = (
+                ""
+                if self.ctx.source.made
+                else "If it lies in an archive, the step needs from: unpack. Else: "
+            )
+            raise self._fault(f"the volume has no {self.options.checksums}", hint + _AGAIN)
         try:
             listed = checksum_lists.parsed(self._read(listing))
         except checksum_lists.Unreadable as error:

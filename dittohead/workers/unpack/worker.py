@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -46,7 +47,7 @@ class UnpackWorker(Worker[UnpackOptions]):
 
     def check(self, options: UnpackOptions) -> list[str]:
         """See that gpg is there, where it is needed."""
-        if options.credential and gpg.GPG.version() is None:
+        if options.credential and shutil.which(gpg.GPG.program) is None:
             return [f"gpg is not installed: apt-get install {gpg.GPG.package}"]
         return []
 
