@@ -25,6 +25,7 @@ from benchmarks import (
     rsync,
     s3,
     tiles,
+    unpack,
 )
 from benchmarks.common import Row, settle_disk, workplace
 
@@ -42,6 +43,7 @@ ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "tiles": tiles.measure,
     "jp2": jp2.measure,
     "page": page.measure,
+    "unpack": unpack.measure,
 }
 _COLUMNS = ("what", "ours", "peer", "ratio", "goal", "holds")
 _HOLDS = {True: "yes", False: "no", None: ""}

@@ -152,8 +152,8 @@ def fill(root: Path, count: int) -> None:
     state.mkdir(parents=True)
     store = Store.open(sqlite_url(state))
     first = time.time() - 90 * 86400
-    steps = tuple(StepDefinition(name=name, worker="noop", options={}) for name in ("one", "two"))
-    definition = JobDefinition(steps=steps)
+    planned = tuple(StepDefinition(name=name, worker="noop", options={}) for name in ("one", "two"))
+    definition = JobDefinition(steps=planned)
 
     def work(connection: Any) -> None:
         job_store.create(connection, _new(0, definition))

@@ -26,6 +26,9 @@ class EventType(StrEnum):
     METADATA = "metadata modification"
     DELETION = "deletion"
     TRANSFER = "transfer"
+    DECRYPTION = "decryption"
+    UNPACKING = "unpacking"
+    PACKING = "packing"
     RENAMING = "filename change"
     MODIFICATION = "modification"
 

@@ -58,6 +58,14 @@ REPLACE_POINTS = (
     "replace.recorded",  # in the store; not in the receipt
 )
 
+#: Those that only an unpack step meets, in their order.
+UNPACK_POINTS = (
+    "unpack.written",  # the members of an archive, in the scratch directory; gpg has ended well
+    "unpack.judged",  # all archives
+    "unpack.durable",
+    "unpack.published",  # the scratch directory has become the step's own
+)
+
 
 def point(name: str) -> None:
     """Do nothing, at a moment worth dying at."""

@@ -1,0 +1,98 @@
+"""Read a volume's METS file: its barcode, its MARC record, which is written out as it is, and its title.
+
+Sources: METS 1.12 (OBJID of the root; dmdSec/mdWrap/xmlData), MARCXML (namespace MARC21/slim); MARC 21, field
+245 (title) and subfields a, n, p, b. That Google's OBJID is LIB_BARCODE, as is the file's name, is read in
+HathiTrust's tools. Parsed by expat, which refuses document types and with them all entities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from xml.etree import ElementTree  # the tree alone; see `_parsed`
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+METS = "http://www.loc.gov/METS/"
+MARC = "http://www.loc.gov/MARC21/slim"
+GBS = "http://books.google.com/gbs"
+
+#: A larger one is not read: a volume of 1,000 pages has one of a megabyte or two.
+MOST = 128 << 20
+
+#: Elements within elements; a METS file has some ten.
+_DEEPEST = 100
+
+
+class Unreadable(Exception):
+    """It is no METS file that could be read; says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mets:
+    """What a volume's METS file says."""
+
+    object_id: str  #: OBJID of its root, such as "LIB_32101081977728"; "" for none
+    title: str  #: of its MARC record; "" where that has none
+    marc: bytes  #: the MARC record as an XML document; b"" where there is none
+
+
+def read(data: bytes) -> Mets:
+    """Return what a METS file says. Raises: Unreadable."""
+    root = _parsed(data)
+    if root.tag != f"{{{METS}}}mets":
+        raise Unreadable(f"its root is {root.tag}, and not METS")
+    record = root.find(f".//{{{METS}}}dmdSec//{{{MARC}}}record")
+    return Mets(
+        object_id=root.get("OBJID", "").strip(),
+        title="" if record is None else _title(record),
+        marc=b"" if record is None else _document(record),
+    )
+
+
+def _title(record: Element) -> str:
+    field = record.find(f"{{{MARC}}}datafield[@tag='245']")
+    if field is None:
+        return ""
+    parts = [part.text or "" for part in field if part.get("code") in ("a", "n", "p", "b")]
+    return " ".join(" ".join(parts).split()).rstrip(" /:;,")
+
+
+def _document(record: Element) -> bytes:
+    ElementTree.register_namespace("marc", MARC)
+    record.tail = None
+    written: bytes = ElementTree.tostring(record, encoding="utf-8", xml_declaration=True)
+    return written + b"\n"
+
+
+def _parsed(data: bytes) -> Element:
+    builder, depth = TreeBuilder(), 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _DEEPEST:
+            raise Unreadable("its elements are nested too deeply")
+        builder.start(_clark(name), {_clark(key): text for key, text in attributes.items()})
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(_clark(name))
+
+    def refuse(*_: object) -> None:
+        raise Unreadable("it has a document type, which could define entities")
+
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.buffer_text = True
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = builder.data
+    parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(data, True)
+        return builder.close()
+    except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:
+        raise Unreadable(f"it is no XML ({error})") from None
+
+
+def _clark(name: str) -> str:
+    return f"{{{name}" if "}" in name else name

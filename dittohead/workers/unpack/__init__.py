@@ -1,0 +1,1 @@
+"""unpack: what lies in archives, encrypted or not, as files that later steps take."""
