@@ -47,6 +47,8 @@ SOURCE_POINTS = (
     "source.recorded",  # as dropped; not yet renamed
     "source.renamed",
     "source.settled",  # upstream was told; not recorded
+    "source.told",  # a part of a listing, or of what was asked for, is in the catalogue
+    "source.left",  # some of what a listing did not name has left
 )
 
 #: Those that only the replacing of a file meets, in their order.
