@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dittohead.contract.catalogue import Keep, Leaving, Told
     from dittohead.contract.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
     from dittohead.contract.worker import (
         Done,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         ConfigError,
         DittoheadError,
         ItemError,
+        SourceStopped,
         StepError,
         TargetError,
         TransientError,
@@ -47,6 +49,7 @@ _MODULES = {
         "ConfigError",
         "DittoheadError",
         "ItemError",
+        "SourceStopped",
         "StepError",
         "TargetError",
         "TransientError",
@@ -54,6 +57,7 @@ _MODULES = {
     "dittohead.system.files": ("durable_file", "sha256_file"),
     "dittohead.model": ("Entry", "Event", "EventType", "Location", "Output", "Use"),
     "dittohead.system.process": ("Completed", "run"),
+    "dittohead.contract.catalogue": ("Keep", "Leaving", "Told"),
     "dittohead.contract.source": (
         "Fetch",
         "Item",
@@ -112,6 +116,8 @@ __all__ = [
     "Inputs",
     "Item",
     "ItemError",
+    "Keep",
+    "Leaving",
     "Location",
     "Look",
     "Made",
@@ -123,11 +129,13 @@ __all__ = [
     "Sighting",
     "Source",
     "SourceOptions",
+    "SourceStopped",
     "StepContext",
     "StepError",
     "StepResult",
     "Stop",
     "TargetError",
+    "Told",
     "TransientError",
     "UndoContext",
     "Upstream",

@@ -9,9 +9,11 @@ from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
+from dittohead.contract.catalogue import Keep
 from dittohead.intake.look import DryLooking
 from dittohead.store import Store
 from dittohead.store import items as item_store
+from dittohead.store.keeping import keep
 from dittohead.system.credentials import Credentials
 
 
@@ -27,14 +29,15 @@ def setting_of(name: str) -> tuple[Config, SourceSetting]:
 
 def dry_look(config: Config, setting: SourceSetting, prefix: str) -> DryLooking:
     """Look at a source; nothing is fetched, and queues are not read."""
-    with reading(config) as (store, _):
-        return asyncio.run(_look(store, setting, prefix, Credentials(config.path)))
+    with reading(config) as (store, stations):
+        kept = keep(store, stations.state, setting.name, Credentials(config.path).needed)
+        return asyncio.run(_look(store, setting, prefix, kept))
 
 
-async def _look(store: Store, setting: SourceSetting, prefix: str, credentials: Credentials) -> DryLooking:
+async def _look(store: Store, setting: SourceSetting, prefix: str, kept: Keep) -> DryLooking:
     ctx = DryLooking(store, setting.name, prefix)
     kind = registry.sources().get(setting.kind)
-    async with kind.open(setting.options, credentials.needed) as upstream:
+    async with kind.connect(setting.options, kept) as upstream:
         await upstream.look(ctx)
     return ctx
 

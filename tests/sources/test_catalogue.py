@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from dittohead.contract.catalogue import Leaving, Told
-from dittohead.intake.keeping import KeptCatalogue
 from dittohead.store import Store, sqlite_url
 from dittohead.store import catalogue as catalogue_store
+from dittohead.store.keeping import KeptCatalogue
 from dittohead.store.tables import listing_entries, metadata
 from tests.support.postgres import postgres
 
