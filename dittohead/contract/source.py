@@ -177,6 +177,10 @@ class Look(abc.ABC):
     async def orders(self, handles: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the data of those of these orders that are remembered."""
 
+    @abc.abstractmethod
+    async def waiting(self) -> int:
+        """Return how many items are remembered that nobody has begun to fetch."""
+
 
 class Fetch(abc.ABC):
     """What a source may know and do while it fetches the items of one folder."""

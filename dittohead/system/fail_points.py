@@ -41,6 +41,8 @@ POINTS = (
 #: Those that only the folders of a source meet, in their order.
 SOURCE_POINTS = (
     "source.made",  # the directory is there, its inode not yet recorded
+    "grin.noted",  # that volumes will be asked for is noted; they are not asked for
+    "grin.asked",  # GRIN has answered, which is not noted
     "source.piece",  # some of a file is written
     "source.fetched",  # all files are there and verified
     "source.durable",
