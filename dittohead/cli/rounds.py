@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+from dittohead.cli.alone import must_be_its_user
 from dittohead.cli.base import USAGE
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
 from dittohead.contract.catalogue import Keep
+from dittohead.contract.source import Person
+from dittohead.folders.stations import Stations
 from dittohead.intake.look import DryLooking
 from dittohead.store import Store
 from dittohead.store import items as item_store
@@ -46,3 +49,15 @@ def forgettable(config: Config, name: str, prefix: str) -> tuple[int, int]:
     """Return how many items of a source could be fetched again, and how many are under way."""
     with reading(config) as (store, _):
         return store.run(item_store.forgettable, name, prefix)
+
+
+def authorized(name: str, person: Person) -> str:
+    """Have a person sign a source in; return what was done, in words. Raises: ItemError, TransientError."""
+    config, setting = setting_of(name)
+    kind = registry.sources().get(setting.kind)
+    if not kind.signs_in:
+        fail(f"{name}: nobody signs in to a source of the kind {setting.kind}", USAGE)
+    must_be_its_user(Stations(config.root).state)
+    with reading(config) as (store, stations):
+        kept = keep(store, stations.state, setting.name, Credentials(config.path).needed)
+        return asyncio.run(kind.authorize(setting.options, kept, person))

@@ -293,6 +293,8 @@ class Source(abc.ABC, Generic[OptionsT]):
     commands: ClassVar[Mapping[str, Command]] = {}
     #: what of it people may pause apart: the word -> what it is; the engine sees to "fetches" itself
     switches: ClassVar[Mapping[str, str]] = {"fetches": "bringing folders in"}
+    #: the kind of its entries that people are shown; "" where it keeps no catalogue
+    shows: ClassVar[str] = ""
     #: whether a person has to sign in once, by `dittohead source authorize`
     signs_in: ClassVar[bool] = False
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dittohead.admin import views
+from dittohead.config.loader import SourceSetting
 from dittohead.folders.stations import Stations
 from dittohead.model import Job, JobState, Station, StepRow, StepState, counted, display
 from dittohead.model.job_filter import Wanted
@@ -62,10 +64,11 @@ class Seen:
     waits_for: Mapping[str, int]  #: target -> jobs that wait for it
     unsent: int
     looked: Mapping[str, float | None]  #: source -> when its last round began
+    panels: Mapping[str, Sequence[Mapping[str, Any]]]  #: source -> what it shows of its catalogue
     uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
 
-def look(connection: Connection, sources: Sequence[str]) -> Seen:
+def look(connection: Connection, sources: Sequence[SourceSetting]) -> Seen:
     """Ask the store, in one transaction."""
 
     def some(*states: JobState, limit: int) -> list[Job]:
@@ -94,7 +97,8 @@ def look(connection: Connection, sources: Sequence[str]) -> Seen:
         targets=targets,
         waits_for=numbers.waiting_for(connection, [row.name for row in targets if row.paused]),
         unsent=queries.unsent(connection),
-        looked={name: item_store.rounds(connection, name).looked_at for name in sources},
+        looked={one.name: item_store.rounds(connection, one.name).looked_at for one in sources},
+        panels={one.name: views.panels(connection, one) for one in sources},
         uploaders=uploaders(connection, shown),
     )
 
@@ -188,6 +192,7 @@ def front(
         "lately_count": seen.lately_count,
         "lately_bytes": seen.lately_bytes,
         "sources": live.get("sources", {}),
+        "panels": seen.panels,
         "watcher": live.get("watcher", {}),
         "missing": live.get("troubles", []),
         "stuck": live.get("stuck", {}),
