@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -169,9 +171,26 @@ class Terminal:
         """Show a line, whole: an address is to be copied."""
         out.print(escape(text), soft_wrap=True)
 
-    def ask(self, text: str) -> str:
-        """Ask for a line. Raises: EOFError."""
-        return input(text)
+    async def ask(self, text: str) -> str:
+        """Ask for a line, and wait for it without a thread: one that reads cannot be ended."""
+        self.say(text)
+        loop = asyncio.get_running_loop()
+        ready, found = asyncio.Event(), bytearray()
+        try:
+            loop.add_reader(0, ready.set)
+        except OSError as error:  # a file, of which nobody types another line
+            raise EOFError from error
+        try:
+            while not found.endswith(b"\n"):
+                await ready.wait()
+                ready.clear()
+                piece = os.read(0, 4096)
+                if not piece:
+                    raise EOFError
+                found += piece
+        finally:
+            loop.remove_reader(0)
+        return found.decode("utf-8", "replace").strip()
 
 
 @click.command()

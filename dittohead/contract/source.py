@@ -238,8 +238,8 @@ class Person(Protocol):
     def say(self, text: str) -> None:
         """Show a line."""
 
-    def ask(self, text: str) -> str:
-        """Ask for a line and return it; blocking."""
+    async def ask(self, text: str) -> str:
+        """Ask for a line and return it; may be cancelled. Raises: EOFError: nobody is there to answer."""
 
 
 class Upstream(abc.ABC):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import queue
 import stat
 import time
 from collections.abc import Iterator
@@ -47,7 +46,7 @@ class Browser:
     def __init__(self, *, pastes: bool = False, spoils: str = "") -> None:
         self.pastes, self.spoils = pastes, spoils
         self.said: list[str] = []
-        self.led: queue.Queue[str] = queue.Queue()
+        self.led: asyncio.Queue[str] = asyncio.Queue()
         self.tasks: list[asyncio.Task[None]] = []
 
     def say(self, text: str) -> None:
@@ -67,13 +66,13 @@ class Browser:
                     else f"{back.split('?')[0]}?error=access_denied"
                 )
             if self.pastes:
-                self.led.put(back)
+                self.led.put_nowait(back)
                 return
             async with browser.get(back) as page:
                 assert "You may close this page" in await page.text()
 
-    def ask(self, text: str) -> str:
-        return self.led.get()
+    async def ask(self, text: str) -> str:
+        return await self.led.get()
 
 
 async def authorize(library: Library, browser: Browser) -> str:

@@ -12,7 +12,6 @@ import base64
 import contextlib
 import hashlib
 import secrets
-import threading
 from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -45,12 +44,15 @@ async def authorize(
     async with _listening(port, answered, person):
         person.say("Open this address in a browser, and sign in with the account that GRIN knows:")
         person.say(_consent_url(client, back, verifier, state))
-        _ask_beside(person, answered)
+        asking = asyncio.create_task(_ask(person, answered), name="authorize:paste")
         try:
             async with asyncio.timeout(PATIENCE_S):
                 address = await answered
         except TimeoutError:
             raise ItemError("nobody has consented", hint="Begin again with the same command") from None
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
     form = {"code": _code(address, state), "code_verifier": verifier, "redirect_uri": back}
     given = await exchange(client, session, form)
     if not given.get("refresh_token"):
@@ -103,20 +105,15 @@ async def _listening(port: int, answered: asyncio.Future[str], person: Person) -
         yield
 
 
-def _ask_beside(person: Person, answered: asyncio.Future[str]) -> None:
+async def _ask(person: Person, answered: asyncio.Future[str]) -> None:
     """Ask for the address while the port is listened at; whichever comes first."""
-    loop = asyncio.get_running_loop()
-
-    def ask() -> None:
-        with contextlib.suppress(Exception):  # no terminal, or its end: then only the port can answer
-            while not answered.done():
-                text = person.ask(
-                    "Or, if the browser cannot open the page it is led to, paste that page's address here: "
-                )
-                if "code=" in text or "error=" in text:
-                    loop.call_soon_threadsafe(_tell, answered, text.strip())
-
-    threading.Thread(target=ask, name="authorize:paste", daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):  # nobody is there: then only the port can answer
+        while not answered.done():
+            text = await person.ask(
+                "Or, if the browser cannot open the page it is led to, paste that page's address here:"
+            )
+            if "code=" in text or "error=" in text:
+                _tell(answered, text.strip())
 
 
 def _tell(answered: asyncio.Future[str], text: str) -> None:

@@ -31,6 +31,7 @@ from dittohead.sources.grin.pace import Pace
 from dittohead.sources.grin.refresh import Refresh
 from dittohead.sources.grin.sign_in import SignIn, read_client
 from dittohead.sources.grin.work import State, Work
+from dittohead.system.waiting import event_or_time
 
 #: Between two passes of work while the source listens. Seconds.
 _PASS_S = 20.0
@@ -123,7 +124,9 @@ class GrinSource(Source[GrinOptions]):
         return f"{who} is signed in; a running daemon goes on by itself"
 
     async def act(self, options: GrinOptions, keep: Keep, command: str, args: Mapping[str, Any]) -> str:
-        return await commands.act(keep, command, args)
+        said = await commands.act(keep, command, args)
+        self._shared(options, keep).state.wake.set()
+        return said
 
     def panels(self, options: GrinOptions, counts: Counts) -> Sequence[Panel]:
         return panels.of(options, counts)
@@ -151,7 +154,8 @@ class Library(Upstream):
     async def listen(self, ctx: Look) -> None:
         """Keep the work flowing between rounds."""
         while True:
-            await asyncio.sleep(_PASS_S)
+            await event_or_time(self._state.wake, _PASS_S)
+            self._state.wake.clear()
             await self._work.once(ctx)
 
     async def fetch(self, ctx: Fetch) -> None:

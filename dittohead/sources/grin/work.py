@@ -34,6 +34,7 @@ class State:
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  #: one pass at a time
     blocked_until: float = 0.0  #: nothing is asked for before, seconds since the epoch
+    wake: asyncio.Event = field(default_factory=asyncio.Event)  #: somebody wants something
 
 
 class Work:
