@@ -22,6 +22,7 @@ from dittohead.sources.grin import options as words
 from dittohead.sources.grin import raw, rows
 from dittohead.sources.grin.client import Grin
 from dittohead.sources.grin.options import VOLUME, GrinOptions
+from dittohead.system import log
 
 #: A listing that was begun so long ago does not go on: what it read is old. Seconds, of the small and the
 #: large lists.
@@ -279,7 +280,7 @@ class Refresh:
     ) -> None:
         good = [row for row in found if row is not None]
         if len(good) < len(found):
-            self._keep.log.warning("source.list_unread", list=name, lines=len(found) - len(good))
+            self._keep.log.warning(log.SOURCE_LIST_UNREAD, list=name, lines=len(found) - len(good))
         told = [_told(name, row) for row in good]
         await self._catalogue.tell(VOLUME, told, listing=listing, position=position)
 
@@ -290,7 +291,7 @@ class Refresh:
         sha256 = await asyncio.to_thread(raw.digest, path) if file and path.exists() else ""
         ended = await self._catalogue.end(now, leaving, sha256=sha256, file=file)
         if ended.state == "doubtful":
-            self._keep.log.warning("source.list_doubtful", list=listing.name, reason=ended.reason)
+            self._keep.log.warning(log.SOURCE_LIST_DOUBTFUL, list=listing.name, reason=ended.reason)
 
 
 def _told(name: str, row: rows.Row) -> Told:

@@ -15,7 +15,7 @@ from dittohead.model.errors import TransientError
 from dittohead.sources.grin import options as words
 from dittohead.sources.grin.client import Grin, QueueFull
 from dittohead.sources.grin.options import VOLUME, GrinOptions
-from dittohead.system import fail_points
+from dittohead.system import fail_points, log
 
 #: Characters of an address at most, with everything; public clients keep below 7,500.
 _URL_MOST = 7000
@@ -111,11 +111,11 @@ class Requests:
         except QueueFull as full:
             await self._back(part, "GRIN's queue is full")
             wait = _FULL_S if full.wait_s is None else full.wait_s
-            self._keep.log.info("source.queue_full", wait_seconds=round(wait, 1))
+            self._keep.log.info(log.SOURCE_QUEUE_FULL, wait_seconds=round(wait, 1))
             return wait
         except TransientError as error:
             # Whether it was heard is not known: the list of what is in process will say.
-            self._keep.log.warning("source.request_lost", error=str(error), volumes=len(part))
+            self._keep.log.warning(log.SOURCE_REQUEST_LOST, error=str(error), volumes=len(part))
             raise
         fail_points.point("grin.asked")
         await self._answered(part, lines)
@@ -139,7 +139,7 @@ class Requests:
         said = _statuses(lines)
         told = [self._meaning(entry, said.get(entry.key.casefold(), "")) for entry in part]
         await self._catalogue.tell(VOLUME, told, by="requests", only_known=True)
-        self._keep.log.info("source.asked", volumes=len(part), answered=len(said))
+        self._keep.log.info(log.SOURCE_ASKED, volumes=len(part), answered=len(said))
 
     def _meaning(self, entry: Entry, status: str) -> Told:
         """Return what one answer says of a volume."""

@@ -22,7 +22,7 @@ import aiohttp
 
 from dittohead.model import short
 from dittohead.model.errors import ItemError, SourceStopped, StepError, TransientError
-from dittohead.system import files
+from dittohead.system import files, log
 from dittohead.toolkit import retry_after
 
 #: A token is renewed so long before it ends. Seconds.
@@ -144,11 +144,11 @@ class SignIn:
     Args:
         path: where it is kept.
         command: what a person types to sign in.
-        log: structlog logger.
+        logger: structlog's.
     """
 
-    def __init__(self, path: Path, command: str, log: Any) -> None:
-        self._path, self._command, self._log = path, command, log
+    def __init__(self, path: Path, command: str, logger: Any) -> None:
+        self._path, self._command, self._log = path, command, logger
         self._token: Token | None = None
         self._stamp: float | None = None  #: of the file that it came from
         self._turn = asyncio.Lock()
@@ -192,7 +192,7 @@ class SignIn:
             given = await _ask(client, session, form)
         except TransientError as error:
             if old is not None and old.access != not_ and old.expires_at > self.now() + 1:
-                self._log.warning("source.token_kept", error=str(error))
+                self._log.warning(log.SOURCE_RENEWAL_FAILED, error=str(error))
                 return old  # good for some minutes: it is tried again
             raise
         except _Refused as error:
