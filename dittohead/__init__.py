@@ -9,8 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dittohead.contract.catalogue import Keep, Leaving, Told
-    from dittohead.contract.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
+    from dittohead.contract.catalogue import Catalogue, Keep, Leaving, Listing, Told
+    from dittohead.contract.source import (
+        Command,
+        Fetch,
+        Item,
+        Look,
+        Order,
+        Panel,
+        Sighting,
+        Source,
+        SourceOptions,
+        Upstream,
+    )
     from dittohead.contract.worker import (
         Done,
         Inputs,
@@ -57,12 +68,14 @@ _MODULES = {
     "dittohead.system.files": ("durable_file", "sha256_file"),
     "dittohead.model": ("Entry", "Event", "EventType", "Location", "Output", "Use"),
     "dittohead.system.process": ("Completed", "run"),
-    "dittohead.contract.catalogue": ("Keep", "Leaving", "Told"),
+    "dittohead.contract.catalogue": ("Catalogue", "Keep", "Leaving", "Listing", "Told"),
     "dittohead.contract.source": (
+        "Command",
         "Fetch",
         "Item",
         "Look",
         "Order",
+        "Panel",
         "Sighting",
         "Source",
         "SourceOptions",
@@ -103,6 +116,8 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Catalogue",
+    "Command",
     "Completed",
     "ConfigError",
     "Described",
@@ -118,12 +133,14 @@ __all__ = [
     "ItemError",
     "Keep",
     "Leaving",
+    "Listing",
     "Location",
     "Look",
     "Made",
     "Options",
     "Order",
     "Output",
+    "Panel",
     "Planned",
     "Recipe",
     "Sighting",
