@@ -18,6 +18,7 @@ from benchmarks import (
     convert,
     engine,
     formats,
+    grin,
     hashing,
     idle,
     jp2,
@@ -44,6 +45,7 @@ ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "jp2": jp2.measure,
     "page": page.measure,
     "unpack": unpack.measure,
+    "grin": grin.measure,
 }
 _COLUMNS = ("what", "ours", "peer", "ratio", "goal", "holds")
 _HOLDS = {True: "yes", False: "no", None: ""}

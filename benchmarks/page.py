@@ -26,7 +26,7 @@ from dittohead.model.states import JobState
 from dittohead.store import Store, sqlite_url
 from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
-from dittohead.store.tables import jobs
+from dittohead.store.tables import jobs, steps
 from dittohead.system import log, process
 
 _READERS = 50

@@ -9,7 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dittohead.contract.source import Fetch, Item, Look, Order, Sighting, Source, SourceOptions, Upstream
+    from dittohead.contract.catalogue import Catalogue, Keep, Leaving, Listing, Told
+    from dittohead.contract.source import (
+        Command,
+        Fetch,
+        Item,
+        Look,
+        Order,
+        Panel,
+        Sighting,
+        Source,
+        SourceOptions,
+        Upstream,
+    )
     from dittohead.contract.worker import (
         Done,
         Inputs,
@@ -29,6 +41,7 @@ if TYPE_CHECKING:
         ConfigError,
         DittoheadError,
         ItemError,
+        SourceStopped,
         StepError,
         TargetError,
         TransientError,
@@ -48,6 +61,7 @@ _MODULES = {
         "ConfigError",
         "DittoheadError",
         "ItemError",
+        "SourceStopped",
         "StepError",
         "TargetError",
         "TransientError",
@@ -56,11 +70,14 @@ _MODULES = {
     "dittohead.model.events": ("Event", "EventType"),
     "dittohead.model.records": ("Entry", "Location", "Output", "Use"),
     "dittohead.system.process": ("Completed", "run"),
+    "dittohead.contract.catalogue": ("Catalogue", "Keep", "Leaving", "Listing", "Told"),
     "dittohead.contract.source": (
+        "Command",
         "Fetch",
         "Item",
         "Look",
         "Order",
+        "Panel",
         "Sighting",
         "Source",
         "SourceOptions",
@@ -101,6 +118,8 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Catalogue",
+    "Command",
     "Completed",
     "ConfigError",
     "Described",
@@ -114,22 +133,28 @@ __all__ = [
     "Inputs",
     "Item",
     "ItemError",
+    "Keep",
+    "Leaving",
+    "Listing",
     "Location",
     "Look",
     "Made",
     "Options",
     "Order",
     "Output",
+    "Panel",
     "Planned",
     "Recipe",
     "Sighting",
     "Source",
     "SourceOptions",
+    "SourceStopped",
     "StepContext",
     "StepError",
     "StepResult",
     "Stop",
     "TargetError",
+    "Told",
     "TransientError",
     "UndoContext",
     "Upstream",

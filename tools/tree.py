@@ -65,7 +65,10 @@ PARTS: dict[str, tuple[str, ...]] = {
         "Worker", "Options", "StepContext", "Inputs", "Made", "Recipe", "Planned", "Done", "Wait",
         "UndoContext", "VerifyContext",
     ),
-    "For sources": ("Source", "SourceOptions", "Upstream", "Look", "Fetch", "Sighting", "Item", "Order"),
+    "For sources": (
+        "Source", "SourceOptions", "Upstream", "Look", "Fetch", "Sighting", "Item", "Order",
+        "Keep", "Catalogue", "Told", "Listing", "Leaving", "Command", "Panel", "SourceStopped",
+    ),
     "For both": (
         "Entry", "Output", "Location", "Use", "Event", "EventType", "Described", "Description",
         "DittoheadError", "ConfigError", "StepError", "ItemError", "TransientError", "TargetError",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dittohead.admin import uploader_setup
 from dittohead.admin.tokens import parse as parse_tokens
-from dittohead.config.loader import Config, Step
+from dittohead.config.loader import Config, SourceSetting, Step
 from dittohead.config.notice_rules import Rule, shown
 from dittohead.config.registry import Registry, sources
 from dittohead.contract import placeholders
@@ -22,6 +22,7 @@ from dittohead.model.text import counted
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
+from dittohead.store.keeping import keep
 from dittohead.system import lock, trust
 from dittohead.system.mounts import filesystem_type, needs_polling
 from dittohead.system.users import is_known, owner
@@ -68,7 +69,7 @@ async def examine(
     for setting in config.sources:
         about = f"source {setting.name}"
         try:
-            async for good, message in sources().get(setting.kind).doctor(setting.options, secret):
+            async for good, message in _of_source(config, setting, secret, store):
                 found.append(Finding(level="good" if good else "bad", about=about, message=message))
         except (DittoheadError, OSError) as error:
             found.append(Finding(level="bad", about=about, message=str(error)))
@@ -78,6 +79,16 @@ async def examine(
             level = "good" if good else "bad"
             found.append(Finding(level=level, about=f"notify, {to}", message=message))
     return found
+
+
+def _of_source(
+    config: Config, setting: SourceSetting, secret: Callable[[str], str], store: Store | None
+) -> AsyncIterator[tuple[bool, str]]:
+    """Have a source say what is right and wrong; where there is no store yet it has kept nothing."""
+    source = sources().get(setting.kind)
+    if store is None:
+        return source.doctor(setting.options, secret)
+    return source.examine(setting.options, keep(store, Stations(config.root).state, setting.name, secret))
 
 
 def _once_each(found: list[Finding]) -> list[Finding]:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from dittohead.config import registry
 from dittohead.config.loader import SourceSetting
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_rules import shown as rule_shown
+from dittohead.contract.catalogue import SWITCH, Entry
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
@@ -18,8 +20,12 @@ from dittohead.model.errors import Unreadable
 from dittohead.model.records import Job
 from dittohead.model.text import rfc3339
 from dittohead.store import Connection, history, queries
+from dittohead.store import catalogue as catalogue_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
+
+#: Lines of an entry's history that are shown; the latest.
+_CHANGES = 200
 
 #: Requests shown with a job; the latest.
 _REQUESTS = 50
@@ -104,7 +110,77 @@ def _source(connection: Connection, setting: SourceSetting, now: dict[str, Any])
         **now,
         **fields,
         "next_at": rfc3339(datetime.fromtimestamp(due, UTC)) if due else None,
+        "panels": panels(connection, setting),
+        "paused": paused(connection, setting.name),
     }
+
+
+def panels(connection: Connection, setting: SourceSetting) -> list[dict[str, Any]]:
+    """Return what a source shows of its catalogue, made from the counts that are kept."""
+    name = setting.name
+    counts = {
+        kind: catalogue_store.counts(connection, name, kind)
+        for kind in catalogue_store.kinds(connection, name)
+    }
+    found = registry.sources().get(setting.kind).panels(setting.options, counts)
+    return [
+        {"title": one.title, "rows": [{"label": label, "value": value} for label, value in one.rows]}
+        for one in found
+    ]
+
+
+def paused(connection: Connection, name: str) -> dict[str, str]:
+    """Return what of a source is paused, each with the reason."""
+    found = catalogue_store.page(connection, name, SWITCH, state="paused")
+    return {entry.key: entry.reason for entry in found}
+
+
+def entries(
+    connection: Connection, setting: SourceSetting, *, state: str, stage: str | None, after: str, limit: int
+) -> list[dict[str, Any]]:
+    """Return entries of a source's catalogue by key, after one of them."""
+    kind = registry.sources().get(setting.kind).shows
+    found = catalogue_store.page(
+        connection, setting.name, kind, state=state, stage=stage, after=after, limit=limit
+    )
+    return [_entry(one) for one in found]
+
+
+def entry(connection: Connection, setting: SourceSetting, key: str) -> dict[str, Any] | None:
+    """Return one entry with what became of it, the latest first; None where it is not known."""
+    kind = registry.sources().get(setting.kind).shows
+    found = catalogue_store.get(connection, setting.name, kind, [key]).get(key)
+    if found is None:
+        return None
+    changes = catalogue_store.history(connection, setting.name, kind, key, _CHANGES)
+    history = [
+        {
+            "at": _at(one.at),
+            "state": one.state,
+            "stage": one.stage,
+            "reason": one.reason,
+            "by": one.by,
+        }
+        for one in changes
+    ]
+    return {**_entry(found), "history": history}
+
+
+def _entry(found: Entry) -> dict[str, Any]:
+    return {
+        "key": found.key,
+        "state": found.state,
+        "stage": found.stage,
+        "reason": found.reason,
+        "priority": found.priority,
+        "attributes": found.attributes,
+        "first_at": _at(found.first_at),
+        "changed_at": _at(found.changed_at),
+    }
+
+
+def _at(moment: float) -> str:
+    return rfc3339(datetime.fromtimestamp(moment, UTC)) or ""
 
 
 def receivers(disabled: Sequence[dict[str, Any]], rules: Sequence[Rule]) -> list[dict[str, Any]]:

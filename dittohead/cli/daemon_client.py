@@ -25,7 +25,7 @@ _EXAMINED_S = 600.0
 #: Bytes of an answer that are read at once.
 _PIECE = 1 << 16
 
-_SOURCE_ACTIONS = ("sync", "reset")
+_SOURCE_ACTIONS = ("sync", "reset", "source-pause", "source-resume", "source-tell")
 _ON_NOTICES = "notify-"
 
 
@@ -105,7 +105,7 @@ class DaemonClient:
     def act(self, action: str, of: str, args: dict[str, Any]) -> dict[str, Any] | None:
         """Have something done; return {"ok": bool, "message": str}, None where it is not yet answered."""
         kind = "sources" if action in _SOURCE_ACTIONS else "jobs"
-        path = f"/api/v1/{kind}/{segment(of)}/{action}"
+        path = f"/api/v1/{kind}/{segment(of)}/{action.removeprefix('source-')}"
         if action == "retry-batch":
             path = f"/api/v1/batches/{segment(of)}/retry"
         if action.startswith(_ON_NOTICES):

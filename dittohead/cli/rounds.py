@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+from dittohead.cli.alone import must_be_its_user
 from dittohead.cli.base import USAGE
 from dittohead.cli.opened import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
+from dittohead.contract.catalogue import Keep
+from dittohead.contract.source import Person
+from dittohead.folders.stations import Stations
 from dittohead.intake.look import DrySourceLook
 from dittohead.store import Store
 from dittohead.store import items as item_store
+from dittohead.store.keeping import keep
 from dittohead.system.credentials import Credentials
 
 
@@ -27,14 +32,15 @@ def setting_of(name: str) -> tuple[Config, SourceSetting]:
 
 def dry_look(config: Config, setting: SourceSetting, prefix: str) -> DrySourceLook:
     """Look at a source; nothing is fetched, and queues are not read."""
-    with reading(config) as (store, _):
-        return asyncio.run(_look(store, setting, prefix, Credentials(config.path)))
+    with reading(config) as (store, stations):
+        kept = keep(store, stations.state, setting.name, Credentials(config.path).needed)
+        return asyncio.run(_look(store, setting, prefix, kept))
 
 
-async def _look(store: Store, setting: SourceSetting, prefix: str, credentials: Credentials) -> DrySourceLook:
+async def _look(store: Store, setting: SourceSetting, prefix: str, kept: Keep) -> DrySourceLook:
     ctx = DrySourceLook(store, setting.name, prefix)
     kind = registry.sources().get(setting.kind)
-    async with kind.open(setting.options, credentials.needed) as upstream:
+    async with kind.connect(setting.options, kept) as upstream:
         await upstream.look(ctx)
     return ctx
 
@@ -43,3 +49,15 @@ def forgettable(config: Config, name: str, prefix: str) -> tuple[int, int]:
     """Return how many items of a source could be fetched again, and how many are under way."""
     with reading(config) as (store, _):
         return store.run(item_store.forgettable, name, prefix)
+
+
+def authorized(name: str, person: Person) -> str:
+    """Have a person sign a source in; return what was done, in words. Raises: ItemError, TransientError."""
+    config, setting = setting_of(name)
+    kind = registry.sources().get(setting.kind)
+    if not kind.signs_in:
+        fail(f"{name}: nobody signs in to a source of the kind {setting.kind}", USAGE)
+    must_be_its_user(Stations(config.root).state)
+    with reading(config) as (store, stations):
+        kept = keep(store, stations.state, setting.name, Credentials(config.path).needed)
+        return asyncio.run(kind.authorize(setting.options, kept, person))

@@ -1,4 +1,4 @@
-"""Commands on sources: source list, source sync, source reset."""
+"""Commands on sources: what they do, what they know, what to bring in, and how they sign in."""
 
 from __future__ import annotations
 
@@ -24,8 +24,22 @@ def source() -> None:
 @source.command(name="list")
 @with_config
 @json_option
-def list_(as_json: bool) -> None:
-    """Show each source: what it does, when it last looked, its items by state, why it holds back."""
+@click.option("--csv", "as_csv", is_flag=True, help="Of NAME: as CSV, for a spreadsheet.")
+@click.option("--state", default="", help="Of NAME: only entries in this state at the far side.")
+@click.option("--stage", default=None, help='Of NAME: only those that are so far here; "" for not at all.')
+@click.argument("name", required=False)
+def list_(as_json: bool, as_csv: bool, state: str, stage: str | None, name: str | None) -> None:
+    """Show each source: what it does, when it last looked, its items by state, why it holds back.
+
+    With NAME: all that this one knows of the far side, an entry a line.
+    """
+    if name is not None:
+        from dittohead.cli.catalogue import print_entries
+
+        print_entries(name, state, stage, as_json=as_json, as_csv=as_csv)
+        return
+    if as_csv or state or stage is not None:
+        raise click.UsageError("--csv, --state and --stage go with the NAME of a source")
     with viewing() as view:
         found = view.sources()
     if as_json:
@@ -38,7 +52,7 @@ def list_(as_json: bool) -> None:
 
 
 def _print(fields: dict[str, Any]) -> None:
-    colour = {"failing": "red", "not running": "yellow"}.get(fields["state"], "green")
+    colour = {"failing": "red", "stopped": "red", "not running": "yellow"}.get(fields["state"], "green")
     out.print(
         f"[bold]{escape(fields['name'])}[/bold] ({fields['kind']}): [{colour}]{fields['state']}[/{colour}]"
     )
@@ -54,6 +68,11 @@ def _print(fields: dict[str, Any]) -> None:
         out.print(f"  [yellow]holds back[/yellow] {escape(fields['held'])}")
     for folder, why in fields["waiting"].items():
         out.print(f"  [yellow]waits[/yellow] {escape(folder)}: {escape(why)}")
+    for what, why in fields["paused"].items():
+        out.print(f"  [yellow]paused[/yellow] {escape(what)}{': ' if why else ''}{escape(why)}")
+    for panel in fields["panels"]:
+        said = ", ".join(f"{row['value']} {row['label']}" for row in panel["rows"])
+        out.print(f"  {escape(panel['title'])}: {escape(said)}", soft_wrap=True)
     for one in fields["refused"]:
         out.print(f"  [yellow]refused[/yellow] {escape(one['key'])}: {escape(one['reason'])}")
 
@@ -111,5 +130,33 @@ def reset(name: str, prefix: str, then_sync: bool, dry_run: bool) -> None:
     count, busy = forgettable(config, name, prefix)
     out.print(f"{name}: {count} items would be fetched again; {busy} are under way and would be left")
 
+
+@source.command()
+@with_config
+@click.argument("name")
+@click.argument("what", default="fetches")
+@click.option("--reason", default="", help="Why, for people.")
+def pause(name: str, what: str, reason: str) -> None:
+    """Pause a part of a source; what is under way ends. WHAT: fetches, or another word of the source's."""
+    ask("source-pause", (name,), what=what, reason=reason)
+
+
+@source.command()
+@with_config
+@click.argument("name")
+@click.argument("what", default="fetches")
+def resume(name: str, what: str) -> None:
+    """Let a part of a source go on that was paused."""
+    ask("source-resume", (name,), what=what)
+
+
+def _register() -> None:
+    from dittohead.cli import catalogue
+
+    for command in catalogue.COMMANDS:
+        source.add_command(command)
+
+
+_register()
 
 COMMANDS = (source,)

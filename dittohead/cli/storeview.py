@@ -10,12 +10,12 @@ from typing import Any
 from dittohead.admin import views
 from dittohead.cli.opened import reading_at
 from dittohead.cli.view import Place
-from dittohead.config.loader import Config
+from dittohead.config.loader import Config, SourceSetting
 from dittohead.engine import live_status
 from dittohead.folders import listing
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
-from dittohead.model.errors import StoreError
+from dittohead.model.errors import NoSuchJob, StoreError
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import JobId
 from dittohead.model.text import display
@@ -27,6 +27,9 @@ from dittohead.system.ignored_names import DEFAULT
 
 #: Jobs asked for at once.
 _PAGE = 1000
+
+#: Entries of a source's catalogue asked for at once.
+_ENTRIES = 5000
 
 #: Folders of the inbox that are named.
 _INBOX = 1000
@@ -117,6 +120,26 @@ class FromStore:
         now = live_status.read(self._stations.state) if lock.is_held(self._stations.state) else {}
         settings = self._config.sources if self._config else ()
         return self._store.run(views.sources, settings, now.get("sources", {}))
+
+    def _setting(self, name: str) -> SourceSetting:
+        for setting in self._config.sources if self._config else ():
+            if setting.name == name:
+                return setting
+        raise NoSuchJob(f'there is no source "{name}"; see: dittohead source list')
+
+    def entries(self, source: str, state: str, stage: str | None) -> Iterator[dict[str, Any]]:
+        setting, after = self._setting(source), ""
+        while page := self._store.run(
+            views.entries, setting, state=state, stage=stage, after=after, limit=_ENTRIES
+        ):
+            yield from page
+            after = page[-1]["key"]
+
+    def entry(self, source: str, key: str) -> dict[str, Any]:
+        found = self._store.run(views.entry, self._setting(source), key)
+        if found is None:
+            raise NoSuchJob(f'there is no "{key}" in the catalogue of {source}')
+        return found
 
 
 @contextmanager

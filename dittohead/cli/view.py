@@ -58,6 +58,12 @@ class View(Protocol):
     def sources(self) -> list[dict[str, Any]]:
         """Return all sources."""
 
+    def entries(self, source: str, state: str, stage: str | None) -> Iterator[dict[str, Any]]:
+        """Yield entries of a source's catalogue, by key. Raises: NoSuchJob: there is no such source."""
+
+    def entry(self, source: str, key: str) -> dict[str, Any]:
+        """Return one, with what became of it. Raises: NoSuchJob."""
+
 
 class FromDaemon:
     """What the daemon says."""
@@ -117,6 +123,20 @@ class FromDaemon:
 
     def sources(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._client.get("/api/v1/sources")["items"]
+        return found
+
+    def entries(self, source: str, state: str, stage: str | None) -> Iterator[dict[str, Any]]:
+        cursor: str | None = ""
+        asked = f"?stage={stage}" if stage == "" else ""  # an empty one is a question too
+        while cursor is not None:
+            path = f"/api/v1/sources/{segment(source)}/entries{asked}"
+            page = self._client.get(path, state=state, stage=stage, limit=_PAGE, cursor=cursor)
+            yield from page["items"]
+            cursor = page["next"]
+
+    def entry(self, source: str, key: str) -> dict[str, Any]:
+        path = f"/api/v1/sources/{segment(source)}/entries/{segment(key)}"
+        found: dict[str, Any] = self._client.get(path)
         return found
 
 

@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dittohead.contract import schedule
+from dittohead.contract.catalogue import Keep
 from dittohead.contract.options import Duration
+from dittohead.contract.schedule import Window
 from dittohead.system.files import MAX_DEPTH, MAX_PATH
 from dittohead.system.ignored_names import DEFAULT, fault
 
@@ -37,7 +39,14 @@ class SourceOptions(BaseModel):
         "minute, hour, day, month, weekday.",
     )
     timezone: str | None = Field(
-        None, description="Time zone of `schedule`, such as `Europe/Berlin`; by default the machine's own."
+        None,
+        description="Time zone of `schedule` and `between`, such as `Europe/Berlin`; by default the "
+        "machine's own.",
+    )
+    between: str | None = Field(
+        None,
+        description='Look and fetch only in this part of the day, such as `"20:00-04:00"`; what is under way '
+        "halts at its end, and goes on the next day.",
     )
     ahead: int = Field(
         8,
@@ -58,12 +67,19 @@ class SourceOptions(BaseModel):
         schedule.zone(value)
         return value
 
+    @field_validator("between")
+    @classmethod
+    def _between(cls, value: str | None) -> str | None:
+        if value is not None:
+            Window.read(value)
+        return value
+
     @model_validator(mode="after")
     def _one(self) -> SourceOptions:
         if self.schedule is not None and "every" in self.model_fields_set:
             raise ValueError("every and schedule exclude each other")
-        if self.timezone is not None and self.schedule is None:
-            raise ValueError("timezone goes with schedule")
+        if self.timezone is not None and self.schedule is None and self.between is None:
+            raise ValueError("timezone goes with schedule or between")
         return self
 
     def due(self, last: float | None) -> float:
@@ -77,6 +93,10 @@ class SourceOptions(BaseModel):
         if self.schedule is not None:
             return schedule.next_after(self.schedule, last, self.timezone)
         return last + self.every
+
+    def window(self) -> Window | None:
+        """Return the part of the day in which it works; None for all of it."""
+        return None if self.between is None else Window.read(self.between)
 
 
 OptionsT = TypeVar("OptionsT", bound=SourceOptions)
@@ -157,6 +177,10 @@ class Look(abc.ABC):
     async def orders(self, handles: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the data of those of these orders that are remembered."""
 
+    @abc.abstractmethod
+    async def waiting(self) -> int:
+        """Return how many items are remembered that nobody has begun to fetch."""
+
 
 class Fetch(abc.ABC):
     """What a source may know and do while it fetches the items of one folder."""
@@ -187,6 +211,35 @@ class Fetch(abc.ABC):
     @abc.abstractmethod
     async def refuse(self, item: Item, why: str) -> None:
         """Record that an item cannot be taken; its folder goes without it, and it is said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """Something people may tell a source, by `dittohead source COMMAND`; its arguments are plain JSON."""
+
+    what: str  #: one line for people, such as "Say which volumes to bring in"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """A few lines about a source, for the page and `dittohead source list`."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]  #: (label, value)
+
+
+#: How many entries of a source there are: kind -> (state, stage) -> count.
+Counts = Mapping[str, Mapping[tuple[str, str], int]]
+
+
+class Person(Protocol):
+    """Somebody at a terminal."""
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+
+    async def ask(self, text: str) -> str:
+        """Ask for a line and return it; may be cancelled. Raises: EOFError: nobody is there to answer."""
 
 
 class Upstream(abc.ABC):
@@ -236,6 +289,14 @@ class Source(abc.ABC, Generic[OptionsT]):
 
     name: ClassVar[str]  #: the key in config.yaml
     Options: ClassVar[type[SourceOptions]]  #: what its options may be
+    #: what people may tell it, besides what they may tell every source
+    commands: ClassVar[Mapping[str, Command]] = {}
+    #: what of it people may pause apart: the word -> what it is; the engine sees to "fetches" itself
+    switches: ClassVar[Mapping[str, str]] = {"fetches": "bringing folders in"}
+    #: the kind of its entries that people are shown; "" where it keeps no catalogue
+    shows: ClassVar[str] = ""
+    #: whether a person has to sign in once, by `dittohead source authorize`
+    signs_in: ClassVar[bool] = False
 
     def check(self, options: OptionsT) -> list[str]:
         """Return what makes these options impossible on this host, each a statement with its cure.
@@ -255,13 +316,38 @@ class Source(abc.ABC, Generic[OptionsT]):
         """Tell whether a folder is complete only when one of its items is a marker."""
         return False
 
-    @abc.abstractmethod
     def open(self, options: OptionsT, secret: Callable[[str], str]) -> AbstractAsyncContextManager[Upstream]:
         """Return an open connection, which the engine closes. Several may be open at once.
+
+        A source has this or `connect`.
 
         Args:
             secret: gives a credential by its file name. Raises: ItemError: there is none.
         """
+        raise NotImplementedError(f"{type(self).__name__} has neither open nor connect")
+
+    def connect(self, options: OptionsT, keep: Keep) -> AbstractAsyncContextManager[Upstream]:
+        """Return an open connection, as `open` does, of a source that keeps a catalogue or files."""
+        return self.open(options, keep.secret)
+
+    def examine(self, options: OptionsT, keep: Keep) -> AsyncIterator[tuple[bool, str]]:
+        """Yield what `doctor` does, of a source that keeps a catalogue or files."""
+        return self.doctor(options, keep.secret)
+
+    async def act(self, options: OptionsT, keep: Keep, command: str, args: Mapping[str, Any]) -> str:
+        """Do what a person says by one of `commands`; return what was done, in words.
+
+        Raises: ItemError: it cannot be done; nothing was changed.
+        """
+        raise NotImplementedError(command)
+
+    async def authorize(self, options: OptionsT, keep: Keep, person: Person) -> str:
+        """Have a person sign in, and keep what that gives; return what was done, in words."""
+        raise NotImplementedError
+
+    def panels(self, options: OptionsT, counts: Counts) -> Sequence[Panel]:
+        """Return what people are shown of the catalogue, made from its counts alone: it must be quick."""
+        return ()
 
 
 def folder_fault(name: str, ignore: Sequence[str] = (DEFAULT,)) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 
 from dittohead.config.loader import SourceSetting
 from dittohead.config.registry import Sources
+from dittohead.contract.catalogue import SWITCH, Told
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.runner import Runner, Tools
-from dittohead.model.errors import DittoheadError
+from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.model.text import counted
 from dittohead.store import Store
 from dittohead.store import items as item_store
@@ -109,7 +110,7 @@ class Intake:
     @property
     def busy(self) -> int:
         """How many sources look or fetch now; one that only tries again after a fault is not counted."""
-        return sum(fields["state"] not in ("idle", "failing") for fields in self.shown().values())
+        return sum(fields["state"] not in ("idle", "failing", "stopped") for fields in self.shown().values())
 
     def look_all(self) -> None:
         """Have every source look now, whatever its schedule says."""
@@ -122,7 +123,44 @@ class Intake:
 
     def handlers(self, *, alone: bool) -> dict[str, Callable[[Request], Awaitable[str]]]:
         """Return what can be asked of sources, by the name of the action; `alone` as of `carry_out`."""
-        return dict.fromkeys(("sync", "reset"), partial(self.carry_out, alone=alone))
+        return {
+            **dict.fromkeys(("sync", "reset"), partial(self.carry_out, alone=alone)),
+            "source-pause": self.switch,
+            "source-resume": self.switch,
+            "source-tell": self.tell,
+        }
+
+    def _runner(self, name: str) -> Runner:
+        runner = self._runners.get(name)
+        if runner is None:
+            names = ", ".join(self._runners) or "none"
+            raise NoSuchSource(f'there is no source "{name}"', hint=f"There are: {names}")
+        return runner
+
+    async def switch(self, request: Request) -> str:
+        """Pause a part of a source, or let it go on. Raises: NoSuchSource, ItemError, StoreError."""
+        runner = self._runner(request.job)
+        what, off = str(request.args.get("what") or "fetches"), request.action == "source-pause"
+        known = self._sources.get(runner.setting.kind).switches
+        if what not in known:
+            raise ItemError(f'"{what}" cannot be paused', hint=f"There are: {', '.join(known)}")
+        reason = str(request.args.get("reason") or "") if off else ""
+        told = Told(key=what, state="paused" if off else "on", reason=reason)
+        await runner.keep.catalogue.tell(SWITCH, [told], by=request.who)
+        runner.news()
+        return f"{runner.name}: {known[what]} " + ("is paused; what is under way ends" if off else "goes on")
+
+    async def tell(self, request: Request) -> str:
+        """Tell a source something by one of its commands. Raises: NoSuchSource, ItemError, StoreError."""
+        runner = self._runner(request.job)
+        source, command = self._sources.get(runner.setting.kind), str(request.args.get("command") or "")
+        if command not in source.commands:
+            known = ", ".join(source.commands) or "none"
+            raise ItemError(f'this source knows no command "{command}"', hint=f"It knows: {known}")
+        args = {**request.args.get("args", {}), "who": request.who}
+        said = await source.act(runner.options, runner.keep, command, args)
+        runner.news()
+        return f"{runner.name}: {said}"
 
     async def carry_out(self, request: Request, *, alone: bool) -> str:
         """Do what a person asked for, and return what was done, in words.
@@ -132,10 +170,7 @@ class Intake:
 
         Raises: NoSuchSource, StepError, StoreError.
         """
-        runner = self._runners.get(request.job)
-        if runner is None:
-            names = ", ".join(self._runners) or "none"
-            raise NoSuchSource(f'there is no source "{request.job}"', hint=f"There are: {names}")
+        runner = self._runner(request.job)
         prefix = str(request.args.get("prefix") or "")
         if request.action == "reset":
             store = self._tools.store

@@ -92,6 +92,9 @@ class SourceLook(Look):
     async def orders(self, handles: Sequence[str]) -> dict[str, dict[str, Any]]:
         return await self._store.read(item_store.known_orders, self.name, handles)
 
+    async def waiting(self) -> int:
+        return await self._store.read(item_store.waiting, self.name)
+
 
 class DrySourceLook(Look):
     """Only notes what `SourceLook` would remember."""
@@ -124,3 +127,6 @@ class DrySourceLook(Look):
 
     async def orders(self, handles: Sequence[str]) -> dict[str, dict[str, Any]]:
         return {}
+
+    async def waiting(self) -> int:
+        return await self._store.read(item_store.waiting, self.name)

@@ -17,12 +17,20 @@ from dittohead.folders.stations import Stations
 from dittohead.intake.drop import Dropper
 from dittohead.intake.look import SourceLook
 from dittohead.model import units
-from dittohead.model.errors import DittoheadError, ItemError, StoreError, TargetError, TransientError
+from dittohead.model.errors import (
+    DittoheadError,
+    ItemError,
+    SourceStopped,
+    StoreError,
+    TargetError,
+    TransientError,
+)
 from dittohead.model.states import DropState
 from dittohead.store import Store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
 from dittohead.store.drops import Drop
+from dittohead.store.keeping import keep
 from dittohead.system import fail_points, log
 from dittohead.system.patterns import TooSlow
 from dittohead.system.waiting import event_or_time
@@ -49,6 +57,12 @@ _IDLE_S = 10.0
 #: Folders that cannot be had now, besides those that can, for each that may be under way.
 _STUCK = 10
 
+#: A source that stopped is tried again after so long: what refused it may take hours to let it in. Seconds.
+_STOPPED_S = 3600.0
+
+#: Between two looks whether a person has done what a stopped source waits for. Seconds.
+_STOPPED_LOOK_S = 1.0
+
 #: Orders settled with one connection.
 _ORDERS = 100
 
@@ -72,6 +86,9 @@ class Runner:
         self.options: SourceOptions = setting.options
         self._store = tools.store
         self._dropper = Dropper(tools.store, tools.stations)
+        self.keep = keep(tools.store, tools.stations.state, setting.name, tools.secret)
+        self.stopped: SourceStopped | None = None  #: what a person has to do something about
+        self._stopped_at = 0.0  #: by the clock that only goes on
         self.doing = ""  #: what it does now, in words
         self.held = ""  #: why it holds back; "" when it does not
         self.faults: dict[str, str] = {}  #: part -> what is wrong with it now
@@ -86,15 +103,15 @@ class Runner:
 
     def open(self) -> AbstractAsyncContextManager[Upstream]:
         """Connect to what lies upstream."""
-        return self._source.open(self.options, self._tools.secret)
+        return self._source.connect(self.options, self.keep)
 
     async def run(self) -> None:
         """Work until cancelled; faults are said and tried again."""
         async with asyncio.TaskGroup() as group:
             for part, work in (
-                ("look", self._look_when_due),
-                ("listen", self._listen),
-                ("fetch", self._bring_when_ready),
+                ("look", lambda: self._within(self._look_when_due)),
+                ("listen", lambda: self._within(self._listen)),
+                ("fetch", lambda: self._within(self._bring_when_ready)),
                 ("follow", self._follow_when_due),
             ):
                 group.create_task(self._persist(part, work), name=f"source:{self.name}:{part}")
@@ -102,9 +119,13 @@ class Runner:
     async def _persist(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
         failures = 0
         while True:
+            await self._while_stopped()
             began = time.monotonic()
             try:
                 await work()
+            except SourceStopped as error:
+                await self._stop(part, error)
+                continue
             except Exception as error:  # noqa: BLE001  # around one source: a site's own may raise anything
                 failures = 1 if time.monotonic() - began > _WELL_S else failures + 1
                 wait = _wait_s(failures, error)
@@ -114,6 +135,46 @@ class Runner:
                 failures = 0
                 continue
             await asyncio.sleep(wait)
+
+    async def _stop(self, part: str, error: SourceStopped) -> None:
+        """Stop all parts; people are told once, until the source is let in again."""
+        if self.faults.get(part) != str(error):
+            log.get().error(log.SOURCE_STOPPED, source=self.name, error=str(error))
+        self.faults[part] = str(error)
+        self.stopped, self._stopped_at = error, time.monotonic()
+        await self._tools.claimer.targets.pause(self._place, str(error))
+
+    async def _while_stopped(self) -> None:
+        """Return when a person has done what it waits for, asks for a look, or much time has passed."""
+        while (stopped := self.stopped) is not None:
+            if stopped.over() or self._prefixes or time.monotonic() - self._stopped_at > _STOPPED_S:
+                self.stopped = None
+                return
+            await asyncio.sleep(_STOPPED_LOOK_S)
+
+    @property
+    def _place(self) -> str:
+        """What it is called among the places that can be paused."""
+        return f"source {self.name}"
+
+    async def _within(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Work in the part of the day that is given; at its end what is under way halts."""
+        window = self.options.window()
+        if window is None:
+            await work()
+            return
+        while (left := window.left_s(time.time(), self.options.timezone)) <= 0 and not self._prefixes:
+            opens = window.opens_s(time.time(), self.options.timezone)
+            # In short waits: the clock may be set.
+            await event_or_time(self._look_now, min(opens, _IDLE_S))
+            self._look_now.clear()
+        scope = asyncio.timeout(left if left > 0 else None)
+        try:
+            async with scope:
+                await work()
+        except TimeoutError:
+            if not scope.expired():
+                raise
 
     def _failed(self, part: str, error: Exception, wait: float) -> None:
         text = str(error)
@@ -170,6 +231,7 @@ class Runner:
             # A look at a part does not end a round that was begun before it.
             over = {} if prefix and row.unfinished else {"position": {}, "finished_at": time.time()}
             await self._store.write(item_store.put_round, self.name, error="", **over)
+            await self._tools.claimer.targets.resume(self._place)
             self._bring_now.set()
             ctx.log.info(log.SOURCE_LOOKED, seen=ctx.seen, new=ctx.new, changed=ctx.changed, prefix=prefix)
             return ctx
@@ -265,6 +327,9 @@ class Runner:
 
     async def _next(self) -> Drop | None:
         """Return the next folder to be fetched: one begun earlier first; None when none may be now."""
+        if why := await self.keep.paused("fetches"):
+            self._hold(f"fetches are paused: {why}")
+            return None
         under_way = await self._store.read(drop_store.of_source, self.name)
         now = time.time()
         for drop in under_way:
@@ -399,11 +464,16 @@ class Runner:
         """Return what is true only now."""
         now = time.monotonic()
         return {
-            "state": "failing" if self.faults else self.doing or ("fetches" if self._active else "idle"),
+            "state": self._state(),
             "error": next(iter(self.faults.values()), ""),
             "held": self.held,
             "waiting": {name: why for name, (at, why, _) in list(self._waits.items())[:20] if at > now},
         }
+
+    def _state(self) -> str:
+        if self.stopped is not None:
+            return "stopped"
+        return "failing" if self.faults else self.doing or ("fetches" if self._active else "idle")
 
 
 def _reservation(drop: Drop) -> str:

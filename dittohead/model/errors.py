@@ -16,6 +16,7 @@ DittoheadError                 what / where / hint, printed "where: what. hint"
     ├── TransientError         try again after a back-off
     │   └── MachineShort       this machine has too little of something; the wait counts as no try
     └── TargetError            an outside place is down or full: it is paused, its jobs wait
+        └── SourceStopped      a source may not go on before a person has done something
 
 NoSuchJob stands apart: what was asked for is not there, and nothing went wrong.
 """
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 
 class DittoheadError(Exception):
@@ -195,6 +196,21 @@ class TargetError(StepError):
     ) -> None:
         super().__init__(what, where=where, hint=hint)
         self.full, self.apart = full, apart
+
+
+class SourceStopped(TargetError):
+    """A source is let in no more: all of it stops, people are told once, and nothing is tried in a loop.
+
+    Args:
+        hint: the command that helps.
+        over: tells whether a person has done it; asked now and then, so it must be quick.
+    """
+
+    def __init__(
+        self, what: str, *, where: str = "", hint: str = "", over: Callable[[], bool] = lambda: False
+    ) -> None:
+        super().__init__(what, where=where, hint=hint)
+        self.over = over
 
 
 class NoSuchJob(LookupError):

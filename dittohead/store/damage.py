@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dittohead.store.columns import Word
-from dittohead.store.tables import digests, jobs, metadata, order_items
+from dittohead.store.tables import digests, jobs, listing_entries, metadata, order_items
 
 #: Rows that are looked at in one transaction.
 PIECE = 20_000
@@ -17,8 +17,11 @@ PIECE = 20_000
 #: Rows that are named of a table at most.
 NAMED = 20
 
-#: Tables that are looked through: of the others every column is a key.
-TABLES = tuple(table for table in metadata.sorted_tables if table not in (digests, order_items))
+#: Tables of which every column is a key.
+_KEYS = (digests, order_items, listing_entries)
+
+#: Tables that are looked through.
+TABLES = tuple(table for table in metadata.sorted_tables if table not in _KEYS)
 
 _ROWID: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
 

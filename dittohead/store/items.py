@@ -218,6 +218,12 @@ def counts(connection: Connection, source: str) -> dict[str, int]:
     return {state.value: 0 for state in ItemState} | {row[0]: row[1] for row in found}
 
 
+def waiting(connection: Connection, source: str) -> int:
+    """Return how many items were seen that nobody has begun to fetch."""
+    query = sa.select(sa.func.count()).where(items.c.source == source, items.c.state == ItemState.SEEN.value)
+    return int(connection.execute(query).scalar_one())
+
+
 def refused(connection: Connection, source: str, limit: int) -> list[tuple[str, str]]:
     """Return (key, reason) of some items that are never fetched."""
     query = sa.select(items.c.key, items.c.reason).where(

@@ -40,6 +40,7 @@ _ITEM = ("refused", *(state.value for state in ItemState))
 _NOTICE = ("given_up", "due", "sent", "held", "gathered", "parked")
 _ORDER = ("unreadable", "open")
 _DROP = ("void", *(state.value for state in DropState))
+_LISTING = ("cut", "open", "ending", "whole", "doubtful")
 
 _IN_BATCH = text("batch <> ''")
 
@@ -309,4 +310,79 @@ order_items = Table(
         primary_key=True,
     ),
     Column("key", Word(), primary_key=True),
+)
+
+#: All that a source knows of the far side; states, stages and attributes are the source's own words.
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("source", Word(), nullable=False),
+    Column("kind", Word(32), nullable=False),
+    Column("key", Word(), nullable=False),
+    Column("state", Word(32), nullable=False),  # what upstream makes of it
+    Column("stage", Word(32), nullable=False),  # what we make of it; "" for nothing
+    Column("reason", Word(), nullable=False),
+    Column("priority", Whole(), nullable=False),
+    Column("attributes", Json(), nullable=False),
+    Column("first_at", Moment(0.0), nullable=False),
+    Column("changed_at", Moment(0.0), nullable=False),
+    Index(None, "source", "kind", "key", unique=True),
+    Index(None, "source", "kind", "stage", "state", "priority"),
+)
+
+#: What became of entries: rows are added, never changed.
+entry_changes = Table(
+    "entry_changes",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("entry_id", Whole(BigInteger), ForeignKey("entries.id", ondelete="CASCADE"), nullable=False),
+    Column("at", Moment(0.0), nullable=False),
+    Column("state", Word(32), nullable=False),
+    Column("stage", Word(32), nullable=False),
+    Column("reason", Word(), nullable=False),
+    Column("by", Word(), nullable=False),
+    Index(None, "entry_id"),
+)
+
+#: How many entries there are, kept in the transactions that change them.
+entry_counts = Table(
+    "entry_counts",
+    metadata,
+    Column("source", Word(), primary_key=True),
+    Column("kind", Word(32), primary_key=True),
+    Column("state", Word(32), primary_key=True),
+    Column("stage", Word(32), primary_key=True),
+    Column("count", Whole(BigInteger), nullable=False),
+)
+
+#: Passages through what upstream lists.
+listings = Table(
+    "listings",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("source", Word(), nullable=False),
+    Column("kind", Word(32), nullable=False),
+    Column("name", Word(), nullable=False),
+    Column("state", Word(16, _LISTING), nullable=False),
+    Column("reason", Word(), nullable=False),
+    Column("begun_at", Moment(0.0), nullable=False),
+    Column("ended_at", Moment()),
+    Column("position", Json(), nullable=False),
+    Column("seen", Whole(BigInteger), nullable=False),
+    Column("new", Whole(BigInteger), nullable=False),
+    Column("changed", Whole(BigInteger), nullable=False),
+    Column("gone", Whole(BigInteger), nullable=False),
+    Column("sha256", Word(), nullable=False),
+    Column("file", Word(), nullable=False),
+    Index(None, "source", "kind", "name", "begun_at"),
+)
+
+#: Which entries an open listing has named; its rows go when it ends.
+listing_entries = Table(
+    "listing_entries",
+    metadata,
+    Column("listing_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("entry_id", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
 )

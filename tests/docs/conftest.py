@@ -25,9 +25,8 @@ def _shown(page: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def examples() -> Iterator[None]:
     """The steps and sources of docs/examples and of the pages on writing one, in this process as if they were installed."""
-    places = [str(DOCS / "examples" / name) for name in ("preservation", "grin")]
+    places = [str(DOCS / "examples" / "preservation")]
     sys.path[:0] = places
-    from dittohead_grin import GrinSource
     from dittohead_preservation import PreserveWorker
 
     shown = {page: _shown(DOCS / f"write-a-{page}.md") for page in ("worker", "source")}
@@ -35,7 +34,6 @@ def examples() -> Iterator[None]:
         (registry.default(), shown["worker"]["InventoryWorker"]()),
         (registry.sources(), shown["source"]["ShelfSource"]()),
         (registry.default(), PreserveWorker()),
-        (registry.sources(), GrinSource()),
     ]
     kept = [(found, dict(found._points), dict(found._loaded)) for found, _ in made]
     for found, thing in made:

@@ -1,11 +1,13 @@
-"""The page on Google Books: its package is installed, and brings volumes from a simulated GRIN to a bucket."""
+"""The page on Google Books: what it types brings volumes from a simulated GRIN to a bucket."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import shlex
 import subprocess
+import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +19,10 @@ from tests.docs.installed import install
 from tests.docs.pages import DOCS, blocks
 from tests.docs.shell import Shell, command
 from tests.support.daemon import Site, site
-from tests.support.grin import PASSPHRASE, TOKEN, Grin, grin, sealed, volume
+from tests.support.grin import PASSPHRASE, Server, sealed, serving, volume
+from tests.support.ports import free_port
 from tests.support.s3_server import S3Server
+from tests.support.wheel import program
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
@@ -28,14 +32,10 @@ PAGE = DOCS / "grin.md"
 @dataclass
 class Library:
     here: Site
-    grin: Grin
+    grin: Server
     client: Any
     shell: Shell
     seal: Any
-
-    def want(self, *barcodes: str) -> None:
-        for barcode in barcodes:
-            (self.here.root / "wanted" / barcode).touch()
 
     def objects(self) -> dict[str, bytes]:
         client = self.client
@@ -45,6 +45,30 @@ class Library:
             for one in listed
         }
 
+    def typed(self, holding: str) -> list[str]:
+        """The commands of the page's block that holds this text, without what an installation does."""
+        (text,) = (b.text for b in blocks(PAGE) if b.language == "sh" and holding in b.text)
+        return [line for line in text.splitlines() if line.strip()]
+
+    def authorize(self) -> str:
+        """Type the page's command, and consent in a browser on the same machine."""
+        (line,) = (line for line in self.typed("source authorize") if "authorize" in line)
+        words = shlex.split(line.removeprefix("sudo -u dittohead "))
+        with subprocess.Popen(
+            [*program(), "--config", str(self.here.config), *words[1:]],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=self.here.env,
+        ) as running:  # fmt: skip
+            assert running.stdout is not None
+            for shown in running.stdout:
+                if shown.startswith("http"):
+                    with urllib.request.urlopen(shown.strip()) as page:  # follows to the port
+                        assert b"You may close this page" in page.read()
+                    break
+            said = running.stdout.read()
+        assert running.returncode == 0, said
+        return said
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -52,21 +76,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def library(tmp_path: Path, installed: Path, examples: None) -> Iterator[Library]:
-    with grin() as far, S3Server() as store, site(tmp_path / "root", "") as here:
+def library(tmp_path: Path, installed: Path) -> Iterator[Library]:
+    with serving() as far, S3Server() as store, site(tmp_path / "root", "") as here:
+        far.world.prefix = True
+        far.sign_in.now = time.time()
         client = store.client()
         client.create_bucket(Bucket="google-books")
         (here.root / "credentials").mkdir()
-        (here.root / "credentials" / "grin-token").write_text(TOKEN)
+        (here.root / "credentials" / "grin-client").write_text(far.sign_in.client_file(far.url))
         (here.root / "credentials" / "grin-passphrase").write_text(PASSPHRASE)
-        (here.root / "wanted").mkdir()
         (text,) = (block.text for block in blocks(PAGE) if block.language == "yaml")
+        more = f"url: {far.url}/libraries, rate: 1000, every: 200ms, redirect_port: {free_port()}"
         for before, after in {
             "/srv/dittohead": str(here.root),
-            "https://books.google.com/libraries/LIB": far.url,
+            "ahead: 20": f"ahead: 20, {more}",
             "/opt/dittohead/bin/grin-unpack": str(installed / "bin" / "grin-unpack"),
             "bucket: google-books": f"bucket: google-books, endpoint_url: {store.url}",
-            "every: 1h": "every: 200ms\n      gap: 0",
         }.items():
             assert before in text
             text = text.replace(before, after)
@@ -85,68 +110,78 @@ def library(tmp_path: Path, installed: Path, examples: None) -> Iterator[Library
         client.delete_bucket(Bucket="google-books")
 
 
-def test_asked_for_converted_fetched_unpacked_stored_and_settled(library: Library) -> None:
-    """With a cut in mid-fetch, a page in place of a list, and one volume that is not given out."""
-    here, far = library.here, library.grin
+def entry(library: Library, barcode: str) -> dict[str, Any]:
+    return json.loads(command(library.here.config, "source", "show", "google", barcode, "--json"))
+
+
+def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library) -> None:
+    """All that the page types; the source waits for the sign-in, and goes on by itself."""
+    here, world = library.here, library.grin.world
     one, two = "32101081977728", "32101064781634"
-    far.available, far.throttled = {one, two}, 1
-    (typed,) = (block.text for block in blocks(PAGE) if "dittohead source sync" in block.text)
+    world.add(one, two)
+    files = {barcode: volume(barcode) for barcode in (one, two)}
+    for barcode in files:
+        world.books[barcode].archive = library.seal(files[barcode])
     here.start()
-    library.want("39999")
-    said = library.shell.run(typed.replace("/srv/dittohead", str(here.root))).stdout
-    assert "google: grin" in said
-    here.until(lambda: far.in_process == [two, one])
-    far.cut_after = 5000
-    far.convert(one, library.seal(volume(one)))
-    far.convert(two, library.seal(volume(two, pages=3)))
-    here.until(lambda: sorted(os.listdir(here.root / "wanted")) == ["39999"])
-    files = {
-        f"{code}/{name}": data for code, n in ((one, 2), (two, 3)) for name, data in volume(code, n).items()
-    }
-    stored = library.objects()
-    lists = {key: stored.pop(key).decode() for key in list(stored) if key.endswith("manifest-sha256.txt")}
-    assert stored == files
-    assert {key.partition("/")[0] for key in lists} == {one, two}
-    for key, data in files.items():
-        code, _, name = key.partition("/")
-        assert f"{hashlib.sha256(data).hexdigest()}  {name}\n" in lists[f"{code}/manifest-sha256.txt"]
-    assert "bytes=5000-" in far.ranges
-    assert (
-        next(line["reason"] for line in here.events("source.unreadable"))
-        == "GRIN says: Not allowed to be downloaded"
-    )
-    assert sorted(far.requested) == sorted(["39999", one, two])  # each once
-    everything = here.log.read_text() + json.dumps(here.receipts())
-    assert TOKEN not in everything
-    assert PASSPHRASE not in everything
+    here.until(lambda: here.events("source.stopped"))
+    assert "dittohead source authorize google" in here.events("source.stopped")[0]["error"]
+    assert "someone@library.example is signed in" in library.authorize()
+    lines = [line for line in library.typed("source authorize") if "authorize" not in line]
+    assert "lets someone@library.example in" in command(here.config, *shlex.split(lines[0])[1:])
+    command(here.config, *shlex.split(lines[1])[1:])
+    here.until(lambda: '"available"' in command(here.config, "source", "list", "google", "--json"))
+    assert "2 volumes are wanted" in command(here.config, *shlex.split(lines[2])[1:])
+    here.until(lambda: len(world.in_process) == 2)
+    world.tick()
+    here.until(lambda: {entry(library, barcode)["stage"] for barcode in files} == {"stored"})
+    objects = library.objects()
+    for barcode, kept in files.items():
+        assert {k: v for k, v in objects.items() if k.startswith(f"{barcode}/0") or k.endswith(".xml")}
+        for name, data in kept.items():
+            assert objects[f"{barcode}/{name}"] == data
+    shown = command(here.config, *shlex.split(lines[3])[1:])
+    assert "2 stored" in shown
+    history = entry(library, one)["history"]
+    assert history[0]["by"] == "jobs"
+    table = command(here.config, "source", "list", "google", "--csv").splitlines()
+    assert table[0].startswith("key,state,stage,reason")
+    assert len(table) == 3
 
 
-def test_one_that_has_left_the_pool_is_asked_for_again(library: Library) -> None:
-    """Between the round that saw it and the fetch."""
-    here, far = library.here, library.grin
-    far.available = {"1"}
-    archive = library.seal(volume("1"))
-    far.converted["LIB_1.tar.gz.gpg"] = archive
-    library.want("1")
-
-    class Leaving(dict):  # type: ignore[type-arg]
-        """There at the HEAD; gone at the GET."""
-
-        def __contains__(self, name: object) -> bool:
-            there = super().__contains__(name)
-            if there and far.asked[-1][0] == "GET" and name == "LIB_1.tar.gz.gpg":
-                del self[name]
-                return False
-            return there
-
-    far.converted = Leaving(far.converted)
+def test_what_the_page_pauses_is_paused_and_goes_on(library: Library) -> None:
+    here, world = library.here, library.grin.world
+    world.add("A1")
     here.start()
-    here.until(lambda: far.in_process == ["1"])
-    assert here.events("source.gone")
-    far.converted = {}
-    far.convert("1", archive)
-    here.until(lambda: os.listdir(here.root / "wanted") == [])
-    assert "1/checksum.md5" in library.objects()
+    library.authorize()
+    here.until(lambda: '"available"' in command(here.config, "source", "list", "google", "--json"))
+    pauses = library.typed("source pause")
+    for line in pauses[:2]:
+        command(here.config, *shlex.split(line)[1:])
+    command(here.config, "source", "want", "google", "A1")
+    assert "paused requests: Google asked us to" in command(here.config, "source", "list")
+    rounds = len(here.events("source.looked"))
+    here.until(lambda: len(here.events("source.looked")) > rounds + 1)
+    assert world.in_process == []
+    for line in pauses[2:]:
+        command(here.config, *shlex.split(line)[1:])
+    here.until(lambda: world.in_process == ["A1"])
+
+
+def test_a_wrong_passphrase_fails_the_volume_and_retry_stores_it(library: Library) -> None:
+    here, world = library.here, library.grin.world
+    world.add("A1")
+    world.books["A1"].archive = library.seal(volume("A1"))
+    world.again("A1", world.books["A1"].archive)
+    (here.root / "credentials" / "grin-passphrase").write_text("wrong one")
+    here.start()
+    library.authorize()
+    here.until(lambda: "converted" in command(here.config, "source", "list", "google"))
+    command(here.config, "source", "want", "google", "--queue", "converted")
+    here.until((here.root / "failed" / "A1").exists)
+    assert "decryption failed" in (here.root / "failed" / "A1.reason.txt").read_text()
+    (here.root / "credentials" / "grin-passphrase").write_text(PASSPHRASE)
+    command(here.config, "retry", "A1")
+    here.until(lambda: entry(library, "A1")["stage"] == "stored")
 
 
 @pytest.mark.parametrize(
@@ -182,23 +217,3 @@ def test_a_volume_that_is_not_sound_is_said_to_be(
     assert said in ended.stdout
     assert not (tmp_path / "x").exists()
     assert PASSPHRASE not in ended.stdout + ended.stderr
-
-
-def test_a_wrong_passphrase_an_expired_token(library: Library) -> None:
-    """One fails its folder, and its file stays; the other holds the source back, and nothing else."""
-    here, far = library.here, library.grin
-    (here.root / "credentials" / "grin-passphrase").write_text("wrong one")
-    far.converted["LIB_1.tar.gz.gpg"] = library.seal(volume("1"))
-    library.want("1")
-    here.start()
-    here.until((here.root / "failed" / "1").exists)
-    assert "decryption failed" in (here.root / "failed" / "1.reason.txt").read_text()
-    assert os.listdir(here.root / "wanted") == ["1"]
-    far.token = "ya29.another"
-    here.until(
-        lambda: [line for line in here.events("source.failed") if "not good any more" in line["error"]]
-    )
-    (here.root / "credentials" / "grin-token").write_text(far.token)
-    (here.root / "credentials" / "grin-passphrase").write_text(PASSPHRASE)
-    command(here.config, "retry", "1")
-    here.until(lambda: os.listdir(here.root / "wanted") == [])

@@ -40,7 +40,7 @@ sources:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ("s3:", "s4:", 'config.yaml:5:5: there is no kind of source "s4". There are s3'),
+        ("s3:", "s4:", 'config.yaml:5:5: there is no kind of source "s4". There are grin, s3'),
         ("bucket:", "buckt:", 'config.yaml:5:10: unknown key "buckt". Did you mean "bucket"?'),
         ("masters:", "4x:", 'config.yaml:4:3: "4x" is no name for a source. Use letters, digits'),
         ("every: 5m", "schedule: 5m", 'config.yaml:5:37: "schedule": "5m" is no schedule'),

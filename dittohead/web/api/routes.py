@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from dittohead.admin import views
+from dittohead.config.loader import SourceSetting
 from dittohead.engine.metrics import CONTENT_TYPE
 from dittohead.folders import listing, receipt, replacement
 from dittohead.folders.job_files import JobFiles
@@ -35,6 +36,9 @@ from dittohead.web.uploads import incoming, replacements
 
 #: Folders of the inbox that the status names; the others are only counted, by `live`.
 _INBOX = 1000
+
+#: What is asked of sources by the name it has had from the first; what came later is called source-NAME.
+_OF_ROUNDS = ("sync", "reset")
 
 #: May be kept, and must be asked for again each time: it changes, but seldom.
 _ASK_AGAIN = "private, no-cache"
@@ -242,6 +246,38 @@ async def _sources(request: web.Request, given: None) -> web.Response:
     return web.json_response({"items": await site.store.look(views.sources, site.config().sources, now)})
 
 
+def _setting(request: web.Request) -> SourceSetting:
+    """Return the source that an address names. Raises: Problem 404."""
+    name = request.match_info["source"]
+    for setting in request.app[SITE].config().sources:
+        if setting.name == name:
+            return setting
+    raise Problem(404, "there is no source of this name", hint="See: /api/v1/sources")
+
+
+async def _entries(request: web.Request, given: shapes.EntryQuery) -> web.Response:
+    setting = _setting(request)
+    found = await request.app[SITE].store.look(
+        views.entries,
+        setting,
+        state=given.state,
+        stage=given.stage,
+        after=given.cursor,
+        limit=given.limit + 1,
+    )
+    more = len(found) > given.limit
+    items = found[: given.limit]
+    return _page(request, items, items[-1]["key"] if more else None)
+
+
+async def _entry(request: web.Request, given: None) -> web.Response:
+    setting, key = _setting(request), _text(request.match_info["entry"])
+    found = await request.app[SITE].store.look(views.entry, setting, key)
+    if found is None:
+        raise Problem(404, "there is no such entry in this source's catalogue")
+    return web.json_response(found)
+
+
 async def _requests(request: web.Request, given: shapes.RequestQuery) -> web.Response:
     found = await request.app[SITE].store.look(
         request_store.listing,
@@ -278,10 +314,9 @@ async def _replacement(request: web.Request, given: shapes.Replacement) -> web.R
 
 
 async def _act_on_source(request: web.Request, given: Any) -> web.Response:
-    name = request.match_info["source"]
-    if name not in {setting.name for setting in request.app[SITE].config().sources}:
-        raise Problem(404, "there is no source of this name", hint="See: /api/v1/sources")
-    return await _asked(request, request.path.rsplit("/", 1)[-1], name, given.model_dump())
+    name, action = _setting(request).name, request.path.rsplit("/", 1)[-1]
+    action = action if action in _OF_ROUNDS else f"source-{action}"
+    return await _asked(request, action, name, given.model_dump())
 
 
 async def _act_on_notices(request: web.Request, given: Any) -> web.Response:
@@ -430,6 +465,26 @@ OPERATIONS = (
     _reading("/api/v1/sources", "list_sources", "All sources", _sources, shapes.Sources, tag="sources"),
     _on_source("sync", "Have it look now", shapes.Sync),
     _on_source("reset", "Let items be fetched again", shapes.Reset),
+    _on_source("pause", "Pause a part of it", shapes.SourcePause),
+    _on_source("resume", "Let a part of it go on that was paused", shapes.SourceResume),
+    _on_source("tell", "Tell it something by one of its commands", shapes.SourceTell),
+    _reading(
+        "/api/v1/sources/{source}/entries",
+        "list_entries",
+        "Its catalogue: all that it knows of the far side",
+        _entries,
+        shapes.Entries,
+        query=shapes.EntryQuery,
+        tag="sources",
+    ),
+    _reading(
+        "/api/v1/sources/{source}/entries/{entry}",
+        "show_entry",
+        "One entry of its catalogue, and what became of it",
+        _entry,
+        shapes.EntryStory,
+        tag="sources",
+    ),
     _on_notices("test", "Send a test to every receiver, or to that of one rule", shapes.Rules),
     _on_notices("enable", "Send notices again to the receiver of a rule that was disabled", shapes.OneRule),
     _reading(

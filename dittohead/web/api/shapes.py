@@ -81,6 +81,13 @@ class JobQuery(_Paged):
     batch: Text = Field("", description="Of this batch, by its id, or of a collection's latest, by its name.")
 
 
+class EntryQuery(_Paged):
+    """Which entries of a source's catalogue; everything given must hold."""
+
+    state: Text = Field("", description="What the far side makes of it, in a word of the source's.")
+    stage: Text | None = Field(None, description="What is done with it here; empty for nothing.")
+
+
 class BatchQuery(_Asked):
     """How many batches."""
 
@@ -175,6 +182,26 @@ class Reset(_Asked):
 
     prefix: Text = Field("", description="Only items whose keys begin so.")
     sync: StrictBool = Field(False, description="Look for them at once.")
+
+
+class SourcePause(_Asked):
+    """What of a source is to be paused."""
+
+    what: Text = Field("fetches", description="A word of the source's, such as `fetches`.")
+    reason: Text = Field("", description="Why, for people.")
+
+
+class SourceResume(_Asked):
+    """What of a source is to go on."""
+
+    what: Text = Field("fetches", description="A word of the source's, such as `fetches`.")
+
+
+class SourceTell(_Asked):
+    """What a source is told, by one of its commands."""
+
+    command: Text = Field(description="A word of the source's, such as `want`.")
+    args: dict[str, Any] = Field(default_factory=dict, description="As the command takes them.")
 
 
 class Rules(_Asked):
@@ -439,6 +466,44 @@ class Source(BaseModel):
     orders: dict[str, int]
     folders_under_way: int
     refused: list[dict[str, str]]
+    panels: list[dict[str, Any]] = Field(description="Of its catalogue: titles, each with labels and values.")
+    paused: dict[str, str] = Field(description="What of it is paused, each with the reason.")
+
+
+class Entry(BaseModel):
+    """One entry of a source's catalogue."""
+
+    key: str
+    state: str = Field(description="What the far side makes of it, in a word of the source's.")
+    stage: str = Field(description="What is done with it here, in a word of the source's.")
+    reason: str
+    priority: int
+    attributes: dict[str, Any]
+    first_at: _Time
+    changed_at: _Time
+
+
+class Entries(_Answer):
+    """A page of a source's catalogue, by key."""
+
+    items: list[Entry]
+    next: str | None
+
+
+class EntryChange(BaseModel):
+    """One line of an entry's history."""
+
+    at: _Time
+    state: str
+    stage: str
+    reason: str
+    by: str
+
+
+class EntryStory(Entry):
+    """One entry, and what became of it, the latest first."""
+
+    history: list[EntryChange]
 
 
 class Sources(_Answer):

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dittohead.admin import views
+from dittohead.config.loader import SourceSetting
 from dittohead.folders.stations import Stations
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import Job, StepRow
@@ -64,10 +66,11 @@ class FrontData:
     waits_for: Mapping[str, int]  #: target -> jobs that wait for it
     unsent: int
     looked: Mapping[str, float | None]  #: source -> when its last round began
+    panels: Mapping[str, Sequence[Mapping[str, Any]]]  #: source -> what it shows of its catalogue
     uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
 
-def gather(connection: Connection, sources: Sequence[str]) -> FrontData:
+def gather(connection: Connection, sources: Sequence[SourceSetting]) -> FrontData:
     """Ask the store, in one transaction."""
 
     def some(*states: JobState, limit: int) -> list[Job]:
@@ -96,7 +99,8 @@ def gather(connection: Connection, sources: Sequence[str]) -> FrontData:
         targets=targets,
         waits_for=numbers.waiting_for(connection, [row.name for row in targets if row.paused]),
         unsent=queries.unsent(connection),
-        looked={name: item_store.rounds(connection, name).looked_at for name in sources},
+        looked={one.name: item_store.rounds(connection, one.name).looked_at for one in sources},
+        panels={one.name: views.panels(connection, one) for one in sources},
         uploaders=uploaders(connection, shown),
     )
 
@@ -190,6 +194,7 @@ def front(
         "lately_count": seen.lately_count,
         "lately_bytes": seen.lately_bytes,
         "sources": live.get("sources", {}),
+        "panels": seen.panels,
         "watcher": live.get("watcher", {}),
         "missing": live.get("troubles", []),
         "stuck": live.get("stuck", {}),

@@ -205,7 +205,7 @@ async def _fragments(
 
 async def _front_values(site: AppState) -> dict[str, Any]:
     config = site.config()
-    seen = await site.store.look(page_front.gather, [source.name for source in config.sources])
+    seen = await site.store.look(page_front.gather, config.sources)
     live = site.live()
     # Not the daemon's own, which remembers what its scans saw.
     stations = Stations(site.stations.root, site.stations.ignore)

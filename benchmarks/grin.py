@@ -1,0 +1,106 @@
+"""(n) A catalogue of a million volumes: listed over HTTP, compared and stored; listed again; counted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.common import Row
+
+_SERVE = """
+import sys, time
+from tests.support.grin import World, serving
+world = World(bulk=int(sys.argv[1]))
+with serving(world) as server:
+    server.sign_in.now = time.time()
+    print(server.url, server.sign_in.token(), flush=True)
+    sys.stdin.read()
+"""
+
+_LIST = """
+import asyncio, sys
+from pathlib import Path
+from benchmarks.grin import listed
+asyncio.run(listed(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
+"""
+
+#: Goals for a million rows: seconds for all of it, and more memory in MiB.
+_GOAL_S, _GOAL_MIB = 600.0, 100.0
+
+
+def measure(base: Path, quick: bool) -> Iterator[Row]:
+    """List in a process of its own, against a server in another."""
+    count = 50_000 if quick else 1_000_000
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVE, str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        url, token = server.stdout.readline().split()
+        argv = [sys.executable, "-c", _LIST, str(base / "root"), url, token, str(count)]
+        said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        assert server.stdin is not None
+        server.stdin.close()
+    first, again, counted, more = (float(word) for word in said.split()[-4:])
+    goal_s = _GOAL_S * count / 1_000_000
+    yield Row(
+        f"{count:,} volumes listed, all new",
+        f"{first:.1f} s",
+        f"{count / first:,.0f} a second",
+        goal=f"< {goal_s:.0f} s",
+        holds=first < goal_s,
+    )
+    yield Row("  listed again", f"{again:.1f} s", goal=f"< {goal_s:.0f} s", holds=again < goal_s)
+    yield Row("  counts by state", f"{counted * 1000:.2f} ms", goal="< 100 ms", holds=counted < 0.1)
+    yield Row("  more memory", f"{more:.0f} MiB", goal=f"< {_GOAL_MIB:.0f} MiB", holds=more < _GOAL_MIB)
+
+
+async def listed(root: Path, url: str, token: str, count: int) -> None:
+    """List all books twice; print seconds of both, of a question, and MiB that it took more."""
+    from dittohead.sources.grin.client import Access, Grin, session
+    from dittohead.sources.grin.options import VOLUME, GrinOptions
+    from dittohead.sources.grin.pace import Pace
+    from dittohead.sources.grin.refresh import Refresh
+    from dittohead.sources.grin.sign_in import SignIn, Token, read_client
+    from dittohead.store import Store, sqlite_url
+    from dittohead.store.keeping import keep
+
+    (root / "state").mkdir(parents=True)
+    store = Store.open(sqlite_url(root / "state"))
+    kept = keep(store, root / "state", "google", {}.__getitem__)
+    path = kept.directory / "token.json"
+    Token(access=token, expires_at=time.time() + 1e6, refresh="r").write(path)
+    options = GrinOptions.model_validate({"library": "LIB", "client": "c", "url": f"{url}/libraries"})
+    client = read_client(
+        '{"installed": {"client_id": "c", "auth_uri": "https://a", "token_uri": "https://t"}}', "c"
+    )
+    async with session(60) as opened:
+        grin = Grin(options, opened, Access(Pace(100, 4, 4), SignIn(path, "", kept.log)), client)
+        refresh = Refresh(options, kept, grin)
+        await refresh.small()
+        before = _mib()
+        first = await _timed(refresh)
+        again = await _timed(refresh)
+    began = time.perf_counter()
+    counts = await kept.catalogue.counts(VOLUME)
+    counted = time.perf_counter() - began
+    assert sum(counts.values()) == count, counts
+    store.close()
+    print(first, again, counted, _mib() - before)
+
+
+async def _timed(refresh: object) -> float:
+    from dittohead.sources.grin.refresh import Refresh
+
+    assert isinstance(refresh, Refresh)
+    began = time.perf_counter()
+    await refresh._full(believe=False)
+    return time.perf_counter() - began
+
+
+def _mib() -> float:
+    """Return the most memory that this process has had. Source: proc(5), VmHWM."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
