@@ -19,7 +19,7 @@ from dittohead.model.text import display, own_group
 from dittohead.system import files
 from tests.support.house import House
 from tests.support.notices import told_of
-from tests.test_replacing import broken, offered
+from tests.test_replacement import broken, offered
 
 NO_TEXT = """
 root: .

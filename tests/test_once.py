@@ -13,7 +13,7 @@ from dittohead.model.errors import StoreError
 from dittohead.model.states import JobState
 from dittohead.store import requests as request_store
 from tests.support.house import House
-from tests.test_replacing import broken, offered
+from tests.test_replacement import broken, offered
 
 
 def refuse(house: House, column: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from dittohead.model.records import Job
 from dittohead.model.states import JobState
 from tests.support.front import OPERATOR, READER, Front, call
-from tests.test_replacing import broken, kept, told
+from tests.test_replacement import broken, kept, told
 from tests.web.test_api import fits
 
 Served = tuple[Front, aiohttp.ClientSession]
