@@ -335,7 +335,12 @@ class Source(abc.ABC, Generic[OptionsT]):
         return self.doctor(options, keep.secret)
 
     async def act(self, options: OptionsT, keep: Keep, command: str, args: Mapping[str, Any]) -> str:
-        """Do what a person says by one of `commands`; return what was done, in words.
+        """Do what a person asks for by one of `commands`; return what was done, in words.
+
+        Args:
+            keep: what the engine keeps for this source: its catalogue, its files, its credentials.
+            command: a key of `commands`.
+            args: the command's arguments by name, as that command declares them.
 
         Raises: ItemError: it cannot be done; nothing was changed.
         """

@@ -45,6 +45,12 @@ async def finish(
 
     A list of the job's own that is damaged fails it: what is not in the receipt was not verified.
 
+    Args:
+        job: as the store has it, with the token of this run.
+        state: done or failed.
+        error: why it failed or was cancelled; None when it is done.
+        failed_step: position of the step that failed, from 0; None when it was no step.
+
     Raises: Superseded, StoreError; StationMissing: receipts/ is not there; OSError.
     """
     fail_points.point("finish.begun")

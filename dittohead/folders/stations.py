@@ -438,7 +438,14 @@ class Stations:
     def bring_back(self, station: Station, folder: bytes, to: Station, name: bytes | None = None) -> None:
         """Move a finished folder back, to be worked on again: to processing/ or to inbox/.
 
-        Raises: NameTaken, FileNotFoundError, StationError.
+        Args:
+            station: where it lies: done or failed.
+            folder: its name there, as bytes.
+            to: processing or inbox.
+            name: the name it gets there; None: it keeps its own.
+
+        Raises: NameTaken: something of that name is there; FileNotFoundError: the folder is not;
+            StationError.
         """
         self._move(station, folder, to, folder if name is None else name)
         if station is Station.FAILED:

@@ -91,7 +91,14 @@ class Composer:
         )
 
     def disabled(self, rule: Rule, shown: str, reason: str, waiting: int) -> list[NewNotice]:
-        """Return what tells those who look after everything that a receiver gets nothing any more."""
+        """Return the notices, for those who look after everything, that a receiver gets nothing any more.
+
+        Args:
+            rule: the rule whose receiver was disabled; it is sent none of them.
+            shown: the receiver, without secrets.
+            reason: why it was disabled, in words.
+            waiting: how many notices are kept for it.
+        """
         facts = self.facts("disabled", rule=rule, shown=shown, reason=reason, waiting=waiting)
         others = [other for other in self.rules if other.for_all and other.key != rule.key]
         return self._rows("disabled", facts, others, None, None)

@@ -299,7 +299,14 @@ _ITEM_STATES = {
 
 
 def turn_to(connection: Connection, drop_id: int, state: DropState, reason: str, /, **changes: Any) -> None:
-    """Record what has become of a folder and of those of its items that have not changed since."""
+    """Record the new state of a folder that was dropped, and of its items that have not changed since.
+
+    Args:
+        drop_id: the drop's number.
+        state: what it is now.
+        reason: why, in words; "" for none.
+        changes: further columns of the drop.
+    """
     connection.execute(
         drops.update().where(drops.c.id == drop_id).values(state=state.value, reason=reason, **changes)
     )

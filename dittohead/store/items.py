@@ -294,7 +294,17 @@ def put_order(
     keep_at: float | None = None,
     unreadable: str = "",
 ) -> None:
-    """Remember an order, replacing what was known of it."""
+    """Remember an order, replacing what was known of it.
+
+    Args:
+        source: the source's name.
+        handle: the order's name upstream; one row for each.
+        keys: the items that upstream waits for; a key that comes twice counts once.
+        data: JSON, the source's own, given back when the order is settled.
+        now: when it was seen, in seconds since the epoch.
+        keep_at: when `Upstream.keep` is due for it, in seconds since the epoch; None for never.
+        unreadable: why the order cannot be understood; "" when it can.
+    """
     values = {
         "state": "unreadable" if unreadable else "open",
         "reason": unreadable,

@@ -253,7 +253,17 @@ def finish_step(
     found: Iterable[Event],
     following: Iterable[int],
 ) -> None:
-    """Record a step's result and events, and that those that follow are in flight: one commit."""
+    """Record a step's result and events, and that the steps behind it are in flight: one commit.
+
+    Args:
+        token: the run that owns the job.
+        position: the step's, from 0.
+        result: how much it made and delivered.
+        found: the step's events, in their order.
+        following: positions of the steps that begin now.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     now = utcnow().timestamp()
     check_token(connection, job_id, token)
     _step(
@@ -273,7 +283,15 @@ def finish_step(
 
 
 def save_step(connection: Connection, job_id: str, token: int, position: int, saved: dict[str, Any]) -> None:
-    """Keep what a worker wants to know at its next try."""
+    """Keep what a worker needs at its next try.
+
+    Args:
+        token: the run that owns the job.
+        position: the step's, from 0.
+        saved: JSON, the worker's own; it replaces what was kept before.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     _step(connection, job_id, position, saved=saved)
 
@@ -302,7 +320,16 @@ def put_off_step(
     changes: dict[str, Any],
     found: Iterable[Event] = (),
 ) -> None:
-    """Lay one step aside, while others of its job may go on."""
+    """Put one step off, while others of its job may go on.
+
+    Args:
+        token: the run that owns the job.
+        position: the step's, from 0.
+        changes: columns of the step, such as its state, the time to try again and the target.
+        found: events to add, in their order.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     _step(connection, job_id, position, **changes)
     add_events(connection, job_id, found)
@@ -356,7 +383,19 @@ def finish(
     failed_step: int | None,
     outcome: Outcome = Outcome.NONE,
 ) -> None:
-    """Record that the job is over; its folder is moved after this commit."""
+    """Record that the job is over; its folder is moved after this commit.
+
+    Args:
+        token: the run that owns the job.
+        state: done or failed.
+        reason: why it failed, or was cancelled; for lists and notices.
+        error: the same, with its kind and hint; None when the job is done.
+        finished_at: seconds since the epoch.
+        failed_step: position of the step that failed, from 0; None when it was no step.
+        outcome: set when the end needs nobody any more, such as a cancelled job.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     update_job(
         connection,
         job_id,

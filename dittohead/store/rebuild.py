@@ -46,7 +46,20 @@ def put_over(
     pipeline: str,
     steps: Mapping[str, tuple[StepState, StepTotals]],
 ) -> None:
-    """Turn a job that was just created into one that is over."""
+    """Turn a job that was just created into one that is over, as its receipt tells it.
+
+    Args:
+        job_id: the job's id; it has its steps already.
+        state: done or failed.
+        station: where its folder lies now.
+        error: why it failed; None when it is done.
+        files: how many files its folder had.
+        size: their size in bytes.
+        claimed_at, finished_at: seconds since the epoch.
+        host: the machine that ran it.
+        pipeline: the name of its pipeline at that time.
+        steps: by step name: its state and its totals.
+    """
     connection.execute(
         jobs.update()
         .where(jobs.c.id == job_id)

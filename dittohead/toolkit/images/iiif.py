@@ -110,7 +110,13 @@ def sizes(width: int, height: int, tile: int) -> list[tuple[int, int, int]]:
 
 
 def info(width: int, height: int, tile: int, uri: str) -> dict[str, Any]:
-    """Return the content of info.json."""
+    """Return the content of info.json: IIIF Image API 3.0, level 0.
+
+    Args:
+        width, height: the image's size in pixels.
+        tile: length of a tile's sides in pixels; tiles are square.
+        uri: the image's own URI, without "/info.json".
+    """
     return {
         "@context": "http://iiif.io/api/image/3/context.json",
         "id": uri,

@@ -45,7 +45,17 @@ class Earlier:
             cache.read()
 
     def take(self, out: bytes, source: str, work: Path, stop: Stop) -> list[dict[str, Any]] | None:
-        """Bring results into `work`, by links that share the data; return them, None when there are none."""
+        """Bring results into `work`, by links that share the data; return them, None when there are none.
+
+        Args:
+            out: where the result goes, relative to the work directory, as bytes.
+            source: the SHA-256 of the file it is made from, in hex.
+            work: this job's work directory of the step; the links are made there.
+            stop: checked while files are compared.
+
+        Returns: what is known of each file, as the journal has it: {"file", "detail", ...}.
+        Raises: Stopped.
+        """
         for theirs, cache in self._found:
             known = cache.find(out, source)
             if known is not None and all(self._link(file, theirs, work, stop) for file in known["files"]):

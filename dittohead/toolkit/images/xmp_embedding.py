@@ -114,7 +114,13 @@ def write(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> None:
 
 
 def compare(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> int:
-    """See that the result has the packet, and but for that every byte of the source in its order.
+    """Verify that the result holds the packet, and besides it every byte of the source, in order.
+
+    Args:
+        source, made: open descriptors of both files, for reading; their offsets stay.
+        kind: the media type of both: TIFF, JPEG or PNG.
+        packet: the XMP packet, as it was to be written.
+        tick: called after each piece; it may raise to end the comparison.
 
     Returns: how many bytes were compared.
     Raises: Refused: it does not.

@@ -327,10 +327,18 @@ class Bucket:
     async def verified(
         self, key: str, answer: dict[str, Any], digests: Digests, abilities: Abilities
     ) -> Stored | None:
-        """Return how what was just sent in one piece is known to be whole; None when it is not.
+        """Return how an object that was just sent in one piece is known to be whole; None when it is not.
 
         In this order: the store refuses what does not fit its checksum; it gives the MD5 of what it
         holds as the ETag; it is read back.
+
+        Args:
+            key: the object's key.
+            answer: the store's answer to the put.
+            digests: what was computed while the file was sent.
+            abilities: what this store can do.
+
+        Raises: StepError: it had to be read back, and that was not possible.
         """
         version = version_of(answer)
         if abilities.checksum is not None:

@@ -357,7 +357,14 @@ def with_own(
     old: list[Record],
     ours: Collection[str],
 ) -> list[Record] | None:
-    """Return a digital object's file versions with all that it is to have; None when nothing changes."""
+    """Return a digital object's file versions with all that it is to have; None when nothing changes.
+
+    Args:
+        of: what is to be recorded.
+        known: the controlled values that the site has, by enumeration.
+        old: the file versions as they are there now, in their order.
+        ours: URIs that we recorded earlier, which go when they are not among the new ones.
+    """
     access, masters = of.access(options, known), of.masters(options, known)
     shown = with_access(old, access, ours) if access else None
     whole = with_masters(old if shown is None else shown, masters)

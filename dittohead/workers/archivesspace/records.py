@@ -226,6 +226,13 @@ def master_version(
 def access_version(role: Use, uri: str, title: str, type_: str, known: Enumerations) -> Record:
     """Return the file version of a page, thumbnail or manifest; always public.
 
+    Args:
+        role: what it is for the public: a page, a thumbnail, a manifest.
+        uri: where the file is.
+        title: the object's title; the caption of a thumbnail, cut where it is too long.
+        type_: the digital object's type, which decides the use statement of a page; "" for none.
+        known: the controlled values that the site has, by enumeration; others are left out of a manifest.
+
     Source of what the public interface makes of it: representative_file_version.rb, and the
     IIIF viewer's condition (iiif, text-json, embed).
     """

@@ -127,7 +127,14 @@ def manifest(shown: ShownObject, manner: Manner) -> dict[str, Any]:
 
 
 def collection(title: str, base: str, objects: Iterable[ShownObject], manner: Manner) -> dict[str, Any]:
-    """Return the collection of several objects' manifests (5.1)."""
+    """Return the collection of several objects' manifests (IIIF Presentation 3.0, section 5.1).
+
+    Args:
+        title: the collection's title.
+        base: URI of the directory that collection.json goes into, without a slash at the end.
+        objects: in the order in which they are listed.
+        manner: the language of the titles.
+    """
     return {
         "@context": CONTEXT,
         "id": f"{base}/collection.json",

@@ -209,6 +209,10 @@ async def check_fields(
 ) -> None:
     """Compare what would be written with the site's fields, where it tells them.
 
+    Args:
+        base: what is known of the site already.
+        descriptions: the objects, as they would be described.
+
     Raises: ItemError: a value is longer than its field; TargetError: a field is missing.
     """
     configuration = base.configuration or Configuration(site, options.content_type)

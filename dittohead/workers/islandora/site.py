@@ -323,7 +323,16 @@ class Drupal:
     ) -> str:
         """Put a file where a node has none of this use yet, or in place of the one it has.
 
+        Args:
+            nid: the node's number.
+            bundle: the kind of media, such as "image" or "file".
+            tid: number of the term that says what the file is used for.
+            body: the file's bytes, as aiohttp takes them.
+            headers: with Content-Type and Content-Location, where the site puts the file.
+            size: bytes of the file: a large one is given longer to be stored.
+
         Returns: the new media's path; "" when it was replaced.
+        Raises: StepError: the site does not answer, or refuses it.
         """
         answer = await self.rest.send(
             "PUT",

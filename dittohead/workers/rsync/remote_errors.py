@@ -311,9 +311,14 @@ def shown(line: str) -> str:
 
 
 def account_says(returncode: int, stdout: bytes, stderr: bytes, way: DeliveryPlace) -> StepError | None:
-    """Return what is wrong with an account that was asked for `true`; None: nothing, or it cannot be told.
+    """Return what is wrong with an account that was asked to run `true`; None: nothing, or it is not known.
 
     A closed account says so where rsync expects rsync's own words, so that nobody sees it.
+
+    Args:
+        returncode: exit status of ssh.
+        stdout, stderr: all that ssh printed.
+        way: the place of the delivery, named in what helps.
     """
     printed, complained = lines_of(stdout), lines_of(stderr)
     known = explained([*printed, *complained], way)
