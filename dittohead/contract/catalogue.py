@@ -175,7 +175,13 @@ class Catalogue(abc.ABC):
 
     @abc.abstractmethod
     async def listings(self, kind: str, name: str, limit: int) -> list[Listing]:
-        """Return listings of a name, the latest first."""
+        """Return listings of a name, the latest first.
+
+        Args:
+            kind: the kind of entry.
+            name: the listing's name.
+            limit: how many at most.
+        """
 
     @abc.abstractmethod
     async def counts(self, kind: str) -> dict[tuple[str, str], int]:
@@ -211,7 +217,13 @@ class Catalogue(abc.ABC):
 
     @abc.abstractmethod
     async def history(self, kind: str, key: str, limit: int = 200) -> list[Change]:
-        """Return what became of an entry, the latest first."""
+        """Return what was told of an entry, the latest first.
+
+        Args:
+            kind: the kind of entry.
+            key: the entry's key.
+            limit: how many changes at most.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

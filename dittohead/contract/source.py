@@ -171,7 +171,13 @@ class Look(abc.ABC):
 
     @abc.abstractmethod
     async def unreadable(self, handle: str, why: str, data: dict[str, Any]) -> None:
-        """Remember an order that cannot be understood: counted and said; never settled."""
+        """Remember an order that cannot be understood. People see it, and it is never settled.
+
+        Args:
+            handle: the order's name upstream.
+            why: what is wrong with it, for people.
+            data: JSON, the source's own.
+        """
 
     @abc.abstractmethod
     async def orders(self, handles: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -347,7 +353,14 @@ class Source(abc.ABC, Generic[OptionsT]):
         raise NotImplementedError(command)
 
     async def authorize(self, options: OptionsT, keep: Keep, person: Person) -> str:
-        """Have a person sign in, and keep what that gives; return what was done, in words."""
+        """Have a person sign in, and keep what that gives; return what was done, in words.
+
+        Args:
+            keep: where the credential that comes of it is kept.
+            person: asks the person, and shows them where to sign in.
+
+        Raises: ItemError, TargetError: the person could not be signed in.
+        """
         raise NotImplementedError
 
     def panels(self, options: OptionsT, counts: Counts) -> Sequence[Panel]:

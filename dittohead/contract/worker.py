@@ -163,7 +163,13 @@ class StepContext(abc.ABC):
 
     @abc.abstractmethod
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Tell how far the step is; `unit` is "bytes" or a plural noun such as "images". Cheap."""
+        """Tell how far the step is. Cheap.
+
+        Args:
+            done: how much is done since the step began, in `unit`.
+            total: how much there is, in `unit`; 0 when that is not known.
+            unit: "bytes", or a plural noun such as "images".
+        """
 
     @abc.abstractmethod
     def output(self, output: Output) -> None:
@@ -179,7 +185,13 @@ class StepContext(abc.ABC):
 
     @abc.abstractmethod
     def full(self, target: str, used: float, capacity: int) -> None:
-        """Report how full a target's filesystem is: `used` 0..1, `capacity` in bytes."""
+        """Report how full the file system of a target is.
+
+        Args:
+            target: the target, as `Worker.target` names it.
+            used: the part that is used, from 0 to 1.
+            capacity: its size in bytes.
+        """
 
     @abc.abstractmethod
     def spare_slot(self) -> AbstractAsyncContextManager[None] | None:

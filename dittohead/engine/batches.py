@@ -77,6 +77,9 @@ async def clear_up(store: Store, stations: Stations, collection: bytes) -> None:
     left in failed/ beside folders that are done by now. Folders that came later stay: they are adopted.
     Harmless to repeat.
 
+    Args:
+        collection: the name of its directory, as bytes.
+
     Raises: StationError, OSError: something cannot be moved.
     """
     if await asyncio.to_thread(_holds_folders, stations, collection):

@@ -267,6 +267,9 @@ async def leave_processing(store: Store, stations: Stations, job: Job) -> None:
     """Move the folder of a job that is over to done/ or failed/, and record where it lies.
 
     Harmless to repeat: a folder that has left processing/ is left where it is.
+
+    Args:
+        job: a job that is over, as the store has it.
     """
     station = Station.DONE if job.state is JobState.DONE else Station.FAILED
     collection, folder = collection_of(job.folder), job.folder
@@ -341,7 +344,12 @@ def _rename_lines(job: Job) -> tuple[str, ...]:
 
 
 def remove_work(stations: Stations, job_id: str, *, but_manifest: bool = False) -> None:
-    """Remove work/<job id>/ with all that is in it, or all but the manifest. Blocking; never leaves work/."""
+    """Remove work/<job id>/ with all that is in it, or all but the manifest. Blocking; never leaves work/.
+
+    Args:
+        job_id: the job's id.
+        but_manifest: keep the manifest, where there is one, and the other files beside it.
+    """
     home = stations.work / job_id
     if home.parent != stations.work or not home.is_dir() or home.is_symlink():
         return

@@ -355,7 +355,12 @@ def _is_there(folder: Path, path: Any) -> bool:
 
 
 def in_place(stations: Stations, job: str, folder: Path) -> list[str]:
-    """Return how the words begin on each file that was put into a job's folder and lies there still."""
+    """Return the beginning of the sentence on each file that replaced another and lies there still.
+
+    Args:
+        job: the job's id.
+        folder: where the job's folder lies now.
+    """
     found = []
     replacements = Replacements(stations)
     with contextlib.suppress(FileNotFoundError):

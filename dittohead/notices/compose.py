@@ -72,7 +72,13 @@ class Composer:
         return self._rows(event, facts, wanting, whose, about)
 
     def facts(self, event: str, *, whose: Owner | None = None, **given: Any) -> dict[str, Any]:
-        """Return an event's facts; their shape is that of `wording.samples`."""
+        """Return the facts of an event as JSON values; their shape is that of `wording.samples`.
+
+        Args:
+            event: such as "failed".
+            whose: the person whose folder it is; None where that is not told.
+            given: what this event is made of, such as `job` or `target`.
+        """
         found = _FACTS[event](self.root, whose, **given)
         for job in (*found.get("jobs", ()), *([found["job"]] if "job" in found else ())):
             job["url"] = f"{self.public_url}/jobs/{job['id']}" if self.public_url else ""

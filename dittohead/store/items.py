@@ -59,7 +59,15 @@ class Ready:
 
 
 def saw(connection: Connection, source: str, found: Sequence[Sighting], now: float) -> tuple[int, int]:
-    """Remember items; what is as it was costs no write. Returns: (new, changed)."""
+    """Remember items; one that is as before costs no write.
+
+    Args:
+        source: the source's name.
+        found: what was seen; of two with one key the last counts.
+        now: seconds since the epoch.
+
+    Returns: (how many are new, how many have changed so that they are fetched again).
+    """
     wanted = {sighting.key: sighting for sighting in found}  # the last of a key counts
     known = {row["key"]: row for row in _rows(connection, source, list(wanted))}
     fresh = [sighting for key, sighting in wanted.items() if key not in known]
@@ -251,10 +259,15 @@ def forgettable(connection: Connection, source: str, prefix: str) -> tuple[int, 
 
 
 def forget(connection: Connection, source: str, prefix: str, now: float) -> tuple[int, int]:
-    """Let items below a prefix be fetched again, and let the next round begin anew.
+    """Let items below a prefix be fetched again, and let the next round begin from the start.
 
     Those under way are left: their folders are being fetched or processed now. The others wait for the
     round, which may find more for their folders.
+
+    Args:
+        source: the source's name.
+        prefix: what their keys begin with; "" for all.
+        now: seconds since the epoch.
 
     Returns: as `forgettable`.
     """
@@ -365,7 +378,13 @@ def settleable(connection: Connection, source: str, limit: int) -> list[Order]:
 
 
 def keepable(connection: Connection, source: str, now: float, limit: int) -> list[Order]:
-    """Return orders that are to be kept now: those all of whose items are done or on their way."""
+    """Return orders that are to be kept now: those all of whose items are done or on their way.
+
+    Args:
+        source: the source's name.
+        now: seconds since the epoch; orders with a later `keep_at` wait.
+        limit: how many at most; those that are due longest come first.
+    """
     lost = [ItemState.FAILED.value, ItemState.REFUSED.value, ItemState.GONE.value]
     failed = (
         sa.select(order_items.c.key)

@@ -196,7 +196,14 @@ def check_token(connection: Connection, job_id: str, token: int) -> None:
 
 
 def update_job(connection: Connection, job_id: str, token: int, **changes: Any) -> None:
-    """Change a job that this run owns. Raises: Superseded (and nothing is changed)."""
+    """Change a job that this run owns.
+
+    Args:
+        token: the run that owns the job.
+        changes: columns of the job.
+
+    Raises: Superseded (and nothing is changed).
+    """
     result = connection.execute(_UPDATE_JOB, {"b_job": job_id, "b_token": token, **changes})
     if result.rowcount != 1:
         raise Superseded("another run owns this job", where=job_id)
@@ -227,7 +234,14 @@ def set_manifest(
 
 
 def start_step(connection: Connection, job_id: str, token: int, position: int) -> None:
-    """Record that a step is in flight."""
+    """Record that a step is in flight.
+
+    Args:
+        token: the run that owns the job.
+        position: the step's, from 0.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     _step(connection, job_id, position, **_STARTED(utcnow().timestamp()))
 
@@ -303,7 +317,14 @@ def interrupt(connection: Connection, job_id: str, token: int) -> None:
 
 
 def forgive(connection: Connection, job_id: str, token: int, positions: Collection[int]) -> None:
-    """Forget the deaths that steps have met: their job is frozen for them, and thawed for another try."""
+    """Forget how often the daemon died in these steps: their job was frozen for that, and may try again.
+
+    Args:
+        token: the run that owns the job.
+        positions: the steps', from 0.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     connection.execute(
         steps.update()
@@ -366,7 +387,14 @@ def put_off(
 
 
 def forget(connection: Connection, job_id: str, token: int, positions: Collection[int]) -> None:
-    """Have steps of a job that this run owns begin afresh: what they made is lost."""
+    """Let steps of a job begin again from their start: what they made is lost.
+
+    Args:
+        token: the run that owns the job.
+        positions: the steps', from 0.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     _afresh(connection, job_id, positions)
 
@@ -421,7 +449,12 @@ def finish(
 
 
 def moved(connection: Connection, job_id: str, station: Station, folder: bytes) -> None:
-    """Record where a job's folder has come to rest."""
+    """Record where the folder of a job lies now.
+
+    Args:
+        station: done, failed, or wherever it was moved to.
+        folder: its name there, as bytes.
+    """
     connection.execute(_MOVED, {"b_job": job_id, "station": station.value, "folder": folder})
 
 
@@ -495,7 +528,12 @@ def _afresh(connection: Connection, job_id: str, positions: Collection[int]) -> 
 
 
 def set_state(connection: Connection, job_id: str, state: JobState, reason: str) -> None:
-    """Freeze or thaw: change an active job's state whoever runs it; a run in flight loses its token."""
+    """Freeze or thaw: change the state of an active job, whichever run has it. That run loses its token.
+
+    Args:
+        state: the state it gets; nothing is changed when the job is over.
+        reason: why, for people; "" for none.
+    """
     connection.execute(
         jobs.update()
         .where(jobs.c.id == job_id, jobs.c.state.in_(_values(ACTIVE)))
@@ -505,7 +543,13 @@ def set_state(connection: Connection, job_id: str, state: JobState, reason: str)
 
 
 def ready(connection: Connection, now: float, limit: int, leaving_out: Collection[str]) -> list[Job]:
-    """Return jobs that may run now, oldest claim first: waiting and due, or left running by a crash."""
+    """Return jobs that may run now, oldest claim first: waiting and due, or left running by a crash.
+
+    Args:
+        now: seconds since the epoch; jobs that wait for a later time are left out.
+        limit: how many at most.
+        leaving_out: ids of jobs that are not to be returned.
+    """
     found = connection.execute(
         sa.select(jobs).where(*_may_run(now, leaving_out)).order_by(jobs.c.claimed_at, jobs.c.id).limit(limit)
     ).mappings()

@@ -365,7 +365,13 @@ def put_receiver(connection: Connection, key: str, **values: object) -> None:
 
 
 def failed(connection: Connection, key: str, error: str, now: float) -> None:
-    """Record that a receiver did not take what it was sent."""
+    """Record that a receiver did not take what it was sent.
+
+    Args:
+        key: the key of its rule.
+        error: why, in words, without secrets.
+        now: seconds since the epoch.
+    """
     since = connection.execute(sa.select(receivers.c.failing_since).where(receivers.c.key == key)).scalar()
     put_receiver(connection, key, failing_since=since or now, error=error, error_at=now)
 
@@ -395,6 +401,11 @@ def works(connection: Connection, key: str, now: float) -> bool:
 
 def disable(connection: Connection, key: str, error: str, now: float) -> bool:
     """Send a receiver nothing more, until it is enabled; what waits for it is kept.
+
+    Args:
+        key: the key of its rule.
+        error: the last error, in words, without secrets.
+        now: seconds since the epoch.
 
     Returns: whether it was enabled until now.
     """
@@ -477,7 +488,13 @@ class StoreOutbox:
         return await self.store.read(_due_rules, now.timestamp())
 
     async def due(self, now: datetime, limit: int, rule: str) -> list[Notice]:
-        """Return notices of a rule to be sent now, oldest first."""
+        """Return notices of a rule that are to be sent now, the oldest first.
+
+        Args:
+            now: notices with a later time wait.
+            limit: how many at most.
+            rule: the rule's key.
+        """
         return await self.store.read(_due, now.timestamp(), limit, rule)
 
     async def next_due(self, leaving_out: Collection[str] = ()) -> datetime | None:

@@ -25,7 +25,13 @@ def knows(connection: Connection, job_id: str) -> bool:
 
 
 def without_definition(new: NewJob, known: Sequence[tuple[str, str]], why: str) -> NewJob:
-    """Return a job whose pipeline is not what it was: its steps are history, none can be run."""
+    """Return a job whose pipeline is not what it was: its steps are history, and none can be run.
+
+    Args:
+        new: the job as it would be created.
+        known: its steps, as its receipt or its work directory has them: (name, worker).
+        why: why they cannot be run, for people.
+    """
     hint = "Move the folder to the inbox to process it from the first step"
     refusal = Refusal(what=why, where=new.name, hint=hint)
     return dataclasses.replace(new, steps=known, definition=JobDefinition(refusal=refusal))

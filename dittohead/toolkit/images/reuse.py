@@ -20,7 +20,15 @@ def journal_of(work: Path) -> Path:
 
 
 def is_whole(work: Path, file: dict[str, Any], stop: Stop) -> bool:
-    """Tell whether a file that a journal speaks of has the digest it gives."""
+    """Tell whether a file has the digest and size that a journal gives it.
+
+    Args:
+        work: the directory that the journal's paths are relative to.
+        file: as the journal has it: {"file": path, "sha256": hex, "size": bytes}.
+        stop: checked for each piece that is read.
+
+    Raises: Stopped. A file that is missing or cannot be read is not whole.
+    """
     with contextlib.suppress(OSError, ItemError):
         with files.opened_beneath(work, os.fsencode(file["file"])) as fd:
             made = files.sha256_fd(fd, files.hash_buffer(), lambda _: stop.check())

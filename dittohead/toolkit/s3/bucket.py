@@ -290,7 +290,15 @@ class Bucket:
         return {key for key in absent if key.encode() < last}
 
     async def same(self, key: str, head: dict[str, Any], digests: Digests) -> Stored | None:
-        """Return how an object that lies there was seen to be this very file; None when it is another."""
+        """Return how an object in the bucket is known to be this very file; None when it is another.
+
+        Args:
+            key: the object's key.
+            head: the store's answer to a HEAD of it.
+            digests: of the file, computed already.
+
+        Raises: StepError: it had to be read back, and that was not possible.
+        """
         if head["ContentLength"] != digests.size:
             return None
         version = version_of(head)

@@ -69,7 +69,13 @@ async def receive(
 
 
 async def waiting(request: web.Request, job: Job, id_: str) -> Offer:
-    """Return a file that waits for a job. Raises: Problem: there is none."""
+    """Return a file that waits to replace one in a job's folder.
+
+    Args:
+        id_: the offer's id.
+
+    Raises: Problem: there is none.
+    """
     replacements = Replacements(request.app[SITE].stations)
     return await _said(lambda: replacements.get(id_, job.id))
 

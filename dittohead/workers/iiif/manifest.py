@@ -327,7 +327,13 @@ def canvas_uri(shown: ShownObject, picture: Picture) -> str:
 
 
 def label_of(picture: Picture, number: int, manner: Manner) -> str:
-    """Return what a canvas is called; `number` is counted from 0."""
+    """Return the label of a canvas: the file's name or the number, as the manner says.
+
+    Args:
+        picture: what is on the canvas.
+        number: the canvas's number, from 0; people see it from 1.
+        manner: says which of both.
+    """
     name = picture.name if manner.canvas_labels == "name" else ""
     return titled(name, str(number + 1))
 

@@ -60,6 +60,11 @@ class Picture:
 def of_info(info: dict[str, Any], path: bytes, origin: bytes) -> Picture:
     """Return the picture of an image information document of our own making.
 
+    Args:
+        info: the document, as JSON.
+        path: the folder of tiles, relative to its step's output.
+        origin: the payload's file that it was made from.
+
     Raises: ValueError, KeyError, IndexError, TypeError: it is not as it should be.
     """
     tiles = info["tiles"][0]

@@ -279,7 +279,13 @@ def lines_of(said: bytes) -> list[str]:
 def explained(
     lines: Sequence[str], way: DeliveryPlace, table: Iterable[Saying] = (*SSH, *ACCOUNT)
 ) -> StepError | None:
-    """Return the error that the first saying of the table that was said stands for; None: there is none."""
+    """Return the error for the first saying of the table that was printed; None when none was.
+
+    Args:
+        lines: what ssh, the account or rsync printed.
+        way: the place of the delivery, named in what helps.
+        table: sayings in the order in which they are tried.
+    """
     for saying in table:
         found = [_first(pattern, lines) for pattern in saying.lines]
         if all(match is not None for match in found):
