@@ -291,6 +291,37 @@ class Source(abc.ABC, Generic[OptionsT]):
     """Code that can bring work in from one kind of place; found by the entry-point group `dittohead.sources`.
 
     One instance serves the whole process and keeps no state of its own.
+
+    A whole one:
+
+        from contextlib import asynccontextmanager
+
+        from dittohead import Sighting, Source, SourceOptions, Upstream
+
+        NOTES = {"monday": b"dry", "tuesday": b"rain"}
+
+        class Notes(Upstream):
+            async def look(self, ctx):
+                await ctx.saw(
+                    [
+                        Sighting(key=day, folder=day, path="note.txt", version="1", size=len(text))
+                        for day, text in NOTES.items()
+                        if day.startswith(ctx.prefix)
+                    ]
+                )
+
+            async def fetch(self, ctx):
+                async for item in ctx.items():
+                    (ctx.root / item.path).write_bytes(NOTES[item.key])
+                    await ctx.fetched(item, "written by this process")
+
+        class NotesSource(Source[SourceOptions]):
+            name = "notes"
+            Options = SourceOptions
+
+            @asynccontextmanager
+            async def open(self, options, secret):
+                yield Notes()
     """
 
     name: ClassVar[str]  #: the key in config.yaml
