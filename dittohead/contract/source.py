@@ -215,7 +215,7 @@ class Fetch(abc.ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
-    """Something people may tell a source, by `dittohead source COMMAND`; its arguments are plain JSON."""
+    """Something people may tell a source by one of its commands; the arguments are plain JSON."""
 
     what: str  #: one line for people, such as "Say which volumes to bring in"
 
