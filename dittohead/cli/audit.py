@@ -14,7 +14,7 @@ from dittohead.config import registry
 from dittohead.system.credentials import Credentials
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.bucket import Bucket
-from dittohead.toolkit.s3.pace import Pace
+from dittohead.toolkit.s3.pace import RequestRate
 
 #: Requests at once to the bucket's store.
 _REQUESTS = 8
@@ -36,7 +36,7 @@ def audited(name: str, against: str, endpoint_url: str, credentials: str) -> dic
                 return await audit(*kept, None, "")
             bucket, prefix = place(against)
             async with connection.client(place_of, Credentials(config.path).needed) as client:
-                where = Bucket(client, bucket, place_of.address(), Pace(_REQUESTS))
+                where = Bucket(client, bucket, place_of.address(), RequestRate(_REQUESTS))
                 return await audit(*kept, where, prefix)
 
         return asyncio.run(run()).as_dict()
