@@ -374,7 +374,13 @@ def done_jobs(connection: Connection, source: str, folders: Sequence[str]) -> di
 
 
 def done_folders(connection: Connection, source: str, after: str, limit: int) -> list[str]:
-    """Return folders of a source whose jobs are done, by name, after one of them."""
+    """Return names of a source's folders whose jobs are done, in their order.
+
+    Args:
+        source: the source's name.
+        after: a name; only those behind it. "" begins at the first.
+        limit: how many at most.
+    """
     query = (
         sa.select(drops.c.folder)
         .where(drops.c.source == source, drops.c.state == DropState.DONE.value, drops.c.folder > after)

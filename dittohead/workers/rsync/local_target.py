@@ -195,7 +195,7 @@ class LocalTarget:
 
         Args:
             source: what was delivered.
-            good: called in a thread, in the manifest's order.
+            good: called in a thread, once for each file that is right.
             since: when the folder was claimed, in seconds since the epoch.
             keeps: what is compared besides content and times.
 
