@@ -7,8 +7,8 @@ from typing import Any
 
 from dittohead.admin.audit import Audit, audit, place
 from dittohead.cli.base import USAGE
-from dittohead.cli.opened import reading
-from dittohead.cli.rounds import setting_of
+from dittohead.cli.open_config import reading
+from dittohead.cli.source_rounds import setting_of
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.system.credentials import Credentials

@@ -212,7 +212,7 @@ def authorize(name: str) -> None:
     Run it as the daemon's user. Over ssh, forward the port that is named, or paste the address of the page
     that the browser could not open.
     """
-    from dittohead.cli.rounds import authorized
+    from dittohead.cli.source_rounds import authorized
 
     out.print(escape(authorized(name, Terminal())))
 
