@@ -18,7 +18,7 @@ from ulid import ULID
 
 from dittohead.config.loader import Config
 from dittohead.engine.claim import new_job
-from dittohead.engine.services import AGENT
+from dittohead.engine.engine import AGENT
 from dittohead.folders import manifest, receipt
 from dittohead.folders.receipt import folder_bytes, read_events
 from dittohead.folders.stations import Stations

@@ -1,4 +1,4 @@
-"""Commands on what a source knows of the far side: show, want, unwant, refresh, authorize."""
+"""Commands on what a source knows of the far side: show, want, unwant, refresh, authorize, audit."""
 
 from __future__ import annotations
 
@@ -202,9 +202,42 @@ def authorize(name: str) -> None:
     Run it as the daemon's user. Over ssh, forward the port that is named, or paste the address of the page
     that the browser could not open.
     """
-    from dittohead.cli.rounds import authorized
+    from dittohead.cli.source_rounds import authorized
 
     out.print(escape(authorized(name, Terminal())))
 
 
-COMMANDS = (show, want, unwant, refresh, authorize)
+@click.command()
+@with_config
+@json_option
+@click.argument("name")
+@click.option("--against", default="", metavar="s3://BUCKET/PREFIX", help="Also compare with a bucket.")
+@click.option("--endpoint-url", default="", help="Address of a store that is not Amazon's.")
+@click.option("--credentials", default="", help="Name of the credential file for the bucket.")
+def audit(as_json: bool, name: str, against: str, endpoint_url: str, credentials: str) -> None:
+    """Compare what a source says is stored with the receipts, and with a bucket.
+
+    Run it as the daemon's user. It ends with status 65 where something is missing, surplus or changed.
+    """
+    from dittohead.cli.audit import audited
+
+    found = audited(name, against, endpoint_url, credentials)
+    if as_json:
+        print_json(found)
+    else:
+        _print_audit(found)
+    if found["wrong"]:
+        raise click.exceptions.Exit(DATA)
+
+
+def _print_audit(found: dict[str, Any]) -> None:
+    from dittohead.admin.audit import findings
+
+    for kind, what, why in findings(found):
+        out.print(f"[red]{kind}[/red] {escape(what)}: {escape(why)}", soft_wrap=True)
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in found["counts"].items())
+    said = f"{found['stored']:,} stored, {found['objects']:,} objects as their receipts say"
+    out.print(f"{said}; {counts if found['wrong'] else 'nothing is missing, surplus or changed'}")
+
+
+COMMANDS = (show, want, unwant, refresh, authorize, audit)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dittohead.admin import views
 from dittohead.cli import advice, lines
-from dittohead.cli.opened import reading
+from dittohead.cli.open_config import reading
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.config.loader import Config
 from dittohead.engine import live_status

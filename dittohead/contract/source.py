@@ -215,7 +215,7 @@ class Fetch(abc.ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Command:
-    """Something people may tell a source, by `dittohead source COMMAND`; its arguments are plain JSON."""
+    """Something people may tell a source by one of its commands; the arguments are plain JSON."""
 
     what: str  #: one line for people, such as "Say which volumes to bring in"
 
@@ -295,6 +295,8 @@ class Source(abc.ABC, Generic[OptionsT]):
     switches: ClassVar[Mapping[str, str]] = {"fetches": "bringing folders in"}
     #: the kind of its entries that people are shown; "" where it keeps no catalogue
     shows: ClassVar[str] = ""
+    #: the stage of entries whose jobs are done; they are called like their folders
+    stored: ClassVar[str] = "stored"
     #: whether a person has to sign in once, by `dittohead source authorize`
     signs_in: ClassVar[bool] = False
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 from datetime import datetime
 
-from dittohead.engine.services import Engine
+from dittohead.engine.engine import Engine
 from dittohead.folders.stations import Stations, fit
 from dittohead.model.records import Batch, Job, collection_of
 from dittohead.model.states import Station

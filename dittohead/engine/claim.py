@@ -18,7 +18,7 @@ from dittohead.config.loader import Config, Pipeline
 from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
 from dittohead.engine.disk_budget import DiskBudget
-from dittohead.engine.services import AGENT
+from dittohead.engine.engine import AGENT
 from dittohead.engine.targets import Targets
 from dittohead.engine.waiting_room import WaitingRoom
 from dittohead.folders import replacement, sidecar

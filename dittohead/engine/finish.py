@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dittohead.engine import batches
-from dittohead.engine.services import AGENT, Engine
+from dittohead.engine.engine import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import MANIFEST, JobFiles
 from dittohead.folders.stations import Stations

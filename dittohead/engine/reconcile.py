@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 
 from dittohead.engine import batches
 from dittohead.engine.claim import Claimer
+from dittohead.engine.engine import Engine
 from dittohead.engine.finish import finish, leave_processing
-from dittohead.engine.services import Engine
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.model.records import Arrival, Batch, Job, collection_of

@@ -30,7 +30,7 @@ _OPEN = ("open", "ending")
 _CHANGE = entries.update().where(entries.c.id == sa.bindparam("b_id"))
 
 #: Columns that telling may change.
-_CHANGED = ("state", "stage", "reason", "priority", "attributes")
+_CHANGED = ("state", "stage", "reason", "rank", "attributes")
 
 
 def tell(
@@ -88,7 +88,7 @@ def _new(source: str, kind: str, key: str, told: Told, now: float) -> dict[str, 
         "state": told.state or "",
         "stage": told.stage or "",
         "reason": told.reason or "",
-        "priority": told.priority or 0,
+        "rank": -(told.priority or 0),
         "attributes": {name: value for name, value in told.attributes.items() if value is not None},
         "first_at": now,
         "changed_at": now,
@@ -118,7 +118,7 @@ def _after(row: RowMapping, told: Told) -> dict[str, Any]:
         merged = {**row["attributes"], **told.attributes}
         after["attributes"] = {name: value for name, value in merged.items() if value is not None}
     if told.priority is not None:
-        after["priority"] = told.priority
+        after["rank"] = -told.priority
     if told.state is not None and (told.over is None or row["state"] in told.over):
         after["state"] = told.state
     if told.stage is not None and (told.over_stages is None or row["stage"] in told.over_stages):
@@ -380,7 +380,7 @@ def pick(
 ) -> list[Entry]:
     """Return entries in these states and stages, the highest priority first, then the oldest."""
     found: list[Entry] = []
-    by = (sa.func.random(),) if sample else (entries.c.priority.desc(), entries.c.id)
+    by = (sa.func.random(),) if sample else (entries.c.rank, entries.c.id)
     # One question for each pair: all of them at once would sort what the index has sorted already.
     for state in states:
         for stage in stages:
@@ -442,7 +442,7 @@ def _to_entry(row: RowMapping) -> Entry:
         state=row["state"],
         stage=row["stage"],
         reason=row["reason"],
-        priority=row["priority"],
+        priority=-row["rank"],
         attributes=row["attributes"],
         first_at=row["first_at"],
         changed_at=row["changed_at"],

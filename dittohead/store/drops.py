@@ -325,3 +325,30 @@ def _to_drop(row: RowMapping) -> Drop:
         files=row["files"],
         size=row["size"],
     )
+
+
+def done_jobs(connection: Connection, source: str, folders: Sequence[str]) -> dict[str, str]:
+    """Return the latest job that is done of each of these folders of a source: folder -> job's id."""
+    query = (
+        sa.select(drops.c.folder, drops.c.job_id)
+        .where(
+            drops.c.source == source,
+            drops.c.folder.in_(list(folders)),
+            drops.c.state == DropState.DONE.value,
+            drops.c.job_id.is_not(None),
+        )
+        .order_by(drops.c.id)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def done_folders(connection: Connection, source: str, after: str, limit: int) -> list[str]:
+    """Return folders of a source whose jobs are done, by name, after one of them."""
+    query = (
+        sa.select(drops.c.folder)
+        .where(drops.c.source == source, drops.c.state == DropState.DONE.value, drops.c.folder > after)
+        .distinct()
+        .order_by(drops.c.folder)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())

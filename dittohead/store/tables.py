@@ -323,12 +323,13 @@ entries = Table(
     Column("state", Word(32), nullable=False),  # what upstream makes of it
     Column("stage", Word(32), nullable=False),  # what we make of it; "" for nothing
     Column("reason", Word(), nullable=False),
-    Column("priority", Whole(), nullable=False),
+    Column("rank", Whole(), nullable=False),  # lower comes first: the priority, negative
     Column("attributes", Json(), nullable=False),
     Column("first_at", Moment(0.0), nullable=False),
     Column("changed_at", Moment(0.0), nullable=False),
     Index(None, "source", "kind", "key", unique=True),
-    Index(None, "source", "kind", "stage", "state", "priority"),
+    # In the order in which entries are picked: of a million, none is sorted.
+    Index(None, "source", "kind", "stage", "state", "rank", "id"),
 )
 
 #: What became of entries: rows are added, never changed.

@@ -41,16 +41,20 @@ POINTS = (
 #: Those that only the folders of a source meet, in their order.
 SOURCE_POINTS = (
     "source.made",  # the directory is there, its inode not yet recorded
-    "grin.noted",  # that volumes will be asked for is noted; they are not asked for
-    "grin.asked",  # GRIN has answered, which is not noted
     "source.piece",  # some of a file is written
     "source.fetched",  # all files are there and verified
     "source.durable",
     "source.recorded",  # as dropped; not yet renamed
     "source.renamed",
     "source.settled",  # upstream was told; not recorded
+)
+
+#: Those that only a source with a catalogue meets, and one that asks upstream for something.
+CATALOGUE_POINTS = (
     "source.told",  # a part of a listing, or of what was asked for, is in the catalogue
     "source.left",  # some of what a listing did not name has left
+    "grin.noted",  # that volumes will be asked for is noted; they are not asked for
+    "grin.asked",  # GRIN has answered, which is not noted
 )
 
 #: Those that only the replacing of a file meets, in their order.

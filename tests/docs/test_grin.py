@@ -36,6 +36,7 @@ class Library:
     client: Any
     shell: Shell
     seal: Any
+    endpoint: str  #: of the bucket's store
 
     def objects(self) -> dict[str, bytes]:
         client = self.client
@@ -103,7 +104,7 @@ def library(tmp_path: Path, installed: Path) -> Iterator[Library]:
         }
         shell = Shell(tmp_path / "shell", here.config)
         shell.env |= here.env | {"PATH": shell.env["PATH"]}
-        made = Library(here, far, client, shell, lambda files: sealed(files, tmp_path / "g"))
+        made = Library(here, far, client, shell, lambda files: sealed(files, tmp_path / "g"), store.url)
         yield made
         for key in made.objects():  # what moto keeps is the process's, not the server's
             client.delete_object(Bucket="google-books", Key=key)
@@ -143,6 +144,23 @@ def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library
     assert "2 stored" in shown
     history = entry(library, one)["history"]
     assert history[0]["by"] == "jobs"
+    (line,) = library.typed("source audit")
+    words = shlex.split(line.removeprefix("sudo -u dittohead dittohead "))
+    words += ["--endpoint-url", library.endpoint]
+    good = here.run(*words)
+    assert "2 stored, 18 objects as their receipts say; nothing is missing" in good.stdout
+    library.client.delete_object(Bucket="google-books", Key=f"{one}/00000001.jp2")
+    library.client.put_object(Bucket="google-books", Key=f"{two}/00000001.txt", Body=b"x")
+    library.client.put_object(Bucket="google-books", Key=f"{two}/more.txt", Body=b"x")
+    library.client.put_object(Bucket="google-books", Key="other/x", Body=b"x")
+    bad = here.run(*words, "--json", check=False)
+    assert bad.returncode == os.EX_DATAERR
+    found = json.loads(bad.stdout)
+    assert [one["what"] for one in found["missing"]] == [f"s3://google-books/{one}/00000001.jp2"]
+    assert [one["what"] for one in found["changed"]] == [f"s3://google-books/{two}/00000001.txt"]
+    assert {one["what"] for one in found["surplus"]} == {
+        f"s3://google-books/{two}/more.txt", "s3://google-books/other",
+    }  # fmt: skip
     table = command(here.config, "source", "list", "google", "--csv").splitlines()
     assert table[0].startswith("key,state,stage,reason")
     assert len(table) == 3

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -204,25 +203,3 @@ def _poked(here: Site, names: list[str]) -> bool:
         if not (here.root / "done" / name).exists():
             here.run("poke", name, check=False)
     return False
-
-
-def test_a_full_disk_is_waited_for(here: Site, tmp_path: Path) -> None:
-    """The volume is not at fault: it goes on when there is room."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    work = here.root / "work"
-    work.mkdir(exist_ok=True)
-    files = listed({**volume(), "00000001.tif": os.urandom(6 << 20)})
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(work)], check=True)
-    try:
-        here.start()
-        here.drop(BARCODE, {"v.tar.gz.gpg": sealed(tar_of(files, "w:gz"), tmp_path / "g")})
-        here.until(lambda: [row for row in here.json("list") if row["state"] == "paused"])
-        assert not (here.root / "failed" / BARCODE).exists()
-        assert "disk" in here.json("list")[0]["reason"]
-        subprocess.run(["mount", "-o", "remount,size=200m", str(work)], check=True)
-        here.until(lambda: (here.root / "done" / BARCODE).exists() or _poked(here, [BARCODE]))
-        is_delivered(tmp_path / "out", files)
-    finally:
-        here.stop()
-        subprocess.run(["umount", "-l", str(work)], check=False)

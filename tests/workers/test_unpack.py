@@ -517,3 +517,22 @@ async def test_an_archive_that_changed_since_the_claim(rig: Rig) -> None:
         with pytest.raises(ItemError, match="not what it was at the claim"):
             await rig.again(credential="pass")
         assert read_tree(rig.ctx.work) == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+async def test_a_full_disk_is_no_fault_of_the_archive(rig: Rig) -> None:
+    """The error is the disk's, for which the engine waits; nothing is left in its way."""
+    site = rig.base / "site1"
+    site.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", site], check=True)
+    try:
+        archive = rig.seal(tar_of({"a": random.Random(1).randbytes(6 << 20)}, "w:gz"))
+        with pytest.raises(OSError, match="No space left on device"):
+            await rig.one(archive, credential="pass")
+        assert read_tree(rig.ctx.work) == {}
+        rig.is_tidy()
+        subprocess.run(["mount", "-o", "remount,size=50m", site], check=True)
+        rig.ctx.again()
+        assert len(await rig.again(credential="pass")) == 1
+    finally:
+        subprocess.run(["umount", "-l", site], check=True)

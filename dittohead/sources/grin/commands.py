@@ -22,6 +22,9 @@ COMMANDS: Mapping[str, Command] = {
 #: Barcodes that an answer names.
 _NAMED = 5
 
+#: Volumes that are held in memory at once.
+_MOST = 100_000
+
 #: Stages that wanting may replace; what is on its way already is left.
 _MAY = frozenset({"", words.ASIDE, words.STORED, words.WANTED})
 
@@ -37,24 +40,65 @@ async def act(keep: Keep, command: str, args: Mapping[str, Any]) -> str:
 
 
 async def _want(keep: Keep, args: Mapping[str, Any]) -> str:
-    dry, who = bool(args.get("dry_run")), str(args.get("who", ""))
-    priority, again = int(args.get("priority") or 0), bool(args.get("again"))
-    chosen, unknown = await _chosen(keep, args)
-    under_way = [entry for entry in chosen if entry.stage not in _MAY]
+    barcodes = [text for one in args.get("keys") or () if (text := str(one).strip())]
+    queue, sample = str(args.get("queue") or ""), int(args.get("sample") or 0)
+    if bool(barcodes) == bool(queue or args.get("changed")):
+        raise ItemError("name volumes, or a queue", hint=f"Queues are: {', '.join(QUEUES)}")
+    if queue and queue not in QUEUES:
+        raise ItemError(f'there is no queue "{queue}"', hint=f"Queues are: {', '.join(QUEUES)}")
+    if queue and not sample:
+        return await _want_queue(keep, QUEUES[queue], args)
+    limit = int(args.get("limit") or 0)
+    if barcodes:
+        chosen, unknown = await _by_barcode(keep, barcodes)
+    else:
+        state, stage = (QUEUES[queue], "") if queue else (words.CONVERTED, words.STORED)
+        most = min(sample or limit or _MOST, _MOST)
+        chosen = await keep.catalogue.pick(VOLUME, [state], [stage], most, sample=bool(sample))
+        unknown = []
+    return await _want_these(keep, chosen[: limit or len(chosen)], unknown, args)
+
+
+async def _want_queue(keep: Keep, state: str, args: Mapping[str, Any]) -> str:
+    """Want all of a queue, in pieces: it may hold a million."""
+    there = (await keep.catalogue.counts(VOLUME)).get((state, ""), 0)
+    most = min(int(args.get("limit") or there), there)
+    if args.get("dry_run"):
+        return _said(most, dry=True)
+    count = 0
+    while count < most:
+        part = await keep.catalogue.pick(VOLUME, [state], [""], min(BATCH, most - count))
+        if not part:
+            break
+        await _tell(keep, part, args)
+        count += len(part)
+    return _said(count, dry=False)
+
+
+async def _want_these(
+    keep: Keep, chosen: Sequence[Entry], unknown: Sequence[str], args: Mapping[str, Any]
+) -> str:
     meant = [entry for entry in chosen if entry.stage in _MAY]
+    dry = bool(args.get("dry_run"))
     if not dry:
         for begin in range(0, len(meant), BATCH):
-            part = meant[begin : begin + BATCH]
-            told = [_wanted(entry, priority, again=again) for entry in part]
-            await keep.catalogue.tell(VOLUME, told, by=who, only_known=True)
-    said = [
-        f"{counted(len(meant), 'volume')} {'would be' if dry else 'is' if len(meant) == 1 else 'are'} wanted"
-    ]
-    if under_way:
-        said.append(f"{len(under_way)} on the way already")
+            await _tell(keep, meant[begin : begin + BATCH], args)
+    said = [_said(len(meant), dry=dry)]
+    if len(meant) < len(chosen):
+        said.append(f"{len(chosen) - len(meant)} on the way already")
     if unknown:
         said.append(f"{len(unknown)} not known at GRIN ({_some(unknown)})")
     return "; ".join(said)
+
+
+def _said(count: int, *, dry: bool) -> str:
+    return f"{counted(count, 'volume')} {'would be' if dry else 'is' if count == 1 else 'are'} wanted"
+
+
+async def _tell(keep: Keep, part: Sequence[Entry], args: Mapping[str, Any]) -> None:
+    priority, again = int(args.get("priority") or 0), bool(args.get("again"))
+    told = [_wanted(entry, priority, again=again) for entry in part]
+    await keep.catalogue.tell(VOLUME, told, by=str(args.get("who", "")), only_known=True)
 
 
 def _wanted(entry: Entry, priority: int, *, again: bool) -> Told:
@@ -66,25 +110,6 @@ def _wanted(entry: Entry, priority: int, *, again: bool) -> Told:
         reason="somebody wants it",
         attributes={"again": True if again else None, "evictions": None, "refusals": None},
     )
-
-
-async def _chosen(keep: Keep, args: Mapping[str, Any]) -> tuple[list[Entry], list[str]]:
-    """Return the volumes that are meant, and barcodes that nobody knows."""
-    barcodes, queue = [str(one).strip() for one in args.get("keys") or ()], str(args.get("queue") or "")
-    limit, sample = int(args.get("limit") or 0), int(args.get("sample") or 0)
-    barcodes = [barcode for barcode in barcodes if barcode]
-    if bool(barcodes) == bool(queue or args.get("changed")):
-        raise ItemError("name volumes, or a queue", hint=f"Queues are: {', '.join(QUEUES)}")
-    if barcodes:
-        found, unknown = await _by_barcode(keep, barcodes)
-        return found[: limit or len(found)], unknown
-    most = limit or sample or 1_000_000
-    if args.get("changed"):
-        return await _converted_since(keep, most), []
-    if queue not in QUEUES:
-        raise ItemError(f'there is no queue "{queue}"', hint=f"Queues are: {', '.join(QUEUES)}")
-    picked = await keep.catalogue.pick(VOLUME, [QUEUES[queue]], [""], sample or most, sample=bool(sample))
-    return picked[:most], []
 
 
 async def _by_barcode(keep: Keep, barcodes: Sequence[str]) -> tuple[list[Entry], list[str]]:
@@ -101,11 +126,6 @@ async def _by_barcode(keep: Keep, barcodes: Sequence[str]) -> tuple[list[Entry],
             else:
                 found[entry.key] = entry
     return list(found.values()), unknown
-
-
-async def _converted_since(keep: Keep, most: int) -> list[Entry]:
-    """Return stored volumes that are in the pool: those with another ETag are fetched again."""
-    return await keep.catalogue.pick(VOLUME, [words.CONVERTED], [words.STORED], most)
 
 
 async def _unwant(keep: Keep, args: Mapping[str, Any]) -> str:

@@ -28,15 +28,15 @@ def _entries() -> None:
         sa.Column("state", sa.String(32), nullable=False),
         sa.Column("stage", sa.String(32), nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("rank", sa.Integer, nullable=False),
         sa.Column("attributes", sa.JSON, nullable=False),
         sa.Column("first_at", sa.Double, nullable=False),
         sa.Column("changed_at", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_entries"),
     )
     op.create_index("ix_entries_source_kind_key", "entries", ["source", "kind", "key"], unique=True)
-    chosen = ["source", "kind", "stage", "state", "priority"]
-    op.create_index("ix_entries_source_kind_stage_state_priority", "entries", chosen)
+    chosen = ["source", "kind", "stage", "state", "rank", "id"]
+    op.create_index("ix_entries_source_kind_stage_state_rank_id", "entries", chosen)
 
 
 def _changes_and_counts() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from dittohead.cli.alone import must_be_its_user
 from dittohead.cli.base import USAGE
-from dittohead.cli.opened import load_config, reading
+from dittohead.cli.open_config import load_config, reading
 from dittohead.cli.terminal import fail
+from dittohead.cli.without_daemon import must_be_its_user
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
 from dittohead.contract.catalogue import Keep

@@ -79,7 +79,7 @@ _CONNECT = r"ssh: connect to host \S+ port (?P<port>\d+): "
 _SHELL = r"(?:[\w./-]+: )?(?:line )?(?:\d+: )?(?:exec: )?"
 
 #: Whole lines: rsync's own may hold any name. Source: OpenSSH's sshconnect.c, sshconnect2.c, sshkey.c,
-#: authfile.c and packet.c; rsync's rrsync and compat.c; tests/test_remote_errors.py has printed each.
+#: authfile.c and packet.c; rsync's rrsync and compat.c; tests/test_ssh_messages.py has printed each.
 SSH: tuple[Saying, ...] = (
     _saying(
         r"Offending \S+ key in (?P<file>.+):(?P<line>\d+)",

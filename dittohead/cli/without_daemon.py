@@ -15,7 +15,7 @@ from typing import Any
 from dittohead.admin.verify import verify_job
 from dittohead.cli import advice
 from dittohead.cli.base import NO_PERMISSION, TEMPORARY
-from dittohead.cli.opened import load_config, reading
+from dittohead.cli.open_config import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.config.loader import Config
