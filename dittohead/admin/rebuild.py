@@ -76,6 +76,12 @@ def rebuild(store: Store, stations: Stations, config: Config) -> Rebuilt:
 
     A receipt that cannot be read, or says what cannot be, is named, and the others are taken.
 
+    Args:
+        store: new and empty.
+        stations: receipts/, work/ and the four stations are read; nothing there is changed.
+        config: today's configuration, for the pipelines of jobs that were not over.
+
+    Returns: how many jobs are there again, and the names of the receipts that cannot be read.
     Raises: StoreError: the store cannot be written now.
     """
     done = Rebuilt()

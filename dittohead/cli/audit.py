@@ -21,7 +21,16 @@ _REQUESTS = 8
 
 
 def audited(name: str, against: str, endpoint_url: str, credentials: str) -> dict[str, Any]:
-    """Return what was found, as JSON fields. Raises: DittoheadError."""
+    """Return what was found, as JSON fields.
+
+    Args:
+        name: the source's name.
+        against: s3://BUCKET/PREFIX; "" compares with receipts alone.
+        endpoint_url: address of a store that is not Amazon's; "" for Amazon's.
+        credentials: name of the bucket's credential; "" for what the machine has.
+
+    Raises: DittoheadError.
+    """
     config, setting = setting_of(name)
     source = registry.sources().get(setting.kind)
     if not source.shows:

@@ -33,7 +33,11 @@ _PATIENCE_S = 10.0
 
 
 def follow(config: Config, names: Sequence[str], *, since: datetime) -> bool:
-    """Show the jobs of the named folders, claimed after `since`, until all are over.
+    """Show the jobs of the named folders, claimed at or after a moment, until all are over.
+
+    Args:
+        names: the folders' names in the inbox.
+        since: with its time zone; earlier jobs of the names do not count.
 
     Returns: whether every one of them is done.
     """

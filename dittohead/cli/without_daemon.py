@@ -34,7 +34,15 @@ _ANSWER_S = 30.0
 
 
 def carried_out(action: str, jobs: tuple[str, ...], args: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the answer for each job: {"ok": bool, "message": str}."""
+    """Carry an action out while no daemon runs; yield the answer for each job: {"ok": bool, "message": str}.
+
+    Args:
+        action: such as "retry" or "freeze".
+        jobs: ids or folder names, as they were typed.
+        args: the action's own arguments, as JSON.
+
+    Raises: StoreError: there is no store yet, or it cannot be read.
+    """
     config = load_config()
     with reading(config) as (store, stations):
         for job in jobs:

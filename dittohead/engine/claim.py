@@ -471,7 +471,12 @@ def _no_collection(pipeline: Pipeline, name: str) -> ItemError:
 
 
 def wanted(pipeline: Pipeline, values: Mapping[str, str], folder: Path | None) -> frozenset[str]:
-    """Return what a folder is to be had for: by the group `purpose` of the match, or by its side-car.
+    """Return the purposes a folder asks for: by the group `purpose` of the match, or by its side-car.
+
+    Args:
+        pipeline: the one it goes through; without purposes of its own nothing is read.
+        values: the named groups of the match.
+        folder: where it lies, for its side-car; None: only its name counts.
 
     Raises: ItemError: it asks for what the pipeline does not do, or for two different things.
     """

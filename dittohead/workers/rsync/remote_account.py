@@ -40,7 +40,12 @@ class Room:
 
 
 def way_to(options: RsyncOptions, place: Destination, again: str = "") -> DeliveryPlace:
-    """Return what a cure has to name of a place."""
+    """Return what a hint has to name of the place of a delivery.
+
+    Args:
+        place: the host and the path there.
+        again: the command that tries again; "" where work goes on by itself.
+    """
     ssh = options.ssh
     return DeliveryPlace(
         where=place.argument,
