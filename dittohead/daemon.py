@@ -33,8 +33,8 @@ from dittohead.engine import live_status
 from dittohead.engine.claim import Claimer
 from dittohead.engine.dispatch import Dispatch
 from dittohead.engine.dispatch.local import LocalDispatch
+from dittohead.engine.engine import Engine
 from dittohead.engine.reconcile import reconcile
-from dittohead.engine.services import Engine
 from dittohead.engine.supervisor import Service, Supervisor
 from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Scan, Stations

@@ -230,10 +230,14 @@ class Watcher:
 async def stale_uploads(
     stations: Stations, uploads: Sequence[bytes], older_than_s: float
 ) -> AsyncIterator[tuple[bytes, float, int]]:
-    """Yield (name, age in seconds, bytes) of each dotted folder nobody has written to for so long.
+    """Yield (name, age in seconds, bytes) of each dotted folder that has not been written to for some time.
 
     The age is that of the last change of anything inside, by ctime: what copies old files sets their mtime
     back, and nobody can set a ctime. Nothing dotted is opened or changed.
+
+    Args:
+        uploads: names of dotted folders in the inbox, as bytes.
+        older_than_s: only those that nobody has written to for this time. Seconds.
     """
     for name in uploads:
         found = await asyncio.to_thread(_newest, stations.folder(Station.INBOX, name))

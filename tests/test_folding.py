@@ -14,7 +14,7 @@ import pytest
 from dittohead.model.errors import ItemError
 from dittohead.model.records import Entry
 from dittohead.system.folding import Alike
-from dittohead.workers.rsync.output import listed_names
+from dittohead.workers.rsync.rsync_messages import listed_names
 from dittohead.workers.rsync.worker import RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext
 from tests.support.sshd import Sshd, sshd

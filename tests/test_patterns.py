@@ -139,7 +139,7 @@ def test_no_other_expression_of_the_package_is_a_sites() -> None:
             "scripts.py",
             "reasons.py",
             "process.py",
-            "remote_errors.py",
+            "ssh_messages.py",
             "kinds.py",
         )
     ]

@@ -14,9 +14,9 @@ from dittohead.admin.request_queue import RequestQueue
 from dittohead.config.loader import Config
 from dittohead.engine.batches import is_by_itself
 from dittohead.engine.dispatch import Dispatch
+from dittohead.engine.engine import AGENT, Engine
 from dittohead.engine.finish import finish
 from dittohead.engine.reconcile import fetch
-from dittohead.engine.services import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.replacement import Replacements

@@ -40,7 +40,13 @@ class Audit:
     named: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
     def add(self, kind: str, what: str, why: str) -> None:
-        """Add a finding."""
+        """Add a finding: it is counted, and named while there are not too many of its kind.
+
+        Args:
+            kind: one of `KINDS`.
+            what: what it is about: a key, or an object.
+            why: what is wrong, in words.
+        """
         self.counts[kind] += 1
         if len(self.named[kind]) < _NAMED:
             self.named[kind].append({"what": what, "why": why})

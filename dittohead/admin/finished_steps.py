@@ -33,7 +33,14 @@ class FinishedStep:
 async def recorded(
     job: Job, store: Store, stations: Stations, workers: Registry
 ) -> AsyncIterator[FinishedStep]:
-    """Yield a job's steps in order."""
+    """Yield the steps of a job in their order, each with its worker and the options it had.
+
+    Args:
+        job: the job, over or not; its own definition counts, and not today's configuration.
+        workers: the kinds of step that are installed now.
+
+    Raises: StoreError. A step whose worker is missing or refuses its options is yielded with `problem`.
+    """
     files = JobFiles(stations, job)
     for row in await store.read(job_store.steps_of, job.id):
         try:

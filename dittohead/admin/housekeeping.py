@@ -11,8 +11,8 @@ from typing import Any
 
 from dittohead.admin.stale_uploads import StaleUploads
 from dittohead.config.settings import Watch
+from dittohead.engine.engine import Engine
 from dittohead.engine.finish import remove_work
-from dittohead.engine.services import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Scan

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead.engine.services import AGENT, Engine
+from dittohead.engine.engine import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.model.errors import ItemError, StoreError, Unreadable

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from dittohead.config.settings import Settings
-from dittohead.engine.services import Engine
+from dittohead.engine.engine import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.engine.targets import disk_of
 from dittohead.model import units

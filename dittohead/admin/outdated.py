@@ -35,7 +35,17 @@ class OutdatedJob:
 def compare(
     config: Config, pipeline: str, workers: Registry, store: Store, stations: Stations
 ) -> Iterator[OutdatedJob]:
-    """Yield a finding for each folder in done/ that a pipeline has done, by name. Blocking."""
+    """Yield a finding for each folder in done/ that a pipeline has processed, by name. Blocking.
+
+    Args:
+        config: today's configuration, to which each job's own definition is compared.
+        pipeline: the pipeline's name.
+        workers: the kinds of step that are installed now.
+        store: only read.
+        stations: only looked at; a folder that is no longer in done/ is passed over.
+
+    Raises: StoreError.
+    """
     for job in store.run(history.latest_done, pipeline):
         if stations.exists(Station.DONE, job.folder):
             yield _finding(config, workers, stations, job, store.run(job_store.steps_of, job.id))

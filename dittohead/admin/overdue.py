@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dittohead.admin.notice_limits import WEEK_S, NoticeGroup, NoticeLimits
-from dittohead.engine.services import Engine
+from dittohead.engine.engine import Engine
 from dittohead.engine.supervisor import alone
 from dittohead.folders.stations import Scan
 from dittohead.model.held import AT_ONCE, IN_TIME, Held

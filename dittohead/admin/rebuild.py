@@ -18,7 +18,7 @@ from ulid import ULID
 
 from dittohead.config.loader import Config
 from dittohead.engine.claim import new_job
-from dittohead.engine.services import AGENT
+from dittohead.engine.engine import AGENT
 from dittohead.folders import manifest, receipt
 from dittohead.folders.receipt import folder_bytes, read_events
 from dittohead.folders.stations import Stations
@@ -76,6 +76,12 @@ def rebuild(store: Store, stations: Stations, config: Config) -> Rebuilt:
 
     A receipt that cannot be read, or says what cannot be, is named, and the others are taken.
 
+    Args:
+        store: new and empty.
+        stations: receipts/, work/ and the four stations are read; nothing there is changed.
+        config: today's configuration, for the pipelines of jobs that were not over.
+
+    Returns: how many jobs are there again, and the names of the receipts that cannot be read.
     Raises: StoreError: the store cannot be written now.
     """
     done = Rebuilt()

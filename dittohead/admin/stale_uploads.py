@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead.admin.notice_limits import FEW, NoticeGroup, NoticeLimits
-from dittohead.engine.services import Engine
+from dittohead.engine.engine import Engine
 from dittohead.model.states import Station
 from dittohead.model.text import display
 from dittohead.store import outbox as outbox_store

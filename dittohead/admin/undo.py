@@ -111,6 +111,12 @@ async def undo_all(
 ) -> AsyncIterator[UndoReport]:
     """Undo every job of a name whose steps know how, the latest first.
 
+    Args:
+        job: any job of the name; only its name counts.
+        secret: a credential by its file name. It raises ItemError where there is none.
+        dry_run: report what would be removed, and change nothing.
+
+    Returns: a report for each job that has a step to undo.
     Raises: DittoheadError: as `undo_job`; those before are undone then, and were yielded.
     """
     jobs = [one for one in await store.read(history.of_name, job.name) if one.state in TERMINAL]

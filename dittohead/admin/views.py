@@ -138,7 +138,15 @@ def paused(connection: Connection, name: str) -> dict[str, str]:
 def entries(
     connection: Connection, setting: SourceSetting, *, state: str, stage: str | None, after: str, limit: int
 ) -> list[dict[str, Any]]:
-    """Return entries of a source's catalogue by key, after one of them."""
+    """Return entries of a source's catalogue as JSON objects, by key.
+
+    Args:
+        setting: the source, as config.yaml has it.
+        state: only entries in this state; "" for all.
+        stage: only entries in this stage; "" for those without one, None for all.
+        after: a key; only entries behind it. "" begins at the first.
+        limit: how many at most.
+    """
     kind = registry.sources().get(setting.kind).shows
     found = catalogue_store.page(
         connection, setting.name, kind, state=state, stage=stage, after=after, limit=limit

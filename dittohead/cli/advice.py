@@ -66,7 +66,13 @@ def unasked(state: Path, config: Path | None) -> tuple[str, bool]:
 
 
 def not_running(state: Path, config: Path | None, more: str = "") -> str:
-    """Return that no daemon answers, and who can type what so that one does."""
+    """Return the sentence that no daemon answers, with the command that starts it and who may type it.
+
+    Args:
+        state: the directory state/ below the root; the owner of what is in it runs the daemon.
+        config: the config.yaml in use; None for the default one.
+        more: what else is in the way, added behind "(or does not answer)"; "" for nothing.
+    """
     me, holder, command = owner(os.geteuid()).user, _holder(state), start(config)
     words = f"{state.parent}: the daemon is not running (or does not answer){more}"
     if os.geteuid() == 0 or holder == me:

@@ -20,7 +20,14 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
     name = "moment"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Return it with its zone."""
+        """Return a moment with its time zone; one that was typed without a zone is in the machine's own.
+
+        Args:
+            value: what was typed, or a default that is a datetime already.
+            param, ctx: click's own, for its message.
+
+        Raises: click.BadParameter: it is no date.
+        """
         if isinstance(value, datetime):
             return value
         try:
@@ -35,7 +42,14 @@ class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return seconds."""
+        """Return a span in seconds.
+
+        Args:
+            value: what was typed, such as "90s" or "2d".
+            param, ctx: click's own, for its message.
+
+        Raises: click.BadParameter: it is no span.
+        """
         try:
             return parse_duration(value)
         except ValueError as error:

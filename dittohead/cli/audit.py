@@ -7,21 +7,30 @@ from typing import Any
 
 from dittohead.admin.audit import Audit, audit, place
 from dittohead.cli.base import USAGE
-from dittohead.cli.opened import reading
-from dittohead.cli.rounds import setting_of
+from dittohead.cli.open_config import reading
+from dittohead.cli.source_rounds import setting_of
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.system.credentials import Credentials
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.bucket import Bucket
-from dittohead.toolkit.s3.pace import Pace
+from dittohead.toolkit.s3.pace import RequestRate
 
 #: Requests at once to the bucket's store.
 _REQUESTS = 8
 
 
 def audited(name: str, against: str, endpoint_url: str, credentials: str) -> dict[str, Any]:
-    """Return what was found, as JSON fields. Raises: DittoheadError."""
+    """Return what was found, as JSON fields.
+
+    Args:
+        name: the source's name.
+        against: s3://BUCKET/PREFIX; "" compares with receipts alone.
+        endpoint_url: address of a store that is not Amazon's; "" for Amazon's.
+        credentials: name of the bucket's credential; "" for what the machine has.
+
+    Raises: DittoheadError.
+    """
     config, setting = setting_of(name)
     source = registry.sources().get(setting.kind)
     if not source.shows:
@@ -36,7 +45,7 @@ def audited(name: str, against: str, endpoint_url: str, credentials: str) -> dic
                 return await audit(*kept, None, "")
             bucket, prefix = place(against)
             async with connection.client(place_of, Credentials(config.path).needed) as client:
-                where = Bucket(client, bucket, place_of.address(), Pace(_REQUESTS))
+                where = Bucket(client, bucket, place_of.address(), RequestRate(_REQUESTS))
                 return await audit(*kept, where, prefix)
 
         return asyncio.run(run()).as_dict()

@@ -27,7 +27,17 @@ _COLUMNS = ("key", "state", "stage", "reason", "priority", "first_at", "changed_
 
 
 def print_entries(name: str, state: str, stage: str | None, *, as_json: bool, as_csv: bool) -> None:
-    """Print a source's catalogue, as it comes: it may have millions of entries."""
+    """Print a source's catalogue, as it comes: it may have millions of entries.
+
+    Args:
+        name: the source's name.
+        state: only entries in this state; "" for all.
+        stage: only entries in this stage; "" for those without one, None for all.
+        as_json: print one JSON array.
+        as_csv: print CSV with a head; goes before `as_json`.
+
+    Raises: NoSuchJob: there is no such source.
+    """
     with viewing() as view:
         found = view.entries(name, state, stage)
         if as_csv:
@@ -202,7 +212,7 @@ def authorize(name: str) -> None:
     Run it as the daemon's user. Over ssh, forward the port that is named, or paste the address of the page
     that the browser could not open.
     """
-    from dittohead.cli.rounds import authorized
+    from dittohead.cli.source_rounds import authorized
 
     out.print(escape(authorized(name, Terminal())))
 

@@ -10,7 +10,7 @@ import click
 from dittohead.admin.outdated import OutdatedJob, compare
 from dittohead.cli.base import UNAVAILABLE
 from dittohead.cli.jobs import ask
-from dittohead.cli.opened import load_config, reading
+from dittohead.cli.open_config import load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.config import registry
 from dittohead.config.loader import Config

@@ -103,7 +103,13 @@ class DaemonClient:
         return said
 
     def act(self, action: str, of: str, args: dict[str, Any]) -> dict[str, Any] | None:
-        """Have something done; return {"ok": bool, "message": str}, None where it is not yet answered."""
+        """Ask for an action; return {"ok": bool, "message": str}, None where it is not answered yet.
+
+        Args:
+            action: such as "retry"; "source-..." for sources and "notify-..." for receivers.
+            of: the job's id, the source, the batch or the rule that it is about.
+            args: the action's own arguments, as JSON.
+        """
         kind = "sources" if action in _SOURCE_ACTIONS else "jobs"
         path = f"/api/v1/{kind}/{segment(of)}/{action.removeprefix('source-')}"
         if action == "retry-batch":
@@ -157,7 +163,13 @@ class DaemonClient:
             raise DittoheadError("the daemon went away before it had compared everything") from error
 
     def log(self, job: str, step: str, start: int) -> Iterator[bytes]:
-        """Yield what a step has printed from a byte on; nothing where there is nothing more."""
+        """Yield what a step has printed, from a byte on; nothing where there is no more yet.
+
+        Args:
+            job: the job's id.
+            step: the step's name.
+            start: offset of the first byte, from 0.
+        """
         path = f"/api/v1/jobs/{segment(job)}/steps/{segment(step)}/log"
         response = self._send("GET", path, headers={"Range": f"bytes={start}-"})
         good = response.status == 206 or (response.status == 200 and start == 0)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from dittohead.cli.base import DATA, NO_INPUT, with_config
-from dittohead.cli.opened import load_config
+from dittohead.cli.open_config import load_config
 from dittohead.cli.terminal import err, escape, fail, out
 from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dittohead.admin import views
 from dittohead.cli import advice, lines
-from dittohead.cli.opened import reading
+from dittohead.cli.open_config import reading
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.config.loader import Config
 from dittohead.engine import live_status
@@ -33,7 +33,11 @@ _PATIENCE_S = 10.0
 
 
 def follow(config: Config, names: Sequence[str], *, since: datetime) -> bool:
-    """Show the jobs of the named folders, claimed after `since`, until all are over.
+    """Show the jobs of the named folders, claimed at or after a moment, until all are over.
+
+    Args:
+        names: the folders' names in the inbox.
+        since: with its time zone; earlier jobs of the names do not count.
 
     Returns: whether every one of them is done.
     """

@@ -119,7 +119,7 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
         answers = [_answered(client.act(action, job, args), quiet=quiet) for job in jobs]
         client.close()
     else:
-        from dittohead.cli.alone import carried_out
+        from dittohead.cli.without_daemon import carried_out
 
         answers = [_print_answer(answer, quiet=quiet) for answer in carried_out(action, jobs, args)]
     if not all(answers):
@@ -263,7 +263,7 @@ def verify(as_json: bool, job: str) -> None:
     if client is not None:
         report = _verified_by(client, job)
     else:
-        from dittohead.cli.alone import verified
+        from dittohead.cli.without_daemon import verified
 
         report = verified(job)
     if as_json:

@@ -102,6 +102,11 @@ def show(lines: Iterable[Line], to: Console, *, indent: int = 0) -> None:
 
     On a terminal each takes one row: names and clauses are cut where they do not fit. Elsewhere nothing
     is cut, and the state is written out, for programs that read lines.
+
+    Args:
+        lines: shown in this order.
+        to: where they are printed.
+        indent: spaces in front of each.
     """
     found = list(lines)
     for text in (_on_terminal if to.is_terminal else _in_full)(found, to, indent):

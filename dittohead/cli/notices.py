@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from dittohead.cli.alone import must_be_its_user
 from dittohead.cli.base import USAGE, json_option, with_config
 from dittohead.cli.jobs import ask
-from dittohead.cli.opened import has_store, load_config, reading
+from dittohead.cli.open_config import has_store, load_config, reading
 from dittohead.cli.terminal import escape, fail, out, print_json
+from dittohead.cli.without_daemon import must_be_its_user
 from dittohead.config.loader import Config
 from dittohead.config.notice_rules import Rule, shown
 from dittohead.folders.stations import Stations

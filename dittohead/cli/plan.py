@@ -13,7 +13,7 @@ import click
 
 from dittohead.admin.dry_run import Plan, PlannedStep, plan
 from dittohead.cli.base import DATA, TEMPORARY, json_option, with_config
-from dittohead.cli.opened import load_config
+from dittohead.cli.open_config import load_config
 from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.config import registry
 from dittohead.config.loader import Config

@@ -6,7 +6,7 @@ import click
 
 from dittohead.admin import rebuild as rebuilding
 from dittohead.cli.base import DATA, with_config
-from dittohead.cli.opened import load_config
+from dittohead.cli.open_config import load_config
 from dittohead.cli.terminal import escape, fail, out
 from dittohead.config.loader import Config
 from dittohead.folders.stations import Stations

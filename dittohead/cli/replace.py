@@ -42,7 +42,7 @@ def replace(job: str, file: str, new: Path, reason: str, no_run: bool) -> None:
     here = find_place()
     client = here.client()
     if client is None:
-        from dittohead.cli.alone import offered
+        from dittohead.cli.without_daemon import offered
 
         id_, known = offered(here.root, job, path, encoding, new, digest)
     else:

@@ -37,7 +37,7 @@ def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
     """
     with _no_collection():
         from dittohead import daemon
-        from dittohead.cli.opened import load_config
+        from dittohead.cli.open_config import load_config
         from dittohead.system import log
 
     daemon.log_in_thread()

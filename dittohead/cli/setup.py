@@ -15,7 +15,7 @@ from dittohead.admin.credential_check import Vouched, vouch
 from dittohead.admin.doctor import Finding, examine, exposures
 from dittohead.cli.base import DATA, config_path, json_option, with_config
 from dittohead.cli.daemon_client import DaemonClient
-from dittohead.cli.opened import has_store, load_config, reading
+from dittohead.cli.open_config import has_store, load_config, reading
 from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.config import registry
 from dittohead.config.json_schema import json_schema

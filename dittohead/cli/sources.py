@@ -87,7 +87,7 @@ def sync(name: str, prefix: str, dry_run: bool) -> None:
 
     Where no daemon runs it is done here, to its end: as much as there is room for.
     """
-    from dittohead.cli.rounds import dry_look, setting_of
+    from dittohead.cli.source_rounds import dry_look, setting_of
 
     config, setting = setting_of(name)
     if not dry_run:
@@ -121,7 +121,7 @@ def reset(name: str, prefix: str, then_sync: bool, dry_run: bool) -> None:
 
     Those whose folder is being fetched or processed now are left as they are.
     """
-    from dittohead.cli.rounds import forgettable, setting_of
+    from dittohead.cli.source_rounds import forgettable, setting_of
 
     config, _ = setting_of(name)
     if not dry_run:

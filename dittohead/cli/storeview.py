@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dittohead.admin import views
-from dittohead.cli.opened import reading_at
+from dittohead.cli.open_config import reading_at
 from dittohead.cli.view import Place
 from dittohead.config.loader import Config, SourceSetting
 from dittohead.engine import live_status

@@ -11,7 +11,7 @@ import click
 from dittohead.admin.undo import UndoReport, undo_all, undo_job
 from dittohead.cli.base import DATA, json_option, with_config
 from dittohead.cli.jobs import ask
-from dittohead.cli.opened import load_config, reading
+from dittohead.cli.open_config import load_config, reading
 from dittohead.cli.terminal import escape, out, print_json
 from dittohead.config import registry
 from dittohead.folders.stations import Stations

@@ -53,13 +53,29 @@ class View(Protocol):
         """Return a job in a few fields."""
 
     def log(self, job_id: str, step: str, start: int) -> Iterator[bytes]:
-        """Yield what a step has printed, from a byte on."""
+        """Yield what a step has printed, from a byte on.
+
+        Args:
+            job_id: the job's id.
+            step: the step's name.
+            start: offset of the first byte, from 0.
+
+        Returns: an iterator over pieces of bytes; empty where nothing was printed.
+        """
 
     def sources(self) -> list[dict[str, Any]]:
         """Return all sources."""
 
     def entries(self, source: str, state: str, stage: str | None) -> Iterator[dict[str, Any]]:
-        """Yield entries of a source's catalogue, by key. Raises: NoSuchJob: there is no such source."""
+        """Yield entries of a source's catalogue as JSON objects, by key.
+
+        Args:
+            source: the source's name.
+            state: only entries in this state; "" for all.
+            stage: only entries in this stage; "" for those without one, None for all.
+
+        Raises: NoSuchJob: there is no such source.
+        """
 
     def entry(self, source: str, key: str) -> dict[str, Any]:
         """Return one, with what became of it. Raises: NoSuchJob."""

@@ -158,7 +158,16 @@ class Catalogue(abc.ABC):
     async def end(
         self, listing: Listing, leaving: Leaving | None, *, sha256: str = "", file: str = ""
     ) -> Listing:
-        """End a whole listing; entries that it did not name leave. Goes on after a kill when called again."""
+        """End a whole listing; entries that it did not name leave. After a kill, call it again to go on.
+
+        Args:
+            listing: an open one, as `begin` gave it.
+            leaving: what becomes of entries that it did not name; None: they stay as they are.
+            sha256: the SHA-256 of the file that the listing is kept in, in hex; "" where there is no file.
+            file: that file, relative to the source's directory; "" where there is none.
+
+        Returns: the listing as it ended: whole, or doubtful where too many would leave.
+        """
 
     @abc.abstractmethod
     async def last(self, kind: str, name: str) -> Listing | None:
@@ -166,7 +175,13 @@ class Catalogue(abc.ABC):
 
     @abc.abstractmethod
     async def listings(self, kind: str, name: str, limit: int) -> list[Listing]:
-        """Return listings of a name, the latest first."""
+        """Return listings of a name, the latest first.
+
+        Args:
+            kind: the kind of entry.
+            name: the listing's name.
+            limit: how many at most.
+        """
 
     @abc.abstractmethod
     async def counts(self, kind: str) -> dict[tuple[str, str], int]:
@@ -190,11 +205,25 @@ class Catalogue(abc.ABC):
     async def page(
         self, kind: str, *, after: str = "", limit: int = 1000, state: str = "", stage: str | None = None
     ) -> list[Entry]:
-        """Return entries by key, after one of them."""
+        """Return entries in the order of their keys, those behind a key.
+
+        Args:
+            kind: the kind of entry.
+            after: only keys behind this one; "" begins at the first.
+            limit: how many at most.
+            state: only entries in this state; "" for all.
+            stage: only entries in this stage; "" for those without one, None for all.
+        """
 
     @abc.abstractmethod
     async def history(self, kind: str, key: str, limit: int = 200) -> list[Change]:
-        """Return what became of an entry, the latest first."""
+        """Return what was told of an entry, the latest first.
+
+        Args:
+            kind: the kind of entry.
+            key: the entry's key.
+            limit: how many changes at most.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,12 @@ def render_options(options: Mapping[str, Any], values: Mapping[str, str], worker
     `Box 1 #3`. In one of `worker.per_file` what stands for a file is left, and braces in values are
     doubled, so that no name is taken for a placeholder later.
 
-    Raises: ItemError.
+    Args:
+        options: as config.yaml has them.
+        values: what each placeholder stands for, by name without braces.
+        worker: says which options are URIs, and which are templates for each file.
+
+    Raises: ItemError: a placeholder has no value, or a value cannot stand there.
     """
     filled = {}
     for key, value in options.items():

@@ -37,6 +37,11 @@ def check(expression: str) -> None:
 def next_after(expression: str, moment: float, timezone: str | None) -> float:
     """Return when a schedule is due next, later than `moment`; both in seconds since the epoch.
 
+    Args:
+        expression: five fields, as in a crontab.
+        moment: seconds since the epoch.
+        timezone: such as "Europe/Berlin"; None for the machine's own.
+
     Source: crontab(5) of Debian, whose behaviour at changes of summer time cronsim follows.
     """
     own = zone(timezone)

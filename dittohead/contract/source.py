@@ -171,7 +171,13 @@ class Look(abc.ABC):
 
     @abc.abstractmethod
     async def unreadable(self, handle: str, why: str, data: dict[str, Any]) -> None:
-        """Remember an order that cannot be understood: counted and said; never settled."""
+        """Remember an order that cannot be understood. People see it, and it is never settled.
+
+        Args:
+            handle: the order's name upstream.
+            why: what is wrong with it, for people.
+            data: JSON, the source's own.
+        """
 
     @abc.abstractmethod
     async def orders(self, handles: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -285,6 +291,37 @@ class Source(abc.ABC, Generic[OptionsT]):
     """Code that can bring work in from one kind of place; found by the entry-point group `dittohead.sources`.
 
     One instance serves the whole process and keeps no state of its own.
+
+    A whole one:
+
+        from contextlib import asynccontextmanager
+
+        from dittohead import Sighting, Source, SourceOptions, Upstream
+
+        NOTES = {"monday": b"dry", "tuesday": b"rain"}
+
+        class Notes(Upstream):
+            async def look(self, ctx):
+                await ctx.saw(
+                    [
+                        Sighting(key=day, folder=day, path="note.txt", version="1", size=len(text))
+                        for day, text in NOTES.items()
+                        if day.startswith(ctx.prefix)
+                    ]
+                )
+
+            async def fetch(self, ctx):
+                async for item in ctx.items():
+                    (ctx.root / item.path).write_bytes(NOTES[item.key])
+                    await ctx.fetched(item, "written by this process")
+
+        class NotesSource(Source[SourceOptions]):
+            name = "notes"
+            Options = SourceOptions
+
+            @asynccontextmanager
+            async def open(self, options, secret):
+                yield Notes()
     """
 
     name: ClassVar[str]  #: the key in config.yaml
@@ -337,14 +374,26 @@ class Source(abc.ABC, Generic[OptionsT]):
         return self.doctor(options, keep.secret)
 
     async def act(self, options: OptionsT, keep: Keep, command: str, args: Mapping[str, Any]) -> str:
-        """Do what a person says by one of `commands`; return what was done, in words.
+        """Do what a person asks for by one of `commands`; return what was done, in words.
+
+        Args:
+            keep: what the engine keeps for this source: its catalogue, its files, its credentials.
+            command: a key of `commands`.
+            args: the command's arguments by name, as that command declares them.
 
         Raises: ItemError: it cannot be done; nothing was changed.
         """
         raise NotImplementedError(command)
 
     async def authorize(self, options: OptionsT, keep: Keep, person: Person) -> str:
-        """Have a person sign in, and keep what that gives; return what was done, in words."""
+        """Have a person sign in, and keep what that gives; return what was done, in words.
+
+        Args:
+            keep: where the credential that comes of it is kept.
+            person: asks the person, and shows them where to sign in.
+
+        Raises: ItemError, TargetError: the person could not be signed in.
+        """
         raise NotImplementedError
 
     def panels(self, options: OptionsT, counts: Counts) -> Sequence[Panel]:

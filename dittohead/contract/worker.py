@@ -163,7 +163,13 @@ class StepContext(abc.ABC):
 
     @abc.abstractmethod
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Tell how far the step is; `unit` is "bytes" or a plural noun such as "images". Cheap."""
+        """Tell how far the step is; `unit` is "bytes" or a plural noun such as "images". Cheap.
+
+        Args:
+            done: how much is done since the step began, in `unit`.
+            total: how much there is, in `unit`; 0 when that is not known.
+            unit: what is counted.
+        """
 
     @abc.abstractmethod
     def output(self, output: Output) -> None:
@@ -179,7 +185,13 @@ class StepContext(abc.ABC):
 
     @abc.abstractmethod
     def full(self, target: str, used: float, capacity: int) -> None:
-        """Report how full a target's filesystem is: `used` 0..1, `capacity` in bytes."""
+        """Report how full the file system of a target is: `used` from 0 to 1, `capacity` in bytes.
+
+        Args:
+            target: the target, as `Worker.target` names it.
+            used: the part of it that is used, from 0 to 1.
+            capacity: bytes that it holds when it is full.
+        """
 
     @abc.abstractmethod
     def spare_slot(self) -> AbstractAsyncContextManager[None] | None:
@@ -209,7 +221,23 @@ class Worker(abc.ABC, Generic[OptionsT]):
     for the same step after a crash at any point, after a failure and after `Wait`: it MUST leave
     the same result, MUST never change the payload, and on cancellation MUST leave no child
     process behind (`dittohead.run` sees to it). Raise ItemError, TransientError or TargetError;
-    anything else is taken for a defect of the worker and fails the job with a traceback in the log.
+    anything else is a defect of the worker and fails the job with a traceback in the log.
+
+    A whole one:
+
+        from dittohead import Done, ItemError, Options, Worker
+
+        class CountOptions(Options):
+            least: int = 1
+
+        class CountWorker(Worker[CountOptions]):
+            name = "count"
+            Options = CountOptions
+
+            async def run(self, ctx, options):
+                if ctx.source.files < options.least:
+                    raise ItemError("there are too few files", where=ctx.name, hint="Add the others")
+                return Done(detail=f"{ctx.source.files} files")
     """
 
     name: ClassVar[str]  #: the key in config.yaml

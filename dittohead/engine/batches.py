@@ -12,7 +12,7 @@ import stat
 from collections.abc import Mapping
 from datetime import datetime
 
-from dittohead.engine.services import Engine
+from dittohead.engine.engine import Engine
 from dittohead.folders.stations import Stations, fit
 from dittohead.model.records import Batch, Job, collection_of
 from dittohead.model.states import Station
@@ -35,6 +35,12 @@ async def lies_under(store: Store, stations: Stations, job: Job, station: Statio
     """Return the name of the collection's directory in done/ or failed/ that a job's folder is to lie in.
 
     That of the collection, unless a folder that was dropped by itself has it: then with the batch's time.
+
+    Args:
+        job: a job of a folder in a collection.
+        station: done or failed.
+
+    Raises: StoreError; OSError: the station cannot be read.
     """
     collection = collection_of(job.folder)
     if not await is_by_itself(store, stations, station, collection):
@@ -44,7 +50,15 @@ async def lies_under(store: Store, stations: Stations, job: Job, station: Statio
 
 
 async def is_by_itself(store: Store, stations: Stations, station: Station, folder: bytes) -> bool:
-    """Tell whether what lies under a name in a station was dropped by itself, and is no collection."""
+    """Tell whether what lies under a name in a station was dropped by itself, and is no collection.
+
+    Args:
+        station: where it lies.
+        folder: its name there, as bytes.
+
+    Returns: True for a dropped folder; False for a collection's directory, and where nothing lies there.
+    Raises: StoreError; OSError: the station cannot be read.
+    """
     try:
         there = await asyncio.to_thread(stations.identity, station, folder)
     except FileNotFoundError:
@@ -62,6 +76,9 @@ async def clear_up(store: Store, stations: Stations, collection: bytes) -> None:
     What lies beside them is moved to done/, where the collection lies there, else to failed/. So is what was
     left in failed/ beside folders that are done by now. Folders that came later stay: they are adopted.
     Harmless to repeat.
+
+    Args:
+        collection: the name of its directory, as bytes.
 
     Raises: StationError, OSError: something cannot be moved.
     """

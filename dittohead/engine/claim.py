@@ -18,7 +18,7 @@ from dittohead.config.loader import Config, Pipeline
 from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
 from dittohead.engine.disk_budget import DiskBudget
-from dittohead.engine.services import AGENT
+from dittohead.engine.engine import AGENT
 from dittohead.engine.targets import Targets
 from dittohead.engine.waiting_room import WaitingRoom
 from dittohead.folders import replacement, sidecar
@@ -471,7 +471,12 @@ def _no_collection(pipeline: Pipeline, name: str) -> ItemError:
 
 
 def wanted(pipeline: Pipeline, values: Mapping[str, str], folder: Path | None) -> frozenset[str]:
-    """Return what a folder is to be had for: by the group `purpose` of the match, or by its side-car.
+    """Return the purposes a folder asks for: by the group `purpose` of the match, or by its side-car.
+
+    Args:
+        pipeline: the one it goes through; without purposes of its own nothing is read.
+        values: the named groups of the match.
+        folder: where it lies, for its side-car; None: only its name counts.
 
     Raises: ItemError: it asks for what the pipeline does not do, or for two different things.
     """

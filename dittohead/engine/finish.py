@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dittohead.engine import batches
-from dittohead.engine.services import AGENT, Engine
+from dittohead.engine.engine import AGENT, Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import MANIFEST, JobFiles
 from dittohead.folders.stations import Stations
@@ -44,6 +44,12 @@ async def finish(
     # 5 record where it is.  A crash after 2 is mended by `leave_processing` at the next start.
 
     A list of the job's own that is damaged fails it: what is not in the receipt was not verified.
+
+    Args:
+        job: as the store has it, with the token of this run.
+        state: done or failed.
+        error: why it failed or was cancelled; None when it is done.
+        failed_step: position of the step that failed, from 0; None when it was no step.
 
     Raises: Superseded, StoreError; StationMissing: receipts/ is not there; OSError.
     """
@@ -261,6 +267,9 @@ async def leave_processing(store: Store, stations: Stations, job: Job) -> None:
     """Move the folder of a job that is over to done/ or failed/, and record where it lies.
 
     Harmless to repeat: a folder that has left processing/ is left where it is.
+
+    Args:
+        job: a job that is over, as the store has it.
     """
     station = Station.DONE if job.state is JobState.DONE else Station.FAILED
     collection, folder = collection_of(job.folder), job.folder
@@ -335,7 +344,12 @@ def _rename_lines(job: Job) -> tuple[str, ...]:
 
 
 def remove_work(stations: Stations, job_id: str, *, but_manifest: bool = False) -> None:
-    """Remove work/<job id>/ with all that is in it, or all but the manifest. Blocking; never leaves work/."""
+    """Remove work/<job id>/ with all that is in it, or all but the manifest. Blocking; never leaves work/.
+
+    Args:
+        job_id: the job's id.
+        but_manifest: keep the manifest, where there is one, and the other files beside it.
+    """
     home = stations.work / job_id
     if home.parent != stations.work or not home.is_dir() or home.is_symlink():
         return

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.engine import remedies
+from dittohead.engine.engine import AGENT, Engine
 from dittohead.engine.finish import damaged, finish
-from dittohead.engine.services import AGENT, Engine
 from dittohead.engine.step_run import RunState, SetAside, StepRun
 from dittohead.engine.targets import disk_of
 from dittohead.folders import manifest

@@ -73,7 +73,15 @@ class Live:
         self.held_count = len(held)
 
     def report(self, job: str, step: str, done: int, total: int, unit: str) -> None:
-        """Note a step's progress. Cheap; may come from any thread."""
+        """Note a step's progress. Cheap; may come from any thread.
+
+        Args:
+            job: the job's id.
+            step: the step's name.
+            done: how much is done since the step began, in `unit`.
+            total: how much there is, in `unit`; 0 when that is not known.
+            unit: "bytes", or a plural noun such as "images".
+        """
         steps = self.progress.setdefault(job, {})
         known = steps.get(step)
         if known is None:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 
 from dittohead.engine import batches
 from dittohead.engine.claim import Claimer
+from dittohead.engine.engine import Engine
 from dittohead.engine.finish import finish, leave_processing
-from dittohead.engine.services import Engine
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, NameTaken, StationError, StoreError
 from dittohead.model.records import Arrival, Batch, Job, collection_of
@@ -26,12 +26,16 @@ _LOOKED_AT = 1000
 
 
 async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) -> int:
-    """Mend every difference a crash or an admin's `mv` left; return how many there were.
+    """Repair every difference that a crash or an admin's `mv` left; return how many there were.
 
     A claim without a row is adopted; a finished row whose folder has not moved is moved; a
     reopened job's folder is fetched; a folder that an admin moved out of processing/ cancels its
     job; what is no folder is moved to failed/, so that it holds no name. Jobs in `running` are left
     alone. A folder that cannot be brought to where it belongs holds up no other: `claimer.stuck` says why.
+
+    Args:
+        claimer: adopts claims without a row; its `stuck` is written.
+        running: ids of the jobs that run now.
 
     Raises: StoreError; OSError: processing/ cannot be read.
     """

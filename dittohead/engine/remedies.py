@@ -17,7 +17,13 @@ _AGAIN = re.compile(r"move (the folder|it) to the inbox again")
 
 
 def hint(error: ItemError, job: Job, stations: Stations) -> str:
-    """Return an error's hint for the folder of a job that fails of it: first what helps most."""
+    """Return the hint of an error, made for the folder of the job that fails: what helps most comes first.
+
+    Args:
+        error: what the worker raised.
+        job: the job that fails of it.
+        stations: where its folder lies; only read.
+    """
     text = _hint(error, job, stations)
     if not job.batch:
         return text

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 from dittohead.engine.context import Context
-from dittohead.engine.services import Engine
+from dittohead.engine.engine import Engine
 from dittohead.engine.targets import disk_of
 from dittohead.folders.job_files import JobFiles, values_of
 from dittohead.model import step_graph

@@ -226,7 +226,15 @@ class Targets:
         await self._change(name, decide)
 
     async def filled(self, name: str, reason: str, *, is_root: bool) -> None:
-        """Tell people, once until it has room, that a place is full."""
+        """Tell people that a place is full: once, until it has room again.
+
+        Args:
+            name: the target.
+            reason: how full it is, in words.
+            is_root: it is the file system of the stations, and not a target of steps.
+
+        Raises: StoreError.
+        """
 
         def decide(known: TargetRow | None) -> _Change | None:
             row = known or _blank(name)

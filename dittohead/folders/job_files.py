@@ -146,7 +146,12 @@ def has_facts(path: Path) -> bool:
 
 
 def values_of(job: Job, files: JobFiles, step: str) -> dict[str, str]:
-    """Return what the placeholders of a step's options stand for."""
+    """Return what the placeholders of a step's options stand for, by name without braces.
+
+    Args:
+        files: the job's directories, for `{payload}`, `{work}` and `{source}`.
+        step: the step's name.
+    """
     had = job.definition.step(step)
     source = had.source if had is not None else ""
     return {

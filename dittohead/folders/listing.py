@@ -86,7 +86,13 @@ class _Lists:
 
 
 def page(stations: Stations, job: Job, steps: Sequence[StepRow], after: str, limit: int) -> FilePage:
-    """Return the files behind a cursor ("" for the first). Blocking.
+    """Return the job's files behind a cursor, in the order of its lists. Blocking.
+
+    Args:
+        job: the job; its own lists are read while they are there, else its receipt.
+        steps: the job's steps, as the store has them.
+        after: a cursor, `following` of the page before; "" for the first page.
+        limit: how many files at most.
 
     Raises: ValueError: this is no cursor of the job's lists as they are now.
     """

@@ -348,6 +348,11 @@ def recheck(
 def changes(root: Path, manifest: Path, *, stop: Stop) -> Iterator[tuple[bytes, str]]:
     """Yield (path, how) of what was added or changed since the manifest was taken; not what is gone.
 
+    Args:
+        root: the folder.
+        manifest: the manifest's file. Sizes and times are compared, no digests.
+        stop: checked before each file.
+
     Raises: ItemError: it cannot be read to the end; FileNotFoundError: it is not there; Stopped.
     """
     buffer = files.hash_buffer()

@@ -41,6 +41,17 @@ def write(
     """Write a job's receipt durably, replacing an earlier one of the same job. Blocking.
 
     Streams its parts, so that a million files need no memory.
+
+    Args:
+        path: where it goes, in receipts/.
+        job: as it ends: with state, error and finish time.
+        entries: the manifest's files, in its order.
+        outputs: (step's name, a file that it made).
+        locations: (step's name, a place where something lies now).
+        events: in the order in which they happened.
+        steps: in the pipeline's order.
+
+    Raises: OSError: it cannot be written; an earlier receipt is as it was.
     """
     head = {
         "schema": SCHEMA,

@@ -133,7 +133,16 @@ class Replacements:
     # -- a new file comes ----------------------------------------------------------------------
 
     def expect(self, job: Job, path: str, encoding: str, who: str) -> Offer:
-        """Return what is to come. Raises: ItemError: it could not be put in the place of anything."""
+        """Return what is to come: an offer with an id of its own. Nothing is written yet.
+
+        Args:
+            job: the job whose folder has the damaged file.
+            path: that file, relative to the folder, as the list of files has it.
+            encoding: "percent" where the path is percent-encoded, else "".
+            who: the person who replaces it.
+
+        Raises: ItemError: there is no such file, or it cannot be replaced.
+        """
         name = path_of(path, encoding)
         with place(self.stations.folder(job.station, job.folder), name):
             pass
@@ -346,7 +355,12 @@ def _is_there(folder: Path, path: Any) -> bool:
 
 
 def in_place(stations: Stations, job: str, folder: Path) -> list[str]:
-    """Return how the words begin on each file that was put into a job's folder and lies there still."""
+    """Return the beginning of the sentence on each file that replaced another and lies there still.
+
+    Args:
+        job: the job's id.
+        folder: where the job's folder lies now.
+    """
     found = []
     replacements = Replacements(stations)
     with contextlib.suppress(FileNotFoundError):
@@ -364,7 +378,15 @@ def _begins(offer: Offer) -> str:
 
 
 def words(offer: Offer, who: str, why: str, earlier: Path, root: Path) -> str:
-    """Return what was done, as histories and receipts have it."""
+    """Return what was done in one sentence, as histories and receipts have it.
+
+    Args:
+        offer: the new file; with its size, its SHA-256 and that of the file it replaces.
+        who: the person who replaced it.
+        why: the reason they gave; "" for none.
+        earlier: where the earlier file is kept; below `root`.
+        root: the root of the stations.
+    """
     kept = visible(str(earlier.relative_to(root)))
     reason = f": {why}" if why else ""
     return (

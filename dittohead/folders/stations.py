@@ -438,7 +438,14 @@ class Stations:
     def bring_back(self, station: Station, folder: bytes, to: Station, name: bytes | None = None) -> None:
         """Move a finished folder back, to be worked on again: to processing/ or to inbox/.
 
-        Raises: NameTaken, FileNotFoundError, StationError.
+        Args:
+            station: where it lies: done or failed.
+            folder: its name there, as bytes.
+            to: processing or inbox.
+            name: the name it gets there; None: it keeps its own.
+
+        Raises: NameTaken: something of that name is there; FileNotFoundError: the folder is not;
+            StationError.
         """
         self._move(station, folder, to, folder if name is None else name)
         if station is Station.FAILED:
@@ -495,7 +502,14 @@ class Stations:
         return os.lstat(self.folder(station, folder))
 
     def is_another(self, station: Station, folder: bytes, ino: int) -> bool:
-        """Tell whether what lies in a station under a name is not the folder of this inode."""
+        """Tell whether what lies in a station under a name is not the folder of this inode.
+
+        Args:
+            folder: its name there, as bytes.
+            ino: the inode number of the folder that is expected.
+
+        Returns: False also where nothing lies there.
+        """
         try:
             return self.identity(station, folder).st_ino != ino
         except (FileNotFoundError, NotADirectoryError):
@@ -566,6 +580,12 @@ class Stations:
         """Return the name under which a folder that was moved to a station lies there now.
 
         It may have got a time suffix there; the inode tells it from another one of the name.
+
+        Args:
+            folder: the name it had, as bytes.
+            ino: its inode number.
+
+        Returns: `folder` itself where it is not found.
         """
         try:
             there = self.listing(station, collection_of(folder))

@@ -23,7 +23,13 @@ def needs(definition: JobDefinition) -> list[frozenset[int]]:
 
 
 def ready(steps: Sequence[StepRow], needed: Sequence[frozenset[int]], busy: Collection[int]) -> list[int]:
-    """Return the steps that may begin: not done, not `busy`, and all they need is done."""
+    """Return the positions of the steps that may begin: all they need is done, and they are not.
+
+    Args:
+        steps: the job's steps, in the pipeline's order.
+        needed: by position: the positions of the steps that have to be done before.
+        busy: positions of steps that run, or wait for something.
+    """
     done = {row.position for row in steps if row.state is StepState.DONE}
     return [
         row.position

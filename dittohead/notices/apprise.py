@@ -11,7 +11,14 @@ from dittohead.store.outbox import Notice
 
 
 def send(rule: Rule, notice: Notice, credentials: Callable[[str], str]) -> None:
-    """Hand a notice to Apprise. Raises: NotSent, and whatever Apprise raises, with secrets in it."""
+    """Hand a notice to Apprise.
+
+    Args:
+        rule: the rule; its URL may hold a secret.
+        credentials: a credential by name.
+
+    Raises: NotSent, and whatever Apprise raises, with secrets in it.
+    """
     import apprise  # large, and only where a rule needs it
 
     _hush()

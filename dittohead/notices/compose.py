@@ -72,7 +72,13 @@ class Composer:
         return self._rows(event, facts, wanting, whose, about)
 
     def facts(self, event: str, *, whose: Owner | None = None, **given: Any) -> dict[str, Any]:
-        """Return an event's facts; their shape is that of `wording.samples`."""
+        """Return the facts of an event as JSON values; their shape is that of `wording.samples`.
+
+        Args:
+            event: such as "failed".
+            whose: the person whose folder it is; None where that is not told.
+            given: what this event is made of, such as `job` or `target`.
+        """
         found = _FACTS[event](self.root, whose, **given)
         for job in (*found.get("jobs", ()), *([found["job"]] if "job" in found else ())):
             job["url"] = f"{self.public_url}/jobs/{job['id']}" if self.public_url else ""
@@ -91,7 +97,14 @@ class Composer:
         )
 
     def disabled(self, rule: Rule, shown: str, reason: str, waiting: int) -> list[NewNotice]:
-        """Return what tells those who look after everything that a receiver gets nothing any more."""
+        """Return the notices, for those who look after everything, that a receiver gets nothing any more.
+
+        Args:
+            rule: the rule whose receiver was disabled; it is sent none of them.
+            shown: the receiver, without secrets.
+            reason: why it was disabled, in words.
+            waiting: how many notices are kept for it.
+        """
         facts = self.facts("disabled", rule=rule, shown=shown, reason=reason, waiting=waiting)
         others = [other for other in self.rules if other.for_all and other.key != rule.key]
         return self._rows("disabled", facts, others, None, None)

@@ -23,9 +23,16 @@ def good_url(url: str) -> str:
 async def request(
     method: str, url: str, *, timeout_s: float, headers: Mapping[str, str] | None = None, body: bytes = b""
 ) -> None:
-    """Send one request; taken is an answer of 2xx, whose body is not read.
+    """Send one request. An answer of 2xx means that it was taken; its body is not read.
 
-    Raises: NotSent.
+    Args:
+        method: such as "POST".
+        url: http or https; it may hold a secret, so no error names it. Redirects are not followed.
+        timeout_s: seconds for all of it.
+        headers: sent besides User-Agent.
+        body: b"" for none.
+
+    Raises: NotSent: no answer, another answer, or one that asks to try later.
     """
     agent = {"User-Agent": f"dittohead/{__version__}"}
     try:

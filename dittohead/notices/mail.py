@@ -20,7 +20,12 @@ TIMEOUT_S = 30.0
 
 
 def send(smtp: Smtp, notice: Notice, credentials: Callable[[str], str]) -> None:
-    """Hand a notice to the mail server; where there is nobody to get it, only see that the server works.
+    """Hand a notice to the mail server. Where no one is to get it, only try that the server works.
+
+    Args:
+        smtp: the server, and who gets mail by this rule.
+        notice: with a recipient it goes to that address alone.
+        credentials: a credential by name.
 
     Raises: NotSent.
     """
@@ -50,7 +55,13 @@ def send(smtp: Smtp, notice: Notice, credentials: Callable[[str], str]) -> None:
 
 
 def probe(smtp: Smtp, credentials: Callable[[str], str], timeout_s: float) -> str:
-    """Do all that comes before a mail, and none; return what the server would take. Raises: NotSent."""
+    """Do all that comes before a mail, and send none; return what the server would accept, in words.
+
+    Args:
+        smtp: the server; the first of the rule's addresses is tried.
+        credentials: a credential by name.
+        timeout_s: seconds for each answer of the server.
+    """
     password = credential(credentials, smtp.password_credential) if smtp.password_credential else None
     to = smtp.fixed[:1]
     try:

@@ -25,7 +25,15 @@ _LOOK_S = 300.0
 
 
 async def send(ping: Ping, credentials: Callable[[str], str], *, well: bool = True) -> None:
-    """Ping once. Raises: NotSent."""
+    """Ping once.
+
+    Args:
+        ping: the rule; its URL may hold a secret.
+        credentials: a credential by name.
+        well: False: its address for failures is asked.
+
+    Raises: NotSent.
+    """
     url = ping.url or http.good_url(credential(credentials, ping.url_credential or ""))
     await http.request("GET", url if well else failing(url), timeout_s=TIMEOUT_S)
 

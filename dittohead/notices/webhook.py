@@ -44,7 +44,15 @@ TYPES = {
 
 
 async def send(hook: Webhook, notice: Notice, credentials: Callable[[str], str], now: datetime) -> None:
-    """Post a notice. Raises: NotSent."""
+    """Post a notice as JSON, signed where the rule has secrets.
+
+    Args:
+        hook: the receiver.
+        credentials: a credential by name.
+        now: the time that is signed.
+
+    Raises: NotSent: also when a credential is missing or is no secret.
+    """
     url = hook.url or http.good_url(credential(credentials, hook.url_credential or ""))
     keys = [secret(name, credential(credentials, name)) for name in hook.secret_credential]
     body = payload(notice)
@@ -83,7 +91,14 @@ def secret(name: str, text: str) -> bytes:
 
 
 def signed(id: str, now: datetime, body: bytes, keys: Iterable[bytes]) -> dict[str, str]:
-    """Return the three headers; one signature for each key, so that a secret can be changed."""
+    """Return the three headers; one signature for each key, so that a secret can be replaced.
+
+    Args:
+        id: the notice's id, the same at each try.
+        now: the time of this try.
+        body: the body, exactly as it is sent.
+        keys: the secrets, decoded: each key in bytes.
+    """
     moment = str(int(now.timestamp()))
     content = f"{id}.{moment}.".encode() + body
     signatures = (

@@ -202,7 +202,13 @@ def has_station(connection: Connection, station: Station, folder: bytes, ino: in
 def jobs_of(
     connection: Connection, batch_id: str, states: Collection[JobState] = (), limit: int = -1
 ) -> list[Job]:
-    """Return a batch's jobs: those that failed first, then by name."""
+    """Return a batch's jobs: those that failed first, then by name.
+
+    Args:
+        batch_id: the batch's id.
+        states: only jobs in these states; empty for all.
+        limit: how many at most; a negative number for all.
+    """
     failed_last = sa.case((jobs.c.state == JobState.FAILED.value, 0), else_=1)
     query = sa.select(jobs).where(jobs.c.batch == batch_id).order_by(failed_last, jobs.c.name, jobs.c.id)
     if states:

@@ -12,7 +12,15 @@ from dittohead.system.credentials import Credentials, UnreadableCredential
 
 
 def open_store(config: Config, stations: Stations, *, check: bool = False) -> Store:
-    """Open the store that the configuration names; `check` it for damage. Raises: ConfigError, StoreError."""
+    """Open the store that the configuration names.
+
+    Args:
+        config: with `store`, and the name of its credential.
+        stations: the embedded store lies in their state/.
+        check: look for damage first; the embedded store alone.
+
+    Raises: ConfigError: the credential cannot be read; StoreError: it cannot be opened, or is damaged.
+    """
     if config.settings.store == "sqlite":
         return Store.open(sqlite_url(stations.state), check=check)
     url = sa.make_url(config.settings.store).set(drivername="postgresql+psycopg")

@@ -113,6 +113,12 @@ class Store:
         own: the disk's latency is paid once for all of them.
 
         Cancellation does not undo it: the transaction either ran whole or never began.
+
+        Args:
+            work: a function of store/.
+            args, kwargs: handed to `work` behind the connection.
+
+        Returns: what `work` returns.
         Raises: StoreError, and what `work` raises (then nothing was written).
         """
         loop = asyncio.get_running_loop()
@@ -227,7 +233,15 @@ class Store:
     async def read(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run `work(connection, ...)`, which only reads, beside the writer."""
+        """Run `work(connection, ...)`, which only reads, beside the writer.
+
+        Args:
+            work: a function of store/ that only reads.
+            args, kwargs: handed to `work` behind the connection.
+
+        Returns: what `work` returns.
+        Raises: StoreError, and what `work` raises.
+        """
         return await self._aside(self._reader, work, *args, **kwargs)
 
     async def look(
@@ -235,6 +249,11 @@ class Store:
     ) -> T:
         """Read as `read` does, in a thread that no job waits for: for people, whose questions may be long.
 
+        Args:
+            work: a function of store/ that only reads.
+            args, kwargs: handed to `work` behind the connection.
+
+        Returns: what `work` returns.
         Raises: StoreError: also where no answer comes.
         """
         left = SILENT_S - (time.monotonic() - self._begun.get(self._looker, time.monotonic()))
@@ -260,7 +279,15 @@ class Store:
         return await self._in_thread(asyncio.get_running_loop(), pool, call)
 
     def run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run one transaction in the calling thread. Blocking; for the command line and tests."""
+        """Run one transaction in the calling thread. Blocking; for the command line and tests.
+
+        Args:
+            work: a function of store/.
+            args, kwargs: handed to `work` behind the connection.
+
+        Returns: what `work` returns.
+        Raises: StoreError, and what `work` raises (then nothing was written).
+        """
         try:
             connection = self._connection()
             with connection.begin():

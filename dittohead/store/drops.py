@@ -35,9 +35,16 @@ OPEN = frozenset({DropState.FETCHING, DropState.DROPPED})
 
 
 def begin(connection: Connection, source: str, folder: str, now: float) -> Drop | None:
-    """Begin a folder of all its items that were seen; None while it may not be, or one of its name is open.
+    """Begin a folder with all its items that were seen; None while it may not begin.
 
     Of two items with one path the first stays; the other is refused.
+
+    It may not while one of its name is open, or something came meanwhile.
+
+    Args:
+        source: the source's name.
+        folder: the folder's name.
+        now: seconds since the epoch.
     """
     busy = sa.select(drops.c.id).where(drops.c.folder == folder, drops.c.state.in_(sorted(OPEN)))
     if connection.execute(busy.limit(1)).first() is not None:
@@ -111,7 +118,13 @@ def made(connection: Connection, drop_id: int, ino: int) -> None:
 
 
 def page(connection: Connection, drop_id: int, after: str | None, limit: int) -> list[Item]:
-    """Return items of a folder that are to be fetched, by key, after one of them."""
+    """Return items of a folder that are still to be fetched, in the order of their keys.
+
+    Args:
+        drop_id: the drop's number.
+        after: a key; only items behind it. None begins at the first.
+        limit: how many at most.
+    """
     query = sa.select(items).where(
         items.c.drop_id == drop_id, items.c.state == ItemState.FETCHING.value, items.c.marker == 0
     )
@@ -129,7 +142,13 @@ def fetched(connection: Connection, done: Sequence[tuple[int, str]]) -> None:
 
 
 def leave_out(connection: Connection, item_id: int, state: ItemState, reason: str) -> None:
-    """Take an item out of the folder being fetched."""
+    """Take an item out of the folder being fetched.
+
+    Args:
+        item_id: the item's number.
+        state: what becomes of it, such as refused or gone.
+        reason: why, for people.
+    """
     connection.execute(items.update().where(items.c.id == item_id).values(state=state.value, reason=reason))
 
 
@@ -163,6 +182,11 @@ def dropped(connection: Connection, drop_id: int, verified: str, now: float) -> 
 
     Jobs that other folders of the same inode number had before are noted: they are not this one's. An
     earlier folder of this number is evidently no more, and is not followed any longer.
+
+    Args:
+        drop_id: the drop's number.
+        verified: how its files were verified, in words.
+        now: seconds since the epoch.
     """
     files, size, undone = progress(connection, drop_id)
     if undone:
@@ -299,7 +323,14 @@ _ITEM_STATES = {
 
 
 def turn_to(connection: Connection, drop_id: int, state: DropState, reason: str, /, **changes: Any) -> None:
-    """Record what has become of a folder and of those of its items that have not changed since."""
+    """Record the new state of a folder that was dropped, and of its items that have not changed since.
+
+    Args:
+        drop_id: the drop's number.
+        state: what it is now.
+        reason: why, in words; "" for none.
+        changes: further columns of the drop.
+    """
     connection.execute(
         drops.update().where(drops.c.id == drop_id).values(state=state.value, reason=reason, **changes)
     )
@@ -343,7 +374,13 @@ def done_jobs(connection: Connection, source: str, folders: Sequence[str]) -> di
 
 
 def done_folders(connection: Connection, source: str, after: str, limit: int) -> list[str]:
-    """Return folders of a source whose jobs are done, by name, after one of them."""
+    """Return names of a source's folders whose jobs are done, in their order.
+
+    Args:
+        source: the source's name.
+        after: a name; only those behind it. "" begins at the first.
+        limit: how many at most.
+    """
     query = (
         sa.select(drops.c.folder)
         .where(drops.c.source == source, drops.c.state == DropState.DONE.value, drops.c.folder > after)

@@ -199,7 +199,13 @@ def count_failed_since(connection: Connection, moment: float) -> int:
 
 
 def ended_between(connection: Connection, after: float, until: float, limit: int) -> list[Job]:
-    """Return jobs that were done between two moments and not taken up since, the first first."""
+    """Return jobs that were done between two moments and not processed again, the earliest first.
+
+    Args:
+        after: seconds since the epoch; a job that ended exactly then is left out.
+        until: seconds since the epoch; a job that ended exactly then is in.
+        limit: how many at most.
+    """
     later = jobs.alias()
     query = (
         sa.select(jobs)

@@ -59,7 +59,15 @@ class Ready:
 
 
 def saw(connection: Connection, source: str, found: Sequence[Sighting], now: float) -> tuple[int, int]:
-    """Remember items; what is as it was costs no write. Returns: (new, changed)."""
+    """Remember items; one that is as before costs no write.
+
+    Args:
+        source: the source's name.
+        found: what was seen; of two with one key the last counts.
+        now: seconds since the epoch.
+
+    Returns: (how many are new, how many have changed so that they are fetched again).
+    """
     wanted = {sighting.key: sighting for sighting in found}  # the last of a key counts
     known = {row["key"]: row for row in _rows(connection, source, list(wanted))}
     fresh = [sighting for key, sighting in wanted.items() if key not in known]
@@ -251,10 +259,15 @@ def forgettable(connection: Connection, source: str, prefix: str) -> tuple[int, 
 
 
 def forget(connection: Connection, source: str, prefix: str, now: float) -> tuple[int, int]:
-    """Let items below a prefix be fetched again, and let the next round begin anew.
+    """Let items below a prefix be fetched again, and let the next round begin from the start.
 
     Those under way are left: their folders are being fetched or processed now. The others wait for the
     round, which may find more for their folders.
+
+    Args:
+        source: the source's name.
+        prefix: what their keys begin with; "" for all.
+        now: seconds since the epoch.
 
     Returns: as `forgettable`.
     """
@@ -294,7 +307,17 @@ def put_order(
     keep_at: float | None = None,
     unreadable: str = "",
 ) -> None:
-    """Remember an order, replacing what was known of it."""
+    """Remember an order, replacing what was known of it.
+
+    Args:
+        source: the source's name.
+        handle: the order's name upstream; one row for each.
+        keys: the items that upstream waits for; a key that comes twice counts once.
+        data: JSON, the source's own, given back when the order is settled.
+        now: when it was seen, in seconds since the epoch.
+        keep_at: when `Upstream.keep` is due for it, in seconds since the epoch; None for never.
+        unreadable: why the order cannot be understood; "" when it can.
+    """
     values = {
         "state": "unreadable" if unreadable else "open",
         "reason": unreadable,
@@ -355,7 +378,13 @@ def settleable(connection: Connection, source: str, limit: int) -> list[Order]:
 
 
 def keepable(connection: Connection, source: str, now: float, limit: int) -> list[Order]:
-    """Return orders that are to be kept now: those all of whose items are done or on their way."""
+    """Return orders that are to be kept now: those all of whose items are done or on their way.
+
+    Args:
+        source: the source's name.
+        now: seconds since the epoch; orders with a later `keep_at` wait.
+        limit: how many at most; those that are due longest come first.
+    """
     lost = [ItemState.FAILED.value, ItemState.REFUSED.value, ItemState.GONE.value]
     failed = (
         sa.select(order_items.c.key)

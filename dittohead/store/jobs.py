@@ -196,7 +196,14 @@ def check_token(connection: Connection, job_id: str, token: int) -> None:
 
 
 def update_job(connection: Connection, job_id: str, token: int, **changes: Any) -> None:
-    """Change a job that this run owns. Raises: Superseded (and nothing is changed)."""
+    """Change a job that this run owns.
+
+    Args:
+        token: the run that owns the job.
+        changes: columns of the job.
+
+    Raises: Superseded (and nothing is changed).
+    """
     result = connection.execute(_UPDATE_JOB, {"b_job": job_id, "b_token": token, **changes})
     if result.rowcount != 1:
         raise Superseded("another run owns this job", where=job_id)
@@ -227,7 +234,14 @@ def set_manifest(
 
 
 def start_step(connection: Connection, job_id: str, token: int, position: int) -> None:
-    """Record that a step is in flight."""
+    """Record that a step is in flight.
+
+    Args:
+        token: the run that owns the job.
+        position: the step's, from 0.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     _step(connection, job_id, position, **_STARTED(utcnow().timestamp()))
 
@@ -253,7 +267,17 @@ def finish_step(
     found: Iterable[Event],
     following: Iterable[int],
 ) -> None:
-    """Record a step's result and events, and that those that follow are in flight: one commit."""
+    """Record a step's result and events, and that the steps behind it are in flight: one commit.
+
+    Args:
+        token: the run that owns the job.
+        position: the step's, from 0.
+        result: how much it made and delivered.
+        found: the step's events, in their order.
+        following: positions of the steps that begin now.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     now = utcnow().timestamp()
     check_token(connection, job_id, token)
     _step(
@@ -273,7 +297,15 @@ def finish_step(
 
 
 def save_step(connection: Connection, job_id: str, token: int, position: int, saved: dict[str, Any]) -> None:
-    """Keep what a worker wants to know at its next try."""
+    """Keep what a worker needs at its next try.
+
+    Args:
+        token: the run that owns the job.
+        position: the step's, from 0.
+        saved: JSON, the worker's own; it replaces what was kept before.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     _step(connection, job_id, position, saved=saved)
 
@@ -285,7 +317,14 @@ def interrupt(connection: Connection, job_id: str, token: int) -> None:
 
 
 def forgive(connection: Connection, job_id: str, token: int, positions: Collection[int]) -> None:
-    """Forget the deaths that steps have met: their job is frozen for them, and thawed for another try."""
+    """Forget how often the daemon died in these steps: their job was frozen for that, and may try again.
+
+    Args:
+        token: the run that owns the job.
+        positions: the steps', from 0.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     connection.execute(
         steps.update()
@@ -302,7 +341,16 @@ def put_off_step(
     changes: dict[str, Any],
     found: Iterable[Event] = (),
 ) -> None:
-    """Lay one step aside, while others of its job may go on."""
+    """Put one step off, while others of its job may go on.
+
+    Args:
+        token: the run that owns the job.
+        position: the step's, from 0.
+        changes: columns of the step, such as its state, the time to try again and the target.
+        found: events to add, in their order.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     _step(connection, job_id, position, **changes)
     add_events(connection, job_id, found)
@@ -339,7 +387,14 @@ def put_off(
 
 
 def forget(connection: Connection, job_id: str, token: int, positions: Collection[int]) -> None:
-    """Have steps of a job that this run owns begin afresh: what they made is lost."""
+    """Let steps of a job begin again from their start: what they made is lost.
+
+    Args:
+        token: the run that owns the job.
+        positions: the steps', from 0.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     check_token(connection, job_id, token)
     _afresh(connection, job_id, positions)
 
@@ -356,7 +411,19 @@ def finish(
     failed_step: int | None,
     outcome: Outcome = Outcome.NONE,
 ) -> None:
-    """Record that the job is over; its folder is moved after this commit."""
+    """Record that the job is over; its folder is moved after this commit.
+
+    Args:
+        token: the run that owns the job.
+        state: done or failed.
+        reason: why it failed, or was cancelled; for lists and notices.
+        error: the same, with its kind and hint; None when the job is done.
+        finished_at: seconds since the epoch.
+        failed_step: position of the step that failed, from 0; None when it was no step.
+        outcome: set when the end needs nobody any more, such as a cancelled job.
+
+    Raises: Superseded: another run owns the job, and nothing was changed.
+    """
     update_job(
         connection,
         job_id,
@@ -382,7 +449,12 @@ def finish(
 
 
 def moved(connection: Connection, job_id: str, station: Station, folder: bytes) -> None:
-    """Record where a job's folder has come to rest."""
+    """Record where the folder of a job lies now.
+
+    Args:
+        station: done, failed, or wherever it was moved to.
+        folder: its name there, as bytes.
+    """
     connection.execute(_MOVED, {"b_job": job_id, "station": station.value, "folder": folder})
 
 
@@ -456,7 +528,12 @@ def _afresh(connection: Connection, job_id: str, positions: Collection[int]) -> 
 
 
 def set_state(connection: Connection, job_id: str, state: JobState, reason: str) -> None:
-    """Freeze or thaw: change an active job's state whoever runs it; a run in flight loses its token."""
+    """Freeze or thaw: change the state of an active job, whichever run has it. That run loses its token.
+
+    Args:
+        state: the state it gets; nothing is changed when the job is over.
+        reason: why, for people; "" for none.
+    """
     connection.execute(
         jobs.update()
         .where(jobs.c.id == job_id, jobs.c.state.in_(_values(ACTIVE)))
@@ -466,7 +543,13 @@ def set_state(connection: Connection, job_id: str, state: JobState, reason: str)
 
 
 def ready(connection: Connection, now: float, limit: int, leaving_out: Collection[str]) -> list[Job]:
-    """Return jobs that may run now, oldest claim first: waiting and due, or left running by a crash."""
+    """Return jobs that may run now, oldest claim first: waiting and due, or left running by a crash.
+
+    Args:
+        now: seconds since the epoch; jobs that wait for a later time are left out.
+        limit: how many at most.
+        leaving_out: ids of jobs that are not to be returned.
+    """
     found = connection.execute(
         sa.select(jobs).where(*_may_run(now, leaving_out)).order_by(jobs.c.claimed_at, jobs.c.id).limit(limit)
     ).mappings()

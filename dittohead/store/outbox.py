@@ -365,7 +365,13 @@ def put_receiver(connection: Connection, key: str, **values: object) -> None:
 
 
 def failed(connection: Connection, key: str, error: str, now: float) -> None:
-    """Record that a receiver did not take what it was sent."""
+    """Record that a receiver did not take what it was sent.
+
+    Args:
+        key: the key of its rule.
+        error: why, in words, without secrets.
+        now: seconds since the epoch.
+    """
     since = connection.execute(sa.select(receivers.c.failing_since).where(receivers.c.key == key)).scalar()
     put_receiver(connection, key, failing_since=since or now, error=error, error_at=now)
 
@@ -395,6 +401,11 @@ def works(connection: Connection, key: str, now: float) -> bool:
 
 def disable(connection: Connection, key: str, error: str, now: float) -> bool:
     """Send a receiver nothing more, until it is enabled; what waits for it is kept.
+
+    Args:
+        key: the key of its rule.
+        error: the last error, in words, without secrets.
+        now: seconds since the epoch.
 
     Returns: whether it was enabled until now.
     """
@@ -477,7 +488,13 @@ class StoreOutbox:
         return await self.store.read(_due_rules, now.timestamp())
 
     async def due(self, now: datetime, limit: int, rule: str) -> list[Notice]:
-        """Return notices of a rule to be sent now, oldest first."""
+        """Return notices of a rule that are to be sent now, the oldest first.
+
+        Args:
+            now: notices with a later time wait.
+            limit: how many at most.
+            rule: the rule's key.
+        """
         return await self.store.read(_due, now.timestamp(), limit, rule)
 
     async def next_due(self, leaving_out: Collection[str] = ()) -> datetime | None:
@@ -497,7 +514,17 @@ class StoreOutbox:
     async def postponed(
         self, notice: Notice, until: datetime, error: str, now: datetime, *, receivers_fault: bool
     ) -> None:
-        """Record a failed try and when the next is due."""
+        """Record a try that failed, and when the next one is due.
+
+        Args:
+            notice: what was not sent.
+            until: when it is due again.
+            error: why, in words, without secrets.
+            now: when it was tried.
+            receivers_fault: the receiver itself does not work; False: only this notice was refused.
+
+        Raises: StoreError.
+        """
 
         def work(connection: Connection) -> None:
             _set(connection, notice.id, {"due_at": until.timestamp(), "error": error})
@@ -518,9 +545,16 @@ class StoreOutbox:
     async def disable(
         self, rule: str, error: str, now: datetime, told: Callable[[int], list[NewNotice]]
     ) -> bool:
-        """Disable a receiver, and put in the notices of it for the others: of how many are kept.
+        """Disable a receiver, and store the notices that tell others of it.
+
+        Args:
+            rule: the key of its rule.
+            error: the last error, in words, without secrets.
+            now: when it is disabled.
+            told: makes those notices; it is given how many notices are kept for the receiver.
 
         Returns: whether it was enabled until now.
+        Raises: StoreError.
         """
 
         def work(connection: Connection) -> bool:
@@ -533,7 +567,17 @@ class StoreOutbox:
         return await self.store.write(work)
 
     async def enable(self, rule: str, now: datetime, *, keep_s: float, gathered: bool, proven: bool) -> bool:
-        """Enable a receiver; return whether it was disabled."""
+        """Enable a receiver, and send it what was kept for it; return whether it was disabled.
+
+        Args:
+            rule: the key of its rule.
+            now: when it is enabled; kept notices are due then.
+            keep_s: kept notices older than this are given up. Seconds.
+            gathered: the kept ones go as one digest.
+            proven: it has just accepted something; else one that was not disabled is left as it was.
+
+        Raises: StoreError.
+        """
         return await self.store.write(
             enable, rule, now.timestamp(), keep_s=keep_s, gathered=gathered, proven=proven
         )

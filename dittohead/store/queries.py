@@ -112,7 +112,14 @@ def listing(
     name: str = "",
     limit: int = 50,
 ) -> list[Job]:
-    """Return jobs, the latest claim first."""
+    """Return jobs, the latest claim first.
+
+    Args:
+        states: only jobs in these states; empty for all.
+        pipeline: only jobs of this pipeline; "" for all.
+        name: only jobs whose name has this in it; "" for all.
+        limit: how many at most.
+    """
     query = sa.select(jobs).order_by(*latest_first(states)).limit(limit)
     if states:
         query = query.where(jobs.c.state.in_([state.value for state in states]))

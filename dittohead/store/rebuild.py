@@ -25,7 +25,13 @@ def knows(connection: Connection, job_id: str) -> bool:
 
 
 def without_definition(new: NewJob, known: Sequence[tuple[str, str]], why: str) -> NewJob:
-    """Return a job whose pipeline is not what it was: its steps are history, none can be run."""
+    """Return a job whose pipeline is not what it was: its steps are history, and none can be run.
+
+    Args:
+        new: the job as it would be created.
+        known: its steps, as its receipt or its work directory has them: (name, worker).
+        why: why they cannot be run, for people.
+    """
     hint = "Move the folder to the inbox to process it from the first step"
     refusal = Refusal(what=why, where=new.name, hint=hint)
     return dataclasses.replace(new, steps=known, definition=JobDefinition(refusal=refusal))
@@ -46,7 +52,20 @@ def put_over(
     pipeline: str,
     steps: Mapping[str, tuple[StepState, StepTotals]],
 ) -> None:
-    """Turn a job that was just created into one that is over."""
+    """Turn a job that was just created into one that is over, as its receipt tells it.
+
+    Args:
+        job_id: the job's id; it has its steps already.
+        state: done or failed.
+        station: where its folder lies now.
+        error: why it failed; None when it is done.
+        files: how many files its folder had.
+        size: their size in bytes.
+        claimed_at, finished_at: seconds since the epoch.
+        host: the machine that ran it.
+        pipeline: the name of its pipeline at that time.
+        steps: by step name: its state and its totals.
+    """
     connection.execute(
         jobs.update()
         .where(jobs.c.id == job_id)

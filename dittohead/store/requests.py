@@ -45,7 +45,14 @@ class Asked(Request):
 
 
 def add(connection: Connection, action: str, job: str, args: dict[str, Any], who: str) -> int:
-    """Leave a request for the daemon; return its number."""
+    """Leave a request for the daemon; return its number.
+
+    Args:
+        action: such as "retry" or "freeze".
+        job: the job's id; for other actions what they are about, such as a source's name.
+        args: JSON, the action's own.
+        who: the person who asks, for the history.
+    """
     result = connection.execute(
         requests.insert().values(
             action=action, job=job, args=args, who=who, at=utcnow().timestamp(), answer=None

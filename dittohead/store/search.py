@@ -61,7 +61,13 @@ class JobPage:
 def find(
     connection: Connection, wanted: JobFilter, *, after: Cursor | None = None, limit: int = 50
 ) -> JobPage:
-    """Return one page of the jobs that fit."""
+    """Return one page of the jobs that fit, the latest claim first.
+
+    Args:
+        wanted: what they have to fit.
+        after: where the page before ended; None for the first page.
+        limit: how many at most.
+    """
     # Ids first: their index holds all that is asked for, while a job's row is long.
     ids = sa.select(jobs.c.id).where(*_conditions(wanted)).limit(limit + 1)
     if after is not None:

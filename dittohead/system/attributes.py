@@ -198,7 +198,14 @@ def _says_something(acl: bytes) -> bool:
 
 
 def lacking(source: int | bytes, target: int | bytes, *, xattrs: bool, private: bool, lists: bool) -> bool:
-    """Tell whether a copy lacks an attribute of its original, or has another value of it. Raises: OSError."""
+    """Tell whether a copy lacks an attribute of its original, or has another value of it.
+
+    Args:
+        source, target: open descriptors, or paths as bytes; a link at a path is not followed.
+        xattrs: compare the extended attributes that people set (user.*).
+        private: of those, the ones too that only root may set (trusted.*, security.*).
+        lists: compare access control lists.
+    """
     names = listed(source)
     wanted = (data(names, private=private) if xattrs else []) + (acls(names) if lists else [])
     return any(_value(source, name) != _value(target, name) for name in wanted)

@@ -85,9 +85,14 @@ def _rename_by_claim(source: bytes, destination: bytes) -> None:
 
 
 def exchange(directory: int, name: bytes, other: bytes) -> bool:
-    """Let a name in an open directory and another path stand for each other's file, in one step.
+    """Let two names stand for each other's file, in one step.
 
     Not durable by itself: fsync both parents.
+
+    Args:
+        directory: an open descriptor.
+        name: a name in that directory.
+        other: a path, absolute or relative to the working directory.
 
     Returns: False where the file system cannot (NFS); nothing was changed then.
     Raises: OSError (EXDEV across file systems and bind mounts).
@@ -171,7 +176,15 @@ def created(path: Path, mode: int = 0o640) -> IO[bytes]:
 
 
 def replace_file(path: Path, data: bytes, mode: int = 0o640) -> None:
-    """Write a small file that need not be durable; a reader sees the old one or the new one, whole."""
+    """Write a small file that need not be durable. A reader sees the old one or the new one, whole.
+
+    Args:
+        path: where it goes; its directory exists.
+        data: the whole content.
+        mode: permission bits of the new file, before the umask.
+
+    Raises: OSError: the old file is as it was.
+    """
     temp = path.with_name(f".{os.getpid()}-{secrets.token_hex(8)}.tmp")
     try:
         with open(temp, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, mode)) as file:
@@ -224,7 +237,15 @@ def remove_unfinished(directory: Path) -> int:
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o640) -> None:
-    """Write a small file durably, replacing what was there."""
+    """Write a small file durably, replacing what was there.
+
+    Args:
+        path: where it goes; its directory exists.
+        data: the whole content.
+        mode: permission bits of the new file, whatever the umask.
+
+    Raises: OSError: what was there is as it was.
+    """
     with durable_file(path, mode) as file:
         file.write(data)
 
@@ -405,7 +426,15 @@ def opened_beneath(root: Path | bytes, path: bytes) -> Iterator[int]:
 
 
 def remove_if_written_since(name: bytes, dir_fd: int, since: float) -> bool:
-    """Remove a regular file that was last written at or after a moment; return whether it was."""
+    """Remove a regular file whose ctime is a moment or later; return whether it was removed.
+
+    Args:
+        name: a name in the directory.
+        dir_fd: an open descriptor of that directory.
+        since: seconds since the epoch.
+
+    Raises: OSError: it is not there, or cannot be removed.
+    """
     status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     if not stat.S_ISREG(status.st_mode) or status.st_ctime < since:
         return False

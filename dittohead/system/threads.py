@@ -34,7 +34,14 @@ class PatientPool(ThreadPoolExecutor):
             self._call_one()  # one there is always
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Have work done as soon as a thread is free."""
+        """Have work done as soon as a thread is free, in the order in which it was submitted.
+
+        Args:
+            fn: the work; it runs in a thread.
+            args, kwargs: handed to `fn`.
+
+        Raises: RuntimeError: the pool has been shut down.
+        """
         future: Future[T] = Future()
         with self._changed:
             if self._over:

@@ -31,5 +31,11 @@ def wait_s(
 
 
 def spread(plain_s: float, *, jitter: float = SOME, asked_s: float | None = None) -> float:
-    """Return a wait of a schedule with chance, and no shorter than what is asked for: see `wait_s`."""
+    """Return a wait of a schedule, in seconds: with chance, and no shorter than what is asked for.
+
+    Args:
+        plain_s: the wait before chance. Seconds.
+        jitter: the part of the wait that chance may add or take away, from 0 to 1.
+        asked_s: seconds that the far side asks for, of which a day counts at most; None for nothing.
+    """
     return max(plain_s * random.uniform(1 - jitter, 1 + jitter), bounded(asked_s or 0.0))  # noqa: S311

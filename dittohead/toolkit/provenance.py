@@ -73,6 +73,10 @@ def origins(ctx: StepContext, made: Made, stop: Stop) -> Mapping[bytes, bytes]:
 
     Empty for a step that took the folder itself: what its outputs name as their source is that file
     already. One line for each output of the step before. Blocking. Raises: ItemError: see `Chain.taken`.
+
+    Args:
+        made: the step whose outputs are asked about.
+        stop: checked for each line that is read.
     """
     return {path: found.path for path, found in (Chain(ctx, stop).taken(made) or {}).items()}
 

@@ -69,7 +69,13 @@ class ResultCache:
         return fields if fields["source"] == source else None
 
     def add(self, path: bytes, source: str, files: list[dict[str, Any]]) -> None:
-        """Note a finished image. Raises: OSError."""
+        """Note a finished image. Not durable by itself.
+
+        Args:
+            path: where its result goes, relative to the work directory.
+            source: the SHA-256 of the file it was made from, in hex.
+            files: what was made of it, as JSON, at least {"file", "sha256", "size"} each.
+        """
         fields = {
             **path_fields(path),
             "recipe": self._recipe,

@@ -263,7 +263,7 @@ class _Describing:
     # -- one file ----------------------------------------------------------------------------
 
     async def _one(self, task: _Task, own: Renewed[ImageChild]) -> dict[str, Any]:
-        """Make, decode and publish one file; return what it is. Raises: Refused, StepError."""
+        """Make, decode and publish one file; return what it is. Raises: RefusedImage, StepError."""
         file = await in_thread(partial(self._make, task))
         if self.options.verify and "xmp" in file["detail"]:
             answer = await self._decoded(file["temp"], own)
@@ -297,7 +297,7 @@ class _Describing:
 
         # 1 compare the input's digest  2 write temp  3 compare it with the input  4 fsync
         # (`_publish`: 5 rename; `keep_only` makes the names durable).
-        Raises: Refused, ItemError, TransientError: the disk takes no more.
+        Raises: RefusedImage, ItemError, TransientError: the disk takes no more.
         """
         name = hashlib.blake2b(task.entry.path, digest_size=16).hexdigest()
         with files.opened_beneath(self.ctx.source.root, task.entry.path) as fd:

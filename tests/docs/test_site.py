@@ -117,10 +117,11 @@ def test_the_index_leads_to_every_page() -> None:
 def test_no_word_stands_for_two_things() -> None:
     """Each has one row, and the pages of one kind do not use the word of another."""
     words = re.findall(r"^\| ([^|]+) \|", (DOCS / "words.md").read_text(), re.MULTILINE)
+    words = [word for word in words if word not in ("word", "old word", "---")]
     assert len(words) == len(set(words)) > 40
     for page in ("s3.md", "sources.md"):
         text = prose(DOCS / page)
         said = re.findall(r"[^.|]*\b(?:[Tt]he|a|A) store\b[^.|]*", text)
-        assert [one for one in said if "stands in the store" not in one and "(database)" not in one] == [], (
-            page
-        )
+        assert [
+            one for one in said if "recorded in the store" not in one and "(database)" not in one
+        ] == [], page

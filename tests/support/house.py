@@ -16,7 +16,7 @@ from dittohead.config.registry import Registry
 from dittohead.contract.worker import Done, Options, Recipe, StepContext, StepResult, Worker
 from dittohead.engine.claim import Claimer
 from dittohead.engine.dispatch.local import LocalDispatch
-from dittohead.engine.services import Engine
+from dittohead.engine.engine import Engine
 from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Stations
 from dittohead.model.records import Job, StepRow

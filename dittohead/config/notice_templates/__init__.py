@@ -95,9 +95,14 @@ def read(directory: Path) -> tuple[Wording, list[tuple[str, str]]]:
 
 
 def check(event: str, text: str, name: str = "template") -> None:
-    """See that a template can be used for an event.
+    """Verify that a template can be used for an event.
 
-    Raises: BadTemplate: it does not parse, names a variable there is none of, or says nothing.
+    Args:
+        event: such as "failed".
+        text: the template: its first line is the subject, the rest the body.
+        name: what the template is called in messages.
+
+    Raises: BadTemplate: it does not parse, names a variable that does not exist, or has no subject.
     """
     from jinja2 import TemplateError
 

@@ -17,8 +17,8 @@ from functools import partial
 
 from dittohead.engine.claim import Claimer
 from dittohead.engine.dispatch.deadlines import Deadlines
+from dittohead.engine.engine import Engine
 from dittohead.engine.job_run import run_job
-from dittohead.engine.services import Engine
 from dittohead.model.errors import StoreError
 from dittohead.model.held import Held
 from dittohead.model.records import Arrival, Batch, Job

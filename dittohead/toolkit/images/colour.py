@@ -24,7 +24,13 @@ _UNKNOWN_RANGE = f"its pixels are floating-point numbers of unknown range; {_KEE
 
 
 def fit(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> tuple[pyvips.Image, bool]:
-    """Return the image as the recipe wants it, and whether its colours were transformed."""
+    """Return the image as the recipe wants it, and whether its colours were transformed.
+
+    Args:
+        image: as it was loaded.
+        recipe: which colours, samples and bands the result has.
+        changes: what was changed is appended to it, in words.
+    """
     image = fitting(image, changes)
     before = image
     if recipe.colour == "srgb":
@@ -115,7 +121,7 @@ def _srgb(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
 
 
 def _by_profile(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
-    """Return the image in sRGB by its own profile. Raises: Refused: its samples are of another type."""
+    """Return the image in sRGB by its own profile. Raises: RefusedImage: its samples are of another type."""
     if image.format not in ("uchar", "ushort"):
         raise RefusedImage(f"its pixels are of type {image.format}, whose colours cannot be transformed")
     own = profile(image)
@@ -197,7 +203,14 @@ def _of_bands(image: pyvips.Image, recipe: Recipe, changes: list[str]) -> pyvips
 
 
 def resize(image: pyvips.Image, width: int, height: int) -> Any:
-    """Return the image at a size in pixels, alpha weighed."""
+    """Return the image at a size, with colours weighed by alpha where it has that.
+
+    Args:
+        image: any number of bands; the result has the same bands and sample format.
+        width, height: the result's size in pixels.
+
+    Raises: RefusedImage: libvips made another size of it.
+    """
     across, down = width / image.width, height / image.height
     if not image.hasalpha():
         made = image.resize(across, vscale=down)

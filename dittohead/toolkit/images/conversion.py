@@ -141,7 +141,7 @@ def foresee(request: ConversionRequest) -> dict[str, Any]:
     """Say by an image's headers what would become of it; no pixel is decoded, nothing is written.
 
     Returns: {"pages": how many results, "kept": why the original would be kept as it is; "" where not}.
-    Raises: Refused, Unfit, pyvips.Error: as `convert` would.
+    Raises: RefusedImage, Unfit, pyvips.Error: as `convert` would.
     """
     with files.opened_beneath(request.root, request.path) as fd:
         try:
@@ -188,7 +188,7 @@ def _large(page: _Page) -> Iterator[dict[str, Any]]:
 
 
 def _fit_pages(fd: int, request: ConversionRequest) -> Iterator[_Page]:
-    """Return the pages to be made; of a master once all of them are found fit. Raises: Refused, Unfit."""
+    """Return the pages to be made; of a master once all are found fit. Raises: RefusedImage, Unfit."""
     jp2.see_readable(fd)
     pages = _pages(fd, request)
     if not request.recipe.master:
@@ -285,7 +285,7 @@ def _prepare(page: _Page) -> _Prepared:
 
 
 def _see_pixels(image: pyvips.Image, most: int) -> None:
-    """See by its header that an image is not too large. Raises: Refused."""
+    """See by its header that an image is not too large. Raises: RefusedImage."""
     count = image.width * image.height
     if count > most:
         raise RefusedImage(
@@ -523,7 +523,7 @@ def _detail(page: _Page, prepared: _Prepared) -> dict[str, Any]:
 
 
 def _heard(page: _Page, messages: LibraryMessages, detail: dict[str, Any]) -> dict[str, Any]:
-    """Return the warnings for a result's detail. Raises: Refused: its colours are not right."""
+    """Return the warnings for a result's detail. Raises: RefusedImage: its colours are not right."""
     transformed = any("made sRGB" in change for change in detail.get("changes", ()))
     if transformed and (said := messages.of_colour):
         raise RefusedImage(f"its colours cannot be transformed as its profile says ({'; '.join(said)[:200]})")

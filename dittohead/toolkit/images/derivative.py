@@ -99,7 +99,7 @@ def jpeg_options(recipe: Recipe) -> dict[str, int | str]:
 
 
 def see_that_jpeg_holds(image: pyvips.Image) -> None:
-    """See that a JPEG can be this large. Raises: Refused."""
+    """See that a JPEG can be this large. Raises: RefusedImage."""
     if max(image.width, image.height) > JPEG_MOST:
         raise RefusedImage(
             f"{image.width}x{image.height} is more than a JPEG holds ({JPEG_MOST} pixels on a side); "

@@ -50,7 +50,7 @@ def encode(
 
     Raises:
         OSError: the disk takes no more.
-        Refused: the image is too large for the memory that is allowed.
+        RefusedImage: the image is too large for the memory that is allowed.
     """
     import imagecodecs  # large, and of use to few
 
@@ -66,7 +66,7 @@ def encode(
 
 
 def _see_memory(samples: int) -> None:
-    """See that so many bytes of samples can be coded. Raises: Refused."""
+    """See that so many bytes of samples can be coded. Raises: RefusedImage."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     with open("/proc/self/statm", "rb") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()

@@ -93,7 +93,12 @@ def _smaller(image: pyvips.Image, folder: str, wanted: list[tuple[int, int, int]
 
 
 def factors(width: int, height: int, tile: int) -> list[int]:
-    """Return the scale factors down to the one at which the image is one tile."""
+    """Return the scale factors 1, 2, 4, ... up to the one at which the image is one tile.
+
+    Args:
+        width, height: the image's size in pixels.
+        tile: length of a tile's sides in pixels.
+    """
     found = [1]
     while max(-(-width // found[-1]), -(-height // found[-1])) > tile:
         found.append(found[-1] * 2)
@@ -101,16 +106,26 @@ def factors(width: int, height: int, tile: int) -> list[int]:
 
 
 def sizes(width: int, height: int, tile: int) -> list[tuple[int, int, int]]:
-    """Return (scale factor, width, height) of each size of the whole, the largest first.
+    """Return (scale factor, width, height) of each size of the whole image in pixels, the largest first.
 
     An image of one tile has its own size; else full size is `max` alone.
+
+    Args:
+        width, height: the image's size in pixels.
+        tile: length of a tile's sides in pixels.
     """
     known = factors(width, height, tile)
     return [(f, -(-width // f), -(-height // f)) for f in known if f > 1 or len(known) == 1]
 
 
 def info(width: int, height: int, tile: int, uri: str) -> dict[str, Any]:
-    """Return the content of info.json."""
+    """Return the content of info.json: IIIF Image API 3.0, level 0.
+
+    Args:
+        width, height: the image's size in pixels.
+        tile: length of a tile's sides in pixels; tiles are square.
+        uri: the image's own URI, without "/info.json".
+    """
     return {
         "@context": "http://iiif.io/api/image/3/context.json",
         "id": uri,
@@ -125,7 +140,12 @@ def info(width: int, height: int, tile: int, uri: str) -> dict[str, Any]:
 
 
 def promised(width: int, height: int, tile: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield (path, size in pixels) of each image file that info.json promises."""
+    """Yield (path, (width, height) in pixels) of each image file that info.json promises.
+
+    Args:
+        width, height: the image's size in pixels.
+        tile: length of a tile's sides in pixels.
+    """
     yield f"full/max/{_LEAF}", (width, height)
     for _, w, h in sizes(width, height, tile):
         yield f"full/{w},{h}/{_LEAF}", (w, h)
@@ -140,9 +160,14 @@ def promised(width: int, height: int, tile: int) -> Iterator[tuple[str, tuple[in
 
 
 def verify(folder: Path, size: tuple[int, int], recipe: Recipe) -> int:
-    """See that exactly the promised files are there, and decode each; return their number.
+    """Verify that exactly the promised files are there, and decode each; return how many there are.
 
-    Raises: Refused.
+    Args:
+        folder: the directory with info.json.
+        size: (width, height) of the image in pixels.
+        recipe: with the tile's size; without its `verify` only the names are compared.
+
+    Raises: RefusedImage.
     """
     wanted = dict(promised(*size, recipe.tile))
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -102,7 +102,15 @@ class Structure:
 
 
 def boxes(fd: int, at: int, end: int) -> Iterator[Box]:
-    """Yield the boxes that lie between two places (I.4). Raises: Refused."""
+    """Yield the boxes between two places of a file (ISO/IEC 15444-1, I.4).
+
+    Args:
+        fd: an open descriptor; its offset stays.
+        at: offset of the first box, in bytes.
+        end: offset behind the last box, in bytes.
+
+    Raises: RefusedImage: a box reaches further, or they do not end there.
+    """
     while at + 8 <= end:
         size, kind = struct.unpack(">I4s", os.pread(fd, 8, at))
         start = at + 8
@@ -119,7 +127,7 @@ def boxes(fd: int, at: int, end: int) -> Iterator[Box]:
 
 
 def verify(fd: int, wanted: ExpectedStructure) -> Structure:
-    """Read a file from end to end and compare it with what it is to hold. Raises: Refused."""
+    """Read a file from end to end and compare it with what it is to hold. Raises: RefusedImage."""
     try:
         return _verified(fd, wanted)
     except (struct.error, IndexError) as error:
@@ -359,6 +367,11 @@ def cut(fd: int, structure: Structure, tile: int) -> bytes:
     reference grid (B.2, B.3) the tile is moved by whole periods of all that is anchored there,
     precincts, code blocks and the wavelet, so that these fall as they did: FFmpeg reads no image
     whose grid exceeds 268 million places, however small its image area.
+
+    Args:
+        fd: an open descriptor of the file; its offset stays.
+        structure: where things lie in that file.
+        tile: the tile's number, from 0: row by row, from the top left.
     """
     wanted = structure.wanted
     period = max([wanted.block << wanted.levels, *(s << level for level, s in enumerate(wanted.precincts))])

@@ -94,7 +94,7 @@ def count(image: pyvips.Image) -> int:
 def pages_of(fd: int, image: pyvips.Image) -> list[int]:
     """Return where the pages stand; the levels of a pyramid, and a thumbnail, are no pages.
 
-    Raises: Refused: it is a TIFF of which pages are missing.
+    Raises: RefusedImage: it is a TIFF of which pages are missing.
     """
     tiff.see_whole(fd)
     return pages.numbers(fd, count(image))
@@ -111,9 +111,14 @@ def is_keyed(fd: int, image: pyvips.Image) -> bool:
 
 
 def sample(fd: int, image: pyvips.Image, page: int) -> tuple[int, bool]:
-    """Return (bits of a sample or 0, whether the pixels are places in a palette) of the file itself.
+    """Return (bits of a sample or 0, whether the pixels are places in a palette), as the file has them.
 
     libvips makes 8 bits of fewer, 16 of 9 and more, and colours of a palette, and does not tell.
+
+    Args:
+        fd: an open descriptor of the file; its offset stays.
+        image: the same file, as libvips has loaded it.
+        page: the page's number in the file, from 1.
     """
     loader = image.get("vips-loader")
     if loader == "tiffload":

@@ -20,7 +20,13 @@ _DIRECTORIES = ("exif-ifd0-", "exif-ifd2-", "exif-ifd3-")
 
 
 def found_in(fd: int, image: pyvips.Image, page: int = 1) -> dict[str, Any]:
-    """Return {name: value} of what a file says of a page's picture."""
+    """Return {name: value} of the metadata that a file has of the picture on a page.
+
+    Args:
+        fd: an open descriptor of the file; its offset stays.
+        image: that page, as libvips has loaded it.
+        page: the page's number in the file, from 1.
+    """
     found: dict[str, Any] = {
         name: bytes(image.get(key)) for key, name in _BLOBS.items() if image.get_typeof(key)
     }
@@ -61,7 +67,7 @@ def lost(before: dict[str, Any], after: dict[str, Any], *, transformed: bool) ->
         after: of the result.
         transformed: the pixels were brought to another colour space, and its profile is another.
 
-    Raises: Refused: the profile is there and another.
+    Raises: RefusedImage: the profile is there and another.
     """
     missing = [name for name, value in before.items() if after.get(name) != value]
     if "ICC profile" in missing and "ICC profile" in after:

@@ -165,7 +165,12 @@ def version() -> str:
 
 
 def tiles_of(width: int, height: int, tile: int) -> int:
-    """Return how many tiles an image has."""
+    """Return how many tiles an image has.
+
+    Args:
+        width, height: the image's size in pixels.
+        tile: length of a tile's sides in pixels.
+    """
     return -(-width // tile) * -(-height // tile)
 
 
@@ -190,7 +195,7 @@ def encode(
 
     Raises:
         OSError: the disk takes no more.
-        Refused: libopenjp2 cannot write it.
+        RefusedImage: libopenjp2 cannot write it.
     """
     height, width, _ = shape
     if tiles_of(width, height, profile.tile) > _TILES_MOST:
@@ -290,7 +295,7 @@ class _Encoder:
         self._stream = ffi.NULL
 
     def _see(self, done: Any) -> None:
-        """See that a call has succeeded; it does not say why not. Raises: OSError, Refused."""
+        """See that a call has succeeded; it does not say why not. Raises: OSError, RefusedImage."""
         if not done:
             os.posix_fallocate(self._fd, os.fstat(self._fd).st_size, _ROOM)
             raise RefusedImage("libopenjp2 cannot write it; the step's log has its words")

@@ -50,7 +50,7 @@ def numbers(fd: int, counted: int) -> list[int]:
         fd: the file.
         counted: how many images libvips finds.
 
-    Raises: Refused: pages are missing; Unfit: the picture is none of those that can be read.
+    Raises: RefusedImage: pages are missing; Unfit: the picture is none of those that can be read.
     """
     found = _directories(fd)
     if not found:
@@ -98,7 +98,7 @@ def _directories(fd: int) -> list[Directory]:
 
 
 def _within(fd: int, directory: Directory) -> Iterator[Directory]:
-    """Yield the images within an image. Raises: Refused."""
+    """Yield the images within an image. Raises: RefusedImage."""
     for at in directory.within[:_MOST]:
         yield _directory(fd, next(tiff.fields(fd, at)))
 

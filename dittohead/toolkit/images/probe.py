@@ -15,7 +15,7 @@ def decode(request: dict[str, Any]) -> dict[str, Any]:
     Args:
         request: {"root": DIR, "look": REL}.
 
-    Raises: Refused, ItemError, OSError, pyvips.Error.
+    Raises: RefusedImage, ItemError, OSError, pyvips.Error.
     """
     with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["look"])) as fd:
         image = loading.open_image(fd)

@@ -99,7 +99,13 @@ class ImageChild:
     @classmethod
     @contextlib.asynccontextmanager
     async def start(cls, ctx: Surroundings, options: Limits, scratch: Path) -> AsyncIterator[ImageChild]:
-        """Run a child process while the block runs."""
+        """Run a child process for images while the block runs.
+
+        Args:
+            ctx: gives the environment, and the file that takes what the child prints.
+            options: with the most memory the child may have.
+            scratch: a directory for libvips's temporary files; the caller owns and empties it.
+        """
         argv = [sys.executable, "-m", "dittohead.toolkit.images", str(options.memory)]
         # libvips puts the smaller levels, and large turned images, in TMPDIR: that is to be our
         # disk, and swept. Each arena of malloc, and each thread of numpy's, reserves address space,

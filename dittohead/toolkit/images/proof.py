@@ -70,7 +70,7 @@ class Samples:
         self._digest = hashlib.sha256(line.encode())
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Take in the next rows, of (height, width, bands). Raises: Refused: they are of another shape."""
+        """Take in the next rows, of (height, width, bands). Raises: RefusedImage: another shape."""
         if rows.shape[1:] != self._shape or rows.dtype.itemsize != self._kind.itemsize:
             raise RefusedImage(
                 f"its rows are {rows.shape[1:]} of {rows.dtype}, not {self._shape} of {self._kind}"
@@ -81,7 +81,7 @@ class Samples:
         self._digest.update(np.ascontiguousarray(rows, self._kind).data)
 
     def hexdigest(self) -> str:
-        """Return the digest. Raises: Refused: rows are missing, or too many."""
+        """Return the digest. Raises: RefusedImage: rows are missing, or too many."""
         if self._missing:
             raise RefusedImage(
                 f"it has {abs(self._missing)} rows too {'few' if self._missing > 0 else 'many'}"
@@ -102,7 +102,7 @@ def prove(
         structure: with the size that both must have.
 
     Raises:
-        Refused: the samples are not the same.
+        RefusedImage: the samples are not the same.
         Unfit: what they are is not certain: two decoders find others in the source.
     """
     wanted = structure.wanted
@@ -204,7 +204,7 @@ def _by_libvips(image: pyvips.Image) -> Iterator[NDArray[Any]]:
 
 
 def decode_tiff(fd: int) -> None:
-    """Decode every page of a TIFF that libvips does not read. Raises: Unfit: nobody here does; Refused."""
+    """Decode every page of a TIFF that libvips does not read. Raises: Unfit: none can; RefusedImage."""
     import tifffile  # large, and of use to masters only
 
     try:
@@ -322,7 +322,7 @@ def _decoded(made: int, structure: Structure) -> Iterator[NDArray[Any]]:
 
 
 def _by_ffmpeg(data: bytes) -> NDArray[Any]:
-    """Return the samples of a JP2 file or codestream. Raises: Refused."""
+    """Return the samples of a JP2 file or codestream. Raises: RefusedImage."""
     import av  # large, and of use to masters only
 
     context = av.CodecContext.create("jpeg2000", "r")

@@ -27,7 +27,13 @@ SAMPLE = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "double": 8, "complex"
 
 
 def write(image: pyvips.Image, made: int, recipe: Recipe) -> None:
-    """Write the image to the open file `made`."""
+    """Write the image as a pyramid TIFF to an open file.
+
+    Args:
+        image: as the recipe wants it.
+        made: a descriptor of an empty file, open for writing.
+        recipe: compression, quality, tile size and levels.
+    """
     if recipe.compression == "deflate" and recipe.levels == "tile" and tiles.can_write(image):
         tile = recipe.tile_for(image.width, image.height)
         tiles.write(image, made, tile=tile, level=recipe.effort)

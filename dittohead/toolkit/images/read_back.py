@@ -21,7 +21,16 @@ def reopened(made: int, page: int = 0) -> pyvips.Image:
 
 
 def verify_levels(made: int, image: pyvips.Image, recipe: Recipe) -> int:
-    """Open and decode every level of a pyramid; return how many there are. Raises: Refused."""
+    """Open and decode every level of a pyramid; return how many levels there are.
+
+    Args:
+        made: an open descriptor of the pyramid TIFF.
+        image: what was written: size, bands and sample format are compared, pixels are not.
+        recipe: with the tile size and the levels that were asked for.
+
+    Raises: RefusedImage: a level is missing or is not what was asked for; pyvips.Error: it cannot be
+        decoded.
+    """
     width, height, tile = image.width, image.height, recipe.tile_for(image.width, image.height)
     levels = list(tiff.directories(made))
     last = (width, height)
@@ -61,19 +70,27 @@ def _see_the_smallest(levels: int, last: tuple[int, int], end: str, tile: int) -
 
 
 def verify_single(made: int, image: pyvips.Image) -> None:
-    """Decode a result of one image. Raises: Refused."""
+    """Decode a result of one image. Raises: RefusedImage."""
     see_size(reopened(made), (image.width, image.height), "the result").avg()
 
 
 def see_size(found: pyvips.Image, size: tuple[int, int], what: str) -> pyvips.Image:
-    """Return an image that has a size. Raises: Refused."""
+    """Return an image after its size was compared.
+
+    Args:
+        found: the image.
+        size: (width, height) that it has to have, in pixels.
+        what: what it is, for the message.
+
+    Raises: RefusedImage: it has another size.
+    """
     if (found.width, found.height) != size:
         raise RefusedImage(f"{what} is {found.width}x{found.height}, not {size[0]}x{size[1]}")
     return found
 
 
 def compare(image: pyvips.Image, made: int) -> None:
-    """Compare a written image with what it was made of, pixel by pixel. Raises: Refused."""
+    """Compare a written image with what it was made of, pixel by pixel. Raises: RefusedImage."""
     written = see_size(reopened(made), (image.width, image.height), "the result")
     if (written.bands, written.format) != (image.bands, image.format):
         raise RefusedImage("the result's pixels are of another type than the source's")

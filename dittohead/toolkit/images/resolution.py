@@ -33,7 +33,13 @@ Known = tuple[float, float] | None  #: pixels per mm across and down, None where
 
 
 def of(fd: int, image: pyvips.Image, page: int = 1) -> Known:
-    """Return the pixels per mm across and down, None when the file says nothing, or nothing sensible."""
+    """Return the pixels per mm (across, down); None when the file says nothing, or nothing sensible.
+
+    Args:
+        fd: an open descriptor of the file; its offset stays.
+        image: the same file, as libvips has loaded it.
+        page: the page's number in the file, from 1.
+    """
     loader = image.get("vips-loader")
     try:
         if loader == "tiffload":

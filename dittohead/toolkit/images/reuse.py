@@ -20,7 +20,15 @@ def journal_of(work: Path) -> Path:
 
 
 def is_whole(work: Path, file: dict[str, Any], stop: Stop) -> bool:
-    """Tell whether a file that a journal speaks of has the digest it gives."""
+    """Tell whether a file has the digest and size that a journal gives it.
+
+    Args:
+        work: the directory that the journal's paths are relative to.
+        file: as the journal has it: {"file": path, "sha256": hex, "size": bytes}.
+        stop: checked for each piece that is read.
+
+    Raises: Stopped. A file that is missing or cannot be read is not whole.
+    """
     with contextlib.suppress(OSError, ItemError):
         with files.opened_beneath(work, os.fsencode(file["file"])) as fd:
             made = files.sha256_fd(fd, files.hash_buffer(), lambda _: stop.check())
@@ -45,7 +53,17 @@ class Earlier:
             cache.read()
 
     def take(self, out: bytes, source: str, work: Path, stop: Stop) -> list[dict[str, Any]] | None:
-        """Bring results into `work`, by links that share the data; return them, None when there are none."""
+        """Bring results into `work`, by links that share the data; return them, None when there are none.
+
+        Args:
+            out: where the result goes, relative to the work directory, as bytes.
+            source: the SHA-256 of the file it is made from, in hex.
+            work: this job's work directory of the step; the links are made there.
+            stop: checked while files are compared.
+
+        Returns: what is known of each file, as the journal has it: {"file", "detail", ...}.
+        Raises: Stopped.
+        """
         for theirs, cache in self._found:
             known = cache.find(out, source)
             if known is not None and all(self._link(file, theirs, work, stop) for file in known["files"]):

@@ -20,7 +20,7 @@ def make(request: dict[str, Any]) -> dict[str, Any]:
     Args:
         request: {"root": DIR, "thumbnail": REL, "out": PATH, "size": pixels of the longer side}.
 
-    Raises: Refused, ItemError, OSError, pyvips.Error.
+    Raises: RefusedImage, ItemError, OSError, pyvips.Error.
     """
     with files.opened_beneath(os.fsencode(request["root"]), os.fsencode(request["thumbnail"])) as fd:
         image = _small(fd, request["size"])

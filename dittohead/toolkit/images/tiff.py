@@ -63,7 +63,7 @@ class Layout:
 
 
 def layout_of(fd: int) -> Layout:
-    """Return a file's layout. Raises: Refused, struct.error."""
+    """Return a file's layout. Raises: RefusedImage, struct.error."""
     head = piece(fd, 16, 0)
     order = "<" if head[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", head, 2)[0] == 43
@@ -73,7 +73,7 @@ def layout_of(fd: int) -> Layout:
 
 
 def fields(fd: int, start: int = 0) -> Iterator[dict[int, Field]]:
-    """Yield {tag: field} of each directory of a TIFF, from the one at `start`. Raises: Refused.
+    """Yield {tag: field} of each directory of a TIFF, from the one at `start`. Raises: RefusedImage.
 
     Source: TIFF 6.0 section 2; BigTIFF as in libtiff's documentation.
     """
@@ -100,7 +100,7 @@ def see_whole(fd: int) -> None:
 
     libtiff takes a place that lies beyond the end for the end of the chain, and has then fewer pages.
 
-    Raises: Refused.
+    Raises: RefusedImage.
     """
     if not is_tiff(fd):
         return
@@ -176,7 +176,7 @@ def value(fd: int, field: Field) -> bytes:
 
 
 def raw(fd: int, field: Field) -> bytes:
-    """Return a field's bytes as they stand in the file. Raises: Refused."""
+    """Return a field's bytes as they stand in the file. Raises: RefusedImage."""
     size = field.count * SIZES.get(field.kind, 1)
     if size <= len(field.value):
         return field.value[:size]
@@ -187,7 +187,7 @@ def raw(fd: int, field: Field) -> bytes:
 def numbers(fd: int, field: Field) -> list[int]:
     """Return a field's values where they are whole numbers of 8 to 64 bits, [] of another kind.
 
-    Raises: Refused: they are not there, or too many.
+    Raises: RefusedImage: they are not there, or too many.
     """
     code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(field.kind)
     if code is None:
@@ -226,7 +226,13 @@ def without_resolution(fd: int) -> None:
 
 
 def piece(fd: int, size: int, at: int) -> bytes:
-    """Return so many bytes. Raises: Refused: they are not there."""
+    """Return a number of bytes from a place.
+
+    Args:
+        fd: an open descriptor; its offset stays.
+        size: how many bytes.
+        at: offset of the first, in bytes.
+    """
     data = os.pread(fd, size, at)
     if len(data) != size:
         raise RefusedImage("the result's directories cannot be read")

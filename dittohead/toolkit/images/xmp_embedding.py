@@ -77,7 +77,7 @@ def kind_of(fd: int) -> str:
 
 
 def packet_of(fd: int, kind: str) -> bytes:
-    """Return a file's XMP packet, b"" for none. Raises: Refused: the file cannot be read."""
+    """Return a file's XMP packet, b"" for none. Raises: RefusedImage: the file cannot be read."""
     if kind == TIFF:
         return _of_tiff(fd)
     found = [part for part in _parts(fd, kind) if part.xmp]
@@ -97,7 +97,7 @@ def write(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> None:
     Args:
         tick: called for each piece; may raise to stop.
 
-    Raises: Refused: the file cannot be read, or the format cannot hold the packet.
+    Raises: RefusedImage: the file cannot be read, or the format cannot hold the packet.
     """
     if kind == TIFF:
         _write_tiff(source, made, packet, tick)
@@ -114,10 +114,16 @@ def write(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> None:
 
 
 def compare(source: int, made: int, kind: str, packet: bytes, tick: Tick) -> int:
-    """See that the result has the packet, and but for that every byte of the source in its order.
+    """Verify that the result holds the packet, and besides it every byte of the source, in order.
+
+    Args:
+        source, made: open descriptors of both files, for reading; their offsets stay.
+        kind: the media type of both: TIFF, JPEG or PNG.
+        packet: the XMP packet, as it was to be written.
+        tick: called after each piece; it may raise to end the comparison.
 
     Returns: how many bytes were compared.
-    Raises: Refused: it does not.
+    Raises: RefusedImage: it does not.
     """
     if kind == TIFF:
         if packet_of(made, kind) != packet:
@@ -362,7 +368,7 @@ def _entries(fields: dict[int, tiff.Field]) -> dict[int, tuple[int, int, bytes, 
 
 
 def _piece(fd: int, size: int, at: int) -> bytes:
-    """Return so many bytes. Raises: Refused: they are not there."""
+    """Return so many bytes. Raises: RefusedImage: they are not there."""
     try:
         data = os.pread(fd, size, at)
     except (OverflowError, OSError):

@@ -290,7 +290,15 @@ class Bucket:
         return {key for key in absent if key.encode() < last}
 
     async def same(self, key: str, head: dict[str, Any], digests: Digests) -> Stored | None:
-        """Return how an object that lies there was seen to be this very file; None when it is another."""
+        """Return how an object in the bucket is known to be this very file; None when it is another.
+
+        Args:
+            key: the object's key.
+            head: the store's answer to a HEAD of it.
+            digests: of the file, computed already.
+
+        Raises: StepError: it had to be read back, and that was not possible.
+        """
         if head["ContentLength"] != digests.size:
             return None
         version = version_of(head)
@@ -327,10 +335,18 @@ class Bucket:
     async def verified(
         self, key: str, answer: dict[str, Any], digests: Digests, abilities: Abilities
     ) -> Stored | None:
-        """Return how what was just sent in one piece is known to be whole; None when it is not.
+        """Return how an object that was just sent in one piece is known to be whole; None when it is not.
 
         In this order: the store refuses what does not fit its checksum; it gives the MD5 of what it
         holds as the ETag; it is read back.
+
+        Args:
+            key: the object's key.
+            answer: the store's answer to the put.
+            digests: what was computed while the file was sent.
+            abilities: what this store can do.
+
+        Raises: StepError: it had to be read back, and that was not possible.
         """
         version = version_of(answer)
         if abilities.checksum is not None:

@@ -25,7 +25,12 @@ There = Literal["nothing", "same", "other", "unknown"]
 async def compare(
     bucket: Bucket, entries: Iterable[Entry], key_of: Callable[[Entry], str], root: Path
 ) -> AsyncIterator[tuple[Entry, str, There]]:
-    """Yield each file, its key, and what is there; a file yet to be made has sha256 "" and size 0.
+    """Yield each file, its key, and what is there. A file yet to be made has sha256 "" and size 0.
+
+    Args:
+        entries: the files, in the order in which they are yielded.
+        key_of: a file's key in the bucket.
+        root: the directory that the files are relative to.
 
     Raises: TransientError, TargetError: the bucket cannot be asked; OSError: a file cannot be read.
     """

@@ -49,7 +49,14 @@ class UploadIntentLog:
         self._line(fields, durable=True)
 
     def sent(self, upload: BegunUpload, number: int, etag: str, checksum: str) -> None:
-        """Note a part that the store has acknowledged. Not durable: the store knows it too."""
+        """Note a part that the store has acknowledged. Not durable, for the store knows it as well.
+
+        Args:
+            upload: the upload it belongs to.
+            number: the part's number, from 1.
+            etag: as the store gave it.
+            checksum: the part's checksum in base64; its MD5 where the store takes no other.
+        """
         upload.parts[number] = (etag, checksum)
         self._line({"part": number, "of": upload.key, "etag": etag, "checksum": checksum}, durable=False)
 

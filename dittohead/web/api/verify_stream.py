@@ -31,6 +31,10 @@ async def told(
 ) -> web.StreamResponse:
     """Answer with lines of JSON: {"looked", "of"} while it goes on, then {"report"} or {"problem"}.
 
+    Args:
+        work: the verification; its result is the report. It is cancelled when it may not begin.
+        progress: called now and then; returns (how many were looked at, of how many).
+
     Raises: Problem: it cannot begin, or enough are under way already.
     """
     under_way = request.app[_UNDER_WAY]

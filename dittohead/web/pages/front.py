@@ -122,7 +122,14 @@ def room(stations: Stations) -> tuple[int, int]:
 def in_flight(
     steps: Sequence[StepRow], progress: Mapping[str, Any] | None, *, running: bool
 ) -> list[dict[str, Any]]:
-    """Return a job's steps in flight, each with its progress where it tells of any."""
+    """Return a job's steps in flight: {"name", "progress"}, in order.
+
+    Args:
+        steps: the job's steps, in the pipeline's order.
+        progress: as the daemon's live status has it, with other steps under "beside"; None where there is
+            none.
+        running: the job runs now; else no progress is shown.
+    """
     told = {one["step"]: one for one in (progress, *progress.get("beside", ()))} if progress else {}
     names = [step.name for step in steps if step.state is StepState.RUNNING]
     if not names:

@@ -160,7 +160,13 @@ def bars(days: Sequence[Day]) -> dict[str, Any]:
 
 
 def trace(values: Sequence[float], days: Sequence[Day], said: Any) -> dict[str, Any]:
-    """Return a plot of one value a day as a line."""
+    """Return a plot of one value a day as a line; coordinates are in the SVG's units.
+
+    Args:
+        values: one for each day; at least one.
+        days: the days, the earliest first; as many as values.
+        said: writes a value for people; `size` for bytes.
+    """
     most = max(values, default=0)
     highest = top_bytes(most) if said is size else top(max(most, 2))
     step = (WIDTH - LEFT) / len(days)

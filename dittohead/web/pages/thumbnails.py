@@ -96,7 +96,13 @@ class SourceImage:
 
 
 def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[SourceImage]:
-    """Return the first images of a job: what was made of them where it is, else they themselves. Blocking."""
+    """Return the first images of a job: of those made from its files, else of the files. Blocking.
+
+    Args:
+        steps: the job's steps, as the store has them.
+
+    Returns: in the order of their pages; those that cannot be looked at are left out.
+    """
     found = list(_derived(JobFiles(stations, job), job, steps))
     folder = stations.folder(job.station, job.folder)
     if not found and _is_its_own(folder, job):
@@ -174,7 +180,11 @@ class Thumbnailer:
     _made: int = 0
 
     async def of(self, stations: Stations, job: Job, steps: list[StepRow]) -> list[SourceImage]:
-        """Return the images of a job; looked for again when it has gone on."""
+        """Return the images of a job, as `pictures` does. The list is kept until the job has gone on.
+
+        Args:
+            steps: the job's steps, as the store has them.
+        """
         done = sum(step.state is StepState.DONE for step in steps)
         known = (job.id, done, f"{job.token} {job.station.value} {display(job.folder)}")
         found = self._lists.get(known)

@@ -268,6 +268,11 @@ def runner_of(app: web.Application) -> web.AppRunner:
 async def listening(app: web.Application, settings: Http | None, state: Path) -> AsyncIterator[None]:
     """Serve while inside: on the daemon's own socket, and where the settings say.
 
+    Args:
+        app: with its routes and `LINES`.
+        settings: `http:` in config.yaml; None: the daemon's own socket alone.
+        state: the directory state/, where that socket is made.
+
     Raises: OSError: an address cannot be used.
     """
     runner = runner_of(app)
@@ -294,7 +299,14 @@ def _is_socket(settings: Http | None) -> TypeGuard[Http]:
 
 
 def site_of(runner: web.AppRunner, listen: str, backlog: int = 128) -> web.BaseSite:
-    """Return where a runner is to listen. Raises: OSError."""
+    """Return the place where a runner is to listen; it does not listen yet.
+
+    Args:
+        listen: "host:port", "[address]:port", or the absolute path of a socket.
+        backlog: connections that may wait to be accepted.
+
+    Raises: OSError: the socket cannot be made.
+    """
     if listen.startswith("/"):
         return web.SockSite(runner, _proxys_socket(Path(listen)), backlog=backlog)
     host, _, port = listen.rpartition(":")

@@ -18,7 +18,15 @@ _PATIENCE_S = 60.0
 
 
 async def write_chunks(chunks: AsyncIterator[bytes], fd: int, most: int) -> tuple[int, bytes]:
-    """Write what comes and return (bytes, SHA-256). Raises: Problem: it is more than `most`; OSError."""
+    """Write chunks as they come, and return (how many bytes, their SHA-256).
+
+    Args:
+        chunks: the bytes, in their order.
+        fd: an open descriptor; writing begins at its offset.
+        most: how many bytes may come at most.
+
+    Raises: Problem: more came; OSError: it cannot be written.
+    """
     digest, total, waiting = hashlib.sha256(), 0, bytearray()
 
     def put(data: bytes) -> None:

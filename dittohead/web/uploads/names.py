@@ -49,7 +49,14 @@ def like(config: Config, name: str) -> list[str]:
 def told(
     config: Config, reception: Reception, name: str, before: NameHistory, candidates: Collection[str]
 ) -> dict[str, Any]:
-    """Return what is said of a name. Blocking.
+    """Return what a person is shown of a name that they are about to use. Blocking.
+
+    Args:
+        config: today's configuration.
+        reception: where uploads go; it knows which names are free.
+        name: the folder's name.
+        before: what the store knows of the name and of the candidates.
+        candidates: names like it, in the order in which they are offered.
 
     Returns: ok, what and hint of a refusal or pipeline, steps, purposes; known: the earlier job, and what
     became of it; free: a name like it that nobody has had, "" for none.

@@ -99,7 +99,14 @@ _LESS = "Put it into the inbox by other means, or see http: {drop: ...} in confi
 
 
 def fitting(config: Config, name: str, purposes: Sequence[str]) -> Pipeline:
-    """Return the pipeline that a folder of this name goes through. Raises: ItemError: none, or not for us."""
+    """Return the pipeline that a folder of this name goes through.
+
+    Args:
+        name: the folder's name.
+        purposes: what it is to be used for, of those that the pipeline knows; empty for nothing special.
+
+    Raises: ItemError: there is none, it does not know a purpose, or it takes folders of others only.
+    """
     pipeline, groups = taker(config, name)
     wanted(pipeline, groups, None)
     unknown = sorted(set(purposes) - pipeline.purposes)
@@ -239,9 +246,16 @@ class Reception:
 
     @contextlib.contextmanager
     def opened(self, incoming: Incoming, path: str, at: int) -> Iterator[int]:
-        """Open one of its files to write from a byte on; what is there behind it is cut off.
+        """Open one file of an upload to write from a byte on; what the file has behind it is cut off.
 
         What was written is cut off again when the block raises.
+
+        Args:
+            incoming: the upload that the file belongs to.
+            path: the file, relative to its folder; directories are made.
+            at: offset in bytes; no more than the file has now.
+
+        Returns: an open descriptor, which is closed when the block ends.
         Raises: ItemError: there are not so many bytes yet, or it is not under way any more; OSError.
         """
         parent, _, last = os.fsencode(path).rpartition(b"/")
@@ -323,7 +337,13 @@ class Reception:
         self._forget(incoming)
 
     def lacking(self, incoming: Sequence[Incoming], size: int, floor: int) -> int:
-        """Return by how many bytes the disk is too full for so much more beside uploads under way."""
+        """Return how many bytes the disk lacks for a new upload beside those under way; 0 or less: none.
+
+        Args:
+            incoming: the uploads under way; what they have announced and not sent yet counts.
+            size: bytes of the new upload.
+            floor: bytes that are to stay free.
+        """
         # Of a plain form nobody knows how much is to come: more is there than was announced.
         missing = sum(max(one.size - sum(self.received(one).values()), 0) for one in incoming)
         return disk_space.lacking(self.inbox, size + missing, floor)

@@ -37,7 +37,19 @@ def announced(request: web.Request) -> str:
 async def receive(
     request: web.Request, job: Job, path: str, encoding: str, chunks: AsyncIterator[bytes], sha256: str = ""
 ) -> Offer:
-    """Take a new file. Raises: Problem: it cannot stand in for anything, or did not come whole."""
+    """Receive a new file in place of a damaged one; it waits until the person confirms.
+
+    Args:
+        request: whose it is; its person is recorded.
+        job: a job that has failed.
+        path: the damaged file, relative to its folder, as the list of files has it.
+        encoding: "percent" where the path is percent-encoded, else "".
+        chunks: the file's bytes.
+        sha256: what its SHA-256 has to be, in hex; "" when the sender does not say.
+
+    Raises: Problem: it cannot replace anything, did not come whole, or does not fit; TimeoutError,
+        ConnectionError: the sender has gone.
+    """
     site = request.app[SITE]
     if job.state is not JobState.FAILED:
         raise Problem(409, f"{job.name} has not failed ({job.state})")
@@ -57,7 +69,13 @@ async def receive(
 
 
 async def waiting(request: web.Request, job: Job, id_: str) -> Offer:
-    """Return a file that waits for a job. Raises: Problem: there is none."""
+    """Return a file that waits to replace one in a job's folder.
+
+    Args:
+        id_: the offer's id.
+
+    Raises: Problem: there is none.
+    """
     replacements = Replacements(request.app[SITE].stations)
     return await _said(lambda: replacements.get(id_, job.id))
 

@@ -212,7 +212,17 @@ class Client:
     # -- requests ----------------------------------------------------------------------------
 
     async def send(self, method: str, path: str, query: Query = (), body: Any = None) -> Answer:
-        """Send one request in the session; one that an expired session has kept from happening, again."""
+        """Send one request in the session; when the session has expired, sign in and send it again.
+
+        Args:
+            method: such as "GET".
+            path: below the API's address, beginning with a slash.
+            query: (name, value) pairs.
+            body: sent as JSON; None for none.
+
+        Raises: TransientError, TargetError: no answer, or no session; other answers are returned, whatever
+            their status.
+        """
         token = self._token or await self._session("")
         for _ in range(_SESSIONS):
             headers = {"X-ArchivesSpace-Session": token}

@@ -66,7 +66,12 @@ class WantedRecord:
     def versions(
         self, page: ComponentFile, options: ArchivesSpaceOptions, known: Enumerations
     ) -> list[Record]:
-        """Return a component's file versions."""
+        """Return the file versions of a component, one for each place where its file lies.
+
+        Args:
+            page: the file, and where its copies were delivered to.
+            known: the controlled values that the site has, by enumeration.
+        """
         return [
             records.master_version(
                 uri=copy.uri,
@@ -88,14 +93,26 @@ class WantedRecord:
         return [one for page in self.pages for one in self.versions(page, options, known)]
 
     def component(self, page: ComponentFile, options: ArchivesSpaceOptions, known: Enumerations) -> Record:
-        """Return a new component for a page."""
+        """Return a new component for a page.
+
+        Args:
+            page: the file, and where its copies were delivered to.
+            known: the controlled values that the site has, by enumeration.
+        """
         return records.component(page.component_id, page.label, self.versions(page, options, known))
 
 
 def wanted(
     ctx: StepContext, options: ArchivesSpaceOptions, found: Sequence[FoundObject]
 ) -> list[WantedRecord]:
-    """Return what is to be recorded. Blocking. Raises: ItemError: something belongs to no object."""
+    """Return what is to be recorded, one for each object in the order of `found`. Blocking.
+
+    Args:
+        ctx: gives the folder's files, and where other steps have delivered them.
+        found: what preflight found of each object.
+
+    Raises: ItemError: something belongs to no object.
+    """
     naming, chain = Naming(options, ctx.name), Chain(ctx)
     result = [WantedRecord(found=one) for one in found]
     owners = {name: one for one in result for name in one.found.files or ()}
@@ -357,7 +374,14 @@ def with_own(
     old: list[Record],
     ours: Collection[str],
 ) -> list[Record] | None:
-    """Return a digital object's file versions with all that it is to have; None when nothing changes."""
+    """Return a digital object's file versions with all that it is to have; None when nothing changes.
+
+    Args:
+        of: what is to be recorded.
+        known: the controlled values that the site has, by enumeration.
+        old: the file versions as they are there now, in their order.
+        ours: URIs that we recorded earlier, which go when they are not among the new ones.
+    """
     access, masters = of.access(options, known), of.masters(options, known)
     shown = with_access(old, access, ours) if access else None
     whole = with_masters(old if shown is None else shown, masters)

@@ -19,7 +19,14 @@ from dittohead.workers.archivesspace.write import CHUNK
 async def plan(
     client: Client, options: ArchivesSpaceOptions, known: Enumerations, wanted: Sequence[WantedRecord]
 ) -> AsyncIterator[Planned]:
-    """Yield every record that would be created, changed or kept, and by which call."""
+    """Yield every record that would be created, changed or kept, and by which call.
+
+    Args:
+        known: the controlled values that the site has, by enumeration.
+        wanted: what is to be recorded, one for each object, in this order.
+
+    Raises: TransientError, TargetError: the site cannot be read.
+    """
     for of in wanted:
         async for one in _object(client, options, known, of):
             yield one

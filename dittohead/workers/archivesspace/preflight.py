@@ -158,7 +158,15 @@ async def enumerations(client: Client, names: Collection[str]) -> dict[str, froz
 
 
 async def examine(ctx: StepContext, options: ArchivesSpaceOptions, client: Client) -> dict[str, Any]:
-    """Return the facts of a folder. Raises: ItemError, naming everything that is wrong; TargetError."""
+    """Return the facts of a folder as JSON: its objects as they are known, and the controlled values.
+
+    Args:
+        ctx: gives the folder's files; in a dry run no setting of the session is changed.
+        client: signed in by the step's user.
+
+    Raises: ItemError: names everything that is wrong; TargetError: the user lacks a permission;
+        TransientError.
+    """
     naming = Naming(options, ctx.name)
     objects, ids, kinds = await in_thread(lambda _: _survey(naming, ctx))
     if missing := await client.lacks(needed(options)):

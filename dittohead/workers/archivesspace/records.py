@@ -113,7 +113,13 @@ def type_of(types: Iterable[str]) -> str:
 
 
 def where_to_add(values: Iterable[str], enumeration: str, staff_url: str) -> str:
-    """Return what staff do so that a list has these values."""
+    """Return the words that tell staff how to add values to a controlled list.
+
+    Args:
+        values: those that the list lacks.
+        enumeration: the list's name in the API.
+        staff_url: address of the staff interface; "" where it is not known.
+    """
     place = f" at {staff_url}/enumerations" if staff_url else ""
     named = ", ".join(f'"{value}"' for value in sorted(values))
     shown = _SHOWN_AS.get(enumeration, enumeration)
@@ -226,6 +232,13 @@ def master_version(
 def access_version(role: Use, uri: str, title: str, type_: str, known: Enumerations) -> Record:
     """Return the file version of a page, thumbnail or manifest; always public.
 
+    Args:
+        role: what it is for the public: a page, a thumbnail, a manifest.
+        uri: where the file is.
+        title: the object's title; the caption of a thumbnail, cut where it is too long.
+        type_: the digital object's type, which decides the use statement of a page; "" for none.
+        known: the controlled values that the site has, by enumeration; others are left out of a manifest.
+
     Source of what the public interface makes of it: representative_file_version.rb, and the
     IIIF viewer's condition (iiif, text-json, embed).
     """
@@ -246,7 +259,13 @@ def access_version(role: Use, uri: str, title: str, type_: str, known: Enumerati
 
 
 def component(component_id: str, label: str, versions: list[Record]) -> Record:
-    """Return a new component."""
+    """Return a new component, which is not published.
+
+    Args:
+        component_id: unique within the digital object.
+        label: what people see.
+        versions: its file versions, in their order.
+    """
     return {
         "jsonmodel_type": "digital_object_component",
         "component_id": component_id,

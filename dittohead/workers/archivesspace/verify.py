@@ -89,7 +89,12 @@ async def read_back(
 ) -> list[Location]:
     """Read what was recorded for an object once more, and return where it is.
 
-    Raises: TransientError: it is not what was written.
+    Args:
+        known: the controlled values that the site has, by enumeration.
+        of: what was to be recorded.
+        found: what was written, and what was there as it should be.
+
+    Raises: TransientError: it is not what was written; also TargetError: the site cannot be read.
     """
     object_ = await client.get(of.found.digital_object)
     access = of.access(options, known)

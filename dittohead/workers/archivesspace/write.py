@@ -45,7 +45,11 @@ class WriteCounts:
 def head_of(
     ctx: StepContext, options: ArchivesSpaceOptions, wanted: Sequence[WantedRecord]
 ) -> dict[str, Any]:
-    """Return a ledger's first line."""
+    """Return the first line of an intent log: whose it is, and which objects it is about.
+
+    Args:
+        wanted: what is to be recorded, in the order in which it is written.
+    """
     return {
         "worker": "archivesspace",
         "job": ctx.job_id,

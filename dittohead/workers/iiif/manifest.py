@@ -127,7 +127,14 @@ def manifest(shown: ShownObject, manner: Manner) -> dict[str, Any]:
 
 
 def collection(title: str, base: str, objects: Iterable[ShownObject], manner: Manner) -> dict[str, Any]:
-    """Return the collection of several objects' manifests (5.1)."""
+    """Return the collection of several objects' manifests (IIIF Presentation 3.0, section 5.1).
+
+    Args:
+        title: the collection's title.
+        base: URI of the directory that collection.json goes into, without a slash at the end.
+        objects: in the order in which they are listed.
+        manner: the language of the titles.
+    """
     return {
         "@context": CONTEXT,
         "id": f"{base}/collection.json",
@@ -320,7 +327,13 @@ def canvas_uri(shown: ShownObject, picture: Picture) -> str:
 
 
 def label_of(picture: Picture, number: int, manner: Manner) -> str:
-    """Return what a canvas is called; `number` is counted from 0."""
+    """Return the label of a canvas: the file's name or the number, as the manner says.
+
+    Args:
+        picture: what is on the canvas.
+        number: the canvas's number, from 0; people see it from 1.
+        manner: says which of both.
+    """
     name = picture.name if manner.canvas_labels == "name" else ""
     return titled(name, str(number + 1))
 

@@ -62,7 +62,14 @@ def page(shown: ShownObject, manner: Manner, root: str) -> bytes:
 
 
 def contents(title: str, objects: Sequence[ShownObject], manner: Manner, base: str) -> bytes:
-    """Return the page that leads to those of several objects."""
+    """Return the page that leads to the pages of several objects: HTML in UTF-8.
+
+    Args:
+        title: the page's title, as text.
+        objects: in the order in which they are shown.
+        manner: the language of the titles.
+        base: URI of the directory that the page goes into; links below it are made relative.
+    """
     items = []
     for shown in objects:
         picture = ""

@@ -60,6 +60,11 @@ class Picture:
 def of_info(info: dict[str, Any], path: bytes, origin: bytes) -> Picture:
     """Return the picture of an image information document of our own making.
 
+    Args:
+        info: the document, as JSON.
+        path: the folder of tiles, relative to its step's output.
+        origin: the payload's file that it was made from.
+
     Raises: ValueError, KeyError, IndexError, TypeError: it is not as it should be.
     """
     tiles = info["tiles"][0]
@@ -79,7 +84,15 @@ def of_info(info: dict[str, Any], path: bytes, origin: bytes) -> Picture:
 
 
 def served(uri: str, profile: str, size: tuple[int, int], path: bytes, origin: bytes) -> Picture:
-    """Return the picture of a file that an image server gives out: any tile and size can be asked for."""
+    """Return the picture of a file behind an image server, which gives any tile and any size.
+
+    Args:
+        uri: the image's URI at the server; it is percent-encoded where it must be.
+        profile: what the server can do: "level1" or "level2".
+        size: (width, height) in pixels.
+        path: the file that is served, relative to its step's output.
+        origin: the payload's file that it was made from.
+    """
     factors = [1]
     while max(-(-size[0] // factors[-1]), -(-size[1] // factors[-1])) > _SERVED_TILE:
         factors.append(factors[-1] * 2)

@@ -87,6 +87,10 @@ def node_uuid(site: str, key: str) -> str:
 def things(ctx: StepContext, options: IslandoraOptions, stop: Stop) -> list[SiteObject]:
     """Return the folder's objects with their pages, from what the step takes. Blocking.
 
+    Args:
+        ctx: gives the files and what is known of the objects.
+        stop: checked for each file.
+
     Raises: ItemError: a file is no page, belongs to no object or no page, or two are of one page.
     """
     pages = _gather(ctx, options, stop)

@@ -121,7 +121,13 @@ async def collection(site: Drupal, options: IslandoraOptions) -> int:
 
 
 async def by_identifier(site: Drupal, options: IslandoraOptions, identifier: str) -> list[Node]:
-    """Return the nodes with exactly this local identifier, whatever else the View finds."""
+    """Return the nodes that have exactly this local identifier; others that the View finds are left out.
+
+    Args:
+        identifier: compared whole, upper and lower case apart.
+
+    Raises: TargetError: the View finds too many, or does not list all; TransientError.
+    """
     nids, whole = await site.find(options.find, _IDENTIFIER, identifier)
     if len(nids) > _LIKELY:  # "contains" would find every page of every object in a collection
         raise TargetError(
@@ -152,7 +158,13 @@ async def _nodes(site: Drupal, nids: Iterable[int]) -> list[Node]:
 
 
 async def members(site: Drupal, options: IslandoraOptions, nid: int) -> tuple[list[Node], bool]:
-    """Return (the nodes that are members of a node, whether these are all), by the View for it."""
+    """Return (the nodes that are members of a node, whether these are all), by the View for it.
+
+    Args:
+        nid: number of the node whose members are looked for.
+
+    Raises: TargetError: there is no such View, or it does not filter; TransientError.
+    """
     nids, whole = await site.find(options.members, _MEMBER_OF, str(nid))
     listed = await _nodes(site, nids)
     return [node for node in listed if nid in node.member_of], whole
@@ -195,7 +207,12 @@ async def existing(
 
 
 async def written(base: SiteFacts, options: IslandoraOptions, found: Description) -> Fields:
-    """Return the fields that say what an object is, as long as the site's fields take them."""
+    """Return the fields that describe an object; texts are whole where the site's fields take long ones.
+
+    Args:
+        base: what is known of the site; without its configuration every field is taken to be short.
+        found: the object's description.
+    """
     whole = []
     for name in long_ones(found):
         told = await base.configuration.storage(name) if base.configuration is not None else {}
@@ -208,6 +225,10 @@ async def check_fields(
     site: Drupal, options: IslandoraOptions, base: SiteFacts, descriptions: Iterable[Description]
 ) -> None:
     """Compare what would be written with the site's fields, where it tells them.
+
+    Args:
+        base: what is known of the site already.
+        descriptions: the objects, as they would be described.
 
     Raises: ItemError: a value is longer than its field; TargetError: a field is missing.
     """

@@ -44,7 +44,13 @@ class PublicObject:
         return cls(**{**fields, "path": path})
 
     def place(self, use: Use, uri: str, verified_by: str) -> Location:
-        """Return where something of the object is."""
+        """Return the place of a part of the object, for the receipt.
+
+        Args:
+            use: what it is for the public, such as the thumbnail.
+            uri: where it is.
+            verified_by: how it was verified, in words.
+        """
         return Location(uri=uri, path=self.path, size=0, sha256="", verified_by=verified_by, use=use)
 
 

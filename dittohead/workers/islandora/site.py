@@ -247,6 +247,11 @@ class Drupal:
     async def find(self, view: str, by: str, wanted: str) -> tuple[list[int], bool]:
         """Return (the nids a View lists, whether these are all); it may find more than what was meant.
 
+        Args:
+            view: the View's path.
+            by: its exposed filter.
+            wanted: the filter's value.
+
         Raises: TargetError: there is no such View, or it does not filter.
         """
         hint = f"Make one with the exposed filter {by} as docs/islandora.md says"
@@ -323,7 +328,16 @@ class Drupal:
     ) -> str:
         """Put a file where a node has none of this use yet, or in place of the one it has.
 
+        Args:
+            nid: the node's number.
+            bundle: the kind of media, such as "image" or "file".
+            tid: number of the term that says what the file is used for.
+            body: the file's bytes, as aiohttp takes them.
+            headers: with Content-Type and Content-Location, where the site puts the file.
+            size: bytes of the file: a large one is given longer to be stored.
+
         Returns: the new media's path; "" when it was replaced.
+        Raises: StepError: the site does not answer, or refuses it.
         """
         answer = await self.rest.send(
             "PUT",
@@ -528,7 +542,16 @@ def node_of(raw: Mapping[str, Any]) -> Node:
 
 
 def value(raw: Mapping[str, Any], name: str, key: str = "value") -> Any:
-    """Return a field's first value: `[{"value": 5}]`, or plain as in a View. Raises: KeyError."""
+    """Return the first value of a field: `[{"value": 5}]`, or plain as in a View.
+
+    Args:
+        raw: a node, a media or a row, as JSON.
+        name: the field's name.
+        key: the part of the value that is asked for, such as "target_id".
+
+    Returns: "" for a field that is empty.
+    Raises: KeyError: there is no such field, or no such part.
+    """
     found = raw[name]
     if isinstance(found, list):
         return found[0][key] if found else ""

@@ -24,9 +24,9 @@ from dittohead.workers.rsync.options import (
     paths,
     place_of,
 )
-from dittohead.workers.rsync.output import failure, is_vague
 from dittohead.workers.rsync.remote_account import AGENT, Account, way_to
-from dittohead.workers.rsync.remote_errors import DeliveryPlace, explained, lines_of
+from dittohead.workers.rsync.rsync_messages import failure, is_vague
+from dittohead.workers.rsync.ssh_messages import DeliveryPlace, explained, lines_of
 
 #: Below this rsync has holes that let whoever may write the source or the target mislead it.
 _ADVISED = (3, 5, 0)

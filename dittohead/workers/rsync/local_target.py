@@ -185,13 +185,19 @@ class LocalTarget:
     async def read_back(
         self, source: Inputs, good: Callable[[Entry], None], since: float, keeps: Keeps
     ) -> tuple[Arrived, os.statvfs_result]:
-        """Make what was delivered durable, read it all, call `good` for what is as in the manifest.
+        """Make what was delivered durable, read all of it, and call `good` for each file as in the manifest.
 
         It must be held.
 
         Then remove what a killed rsync of an earlier try had half written: files named as rsync names
         them for files of ours, closed to others as rsync keeps them, written `since` (seconds since the
         epoch) the claim, and holding nothing but the beginning of our file.
+
+        Args:
+            source: what was delivered.
+            good: called in a thread, once for each file that is right.
+            since: when the folder was claimed, in seconds since the epoch.
+            keeps: what is compared besides content and times.
 
         Returns: what was found, and the file system's state.
         Raises: ItemError: another directory, or a link, has come to stand at the path meanwhile.

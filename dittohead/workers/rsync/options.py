@@ -215,7 +215,12 @@ def room_of(written: Mapping[str, Any], place: Destination) -> str:
 
 
 def arguments(options: RsyncOptions, place: Destination, keeps: Keeps) -> list[str]:
-    """Return rsync's options that every pass shares."""
+    """Return the program and the options that every pass of rsync shares.
+
+    Args:
+        place: a local path, or a host and a path there.
+        keeps: what is kept besides content and times.
+    """
     given = [
         PROBE.path(),
         "--times",
@@ -244,7 +249,13 @@ def arguments(options: RsyncOptions, place: Destination, keeps: Keeps) -> list[s
 
 
 def paths(root: Path, listed: Path, to: str) -> list[str | bytes]:
-    """Return the arguments that say what goes where; they come last."""
+    """Return the arguments that say what goes where; they come last.
+
+    Args:
+        root: the directory that the names are relative to; absolute.
+        listed: the list of names, each ending with NUL.
+        to: the target as rsync takes it: a path, or "host:path".
+    """
     return [f"--files-from={listed}", "--", os.fsencode(root) + b"/", os.fsencode(to)]
 
 

@@ -11,7 +11,7 @@ from dittohead.model.errors import StepError, TargetError
 from dittohead.model.units import size
 from dittohead.system.process import Completed, run
 from dittohead.workers.rsync.options import SSH, Destination, RsyncOptions, ssh_arguments
-from dittohead.workers.rsync.remote_errors import DeliveryPlace, account_says
+from dittohead.workers.rsync.ssh_messages import DeliveryPlace, account_says
 
 #: The agent that holds keys is for ssh alone; no other program is told of it.
 AGENT = ("SSH_AUTH_SOCK",)
@@ -40,7 +40,12 @@ class Room:
 
 
 def way_to(options: RsyncOptions, place: Destination, again: str = "") -> DeliveryPlace:
-    """Return what a cure has to name of a place."""
+    """Return what a hint has to name of the place of a delivery.
+
+    Args:
+        place: the host and the path there.
+        again: the command that tries again; "" where work goes on by itself.
+    """
     ssh = options.ssh
     return DeliveryPlace(
         where=place.argument,

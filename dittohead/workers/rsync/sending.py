@@ -54,7 +54,16 @@ def unchanged(source: Inputs, before: dict[bytes, int], stop: Stop) -> None:
 def write_list(
     source: Inputs, path: Path, stop: Stop, note: Callable[[Entry], None] = lambda entry: None
 ) -> Extras:
-    """Write the list of what rsync is to send; return what it amounts to."""
+    """Write the list of what rsync is to send; return what it amounts to.
+
+    Args:
+        source: the files; their names and attributes are read from disk, not their content.
+        path: the list's file; it is overwritten. Names in it end with NUL.
+        stop: checked before each file.
+        note: called for each file before it is listed.
+
+    Raises: ItemError: a file has gone since the manifest was taken; OSError, Stopped.
+    """
     root = os.fsencode(source.root)
     with open(path, "wb") as out:
 

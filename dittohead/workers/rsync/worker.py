@@ -44,7 +44,8 @@ from dittohead.workers.rsync.options import (
     place_of,
     room_of,
 )
-from dittohead.workers.rsync.output import (
+from dittohead.workers.rsync.remote_account import AGENT, Account, way_to
+from dittohead.workers.rsync.rsync_messages import (
     Differences,
     Lines,
     changed,
@@ -53,7 +54,6 @@ from dittohead.workers.rsync.output import (
     listed_names,
     only_times_are_lost,
 )
-from dittohead.workers.rsync.remote_account import AGENT, Account, way_to
 from dittohead.workers.rsync.sending import touched, unchanged, write_list
 
 _BACKUP = ".dittohead-backup"

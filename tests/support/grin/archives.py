@@ -11,10 +11,17 @@ from pathlib import Path
 
 PASSPHRASE = "correct horse 45"
 
+METS = """<?xml version="1.0" encoding="UTF-8"?>
+<METS:mets xmlns:METS="http://www.loc.gov/METS/" OBJID="LIB_{barcode}"><METS:dmdSec ID="DMD1">
+<METS:mdWrap MDTYPE="MARC"><METS:xmlData><slim:record xmlns:slim="http://www.loc.gov/MARC21/slim">
+<slim:datafield tag="245" ind1="1" ind2="0"><slim:subfield code="a">A title</slim:subfield></slim:datafield>
+</slim:record></METS:xmlData></METS:mdWrap></METS:dmdSec></METS:mets>
+"""
+
 
 def volume(barcode: str, pages: int = 2, *, wrong: str = "") -> dict[str, bytes]:
     """Return a volume's files; `wrong` names one that is not as checksum.md5 says."""
-    files: dict[str, bytes] = {f"LIB_{barcode}.xml": b"<METS:mets/>"}
+    files: dict[str, bytes] = {f"LIB_{barcode}.xml": METS.format(barcode=barcode).encode()}
     for number in range(1, pages + 1):
         files[f"{number:08}.jp2"] = random.Random(f"{barcode}-{number}").randbytes(16_000)
         files[f"{number:08}.txt"] = f"page {number} of {barcode}\n".encode()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from dittohead.cli.alone import must_be_its_user
 from dittohead.cli.base import USAGE
-from dittohead.cli.opened import load_config, reading
+from dittohead.cli.open_config import load_config, reading
 from dittohead.cli.terminal import fail
+from dittohead.cli.without_daemon import must_be_its_user
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
 from dittohead.contract.catalogue import Keep
@@ -31,7 +31,14 @@ def setting_of(name: str) -> tuple[Config, SourceSetting]:
 
 
 def dry_look(config: Config, setting: SourceSetting, prefix: str) -> DrySourceLook:
-    """Look at a source; nothing is fetched, and queues are not read."""
+    """Look at a source; nothing is fetched, and queues are not read. Return what was seen.
+
+    Args:
+        setting: the source, as config.yaml has it.
+        prefix: only keys that begin so; "" for all.
+
+    Raises: StoreError; StepError: the source cannot be asked.
+    """
     with reading(config) as (store, stations):
         kept = keep(store, stations.state, setting.name, Credentials(config.path).needed)
         return asyncio.run(_look(store, setting, prefix, kept))
@@ -46,7 +53,14 @@ async def _look(store: Store, setting: SourceSetting, prefix: str, kept: Keep) -
 
 
 def forgettable(config: Config, name: str, prefix: str) -> tuple[int, int]:
-    """Return how many items of a source could be fetched again, and how many are under way."""
+    """Return how many items of a source could be fetched again, and how many are under way.
+
+    Args:
+        name: the source's name.
+        prefix: only keys that begin so; "" for all.
+
+    Raises: StoreError: there is no store yet, or it cannot be read.
+    """
     with reading(config) as (store, _):
         return store.run(item_store.forgettable, name, prefix)
 

@@ -11,7 +11,7 @@ from dittohead.model.text import counted
 from dittohead.system.attributes import Tally
 from dittohead.system.machine_faults import said_in
 from dittohead.system.process import Completed
-from dittohead.workers.rsync.remote_errors import DeliveryPlace, explained, lines_of, shown
+from dittohead.workers.rsync.ssh_messages import DeliveryPlace, explained, lines_of, shown
 
 #: The exit statuses of an rsync that has come as far as single files.
 _AMONG_FILES = (23, 24, 25)

@@ -18,8 +18,8 @@ import pytest
 
 from dittohead.model.errors import ItemError, StepError, TargetError
 from dittohead.system.process import Completed
-from dittohead.workers.rsync.output import failure
-from dittohead.workers.rsync.remote_errors import ACCOUNT, SSH, DeliveryPlace, explained, lines_of
+from dittohead.workers.rsync.rsync_messages import failure
+from dittohead.workers.rsync.ssh_messages import ACCOUNT, SSH, DeliveryPlace, explained, lines_of
 from dittohead.workers.rsync.worker import RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext
 from tests.support.sshd import Sshd, sshd

@@ -15,7 +15,7 @@ from typing import Any
 from dittohead.admin.verify import verify_job
 from dittohead.cli import advice
 from dittohead.cli.base import NO_PERMISSION, TEMPORARY
-from dittohead.cli.opened import load_config, reading
+from dittohead.cli.open_config import load_config, reading
 from dittohead.cli.terminal import fail
 from dittohead.config import registry
 from dittohead.config.loader import Config
@@ -34,7 +34,15 @@ _ANSWER_S = 30.0
 
 
 def carried_out(action: str, jobs: tuple[str, ...], args: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the answer for each job: {"ok": bool, "message": str}."""
+    """Carry an action out while no daemon runs; yield the answer for each job: {"ok": bool, "message": str}.
+
+    Args:
+        action: such as "retry" or "freeze".
+        jobs: ids or folder names, as they were typed.
+        args: the action's own arguments, as JSON.
+
+    Raises: StoreError: there is no store yet, or it cannot be read.
+    """
     config = load_config()
     with reading(config) as (store, stations):
         for job in jobs:

@@ -79,7 +79,7 @@ _CONNECT = r"ssh: connect to host \S+ port (?P<port>\d+): "
 _SHELL = r"(?:[\w./-]+: )?(?:line )?(?:\d+: )?(?:exec: )?"
 
 #: Whole lines: rsync's own may hold any name. Source: OpenSSH's sshconnect.c, sshconnect2.c, sshkey.c,
-#: authfile.c and packet.c; rsync's rrsync and compat.c; tests/test_remote_errors.py has printed each.
+#: authfile.c and packet.c; rsync's rrsync and compat.c; tests/test_ssh_messages.py has printed each.
 SSH: tuple[Saying, ...] = (
     _saying(
         r"Offending \S+ key in (?P<file>.+):(?P<line>\d+)",
@@ -279,7 +279,13 @@ def lines_of(said: bytes) -> list[str]:
 def explained(
     lines: Sequence[str], way: DeliveryPlace, table: Iterable[Saying] = (*SSH, *ACCOUNT)
 ) -> StepError | None:
-    """Return the error that the first saying of the table that was said stands for; None: there is none."""
+    """Return the error for the first saying of the table that was printed; None when none was.
+
+    Args:
+        lines: what ssh, the account or rsync printed.
+        way: the place of the delivery, named in what helps.
+        table: sayings in the order in which they are tried.
+    """
     for saying in table:
         found = [_first(pattern, lines) for pattern in saying.lines]
         if all(match is not None for match in found):
@@ -311,9 +317,14 @@ def shown(line: str) -> str:
 
 
 def account_says(returncode: int, stdout: bytes, stderr: bytes, way: DeliveryPlace) -> StepError | None:
-    """Return what is wrong with an account that was asked for `true`; None: nothing, or it cannot be told.
+    """Return what is wrong with an account that was asked to run `true`; None: nothing, or it is not known.
 
     A closed account says so where rsync expects rsync's own words, so that nobody sees it.
+
+    Args:
+        returncode: exit status of ssh.
+        stdout, stderr: all that ssh printed.
+        way: the place of the delivery, named in what helps.
     """
     printed, complained = lines_of(stdout), lines_of(stderr)
     known = explained([*printed, *complained], way)

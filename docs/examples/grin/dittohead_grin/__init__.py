@@ -1,1 +1,0 @@
-"""grin-unpack: decrypts and unpacks a volume of Google Books, as GRIN gives it."""

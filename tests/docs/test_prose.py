@@ -1,0 +1,112 @@
+"""The pages are in plain English: phrases that a reader with another first language stumbles over, and better ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import DOCS, TOP, prose
+
+PAGES = [*(TOP / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted(DOCS.glob("*.md"))]
+
+#: (regular expression, what to write). Only what is wrong wherever it stands.
+AVOID = [
+    (r"(?<!there )\b(?:is|are|was|were) no (?!longer\b|more\b)", "is not a ..., has no ..."),
+    (r"\b(?:is|are|was|were) wanted\b", "is needed, is required"),
+    (r"\banew\b", "again"),
+    (r"\bheed(?:s|ed|ing)?\b", "respect, support"),
+    (r"\b(?:told|tells?) of\b", "notified of, reports"),
+    (r"\btake[ns]? for\b", "treated as, mistaken for"),
+    (r"\bso long\b", "as long as, for that time"),
+    (r"\bwhoever\b", "everybody who, a person who"),
+    (r"\bmend(?:s|ed|ing)?\b", "fix, repair, correct"),
+    (r"\bin (?:its|his|her|their) stead\b", "instead"),
+    (r"\b(?:be|is|are) had (?:for|from|again)\b", "available"),
+    (r"\bnobody's\b", "ignored names; belongs to nobody"),
+    (r"\b(?:is|are|was) said of\b", "is true of, applies to"),
+    (r"\bbe it\b", "whether it is"),
+    (r"\bere\b", "before"),
+    (
+        r"\b(?:where|there)(?:of|in|upon)\b|\b(?:lest|hitherto|henceforth)\b",
+        "of which, in which; simpler words",
+    ),
+    (r"\bbeside each other\b", "in parallel; next to each other"),
+    (r"\bin turns\b", "alternately, one after the other"),
+    (r"\bfor ever\b", "permanently, without end"),
+    (r"\bfar side\b", "remote system"),
+    (r"\b(?:is|are) looked\b(?! up\b| at\b)", "is checked"),
+    (r"\b(?:this|that|the|its) very (?:job|file|options?|name|tick|step)\b", "exactly this, the same"),
+    (r"\bcut short\b", "truncated"),
+    (r"\bpassing (?:fault|error|trouble|reason)s?\b", "temporary error"),
+    (r"\bgrowing waits\b", "increasing waits"),
+    (r"\btoday's configuration\b", "the current configuration"),
+    (r"\b(?:do|does|done) (?:it|one|them|those) again\b", "run again, retry"),
+    (r"[,;] else\b", "otherwise"),
+    (r"\b(?:is|are) over(?=[ ,.;:)|]|$)", "has ended"),
+    (r"\bas ever\b", "as usual"),
+    (r"\bno whole\b", "incomplete"),
+]
+#: Words that only the builders of earlier versions knew.
+FORMER = [
+    (r"\bdoorways?\b", "control socket"),
+    (r"\bthe desk\b", "request queue"),
+    (r"\blookout\b", "monitor"),
+    (r"\bnotebooks?\b", "intent log"),
+    (r"\bledgers?\b", "intent log"),
+    (r"\boverheard\b", "library messages"),
+    (r"\bfault points?\b", "fail point"),
+    (r"\bpassage through\b", "job, run"),
+]
+ALL = [*AVOID, *FORMER]
+
+
+def checked(page: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, text) of the lines that people wrote: no code, no generated tables, no list of former words."""
+    text = prose(page)
+    if page.name == "words.md":
+        text = text.partition("## No longer used")[0]
+    generated = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("<!-- "):
+            generated = "made by tools/reference" in line
+        elif not generated:
+            yield number, re.sub(r"`[^`]*`|\]\([^)]*\)", "`", line)
+
+
+def found(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
+    """Yield (number of the line, phrase, what to write), also for a phrase that a line break divides."""
+    numbered = list(lines)
+    text = "\n".join(line for _, line in numbered)
+    for pattern, better in ALL:
+        for match in re.finditer(pattern.replace(" ", r"\s"), text, re.IGNORECASE | re.MULTILINE):
+            number, _ = numbered[text.count("\n", 0, match.start())]
+            yield number, " ".join(match.group().split()), better
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
+def test_a_page_is_in_plain_english(page: Path) -> None:
+    """The message names the line, the phrase, and what to write in its place."""
+    wrong = [
+        f'{page.relative_to(TOP)}:{number}: "{phrase}": write: {better}'
+        for number, phrase, better in found(checked(page))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("A link is no file.", ["is no"]),
+        ("There is no file, and it is no longer held.", []),
+        ("People are\ntold of it.", ["told of"]),
+        ("We recommend amendments.", []),
+        ("The job is over; all overlap is overwritten.", ["is over"]),
+        ("It takes the name, else the id.", [", else"]),
+    ],
+)
+def test_a_phrase_is_found_and_its_neighbours_are_not(text: str, phrases: list[str]) -> None:
+    """Across line breaks, and not within other words."""
+    assert [phrase.strip() for _, phrase, _ in found(iter(enumerate(text.split("\n"), 1)))] == phrases
