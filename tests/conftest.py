@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from dittohead.store import Store
 from dittohead.workers.iiif import manifest
+from tests.support import blocking
 from tests.support.house import House
 
 # Nothing of the developer's own environment is to decide a test.
@@ -59,6 +60,13 @@ def _every_store_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for store in opened:
         store.close()
+
+
+@pytest.fixture
+def nothing_blocks_the_loop() -> Iterator[None]:
+    """What blocks it stops every folder, the page and the watchdog at once."""
+    with blocking.refused():
+        yield
 
 
 @pytest.fixture

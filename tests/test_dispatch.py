@@ -19,6 +19,8 @@ from dittohead.model.states import JobState, Station
 from dittohead.store import jobs as job_store
 from tests.support.house import House
 
+pytestmark = pytest.mark.usefixtures("nothing_blocks_the_loop")
+
 Make = Callable[[House], Dispatch]
 
 

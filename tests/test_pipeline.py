@@ -25,6 +25,8 @@ from dittohead.store import suspects as suspect_store
 from tests.support.house import CONFIG, House
 from tests.support.trees import fifo, read_tree, symlink
 
+pytestmark = pytest.mark.usefixtures("nothing_blocks_the_loop")
+
 
 def hang_in(house: House, step: str) -> asyncio.Event:
     """Make a step never end; the event is set when it is reached."""

@@ -19,6 +19,8 @@ from dittohead.system.mounts import filesystem_type, mounts_beneath, needs_polli
 from dittohead.watcher import Watcher, stale_uploads
 from tests.support.trees import tree
 
+pytestmark = pytest.mark.usefixtures("nothing_blocks_the_loop")
+
 #: Longer than any test: what is seen is then seen by an event, not by the timed scan.
 NEVER = 1000.0
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import hmac
+import json
 import re
 import stat
 from collections.abc import AsyncIterator
@@ -20,6 +22,8 @@ from dittohead.web.server.access import ACCESS
 from dittohead.web.server.attempt_limit import ALL_BURST, BURST, AttemptLimit
 from dittohead.web.server.sessions import Sessions, cookie_of
 from tests.support.front import OPERATOR, READER, TOKENS, Front, call
+
+pytestmark = pytest.mark.usefixtures("nothing_blocks_the_loop")
 
 PROXY = {
     "from": ["127.0.0.9"],
@@ -231,6 +235,14 @@ async def test_a_session_that_was_set_before_is_not_taken_over(front: Served) ->
     assert (await call(client, "/api/v1/jobs/x/retry", "POST", headers={"Cookie": before}))[0] == 403
 
 
+def by_the_format_before(state: Path) -> str:
+    """Return a cookie that would hold, of the same key, in the format of earlier versions."""
+    key = bytes.fromhex((state / "http.key").read_text())
+    text = json.dumps(["id", "mark", 1060.0]).encode()
+    signature = hmac.digest(key, b"session\0" + text, hashlib.sha256)
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (text, signature))
+
+
 def test_cookies_are_signed_end_and_are_not_forged(tmp_path: Path) -> None:
     """Another root's key, a changed bit, another time: no session."""
     now = [1000.0]
@@ -252,12 +264,44 @@ def test_cookies_are_signed_end_and_are_not_forged(tmp_path: Path) -> None:
         f"{body}.{signature}.x",
         "",
         "é.é",
+        f"{body}.{signature}\udcff",
+        "\udcff.\udcff",
         "." * 50,
+        "." + value,
+        by_the_format_before(tmp_path),
     ):
         assert sessions.read(forged) is None, forged
     now[0] += 60
     assert sessions.read(value) is None
     assert stat.S_IMODE((tmp_path / "http.key").stat().st_mode) == 0o600
+
+
+def test_sessions_are_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By SHA-256, whole: the library would take SHA-1 by itself."""
+    sessions = Sessions(tmp_path)
+    sessions.load()
+    _, value = sessions.begin("mark", 60)
+    compared: list[int] = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(
+        "itsdangerous.signer.hmac.compare_digest", lambda a, b: compared.append(len(b)) or real(a, b)
+    )
+    assert sessions.read(value) is not None
+    assert sessions.read(value[:-43] + "A" * 43) is None
+    assert compared == [32, 32]
+
+
+def test_a_new_key_ends_all_sessions(tmp_path: Path) -> None:
+    """Who removes the key's file signs everybody out; a restart alone does not."""
+    first = Sessions(tmp_path)
+    first.load()
+    _, value = first.begin("mark", 60)
+    again = Sessions(tmp_path)
+    again.load()
+    assert again.read(value) is not None
+    (tmp_path / "http.key").unlink()
+    again.load()
+    assert again.read(value) is None
 
 
 def test_a_forms_secret_is_no_cookie_and_no_cookie_a_forms_secret(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ Source: openjpeg.h 2.5; its soname (7) stands for these structures.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from ctypes.util import find_library
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,7 +24,12 @@ from numpy.typing import NDArray
 
 from dittohead.toolkit.images.reasons import RefusedImage
 
-_SONAME = "libopenjp2.so.7"
+#: Names the library may have, the one that the structures were read for first. One of another number is
+#: loaded only when it says that it is of version 2, whose structures these are.
+_SONAMES = ("libopenjp2.so.7", "libopenjp2.so")
+
+#: What to do where there is none that fits.
+MISSING = "libopenjp2 2.x is missing; on Debian: apt-get install libopenjp2-7"
 
 _HEADER = """
 typedef struct {
@@ -114,16 +121,33 @@ class Profile:
     block: int = 64  #: width and height of a code block
 
 
+def _names() -> Iterator[str]:
+    yield from _SONAMES
+    if found := find_library("openjp2"):  # starts programs: last
+        yield found
+
+
 class _Library:
     """libopenjp2."""
 
     def __init__(self) -> None:
         self.ffi = cffi.FFI()
         self.ffi.cdef(_HEADER)
-        self.opj = self.ffi.dlopen(_SONAME)
+        self.opj = self._loaded()
         self._libc = self.ffi.dlopen(None)
         #: what prints an error, where `Overheard` finds it: fputs takes what a handler is given
         self.say = self.ffi.cast("void *", self._libc.fputs), self._libc.stderr
+
+    def _loaded(self) -> Any:
+        for name in _names():
+            try:
+                library = self.ffi.dlopen(name)
+                said = self.ffi.string(library.opj_version())
+            except (OSError, AttributeError):  # not there, or not this library
+                continue
+            if said.startswith(b"2."):
+                return library
+        raise OSError(errno.ENOENT, MISSING)
 
 
 @cache

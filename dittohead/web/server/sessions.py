@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
 import json
 import secrets
 import time
@@ -14,6 +11,8 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
+
+from itsdangerous import BadData, Signer, URLSafeSerializer
 
 from dittohead.model.errors import Unreadable
 from dittohead.system import own_files
@@ -29,6 +28,9 @@ _MOST_ENDED = 10_000
 
 #: No key's file is longer. Bytes.
 _KEY_MOST = 4096
+
+#: How the library signs. By itself it takes SHA-1, and concatenates key and purpose.
+_SIGNED: dict[str, Any] = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,16 @@ class Sessions:
     def begin(self, mark: str, lasting_s: float) -> tuple[Session, str]:
         """Begin a session; return it and its cookie's value."""
         session = Session(secrets.token_urlsafe(24), mark, self._now() + lasting_s)
-        text = json.dumps([session.id, session.mark, session.until]).encode()
-        return session, f"{_packed(text)}.{_packed(self._signature(b'session', text))}"
+        return session, str(self._cookies().dumps([session.id, session.mark, session.until]))
 
     def read(self, value: str) -> Session | None:
         """Return the session of a cookie's value, None where it is not ours, is over, or was signed out."""
-        body, _, signature = value.partition(".")
+        if not value.isascii():  # also what was not UTF-8, which the library does not expect
+            return None
         try:
-            text, given = _unpacked(body), _unpacked(signature)
-        except (binascii.Error, ValueError):
+            session = Session(*self._cookies().loads(value))
+        except BadData:
             return None
-        if not hmac.compare_digest(given, self._signature(b"session", text)):
-            return None
-        session = Session(*json.loads(text))
         return session if session.until > self._now() and session.id not in self._ended else None
 
     def end(self, session: Session) -> None:
@@ -107,10 +106,11 @@ class Sessions:
         Args:
             what: whose forms: a session's id, or a name that the proxy told.
         """
-        return _packed(self._signature(b"form", what.encode("utf-8", "backslashreplace")))
+        signer = Signer(self._key, salt="form", **_SIGNED)
+        return signer.get_signature(what.encode("utf-8", "backslashreplace")).decode()
 
-    def _signature(self, purpose: bytes, text: bytes) -> bytes:
-        return hmac.digest(self._key, purpose + b"\0" + text, hashlib.sha256)
+    def _cookies(self) -> URLSafeSerializer:
+        return URLSafeSerializer(self._key, salt="session", signer_kwargs=_SIGNED)
 
 
 def _ended(found: Any) -> dict[str, float]:
@@ -143,11 +143,3 @@ def cookie(name: str, value: str, lasting_s: float) -> str:
     if name == SECURE_NAME:
         morsel["secure"] = True
     return morsel.OutputString()
-
-
-def _packed(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _unpacked(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
