@@ -56,7 +56,8 @@ def layers() -> list[str]:
     for number, layer in enumerate(whole["layers"], 1):
         names = ", ".join(f"`{name.strip()}`" for name in layer.split("|"))
         lines.append(f"| {number} | {names} |")
-    return lines
+    lines += ["", "All rules that `make check` holds:", ""]
+    return lines + [f"{number}. {one['name'].partition('. ')[2]}." for number, one in enumerate(contracts, 1)]
 
 
 #: The contract, by who needs it: what is written, what it is given, what it says.

@@ -1,4 +1,4 @@
-"""The write door: retry, rerun, freeze ... of jobs, sync and reset of sources: rows, for the daemon."""
+"""Carry out what people ask for: retry, rerun, freeze and the like; each request is answered once."""
 
 from __future__ import annotations
 

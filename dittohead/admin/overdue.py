@@ -1,4 +1,4 @@
-"""What stays in the inbox until somebody does something about it, and few notices of what is one owner's.
+"""Notices of what stays in the inbox until somebody acts: at most a few for each owner.
 
 Arrivals that are held, and strays: what is not a folder. Dotted uploads are in `stale_uploads.py`.
 """

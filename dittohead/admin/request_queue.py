@@ -1,4 +1,4 @@
-"""Where people's requests are handed in, and where their answers come back: rows, whoever asks.
+"""The queue of people's requests: rows of the store, with the answers that the daemon gives.
 
 A request is a row before it is anything else: what was asked, by whom, and what became of it stays.
 """

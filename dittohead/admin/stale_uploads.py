@@ -1,4 +1,4 @@
-"""Uploads that nobody goes on with: which they are, and few notices of those of one owner.
+"""Notices of abandoned uploads: at most a few for each owner.
 
 Anybody who may write into the inbox can make thousands of them: of one owner a few get a
 notice each in a day, and more than that get one notice that counts them.

@@ -1,4 +1,4 @@
-"""What is said of a thing that waits in the inbox, by its name: why, since when, and what to type."""
+"""Say of anything that waits in the inbox why, since when, and what to type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of a configuration with errors: what of it is right, so that the rest of its errors can be told with them.
+"""Keep the valid part of a faulty configuration, so that all errors can be reported at once.
 
 What is wrong is left out, or a stand-in takes its place; what says something of that is not to be believed.
 """

@@ -416,7 +416,7 @@ class _Run:
     async def _judge(self, step: StepRun | None, error: Exception) -> SetAside:
         """Return for how long a step (None: the job before or after its steps) is put off by an error.
 
-        Raises: _Over: the job has failed.
+        Raises: _Failed: the job has failed.
         """
         target = "" if step is None else step.target
         if short := machine_faults.short_of(error):

@@ -1,4 +1,4 @@
-"""One step of a job's run: prepared, tried, recorded; and the look of its worker before all steps."""
+"""One step of a job's run: prepared, tried, recorded; and its worker's preflight before all steps."""
 
 from __future__ import annotations
 

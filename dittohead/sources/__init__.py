@@ -1,1 +1,1 @@
-"""One file for each kind of source."""
+"""One file or folder for each kind of source."""

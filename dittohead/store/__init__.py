@@ -1,4 +1,4 @@
-"""The store: which step of which job is done, with what result; one transaction a function.
+"""The store: which step of which job is done, with what result. Each function is one transaction.
 
 Every change of a job commits together with its events and notices. A function that changes a
 job takes the run's fencing token and raises Superseded, having changed nothing, when another run

@@ -1,4 +1,4 @@
-"""What is left alone until a moment, so that nobody can forget to look at it again when that has come."""
+"""Items to skip until a set time, each looked at again when its time has come."""
 
 from __future__ import annotations
 

@@ -10,5 +10,5 @@ from dittohead.web.pages import batches, drop, files, image, log, page, plots, r
 def install(app: web.Application) -> None:
     """Give an application every page. Blocking: it reads their files."""
     mending = (rename, replace, files, image)  # before those of any action on a job
-    for room in (*mending, page, batches, log, plots, thumbnails, drop):
-        room.install(app)
+    for module in (*mending, page, batches, log, plots, thumbnails, drop):
+        module.install(app)
