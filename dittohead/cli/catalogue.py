@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import itertools
 import json
@@ -184,6 +183,8 @@ class Terminal:
     async def ask(self, text: str) -> str:
         """Ask for a line, and wait for it without a thread: one that reads cannot be ended."""
         self.say(text)
+        import asyncio  # no command that only asks needs it
+
         loop = asyncio.get_running_loop()
         ready, found = asyncio.Event(), bytearray()
         try:

@@ -72,7 +72,7 @@ class Composer:
         return self._rows(event, facts, wanting, whose, about)
 
     def facts(self, event: str, *, whose: Owner | None = None, **given: Any) -> dict[str, Any]:
-        """Return the facts of an event as JSON values; their shape is that of `config.notice_templates.samples`.
+        """Return the facts of an event as JSON values, shaped as `config.notice_templates.samples` has them.
 
         Args:
             event: such as "failed".

@@ -158,7 +158,7 @@ def test_the_commands_that_read_files_of_the_package_find_them(here: Site, tmp_p
     )
     assert "Traceback" not in said.stdout + said.stderr
     known: Any = json.loads(subprocess.check_output([*program(), "schema"], cwd=tmp_path))
-    assert set(registry.default().names()) <= set(re.findall(r'"(\w+)"', json.dumps(known)))
+    assert set(registry.default().names()) <= set(re.findall(r'"([\w-]+)"', json.dumps(known)))
     assert here.json("verify", "img-1")
     assert here.run("rebuild", "--help").stdout
 
