@@ -14,6 +14,8 @@ import structlog
 
 from dittohead.admin import views
 from dittohead.admin.row_check import RowCheck
+from dittohead.config.loader import SourceSetting
+from dittohead.contract.source import SourceOptions
 from dittohead.contract.worker import StepContext, StepResult, Wait
 from dittohead.engine.reconcile import reconcile
 from dittohead.model.errors import ItemError
@@ -122,7 +124,7 @@ def looked_at(house: House) -> None:
         JobFilter(open=True),
     ):
         run(find, wanted, limit=1)
-    run(front.gather, ["up"])
+    run(front.gather, [SourceSetting(name="up", kind="s3", options=SourceOptions.model_construct())])
     run(queries.source, "up")
     run(request_store.listing)
     run(request_store.open_requests)
