@@ -103,20 +103,13 @@ class World:
         house = self.desk.house
         async with house.running():
             house.dispatch.wake()  # what the last stop interrupted
-            await house.until(self.quiet)
+            await house.until(house.quiet)
             for job in house.jobs():
                 if job.state == "failed" and (not self.failing or self.chance.random() < 0.5):
                     await house.ask(
                         self.chance.choice(["retry", "rerun"]) if self.failing else "retry", job.id
                     )
-            await house.until(self.quiet)
-
-    def quiet(self) -> bool:
-        """Whether nothing is left to do; looks at the inbox, as the watcher would."""
-        house = self.desk.house
-        house.look()
-        over = all(job.finished_at for job in house.jobs())
-        return over and not house.dispatch.running and not house.stations.scan().arrivals
+            await house.until(house.quiet)
 
     async def look_at_tokens(self) -> None:
         """A token goes only when the object has come through a job, as it was ordered or later."""

@@ -107,7 +107,7 @@ class Chance:
             for job in house.jobs():
                 if job.state == "failed":
                     await house.ask("retry", job.id)
-            await house.until(self.library._quiet)
+            await house.until(self.library.house.quiet)
         await self.library.runner.follow()
 
 

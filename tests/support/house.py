@@ -140,6 +140,14 @@ class House:
         """Scan the inbox and offer what is there."""
         self.dispatch.offer(self.stations.scan().arrivals)
 
+    def quiet(self) -> bool:
+        """Offer what is in the inbox; tell whether nothing is left to do with any folder."""
+        self.look()
+        # A folder that is being claimed is no arrival any more, and has no job yet.
+        if self.stations.scan().arrivals or os.listdir(self.stations.path(Station.PROCESSING)):
+            return False
+        return all(job.finished_at for job in self.jobs()) and not self.dispatch.running
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the dispatch; on leaving everything has been interrupted, as by a stop."""

@@ -89,13 +89,8 @@ class Library:
         house = self.house
         async with house.running():
             house.dispatch.wake()
-            await house.until(self._quiet)
+            await house.until(house.quiet)
         await self.runner.follow()
-
-    def _quiet(self) -> bool:
-        self.house.look()
-        over = all(job.finished_at for job in self.house.jobs())
-        return over and not self.house.dispatch.running and not self.house.stations.scan().arrivals
 
     async def entry(self, barcode: str) -> Entry:
         return (await self.keep.catalogue.get(VOLUME, [barcode]))[barcode]
