@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -216,6 +217,23 @@ def make_way(path: Path) -> None:
             os.rename(path, path.with_name(f"aside-{secrets.token_hex(4)}"))
         elif not stat.S_ISREG(mode):
             os.unlink(path)
+
+
+def empty(directory: Path, on_each: Callable[[], None] = lambda: None) -> None:
+    """Remove all that lies in a directory of our own; links are removed, not followed. Blocking.
+
+    Args:
+        directory: stays itself.
+        on_each: called before each of its entries; what it raises ends the work.
+
+    Raises: OSError.
+    """
+    for entry in directory.iterdir():
+        on_each()
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 #: The names `durable_file` gives what it has not finished.

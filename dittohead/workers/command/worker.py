@@ -9,7 +9,6 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -109,7 +108,7 @@ class CommandWorker(Worker[CommandOptions]):
         """
         asked_at = float(ctx.saved.get("asked_at", 0.0)) or time.time()
         if not ctx.saved.get("asked_at"):
-            await asyncio.to_thread(_empty, ctx.work)
+            await asyncio.to_thread(files.empty, ctx.work)
         secrets = {key: ctx.secret(name) for key, name in options.secrets.items()}
         short = [key for key, value in secrets.items() if len(value) < LEAST]
         if short:
@@ -210,14 +209,6 @@ def _last_line(stream: bytes, mask: Mask) -> str:
     text = mask.raw(stream, cut=len(stream) >= TAIL).decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:_SHOWN] if lines else ""
-
-
-def _empty(work: Path) -> None:
-    for entry in work.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
 
 
 def _record(ctx: StepContext, stop: Stop) -> int:

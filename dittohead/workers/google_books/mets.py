@@ -14,7 +14,6 @@ from xml.parsers import expat
 
 METS = "http://www.loc.gov/METS/"
 MARC = "http://www.loc.gov/MARC21/slim"
-GBS = "http://books.google.com/gbs"
 
 #: A larger one is not read: a volume of 1,000 pages has one of a megabyte or two.
 MOST = 128 << 20

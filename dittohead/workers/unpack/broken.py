@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: What to do about an archive that is damaged.
+FETCH_AGAIN = "Fetch or copy the archive again, then drop the folder again"
+
 
 class Broken(Exception):
     """The bytes end early, or are not what their format says; says what and where."""

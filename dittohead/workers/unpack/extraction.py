@@ -16,7 +16,7 @@ from dittohead.system import files
 from dittohead.system.threads import Stop
 from dittohead.toolkit import checksum_lists
 from dittohead.workers.unpack import compression, kinds
-from dittohead.workers.unpack.broken import Broken, Refused
+from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, Refused
 from dittohead.workers.unpack.members import Gate
 from dittohead.workers.unpack.streams import Flow, ahead
 from dittohead.workers.unpack.tar_stream import Member, TarStream
@@ -204,7 +204,7 @@ class Extraction:
             raise Refused(f"its members are not as {shown} says: {different}", hint=_ANEW)
 
 
-_ANEW = "Fetch or copy the archive again, then drop the folder again; if it is the same, ask who made it"
+_ANEW = f"{FETCH_AGAIN}; if it is the same, ask who made it"
 
 
 def _peeked(pieces: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
@@ -229,7 +229,7 @@ def _write(file: IO[bytes], piece: memoryview) -> None:
 
 def _no_archive(kind: str, head: bytes) -> Exception:
     if not head:
-        return Broken("it is empty")
+        return Broken(kinds.IS_EMPTY)
     what, hint = {
         "zstd": (
             "it is compressed by zstd, which is not read here",
@@ -237,8 +237,8 @@ def _no_archive(kind: str, head: bytes) -> Exception:
         ),
         "gpg": ("what is encrypted in it is encrypted once more", "Decrypt it once before"),
         "page": (
-            "it is a web page, and no archive",
+            kinds.IS_PAGE,
             "What was fetched is an error or a sign-in",
         ),
-    }.get(kind, ("it is no tar and no zip archive, and not encrypted by gpg", "See match: and from:"))
+    }.get(kind, (kinds.IS_NONE, "See match: and from:"))
     return Refused(what, hint=hint)

@@ -33,8 +33,6 @@ _LONGEST = 4096
 
 _STATUS = b"[GNUPG:] "
 
-_AGAIN = "Fetch or copy the archive again, then drop the folder again"
-
 
 class WrongPassphrase(Exception):
     """The passphrase does not open the archive."""

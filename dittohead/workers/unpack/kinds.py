@@ -9,6 +9,11 @@ from dittohead.workers.unpack.zip_file import is_zip
 #: Bytes that tell.
 HEAD = 1024
 
+#: What is wrong with a file that is no archive.
+IS_EMPTY = "it is empty"
+IS_PAGE = "it is a web page, and no archive"
+IS_NONE = "it is no tar and no zip archive, and not encrypted by gpg"
+
 _ARMOUR = b"-----BEGIN PGP MESSAGE-----"
 
 #: Packets that an encrypted message begins with: session keys (1, 3), a marker (10), the data (9, 18, 20);

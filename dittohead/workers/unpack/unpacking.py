@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import IO
 
 from dittohead import __version__
@@ -21,7 +20,7 @@ from dittohead.model.text import counted, display, visible
 from dittohead.system import fail_points, files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.workers.unpack import gpg, kinds
-from dittohead.workers.unpack.broken import Broken, Refused
+from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, Refused
 from dittohead.workers.unpack.extraction import Extraction
 from dittohead.workers.unpack.globs import Globs
 from dittohead.workers.unpack.members import Bounds, Gate
@@ -30,8 +29,6 @@ from dittohead.workers.unpack.passphrases import Passphrases
 from dittohead.workers.unpack.streams import Digest, Flow, into_pipe, of_file, of_pipe
 
 AGENT = f"dittohead {__version__}"
-
-_DAMAGED = "Fetch or copy the archive again, then drop the folder again"
 
 
 def archives(ctx: StepContext, options: UnpackOptions) -> list[Entry]:
@@ -111,7 +108,7 @@ class Unpacking:
         """Remove what an earlier try left, so that no more than one copy of the members is ever there."""
         self._archives = archives(self.ctx, self.options)
         shutil.rmtree(self._scratch, ignore_errors=True)
-        _empty(self.ctx.work, stop)
+        files.empty(self.ctx.work, stop.check)
         self._scratch.mkdir(mode=0o700)
         self._tree.mkdir()
 
@@ -151,7 +148,7 @@ class Unpacking:
             if not extraction.made:
                 raise Refused("it holds no files", hint="Ask who made the archive, or see members:")
         except Broken as error:
-            raise self._error(entry, f"the archive is damaged: {error}", _DAMAGED) from error
+            raise self._error(entry, f"the archive is damaged: {error}", FETCH_AGAIN) from error
         except Refused as error:
             member = f': "{visible(display(error.member))}"' if error.member else ""
             raise self._error(entry, f"{error.what}{member}", error.hint) from error
@@ -291,12 +288,3 @@ def _same(entry: Entry, digest: Digest) -> None:
             where=os.fsdecode(entry.path),
             hint="Compare it with the original, then drop the folder again",
         )
-
-
-def _empty(work: Path, stop: Stop) -> None:
-    for entry in os.scandir(work):
-        stop.check()
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
-        else:
-            os.unlink(entry.path)

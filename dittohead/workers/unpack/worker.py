@@ -17,7 +17,7 @@ from dittohead.model.records import Entry
 from dittohead.model.text import display, visible
 from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
-from dittohead.workers.unpack import gpg
+from dittohead.workers.unpack import gpg, kinds
 from dittohead.workers.unpack.broken import Broken
 from dittohead.workers.unpack.options import UnpackOptions, decrypted_name
 from dittohead.workers.unpack.passphrases import Passphrases
@@ -98,9 +98,7 @@ class UnpackWorker(Worker[UnpackOptions]):
             size = units.size(entry.size) if entry.size else ""
             if options.keep != "archive":
                 what = f"the members of {visible(display(entry.path))}"
-                yield Planned(
-                    action="make", what=what, where=options.place_of(entry.path).decode(), detail=size
-                )
+                yield Planned(action="make", what=what, where=_shown_place(options, entry), detail=size)
             if options.keep != "members":
                 yield Planned(action="make", what=display(decrypted_name(entry.path)), detail=size)
 
@@ -131,10 +129,10 @@ def _kinds(ctx: StepContext, options: UnpackOptions, stop: Stop) -> dict[bytes, 
 
 def _not_one(entry: Entry, kind: str) -> ItemError:
     if kind == "page":
-        what = "it is a web page, and no archive"
+        what = kinds.IS_PAGE
         hint = "What was fetched is an error or a sign-in: fetch it again, then drop the folder again"
     else:
-        what = "it is no tar and no zip archive, and not encrypted by gpg" if entry.size else "it is empty"
+        what = kinds.IS_NONE if entry.size else kinds.IS_EMPTY
         hint = "See match: of the step unpack, or fetch it again, then drop the folder again"
     return ItemError(what, where=display(entry.path), hint=hint)
 
