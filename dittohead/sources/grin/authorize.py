@@ -8,7 +8,6 @@ Google, and is not used.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import secrets
@@ -20,7 +19,7 @@ import aiohttp
 from dittohead.contract.source import Person
 from dittohead.model.errors import ItemError
 from dittohead.model.text import short
-from dittohead.sources.grin.sign_in import SCOPES, Client, SignIn, exchange
+from dittohead.sources.grin.sign_in import SCOPES, Client, SignIn, base64url, exchange
 
 #: A person has so long to consent. Seconds.
 PATIENCE_S = 600.0
@@ -65,14 +64,13 @@ async def authorize(
 
 
 def _consent_url(client: Client, back: str, verifier: str, state: str) -> str:
-    digest = hashlib.sha256(verifier.encode()).digest()
     asked = {
         "client_id": client.id,
         "redirect_uri": back,
         "response_type": "code",
         "scope": " ".join(SCOPES),
         "state": state,
-        "code_challenge": base64.urlsafe_b64encode(digest).rstrip(b"=").decode(),
+        "code_challenge": base64url(hashlib.sha256(verifier.encode()).digest()),
         "code_challenge_method": "S256",
         "access_type": "offline",  # both, or a second consent gives no refresh token
         "prompt": "consent",

@@ -195,5 +195,4 @@ def _size(path: Path) -> int:
 
 def _forget(*paths: Path) -> None:
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        path.unlink(missing_ok=True)

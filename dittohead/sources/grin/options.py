@@ -44,6 +44,13 @@ ENDING = ".tar.gz.gpg"
 Queue = Literal["converted", "previous", "unconverted"]
 
 
+def may_have_secrets(address: str) -> bool:
+    """Tell whether a token may be sent to an address: encrypted, or to this machine. Raises: ValueError."""
+    parts = urlsplit(address)
+    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return parts.scheme == "https" or (parts.scheme == "http" and local)
+
+
 class GrinOptions(SourceOptions):
     """What a grin source may be told."""
 
@@ -120,8 +127,7 @@ class GrinOptions(SourceOptions):
     @classmethod
     def _url(cls, value: str) -> str:
         parts = urlsplit(value)
-        local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-        if parts.scheme != "https" and not (parts.scheme == "http" and local):
+        if not may_have_secrets(value):
             raise ValueError("an address that begins with https:// is needed: a token goes there")
         if parts.username or parts.query or parts.fragment:
             raise ValueError("an address without a user, ? and # is needed")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import hashlib
 import os
 import re
 import time
@@ -16,7 +15,7 @@ import aiohttp
 
 from dittohead.contract.catalogue import BATCH
 from dittohead.model.errors import TransientError
-from dittohead.system.files import fsync_dir, make_way
+from dittohead.system.files import fsync_dir, fsync_file, make_way
 
 #: Bytes read from GRIN, and written, at once.
 _PIECE = 1 << 20
@@ -62,11 +61,7 @@ def _prepare(part: Path) -> None:
 
 def _publish(part: Path, path: Path) -> None:
     # 1 fsync  2 rename  3 fsync the directory
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync_file(part)
     os.replace(part, path)
     fsync_dir(path.parent)
 
@@ -84,12 +79,6 @@ def append_page(path: Path, data: bytes, begin: int) -> int:
         file.flush()
         os.fsync(file.fileno())
         return file.tell()
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file as it lies there. Blocking."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 async def lines(path: Path, after: int) -> AsyncIterator[tuple[int, list[str]]]:

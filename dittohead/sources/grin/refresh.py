@@ -23,6 +23,7 @@ from dittohead.sources.grin import raw, rows
 from dittohead.sources.grin.client import Grin
 from dittohead.sources.grin.options import VOLUME, GrinOptions
 from dittohead.system import log
+from dittohead.system.files import sha256_file
 
 #: A listing that was begun so long ago does not go on: what it read is old. Seconds, of the small and the
 #: large lists.
@@ -162,11 +163,7 @@ class Refresh:
         """List what was scanned since; a day more, for no clock is GRIN's."""
         begin = datetime.fromtimestamp(since, UTC) - timedelta(days=1)
         end = datetime.fromtimestamp(time.time(), UTC) + timedelta(days=1)
-        dates = {
-            "execute_query": "true",
-            "last_scan_date_start": f"{begin:%Y-%m-%d}",
-            "last_scan_date_end": f"{end:%Y-%m-%d}",
-        }
+        dates = _scanned(begin, end)
         listing = await self._read("_all_books", _OLD_SMALL_S, called="_all_books lately", more=dates)
         await self._compare(listing)
         await self._end(listing, None)
@@ -181,7 +178,7 @@ class Refresh:
         if listing.position and time.time() - listing.begun_at > old_s and listing.state == "open":
             await self._cut(listing, "it was begun too long ago to go on")
             listing = await self._catalogue.begin(VOLUME, called or name)
-        if listing.position or self._is_html(name):
+        if listing.position or self._is_html:
             return listing
         query = {
             "format": "text",
@@ -201,7 +198,8 @@ class Refresh:
         await self._catalogue.note(listing, {"file": file, "line": 0})
         return await self._catalogue.begin(VOLUME, listing.name)
 
-    def _is_html(self, name: str) -> bool:
+    @property
+    def _is_html(self) -> bool:
         return self._options.lists == "html"
 
     async def _cut(self, listing: Listing, why: str) -> None:
@@ -217,12 +215,12 @@ class Refresh:
         if listing.state != "open":  # compared before; it was killed while it ended
             return
         try:
-            if self._is_html(listing.name):
+            if self._is_html:
                 await self._compare_pages(listing)
             else:
                 await self._compare_lines(listing)
         except StepError as error:
-            if not isinstance(error, SourceStopped) and not self._is_html(listing.name):
+            if not isinstance(error, SourceStopped) and not self._is_html:
                 await self._cut(listing, error.what)
             raise
 
@@ -256,11 +254,7 @@ class Refresh:
             return {}
         begin = datetime.fromtimestamp(listing.begun_at - self._options.increment, UTC) - timedelta(days=2)
         end = datetime.fromtimestamp(listing.begun_at, UTC) + timedelta(days=1)
-        return {
-            "execute_query": "true",
-            "last_scan_date_start": f"{begin:%Y-%m-%d}",
-            "last_scan_date_end": f"{end:%Y-%m-%d}",
-        }
+        return _scanned(begin, end)
 
     async def _page(self, address: str) -> tuple[rows.Page, bytes]:
         async with self._grin.request("GET", address, page=True) as answer:
@@ -288,10 +282,19 @@ class Refresh:
         now = await self._catalogue.begin(VOLUME, listing.name)
         file = str(now.position.get("file", ""))
         path = self._keep.directory / file
-        sha256 = await asyncio.to_thread(raw.digest, path) if file and path.exists() else ""
+        sha256, _ = await asyncio.to_thread(sha256_file, path) if file and path.exists() else ("", 0)
         ended = await self._catalogue.end(now, leaving, sha256=sha256, file=file)
         if ended.state == "doubtful":
             self._keep.log.warning(log.SOURCE_LIST_DOUBTFUL, list=listing.name, reason=ended.reason)
+
+
+def _scanned(begin: datetime, end: datetime) -> dict[str, str]:
+    """Return the query for volumes that were scanned between two days."""
+    return {
+        "execute_query": "true",
+        "last_scan_date_start": f"{begin:%Y-%m-%d}",
+        "last_scan_date_end": f"{end:%Y-%m-%d}",
+    }
 
 
 def _told(name: str, row: rows.Row) -> Told:

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from dittohead.model.errors import ItemError, SourceStopped, StepError, TransientError
 from dittohead.model.text import short
+from dittohead.sources.grin.options import may_have_secrets
 from dittohead.system import files, log
 from dittohead.toolkit import retry_after
 
@@ -93,9 +93,7 @@ def read_client(text: str, name: str) -> Client:
 
 def _safe(address: str) -> str:
     """Return the address of a token endpoint. Raises: ValueError: a secret must not go there."""
-    parts = urlsplit(address)
-    local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    if parts.scheme != "https" and not (parts.scheme == "http" and local):
+    if not may_have_secrets(address):
         raise ValueError(address)
     return address
 
@@ -268,7 +266,7 @@ def _assertion(client: Client, now: float) -> dict[str, str]:
         "exp": int(now) + _ASSERTED_S,
     }
     head = {"alg": "RS256", "typ": "JWT", "kid": client.key_id}
-    signed = f"{_encoded(json.dumps(head).encode())}.{_encoded(json.dumps(claims).encode())}"
+    signed = f"{base64url(json.dumps(head).encode())}.{base64url(json.dumps(claims).encode())}"
     try:
         key = serialization.load_pem_private_key(client.key.encode(), None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -276,10 +274,11 @@ def _assertion(client: Client, now: float) -> dict[str, str]:
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ItemError("the service account's private key cannot be read", hint="Download its JSON again")
     signature = key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
-    return {"grant_type": _JWT, "assertion": f"{signed}.{_encoded(signature)}"}
+    return {"grant_type": _JWT, "assertion": f"{signed}.{base64url(signature)}"}
 
 
-def _encoded(data: bytes) -> str:
+def base64url(data: bytes) -> str:
+    """Return data as tokens and challenges have it. Source: RFC 7515, section 2."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
