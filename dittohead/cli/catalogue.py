@@ -97,14 +97,21 @@ def show(as_json: bool, name: str, key: str) -> None:
         out.print(f"  {change['at']}  {escape(where)}  {escape(change['reason'])}  ({escape(change['by'])})")
 
 
+#: A file of keys, beside those that are typed.
+_keys_from_file = click.option(
+    "--file",
+    "files",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="A file of them, one a line.",
+)
+
+
 @click.command()
 @with_config
 @click.argument("name")
 @click.argument("keys", nargs=-1)
-@click.option(
-    "--file", "files", type=click.Path(path_type=Path, exists=True, dir_okay=False), multiple=True,
-    help="A file of them, one a line.",
-)  # fmt: skip
+@_keys_from_file
 @click.option("--queue", default="", help="All of a queue of the source's, such as converted.")
 @click.option(
     "--changed", is_flag=True, help="Those that are stored, where the far side has another version."
@@ -129,10 +136,7 @@ def want(name: str, keys: tuple[str, ...], files: tuple[Path, ...], **given: Any
 @with_config
 @click.argument("name")
 @click.argument("keys", nargs=-1)
-@click.option(
-    "--file", "files", type=click.Path(path_type=Path, exists=True, dir_okay=False), multiple=True,
-    help="A file of them, one a line.",
-)  # fmt: skip
+@_keys_from_file
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 def unwant(name: str, keys: tuple[str, ...], files: tuple[Path, ...], dry_run: bool) -> None:
     """Take back that something is wanted, where nothing has begun."""

@@ -23,7 +23,7 @@ from dittohead.system.credentials import Credentials
 def setting_of(name: str) -> tuple[Config, SourceSetting]:
     """Return the configuration, and a source of it; end where it has none of this name."""
     config = load_config()
-    found = next((setting for setting in config.sources if setting.name == name), None)
+    found = config.source(name)
     if found is None:
         names = ", ".join(setting.name for setting in config.sources) or "none"
         fail(f'there is no source "{name}". There are: {names}', USAGE)

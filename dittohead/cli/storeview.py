@@ -122,9 +122,9 @@ class FromStore:
         return self._store.run(views.sources, settings, now.get("sources", {}))
 
     def _setting(self, name: str) -> SourceSetting:
-        for setting in self._config.sources if self._config else ():
-            if setting.name == name:
-                return setting
+        setting = self._config.source(name) if self._config else None
+        if setting is not None:
+            return setting
         raise NoSuchJob(f'there is no source "{name}"; see: dittohead source list')
 
     def entries(self, source: str, state: str, stage: str | None) -> Iterator[dict[str, Any]]:

@@ -131,6 +131,10 @@ class Config:
     #: what `check` refuses and a start bears with: it harms single folders only
     doubts: tuple[DittoheadError, ...] = ()
 
+    def source(self, name: str) -> SourceSetting | None:
+        """Return the source of a name, None where there is none."""
+        return next((setting for setting in self.sources if setting.name == name), None)
+
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
         """Return the first pipeline whose match fits the whole name, and the match's groups.
 

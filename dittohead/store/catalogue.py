@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -450,6 +451,4 @@ def _to_entry(row: RowMapping) -> Entry:
 
 
 def _to_listing(row: RowMapping) -> Listing:
-    names = ("id", "kind", "name", "state", "reason", "begun_at", "ended_at", "position")
-    numbers = ("seen", "new", "changed", "gone", "sha256", "file")
-    return Listing(**{name: row[name] for name in (*names, *numbers)})
+    return Listing(**{field.name: row[field.name] for field in fields(Listing)})

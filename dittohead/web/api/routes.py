@@ -248,10 +248,9 @@ async def _sources(request: web.Request, given: None) -> web.Response:
 
 def _setting(request: web.Request) -> SourceSetting:
     """Return the source that an address names. Raises: Problem 404."""
-    name = request.match_info["source"]
-    for setting in request.app[SITE].config().sources:
-        if setting.name == name:
-            return setting
+    setting = request.app[SITE].config().source(request.match_info["source"])
+    if setting is not None:
+        return setting
     raise Problem(404, "there is no source of this name", hint="See: /api/v1/sources")
 
 
