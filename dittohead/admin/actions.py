@@ -14,7 +14,7 @@ from dittohead.admin.request_queue import RequestQueue
 from dittohead.config.loader import Config
 from dittohead.engine.batches import is_by_itself
 from dittohead.engine.dispatch import Dispatch
-from dittohead.engine.engine import AGENT, Engine
+from dittohead.engine.engine import Engine
 from dittohead.engine.finish import finish
 from dittohead.engine.reconcile import fetch
 from dittohead.folders import manifest, receipt
@@ -24,7 +24,7 @@ from dittohead.folders.replacement import words as replaced_words
 from dittohead.model import step_graph
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Job, collection_of
 from dittohead.model.states import ACTIVE, TERMINAL, JobState, Outcome, Station, StepState
 from dittohead.model.text import counted, display, shell_word, visible

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dittohead.engine.engine import AGENT, Engine
+from dittohead.engine.engine import Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.model.errors import ItemError, StoreError, Unreadable
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Job
 from dittohead.model.states import Station
 from dittohead.model.text import counted, visible

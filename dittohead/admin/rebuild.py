@@ -18,14 +18,13 @@ from ulid import ULID
 
 from dittohead.config.loader import Config
 from dittohead.engine.claim import new_job
-from dittohead.engine.engine import AGENT
 from dittohead.folders import manifest, receipt
 from dittohead.folders.receipt import folder_bytes, read_events
 from dittohead.folders.stations import Stations
 from dittohead.model import paths
 from dittohead.model.definition import StepTotals, read_failure
 from dittohead.model.errors import StoreError, Unreadable
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Arrival, Batch, JobId, collection_of
 from dittohead.model.states import JobState, Station, StepState
 from dittohead.model.text import display, is_utf8

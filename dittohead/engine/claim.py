@@ -18,7 +18,6 @@ from dittohead.config.loader import Config, Pipeline
 from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
 from dittohead.engine.disk_budget import DiskBudget
-from dittohead.engine.engine import AGENT
 from dittohead.engine.targets import Targets
 from dittohead.engine.waiting_room import WaitingRoom
 from dittohead.folders import replacement, sidecar
@@ -26,7 +25,7 @@ from dittohead.folders.stations import Stations
 from dittohead.model import units
 from dittohead.model.definition import JobDefinition, Refusal
 from dittohead.model.errors import Immovable, ItemError, NameTaken, StationError, StationMissing
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.held import Held, HeldKind, immovable, silent, unreadable
 from dittohead.model.records import Arrival, Batch, Job, JobId, collection_of
 from dittohead.model.states import Station

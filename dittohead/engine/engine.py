@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from dittohead import __version__
 from dittohead.config.registry import Registry
 from dittohead.config.settings import Retry
 from dittohead.engine.metrics import Metrics
@@ -16,9 +15,6 @@ from dittohead.engine.targets import Composer, Targets
 from dittohead.folders.stations import Stations
 from dittohead.store import Store
 from dittohead.system.limits import FairLimiter
-
-#: Who did it, in events of our own.
-AGENT = f"dittohead {__version__}"
 
 
 @dataclass(kw_only=True)

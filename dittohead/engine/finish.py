@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dittohead.engine import batches
-from dittohead.engine.engine import AGENT, Engine
+from dittohead.engine.engine import Engine
 from dittohead.folders import manifest, receipt
 from dittohead.folders.job_files import MANIFEST, JobFiles
 from dittohead.folders.stations import Stations
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, StationError, Unreadable
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Entry, Job, Output, StepRow, collection_of
 from dittohead.model.states import JobState, Outcome, Station, StepState
 from dittohead.model.text import display, shell_word, utcnow, visible

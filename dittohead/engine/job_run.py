@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.engine import remedies
-from dittohead.engine.engine import AGENT, Engine
+from dittohead.engine.engine import Engine
 from dittohead.engine.finish import damaged, finish
 from dittohead.engine.step_run import RunState, SetAside, StepRun
 from dittohead.engine.targets import disk_of
@@ -30,7 +30,7 @@ from dittohead.model.errors import (
     TransientError,
     Unreadable,
 )
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Job, StepRow
 from dittohead.model.states import JobState, Station, StepState
 from dittohead.model.text import counted

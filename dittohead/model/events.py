@@ -6,7 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from dittohead import __version__
 from dittohead.model.text import utcnow
+
+#: Who did it, in events of our own: program and version.
+AGENT = f"dittohead {__version__}"
 
 
 class EventType(StrEnum):

@@ -16,11 +16,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from dittohead import __version__
 from dittohead.contract.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.model import units
 from dittohead.model.errors import ItemError, MachineShort, TransientError
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Entry, Output
 from dittohead.model.text import counted, display
 from dittohead.system.machine_faults import DISK
@@ -37,8 +36,6 @@ from dittohead.toolkit.images.reuse import Earlier, is_whole, journal_of
 from dittohead.toolkit.images.sizes import Sizes
 from dittohead.toolkit.result_cache import ResultCache, keep_only, name_digest
 from dittohead.toolkit.runners import Renewed, Runners
-
-AGENT = f"dittohead {__version__}"
 
 _CORES = os.cpu_count() or 1
 

@@ -17,11 +17,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dittohead import __version__
 from dittohead.contract.options import Duration, Size
 from dittohead.contract.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.model.errors import ItemError, TransientError
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Entry, Output
 from dittohead.model.text import display
 from dittohead.system import files
@@ -36,8 +35,6 @@ from dittohead.toolkit.images.reuse import is_whole, journal_of
 from dittohead.toolkit.provenance import Owners, origins
 from dittohead.toolkit.result_cache import ResultCache, keep_only, name_digest
 from dittohead.toolkit.runners import Renewed, Runners
-
-AGENT = f"dittohead {__version__}"
 
 #: Raised when the same description makes another packet, or a packet another file, than before.
 _VERSION = "1"

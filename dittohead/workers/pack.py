@@ -13,17 +13,14 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from dittohead import __version__
 from dittohead.contract.worker import Done, Options, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.model import units
 from dittohead.model.errors import ItemError
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Entry, Output
 from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
-
-_AGENT = f"dittohead {__version__}"
 
 #: Raised when the same files and options make another archive than before.
 _VERSION = "1"
@@ -91,7 +88,7 @@ class PackWorker(Worker[PackOptions]):
             raise ItemError("the archive reads back with other bytes than were written", where=str(target))
         ctx.output(Output(path=os.fsencode(name), size=size, sha256=digest, detail={"members": count}))
         detail = f"{name}: {counted(count, 'file')}, SHA-256 {digest}; each compared with its digest"
-        ctx.event(Event(type=EventType.PACKING, outcome="success", detail=detail, agent=_AGENT))
+        ctx.event(Event(type=EventType.PACKING, outcome="success", detail=detail, agent=AGENT))
         return Done(detail=f"{counted(count, 'file')} in {name}, {units.size(size)}")
 
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from dittohead import __version__
 from dittohead.contract.worker import (
     Done,
     Planned,
@@ -16,7 +15,7 @@ from dittohead.contract.worker import (
     VerifyContext,
     Worker,
 )
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.text import counted
 from dittohead.system.threads import in_thread
 from dittohead.workers.archivesspace import (
@@ -34,8 +33,6 @@ from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.preflight import FoundObject
 from dittohead.workers.archivesspace.undo import Undo
 from dittohead.workers.archivesspace.write import WriteCounts, Writer, head_of
-
-_AGENT = f"dittohead {__version__}"
 
 
 class ArchivesSpaceWorker(Worker[ArchivesSpaceOptions]):
@@ -138,5 +135,5 @@ def _result(
     shown = sum(len(one.shown) for one in wanted)
     words += f", {shown} for access" if shown else ""
     words += f"; records {counts.words()}; read back" if counts.words() else ""
-    ctx.event(Event(type=EventType.METADATA, outcome="success", detail=words, agent=_AGENT))
+    ctx.event(Event(type=EventType.METADATA, outcome="success", detail=words, agent=AGENT))
     return Done(detail=words)

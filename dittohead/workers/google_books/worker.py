@@ -10,10 +10,9 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
-from dittohead import __version__
 from dittohead.contract.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.model.errors import ItemError
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Entry, Output
 from dittohead.model.text import counted, display, visible
 from dittohead.system import files
@@ -23,8 +22,6 @@ from dittohead.toolkit.result_cache import keep_only, name_digest
 from dittohead.workers.google_books import mets
 from dittohead.workers.google_books.options import GoogleBooksOptions
 from dittohead.workers.google_books.pages import Page, Volume
-
-_AGENT = f"dittohead {__version__}"
 
 #: Raised when the same volume and options make other files than before.
 _VERSION = "1"
@@ -242,7 +239,7 @@ class _Reading:
 
     def _tell(self, volume: Volume, read: mets.Mets, barcode: str) -> None:
         detail = f"{counted(len(self._files) - 1, 'file')} compared with {self.options.checksums}"
-        self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=_AGENT))
+        self.ctx.event(Event(type=EventType.FIXITY, outcome="success", detail=detail, agent=AGENT))
         notes = [f"{counted(len(volume.pages), 'page')} of {barcode}, each with what it must have"]
         for kind, word in (("text", "text"), ("hocr", "hOCR")):
             notes += [f"{len(found):,} without {word}"] if (found := volume.lacking(kind)) else []
@@ -257,7 +254,7 @@ class _Reading:
         notes += [] if read.marc else ["no MARC record in the METS file"]
         outcome = "warning" if self._odd or not read.marc else "success"
         self.ctx.event(
-            Event(type=EventType.VALIDATION, outcome=outcome, detail="; ".join(notes), agent=_AGENT)
+            Event(type=EventType.VALIDATION, outcome=outcome, detail="; ".join(notes), agent=AGENT)
         )
 
 

@@ -16,12 +16,11 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from dittohead import __version__
 from dittohead.contract import placeholders
 from dittohead.contract.worker import Done, Made, Options, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.model.description import Described, Description
 from dittohead.model.errors import ItemError
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Output, Use
 from dittohead.model.text import display
 from dittohead.system import files
@@ -37,8 +36,6 @@ from dittohead.workers.iiif import manifest as iiif_manifest
 from dittohead.workers.iiif import page
 from dittohead.workers.iiif.manifest import Manner, ShownObject
 from dittohead.workers.iiif.pictures import Picture, of_info, served
-
-AGENT = f"dittohead {__version__}"
 
 #: Raised when the same options and images make other files than before.
 _VERSION = "2"

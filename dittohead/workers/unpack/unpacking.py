@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO
 
-from dittohead import __version__
 from dittohead.contract.worker import Done, StepContext
 from dittohead.model import units
 from dittohead.model.errors import ItemError, ungrouped
-from dittohead.model.events import Event, EventType
+from dittohead.model.events import AGENT, Event, EventType
 from dittohead.model.records import Entry, Output
 from dittohead.model.text import counted, display, visible
 from dittohead.system import fail_points, files
@@ -27,8 +26,6 @@ from dittohead.workers.unpack.members import Bounds, Gate
 from dittohead.workers.unpack.options import UnpackOptions, decrypted_name
 from dittohead.workers.unpack.passphrases import Passphrases
 from dittohead.workers.unpack.streams import Digest, Flow, into_pipe, of_file, of_pipe
-
-AGENT = f"dittohead {__version__}"
 
 
 def archives(ctx: StepContext, options: UnpackOptions) -> list[Entry]:
