@@ -443,6 +443,15 @@ async def test_a_cut_archive_goes_on_at_the_byte(library: Library, server: Serve
     assert ranges(server) == ["", "bytes=12288-"]
 
 
+async def test_what_a_kill_left_of_a_note_is_not_in_the_folder(library: Library, server: Server) -> None:
+    await wanted_and_converted(library, "C1")
+    server.fail(".gpg", "cut", after=12_288, until=lambda: part_of(library, "C1") == 12_288)
+    await library.round()
+    (library.inbox / ".C1" / ".123-0123456789abcdef.tmp").write_bytes(b'"e')
+    await bring(library)
+    assert library.in_inbox("C1") == {b"C1.tar.gz.gpg": unreadable("C1")}
+
+
 async def test_where_ranges_are_ignored_it_begins_anew(library: Library, server: Server) -> None:
     await wanted_and_converted(library, "C1")
     server.no_ranges = True

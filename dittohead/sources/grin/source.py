@@ -31,6 +31,7 @@ from dittohead.sources.grin.pace import Pace
 from dittohead.sources.grin.refresh import Refresh
 from dittohead.sources.grin.sign_in import SignIn, read_client
 from dittohead.sources.grin.work import State, Work
+from dittohead.system.files import remove_unfinished
 from dittohead.system.waiting import event_or_time
 
 #: Between two passes of work while the source listens. Seconds.
@@ -159,6 +160,8 @@ class Library(Upstream):
             await self._work.once(ctx)
 
     async def fetch(self, ctx: Fetch) -> None:
+        # What a kill left of a note of an archive's ETag: the folder would hold a file too many.
+        await asyncio.to_thread(remove_unfinished, ctx.root)
         try:
             async with asyncio.TaskGroup() as group:
                 async for item in ctx.items():
