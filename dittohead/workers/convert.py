@@ -11,7 +11,7 @@ import os
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +65,10 @@ class ConvertWorker(Worker[ConvertOptions]):
     uris = frozenset({"iiif_id"})
     space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
+
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder that was processed."""
+        return "processed"
 
     def check(self, options: ConvertOptions) -> list[str]:
         """See that this libvips can write what is asked for."""
