@@ -151,7 +151,12 @@ def _drops() -> sa.Select[Any]:
 def _open_drops(connection: Connection, source: str, most: int) -> list[RowMapping]:
     """Return the latest folder of each name that is under way, or whose job failed and waits for somebody."""
     states = [DropState.FETCHING.value, DropState.DROPPED.value, DropState.FAILED.value]
-    waits = sa.or_(drops.c.state != DropState.FAILED.value, jobs.c.id.is_(None), history.open_failure())
+    waits = sa.or_(
+        drops.c.state != DropState.FAILED.value,
+        jobs.c.id.is_(None),
+        jobs.c.state != JobState.FAILED.value,
+        history.open_failure(),
+    )
     query = _drops().where(drops.c.source == source, drops.c.state.in_(states), waits)
     rows = connection.execute(query.order_by(drops.c.id.desc()).limit(most)).mappings()
     return list(reversed(list(rows)))
@@ -165,7 +170,7 @@ def _done_drops(connection: Connection, source: str, since: float, most: int) ->
 
 def _with_job(found: Standing, row: RowMapping) -> Standing:
     state = None if row["job_state"] is None else JobState(row["job_state"])
-    failed = state is JobState.FAILED or row["state"] == DropState.FAILED.value
+    failed = is_failed(state, DropState(row["state"]))
     known = () if row["definition"] is None else row["definition"].steps
     return replace(
         found,
@@ -185,6 +190,11 @@ def _with_job(found: Standing, row: RowMapping) -> Standing:
             for step in known
         ),
     )
+
+
+def is_failed(job: JobState | None, drop: DropState | None) -> bool:
+    """Tell whether a job failed, or a folder that has not become one."""
+    return job is JobState.FAILED or (job is None and drop is DropState.FAILED)
 
 
 def _with_steps(connection: Connection, found: Collection[Standing]) -> Iterator[Standing]:

@@ -190,20 +190,20 @@ class Keeper:
         found, marks = await asyncio.to_thread(self._strangers, looked, known)
         self._marks = marks
         for seen, why in found:
-            if isinstance(why, str):
-                self._refuse(seen, why, done)
+            if isinstance(why, Refused):
+                self._refuse_wish(why.wish or Wish(seen=seen, keys=(), who=""), str(why), done)
         await self._carry([wish for _, wish in found if isinstance(wish, Wish)], done)
 
     def _strangers(
         self, looked: Looked, known: Mapping[str, str]
-    ) -> tuple[list[tuple[Seen, Wish | str]], dict[str, str]]:
+    ) -> tuple[list[tuple[Seen, Wish | Refused]], dict[str, str]]:
         """Return files that ask for something, read, or why they are refused; and marks for the next look.
 
         A file is taken when it is the same at two looks: somebody may be writing it. Blocking.
         """
         ours = {placed.mark for placed in self._placed.values()}
         reasons = {where for where, seen in looked.seen.items() if seen.name.endswith(REASON)}
-        found: list[tuple[Seen, Wish | str]] = []
+        found: list[tuple[Seen, Wish | Refused]] = []
         marks: dict[str, str] = {}
         for where, seen in looked.seen.items():
             mark = seen.mark
@@ -213,7 +213,7 @@ class Keeper:
             if not self._started and self._found_ours(seen, looked):
                 continue
             if self._marks.get("/".join(where)) == mark:
-                found.append((seen, self._read(seen, known)))
+                found.append((seen, self._read(seen, known, looked)))
         return found, marks
 
     def _found_ours(self, seen: Seen, looked: Looked) -> bool:
@@ -226,8 +226,18 @@ class Keeper:
             return self._is_torn(seen, looked)
         if wish.was != seen.stage:
             return False
-        self._placed[wish.keys[0]] = Placed(stage=seen.stage, mark=seen.mark, signature=None)
+        self._take_up(wish.keys[0], seen, looked)
         return True
+
+    def _take_up(self, key: str, seen: Seen, looked: Looked) -> None:
+        """Know a token that was written here before. Of two of a key, as a crash leaves them, one goes."""
+        at, before = looked.stands.get(key), self._placed.get(key)
+        if before is not None and before.mark != seen.mark and (at is None or at.stage != seen.stage):
+            self._taken.add(seen.mark)
+            return
+        if before is not None and before.mark != seen.mark:
+            self._taken.add(before.mark)
+        self._placed[key] = Placed(stage=seen.stage, mark=seen.mark, signature=None)
 
     def _is_torn(self, seen: Seen, looked: Looked) -> bool:
         """Tell whether it is what a loss of power left of a token: empty, where one of ours belongs."""
@@ -239,15 +249,15 @@ class Keeper:
                 return True
         return False
 
-    def _read(self, seen: Seen, known: Mapping[str, str]) -> Wish | str:
+    def _read(self, seen: Seen, known: Mapping[str, str], looked: Looked) -> Wish | Refused:
         try:
             wish = wishes.read(seen, self._disk, self._rights, self._board, known)
         except Refused as why:
-            return str(why)
+            return why
         except OSError as error:
-            return f"it cannot be read: {error.strerror}"
+            return Refused(f"it cannot be read: {error.strerror}")
         if seen.is_ours and wish.was == seen.stage:  # its text was changed: it is written again
-            self._placed[wish.keys[0]] = Placed(stage=seen.stage, mark=seen.mark, signature=None)
+            self._take_up(wish.keys[0], seen, looked)
         return wish
 
     async def _carry(self, found: Sequence[Wish], done: Done) -> None:

@@ -10,7 +10,7 @@ from dittohead.config.loader import Pipeline
 from dittohead.config.registry import Registry
 from dittohead.contract.board import DOWNLOADED, HOLD, Board
 from dittohead.model.states import DropState, JobState, StepState
-from dittohead.store.board import Standing, StepAt
+from dittohead.store.board import Standing, StepAt, is_failed
 
 #: The last stage, whatever the last step is called.
 STORED = "stored"
@@ -80,12 +80,8 @@ def stand(found: Standing, board: Board, stored: str, workers: Registry) -> Stan
 def _by_job(found: Standing, names: tuple[str, ...]) -> Stand:
     if found.job_state is JobState.FROZEN:
         return Stand(stage=HOLD, words=names)
-    failed = (found.reason or "its job failed") if _is_failed(found) else ""
+    failed = (found.reason or "its job failed") if is_failed(found.job_state, found.drop) else ""
     return Stand(stage=reached(names, found.steps), failed=failed, words=names)
-
-
-def _is_failed(found: Standing) -> bool:
-    return found.job_state is JobState.FAILED or found.drop is DropState.FAILED
 
 
 def row(board: Board, pipeline: Pipeline | None, workers: Registry) -> tuple[str, ...]:

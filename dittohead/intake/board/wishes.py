@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,8 +23,17 @@ from dittohead.system.files import kind_of
 _LONGEST = 1000
 
 
-class Refused(Exception):  # not an error of ours
-    """A file that asks for nothing that can be done; says why, for people."""
+class Refused(Exception):
+    """A file that asks for nothing that can be done; says why, for people.
+
+    Args:
+        why: in words.
+        wish: what it asks for, where that is known: a token of ours, that goes back to its place.
+    """
+
+    def __init__(self, why: str, wish: Wish | None = None) -> None:
+        super().__init__(why)
+        self.wish = wish
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +66,15 @@ def read(seen: Seen, disk: Disk, rights: Rights, board: Board, known: Collection
             "through the inbox alone"
         )
     who, why = rights.judge(seen.status, disk.directory(seen.stage))
-    if why:
+    if why and (not seen.is_ours or seen.status.st_nlink > 1):
         raise Refused(why)
+    wish = _parsed(seen, disk, who, board, known)
+    if why:
+        raise Refused(why, replace(wish, who="somebody"))
+    return wish
+
+
+def _parsed(seen: Seen, disk: Disk, who: str, board: Board, known: Collection[str]) -> Wish:
     is_list = not seen.name.endswith(TOKEN)
     first = next(iter(board.columns))
     if is_list and seen.stage != first:
