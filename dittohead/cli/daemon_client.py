@@ -25,7 +25,11 @@ _EXAMINED_S = 600.0
 #: Bytes of an answer that are read at once.
 _PIECE = 1 << 16
 
-_SOURCE_ACTIONS = ("sync", "reset", "source-pause", "source-resume", "source-tell")
+_SOURCE_ACTIONS = (
+    "sync",
+    "reset",
+    *(f"source-{word}" for word in ("pause", "resume", "tell", "hold", "thaw", "refetch", "check")),
+)
 _ON_NOTICES = "notify-"
 
 

@@ -126,6 +126,23 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
         raise click.exceptions.Exit(UNAVAILABLE)
 
 
+def asked(action: str, of: str, **args: Any) -> str:
+    """Have the daemon do something, or do it here without one, and return its answer; end where it is no."""
+    client = find_place().client()
+    if client is not None:
+        answer = client.act(action, of, args)
+        client.close()
+    else:
+        from dittohead.cli.without_daemon import carried_out
+
+        answer = next(iter(carried_out(action, (of,), args)))
+    if answer is None:
+        fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
+    if not answer["ok"]:
+        fail(answer["message"], UNAVAILABLE)
+    return str(answer["message"])
+
+
 def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> bool:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)

@@ -133,7 +133,7 @@ class Intake:
             "source-pause": self.switch,
             "source-resume": self.switch,
             "source-tell": self.tell,
-            **dict.fromkeys(("source-hold", "source-thaw", "source-again"), self.on_board),
+            **dict.fromkeys(("source-hold", "source-thaw", "source-refetch"), self.on_board),
             "source-check": partial(self.check, live=not alone),
         }
 

@@ -193,12 +193,12 @@ def _from_upstream(wish: Wish, found: Standing, now: Stand | None, board: Board,
     if stage == board.wanted:
         return []
     if stage == stored and wish.was:
-        return [Ask(action="source-again")]
+        return [Ask(action="source-refetch")]
     if stage in ("", stored, board.aside):
         return [Ask(action="want", args={"again": True} if stage == board.aside else {})]
     if now is not None and now.failed:
         ended = [Ask(action="dismiss", of=found.job)] if found.job else []
-        return [*ended, Ask(action="source-again")]
+        return [*ended, Ask(action="source-refetch")]
     if found.job:
         raise Refused(
             f"its job is not over ({found.job_state}). To begin again: dittohead cancel {found.job}, then "
