@@ -97,6 +97,21 @@ def standings(
     return list(_with_steps(connection, found.values()))
 
 
+def with_folders(connection: Connection, source: str, kind: str, most: int) -> list[Standing]:
+    """Return entries whose folders are under way, or whose jobs failed and wait for somebody.
+
+    Args:
+        connection: of the transaction.
+        source: the source's name.
+        kind: the kind of entry.
+        most: how many at most.
+    """
+    rows = {row["folder"]: row for row in _open_drops(connection, source, most)}
+    known = catalogue_store.get(connection, source, kind, list(rows))
+    found = [_with_job(Standing(entry=entry), rows[key]) for key, entry in known.items()]
+    return list(_with_steps(connection, found))
+
+
 def standing(connection: Connection, source: str, kind: str, key: str) -> Standing | None:
     """Return where one entry stands, with its latest folder and job; None where it is not known."""
     entry = catalogue_store.get(connection, source, kind, [key]).get(key)
