@@ -14,6 +14,7 @@ import pytest
 
 from dittohead.contract.catalogue import Told
 from dittohead.contract.worker import StepContext, StepResult
+from dittohead.intake.board import keeper as keeper_module
 from dittohead.model.errors import ItemError
 from dittohead.model.states import JobState
 from dittohead.sources.grin import refresh as refresh_module
@@ -21,7 +22,7 @@ from dittohead.sources.grin.options import VOLUME
 from dittohead.store import queries
 from dittohead.store import requests as request_store
 from dittohead.store.requests import Request
-from dittohead.store.tables import entry_counts
+from dittohead.store.tables import entries, entry_counts
 from dittohead.system import trust
 from tests.support.board import Board
 from tests.support.grin import Server, serving
@@ -483,6 +484,25 @@ async def test_a_token_in_two_places_or_torn_by_a_power_loss_is_put_right(board:
     assert done.asked == []
     assert board.places() == {"available": ["B1.json", "B2.json"]}
     assert board.token("available", "B2")["barcode"] == "B2"
+
+
+async def test_a_token_outlives_a_store_that_was_lost(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wanted is in the tokens: when the catalogue is read again, it is wanted again."""
+    monkeypatch.setattr(keeper_module, "_UNKNOWN_S", 0.0)
+    await listed(board, "B1")
+    await board.library.want("B1")
+    await board.passes(1)
+    board.library.house.store.run(lambda c: c.execute(entries.delete()) and None)
+    board.library.house.store.run(lambda c: c.execute(entry_counts.delete()) and None)
+    board.again()
+    await board.passes(4)
+    assert board.places() == {"available": ["B1.json", "B1.reason.txt"]}
+    assert "is not known" in board.reason("available", "B1")
+    await board.library.tell("refresh")
+    await board.library.runner.look()
+    await board.passes(4)
+    assert (await board.library.states())["B1"] == "available/wanted"
+    assert board.places() == {"available": ["B1.json"]}
 
 
 async def test_the_check_names_what_disagrees_and_repairs_it(board: Board) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,6 +57,9 @@ _REASON_S = 7 * 86_400.0
 
 #: What such a reason begins with, and how many bytes it may have.
 _NOT_ALL, _REASON_MOST = "was taken, but not all of it", 1 << 20
+
+#: Keys that are not known are looked for again after so long. Seconds.
+_UNKNOWN_S = 120.0
 
 #: Keys that a reason names.
 _NAMED = 1_000
@@ -118,6 +122,8 @@ class Keeper:
         self._placed: dict[str, Placed] = {}
         self._marks: dict[str, str] = {}  #: files of others at the last look: where -> mark
         self._refused: dict[tuple[str, str], str] = {}  #: files that are refused: where -> mark
+        self._unknown: set[tuple[str, str]] = set()  #: of these, those whose keys are not known
+        self._unknown_at = time.monotonic()
         self._answers: dict[int, str] = {}  #: requests of tokens that are not answered yet -> key
         self._said: dict[str, str] = {}  #: key -> why what was asked for was not done
         self._lists: dict[tuple[str, str], str] = {}  #: reasons to be written: where -> text
@@ -187,6 +193,11 @@ class Keeper:
     async def _take(self, looked: Looked, done: Done) -> None:
         """Take what files ask for that are not as the board left them."""
         known = self._setting.options.fields
+        if time.monotonic() - self._unknown_at > _UNKNOWN_S:
+            self._unknown_at = time.monotonic()
+            for where in self._unknown:
+                self._refused.pop(where, None)
+            self._unknown.clear()
         found, marks = await asyncio.to_thread(self._strangers, looked, known)
         self._marks = marks
         for seen, why in found:
@@ -289,7 +300,7 @@ class Keeper:
 
     async def _decide(self, wish: Wish) -> tuple[list[tuple[str, Ask]], list[str]]:
         """Return (key, what is asked for) of a wish, and keys that nobody knows. Raises: Refused."""
-        if "want" not in self._source.commands and wish.seen.stage == next(iter(self._board.columns)):
+        if "want" not in self._source.commands and wish.seen.stage == self._board_first:
             raise Refused(f"a source of the kind {self._setting.kind} is not told what to bring in")
         asks: list[tuple[str, Ask]] = []
         unknown: list[str] = []
@@ -308,7 +319,11 @@ class Keeper:
                     told = Told(key=entry.key, attributes={FIELDS: dict(wish.fields)})
                     await self._keep.catalogue.tell(self._source.shows, [told], by=wish.who, only_known=True)
         if unknown and not wish.is_list:
-            raise Refused(f'"{unknown[0]}" is not known: it is in none of the lists that the source has read')
+            self._unknown.add((wish.seen.stage, wish.seen.name))
+            raise Refused(
+                f'"{unknown[0]}" is not known: it is in none of the lists that the source has read. It is '
+                "looked for again every few minutes"
+            )
         return asks, unknown
 
     async def _decide_one(self, wish: Wish, key: str) -> list[Ask]:
@@ -419,7 +434,37 @@ class Keeper:
             moved = await asyncio.to_thread(self._write_some, part, looked, told)
             done.written += len(part)
             await self._count(moved)
+        await self._keep_orphans(looked)
         done.removed += await asyncio.to_thread(self._clear, looked)
+
+    async def _keep_orphans(self, looked: Looked) -> None:
+        """Make tokens of entries that the store does not know requests: it may have been made again, empty."""
+        gone = {
+            key: placed
+            for key, placed in self._placed.items()
+            if key not in looked.stands and placed.stage in self._board.columns
+        }
+        known = await self._keep.catalogue.get(self._source.shows, list(gone)) if gone else {}
+        for key, placed in gone.items():
+            if key not in known:
+                del self._placed[key]
+                await asyncio.to_thread(self._make_request, key, placed)
+
+    def _make_request(self, key: str, placed: Placed) -> None:
+        path = self._disk.directory(placed.stage) / f"{name_of(key)}{TOKEN}"
+        try:
+            told = json.loads(path.read_text())
+        except (OSError, ValueError):
+            return
+        fields = {name: told[name] for name in self._setting.options.fields if name in told}
+        text = json.dumps({self._board.key: key, **fields}, ensure_ascii=False) + "\n"
+        self._disk.write(self._board_first, path.name, text)
+        if placed.stage != self._board_first:
+            self._remove_at(placed, key)
+
+    @property
+    def _board_first(self) -> str:
+        return next(iter(self._board.columns))
 
     def _signature(self, key: str, looked: Looked) -> tuple[Any, ...]:
         one, at = looked.standing[key], looked.stands[key]
