@@ -195,14 +195,14 @@ def test_what_the_page_types_on_the_board_is_carried_out(library: Library) -> No
     here.until((board / "hold").is_dir)
     command(here.config, "source", "pause", "google", "requests")
     lines = [line.replace("/srv/dittohead", str(here.root)) for line in library.typed("mv /srv")]
-    (library.shell.place / "wanted.txt").write_text(f"{two}\n")
-    library.shell.type(*lines[:2])
+    (library.shell.home / "wanted.txt").write_text(f"{two}\n")
+    library.shell.run("\n".join(lines[:2]))
     here.until(lambda: {entry(library, barcode)["stage"] for barcode in (one, two)} == {"wanted"})
     here.until((board / "available" / f"{two}.json").exists)
-    library.shell.type(lines[2])
+    library.shell.run(lines[2])
     here.until(lambda: entry(library, two)["stage"] == "hold")
     here.until((board / "hold" / f"{two}.json").exists)
-    library.shell.type(lines[3])
+    library.shell.run(lines[3])
     here.until(lambda: entry(library, two)["stage"] == "wanted")
     typed = [shlex.split(line)[1:] for line in library.typed("source hold")]
     assert "1 entry is held" in command(here.config, *typed[0])
@@ -213,7 +213,7 @@ def test_what_the_page_types_on_the_board_is_carried_out(library: Library) -> No
     here.until(lambda: {entry(library, barcode)["stage"] for barcode in (one, two)} == {"stored"})
     here.until((board / "stored" / f"{one}.json").exists)
     done = len(here.events("job.finished"))
-    library.shell.type(lines[4])
+    library.shell.run(lines[4])
     here.until(lambda: len(here.events("job.finished")) > done)
     assert {line["step"] for line in here.events("step.started")[-3:]} == {
         "google-books", "store", "store-lists",

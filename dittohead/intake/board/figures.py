@@ -27,7 +27,7 @@ _FOLDERS = 1_000
 _ASIDE = 500
 
 #: Names shown of one stage, and of one reason.
-_NAMED = 12
+_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

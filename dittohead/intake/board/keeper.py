@@ -438,7 +438,7 @@ class Keeper:
         done.removed += await asyncio.to_thread(self._clear, looked)
 
     async def _keep_orphans(self, looked: Looked) -> None:
-        """Make tokens of entries that the store does not know requests: it may have been made again, empty."""
+        """Turn tokens of entries that are not known into requests: the store may be a new one."""
         gone = {
             key: placed
             for key, placed in self._placed.items()

@@ -1,4 +1,4 @@
-"""Pages of a board: how many stand in each stage, how fast they come, what is stuck; one entry's whole story."""
+"""Pages of a board: how many stand where, how fast they come, what is stuck; one entry's whole story."""
 
 from __future__ import annotations
 
