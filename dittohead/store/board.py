@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.contract.board import FIELDS, HOLD, Board
+from dittohead.contract.board import FIELDS
 from dittohead.contract.catalogue import Change, Entry
 from dittohead.model.states import DropState, ItemState, JobState, Outcome, StepState
 from dittohead.store import catalogue as catalogue_store
@@ -66,35 +66,55 @@ class Standing:
         return self.job_state not in (None, JobState.DONE, JobState.FAILED)
 
 
-def standings(
-    connection: Connection, source: str, kind: str, board: Board, *, since: float, most: int, recent: int
-) -> list[Standing]:
-    """Return what is on its way, and what was stored lately.
+def some(
+    connection: Connection,
+    source: str,
+    kind: str,
+    place: tuple[str, str],
+    after: Entry | None,
+    limit: int,
+) -> list[Entry]:
+    """Return entries of one state and stage in the order in which they are picked, behind one of them.
 
     Args:
         connection: of the transaction.
         source: the source's name.
         kind: the kind of entry.
-        board: the source's words for stages.
+        place: (state, stage).
+        after: the last one that was returned; None begins at the first.
+        limit: how many at most.
+    """
+    query = sa.select(entries).where(
+        entries.c.source == source,
+        entries.c.kind == kind,
+        entries.c.state == place[0],
+        entries.c.stage == place[1],
+    )
+    if after is not None:
+        behind = sa.tuple_(sa.literal(-after.priority), sa.literal(after.id))
+        query = query.where(sa.tuple_(entries.c.rank, entries.c.id) > behind)
+    rows = connection.execute(query.order_by(entries.c.rank, entries.c.id).limit(limit)).mappings()
+    return [catalogue_store.to_entry(row) for row in rows]
+
+
+def lately(
+    connection: Connection, source: str, kind: str, *, since: float, most: int, recent: int
+) -> list[Standing]:
+    """Return entries whose folders are under way or failed, and those that were stored lately.
+
+    Args:
+        connection: of the transaction.
+        source: the source's name.
+        kind: the kind of entry.
         since: stored entries whose jobs ended later; seconds since the epoch.
-        most: entries of one state and stage, at most: the next of them, in the order of their priority.
+        most: folders under way, or failed, at most.
         recent: stored entries, at most.
     """
-    found: dict[str, Standing] = {}
-    stages = {board.wanted, board.fetching, board.aside, HOLD}
-    for state, stage in catalogue_store.counts(connection, source, kind):
-        if stage in stages:
-            some = catalogue_store.pick(connection, source, kind, [state], [stage], most)
-            found.update((entry.key, Standing(entry=entry)) for entry in some)
-    under_way = {row["folder"]: row for row in _open_drops(connection, source, most)}
-    lately = {row["folder"]: row for row in _done_drops(connection, source, since, recent)}
-    more = [folder for folder in (*under_way, *lately) if folder not in found]
-    for key, entry in catalogue_store.get(connection, source, kind, more).items():
-        found.setdefault(key, Standing(entry=entry))
-    for folder, row in (lately | under_way).items():
-        if folder in found:
-            found[folder] = _with_job(found[folder], row)
-    return list(_with_steps(connection, found.values()))
+    rows = {row["folder"]: row for row in reversed(_done_drops(connection, source, since, recent))}
+    rows |= {row["folder"]: row for row in _open_drops(connection, source, most)}
+    known = catalogue_store.get(connection, source, kind, list(rows))
+    found = [_with_job(Standing(entry=entry), rows[key]) for key, entry in known.items()]
+    return list(_with_steps(connection, found))
 
 
 def with_folders(connection: Connection, source: str, kind: str, most: int) -> list[Standing]:

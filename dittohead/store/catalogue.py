@@ -431,7 +431,7 @@ def kinds(connection: Connection, source: str) -> list[str]:
 
 def get(connection: Connection, source: str, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
     """Return those of these entries that are known."""
-    return {row["key"]: _to_entry(row) for row in _rows(connection, source, kind, keys)}
+    return {row["key"]: to_entry(row) for row in _rows(connection, source, kind, keys)}
 
 
 def pick(
@@ -457,7 +457,7 @@ def pick(
                 entries.c.state == state,
             )
             rows = connection.execute(query.order_by(*by).limit(limit)).mappings()
-            found += [_to_entry(row) for row in rows]
+            found += [to_entry(row) for row in rows]
     if not sample:
         found.sort(key=lambda entry: (-entry.priority, entry.id))
     return found[:limit]
@@ -482,7 +482,7 @@ def page(
     if stage is not None:
         query = query.where(entries.c.stage == stage)
     return [
-        _to_entry(row) for row in connection.execute(query.order_by(entries.c.key).limit(limit)).mappings()
+        to_entry(row) for row in connection.execute(query.order_by(entries.c.key).limit(limit)).mappings()
     ]
 
 
@@ -501,7 +501,8 @@ def history(connection: Connection, source: str, kind: str, key: str, limit: int
     ]  # fmt: skip
 
 
-def _to_entry(row: RowMapping) -> Entry:
+def to_entry(row: RowMapping) -> Entry:
+    """Return a row as an entry."""
     return Entry(
         id=row["id"],
         key=row["key"],

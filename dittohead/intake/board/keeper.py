@@ -12,14 +12,14 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
 from dittohead.contract.board import DOWNLOADED, FIELDS, HOLD
-from dittohead.contract.catalogue import BATCH, Keep, Told
+from dittohead.contract.catalogue import BATCH, Entry, Keep, Told
 from dittohead.contract.source import Source
 from dittohead.folders.stations import Stations
 from dittohead.intake.board import stages, tokens, wishes
@@ -38,7 +38,10 @@ from dittohead.system import fail_points, log
 from dittohead.system.patterns import TooSlow
 
 #: Tokens of one state, at most: a board shows what is on its way, and never a million files.
-MOST = 5_000
+MOST = 2_000
+
+#: Entries read at once.
+_AT_ONCE = 250
 
 #: Stored entries that are shown, and for how long. Seconds.
 RECENT, LATELY_S = 500, 86_400.0
@@ -166,20 +169,24 @@ class Keeper:
         return matched[0] if matched is not None else None
 
     async def _look(self) -> Looked:
-        found = await self._store.look(
-            board_store.standings,
-            self._name,
-            self._source.shows,
-            self._board,
-            since=time.time() - LATELY_S,
-            most=MOST,
-            recent=RECENT,
-        )
+        name, kind = self._name, self._source.shows
+        found = {
+            one.entry.key: one
+            for one in await self._store.look(
+                board_store.lately, name, kind, since=time.time() - LATELY_S, most=MOST, recent=RECENT
+            )
+        }
+        shown = {self._board.wanted, self._board.fetching, self._board.aside, HOLD}
+        for pair in await self._store.look(catalogue_store.counts, name, kind):
+            if pair[1] not in shown:
+                continue
+            async for entry in self._entries(pair):
+                found.setdefault(entry.key, Standing(entry=entry))
         workers = registry.default()
 
         def place() -> Looked:
             standing, stands = {}, {}
-            for one in found:
+            for one in found.values():
                 at = stages.stand(one, self._board, self._source.stored, workers)
                 if at is not None:
                     standing[one.entry.key], stands[one.entry.key] = one, at
@@ -187,6 +194,19 @@ class Keeper:
             return Looked(standing=standing, stands=stands, seen=seen)
 
         return await asyncio.to_thread(place)
+
+    async def _entries(self, place: tuple[str, str]) -> AsyncIterator[Entry]:
+        """Yield entries of one state and stage, so few at a time that no page has to wait."""
+        last: Entry | None = None
+        for _ in range(MOST // _AT_ONCE):
+            some = await self._store.look(
+                board_store.some, self._name, self._source.shows, place, last, _AT_ONCE
+            )
+            for entry in some:
+                yield entry
+            if len(some) < _AT_ONCE:
+                return
+            last = some[-1]
 
     # -- what is asked for -------------------------------------------------------------------
 
