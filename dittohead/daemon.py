@@ -85,7 +85,7 @@ _LATE_S = 60.0
 _LOCK_PATIENCE_S = 3.0
 
 
-#: Things in the inbox that are no folders that the log names at a look, and readers see.
+#: Things in the inbox that are not folders that the log names at a look, and readers see.
 _STRAYS = 20
 
 

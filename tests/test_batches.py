@@ -146,7 +146,7 @@ async def test_the_whole_is_run_again_when_it_is_moved_back(house: House) -> Non
 
 
 async def test_what_failed_is_mended_and_moved_back_by_itself(house: House) -> None:
-    """Its reason is no file of the collection; the others are where they were."""
+    """Its reason file is not in the collection; the others are where they were."""
     collection(house)
     house.worker.plays["second"] = bad("0001")
     async with house.running():

@@ -297,7 +297,7 @@ async def test_what_was_found_out_is_found_out_again_when_it_is_lost(root: Path)
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]"])
 async def test_facts_that_cannot_be_read_are_looked_for_again(house: House, damage: bytes) -> None:
-    """A disk's damage is no reason for the folder to fail for ever."""
+    """A disk's damage is not a reason for the folder to fail for ever."""
     looking(house)
     reached, _ = gate(house, "left")
     house.arrive("x")

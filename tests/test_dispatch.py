@@ -112,7 +112,7 @@ async def test_owners_have_their_turn(house: House, dispatch: Dispatch) -> None:
 
 
 async def test_what_is_offered_replaces_what_was(house: House, dispatch: Dispatch) -> None:
-    """A folder that has gone from the inbox is no trouble, and not counted."""
+    """A folder that has gone from the inbox needs no attention, and is not counted."""
     house.arrive("x")
     house.look()
     assert dispatch.backlog == 1

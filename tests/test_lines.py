@@ -41,7 +41,7 @@ def test_each_job_takes_one_row_of_a_terminal(width: int) -> None:
 
 
 def test_at_80_columns_there_is_room_for_the_reason() -> None:
-    """A long name is cut, and is no reason to cut everybody's clause away."""
+    """A long name is cut, and does not cut everybody's clause away."""
     long, short = shown(LONG, SHORT, width=80)
     assert "the image is cut short" in long
     assert "01J" not in long

@@ -142,7 +142,7 @@ async def test_notices_may_be_about_anything(house: House) -> None:
 
 
 async def test_what_a_step_keeps_for_itself_comes_back_as_it_was(house: House) -> None:
-    """A path of bytes that are no UTF-8 is to be found again by it."""
+    """A path of bytes that are not UTF-8 is to be found again by it."""
     kept: list[str] = []
 
     async def play(ctx: StepContext) -> StepResult:

@@ -61,7 +61,7 @@ async def test_only_failures_can_be_dismissed(house: House) -> None:
 
 
 async def test_cancelled_is_not_failed(house: House) -> None:
-    """Neither in counts nor in notices; a later end that is good is no recovery."""
+    """Neither in counts nor in notices; a later end that is good is not a recovery."""
     house.arrive("x")
     assert await house.claimer.claim(house.stations.scan().arrivals[0])
     said = await house.ask("cancel", "x")

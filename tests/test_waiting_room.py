@@ -130,7 +130,7 @@ async def test_waiting_is_not_told_where_it_will_not_help(
 async def test_the_cure_of_what_could_not_be_moved_starts_no_long_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is no upload that went on: the folder is as whole as it was."""
+    """It is not an upload that went on: the folder is as whole as it was."""
     house = House(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 24h}\n")
     watch, room = house.config.settings.watch, house.claimer.room
     cause = Immovable("mode 0755", where="x", cure="Open it", command="chmod x")

@@ -195,7 +195,7 @@ def test_network_file_systems_are_polled() -> None:
 
 
 async def test_dotted_names_files_and_links_are_no_arrivals(tmp_path: Path) -> None:
-    """Uploads in progress and what is no directory stay where they are."""
+    """Uploads in progress and what is not a directory stay where they are."""
     async with watching(tmp_path) as (_, stations, seen):
         inbox = stations.path(Station.INBOX)
         (inbox / ".up").mkdir()

@@ -133,7 +133,7 @@ class Actions:
             self.begun.add(request.id)
         try:
             return await self.carry_out(request)
-        except asyncio.CancelledError:  # a stop in good order is no death
+        except asyncio.CancelledError:  # an orderly stop is not a crash
             with contextlib.suppress(StoreError):
                 await self.engine.store.write(request_store.count_try, request, -1)
             raise

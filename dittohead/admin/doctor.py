@@ -159,7 +159,7 @@ def _stations(config: Config) -> list[Finding]:
     stations = Stations(config.root)
     found = []
     if not config.root.is_dir():
-        message = f"{config.root} is no directory; correct root, or make it: dittohead init"
+        message = f"{config.root} is not a directory; correct root, or make it: dittohead init"
         return [Finding(level="bad", about="stations", message=message)]
     try:
         stations.prepare()

@@ -34,7 +34,7 @@ SHOWN = 50
 #: Between two rounds, and how many times what one took. Seconds.
 _ROUND_S, _REST = 2.0, 20.0
 
-#: The kind of what is no folder, beside those of `held.Kind`.
+#: The kind of what is not a folder, beside those of `held.Kind`.
 STRAY = "stray"
 
 
@@ -121,7 +121,7 @@ class Overdue:
         return found
 
     def _look(self, names: Sequence[bytes]) -> list[OverdueItem]:
-        """Return what is no folder. Blocking, but short."""
+        """Return what is not a folder. Blocking, but short."""
         stations, found = self._engine.stations, []
         for name in names:
             try:

@@ -44,7 +44,7 @@ class Rebuilt:
 
     over: int = 0  #: jobs from receipts
     resumed: int = 0  #: folders in processing/ whose job has its old id and work
-    unreadable: list[str] = field(default_factory=list)  #: receipts that are no receipts
+    unreadable: list[str] = field(default_factory=list)  #: receipts that are not receipts
 
     def __str__(self) -> str:
         text = f"{self.over} finished jobs from their receipts, {self.resumed} jobs under way from work/"

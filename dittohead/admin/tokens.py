@@ -59,7 +59,7 @@ def parse(text: str) -> tuple[list[Token], list[str]]:
 
 def _token(words: list[str]) -> Token | str:
     if len(words) != 3:
-        return f"a role, a name and a token are wanted; there are {len(words)} words"
+        return f"a role, a name and a token are required; there are {len(words)} words"
     role, name, secret = words
     if role not in _ROLES:
         return "the role is neither reader nor operator"
@@ -69,9 +69,9 @@ def _token(words: list[str]) -> Token | str:
     if hashed:
         return Token(_ROLES[role], name, bytes.fromhex(hashed[1]))
     if secret.startswith("sha256:"):
-        return "after sha256: 64 hexadecimal digits in small letters are wanted"
+        return "after sha256: 64 hexadecimal digits in small letters are required"
     if len(secret) < LEAST:
-        return f"the token has {len(secret)} characters; at least {LEAST} are wanted"
+        return f"the token has {len(secret)} characters; at least {LEAST} are required"
     return Token(_ROLES[role], name, digest_of(secret))
 
 

@@ -139,7 +139,7 @@ def want(name: str, keys: tuple[str, ...], files: tuple[Path, ...], **given: Any
 @_keys_from_file
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 def unwant(name: str, keys: tuple[str, ...], files: tuple[Path, ...], dry_run: bool) -> None:
-    """Take back that something is wanted, where nothing has begun."""
+    """Take back a wish, where nothing has begun."""
     named = _named(keys, files)
     if not named:
         raise click.UsageError("give names, or --file")
@@ -172,7 +172,7 @@ def _named(keys: Sequence[str], files: Sequence[Path]) -> list[str]:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            fail(f"{visible(str(path))}: this is no text in UTF-8", DATA)
+            fail(f"{visible(str(path))}: this is not text in UTF-8", DATA)
         found += [line.replace(",", "\t").split("\t")[0].strip().strip('"') for line in text.splitlines()]
     return [key for key in dict.fromkeys(found) if key]
 

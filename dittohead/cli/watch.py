@@ -36,7 +36,7 @@ def logs(as_json: bool, job: str, step: str | None, follow: bool) -> None:
     """Show what the programs of a job's steps have printed, such as rsync's own words.
 
     It is kept as long as the job's work is. What the daemon itself says is in its journal. With --json a
-    line of more than a million characters comes in several; what is no UTF-8 is replaced.
+    line of more than a million characters comes in several; what is not UTF-8 is replaced.
     """
     with viewing() as view:
         found = view.job(job)

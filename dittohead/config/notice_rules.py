@@ -89,7 +89,7 @@ def check_url(value: str | None) -> str | None:
     except ValueError:
         good = False
     if not good or not value.isprintable() or " " in value:
-        raise ValueError("a URL that begins with https:// (or http://) is wanted")
+        raise ValueError("a URL that begins with https:// (or http://) is required")
     return value
 
 
@@ -108,7 +108,7 @@ class _Place(_Model):
     @model_validator(mode="after")
     def _one_url(self) -> _Place:
         if (self.url is None) == (self.url_credential is None):
-            raise ValueError("exactly one of url and url_credential is wanted")
+            raise ValueError("exactly one of url and url_credential is required")
         return self
 
     @property
@@ -235,21 +235,21 @@ class Rule(_Model):
         except ValueError:
             scheme = ""
         if not scheme:
-            raise ValueError("this is no URL")  # the value is not shown: it may hold a token
+            raise ValueError("this is not a URL")  # the value is not shown: it may hold a token
         return value
 
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
         if value and (not _NAME.fullmatch(value) or value.isdecimal()):
-            raise ValueError("a name of letters, digits, spaces and ._@- is wanted, and no bare number")
+            raise ValueError("a name of letters, digits, spaces and ._@- is required, and no bare number")
         return value
 
     @model_validator(mode="after")
     def _one_way(self) -> Rule:
         ways = ("smtp", "webhook", "url", "url_credential", "ping")
         if sum(getattr(self, way) is not None for way in ways) != 1:
-            raise ValueError("exactly one of url, url_credential, smtp, webhook and ping is wanted")
+            raise ValueError("exactly one of url, url_credential, smtp, webhook and ping is required")
         beside = self.model_fields_set & {"on", "pipelines", "uploaders", "digest"}
         if self.ping is not None and beside:
             raise ValueError(f"a ping tells of no events: {', '.join(sorted(beside))} has no meaning here")

@@ -136,7 +136,7 @@ class Proxy(_Model):
                     ipaddress.ip_network(place)
                 except ValueError as error:
                     raise ValueError(
-                        f'"{place}" is no address or network, such as 127.0.0.1 or 10.1.0.0/24'
+                        f'"{place}" is not an address or network, such as 127.0.0.1 or 10.1.0.0/24'
                     ) from error
         return value
 
@@ -145,7 +145,7 @@ class Proxy(_Model):
     def _header(cls, value: str | None) -> str | None:
         # Header fields are letters, digits and hyphens here: proxies drop those with underscores.
         if value is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value):
-            raise ValueError("the name of a header is wanted, such as X-Remote-User")
+            raise ValueError("the name of a header is required, such as X-Remote-User")
         return value
 
 
@@ -193,7 +193,7 @@ class Http(_Model):
     @classmethod
     def _listen(cls, value: str) -> str:
         if not value.startswith("/") and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", value):
-            raise ValueError('"HOST:PORT" or the path of a unix socket is wanted')
+            raise ValueError('"HOST:PORT" or the path of a unix socket is required')
         return value
 
     @field_validator("public_url")
@@ -204,7 +204,7 @@ class Http(_Model):
         found = _PUBLIC.fullmatch(value)
         if found is None or not int(found["port"] or 1) < 1 << 16:
             raise ValueError(
-                "http:// or https:// and a host is wanted, without a path, such as https://ingest.example.org"
+                "http:// or https:// and a host is required, without a path, such as https://ingest.example.org"
             )
         return value.rstrip("/")
 
@@ -309,7 +309,7 @@ class PipelineSettings(_Model):
         try:
             Pattern(value)
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from error
+            raise ValueError(f"this is not a regular expression: {error}") from error
         return value
 
 
@@ -374,7 +374,7 @@ class Settings(_Model):
     @classmethod
     def _store(cls, value: str) -> str:
         if value != "sqlite" and not value.startswith(("postgresql://", "postgres://")):
-            raise ValueError('"sqlite" or "postgresql://user@host/database" is wanted')
+            raise ValueError('"sqlite" or "postgresql://user@host/database" is required')
         if re.search(r"://[^/@]*:[^/@]*@|[?&](ssl)?password=", value):
             raise ValueError(
                 "a password does not belong here; put it in a credential file and name that with "

@@ -410,7 +410,7 @@ def folder_fault(name: str, ignore: Sequence[str] = (DEFAULT,)) -> str:
         ignore: names that are nobody's (see system/ignored_names.py).
     """
     if not name or name.startswith("."):
-        return f'"{name}" is no name for a folder in the inbox: it is empty or begins with a dot'
+        return f'"{name}" is not a name for a folder in the inbox: it is empty or begins with a dot'
     if "/" in name or not name.isprintable():
         return "the folder's name would hold a slash or control characters"
     if len(name.encode("utf-8", "surrogatepass")) > 254:

@@ -50,7 +50,7 @@ async def lies_under(store: Store, stations: Stations, job: Job, station: Statio
 
 
 async def is_by_itself(store: Store, stations: Stations, station: Station, folder: bytes) -> bool:
-    """Tell whether what lies under a name in a station was dropped by itself, and is no collection.
+    """Tell whether what lies under a name in a station was dropped by itself, and is not a collection.
 
     Args:
         station: where it lies.
@@ -129,7 +129,7 @@ def _move_beside(stations: Stations, source: Station, collection: bytes, to: Sta
 
 
 async def _told_beside(engine: Engine, batch: Batch) -> list[str]:
-    """Return what belongs to no job and was delivered nowhere: names, with the kind of what is no file."""
+    """Return what belongs to no job and was delivered nowhere: names, with the kind of what is not a file."""
     stations, collection = engine.stations, batch.folder
     places = [(s, await _place(engine.store, stations, s, collection, batch)) for s in _OVER]
 

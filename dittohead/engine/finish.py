@@ -49,7 +49,7 @@ async def finish(
         job: as the store has it, with the token of this run.
         state: done or failed.
         error: why it failed or was cancelled; None when it is done.
-        failed_step: position of the step that failed, from 0; None when it was no step.
+        failed_step: position of the step that failed, from 0; None when it was not a step.
 
     Raises: Superseded, StoreError; StationMissing: receipts/ is not there; OSError.
     """
@@ -337,7 +337,7 @@ def _retry_lines(job: Job) -> tuple[str, ...]:
 
 
 def _rename_lines(job: Job) -> tuple[str, ...]:
-    """Return how to give another name to a folder that no pipeline takes; no lines where that is no help."""
+    """Return how to rename a folder that no pipeline takes; no lines where that does not help."""
     if job.pipeline or job.batch:  # of a collection's folder no name chooses the pipeline
         return ()
     return ("To give it a name that fits, and run it:", f"    dittohead rename {job.id} NAME")

@@ -73,7 +73,7 @@ class FolderLook:
 
     @property
     def written_in_place(self) -> bool:
-        """Whether something may have changed inside after the folder got its name, which is no promise then.
+        """Whether something may have changed inside after the folder got its name.
 
         Where the last that happened to the folder itself is that something was put into it, no rename came
         after: at best in the same step of the clock, which tells nothing.

@@ -51,7 +51,7 @@ class Metrics:
         self.inbox = add(Gauge, "inbox_folders", "Folders in the inbox, not yet claimed")
         held = "Folders that stay in the inbox for a reason"
         self.held = add(Gauge, "arrivals_held", held, "kind")
-        strays = "What lies in the inbox and is no folder; it is not taken"
+        strays = "What lies in the inbox and is not a folder; it is not taken"
         self.strays = add(Gauge, "inbox_strays", strays)
         oldest = "Age of the folder or job that has waited longest for its turn; 0 when none waits"
         self.oldest = add(Gauge, "oldest_waiting_seconds", oldest)

@@ -30,7 +30,7 @@ async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) 
 
     A claim without a row is adopted; a finished row whose folder has not moved is moved; a
     reopened job's folder is fetched; a folder that an admin moved out of processing/ cancels its
-    job; what is no folder is moved to failed/, so that it holds no name. Jobs in `running` are left
+    job; what is not a folder is moved to failed/, so that it holds no name. Jobs in `running` are left
     alone. A folder that cannot be brought to where it belongs holds up no other: `claimer.stuck` says why.
 
     Args:
@@ -137,7 +137,7 @@ def _listed(
 
 @contextlib.contextmanager
 def _alone(claimer: Claimer, folder: bytes, stuck: dict[bytes, str], **about: str) -> Iterator[None]:
-    """Have what goes wrong around one folder end only that; why it is stuck is said where its name is wanted.
+    """Have what goes wrong around one folder end only that; why it is stuck is said where its name appears.
 
     Raises: StoreError: it is not this folder that is at fault.
     """
@@ -156,7 +156,7 @@ def _alone(claimer: Claimer, folder: bytes, stuck: dict[bytes, str], **about: st
 
 
 async def _put_aside(engine: Engine, name: bytes) -> int:
-    """Free a name in processing/ that is held by what is no folder."""
+    """Free a name in processing/ that is held by what is not a folder."""
     try:
         aside = await asyncio.to_thread(engine.stations.put_aside, name)
     except FileNotFoundError:

@@ -94,7 +94,7 @@ def page(stations: Stations, job: Job, steps: Sequence[StepRow], after: str, lim
         after: a cursor, `following` of the page before; "" for the first page.
         limit: how many files at most.
 
-    Raises: ValueError: this is no cursor of the job's lists as they are now.
+    Raises: ValueError: this is not a cursor of the job's lists as they are now.
     """
     lists = _lists(stations, job, steps)
     found: list[ListedFile] = []

@@ -78,7 +78,7 @@ class Scan:
 
     arrivals: list[Arrival]
     uploads: list[bytes]  #: dotted directories: uploads in progress, or given up
-    strays: list[bytes]  #: undotted things that are no directories; left alone
+    strays: list[bytes]  #: undotted things that are not directories; left alone
     inode: tuple[int, int]  #: (st_dev, st_ino) of the inbox itself
     ignored: int = 0  #: how many names there are nobody's
     #: directories that cannot be taken as they are, and why
@@ -409,14 +409,14 @@ class Stations:
         raise AssertionError("unreachable: the names go on for ever")
 
     def _hand_back(self, name: bytes) -> None:
-        """Let go of something in processing/ that is no folder: back to the inbox, or else aside."""
+        """Let go of something in processing/ that is not a folder: back to the inbox, or else aside."""
         try:
             self._move(Station.PROCESSING, name, Station.INBOX, name)
         except NameTaken:  # its name was taken meanwhile, and is not to be blocked by it
             self.put_aside(name)
 
     def put_aside(self, name: bytes) -> bytes:
-        """Move something in processing/ that is no folder to failed/, with a reason; return its name there.
+        """Move what is not a folder from processing/ to failed/, with a reason; return its name there.
 
         Raises: FileNotFoundError, StationError, OSError.
         """
@@ -427,7 +427,7 @@ class Stations:
         return aside
 
     def strays(self) -> list[bytes]:
-        """Return the names in processing/ that are no folders, and so no job's."""
+        """Return the names in processing/ that are not folders, and so no job's."""
         with os.scandir(os.fsencode(self.path(Station.PROCESSING))) as entries:
             return [
                 entry.name

@@ -55,7 +55,7 @@ class Upload:
     def _check_name(self) -> None:
         if not self.name or self.name.startswith(".") or "/" in self.name:
             raise DittoheadError(
-                f'"{self.name}" is no name for a folder in the inbox',
+                f'"{self.name}" is not a name for a folder in the inbox',
                 hint="Give another with --name; it must not begin with a dot",
             )
         if not is_utf8(os.fsencode(self.name)):

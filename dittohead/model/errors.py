@@ -43,7 +43,7 @@ class DittoheadError(Exception):
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
-        # Names on disk may hold bytes that are no text: what reaches a receipt, the store or a
+        # Names on disk may hold bytes that are not text: what reaches a receipt, the store or a
         # terminal must be.
         self.what, self.where, self.hint = storable(what), storable(_on_one_line(where)), storable(hint)
 
@@ -58,7 +58,7 @@ def _on_one_line(where: str) -> str:
 
 
 def storable(text: str) -> str:
-    """Return text that can be stored and sent: what is no character is made visible, as its escape.
+    """Return text that can be stored and sent: what is not a character is made visible, as its escape.
 
     That are bytes of names that are not UTF-8, halves of characters (as JSON can write them), and NUL, which
     PostgreSQL does not take.

@@ -96,7 +96,7 @@ class Queue(BaseModel):
     def _address(cls, value: str) -> str:
         if not re.match(r"https?://[^/\s]+/", value):
             raise ValueError(
-                "a queue's address is wanted, such as https://sqs.eu-west-1.amazonaws.com/123/masters"
+                "a queue's address is required, such as https://sqs.eu-west-1.amazonaws.com/123/masters"
             )
         return value
 
@@ -119,7 +119,7 @@ class Queue(BaseModel):
 
 
 class Tokens(BaseModel):
-    """Small JSON objects, each naming an object that is wanted: `{key, path, eTag}`."""
+    """Small JSON objects, each asking for an object: `{key, path, eTag}`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -191,7 +191,7 @@ class S3Options(connection.Connection, SourceOptions):
         try:
             Pattern(value)
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from error
+            raise ValueError(f"this is not a regular expression: {error}") from error
         return value
 
     @model_validator(mode="after")
@@ -455,7 +455,7 @@ class S3Upstream(Upstream):
             answer: dict[str, Any] = await method(QueueUrl=queue.url, **given)
             return answer
 
-        # A pace of its own: a long poll is no load, and must not keep the store's turns.
+        # A pace of its own: a long poll is not load, and must not keep the store's turns.
         rate = RequestRate(_MOST_REQUESTS)
         return await rate.persist(once, where=queue.asked, doing=doing, expected=expected)
 

@@ -167,7 +167,7 @@ class Id(TypeDecorator[str]):
 
 
 class Word(_Checked):
-    """Text; what is no character in it is stored as its escape: it would end the transaction.
+    """Text; what is not a character in it is stored as its escape: it would end the transaction.
 
     Args:
         known: where it is one of a few words, those; the first stands for any other.
@@ -366,7 +366,7 @@ class Json(TypeDecorator[Any]):
 
 
 class Facts(Json):
-    """JSON that the database looks into: PostgreSQL refuses the whole of one that holds what is no character.
+    """JSON that the database looks into: PostgreSQL refuses all of it for one invalid character.
 
     Elsewhere such text comes back as it was: a path that is not UTF-8 is to be found again by it.
     """

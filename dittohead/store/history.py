@@ -185,7 +185,7 @@ def count_open_failures(connection: Connection) -> int:
 
 
 def count_failed_since(connection: Connection, moment: float) -> int:
-    """Return how many jobs have failed since a moment; cancelled ones are no failures."""
+    """Return how many jobs have failed since a moment; cancelled ones are not failures."""
     query = (
         sa.select(sa.func.count())
         .select_from(jobs)

@@ -378,7 +378,7 @@ def put_off(
     target = min(waits_for, default="") if state is JobState.PAUSED else ""
     update_job(connection, job_id, token, state=state.value, reason=reason, wake_at=wake_at, target=target)
     connection.execute(_STOPPED, {"b_job": job_id})
-    # What a step met in an earlier run, and was not tried again in this one, is no news of a target.
+    # What a step met in an earlier run, and was not tried again in this one, is not news of a target.
     connection.execute(
         steps.update()
         .where(steps.c.job_id == job_id, steps.c.target.not_in(["", *waits_for]))
@@ -419,7 +419,7 @@ def finish(
         reason: why it failed, or was cancelled; for lists and notices.
         error: the same, with its kind and hint; None when the job is done.
         finished_at: seconds since the epoch.
-        failed_step: position of the step that failed, from 0; None when it was no step.
+        failed_step: position of the step that failed, from 0; None when it was not a step.
         outcome: set when the end needs nobody any more, such as a cancelled job.
 
     Raises: Superseded: another run owns the job, and nothing was changed.

@@ -105,7 +105,7 @@ def add(connection: Connection, notices: Iterable[NewNotice], *, about: str | No
     went out within that time goes at once, all else waits for the digest.
 
     Args:
-        about: what they are about where that is no job; 26 characters at most.
+        about: what they are about where that is not a job; 26 characters at most.
     """
     new = list(notices)
     if not new:

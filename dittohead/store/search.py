@@ -46,7 +46,7 @@ class Cursor:
                 raise TypeError
             id_.encode()  # JSON can name half a character, which no database takes
         except (binascii.Error, ValueError, TypeError) as error:
-            raise ValueError("this is no cursor of an earlier answer") from error
+            raise ValueError("this is not a cursor of an earlier answer") from error
         return cls(moment, id_)
 
 

@@ -420,11 +420,11 @@ def open_regular(name: bytes, dir_fd: int | None = None) -> tuple[int, os.stat_r
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
-        raise ItemError("this is no regular file", where=os.fsdecode(name)) from error
+        raise ItemError("this is not a regular file", where=os.fsdecode(name)) from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
-        raise ItemError("this is no regular file", where=os.fsdecode(name))
+        raise ItemError("this is not a regular file", where=os.fsdecode(name))
     return fd, status
 
 
@@ -432,7 +432,7 @@ def open_regular(name: bytes, dir_fd: int | None = None) -> tuple[int, os.stat_r
 def opened_beneath(root: Path | bytes, path: bytes) -> Iterator[int]:
     """Open a regular file below a root, following no link in any component below it.
 
-    Raises: ItemError: it is no regular file, or a link stands in its path; FileNotFoundError, OSError.
+    Raises: ItemError: it is not a regular file, or a link stands in its path; FileNotFoundError, OSError.
     """
     parent, _, name = path.rpartition(b"/")
     with directory_beneath(root, parent) as directory:

@@ -55,7 +55,7 @@ def awaited(path: str | Path, fstab: Path = Path("/etc/fstab")) -> str | None:
     """Return where a file system that is to hold a path is not mounted yet; None where all are.
 
     Source: fstab(5); what is `noauto` is mounted by hand, and is not awaited. Nor is "/", without which
-    nothing runs: in a chroot it is no mount.
+    nothing runs: in a chroot it is not a mount point.
     """
     wanted = os.path.normpath(path)
     try:

@@ -104,7 +104,7 @@ def environment(root: Path | None = None, also: Iterable[str] = ()) -> dict[str,
     that prints its environment, is given none of them.
 
     Args:
-        root: what the child works for; None where it is no work, and outlives nothing.
+        root: what the child works for; None where it works for nothing.
         also: names of further variables of the daemon's that it is given, where they are there.
     """
     named = _PASSED | frozenset(also)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from awscrt import checksums as crt
 
-#: Full-object checksums, in the order they are wanted: the first is S3's own default since 2024, and
+#: Full-object checksums, in order of preference: the first is S3's own default since 2024, and
 #: like CRC32C stays one of the whole object in a multipart upload, where SHA-256 does not.
 #: Source: Amazon S3 User Guide, "Checking object integrity".
 WANTED: Final = ("CRC64NVME", "CRC32C", "SHA256")

@@ -57,13 +57,13 @@ class RestSite(BaseModel):
         try:
             parts.port  # noqa: B018  # read to be checked
         except ValueError:
-            raise ValueError("its port is no number from 0 to 65535") from None
+            raise ValueError("its port is not a number from 0 to 65535") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("a URL that begins with https:// or http:// is wanted")
+            raise ValueError("a URL that begins with https:// or http:// is required")
         if parts.username or parts.password:
             raise ValueError("a user or password does not belong here; name a credential file")
         if parts.query or parts.fragment:
-            raise ValueError("a URL without ? and # is wanted")
+            raise ValueError("a URL without ? and # is required")
         return value.rstrip("/")
 
 
@@ -88,7 +88,7 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             raise TransientError(
-                f"the answer ({self.status}) is no JSON: {short(self.body.decode('utf-8', 'replace'))}",
+                f"the answer ({self.status}) is not JSON: {short(self.body.decode('utf-8', 'replace'))}",
                 where=self.where,
             ) from None
 
@@ -97,7 +97,7 @@ class Answer:
         return retry_after.asked_s(self.headers.get("Retry-After", ""))
 
     def fault(self, said: str = "", *, hint: str = "") -> StepError:
-        """Return what an answer that is no success means for a job, by its status.
+        """Return what an answer that is not a success means for a job, by its status.
 
         Args:
             said: the server's own words, where they are to be told.

@@ -391,7 +391,7 @@ async def test_a_malformed_title_is_told_where_it_is_refused(
     site.version = version
     job = Job.made(tmp_path, site.url, 1)
     if version == "v4.2.1":
-        assert f"the title of {AO} is no well-formed markup" in await refused(job, site)
+        assert f"the title of {AO} is not well-formed markup" in await refused(job, site)
     else:
         await job.run()
         assert the(site)["linked_instances"] == [{"ref": AO}]

@@ -78,7 +78,7 @@ def problems(tmp_path: Path, text: str) -> str:
         ("notify:\n  - webhook: {url: 'http://h'}\n", "4:", '"secret_credential" is missing'),
         ("notify:\n  - webhook: {secret_credential: s}\n", "4:", "exactly one of url and url_credential"),
         ("notify:\n  - ping: {url: 'http://h'}\n    on: [done]\n", "4:", "on has no meaning here"),
-        ("notify:\n  - url: json://h\n    digest: soon\n", "5:", "is no duration"),
+        ("notify:\n  - url: json://h\n    digest: soon\n", "5:", "is not a duration"),
         (
             "notify:\n  - {url: 'json://h', name: a}\n  - {url: 'json://g', name: a}\n",
             "5:",

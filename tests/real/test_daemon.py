@@ -213,7 +213,7 @@ def test_a_reload_changes_what_comes_and_not_what_runs(steps: Site, tmp_path: Pa
             good.replace("root: .", "root: .\nstore: postgresql://a@h/b"),
             '"store" cannot change while the daemon runs',
         ),
-        (good + "\n  - [", "this is no valid YAML"),
+        (good + "\n  - [", "this is not valid YAML"),
     ):
         steps.config.write_text(wrong)
         refused = steps.run("reload", check=False)

@@ -278,7 +278,7 @@ def attacked() -> Iterator[Attacked]:
 
 @pytest.mark.parametrize(("moment", "how"), _params(ATTACKS))
 def test_what_is_changed_during_the_job_is_never_done(attacked: Attacked, moment: str, how: str) -> None:
-    """It fails, whatever step it met, and lies in failed/ as its uploader has left it; a touch is no change."""
+    """It fails, whatever step it met, and lies in failed/ as its uploader has left it; a touch is not a change."""
     here, left = attacked
     folder = f"{moment}-{how}".encode()
     assert here.stations_of(folder) == ["failed" if CHANGES[how][0] else "done"]

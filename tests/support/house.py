@@ -143,7 +143,7 @@ class House:
     def quiet(self) -> bool:
         """Offer what is in the inbox; tell whether nothing is left to do with any folder."""
         self.look()
-        # A folder that is being claimed is no arrival any more, and has no job yet.
+        # A folder that is being claimed is not an arrival any more, and has no job yet.
         if self.stations.scan().arrivals or os.listdir(self.stations.path(Station.PROCESSING)):
             return False
         return all(job.finished_at for job in self.jobs()) and not self.dispatch.running

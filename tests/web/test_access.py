@@ -206,7 +206,7 @@ async def test_the_cookie_is_closed_in(front: Served) -> None:
     assert said.startswith("__Host-dittohead=")
     assert "Secure" in said
     assert "Domain" not in said
-    # Who is no proxy does not decide that.
+    # Only a proxy decides that.
     assert (await made.signed_in(client, **{"X-Forwarded-Proto": "https"})).startswith("dittohead=")
 
 

@@ -308,7 +308,7 @@ async def test_names_of_every_kind_find_their_job_and_nothing_else(front: Served
 
 
 async def test_no_path_leads_out(front: Served) -> None:
-    """To a file that is no receipt and no log."""
+    """To a file that is neither a receipt nor a log."""
     for path in [
         "/api/v1/jobs/..%2f..%2fetc%2fpasswd",
         "/api/v1/jobs/%2e%2e/receipt",

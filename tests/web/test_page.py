@@ -341,7 +341,7 @@ def front_of(**live: Any) -> dict[str, Any]:
 
 
 def test_the_glance_says_what_is_wrong_and_nothing_else() -> None:
-    """A folder that waits for its namesake is no trouble; one that may not be moved is."""
+    """A folder that waits for its namesake needs no attention; one that may not be moved is."""
     assert front_of()["glance"].startswith("All is well. 0 running")
     assert front_of(held={"a": "an earlier folder of this name", "b": "the target x is paused: y"})["well"]
     stuck = front_of(held={"a": "it may not be moved", "b": "it waits"}, overdue=[{}], overdue_count=1)

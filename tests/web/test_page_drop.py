@@ -425,7 +425,7 @@ async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch:
     ],
 )
 async def test_a_form_that_is_none_is_refused(front: Served, kind: str, body: bytes) -> None:
-    """And is no defect of ours."""
+    """And is not a defect of ours."""
     made, client = front
     headers = {"Content-Type": kind}
     status, _ = await call(client, "/drop", "POST", token=OPERATOR, data=body, headers=headers)

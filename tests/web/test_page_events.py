@@ -49,7 +49,7 @@ async def reading(broadcaster: Broadcaster, source: Source, last: str = "") -> A
 
 
 async def next_event(texts: Any) -> str:
-    """The next text that is no sign of life."""
+    """The next text that is not a sign of life."""
     async with asyncio.timeout(20):
         while (text := await anext(texts)).startswith(":"):
             pass

@@ -517,7 +517,7 @@ async def test_bytes_of_turned_bits_are_read_as_they_are_meant(rig: Rig, tmp_pat
 async def test_grey_with_two_more_bands_is_no_colour(rig: Rig) -> None:
     data = written(RGB, photometric="minisblack", planarconfig="contig")
     _, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
-    assert output.detail == {"kept": "it has 2 bands that are no colour"}
+    assert output.detail == {"kept": "it has 2 bands that are not colour"}
 
 
 async def test_a_high_throughput_source_becomes_nothing(rig: Rig) -> None:

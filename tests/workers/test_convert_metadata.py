@@ -1,4 +1,4 @@
-"""What images say of themselves in bytes that are no text, or at great length; and images that are larger than their files."""
+"""What images say of themselves in bytes that are not text, or at great length; and images that are larger than their files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def with_segment(marker: int, data: bytes) -> bytes:
     return plain[:2] + struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data + plain[2:]
 
 
-#: Sound images, each with bytes that are no UTF-8 where text stands.
+#: Sound images, each with bytes that are not UTF-8 where text stands.
 STRANGE = {
     "keyword.png": png(chunk(b"tEXt", LATIN + b"\0x")),
     "text.png": png(chunk(b"tEXt", b"Comment\0" + LATIN)),

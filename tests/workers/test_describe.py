@@ -277,7 +277,7 @@ async def test_a_file_changed_since_the_step_before_is_found(desk: Desk) -> None
 
 
 async def test_a_full_disk_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no fault of the folder; nothing half-written stays."""
+    """It is not a fault of the folder; nothing half-written stays."""
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -309,7 +309,7 @@ async def test_a_try_that_is_stopped_is_gone_on_with(desk: Desk) -> None:
 
 
 async def test_names_of_all_kinds_are_kept(desk: Desk) -> None:
-    """Bytes that are no text are shown as such in the XMP."""
+    """Bytes that are not text are shown as such in the XMP."""
     png = encode(pixels(9, 9), "PNG")
     ctx = await desk.describe({b"a\xff.png": png, "x\ny.png": png, "s": {"t&<>.png": png}})
     names = {

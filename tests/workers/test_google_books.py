@@ -184,7 +184,7 @@ def with_(**named: bytes) -> Callable[[Files], Files]:
         (lambda files: listed(without(f"PRNC_{BARCODE}.xml")(volume())), "there is no METS file"),
         (lambda files: listed({**volume(), "OTHER_1.xml": b"<x/>"}), "there are 2 METS files"),
         (lambda files: listed({**volume(), f"PRNC_{BARCODE}.xml": b"<x/>"}), "its root is x"),
-        (lambda files: listed({**volume(), f"PRNC_{BARCODE}.xml": b"<x"}), "it is no XML"),
+        (lambda files: listed({**volume(), f"PRNC_{BARCODE}.xml": b"<x"}), "it is not XML"),
         (
             lambda files: listed(
                 {**volume(), f"PRNC_{BARCODE}.xml": b'<!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>'}

@@ -81,7 +81,7 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path, server: Sshd) -> Rig:
 
 
 async def test_every_awkward_name_arrives_as_it_was(rig: Rig) -> None:
-    """Leading dashes, colons, newlines, bytes that are no text, 255-byte names, empty directories."""
+    """Leading dashes, colons, newlines, bytes that are not text, 255-byte names, empty directories."""
     tree(rig.payload, NASTY)
     ctx = await rig.deliver()
     assert read_tree(rig.out()) == read_tree(rig.payload)
@@ -506,7 +506,7 @@ async def test_an_rsync_that_does_not_keep_what_it_should_is_found_out(
 async def test_what_belongs_to_others_at_the_target_keeps_its_times(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, path: str, what: str
 ) -> None:
-    """Nobody may set the time of another's folder or file; that is said, and is no reason to fail."""
+    """Nobody may set the time of another's folder or file; that is said, and is not a reason to fail."""
     tree(rig.payload, {"sub": {"a.txt": "a"}})
     tree(rig.out(), {"sub": {"a.txt": "a"}})
     os.utime(rig.out() / "sub", (rig.payload / "sub").stat()[7:9])

@@ -243,7 +243,7 @@ async def test_a_log_that_cannot_be_written_fails_no_step(rig: Rig, monkeypatch:
 async def test_a_program_gets_what_it_needs_of_the_environment_and_what_is_named(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon's own holds keys that are no business of a program's."""
+    """The daemon's own holds keys that are not a program's business."""
     for name in ("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "MY_TOKEN", "SSH_AUTH_SOCK", "http_proxy", "LC_TIME"):
         monkeypatch.setenv(name, f"value of {name}")
     rig.ctx.env = environment(rig.base)

@@ -255,7 +255,7 @@ async def test_a_message_that_is_not_encrypted_or_not_protected(rig: Rig, tmp_pa
 
 
 async def test_a_message_for_a_key(rig: Rig, tmp_path: Path) -> None:
-    """It is no wrong passphrase."""
+    """It is not a wrong passphrase."""
     home = tmp_path / "k"
     home.mkdir(mode=0o700)
     base = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
@@ -291,7 +291,7 @@ async def test_without_a_passphrase_or_with_what_is_none(rig: Rig) -> None:
     """Nothing is decrypted by an empty one."""
     archive = rig.seal(tar_of(FILES))
     await rig.refused(archive, "the step has no passphrase")
-    await rig.refused(archive, "is no passphrase", credential="long")
+    await rig.refused(archive, "is not a passphrase", credential="long")
 
 
 async def test_gpg_is_given_nothing_of_its_users(
@@ -490,7 +490,7 @@ async def test_an_archive_that_holds_nothing(rig: Rig) -> None:
 
 async def test_what_is_compressed_and_no_archive(rig: Rig) -> None:
     """A single file that was compressed, or an archive that was encrypted twice."""
-    await rig.refused(gzip.compress(b"text" * 999), "is no tar archive")
+    await rig.refused(gzip.compress(b"text" * 999), "is not a tar archive")
     await rig.refused(rig.seal(rig.seal(tar_of(FILES))), "encrypted once more", credential="pass")
     await rig.refused(b"\x28\xb5\x2f\xfd" + bytes(99), "zstd, which is not read here")
 

@@ -266,7 +266,7 @@ class Refresh:
             rows.of_page, body.decode("utf-8", "replace"), where, self._options.library
         )
         if answer.status != 200 or not page.has_header:
-            raise TransientError("GRIN answers with a page that is no list", where=where.partition("?")[0])
+            raise TransientError("GRIN answers with a page that is not a list", where=where.partition("?")[0])
         return page, body
 
     async def _told(

@@ -85,7 +85,7 @@ def read_client(text: str, name: str) -> Client:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ItemError(
-            f'the credential "{name}" is no OAuth client of an installed application, and no key of a '
+            f'the credential "{name}" is not an OAuth client of an installed application or the key of a '
             "service account",
             hint="Download the JSON again, from the project's page of credentials, and store it as it is",
         ) from None
@@ -199,7 +199,7 @@ class SignIn:
         return self._token
 
     async def keep(self, given: Mapping[str, Any], old: Token | None) -> Token:
-        """Keep what the token endpoint gave. Raises: TransientError: it is no token."""
+        """Keep what the token endpoint gave. Raises: TransientError: it is not a token."""
         try:
             token = Token(
                 access=str(given["access_token"]),

@@ -108,7 +108,7 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _failure(error: Exception) -> dict[str, Any]:
     """Return an error as the answer's last line, its words fit to be shown and bounded."""
     answer = _failed(error)
-    # Words of libraries may repeat what a file says, in bytes that are no text.
+    # Words of libraries may repeat what a file says, in bytes that are not text.
     what = answer["what"].encode("utf-8", "replace").decode()
     return {**answer, "what": what[:_WHAT_MOST]}
 

@@ -247,7 +247,7 @@ def _main_header(fd: int, structure: Structure) -> int:
         _see(markers.count(marker) == 1, f"its main header does not have one {_NAMES[marker]}")
     for marker, content in structure.segments:
         # A.9.2: 1 is text in ISO/IEC 8859-15
-        _see(marker != COM or content[:2] == b"\0\1", "a comment (COM) is no text")
+        _see(marker != COM or content[:2] == b"\0\1", "a comment (COM) is not text")
     return at
 
 

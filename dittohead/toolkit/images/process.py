@@ -74,7 +74,7 @@ class Surroundings(Protocol):
 
 
 class _NoAnswer(Exception):
-    """A child said what is no answer: a hostile image may have made it another program."""
+    """A child said what is not an answer: a hostile image may have made it another program."""
 
 
 def _is_sound(told: Any) -> bool:

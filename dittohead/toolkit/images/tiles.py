@@ -3,7 +3,7 @@
 libtiff compresses in one thread, and libvips has it compress every level but the first twice. Here
 libvips reads, shrinks and says which tags there are; only predictor, compression and the file's
 layout are ours. Tiles lie in the order they are made, directories at the end, and the header comes
-last: a file that was not finished is no TIFF.
+last: a file that was not finished is not a TIFF.
 
 Of lossy tiles libvips makes each, as it would in a whole pyramid; but what a tile at the edge has too much
 is the last pixel again. libvips leaves it black, and a JPEG has half of that in the last column and row.

@@ -326,14 +326,14 @@ def _write_tiff(source: int, made: int, packet: bytes, tick: Tick) -> None:
     entries = {n: struct.pack(layout.entry, n, f.kind, f.count, f.value) for n, f in first.items()}
     place = struct.pack(layout.offset, at) if layout.count.endswith("Q") or at < 1 << 32 else b""
     if not place:
-        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is no BigTIFF cannot")
+        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is not a BigTIFF cannot")
     entries[_XMP_TAG] = struct.pack(layout.entry, _XMP_TAG, 1, len(packet), place)
     rows = b"".join(entries[number] for number in sorted(entries))
     after = layout.first + struct.calcsize(layout.count) + len(first) * struct.calcsize(layout.entry)
     following = _piece(source, struct.calcsize(layout.offset), after)
     at = _end(made, struct.pack(layout.count, len(entries)) + rows + following)
     if os.fstat(made).st_size > 1 << 32 and not layout.count.endswith("Q"):
-        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is no BigTIFF cannot")
+        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is not a BigTIFF cannot")
     os.pwrite(made, struct.pack(layout.offset, at), _head(layout))
 
 

@@ -396,7 +396,7 @@ class Bucket:
             return
 
     async def discard(self, key: str, version: str) -> None:
-        """Remove what arrived wrong. Raises: TargetError: always; a store that does this is no place."""
+        """Remove what arrived wrong. Raises: TargetError: always; a store that does this is not a place."""
         given: dict[str, Any] = {"VersionId": version} if version else {}
         try:
             await self.ask("delete_object", "removing what arrived wrong", Key=key, **given)

@@ -142,12 +142,12 @@ class Connection(BaseModel):
         if value is None:
             return None
         if not value.startswith(("https://", "http://")):
-            raise ValueError('an address such as "https://minio.example.org" is wanted')
+            raise ValueError('an address such as "https://minio.example.org" is required')
         if "@" in value.split("/", 3)[2]:
             raise ValueError("a password does not belong here; name a credential with credentials")
         parts = urlsplit(value)  # which refuses half an IPv6 address
         if not parts.hostname or parts.port == 0 or any(char.isspace() for char in value):
-            raise ValueError('an address such as "https://minio.example.org" is wanted')
+            raise ValueError('an address such as "https://minio.example.org" is required')
         return value.rstrip("/")
 
     def address(self) -> str:

@@ -28,7 +28,7 @@ _SAID = {
     206: "A part, as Range asked for.",
     304: "Not changed.",
     400: "The request cannot be read.",
-    401: "A token is wanted.",
+    401: "A token is required.",
     403: "Not allowed.",
     404: "There is no such thing.",
     408: "The request did not come to its end.",

@@ -29,7 +29,7 @@ def _aware(moment: datetime) -> datetime:
 def _written(given: object) -> object:
     # A bare number would be taken for seconds, or milliseconds: whoever writes one means neither surely.
     if not isinstance(given, str) or not re.match(r"\d{4}-\d\d-\d\d", given):
-        raise ValueError("a moment such as 2026-01-31T12:00:00Z is wanted")
+        raise ValueError("a moment such as 2026-01-31T12:00:00Z is required")
     return given
 
 

@@ -170,7 +170,7 @@ class Access:
         return SECURE_NAME if self.is_secure(request) else PLAIN_NAME
 
     def address(self, request: web.Request) -> str:
-        """Return where a request came from: of those the proxy names, the last that is no proxy itself."""
+        """Return where a request came from: of those the proxy names, the last that is not a proxy itself."""
         if self.is_from_proxy(request):
             told = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
             for place in reversed(told):
@@ -198,7 +198,7 @@ class Access:
         """
         given = request.headers.getall("Host", [])
         if len(given) != 1:
-            raise Problem(400, "one Host header is wanted")
+            raise Problem(400, "one Host header is required")
         name = _host_of(given[0])
         if not name or not (name in self._hosts or _is_address(name)):
             raise Problem(
@@ -351,7 +351,7 @@ def _bearer(request: web.Request) -> str | None:
     parts = [value.partition(" ") for value in given]
     tokens = [token.strip() for scheme, _, token in parts if scheme.lower() == "bearer"]
     if len(tokens) > 1:
-        raise Problem(400, "one token is wanted")
+        raise Problem(400, "one token is required")
     return tokens[0] if tokens else None
 
 

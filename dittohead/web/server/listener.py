@@ -248,7 +248,7 @@ async def as_it_is(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def runner_of(app: web.Application) -> web.AppRunner:
     """Return what serves an application."""
-    # What a parser says of a stranger's bytes is no line of our log.
+    # What a parser says of unknown bytes does not belong in our log.
     quiet = logging.getLogger("dittohead.http")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False

@@ -70,7 +70,7 @@ async def _show(request: web.Request, status: int, error: str, following: str) -
 async def _login(request: web.Request) -> web.StreamResponse:
     access = request.app[ACCESS]
     if request.content_type != "application/x-www-form-urlencoded":
-        raise Problem(415, "a form is wanted")
+        raise Problem(415, "a form is required")
     if (request.content_length or 0) > _MOST_BYTES:
         raise Problem(413, "the form is too large")
     fields = await form(request)

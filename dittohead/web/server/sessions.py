@@ -136,7 +136,7 @@ def cookie(name: str, value: str, lasting_s: float) -> str:
     try:
         made[name] = value
     except CookieError as error:
-        raise ValueError("this is no cookie") from error
+        raise ValueError("this is not a cookie") from error
     morsel = made[name]
     morsel["path"], morsel["httponly"], morsel["samesite"] = "/", True, "Strict"
     morsel["max-age"] = str(int(lasting_s))

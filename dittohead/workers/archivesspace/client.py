@@ -149,7 +149,7 @@ class Client:
         return told[1] if told else ""
 
     async def checks_markup(self) -> bool:
-        """Tell whether the site refuses titles that are no well-formed markup: 4.2.0 and later."""
+        """Tell whether the site refuses titles that are not well-formed markup: 4.2.0 and later."""
         told = re.match(r"v?(\d+)\.(\d+)", await self.version())
         return told is None or (int(told[1]), int(told[2])) >= (4, 2)
 
@@ -240,7 +240,7 @@ class Client:
         """Return what is there; a broken exchange is repeated.
 
         Args:
-            keys: fields without which it is no answer of ArchivesSpace.
+            keys: fields without which it is not an answer of ArchivesSpace.
 
         Raises: TransientError: something else answers, such as a proxy.
         """
@@ -475,7 +475,7 @@ def _strange(answer: Answer) -> TransientError:
 
 
 def fault(answer: Answer) -> StepError:
-    """Return what an answer that is no success means."""
+    """Return what an answer that is not a success means."""
     said = _said(answer)
     if answer.status == 403:
         hint = "Give the user the permission for this in the repository (see docs/archivesspace.md)"

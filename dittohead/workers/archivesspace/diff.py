@@ -248,7 +248,7 @@ async def compare(
     digital_object: str,
     former: Collection[str] = (),
 ) -> Difference:
-    """Compare the components that are there with those that are wanted.
+    """Compare the components that are there with those that should be.
 
     Keeps little of each, so that ten thousand pages need no memory to speak of. A page that is there as an
     earlier version called it stays so, in `of` too.

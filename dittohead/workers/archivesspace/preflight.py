@@ -232,7 +232,7 @@ async def _misspelt(client: Client, archival: Iterable[Record]) -> list[str]:
     if not wrong or not await client.checks_markup():
         return []
     return [
-        f"the title of {one['uri']} is no well-formed markup, so that it cannot be saved: correct it there"
+        f"the title of {one['uri']} is not well-formed markup, so that it cannot be saved: correct it there"
         for one in wrong
     ]
 

@@ -61,7 +61,7 @@ def _text(data: bytes) -> str:
             return data.decode("utf-16")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UnreadableSheet("it is no UTF-8; save it as CSV UTF-8") from None
+        raise UnreadableSheet("it is not UTF-8; save it as CSV UTF-8") from None
 
 
 class Present:

@@ -62,7 +62,7 @@ def page_title(title: str, weight: int) -> str:
 
 
 def edtf(date: Dated) -> str:
-    """Return a date in EDTF: `1951-03/1951-08`; "" when its begin is no date."""
+    """Return a date in EDTF: `1951-03/1951-08`; "" when its start is not a date."""
     if not _is_date(date.begin):
         return ""
     if date.end and date.end != date.begin:

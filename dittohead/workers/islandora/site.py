@@ -314,7 +314,7 @@ class Drupal:
     async def media_by_number(self, mid: int) -> tuple[str, Media] | None:
         """Return a media with its path; None when there is none.
 
-        Where media have no pages of their own the path ends in `/edit`, and the other is no route.
+        Where media have no pages of their own the path ends in `/edit`, and the other is not a route.
         Source: Drupal core, module media, setting standalone_url.
         """
         for path in (f"/media/{mid}", f"/media/{mid}/edit"):
@@ -538,7 +538,7 @@ def node_of(raw: Mapping[str, Any]) -> Node:
             raw=raw,
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise TransientError(f"what it answered is no node ({error!r})") from error
+        raise TransientError(f"what it answered is not a node ({error!r})") from error
 
 
 def value(raw: Mapping[str, Any], name: str, key: str = "value") -> Any:
@@ -577,7 +577,7 @@ def _number(given: Any) -> int | None:
 def _rows(answer: Answer) -> list[Mapping[str, Any]]:
     rows = answer.json()
     if not isinstance(rows, list):
-        raise ItemError("what it answered is no list", where=answer.where, hint="Is it a REST export?")
+        raise ItemError("what it answered is not a list", where=answer.where, hint="Is it a REST export?")
     return rows
 
 

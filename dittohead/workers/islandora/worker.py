@@ -193,7 +193,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     async def _show(
         self, ctx: StepContext, options: IslandoraOptions, site: Drupal, delivered: _Delivered
     ) -> StepResult:
-        """Record where the public sees it; wait where that is wanted."""
+        """Record where the public sees it; wait if the option says so."""
         missing = []
         found: list[Location] = []
         for shown in delivered.shown:

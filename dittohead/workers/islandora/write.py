@@ -337,7 +337,7 @@ class Writer:
         present = [media for media in there if tid in media.uses]
         if len(present) > 1:
             mids = ", ".join(str(media.mid) for media in present)
-            raise ItemError(f"it has media {mids} for {part.use}; one is wanted", where=self._url(node))
+            raise ItemError(f"it has media {mids} for {part.use}; one is required", where=self._url(node))
         media = present[0] if present else None
         sha256, how = await self.site.sha256(media) if media is not None else ("", "")
         if media is None or sha256 != part.entry.sha256:

@@ -304,7 +304,7 @@ def _into(part: str, fd: int, path: str, *, may_be_link: bool) -> int:
             raise
         status = os.stat(part, dir_fd=fd, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode):
-            raise ItemError("this is no folder", where=path, hint="See what lies there") from error
+            raise ItemError("this is not a folder", where=path, hint="See what lies there") from error
         # Another name of a link is made by whoever may not make the link itself.
         if not may_be_link or status.st_uid not in (0, os.geteuid()) or status.st_nlink > 1:
             raise ItemError(

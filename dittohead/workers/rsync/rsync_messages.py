@@ -202,7 +202,7 @@ class Differences:
             self.untimed.add(is_dir=match["what"] == "d")
 
 
-#: A line of --list-only: mode, size, date, time, name; what is no text in a name is \\#ooo.
+#: A line of --list-only: mode, size, date, time, name; what is not text in a name is \\#ooo.
 _LISTED = re.compile(rb"\S{10,11} +[\d,]+ \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?P<name>.*)")
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
 

@@ -83,7 +83,7 @@ class Passphrases:
         passphrase = secret(credential)
         if not gpg.usable(passphrase):
             raise ItemError(
-                f'the credential "{credential}" is no passphrase: one line of text is expected',
+                f'the credential "{credential}" is not a passphrase: one line of text is expected',
                 hint="Write the passphrase alone into it",
             )
         digest = hashlib.sha256(f"{credential}\0{passphrase}".encode()).digest()

@@ -193,7 +193,7 @@ def _records(data: bytes) -> dict[str, bytes]:
 
 def _number(value: bytes) -> int:
     if not value.isdigit() or len(value) > 20:
-        raise Broken("an extended header gives a size that is no number")
+        raise Broken("an extended header gives a size that is not a number")
     return int(value)
 
 
