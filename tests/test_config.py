@@ -189,7 +189,7 @@ def test_the_schema_accepts_what_the_loader_accepts(tmp_path: Path) -> None:
 
 
 def test_errors_of_all_kinds_are_told_at_once(tmp_path: Path) -> None:
-    """Of types and keys, of steps, references, places and patterns: mending one shows no others."""
+    """Of types and keys, of steps, references, places and patterns: repair one shows no others."""
     text = """\
 store: 5
 rooot: .

@@ -111,7 +111,7 @@ async def test_whatever_a_step_says_its_job_ends_with_a_receipt(house: House) ->
 
 @pytest.mark.parametrize("text", ["\\ud800", "\\u0000", "\\udcff", "a\\ud83d"])
 async def test_what_a_side_car_asks_for_fails_its_folder_alone(house: House, text: str) -> None:
-    """Before, it lay in processing/ for ever, and each such folder held up all others for ten seconds."""
+    """Before, it lay in processing/ forever, and each such folder held up all others for ten seconds."""
     house.arrive("bad", {"a": b"1", sidecar.NAME: f'purpose: "{text}"'.encode()})
     house.arrive("good")
     async with house.running():

@@ -54,7 +54,7 @@ async def rest(far: Far) -> AsyncIterator[Rest]:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
 async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(far: Far, rest: Rest, method: str) -> None:
-    """Aiohttp would repeat what HTTP calls idempotent; whether it was heeded nobody would know."""
+    """Aiohttp would repeat what HTTP calls idempotent; whether it was obeyed nobody would know."""
     await rest.send("GET", "/warm")
 
     async def drop(request: web.Request) -> web.StreamResponse:

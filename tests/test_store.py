@@ -117,7 +117,7 @@ def test_an_old_token_changes_nothing(store: Store) -> None:
 
 
 def test_a_step_that_sees_the_daemon_die_counts_it(store: Store) -> None:
-    """Once for each death, however many starts follow it; and not for a run that the store cut short."""
+    """Once for each death, however many starts follow it; and not for a run that the store truncated."""
     job_id = new_job(store)
     for met in range(3):
         for _ in range(2):  # a run that ended without the daemon
@@ -169,7 +169,7 @@ def test_whoever_waits_for_a_target_is_found_and_woken_whatever_else_it_waits_fo
 
 
 def test_a_job_laid_aside_for_a_target_that_was_resumed_meanwhile_is_tried_at_once(store: Store) -> None:
-    """Whoever resumed it has woken those that waited then; nobody would wake this one."""
+    """Anyone who resumed it has woken those that waited then; nobody would wake this one."""
     row = TargetRow(
         name="t", paused=False, reason="", since=None, probe_at=None, failures=0, nearly_full=False
     )

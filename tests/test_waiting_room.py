@@ -286,7 +286,7 @@ async def test_arrivals_that_never_answer_hold_up_nobody(
 async def test_a_long_look_is_waited_for_beside_the_others(
     tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of very many files; what the look saw is used when it is over."""
+    """A folder of very many files; what the look saw is used when it has ended."""
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
     house = House(tmp_path)
     trouble.hanging.add("large")

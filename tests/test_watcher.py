@@ -26,7 +26,7 @@ NEVER = 1000.0
 
 
 class Seen:
-    """Collects scans and wakes whoever waits for one."""
+    """Collects scans and wakes everyone who waits for one."""
 
     def __init__(self) -> None:
         self.scans: list[Scan] = []
@@ -92,7 +92,7 @@ async def test_a_folder_is_known_to_have_been_renamed_only_where_it_was(tmp_path
         await seen.until_scan(lambda scan: b".gone" in scan.uploads)
         (inbox / ".gone").rmdir()
         (inbox / "later").mkdir()
-        await seen.until(b"later")  # by its event: those told together with the deletion are over
+        await seen.until(b"later")  # by its event: those told together with the deletion have ended
         for name in ("gone", "made"):
             tree(inbox / name, {"a": b"1"})
         (tmp_path / "moved").mkdir()

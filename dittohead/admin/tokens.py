@@ -39,7 +39,7 @@ def parse(text: str) -> tuple[list[Token], list[str]]:
     """Read lines of `role name token`; return the tokens, and what is wrong with other lines.
 
     A token is written as it is, or as `sha256:` and the hexadecimal digest of it. Empty lines and those that
-    begin with # are left out. What is said of a wrong line never holds any of it.
+    begin with # are left out. What is said about a wrong line never holds any of it.
     """
     found: list[Token] = []
     problems: list[str] = []
@@ -95,7 +95,7 @@ class Tokens:
     def refresh(self) -> list[str]:
         """Read the file again; return what is wrong with it. Blocking.
 
-        Wrong lines open nothing, and the others hold. While the file cannot be read for a passing reason,
+        Wrong lines open nothing, and the others hold. While the file cannot be read for a temporary reason,
         such as a want of descriptors, what was known goes on to hold: nobody is signed out by that.
         """
         try:

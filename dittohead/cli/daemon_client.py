@@ -42,7 +42,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(_ANSWER_S)
 
     def patient(self, seconds: float) -> None:
-        """Wait for so long for each answer that follows."""
+        """Wait for this long for each answer that follows."""
         self.timeout = seconds
         if self.sock is not None:
             self.sock.settimeout(seconds)

@@ -77,7 +77,7 @@ def _daemon_words(running: bool, now: dict[str, Any]) -> str:
 
 
 def _counts(found: dict[str, Any]) -> str:
-    """Return how many jobs are in each state; failures that a later job took up are over."""
+    """Return how many jobs are in each state; failures that a later job took up have ended."""
     counts = {**found["counts"], "failed": found["failed_count"]}
     words = ", ".join(f"{counts[state]:,} {state}" for state in _ORDER if counts.get(state))
     return f"jobs: {words or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox"

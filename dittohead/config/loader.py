@@ -74,7 +74,7 @@ class Pipeline:
     steps: tuple[Step, ...]
     settings: PipelineSettings
     space_factor: float  #: bytes needed under the root for each byte of the folder
-    keep_work_s: float | None  #: None: for ever
+    keep_work_s: float | None  #: None: forever
 
     @property
     def takes(self) -> str:

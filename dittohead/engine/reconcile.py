@@ -21,7 +21,7 @@ from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.system import log
 
-#: Failures whose folders are looked for in one round; the latest.
+#: Failures whose folders are searched for in one round; the latest.
 _LOOKED_AT = 1000
 
 
@@ -85,13 +85,13 @@ async def _left(engine: Engine, collection: bytes) -> None:
 
 
 async def _adopt_all(engine: Engine, claimer: Claimer, present: set[bytes], stuck: dict[bytes, str]) -> int:
-    """Make jobs of the folders that lie in processing/ and are nobody's."""
+    """Make jobs of the folders that lie in processing/ and belong to no job."""
     mended = 0
     # A row is written right after its folder came: what is being claimed is noted between the
     # listing and the reading of the rows, so that each folder listed is in one of them.
     claiming = set(claimer.claiming)
     rows = [*await engine.store.read(job_store.active), *await engine.store.read(job_store.unmoved)]
-    # One whose state is damaged may be under way: its folder is not to be taken for one that nobody has.
+    # One whose state is damaged may be under way: its folder must not be mistaken for one without a job.
     unknown = await engine.store.read(job_store.unknown)
     owned = claiming | {job.folder for job in rows} | set(unknown)
     owned |= {collection_of(folder) for folder in owned}
@@ -106,7 +106,7 @@ async def _adopt_all(engine: Engine, claimer: Claimer, present: set[bytes], stuc
 
 
 async def _batches(engine: Engine, claimer: Claimer, stuck: dict[bytes, str]) -> int:
-    """Split collections to the end, and tell of those that are over, where a crash came in between."""
+    """Split collections to the end, and report those that have ended, where a crash came in between."""
     mended = 0
     for batch in await engine.store.read(batch_store.split):
         if not claimer.is_taking(batch.folder):

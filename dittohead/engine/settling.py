@@ -4,7 +4,7 @@ Two clocks tell. The times the file system gives are trusted where its clock is 
 set lately. What holds with any clock: two looks, far enough apart, that saw the same.
 
 A folder that the daemon may not read or move lies there until somebody opens it to the daemon. That is not an
-upload: it makes nothing grow, and the time until then is nobody's pause.
+upload: it makes nothing grow, and the time until then is not a pause.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SettlingWait:
     """An arrival is to be looked at again."""
 
     seconds: float
-    need_s: float  #: nothing may have changed for so long
+    need_s: float  #: nothing may have changed for this long
     in_place: bool  #: it is written to under its final name, or may be
     grew: bool  #: it changed between two looks
     why: Why = Why.FRESH

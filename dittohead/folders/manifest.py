@@ -80,7 +80,7 @@ def nothing_in(totals: Totals, where: str = "") -> ItemError:
     return ItemError(
         "the folder holds no files",
         where=where,
-        hint="If the upload was cut short, upload it again under the same name",
+        hint="If the upload was truncated, upload it again under the same name",
     )
 
 

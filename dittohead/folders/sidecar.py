@@ -1,4 +1,4 @@
-"""The file in a folder that says what is to be done with it: `dittohead.yaml`, written by whoever uploads."""
+"""The file in a folder that says what is to be done with it: `dittohead.yaml`, written by the uploader."""
 
 from __future__ import annotations
 

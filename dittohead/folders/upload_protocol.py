@@ -124,7 +124,7 @@ class Upload:
         if not self.source.is_file():
             self._folders()
         self._hand_over()
-        files.sync_filesystem(self.hidden)  # the inbox itself may be closed to whoever only uploads
+        files.sync_filesystem(self.hidden)  # the inbox itself may be closed to anyone who only uploads
 
     @property
     def not_kept(self) -> str:
@@ -237,7 +237,7 @@ def _content(source: int, copy: int, size: int, progress: Callable[[int], None])
         while at < end and (count := os.sendfile(copy, source, at, min(_BLOCK, end - at))):
             progress(count)
             at += count
-        if at < end:  # it has become shorter: whoever called sees that
+        if at < end:  # it has become shorter: anyone who called sees that
             return
     progress(size - at)
     os.ftruncate(copy, size)

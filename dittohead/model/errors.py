@@ -141,7 +141,7 @@ class StepError(DittoheadError):
 
 
 class ItemError(StepError):
-    """This folder is at fault, or can only be mended by a person: it goes to failed/."""
+    """This folder is at fault, or can only be corrected by a person: it goes to failed/."""
 
 
 class ClosedError(ItemError):
@@ -155,10 +155,10 @@ class ChangedError(ItemError):
 
 
 class TransientError(StepError):
-    """A passing fault: the step is tried again.
+    """A temporary fault: the step is tried again.
 
     Args:
-        retry_after_s: seconds the far side asked for (`Retry-After`), of which a day at most is waited;
+        retry_after_s: seconds the remote system asked for (`Retry-After`), of which a day at most is waited;
             None leaves it to the policy.
     """
 
@@ -230,7 +230,7 @@ def ungrouped(*kinds: type[Exception]) -> Iterator[None]:
     """Raise the first error of these kinds by itself, where a group of tasks ends with nothing else.
 
     Put it around a TaskGroup. `except*` does not do that before Python 3.11.4 (Debian 12 has 3.11.2): what
-    such a clause raises arrives in a group again, and a passing fault would be a defect.
+    such a clause raises arrives in a group again, and a temporary fault would be a defect.
     Source: Python's changelog, 3.11.4, gh-103590.
     """
     try:

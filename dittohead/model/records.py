@@ -73,7 +73,7 @@ class Location:
     verified_by: str  #: such as "sha256 read-back" or "rsync --checksum"
     checksum: str = ""  #: the place's own, as "CRC64NVME:BASE64"; "" where it has none
     version: str = ""  #: the version's id where the place keeps versions
-    use: str = ""  #: "" for a copy of a file; else what people use it for: see `Use`
+    use: str = ""  #: "" for a copy of a file; otherwise what people use it for: see `Use`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

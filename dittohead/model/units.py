@@ -48,7 +48,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(at: float, now: float) -> str:
-    """Return a moment in local time, to the second it is over: "20:41:05", with its date on another day."""
+    """Return a moment in local time, to the second: "20:41:05", with its date on another day."""
     moment, today = (datetime.fromtimestamp(math.ceil(of)).astimezone() for of in (at, now))
     return f"{moment:%H:%M:%S}" if moment.date() == today.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 

@@ -38,7 +38,7 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_N
 
 
 def rename_noreplace(source: bytes, destination: bytes) -> None:
-    """Rename, or fail when the destination exists, be it an empty directory.
+    """Rename, or fail when the destination exists, even as an empty directory.
 
     Not durable by itself: fsync both parents.
     Raises: FileExistsError, OSError (EXDEV across file systems and bind mounts).

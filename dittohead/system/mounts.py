@@ -82,7 +82,7 @@ def _points(listed: bytes) -> Iterator[tuple[str, str]]:
 
     Source: proc(5), /proc/PID/mountinfo; spaces and such in a mount point are octal escapes.
     """
-    # The kernel escapes space, tab, newline and backslash, and no other of what Python takes for white space.
+    # The kernel escapes space, tab, newline and backslash, and no other of what Python treats as white space.
     for line in listed.removesuffix(b"\n").split(b"\n"):
         before, _, after = line.partition(b" - ")
         yield _unescaped(before.split(b" ")[4]), os.fsdecode(after.split(b" ")[0])

@@ -36,6 +36,6 @@ def spread(plain_s: float, *, jitter: float = SOME, asked_s: float | None = None
     Args:
         plain_s: the wait before chance. Seconds.
         jitter: the part of the wait that chance may add or take away, from 0 to 1.
-        asked_s: seconds that the far side asks for, of which a day counts at most; None for nothing.
+        asked_s: seconds that the remote system asks for, of which a day counts at most; None for nothing.
     """
     return max(plain_s * random.uniform(1 - jitter, 1 + jitter), bounded(asked_s or 0.0))  # noqa: S311

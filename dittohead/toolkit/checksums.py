@@ -93,7 +93,7 @@ def stored(head: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def etag_md5(head: Mapping[str, Any]) -> str | None:
-    """Return the ETag where it may be an MD5 of the whole: 32 hex digits; else None.
+    """Return the ETag where it may be an MD5 of the whole: 32 hex digits; otherwise None.
 
     It is none of objects encrypted by KMS keys and of some stores' own: only a match proves something.
     """

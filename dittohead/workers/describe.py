@@ -405,7 +405,7 @@ class _Describing:
         if self.faulty.count:
             error = ItemError(
                 f"{self.faulty.count} of {self.total} files cannot be described: {self.faulty}",
-                hint="Mend them or take them out, then run the folder again",
+                hint="Fix them or take them out, then run the folder again",
             )
             error.files = [] if self.ctx.source.made else self.faulty.named
             raise error

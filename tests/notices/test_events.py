@@ -60,7 +60,7 @@ def failing(house: House, errors: list[Exception]) -> None:
 
 async def test_recovered_is_told_once_instead_of_done(told: Told) -> None:
     """Of a job that is tried again, and of another of the same name."""
-    failing(told, [ItemError("cut short"), ItemError("again")])
+    failing(told, [ItemError("truncated"), ItemError("again")])
     told.arrive("x")
     async with told.running():
         await told.until_over("x")
@@ -80,7 +80,7 @@ async def test_recovered_is_told_once_instead_of_done(told: Told) -> None:
 
 async def test_recovered_of_the_same_job(told: Told) -> None:
     """And a rerun of what was done already is not a recovery."""
-    failing(told, [ItemError("cut short")])
+    failing(told, [ItemError("truncated")])
     told.arrive("x")
     async with told.running():
         await told.until_over("x")

@@ -42,7 +42,7 @@ def test_a_rules_key_is_stable_and_tells_no_secret() -> None:
 def test_without_apprise_a_url_is_refused_when_the_configuration_is_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the command that mends it; mail needs nothing."""
+    """With the command that corrects it; mail needs nothing."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     ((place, problem),) = check_rules([rule(url="json://h")])
     assert place == (0,)
@@ -121,7 +121,7 @@ def test_addresses_come_from_a_file_too_and_its_mistakes_have_its_lines(tmp_path
 
 
 def test_a_rule_is_for_users_groups_and_numbers() -> None:
-    """And of what is nobody's, everybody is told."""
+    """And of what is ignored, everybody is told."""
     alice = Owner(uid=1001, user="alice", groups=frozenset({"curators"}))
     for names, fits in (
         (["alice"], True),

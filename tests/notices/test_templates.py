@@ -38,7 +38,7 @@ def test_a_sites_words_are_used_for_the_events_it_has_them_for(tmp_path: Path) -
     )
     makes = composer([rule(url="json://h", on=["failed", "done"])], wording=config.wording)
     (notice,) = makes("failed", job=broken(), steps=[], receipt="r")
-    assert (notice.subject, notice.body) == ("Schade: lab1-x", "the image is cut short (54.1 MiB)")
+    assert (notice.subject, notice.body) == ("Schade: lab1-x", "the image is truncated (54.1 MiB)")
     (notice,) = makes("done", job=job(), steps=[], receipt="r")
     assert notice.subject == "Done: lab1-x"
 
@@ -193,7 +193,7 @@ def test_a_bad_template_is_an_error_with_a_line() -> None:
 
 
 def test_notices_of_jobs_lead_to_their_pages_where_the_page_is_known() -> None:
-    """In every notice of a job, and of each that is stuck; else nothing is said of it."""
+    """In every notice of a job, and of each that is stuck; else nothing is said about it."""
     there = "https://ingest.example.org"
     for url, said in ((there, True), ("", False)):
         made = composer([], public_url=url)

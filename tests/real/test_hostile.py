@@ -352,7 +352,7 @@ def test_a_name_cannot_speak_for_ssh() -> None:
 
 
 def test_a_page_that_is_written_all_the_time_is_seen() -> None:
-    """Whoever goes on writing through a mapping fails, whenever something else is written."""
+    """Anyone who goes on writing through a mapping fails, whenever something else is written."""
     with box() as here:
         folder = here.prepare("none-x", {"a": "x" * 200})
         here.publish(folder, (by.map_page, "a", True))

@@ -1,4 +1,4 @@
-"""What a source keeps of the far side: the same on SQLite and on PostgreSQL."""
+"""What a source keeps of the remote system: the same on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options, schedules, messages and tokens: what is understood, and what is said of the rest."""
+"""Options, schedules, messages and tokens: what is understood, and what is said about the rest."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class BrokenSource(Source[SourceOptions]):
 
 
 async def test_a_defect_of_a_source_ends_nothing_and_is_said(tmp_path: Path) -> None:
-    """It is tried again, as a fault of the far side is."""
+    """It is tried again, as a fault of the remote system is."""
     house = House(tmp_path / "root")
     known = Sources([])
     known.add(BrokenSource())

@@ -167,7 +167,7 @@ class House:
                 await asyncio.sleep(0.005)
 
     async def until_over(self, name: str) -> Job:
-        """Wait until the latest job of a name is over and its folder has moved."""
+        """Wait until the latest job of a name has ended and its folder has moved."""
         await self.until(lambda: self._over(name))
         return self.job(name)
 

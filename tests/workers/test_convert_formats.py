@@ -501,7 +501,7 @@ async def test_the_time_limit_is_for_each_page(rig: Rig) -> None:
 
 
 async def test_a_range_of_pages(rig: Rig) -> None:
-    """One that is cut short is warned of; an image without any of them is a bad one."""
+    """One that is truncated is warned of; an image without any of them is a bad one."""
     details = await rig.details({"a.tif": document("TIFF", 3)}, pages="2-5")
     assert sorted(details) == ["a-0002.tif", "a-0003.tif"]
     assert details["a-0002.tif"]["warnings"] == ["it has only 3 pages of 2-5"]
@@ -635,7 +635,7 @@ def test_what_this_build_cannot_do_is_refused_at_the_check(monkeypatch: pytest.M
 
 
 def test_the_recipe_holds_what_decides_the_result_and_nothing_else() -> None:
-    """What it does not hold may change without an image being made anew; what it holds may not."""
+    """What it does not hold may change without an image being made again; what it holds may not."""
     base = ConvertOptions()
     for same in (
         {"timeout": 5},

@@ -137,7 +137,7 @@ async def test_what_is_no_answer_fails_that_image_alone(
     rig = Rig(tmp_path)
     with pytest.raises(ItemError) as caught:
         await rig.convert({f"{name}.tif": b"x" for name in ("a", "bad", "c")}, verify=False)
-    assert "1 of 3 images cannot be converted: bad.tif: what was said of it cannot be read" in str(
+    assert "1 of 3 images cannot be converted: bad.tif: what was said about it cannot be read" in str(
         caught.value
     )
     assert {output.source for output in rig.ctx.outputs} == {b"a.tif", b"c.tif"}

@@ -134,7 +134,7 @@ async def test_behind_unpack_no_page_is_read_again(
     )
     object.__setattr__(source, "made", made)
     for image in first.work.glob("*.tif"):
-        image.unlink()  # whoever reads it now fails
+        image.unlink()  # anyone who reads it now fails
     ctx = LoneContext(tmp_path / "site", payload, source=source, step="google")
     await GoogleBooksWorker().run(ctx, GoogleBooksOptions())
     assert len(ctx.outputs) == 3

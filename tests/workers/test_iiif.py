@@ -429,7 +429,7 @@ HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\x00\ud800<!--
 
 
 async def test_nothing_of_the_metadata_becomes_markup(show: Show) -> None:
-    """Neither in the page nor, by viewers that heed HTML, in the manifest."""
+    """Neither in the page nor, by viewers that obey HTML, in the manifest."""
     hostile = Description(
         identifier=HOSTILE,
         title=HOSTILE,

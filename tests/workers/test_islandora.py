@@ -556,7 +556,7 @@ async def test_a_file_that_took_anothers_place_is_an_alarm_and_is_not_undone(rig
         assert [ok for ok, _, _ in said] == [False]
         assert "in another's place, which is not kept" in said[0][2]
     one.ctx.again()
-    await one.run(collection=where)  # the same job, with a View that was mended
+    await one.run(collection=where)  # the same job, with a View that was corrected
     assert one.site.media[mid]["alt"] == "curators-original.jpg"
     assert [ok for ok, _, _ in await one.undo(collection=where)] == [False]
     assert mid in one.site.media
@@ -855,7 +855,7 @@ async def test_a_wait_that_the_site_asks_for_is_kept(rig: Rig) -> None:
 
 
 async def test_a_put_whose_connection_broke_is_not_repeated_unseen(rig: Rig) -> None:
-    """An HTTP library would send it again by itself; only a look tells whether it was heeded."""
+    """An HTTP library would send it again by itself; only a look tells whether it was obeyed."""
     rig.site.faults = [Fault("PUT", "/media/", "drop", after=True)]
     with pytest.raises(TransientError):
         await rig.run(parallel=1)

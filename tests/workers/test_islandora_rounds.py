@@ -346,7 +346,7 @@ async def test_verify_finds_what_is_no_longer_as_it_was(rig: Rig) -> None:
     assert await verify() == ["shows no page"]
     rig.site.media.update(shown)
     rig.object["status"] = [{"value": False}]
-    assert await verify() == ["answers 404"]  # the manifest; the page is looked for as the user
+    assert await verify() == ["answers 404"]  # the manifest; the page is searched for as the user
     rig.object["status"] = [{"value": True}]
     rig.site.aliases[nid] = "/letters"
     first, second, _ = rig.site.files

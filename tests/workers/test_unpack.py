@@ -177,7 +177,7 @@ async def test_only_decrypted(rig: Rig) -> None:
     assert await rig.one(archive, credential="pass", keep="archive") == {b"v.tar.gz": plain}
     both = {**as_bytes(FILES), b"v.tar.gz": plain}
     assert await rig.one(archive, credential="pass", keep="both") == both
-    await rig.refused(rig.seal(plain[:-8]), "cut short", credential="pass", keep="archive")
+    await rig.refused(rig.seal(plain[:-8]), "truncated", credential="pass", keep="archive")
     evil = rig.seal(tar_of({"v.tar": b"1"}))
     await rig.refused(evil, "two members have this name", name="v.tar.gpg", credential="pass", keep="both")
 
@@ -339,9 +339,9 @@ async def test_doctor_and_check(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: data[:-4], "its gzip stream is cut short"),
-        (lambda data: data[:-9], "its gzip stream is cut short"),
-        (lambda data: data[: len(data) // 2], "its gzip stream is cut short"),
+        (lambda data: data[:-4], "its gzip stream is truncated"),
+        (lambda data: data[:-9], "its gzip stream is truncated"),
+        (lambda data: data[: len(data) // 2], "its gzip stream is truncated"),
         (lambda data: flipped(data, -6), "its gzip stream is damaged"),  # the CRC
         (lambda data: flipped(data, -2), "its gzip stream is damaged"),  # the length
         (lambda data: flipped(data, len(data) // 2), "damaged"),
@@ -362,7 +362,7 @@ async def test_damaged_streams(
 async def test_other_streams_that_are_cut(rig: Rig, cut: Callable[[bytes], bytes]) -> None:
     """bzip2 and xz have trailers too."""
     whole = cut(tar_of(FILES))
-    await rig.refused(whole[:-5], "stream is cut short")
+    await rig.refused(whole[:-5], "stream is truncated")
     await rig.refused(flipped(whole, len(whole) // 2), "damaged")
     await rig.refused(whole + b"xx", "something follows the end of the")
 
@@ -377,9 +377,9 @@ def whole_tar() -> bytes:
     ("change", "said"),
     [
         (lambda data: data[:-512], "one of its two blocks of zeros is missing"),
-        (lambda data: data[:-1024], "cut short"),
-        (lambda data: data[: len(data) // 2], "cut short"),
-        (lambda data: data[:700], "cut short"),
+        (lambda data: data[:-1024], "truncated"),
+        (lambda data: data[: len(data) // 2], "truncated"),
+        (lambda data: data[:700], "truncated"),
         (lambda data: data + b"garbage", "something follows the end of the tar archive"),
         (lambda data: data + tar_of(FILES), "something follows the end of the tar archive"),
         (lambda data: data[:-512] + tar_of(FILES), "a member follows half of the end mark"),

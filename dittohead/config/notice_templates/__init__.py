@@ -194,7 +194,7 @@ def _compiled(text: str, name: str) -> Template:
 
 @functools.cache
 def _environment() -> SandboxedEnvironment:
-    from jinja2 import StrictUndefined  # only where somebody is told of something
+    from jinja2 import StrictUndefined  # only where somebody gets notices
     from jinja2.sandbox import SandboxedEnvironment
 
     # Plain text: nothing is to be escaped for HTML.

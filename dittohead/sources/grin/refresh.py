@@ -25,7 +25,7 @@ from dittohead.sources.grin.options import VOLUME, GrinOptions
 from dittohead.system import log
 from dittohead.system.files import sha256_file
 
-#: A listing that was begun so long ago does not go on: what it read is old. Seconds, of the small and the
+#: A listing that was begun this long ago does not go on: what it read is old. Seconds, of the small and the
 #: large lists.
 _OLD_SMALL_S, _OLD_FULL_S = 600.0, 2 * 86400.0
 

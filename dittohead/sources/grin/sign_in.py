@@ -25,7 +25,7 @@ from dittohead.sources.grin.options import may_have_secrets
 from dittohead.system import files, log
 from dittohead.toolkit import retry_after
 
-#: A token is renewed so long before it ends. Seconds.
+#: A token is renewed this long before it ends. Seconds.
 EARLY_S = 300.0
 
 #: The identity alone; Google gives an account its rights at GRIN. Source: public clients of GRIN.
@@ -35,7 +35,7 @@ SCOPES = (
     "https://www.googleapis.com/auth/userinfo.profile",
 )
 
-#: A request for a token is given up after so long. Seconds.
+#: A request for a token is given up after this long. Seconds.
 _TIMEOUT_S = 60.0
 
 #: How long an assertion of a service account is good. Seconds; Google takes an hour at most.

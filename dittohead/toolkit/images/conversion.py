@@ -181,7 +181,7 @@ def _made(fd: int, request: ConversionRequest, messages: LibraryMessages) -> Ite
 
 
 def _large(page: _Page) -> Iterator[dict[str, Any]]:
-    """Tell of a page that will take longer than others: what one may take is measured by its pixels."""
+    """Report a page that will take longer than others: what one may take is measured by its pixels."""
     image = loading.open_image(page.fd, **page.own)
     if image.width * image.height > USUAL_PIXELS:
         yield {"pixels": image.width * image.height}

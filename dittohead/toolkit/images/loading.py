@@ -25,7 +25,7 @@ def open_image(
         page: counted from 1; None for the one that the file calls its first.
         dpi: what a PDF is drawn at: it has no pixels of its own.
         access: "sequential", or "random" where the pixels are taken in another order.
-        stray: of a JPEG, go on where libjpeg warns; whoever asks for it looks at the warnings.
+        stray: of a JPEG, go on where libjpeg warns; anyone who asks for it looks at the warnings.
     """
     head = os.pread(fd, kinds.HEAD, 0)
     if not head:

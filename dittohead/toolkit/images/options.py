@@ -157,7 +157,7 @@ class ConvertOptions(Options):
         None,
         description="What to do with other files: `skip` leaves them, and the receipt names them; `images` "
         "too, but fails where one is an image by its content; `fail` fails for any of them. When left out "
-        "`images` for masters, else `skip`.",
+        "`images` for masters, otherwise `skip`.",
     )
     stray_bytes: Literal["fail", "allow"] = Field(
         "fail",

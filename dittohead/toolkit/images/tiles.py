@@ -213,7 +213,7 @@ def _sizes(width: int, height: int, last: int) -> Iterator[tuple[int, int]]:
 def _strips(image: pyvips.Image, tile: int) -> Iterator[NDArray[Any]]:
     """Yield the image in rows of tiles: (tile or what is left, width, bands)."""
     # One region for all: what ends a pipeline of libvips empties caches, and lines of a strip that was
-    # read in part could not be had again from a source that is read once.
+    # read in part could not be read again from a source that is read once.
     region = pyvips.Region.new(image)
     for top in range(0, image.height, tile):
         rows = min(tile, image.height - top)

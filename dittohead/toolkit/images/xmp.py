@@ -258,7 +258,7 @@ class _Tree:
         return f"<{self.short(element.tag)}{''.join(attributes)}"
 
     def _letters(self, element: Element) -> str:
-        """Return an element to the letter: in it text and elements stand beside each other (rdf:Literal)."""
+        """Return an element to the letter: in it text and elements stand in parallel (rdf:Literal)."""
         inner = "".join(self._letters(child) + escape(child.tail or "", _RETURN) for child in element)
         text = escape(element.text or "", _RETURN)
         return f"{self._head(element)}>{text}{inner}</{self.short(element.tag)}>"

@@ -1,8 +1,8 @@
 """Put an XMP packet into an image file, and prove that nothing else was changed; no pixel is decoded.
 
-A file is taken for a row of parts, of which XMP is one kind. What is written is those parts in their
+A file is treated as a row of parts, of which XMP is one kind. What is written is those parts in their
 order with the new packet among them; what is compared afterwards are the parts of the two files, read
-anew, byte for byte. A TIFF is not a row but a web of places: there the new packet and a new first
+again, byte for byte. A TIFF is not a row but a web of places: there the new packet and a new first
 directory are appended, and the whole of the source must be found in the result, but for the four or
 eight bytes that say where the first directory is.
 
@@ -374,7 +374,7 @@ def _piece(fd: int, size: int, at: int) -> bytes:
     except (OverflowError, OSError):
         data = b""
     if len(data) != size:
-        raise Damaged("it is cut short")
+        raise Damaged("it is truncated")
     return data
 
 

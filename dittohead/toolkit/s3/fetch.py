@@ -217,7 +217,7 @@ class Download:
             await asyncio.wait([writing])
 
     def _check(self, answer: Mapping[str, Any]) -> None:
-        """See that a store which does not heed If-Match or Range has given what was asked for."""
+        """See that a store which does not obey If-Match or Range has given what was asked for."""
         if self._etag and etag_of(answer) not in ("", self._etag):
             raise Changed
         if self._offset and answer.get("ContentRange", "").split("-")[0] != f"bytes {self._offset}":

@@ -44,7 +44,7 @@ _PARAMETERS = {
     "job": "An id, the beginning of one (at least six characters), or a name: its latest job.",
     "step": "A step's name.",
     "source": "A source's name.",
-    "entry": "What the far side calls it.",
+    "entry": "What the remote system calls it.",
     "batch": "A batch's id, or a collection's name: its latest batch.",
 }
 

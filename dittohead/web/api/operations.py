@@ -16,7 +16,7 @@ from dittohead.model.roles import Role
 from dittohead.web.server.identity import Handler, needs
 from dittohead.web.server.problems import Problem
 
-#: A body is read for so long at most. Seconds.
+#: A body is read for this long at most. Seconds.
 _BODY_S = 20.0
 
 

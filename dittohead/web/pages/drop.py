@@ -51,7 +51,7 @@ _MOST_FIELDS = 100
 #: The disk's room is looked at again after so many bytes whose number was not known before.
 _LOOK_AFTER = 64 << 20
 
-#: Uploads that were handed over and are remembered, for whoever has not had the answer.
+#: Uploads that were handed over and are remembered, for anyone who has not had the answer.
 _MOST_OVER = 256
 
 #: Characters of a name that are looked at.
@@ -325,7 +325,7 @@ async def piece(request: web.Request) -> web.Response:
                     raise Problem(422, "the piece is not what was sent", hint="Send it again")
         except ItemError as error:
             raise _refusal(error) from error
-        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+        except (TimeoutError, ConnectionError):  # the sender; the disk is well
             raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
@@ -507,7 +507,7 @@ class _Plain:
                 self.sizes[path], _ = await write_chunks(self._chunks(part), fd, left)
         except ItemError as error:
             raise _refusal(error, 422) from error
-        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+        except (TimeoutError, ConnectionError):  # the sender; the disk is well
             raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error

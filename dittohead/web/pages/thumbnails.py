@@ -96,7 +96,7 @@ class SourceImage:
 
 
 def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[SourceImage]:
-    """Return the first images of a job: of those made from its files, else of the files. Blocking.
+    """Return the first images of a job: of those made from its files, otherwise of the files. Blocking.
 
     Args:
         steps: the job's steps, as the store has them.

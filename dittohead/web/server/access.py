@@ -29,10 +29,10 @@ from dittohead.web.server.listener import LINES, is_own
 from dittohead.web.server.problems import Problem, wants_page
 from dittohead.web.server.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of
 
-#: The file of tokens is read again when it was read so long ago. Seconds.
+#: The file of tokens is read again when it was read this long ago. Seconds.
 _FRESH_S = 1.0
 
-#: A form is read for so long at most; one of nobody known, which is small, for less. Seconds.
+#: A form is read for this long at most; one of nobody known, which is small, for less. Seconds.
 _FORM_S, _STRANGERS_FORM_S = 20.0, 2.0
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -241,7 +241,7 @@ def is_own_socket(request: web.Request) -> bool:
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Find out who asks, and refuse whoever may not, before the handler runs."""
+    """Find out who asks, and refuse anyone who may not, before the handler runs."""
     access = request.app[ACCESS]
     request[IDENTITY] = Identity("", Role.NOBODY)  # until it is found out, for pages of errors
     if not is_own_socket(request):

@@ -52,7 +52,7 @@ class Problem(Exception):
 
 @dataclass
 class ErrorPage:
-    """How people are told: set by whoever makes the pages; without it they get problem details too."""
+    """How people are told: set by the one who makes the pages; without it they get problem details too."""
 
     render: Callable[[web.Request, Problem], Awaitable[web.StreamResponse]] | None = field(default=None)
 

@@ -17,7 +17,7 @@ _SAYS = re.compile(r"sep=([,;\t])\r?\n")
 
 
 class UnreadableSheet(ValueError):
-    """It is no such list; the words say why."""
+    """It is not such a list; the words say why."""
 
 
 def rows(data: bytes, wanted: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:

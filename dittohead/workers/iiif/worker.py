@@ -483,7 +483,7 @@ class _Presentation:
         )
 
     def result(self) -> Done:
-        """Return what was done, and tell of it."""
+        """Return what was done, and report it."""
         detail = f"IIIF Presentation 3: {self.images - self.ignored} images"
         detail += f" in {self.objects} objects" if self.objects > 1 else ""
         left = f", {self.ignored} images of no object left out" if self.ignored else ""

@@ -67,7 +67,7 @@ class SiteObject:
 
 @dataclass
 class _Gathered:
-    """What is found of one page while files are looked through."""
+    """What is found of one page while files are read through."""
 
     stem: str
     main: MediaFile

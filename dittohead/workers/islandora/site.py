@@ -156,7 +156,7 @@ class Drupal:
         return {uri: tid for uri, tid in found.items() if tid is not None}
 
     async def named(self, vocabulary: str, name: str) -> list[Term]:
-        """Return the terms of this very name in a vocabulary: the site itself looks without case."""
+        """Return the terms of exactly this name in a vocabulary: the site itself looks without case."""
         given = {"vocab": vocabulary, "name": unicodedata.normalize("NFC", name)}
         rows = await self._rows_of("/term_from_term_name", given)
         found = [term for term in map(_term_of, rows) if term.vocabulary in ("", vocabulary)]
@@ -394,7 +394,7 @@ class Drupal:
     async def sha256(self, media: Media) -> tuple[str, str]:
         """Return (SHA-256 of a media's file, how it is known); ("", "") when there is no file.
 
-        The site hashes the file when it is asked, with islandora_workbench_integration; else the file is
+        The site hashes the file when it is asked, with islandora_workbench_integration; otherwise the file is
         read back.
         """
         return await self.sha256_of(media.file_uuid, media.file_url)

@@ -28,7 +28,7 @@ GPG = Probe(program="gpg", package="gpg", version_pattern=r"gpg \(GnuPG[^)]*\) (
 #: Bytes of a pipe: as many as an unprivileged process may have. Source: pipe(7), pipe-max-size.
 PIPE = 1 << 20
 
-#: A longer one is a file that was taken for a passphrase.
+#: A longer one is a file that was mistaken for a passphrase.
 _LONGEST = 4096
 
 _STATUS = b"[GNUPG:] "

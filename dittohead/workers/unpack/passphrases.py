@@ -1,6 +1,6 @@
 """Passphrases, and whether it is one archive that they do not open, or all: then nothing more is failed.
 
-What is remembered is in memory, of digests alone, and starts anew with the daemon.
+What is remembered is in memory, of digests alone, and starts again with the daemon.
 """
 
 from __future__ import annotations

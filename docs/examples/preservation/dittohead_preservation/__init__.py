@@ -111,7 +111,7 @@ class PreserveWorker(Worker[PreserveOptions]):
             raise ItemError(
                 f"the preservation service has rejected it: {said}",
                 where=there,
-                hint="Mend the object, then dittohead rerun: it becomes a package of its own",
+                hint="Fix the object, then dittohead rerun: it becomes a package of its own",
             )
         ctx.output(Output(path=b"ingest-report.xml", size=len(data), sha256=digest))
         uri = f"sftp://{options.host}/{there}"
