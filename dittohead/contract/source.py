@@ -251,7 +251,7 @@ class Person(Protocol):
 class Upstream(abc.ABC):
     """An open connection to what lies upstream. All raise StepError for faults of the remote system.
 
-    ItemError: this folder (in `fetch`) cannot be had now; others can. TransientError and TargetError:
+    ItemError: this folder (in `fetch`) is not available now; others can. TransientError and TargetError:
     the source is left alone for a while. After any of them the connection is opened again.
     """
 
@@ -332,7 +332,7 @@ class Source(abc.ABC, Generic[OptionsT]):
     switches: ClassVar[Mapping[str, str]] = {"fetches": "bringing folders in"}
     #: the kind of its entries that people are shown; "" where it keeps no catalogue
     shows: ClassVar[str] = ""
-    #: the stage of entries whose jobs are done; they are called like their folders
+    #: the stage of entries whose jobs are done; they are named like their folders
     stored: ClassVar[str] = "stored"
     #: whether a person has to sign in once, by `dittohead source authorize`
     signs_in: ClassVar[bool] = False
