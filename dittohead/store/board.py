@@ -30,7 +30,7 @@ from dittohead.store.tables import (
 #: Values in one statement.
 _CHUNK = 1000
 
-#: The latest requests about a source or a job among which one is looked for that is made already.
+#: The latest requests about a source or a job that are searched for one that was made already.
 _LATEST = 500
 
 #: States of items that nobody fetches or processes now.
@@ -254,7 +254,7 @@ def _with_steps(connection: Connection, found: Collection[Standing]) -> Iterator
 
 
 def histories(connection: Connection, numbers: Sequence[int], most: int) -> dict[int, list[Change]]:
-    """Return what was told of entries, by their numbers: the latest of each, the oldest first."""
+    """Return the changes of entries, by their numbers: the latest of each, the oldest first."""
     found: dict[int, list[Change]] = {}
     for begin in range(0, len(numbers), _CHUNK):
         query = (
@@ -357,7 +357,7 @@ class Lost:
 
     key: str
     why: str
-    given_up: bool  #: somebody has ended its job; else it can be brought in again
+    given_up: bool  #: somebody has ended its job. If not, it can be brought in again
 
 
 def lost(connection: Connection, source: str, kind: str, stage: str, most: int) -> list[Lost]:

@@ -337,13 +337,13 @@ def fifo(path: Path) -> None:
 
 
 HOSTILE: dict[str, tuple[Any, str]] = {
-    "torn.json": (lambda path: path.write_text('{"barcode": "B'), "no JSON"),
-    "empty.json": (lambda path: path.touch(), "no JSON"),
+    "torn.json": (lambda path: path.write_text('{"barcode": "B'), "not JSON"),
+    "empty.json": (lambda path: path.touch(), "not JSON"),
     "list.json": (lambda path: path.write_text("[1]"), "a JSON object"),
-    "deep.json": (lambda path: path.write_text("[" * 60_000), "no JSON"),
+    "deep.json": (lambda path: path.write_text("[" * 60_000), "not JSON"),
     "unknown.json": (lambda path: path.write_text('{"barcode": "unknown"}'), "not known"),
     "other.json": (lambda path: path.write_text('{"barcode": "B1"}'), "its name must be B1.json"),
-    "odd.json": (lambda path: path.write_text('{"barcode": {"a": 1}}'), "no text"),
+    "odd.json": (lambda path: path.write_text('{"barcode": {"a": 1}}'), "not text"),
     "B3.json": (lambda path: path.write_text('{"barcode": "B3", "bucket": "x"}'), 'a field "bucket"'),
     "huge.json": (lambda path: path.write_text(" " * 70_000), "more than 65,536 bytes"),
     "link.json": (lambda path: path.symlink_to("/etc/passwd"), "symbolic link"),
@@ -351,7 +351,7 @@ HOSTILE: dict[str, tuple[Any, str]] = {
     "folder": (lambda path: (path / "x").mkdir(parents=True), "directory"),
     "pipe.json": (fifo, "FIFO"),
     "bytes.json": (lambda path: path.write_bytes(b"\xff\xfe"), "UTF-8"),
-    "picture": (lambda path: path.write_bytes(b"\x00\x01\n\x02"), "no list of keys"),
+    "picture": (lambda path: path.write_bytes(b"\x00\x01\n\x02"), "not a list of keys"),
     "blank.txt": (lambda path: path.write_text("\n\n"), "no key in it"),
 }
 

@@ -90,7 +90,7 @@ async def again(store: Store, keep: Keep, kind: str, board: Board, keys: Sequenc
     for key in known:
         await store.write(board_store.forget_folder, keep.name, key)
     told = [
-        Told(key=key, stage=board.wanted, reason="it is wanted again", attributes={"again": True})
+        Told(key=key, stage=board.wanted, reason="somebody asked for it again", attributes={"again": True})
         for key in known
     ]
     await keep.catalogue.tell(kind, told, by=who, only_known=True)

@@ -43,7 +43,7 @@ class Check:
     Args:
         kind: the kind of entry on the board.
         repair: make the others say what the store says.
-        live: a daemon keeps the board: what is only behind by a moment is no finding.
+        live: a daemon keeps the board: a token that is late by a moment does not count.
     """
 
     store: Store

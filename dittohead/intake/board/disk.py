@@ -22,7 +22,7 @@ NAME = "board"
 #: How a token's file ends, and a reason's.
 TOKEN, REASON = ".json", ".reason.txt"
 
-#: Names of one stage that are looked at; whoever puts more there has to wait.
+#: Names of one stage that are read; others have to wait.
 _NAMES = 100_000
 
 #: Bytes of a token, and of a file of keys.
@@ -108,7 +108,7 @@ class Disk:
         return sorted(found)
 
     def look(self) -> Iterator[Seen]:
-        """Yield what lies in the stages; names with a dot in front are uploads, and nobody's business yet."""
+        """Yield what lies in the stages; names with a dot in front are uploads, and are not read."""
         for stage in self.stages():
             with os.scandir(self.path / stage) as listed:
                 for count, entry in enumerate(listed):
@@ -134,13 +134,13 @@ class Disk:
     def read(self, seen: Seen, most: int) -> bytes:
         """Return what a file holds, if it is still the one that was seen.
 
-        Raises: ItemError: it is no regular file, or may not be read; ValueError: it is another now, or has
+        Raises: ItemError: it is not a regular file, or may not be read; ValueError: it is another now, or has
         more than `most` bytes; OSError.
         """
         fd, status = files.open_regular(os.fsencode(self.path / seen.stage / seen.name))
         with os.fdopen(fd, "rb") as file:
             if (status.st_ino, status.st_uid) != (seen.status.st_ino, seen.status.st_uid):
-                raise ValueError("it was replaced while it was looked at; it is looked at again")
+                raise ValueError("it was replaced while it was read; it is read again")
             data = file.read(most + 1)
         if len(data) > most:
             raise ValueError(f"it has more than {most:,} bytes")
@@ -179,7 +179,7 @@ def _must_be_ours(path: Path) -> None:
     status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise DittoheadError(
-            "the board cannot be kept: this is no directory of the daemon's user",
+            "the board cannot be kept: this is not a directory of the daemon's user",
             where=str(path),
             hint="Move it away; it is made again",
         )

@@ -17,10 +17,10 @@ from dittohead.store import catalogue as catalogue_store
 from dittohead.store.board import Standing
 from dittohead.store.catalogue import HOUR_S
 
-#: A rate of so long ago counts half. Hours.
+#: A rate that is this old counts half. Hours.
 _HALF = 24.0
 
-#: Folders under way, and failures, that are looked at one by one.
+#: Folders under way, and failures, that are read one by one.
 _FOLDERS = 1_000
 
 #: Entries that were given up of which the reasons are read; how many there are is known of all.

@@ -55,13 +55,13 @@ _PIECE = 200
 #: Reasons of files that are refused, in one stage.
 _REFUSALS = 1_000
 
-#: The reason of a list's keys that are not known stays so long. Seconds.
+#: The reason of a list's keys that are not known stays for this time. Seconds.
 _REASON_S = 7 * 86_400.0
 
 #: What such a reason begins with, and how many bytes it may have.
 _NOT_ALL, _REASON_MOST = "was taken, but not all of it", 1 << 20
 
-#: Keys that are not known are looked for again after so long. Seconds.
+#: Keys that are not known are searched for again after this time. Seconds.
 _UNKNOWN_S = 120.0
 
 #: Keys that a reason names.
@@ -411,7 +411,7 @@ class Keeper:
         """Leave a file as it is, and say beside it why it asks for nothing."""
         where = (seen.stage, seen.name)
         if sum(stage == seen.stage for stage, _ in self._refused) < _REFUSALS:
-            todo = "Correct it, or remove it; it is looked at again when it changes"
+            todo = "Correct it, or remove it; it is read again when it changes"
             self._lists[seen.stage, _reason_name(seen.name)] = tokens.reason(
                 seen.name.encode("utf-8", "replace").decode(), "asks for nothing that can be done", why, todo
             )
@@ -575,7 +575,7 @@ class Keeper:
             await self._store.write(catalogue_store.flow, self._name, FLOW, came, time.time())
 
     def _clear(self, looked: Looked) -> int:
-        """Remove tokens that stand nowhere, files whose requests are made, and reasons of what is over."""
+        """Remove tokens that stand nowhere, files whose requests are made, and reasons that do not apply any more."""
         count = 0
         for key in [key for key in self._placed if key not in looked.stands]:
             self._remove_at(self._placed.pop(key), key)
@@ -629,7 +629,7 @@ class Keeper:
             if seen is None:
                 wrong.append((f"{at.stage}/{name}", "it is missing"))
             elif not seen.is_file:
-                wrong.append((f"{at.stage}/{name}", "it is no file"))
+                wrong.append((f"{at.stage}/{name}", "it is not a file"))
         belongs = {(at.stage, name_of(key) + TOKEN) for key, at in looked.stands.items()}
         for where, seen in looked.seen.items():
             if where not in belongs and not seen.name.endswith(REASON):

@@ -11,7 +11,7 @@ from pathlib import Path
 from dittohead.system import trust
 from dittohead.system.users import Owner, owner
 
-#: What is known of a user is asked for again after so long. Seconds.
+#: What is known of a user is asked for again after this time. Seconds.
 _FRESH_S = 60.0
 
 #: Users remembered at most.
@@ -34,7 +34,7 @@ class Rights:
 
         Args:
             status: the file's own, from its descriptor or lstat.
-            directory: where it lies. A file of the daemon's was moved there by whoever may write there.
+            directory: where it lies. A file of the daemon's was moved there by somebody who may write there.
         """
         if status.st_nlink > 1:
             return "", "it has another name elsewhere (a hard link): who made it cannot be known"

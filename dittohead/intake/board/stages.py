@@ -59,7 +59,14 @@ def reached(names: Sequence[str], steps: Sequence[StepAt]) -> str:
 
 
 def stand(found: Standing, board: Board, stored: str, workers: Registry) -> Stand | None:
-    """Return where an entry is shown; None where it is not on its way."""
+    """Return where an entry is shown; None where it is not on its way.
+
+    Args:
+        found: the entry, with its folder and its job.
+        board: the source's words.
+        stored: its word for what is stored.
+        workers: of the job's steps.
+    """
     entry, names = found.entry, words(found.steps, workers, board)
     if entry.stage == HOLD:
         return Stand(stage=HOLD, words=names)

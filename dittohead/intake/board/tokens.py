@@ -28,7 +28,7 @@ def text(
         board: the source's words.
         found: the entry, with its job.
         at: where it is shown.
-        changes: what was told of the entry, the oldest first.
+        changes: the changes of the entry, the oldest first.
         known: the fields that its tokens may have, with their values by default.
     """
     entry = found.entry
@@ -76,5 +76,12 @@ def moment(at: float) -> str:
 
 
 def reason(name: str, what: str, why: str, todo: str) -> str:
-    """Return what is written beside a token that does not go on."""
+    """Return what is written beside a token that does not go on.
+
+    Args:
+        name: of the token, or of the file.
+        what: is said about it, after its name.
+        why: it is so.
+        todo: what to do next.
+    """
     return f"{name} {what}.\n\nWhat:   {why}\nDo:     {todo}\n"

@@ -83,7 +83,7 @@ def _parsed(seen: Seen, disk: Disk, who: str, board: Board, known: Collection[st
         data = disk.read(seen, disk_module.MOST_LIST if is_list else disk_module.MOST_TOKEN)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Refused("this is no text in UTF-8") from error
+        raise Refused("this is not text in UTF-8") from error
     except (DittoheadError, ValueError) as error:
         raise Refused(str(error)) from error
     return _list(seen, text, who) if is_list else _token(seen, text, who, board, known)
@@ -96,7 +96,7 @@ def _list(seen: Seen, text: str, who: str) -> Wish:
     if not keys:
         raise Refused("there is no key in it: one a line is needed")
     if any(not key.isprintable() for key in keys):
-        raise Refused("it has control characters, so it is no list of keys")
+        raise Refused("it has control characters, so it is not a list of keys")
     return Wish(seen=seen, keys=keys, who=who, is_list=True)
 
 
@@ -104,7 +104,7 @@ def _token(seen: Seen, text: str, who: str, board: Board, known: Collection[str]
     try:
         told = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"this is no JSON ({type(error).__name__}): {str(error)[:200]}") from error
+        raise Refused(f"this is not JSON ({type(error).__name__}): {str(error)[:200]}") from error
     if not isinstance(told, dict):
         raise Refused(f'a token is a JSON object, such as {{"{board.key}": "..."}}')
     stem = seen.name.removesuffix(TOKEN)
@@ -120,7 +120,7 @@ def _token(seen: Seen, text: str, who: str, board: Board, known: Collection[str]
                 "Fields are named by `fields:` of the source in config.yaml"
             )
         if not isinstance(value, str) or not value or len(value) > _LONGEST or not value.isprintable():
-            raise Refused(f'the field "{name}" is no text of 1 to {_LONGEST} characters in one line')
+            raise Refused(f'the field "{name}" is not text of 1 to {_LONGEST} characters in one line')
         fields[name] = value
     was = told.get("stage")
     return Wish(seen=seen, keys=(key,), who=who, fields=fields, was=was if isinstance(was, str) else "")
@@ -130,7 +130,7 @@ def _key(told: Mapping[str, Any], board: Board, stem: str) -> str:
     given = told.get(board.key, told.get("key", unquote(stem)))
     key = str(given) if isinstance(given, (str, int)) and not isinstance(given, bool) else ""
     if not key or not key.isprintable():
-        raise Refused(f'its "{board.key}" is no text')
+        raise Refused(f'its "{board.key}" is not text')
     if stem not in (key, name_of(key)):
         raise Refused(f'its "{board.key}" is "{key[:200]}": so its name must be {key[:200]}{TOKEN}')
     return key

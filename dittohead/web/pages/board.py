@@ -45,7 +45,7 @@ _ACTIONS = {
     "refetch": "source-refetch",
 }
 
-#: Jobs that one button tries again, or dismisses; asked for beside each other.
+#: Jobs that one button tries again, or dismisses; asked for in parallel.
 _TOGETHER = 200
 
 
