@@ -575,7 +575,7 @@ class Keeper:
             await self._store.write(catalogue_store.flow, self._name, FLOW, came, time.time())
 
     def _clear(self, looked: Looked) -> int:
-        """Remove tokens that stand nowhere, files whose requests are made, and reasons that do not apply any more."""
+        """Remove tokens that stand nowhere, files whose requests are made, and reasons that no longer apply."""
         count = 0
         for key in [key for key in self._placed if key not in looked.stands]:
             self._remove_at(self._placed.pop(key), key)
