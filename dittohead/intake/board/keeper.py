@@ -342,7 +342,7 @@ class Keeper:
             self._unknown.add((wish.seen.stage, wish.seen.name))
             raise Refused(
                 f'"{unknown[0]}" is not known: it is in none of the lists that the source has read. It is '
-                "looked for again every few minutes"
+                "searched for again every few minutes"
             )
         return asks, unknown
 
@@ -575,7 +575,7 @@ class Keeper:
             await self._store.write(catalogue_store.flow, self._name, FLOW, came, time.time())
 
     def _clear(self, looked: Looked) -> int:
-        """Remove tokens that stand nowhere, files whose requests are made, and reasons that no longer apply."""
+        """Remove tokens that stand nowhere, files whose requests are made, reasons that no longer apply."""
         count = 0
         for key in [key for key in self._placed if key not in looked.stands]:
             self._remove_at(self._placed.pop(key), key)
