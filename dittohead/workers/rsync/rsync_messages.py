@@ -297,7 +297,7 @@ def _error(trouble: _Trouble, alike: list[re.Match[str]], way: DeliveryPlace) ->
 
 
 def _written_to(line: str, path: str) -> str:
-    """Return the directory that was to be written to; the one above where the target's own could not be made."""
+    """Return the directory that was to be written to; the one above where the last could not be made."""
     whole = path.rstrip("/")
     return os.path.dirname(whole) or "/" if f'mkdir "{whole}" failed' in line else path
 
