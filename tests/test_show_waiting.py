@@ -127,3 +127,25 @@ def test_at_80_columns_the_moment_is_seen(why: Why) -> None:
     show([Line(state="held", name="a-long-name-" * 9, clause=held.text)], to, indent=2)
     assert isinstance(to.file, io.StringIO)
     assert f"{held.due.removesuffix(' for 1 min 30 s')}" in to.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "retry",
+        "rerun",
+        "cancel",
+        "poke",
+        "thaw",
+        "freeze --reason x",
+        "dismiss --reason x",
+        "retry --batch",
+        "show",
+        "verify",
+        "logs",
+    ],
+)
+def test_each_command_on_what_does_not_exist_ends_alike(house: House, command: str) -> None:
+    """As there is no such job, not as what cannot be done now."""
+    said = ask(house, *command.split(), "nothere")
+    assert (said.exit_code, 'there is no job "nothere"' in said.output.replace("batch", "job")) == (66, True)
