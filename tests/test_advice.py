@@ -1,4 +1,4 @@
-"""What is printed to be typed next fits whoever reads it."""
+"""What is printed to be typed next fits anyone who reads it."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_who_cannot_ask_for_want_of_a_daemon_is_told_so(state: Path, left: str) 
     me, holder = owner(2).user, owner(1).user
     assert said == (
         f"{state.parent}: the daemon is not running (or does not answer), and {me} may not read its store. "
-        f"Ask whoever administers this machine: sudo -u {holder} dittohead run"
+        f"Ask the person who administers this machine: sudo -u {holder} dittohead run"
     )
     assert unasked
     said, unasked = advice.unasked(state, None)
-    assert "(or does not answer). Ask whoever" in said
+    assert "(or does not answer). Ask the person who" in said
     assert unasked
 
 
@@ -138,7 +138,10 @@ def test_an_uploader_who_may_not_ask_the_daemon_hears_from_systemd_that_it_is_st
     said = advice.untaken(state, config)
     if told in (b"inactive\n", b"failed\n"):
         assert "not running" in said
-        assert "What was handed over waits in the inbox. Ask whoever administers this machine: sudo" in said
+        assert (
+            "What was handed over waits in the inbox. Ask the person who administers this machine: sudo"
+            in said
+        )
     else:
         assert said == ""
     program.unlink()

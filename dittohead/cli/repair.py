@@ -21,7 +21,7 @@ from dittohead.system import lock, log
 @click.command()
 @with_config
 def rebuild() -> None:
-    """Make a damaged or lost store anew from receipts, stations and work/.
+    """Rebuild a damaged or lost store from receipts, stations and work/.
 
     The damaged files are kept beside it. Finished jobs come back from their receipts; folders in
     processing/ begin their steps again and find what earlier tries left. A store that is sound is
@@ -37,7 +37,7 @@ def rebuild() -> None:
             said = rebuilding.rebuild(store, stations, config)
         finally:
             store.close()
-    out.print(f"the store was made anew: {escape(str(said))}")
+    out.print(f"the store was rebuilt: {escape(str(said))}")
     next_ = escape(advice.start(config.path))
     out.print(f"Lost: notices not yet sent, and why jobs were frozen. Next: {next_}")
     if said.unreadable:
@@ -48,7 +48,7 @@ def _empty_store(config: Config, stations: Stations) -> Store:
     try:
         store = open_store(config, stations, check=True)
     except StoreError as error:
-        # One that only cannot be had now (a full disk, a lock) is not to be made again.
+        # One that only is not available now (a full disk, a lock) is not to be made again.
         passing = error.passing and "I/O" not in error.what
         if config.settings.store != "sqlite" or passing:
             raise

@@ -272,7 +272,8 @@ def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_no
         assert said.returncode == os.EX_UNAVAILABLE
         assert "the daemon is not running (or does not answer)" in said.stderr
         assert (
-            f"Ask whoever administers this machine: sudo dittohead --config {here.config} run" in said.stderr
+            f"Ask the person who administers this machine: sudo dittohead --config {here.config} run"
+            in said.stderr
         )
 
 
