@@ -116,7 +116,8 @@ class Actions:
         except Exception as error:  # noqa: BLE001  # around one request: a defect refuses it only
             log.get().exception(log.REQUEST_CRASHED, **about, error=str(error))
             said = {"ok": False, "message": f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}"}
-        log.get().info(log.REQUEST_ANSWERED, **about, ok=said["ok"], message=said["message"])
+        told = {key: said[key] for key in ("ok", "message")}
+        log.get().info(log.REQUEST_ANSWERED, action=about["action"], of=about["of"], who=about["who"], **told)
         return said
 
     async def _counted(self, request: Request) -> str:
