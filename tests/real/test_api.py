@@ -221,6 +221,7 @@ def _opens(here: Site, token: str) -> bool:
     return True
 
 
+@pytest.mark.timeout(400)  # some twenty commands, each a process of its own
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 @pytest.mark.skipif(not by.python(), reason="INTERPRETER OR REPOSITORY CLOSED TO OTHER USERS: left out")
 def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_not(here: Site) -> None:
