@@ -126,7 +126,6 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
         raise click.exceptions.Exit(worst)
 
 
-<<<<<<< HEAD
 def asked(action: str, of: str, **args: Any) -> str:
     """Have the daemon do something, or do it here without one, and return its answer; end where it is no."""
     client = find_place().client()
@@ -140,14 +139,11 @@ def asked(action: str, of: str, **args: Any) -> str:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     if not answer["ok"]:
-        fail(answer["message"], UNAVAILABLE)
+        fail(answer["message"], NO_INPUT if answer.get("missing") else UNAVAILABLE)
     return str(answer["message"])
 
 
-def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> bool:
-=======
 def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> int:
->>>>>>> main
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     return _print_answer(answer, quiet=quiet)
