@@ -14,7 +14,7 @@ from dittohead.config import registry
 from dittohead.system.credentials import Credentials
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.bucket import Bucket
-from dittohead.toolkit.s3.pace import RequestRate
+from dittohead.toolkit.s3.request_rate import RequestRate
 
 #: Requests at once to the bucket's store.
 _REQUESTS = 8

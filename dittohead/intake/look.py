@@ -95,6 +95,9 @@ class SourceLook(Look):
     async def waiting(self) -> int:
         return await self._store.read(item_store.waiting, self.name)
 
+    def folder_fault(self, name: str) -> str:
+        return folder_fault(name, self._ignore)
+
 
 class DrySourceLook(Look):
     """Only notes what `SourceLook` would remember."""

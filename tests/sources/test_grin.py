@@ -31,7 +31,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dittohead.sources.grin.pace._THROTTLED_S", 0.02)
+    monkeypatch.setattr("dittohead.sources.grin.limits._THROTTLED_S", 0.02)
     monkeypatch.setattr(refresh_module, "_GRACE_S", 0.0)
 
 

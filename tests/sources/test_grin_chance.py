@@ -115,7 +115,7 @@ class Chance:
 async def test_two_hundred_volumes_through_kills_faults_and_evictions(
     tmp_path: Path, server: Server, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dittohead.sources.grin.pace._THROTTLED_S", 0.001)
+    monkeypatch.setattr("dittohead.sources.grin.limits._THROTTLED_S", 0.001)
     monkeypatch.setattr("dittohead.sources.grin.requests._FULL_S", 0.0)
     monkeypatch.setattr(refresh_module, "_GRACE_S", 0.0)
     library = Library(tmp_path, server, ahead=30, batch=20, in_process=50, evictions=1000, stall=1)

@@ -35,6 +35,13 @@ async def authorize(
 ) -> str:
     """Have a person consent, keep the tokens, and return whose they are.
 
+    Args:
+        client: of an installed application.
+        session: open.
+        sign_in: keeps the tokens.
+        port: on this machine, that the browser is led to.
+        person: opens the address that is shown.
+
     Raises: ItemError, TransientError.
     """
     verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(24)

@@ -17,7 +17,7 @@ from yarl import URL
 
 from dittohead.model.errors import SourceStopped, StepError, TransientError
 from dittohead.sources.grin.options import GrinOptions
-from dittohead.sources.grin.pace import Pace
+from dittohead.sources.grin.limits import Limits
 from dittohead.sources.grin.sign_in import Client, SignIn
 from dittohead.toolkit import retry_after
 
@@ -51,7 +51,7 @@ class QueueFull(StepError):
 class Access:
     """What all connections of one source share."""
 
-    pace: Pace
+    limits: Limits
     sign_in: SignIn
 
 
@@ -86,10 +86,10 @@ class Grin:
         url = what if "://" in what else f"{self.options.base}/{what}"
         try:
             async with contextlib.AsyncExitStack() as stack:
-                await stack.enter_async_context(self.access.pace.turn())
+                await stack.enter_async_context(self.access.limits.turn())
                 answer = await self._followed(stack, method, url, dict(headers or {}), data)
                 await self._judge(answer, url, page=page)
-                self.access.pace.answered()
+                self.access.limits.answered()
                 yield answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransientError(_words(error), where=_shown(url)) from error
@@ -123,7 +123,7 @@ class Grin:
                 raise self.access.sign_in.stopped("it leads to a sign-in page, with a new token too")
             else:
                 bearer, renewed = await self._bearer(not_=bearer), True
-            await self.access.pace.spaced()
+            await self.access.limits.spaced()
         raise TransientError("GRIN leads from one address to the next", where=_shown(url))
 
     async def _bearer(self, not_: str = "") -> str:
@@ -146,7 +146,7 @@ class Grin:
         asked = retry_after.asked_s(answer.headers.get("Retry-After", ""))
         if answer.status == 429 and "/_process" in url:
             raise QueueFull(asked)
-        wait = self.access.pace.throttled(asked)
+        wait = self.access.limits.throttled(asked)
         what = f"GRIN answers with {answer.status}: it is asked no more for a while"
         raise TransientError(what, where=_shown(url), retry_after_s=wait)
 
@@ -173,7 +173,7 @@ class Grin:
         """Return what is wrong where a page is GRIN's apology or a sign-in; None for any other."""
         text = body[:_PAGE_MOST].lower()
         if _THROTTLED in text:
-            wait = self.access.pace.throttled(None)
+            wait = self.access.limits.throttled(None)
             return TransientError("GRIN throttles by a page", where=_shown(url), retry_after_s=wait)
         if any(words in text for words in _SIGN_IN) and b"hd3" not in text:
             return self.access.sign_in.stopped("it shows a sign-in page")

@@ -114,7 +114,7 @@ class Fetcher:
         """Write what is missing of an archive; return the answer's status, 0 for another archive."""
         headers = {"Range": f"bytes={have}-", "If-Range": item.version} if have else {}
         async with (
-            self._grin.access.pace.download(),
+            self._grin.access.limits.download(),
             self._grin.request("GET", quote(item.key), headers=headers) as answer,
         ):
             if answer.status == 416 or answer.headers.get("ETag", item.version) != item.version:

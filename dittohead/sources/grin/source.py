@@ -27,7 +27,7 @@ from dittohead.sources.grin.authorize import authorize
 from dittohead.sources.grin.client import Access, Grin, session
 from dittohead.sources.grin.fetch import Fetcher
 from dittohead.sources.grin.options import VOLUME, GrinOptions
-from dittohead.sources.grin.pace import Pace
+from dittohead.sources.grin.limits import Limits
 from dittohead.sources.grin.refresh import Refresh
 from dittohead.sources.grin.sign_in import SignIn, read_client
 from dittohead.sources.grin.work import State, Work
@@ -73,10 +73,10 @@ class GrinSource(Source[GrinOptions]):
         if known is not None and known.paced == paced:
             return known
         same = next(
-            (one.access.pace for key, one in self._known.items() if key.startswith(f"{options.base} ")), None
+            (one.access.limits for key, one in self._known.items() if key.startswith(f"{options.base} ")), None
         )
         sign_in = SignIn(keep.directory / _TOKEN, f"dittohead source authorize {keep.name}", keep.log)
-        made = _Shared(Access(same or Pace(*paced), sign_in), State(), paced)
+        made = _Shared(Access(same or Limits(*paced), sign_in), State(), paced)
         self._known[f"{keep.directory}"] = self._known[f"{options.base} {keep.name}"] = made
         return made
 

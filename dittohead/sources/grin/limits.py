@@ -1,4 +1,4 @@
-"""How fast a library's GRIN is asked: one rate and one number of connections for everything that asks."""
+"""What a library's GRIN is asked at most: one rate, one number of connections, for everything that asks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STREAK = 20
 _THROTTLED_S = 30.0
 
 
-class Pace:
+class Limits:
     """Turns for requests: evenly spaced, never in bursts; slower when GRIN throttles.
 
     Args:
