@@ -60,8 +60,8 @@ def measure(base: Path, quick: bool) -> Iterator[Row]:
 async def listed(root: Path, url: str, token: str, count: int) -> None:
     """List all books twice; print seconds of both, of a question, and MiB that it took more."""
     from dittohead.sources.grin.client import Access, Grin, session
+    from dittohead.sources.grin.limits import Limits, Most
     from dittohead.sources.grin.options import VOLUME, GrinOptions
-    from dittohead.sources.grin.limits import Limits
     from dittohead.sources.grin.refresh import Refresh
     from dittohead.sources.grin.sign_in import SignIn, Token, read_client
     from dittohead.store import Store, sqlite_url
@@ -77,7 +77,7 @@ async def listed(root: Path, url: str, token: str, count: int) -> None:
         '{"installed": {"client_id": "c", "auth_uri": "https://a", "token_uri": "https://t"}}', "c"
     )
     async with session(60) as opened:
-        grin = Grin(options, opened, Access(Limits(100, 4, 4), SignIn(path, "", kept.log)), client)
+        grin = Grin(options, opened, Access(Limits(Most(100, 4, 4)), SignIn(path, "", kept.log)), client)
         refresh = Refresh(options, kept, grin)
         await refresh.small()
         before = _mib()

@@ -198,7 +198,7 @@ class Catalogue(abc.ABC):
     async def pick(
         self, kind: str, states: Collection[str], stages: Collection[str], limit: int, *, sample: bool = False
     ) -> list[Entry]:
-        """Return entries in these states and stages: the highest priority first, then the longest in its state.
+        """Return entries in these states and stages: by priority, then the longest in its state.
 
         Args:
             kind: the kind of entry.

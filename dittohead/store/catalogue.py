@@ -478,7 +478,7 @@ def _shares(
     known = counts(connection, source, kind)
     there = [known.get(pair, 0) for pair in pairs]
     # Not for secrets: a fair draw is all that is needed.
-    drawn = random.sample(pairs, min(limit, sum(there)), counts=there) if sum(there) else []  # noqa: S311
+    drawn = random.sample(pairs, min(limit, sum(there)), counts=there) if sum(there) else []
     return dict(Counter(drawn))
 
 

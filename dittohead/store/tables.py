@@ -256,7 +256,9 @@ items = Table(
     Column("fetched", Word(), nullable=False),  # the version that lies verified below the drop's folder
     Column("seen_at", Moment(0.0), nullable=False),
     Column("rank", Whole(), nullable=False, server_default="0"),  # lower comes first: the priority, negative
-    Column("turn", Word(), nullable=False, server_default=""),  # another one has the same version fetched again
+    Column(
+        "turn", Word(), nullable=False, server_default=""
+    ),  # another one has the same version fetched again
     Index(None, "source", "key", unique=True),
     Index(None, "source", "state", "folder"),
     Index(None, "drop_id"),

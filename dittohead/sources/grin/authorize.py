@@ -66,7 +66,7 @@ async def authorize(
             "Google gave no refresh token",
             hint="Take the consent back at https://myaccount.google.com/permissions, and begin again",
         )
-    token = await sign_in.keep(given, None)
+    token = await sign_in.keep(given, None, client)
     return token.email or "an account that Google did not name"
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import aiohttp
 from yarl import URL
 
 from dittohead.model.errors import SourceStopped, StepError, TransientError
-from dittohead.sources.grin.options import GrinOptions
 from dittohead.sources.grin.limits import Limits
+from dittohead.sources.grin.options import GrinOptions
 from dittohead.sources.grin.sign_in import Client, SignIn
 from dittohead.toolkit import retry_after
 
@@ -35,6 +35,9 @@ _SIGN_IN = (b"accounts.google.com", b"sign in - google accounts", b"servicelogin
 
 #: Bytes of a page that are looked at to see what it is.
 _PAGE_MOST = 1 << 16
+
+#: Characters that stand in addresses as they are. Source: RFC 3986, 2.2; "%" begins what is quoted already.
+_ADDRESS = "%:/?#[]@!$&'()*+,;=~"
 
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
@@ -83,7 +86,7 @@ class Grin:
 
         Raises: SourceStopped, TransientError; QueueFull where conversions are asked for.
         """
-        url = what if "://" in what else f"{self.options.base}/{what}"
+        url = self._address(what)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 await stack.enter_async_context(self.access.limits.turn())
@@ -93,6 +96,19 @@ class Grin:
                 yield answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransientError(_words(error), where=_shown(url)) from error
+
+    def _address(self, what: str) -> str:
+        """Return the address of what is asked for. Raises: TransientError: the bearer must not go there."""
+        if "://" not in what:
+            return f"{self.options.base}/{what}"
+        if not self._is_ours(what):
+            raise TransientError("GRIN's page leads to another host", where=_shown(what))
+        return quote(what, safe=_ADDRESS)
+
+    def _is_ours(self, url: str) -> bool:
+        with contextlib.suppress(ValueError):  # no address at all
+            return URL(url).origin() == self._origin
+        return False
 
     async def _followed(
         self,
@@ -117,8 +133,8 @@ class Grin:
                 return answer
             answer.release()
             there = urljoin(url, answer.headers.get("Location", ""))
-            if URL(there).origin() == self._origin:
-                url = there
+            if self._is_ours(there):
+                url = quote(there, safe=_ADDRESS)
             elif renewed:
                 raise self.access.sign_in.stopped("it leads to a sign-in page, with a new token too")
             else:

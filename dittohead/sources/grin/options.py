@@ -29,6 +29,7 @@ GONE = "gone"  # in none of GRIN's lists any more
 #: What we make of it. "" is nothing: nobody asked for it.
 WANTED = "wanted"
 FETCHING = "fetching"  # the engine has it: to be fetched, or its folder is under way
+BROKEN = "failed"  # the job of its folder has failed; retried, it is under way again
 STORED = "stored"  # the job of its folder is done
 ASIDE = "set_aside"  # not worked on any more, with the reason
 

@@ -46,6 +46,9 @@ _TITLES = {
     "google books link": "link",
 }
 
+#: Characters of a cell that are kept.
+_CELL_MOST = 1000
+
 #: Columns whose text is kept as an attribute of the volume.
 _KEPT = ("scanned", "processed", "analyzed", "converted", "downloaded", "ocrd", "failed", "info", "detail")
 
@@ -96,9 +99,16 @@ def _fits(cells: Sequence[str], columns: Sequence[str]) -> bool:
 
 def _row(barcode: str, file: str, named: dict[str, str], library: str) -> Row | None:
     barcode = barcode_of(file, library) if file else barcode_of(barcode, library)
-    if not _BARCODE.fullmatch(barcode) or barcode.startswith("."):
+    # Bytes that are no text would make a name that nobody can ask GRIN for.
+    if not _BARCODE.fullmatch(barcode) or barcode.startswith(".") or not f"{barcode}{file}".isprintable():
         return None
-    return Row(barcode, file, {name: named[name] for name in _KEPT if named.get(name)})
+    kept = {name: _text(named[name]) for name in _KEPT if named.get(name)}
+    return Row(barcode, file, kept)
+
+
+def _text(cell: str) -> str:
+    """Return what a cell says, as far as it is text, and not without end."""
+    return cell.encode("utf-8", "replace").decode()[:_CELL_MOST]
 
 
 @dataclass

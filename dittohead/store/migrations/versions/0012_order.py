@@ -17,8 +17,6 @@ def upgrade() -> None:
     # Nothing older is known of when it came into its state.
     op.execute("UPDATE entries SET since = changed_at")
     op.drop_index("ix_entries_source_kind_stage_state_rank_id", "entries")
-    op.create_index(
-        "ix_entries_source_kind_stage_state_rank_since_id", "entries", [*_CHOSEN, "since", "id"]
-    )
+    op.create_index("ix_entries_source_kind_stage_state_rank_since_id", "entries", [*_CHOSEN, "since", "id"])
     op.add_column("items", sa.Column("rank", sa.Integer, nullable=False, server_default="0"))
     op.add_column("items", sa.Column("turn", sa.Text, nullable=False, server_default=""))
