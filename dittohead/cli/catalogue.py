@@ -90,7 +90,12 @@ def show(as_json: bool, name: str, key: str) -> None:
     if found["reason"]:
         out.print(f"  {escape(found['reason'])}")
     for label, value in found["attributes"].items():
-        out.print(f"  {escape(label)}: {escape(str(value))}")
+        if isinstance(value, dict):
+            out.print(f"  {escape(label)}:")
+            for name, said in value.items():
+                out.print(f"    {escape(name)}: {escape(str(said))}")
+        else:
+            out.print(f"  {escape(label)}: {escape(str(value))}")
     out.print(f"  known since {found['first_at']}")
     for change in found["history"]:
         where = change["state"] + (f", {change['stage']}" if change["stage"] else "")

@@ -11,6 +11,7 @@ from dittohead.contract.source import Look
 from dittohead.model.errors import SourceStopped, TransientError
 from dittohead.sources.grin import options as words
 from dittohead.sources.grin.client import Grin
+from dittohead.sources.grin.details import Details, Pause
 from dittohead.sources.grin.fetch import file_fault, look_at, sighting
 from dittohead.sources.grin.options import QUEUES, VOLUME, GrinOptions
 from dittohead.sources.grin.requests import Requests
@@ -40,6 +41,7 @@ class State:
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)  #: one pass at a time
     blocked_until: float = 0.0  #: nothing is asked for before, seconds since the epoch
+    details: Pause = field(default_factory=Pause)  #: GRIN did not give any
     wake: asyncio.Event = field(default_factory=asyncio.Event)  #: somebody wants something
 
 
@@ -49,7 +51,8 @@ class Work:
     def __init__(self, options: GrinOptions, keep: Keep, grin: Grin, state: State) -> None:
         self._options, self._keep, self._grin, self._state = options, keep, grin, state
         self._catalogue = keep.catalogue
-        self._requests = Requests(options, keep, grin)
+        self._details = Details(options, keep, grin, state.details)
+        self._requests = Requests(options, keep, grin, self._details)
 
     async def once(self, ctx: Look) -> None:
         """Make one pass. Raises: SourceStopped, TransientError."""
@@ -96,6 +99,7 @@ class Work:
             some = [entry for entry in found if entry.key not in failed]
             if not some:
                 break
+            await self._details.learn(some)
             for entry in some:
                 try:
                     await self._offer_one(ctx, entry)
