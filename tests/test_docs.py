@@ -16,7 +16,7 @@ TOP = Path(__file__).parent.parent
 
 
 def test_the_reference_is_what_the_code_says() -> None:
-    """Settings, workers' options, commands and log events; made anew by tools/reference."""
+    """Settings, workers' options, commands and log events; made again by tools/reference."""
     said = subprocess.run(
         [sys.executable, TOP / "tools" / "reference", "--check"], capture_output=True, text=True, check=False
     )

@@ -23,13 +23,13 @@ from dittohead.system.threads import Hung, in_own_thread
 #: Between two looks. Seconds.
 _LOOK_S = 5.0
 
-#: A disk that does not answer for so long is said not to. Seconds.
+#: A disk that does not answer for this long is said not to. Seconds.
 _STALL_S = 20.0
 
-#: A directory that is missing for so long is not just being replaced. Seconds.
+#: A directory that is missing for this long is not just being replaced. Seconds.
 _GRACE_S = 10.0
 
-#: Those that may be empty: what lay in them is over, or is made again. The others hold what jobs or
+#: Those that may be empty: what lay in them has ended, or is made again. The others hold what jobs or
 #: uploaders are at, or have permissions that only an admin knows.
 _MADE_AGAIN = frozenset({Station.DONE.value, Station.FAILED.value, "receipts", "work"})
 

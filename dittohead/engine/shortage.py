@@ -9,7 +9,7 @@ _FIRST_S, _MOST_S = 2.0, 60.0
 
 
 class Shortage:
-    """How long whoever finds the machine short of something waits: the longer, the more of them there are.
+    """How long anyone who finds the machine short of something waits: the longer, the more of them there are.
 
     All wait, not the one that met it alone: each that goes on would only take from the others.
     """

@@ -45,7 +45,7 @@ class RunState:
         self.files = JobFiles(self.engine.stations, self.job)
 
     async def earlier(self) -> list[JobId]:
-        """Return the latest jobs of this name that are over; the store is asked once a run."""
+        """Return the latest jobs of this name that have ended; the store is asked once a run."""
         if self._earlier is None:
             self._earlier = await self.engine.store.read(history.earlier, self.job)
         return self._earlier

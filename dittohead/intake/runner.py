@@ -38,7 +38,7 @@ from dittohead.system.patterns import TooSlow
 from dittohead.system.waiting import event_or_time
 from dittohead.toolkit.backoff import wait_s
 
-#: Folders of one source fetched beside each other.
+#: Folders of one source fetched in parallel.
 _FOLDERS = 4
 
 #: Folders asked of the store at once when some may be fetched.
@@ -47,7 +47,7 @@ _CANDIDATES = 100
 #: Waits after a fault, doubled each time, with jitter.
 _FIRST_S, _MOST_S = 5.0, 900.0
 
-#: What went on so long without a fault is well.
+#: What went on this long without a fault is well.
 _WELL_S = 60.0
 
 #: Between two looks at the jobs of dropped folders, while there are such.
@@ -59,7 +59,7 @@ _IDLE_S = 10.0
 #: Folders that cannot be had now, besides those that can, for each that may be under way.
 _STUCK = 10
 
-#: A source that stopped is tried again after so long: what refused it may take hours to let it in. Seconds.
+#: A source that stopped is tried again after this long: what refused it may take hours to let it in. Seconds.
 _STOPPED_S = 3600.0
 
 #: Between two looks whether a person has done what a stopped source waits for. Seconds.
@@ -190,7 +190,7 @@ class Runner:
         self.faults[part] = text
 
     def sooner(self) -> None:
-        """See anew when the next round is due: the clock was set back."""
+        """See again when the next round is due: the clock was set back."""
         self._look_now.set()
 
     # -- look --------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class Runner:
 
     async def _look_when_due(self) -> None:
         while not self._prefixes:
-            self._look_now.clear()  # before what it tells of is looked at
+            self._look_now.clear()  # before what it reports is looked at
             row = await self._store.read(item_store.rounds, self.name)
             due = 0.0 if row.unfinished else self.options.due(row.looked_at)
             if due <= time.time():

@@ -27,7 +27,7 @@ class JobState(StrEnum):
 
 #: States in which the folder belongs in processing/.
 ACTIVE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED, JobState.FROZEN})
-#: States in which the job is over.
+#: States in which the job has ended.
 TERMINAL = frozenset({JobState.DONE, JobState.FAILED})
 
 

@@ -1,4 +1,4 @@
-"""Requests to URLs that may hold a token: no redirects, nothing read, and no URL in what is said of them."""
+"""Requests to URLs that may hold a token: no redirects, nothing read, and no URL in the text about them."""
 
 from __future__ import annotations
 

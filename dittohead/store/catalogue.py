@@ -1,4 +1,4 @@
-"""Transactions on catalogues: all that sources know of the far side, by millions of entries.
+"""Transactions on catalogues: all that sources know of the remote system, by millions of entries.
 
 Counts by state are kept in the transaction that changes a state, and never counted. What a listing has named
 is noted while it is open, by number; an entry that is as it was is not written. So a listing of a million
@@ -47,7 +47,7 @@ def tell(
     position: Mapping[str, Any] | None = None,
     only_known: bool = False,
 ) -> Tally:
-    """Remember what is said of entries, as `contract.catalogue.Catalogue.tell` promises.
+    """Remember what is said about entries, as `contract.catalogue.Catalogue.tell` promises.
 
     Args:
         source: the source's name.
@@ -357,7 +357,7 @@ def leave(connection: Connection, number: int, source: str, kind: str, rule: Lea
 
 
 def forget_named(connection: Connection, number: int) -> int:
-    """Forget some of what a listing that is over has named; return how many: 0 when none is left."""
+    """Forget some of what a listing that has ended has named; return how many: 0 when none is left."""
     some = (
         sa.select(listing_entries.c.entry_id)
         .where(listing_entries.c.listing_id == number)

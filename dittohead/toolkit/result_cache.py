@@ -57,7 +57,7 @@ class ResultCache:
         return None
 
     def find(self, path: bytes, source: str) -> dict[str, Any] | None:
-        """Return what an earlier try made of this very input, of which `source` is a digest."""
+        """Return what an earlier try made of exactly this input, of which `source` is a digest."""
         at = self._lines.get(name_digest(path))
         if at is None:
             return None

@@ -278,7 +278,7 @@ def attacked() -> Iterator[Attacked]:
 
 @pytest.mark.parametrize(("moment", "how"), _params(ATTACKS))
 def test_what_is_changed_during_the_job_is_never_done(attacked: Attacked, moment: str, how: str) -> None:
-    """It fails, whatever step it met, and lies in failed/ as its uploader has left it; a touch is no change."""
+    """It fails, whatever step it met, and lies in failed/ as its uploader has left it; a touch is not a change."""
     here, left = attacked
     folder = f"{moment}-{how}".encode()
     assert here.stations_of(folder) == ["failed" if CHANGES[how][0] else "done"]
@@ -352,7 +352,7 @@ def test_a_name_cannot_speak_for_ssh() -> None:
 
 
 def test_a_page_that_is_written_all_the_time_is_seen() -> None:
-    """Whoever goes on writing through a mapping fails, whenever something else is written."""
+    """Anyone who goes on writing through a mapping fails, whenever something else is written."""
     with box() as here:
         folder = here.prepare("none-x", {"a": "x" * 200})
         here.publish(folder, (by.map_page, "a", True))

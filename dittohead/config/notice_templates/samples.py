@@ -57,7 +57,7 @@ _FAILED: dict[str, Any] = {
     **_DONE,
     "job": {**_JOB, "state": "failed"},
     "error": {
-        "what": "the image is cut short",
+        "what": "the image is truncated",
         "where": "a.tif",
         "hint": "Scan it again",
         "step": "convert",
@@ -74,7 +74,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "failure": {
             "job": "01J0000000000000000000JOB0",
             "at": "2026-01-01T03:04:05.000Z",
-            "reason": "the image is cut short",
+            "reason": "the image is truncated",
         },
     },
     "failed": _FAILED,
@@ -95,7 +95,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "done": 47,
         "failed": 2,
         "settled": 1,
-        "jobs": [{**_JOB, "name": "letters/0012", "state": "failed", "reason": "a.tif: it is cut short"}],
+        "jobs": [{**_JOB, "name": "letters/0012", "state": "failed", "reason": "a.tif: it is truncated"}],
         "more": 1,
         "beside": ["README.txt", "list.csv", ".0013 (a directory)"],
         "more_beside": 1,
@@ -158,7 +158,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
                 "subject": "Failed: lab1-scans",
                 "job": "01J0000000000000000000JOB1",
                 "pipeline": "scans",
-                "reason": "the image is cut short",
+                "reason": "the image is truncated",
             }
         ],
         "more": 1,

@@ -25,7 +25,7 @@ from dittohead.sources.grin.options import may_have_secrets
 from dittohead.system import files, log
 from dittohead.toolkit import retry_after
 
-#: A token is renewed so long before it ends. Seconds.
+#: A token is renewed this long before it ends. Seconds.
 EARLY_S = 300.0
 
 #: The identity alone; Google gives an account its rights at GRIN. Source: public clients of GRIN.
@@ -35,7 +35,7 @@ SCOPES = (
     "https://www.googleapis.com/auth/userinfo.profile",
 )
 
-#: A request for a token is given up after so long. Seconds.
+#: A request for a token is given up after this long. Seconds.
 _TIMEOUT_S = 60.0
 
 #: A token that is said to last longer is none of Google's. Seconds.
@@ -93,7 +93,7 @@ def read_client(text: str, name: str) -> Client:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ItemError(
-            f'the credential "{name}" is no OAuth client of an installed application, and no key of a '
+            f'the credential "{name}" is not an OAuth client of an installed application or the key of a '
             "service account",
             hint="Download the JSON again, from the project's page of credentials, and store it as it is",
         ) from None
@@ -216,7 +216,7 @@ class SignIn:
         return self._token
 
     async def keep(self, given: Mapping[str, Any], old: Token | None, client: Client) -> Token:
-        """Keep what the token endpoint gave. Raises: TransientError: it is no token.
+        """Keep what the token endpoint gave. Raises: TransientError: it is not a token.
 
         Args:
             given: its answer.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from dittohead.toolkit.result_cache import holds, name_digest
 
-#: What macOS, Windows and Synology leave beside images, thumbnails among it; never taken for one.
+#: What macOS, Windows and Synology leave beside images, thumbnails among it; never treated as one.
 _JUNK = ("._*", ".DS_Store", "Thumbs.db", "desktop.ini")
 _JUNK_FOLDERS = frozenset({b"@eaDir", b"__MACOSX", b".AppleDouble"})
 

@@ -28,7 +28,7 @@ _SAID = {
     206: "A part, as Range asked for.",
     304: "Not changed.",
     400: "The request cannot be read.",
-    401: "A token is wanted.",
+    401: "A token is required.",
     403: "Not allowed.",
     404: "There is no such thing.",
     408: "The request did not come to its end.",
@@ -44,7 +44,7 @@ _PARAMETERS = {
     "job": "An id, the beginning of one (at least six characters), or a name: its latest job.",
     "step": "A step's name.",
     "source": "A source's name.",
-    "entry": "What the far side calls it.",
+    "entry": "What the remote system calls it.",
     "batch": "A batch's id, or a collection's name: its latest batch.",
 }
 

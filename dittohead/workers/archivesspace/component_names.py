@@ -94,7 +94,7 @@ class Naming:
             if not self.recorded(entry):
                 continue
             match = self._pattern.fullmatch(text_of(entry.path))
-            # What is not printable is no identifier, and bytes that are no UTF-8 cannot be asked for.
+            # What is not printable is not an identifier, and bytes that are not UTF-8 cannot be asked for.
             if match is None or not match["object"] or not match["object"].isprintable():
                 strange.append(display(entry.path))
             else:

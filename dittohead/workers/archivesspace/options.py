@@ -130,7 +130,7 @@ class ArchivesSpaceOptions(RestSite, Options):
         try:
             groups = Pattern(value).groups
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from None
+            raise ValueError(f"this is not a regular expression: {error}") from None
         if "object" not in groups:
             raise ValueError("it wants a group (?P<object>...)")
         return value
