@@ -129,7 +129,7 @@ _keys_from_file = click.option(
 @click.option(
     "--again",
     is_flag=True,
-    help="Also what the remote system refused before, and what is stored or has failed here: it is fetched anew.",
+    help="Also what the remote system refused before; what is stored or has failed here is fetched again.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 def want(name: str, keys: tuple[str, ...], files: tuple[Path, ...], **given: Any) -> None:

@@ -169,8 +169,8 @@ async def test_what_is_stored_is_brought_once_more_where_somebody_insists(librar
     plays = Plays(library)
     await brought(library, "C1")
     said = await library.want("C1")
-    assert said == "0 volumes are wanted; 1 stored already (--again fetches them once more)"
-    assert (await library.want("C1", again=True)) == "1 volume is wanted"
+    assert said == "0 volumes are now wanted; 1 stored already (--again fetches them once more)"
+    assert (await library.want("C1", again=True)) == "1 volume is now wanted"
     assert await library.round() == 1
     assert library.in_inbox("C1") == {b"C1.tar.gz.gpg": unreadable("C1")}
     await library.jobs()

@@ -196,6 +196,22 @@ class Grin:
         return None
 
 
+async def read_whole(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return an answer's body.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises: TransientError: it has more.
+    """
+    body = bytearray()
+    async for piece in answer.content.iter_chunked(1 << 16):
+        body += piece
+        if len(body) > most:
+            raise TransientError(f"GRIN sends more than {most:,} bytes", where=_shown(str(answer.url)))
+    return bytes(body)
+
+
 def _is_html(answer: aiohttp.ClientResponse) -> bool:
     return answer.content_type in ("text/html", "application/xhtml+xml")
 

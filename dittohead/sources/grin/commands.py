@@ -108,7 +108,7 @@ def _may(args: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _said(count: int, *, dry: bool) -> str:
-    return f"{counted(count, 'volume')} {'would be' if dry else 'is' if count == 1 else 'are'} wanted"
+    return f"{counted(count, 'volume')} {'would be' if dry else 'is now' if count == 1 else 'are now'} wanted"
 
 
 async def _tell(keep: Keep, part: Sequence[Entry], args: Mapping[str, Any]) -> None:

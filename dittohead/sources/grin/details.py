@@ -11,12 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-import aiohttp
-
 from dittohead.contract.catalogue import Entry, Keep, Told
 from dittohead.model.errors import TransientError
 from dittohead.model.text import short
-from dittohead.sources.grin.client import Grin
+from dittohead.sources.grin.client import Grin, read_whole
 from dittohead.sources.grin.options import URL_MOST, VOLUME, GrinOptions
 from dittohead.system import log
 
@@ -82,17 +80,8 @@ class Details:
         async with self._grin.request("GET", self._address(keys)) as answer:
             if answer.status != 200:
                 raise TransientError(f"GRIN answers with {answer.status} to a search for barcodes")
-            body = await _read(answer)
+            body = await read_whole(answer, _ANSWER_MOST)
         return table(body.decode("utf-8", "replace").splitlines())
-
-
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for piece in answer.content.iter_chunked(1 << 16):
-        body += piece
-        if len(body) > _ANSWER_MOST:
-            raise TransientError("GRIN's answer to a search for barcodes has no end")
-    return bytes(body)
 
 
 def table(lines: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -162,7 +162,7 @@ class Fetcher:
 
     async def _done(self, ctx: Fetch, item: Item, part: Path, note: Path) -> None:
         await asyncio.to_thread(_forget, part, note)
-        await ctx.fetched(item, "size and ETag")
+        await ctx.fetched(item, f"size and the ETag {item.version}")
 
     async def _gone(self, ctx: Fetch, item: Item) -> None:
         """It has left the pool: it is asked for again, but not forever."""

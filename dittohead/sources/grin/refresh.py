@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
-import aiohttp
-
 from dittohead.contract import schedule
 from dittohead.contract.catalogue import Keep, Leaving, Listing, Told
 from dittohead.model.errors import SourceStopped, StepError, TransientError
 from dittohead.sources.grin import options as words
 from dittohead.sources.grin import raw, rows
-from dittohead.sources.grin.client import Grin
+from dittohead.sources.grin.client import Grin, read_whole
 from dittohead.sources.grin.options import VOLUME, GrinOptions
 from dittohead.system import log
 from dittohead.system.files import sha256_file
@@ -275,7 +273,7 @@ class Refresh:
 
     async def _page(self, address: str) -> tuple[rows.Page, bytes]:
         async with self._grin.request("GET", address, page=True) as answer:
-            body, where = await _whole(answer), str(answer.url)
+            body, where = await read_whole(answer, _PAGE_MOST), str(answer.url)
         fault = self._grin.fault_of_page(body, where)
         if fault is not None:
             raise fault
@@ -303,16 +301,6 @@ class Refresh:
         ended = await self._catalogue.end(now, leaving, sha256=sha256, file=file)
         if ended.state == "doubtful":
             self._keep.log.warning(log.SOURCE_LIST_DOUBTFUL, list=listing.name, reason=ended.reason)
-
-
-async def _whole(answer: aiohttp.ClientResponse) -> bytes:
-    """Return a page. Raises: TransientError: it has no end."""
-    body = bytearray()
-    async for piece in answer.content.iter_chunked(1 << 20):
-        body += piece
-        if len(body) > _PAGE_MOST:
-            raise TransientError(f"GRIN sends a page of more than {_PAGE_MOST:,} bytes")
-    return bytes(body)
 
 
 def _scanned(begin: datetime, end: datetime) -> dict[str, str]:

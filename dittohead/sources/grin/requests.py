@@ -12,11 +12,15 @@ from urllib.parse import urlencode
 
 from dittohead.contract.catalogue import Entry, Keep, Told
 from dittohead.model.errors import TransientError
+from dittohead.model.text import short
 from dittohead.sources.grin import options as words
-from dittohead.sources.grin.client import Grin, QueueFull
+from dittohead.sources.grin.client import Grin, QueueFull, read_whole
 from dittohead.sources.grin.details import Details
 from dittohead.sources.grin.options import URL_MOST, VOLUME, GrinOptions
 from dittohead.system import fail_points, log
+
+#: Bytes of an answer: two hundred volumes have some 20 kB.
+_ANSWER_MOST = 1 << 20
 
 #: How long nothing is asked for when GRIN's queue is full and it does not say for how long. Seconds.
 _FULL_S = 1800.0
@@ -129,10 +133,8 @@ class Requests:
         async with self._grin.request(method, what, headers=headers, data=data) as answer:
             if answer.status != 200:
                 raise TransientError(f"GRIN answers with {answer.status} to a request for conversions")
-            try:
-                return (await answer.text("utf-8", "replace")).splitlines()
-            except UnicodeError as error:
-                raise TransientError("GRIN's answer is not text") from error
+            body = await read_whole(answer, _ANSWER_MOST)
+        return body.decode("utf-8", "replace").splitlines()
 
     async def _answered(self, part: Sequence[Entry], lines: Sequence[str]) -> None:
         said = _statuses(lines)
@@ -146,7 +148,7 @@ class Requests:
         """Return what one answer says of a volume."""
         if not status:  # GRIN's list of what is in process will say
             return Told(key=entry.key, reason="asked for; GRIN said nothing of it")
-        reason = f"GRIN says: {status}"
+        reason = f"GRIN says: {short(status)}"
         state = next((state for part, state in _ANSWERS if part in status.lower()), None)
         if state == words.UNAVAILABLE:
             return Told(key=entry.key, state=state, stage=words.ASIDE, reason=reason)

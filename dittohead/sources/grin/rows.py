@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from urllib.parse import parse_qs, urljoin, urlsplit
 
+from dittohead.model.text import visible
 from dittohead.sources.grin.options import ENDING
 
 #: Dates as GRIN writes them, and as a partner's inventory has them.
@@ -107,8 +108,8 @@ def _row(barcode: str, file: str, named: dict[str, str], library: str) -> Row | 
 
 
 def _text(cell: str) -> str:
-    """Return what a cell says, as far as it is text, and not without end."""
-    return cell.encode("utf-8", "replace").decode()[:_CELL_MOST]
+    """Return what a cell says, for people: no control characters, and not without end."""
+    return visible(cell[:_CELL_MOST])
 
 
 @dataclass

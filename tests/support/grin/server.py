@@ -8,7 +8,7 @@ import html
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +92,8 @@ class Server:
         self.piece = 4096  #: bytes of an archive sent at once
         self.release = threading.Event()  #: ends what stalls
         self._count = 0
+        #: What answers to `_process`: a test may put something else there.
+        self.process_answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = self._process
 
     # -- who asks ----------------------------------------------------------------------------
 
@@ -229,6 +231,9 @@ class Server:
 
     # -- conversions -------------------------------------------------------------------------
 
+    async def _asked(self, request: web.Request) -> web.StreamResponse:
+        return await self.process_answer(request)
+
     async def _process(self, request: web.Request) -> web.Response:
         given: list[str] = []
         for value in request.query.getall("barcodes", []):
@@ -314,7 +319,9 @@ class Server:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard], client_max_size=1 << 24)
-        app.router.add_route("*", "/libraries/{library}/_process", self._process)
+        app.router.add_route(
+            "*", "/libraries/{library}/_process", self._asked
+        )
         app.router.add_get("/libraries/{library}/_barcode_search", self._search)
         app.router.add_get("/libraries/{library}/{what:_[a-z_]+}", self._list)
         app.router.add_get("/libraries/{library}/{file:[^_].*\\.tar\\.gz\\.gpg}", self._archive)
