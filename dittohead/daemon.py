@@ -191,7 +191,7 @@ class Daemon:
             f"processing/ is missing, and {counted(len(jobs), 'job')} had their folders in it",
             where=str(path),
             hint="See that the root's file system is mounted, and that nobody has moved it. If the folders "
-            f"are gone for good: mkdir -m 700 {path}; their jobs are then cancelled",
+            f"are gone permanently: mkdir -m 700 {path}; their jobs are then cancelled",
         )
 
     async def _work(self, store: Store) -> None:

@@ -1,4 +1,4 @@
-"""Which errors are this machine's fault, and what becomes of a step that meets them."""
+"""Which errors are this machine's fault, and what happens to a step that meets them."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ async def test_a_retry_says_that_the_configuration_has_changed_since_the_claim(h
 
 
 async def test_a_folder_that_was_mended_is_a_new_job_and_no_retry(house: House) -> None:
-    """Its manifest speaks of another; what to do instead is one command."""
+    """Its manifest names another; what to do instead is one command."""
     folder = house.arrive("x", {"good.tif": "1", "bad.tif": "2"})
 
     async def refuse(ctx: StepContext) -> StepResult:

@@ -132,7 +132,7 @@ def _notices(config: Config, store: Store | None) -> list[Finding]:
     found = []
     for name in sorted({name for rule in rules for name in rule.uploaders}):
         if not is_known(name.removeprefix("@")):
-            message = f"there is no group or user {name}: nobody is meant by that"
+            message = f"there is no group or user {name}: that entry matches no user or group"
             found.append(Finding(level="warning", about="notify, uploaders", message=message))
     if not rules or store is None:
         return found

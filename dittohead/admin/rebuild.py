@@ -1,8 +1,8 @@
 """Rebuild a lost store from what lies on disk: receipts, stations and work/.
 
 Ended jobs come from their receipts. A folder in processing/ gets its job back under its old
-id when work/ holds a manifest that speaks of that very folder; its steps begin again, and find what
-earlier tries have left. Lost for good are notices not yet sent, and why a job was frozen or waiting.
+id when work/ holds a manifest that names that very folder; its steps begin again, and find what
+earlier tries have left. Lost permanently are notices not yet sent, and why a job was frozen or waiting.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def is_empty(store: Store) -> bool:
 
 
 def is_needed(store: Store, stations: Stations) -> bool:
-    """Tell whether the store knows no job while receipts or work speak of some. Blocking."""
+    """Tell whether the store knows no job while receipts or work name some. Blocking."""
     return is_empty(store) and any(any(_visible(path)) for path in (stations.receipts, stations.work))
 
 
@@ -71,7 +71,7 @@ def _visible(path: Path) -> Iterator[os.DirEntry[str]]:
 def rebuild(store: Store, stations: Stations, config: Config) -> Rebuilt:
     """Fill an empty store from what lies on disk. Blocking; only under the root's lock.
 
-    Folders in processing/ that no work/ speaks of are left for the next start, which adopts them.
+    Folders in processing/ that no work/ names are left for the next start, which adopts them.
 
     A receipt that cannot be read, or says what cannot be, is named, and the others are taken.
 

@@ -35,7 +35,7 @@ _MADE_AGAIN = frozenset({Station.DONE.value, Station.FAILED.value, "receipts", "
 
 _HINTS = {
     Station.INBOX.value: "Move it back, or make it again with the uploaders' permissions (docs/install.md)",
-    Station.PROCESSING.value: "Move it back. If its folders are gone for good: mkdir -m 700 {path}; their "
+    Station.PROCESSING.value: "Move it back. If its folders are gone permanently: mkdir -m 700 {path}; their "
     "jobs are then cancelled",
     "state": "Move it back; the daemon goes on with the store that it has open",
 }

@@ -41,7 +41,7 @@ MODULES = {
     "retry": Of("jobs", "Try failed jobs again, each from the step that failed; wake one that waits."),
     "rename": Of("jobs", "Do a failed folder again under another name."),
     "replace": Of(
-        "replace", "Put another file in the place of FILE in a failed folder, and do the folder again."
+        "replace", "Put another file in the place of FILE in a failed folder, and run the folder again."
     ),
     "dismiss": Of(
         "jobs", "Note that nothing more is to be done about a failure; its folder stays in failed/."

@@ -46,7 +46,7 @@ def _empty_store(config: Config, stations: Stations) -> Store:
     try:
         store = open_store(config, stations, check=True)
     except StoreError as error:
-        # One that only cannot be had now (a full disk, a lock) is not to be made again.
+        # One that only is not available now (a full disk, a lock) is not to be made again.
         passing = error.passing and "I/O" not in error.what
         if config.settings.store != "sqlite" or passing:
             raise

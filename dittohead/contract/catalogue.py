@@ -103,7 +103,7 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leaving:
-    """What becomes of entries that a whole listing did not name.
+    """What happens to entries that a whole listing did not name.
 
     Args:
         states: only entries in these states; None for all.
@@ -165,7 +165,7 @@ class Catalogue(abc.ABC):
 
         Args:
             listing: an open one, as `begin` gave it.
-            leaving: what becomes of entries that it did not name; None: they stay as they are.
+            leaving: what happens to entries that it did not name; None: they stay as they are.
             sha256: the SHA-256 of the file that the listing is kept in, in hex; "" where there is no file.
             file: that file, relative to the source's directory; "" where there is none.
 

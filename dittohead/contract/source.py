@@ -258,7 +258,7 @@ class Person(Protocol):
 class Upstream(abc.ABC):
     """An open connection to what lies upstream. All raise StepError for faults of the remote system.
 
-    ItemError: this folder (in `fetch`) cannot be had now; others can. TransientError and TargetError:
+    ItemError: this folder (in `fetch`) is not available now; others can. TransientError and TargetError:
     the source is left alone for a while. After any of them the connection is opened again.
     """
 
@@ -339,7 +339,7 @@ class Source(abc.ABC, Generic[OptionsT]):
     switches: ClassVar[Mapping[str, str]] = {"fetches": "bringing folders in"}
     #: the kind of its entries that people are shown; "" where it keeps no catalogue
     shows: ClassVar[str] = ""
-    #: the stage of entries whose jobs are done; they are called like their folders
+    #: the stage of entries whose jobs are done; they are named like their folders
     stored: ClassVar[str] = "stored"
     #: the stages of entries whose folders are under way, and whose jobs have failed: the engine sees to it
     #: that an entry goes from one to the other and back, with the reason

@@ -18,7 +18,7 @@ class Shortage:
         self._met = 0
 
     def met(self) -> float:
-        """Note that something could not be had, and return for how long to wait. Seconds."""
+        """Note that something was not available, and return for how long to wait. Seconds."""
         self._met += 1
         return wait_s(1 + self._met / 4, first_s=_FIRST_S, most_s=_MOST_S)
 

@@ -234,7 +234,7 @@ class StepRun:
             raise ItemError(
                 "what this step had noted of itself in the store cannot be read any more",
                 where=f"step {self.name}",
-                hint="See what it has begun outside; then do the folder again: "
+                hint="See what it has begun outside; then run the folder again: "
                 f"dittohead rerun {run_state.job.id}",
             )
         source = self._given.source

@@ -37,7 +37,7 @@ def disk_of(root: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Change:
-    """What becomes of a target."""
+    """What happens to a target."""
 
     row: TargetRow
     notices: list[NewNotice] = field(default_factory=list)

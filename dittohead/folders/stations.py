@@ -409,7 +409,7 @@ class Stations:
         raise AssertionError("unreachable: the names go on forever")
 
     def _hand_back(self, name: bytes) -> None:
-        """Let go of something in processing/ that is not a folder: back to the inbox, or else aside."""
+        """Let go of something in processing/ that is not a folder: back to the inbox, or otherwise aside."""
         try:
             self._move(Station.PROCESSING, name, Station.INBOX, name)
         except NameTaken:  # its name was taken meanwhile, and is not to be blocked by it
@@ -554,7 +554,7 @@ class Stations:
                     self.forget_reason(folder)
 
     def reason_path(self, folder: bytes) -> Path:
-        """Return where a failed folder's reason is written: where nothing else is called like that."""
+        """Return where a failed folder's reason is written: where nothing else is named like that."""
         path = self.folder(Station.FAILED, fit(folder, _REASON))
         number = 2
         while os.path.lexists(path) and not self._is_reason(path):

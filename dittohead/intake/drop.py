@@ -94,7 +94,7 @@ class Dropper:
         Args:
             on_fetched: is given the size of each file that is there.
 
-        Raises: StepError; ItemError: only this folder cannot be had now.
+        Raises: StepError; ItemError: only this folder is not available now.
         """
         root = self.hidden(drop)
         ino = await asyncio.to_thread(self._claim_directory, drop)

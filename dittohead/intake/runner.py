@@ -56,7 +56,7 @@ _FOLLOW_S = 1.0
 #: Between two looks at what may have become due, when nothing else says so.
 _IDLE_S = 10.0
 
-#: Folders that cannot be had now, besides those that can, for each that may be under way.
+#: Folders that is not available now, besides those that can, for each that may be under way.
 _STUCK = 10
 
 #: A source that stopped is tried again after this long: what refused it may take hours to let it in. Seconds.
@@ -346,7 +346,7 @@ class Runner:
             mine = drop.state is DropState.FETCHING and drop.id not in self._active
             if mine and not self._is_put_off(drop.folder):
                 return drop if self._has_room(drop.folder, drop.size) else None
-        # One that cannot be had now takes no other's place; but there is an end to that too.
+        # One that is not available now takes no other's place; but there is an end to that too.
         ahead = [drop for drop in under_way if not self._is_put_off(drop.folder)]
         if len(ahead) >= self.options.ahead or len(under_way) >= self.options.ahead * _STUCK:
             self._hold(f"{len(under_way)} of its folders are under way (ahead: {self.options.ahead})")
@@ -409,7 +409,7 @@ class Runner:
         await event_or_time(self._follow_now, _FOLLOW_S if busy else _IDLE_S)
 
     async def follow(self) -> bool:
-        """Find out what has become of dropped folders, and settle what is done; True while some are open."""
+        """Find out what happened to dropped folders, and settle what is done; True while some are open."""
         for drop in await self._store.read(drop_store.of_source, self.name, {DropState.DROPPED}):
             if drop.job_id is None:
                 await self._see_to(drop)

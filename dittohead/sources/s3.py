@@ -126,7 +126,7 @@ class Tokens(BaseModel):
     bucket: str | None = Field(None, description="The bucket they lie in; by default the source's own.")
     prefix: str = Field("", description="What their keys begin with.")
     when_done: Literal["delete", "move"] = Field(
-        "delete", description="What becomes of a token when the job of its object is done."
+        "delete", description="What happens to a token when the job of its object is done."
     )
     move_to: str | None = Field(None, description="Prefix that tokens are moved below, with `move`.")
 
@@ -154,7 +154,7 @@ class S3Options(connection.Connection, SourceOptions):
     group: str = Field(
         "(?P<folder>[^/]+)/(?P<path>.+)",
         description="Regular expression that a whole key must match, without `prefix`; others are left "
-        "alone. The group `path`, or else all of the key, is the file's path in its folder.",
+        "alone. The group `path`, or otherwise all of the key, is the file's path in its folder.",
     )
     folder: str = Field(
         "{folder}",
@@ -494,7 +494,7 @@ class S3Upstream(Upstream):
             created = read_message(message["Body"])
             strange = [one.bucket for one in created if one.bucket != self._options.bucket]
             if strange:
-                raise UnreadableEvent(f"it speaks of the bucket {strange[0]}")
+                raise UnreadableEvent(f"it names the bucket {strange[0]}")
             found = [sighting for one in created if (sighting := await self._told(ctx, one.key)) is not None]
         except (UnreadableEvent, ItemError) as error:
             await ctx.unreadable(handle, str(error), data)
@@ -503,7 +503,7 @@ class S3Upstream(Upstream):
         await ctx.ordered(handle, [one.key for one in found], data, keep_at=now + self._hold_s() / 2)
 
     async def _told(self, ctx: Look, key: str) -> Sighting | None:
-        """Return an object that an event speaks of, as it is now: events come late and in any order."""
+        """Return an object that an event names, as it is now: events come late and in any order."""
         if self._options.place(key) is None:
             return None
         head = await self._current(key)

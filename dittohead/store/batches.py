@@ -23,7 +23,7 @@ _ACTIVE = sorted(state.value for state in ACTIVE)
 
 @dataclass(frozen=True, kw_only=True)
 class BatchCounts:
-    """How many folders of a batch there are, by what has become of the last job of each."""
+    """How many folders of a batch there are, by what happened to the last job of each."""
 
     done: int = 0
     failed: int = 0  #: that wait for somebody

@@ -493,7 +493,7 @@ def reopen(
 
 
 def set_outcome(connection: Connection, job_id: str, outcome: Outcome, before: Collection[Outcome]) -> bool:
-    """Record what has become of a failed job; return False where its state or outcome is another by now.
+    """Record what happened to a failed job; return False where its state or outcome is another by now.
 
     Args:
         before: the outcomes it may have until then.

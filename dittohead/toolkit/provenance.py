@@ -41,7 +41,7 @@ class Chain:
             if source is None:
                 raise ItemError(
                     f'what "{made.name}" delivered was made by "{made.source}", of which nothing is known',
-                    hint=f"Do the folder again: dittohead rerun {self._ctx.job_id}",
+                    hint=f"Run the folder again: dittohead rerun {self._ctx.job_id}",
                 )
             self._made[made.source] = dict(self._outputs(source))
         return self._made[made.source]

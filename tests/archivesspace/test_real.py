@@ -1,4 +1,4 @@
-"""What a whole ArchivesSpace (v4.2.1) did to folders, and what becomes of them now; see docs/simulators.md."""
+"""What a whole ArchivesSpace (v4.2.1) did to folders, and what happens to them now; see docs/simulators.md."""
 
 from __future__ import annotations
 

@@ -53,6 +53,13 @@ AVOID = [
     (r"\b(?:is|are) over(?=[ ,.;:)|]|$)", "has ended"),
     (r"\bas ever\b", "as usual"),
     (r"\bno whole\b", "incomplete"),
+    (r"\b(?:can|could|cannot|not|to) be had\b", "is (not) available"),
+    (r"\bdo the folder again\b", "run the folder again"),
+    (r"\bspeaks? of\b", "name, mention"),
+    (r"\bcalled like\b", "named like"),
+    (r"\b(?:it|this|that) wants (?:a|no|the|to)\b", "it needs"),
+    (r"\bmeant by\b", "refers to, matches"),
+    (r"\b(?:has|have|would) become of\b|\bbecomes of\b", "happened to, happens to"),
 ]
 #: Words that only the builders of earlier versions knew.
 FORMER = [
@@ -86,9 +93,9 @@ def found(
 ) -> Iterator[tuple[int, str, str]]:
     """Yield (number of the line, phrase, what to write), also for a phrase that a line break divides."""
     numbered = list(lines)
-    text = "\n".join(line for _, line in numbered)
+    text = "\n".join(line for _, line in numbered).lower()  # many times as fast as to ignore the case
     for pattern, better in avoided:
-        for match in re.finditer(pattern.replace(" ", r"\s"), text, re.IGNORECASE | re.MULTILINE):
+        for match in re.finditer(pattern.replace(" ", r"\s"), text, re.MULTILINE):
             number, _ = numbered[text.count("\n", 0, match.start())]
             yield number, " ".join(match.group().split()), better
 

@@ -339,7 +339,7 @@ def test_a_folder_cannot_pause_the_target_for_all(deed: Deed) -> None:
 
 
 def test_a_name_cannot_speak_for_ssh() -> None:
-    """A file called like ssh's complaint, gone while rsync wants it and back before anybody else looks."""
+    """A file named like ssh's complaint, gone while rsync wants it and back before anybody else looks."""
     name = "b: Permission denied (x"
     with box() as here:
         folder = here.upload("during-x", {"a.bin": _BIG, name: "1", "z.bin": _BIG})

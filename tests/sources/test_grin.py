@@ -254,7 +254,7 @@ async def test_requests_come_in_batches_and_never_above_the_ceiling(
 
 
 async def test_each_volume_keeps_its_own_answer(library: Library) -> None:
-    """Not allowed is for good; being converted is not an error; another error is tried again, not forever."""
+    """Not allowed is permanently; being converted is not an error; another error is tried again, not forever."""
     world = library.world
     world.add("good")
     world.add("no", state="forbidden")

@@ -431,7 +431,7 @@ async def test_an_image_whose_child_is_killed_each_time_is_not_called_a_bad_one(
 
 
 async def test_an_image_beyond_the_memory_limit_is_one_bad_image(rig: Rig) -> None:
-    """The limit ends a child, not the daemon; the reason speaks of memory."""
+    """The limit ends a child, not the daemon; the reason names memory."""
     big = encode(Image.new("RGB", (16000, 12000)), "WEBP", method=0, quality=1)  # decoded as a whole
     with pytest.raises(ItemError, match=r"1 of 2 images.*more than 600 MiB of memory"):
         await rig.convert({"big.webp": big, "ok.png": encode(pixels(20, 10), "PNG")}, memory="600MiB")

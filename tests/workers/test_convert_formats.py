@@ -551,7 +551,7 @@ async def test_a_pdf_is_drawn_at_the_dpi_asked_for(rig: Rig) -> None:
 
 @pytest.mark.parametrize("form", SUFFIXES)
 async def test_no_two_results_are_called_alike(rig: Rig, form: str) -> None:
-    """a/p1.tif, b/p1.tif and a/p1.jpg, and folders called like results; nothing is lost in another."""
+    """a/p1.tif, b/p1.tif and a/p1.jpg, and folders named like results; nothing is lost in another."""
     end = SUFFIXES[form]
     one, more = encode(pixels(20, 10), "PNG"), IIIF if form == "iiif-static" else {"format": form}
     ctx = await rig.convert(

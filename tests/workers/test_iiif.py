@@ -311,7 +311,7 @@ async def test_the_same_gives_the_same_bytes(show: Show) -> None:
 
 
 async def test_several_objects_have_a_manifest_each_and_a_collection(show: Show) -> None:
-    """Each in a folder called like it; what belongs to none is left out, and told."""
+    """Each in a folder named like it; what belongs to none is left out, and told."""
     made = show.tiles(dict.fromkeys(["a/1.tif", "a/2.tif", "b/1.tif", "x.tif"], (300, 200)))
     one = Object(description=Description(identifier="A 1/ü", title="One"), files=("a/1.tif", "a/2.tif"))
     two = Object(description=Description(identifier="A_2", title="Two"), files=("b/1.jpg",))  # a copy of it

@@ -167,7 +167,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         **_SITE,
         "receiver": "chat",
         "kind": "webhook",
-        "reason": "the receiver answered 410: it wants no more",
+        "reason": "the receiver answered 410: it accepts no more",
         "waiting": 2,
         "test": "dittohead notify test chat",
         "enable": "dittohead notify enable chat",

@@ -260,7 +260,7 @@ class SignIn:
 
 
 class _Refused(StepError):
-    """The token endpoint says no, for good."""
+    """The token endpoint says no, permanently."""
 
 
 async def exchange(client: Client, session: aiohttp.ClientSession, form: Mapping[str, str]) -> dict[str, Any]:
@@ -324,14 +324,14 @@ async def _ask(client: Client, session: aiohttp.ClientSession, form: Mapping[str
             body = await answer.content.read(1 << 16)
             status, wait = answer.status, retry_after.asked_s(answer.headers.get("Retry-After", ""))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise TransientError(f"no token could be had ({type(error).__name__})", where=where) from None
+        raise TransientError(f"no token was obtained ({type(error).__name__})", where=where) from None
     found = _object(body)
     if status == 200:
         return found
     said = short(" ".join(str(found.get(key, "")) for key in ("error", "error_description")))
     if status in (400, 401, 403) and found.get("error"):
         raise _Refused(f"the sign-in is not good any more ({said.strip()})", where=where)
-    raise TransientError(f"no token could be had: it answered {status}", where=where, retry_after_s=wait)
+    raise TransientError(f"no token was obtained: it answered {status}", where=where, retry_after_s=wait)
 
 
 def _object(body: bytes) -> dict[str, Any]:

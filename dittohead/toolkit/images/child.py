@@ -13,7 +13,7 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
 
 `{"root": DIR, "thumbnail": REL, "out": PATH, "size": N}` makes a small JPEG; answered by
 {"ok": true, "width", "height"}.
-With `"foresee": true` it only says by the headers what would become of it: {"ok": true, "pages", "kept"}.
+With `"foresee": true` it only says by the headers what would happen to it: {"ok": true, "pages", "kept"}.
 `{"root": DIR, "look": REL}` only decodes a file; answered by {"ok": true, "width", "height", "bands"}.
 `--probe` prints what this libvips can read and write and ends.
 

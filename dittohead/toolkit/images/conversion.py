@@ -89,7 +89,7 @@ class ConversionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Page:
-    """One page of a source and what becomes of it."""
+    """One page of a source and what happens to it."""
 
     fd: int
     number: int | None  #: counted from 1; None for the one the file calls its first
@@ -138,7 +138,7 @@ def convert(request: ConversionRequest, messages: LibraryMessages) -> Iterator[d
 
 
 def foresee(request: ConversionRequest) -> dict[str, Any]:
-    """Say by an image's headers what would become of it; no pixel is decoded, nothing is written.
+    """Say by an image's headers what would happen to it; no pixel is decoded, nothing is written.
 
     Returns: {"pages": how many results, "kept": why the original would be kept as it is; "" where not}.
     Raises: RefusedImage, Unfit, pyvips.Error: as `convert` would.

@@ -84,7 +84,7 @@ class ConvertOptions(Options):
     )
     unfit: Literal["fail", "keep"] = Field(
         "fail",
-        description="What becomes of an image that a master cannot hold unchanged (1 bit, a palette, CMYK, "
+        description="What happens to an image that a master cannot hold unchanged (1 bit, a palette, CMYK, "
         "an orientation, further pages ...): `fail`, or `keep`: the original file is the result, copied and "
         "compared, with the reason in its detail.",
     )
@@ -161,7 +161,7 @@ class ConvertOptions(Options):
     )
     stray_bytes: Literal["fail", "allow"] = Field(
         "fail",
-        description="What becomes of a JPEG in which bytes that belong to nothing stand between its parts; "
+        description="What happens to a JPEG in which bytes that belong to nothing stand between its parts; "
         "most programs open it and say nothing. `allow` converts it, and the receipt has the warning; one "
         "that is damaged inside fails all the same.",
     )
@@ -275,7 +275,7 @@ class ConvertOptions(Options):
 
     @property
     def about_others(self) -> str:
-        """What becomes of files that are not converted: skip, images, fail."""
+        """What happens to files that are not converted: skip, images, fail."""
         return self.others or ("images" if self.is_master else "skip")
 
     def words(self) -> str:

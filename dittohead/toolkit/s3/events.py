@@ -17,7 +17,7 @@ class UnreadableEvent(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Created:
-    """An object that a message speaks of."""
+    """An object that a message names."""
 
     bucket: str
     key: str  #: decoded

@@ -60,7 +60,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {
             "title": "dittohead",
             "version": __version__,
-            "description": "What runs, what waits, what has become of every folder; and what to do about it.",
+            "description": "What runs, what waits, what happened to every folder; and what to do about it.",
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in dict.fromkeys(operation.tag for operation in operations)],

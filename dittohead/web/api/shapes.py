@@ -250,7 +250,7 @@ class JobSummary(_Answer):
     pipeline: str
     state: _State
     outcome: Literal["", "cancelled", "dismissed", "gone"] = Field(
-        description="What has become of a failed job; a failure without one waits for somebody."
+        description="What happened to a failed job; a failure without one waits for somebody."
     )
     reason: str = Field(description="Why it waits, is paused, frozen or failed.")
     station: Literal["inbox", "processing", "done", "failed"]

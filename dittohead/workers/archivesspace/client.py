@@ -316,7 +316,7 @@ class Client:
         """Change a record so that nothing is lost: read it, all of it, change it, send it whole.
 
         When it was changed by others meanwhile, or the exchange broke, it is read again, which tells
-        what has become of it.
+        what happened to it.
 
         Args:
             apply: changes the record in place; returns whether there is anything to be changed.

@@ -146,7 +146,7 @@ class Naming:
             if listed.setdefault(name, identifier) != identifier:
                 raise self._wrong(f"line {number} gives {name} to a second object")
         if not listed:
-            raise self._wrong(f"it lists nothing; it wants the columns file and {column}")
+            raise self._wrong(f"it lists nothing; it needs the columns file and {column}")
         return listed
 
     def _rows(self, root: Path) -> Iterator[tuple[int, dict[str, str]]]:

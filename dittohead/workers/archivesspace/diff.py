@@ -158,7 +158,7 @@ def see_something(ctx: StepContext, options: ArchivesSpaceOptions) -> None:
 def _nothing(step: str, option: str, what: str, wanted: str) -> ItemError:
     return ItemError(
         f'the step "{step}", named by {option}:, {what}: nothing could be recorded of it',
-        hint=f"Name the step that has {wanted}, then do the folder again with dittohead rerun",
+        hint=f"Name the step that has {wanted}, then run the folder again with dittohead rerun",
     )
 
 
@@ -250,7 +250,7 @@ async def compare(
 ) -> Difference:
     """Compare the components that are there with those that should be.
 
-    Keeps little of each, so that ten thousand pages need no memory to speak of. A page that is there as an
+    Keeps little of each, so that ten thousand pages need little memory. A page that is there as an
     earlier version called it stays so, in `of` too.
 
     Args:

@@ -229,7 +229,7 @@ class Writer:
                     f'the digital object id "{id_}" was taken meanwhile, by {hit["uri"]} '
                     f'("{hit["digital_object_id"]}")',
                     where=self.client.shown(of.found.uri),
-                    hint="Set digital_object_id, or correct that one, and do the folder again",
+                    hint="Set digital_object_id, or correct that one, and run the folder again",
                 )
             return self._visible(hit)
         return None
@@ -336,7 +336,7 @@ class Writer:
             raise ItemError(
                 f"ids of components are taken: {some_of(taken)}; ArchivesSpace says: {self._refusal.what}",
                 where=self.client.shown(self.options.base),
-                hint="Set component_id, or correct those, and do the folder again",
+                hint="Set component_id, or correct those, and run the folder again",
             )
 
     async def _create(self, of: WantedRecord, missing: Sequence[tuple[ComponentFile, int | None]]) -> None:

@@ -135,7 +135,7 @@ class _Reading:
             raise ItemError(
                 "this file is not what it was when its digest was taken",
                 where=display(path),
-                hint=f"Do the folder again: dittohead rerun {self.ctx.job_id}",
+                hint=f"Run the folder again: dittohead rerun {self.ctx.job_id}",
             )
 
     # -- what must hold ----------------------------------------------------------------------

@@ -306,7 +306,7 @@ def public_page(known: Description) -> str:
 
 
 def homepages(shown: ShownObject, manner: Manner) -> list[dict[str, Any]]:
-    """Return the object's pages for people (3.3.1): its record's, or else the page beside the manifest."""
+    """Return the object's pages for people (3.3.1): its record's, or the page beside the manifest."""
     uri = public_page(shown.description) or shown.page
     if not uri:
         return []

@@ -273,7 +273,7 @@ class IiifWorker(Worker[IiifOptions]):
 def folders(described: Described) -> list[str]:
     """Return each object's folder among the files, with a slash at its end; "" when there is one object.
 
-    A folder is called like the object; where that is not a name for a folder, or not the only one, a
+    A folder is named like the object; where that is not a name for a folder, or not the only one, a
     digest of the identifier tells them apart.
     """
     if len(described.objects) == 1:

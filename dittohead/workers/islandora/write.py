@@ -153,7 +153,7 @@ class Writer:
         return ItemError(error.what, where=error.where, hint=hint)
 
     async def _noted(self, key: str) -> Node | None:
-        """Return the node that the intent log speaks of, if it can be found."""
+        """Return the node that the intent log names, if it can be found."""
         noted = self.ledger.nodes[key]
         if "nid" in noted:
             node = await self.site.node(noted["nid"])

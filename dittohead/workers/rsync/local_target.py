@@ -73,7 +73,7 @@ class LocalTarget:
         self.path, self.mount, self._stall_s, self._umask = path, mount, stall_s, umask
         self._fixed = os.path.dirname(path) if fixed is None else fixed
         self.name = mount or path  #: what people know it by
-        self.fd = -1  #: the directory itself once it is held: whatever becomes of its name
+        self.fd = -1  #: the directory itself once it is held: whatever happens to its name
 
     async def look(self, work: Callable[[Stop], T], stall_s: float | None = None) -> T:
         """Run `work` in a thread of its own.

@@ -132,7 +132,7 @@ _TROUBLES: tuple[_Trouble, ...] = (
         kind=ItemError,
     ),
 )
-#: The exit statuses it has when a process or memory could not be had at this end.
+#: The exit statuses it has when a process or memory was not available at this end.
 _OWN = (11, 12, 13, 14, 22)
 #: One complaint of rsync's: who says it and the system's words. What stands between may hold any name,
 #: which must not be mistaken for the words themselves.

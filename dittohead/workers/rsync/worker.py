@@ -57,7 +57,7 @@ from dittohead.workers.rsync.rsync_messages import (
 from dittohead.workers.rsync.sending import touched, unchanged, write_list
 
 _BACKUP = ".dittohead-backup"
-#: With the job's id in it, so that nothing in a folder can be called like it.
+#: With the job's id in it, so that nothing in a folder can be named like it.
 _PARTIAL = ".dittohead-partial-"
 #: rsync itself is to notice first what it can notice.
 _STALL_MORE_S = 5.0
