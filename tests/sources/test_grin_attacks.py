@@ -282,7 +282,7 @@ async def test_a_token_endpoint_that_never_answers_ends_nothing(
         token = json.loads(library.token.read_text()) | {"expires_at": time.time() - 1}
         library.token.write_text(json.dumps(token))
         late = SignIn(library.token, "x", log.get())
-        with pytest.raises(TransientError, match="no token could be had"):
+        with pytest.raises(TransientError, match="no token was obtained"):
             await late.bearer(client, opened)
     assert server.sign_in.most_at_once == 1
 

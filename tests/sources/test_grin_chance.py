@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.sources.grin import refresh as refresh_module
 from dittohead.system import fail_points
+from dittohead.system.fail_points import CATALOGUE_POINTS, SOURCE_POINTS
 from tests.support.grin import Server, serving, unreadable
 from tests.support.grin.library import Library
 from tests.support.length import LONG
@@ -20,10 +22,7 @@ from tests.support.trees import read_tree
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
 
-POINTS = [
-    "grin.noted", "grin.asked", "source.told", "source.left", "source.made", "source.piece", "source.fetched",
-    "source.durable", "source.recorded", "source.renamed", "source.settled", "file.written", "file.renamed",
-]  # fmt: skip
+POINTS = [*CATALOGUE_POINTS, *SOURCE_POINTS, "file.written", "file.durable", "file.renamed"]
 
 VOLUMES = 200
 
@@ -141,6 +140,67 @@ async def test_two_hundred_volumes_through_kills_faults_and_evictions(
     assert {body for _, body in world.done} == {unreadable(barcode) for barcode in world.barcodes}
     assert world.done.most_common(1)[0][1] == 1
     assert server.world.asked_in_process == {}
+    assert await library.counts_hold()
+    assert library.listing() == []
+    library.house.store.close()
+
+
+#: Also the moments at which a transaction has run, or is done: each of them is one of many, so later ones too.
+MOMENTS = [
+    *((point, number) for point in POINTS for number in (1, 2)),
+    *((point, number) for point in ("store.written", "store.committed") for number in (1, 3, 8, 15, 25, 40)),
+]
+
+
+async def test_killed_at_every_named_moment(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each moment a few volumes are on their way: asked for, converted, one evicted before it is fetched."""
+    monkeypatch.setattr(refresh_module, "_GRACE_S", 0.0)
+    library = Library(tmp_path, server, evictions=1000, details=False)
+    library.sign_in()
+    world = Chance(library, server, 1)
+    world.failing = False
+    died: Counter[str] = Counter()
+    for turn, (wanted, number) in enumerate(MOMENTS):
+        barcodes = [f"M{turn:03}-{n}" for n in range(3)]
+        library.world.add(*barcodes[:2])
+        library.world.add(barcodes[2], state="converted")
+        await library.tell("refresh")
+        await world.round()
+        await library.want(*barcodes)
+        library.token.write_text(json.dumps(json.loads(library.token.read_text()) | {"expires_at": 0}))
+        library.again()
+        library.world.evict(barcodes[2])
+        left = number
+
+        def point(name: str, wanted: str = wanted) -> None:
+            nonlocal left
+            left -= name == wanted
+            if left == 0 and name == wanted:
+                died[name] += 1
+                fail_points.point = calm
+                raise Killed
+
+        fail_points.point = point
+        try:
+            for _ in range(4):
+                await world.round()
+                library.world.tick(most=5)
+        finally:
+            fail_points.point = calm
+        library.again()
+        for _ in range(8):
+            await world.round()
+            await library.jobs()
+            if set(await stages(library)) == {"stored"}:
+                break
+            library.world.tick(most=5)
+        assert set(await stages(library)) == {"stored"}, (wanted, number, await library.states())
+        assert server.world.asked_in_process == {}, (wanted, number)
+    assert set(died) == {point for point, _ in MOMENTS}, "some moments were never reached"
+    assert world.done.most_common(1)[0][1] == 1
+    assert len(world.done) == 3 * len(MOMENTS)
     assert await library.counts_hold()
     assert library.listing() == []
     library.house.store.close()

@@ -132,7 +132,7 @@ class Grin:
                 stack.callback(answer.release)
                 return answer
             answer.release()
-            there = urljoin(url, answer.headers.get("Location", ""))
+            there = _joined(url, answer.headers.get("Location", ""))
             if self._is_ours(there):
                 url = quote(there, safe=_ADDRESS)
             elif renewed:
@@ -194,6 +194,13 @@ class Grin:
         if any(words in text for words in _SIGN_IN) and b"hd3" not in text:
             return self.access.sign_in.stopped("it shows a sign-in page")
         return None
+
+
+def _joined(url: str, location: str) -> str:
+    """Return where a redirect leads; "" where that is not an address."""
+    with contextlib.suppress(ValueError):
+        return urljoin(url, location)
+    return ""
 
 
 async def read_whole(answer: aiohttp.ClientResponse, most: int) -> bytes:

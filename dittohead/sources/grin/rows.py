@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from urllib.parse import parse_qs, urljoin, urlsplit
 
+from dittohead.model.errors import TransientError
 from dittohead.model.text import visible
 from dittohead.sources.grin.options import ENDING
 
@@ -130,15 +131,21 @@ def of_page(text: str, address: str, library: str) -> Page:
     columns = [_TITLES.get(" ".join(title.lower().split()), "") for title in reader.titles]
     found = [of_cells(cells, columns, library) for cells in reader.cells]
     rows = [row for row in found if row is not None]
-    following = next((urljoin(address, link) for link in _next_links(reader.links)), "")
+    following = next(_next_links(reader.links, address), "")
     return Page(rows, len(found) - len(rows), following, bool({"barcode", "file"} & set(columns)))
 
 
-def _next_links(links: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _next_links(links: Sequence[tuple[str, str]], address: str) -> Iterator[str]:
+    """Yield the addresses of next pages. Raises: TransientError: a link to one leads nowhere."""
     for text, link in links:
-        asked = parse_qs(urlsplit(link).query)
-        if text.strip().lower().startswith("next") and ("first" in asked or "ctoken" in asked):
-            yield link
+        if not text.strip().lower().startswith("next"):
+            continue
+        try:
+            asked = parse_qs(urlsplit(link).query)
+            if "first" in asked or "ctoken" in asked:
+                yield urljoin(address, link)
+        except ValueError:
+            raise TransientError("the link to GRIN's next page is not an address") from None
 
 
 class _Reader(HTMLParser):

@@ -319,9 +319,7 @@ class Server:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard], client_max_size=1 << 24)
-        app.router.add_route(
-            "*", "/libraries/{library}/_process", self._asked
-        )
+        app.router.add_route("*", "/libraries/{library}/_process", self._asked)
         app.router.add_get("/libraries/{library}/_barcode_search", self._search)
         app.router.add_get("/libraries/{library}/{what:_[a-z_]+}", self._list)
         app.router.add_get("/libraries/{library}/{file:[^_].*\\.tar\\.gz\\.gpg}", self._archive)
