@@ -56,12 +56,12 @@ def make(connection: Connection) -> None:
     connection.execute(version.insert().values(version_num=HEAD))
 
 
-def migrate(connection: Connection) -> None:
-    """Run the migrations that a database has not had; all of them in an empty one."""
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations that a database has not had, up to a revision; all of them in an empty one."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
