@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections import Counter
@@ -145,10 +146,11 @@ async def test_two_hundred_volumes_through_kills_faults_and_evictions(
     library.house.store.close()
 
 
-#: Also the moments at which a transaction has run, or is done: each of them is one of many, so later ones too.
+#: At which time that a round comes to a moment it dies. Of transactions there are many: at later ones, too.
+NUMBERS = (1, 2) if LONG else (1,)
 MOMENTS = [
-    *((point, number) for point in POINTS for number in (1, 2)),
-    *((point, number) for point in ("store.written", "store.committed") for number in (1, 3, 8, 15, 25, 40)),
+    *((point, number) for point in POINTS for number in NUMBERS),
+    *((point, number) for point in ("store.written", "store.committed") for number in (2, 9, 17)),
 ]
 
 
@@ -187,6 +189,9 @@ async def test_killed_at_every_named_moment(
             for _ in range(4):
                 await world.round()
                 library.world.tick(most=5)
+                if wanted == "source.settled":  # which comes when jobs are done
+                    with contextlib.suppress(Killed, BaseExceptionGroup):
+                        await library.jobs()
         finally:
             fail_points.point = calm
         library.again()
@@ -198,7 +203,7 @@ async def test_killed_at_every_named_moment(
             library.world.tick(most=5)
         assert set(await stages(library)) == {"stored"}, (wanted, number, await library.states())
         assert server.world.asked_in_process == {}, (wanted, number)
-    assert set(died) == {point for point, _ in MOMENTS}, "some moments were never reached"
+    assert {point for point, _ in MOMENTS} - set(died) == set(), "some moments were never reached"
     assert world.done.most_common(1)[0][1] == 1
     assert len(world.done) == 3 * len(MOMENTS)
     assert await library.counts_hold()
