@@ -77,7 +77,7 @@ class Audit:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where objects are looked for, and how closely."""
+    """Which bucket is compared, and how closely."""
 
     bucket: Bucket
     prefix: str  #: below which they lie; "" for the whole bucket

@@ -49,7 +49,7 @@ class Entry:
     attributes: dict[str, Any]
     first_at: float  #: when it was first told, seconds since the epoch
     changed_at: float  #: when state, stage or attributes changed last
-    since: float  #: when it came into its state, as upstream says, or when it was told of first
+    since: float  #: when it came into its state, as upstream says, or when it was first reported
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -427,7 +427,7 @@ class Runner:
         return bool(await self._store.read(drop_store.of_source, self.name))
 
     def _turns(self, connection: Connection) -> list[drop_store.Turn]:
-        """Find what has become of jobs; in the same transaction the catalogue says it of their entries."""
+        """Find what happened to jobs; in the same transaction the catalogue says it of their entries."""
         turns = drop_store.follow(connection, self.name)
         latest = {turn.drop.folder: turn for turn in turns}
         for turn in latest.values():

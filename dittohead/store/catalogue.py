@@ -126,7 +126,7 @@ def _change_all(
 
 
 def _after(row: RowMapping, told: Told, now: float) -> dict[str, Any]:
-    """Return what an entry is after something was said of it."""
+    """Return what an entry is after it was told."""
     after = {name: row[name] for name in _CHANGED}
     if told.attributes:
         merged = {**row["attributes"], **told.attributes}
@@ -394,7 +394,7 @@ def listings_of(
 
 
 def forget_listings(connection: Connection, source: str, kind: str, name: str, keep: int) -> list[str]:
-    """Forget all but the latest listings of a name that are over; return the files of the others.
+    """Forget all but the latest ended listings of a name; return the files of the others.
 
     Args:
         source: the source's name.

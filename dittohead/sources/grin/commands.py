@@ -31,7 +31,7 @@ _MOST = 100_000
 _MAY = frozenset({"", words.ASIDE, words.WANTED})
 _INSISTED = _MAY | {words.STORED, words.BROKEN}
 
-#: What is said of volumes that are left as they are, by their stage.
+#: The words for volumes that are left as they are, by their stage.
 _LEFT = {
     words.FETCHING: "on the way already",
     words.STORED: "stored already (--again fetches them once more)",

@@ -21,7 +21,7 @@ from dittohead.system import log
 #: Under this name a volume's details are kept: column, as GRIN calls it -> text.
 DETAILS = "details"
 
-#: Where GRIN did not answer as it should it is not asked for so long. Seconds.
+#: Where GRIN did not answer as it should it is not asked again for this long. Seconds.
 _AGAIN_S = 6 * 3600.0
 
 #: Columns that are kept, and bytes of an answer: two hundred volumes have some 60 kB.
@@ -92,7 +92,7 @@ def table(lines: Sequence[str]) -> dict[str, dict[str, str]]:
     titles = [short(title) for title in lines[0].split("\t")][:_COLUMNS_MOST] if lines else []
     at = next((number for number, title in enumerate(titles) if title.casefold() == "barcode"), None)
     if at is None:
-        raise TransientError("GRIN's answer to a search for barcodes is no table of them")
+        raise TransientError("GRIN's answer to a search for barcodes has no column of them")
     found = {}
     for line in lines[1:]:
         cells = [cell.strip() for cell in line.split("\t")]

@@ -51,7 +51,7 @@ class Limits:
 
     @contextlib.contextmanager
     def held(self, most: Most) -> Iterator[None]:
-        """Ask no more than this while the block runs, whoever else asks."""
+        """Ask no more than this while the block runs, also when others may ask more."""
         who = object()
         self._asking[who] = most
         self._set()

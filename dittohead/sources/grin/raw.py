@@ -23,7 +23,7 @@ _PIECE = 1 << 20
 #: Bytes of a list, unpacked: a million lines with all columns have some 200 MB.
 _MOST = 4 << 30
 
-#: Bytes of a line; what is longer is no line of a list.
+#: Bytes of a line; a longer one does not belong to a list.
 _LINE_MOST = 1 << 16
 
 #: The level of gzip: lists shrink to a third at the speed of the line.

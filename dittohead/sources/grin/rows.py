@@ -101,7 +101,7 @@ def _fits(cells: Sequence[str], columns: Sequence[str]) -> bool:
 
 def _row(barcode: str, file: str, named: dict[str, str], library: str) -> Row | None:
     barcode = barcode_of(file, library) if file else barcode_of(barcode, library)
-    # Bytes that are no text would make a name that nobody can ask GRIN for.
+    # Bytes that are not text would make a name that nobody can ask GRIN for.
     if not _BARCODE.fullmatch(barcode) or barcode.startswith(".") or not f"{barcode}{file}".isprintable():
         return None
     kept = {name: _text(named[name]) for name in _KEPT if named.get(name)}

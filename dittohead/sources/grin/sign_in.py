@@ -114,7 +114,7 @@ class Token:
     expires_at: float  #: seconds since the epoch
     refresh: str = ""
     email: str = ""
-    early_s: float = EARLY_S  #: it is renewed so long before it ends
+    early_s: float = EARLY_S  #: seconds before its end at which it is renewed
     client: str = ""  #: whose it is, see `Client.name`; "" where that was not kept
 
     def __repr__(self) -> str:

@@ -140,7 +140,7 @@ class Work:
             await self._say(entry, words.FETCHING, "")
 
     async def _later(self, failed: Sequence[tuple[Entry, TransientError]]) -> None:
-        """Let volumes of which GRIN does not say what it has wait behind the others, and not for ever."""
+        """Let volumes whose archive GRIN does not describe wait behind the others, a few times."""
         told = []
         for entry, error in failed:
             looks = int(entry.attributes.get("looks", 0)) + 1
