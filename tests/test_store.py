@@ -19,6 +19,7 @@ from dittohead.model.events import Event, EventType
 from dittohead.model.records import JobId
 from dittohead.model.states import JobState, StepState
 from dittohead.store import Store, schema, sqlite_url
+from dittohead.store import catalogue as catalogue_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store import suspects as suspect_store
@@ -344,3 +345,21 @@ async def test_transactions_that_wait_together_fail_alone(store: Store) -> None:
     assert [isinstance(r, LookupError) for r in results] == [i % 3 == 0 for i in range(30)]
     kept = [request.job for request in store.run(request_store.open_requests)]
     assert kept == [f"r{i}" for i in range(30) if i % 3]
+
+
+def test_entries_of_an_older_store_keep_their_order(store: Store) -> None:
+    """What was kept before it was known since when an entry is in its state: since its last change."""
+    with store.engine.begin() as connection:
+        metadata.drop_all(connection)
+        connection.execute(sa.text("DROP TABLE alembic_version"))
+        schema.migrate(connection, "0011")
+        old = sa.Table("entries", sa.MetaData(), autoload_with=connection)
+        words = dict.fromkeys(("source", "kind", "state", "stage"), "x") | {"reason": "", "attributes": {}}
+        numbers = {"rank": 0, "first_at": 1.0}
+        connection.execute(
+            old.insert(),
+            [{**words, **numbers, "key": key, "changed_at": at} for key, at in (("b", 7.0), ("a", 5.0))],
+        )
+        schema.migrate(connection)
+        picked = catalogue_store.pick(connection, "x", "x", ["x"], ["x"], 9)
+    assert [(entry.key, entry.since) for entry in picked] == [("a", 5.0), ("b", 7.0)]

@@ -31,6 +31,8 @@ class Told:
     over_stages: frozenset[str] | None = None  #: only stages that `stage` may replace; None for all
     reason: str | None = None  #: why it is so, for people; kept with the change
     priority: int | None = None  #: higher comes first
+    #: since when it is in that state, seconds since the epoch; None: since it is told, where that is new
+    since: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)  #: merged with those kept; None removes one
 
 
@@ -47,6 +49,7 @@ class Entry:
     attributes: dict[str, Any]
     first_at: float  #: when it was first told, seconds since the epoch
     changed_at: float  #: when state, stage or attributes changed last
+    since: float  #: when it came into its state, as upstream says, or when it was first reported
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,10 +198,14 @@ class Catalogue(abc.ABC):
     async def pick(
         self, kind: str, states: Collection[str], stages: Collection[str], limit: int, *, sample: bool = False
     ) -> list[Entry]:
-        """Return entries in these states and stages, the highest priority first, then the oldest.
+        """Return entries in these states and stages: by priority, then the longest in its state.
 
         Args:
-            sample: any of them, by chance.
+            kind: the kind of entry.
+            states: each of these.
+            stages: with each of these; "" for none.
+            limit: how many at most.
+            sample: any of them, each as likely as every other.
         """
 
     @abc.abstractmethod

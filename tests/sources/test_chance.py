@@ -129,7 +129,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
     strict: S3Server, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Puts, tokens, faults, deaths, jobs that fail and are run again; then all is put right."""
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
     monkeypatch.setattr("dittohead.intake.runner._FIRST_S", 0.0)
     strict.faults.clear()
     desk = Desk(tmp_path, strict.url, list=True, tokens={"prefix": "tokens/"}, ignore=["tokens/*"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.sources.grin import refresh as refresh_module
 from dittohead.system import fail_points
+from dittohead.system.fail_points import CATALOGUE_POINTS, SOURCE_POINTS
 from tests.support.grin import Server, serving, unreadable
 from tests.support.grin.library import Library
 from tests.support.length import LONG
@@ -20,10 +23,7 @@ from tests.support.trees import read_tree
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
 
-POINTS = [
-    "grin.noted", "grin.asked", "source.told", "source.left", "source.made", "source.piece", "source.fetched",
-    "source.durable", "source.recorded", "source.renamed", "source.settled", "file.written", "file.renamed",
-]  # fmt: skip
+POINTS = [*CATALOGUE_POINTS, *SOURCE_POINTS, "file.written", "file.durable", "file.renamed"]
 
 VOLUMES = 200
 
@@ -115,7 +115,7 @@ class Chance:
 async def test_two_hundred_volumes_through_kills_faults_and_evictions(
     tmp_path: Path, server: Server, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dittohead.sources.grin.pace._THROTTLED_S", 0.001)
+    monkeypatch.setattr("dittohead.sources.grin.limits._THROTTLED_S", 0.001)
     monkeypatch.setattr("dittohead.sources.grin.requests._FULL_S", 0.0)
     monkeypatch.setattr(refresh_module, "_GRACE_S", 0.0)
     library = Library(tmp_path, server, ahead=30, batch=20, in_process=50, evictions=1000, stall=1)
@@ -141,6 +141,71 @@ async def test_two_hundred_volumes_through_kills_faults_and_evictions(
     assert {body for _, body in world.done} == {unreadable(barcode) for barcode in world.barcodes}
     assert world.done.most_common(1)[0][1] == 1
     assert server.world.asked_in_process == {}
+    assert await library.counts_hold()
+    assert library.listing() == []
+    library.house.store.close()
+
+
+#: At which time that a round comes to a moment it dies. Of transactions there are many: at later ones, too.
+NUMBERS = (1, 2) if LONG else (1,)
+MOMENTS = [
+    *((point, number) for point in POINTS for number in NUMBERS),
+    *((point, number) for point in ("store.written", "store.committed") for number in (2, 9, 17)),
+]
+
+
+async def test_killed_at_every_named_moment(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each moment a few volumes are on their way: asked for, converted, one evicted before it is fetched."""
+    monkeypatch.setattr(refresh_module, "_GRACE_S", 0.0)
+    library = Library(tmp_path, server, evictions=1000, details=False)
+    library.sign_in()
+    world = Chance(library, server, 1)
+    world.failing = False
+    died: Counter[str] = Counter()
+    for turn, (wanted, number) in enumerate(MOMENTS):
+        barcodes = [f"M{turn:03}-{n}" for n in range(3)]
+        library.world.add(*barcodes[:2])
+        library.world.add(barcodes[2], state="converted")
+        await library.tell("refresh")
+        await world.round()
+        await library.want(*barcodes)
+        library.token.write_text(json.dumps(json.loads(library.token.read_text()) | {"expires_at": 0}))
+        library.again()
+        library.world.evict(barcodes[2])
+        left = number
+
+        def point(name: str, wanted: str = wanted) -> None:
+            nonlocal left
+            left -= name == wanted
+            if left == 0 and name == wanted:
+                died[name] += 1
+                fail_points.point = calm
+                raise Killed
+
+        fail_points.point = point
+        try:
+            for _ in range(4):
+                await world.round()
+                library.world.tick(most=5)
+                if wanted == "source.settled":  # which comes when jobs are done
+                    with contextlib.suppress(Killed, BaseExceptionGroup):
+                        await library.jobs()
+        finally:
+            fail_points.point = calm
+        library.again()
+        for _ in range(8):
+            await world.round()
+            await library.jobs()
+            if set(await stages(library)) == {"stored"}:
+                break
+            library.world.tick(most=5)
+        assert set(await stages(library)) == {"stored"}, (wanted, number, await library.states())
+        assert server.world.asked_in_process == {}, (wanted, number)
+    assert {point for point, _ in MOMENTS} - set(died) == set(), "some moments were never reached"
+    assert world.done.most_common(1)[0][1] == 1
+    assert len(world.done) == 3 * len(MOMENTS)
     assert await library.counts_hold()
     assert library.listing() == []
     library.house.store.close()

@@ -24,7 +24,8 @@ from tests.support.trees import read_tree
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(900)]
 
-#: Where the daemon dies, and at which time that it comes there.
+#: Where the daemon dies, and at which time that it comes there. Usually some of them: `test_grin_chance` has all
+#: of them in one process.
 MOMENTS = [
     ("grin.noted", 1), ("grin.asked", 1), ("grin.asked", 2), ("source.told", 3), ("source.left", 1),
     ("source.made", 2), ("source.piece", 3), ("source.fetched", 2), ("source.durable", 1),

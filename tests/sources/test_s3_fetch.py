@@ -34,7 +34,7 @@ def strict() -> Iterator[S3Server]:
 
 @pytest.fixture
 async def desk(strict: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
     strict.requests.clear()
     strict.faults.clear()
     strict.checks = strict.conditions = strict.etags = True

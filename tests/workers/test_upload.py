@@ -18,7 +18,7 @@ from dittohead.model.errors import ItemError, StepError, TargetError, TransientE
 from dittohead.toolkit.s3 import bucket as s3_bucket
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.intent_log import read as read_notes
-from dittohead.toolkit.s3.pace import RequestRate
+from dittohead.toolkit.s3.request_rate import RequestRate
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.s3_server import S3Server
@@ -33,7 +33,7 @@ MIB = 1 << 20
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing learnt of a store by another test, and no long waits between tries."""
     s3_bucket._known.clear()
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -487,8 +487,8 @@ async def test_a_bandwidth_spaces_what_is_sent(monkeypatch: pytest.MonkeyPatch) 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("dittohead.toolkit.s3.pace.time.monotonic", lambda: 100.0)
-    monkeypatch.setattr("dittohead.toolkit.s3.pace.asyncio.sleep", sleep)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate.asyncio.sleep", sleep)
     rate = RequestRate(8, bytes_per_s=1000)
     for _ in range(3):
         await rate.spend(500)

@@ -20,7 +20,7 @@ from dittohead.system import fail_points
 from dittohead.toolkit.s3 import bucket as s3_bucket
 from dittohead.toolkit.s3.intent_log import UploadIntentLog
 from dittohead.toolkit.s3.intent_log import read as read_notes
-from dittohead.toolkit.s3.pace import RequestRate
+from dittohead.toolkit.s3.request_rate import RequestRate
 from dittohead.workers.upload import UploadOptions
 from tests.support.context import LoneContext
 from tests.support.house import House
@@ -52,7 +52,7 @@ class StrangeServer(S3Server):
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing learnt of a store by another test, and no long waits between tries."""
     s3_bucket._known.clear()
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,15 @@ from urllib.parse import urlencode
 
 from dittohead.contract.catalogue import Entry, Keep, Told
 from dittohead.model.errors import TransientError
+from dittohead.model.text import short
 from dittohead.sources.grin import options as words
-from dittohead.sources.grin.client import Grin, QueueFull
-from dittohead.sources.grin.options import VOLUME, GrinOptions
+from dittohead.sources.grin.client import Grin, QueueFull, read_whole
+from dittohead.sources.grin.details import Details
+from dittohead.sources.grin.options import URL_MOST, VOLUME, GrinOptions
 from dittohead.system import fail_points, log
 
-#: Characters of an address at most, with everything; public clients keep below 7,500.
-_URL_MOST = 7000
+#: Bytes of an answer: two hundred volumes have some 20 kB.
+_ANSWER_MOST = 1 << 20
 
 #: How long nothing is asked for when GRIN's queue is full and it does not say for how long. Seconds.
 _FULL_S = 1800.0
@@ -39,8 +41,8 @@ _ANSWERS = (
 class Requests:
     """Asks for conversions for one source."""
 
-    def __init__(self, options: GrinOptions, keep: Keep, grin: Grin) -> None:
-        self._options, self._keep, self._grin = options, keep, grin
+    def __init__(self, options: GrinOptions, keep: Keep, grin: Grin, details: Details) -> None:
+        self._options, self._keep, self._grin, self._details = options, keep, grin, details
         self._catalogue = keep.catalogue
 
     async def room(self) -> int:
@@ -83,6 +85,7 @@ class Requests:
             ]
             if told:
                 await self._catalogue.tell(VOLUME, told, by="requests", only_known=True)
+                await self._details.learn([e for e in found if not e.attributes.get("again")])
 
     def _parts(self, chosen: Sequence[Entry]) -> Iterator[list[Entry]]:
         """Yield what fits into one request each."""
@@ -91,7 +94,7 @@ class Requests:
             return
         part: list[Entry] = []
         for entry in chosen:
-            if part and len(self._address([*part, entry])) > _URL_MOST:
+            if part and len(self._address([*part, entry])) > URL_MOST:
                 yield part
                 part = []
             part.append(entry)
@@ -130,22 +133,22 @@ class Requests:
         async with self._grin.request(method, what, headers=headers, data=data) as answer:
             if answer.status != 200:
                 raise TransientError(f"GRIN answers with {answer.status} to a request for conversions")
-            try:
-                return (await answer.text("utf-8", "replace")).splitlines()
-            except UnicodeError as error:
-                raise TransientError("GRIN's answer is not text") from error
+            body = await read_whole(answer, _ANSWER_MOST)
+        return body.decode("utf-8", "replace").splitlines()
 
     async def _answered(self, part: Sequence[Entry], lines: Sequence[str]) -> None:
         said = _statuses(lines)
         told = [self._meaning(entry, said.get(entry.key.casefold(), "")) for entry in part]
         await self._catalogue.tell(VOLUME, told, by="requests", only_known=True)
         self._keep.log.info(log.SOURCE_ASKED, volumes=len(part), answered=len(said))
+        refused = {one.key for one in told if one.stage == words.ASIDE}
+        await self._details.learn([entry for entry in part if entry.key in refused])
 
     def _meaning(self, entry: Entry, status: str) -> Told:
         """Return what one answer says of a volume."""
         if not status:  # GRIN's list of what is in process will say
             return Told(key=entry.key, reason="asked for; GRIN said nothing of it")
-        reason = f"GRIN says: {status}"
+        reason = f"GRIN says: {short(status)}"
         state = next((state for part, state in _ANSWERS if part in status.lower()), None)
         if state == words.UNAVAILABLE:
             return Told(key=entry.key, state=state, stage=words.ASIDE, reason=reason)
