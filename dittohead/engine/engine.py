@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dittohead.config.registry import Registry
 from dittohead.config.settings import Retry
+from dittohead.engine.disks import Disks
 from dittohead.engine.metrics import Metrics
 from dittohead.engine.shortage import Shortage
 from dittohead.engine.suspects import Suspects
@@ -36,6 +37,8 @@ class Engine:
     #: (event, pipeline): whether anybody asks to be told; where nobody does, nothing is spent on it
     wants: Callable[[str, str | None], bool] = lambda event, pipeline: True
     settle_s: float = 0.0  #: nothing in a folder may have changed for so long before it is done
+    floor: Callable[[], int] = lambda: 0  #: bytes that stay free on the disk, by the configuration in force
+    disks: Disks = field(init=False)
     metrics: Metrics = field(default_factory=Metrics)
     suspects: Suspects = field(default_factory=Suspects)
     shortage: Shortage = field(default_factory=Shortage)
@@ -43,3 +46,6 @@ class Engine:
     #: or the comparison of store and stations, each of which would take the other's half-done move
     #: for something to mend
     folders: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.disks = Disks(self.stations, lambda: self.floor())

@@ -15,7 +15,6 @@ from dittohead.contract import placeholders
 from dittohead.contract.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 from dittohead.engine.context import Context
 from dittohead.engine.engine import Engine
-from dittohead.engine.targets import disk_of
 from dittohead.folders.job_files import JobFiles, values_of
 from dittohead.model import step_graph
 from dittohead.model.definition import StepDefinition, StepTotals
@@ -339,7 +338,8 @@ class StepRun:
         await engine.targets.resume(self.target or self.name)
         if self.room:
             await engine.targets.resume(self.room)
-        await engine.targets.resume(disk_of(engine.stations.root), is_root=True)
+        for name in engine.disks.names:
+            await engine.targets.worked(name, job.id)
         for place, used, capacity in context.fullness:
             # By the target's name: what a delivery calls its place may hold the folder's. On a host, by
             # the file system, of which it may have many.
