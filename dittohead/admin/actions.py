@@ -25,8 +25,8 @@ from dittohead.model import step_graph
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.model.events import AGENT, Event, EventType
-from dittohead.model.records import Job, collection_of
-from dittohead.model.states import ACTIVE, TERMINAL, JobState, Outcome, Station, StepState
+from dittohead.model.records import Answer, Job, collection_of
+from dittohead.model.states import ACTIVE, TERMINAL, Action, JobState, Outcome, Station, StepState
 from dittohead.model.text import counted, display, shell_word, visible
 from dittohead.store import Connection, history, queries
 from dittohead.store import batches as batch_store
@@ -47,7 +47,7 @@ _SEE_LOG = "Its log has a traceback"
 
 
 #: What would be done a second time if it were asked for twice: a whole passage of the folder.
-_ONCE = frozenset({"retry", "rerun", "rename", "replace"})
+_ONCE = frozenset({Action.RETRY, Action.RERUN, Action.RENAME, Action.REPLACE})
 
 
 #: Does what a request asks for, and returns in words what was done. Raises: DittoheadError.
@@ -80,7 +80,7 @@ class Actions:
     #: requests that this process has begun to carry out
     begun: set[int] = field(default_factory=set)
     #: answers that the store has not taken yet: what they are to is not carried out again
-    unsaid: dict[int, dict[str, Any]] = field(default_factory=dict)
+    unsaid: dict[int, Answer] = field(default_factory=dict)
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were. Raises: StoreError."""
@@ -95,7 +95,7 @@ class Actions:
                 self.queue.answered(number, said)
         return len(waiting)
 
-    async def _answer(self, number: int) -> dict[str, Any]:
+    async def _answer(self, number: int) -> Answer:
         """Return the answer to a request: whatever it meets, it alone is refused.
 
         Raises: StoreError: that it begins could not be noted; it has not begun.
@@ -104,17 +104,19 @@ class Actions:
         try:
             request = await self.engine.store.read(request_store.get, number)
             about = {"action": request.action, "of": request.job, "who": request.who}
-            said = {"ok": True, "message": await self._counted(request)}
+            said = Answer(ok=True, message=await self._counted(request))
         except _NotBegun as error:
             raise error.why from None
         except (DittoheadError, NoSuchJob) as error:
-            said = {"ok": False, "message": str(error)}
+            said = Answer(ok=False, message=str(error))
         except OSError as error:
-            said = {"ok": False, "message": f"{error.filename or ''}: {error.strerror}".lstrip(": ")}
+            said = Answer(ok=False, message=f"{error.filename or ''}: {error.strerror}".lstrip(": "))
         except Exception as error:  # noqa: BLE001  # around one request: a defect refuses it only
             log.get().exception(log.REQUEST_CRASHED, **about, error=str(error))
-            said = {"ok": False, "message": f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}"}
-        log.get().info(log.REQUEST_ANSWERED, action=about["action"], of=about["of"], who=about["who"], **said)
+            said = Answer(ok=False, message=f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}")
+        log.get().info(
+            log.REQUEST_ANSWERED, action=about["action"], of=about["of"], who=about["who"], **said.as_dict()
+        )
         return said
 
     async def _counted(self, request: Request) -> str:
@@ -155,27 +157,27 @@ class Actions:
     async def carry_out(self, request: Request) -> str:
         """Do one thing and return what was done, in words. Raises: Refused, NoSuchJob."""
         doers: dict[str, Callable[[Job, Request], Awaitable[str]]] = {
-            "retry": self._retry,
-            "rerun": self._rerun,
-            "rename": self._rename,
-            "replace": self._replace,
-            "freeze": self._freeze,
-            "thaw": self._thaw,
-            "cancel": self._cancel,
-            "dismiss": self._dismiss,
-            "poke": self._poke,
-            "undone": self._undone,
+            Action.RETRY: self._retry,
+            Action.RERUN: self._rerun,
+            Action.RENAME: self._rename,
+            Action.REPLACE: self._replace,
+            Action.FREEZE: self._freeze,
+            Action.THAW: self._thaw,
+            Action.CANCEL: self._cancel,
+            Action.DISMISS: self._dismiss,
+            Action.POKE: self._poke,
+            Action.UNDONE: self._undone,
         }
         if request.action in self.handlers:
             return await self.handlers[request.action](request)
-        if request.action == "drop":  # done already: the row is the record of who did it
+        if request.action == Action.DROP:  # done already: the row is the record of who did it
             count, size = request.args.get("files", 0), request.args.get("bytes", 0)
             return f"{request.job}: uploaded through the page, {counted(count, 'file')}, {size:,} bytes"
-        if request.action == "resume":
+        if request.action == Action.RESUME:
             await self._must_be_paused(request.job)
             await self.engine.targets.lift(request.job)
             return f"{request.job}: its jobs go on"
-        if request.action == "retry-batch":
+        if request.action == Action.RETRY_BATCH:
             return await self._retry_batch(request)
         active = () if request.action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)

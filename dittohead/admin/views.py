@@ -76,7 +76,6 @@ def links(connection: Connection, stations: Stations, job_id: str) -> list[tuple
 
 def request(row: request_store.Asked) -> dict[str, Any]:
     """Return what somebody asked for, and what became of it; `ok` is null while it is not answered."""
-    answer = row.answer or {}
     return {
         "id": row.id,
         "action": row.action,
@@ -84,8 +83,8 @@ def request(row: request_store.Asked) -> dict[str, Any]:
         "args": row.args,
         "who": row.who,
         "at": rfc3339(row.at),
-        "ok": answer.get("ok"),
-        "message": answer.get("message", ""),
+        "ok": None if row.answer is None else row.answer.ok,
+        "message": "" if row.answer is None else row.answer.message,
     }
 
 

@@ -17,6 +17,7 @@ from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import Answer
 from dittohead.model.text import counted, display
 from dittohead.model.units import duration, size
 
@@ -126,19 +127,19 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
         raise click.exceptions.Exit(UNAVAILABLE)
 
 
-def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> bool:
+def _answered(answer: Answer | None, *, quiet: bool) -> bool:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     return _print_answer(answer, quiet=quiet)
 
 
-def _print_answer(answer: dict[str, Any], *, quiet: bool) -> bool:
-    for line in answer["message"].splitlines():
-        if answer["ok"] and not quiet:
+def _print_answer(answer: Answer, *, quiet: bool) -> bool:
+    for line in answer.message.splitlines():
+        if answer.ok and not quiet:
             out.print(escape(line))
-        elif not answer["ok"]:
+        elif not answer.ok:
             err.print(f"[red]error:[/red] {escape(line)}")
-    return bool(answer["ok"])
+    return answer.ok
 
 
 def _of_failures(command: Callable[..., None]) -> Callable[..., None]:

@@ -19,6 +19,7 @@ from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.model.states import Action
 from dittohead.model.text import counted
 from dittohead.store import Store
 from dittohead.store import items as item_store
@@ -124,10 +125,10 @@ class Intake:
     def handlers(self, *, alone: bool) -> dict[str, Callable[[Request], Awaitable[str]]]:
         """Return what can be asked of sources, by the name of the action; `alone` as of `carry_out`."""
         return {
-            **dict.fromkeys(("sync", "reset"), partial(self.carry_out, alone=alone)),
-            "source-pause": self.switch,
-            "source-resume": self.switch,
-            "source-tell": self.tell,
+            **dict.fromkeys((Action.SYNC, Action.RESET), partial(self.carry_out, alone=alone)),
+            Action.SOURCE_PAUSE: self.switch,
+            Action.SOURCE_RESUME: self.switch,
+            Action.SOURCE_TELL: self.tell,
         }
 
     def _runner(self, name: str) -> Runner:
@@ -140,7 +141,7 @@ class Intake:
     async def switch(self, request: Request) -> str:
         """Pause a part of a source, or let it go on. Raises: NoSuchSource, ItemError, StoreError."""
         runner = self._runner(request.job)
-        what, off = str(request.args.get("what") or "fetches"), request.action == "source-pause"
+        what, off = str(request.args.get("what") or "fetches"), request.action == Action.SOURCE_PAUSE
         known = self._sources.get(runner.setting.kind).switches
         if what not in known:
             raise ItemError(f'"{what}" cannot be paused', hint=f"There are: {', '.join(known)}")
@@ -172,7 +173,7 @@ class Intake:
         """
         runner = self._runner(request.job)
         prefix = str(request.args.get("prefix") or "")
-        if request.action == "reset":
+        if request.action == Action.RESET:
             store = self._tools.store
             count, busy = await store.write(item_store.forget, runner.name, prefix, time.time())
             said = f"{runner.name}: {count} items are fetched again"
