@@ -10,6 +10,7 @@ from dittohead.config.registry import Registry
 from dittohead.config.settings import Retry
 from dittohead.engine.disks import Disks
 from dittohead.engine.metrics import Metrics
+from dittohead.engine.runner import LocalRunner, Runner
 from dittohead.engine.shortage import Shortage
 from dittohead.engine.suspects import Suspects
 from dittohead.engine.targets import Composer, Targets
@@ -39,6 +40,7 @@ class Engine:
     settle_s: float = 0.0  #: nothing in a folder may have changed for so long before it is done
     floor: Callable[[], int] = lambda: 0  #: bytes that stay free on the disk, by the configuration in force
     disks: Disks = field(init=False)
+    runner: Runner = field(init=False)  #: where steps run
     metrics: Metrics = field(default_factory=Metrics)
     suspects: Suspects = field(default_factory=Suspects)
     shortage: Shortage = field(default_factory=Shortage)
@@ -49,3 +51,4 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.disks = Disks(self.stations, lambda: self.floor())
+        self.runner = LocalRunner(self.limits)

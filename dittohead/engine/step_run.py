@@ -104,8 +104,7 @@ class StepRun:
         if (aside := self._paused(worker, options)) is not None:
             await self.lay_aside({"error": aside.reason, "target": aside.target}, tried=False)
             return aside
-        limiter = engine.limits[self.row.worker]
-        async with limiter.slot(job.uid):
+        async with engine.runner.slot(self.row.worker, job.uid):
             if self.row.state is not StepState.RUNNING:
                 await engine.store.write(job_store.start_step, job.id, job.token, self.index)
                 self._now(StepState.RUNNING)
@@ -133,11 +132,11 @@ class StepRun:
         if (aside := self._paused(worker, options)) is not None:
             await self.lay_aside({"error": aside.reason, "target": aside.target}, tried=False)
             return aside
-        limiter = self.run_state.engine.limits[self.row.worker]
-        async with limiter.slot(job.uid):
+        runner = self.run_state.engine.runner
+        async with runner.slot(self.row.worker, job.uid):
             with log.bind(step=self.name):
                 context = await self._context(worker, before_all=True)
-                facts = await worker.preflight(context, options)
+                facts = await runner.preflight(worker, options, context)
         await asyncio.to_thread(_keep_facts, self.run_state.files.facts(self.name), dict(facts))
         if self.row.attempts and self.row.started_at is None:  # those were of looking
             await self.lay_aside({"attempts": 0}, tried=False)
@@ -270,7 +269,7 @@ class StepRun:
             log.get().info(log.STEP_STARTED, worker=self.row.worker)
             started = time.monotonic()
             try:
-                result = await worker.run(context, options)
+                result = await self.run_state.engine.runner.run(worker, options, context)
             except BaseException:
                 context.close(durable=False)
                 raise
