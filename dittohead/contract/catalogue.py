@@ -35,7 +35,7 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """One entry as it is kept."""
 
     id: int
@@ -61,7 +61,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
+class ToldCounts:
     """What came of telling."""
 
     seen: int = 0
@@ -69,8 +69,8 @@ class Tally:
     changed: int = 0
     unknown: tuple[str, ...] = ()  #: keys that were not known, where only known ones may be told
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: ToldCounts) -> ToldCounts:
+        return ToldCounts(
             seen=self.seen + other.seen,
             new=self.new + other.new,
             changed=self.changed + other.changed,
@@ -132,7 +132,7 @@ class Catalogue(abc.ABC):
         listing: Listing | None = None,
         position: Mapping[str, Any] | None = None,
         only_known: bool = False,
-    ) -> Tally:
+    ) -> ToldCounts:
         """Remember what is said of entries; what is as it was costs no write. Counts are kept with it.
 
         Args:
@@ -188,13 +188,13 @@ class Catalogue(abc.ABC):
         """Return how many entries there are by (state, stage): kept, not counted."""
 
     @abc.abstractmethod
-    async def get(self, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
+    async def get(self, kind: str, keys: Sequence[str]) -> dict[str, CatalogueEntry]:
         """Return those of these entries that are known."""
 
     @abc.abstractmethod
     async def pick(
         self, kind: str, states: Collection[str], stages: Collection[str], limit: int, *, sample: bool = False
-    ) -> list[Entry]:
+    ) -> list[CatalogueEntry]:
         """Return entries in these states and stages, the highest priority first, then the oldest.
 
         Args:
@@ -204,7 +204,7 @@ class Catalogue(abc.ABC):
     @abc.abstractmethod
     async def page(
         self, kind: str, *, after: str = "", limit: int = 1000, state: str = "", stage: str | None = None
-    ) -> list[Entry]:
+    ) -> list[CatalogueEntry]:
         """Return entries in the order of their keys, those behind a key.
 
         Args:

@@ -13,7 +13,7 @@ from dittohead.engine.metrics import Metrics
 from dittohead.engine.runner import LocalRunner, Runner
 from dittohead.engine.shortage import Shortage
 from dittohead.engine.suspects import Suspects
-from dittohead.engine.targets import Composer, Targets
+from dittohead.engine.targets import Compose, Targets
 from dittohead.folders.stations import Stations
 from dittohead.store import Store
 from dittohead.system.limits import FairLimiter
@@ -28,7 +28,7 @@ class Engine:
     workers: Registry
     targets: Targets
     limits: Mapping[str, FairLimiter]  #: by worker's name
-    compose: Composer
+    compose: Compose
     retry: Retry
     secret: Callable[[str], str]  #: a credential by name; ItemError when there is none
     report: Callable[[str, str, int, int, str], None]  #: (job, step, done, total, unit)

@@ -26,7 +26,7 @@ _PROBE_LATER_S = 5.0
 _HYSTERESIS = 5.0
 
 #: Makes the notices of an event: (event, facts) -> rows for the outbox.
-Composer = Callable[..., list[NewNotice]]
+Compose = Callable[..., list[NewNotice]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Targets:
     knows to be paused, and no notice untold.
     """
 
-    def __init__(self, store: Store, compose: Composer, nearly_full: float) -> None:
+    def __init__(self, store: Store, compose: Compose, nearly_full: float) -> None:
         self._store = store
         self._compose = compose
         self._nearly_full = nearly_full

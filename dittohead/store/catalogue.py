@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.contract.catalogue import Change, Entry, Leaving, Listing, Tally, Told
+from dittohead.contract.catalogue import CatalogueEntry, Change, Leaving, Listing, Told, ToldCounts
 from dittohead.model.errors import storable
 from dittohead.store.tables import entries, entry_changes, entry_counts, listing_entries, listings
 
@@ -45,7 +45,7 @@ def tell(
     listing: int | None = None,
     position: Mapping[str, Any] | None = None,
     only_known: bool = False,
-) -> Tally:
+) -> ToldCounts:
     """Remember what is said of entries, as `contract.catalogue.Catalogue.tell` promises."""
     wanted = {storable(one.key): one for one in told}  # the last of a key counts
     known = {row["key"]: row for row in _rows(connection, source, kind, list(wanted))}
@@ -60,7 +60,7 @@ def tell(
         moved[change["state"], change["stage"]] += 1
     _write_history(connection, changed, now, by)
     _count(connection, source, kind, moved)
-    tally = Tally(
+    tally = ToldCounts(
         seen=len(told),
         new=len(fresh),
         changed=len(changed),
@@ -234,7 +234,7 @@ def _name(connection: Connection, number: int, source: str, kind: str, keys: Seq
         connection.execute(listing_entries.insert().from_select(["listing_id", "entry_id"], found))
 
 
-def _note(connection: Connection, number: int, position: Mapping[str, Any] | None, tally: Tally) -> None:
+def _note(connection: Connection, number: int, position: Mapping[str, Any] | None, tally: ToldCounts) -> None:
     more: dict[str, Any] = {} if position is None else {"position": dict(position)}
     connection.execute(
         listings.update()
@@ -250,7 +250,7 @@ def _note(connection: Connection, number: int, position: Mapping[str, Any] | Non
 
 def note(connection: Connection, number: int, position: Mapping[str, Any]) -> None:
     """Remember how far a listing is."""
-    _note(connection, number, position, Tally())
+    _note(connection, number, position, ToldCounts())
 
 
 def over(
@@ -364,7 +364,7 @@ def kinds(connection: Connection, source: str) -> list[str]:
     return sorted(connection.execute(query).scalars())
 
 
-def get(connection: Connection, source: str, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
+def get(connection: Connection, source: str, kind: str, keys: Sequence[str]) -> dict[str, CatalogueEntry]:
     """Return those of these entries that are known."""
     return {row["key"]: _to_entry(row) for row in _rows(connection, source, kind, keys)}
 
@@ -378,9 +378,9 @@ def pick(
     limit: int,
     *,
     sample: bool = False,
-) -> list[Entry]:
+) -> list[CatalogueEntry]:
     """Return entries in these states and stages, the highest priority first, then the oldest."""
-    found: list[Entry] = []
+    found: list[CatalogueEntry] = []
     by = (sa.func.random(),) if sample else (entries.c.rank, entries.c.id)
     # One question for each pair: all of them at once would sort what the index has sorted already.
     for state in states:
@@ -407,7 +407,7 @@ def page(
     limit: int = 1000,
     state: str = "",
     stage: str | None = None,
-) -> list[Entry]:
+) -> list[CatalogueEntry]:
     """Return entries by key, after one of them."""
     query = sa.select(entries).where(
         entries.c.source == source, entries.c.kind == kind, entries.c.key > after
@@ -436,8 +436,8 @@ def history(connection: Connection, source: str, kind: str, key: str, limit: int
     ]  # fmt: skip
 
 
-def _to_entry(row: RowMapping) -> Entry:
-    return Entry(
+def _to_entry(row: RowMapping) -> CatalogueEntry:
+    return CatalogueEntry(
         id=row["id"],
         key=row["key"],
         state=row["state"],

@@ -49,7 +49,7 @@ _TRIES, _BEFORE = "tries", "before"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Request):
+class RequestRow(Request):
     """A request with when it was made, and what became of it."""
 
     at: datetime
@@ -143,7 +143,7 @@ def listing(
     action: str = "",
     before: int | None = None,
     limit: int = 50,
-) -> list[Asked]:
+) -> list[RequestRow]:
     """Return requests, the latest first.
 
     Args:
@@ -157,7 +157,7 @@ def listing(
     if before is not None:
         query = query.where(requests.c.id < before)
     return [
-        Asked(
+        RequestRow(
             **{key: row[key] for key in ("id", "action", "job", "who")},
             args={key: value for key, value in _mapping(row["args"]).items() if key not in (_TRIES, _BEFORE)},
             at=datetime.fromtimestamp(row["at"], UTC),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from dittohead.contract.catalogue import BATCH, Entry, Keep, Told
+from dittohead.contract.catalogue import BATCH, CatalogueEntry, Keep, Told
 from dittohead.contract.source import Command
 from dittohead.model.errors import ItemError
 from dittohead.model.text import counted
@@ -76,7 +76,7 @@ async def _want_queue(keep: Keep, state: str, args: Mapping[str, Any]) -> str:
 
 
 async def _want_these(
-    keep: Keep, chosen: Sequence[Entry], unknown: Sequence[str], args: Mapping[str, Any]
+    keep: Keep, chosen: Sequence[CatalogueEntry], unknown: Sequence[str], args: Mapping[str, Any]
 ) -> str:
     meant = [entry for entry in chosen if entry.stage in _MAY]
     dry = bool(args.get("dry_run"))
@@ -95,13 +95,13 @@ def _said(count: int, *, dry: bool) -> str:
     return f"{counted(count, 'volume')} {'would be' if dry else 'is' if count == 1 else 'are'} wanted"
 
 
-async def _tell(keep: Keep, part: Sequence[Entry], args: Mapping[str, Any]) -> None:
+async def _tell(keep: Keep, part: Sequence[CatalogueEntry], args: Mapping[str, Any]) -> None:
     priority, again = int(args.get("priority") or 0), bool(args.get("again"))
     told = [_wanted(entry, priority, again=again) for entry in part]
     await keep.catalogue.tell(VOLUME, told, by=str(args.get("who", "")), only_known=True)
 
 
-def _wanted(entry: Entry, priority: int, *, again: bool) -> Told:
+def _wanted(entry: CatalogueEntry, priority: int, *, again: bool) -> Told:
     return Told(
         key=entry.key,
         stage=words.WANTED,
@@ -112,8 +112,8 @@ def _wanted(entry: Entry, priority: int, *, again: bool) -> Told:
     )
 
 
-async def _by_barcode(keep: Keep, barcodes: Sequence[str]) -> tuple[list[Entry], list[str]]:
-    found: dict[str, Entry] = {}
+async def _by_barcode(keep: Keep, barcodes: Sequence[str]) -> tuple[list[CatalogueEntry], list[str]]:
+    found: dict[str, CatalogueEntry] = {}
     unknown: list[str] = []
     ordered = list(dict.fromkeys(barcodes))
     for begin in range(0, len(ordered), BATCH):

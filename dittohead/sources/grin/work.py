@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dittohead.contract.catalogue import Entry, Keep, Told
+from dittohead.contract.catalogue import CatalogueEntry, Keep, Told
 from dittohead.contract.source import Look, folder_fault
 from dittohead.model.errors import SourceStopped, TransientError
 from dittohead.sources.grin import options as words
@@ -90,7 +90,7 @@ class Work:
                 await self._offer_one(ctx, entry)
             room -= len(some)
 
-    async def _offer_one(self, ctx: Look, entry: Entry) -> None:
+    async def _offer_one(self, ctx: Look, entry: CatalogueEntry) -> None:
         file = str(entry.attributes.get("file", ""))
         why = folder_fault(entry.key)
         if why or not file:
@@ -120,11 +120,11 @@ class Work:
             await ctx.ordered(entry.key, [file], {"etag": archive.etag})
             await self._say(entry, words.FETCHING, "")
 
-    async def _later(self, entry: Entry, error: TransientError) -> None:
+    async def _later(self, entry: CatalogueEntry, error: TransientError) -> None:
         told = Told(key=entry.key, priority=entry.priority - 1, reason=str(error))
         await self._catalogue.tell(VOLUME, [told], by="fetch", only_known=True)
 
-    async def _say(self, entry: Entry, stage: str, reason: str) -> None:
+    async def _say(self, entry: CatalogueEntry, stage: str, reason: str) -> None:
         told = Told(key=entry.key, stage=stage, reason=reason, attributes={"again": None})
         await self._catalogue.tell(VOLUME, [told], by="fetch", only_known=True)
 

@@ -336,7 +336,7 @@ async def _asked(
 # -- jobs that are looked for ----------------------------------------------------------------------
 
 
-class Asked(NamedTuple):
+class SearchForm(NamedTuple):
     """What a search asks for, as its form has it."""
 
     q: str
@@ -350,7 +350,7 @@ class Asked(NamedTuple):
 async def found(request: web.Request) -> web.Response:
     """Show jobs that fit; the address holds the whole question."""
     site, query = request.app[SITE], request.query
-    asked = Asked(
+    asked = SearchForm(
         query.get("q", "")[:300],
         query.getall("state", []),
         query.get("pipeline", ""),
@@ -387,7 +387,7 @@ def _found(connection: Connection, wanted: JobFilter, after: Cursor | None) -> t
     return page, dict(uploaders(connection, page.jobs))
 
 
-def _wanted(asked: Asked) -> JobFilter:
+def _wanted(asked: SearchForm) -> JobFilter:
     """Return the question in the store's terms. Raises: ValueError, in words."""
     try:
         states = [JobState(state) for state in asked.state if state not in ("", _OPEN)]
