@@ -84,7 +84,7 @@ class DiskBudget:
             self._promised.update(dict.fromkeys(parts, part))
 
     def release(self, who: str) -> None:
-        """Forget what is promised to somebody who has ended; twice is no matter."""
+        """Forget what is promised to somebody who has ended; twice does no harm."""
         self._promised.pop(who, None)
 
     def lacking(self, need: Need) -> Lack | None:

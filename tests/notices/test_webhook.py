@@ -102,7 +102,7 @@ def test_the_reference_implementation_takes_our_signatures(body: bytes, secrets:
 def test_what_is_no_secret_is_refused_without_being_shown(text: str) -> None:
     """With what would do."""
     with pytest.raises(
-        NotSent, match='the credential "name" is no secret of a webhook: whsec_ and'
+        NotSent, match='the credential "name" is not a secret of a webhook: whsec_ and'
     ) as raised:
         webhook.secret("name", text)
     assert text == "" or text in ("no", "whsec_") or text not in str(raised.value)
