@@ -91,8 +91,8 @@ class Disks:
     def of_error(self, error: OSError) -> str:
         """Return the name of the file system that an error of a step is about. Blocking.
 
-        Of an error that names no file under the root: for want of space, the one with the least of it;
-        else the one that steps write to.
+        An error may name no file under the root. If it is a lack of space, it is about the one with the
+        least space. Otherwise it is about the one that steps write to.
         """
         try:
             disks = self.all()

@@ -1,4 +1,4 @@
-"""Runs one try of one step. Which step is next, and what becomes of its result, is decided elsewhere."""
+"""Runs one try of one step. The engine decides which step is next, and what its result means."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class DropState(StrEnum):
 
 
 class NoticeState(StrEnum):
-    """What has become of a notice in the outbox."""
+    """How far a notice in the outbox is."""
 
     DUE = "due"  #: is sent at its moment
     HELD = "held"  #: waits for the gathered notice that is to list it
@@ -91,7 +91,7 @@ class Action(StrEnum):
     """What people may ask the daemon for."""
 
     RETRY = "retry"  #: a failed job, from the step that failed
-    RERUN = "rerun"  #: a job that is over, from its first step
+    RERUN = "rerun"  #: a job that has ended, from its first step
     RENAME = "rename"  #: a failed folder
     REPLACE = "replace"  #: one file of a failed folder
     FREEZE = "freeze"
