@@ -122,7 +122,7 @@ class DaemonClient:
             return None
         if status == 200:
             return Answer(ok=True, message=said["message"])
-        return Answer(ok=False, message=said["detail"])
+        return Answer(ok=False, message=said["detail"], missing=status == 404)
 
     def offer(self, job: str, path: str, encoding: str, new: IO[bytes], digest: str) -> dict[str, Any]:
         """Send a file that is to stand in for one of a failed folder; return what came of it.

@@ -190,7 +190,7 @@ def load(
         found += _problems(error, document, (), Settings)
         kept = salvage(document.data, error)
         if kept is None:
-            raise ConfigError(_WRONG, problems=(*found, *also(document))) from error
+            raise ConfigError(_WRONG, problems=_in_order((*found, *also(document)))) from error
         whole = kept
     checker = _Checker(document, whole, workers, probe=probe)
     checker.found += found
@@ -231,7 +231,7 @@ class _Checker:
             self.wrong(problem, ("http", key), key=True, hint=hint)
         self.found += more
         if self.found:
-            raise ConfigError(_WRONG, problems=(*self.found, *self.doubts))
+            raise ConfigError(_WRONG, problems=_in_order((*self.found, *self.doubts)))
         return Config(
             path=self.document.path,
             root=(self.document.path.resolve().parent / self.settings.root).absolute(),
@@ -595,6 +595,17 @@ def _wording(checker: _Checker) -> Wording:
     return found
 
 
+def _in_order(problems: Iterable[DittoheadError]) -> tuple[DittoheadError, ...]:
+    """Return problems in the order of the file."""
+
+    def position(problem: DittoheadError) -> tuple[str, int, int]:
+        found = re.fullmatch(r"(.*?)(?::(\d+))?(?::(\d+))?", problem.where, re.DOTALL)
+        path, line, column = found.groups() if found is not None else ("", 0, 0)
+        return path, int(line or 0), int(column or 0)
+
+    return tuple(sorted(problems, key=position))
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return 'Did you mean "..."?' for the nearest known word, or ""."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
@@ -628,6 +639,22 @@ def _missing(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str
     return f'the key "{key}" is missing', described or ""
 
 
+def _choice(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
+    known = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
+    given = finding["input"] if isinstance(finding["input"], str) else ""
+    return f'"{key}": write one of {", ".join(known)}', suggest(given, known)
+
+
+def _too_short(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
+    least = finding["ctx"].get("min_length", 1)
+    return f'"{key}": ' + ("it is empty" if least == 1 else f"at least {least} are required"), ""
+
+
+def _needs(what: str) -> Callable[[Any, str, type[BaseModel] | None], tuple[str, str]]:
+    """Return the phrase for a value of another kind."""
+    return lambda finding, key, owner: (f'"{key}": {what} is required' if key else f"{what} is required", "")
+
+
 def _plain_phrase(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
     message = finding["msg"].removeprefix("Value error, ")
     return (f'"{key}": {message[:1].lower()}{message[1:]}' if key else message), ""
@@ -636,6 +663,14 @@ def _plain_phrase(finding: Any, key: str, owner: type[BaseModel] | None) -> tupl
 _PHRASES: dict[str, Callable[[Any, str, type[BaseModel] | None], tuple[str, str]]] = {
     "extra_forbidden": _unknown,
     "missing": _missing,
+    "literal_error": _choice,
+    **dict.fromkeys(("too_short", "string_too_short"), _too_short),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _needs("a whole number")),
+    **dict.fromkeys(("float_type", "float_parsing"), _needs("a number")),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _needs("true or false")),
+    "string_type": _needs("text (a number in quotes)"),
+    "list_type": _needs("a list, such as [a, b],"),
+    **dict.fromkeys(("dict_type", "model_type"), _needs("a mapping, such as {key: value},")),
 }
 
 

@@ -153,7 +153,9 @@ class Answer:
 
     ok: bool  #: it was carried out
     message: str  #: what was done, or why it was not
+    missing: bool = False  #: what it is about does not exist
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as the store and the API have it."""
-        return {"ok": self.ok, "message": self.message}
+        """Return it as the store has it."""
+        missing = {"missing": True} if self.missing else {}
+        return {"ok": self.ok, "message": self.message, **missing}

@@ -28,7 +28,11 @@ def read_answer(found: Any) -> Answer | None:
         return None
     if not isinstance(found, dict) or isinstance(found, Damaged):
         return Answer(ok=False, message="what the daemon answered cannot be read any more")
-    return Answer(ok=bool(found.get("ok")), message=str(found.get("message", "")))
+    return Answer(
+        ok=bool(found.get("ok")),
+        message=str(found.get("message", "")),
+        missing=bool(found.get("missing")),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,6 +166,11 @@ _CURES = {
     "other": "Take out what is not an image",
 }
 
+_UNFIT_FOR_MASTER = (
+    "For those that a master cannot hold, set unfit: keep (the original itself becomes the master) or "
+    "master: false (a changed copy), or have them made in another way"
+)
+
 
 async def _unseen(task: _Task) -> str | None:
     return ""
@@ -478,7 +483,7 @@ class _Conversion:
     def failure(self) -> ItemError:
         """Return the error of the images that cannot be converted, with what to do about theirs."""
         every = self.total + self.faulty.kinds["left"]
-        own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
+        own = {"unfit": _UNFIT_FOR_MASTER} if self.options.is_master else {}
         cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
         cures = cures or ["Take them out, or have them made in another way"]
         error = ItemError(
