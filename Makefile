@@ -18,11 +18,12 @@ test:           ## install what is missing and run all checks and tests
 	@$(MAKE) --no-print-directory check
 	@$(PY) -m pytest $(or $(PYTEST_ARGS),-n auto --dist loadfile --no-loadscope-reorder)
 
-check:          ## style, types and layers; quick
+check:          ## style, types, layers and dependencies; quick
 	@'$(VENV)/bin/ruff' check .
 	@'$(VENV)/bin/ruff' format --check .
 	@'$(VENV)/bin/mypy'
 	@'$(VENV)/bin/lint-imports' --no-logo
+	@'$(VENV)/bin/deptry' --no-ansi dittohead
 
 docs:           ## build the documentation as a site, in site/
 	@tools/setup docs

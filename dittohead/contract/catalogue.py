@@ -37,7 +37,7 @@ class Told:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """One entry as it is kept."""
 
     id: int
@@ -64,7 +64,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
+class ToldCounts:
     """What came of telling."""
 
     seen: int = 0
@@ -72,8 +72,8 @@ class Tally:
     changed: int = 0
     unknown: tuple[str, ...] = ()  #: keys that were not known, where only known ones may be told
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: ToldCounts) -> ToldCounts:
+        return ToldCounts(
             seen=self.seen + other.seen,
             new=self.new + other.new,
             changed=self.changed + other.changed,
@@ -135,7 +135,7 @@ class Catalogue(abc.ABC):
         listing: Listing | None = None,
         position: Mapping[str, Any] | None = None,
         only_known: bool = False,
-    ) -> Tally:
+    ) -> ToldCounts:
         """Remember what is said about entries; what is as it was costs no write. Counts are kept with it.
 
         Args:
@@ -191,13 +191,13 @@ class Catalogue(abc.ABC):
         """Return how many entries there are by (state, stage): kept, not counted."""
 
     @abc.abstractmethod
-    async def get(self, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
+    async def get(self, kind: str, keys: Sequence[str]) -> dict[str, CatalogueEntry]:
         """Return those of these entries that are known."""
 
     @abc.abstractmethod
     async def pick(
         self, kind: str, states: Collection[str], stages: Collection[str], limit: int, *, sample: bool = False
-    ) -> list[Entry]:
+    ) -> list[CatalogueEntry]:
         """Return entries in these states and stages: by priority, then the longest in its state.
 
         Args:
@@ -211,7 +211,7 @@ class Catalogue(abc.ABC):
     @abc.abstractmethod
     async def page(
         self, kind: str, *, after: str = "", limit: int = 1000, state: str = "", stage: str | None = None
-    ) -> list[Entry]:
+    ) -> list[CatalogueEntry]:
         """Return entries in the order of their keys, those behind a key.
 
         Args:

@@ -15,6 +15,7 @@ from dittohead.contract.board import HOLD
 from dittohead.contract.catalogue import Told
 from dittohead.contract.source import Source, SourceOptions, Upstream
 from dittohead.engine.claim import Claimer
+from dittohead.engine.disk_budget import Need
 from dittohead.folders.stations import Stations
 from dittohead.intake.board.keeper import Keeper
 from dittohead.intake.drop import Dropper
@@ -388,20 +389,20 @@ class Runner:
         self._hold("")
         return None
 
-    def _needed(self, folder: str, size: int) -> int:
-        """Return the bytes a folder will take under the root, with what its pipeline makes of it."""
+    def _needed(self, folder: str, size: int) -> Need:
+        """Return what a folder will take under the root, with what its pipeline makes of it."""
         try:
             matched = self._tools.claimer.config.pipeline_for(folder)
         except TooSlow:
             matched = None  # its job will say so
-        return int(size * (1 + (matched[0].space_factor if matched else 0.0)))
+        return Need(folder=size, work=int(size * (matched[0].space_factor if matched else 0.0)))
 
     def _has_room(self, folder: str, size: int) -> bool:
-        lacking = self._tools.claimer.budget.lacking(self._needed(folder, size))
-        if lacking > 0:
-            root = self._tools.stations.root
-            self._hold(f"{folder} needs {units.size(lacking)} more free disk space under {root}")
-        return lacking <= 0
+        lack = self._tools.claimer.budget.lacking(self._needed(folder, size))
+        if lack is not None:
+            place = lack.disk.place
+            self._hold(f"{folder} needs {units.size(lack.size)} more free disk space under {place}")
+        return lack is None
 
     def _written(self, drop: Drop, size: int) -> None:
         """What lies on the disk need not be reserved any more."""

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.contract.catalogue import Change, Entry, Leaving, Listing, Tally, Told
+from dittohead.contract.catalogue import CatalogueEntry, Change, Leaving, Listing, Told, ToldCounts
 from dittohead.model.errors import storable
 from dittohead.store.tables import (
     entries,
@@ -56,7 +56,7 @@ def tell(
     listing: int | None = None,
     position: Mapping[str, Any] | None = None,
     only_known: bool = False,
-) -> Tally:
+) -> ToldCounts:
     """Remember what is said about entries, as `contract.catalogue.Catalogue.tell` promises.
 
     Args:
@@ -85,7 +85,7 @@ def tell(
     came = Counter((row["state"], row["stage"]) for row in fresh)
     came.update((to["state"], to["stage"]) for row, to in changed if _moved(row, to))
     flow(connection, source, kind, came, now)
-    tally = Tally(
+    tally = ToldCounts(
         seen=len(told),
         new=len(fresh),
         changed=len(changed),
@@ -323,7 +323,7 @@ def _name(connection: Connection, number: int, source: str, kind: str, keys: Seq
         connection.execute(listing_entries.insert().from_select(["listing_id", "entry_id"], found))
 
 
-def _note(connection: Connection, number: int, position: Mapping[str, Any] | None, tally: Tally) -> None:
+def _note(connection: Connection, number: int, position: Mapping[str, Any] | None, tally: ToldCounts) -> None:
     more: dict[str, Any] = {} if position is None else {"position": dict(position)}
     connection.execute(
         listings.update()
@@ -339,7 +339,7 @@ def _note(connection: Connection, number: int, position: Mapping[str, Any] | Non
 
 def note(connection: Connection, number: int, position: Mapping[str, Any]) -> None:
     """Remember how far a listing is."""
-    _note(connection, number, position, Tally())
+    _note(connection, number, position, ToldCounts())
 
 
 def over(
@@ -492,7 +492,7 @@ def kinds(connection: Connection, source: str) -> list[str]:
     return sorted(connection.execute(query).scalars())
 
 
-def get(connection: Connection, source: str, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
+def get(connection: Connection, source: str, kind: str, keys: Sequence[str]) -> dict[str, CatalogueEntry]:
     """Return those of these entries that are known."""
     return {row["key"]: to_entry(row) for row in _rows(connection, source, kind, keys)}
 
@@ -506,7 +506,7 @@ def pick(
     limit: int,
     *,
     sample: bool = False,
-) -> list[Entry]:
+) -> list[CatalogueEntry]:
     """Return entries in these states and stages: the highest priority first, then the longest in its state.
 
     Args:
@@ -517,7 +517,7 @@ def pick(
         limit: how many at most.
         sample: any of them, each as likely as every other.
     """
-    found: list[Entry] = []
+    found: list[CatalogueEntry] = []
     pairs = [(state, stage) for state in states for stage in stages]
     shares = _shares(connection, source, kind, pairs, limit) if sample else dict.fromkeys(pairs, limit)
     by = (sa.func.random(),) if sample else (entries.c.rank, entries.c.since, entries.c.id)
@@ -556,7 +556,7 @@ def page(
     limit: int = 1000,
     state: str = "",
     stage: str | None = None,
-) -> list[Entry]:
+) -> list[CatalogueEntry]:
     """Return entries by key, after one of them.
 
     Args:
@@ -601,9 +601,9 @@ def history(connection: Connection, source: str, kind: str, key: str, limit: int
     ]  # fmt: skip
 
 
-def to_entry(row: RowMapping) -> Entry:
+def to_entry(row: RowMapping) -> CatalogueEntry:
     """Return a row as an entry."""
-    return Entry(
+    return CatalogueEntry(
         id=row["id"],
         key=row["key"],
         state=row["state"],

@@ -18,6 +18,7 @@ from dittohead.model.errors import DittoheadError, SourceStopped, TransientError
 from dittohead.sources.grin import refresh as refresh_module
 from dittohead.sources.grin import rows
 from dittohead.sources.grin.options import VOLUME
+from dittohead.system import disk_space
 from tests.support.grin import Server, serving, unreadable
 from tests.support.grin.library import Library
 
@@ -497,7 +498,7 @@ async def test_no_byte_is_fetched_that_there_is_no_room_for(
     library: Library, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await wanted_and_converted(library, "C1")
-    monkeypatch.setattr(type(library.house.claimer.budget), "lacking", lambda budget, size: size)
+    monkeypatch.setattr(disk_space, "free", lambda path: 0)
     await library.round()
     assert ranges(server) == []
     assert "more free disk space" in library.runner.held

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from dittohead.contract.catalogue import BATCH, Entry, Keep, Told
+from dittohead.contract.catalogue import BATCH, CatalogueEntry, Keep, Told
 from dittohead.contract.source import Command
 from dittohead.model.errors import ItemError
 from dittohead.model.text import counted
@@ -86,7 +86,7 @@ async def _want_queue(keep: Keep, state: str, args: Mapping[str, Any]) -> str:
 
 
 async def _want_these(
-    keep: Keep, chosen: Sequence[Entry], unknown: Sequence[str], args: Mapping[str, Any]
+    keep: Keep, chosen: Sequence[CatalogueEntry], unknown: Sequence[str], args: Mapping[str, Any]
 ) -> str:
     may = _may(args)
     meant = [entry for entry in chosen if entry.stage in may]
@@ -111,7 +111,7 @@ def _said(count: int, *, dry: bool) -> str:
     return f"{counted(count, 'volume')} {'would be' if dry else 'is now' if count == 1 else 'are now'} wanted"
 
 
-async def _tell(keep: Keep, part: Sequence[Entry], args: Mapping[str, Any]) -> None:
+async def _tell(keep: Keep, part: Sequence[CatalogueEntry], args: Mapping[str, Any]) -> None:
     priority = int(args.get("priority") or 0)
     # Each wish of its own: an archive that was fetched is fetched once more for it, and not twice.
     again = f"{time.time():.6f}" if args.get("again") else None
@@ -119,7 +119,7 @@ async def _tell(keep: Keep, part: Sequence[Entry], args: Mapping[str, Any]) -> N
     await keep.catalogue.tell(VOLUME, told, by=str(args.get("who", "")), only_known=True)
 
 
-def _wanted(entry: Entry, priority: int, again: str | None, may: frozenset[str]) -> Told:
+def _wanted(entry: CatalogueEntry, priority: int, again: str | None, may: frozenset[str]) -> Told:
     return Told(
         key=entry.key,
         stage=words.WANTED,
@@ -130,8 +130,8 @@ def _wanted(entry: Entry, priority: int, again: str | None, may: frozenset[str])
     )
 
 
-async def _by_barcode(keep: Keep, barcodes: Sequence[str]) -> tuple[list[Entry], list[str]]:
-    found: dict[str, Entry] = {}
+async def _by_barcode(keep: Keep, barcodes: Sequence[str]) -> tuple[list[CatalogueEntry], list[str]]:
+    found: dict[str, CatalogueEntry] = {}
     unknown: list[str] = []
     ordered = list(dict.fromkeys(barcodes))
     for begin in range(0, len(ordered), BATCH):

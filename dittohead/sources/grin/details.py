@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from dittohead.contract.catalogue import Entry, Keep, Told
+from dittohead.contract.catalogue import CatalogueEntry, Keep, Told
 from dittohead.model.errors import TransientError
 from dittohead.model.text import short
 from dittohead.sources.grin.client import Grin, read_whole
@@ -48,7 +48,7 @@ class Details:
     def __init__(self, options: GrinOptions, keep: Keep, grin: Grin, pause: Pause) -> None:
         self._options, self._keep, self._grin, self._pause = options, keep, grin, pause
 
-    async def learn(self, entries: Sequence[Entry]) -> None:
+    async def learn(self, entries: Sequence[CatalogueEntry]) -> None:
         """Keep what GRIN knows of these volumes. Raises: SourceStopped."""
         fresh = [entry.key for entry in entries if DETAILS not in entry.attributes]
         if not fresh or not self._options.details or time.time() < self._pause.until:

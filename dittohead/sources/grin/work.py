@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dittohead.contract.catalogue import Entry, Keep, Told
+from dittohead.contract.catalogue import CatalogueEntry, Keep, Told
 from dittohead.contract.source import Look
 from dittohead.model.errors import SourceStopped, TransientError
 from dittohead.sources.grin import options as words
@@ -91,7 +91,7 @@ class Work:
     async def _offer(self, ctx: Look) -> None:
         """Offer the engine wanted volumes that are converted, as many as it needs for a while."""
         room = self._options.ahead * _AHEAD - await ctx.waiting()
-        failed: dict[str, tuple[Entry, TransientError]] = {}
+        failed: dict[str, tuple[CatalogueEntry, TransientError]] = {}
         in_a_row = 0
         while room > 0:
             limit = min(room, _PIECE) + len(failed)  # those that failed are picked once more, at the end
@@ -114,7 +114,7 @@ class Work:
             room -= len(some)
         await self._later(list(failed.values()))
 
-    async def _offer_one(self, ctx: Look, entry: Entry) -> None:
+    async def _offer_one(self, ctx: Look, entry: CatalogueEntry) -> None:
         file = str(entry.attributes.get("file", ""))
         why = ctx.folder_fault(entry.key) or file_fault(file)
         if why or not file:
@@ -139,7 +139,7 @@ class Work:
             await ctx.ordered(entry.key, [file], {"etag": archive.etag})
             await self._say(entry, words.FETCHING, "")
 
-    async def _later(self, failed: Sequence[tuple[Entry, TransientError]]) -> None:
+    async def _later(self, failed: Sequence[tuple[CatalogueEntry, TransientError]]) -> None:
         """Let volumes whose archive GRIN does not describe wait behind the others, a few times."""
         told = []
         for entry, error in failed:
@@ -157,7 +157,7 @@ class Work:
         if told:
             await self._catalogue.tell(VOLUME, told, by="fetch", only_known=True)
 
-    async def _say(self, entry: Entry, stage: str, reason: str) -> None:
+    async def _say(self, entry: CatalogueEntry, stage: str, reason: str) -> None:
         told = Told(key=entry.key, stage=stage, reason=reason, attributes=_SETTLED)
         await self._catalogue.tell(VOLUME, [told], by="fetch", only_known=True)
 
