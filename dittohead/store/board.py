@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dittohead.contract.board import FIELDS
-from dittohead.contract.catalogue import Change, CatalogueEntry
+from dittohead.contract.catalogue import CatalogueEntry, Change
 from dittohead.model.states import DropState, ItemState, JobState, Outcome, StepState
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store import history
