@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,12 +107,7 @@ def test_a_collection_is_seen_and_tried_again_as_one(here: Site, tmp_path: Path)
 def test_a_daemon_killed_at_any_moment_loses_nothing_of_a_collection(tmp_path: Path, moment: str) -> None:
     """Each folder has one job, and comes to done/ and to its target once."""
     with site(tmp_path / "root", CONFIG.format(tmp=tmp_path)) as here:
-        here.program = [sys.executable, "-m", "tests.support.mortal"]
-        here.env |= {
-            "MORTAL_DIES": f"{moment}:kill",
-            "MORTAL_ROOT": str(here.root),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
+        here.arm(f"{moment}:kill")
         (here.root / "inbox").mkdir()
         here.drop("coll-a", {**objects(5), "README": "x"})
         here.start(wait=False)
@@ -136,12 +130,7 @@ def test_a_kill_between_two_pieces_of_the_splitting(tmp_path: Path) -> None:
     """More folders than one transaction makes jobs of."""
     config = CONFIG.format(tmp=tmp_path).replace("rsync: {to", "checksum: {} #")
     with site(tmp_path / "root", config) as here:
-        here.program = [sys.executable, "-m", "tests.support.mortal"]
-        here.env |= {
-            "MORTAL_DIES": "claim.split:1:kill",
-            "MORTAL_ROOT": str(here.root),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
+        here.arm("claim.split:1:kill")
         (here.root / "inbox").mkdir()
         here.drop("coll-a", objects(130))
         here.start(wait=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -143,12 +142,7 @@ def test_killed_at_a_named_moment(tmp_path: Path, server: Server, point: str, nu
     with site(tmp_path / "root", "") as here:
         rig = Rig(here, server, 12)
         usual: Any = here.program
-        here.program = [sys.executable, "-m", "tests.support.mortal"]
-        here.env |= {
-            "MORTAL_ROOT": str(here.root),
-            "MORTAL_DIES": f"{point}:{number}:kill",
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        }
+        here.arm(f"{point}:{number}:kill")
         here.start(wait=False)
         assert here.process is not None
 
