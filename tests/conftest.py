@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from dittohead.store import Store
 from dittohead.workers.iiif import manifest
-from tests.support import blocking
+from tests.support import blocking, costs
 from tests.support.house import House
 
 # Nothing of the developer's own environment is to decide a test.
@@ -29,6 +29,11 @@ for key in list(os.environ):
 # A busy machine is no fault of what is tried.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the costs of tests be written down, if that is asked for."""
+    costs.install(config)
 
 
 @pytest.fixture(autouse=True)

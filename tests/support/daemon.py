@@ -55,14 +55,14 @@ class Site:
 
     def start_into(self, log: int | IO[bytes]) -> None:
         """Start the daemon with its log somewhere else."""
-        argv = [*self.program, "--config", str(self.config), "run"]
+        arguments = ["--config", str(self.config), "run"]
         file = log if isinstance(log, int) else log.fileno()
         main = "mortal" if self.program == MORTAL else "dittohead"
         known = main == "mortal" or self.program == program()
         if self.forks and known and forks.can_be(self._forked_env()):
             self.process = forks.fork(
                 main,
-                argv,
+                ["dittohead", *arguments],
                 env=self._forked_env(),
                 cwd=self.config.parent,
                 files=(0, file, file),
@@ -70,7 +70,7 @@ class Site:
             )
             return
         self.process = subprocess.Popen(
-            argv,
+            [*self.program, *arguments],
             stdout=file,
             stderr=file,
             env=self.env,
@@ -118,13 +118,13 @@ class Site:
 
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line."""
-        argv = [*program(), "--config", str(self.config), *arguments]
+        argv = ["--config", str(self.config), *arguments]
         if self.forks and not more.keys() - {"cwd"} and forks.can_be(self._forked_env()):
             cwd = more.get("cwd", self.config.parent)
-            said = forks.run(argv, env=self._forked_env(), cwd=cwd, timeout=100)
+            said = forks.run(["dittohead", *argv], env=self._forked_env(), cwd=cwd, timeout=100)
         else:
             said = subprocess.run(
-                argv,
+                [*program(), *argv],
                 **{"cwd": self.config.parent, **more},
                 capture_output=True,
                 text=True,
@@ -153,6 +153,8 @@ class Site:
         """Return the daemon's log lines of one event."""
         found = []
         for line in self.log.read_text().splitlines() if self.log.exists() else []:
+            if f'"{event}"' not in line:  # most lines need not be parsed
+                continue
             with contextlib.suppress(ValueError):
                 fields = json.loads(line)
                 if fields.get("event") == event:
@@ -161,12 +163,13 @@ class Site:
 
     def until(self, check: Callable[[], Any], timeout_s: float = 60) -> Any:
         """Wait until a condition holds and return it."""
-        end = time.monotonic() + timeout_s
+        end, pause_s = time.monotonic() + timeout_s, 0.01
         while time.monotonic() < end:
             found = check()
             if found:
                 return found
-            time.sleep(0.01)
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.2, 0.05)  # looking takes time from what is waited for
         raise AssertionError("never came true; the log ends: " + self.log.read_text()[-3000:])
 
     def drop(self, name: str, what: dict[str | bytes, Any]) -> None:
