@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from dittohead.store import Store
 from dittohead.workers.iiif import manifest
-from tests.support import blocking, costs
+from tests.support import blocking, costs, forks
 from tests.support.house import House
 
 # Nothing of the developer's own environment is to decide a test.
@@ -32,8 +32,9 @@ settings.load_profile("busy")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the costs of tests be written down, if that is asked for."""
+    """Let the costs of tests be written down, if that is asked for, and image children start at once."""
     costs.install(config)
+    forks.fork_image_children()
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +66,14 @@ def _every_store_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for store in opened:
         store.close()
+
+
+@pytest.fixture
+def real_image_children() -> Iterator[None]:
+    """Start them as the daemon does: for tests that are about the process."""
+    forks.real_image_children.append("a test")
+    yield
+    forks.real_image_children.clear()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""A process that has imported dittohead, and forks a daemon or a command whenever it is asked: `python fork_server.py FD`.
+"""A process that has imported what a program imports, and forks one whenever it is asked: `fork_server.py KIND FD`.
 
-Importing takes most of the time in which a daemon starts. A fork of this process is what the installed program is
-after its imports: its arguments, environment, directory, session and open files are those that were asked for.
-It ends when FD, a socket, is closed by the tests.
+Importing takes most of the time in which a daemon, a command or an image child starts. A fork of this process is
+what such a program is after its imports: its arguments, environment, directory, session and open files are those
+that were asked for. It ends when FD, a socket, is closed by the tests.
 """
 
 from __future__ import annotations
@@ -26,27 +26,49 @@ TOP = Path(__file__).parent.parent.parent
 #: What one request may hold: arguments and an environment.
 MOST = 200_000
 
-#: What a child runs, by its name in the request.
-MAINS = {"dittohead": "dittohead.cli", "mortal": "tests.support.mortal"}
 
-
-def load() -> dict[str, Callable[[], Any]]:
-    """Import what a daemon and the commands import, each worker and source too; return the main functions."""
-    here = str(Path(__file__).parent)
-    sys.path[:] = [place for place in sys.path if place != here]  # not where the program's own path has it
-    gc.disable()
+def _daemon() -> dict[str, Callable[[], Any]]:
+    """Import what a daemon and the commands import, each worker and source too."""
     from dittohead import cli
 
     for of in cli.MODULES.values():
         import_module(f"dittohead.cli.{of.module}")
-    for name in ("dittohead.daemon", "dittohead.cli.open_config"):
+    for name in (
+        "anyio._backends._asyncio",
+        "dittohead.cli.open_config",
+        "dittohead.daemon",
+        "sqlalchemy.dialects.sqlite.pysqlite",
+        "stringprep",
+    ):
         import_module(name)
     for group in ("dittohead.workers", "dittohead.sources"):
         for point in metadata.entry_points(group=group):
             point.load()
     sys.path.append(str(TOP))
-    mains = {name: import_module(module).main for name, module in MAINS.items()}
+    mortal = import_module("tests.support.mortal")
     sys.path.remove(str(TOP))  # where nothing of the checkout can be imported
+    return {"dittohead": cli.main, "mortal": mortal.main}
+
+
+def _images() -> dict[str, Callable[[], Any]]:
+    """Import what an image child imports."""
+    sys.path.insert(0, str(TOP))  # where `python -m` has its directory
+    child = import_module("dittohead.toolkit.images.child")
+
+    def main() -> None:
+        child._messages = child.LibraryMessages()  # it keeps them in a file, which forks would share
+        child.main()
+
+    return {"images": main}
+
+
+def load(kind: str) -> dict[str, Callable[[], Any]]:
+    """Import what children of a kind import; return the main functions, by the names in requests."""
+    here = str(Path(__file__).parent)
+    sys.path[:] = [place for place in sys.path if place != here]  # not where the program's own path has it
+    gc.disable()
+    mains = {"daemon": _daemon, "images": _images}[kind]()
+    assert os.listdir("/proc/self/task") == [str(os.getpid())], "a thread would not be there in a fork"
     gc.freeze()
     gc.enable()
     return mains
@@ -118,12 +140,14 @@ class Server:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if request["session"]:
             os.setsid()
+        if request["umask"] >= 0:
+            os.umask(request["umask"])
         for fd, place in zip(fds[:3], range(3), strict=True):
             os.dup2(fd, place)
-        self.asked.detach()
-        for told in self.children.values():
-            told.detach()
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        for fd in (*fds, self.died, self.written):
+            os.close(fd)
+        for told in (self.asked, *self.children.values()):
+            told.close()
         for name, place, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
             setattr(sys, name, stream(name, place, mode))
             setattr(sys, f"__{name}__", getattr(sys, name))
@@ -147,8 +171,8 @@ def stream(name: str, place: int, mode: str) -> io.TextIOWrapper:
 
 
 if __name__ == "__main__":
-    mains = load()
-    asked = socket.socket(fileno=int(sys.argv[1]))
+    mains = load(sys.argv[1])
+    asked = socket.socket(fileno=int(sys.argv[2]))
     asked.set_inheritable(False)
     request = Server(asked).serve()
     if request is not None:

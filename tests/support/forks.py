@@ -1,10 +1,11 @@
-"""Daemons and commands that are forked from a process which has imported dittohead: they start at once.
+"""Daemons, commands and image children, forked from a process that has imported what they import.
 
-For tests in which the start of the process is not the point. What is forked is the installed program.
+For tests in which the start of the process is not the point. Daemons and commands are the installed program's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import json
@@ -16,13 +17,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tests.support import fork_server
-from tests.support.wheel import installed
+from tests.support.wheel import TOP, installed
 
 #: Variables that Python, the loader and the C library read once, at the start.
-_AT_START = ("LANG", "LC_", "LD_", "MALLOC_", "PYTHON", "TZ", "FAKETIME")
+_AT_START = ("FAKETIME", "LANG", "LC_", "LD_", "MALLOC_", "OMP_", "OPENBLAS_", "PYTHON", "TZ", "VIPS")
 
 
 class Forked:
@@ -81,11 +82,11 @@ class Forked:
 
 def can_be(env: Mapping[str, str]) -> bool:
     """Tell whether a process with this environment can be forked: what is read at the start is as ours."""
+    return _read_at_start(env) == _read_at_start(os.environ)
 
-    def read(given: Mapping[str, str]) -> dict[str, str]:
-        return {key: value for key, value in given.items() if key.startswith(_AT_START)}
 
-    return read(env) == read(os.environ)
+def _read_at_start(env: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in env.items() if key.startswith(_AT_START)}
 
 
 def fork(
@@ -96,16 +97,20 @@ def fork(
     cwd: Path,
     files: tuple[int, int, int],
     session: bool,
+    umask: int = -1,
+    kind: str = "daemon",
 ) -> Forked:
     """Start a process.
 
     Args:
-        main: "dittohead", or "mortal" for one whose fail points are armed (tests/support/mortal.py).
+        main: "dittohead", "mortal" for one whose fail points are armed (tests/support/mortal.py), or "images".
         argv: its arguments, the program's name first.
         env: its whole environment; `can_be` of it is true.
         cwd: its directory.
         files: descriptors of its stdin, stdout and stderr.
         session: whether it is given a session of its own.
+        umask: the process's; ours if it is negative.
+        kind: of the server, as tests/support/fork_server.py names it.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     request = {
@@ -114,9 +119,10 @@ def fork(
         "env": dict(env),
         "cwd": str(cwd),
         "session": session,
+        "umask": umask,
     }
     with theirs:
-        socket.send_fds(_server(), [json.dumps(request).encode()], [*files, theirs.fileno()])
+        socket.send_fds(_server(kind), [json.dumps(request).encode()], [*files, theirs.fileno()])
     return Forked(argv, ours)
 
 
@@ -140,16 +146,22 @@ def run(
     return subprocess.CompletedProcess(list(argv), status, *said)
 
 
+#: What the environment of an image child holds from its start: see dittohead/toolkit/images/process.py.
+_IMAGES = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C"}
+
+
 @cache
-def _server() -> socket.socket:
+def _server(kind: str) -> socket.socket:
     """Start the process that forks, once in each process of the tests; it ends with them."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    python = sys.executable if os.environ.get("TEST_CHECKOUT") else str(installed() / "bin" / "python")
+    checkout = kind == "images" or os.environ.get("TEST_CHECKOUT")
+    python = sys.executable if checkout else str(installed() / "bin" / "python")
     with theirs:
         process = subprocess.Popen(
-            [python, fork_server.__file__, str(theirs.fileno())],
+            [python, fork_server.__file__, kind, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             cwd="/",
+            env=os.environ | (_IMAGES if kind == "images" else {}),
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stderr=os.dup(2),
@@ -162,3 +174,83 @@ def _server() -> socket.socket:
 
     atexit.register(end)
     return ours
+
+
+class ImageProcess:
+    """A forked image child, as much of asyncio.subprocess.Process as dittohead.system.process uses."""
+
+    stderr = None
+
+    def __init__(self, made: Forked) -> None:
+        self._made, self._transport = made, self
+        self.pid = made.pid
+        self.stdin: asyncio.StreamWriter | None = None
+        self.stdout: asyncio.StreamReader | None = None
+        self._pipes: list[asyncio.BaseTransport] = []
+
+    async def connect(self, stdin: int, stdout: int, limit: int) -> None:
+        """Read and write our ends of its pipes."""
+        loop = asyncio.get_running_loop()
+        self.stdout = asyncio.StreamReader(limit=limit)
+        protocol = asyncio.StreamReaderProtocol(self.stdout)
+        reads, _ = await loop.connect_read_pipe(lambda: protocol, open(stdout, "rb", buffering=0))  # noqa: SIM115
+        writes, flow = await loop.connect_write_pipe(
+            asyncio.streams.FlowControlMixin,
+            open(stdin, "wb", buffering=0),  # noqa: SIM115
+        )
+        self.stdin = asyncio.StreamWriter(writes, flow, None, loop)
+        self._pipes = [reads, writes]
+
+    @property
+    def returncode(self) -> int | None:
+        """How it has ended, if it has."""
+        return self._made.poll()
+
+    def close(self) -> None:
+        """Close our ends."""
+        for pipe in self._pipes:
+            pipe.close()
+
+
+async def _fork_image_child(
+    argv: tuple[str, ...], *, env: dict[str, str], cwd: Path, stderr: int, limit: int, umask: int
+) -> ImageProcess:
+    stdin, ours_in = os.pipe()
+    ours_out, stdout = os.pipe()
+    made = fork(
+        "images",
+        argv[2:],
+        env=env,
+        cwd=cwd,
+        files=(stdin, stdout, stderr),
+        session=True,
+        umask=umask,
+        kind="images",
+    )
+    for fd in (stdin, stdout):
+        os.close(fd)
+    process = ImageProcess(made)
+    await process.connect(ours_in, ours_out, limit)
+    return process
+
+
+def fork_image_children() -> None:
+    """Let image children that are started in this process be forked, from now on, unless `real_image_children`."""
+    start = asyncio.create_subprocess_exec
+
+    async def forking(*argv: Any, **given: Any) -> Any:
+        ours = argv[:3] == (sys.executable, "-m", "dittohead.toolkit.images")
+        if not ours or real_image_children or given["cwd"] != TOP or not _can_be_image_child(given["env"]):
+            return await start(*argv, **given)
+        kept = {key: given[key] for key in ("env", "cwd", "stderr", "limit", "umask")}
+        return await _fork_image_child(argv, **kept)
+
+    asyncio.create_subprocess_exec = forking
+
+
+#: Not empty while a test is about how these children start.
+real_image_children: list[str] = []
+
+
+def _can_be_image_child(env: Mapping[str, str]) -> bool:
+    return _read_at_start(env) == _read_at_start(os.environ | _IMAGES)
