@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Site, site
+from tests.support.length import budget
 from tests.support.trees import read_tree, tree
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
@@ -90,19 +91,25 @@ def test_a_collection_is_seen_and_tried_again_as_one(here: Site, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "moment",
-    [
+    budget(
+        [
+            "claim.decided:1",
+            "move.renamed:1",
+            "move.durable:1",
+            "store.written:1",
+            "store.committed:1",
+            "store.committed:2",
+            "claim.split:1",
+            "finish.committed:2",
+            "move.renamed:3",
+            "finish.moved:4",
+            "store.committed:23",
+        ],
         "claim.decided:1",
-        "move.renamed:1",
-        "move.durable:1",
-        "store.written:1",
-        "store.committed:1",
         "store.committed:2",
         "claim.split:1",
-        "finish.committed:2",
-        "move.renamed:3",
         "finish.moved:4",
-        "store.committed:23",
-    ],
+    ),
 )
 def test_a_daemon_killed_at_any_moment_loses_nothing_of_a_collection(tmp_path: Path, moment: str) -> None:
     """Each folder has one job, and comes to done/ and to its target once."""

@@ -119,9 +119,16 @@ class Site:
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line."""
         argv = ["--config", str(self.config), *arguments]
-        if self.forks and not more.keys() - {"cwd"} and forks.can_be(self._forked_env()):
-            cwd = more.get("cwd", self.config.parent)
-            said = forks.run(["dittohead", *argv], env=self._forked_env(), cwd=cwd, timeout=100)
+        known = {"cwd", "user", "group", "extra_groups"}
+        if self.forks and more.keys() <= known and forks.can_be(self._forked_env()):
+            user = (more["user"], more["group"], list(more["extra_groups"])) if "user" in more else None
+            said = forks.run(
+                ["dittohead", *argv],
+                env=self._forked_env(),
+                cwd=more.get("cwd", self.config.parent),
+                timeout=100,
+                user=user,
+            )
         else:
             said = subprocess.run(
                 [*program(), *argv],

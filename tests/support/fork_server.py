@@ -151,6 +151,11 @@ class Server:
         for name, place, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
             setattr(sys, name, stream(name, place, mode))
             setattr(sys, f"__{name}__", getattr(sys, name))
+        if request["user"]:
+            uid, gid, groups = request["user"]
+            os.setgroups(groups)
+            os.setgid(gid)
+            os.setuid(uid)
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])

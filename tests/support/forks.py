@@ -98,6 +98,7 @@ def fork(
     files: tuple[int, int, int],
     session: bool,
     umask: int = -1,
+    user: tuple[int, int, list[int]] | None = None,
     kind: str = "daemon",
 ) -> Forked:
     """Start a process.
@@ -110,6 +111,7 @@ def fork(
         files: descriptors of its stdin, stdout and stderr.
         session: whether it is given a session of its own.
         umask: the process's; ours if it is negative.
+        user: uid, gid and further groups of whoever it is run by; None for whoever runs the tests.
         kind: of the server, as tests/support/fork_server.py names it.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -120,6 +122,7 @@ def fork(
         "cwd": str(cwd),
         "session": session,
         "umask": umask,
+        "user": user,
     }
     with theirs:
         socket.send_fds(_server(kind), [json.dumps(request).encode()], [*files, theirs.fileno()])
@@ -127,12 +130,31 @@ def fork(
 
 
 def run(
-    argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout: float
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    timeout: float,
+    user: tuple[int, int, list[int]] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, as subprocess.run with `capture_output` does."""
+    """Run a command to its end, as subprocess.run with `capture_output` does.
+
+    Args: as of `fork`, and
+        timeout: seconds after which it is killed.
+
+    Raises: subprocess.TimeoutExpired.
+    """
     files: list[IO[bytes]] = [open(os.memfd_create(name), "w+b") for name in ("stdout", "stderr")]  # noqa: SIM115
     with files[0] as out, files[1] as err:
-        made = fork("dittohead", argv, env=env, cwd=cwd, files=(0, out.fileno(), err.fileno()), session=False)
+        made = fork(
+            "dittohead",
+            argv,
+            env=env,
+            cwd=cwd,
+            files=(0, out.fileno(), err.fileno()),
+            session=False,
+            user=user,
+        )
         try:
             status = made.wait(timeout)
         except subprocess.TimeoutExpired:
