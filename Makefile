@@ -19,11 +19,11 @@ demo: setup     ## start the daemon, drop a sample folder, show the result
 test:           ## install what is missing and run all checks and tests, of slow tests a part
 	@tools/setup test
 	@$(MAKE) --no-print-directory check
-	@TESTS_PART=first $(PYTEST)
+	@$(if $(PYTEST_ARGS),,TESTS_PART=first) $(PYTEST)
 
 test-rest:      ## run what `make test` leaves out, as it is slow by nature
 	@tools/setup test
-	@TESTS_PART=rest $(PYTEST)
+	@$(if $(PYTEST_ARGS),,TESTS_PART=rest) $(PYTEST)
 
 test-all: test test-rest  ## run all checks and all tests
 

@@ -1,6 +1,6 @@
 """What each test costs: seconds of a processor, of the tests' own process and of all it has started.
 
-`TEST_COSTS=FILE pytest ...` adds a line for each test; `tools/test-costs FILE` sums them up by file. Unlike the time
+`TEST_COSTS=FILE pytest ...` adds a line for each test; `tools/costs FILE` sums them up by file. Unlike the time
 that a clock shows, this depends little on what else the machine does.
 """
 
