@@ -45,13 +45,13 @@ PIECE = 16 << 20
 #: A list of a hundred thousand files with long names holds no more.
 _MOST_LISTED = 64 << 20
 
-#: Fields of a plain form that are no files: its name, its purposes, and what guards it.
+#: Fields of a plain form that are not files: its name, its purposes, and what guards it.
 _MOST_FIELDS = 100
 
 #: The disk's room is looked at again after so many bytes whose number was not known before.
 _LOOK_AFTER = 64 << 20
 
-#: Uploads that were handed over and are remembered, for whoever has not had the answer.
+#: Uploads that were handed over and are remembered, for anyone who has not had the answer.
 _MOST_OVER = 256
 
 #: Characters of a name that are looked at.
@@ -282,9 +282,9 @@ async def _json(request: web.Request) -> dict[str, Any]:
     try:
         found = await asyncio.to_thread(json.loads, bytes(body))
     except (ValueError, RecursionError):
-        raise Problem(400, "the body is no JSON") from None
+        raise Problem(400, "the body is not JSON") from None
     if not isinstance(found, dict):
-        raise Problem(422, "an object is wanted")
+        raise Problem(422, "an object is required")
     return found
 
 
@@ -314,7 +314,7 @@ async def piece(request: web.Request) -> web.Response:
     path, at = request.query.get("path", ""), request.query.get("at", "")
     size = incoming.files.get(path)
     if size is None or not at.isascii() or not at.isdecimal() or len(at) > _DIGITS_MOST:
-        raise Problem(422, "path is not one of this upload's files, or at is no number")
+        raise Problem(422, "path is not one of this upload's files, or at is not a number")
     most = min(PIECE, size - int(at))
     digest = _DIGEST.search(request.headers.get("Content-Digest", ""))
     async with door.writing(incoming, path):
@@ -325,7 +325,7 @@ async def piece(request: web.Request) -> web.Response:
                     raise Problem(422, "the piece is not what was sent", hint="Send it again")
         except ItemError as error:
             raise _refusal(error) from error
-        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+        except (TimeoutError, ConnectionError):  # the sender; the disk is well
             raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
@@ -403,7 +403,7 @@ async def done(request: web.Request) -> web.Response:
 async def plain(request: web.Request) -> web.Response:
     """Take a form with its files. Its fields come first: what follows is written as it comes."""
     if not request.content_type.startswith("multipart/"):
-        raise Problem(415, "a form with files is wanted")
+        raise Problem(415, "a form with files is required")
     try:
         incoming = await _Plain(request).receive()
     except Problem as problem:
@@ -411,7 +411,7 @@ async def plain(request: web.Request) -> web.Response:
             raise
         return await _form(request, problem)
     except ValueError as error:  # of aiohttp's reader
-        return await _form(request, Problem(400, f"this is no whole form: {error}"))
+        return await _form(request, Problem(400, f"the form is incomplete: {error}"))
     raise web.HTTPSeeOther(_way(incoming))
 
 
@@ -423,7 +423,7 @@ class _Plain:
         self.fields: dict[str, list[str]] = {}
         self.sizes: dict[str, int] = {}
         self.incoming: Incoming | None = None
-        self.texts = 0  #: fields that are no files
+        self.texts = 0  #: fields that are not files
         self.unseen = 0  #: bytes since the disk's room was looked at
 
     async def receive(self) -> Incoming:
@@ -507,7 +507,7 @@ class _Plain:
                 self.sizes[path], _ = await write_chunks(self._chunks(part), fd, left)
         except ItemError as error:
             raise _refusal(error, 422) from error
-        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+        except (TimeoutError, ConnectionError):  # the sender; the disk is well
             raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
