@@ -14,7 +14,7 @@ from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.system import fail_points
 from dittohead.system.fail_points import SOURCE_POINTS
 from tests.support.desk import Desk
-from tests.support.length import LONG
+from tests.support.length import LONG, budget
 from tests.support.s3_server import S3Server
 from tests.support.trees import read_tree
 
@@ -124,7 +124,7 @@ def calm(name: str) -> None:
     """Nothing happens at this moment."""
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 113] if LONG else [3, 113])
+@pytest.mark.parametrize("seed", [1, 2, 3, 113] if LONG else budget([3, 113], 113))
 async def test_nothing_is_lost_and_nothing_comes_twice(
     strict: S3Server, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

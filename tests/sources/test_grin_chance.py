@@ -18,14 +18,12 @@ from dittohead.system import fail_points
 from dittohead.system.fail_points import CATALOGUE_POINTS, SOURCE_POINTS
 from tests.support.grin import Server, serving, unreadable
 from tests.support.grin.library import Library
-from tests.support.length import LONG
+from tests.support.length import LONG, budget
 from tests.support.trees import read_tree
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(600)]
 
 POINTS = [*CATALOGUE_POINTS, *SOURCE_POINTS, "file.written", "file.durable", "file.renamed"]
-
-VOLUMES = 200
 
 
 class Killed(BaseException):
@@ -45,10 +43,10 @@ def calm(name: str) -> None:
 class Chance:
     """A library with many volumes, and what happens to them."""
 
-    def __init__(self, library: Library, server: Server, seed: int) -> None:
+    def __init__(self, library: Library, server: Server, seed: int, volumes: int) -> None:
         self.library, self.server, self.world = library, server, library.world
         self.chance = random.Random(seed)
-        self.barcodes = [f"B{n:05}" for n in range(VOLUMES)]
+        self.barcodes = [f"B{n:05}" for n in range(volumes)]
         self.done: Counter[tuple[str, bytes]] = Counter()
         self.failing = True
         library.house.worker.plays["first"] = self.job
@@ -112,21 +110,22 @@ class Chance:
 
 
 @pytest.mark.parametrize("seed", range(4) if LONG else [1])
-async def test_two_hundred_volumes_through_kills_faults_and_evictions(
-    tmp_path: Path, server: Server, seed: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("volumes", "steps"), budget([(60, 20), (200, 60)], (60, 20)))
+async def test_many_volumes_through_kills_faults_and_evictions(
+    tmp_path: Path, server: Server, seed: int, volumes: int, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dittohead.sources.grin.limits._THROTTLED_S", 0.001)
     monkeypatch.setattr("dittohead.sources.grin.requests._FULL_S", 0.0)
     monkeypatch.setattr(refresh_module, "_GRACE_S", 0.0)
     library = Library(tmp_path, server, ahead=30, batch=20, in_process=50, evictions=1000, stall=1)
     library.sign_in()
-    world = Chance(library, server, seed)
+    world = Chance(library, server, seed, volumes)
     library.world.pool, library.world.queue_limit = 40, 60
     library.world.add(*world.barcodes)
     for _ in range(3):
         await world.round()
     await library.want(*world.barcodes)
-    for _ in range(60):
+    for _ in range(steps):
         await world.step()
     server.faults.clear()
     world.failing = False
@@ -136,7 +135,7 @@ async def test_two_hundred_volumes_through_kills_faults_and_evictions(
         await world.jobs()
         if set(await stages(library)) == {"stored"}:
             break
-    assert await stages(library) == {"stored": VOLUMES}
+    assert await stages(library) == {"stored": volumes}
     assert {name for name, _ in world.done} == set(world.barcodes)
     assert {body for _, body in world.done} == {unreadable(barcode) for barcode in world.barcodes}
     assert world.done.most_common(1)[0][1] == 1

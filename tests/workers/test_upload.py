@@ -21,6 +21,7 @@ from dittohead.toolkit.s3.intent_log import read as read_notes
 from dittohead.toolkit.s3.request_rate import RequestRate
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext, source_of
+from tests.support.patience import Patience
 from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.service
@@ -46,6 +47,8 @@ def strict() -> Iterator[S3Server]:
 def server(strict: S3Server) -> S3Server:
     strict.requests.clear()
     strict.faults.clear()
+    strict.stalled.clear()
+    strict.release.clear()
     strict.checks = strict.conditions = strict.etags = True
     return strict
 
@@ -440,10 +443,11 @@ async def test_a_store_that_asks_for_a_long_wait_is_obeyed_without_a_slot(
 async def test_a_store_that_takes_no_more_bytes_is_given_up(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_bucket, "_STALL_S", 0.2)
+    patience = Patience(monkeypatch, s3_bucket)
     it = await place(server, tmp_path, {"a": b"x" * 5000, "large": os.urandom(17 * MIB)})
     server.fail("part", "stall", times=1)
-    await it.run()
+    run_out = patience.run_out_when(server.stalled.is_set, s3_bucket._STALL_S)
+    await asyncio.gather(it.run(), run_out)
     assert len(await it.objects()) == 2
     server.release.set()
 
