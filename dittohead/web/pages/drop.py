@@ -282,9 +282,9 @@ async def _json(request: web.Request) -> dict[str, Any]:
     try:
         found = await asyncio.to_thread(json.loads, bytes(body))
     except (ValueError, RecursionError):
-        raise Problem(400, "the body is no JSON") from None
+        raise Problem(400, "the body is not JSON") from None
     if not isinstance(found, dict):
-        raise Problem(422, "an object is wanted")
+        raise Problem(422, "the body must be a JSON object")
     return found
 
 
@@ -314,7 +314,7 @@ async def piece(request: web.Request) -> web.Response:
     path, at = request.query.get("path", ""), request.query.get("at", "")
     size = incoming.files.get(path)
     if size is None or not at.isascii() or not at.isdecimal() or len(at) > _DIGITS_MOST:
-        raise Problem(422, "path is not one of this upload's files, or at is no number")
+        raise Problem(422, "path is not one of this upload's files, or at is not a number")
     most = min(PIECE, size - int(at))
     digest = _DIGEST.search(request.headers.get("Content-Digest", ""))
     async with door.writing(incoming, path):
@@ -403,7 +403,7 @@ async def done(request: web.Request) -> web.Response:
 async def plain(request: web.Request) -> web.Response:
     """Take a form with its files. Its fields come first: what follows is written as it comes."""
     if not request.content_type.startswith("multipart/"):
-        raise Problem(415, "a form with files is wanted")
+        raise Problem(415, "the request must be a form with files")
     try:
         incoming = await _Plain(request).receive()
     except Problem as problem:
@@ -411,7 +411,7 @@ async def plain(request: web.Request) -> web.Response:
             raise
         return await _form(request, problem)
     except ValueError as error:  # of aiohttp's reader
-        return await _form(request, Problem(400, f"this is no whole form: {error}"))
+        return await _form(request, Problem(400, f"the form is incomplete: {error}"))
     raise web.HTTPSeeOther(_way(incoming))
 
 

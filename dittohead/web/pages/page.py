@@ -329,7 +329,7 @@ async def _asked(
 ) -> web.Response:
     said = await request.app[SITE].queue.ask(action, what, identity(request).name, args)
     if said is None:
-        said = {"ok": True, "message": "It was handed in and is not answered yet."}
+        said = {"ok": True, "message": "The request is stored and has no answer yet."}
     key = request.app[PAGES].keep(said)
     raise web.HTTPSeeOther(f"{back}?{urlencode({'said': key})}")
 

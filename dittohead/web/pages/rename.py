@@ -69,6 +69,6 @@ async def rename(request: web.Request) -> web.Response:
     if said is not None and said["ok"]:
         raise web.HTTPSeeOther(f"/drop/done?{urlencode({'name': name, 'ino': job.ino})}")
     if said is None:
-        said = {"ok": True, "message": "It was handed in and is not answered yet."}
+        said = {"ok": True, "message": "The request is stored and has no answer yet."}
     query = urlencode({"name": name, "said": request.app[PAGES].keep(said)})
     raise web.HTTPSeeOther(f"/jobs/{job.id}/rename?{query}")

@@ -89,7 +89,7 @@ def _known(stations: Stations, job: Job, path: str, encoding: str) -> dict[str, 
 async def take(request: web.Request) -> web.Response:
     """Take the new file, and lead to where it is looked at. The form's fields come before it."""
     if not request.content_type.startswith("multipart/"):
-        raise Problem(415, "a form with a file is wanted")
+        raise Problem(415, "the request must be a form with a file")
     fields: dict[str, str] = {}
     try:
         part = await _file(request, fields)
@@ -100,7 +100,7 @@ async def take(request: web.Request) -> web.Response:
             raise
         wrong = problem
     except ValueError as error:  # of aiohttp's reader
-        wrong = Problem(400, f"this is no whole form: {error}")
+        wrong = Problem(400, f"the form is incomplete: {error}")
     else:
         raise web.HTTPSeeOther(f"/jobs/{job.id}/replace?{urlencode({'with': offer.id})}")
     job = await one_job(request)
@@ -149,6 +149,6 @@ async def replace(request: web.Request) -> web.Response:
     if said is not None and said["ok"] and run:
         raise web.HTTPSeeOther(f"/drop/done?{urlencode({'name': job.name, 'ino': job.ino, 'after': job.id})}")
     if said is None:
-        said = {"ok": True, "message": "It was handed in and is not answered yet."}
+        said = {"ok": True, "message": "The request is stored and has no answer yet."}
     query = {"said": request.app[PAGES].keep(said)}
     raise web.HTTPSeeOther(f"/jobs/{job.id}?{urlencode(query)}")

@@ -9,6 +9,6 @@ from dittohead.web.pages import batches, drop, files, image, log, page, plots, r
 
 def install(app: web.Application) -> None:
     """Give an application every page. Blocking: it reads their files."""
-    mending = (rename, replace, files, image)  # before those of any action on a job
-    for module in (*mending, page, batches, log, plots, thumbnails, drop):
+    special = (rename, replace, files, image)  # before those of any action on a job
+    for module in (*special, page, batches, log, plots, thumbnails, drop):
         module.install(app)

@@ -41,7 +41,7 @@ function before({ known, free }) {
     time.className = "age";
     time.dateTime = known.at;
     time.title = time.textContent = new Date(known.at).toLocaleString(); // the page's script says how long ago
-    said.push(link, ", ", time, ". It would be done as another job. ");
+    said.push(link, ", ", time, ". It would become another job. ");
   }
   if (free) {
     const use = document.createElement("button");
@@ -164,7 +164,7 @@ async function patiently(work) {
       return await work();
     } catch (error) {
       if (error instanceof Refused || tries >= TRIES || stopped) throw error;
-      tell("told", `Broken off; tried again. ${error.message}`, "bad");
+      tell("told", `Interrupted; trying again. ${error.message}`, "bad");
       await new Promise((on) => setTimeout(on, Math.min(500 * 2 ** tries, 15000)));
     }
   }
@@ -190,7 +190,7 @@ async function sendFile(id, { path, file }, piece, there, on) {
     await patiently(() => ask(where, "PUT", buffer, headers));
     from = start + buffer.byteLength;
     on(from);
-    if (stopped) throw new Refused("Stopped. It can be taken up again.");
+    if (stopped) throw new Refused("Stopped. You can continue it later.");
   } while (from < file.size);
 }
 
@@ -221,7 +221,7 @@ async function send() {
   const bytes = files.reduce((sum, { file }) => sum + file.size, 0);
   const rows = draw(files);
   at("progress").hidden = false;
-  tell("told", "Begins…");
+  tell("told", "Starting…");
   let id = taken;
   if (!id) {
     const purposes = [...form.querySelectorAll("[name=purposes]:checked")].map((box) => box.value);
@@ -275,7 +275,7 @@ async function send() {
   // Small files wait more for answers than they need to travel.
   await Promise.all(Array.from({ length: LANES }, lane));
   if (failed) throw failed;
-  tell("told", "All is there; it is made durable…");
+  tell("told", "Everything is sent; it is written to the disk…");
   return (await patiently(() => ask(`/drop/uploads/${id}/finish`, "POST"))).go;
 }
 
@@ -292,7 +292,7 @@ form.addEventListener("submit", async (event) => {
   } catch (error) {
     tell("told", error.message, "bad");
     at("send").disabled = false;
-    at("send").textContent = taken ? "Go on" : "Upload";
+    at("send").textContent = taken ? "Continue" : "Upload";
     at("stop").hidden = true;
   } finally {
     release();
@@ -310,8 +310,8 @@ for (const button of document.querySelectorAll(".take-up")) {
     taken = button.dataset.id;
     form.elements.name.value = button.dataset.name;
     form.elements.name.readOnly = true;
-    at("send").textContent = "Go on";
-    tell("match", `${button.dataset.name} is taken up: choose the same files again.`, "good");
+    at("send").textContent = "Continue";
+    tell("match", `${button.dataset.name} continues: choose the same files again.`, "good");
     at("tree").focus();
   });
 }
