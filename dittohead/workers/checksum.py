@@ -16,6 +16,7 @@ from dittohead.model.records import Entry, Output
 from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.faulty_files import blamed
 
 _AGENT = f"dittohead {__version__} (hashlib SHA-256)"
 
@@ -90,11 +91,12 @@ def _verify(source: Inputs, entry: Entry, buffer: memoryview, stop: Stop) -> Non
     except FileNotFoundError as error:
         raise ItemError("this file is gone", where=os.fsdecode(path)) from error
     if digest != entry.sha256:
-        raise ItemError(
+        changed = ItemError(
             "this file is not what it was at the claim",
             where=os.fsdecode(entry.path),
             hint="Compare it with the original and upload the folder again",
         )
+        raise blamed(changed, source, entry.path)
 
 
 def line(entry: Entry) -> bytes:

@@ -492,8 +492,8 @@ async def test_a_name_that_fits_nothing_is_mended_by_another(front: Served) -> N
     page = await text(client, address, OPERATOR)
     assert 'value="!n"' in page
     assert "[^!].*" in page
-    for typed, ok in (("n", True), ("!m", False), ("", False)):
-        status, said = await call(client, f"{address}/check?name={typed}", token=OPERATOR)
+    for given, ok in (("n", True), ("!m", False), ("", False)):
+        status, said = await call(client, f"{address}/check?name={given}", token=OPERATOR)
         assert (status, said["ok"]) == (200, ok)
     for method in ("GET", "POST"):
         assert (await call(client, address, method, token=READER))[0] == 403
