@@ -25,7 +25,7 @@ TOKEN = "operator-0123456789-abcdefghij"  # of a daemon that lives for seconds
 CONFIG = """
 root: .
 http: {{listen: "127.0.0.1:{port}", tokens: people, read: open}}
-space: {{floor: 1MiB}}
+space: {{floor: {floor}}}
 watch: {{interval: 1s, stale_after: {stale}}}
 limits: {{jobs: 6, command: 4, convert: 1}}
 pipelines:
@@ -87,9 +87,10 @@ _BECOMES = {
 }
 
 
-def config(root: Path, port: int, stale: str = "1d") -> str:
-    """Return config.yaml. Args: stale: after how long an upload is stale."""
-    return CONFIG.format(root=root, port=port, stale=stale)
+def config(root: Path, port: int, *, soon: bool) -> str:
+    """Return config.yaml. Args: soon: uploads are stale soon, and the disk may be nearly full."""
+    stale, floor = ("2s", "1MiB") if soon else ("1d", "1GiB")
+    return CONFIG.format(root=root, port=port, stale=stale, floor=floor)
 
 
 def prepare(root: Path) -> None:
@@ -290,19 +291,11 @@ WIDTHS = {390: 844, 1280: 860}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
-def readers(browser: Browser, url: str, width: int, scheme: Any) -> dict[bool, BrowserContext]:
-    """Return browsers of an operator who is signed in (True), and of somebody who is not (False).
-
-    Args:
-        browser: that both are made of.
-        url: of the page, without a path.
-        width: one of `WIDTHS`.
-        scheme: "light" or "dark".
-    """
+def readers(browser: Browser, url: str) -> dict[bool, BrowserContext]:
+    """Return browsers of an operator who is signed in (True), and of somebody who is not (False)."""
     made = {}
     for signed_in in (True, False):
-        size = {"width": width, "height": WIDTHS[width]}
-        context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]  # of playwright's own shape
+        context = browser.new_context(reduced_motion="reduce")
         if signed_in:
             page = context.new_page()
             page.goto(f"{url}/login?next=/jobs")
@@ -326,5 +319,11 @@ def visit(context: BrowserContext, url: str, view: View) -> Page:
     for image in page.locator("img:visible").all():
         image.scroll_into_view_if_needed()
         image.evaluate("image => image.decode().catch(() => 0)")
-    page.evaluate("window.scrollTo(0, 0)")
     return page
+
+
+def look(page: Page, width: int, scheme: Any) -> None:
+    """Have a page drawn. Args: width: one of `WIDTHS`. scheme: "light" or "dark"."""
+    page.set_viewport_size({"width": width, "height": WIDTHS[width]})
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate("window.scrollTo(0, 0)")

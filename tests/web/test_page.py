@@ -391,7 +391,7 @@ def test_what_is_wrong_is_never_a_heading_alone(live: dict[str, Any]) -> None:
     assert said.count("<li ") == 1
     if "overdue" in live:
         assert "&lt;b&gt;" in said
-        assert "<code>sudo &#39;a&amp;b&#39;</code>" in said
+        assert '<pre class="command">sudo &#39;a&amp;b&#39;</pre>' in said
         assert ("and 8 more that wait in the inbox" in said) is (live["overdue_count"] == 9)
 
 

@@ -221,6 +221,7 @@ async function send() {
   const bytes = files.reduce((sum, { file }) => sum + file.size, 0);
   const rows = draw(files);
   at("progress").hidden = false;
+  at("progress").scrollIntoView({ block: "nearest" });
   tell("told", "Starting…");
   let id = taken;
   if (!id) {
