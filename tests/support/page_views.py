@@ -118,7 +118,7 @@ def fill(daemon: Site) -> None:
     def settled() -> bool:
         return {job["name"]: job["state"] for job in daemon.json("list")} == _BECOMES
 
-    daemon.until(settled, 120)
+    daemon.until(settled, 600)
     daemon.run("dismiss", "film-1932", "--reason", "scanned again as film-1931")
 
 
@@ -128,7 +128,7 @@ def fill_more(daemon: Site, port: int) -> None:
     for name in ("sound-0816", "sound-0817"):
         daemon.drop(name, {"side-1.wav": b"z" * 2_000_000})
     states = ("running", "waiting")
-    daemon.until(lambda: sum(job["state"] in states for job in daemon.json("list")) >= 3)
+    daemon.until(lambda: sum(job["state"] in states for job in daemon.json("list")) >= 3, 600)
     daemon.run("freeze", "sound-0816", "--reason", "The committee decides on Tuesday")
     daemon.run("cancel", "sound-0817")
     tree(inbox / ".sound-0818", {"side-1.wav": "x" * 50_000})
@@ -144,7 +144,7 @@ def fill_more(daemon: Site, port: int) -> None:
         frozen = {job["name"]: job["state"] for job in daemon.json("list")}.get("sound-0816") == "frozen"
         return bool(frozen and live["stale"] and live["overdue"])
 
-    daemon.until(noticed, 120)
+    daemon.until(noticed, 600)
 
 
 # -- in a browser ---------------------------------------------------------------------------------

@@ -161,8 +161,15 @@ async def test_a_search_is_its_address_and_goes_on_page_by_page(
         path = following[1].replace("&amp;", "&") if following else ""
     assert seen == [f"set-{number}" for number in (4, 3, 2, 1, 0)]
     assert "No job was found" in await text(client, "/jobs?q=other")
-    for wrong in ("state=odd", "since=yesterday", "after=x", "until=2026-13-01"):
-        assert 'role="alert"' in await text(client, f"/jobs?{wrong}", status=400)
+    for wrong, said in (
+        ("state=Odd", "There is no state &#34;Odd&#34;."),
+        ("since=Yesterday", "&#34;Yesterday&#34; is not a date; write it as 2026-01-31."),
+        ("until=9999-12-31", "is not a date"),  # there is no day after it
+        ("until=2026-13-01", "is not a date"),
+        ("after=x", "This is no cursor"),
+    ):
+        page = await text(client, f"/jobs?{wrong}", status=400)
+        assert said in page[page.index('role="alert"') :]
 
 
 async def test_a_job_whose_folder_was_done_again_leads_to_the_later_one(front: Served) -> None:

@@ -87,6 +87,11 @@ def typed(text: str) -> Markup:
     )
 
 
+def sentence(text: str) -> str:
+    """Return an error's words with a capital letter; the others, of names too, as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def link(uri: str) -> Markup:
     """Return a place as a link where a browser can follow it; as text otherwise."""
     try:
@@ -130,6 +135,7 @@ class Words:
             "rate": rate,
             "link": link,
             "typed": typed,
+            "sentence": sentence,
             "segment": part_of_url,
             "counted": counted,
         }
