@@ -182,7 +182,7 @@ def _id(number: int) -> JobId:
 
 
 def _ended(number: int, at: float) -> dict[str, Any]:
-    """Return what tells a job that is over from the others."""
+    """Return what tells an ended job from the others."""
     over = JobState.FAILED if number % 1000 == 7 else JobState.DONE
     return {
         "id": _id(number),

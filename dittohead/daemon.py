@@ -69,7 +69,7 @@ from dittohead.web.server.app_state import AppState
 #: How often what readers see is written while something happens.
 _LIVE_S = 0.5
 
-#: Requests are looked for this often even when nobody pokes.
+#: Requests are searched for this often even when nobody pokes.
 _REQUESTS_S = 5.0
 
 #: Store and stations are compared this often.
@@ -78,14 +78,14 @@ _RECONCILE_S = 60.0
 #: After a fault of the disk or the store they are compared this soon.
 _TROUBLE_S = 5.0
 
-#: Without a look at the inbox, or an answer of the store, for so long the daemon is not well. Seconds.
+#: Without a look at the inbox, or an answer of the store, for this long the daemon is not well. Seconds.
 _LATE_S = 60.0
 
 #: Seconds a start waits for the root's lock: a command that finds no daemon holds it for a moment.
 _LOCK_PATIENCE_S = 3.0
 
 
-#: Things in the inbox that are no folders that the log names at a look, and readers see.
+#: Things in the inbox that are not folders that the log names at a look, and readers see.
 _STRAYS = 20
 
 
@@ -106,7 +106,7 @@ class Daemon:
         self.parts = Supervisor([])
         self._last_status = ""
         self._clock, self._set_back = Clock(), 0.0
-        self._started = False  # the start is over: what goes wrong now is not a start's
+        self._started = False  # the start has ended: what goes wrong now is not a start's
         self._free = 0
 
     async def run(self) -> None:
@@ -191,7 +191,7 @@ class Daemon:
             f"processing/ is missing, and {counted(len(jobs), 'job')} had their folders in it",
             where=str(path),
             hint="See that the root's file system is mounted, and that nobody has moved it. If the folders "
-            f"are gone for good: mkdir -m 700 {path}; their jobs are then cancelled",
+            f"are gone permanently: mkdir -m 700 {path}; their jobs are then cancelled",
         )
 
     async def _work(self, store: Store) -> None:
@@ -207,7 +207,7 @@ class Daemon:
             pipelines=[pipeline.name for pipeline in self.config.pipelines],
             mended=mended,
         )
-        # Before all else: whoever asks while it starts is told so, and their requests are taken.
+        # Before all else: anyone who asks while it starts is told so, and their requests are taken.
         async with web.serving(self.config.settings.http, self._site(store)):
             self._started = True
             await self._go_on()
@@ -413,7 +413,9 @@ class Daemon:
         self.dispatch.wake()
 
     def _on_reload(self) -> None:
-        with contextlib.suppress(ConfigError):  # it is in the log; whoever sends a signal waits for nothing
+        with contextlib.suppress(
+            ConfigError
+        ):  # it is in the log; anyone who sends a signal waits for nothing
             self._reload()
 
     def _reload(self) -> None:
@@ -566,7 +568,7 @@ class Daemon:
             "watcher": {
                 "mode": self.watcher.mode,
                 "reason": self.watcher.reason,
-                # In whole intervals: else the file would be written anew for ever.
+                # In whole intervals: else the file would be written again forever.
                 "last_scan_at": int(self.watcher.last_scan_at),
                 "losses": self.watcher.losses,
             },
@@ -693,10 +695,10 @@ def main(config: Config, *, patience_s: float | None = None) -> int:
     """Run the daemon in this process until it is told to stop; return its exit status.
 
     Args:
-        patience_s: until nothing is left, or has only waited for so long.
+        patience_s: until nothing is left, or has only waited for this long.
     """
     process.use_pidfd()
-    # What is imported stays for ever: a full garbage collection need not go through it, and hold the loop.
+    # What is imported stays forever: a full garbage collection need not go through it, and hold the loop.
     gc.collect()
     gc.freeze()
     daemon = Daemon(config, patience_s=patience_s)

@@ -49,7 +49,7 @@ class Left:
 
 
 class UntilEmpty:
-    """Watches the daemon's work and says when it is over."""
+    """Watches the daemon's work and says when it has ended."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class UntilEmpty:
         self._began = time.time()
 
     async def run(self) -> int:
-        """Return the exit status once it is over: 0, 65 where a job failed, 75 where something is left.
+        """Return the exit status once it has ended: 0, 65 where a job failed, 75 where something is left.
 
         Source of the numbers: sysexits.h, EX_DATAERR and EX_TEMPFAIL.
         """

@@ -33,7 +33,7 @@ class Starting:
     """The waiting between tries to start."""
 
     def __init__(self, config: Config, stop: asyncio.Event, patience_s: float | None = None) -> None:
-        """Args: patience_s: how long is waited in all; None: for ever."""
+        """Args: patience_s: how long is waited in all; None: forever."""
         self._config, self._stop, self._patience_s = config, stop, patience_s
         self._failures = 0
         self._said = ""

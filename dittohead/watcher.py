@@ -3,7 +3,7 @@
 Arm the watch, then scan; scan again on every hint, on every error and every few seconds. An event
 only ever says "look soon": what is ready is decided by names and types on disk. The watch is
 supervised: when it ends, fails or looks at a directory that is no longer the inbox, it is made
-anew, and the timed scan goes on meanwhile.
+again, and the timed scan goes on meanwhile.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DEBOUNCE_MS = 60
 #: Without events the inbox is looked at at least this often.
 _POLL_S = 1.0
 
-#: A scan that shows no sign of life for so long hangs.
+#: A scan that shows no sign of life for this long hangs.
 _STALL_S = 30.0
 
 #: A scan may use at most one part in this many of the time, however large the inbox.
@@ -68,7 +68,7 @@ class Watcher:
         self.mode = "starting"  #: "inotify", "polling", or "starting"; "missing" without an inbox
         self.reason = ""  #: why that mode
         self.last_scan_at = 0.0  #: of the last scan that worked, seconds since the epoch
-        self.losses = 0  #: times the watch had to be made anew
+        self.losses = 0  #: times the watch had to be made again
         self.ready = asyncio.Event()  #: the watch is armed (or given up) and a scan has been done since
 
     def look(self) -> None:

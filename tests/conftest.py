@@ -26,7 +26,7 @@ for key in list(os.environ):
         del os.environ[key]
 
 
-# A busy machine is no fault of what is tried.
+# A busy machine is not a fault of what is tried.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 

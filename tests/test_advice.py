@@ -1,4 +1,4 @@
-"""What is printed to be typed next fits whoever reads it."""
+"""What is printed to be typed next fits anyone who reads it."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def test_who_cannot_ask_for_want_of_a_daemon_is_told_so(state: Path, left: str) 
     me, holder = owner(2).user, owner(1).user
     assert said == (
         f"{state.parent}: the daemon is not running (or does not answer), and {me} may not read its store. "
-        f"Ask whoever administers this machine: sudo -u {holder} dittohead run"
+        f"Ask the person who administers this machine: sudo -u {holder} dittohead run"
     )
     assert unasked
     said, unasked = advice.unasked(state, None)
-    assert "(or does not answer). Ask whoever" in said
+    assert "(or does not answer). Ask the person who" in said
     assert unasked
 
 

@@ -1,4 +1,4 @@
-"""Waits between tries: they grow, have an end, and differ; the same rule for whoever tries again."""
+"""Waits between tries: they grow, have an end, and differ; the same rule for anyone who tries again."""
 
 from __future__ import annotations
 

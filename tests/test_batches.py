@@ -56,7 +56,7 @@ def collection(house: House, name: str = "coll-a", folders: int = 3, **more: Any
 
 
 async def over(house: House, name: str = "coll-a") -> dict[str, Any]:
-    """Wait until the latest batch of a name is over and told; return it."""
+    """Wait until the latest batch of a name has ended and told; return it."""
     await house.until(
         lambda: (b := house.store.run(batch_store.named, name)) is not None and b.told in ("done", "failed")
     )
@@ -82,7 +82,7 @@ def told(house: House) -> int:
 def bad(*names: str) -> Any:
     async def play(ctx: StepContext) -> StepResult:
         if ctx.name in names:
-            raise ItemError("it is cut short", where="a.txt")
+            raise ItemError("it is truncated", where="a.txt")
         return Done()
 
     return play
@@ -146,7 +146,7 @@ async def test_the_whole_is_run_again_when_it_is_moved_back(house: House) -> Non
 
 
 async def test_what_failed_is_mended_and_moved_back_by_itself(house: House) -> None:
-    """Its reason is no file of the collection; the others are where they were."""
+    """Its reason file is not in the collection; the others are where they were."""
     collection(house)
     house.worker.plays["second"] = bad("0001")
     async with house.running():

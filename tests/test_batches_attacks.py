@@ -50,7 +50,7 @@ def alone(house: House) -> House:
 
 @pytest.mark.parametrize("name", ["@eaDir", "lost+found", ".hidden"])
 async def test_directories_that_are_no_objects_are_moved_with_the_others(house: House, name: str) -> None:
-    """What a file server puts into any directory would else hold the collection in processing/ for ever."""
+    """What a file server puts into any directory would else hold the collection in processing/ forever."""
     source = read_tree(collection(house, **{name: {"x": "y"}}))
     async with house.running():
         batch = await over(house)
@@ -80,7 +80,7 @@ async def test_a_reason_replaces_no_file_of_the_uploader(house: House) -> None:
         await gone(house)
         failed = house.stations.folder(Station.FAILED, b"coll-a")
         assert (failed / "0001.reason.txt").read_text() == "the uploader's own"
-        assert "it is cut short" in (failed / "0001.reason-2.txt").read_text()
+        assert "it is truncated" in (failed / "0001.reason-2.txt").read_text()
         # Moved back, both go by what they are.
         house.worker.plays.clear()
         failed.rename(house.root / "inbox" / "coll-a")
@@ -183,7 +183,7 @@ async def test_reasons_of_folders_that_an_admin_moved_do_not_stay(house: House) 
 
 
 async def test_a_folder_never_takes_the_place_of_one_that_was_moved_before(house: House) -> None:
-    """Its job is over and its folder moved, but a crash came before that was noted; another collection has come."""
+    """Its job has ended and its folder moved, but a crash came before that was noted; another collection has come."""
     collection(house)
     await claim(house)
     first = house.job("coll-a/0000")
@@ -286,7 +286,7 @@ async def test_a_failed_folder_is_not_told_to_be_dropped_by_itself(house: House)
     """In the inbox alone it would not be of its collection any more."""
 
     async def play(ctx: StepContext) -> StepResult:
-        raise ItemError("it is bad", hint="Mend it, then move the folder to the inbox again")
+        raise ItemError("it is bad", hint="Fix it, then move the folder to the inbox again")
 
     collection(house, folders=1)
     house.worker.plays["first"] = play
@@ -399,7 +399,7 @@ def as_user(uid: int, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_may_not_be_moved_holds_the_collection_in_the_inbox(
     house: House, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Once claimed, it could not leave processing/, and its name would be taken for ever."""
+    """Once claimed, it could not leave processing/, and its name would be taken forever."""
     folder = collection(house, **{".dotted": {"x": "y"}})
     for path in (folder, *folder.rglob("*")):
         os.chown(path, 1234, 1234)

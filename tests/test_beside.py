@@ -1,4 +1,4 @@
-"""Steps beside each other, and the look before all of them: what each may do to the others."""
+"""Steps in parallel, and the look before all of them: what each may do to the others."""
 
 from __future__ import annotations
 
@@ -383,7 +383,7 @@ async def test_a_look_that_cannot_be_had_now_pauses_its_target(house: House) -> 
 
 
 async def test_a_look_that_failed_in_passing_is_not_counted_against_the_step(house: House) -> None:
-    """Its tries begin anew when it runs."""
+    """Its tries begin again when it runs."""
     worker = looking(house)
     calls, tries = [], []
 

@@ -1,4 +1,4 @@
-"""Steps beside each other when several things go wrong at once: nothing is forgotten, nothing left running."""
+"""Steps in parallel when several things go wrong at once: nothing is forgotten, nothing left running."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def state_of(house: House, name: str) -> JobState:
 
 
 async def test_a_stop_while_a_failed_step_waits_for_its_sibling_leaves_nothing_running(house: House) -> None:
-    """Whoever takes long to end is waited for, however often the run is told to end."""
+    """Anyone who takes long to end is waited for, however often the run is told to end."""
     reached, ending, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
     ended = []
 
@@ -215,7 +215,7 @@ async def test_a_passing_fault_is_tried_again_while_the_sibling_runs(house: Hous
 
 
 async def test_what_waits_for_lost_outputs_is_done_again_after_an_interruption_too(root: Path) -> None:
-    """The loss is noted before anything is made anew: mid rests on files that are no more."""
+    """The loss is noted before anything is made again: mid rests on files that are no more."""
     text = CONFIG.replace("name: third", "name: third, from: second")
     text = text.replace("name: second", "name: second, from: first")
     house = House(root, text)
@@ -297,7 +297,7 @@ async def test_what_was_found_out_is_found_out_again_when_it_is_lost(root: Path)
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]"])
 async def test_facts_that_cannot_be_read_are_looked_for_again(house: House, damage: bytes) -> None:
-    """A disk's damage is no reason for the folder to fail for ever."""
+    """A disk's damage is not a reason for the folder to fail forever."""
     looking(house)
     reached, _ = gate(house, "left")
     house.arrive("x")

@@ -74,21 +74,21 @@ def test_a_pattern_that_takes_too_long_is_doubted_and_stops_no_start(tmp_path: P
         ("{name}/", "{name/", 'config.yaml:7:36: a single "{"; write "{{" for the character itself'),
         ("from: convert", "from: conver", 'config.yaml:7:23: there is no earlier step "conver". Did you mean "convert"?'),
         ("from: convert", "from: rsync", 'config.yaml:7:23: there is no earlier step "rsync". Only a step that comes before can be named'),
-        ("[a-z0-9]+)", "[a-z0-9+)", 'config.yaml:4:12: "match": this is no regular expression: unterminated character set at position 10'),
+        ("[a-z0-9]+)", "[a-z0-9+)", 'config.yaml:4:12: "match": this is not a regular expression: unterminated character set at position 10'),
         ("<study>", "<name>", 'config.yaml:4:12: the group name "name" is taken: {name} has a meaning of its own. Call the group something else'),
         ("root: .\n", "", 'config.yaml:1:1: the key "root" is missing.'),
         ("root: .\n", "root: .\nroot: .\n", 'config.yaml:2:1: the key "root" stands here a second time. The first is on line 1; remove one of them'),
         ("root: .\n", "root: .\nlimits: {convrt: 2}\n", 'config.yaml:2:10: there is no kind of step "convrt". Did you mean "convert"?'),
-        ("root: .\n", "root: .\nstore: mysql://x\n", 'config.yaml:2:8: "store": "sqlite" or "postgresql://user@host/database" is wanted'),
+        ("root: .\n", "root: .\nstore: mysql://x\n", 'config.yaml:2:8: "store": "sqlite" or "postgresql://user@host/database" is required'),
         ("root: .\n", "root: .\nstore: postgresql://u:geheim@h/d\n", "a password does not belong here"),
-        ("root: .\n", "root: .\nwatch: {interval: soon}\n", "'soon' is no duration; write"),
-        ("root: .\n", "root: .\nnotify: [{on: [failed]}]\n", "exactly one of url, url_credential, smtp, webhook and ping is wanted"),
+        ("root: .\n", "root: .\nwatch: {interval: soon}\n", "'soon' is not a duration; write"),
+        ("root: .\n", "root: .\nnotify: [{on: [failed]}]\n", "exactly one of url, url_credential, smtp, webhook and ping is required"),
         ("root: .\n", "root: .\nnotify: [{url: 'json://x', on: [fialed]}]\n", 'config.yaml:2:33: "on": input should be'),
-        ("root: .\n", "root: .\nnotify: [{url: 'json://[S3CRET'}]\n", 'config.yaml:2:16: "url": this is no URL'),
-        ("root: .\n", "root: [\n", "this is no valid YAML"),
+        ("root: .\n", "root: .\nnotify: [{url: 'json://[S3CRET'}]\n", 'config.yaml:2:16: "url": this is not a URL'),
+        ("root: .\n", "root: [\n", "this is not valid YAML"),
         ("- convert: {quality: 85}", "- {convert: {}, rsync: {}}", "a step is one key, the worker's name, with its options; here stand convert, rsync"),
         ("rsync: {from: convert,", "rsync: {from: convert, name: convert,", 'an earlier step is called "convert" too'),
-        ('"/tmp/{study}/{name}/"', '"relative/"', "an absolute path, or host:/absolute/path, is wanted"),
+        ('"/tmp/{study}/{name}/"', '"relative/"', "an absolute path, or host:/absolute/path, is required"),
         ("convert: {quality: 85}", "command: {argv: [no-such-program-here]}", 'the program "no-such-program-here" is not there'),
     ],
 )  # fmt: skip
@@ -106,8 +106,8 @@ TOLD = GOOD.replace("scans:\n", "scans:\n    description: Scans\n    example: la
     ("before", "after", "said"),
     [
         ("lab1-a", "lab1", 'config.yaml:5:14: the example "lab1" does not fit match. Correct the example, or match'),
-        ("lab1-a", ".lab1-a", 'config.yaml:5:14: ".lab1-a" is no name for a folder: it begins with a dot'),
-        ("lab1-a", "lab1-a/b", 'config.yaml:5:14: "lab1-a/b" is no name for a folder: it holds a slash'),
+        ("lab1-a", ".lab1-a", 'config.yaml:5:14: ".lab1-a" is not a name for a folder: it begins with a dot'),
+        ("lab1-a", "lab1-a/b", 'config.yaml:5:14: "lab1-a/b" is not a name for a folder: it holds a slash'),
         ("  scans:", "  all: {match: '.*-a', steps: [{checksum: {}}]}\n  scans:", 'config.yaml:6:14: the example "lab1-a" goes through all, which is tried before'),
         ("example:", "exampel:", 'config.yaml:5:5: unknown key "exampel". Did you mean "example"?'),
     ],
@@ -127,7 +127,7 @@ def test_an_example_goes_through_its_own_pipeline(tmp_path: Path, before: str, a
         ('public_url: "http://localhost"', ""),
         ('public_url: "https://ingest.example.org"', 'config.yaml:2:8: the page does not answer under the name ingest.example.org. Add it: names: [ingest.example.org]'),
         ('public_url: "https://b.example.org", names: [a.example.org]', "Add it: names: [a.example.org, b.example.org]"),
-        *((f'public_url: "{wrong}"', 'config.yaml:2:20: "public_url": http:// or https:// and a host is wanted, without a path, such as https://ingest.example.org')
+        *((f'public_url: "{wrong}"', 'config.yaml:2:20: "public_url": http:// or https:// and a host is required, without a path, such as https://ingest.example.org')
           for wrong in ("ingest.example.org", "ftp://a", "https://a/page", "https://", "https://u:p@a", "https://a:99999", "https://a?x", "javascript:alert(1)")),
     ],
 )  # fmt: skip
@@ -189,7 +189,7 @@ def test_the_schema_accepts_what_the_loader_accepts(tmp_path: Path) -> None:
 
 
 def test_errors_of_all_kinds_are_told_at_once(tmp_path: Path) -> None:
-    """Of types and keys, of steps, references, places and patterns: mending one shows no others."""
+    """Of types and keys, of steps, references, places and patterns: repair one shows no others."""
     text = """\
 store: 5
 rooot: .
@@ -226,7 +226,7 @@ sources:
         'config.yaml:5:30: unknown key "tokns"',
         "config.yaml:7:18:",
         "config.yaml:8:10:",
-        'config.yaml:11:12: "match": this is no regular expression',
+        'config.yaml:11:12: "match": this is not a regular expression',
         'config.yaml:12:5: unknown key "keep_wrk"',
         'config.yaml:14:19: unknown key "qualty"',
         'config.yaml:15:23: there is no earlier step "conver"',

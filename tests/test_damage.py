@@ -229,7 +229,7 @@ async def test_one_folder_that_nobody_foresaw_holds_up_no_other(
 
 @pytest.mark.parametrize("damage", ["a FIFO", "a directory", "a link elsewhere"])
 async def test_what_lies_where_a_step_writes_is_put_out_of_its_way(house: House, damage: str) -> None:
-    """Its log, its lists, its receipt: opening a FIFO for writing would hold the loop for ever."""
+    """Its log, its lists, its receipt: opening a FIFO for writing would hold the loop forever."""
 
     async def write(ctx: StepContext) -> StepResult:
         files = JobFiles(house.stations, house.job("x"))

@@ -195,7 +195,7 @@ async def waits(ctx: StepContext) -> StepResult:
 
 
 async def test_a_folder_whose_jobs_state_is_damaged_is_not_taken_for_another_job(house: House) -> None:
-    """It stays in processing/; when the row is mended, the job goes on."""
+    """It stays in processing/; when the row is corrected, the job goes on."""
     house.worker.plays["second"] = waits
     house.arrive("n")
     async with house.running():

@@ -1,4 +1,4 @@
-"""What any dispatch must do, whoever runs the jobs: the contract of dittohead/dispatch/."""
+"""What any dispatch must do, no matter who runs the jobs: the contract of dittohead/dispatch/."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_no_more_run_at_once_than_allowed_and_all_come_to_their_end(
 
 
 async def test_owners_have_their_turn(house: House, dispatch: Dispatch) -> None:
-    """Whoever has one folder does not wait behind the hundred of another."""
+    """Anyone who has one folder does not wait behind the hundred of another."""
     order: list[str] = []
 
     async def play(ctx: StepContext) -> StepResult:
@@ -112,7 +112,7 @@ async def test_owners_have_their_turn(house: House, dispatch: Dispatch) -> None:
 
 
 async def test_what_is_offered_replaces_what_was(house: House, dispatch: Dispatch) -> None:
-    """A folder that has gone from the inbox is no trouble, and not counted."""
+    """A folder that has gone from the inbox needs no attention, and is not counted."""
     house.arrive("x")
     house.look()
     assert dispatch.backlog == 1
@@ -215,7 +215,7 @@ async def test_a_death_is_charged_once(house: House, dispatch: Dispatch) -> None
 async def test_trouble_is_told_and_ends_nothing(
     house: House, dispatch: Dispatch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The store fails at a claim: whoever compares store and stations is called, and jobs go on later."""
+    """The store fails at a claim: anyone who compares store and stations is called, and jobs go on later."""
     told = asyncio.Event()
     dispatch.on_trouble = told.set
     claim, fails = house.claimer.claim, [True]

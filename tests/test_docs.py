@@ -16,7 +16,7 @@ TOP = Path(__file__).parent.parent
 
 
 def test_the_reference_is_what_the_code_says() -> None:
-    """Settings, workers' options, commands and log events; made anew by tools/reference."""
+    """Settings, workers' options, commands and log events; made again by tools/reference."""
     said = subprocess.run(
         [sys.executable, TOP / "tools" / "reference", "--check"], capture_output=True, text=True, check=False
     )
@@ -74,6 +74,6 @@ def test_every_command_the_readme_names_exists() -> None:
 
 
 def test_no_committed_file_names_a_machine_or_a_registry() -> None:
-    """The project speaks of itself alone."""
+    """The project names itself alone."""
     hosts = re.compile("pypi" + r"\.org|files\.python" + "hosted|registry\\." + "npmjs|deb\\." + "debian")
     assert [name for name in tracked() if hosts.search((TOP / name).read_text(errors="replace"))] == []

@@ -31,7 +31,7 @@ async def raising(*errors: BaseException) -> None:
     ],
 )
 async def test_the_first_error_arrives_by_itself(errors: list[Exception]) -> None:
-    """In a group, a passing fault would be a defect, and its folder would go to failed/."""
+    """In a group, a temporary fault would be a defect, and its folder would go to failed/."""
     with pytest.raises((TransientError, OSError)) as caught:
         await raising(*errors)
     assert type(caught.value) in (TransientError, OSError)

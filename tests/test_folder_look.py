@@ -118,7 +118,7 @@ def test_a_folder_filled_after_it_got_its_name_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("last", ["created", "renamed to its final name", "removed"])
 def test_a_folder_whose_last_change_is_an_entry_was_not_renamed_after_it(tmp_path: Path, last: str) -> None:
-    """Its own time is then as new as anything inside, and is no rename's."""
+    """Its own time is then as new as anything inside, and is not a rename's."""
     folder = tree(tmp_path / "f", {"a": b"1", "b.tmp": b"2"})
     time.sleep(0.02)  # a step of the clock that file systems stamp by
     if last == "created":

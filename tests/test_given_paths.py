@@ -82,8 +82,8 @@ def test_no_configuration_ends_a_command_with_a_traceback(here: Path, command: s
     ("path", "why"),
     [
         ("nonexist", "No such file or directory"),
-        ("empty", "this is no regular file"),
-        ("fifo", "this is no regular file"),
+        ("empty", "this is not a regular file"),
+        ("fifo", "this is not a regular file"),
         ("file/x", "Not a directory"),
     ],
 )

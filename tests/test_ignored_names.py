@@ -1,4 +1,4 @@
-"""Names in the inbox that are nobody's are neither taken nor reported; a list of the site's extends them."""
+"""Names in the inbox that are ignored are neither taken nor reported; a list of the site's extends them."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ notes.close()
 
 
 def test_garbage_hides_no_other_line(tmp_path: Path) -> None:
-    """Of a disk's fault, of an editor: what is no note is passed over."""
+    """Of a disk's fault, of an editor: what is not a note is passed over."""
     path = tmp_path / "1.jsonl"
     garbage = [b'{"worker": "hal', b"null", b"7", b'"x"', b"[1]", b"\0" * 9, b"\xff\xfe", b"[" * 100_000, b""]
     path.write_bytes(
@@ -102,7 +102,7 @@ def test_the_names_are_durable_before_the_lines(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_may_not_be_noted_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a run as root, say: it is told whose directory it must be, and is no defect."""
+    """After a run as root, say: it is told whose directory it must be, and is not a defect."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")

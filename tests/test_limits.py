@@ -1,4 +1,4 @@
-"""Slots are bounded, and granted to whoever holds the fewest."""
+"""Slots are bounded, and granted to the owner who holds the fewest."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ LONG = Line(
     name="a-very-long-name-of-a-folder-that-nobody-would-read-to-its-end-2026-11-29",
     pipeline="preservation-and-access",
     at=0.0,
-    clause="the image is cut short: " + "x" * 200,
+    clause="the image is truncated: " + "x" * 200,
     id="01J0000000000000000000JOB1",
 )
 SHORT = Line(state="done", name="lab1-x", pipeline="scans", at=0.0, clause="done: 3 files", id="01J2")
@@ -41,9 +41,9 @@ def test_each_job_takes_one_row_of_a_terminal(width: int) -> None:
 
 
 def test_at_80_columns_there_is_room_for_the_reason() -> None:
-    """A long name is cut, and is no reason to cut everybody's clause away."""
+    """A long name is cut, and does not cut everybody's clause away."""
     long, short = shown(LONG, SHORT, width=80)
-    assert "the image is cut short" in long
+    assert "the image is truncated" in long
     assert "01J" not in long
     assert short.startswith("  ✓ lab1-x ")
     assert short.endswith("  done: 3 files")

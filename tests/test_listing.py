@@ -125,7 +125,7 @@ async def test_a_cursor_of_nowhere_is_refused(house: House) -> None:
 
 
 async def test_a_job_without_lists_has_no_files(house: House) -> None:
-    """Its receipt is gone as well, or is no receipt."""
+    """Its receipt is gone as well, or is not a receipt."""
     job = await done(house)
     shutil.rmtree(JobFiles(house.stations, job).home)
     (receipt,) = house.stations.receipts.iterdir()

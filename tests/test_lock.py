@@ -32,7 +32,7 @@ def test_a_holder_that_stays_is_named_in_the_end(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("how", ["deleted", "replaced", "a directory", "a link"])
 def test_a_lock_whose_file_is_gone_is_taken_again(tmp_path: Path, how: str) -> None:
-    """Whoever deletes it would let a second daemon in."""
+    """Anyone who deletes it would let a second daemon in."""
     path = tmp_path / "lock"
     with lock.held(tmp_path) as held:
         assert not held.renew()

@@ -101,7 +101,7 @@ def test_a_full_disk_is_waited_for_and_loses_no_byte(monkeypatch: pytest.MonkeyP
 
 
 def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
-    """Others who share it may have made it so; EAGAIN is no fault."""
+    """Others who share it may have made it so; EAGAIN is not a fault."""
     with pipe() as (reader, writer):
         os.set_blocking(writer, False)
         stream = LogStream(writer, lambda lines: None)

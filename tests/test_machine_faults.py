@@ -1,4 +1,4 @@
-"""Which errors are this machine's fault, and what becomes of a step that meets them."""
+"""Which errors are this machine's fault, and what happens to a step that meets them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_programs_say_it_in_their_last_words(line: str, short: str) -> None:
 async def test_a_step_that_meets_it_waits_and_that_counts_as_no_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """More often than a passing fault of the far side may come."""
+    """More often than a temporary fault of the remote system may come."""
     monkeypatch.setattr(shortage, "_FIRST_S", 0.001)
     monkeypatch.setattr(shortage, "_MOST_S", 0.002)
     house = House(tmp_path, CONFIG)

@@ -136,7 +136,7 @@ def test_pages_of_one_file_stand_where_it_stands() -> None:
     assert [path for path, _ in ordered] == [b"a1.tif", b"a2-0002.tif", b"a2-0010.tif", b"a10.tif"]
 
 
-# -- whoever puts pages in order -----------------------------------------------------------------
+# -- anyone who puts pages in order -----------------------------------------------------------------
 
 PAGES = [
     "p1.jpg",

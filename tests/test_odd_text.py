@@ -111,7 +111,7 @@ async def test_whatever_a_step_says_its_job_ends_with_a_receipt(house: House) ->
 
 @pytest.mark.parametrize("text", ["\\ud800", "\\u0000", "\\udcff", "a\\ud83d"])
 async def test_what_a_side_car_asks_for_fails_its_folder_alone(house: House, text: str) -> None:
-    """Before, it lay in processing/ for ever, and each such folder held up all others for ten seconds."""
+    """Before, it lay in processing/ forever, and each such folder held up all others for ten seconds."""
     house.arrive("bad", {"a": b"1", sidecar.NAME: f'purpose: "{text}"'.encode()})
     house.arrive("good")
     async with house.running():
@@ -142,7 +142,7 @@ async def test_notices_may_be_about_anything(house: House) -> None:
 
 
 async def test_what_a_step_keeps_for_itself_comes_back_as_it_was(house: House) -> None:
-    """A path of bytes that are no UTF-8 is to be found again by it."""
+    """A path of bytes that are not UTF-8 is to be found again by it."""
     kept: list[str] = []
 
     async def play(ctx: StepContext) -> StepResult:

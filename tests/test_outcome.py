@@ -1,4 +1,4 @@
-"""A failure waits for somebody until it is over; then it is neither counted nor shown as one."""
+"""A failure waits for somebody until it has ended; then it is neither counted nor shown as one."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_only_failures_can_be_dismissed(house: House) -> None:
 
 
 async def test_cancelled_is_not_failed(house: House) -> None:
-    """Neither in counts nor in notices; a later end that is good is no recovery."""
+    """Neither in counts nor in notices; a later end that is good is not a recovery."""
     house.arrive("x")
     assert await house.claimer.claim(house.stations.scan().arrivals[0])
     said = await house.ask("cancel", "x")
@@ -98,7 +98,7 @@ async def test_a_failed_folder_that_is_gone_waits_for_nobody(house: House) -> No
     assert opened(house) == ["!x"]
 
 
-@pytest.mark.parametrize("how", ["renamed as advised", "uploaded anew"])
+@pytest.mark.parametrize("how", ["renamed as advised", "uploaded again"])
 async def test_a_failure_whose_folder_was_done_since_is_over(house: House, how: str) -> None:
     """By the same folder under a name that fits, or by another folder of the same name."""
     await failed(house)

@@ -125,7 +125,7 @@ def test_the_patterns_of_files_take_no_time_either() -> None:
 
 
 def test_no_other_expression_of_the_package_is_a_sites() -> None:
-    """One door: whoever compiles what a site wrote, does so here."""
+    """One door: anyone who compiles what a site wrote, does so here."""
     top = Path(__file__).parent.parent / "dittohead"
     found = [
         f"{path.relative_to(top)}: {line.strip()}"

@@ -60,7 +60,7 @@ async def test_what_a_folder_costs_the_store_does_not_grow_unseen(house: House) 
 
 
 async def test_a_step_can_ask_whether_the_folder_came_before(house: House) -> None:
-    """By its name, among jobs that are over."""
+    """By its name, among ended jobs."""
     told: list[bool] = []
 
     async def ask(ctx: StepContext) -> StepResult:
@@ -121,7 +121,7 @@ async def test_an_item_error_ends_in_failed_with_a_reason(house: House) -> None:
     house.arrive("x")
 
     async def refuse(ctx: StepContext) -> StepResult:
-        raise ItemError("the image is cut short", where="a.tif", hint="Scan it again")
+        raise ItemError("the image is truncated", where="a.tif", hint="Scan it again")
 
     house.worker.plays["second"] = refuse
     async with house.running():
@@ -129,9 +129,9 @@ async def test_an_item_error_ends_in_failed_with_a_reason(house: House) -> None:
     assert job.state is JobState.FAILED
     assert house.where("x") == ["failed"]
     reason = house.stations.reason_path(b"x").read_text()
-    for part in ("the image is cut short", "a.tif", "Scan it again", f"dittohead retry {job.id}"):
+    for part in ("the image is truncated", "a.tif", "Scan it again", f"dittohead retry {job.id}"):
         assert part in reason
-    assert job.reason == "step second: a.tif: the image is cut short. Scan it again"
+    assert job.reason == "step second: a.tif: the image is truncated. Scan it again"
     assert house.steps(job)[1].state is StepState.FAILED
     assert house.told[-1][0] == "failed"
 
@@ -161,7 +161,7 @@ async def test_a_retry_goes_on_from_the_failed_step(house: House) -> None:
 
 
 async def test_a_retry_says_that_the_configuration_has_changed_since_the_claim(house: House) -> None:
-    """Whoever has mended an address in config.yaml expects it to be used, and it is not."""
+    """Anyone who has corrected an address in config.yaml expects it to be used, and it is not."""
     house.arrive("x")
 
     async def refuse(ctx: StepContext) -> StepResult:
@@ -180,7 +180,7 @@ async def test_a_retry_says_that_the_configuration_has_changed_since_the_claim(h
 
 
 async def test_a_folder_that_was_mended_is_a_new_job_and_no_retry(house: House) -> None:
-    """Its manifest speaks of another; what to do instead is one command."""
+    """Its manifest names another; what to do instead is one command."""
     folder = house.arrive("x", {"good.tif": "1", "bad.tif": "2"})
 
     async def refuse(ctx: StepContext) -> StepResult:
@@ -315,7 +315,7 @@ async def test_a_waiting_step_holds_no_slot_and_survives_a_restart(house: House)
 
     async def ask(ctx: StepContext) -> StepResult:
         if ctx.saved.get("ticket") is None:
-            return Wait(reason="accepted by the far side?", seconds=3600, state={"ticket": "T1"})
+            return Wait(reason="accepted by the remote system?", seconds=3600, state={"ticket": "T1"})
         return Done(detail=ctx.saved["ticket"])
 
     house.worker.plays["second"] = ask
@@ -323,7 +323,7 @@ async def test_a_waiting_step_holds_no_slot_and_survives_a_restart(house: House)
         await house.until(lambda: bool(house.jobs("x")) and house.job("x").wake_at is not None)
         await house.until(lambda: not house.dispatch.running)
         assert house.job("x").state is JobState.WAITING
-        assert house.job("x").reason == "accepted by the far side?"
+        assert house.job("x").reason == "accepted by the remote system?"
     again = House(house.root)
     again.worker.plays["second"] = ask
     async with again.running():
@@ -461,7 +461,7 @@ async def test_trouble_with_names_that_are_no_text_ends_in_failed_too(house: Hou
 
 
 async def test_an_empty_folder_ends_in_failed(house: House) -> None:
-    """An upload cut short right at its start."""
+    """An upload truncated right at its start."""
     house.arrive("x", {})
     async with house.running():
         assert "holds no files" in (await house.until_over("x")).reason

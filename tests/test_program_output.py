@@ -87,7 +87,7 @@ def test_what_was_cut_before_shows_no_end_of_a_secret() -> None:
     assert mask.raw(b"56", cut=True) == b""
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is not an error
 @given(
     st.lists(st.text("abcd", min_size=4, max_size=9), max_size=3),
     st.lists(st.text("abcd-", max_size=12), max_size=20),

@@ -70,7 +70,7 @@ async def test_a_folder_gets_the_steps_it_asks_for(
 
 
 async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house: House) -> None:
-    """It is no content; but it is what was handed over."""
+    """It is not content, but it was handed over."""
     seen = []
 
     async def look(ctx: StepContext) -> StepResult:
@@ -96,17 +96,17 @@ async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house:
             "the folder's name asks for access, and the file in it for pres",
         ),
         ("box", "purpose: {a: b}", "purpose is a word or a list of words"),
-        ("box", "porpoise: access", "one key is wanted, purpose"),
-        ("box", "a: &a [x]\npurpose: *a", "it is no valid YAML"),
-        ("box", "purpose: [", "it is no valid YAML"),
-        ("box", "purpose: !!python/object/apply:os.system [id]", "it is no valid YAML"),
-        ("box", "purpose: !!timestamp x", "it is no valid YAML"),
-        ("box", 'purpose: !!int ""', "it is no valid YAML"),
-        ("box", "purpose: " + "[" * 3000, "it is no valid YAML"),
+        ("box", "porpoise: access", "one key is required, purpose"),
+        ("box", "a: &a [x]\npurpose: *a", "it is not valid YAML"),
+        ("box", "purpose: [", "it is not valid YAML"),
+        ("box", "purpose: !!python/object/apply:os.system [id]", "it is not valid YAML"),
+        ("box", "purpose: !!timestamp x", "it is not valid YAML"),
+        ("box", 'purpose: !!int ""', "it is not valid YAML"),
+        ("box", "purpose: " + "[" * 3000, "it is not valid YAML"),
         ("box", "purpose: 2001-99-99", "nothing for 2001-99-99"),
         ("box", "#" * 5000, "longer than 4 KiB"),
-        ("box", "\x00", "it is no valid YAML"),
-        ("box", "purpose: access\npurpose: open", "it is no valid YAML"),
+        ("box", "\x00", "it is not valid YAML"),
+        ("box", "purpose: access\npurpose: open", "it is not valid YAML"),
         ("box", 'purpose: "\\ud800"', "purpose is a word or a list of words"),
         ("box", 'purpose: [access, "a\\0"]', "purpose is a word or a list of words"),
         ("box", 'purpose: "\\u202eaccess"', "purpose is a word or a list of words"),
@@ -177,9 +177,9 @@ async def test_steps_nobody_asked_for_are_no_change(house: House) -> None:
     [
         ("- script: {after: [nobody]}", 'config.yaml:6:44: there is no earlier step "nobody"'),
         ("- script: {name: a}\n      - script: {name: c, after: b}", "there is no earlier step"),
-        ("- script: {after: {a: b}}", "names of earlier steps are wanted"),
-        ("- script: {for: [access]}", "one word is wanted, such as preservation or access"),
-        ("- script: {for: 'a b'}", "one word is wanted"),
+        ("- script: {after: {a: b}}", "names of earlier steps are required"),
+        ("- script: {for: [access]}", "one word is required, such as preservation or access"),
+        ("- script: {for: 'a b'}", "one word is required"),
         (
             "- script: {name: a, for: preservation}\n      - script: {name: b, for: preservaton}",
             '"preservaton" is nearly "preservation"',

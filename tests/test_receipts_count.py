@@ -144,7 +144,7 @@ async def test_a_receipts_numbers_are_what_lies_at_the_targets(tmp_path: Path, s
 
 
 async def _is_rebuilt_alike(house: House, base: Path) -> None:
-    """A store made anew from the receipts counts the same."""
+    """A store made again from the receipts counts the same."""
     (base / "new").mkdir()
     store = Store.open(sqlite_url(base / "new"))
     rebuild(store, house.stations, house.config)

@@ -1,4 +1,4 @@
-"""Store and stations are brought together, and never mend what is only half done."""
+"""Store and stations are brought together, and never fix what is only half done."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_a_folder_that_got_a_suffix_in_the_moment_of_a_crash_is_found_by_i
 
 @pytest.mark.parametrize("what", ["symlink", "file", "fifo"])
 async def test_what_is_no_folder_in_processing_does_not_hold_its_name(house: House, what: str) -> None:
-    """It is nobody's job, and would block the name for ever."""
+    """It is nobody's job, and would block the name forever."""
     stray = house.stations.folder(Station.PROCESSING, b"x")
     {"symlink": lambda: stray.symlink_to("/etc"), "file": stray.touch, "fifo": lambda: os.mkfifo(stray)}[
         what

@@ -145,7 +145,7 @@ async def test_what_was_told_is_not_told_again(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_fault_that_many_steps_meet_is_said_once() -> None:
-    """By `doctor`: of all of them; what is well is said of each."""
+    """By `doctor`: of all of them; what is well is said about each."""
     found = [
         Finding(level="bad", about="scans, step a", message="h: no"),
         Finding(level="good", about="scans, step a", message="rsync 3"),

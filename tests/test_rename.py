@@ -50,7 +50,7 @@ async def test_a_failed_folder_is_renamed_and_done(house: House) -> None:
     [
         ("!y", "no pipeline's match fits the folder's name"),
         ("!x", "called so already"),
-        ("", "a name is wanted"),
+        ("", "a name is required"),
         (".x", "begins with a dot"),
         ("../x", "begins with a dot"),
         ("a/b", "holds a slash"),

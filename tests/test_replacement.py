@@ -306,7 +306,7 @@ async def test_where_the_daemon_may_not_write_nothing_is_changed(
 
 
 async def test_a_new_folder_of_the_same_inode_had_nothing_replaced(house: House) -> None:
-    """What lies there now is what counts, not a number that the file system has given anew."""
+    """What lies there now is what counts, not a number that the file system has given again."""
     job = await broken(house)
     offer = offered(house, job)
     assert (await house.ask("replace", "n", run=False, **{"with": offer.id}))["ok"]

@@ -1,4 +1,4 @@
-"""Requests are rows first, and their answers find whoever waits, whatever happens in between."""
+"""Requests are rows first, and their answers find anyone who waits, whatever happens in between."""
 
 from __future__ import annotations
 

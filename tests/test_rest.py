@@ -54,7 +54,7 @@ async def rest(far: Far) -> AsyncIterator[Rest]:
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
 async def test_nothing_is_sent_twice_when_a_kept_connection_breaks(far: Far, rest: Rest, method: str) -> None:
-    """Aiohttp would repeat what HTTP calls idempotent; whether it was heeded nobody would know."""
+    """Aiohttp would repeat what HTTP calls idempotent; whether it was obeyed nobody would know."""
     await rest.send("GET", "/warm")
 
     async def drop(request: web.Request) -> web.StreamResponse:
@@ -89,7 +89,7 @@ async def test_a_server_that_is_silent_may_have_heeded(far: Far, rest: Rest) -> 
 async def test_an_answer_that_trickles_is_not_waited_for_for_ever(
     far: Far, rest: Rest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One byte now and then is no silence; a slot would be held for days. Large files may take their time."""
+    """One byte now and then is not silence; a slot would be held for days. Large files may take their time."""
     release = asyncio.Event()
 
     async def trickle(request: web.Request) -> web.StreamResponse:
@@ -188,5 +188,5 @@ def test_a_fault_means_what_its_status_says(
 @pytest.mark.parametrize("url", ["http://example.org:18x89/api", "http://example.org:99999"])
 def test_a_port_that_is_none_is_refused_by_the_configuration(url: str) -> None:
     """Not by the first request."""
-    with pytest.raises(ValueError, match="its port is no number from 0 to 65535"):
+    with pytest.raises(ValueError, match="its port is not a number from 0 to 65535"):
         RestSite(url=url)

@@ -49,7 +49,7 @@ async def test_what_is_just_being_replaced_is_given_time(house: House) -> None:
 
 
 async def test_a_file_in_a_stations_place_is_said_and_not_touched(house: House, soon: None) -> None:
-    """Whoever put it there has to take it away."""
+    """Anyone who put it there has to take it away."""
     with lock.held(house.stations.state) as held:
         watched = RootWatch(house.stations, held, house.targets, lambda: None)
         (house.root / "done").rmdir()
@@ -102,7 +102,7 @@ def test_a_file_system_that_fstab_names_and_that_is_not_mounted_is_waited_for(tm
 
 
 def test_the_file_system_of_all_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a chroot the kernel lists no mount at "/", and a daemon there waited for ever."""
+    """In a chroot the kernel lists no mount at "/", and a daemon there waited forever."""
     (tmp_path / "mountinfo").write_bytes(b"30 20 0:5 / /proc rw - proc proc rw\n")
     monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "mountinfo")
     (tmp_path / "fstab").write_text("/dev/a / ext4 defaults 0 1\n/dev/b /srv ext4 defaults 0 2\n")

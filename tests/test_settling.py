@@ -140,7 +140,7 @@ def test_a_slow_writer_is_waited_for_twice_its_longest_pause(clocks: Clocks) -> 
 
 
 def test_one_who_comes_back_after_hours_is_no_slow_writer(clocks: Clocks) -> None:
-    """A folder that was held since yesterday and is mended now does not wait for an hour."""
+    """A folder that was held since yesterday and is corrected now does not wait for an hour."""
     room, start = settling(clocks), clocks.wall
     left(room, seen(start, trace=1))
     clocks.forward(86400)
@@ -237,7 +237,7 @@ def test_a_cure_in_several_commands_is_one_cure(clocks: Clocks) -> None:
     clocks.forward(100)
     wait = room.wait(ARRIVAL, seen(clocks.wall, trace=3, content=7), WATCH)
     assert wait is not None
-    assert (wait.need_s, wait.seconds) == (90, pytest.approx(2, abs=0.01))  # the 90 s are over
+    assert (wait.need_s, wait.seconds) == (90, pytest.approx(2, abs=0.01))  # the 90 s have ended
 
 
 def test_what_could_be_read_and_not_moved_is_taken_soon_after_the_cure(clocks: Clocks) -> None:

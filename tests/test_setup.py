@@ -194,7 +194,7 @@ def test_an_environment_that_cannot_be_used_is_made_again_and_said(
 def test_a_directory_that_is_no_environment_is_not_touched(machine: Machine) -> None:
     (machine.top / "photos").mkdir()
     (machine.top / "photos" / "a.jpg").write_text("mine")
-    assert "is no virtual environment" in machine.setup(VENV="photos", status=1)
+    assert "is not a virtual environment" in machine.setup(VENV="photos", status=1)
     assert (machine.top / "photos" / "a.jpg").read_text() == "mine"
 
 

@@ -217,7 +217,7 @@ WAY = DeliveryPlace(where="ada@h:/study/lab1/", again="dittohead retry J", login
 
 
 def test_a_command_is_told_from_the_words_around_it() -> None:
-    """Whoever copies it copies no prose: it stands in backquotes."""
+    """Anyone who copies it copies no prose: it stands in backquotes."""
     for saying in (*SSH, *ACCOUNT):
         prose = re.sub(r"`[^`]+`", "", saying.cure)
         assert not re.search(r"sudo|ssh-key|getent|ping |\{(ssh|scan|rerun|run)\}", prose), saying.cure

@@ -133,5 +133,5 @@ async def test_the_words_say_what_it_is_and_what_to_do_and_never_to_remove_it(up
     for body in (found.body.lower() for found in uploads.rows()):
         assert "delete" not in body
         assert "remove" not in body
-    # A name that is taken is no place to move it to.
+    # A name that is taken is not a place to move it to.
     assert {one["hand_over"] for one in row.data["uploads"]} == {""}

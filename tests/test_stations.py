@@ -108,7 +108,7 @@ def test_an_arrival_swapped_for_a_link_is_put_back(stations: Stations, tmp_path:
 def test_one_swapped_for_a_link_whose_name_is_taken_meanwhile_does_not_hold_it(
     stations: Stations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever swaps quickly enough would block the name for everybody, for ever."""
+    """Anyone who swaps quickly enough would block the name for everybody, forever."""
     arrival = arrive(stations, "x")
     inbox = stations.path(Station.INBOX)
     (inbox / "x").rename(tmp_path / "away")
@@ -221,7 +221,7 @@ def test_a_station_is_made_again_with_the_mode_it_had_but_not_beneath_a_mount(tm
 
 
 def test_a_trial_that_a_crash_has_left_is_swept(stations: Stations) -> None:
-    """Else it stays in a station for ever."""
+    """Else it stays in a station forever."""
     (stations.path(Station.PROCESSING) / ".trial-0123").mkdir()
     stations.tidy()
     assert list(stations.path(Station.PROCESSING).iterdir()) == []

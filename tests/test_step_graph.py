@@ -42,7 +42,7 @@ def test_a_job_of_before_waits_for_every_step_before() -> None:
 
 
 def test_what_is_ready_is_neither_done_nor_busy_and_has_all_it_needs() -> None:
-    """A diamond: two beside each other, the last when both are done."""
+    """A diamond: two in parallel, the last when both are done."""
     needed = step_graph.needs(
         JobDefinition(steps=(step("a"), step("b", "a"), step("c", "a"), step("d", "b", "c")))
     )

@@ -71,7 +71,7 @@ def new_job(store: Store, number: int = 1, name: str = "x") -> str:
 
 
 def test_a_job_comes_back_as_it_was_put_in(store: Store) -> None:
-    """Names that are no text, inodes of 64 bits, groups with umlauts."""
+    """Names that are not text, inodes of 64 bits, groups with umlauts."""
     job = store.run(job_store.get, new_job(store))
     assert (job.folder, job.dev, job.ino, job.values) == (b"bad\xff", 2**63 + 5, 2**64 - 1, {"a": "ü"})
     assert (job.state, job.token) == (JobState.RUNNING, 1)
@@ -117,7 +117,7 @@ def test_an_old_token_changes_nothing(store: Store) -> None:
 
 
 def test_a_step_that_sees_the_daemon_die_counts_it(store: Store) -> None:
-    """Once for each death, however many starts follow it; and not for a run that the store cut short."""
+    """Once for each death, however many starts follow it; and not for a run that the store truncated."""
     job_id = new_job(store)
     for met in range(3):
         for _ in range(2):  # a run that ended without the daemon
@@ -169,7 +169,7 @@ def test_whoever_waits_for_a_target_is_found_and_woken_whatever_else_it_waits_fo
 
 
 def test_a_job_laid_aside_for_a_target_that_was_resumed_meanwhile_is_tried_at_once(store: Store) -> None:
-    """Whoever resumed it has woken those that waited then; nobody would wake this one."""
+    """Anyone who resumed it has woken those that waited then; nobody would wake this one."""
     row = TargetRow(
         name="t", paused=False, reason="", since=None, probe_at=None, failures=0, nearly_full=False
     )
@@ -272,14 +272,14 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_store_is_refused_in_words(tmp_path: Path) -> None:
     """Never worked on as if nothing were wrong."""
-    (tmp_path / "dittohead.sqlite3").write_bytes(b"this is no database" * 1000)
+    (tmp_path / "dittohead.sqlite3").write_bytes(b"this is not a database" * 1000)
     with pytest.raises(StoreError, match="not a database"):
         Store.open(sqlite_url(tmp_path))
 
 
 def _damaged(file: Path) -> None:
     """No database at all: refused while it is connected to."""
-    file.write_bytes(b"this is no database" * 1000)
+    file.write_bytes(b"this is not a database" * 1000)
 
 
 def _newer(file: Path) -> None:

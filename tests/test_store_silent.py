@@ -58,7 +58,7 @@ async def test_a_server_that_does_not_answer_holds_up_no_stop(
         assert store.silent_s > 0  # said in the daemon's status
         begun = time.monotonic()
         await asyncio.to_thread(store.close)
-        assert time.monotonic() - begun < 60  # it would be for ever
+        assert time.monotonic() - begun < 60  # it would be forever
         for error in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(error, StoreError)
     other.dispose()

@@ -71,7 +71,7 @@ def test_the_service_is_exposed_by_1_2_at_most(tmp_path: Path) -> None:
 
 @needs_systemd
 def test_what_the_drop_ins_cost_is_what_the_pages_say(tmp_path: Path) -> None:
-    """Whoever opens the service further is to know by how much."""
+    """Anyone who opens the service further is to know by how much."""
     capability = exposure(
         tmp_path, CapabilityBoundingSet="CAP_DAC_OVERRIDE", AmbientCapabilities="CAP_DAC_OVERRIDE"
     )

@@ -139,7 +139,7 @@ def test_no_command_does_anything_by_it(place: Path, command: list[str]) -> None
 
 @needs_root
 def test_a_directory_that_is_closed_to_us_holds_none(place: Path) -> None:
-    """As with `sudo -u dittohead` in a home directory: the installed one is looked for."""
+    """As with `sudo -u dittohead` in a home directory: the installed one is searched for."""
     place.chmod(0o700)
     code = "import os; from dittohead.system.trust import find; os.setuid(60012); find(None)"
     said = subprocess.run(

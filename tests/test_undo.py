@@ -153,7 +153,7 @@ async def again(house: House) -> None:
 
 
 async def test_nothing_is_taken_from_under_a_later_job(house: House) -> None:
-    """It found the records right and is done: whoever undoes the first means both, or neither."""
+    """It found the records right and is done: anyone who undoes the first means both, or neither."""
     await again(house)
     later, first = house.jobs("x")
     with pytest.raises(DittoheadError, match=f"{later.id}.*dittohead undo --all {first.id}"):

@@ -188,4 +188,4 @@ def test_root_is_told_whom_to_ask(stations: Stations) -> None:
 def test_a_private_inbox_is_the_same_user(stations: Stations) -> None:
     """Nobody else may create anything in it."""
     stations.path(Station.INBOX).chmod(0o700)
-    assert seen(stations) == [InboxSetup(good=True, message="uploads come from this very user (same uid)")]
+    assert seen(stations) == [InboxSetup(good=True, message="uploads come from exactly this user (same uid)")]

@@ -1,4 +1,4 @@
-"""Whose folders a pipeline takes: the name alone is no authorisation."""
+"""Whose folders a pipeline takes: a name alone authorises nothing."""
 
 from __future__ import annotations
 

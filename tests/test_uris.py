@@ -1,4 +1,4 @@
-"""Addresses: what is no address is told from what only has to be encoded."""
+"""Addresses: what is not an address is told from what only has to be encoded."""
 
 from __future__ import annotations
 

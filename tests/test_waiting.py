@@ -35,7 +35,7 @@ async def test_an_event_ends_the_wait(seconds: float | None) -> None:
 
 
 async def test_whoever_is_cancelled_meanwhile_is_cancelled() -> None:
-    """It is no time-out."""
+    """It is not a time-out."""
     task = asyncio.create_task(event_or_time(asyncio.Event(), 60.0))
     await asyncio.sleep(0)
     task.cancel()

@@ -130,7 +130,7 @@ async def test_waiting_is_not_told_where_it_will_not_help(
 async def test_the_cure_of_what_could_not_be_moved_starts_no_long_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is no upload that went on: the folder is as whole as it was."""
+    """It is not an upload that went on: the folder is as whole as it was."""
     house = House(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 24h}\n")
     watch, room = house.config.settings.watch, house.claimer.room
     cause = Immovable("mode 0755", where="x", cure="Open it", command="chmod x")
@@ -286,7 +286,7 @@ async def test_arrivals_that_never_answer_hold_up_nobody(
 async def test_a_long_look_is_waited_for_beside_the_others(
     tmp_path: Path, trouble: Trouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of very many files; what the look saw is used when it is over."""
+    """A folder of very many files; what the look saw is used when it has ended."""
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
     house = House(tmp_path)
     trouble.hanging.add("large")

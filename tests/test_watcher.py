@@ -26,7 +26,7 @@ NEVER = 1000.0
 
 
 class Seen:
-    """Collects scans and wakes whoever waits for one."""
+    """Collects scans and wakes everyone who waits for one."""
 
     def __init__(self) -> None:
         self.scans: list[Scan] = []
@@ -92,7 +92,7 @@ async def test_a_folder_is_known_to_have_been_renamed_only_where_it_was(tmp_path
         await seen.until_scan(lambda scan: b".gone" in scan.uploads)
         (inbox / ".gone").rmdir()
         (inbox / "later").mkdir()
-        await seen.until(b"later")  # by its event: those told together with the deletion are over
+        await seen.until(b"later")  # by its event: those told together with the deletion have ended
         for name in ("gone", "made"):
             tree(inbox / name, {"a": b"1"})
         (tmp_path / "moved").mkdir()
@@ -195,7 +195,7 @@ def test_network_file_systems_are_polled() -> None:
 
 
 async def test_dotted_names_files_and_links_are_no_arrivals(tmp_path: Path) -> None:
-    """Uploads in progress and what is no directory stay where they are."""
+    """Uploads in progress and what is not a directory stay where they are."""
     async with watching(tmp_path) as (_, stations, seen):
         inbox = stations.path(Station.INBOX)
         (inbox / ".up").mkdir()

@@ -24,7 +24,7 @@ STATUSES = {
     "DATA": "a job failed, or a check did not hold",
     "NO_INPUT": "there is no such job, folder or file",
     "UNAVAILABLE": "what was asked for cannot be done now",
-    "OUTPUT_LOST": "standard output cannot be written; a reader that has read enough (`| head`) is no error",
+    "OUTPUT_LOST": "standard output cannot be written; a reader that stops early (`| head`) is not an error",
     "TEMPORARY": "another daemon holds the root, or (`dittohead plan`) the folder would wait for a place",
     "NO_PERMISSION": "not permitted: run it as the daemon's user",
     "CONFIG": "the configuration is wrong",

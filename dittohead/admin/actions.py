@@ -133,13 +133,13 @@ class Actions:
             self.begun.add(request.id)
         try:
             return await self.carry_out(request)
-        except asyncio.CancelledError:  # a stop in good order is no death
+        except asyncio.CancelledError:  # an orderly stop is not a crash
             with contextlib.suppress(StoreError):
                 await self.engine.store.write(request_store.count_try, request, -1)
             raise
 
     async def _before(self, request: Request) -> list[Any]:
-        """Return what a request would change of a job that is over: where that is otherwise, it has done so.
+        """Return what a request would change of an ended job: where that is otherwise, it has done so.
 
         Of others [] is returned: what is asked of them is the same when it is done twice.
         """
@@ -286,7 +286,7 @@ class Actions:
         """Move a failed folder to the inbox under a name that fits; it is checked before."""
         config, name = self.config() if self.config is not None else None, str(request.args.get("name", ""))
         if job.state is not JobState.FAILED or config is None:
-            hint = f"To do it again under its own name: dittohead rerun {job.id}"
+            hint = f"To run it again under its own name: dittohead rerun {job.id}"
             raise Refused(f"{job.name} has not failed ({job.state})", hint=hint)
         self._must_lie_there(job)
         if job.batch:
@@ -310,7 +310,7 @@ class Actions:
     async def _replace(self, job: Job, request: Request) -> str:
         """Put another file in the place of one in a failed folder; then it is done again, as a new job."""
         if job.state is not JobState.FAILED:
-            hint = f"Only folders that failed are mended: dittohead show {job.id}"
+            hint = f"Only folders that failed are corrected: dittohead show {job.id}"
             raise Refused(f"{job.name} has not failed ({job.state})", hint=hint)
         self._must_lie_there(job)
         replacements, args = Replacements(self.engine.stations), request.args
@@ -378,7 +378,7 @@ class Actions:
             )
 
     async def _must_be_unchanged(self, job: Job) -> None:
-        """See that the folder is still what the job was made of: one that was mended is another job."""
+        """See that the folder is still what the job was made of: one that was corrected is another job."""
         self._must_lie_there(job)
         folder = self.engine.stations.folder(job.station, job.folder)
         inbox = shell_word(os.fsencode(self.engine.stations.path(Station.INBOX)))
@@ -387,7 +387,7 @@ class Actions:
             again = f"dittohead rerun {job.id}"
         if job.definition.refusal is not None:
             raise Refused(
-                f"{job.name} has no steps to be tried", hint=f"Mend what it failed of, then: {again}"
+                f"{job.name} has no steps to be tried", hint=f"Fix what it failed of, then: {again}"
             )
         listed = JobFiles(self.engine.stations, job).manifest
         if not os.path.lexists(listed):
@@ -498,7 +498,7 @@ class Actions:
         return f"{job.name}: recorded in its receipt"
 
     async def _note(self, job: Job, kind: EventType, detail: str) -> None:
-        """Record an event of a job that is over, also in its receipt."""
+        """Record an event of an ended job, also in its receipt."""
         event = Event(type=kind, outcome="success", detail=detail, agent=AGENT)
         await self.engine.store.write(job_store.add_events, job.id, [event])
         fail_points.point("replace.recorded")
@@ -520,7 +520,7 @@ class Actions:
 
     def _must_be_active(self, job: Job) -> None:
         if job.state in TERMINAL:
-            raise Refused(f"{job.name} is over ({job.state})", hint=f"dittohead show {job.id}")
+            raise Refused(f"{job.name} has ended ({job.state})", hint=f"dittohead show {job.id}")
 
 
 def _reopen(connection: Connection, job: Job, positions: Collection[int], resumed: Collection[int]) -> None:

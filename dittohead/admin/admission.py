@@ -43,8 +43,8 @@ def renamed(config: Config, stations: Stations, job: Job, name: str) -> Pipeline
     """Return the pipeline that a job's folder would go through under another name. Blocking.
 
     Args:
-        config: today's configuration; its pipelines are tried in their order.
-        job: a job that is over; its folder is read for what it asks for, and not moved.
+        config: the current configuration; its pipelines are tried in their order.
+        job: an ended job; its folder is read for what it asks for, and not moved.
         name: the new name, as text; without the collection's name in front.
 
     Raises: ItemError: under that name it would fail, or it cannot have it.

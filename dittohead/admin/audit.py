@@ -201,7 +201,7 @@ def place(text: str) -> tuple[str, str]:
     """Return (bucket, prefix) of s3://BUCKET/PREFIX. Raises: DittoheadError."""
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
     if not text.startswith("s3://") or not bucket:
-        raise DittoheadError(f'"{text}" is no bucket', hint="Write it as s3://BUCKET/PREFIX")
+        raise DittoheadError(f'"{text}" is not a bucket', hint="Write it as s3://BUCKET/PREFIX")
     return bucket, prefix
 
 

@@ -1,4 +1,4 @@
-"""Credentials that a configuration names: whether they are there, as far as whoever asks can know it.
+"""Credentials that a configuration names: whether they are there, as far as the asking user can know it.
 
 The service is given its own by systemd, and nobody else sees those: its unit's files say which.
 """
@@ -83,7 +83,7 @@ def vouch(document: Document, unit: Unit | None) -> Vouched:
     """Look for all that a configuration names. Blocking.
 
     Args:
-        unit: the service's, where it runs by this very configuration and this is not the service itself.
+        unit: the service's, where it runs by exactly this configuration and this is not the service itself.
     """
     own = Credentials(document.path)
     problems: list[DittoheadError] = []

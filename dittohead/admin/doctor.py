@@ -132,7 +132,7 @@ def _notices(config: Config, store: Store | None) -> list[Finding]:
     found = []
     for name in sorted({name for rule in rules for name in rule.uploaders}):
         if not is_known(name.removeprefix("@")):
-            message = f"there is no group or user {name}: nobody is meant by that"
+            message = f"there is no group or user {name}: that entry matches no user or group"
             found.append(Finding(level="warning", about="notify, uploaders", message=message))
     if not rules or store is None:
         return found
@@ -141,7 +141,7 @@ def _notices(config: Config, store: Store | None) -> list[Finding]:
         row = known.get(rule.key)
         if row is not None and row.disabled_at is not None:
             called = rule.name or number
-            message = f"gets no notices: {row.error}. When it is mended: dittohead notify test {called}"
+            message = f"gets no notices: {row.error}. When it is fixed: dittohead notify test {called}"
             found.append(Finding(level="bad", about=f"notify, {shown(rule)}", message=message))
     if any(rule.to_uploader for rule in rules):
         unknown = [
@@ -159,7 +159,7 @@ def _stations(config: Config) -> list[Finding]:
     stations = Stations(config.root)
     found = []
     if not config.root.is_dir():
-        message = f"{config.root} is no directory; correct root, or make it: dittohead init"
+        message = f"{config.root} is not a directory; correct root, or make it: dittohead init"
         return [Finding(level="bad", about="stations", message=message)]
     try:
         stations.prepare()
@@ -224,7 +224,9 @@ def _uploaders(config: Config) -> list[Finding]:
             found.append(Finding(level="good", about=about, message=", ".join(names)))
     inbox = Stations(config.root).path(Station.INBOX)
     if found and inbox.is_dir() and not uploader_setup.is_shared(inbox):
-        message = "all uploads come from one user, whoever made them: uploaders cannot tell people apart"
+        message = (
+            "all uploads come from one user, no matter who made them: uploaders cannot tell people apart"
+        )
         found.append(Finding(level="warning", about="uploaders", message=message))
     return found
 

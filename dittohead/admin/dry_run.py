@@ -1,4 +1,4 @@
-"""What would be done with a folder, step by step: a dry run of today's configuration on it."""
+"""What would be done with a folder, step by step: a dry run of the current configuration on it."""
 
 from __future__ import annotations
 

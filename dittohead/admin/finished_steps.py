@@ -1,4 +1,4 @@
-"""The steps of a job that is over, each with its worker and the options it had: to check or to undo them."""
+"""The steps of an ended job, each with its worker and the options it had: to check or to undo them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def recorded(
     """Yield the steps of a job in their order, each with its worker and the options it had.
 
     Args:
-        job: the job, over or not; its own definition counts, and not today's configuration.
+        job: the job, over or not; its own definition counts, and not the current configuration.
         workers: the kinds of step that are installed now.
 
     Raises: StoreError. A step whose worker is missing or refuses its options is yielded with `problem`.

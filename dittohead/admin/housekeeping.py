@@ -1,4 +1,4 @@
-"""What is done now and then: old work removed, stale uploads told of."""
+"""What is done now and then: removing old work, reporting stale uploads."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ class Housekeeper:
             await asyncio.to_thread(remove_work, self._engine.stations, job_id, but_manifest=but_manifest)
 
     async def run_outside(self) -> None:
-        """Undo what jobs that are over left unfinished outside; at the start and until cancelled."""
+        """Undo what ended jobs left unfinished outside; at the start and until cancelled."""
         while True:
             await alone("outside", self.outside_round)
             await asyncio.sleep(_OUTSIDE_S)
 
     async def outside_round(self) -> None:
-        """Have each worker let go of what its notes say, where their job is over."""
+        """Have each worker let go of what its notes say, where their job has ended."""
         for notes in await asyncio.to_thread(_notes, self._engine.stations.state / "outside"):
             await alone("outside", functools.partial(self._one_of_outside, notes))
 

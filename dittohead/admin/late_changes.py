@@ -37,7 +37,7 @@ _PAGE = 200
 #: Names of changed files that are recorded.
 _SHOWN = 20
 
-#: A look without a sign of life for so long hangs. Seconds.
+#: A look without a sign of life for this long hangs. Seconds.
 _STALL_S = 30.0
 
 

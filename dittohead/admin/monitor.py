@@ -1,4 +1,4 @@
-"""Look for what people want to be told of and no single job tells: jobs that are stuck, a full root."""
+"""Look for what people want to know and no single job reports: jobs that are stuck, a full root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often people are told of one owner's things: of a few each by itself in a day, of more all at once.
+"""How often people get notices of one owner's things: of a few each by itself, of more all at once.
 
 Anybody who may write into the inbox can put thousands of things there.
 """
@@ -33,11 +33,11 @@ class NoticeGroup(Generic[T]):
     """What one notice is about."""
 
     things: Sequence[T]
-    together: bool  #: all of an owner's; else one by itself
+    together: bool  #: all of an owner's; otherwise one by itself
 
 
 class NoticeLimits(Generic[T]):
-    """Remembers what was told of whose things.
+    """Remembers what was reported, and whose it was.
 
     Args:
         name: tells things of one owner apart.
@@ -54,7 +54,7 @@ class NoticeLimits(Generic[T]):
 
         Args:
             things: all there are now.
-            fresh: how many of them nobody was told of yet.
+            fresh: how many of them nobody was notified of yet.
         """
         known = self._owners.setdefault(uid, _Owner(day=time.monotonic()))
         if len(things) <= FEW and _has_room(known, fresh):

@@ -1,4 +1,4 @@
-"""Which finished folders today's configuration would do otherwise, and why."""
+"""Which finished folders would do otherwise under the current configuration, and why."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def compare(
     """Yield a finding for each folder in done/ that a pipeline has processed, by name. Blocking.
 
     Args:
-        config: today's configuration, to which each job's own definition is compared.
+        config: the current configuration, to which each job's own definition is compared.
         pipeline: the pipeline's name.
         workers: the kinds of step that are installed now.
         store: only read.

@@ -34,7 +34,7 @@ SHOWN = 50
 #: Between two rounds, and how many times what one took. Seconds.
 _ROUND_S, _REST = 2.0, 20.0
 
-#: The kind of what is no folder, beside those of `held.Kind`.
+#: The kind of what is not a folder, beside those of `held.Kind`.
 STRAY = "stray"
 
 
@@ -77,7 +77,7 @@ class Overdue:
     ) -> None:
         self._engine, self._dispatch, self._scan, self._held_after_s = engine, dispatch, scan, held_after_s
         self._first: dict[tuple[bytes, str], float] = {}  #: (folder, kind) -> when it was first seen so
-        self._told: dict[str, float] = {}  #: identity -> when it was told of. Seconds, monotonic
+        self._told: dict[str, float] = {}  #: identity -> when it was reported. Seconds, monotonic
         self._sparing = NoticeLimits[OverdueItem](lambda thing: thing.folder)
         self.shown: list[dict[str, Any]] = []  #: the longest first, `SHOWN` at most
         self.count = 0  #: of all, strays with them
@@ -91,7 +91,7 @@ class Overdue:
             await asyncio.sleep(max(_ROUND_S, (time.monotonic() - began) * _REST))
 
     async def round(self) -> None:
-        """See what waits for somebody, and tell of what has done so for too long."""
+        """See what waits for somebody, and report what has done so for too long."""
         scan, after_s, now = self._scan(), self._held_after_s(), time.time()
         names = scan.strays if scan is not None else []
         strays = await asyncio.to_thread(self._look, names) if names else []
@@ -121,7 +121,7 @@ class Overdue:
         return found
 
     def _look(self, names: Sequence[bytes]) -> list[OverdueItem]:
-        """Return what is no folder. Blocking, but short."""
+        """Return what is not a folder. Blocking, but short."""
         stations, found = self._engine.stations, []
         for name in names:
             try:

@@ -1,8 +1,8 @@
-"""Make a lost store anew from what lies on disk: receipts, stations and work/.
+"""Rebuild a lost store from what lies on disk: receipts, stations and work/.
 
-Jobs that are over come from their receipts. A folder in processing/ gets its job back under its old
-id when work/ holds a manifest that speaks of that very folder; its steps begin again, and find what
-earlier tries have left. Lost for good are notices not yet sent, and why a job was frozen or waiting.
+Ended jobs come from their receipts. A folder in processing/ gets its job back under its old
+id when work/ holds a manifest that names that very folder; its steps begin again, and find what
+earlier tries have left. Lost permanently are notices not yet sent, and why a job was frozen or waiting.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Rebuilt:
 
     over: int = 0  #: jobs from receipts
     resumed: int = 0  #: folders in processing/ whose job has its old id and work
-    unreadable: list[str] = field(default_factory=list)  #: receipts that are no receipts
+    unreadable: list[str] = field(default_factory=list)  #: receipts that are not receipts
 
     def __str__(self) -> str:
         text = f"{self.over} finished jobs from their receipts, {self.resumed} jobs under way from work/"
@@ -59,7 +59,7 @@ def is_empty(store: Store) -> bool:
 
 
 def is_needed(store: Store, stations: Stations) -> bool:
-    """Tell whether the store knows no job while receipts or work speak of some. Blocking."""
+    """Tell whether the store knows no job while receipts or work name some. Blocking."""
     return is_empty(store) and any(any(_visible(path)) for path in (stations.receipts, stations.work))
 
 
@@ -71,14 +71,14 @@ def _visible(path: Path) -> Iterator[os.DirEntry[str]]:
 def rebuild(store: Store, stations: Stations, config: Config) -> Rebuilt:
     """Fill an empty store from what lies on disk. Blocking; only under the root's lock.
 
-    Folders in processing/ that no work/ speaks of are left for the next start, which adopts them.
+    Folders in processing/ that no work/ names are left for the next start, which adopts them.
 
     A receipt that cannot be read, or says what cannot be, is named, and the others are taken.
 
     Args:
         store: new and empty.
         stations: receipts/, work/ and the four stations are read; nothing there is changed.
-        config: today's configuration, for the pipelines of jobs that were not over.
+        config: the current configuration, for the pipelines of jobs that were not over.
 
     Returns: how many jobs are there again, and the names of the receipts that cannot be read.
     Raises: StoreError: the store cannot be written now.
@@ -109,7 +109,7 @@ def _job_in_name(path: Path) -> str:
     return path.name.removesuffix(".json").rpartition(".")[2]
 
 
-# -- jobs that are over ----------------------------------------------------------------------
+# -- ended jobs ----------------------------------------------------------------------
 
 
 def _finished(fields: dict[str, Any], stations: Stations, config: Config) -> Callable[[Connection], None]:
@@ -184,7 +184,7 @@ def _belongs(connection: Connection, new: NewJob, name: str, claimed_at: float) 
     )
 
 
-_CHANGED = "its pipeline has changed since it ran, and the store was made anew"
+_CHANGED = "its pipeline has changed since it ran, and the store was rebuilt"
 
 
 def _lies_as(folder: bytes, fields: dict[str, Any], stations: Stations, station: Station) -> bytes:
@@ -290,7 +290,7 @@ def _under_way(
     event = Event(
         type=EventType.INGESTION_START,
         outcome="warning",
-        detail="the store was lost and made anew; the manifest is the one taken at the claim",
+        detail="the store was lost and rebuilt; the manifest is the one taken at the claim",
         agent=AGENT,
     )
 

@@ -50,7 +50,7 @@ class RequestQueue:
             del self._waiting[number]
 
     def answered(self, number: int, answer: dict[str, Any]) -> None:
-        """Tell whoever waits for the answer."""
+        """Tell everyone who waits for the answer."""
         future = self._waiting.get(number)
         if future is not None and not future.done():
             future.set_result(answer)

@@ -23,19 +23,19 @@ from dittohead.system.threads import Hung, in_own_thread
 #: Between two looks. Seconds.
 _LOOK_S = 5.0
 
-#: A disk that does not answer for so long is said not to. Seconds.
+#: A disk that does not answer for this long is said not to. Seconds.
 _STALL_S = 20.0
 
-#: A directory that is missing for so long is not just being replaced. Seconds.
+#: A directory that is missing for this long is not just being replaced. Seconds.
 _GRACE_S = 10.0
 
-#: Those that may be empty: what lay in them is over, or is made again. The others hold what jobs or
+#: Those that may be empty: what lay in them has ended, or is made again. The others hold what jobs or
 #: uploaders are at, or have permissions that only an admin knows.
 _MADE_AGAIN = frozenset({Station.DONE.value, Station.FAILED.value, "receipts", "work"})
 
 _HINTS = {
     Station.INBOX.value: "Move it back, or make it again with the uploaders' permissions (docs/install.md)",
-    Station.PROCESSING.value: "Move it back. If its folders are gone for good: mkdir -m 700 {path}; their "
+    Station.PROCESSING.value: "Move it back. If its folders are gone permanently: mkdir -m 700 {path}; their "
     "jobs are then cancelled",
     "state": "Move it back; the daemon goes on with the store that it has open",
 }

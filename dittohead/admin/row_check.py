@@ -13,10 +13,10 @@ from dittohead.system import log
 #: Between two looks whether a damaged value was met. Seconds.
 _MET_S = 5.0
 
-#: Between two looks through all rows: so long at least, and so many times what one has taken.
+#: Between two looks through all rows: this long at least, and so many times what one has taken.
 _ALL_S, _SPARING = 15.0, 200
 
-#: Where some are known they are met again and again: then all rows are looked through so often. Seconds.
+#: Where some are known they are met again and again: then all rows are read through so often. Seconds.
 _KNOWN_S = 300.0
 
 #: Rows that are shown.

@@ -52,7 +52,7 @@ class StaleUploads:
         self.count = 0
 
     async def round(self, uploads: Sequence[bytes], older_than_s: float) -> None:
-        """Look at dotted folders, and tell of those that nobody has written to for so long."""
+        """Look at dotted folders, and report those that nobody has written to for this long."""
         found = [
             StaleUpload(name, age_s, size, uid)
             async for name, age_s, size in stale_uploads(self._engine.stations, uploads, older_than_s)

@@ -39,7 +39,7 @@ def parse(text: str) -> tuple[list[Token], list[str]]:
     """Read lines of `role name token`; return the tokens, and what is wrong with other lines.
 
     A token is written as it is, or as `sha256:` and the hexadecimal digest of it. Empty lines and those that
-    begin with # are left out. What is said of a wrong line never holds any of it.
+    begin with # are left out. What is said about a wrong line never holds any of it.
     """
     found: list[Token] = []
     problems: list[str] = []
@@ -59,7 +59,7 @@ def parse(text: str) -> tuple[list[Token], list[str]]:
 
 def _token(words: list[str]) -> Token | str:
     if len(words) != 3:
-        return f"a role, a name and a token are wanted; there are {len(words)} words"
+        return f"a role, a name and a token are required; there are {len(words)} words"
     role, name, secret = words
     if role not in _ROLES:
         return "the role is neither reader nor operator"
@@ -69,9 +69,9 @@ def _token(words: list[str]) -> Token | str:
     if hashed:
         return Token(_ROLES[role], name, bytes.fromhex(hashed[1]))
     if secret.startswith("sha256:"):
-        return "after sha256: 64 hexadecimal digits in small letters are wanted"
+        return "after sha256: 64 hexadecimal digits in small letters are required"
     if len(secret) < LEAST:
-        return f"the token has {len(secret)} characters; at least {LEAST} are wanted"
+        return f"the token has {len(secret)} characters; at least {LEAST} are required"
     return Token(_ROLES[role], name, digest_of(secret))
 
 
@@ -95,7 +95,7 @@ class Tokens:
     def refresh(self) -> list[str]:
         """Read the file again; return what is wrong with it. Blocking.
 
-        Wrong lines open nothing, and the others hold. While the file cannot be read for a passing reason,
+        Wrong lines open nothing, and the others hold. While the file cannot be read for a temporary reason,
         such as a want of descriptors, what was known goes on to hold: nobody is signed out by that.
         """
         try:

@@ -75,7 +75,7 @@ async def undo_job(
     if other := next((one for one in active if one.name == job.name), None):
         raise DittoheadError(
             f"{other.name} is being done again ({other.id}), and goes by what this job created",
-            hint=f"Wait until that is over, or: dittohead cancel {other.id}",
+            hint=f"Wait until that has ended, or: dittohead cancel {other.id}",
         )
     steps = [step async for step in recorded(job, store, stations, workers)]
     sharing = await _sharing(job, steps, store, stations)

@@ -49,7 +49,7 @@ def examine(stations: Stations) -> Iterator[InboxSetup]:
 
 
 def is_shared(inbox: Path) -> bool:
-    """Tell whether others than this very user may create folders in the inbox."""
+    """Tell whether others than exactly this user may create folders in the inbox."""
     return bool(inbox.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH) or _default_list(inbox))
 
 
@@ -61,7 +61,7 @@ def _set_up(inbox: Path) -> Iterator[InboxSetup]:
     elif is_shared(inbox):
         yield from _by_group(inbox)
     else:
-        yield InboxSetup(good=True, message="uploads come from this very user (same uid)")
+        yield InboxSetup(good=True, message="uploads come from exactly this user (same uid)")
 
 
 def _powerful(inbox: Path) -> InboxSetup:

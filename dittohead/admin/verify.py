@@ -77,7 +77,7 @@ async def verify_job(
     """Read every file again, here and at the targets, and compare with the receipt.
 
     Args:
-        report: is filled; whoever has given it sees how far it is.
+        report: is filled; the caller sees how far it is.
 
     Raises: DittoheadError: the job is not over, or has no receipt.
     """

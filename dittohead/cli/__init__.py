@@ -13,7 +13,7 @@ from dittohead.cli.base import Group
 
 
 class Of(NamedTuple):
-    """Where a command is, and what is said of it where all are listed."""
+    """Where a command is, and what is said about it where all are listed."""
 
     module: str
     help: str  #: the first sentence of its own
@@ -41,7 +41,7 @@ MODULES = {
     "retry": Of("jobs", "Try failed jobs again, each from the step that failed; wake one that waits."),
     "rename": Of("jobs", "Do a failed folder again under another name."),
     "replace": Of(
-        "replace", "Put another file in the place of FILE in a failed folder, and do the folder again."
+        "replace", "Put another file in the place of FILE in a failed folder, and run the folder again."
     ),
     "dismiss": Of(
         "jobs", "Note that nothing more is to be done about a failure; its folder stays in failed/."
@@ -60,9 +60,11 @@ MODULES = {
     ),
     "undo": Of("undo", "Take back what a job created in other systems: records, nodes, links."),
     "logs": Of("watch", "Show what the programs of a job's steps have printed, such as rsync's own words."),
-    "rebuild": Of("repair", "Make a damaged or lost store anew from receipts, stations and work/."),
+    "rebuild": Of("repair", "Rebuild a damaged or lost store from receipts, stations and work/."),
     "source": Of("sources", "Look at what brings work in from elsewhere, and have it look or fetch again."),
-    "notify": Of("notices", "Look at who is told of what, send a test, enable a receiver that was disabled."),
+    "notify": Of(
+        "notices", "Look at who gets which notices, send a test, enable a receiver that was disabled."
+    ),
 }
 
 

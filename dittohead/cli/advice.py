@@ -79,7 +79,7 @@ def not_running(state: Path, config: Path | None, more: str = "") -> str:
         return f"{words}. Start it: {command}"
     if not command.startswith("sudo "):
         command = f"sudo {f'-u {holder} ' if holder else ''}{command}"
-    return f"{words}. Ask whoever administers this machine: {command}"
+    return f"{words}. Ask the person who administers this machine: {command}"
 
 
 def as_user(name: str | None) -> str:

@@ -26,14 +26,14 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only in newe
             value: what was typed, or a default that is a datetime already.
             param, ctx: click's own, for its message.
 
-        Raises: click.BadParameter: it is no date.
+        Raises: click.BadParameter: it is not a date.
         """
         if isinstance(value, datetime):
             return value
         try:
             return datetime.fromisoformat(value).astimezone()
         except (ValueError, OverflowError):
-            self.fail(f"{value} is no date, such as 2026-01-31 or 2026-01-31T14:00", param, ctx)
+            self.fail(f"{value} is not a date, such as 2026-01-31 or 2026-01-31T14:00", param, ctx)
 
 
 class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
@@ -48,7 +48,7 @@ class Span(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
             value: what was typed, such as "90s" or "2d".
             param, ctx: click's own, for its message.
 
-        Raises: click.BadParameter: it is no span.
+        Raises: click.BadParameter: it is not a span.
         """
         try:
             return parse_duration(value)
@@ -74,6 +74,6 @@ def digest_of(given: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     if not is_digest(given):
         raise click.UsageError(
-            f"{given} is neither a file nor a SHA-256, of which at least {LEAST} digits are wanted"
+            f"{given} is neither a file nor a SHA-256, of which at least {LEAST} digits are required"
         )
     return given.lower()

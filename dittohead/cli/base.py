@@ -138,7 +138,7 @@ def _named(path: str | bytes) -> str:
 
 
 def _lost(error: OSError) -> BaseException:
-    """Return what an error means when it came from standard output, else the error itself."""
+    """Return what an error means when it came from standard output, otherwise the error itself."""
     if isinstance(error, BrokenPipeError) and _reader_gone():
         return _OutputLost("")
     from dittohead.system.machine_faults import FULL

@@ -1,4 +1,4 @@
-"""Commands on what a source knows of the far side: show, want, unwant, refresh, authorize, audit."""
+"""Commands on what a source knows of the remote system: show, want, unwant, refresh, authorize, audit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _json_pieces(found: Iterable[dict[str, Any]]) -> Iterator[str]:
 
 
 def _write_csv(found: Iterable[dict[str, Any]]) -> None:
-    """Write a table; cells that a spreadsheet would take for a formula are made text."""
+    """Write a table; cells that a spreadsheet would treat as a formula are made text."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow((*_COLUMNS, "attributes"))
     for one in found:
@@ -80,7 +80,7 @@ def _cell(value: Any) -> Any:
 @click.argument("name")
 @click.argument("key")
 def show(as_json: bool, name: str, key: str) -> None:
-    """Show one entry of a source's catalogue: what the far side makes of it, what we do, all its history."""
+    """Show one entry of a source's catalogue: its state upstream, its stage here, all its history."""
     with viewing() as view:
         found = view.entry(name, key)
     if as_json:
@@ -114,14 +114,14 @@ _keys_from_file = click.option(
 @_keys_from_file
 @click.option("--queue", default="", help="All of a queue of the source's, such as converted.")
 @click.option(
-    "--changed", is_flag=True, help="Those that are stored, where the far side has another version."
+    "--changed", is_flag=True, help="Those that are stored, where the remote system has another version."
 )
 @click.option("--sample", type=click.IntRange(min=1), help="So many of the queue, by chance.")
 @click.option("--limit", type=click.IntRange(min=1), help="So many at most.")
 @click.option(
     "--priority", type=click.IntRange(-1000, 1000), default=0, help="Higher comes first; 0 is usual."
 )
-@click.option("--again", is_flag=True, help="Also what the far side could not do, or refused, before.")
+@click.option("--again", is_flag=True, help="Also what the remote system could not do, or refused, before.")
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 def want(name: str, keys: tuple[str, ...], files: tuple[Path, ...], **given: Any) -> None:
     """Say what a source is to bring in: by name, from a file, or of a queue."""
@@ -139,7 +139,7 @@ def want(name: str, keys: tuple[str, ...], files: tuple[Path, ...], **given: Any
 @_keys_from_file
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 def unwant(name: str, keys: tuple[str, ...], files: tuple[Path, ...], dry_run: bool) -> None:
-    """Take back that something is wanted, where nothing has begun."""
+    """Take back a wish, where nothing has begun."""
     named = _named(keys, files)
     if not named:
         raise click.UsageError("give names, or --file")
@@ -151,7 +151,7 @@ def unwant(name: str, keys: tuple[str, ...], files: tuple[Path, ...], dry_run: b
 @click.argument("name")
 @click.option("--accept", is_flag=True, help="And believe that what is not listed any more is gone.")
 def refresh(name: str, accept: bool) -> None:
-    """Have a source list all of the far side now, whatever its schedule says."""
+    """Have a source list all of the remote system now, whatever its schedule says."""
     _tell(name, "refresh", (), {"accept": True} if accept else {})
     ask("sync", (name,), prefix="")
 
@@ -172,7 +172,7 @@ def _named(keys: Sequence[str], files: Sequence[Path]) -> list[str]:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            fail(f"{visible(str(path))}: this is no text in UTF-8", DATA)
+            fail(f"{visible(str(path))}: this is not text in UTF-8", DATA)
         found += [line.replace(",", "\t").split("\t")[0].strip().strip('"') for line in text.splitlines()]
     return [key for key in dict.fromkeys(found) if key]
 

@@ -1,4 +1,4 @@
-"""Rerun what today's configuration would do otherwise: which jobs those are, and why."""
+"""Rerun what would do otherwise under the current configuration: which jobs those are, and why."""
 
 from __future__ import annotations
 

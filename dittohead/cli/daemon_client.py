@@ -42,7 +42,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(_ANSWER_S)
 
     def patient(self, seconds: float) -> None:
-        """Wait for so long for each answer that follows."""
+        """Wait for this long for each answer that follows."""
         self.timeout = seconds
         if self.sock is not None:
             self.sock.settimeout(seconds)
@@ -187,7 +187,7 @@ class DaemonClient:
         try:
             return json.loads(response.read())
         except (ValueError, RecursionError) as error:
-            raise DittoheadError("the daemon's answer is no JSON", where=path) from error
+            raise DittoheadError("the daemon's answer is not JSON", where=path) from error
 
     def _send(
         self,
@@ -211,7 +211,7 @@ class DaemonClient:
 
 def segment(text: str) -> str:
     """Return a name as one part of a path, whatever it holds."""
-    quoted = quote(text, safe="", errors="surrogateescape")  # bytes of the shell that are no UTF-8 stay so
+    quoted = quote(text, safe="", errors="surrogateescape")  # bytes of the shell that are not UTF-8 stay so
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 

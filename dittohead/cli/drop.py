@@ -34,7 +34,7 @@ from dittohead.system.ignored_names import fault
     metavar="PURPOSE",
     help="Ask for a part of the pipeline only, such as access; may be given several times.",
 )
-@click.option("--follow", "-f", "watch", is_flag=True, help="Show each step until the job is over.")
+@click.option("--follow", "-f", "watch", is_flag=True, help="Show each step until the job has ended.")
 def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], watch: bool) -> None:
     """Upload folders the right way: copy as .NAME, make durable, rename to NAME.
 

@@ -33,7 +33,7 @@ _PATIENCE_S = 10.0
 
 
 def follow(config: Config, names: Sequence[str], *, since: datetime) -> bool:
-    """Show the jobs of the named folders, claimed at or after a moment, until all are over.
+    """Show the jobs of the named folders, claimed at or after a moment, until all have ended.
 
     Args:
         names: the folders' names in the inbox.
@@ -107,7 +107,7 @@ def _settled(job: Job) -> bool:
 
 
 def _follow_batch(store: Store, batch: Batch) -> bool:
-    """Show how many of a collection's folders are done, until all jobs are over."""
+    """Show how many of a collection's folders are done, until all jobs have ended."""
     out.print(f"[bold]{escape(batch.name)}[/bold]  batch {batch.id}, pipeline {escape(batch.pipeline)}")
     columns = (TextColumn("  {task.description}"), BarColumn(bar_width=30), TimeRemainingColumn())
     with Progress(*columns, console=out, disable=not sys.stdout.isatty(), transient=True) as bars:

@@ -32,7 +32,7 @@ _MARKS = {
 #: What became of a failure, said before its reason; that a job was cancelled is its reason.
 _AFTERWARDS = {"dismissed": "dismissed", "gone": "its folder is gone"}
 
-#: What is said of a batch's other jobs.
+#: What is said about a batch's other jobs.
 _OF_BATCH = {"failed": "failed", "settled": "cancelled or dismissed", "active": "not over"}
 
 #: Cells of a terminal from which on a line begins with the job's id.

@@ -26,7 +26,7 @@ from dittohead.system import lock
 
 @click.group()
 def notify() -> None:
-    """Look at who is told of what, send a test, enable a receiver that was disabled."""
+    """Look at who gets which notices, send a test, enable a receiver that was disabled."""
 
 
 @notify.command(name="list")
@@ -88,7 +88,7 @@ def _print(fields: dict[str, Any]) -> None:
         if fields[part]:
             out.print(f"  {name}: {escape(', '.join(fields[part]))}")
     if fields["events"]:
-        out.print(f"  tells of: {', '.join(fields['events'])}")
+        out.print(f"  gets notices of: {', '.join(fields['events'])}")
     waiting = fields["waiting"]
     if any(waiting.values()):
         out.print(
@@ -99,7 +99,7 @@ def _print(fields: dict[str, Any]) -> None:
         out.print(f"  last error: {escape(fields['last_error'])} ({fields['last_error_at']})")
     if fields["disabled_at"]:
         called = fields["name"] or fields["number"]
-        out.print(f"  when it is mended: dittohead notify test {escape(str(called))}")
+        out.print(f"  when it is fixed: dittohead notify test {escape(str(called))}")
 
 
 @notify.command()

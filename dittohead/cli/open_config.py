@@ -28,7 +28,7 @@ def load_config(*, probe: bool = False) -> Config:
 
 
 def has_store(config: Config) -> bool:
-    """Tell whether there is a store to read; one that is no file here is taken to be there."""
+    """Tell whether there is a store to read; one that is not a file here is taken to be there."""
     return config.settings.store != "sqlite" or _has_file(config.root)
 
 

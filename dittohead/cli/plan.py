@@ -120,7 +120,7 @@ def _jobs(config: Config, folder: Path, called: str) -> list[tuple[Path, str]]:
 
 
 def _beside(config: Config, folder: Path, jobs: Collection[Path]) -> list[str]:
-    """Return the names of what lies in a collection and would be of no job, without what is nobody's."""
+    """Return the names of what lies in a collection and would be of no job, without what is ignored."""
     others = ignored_names(tuple(config.settings.watch.ignore))
     return [
         visible(display(os.fsencode(path.name)))

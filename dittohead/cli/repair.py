@@ -20,7 +20,7 @@ from dittohead.system import lock, log
 @click.command()
 @with_config
 def rebuild() -> None:
-    """Make a damaged or lost store anew from receipts, stations and work/.
+    """Rebuild a damaged or lost store from receipts, stations and work/.
 
     The damaged files are kept beside it. Finished jobs come back from their receipts; folders in
     processing/ begin their steps again and find what earlier tries left. A store that is sound is
@@ -36,7 +36,7 @@ def rebuild() -> None:
             said = rebuilding.rebuild(store, stations, config)
         finally:
             store.close()
-    out.print(f"the store was made anew: {escape(str(said))}")
+    out.print(f"the store was rebuilt: {escape(str(said))}")
     out.print("Lost: notices not yet sent, and why jobs were frozen. Next: dittohead run")
     if said.unreadable:
         raise click.exceptions.Exit(DATA)
@@ -46,7 +46,7 @@ def _empty_store(config: Config, stations: Stations) -> Store:
     try:
         store = open_store(config, stations, check=True)
     except StoreError as error:
-        # One that only cannot be had now (a full disk, a lock) is not to be made again.
+        # One that only is not available now (a full disk, a lock) is not to be made again.
         passing = error.passing and "I/O" not in error.what
         if config.settings.store != "sqlite" or passing:
             raise

@@ -30,7 +30,7 @@ from dittohead.system import files
 @click.option("--reason", default="", help="Why; stands in both jobs' receipts.")
 @click.option("--no-run", is_flag=True, help="More files are to be replaced; then: dittohead rerun JOB.")
 def replace(job: str, file: str, new: Path, reason: str, no_run: bool) -> None:
-    """Put another file in the place of FILE in a failed folder, and do the folder again.
+    """Put another file in the place of FILE in a failed folder, and run the folder again.
 
     FILE is its path within the folder, as "dittohead show --files JOB" has it. The earlier file is kept
     below state/replaced/.

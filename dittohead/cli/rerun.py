@@ -1,4 +1,4 @@
-"""Command rerun: jobs named, or all that today's configuration would do otherwise."""
+"""Command rerun: jobs named, or all that would do otherwise under the current configuration."""
 
 from __future__ import annotations
 

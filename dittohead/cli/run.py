@@ -27,7 +27,7 @@ from dittohead.cli.base import with_config
     type=Span(),
     default="5m",
     show_default=True,
-    help="With --until-empty: leave what has only waited for so long, such as a target that is down.",
+    help="With --until-empty: leave what has only waited for this long, such as a target that is down.",
 )
 def run(log_json: bool | None, until_empty: bool, patience: float) -> None:
     """Run the daemon in the foreground, until SIGTERM or Ctrl-C.

@@ -25,13 +25,13 @@ def source() -> None:
 @with_config
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Of NAME: as CSV, for a spreadsheet.")
-@click.option("--state", default="", help="Of NAME: only entries in this state at the far side.")
+@click.option("--state", default="", help="Of NAME: only entries in this state at the remote system.")
 @click.option("--stage", default=None, help='Of NAME: only those that are so far here; "" for not at all.')
 @click.argument("name", required=False)
 def list_(as_json: bool, as_csv: bool, state: str, stage: str | None, name: str | None) -> None:
     """Show each source: what it does, when it last looked, its items by state, why it holds back.
 
-    With NAME: all that this one knows of the far side, an entry a line.
+    With NAME: all that this one knows of the remote system, an entry a line.
     """
     if name is not None:
         from dittohead.cli.catalogue import print_entries

@@ -77,7 +77,7 @@ def _daemon_words(running: bool, now: dict[str, Any]) -> str:
 
 
 def _counts(found: dict[str, Any]) -> str:
-    """Return how many jobs are in each state; failures that a later job took up are over."""
+    """Return how many jobs are in each state; failures that a later job took up have ended."""
     counts = {**found["counts"], "failed": found["failed_count"]}
     words = ", ".join(f"{counts[state]:,} {state}" for state in _ORDER if counts.get(state))
     return f"jobs: {words or 'none yet'}; {counted(len(found['inbox']), 'folder')} in the inbox"
@@ -100,7 +100,7 @@ def _print_attention(found: dict[str, Any], now: dict[str, Any], to: Console) ->
 
 
 def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Yield a line for each thing that is no job and waits for somebody."""
+    """Yield a line for each thing that is not a job and waits for somebody."""
     yield from _troubles(now)
     for target in found["targets"]:
         if target["paused"]:
@@ -226,7 +226,7 @@ def list_(
     """List jobs, the latest first: state, name, pipeline, age, and why or how much.
 
     Moments are dates (2026-01-31) or as in 2026-01-31T14:00, in local time. A wide terminal, and what
-    is no terminal, also get each job's id; exact sizes and moments are in --json.
+    is not a terminal, also get each job's id; exact sizes and moments are in --json.
     """
     wanted = JobFilter(
         states=[JobState(state) for state in states],

@@ -18,7 +18,7 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-# Where it is no terminal, lines are for programs: never cut or wrapped.
+# Where it is not a terminal, lines are for programs: never cut or wrapped.
 out = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -163,7 +163,7 @@ class Place:
     root: Path
     path: Path | None  #: the configuration's; None: only the root is known
     sqlite: bool = True  #: the store lies in the root
-    digest: str = ""  #: of the configuration; "" where it is no YAML
+    digest: str = ""  #: of the configuration; "" where it is not YAML
 
     @cached_property
     def config(self) -> Config | None:
@@ -235,7 +235,7 @@ _LINE = re.compile(r"""(root|store):[ \t]*(?P<quote>["']?)(?P<value>[^"'#\n]+?)(
 
 
 def _plain_lines(path: Path) -> dict[str, str]:
-    """Return root and store where they stand on lines of their own, in a file that is no YAML."""
+    """Return root and store where they stand on lines of their own, in a file that is not YAML."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

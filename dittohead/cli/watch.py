@@ -31,12 +31,12 @@ _UTF8 = codecs.getincrementaldecoder("utf-8")  # a piece may end within a charac
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line: step and line.")
 @click.argument("job")
 @click.option("--step", help="Of this step only.")
-@click.option("--follow", "-f", is_flag=True, help="Go on until the job is over.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
 def logs(as_json: bool, job: str, step: str | None, follow: bool) -> None:
     """Show what the programs of a job's steps have printed, such as rsync's own words.
 
     It is kept as long as the job's work is. What the daemon itself says is in its journal. With --json a
-    line of more than a million characters comes in several; what is no UTF-8 is replaced.
+    line of more than a million characters comes in several; what is not UTF-8 is replaced.
     """
     with viewing() as view:
         found = view.job(job)
@@ -65,7 +65,7 @@ class _Logs:
         self.any = False
 
     def until(self, over: Callable[[], bool]) -> Iterator[tuple[str, str]]:
-        """Yield (step, text) as it comes; to the end once it is over."""
+        """Yield (step, text) as it comes; to the end once it has ended."""
         while True:
             last = over()  # before reading: what comes until then is read
             for name in self._read:
@@ -106,7 +106,7 @@ def _whole_lines(pieces: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]
 
 
 def _lines(text: str) -> str:
-    """Return what a program printed, for a terminal: only its line breaks are heeded."""
+    """Return what a program printed, for a terminal: only its line breaks are obeyed."""
     return "\n".join(escape(line) for line in text.split("\n"))
 
 

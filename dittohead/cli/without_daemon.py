@@ -64,7 +64,7 @@ def _by_row(
 
 
 def must_be_its_user(state: Path) -> None:
-    """Without a daemon this command writes in its stead, and must not leave files it cannot read."""
+    """Without a daemon this command writes instead of it, and must not leave files it cannot read."""
     holder = state.stat().st_uid
     if holder != os.geteuid():
         name = owner(holder).user

@@ -74,7 +74,7 @@ class Pipeline:
     steps: tuple[Step, ...]
     settings: PipelineSettings
     space_factor: float  #: bytes needed under the root for each byte of the folder
-    keep_work_s: float | None  #: None: for ever
+    keep_work_s: float | None  #: None: forever
 
     @property
     def takes(self) -> str:
@@ -171,7 +171,7 @@ def load(
     """Read and check config.yaml.
 
     Args:
-        probe: also ask each worker whether this host can do what is wanted, which may start
+        probe: also ask each worker whether this host can do it, which may start
             programs; commands that only read leave it out.
         also: finds further problems, which are told with the others.
 
@@ -417,7 +417,7 @@ class _Checker:
     def _check_name(self, name: str, place: Place, earlier: list[Step]) -> None:
         if not _STEP_NAME.fullmatch(name):
             self.wrong(
-                f'"{name}" is no name for a step',
+                f'"{name}" is not a name for a step',
                 (*place, "name"),
                 hint="Use letters, digits, - and _, beginning with a letter",
             )
@@ -442,7 +442,7 @@ class _Checker:
 
     def _check_purpose(self, purpose: Any, place: Place) -> None:
         if purpose is not None and not (isinstance(purpose, str) and _STEP_NAME.fullmatch(purpose)):
-            self.wrong("one word is wanted, such as preservation or access", (*place, "for"))
+            self.wrong("one word is required, such as preservation or access", (*place, "for"))
 
     def _needs(
         self,
@@ -461,7 +461,7 @@ class _Checker:
         if after is None:
             return tuple(names)
         if not isinstance(after, (str, list)):
-            self.wrong("names of earlier steps are wanted, such as [convert]", (*place, "after"))
+            self.wrong("names of earlier steps are required, such as [convert]", (*place, "after"))
             return tuple(names)
         wanted = taken | set(self._steps_named(after, (*place, "after"), names))
         return tuple(name for name in names if name in wanted)
@@ -500,7 +500,7 @@ class _Checker:
                 named = step.options[key]
                 if named and named not in describing:
                     hint = suggest(str(named), describing) or f"There are {', '.join(describing) or 'none'}"
-                    what = f'"{named}" is no step that finds out what is known of the folder\'s objects'
+                    what = f'"{named}" is not a step that finds out what is known of the folder\'s objects'
                     self.wrong(what, (*places[step.name], key), hint=hint)
 
     def _known(self, key: str, worker: Worker[Any], place: Place, known: frozenset[str]) -> frozenset[str]:
@@ -541,7 +541,7 @@ def _source(checker: _Checker, known: Sources, name: str, raw: dict[str, Any]) -
     place: Place = ("sources", name)
     if not _STEP_NAME.fullmatch(name):
         hint = "Use letters, digits, - and _, beginning with a letter"
-        checker.wrong(f'"{name}" is no name for a source', place, key=True, hint=hint)
+        checker.wrong(f'"{name}" is not a name for a source', place, key=True, hint=hint)
         return None
     if len(raw) != 1:
         hint = f"There are {', '.join(known.names())}"

@@ -1,4 +1,4 @@
-"""Whom to tell of what: one entry of `notify:` in config.yaml, its key and how it may be shown."""
+"""Who gets which notices: one entry of `notify:` in config.yaml, its key and how it may be shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pydantic import (
 from dittohead.contract.options import Duration
 from dittohead.system.users import Owner
 
-#: What people can be told of.
+#: What people can get notices of.
 NoticeEvent = Literal[
     "done",
     "failed",
@@ -52,7 +52,7 @@ USUAL: tuple[NoticeEvent, ...] = (
     "full",
 )
 
-#: Stands in `to:` for the address of whoever uploaded the folder.
+#: Stands in `to:` for the address of the person who uploaded the folder.
 UPLOADER = "uploader"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,63}")
@@ -89,7 +89,7 @@ def check_url(value: str | None) -> str | None:
     except ValueError:
         good = False
     if not good or not value.isprintable() or " " in value:
-        raise ValueError("a URL that begins with https:// (or http://) is wanted")
+        raise ValueError("a URL that begins with https:// (or http://) is required")
     return value
 
 
@@ -108,7 +108,7 @@ class _Place(_Model):
     @model_validator(mode="after")
     def _one_url(self) -> _Place:
         if (self.url is None) == (self.url_credential is None):
-            raise ValueError("exactly one of url and url_credential is wanted")
+            raise ValueError("exactly one of url and url_credential is required")
         return self
 
     @property
@@ -156,7 +156,7 @@ class Smtp(_Model):
     sender: str = Field(description="The From address.")
     to: list[str] = Field(
         min_length=1,
-        description="The addresses that get the mail; `uploader` stands for that of whoever uploaded "
+        description="The addresses that get the mail; `uploader` stands for that of the person who uploaded "
         "the folder, by the map `uploaders`.",
     )
 
@@ -195,7 +195,7 @@ class Smtp(_Model):
 
 
 class Rule(_Model):
-    """Who is told of which events."""
+    """Who gets notices of which events."""
 
     smtp: Smtp | None = Field(None, description="Plain mail; needs nothing else installed.")
     webhook: Webhook | None = Field(None, description="JSON to a program, signed.")
@@ -204,7 +204,9 @@ class Rule(_Model):
         None, description="Name of the credential file that holds the Apprise URL."
     )
     ping: Ping | None = Field(None, description="A monitor of silence, told that the daemon is well.")
-    on: list[NoticeEvent] = Field(default=list(USUAL), min_length=1, description="The events to tell of.")
+    on: list[NoticeEvent] = Field(
+        default=list(USUAL), min_length=1, description="The events to send notices of."
+    )
     pipelines: list[str] = Field(
         default_factory=list, description="Only jobs of these pipelines; all when left out."
     )
@@ -222,7 +224,7 @@ class Rule(_Model):
     digest: Duration | None = Field(
         None,
         ge=1,
-        description="Notices are gathered for so long into one that lists them. A failure goes at once, "
+        description="Notices are gathered for this long into one that lists them. A failure goes at once, "
         "and those that follow it within that time are gathered. One notice for each when left out.",
     )
     name: str = Field("", description="What this rule is called in the log and by `dittohead notify`.")
@@ -235,24 +237,24 @@ class Rule(_Model):
         except ValueError:
             scheme = ""
         if not scheme:
-            raise ValueError("this is no URL")  # the value is not shown: it may hold a token
+            raise ValueError("this is not a URL")  # the value is not shown: it may hold a token
         return value
 
     @field_validator("name")
     @classmethod
     def _name(cls, value: str) -> str:
         if value and (not _NAME.fullmatch(value) or value.isdecimal()):
-            raise ValueError("a name of letters, digits, spaces and ._@- is wanted, and no bare number")
+            raise ValueError("a name of letters, digits, spaces and ._@- is required, and no bare number")
         return value
 
     @model_validator(mode="after")
     def _one_way(self) -> Rule:
         ways = ("smtp", "webhook", "url", "url_credential", "ping")
         if sum(getattr(self, way) is not None for way in ways) != 1:
-            raise ValueError("exactly one of url, url_credential, smtp, webhook and ping is wanted")
+            raise ValueError("exactly one of url, url_credential, smtp, webhook and ping is required")
         beside = self.model_fields_set & {"on", "pipelines", "uploaders", "digest"}
         if self.ping is not None and beside:
-            raise ValueError(f"a ping tells of no events: {', '.join(sorted(beside))} has no meaning here")
+            raise ValueError(f"a ping reports no events: {', '.join(sorted(beside))} has no meaning here")
         return self
 
     @property
@@ -295,7 +297,7 @@ class Rule(_Model):
 
     @property
     def to_uploader(self) -> bool:
-        """Whether it writes to whoever uploaded the folder."""
+        """Whether it writes to the uploader of the folder."""
         return self.smtp is not None and UPLOADER in self.smtp.to
 
     @property
@@ -312,7 +314,7 @@ class Rule(_Model):
         )
 
     def is_for(self, owner: Owner | None) -> bool:
-        """Tell whether this rule is for folders of an owner; None: for what is nobody's."""
+        """Tell whether this rule is for folders of an owner; None: for what has no owner."""
         if not self.uploaders or owner is None:
             return True
         theirs = {owner.user, str(owner.uid), *(f"@{group}" for group in owner.groups)}
@@ -349,5 +351,5 @@ def check_rules(
             if pipelines and name not in pipelines:
                 yield (index, "pipelines", number), f'there is no pipeline "{name}"'
         if rule.to_uploader and uploaders is not None and not uploaders:
-            text = "`uploader` stands here, and nobody's address is known: name them with uploaders:"
+            text = "`uploader` stands here, and no address is known: name them with uploaders:"
             yield (index, "smtp", "to"), text

@@ -40,7 +40,7 @@ class Document:
 def read(path: Path) -> Document:
     """Read a YAML file.
 
-    Raises: ConfigError: it cannot be read, is no YAML, or has a key twice; with line and column.
+    Raises: ConfigError: it cannot be read, is not YAML, or has a key twice; with line and column.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -61,12 +61,12 @@ def read(path: Path) -> Document:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ConfigError(
-            f"this is no valid YAML: {error.problem or error.context}",
+            f"this is not valid YAML: {error.problem or error.context}",
             where=where,
             hint="Check the indentation and the quotes there",
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"this is no valid YAML: {error}", where=str(path)) from error
+        raise ConfigError(f"this is not valid YAML: {error}", where=str(path)) from error
     return document
 
 

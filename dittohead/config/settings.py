@@ -24,7 +24,7 @@ class _Model(BaseModel):
 
 
 class Retry(_Model):
-    """How a step that failed for a passing reason is tried again."""
+    """How a step that failed for a temporary reason is tried again."""
 
     attempts: int = Field(8, ge=1, description="Tries before the job fails.")
     first: Duration = Field(5.0, description="Wait before the second try; doubled each time, with jitter.")
@@ -43,8 +43,8 @@ class Watch(_Model):
     )
     settle: Duration = Field(
         2.0,
-        description="A folder is taken when nothing in it has changed for so long. 0: at once, whatever its "
-        "age; nobody then sees whether it is still being written.",
+        description="A folder is taken when nothing in it has changed for this time. 0: at once, whatever "
+        "its age; nobody then sees whether it is still being written.",
     )
     settle_in_place: Duration = Field(
         90.0,
@@ -56,28 +56,28 @@ class Watch(_Model):
         description="Names of files and directories (`*`, `?` and `[...]` allowed) that say that an upload "
         "is not finished: a folder that holds one is not taken. `default` stands for those of rsync, WinSCP, "
         "lftp, Nextcloud, rclone, browsers and office programs, `XXXXXX` for six letters or digits, "
-        "`mtime=0` for files last changed in 1970, as rsync marks those it left cut short. `[]`: none.",
+        "`mtime=0` for files last changed in 1970, as rsync marks those it left truncated. `[]`: none.",
     )
     late_look: Duration = Field(
         300.0,
-        description="So long after a folder came to `done/` it is compared with its manifest once more; what "
+        description="This long after a folder came to `done/` it is compared with its manifest again; what "
         "was changed is recorded and told. 0: never.",
     )
     held_after: Duration = Field(
         900.0,
-        description="What stays in the inbox for so long, for a reason that somebody must do something "
+        description="What stays in the inbox for this long, for a reason that somebody must do something "
         "about, is told (`held`).",
     )
     ignore: list[Annotated[str, Field(min_length=1)]] = Field(
         default_factory=lambda: ["default"],
-        description="Names in the inbox that are nobody's (`*`, `?` and `[...]` allowed; capitals do not "
+        description="Names in the inbox that are ignored (`*`, `?` and `[...]` allowed; capitals do not "
         "matter): never taken, never reported. `default` stands for those of file systems, file servers and "
         "desktops, such as `lost+found`, `@eaDir`, `#recycle`, `.stfolder`, `.Trash-*` and `Thumbs.db`. "
         "`[]`: none.",
     )
     stale_after: Duration = Field(
         86400.0,
-        description="A dotted folder in which nothing has changed for so long is reported as a stale upload.",
+        description="A dotted folder in which nothing has changed is reported as stale after this time.",
     )
 
 
@@ -136,7 +136,7 @@ class Proxy(_Model):
                     ipaddress.ip_network(place)
                 except ValueError as error:
                     raise ValueError(
-                        f'"{place}" is no address or network, such as 127.0.0.1 or 10.1.0.0/24'
+                        f'"{place}" is not an address or network, such as 127.0.0.1 or 10.1.0.0/24'
                     ) from error
         return value
 
@@ -145,7 +145,7 @@ class Proxy(_Model):
     def _header(cls, value: str | None) -> str | None:
         # Header fields are letters, digits and hyphens here: proxies drop those with underscores.
         if value is not None and not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value):
-            raise ValueError("the name of a header is wanted, such as X-Remote-User")
+            raise ValueError("the name of a header is required, such as X-Remote-User")
         return value
 
 
@@ -180,7 +180,7 @@ class Http(_Model):
     read: Literal["open", "token"] | None = Field(
         None,
         description="`open`: everybody who reaches the address may read; `token`: only who has a token or is "
-        "named by the proxy. By default `token` where there are `tokens` or a `proxy`, else `open`.",
+        "named by the proxy. By default `token` where there are `tokens` or a `proxy`, otherwise `open`.",
     )
     session: Duration = Field(
         43200.0, gt=0, description="How long somebody who signed in by a token stays signed in."
@@ -193,7 +193,7 @@ class Http(_Model):
     @classmethod
     def _listen(cls, value: str) -> str:
         if not value.startswith("/") and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", value):
-            raise ValueError('"HOST:PORT" or the path of a unix socket is wanted')
+            raise ValueError('"HOST:PORT" or the path of a unix socket is required')
         return value
 
     @field_validator("public_url")
@@ -204,7 +204,7 @@ class Http(_Model):
         found = _PUBLIC.fullmatch(value)
         if found is None or not int(found["port"] or 1) < 1 << 16:
             raise ValueError(
-                "http:// or https:// and a host is wanted, without a path, such as https://ingest.example.org"
+                "http:// or https:// and a host is required, without a path, such as https://ingest.example.org"
             )
         return value.rstrip("/")
 
@@ -300,7 +300,7 @@ class PipelineSettings(_Model):
     keep_work: Duration | Literal["forever"] | None = Field(
         None,
         description="How long what the steps made is kept under work/ after the job is done. By "
-        "default 7d, or for ever when a step made something that no later step delivers.",
+        "default 7d, or forever when a step made something that no later step delivers.",
     )
 
     @field_validator("match")
@@ -309,7 +309,7 @@ class PipelineSettings(_Model):
         try:
             Pattern(value)
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from error
+            raise ValueError(f"this is not a regular expression: {error}") from error
         return value
 
 
@@ -342,7 +342,7 @@ class Settings(_Model):
         default_factory=dict,
         description="What brings work in from elsewhere: names, each with a kind and its options.",
     )
-    notify: list[Rule] = Field(default_factory=list, description="Whom to tell of what.")
+    notify: list[Rule] = Field(default_factory=list, description="Who gets which notices.")
     uploaders: dict[str, Address] = Field(
         default_factory=dict,
         description="Addresses of uploaders, by user name or number, for rules that write to `uploader`.",
@@ -356,7 +356,9 @@ class Settings(_Model):
         "file.",
     )
     stuck_after: Duration = Field(
-        86400.0, gt=0, description="A job that is not over after so long is told of as stuck, once a day."
+        86400.0,
+        gt=0,
+        description="A job that has not ended after this time is reported as stuck, once a day.",
     )
     nearly_full: float = Field(
         90.0, gt=0, le=100, description="Percent of a target's disk from which its people are told."
@@ -374,7 +376,7 @@ class Settings(_Model):
     @classmethod
     def _store(cls, value: str) -> str:
         if value != "sqlite" and not value.startswith(("postgresql://", "postgres://")):
-            raise ValueError('"sqlite" or "postgresql://user@host/database" is wanted')
+            raise ValueError('"sqlite" or "postgresql://user@host/database" is required')
         if re.search(r"://[^/@]*:[^/@]*@|[?&](ssl)?password=", value):
             raise ValueError(
                 "a password does not belong here; put it in a credential file and name that with "

@@ -1,7 +1,7 @@
 """What a source may keep: a catalogue of what there is upstream, and a directory of its own.
 
-Items and orders (see `source`) are what is to be fetched now. A catalogue is all that is known of the far
-side, which may be millions of entries, most of which nobody fetches for months. It belongs to no kind of
+Items and orders (see `source`) are what is to be fetched now. A catalogue is all that is known of the remote
+system, which may be millions of entries, most of which nobody fetches for months. It belongs to no kind of
 source: states, stages and attributes are the source's own words.
 """
 
@@ -22,7 +22,7 @@ SWITCH = "switch"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """What is said of one entry now; what is not said stays as it is."""
+    """What is said about one entry now; what is not said stays as it is."""
 
     key: str  #: what upstream calls it; UTF-8 text without NUL
     state: str | None = None  #: what upstream makes of it, in a word of the source's
@@ -80,7 +80,7 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """One passage through a listing of upstream's."""
+    """One reading of a listing of upstream's."""
 
     id: int
     kind: str
@@ -100,7 +100,7 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leaving:
-    """What becomes of entries that a whole listing did not name.
+    """What happens to entries that a whole listing did not name.
 
     Args:
         states: only entries in these states; None for all.
@@ -108,7 +108,7 @@ class Leaving:
         stage: the stage they get; None: it stays.
         reason: why, for people.
         before: only those that have not changed since; seconds since the epoch.
-        most: no more than so many may leave at once; else the listing is doubtful, and nothing leaves.
+        most: no more than so many may leave at once; otherwise the listing is doubtful, and nothing leaves.
     """
 
     states: frozenset[str] | None
@@ -133,7 +133,7 @@ class Catalogue(abc.ABC):
         position: Mapping[str, Any] | None = None,
         only_known: bool = False,
     ) -> Tally:
-        """Remember what is said of entries; what is as it was costs no write. Counts are kept with it.
+        """Remember what is said about entries; what is as it was costs no write. Counts are kept with it.
 
         Args:
             by: what tells it, for the history.
@@ -162,7 +162,7 @@ class Catalogue(abc.ABC):
 
         Args:
             listing: an open one, as `begin` gave it.
-            leaving: what becomes of entries that it did not name; None: they stay as they are.
+            leaving: what happens to entries that it did not name; None: they stay as they are.
             sha256: the SHA-256 of the file that the listing is kept in, in hex; "" where there is no file.
             file: that file, relative to the source's directory; "" where there is none.
 
@@ -217,7 +217,7 @@ class Catalogue(abc.ABC):
 
     @abc.abstractmethod
     async def history(self, kind: str, key: str, limit: int = 200) -> list[Change]:
-        """Return what was told of an entry, the latest first.
+        """Return what was reported about an entry, the latest first.
 
         Args:
             kind: the kind of entry.

@@ -71,7 +71,7 @@ def render_options(options: Mapping[str, Any], values: Mapping[str, str], worker
 
     In an option of `worker.uris` each value is percent-encoded as it is put in: a folder may be called
     `Box 1 #3`. In one of `worker.per_file` what stands for a file is left, and braces in values are
-    doubled, so that no name is taken for a placeholder later.
+    doubled, so that no name is mistaken for a placeholder later.
 
     Args:
         options: as config.yaml has them.
@@ -172,7 +172,7 @@ def _render_text(text: str, values: Mapping[str, str]) -> str:
     if ".." in filled.split("/") and ".." not in text.split("/"):
         raise _unusable('".." arises in it', text)
     if filled.startswith("-") and not text.startswith("-"):
-        raise _unusable("it would begin with a dash and be taken for an option", text)
+        raise _unusable("it would begin with a dash and be read as an option", text)
     return filled
 
 

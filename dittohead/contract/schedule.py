@@ -29,7 +29,7 @@ def check(expression: str) -> None:
         next(CronSim(expression, datetime(2024, 1, 1, tzinfo=UTC)))
     except (CronSimError, StopIteration) as error:
         raise ValueError(
-            f'"{expression}" is no schedule ({error}); write minute, hour, day, month and weekday as cron '
+            f'"{expression}" is not a schedule ({error}); write minute, hour, day, month and weekday as cron '
             'does: "30 5 * * *"'
         ) from error
 
@@ -61,7 +61,7 @@ class Window:
         """Return what is written as "HH:MM-HH:MM". Raises: ValueError."""
         found = re.fullmatch(r"\s*(\d{1,2}):(\d{2})\s*-\s*(\d{1,2}):(\d{2})\s*", text)
         if found is None:
-            raise ValueError(f'"{text}" is no part of a day; write it as "20:00-04:00"')
+            raise ValueError(f'"{text}" is not a part of a day; write it as "20:00-04:00"')
         hours = [int(part) for part in found.groups()]
         try:
             window = cls(time(hours[0], hours[1]), time(hours[2] % 24, hours[3]))

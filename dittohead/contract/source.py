@@ -249,10 +249,10 @@ class Person(Protocol):
 
 
 class Upstream(abc.ABC):
-    """An open connection to what lies upstream. All raise StepError for faults of the far side.
+    """An open connection to what lies upstream. All raise StepError for faults of the remote system.
 
-    ItemError: this folder (in `fetch`) cannot be had now; others can. TransientError and TargetError:
-    the source is left alone for a while. After any of them the connection is opened anew.
+    ItemError: this folder (in `fetch`) is not available now; others can. TransientError and TargetError:
+    the source is left alone for a while. After any of them the connection is opened again.
     """
 
     @abc.abstractmethod
@@ -332,7 +332,7 @@ class Source(abc.ABC, Generic[OptionsT]):
     switches: ClassVar[Mapping[str, str]] = {"fetches": "bringing folders in"}
     #: the kind of its entries that people are shown; "" where it keeps no catalogue
     shows: ClassVar[str] = ""
-    #: the stage of entries whose jobs are done; they are called like their folders
+    #: the stage of entries whose jobs are done; they are named like their folders
     stored: ClassVar[str] = "stored"
     #: whether a person has to sign in once, by `dittohead source authorize`
     signs_in: ClassVar[bool] = False
@@ -407,10 +407,10 @@ def folder_fault(name: str, ignore: Sequence[str] = (DEFAULT,)) -> str:
     254 bytes: with the dot in front a directory entry has 255.
 
     Args:
-        ignore: names that are nobody's (see system/ignored_names.py).
+        ignore: names that are ignored (see system/ignored_names.py).
     """
     if not name or name.startswith("."):
-        return f'"{name}" is no name for a folder in the inbox: it is empty or begins with a dot'
+        return f'"{name}" is not a name for a folder in the inbox: it is empty or begins with a dot'
     if "/" in name or not name.isprintable():
         return "the folder's name would hold a slash or control characters"
     if len(name.encode("utf-8", "surrogatepass")) > 254:

@@ -36,7 +36,7 @@ class Inputs:
     """The files a step takes: the payload, or what an earlier step made."""
 
     root: Path  #: absolute directory the entries are relative to
-    entries: Callable[[], Iterator[Entry]]  #: reads them from disk anew at each call; never all in memory
+    entries: Callable[[], Iterator[Entry]]  #: reads them from disk again at each call; never all in memory
     files: int  #: how many there are
     size: int  #: bytes of all files
     made: Made | None = None  #: the step that made them, with its outputs' details; None for the payload
@@ -62,7 +62,7 @@ class Made:
     worker: str
     source: str  #: the step it took its files from; "" for the payload
     root: Path  #: directory its outputs are relative to
-    outputs: Callable[[], Iterator[Output]]  #: read anew at each call
+    outputs: Callable[[], Iterator[Output]]  #: read again at each call
     locations: Callable[[], Iterator[Location]]
 
 
@@ -108,7 +108,7 @@ class StepContext(abc.ABC):
     step: str  #: this step's name
     payload: Path  #: processing/NAME: to be read, never written
     work: Path  #: work/<job id>/<step>/: this step's own, exists, may hold an earlier try's remains
-    source: Inputs  #: the files it takes: those of `from`, else the payload
+    source: Inputs  #: the files it takes: those of `from`, otherwise the payload
     earlier: Sequence[Path]  #: work directories of this step in earlier jobs of the name, the latest first
     attempt: int  #: 1 for the first try
     claimed_at: float  #: when the folder was claimed, seconds since the epoch
@@ -173,11 +173,11 @@ class StepContext(abc.ABC):
 
     @abc.abstractmethod
     def output(self, output: Output) -> None:
-        """Record a file made in `work`. Recorded anew at each try."""
+        """Record a file made in `work`. Recorded again at each try."""
 
     @abc.abstractmethod
     def location(self, location: Location) -> None:
-        """Record a verified file outside. Recorded anew at each try."""
+        """Record a verified file outside. Recorded again at each try."""
 
     @abc.abstractmethod
     def event(self, event: Event) -> None:
@@ -340,7 +340,7 @@ class Worker(abc.ABC, Generic[OptionsT]):
         """Do the step. See the class for what it must promise."""
 
     async def let_go(self, notes: Path, secret: Callable[[str], str]) -> None:
-        """Undo what a step left unfinished outside, when its job is over without it.
+        """Undo what a step left unfinished outside, when its job has ended without it.
 
         Called while the file of notes (`StepContext.outside`) exists, which MUST begin with a JSON
         line holding "worker" and "job"; it is removed when this returns. Raise StepError to be
@@ -350,7 +350,7 @@ class Worker(abc.ABC, Generic[OptionsT]):
     async def undo(self, ctx: UndoContext, options: OptionsT) -> None:
         """Remove outside what this step of this job has created, where nobody has changed it since.
 
-        For `dittohead undo JOB`, of a job that is over. Report each thing with `ctx.report`; what was
+        For `dittohead undo JOB`, of an ended job. Report each thing with `ctx.report`; what was
         changed by others stays, and is reported. May be called again.
 
         Raises: StepError.

@@ -27,7 +27,7 @@ from dittohead.system.files import kind_of
 #: Failures that a notice names.
 NAMED = 50
 
-#: Where a collection lies when it is over: what lies beside its folders goes to the first it has come to.
+#: Where a collection lies when it has ended: what lies beside its folders goes to the first it has come to.
 _OVER = (Station.DONE, Station.FAILED)
 
 
@@ -50,7 +50,7 @@ async def lies_under(store: Store, stations: Stations, job: Job, station: Statio
 
 
 async def is_by_itself(store: Store, stations: Stations, station: Station, folder: bytes) -> bool:
-    """Tell whether what lies under a name in a station was dropped by itself, and is no collection.
+    """Tell whether what lies under a name in a station was dropped by itself, and is not a collection.
 
     Args:
         station: where it lies.
@@ -73,8 +73,8 @@ def _with_time(collection: bytes, moment: datetime) -> bytes:
 async def clear_up(store: Store, stations: Stations, collection: bytes) -> None:
     """Remove a collection's directory from processing/ when its folders have left it.
 
-    What lies beside them is moved to done/, where the collection lies there, else to failed/. So is what was
-    left in failed/ beside folders that are done by now. Folders that came later stay: they are adopted.
+    What lies beside them is moved to done/, where the collection lies there, otherwise to failed/. So is what
+    was left in failed/ beside folders that are done by now. Folders that came later stay: they are adopted.
     Harmless to repeat.
 
     Args:
@@ -129,7 +129,7 @@ def _move_beside(stations: Stations, source: Station, collection: bytes, to: Sta
 
 
 async def _told_beside(engine: Engine, batch: Batch) -> list[str]:
-    """Return what belongs to no job and was delivered nowhere: names, with the kind of what is no file."""
+    """Return what belongs to no job and was delivered nowhere: names, with the kind of what is not a file."""
     stations, collection = engine.stations, batch.folder
     places = [(s, await _place(engine.store, stations, s, collection, batch)) for s in _OVER]
 
@@ -144,7 +144,7 @@ async def _told_beside(engine: Engine, batch: Batch) -> list[str]:
 
 
 def _in_words(stations: Stations, station: Station, path: bytes) -> str:
-    """Return the name of what lies beside a collection's folders; "" for what is nobody's."""
+    """Return the name of what lies beside a collection's folders; "" for what is ignored."""
     name = path.rpartition(b"/")[2]
     if stations.is_ignored(name):
         return ""
@@ -154,7 +154,7 @@ def _in_words(stations: Stations, station: Station, path: bytes) -> str:
 
 
 async def ended(engine: Engine, batch_id: str) -> None:
-    """Tell of a batch when the last of its jobs is over: once, until one of them is tried again."""
+    """Report a batch when the last of its jobs has ended: once, until one of them is tried again."""
     if not await engine.store.read(_is_over, batch_id):
         return
     batch = await engine.store.read(batch_store.get, batch_id)
@@ -175,7 +175,7 @@ async def ended(engine: Engine, batch_id: str) -> None:
 
 
 def _is_over(connection: Connection, batch_id: str) -> bool:
-    """Tell whether a batch is over and its end not told."""
+    """Tell whether a batch has ended and its end not told."""
     if batch_store.is_under_way(connection, batch_id):
         return False
     batch = batch_store.get(connection, batch_id)

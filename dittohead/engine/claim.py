@@ -414,7 +414,7 @@ def new_job(
     folder: Path | None = None,
     pipeline: str | None = None,
 ) -> NewJob:
-    """Return what the store is to know of a folder, by today's configuration.
+    """Return what the store is to know of a folder, by the current configuration.
 
     Args:
         name: the folder's original name.

@@ -1,4 +1,4 @@
-"""Room on the root's disk that is promised to whoever is still going to write there."""
+"""Room on the root's disk that is promised to those that are still going to write there."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class DiskBudget:
             self._promised.update(dict.fromkeys(parts, part))
 
     def release(self, who: str) -> None:
-        """Forget what is promised to somebody who has ended; twice is no matter."""
+        """Forget what is promised to somebody who has ended; twice does no harm."""
         self._promised.pop(who, None)
 
     def lacking(self, needed: int) -> int:

@@ -30,16 +30,16 @@ class Engine:
     retry: Retry
     secret: Callable[[str], str]  #: a credential by name; ItemError when there is none
     report: Callable[[str, str, int, int, str], None]  #: (job, step, done, total, unit)
-    step_over: Callable[[str, str], None]  #: (job, step): there is no progress to tell of any more
+    step_over: Callable[[str, str], None]  #: (job, step): there is no more progress to report
     clear_report: Callable[[str], None]
     wake_notifier: Callable[[], None]
     #: (event, pipeline): whether anybody asks to be told; where nobody does, nothing is spent on it
     wants: Callable[[str, str | None], bool] = lambda event, pipeline: True
-    settle_s: float = 0.0  #: nothing in a folder may have changed for so long before it is done
+    settle_s: float = 0.0  #: nothing in a folder may have changed for this long before it is done
     metrics: Metrics = field(default_factory=Metrics)
     suspects: Suspects = field(default_factory=Suspects)
     shortage: Shortage = field(default_factory=Shortage)
-    #: held by whoever moves folders for a reason other than a run of their job: an admin's request,
+    #: held by the one who moves folders for a reason other than a run of their job: an admin's request,
     #: or the comparison of store and stations, each of which would take the other's half-done move
-    #: for something to mend
+    #: for something to fix
     folders: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -41,7 +41,7 @@ async def finish(
     """End a job that this run owns.
 
     # 1 receipt durable  2 commit state, event and notices  3 reason file  4 rename the folder
-    # 5 record where it is.  A crash after 2 is mended by `leave_processing` at the next start.
+    # 5 record where it is.  A crash after 2 is corrected by `leave_processing` at the next start.
 
     A list of the job's own that is damaged fails it: what is not in the receipt was not verified.
 
@@ -49,7 +49,7 @@ async def finish(
         job: as the store has it, with the token of this run.
         state: done or failed.
         error: why it failed or was cancelled; None when it is done.
-        failed_step: position of the step that failed, from 0; None when it was no step.
+        failed_step: position of the step that failed, from 0; None when it was not a step.
 
     Raises: Superseded, StoreError; StationMissing: receipts/ is not there; OSError.
     """
@@ -120,8 +120,8 @@ async def _index(engine: Engine, job: Job, heads: list[int]) -> list[int]:
 async def _notices(
     engine: Engine, over: Job, steps: list[StepRow], events: list[Event], path: Path
 ) -> list[NewNotice]:
-    """Return what is to be told of the end of a job; where nobody asks, nothing is looked up for it."""
-    if over.batch:  # told of together with the others, when the last of them is over
+    """Return the notices about the end of a job; where nobody asks for them, nothing is looked up."""
+    if over.batch:  # reported together with the others, when the last of them has ended
         return []
     failure = None
     if over.state is JobState.DONE and engine.wants("recovered", over.pipeline):
@@ -190,7 +190,7 @@ def write_receipt(
     """Write a job's receipt from its manifest and its steps' result files. Blocking.
 
     Args:
-        whole: a list that is damaged is an error; else it is taken as far as it can be read.
+        whole: a list that is damaged is an error; otherwise it is taken as far as it can be read.
 
     Returns: the heads of the digests in it (see store/digests.py), sorted.
     Raises: Unreadable: a list is damaged; StationMissing: receipts/ is not there; OSError.
@@ -239,7 +239,7 @@ def damaged(error: Unreadable, job: Job) -> Failure:
     return Failure(
         what=f"a list that the daemon had written of this job cannot be read: {error.what}",
         where=error.where,
-        hint=f"The folder itself is as it was. Do it again from the first step: dittohead rerun {job.id}",
+        hint=f"The folder itself is as it was. Run it again from the first step: dittohead rerun {job.id}",
     )
 
 
@@ -264,12 +264,12 @@ def _noted(listed: Iterable[_Listed], heads: set[int]) -> Iterator[_Listed]:
 
 
 async def leave_processing(store: Store, stations: Stations, job: Job) -> None:
-    """Move the folder of a job that is over to done/ or failed/, and record where it lies.
+    """Move the folder of an ended job to done/ or failed/, and record where it lies.
 
     Harmless to repeat: a folder that has left processing/ is left where it is.
 
     Args:
-        job: a job that is over, as the store has it.
+        job: an ended job, as the store has it.
     """
     station = Station.DONE if job.state is JobState.DONE else Station.FAILED
     collection, folder = collection_of(job.folder), job.folder
@@ -317,7 +317,7 @@ def _reason_text(stations: Stations, job: Job, folder: bytes) -> str:
         "",
         f"What:   {visible(error.what)}",
         f"Where:  {visible(error.where) or place}",
-        f"Do:     {visible(error.hint) or 'Mend it, then try again.'}",
+        f"Do:     {visible(error.hint) or 'Fix it, then try again.'}",
         "",
         *(_retry_lines(job) if job.definition.refusal is None else _rename_lines(job)),
         "To try again from the first step, move the folder back"
@@ -337,7 +337,7 @@ def _retry_lines(job: Job) -> tuple[str, ...]:
 
 
 def _rename_lines(job: Job) -> tuple[str, ...]:
-    """Return how to give another name to a folder that no pipeline takes; no lines where that is no help."""
+    """Return how to rename a folder that no pipeline takes; no lines where that does not help."""
     if job.pipeline or job.batch:  # of a collection's folder no name chooses the pipeline
         return ()
     return ("To give it a name that fits, and run it:", f"    dittohead rename {job.id} NAME")

@@ -67,13 +67,13 @@ class FolderLook:
     trace: int  #: names, sizes, mtimes and ctimes of all that lies inside, as one number
     content: int = 0  #: the same without ctimes: modes, owners, groups and access lists do not change it
     mark: str = ""  #: a name inside that stands for an upload under way
-    is_cut: bool = False  #: the mark is a file that rsync left cut short
+    is_cut: bool = False  #: the mark is a file that rsync left truncated
     writer: str = ""  #: a file inside that a program on this machine has open for writing
     error: ItemError | None = None  #: why it could not be looked at to the end
 
     @property
     def written_in_place(self) -> bool:
-        """Whether something may have changed inside after the folder got its name, which is no promise then.
+        """Whether something may have changed inside after the folder got its name.
 
         Where the last that happened to the folder itself is that something was put into it, no rename came
         after: at best in the same step of the clock, which tells nothing.
@@ -102,7 +102,7 @@ def look_at(folder: Path, partial: Sequence[str], *, stop: Stop, now_ns: int) ->
 
     Args:
         partial: names of what is unfinished, `expanded`.
-        now_ns: writers are looked for in what changed lately, before this.
+        now_ns: writers are searched for in what changed lately, before this.
 
     Raises: OSError: it cannot be looked at. Stopped.
     """

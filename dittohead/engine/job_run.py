@@ -53,7 +53,7 @@ async def run_job(engine: Engine, job: Job, *, fresh: bool = False) -> bool:
     Args:
         fresh: the job was created this moment, and its first run with it.
 
-    Returns: whether the job is over.
+    Returns: whether the job has ended.
     """
     try:
         if fresh:
@@ -119,7 +119,7 @@ class _Run:
     async def whole(self) -> bool:
         """Manifest, steps, check, finish; whatever goes wrong ends in the right place.
 
-        Returns: whether the job is over.
+        Returns: whether the job has ended.
         """
         try:
             asides = await self._walk()
@@ -133,7 +133,7 @@ class _Run:
         return await self._finish(JobState.DONE, None, None)
 
     async def _finish(self, state: JobState, error: Failure | None, failed_step: int | None) -> bool:
-        """End the job; return whether it is over: without room or place for its receipt it waits for that."""
+        """End the job; return whether it has ended: without room for its receipt it waits for that."""
         try:
             await finish(self.engine, self.job, state, error, failed_step=failed_step)
         except StationMissing as missing:
@@ -179,7 +179,7 @@ class _Run:
     async def _folders_fault(self) -> ItemError | None:
         """Return what was changed in the folder since the claim, where a step has met trouble.
 
-        Before a target is paused for all, or somebody told of a program's words: what a step stumbled
+        Before a target is paused for all, or somebody told a program's words: what a step stumbled
         over may be the folder not being any more what was handed over.
         """
         if not self.run_state.files.manifest.exists():
@@ -279,7 +279,7 @@ class _Run:
         return count
 
     async def _recheck(self, *, writers: bool = False) -> manifest.ManifestCheck:
-        """Find what was changed after the claim: whoever held a file open could still write it."""
+        """Find what was changed after the claim: anyone who held a file open could still write it."""
         files = self.run_state.files
         return await in_thread(
             lambda stop: manifest.recheck(files.payload, files.manifest, stop=stop, writers=writers)
@@ -303,7 +303,7 @@ class _Run:
     async def _preflight(self) -> list[SetAside]:
         """Have each worker look whether its step can be done, before any step writes anything anywhere.
 
-        All of them anew as long as none has begun: what is out of date then need not be believed.
+        All of them again as long as none has begun: what is out of date then need not be believed.
         What the steps have begun with stays true for those that come later.
         """
         rows = self.run_state.steps

@@ -57,7 +57,7 @@ class Live:
     """Collects what is true now and writes it for readers."""
 
     path: Path
-    #: by job and step; steps run beside each other
+    #: by job and step; steps run in parallel
     progress: dict[str, dict[str, Progress]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)  #: `NAMED` at most

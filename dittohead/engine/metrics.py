@@ -51,11 +51,11 @@ class Metrics:
         self.inbox = add(Gauge, "inbox_folders", "Folders in the inbox, not yet claimed")
         held = "Folders that stay in the inbox for a reason"
         self.held = add(Gauge, "arrivals_held", held, "kind")
-        strays = "What lies in the inbox and is no folder; it is not taken"
+        strays = "What lies in the inbox and is not a folder; it is not taken"
         self.strays = add(Gauge, "inbox_strays", strays)
         oldest = "Age of the folder or job that has waited longest for its turn; 0 when none waits"
         self.oldest = add(Gauge, "oldest_waiting_seconds", oldest)
-        self.finished = add(Counter, "jobs_finished_total", "Jobs that are over", "pipeline", "state")
+        self.finished = add(Counter, "jobs_finished_total", "Ended jobs", "pipeline", "state")
         self.claimed_bytes = add(Counter, "claimed_bytes_total", "Bytes of the folders taken over")
         delivered = "Bytes delivered and verified"
         self.delivered_bytes = add(Counter, "delivered_bytes_total", delivered, "worker")

@@ -21,7 +21,7 @@ from dittohead.store import history
 from dittohead.store import jobs as job_store
 from dittohead.system import log
 
-#: Failures whose folders are looked for in one round; the latest.
+#: Failures whose folders are searched for in one round; the latest.
 _LOOKED_AT = 1000
 
 
@@ -30,7 +30,7 @@ async def reconcile(engine: Engine, claimer: Claimer, running: Collection[str]) 
 
     A claim without a row is adopted; a finished row whose folder has not moved is moved; a
     reopened job's folder is fetched; a folder that an admin moved out of processing/ cancels its
-    job; what is no folder is moved to failed/, so that it holds no name. Jobs in `running` are left
+    job; what is not a folder is moved to failed/, so that it holds no name. Jobs in `running` are left
     alone. A folder that cannot be brought to where it belongs holds up no other: `claimer.stuck` says why.
 
     Args:
@@ -85,13 +85,13 @@ async def _left(engine: Engine, collection: bytes) -> None:
 
 
 async def _adopt_all(engine: Engine, claimer: Claimer, present: set[bytes], stuck: dict[bytes, str]) -> int:
-    """Make jobs of the folders that lie in processing/ and are nobody's."""
+    """Make jobs of the folders that lie in processing/ and belong to no job."""
     mended = 0
     # A row is written right after its folder came: what is being claimed is noted between the
     # listing and the reading of the rows, so that each folder listed is in one of them.
     claiming = set(claimer.claiming)
     rows = [*await engine.store.read(job_store.active), *await engine.store.read(job_store.unmoved)]
-    # One whose state is damaged may be under way: its folder is not to be taken for one that nobody has.
+    # One whose state is damaged may be under way: its folder must not be mistaken for one without a job.
     unknown = await engine.store.read(job_store.unknown)
     owned = claiming | {job.folder for job in rows} | set(unknown)
     owned |= {collection_of(folder) for folder in owned}
@@ -106,7 +106,7 @@ async def _adopt_all(engine: Engine, claimer: Claimer, present: set[bytes], stuc
 
 
 async def _batches(engine: Engine, claimer: Claimer, stuck: dict[bytes, str]) -> int:
-    """Split collections to the end, and tell of those that are over, where a crash came in between."""
+    """Split collections to the end, and report those that have ended, where a crash came in between."""
     mended = 0
     for batch in await engine.store.read(batch_store.split):
         if not claimer.is_taking(batch.folder):
@@ -137,7 +137,7 @@ def _listed(
 
 @contextlib.contextmanager
 def _alone(claimer: Claimer, folder: bytes, stuck: dict[bytes, str], **about: str) -> Iterator[None]:
-    """Have what goes wrong around one folder end only that; why it is stuck is said where its name is wanted.
+    """Have what goes wrong around one folder end only that; why it is stuck is said where its name appears.
 
     Raises: StoreError: it is not this folder that is at fault.
     """
@@ -156,7 +156,7 @@ def _alone(claimer: Claimer, folder: bytes, stuck: dict[bytes, str], **about: st
 
 
 async def _put_aside(engine: Engine, name: bytes) -> int:
-    """Free a name in processing/ that is held by what is no folder."""
+    """Free a name in processing/ that is held by what is not a folder."""
     try:
         aside = await asyncio.to_thread(engine.stations.put_aside, name)
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from dittohead.model.records import Job, collection_of
 from dittohead.model.states import Station
 from dittohead.model.text import display, own_group, shell_word, visible
 
-#: How steps say that what was mended is to be done again.
+#: How steps say that what was corrected is to be done again.
 _AGAIN = re.compile(r"move (the folder|it) to the inbox again")
 
 

@@ -3,8 +3,8 @@
 Two clocks tell. The times the file system gives are trusted where its clock is ours and has not been
 set lately. What holds with any clock: two looks, far enough apart, that saw the same.
 
-A folder that the daemon may not read or move lies there until somebody opens it to the daemon. That is no
-upload: it makes nothing grow, and the time until then is nobody's pause.
+A folder that the daemon may not read or move lies there until somebody opens it to the daemon. That is not an
+upload: it makes nothing grow, and the time until then is not a pause.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SettlingWait:
     """An arrival is to be looked at again."""
 
     seconds: float
-    need_s: float  #: nothing may have changed for so long
+    need_s: float  #: nothing may have changed for this long
     in_place: bool  #: it is written to under its final name, or may be
     grew: bool  #: it changed between two looks
     why: Why = Why.FRESH
@@ -191,6 +191,6 @@ def _grown(known: _Known, look: FolderLook, closed: bool) -> tuple[Why | None, f
 
 
 def _pause_s(known: _Known, look: FolderLook) -> float:
-    """Return the time between two changes, by the file system's own clock; 0.0 for what is no pause."""
+    """Return the time between two changes, by the file system's own clock; 0.0 for what is not a pause."""
     pause_s = (look.newest_ns - known.grown_ns) / 1e9
     return pause_s if 0 < pause_s <= _LONGEST_S else 0.0

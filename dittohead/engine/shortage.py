@@ -9,7 +9,7 @@ _FIRST_S, _MOST_S = 2.0, 60.0
 
 
 class Shortage:
-    """How long whoever finds the machine short of something waits: the longer, the more of them there are.
+    """How long anyone who finds the machine short of something waits: the longer, the more of them there are.
 
     All wait, not the one that met it alone: each that goes on would only take from the others.
     """
@@ -18,7 +18,7 @@ class Shortage:
         self._met = 0
 
     def met(self) -> float:
-        """Note that something could not be had, and return for how long to wait. Seconds."""
+        """Note that something was not available, and return for how long to wait. Seconds."""
         self._met += 1
         return wait_s(1 + self._met / 4, first_s=_FIRST_S, most_s=_MOST_S)
 

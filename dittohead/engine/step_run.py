@@ -45,7 +45,7 @@ class RunState:
         self.files = JobFiles(self.engine.stations, self.job)
 
     async def earlier(self) -> list[JobId]:
-        """Return the latest jobs of this name that are over; the store is asked once a run."""
+        """Return the latest jobs of this name that have ended; the store is asked once a run."""
         if self._earlier is None:
             self._earlier = await self.engine.store.read(history.earlier, self.job)
         return self._earlier
@@ -234,7 +234,7 @@ class StepRun:
             raise ItemError(
                 "what this step had noted of itself in the store cannot be read any more",
                 where=f"step {self.name}",
-                hint="See what it has begun outside; then do the folder again: "
+                hint="See what it has begun outside; then run the folder again: "
                 f"dittohead rerun {run_state.job.id}",
             )
         source = self._given.source

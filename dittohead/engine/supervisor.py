@@ -1,4 +1,4 @@
-"""Run the daemon's parts beside each other: one that fails is started again, and ends no other."""
+"""Run the daemon's parts in parallel: one that fails is started again, and ends no other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dittohead.toolkit.backoff import wait_s
 #: Waits before a part is started again, doubled each time.
 _FIRST_S, _MOST_S = 1.0, 60.0
 
-#: A part that has run so long is well.
+#: A part that has run this long is well.
 _WELL_S = 300.0
 
 #: A part without which folders do not go on may fail so often before the whole daemon is started again.

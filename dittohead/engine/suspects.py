@@ -1,7 +1,7 @@
 """Jobs in whose steps the daemon has died again and again: tried one at a time, until one proves guilty.
 
-Whoever was in a step when the daemon died may have killed it, or may only have been there. So a job is
-frozen for deaths that it met as the only suspect; and of suspects no two run beside each other.
+Anyone who was in a step when the daemon died may have killed it, or may only have been there. So a job is
+frozen for deaths that it met as the only suspect; and of suspects no two run in parallel.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from dittohead.toolkit.backoff import wait_s
 PROBE_FIRST_S = 15.0
 PROBE_MOST_S = 600.0
 
-#: A due probe whose job may not run now is looked at again after so long.
+#: A due probe whose job may not run now is looked at again after this long.
 _PROBE_LATER_S = 5.0
 
 #: A target reported as nearly full is reported again only after it had this much (percent) more room.
@@ -37,7 +37,7 @@ def disk_of(root: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Change:
-    """What becomes of a target."""
+    """What happens to a target."""
 
     row: TargetRow
     notices: list[NewNotice] = field(default_factory=list)
@@ -257,14 +257,14 @@ class Targets:
         await self._change(name, decide)
 
     async def _change(self, name: str, decide: _Decision) -> bool:
-        """Change a target, to the end also when whoever asks is cancelled; tell whether it was changed.
+        """Change a target, to the end also when the caller is cancelled; tell whether it was changed.
 
         Raises: StoreError: nothing was changed, neither there nor in memory.
         """
         return await asyncio.shield(asyncio.ensure_future(self._changed(name, decide)))
 
     async def _changed(self, name: str, decide: _Decision) -> bool:
-        # 1 commit  2 memory  3 its jobs are looked for
+        # 1 commit  2 memory  3 its jobs are searched for
         async with self._turn:
             change = decide(self._rows.get(name))
             if change is None:

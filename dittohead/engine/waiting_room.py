@@ -36,10 +36,10 @@ _PATIENCE_S = 0.1
 #: took): a folder may be written to again while all slots are taken. Seconds.
 _KEPT_S = 2.0
 
-#: An arrival whose turn came too late for that is waited for a while, else another takes its turn each time.
+#: An arrival whose turn came too late for that is waited for a while; another would take each turn.
 _PATIENCE_MOST_S = 3.0
 
-#: A look without a sign of life for so long hangs, and is left behind; at most so many of them.
+#: A look without a sign of life for this long hangs, and is left behind; at most so many of them.
 _STALL_S, _LEFT_MOST = 10.0, 64
 
 #: When what is held is looked at again: soon where it changed just now, seldom where it lies there for
@@ -85,7 +85,7 @@ class WaitingRoom:
         self._pending: dict[tuple[bytes, str], Piece[Any]] = {}
         self._seen: dict[tuple[bytes, str], _Sighting] = {}
         self._hung: dict[bytes, Piece[Any]] = {}
-        self.on_looked: Callable[[Arrival], None] = lambda arrival: None  #: a look that took long is over
+        self.on_looked: Callable[[Arrival], None] = lambda arrival: None  #: a look that took long has ended
 
     async def admit(
         self, arrival: Arrival, watch: Watch, partial: Collection[str], *, each: bool = False
@@ -155,7 +155,7 @@ class WaitingRoom:
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] in present}
 
     def forget(self, folder: bytes) -> None:
-        """Forget an arrival that was claimed: when it is moved back to the inbox, it comes anew."""
+        """Forget an arrival that was claimed: when it is moved back to the inbox, it comes again."""
         if self._settling is not None:
             self._settling.forget(folder)
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] != folder}
@@ -207,7 +207,7 @@ class WaitingRoom:
 
 
 def _patience_s(lapsed: _Sighting | None) -> float:
-    """Return how long a look is waited for, by the one before whose time is over, if there was one."""
+    """Return how long a look is waited for, by the one before whose time has ended, if there was one."""
     return _PATIENCE_S if lapsed is None else min(max(2 * lapsed.took_s, _PATIENCE_S), _PATIENCE_MOST_S)
 
 
@@ -228,7 +228,7 @@ def _unfinished(seen: FolderLook, folder: bytes) -> Held:
             again_s=again_s,
         )
     if seen.is_cut:
-        why = "rsync left this file cut short (it is dated 1970)"
+        why = "rsync left this file truncated (it is dated 1970)"
         cure = "Upload the folder again; or delete this file, when nobody needs it"
     else:
         why = "so is called what is still being uploaded, or was cut off"

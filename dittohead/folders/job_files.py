@@ -137,7 +137,7 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def has_facts(path: Path) -> bool:
-    """Tell whether a preflight has left what can be read; else it is to look again. Blocking, but short."""
+    """Tell whether what a preflight has left can be read; if not, it looks again. Blocking, but short."""
     try:
         own_files.document(path, own_files.mapping)
     except (FileNotFoundError, Unreadable):

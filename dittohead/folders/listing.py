@@ -1,7 +1,7 @@
 """The files of one job, a page at a time: its folder's own and those that steps made, and where each lies.
 
-They are read from the lists in work/<job id>/ while those are there, else from the receipt. A cursor is a
-byte offset in such a list: the last page of a hundred thousand files costs what the first does.
+They are read from the lists in work/<job id>/ while those are there, otherwise from the receipt. A cursor is
+a byte offset in such a list: the last page of a hundred thousand files costs what the first does.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ def page(stations: Stations, job: Job, steps: Sequence[StepRow], after: str, lim
     """Return the job's files behind a cursor, in the order of its lists. Blocking.
 
     Args:
-        job: the job; its own lists are read while they are there, else its receipt.
+        job: the job; its own lists are read while they are there, otherwise its receipt.
         steps: the job's steps, as the store has them.
         after: a cursor, `following` of the page before; "" for the first page.
         limit: how many files at most.
 
-    Raises: ValueError: this is no cursor of the job's lists as they are now.
+    Raises: ValueError: this is not a cursor of the job's lists as they are now.
     """
     lists = _lists(stations, job, steps)
     found: list[ListedFile] = []
@@ -231,7 +231,7 @@ def _hits(
 
 @functools.lru_cache(maxsize=2)
 def _index(path: Path, mtime_ns: int, start: int, end: int) -> dict[bytes, list[int]]:
-    """Return where each path stands: whoever asks for one page asks for the next."""
+    """Return where each path stands: anyone who asks for one page asks for the next."""
     found: dict[bytes, list[int]] = {}
     with _mapped(path) as data:
         for hit in _PATH.finditer(data, start, end):

@@ -31,7 +31,7 @@ _INLINE = 256 * 1024
 _AHEAD = 16
 #: Hashing threads: two keep a fast disk and both of a small machine's cores busy.
 _THREADS = 2
-#: Stands for the ctime of a file that was written while the manifest was taken: it is no file's.
+#: Stands for the ctime of a file that was written while the manifest was taken: it is not a file's.
 HOT = -1
 #: The coarsest step of the kernel's clock for time stamps. Source: Linux, CONFIG_HZ_100.
 _TICK_NS = 10_000_000
@@ -80,7 +80,7 @@ def nothing_in(totals: Totals, where: str = "") -> ItemError:
     return ItemError(
         "the folder holds no files",
         where=where,
-        hint="If the upload was cut short, upload it again under the same name",
+        hint="If the upload was truncated, upload it again under the same name",
     )
 
 
@@ -101,7 +101,7 @@ def take(
     Args:
         progress: is given the number of bytes hashed since its last call, from any thread.
 
-    Raises: ItemError: something that is no file, cannot be read or changes meanwhile; Stopped.
+    Raises: ItemError: something that is not a file, cannot be read or changes meanwhile; Stopped.
     """
     # What the uploader has written is made durable, and every page of it clean: one that is written
     # through a mapping from now on shows in the file's times, which an already dirty page does not.
@@ -259,7 +259,7 @@ def _open(found: files.Found) -> tuple[int, os.stat_result]:
 def read(path: Path, *, ignored: bool = False) -> Iterator[Entry]:
     """Read a manifest's entries in order; those that are ignored only when asked for.
 
-    Links and special files that were left out are no entries.
+    Links and special files that were left out are not entries.
     Raises: Unreadable: it is damaged; FileNotFoundError, OSError.
     """
     for entry, special in _read(path, ignored=ignored):
@@ -268,7 +268,7 @@ def read(path: Path, *, ignored: bool = False) -> Iterator[Entry]:
 
 
 def _read(path: Path, *, ignored: bool) -> Iterator[tuple[Entry, str]]:
-    """Yield (entry, what it is if it is no file or directory), in order."""
+    """Yield (entry, what it is if it is not a file or directory), in order."""
     for entry, special, is_ignored in own_files.records(path, _listed):
         if ignored or not is_ignored:
             yield entry, special
@@ -308,7 +308,7 @@ def recheck(
     """Compare the folder with its manifest, entry by entry.
 
     A file whose size, mtime and ctime are unchanged is taken as unchanged, unless `digests`; any
-    other is hashed again, so that a mere `chmod` or `touch` is no change; with `quick` none is, and
+    other is hashed again, so that a mere `chmod` or `touch` is not a change; with `quick` none is, and
     what has its size and its mtime counts as unchanged.
 
     Args:

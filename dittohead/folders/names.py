@@ -17,9 +17,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 def checked(name: str) -> str:
     """Return a folder's name that can come into the inbox. Raises: ItemError."""
     if not name:
-        raise ItemError("a name is wanted", hint="Give the folder one")
+        raise ItemError("a name is required", hint="Give the folder one")
     if why := _wrong(name):
-        raise ItemError(f'"{visible(name)}" is no name for a folder: it {why}', hint="Choose another name")
+        raise ItemError(f'"{visible(name)}" is not a name for a folder: it {why}', hint="Choose another name")
     return name
 
 

@@ -104,7 +104,7 @@ def add_event(path: Path, event: Event) -> None:
 
 
 def _json(value: Any, indent: int | None = None) -> bytes:
-    """Return JSON in UTF-8; halves of characters, which are no UTF-8, as JSON's own escapes."""
+    """Return JSON in UTF-8; halves of characters, which are not UTF-8, as JSON's own escapes."""
     return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace")
 
 

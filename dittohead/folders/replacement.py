@@ -40,7 +40,7 @@ from dittohead.system import fail_points, files, folding, own_files
 _ID = re.compile(r"[0-9a-f]{32}")
 _NEW, _ABOUT, _EARLIER = "new", "about.json", "earlier"
 
-#: What nobody has asked for is removed after so long. Seconds.
+#: What nobody has asked for is removed after this long. Seconds.
 KEPT_S = 86_400.0
 
 _AGAIN = "Upload the new file again"
@@ -138,7 +138,7 @@ class Replacements:
         Args:
             job: the job whose folder has the damaged file.
             path: that file, relative to the folder, as the list of files has it.
-            encoding: "percent" where the path is percent-encoded, else "".
+            encoding: "percent" where the path is percent-encoded, otherwise "".
             who: the person who replaces it.
 
         Raises: ItemError: there is no such file, or it cannot be replaced.
@@ -166,7 +166,7 @@ class Replacements:
         """Read a file back from the disk, make it durable, and return it with its size and digest.
 
         Args:
-            sha256: what it is to be, where whoever sent it has counted that.
+            sha256: what it is to be, where the sender has computed it.
 
         Raises: ItemError: it is empty, or not what was sent; OSError. Then nothing of it stays.
         """

@@ -1,4 +1,4 @@
-"""The file in a folder that says what is to be done with it: `dittohead.yaml`, written by whoever uploads."""
+"""The file in a folder that says what is to be done with it: `dittohead.yaml`, written by the uploader."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def purposes(folder: Path) -> frozenset[str]:
     try:
         found = yaml.load(text, Loader=_Plain)  # noqa: S506  # makes words, lists and mappings only
     except (yaml.YAMLError, ValueError) as error:
-        raise _wrong("it is no valid YAML") from error
+        raise _wrong("it is not valid YAML") from error
     if not isinstance(found, dict) or set(found) != {"purpose"}:
-        raise _wrong("one key is wanted, purpose")
+        raise _wrong("one key is required, purpose")
     named = found["purpose"]
     words = [named] if isinstance(named, str) else named
     if not isinstance(words, list) or not words or not all(_is_word(w) for w in words):

@@ -64,7 +64,7 @@ Do:     Remove it, and this file; nothing else refers to it.
 NAME_MAX = 255
 _REASON = b".reason.txt"
 
-#: How a reason that was written here begins and ends: no other file is taken for one.
+#: How a reason that was written here begins and ends: no other file is mistaken for one.
 _BEGINS = re.compile(rb".* was not (finished|processed)\.")
 _ENDS = re.compile(
     rb"Job [0-9A-Z]{26}, pipeline .*, step .*\."
@@ -78,9 +78,9 @@ class Scan:
 
     arrivals: list[Arrival]
     uploads: list[bytes]  #: dotted directories: uploads in progress, or given up
-    strays: list[bytes]  #: undotted things that are no directories; left alone
+    strays: list[bytes]  #: undotted things that are not directories; left alone
     inode: tuple[int, int]  #: (st_dev, st_ino) of the inbox itself
-    ignored: int = 0  #: how many names there are nobody's
+    ignored: int = 0  #: how many names there are ignored
     #: directories that cannot be taken as they are, and why
     held: dict[bytes, Held] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class Stations:
     """The four directories under one root, on one file system."""
 
     root: Path
-    ignore: Sequence[str] = (DEFAULT,)  #: names that are nobody's (see system/ignored_names.py)
+    ignore: Sequence[str] = (DEFAULT,)  #: names that are ignored (see system/ignored_names.py)
     _known: dict[bytes, Arrival] = field(default_factory=dict)
     _others: IgnoredNames | None = None  #: by which those were judged
     #: (st_dev, st_ino) of the root, as it was at the start
@@ -288,7 +288,7 @@ class Stations:
     def scan(self, stop: Stop | None = None, renamed: Collection[bytes] = ()) -> Scan:
         """Look at the inbox once: what is ready, what is being uploaded, what does not belong.
 
-        Decides by names and types on disk, never by events. What is nobody's is passed over, here and
+        Decides by names and types on disk, never by events. What is ignored is passed over, here and
         nowhere else. What is mounted there is not touched: it may never answer. What cannot be looked at is
         held, and only that. Blocking; 1,000 entries cost well
         under a millisecond, since only new names are looked at closely.
@@ -406,17 +406,17 @@ class Stations:
             except NameTaken:
                 continue
             return name
-        raise AssertionError("unreachable: the names go on for ever")
+        raise AssertionError("unreachable: the names go on forever")
 
     def _hand_back(self, name: bytes) -> None:
-        """Let go of something in processing/ that is no folder: back to the inbox, or else aside."""
+        """Let go of something in processing/ that is not a folder: back to the inbox, or otherwise aside."""
         try:
             self._move(Station.PROCESSING, name, Station.INBOX, name)
         except NameTaken:  # its name was taken meanwhile, and is not to be blocked by it
             self.put_aside(name)
 
     def put_aside(self, name: bytes) -> bytes:
-        """Move something in processing/ that is no folder to failed/, with a reason; return its name there.
+        """Move what is not a folder from processing/ to failed/, with a reason; return its name there.
 
         Raises: FileNotFoundError, StationError, OSError.
         """
@@ -427,7 +427,7 @@ class Stations:
         return aside
 
     def strays(self) -> list[bytes]:
-        """Return the names in processing/ that are no folders, and so no job's."""
+        """Return the names in processing/ that are not folders, and so no job's."""
         with os.scandir(os.fsencode(self.path(Station.PROCESSING))) as entries:
             return [
                 entry.name
@@ -460,7 +460,7 @@ class Stations:
     def listing(self, station: Station, collection: bytes = b"") -> list[bytes]:
         """Return the names of the folders in a station, or in a collection there: COLLECTION/NAME.
 
-        In a collection without those that are nobody's.
+        In a collection without those that are ignored.
         """
         head = collection + b"/" if collection else b""
         with os.scandir(os.fsencode(self.folder(station, collection))) as entries:
@@ -472,7 +472,7 @@ class Stations:
             return any(self._is_folder(entry, collection) for entry in entries)
 
     def beside(self, station: Station, collection: bytes) -> list[bytes]:
-        """Return what lies in a collection beside its folders: files, links, dotted names, what is nobody's.
+        """Return what lies in a collection beside its folders: files, links, dotted names, what is ignored.
 
         Without the reasons that were written here.
         """
@@ -554,7 +554,7 @@ class Stations:
                     self.forget_reason(folder)
 
     def reason_path(self, folder: bytes) -> Path:
-        """Return where a failed folder's reason is written: where nothing else is called like that."""
+        """Return where a failed folder's reason is written: where nothing else is named like that."""
         path = self.folder(Station.FAILED, fit(folder, _REASON))
         number = 2
         while os.path.lexists(path) and not self._is_reason(path):
@@ -662,7 +662,9 @@ class Stations:
     def _sync(self, station: Station, collection: bytes = b"") -> None:
         try:
             fsync_dir(self.folder(station, collection))
-        except FileNotFoundError as error:  # moved away in this moment; not to be taken for the folder's own
+        except (
+            FileNotFoundError
+        ) as error:  # moved away in this moment; not to be mistaken for the folder's own
             if collection:  # an emptied one, which another job has removed
                 self._sync(station)
                 return

@@ -55,7 +55,7 @@ class Upload:
     def _check_name(self) -> None:
         if not self.name or self.name.startswith(".") or "/" in self.name:
             raise DittoheadError(
-                f'"{self.name}" is no name for a folder in the inbox',
+                f'"{self.name}" is not a name for a folder in the inbox',
                 hint="Give another with --name; it must not begin with a dot",
             )
         if not is_utf8(os.fsencode(self.name)):
@@ -124,7 +124,7 @@ class Upload:
         if not self.source.is_file():
             self._folders()
         self._hand_over()
-        files.sync_filesystem(self.hidden)  # the inbox itself may be closed to whoever only uploads
+        files.sync_filesystem(self.hidden)  # the inbox itself may be closed to anyone who only uploads
 
     @property
     def not_kept(self) -> str:
@@ -237,7 +237,7 @@ def _content(source: int, copy: int, size: int, progress: Callable[[int], None])
         while at < end and (count := os.sendfile(copy, source, at, min(_BLOCK, end - at))):
             progress(count)
             at += count
-        if at < end:  # it has become shorter: whoever called sees that
+        if at < end:  # it has become shorter: anyone who called sees that
             return
     progress(size - at)
     os.ftruncate(copy, size)

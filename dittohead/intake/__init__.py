@@ -98,7 +98,7 @@ class Intake:
             await _end(change)
 
     def sooner(self) -> None:
-        """See anew when rounds are due: the clock was set back."""
+        """See again when rounds are due: the clock was set back."""
         for runner in self._runners.values():
             runner.sooner()
 

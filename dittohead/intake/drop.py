@@ -89,12 +89,12 @@ class Dropper:
         """Fetch a folder and drop it into the inbox; False when nothing was left of it.
 
         # 1 mkdir .NAME  2 record its inode  3 fetch and verify  4 syncfs  5 record it as dropped
-        # 6 rename to NAME  7 fsync the inbox.  A crash after 5 is mended by `publish`.
+        # 6 rename to NAME  7 fsync the inbox.  A crash after 5 is corrected by `publish`.
 
         Args:
             on_fetched: is given the size of each file that is there.
 
-        Raises: StepError; ItemError: only this folder cannot be had now.
+        Raises: StepError; ItemError: only this folder is not available now.
         """
         root = self.hidden(drop)
         ino = await asyncio.to_thread(self._claim_directory, drop)
@@ -188,5 +188,5 @@ def _check_tree(root: Path, count: int, size: int) -> None:
         raise ItemError(
             f"it holds {files_there} files of {bytes_there:,} bytes; {count} of {size:,} were fetched",
             where=str(root),
-            hint="Remove it if nobody else writes there; it is fetched anew",
+            hint="Remove it if nobody else writes there; it is fetched again",
         )

@@ -26,9 +26,9 @@ class SourceLook(Look):
     """Remembers what is told.
 
     Args:
-        position: where a round goes on; None for a look that is no round and leaves it alone.
+        position: where a round goes on; None for a look that is not a round and leaves it alone.
         on_news: called when something new or changed was remembered.
-        ignore: names in the inbox that are nobody's.
+        ignore: names in the inbox that are ignored.
     """
 
     dry = False

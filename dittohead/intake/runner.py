@@ -36,7 +36,7 @@ from dittohead.system.patterns import TooSlow
 from dittohead.system.waiting import event_or_time
 from dittohead.toolkit.backoff import wait_s
 
-#: Folders of one source fetched beside each other.
+#: Folders of one source fetched in parallel.
 _FOLDERS = 4
 
 #: Folders asked of the store at once when some may be fetched.
@@ -45,7 +45,7 @@ _CANDIDATES = 100
 #: Waits after a fault, doubled each time, with jitter.
 _FIRST_S, _MOST_S = 5.0, 900.0
 
-#: What went on so long without a fault is well.
+#: What went on this long without a fault is well.
 _WELL_S = 60.0
 
 #: Between two looks at the jobs of dropped folders, while there are such.
@@ -54,10 +54,10 @@ _FOLLOW_S = 1.0
 #: Between two looks at what may have become due, when nothing else says so.
 _IDLE_S = 10.0
 
-#: Folders that cannot be had now, besides those that can, for each that may be under way.
+#: Folders that is not available now, besides those that can, for each that may be under way.
 _STUCK = 10
 
-#: A source that stopped is tried again after so long: what refused it may take hours to let it in. Seconds.
+#: A source that stopped is tried again after this long: what refused it may take hours to let it in. Seconds.
 _STOPPED_S = 3600.0
 
 #: Between two looks whether a person has done what a stopped source waits for. Seconds.
@@ -188,7 +188,7 @@ class Runner:
         self.faults[part] = text
 
     def sooner(self) -> None:
-        """See anew when the next round is due: the clock was set back."""
+        """See again when the next round is due: the clock was set back."""
         self._look_now.set()
 
     # -- look --------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class Runner:
 
     async def _look_when_due(self) -> None:
         while not self._prefixes:
-            self._look_now.clear()  # before what it tells of is looked at
+            self._look_now.clear()  # before what it reports is looked at
             row = await self._store.read(item_store.rounds, self.name)
             due = 0.0 if row.unfinished else self.options.due(row.looked_at)
             if due <= time.time():
@@ -336,7 +336,7 @@ class Runner:
             mine = drop.state is DropState.FETCHING and drop.id not in self._active
             if mine and not self._is_put_off(drop.folder):
                 return drop if self._has_room(drop.folder, drop.size) else None
-        # One that cannot be had now takes no other's place; but there is an end to that too.
+        # One that is not available now takes no other's place; but there is an end to that too.
         ahead = [drop for drop in under_way if not self._is_put_off(drop.folder)]
         if len(ahead) >= self.options.ahead or len(under_way) >= self.options.ahead * _STUCK:
             self._hold(f"{len(under_way)} of its folders are under way (ahead: {self.options.ahead})")
@@ -399,7 +399,7 @@ class Runner:
         await event_or_time(self._follow_now, _FOLLOW_S if busy else _IDLE_S)
 
     async def follow(self) -> bool:
-        """Find out what has become of dropped folders, and settle what is done; True while some are open."""
+        """Find out what happened to dropped folders, and settle what is done; True while some are open."""
         for drop in await self._store.read(drop_store.of_source, self.name, {DropState.DROPPED}):
             if drop.job_id is None:
                 await self._see_to(drop)

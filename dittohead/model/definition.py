@@ -60,7 +60,7 @@ class JobDefinition:
     purposes: tuple[str, ...] = ()  #: what the folder asked for; empty: everything
     skips_links: bool = False  #: links and special files are left out, and end nothing
     ignore: tuple[str, ...] = ()  #: patterns of names that no step is given
-    keep_work_s: float | None = None  #: how long work/ is kept after the end; None: for ever
+    keep_work_s: float | None = None  #: how long work/ is kept after the end; None: forever
     ignored: Ignored = Ignored()
     refusal: Refusal | None = None  #: it has no steps to be tried, for this reason
 

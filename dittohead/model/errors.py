@@ -43,7 +43,7 @@ class DittoheadError(Exception):
 
     def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
         super().__init__(what)
-        # Names on disk may hold bytes that are no text: what reaches a receipt, the store or a
+        # Names on disk may hold bytes that are not text: what reaches a receipt, the store or a
         # terminal must be.
         self.what, self.where, self.hint = storable(what), storable(_on_one_line(where)), storable(hint)
 
@@ -58,7 +58,7 @@ def _on_one_line(where: str) -> str:
 
 
 def storable(text: str) -> str:
-    """Return text that can be stored and sent: what is no character is made visible, as its escape.
+    """Return text that can be stored and sent: what is not a character is made visible, as its escape.
 
     That are bytes of names that are not UTF-8, halves of characters (as JSON can write them), and NUL, which
     PostgreSQL does not take.
@@ -141,7 +141,7 @@ class StepError(DittoheadError):
 
 
 class ItemError(StepError):
-    """This folder is at fault, or can only be mended by a person: it goes to failed/."""
+    """This folder is at fault, or can only be corrected by a person: it goes to failed/."""
 
 
 class ClosedError(ItemError):
@@ -155,10 +155,10 @@ class ChangedError(ItemError):
 
 
 class TransientError(StepError):
-    """A passing fault: the step is tried again.
+    """A temporary fault: the step is tried again.
 
     Args:
-        retry_after_s: seconds the far side asked for (`Retry-After`), of which a day at most is waited;
+        retry_after_s: seconds the remote system asked for (`Retry-After`), of which a day at most is waited;
             None leaves it to the policy.
     """
 
@@ -230,7 +230,7 @@ def ungrouped(*kinds: type[Exception]) -> Iterator[None]:
     """Raise the first error of these kinds by itself, where a group of tasks ends with nothing else.
 
     Put it around a TaskGroup. `except*` does not do that before Python 3.11.4 (Debian 12 has 3.11.2): what
-    such a clause raises arrives in a group again, and a passing fault would be a defect.
+    such a clause raises arrives in a group again, and a temporary fault would be a defect.
     Source: Python's changelog, 3.11.4, gh-103590.
     """
     try:

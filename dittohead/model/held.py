@@ -29,7 +29,7 @@ class HeldKind(StrEnum):
     SETTLING = "settling"  #: it changed a short time ago
     NAMESAKE = "namesake"  #: an earlier folder of its name is under way
     TARGET = "target"  #: its target is paused, which is told
-    SPACE = "space"  #: there will be room when jobs are over, or that there is none is told
+    SPACE = "space"  #: there will be room when jobs have ended, or that there is none is told
 
 
 #: For which somebody must do something, whatever time passes.
@@ -51,8 +51,8 @@ class Held:
     due: str = ""  #: when it is taken, and what that hangs on: told first
     arrival: Arrival | None = None  #: which it is; None: what cannot even be looked at
     for_space: bool = False  #: the disk is too full for it now, and others are not to overtake it
-    again_s: float | None = None  #: it is to be tried again after so long, and not before
-    looking: bool = False  #: it is being looked at; `on_looked` tells when that is over
+    again_s: float | None = None  #: it is to be tried again after this long, and not before
+    looking: bool = False  #: it is being looked at; `on_looked` tells when that has ended
     quiet: bool = False  #: as it ought to be: nobody need know
 
     @property
@@ -63,7 +63,7 @@ class Held:
         return ". ".join(part for part in (first, self.cure, command) if part)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what is told of it, part by part."""
+        """Return what is reported about it, part by part."""
         since = self.since
         if since is None and self.arrival is not None:
             since = self.arrival.seen_at

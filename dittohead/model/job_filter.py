@@ -1,4 +1,4 @@
-"""What jobs are looked for by: commands, the page and the API ask with it, and the store answers."""
+"""What jobs are searched for by: commands, the page and the API ask with it, and the store answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIGITS = re.compile(rf"[0-9a-fA-F]{{{LEAST},64}}")
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
-    """What is looked for; everything given must hold."""
+    """What is searched for; everything given must hold."""
 
     text: str = ""  #: part of a name, the beginning of an id, or of a file's SHA-256
     states: Sequence[JobState] = ()

@@ -17,7 +17,7 @@ SCHEMA = "dittohead/1"
 
 
 class Use(StrEnum):
-    """What a location is there for, when it is no plain copy of a file."""
+    """What a location is there for, when it is not a plain copy of a file."""
 
     RECORD = "record"  # where it is described: an archival or digital object
     PAGE = "page"  # where the public looks at it
@@ -68,12 +68,12 @@ class Location:
 
     uri: str  #: of the file: file:///..., rsync://..., s3://...; of a record or page: https://...
     path: bytes  #: relative path of the input it is a copy of; b"" for none or many
-    size: int  #: bytes; 0 for what is no file
+    size: int  #: bytes; 0 for what is not a file
     sha256: str  #: of a record, of its content as the worker defines it
     verified_by: str  #: such as "sha256 read-back" or "rsync --checksum"
     checksum: str = ""  #: the place's own, as "CRC64NVME:BASE64"; "" where it has none
     version: str = ""  #: the version's id where the place keeps versions
-    use: str = ""  #: "" for a copy of a file; else what people use it for: see `Use`
+    use: str = ""  #: "" for a copy of a file; otherwise what people use it for: see `Use`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

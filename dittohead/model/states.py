@@ -27,12 +27,12 @@ class JobState(StrEnum):
 
 #: States in which the folder belongs in processing/.
 ACTIVE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED, JobState.FROZEN})
-#: States in which the job is over.
+#: States in which the job has ended.
 TERMINAL = frozenset({JobState.DONE, JobState.FAILED})
 
 
 class Outcome(StrEnum):
-    """What has become of a failed job, beside its state; a failure without one waits for somebody."""
+    """What happened to a failed job, beside its state; a failure without one waits for somebody."""
 
     NONE = ""
     CANCELLED = "cancelled"  #: somebody ended it
@@ -51,7 +51,7 @@ class StepState(StrEnum):
 
 
 class ItemState(StrEnum):
-    """What has become of an item that was seen upstream, in the version seen last."""
+    """What happened to an item that was seen upstream, in the version seen last."""
 
     SEEN = "seen"  # to be fetched
     FETCHING = "fetching"
@@ -63,7 +63,7 @@ class ItemState(StrEnum):
 
 
 class DropState(StrEnum):
-    """What has become of a folder that a source drops into the inbox."""
+    """What happened to a folder that a source drops into the inbox."""
 
     FETCHING = "fetching"
     DROPPED = "dropped"

@@ -62,7 +62,7 @@ def chosen(steps: Sequence[StepDefinition], purposes: Collection[str]) -> tuple[
             wanted.add(step.source)
     before: dict[str, set[str]] = {}
     for name, step in by_name.items():
-        # Whoever waits for a step that is left out waits for what that one waited for.
+        # Anyone who waits for a step that is left out waits for what that one waited for.
         before[name] = set().union(*({n} if n in wanted else before[n] for n in step.needs or ()))
     return tuple(
         replace(step, needs=tuple(sorted(before[step.name], key=list(by_name).index)))

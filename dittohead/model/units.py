@@ -48,7 +48,7 @@ def duration(seconds: float) -> str:
 
 
 def clock(at: float, now: float) -> str:
-    """Return a moment in local time, to the second it is over: "20:41:05", with its date on another day."""
+    """Return a moment in local time, to the second: "20:41:05", with its date on another day."""
     moment, today = (datetime.fromtimestamp(math.ceil(of)).astimezone() for of in (at, now))
     return f"{moment:%H:%M:%S}" if moment.date() == today.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
@@ -79,12 +79,12 @@ def parse_duration(value: Any) -> float:
     Raises: ValueError: with the forms that would do.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError('a duration such as "90s", "10m", "2h" or "7d" is wanted')
+        raise ValueError('a duration such as "90s", "10m", "2h" or "7d" is required')
     if isinstance(value, (int, float)):
         return float(value)
     match = _DURATION.fullmatch(value)
     if match is None:
-        raise ValueError(f'{value!r} is no duration; write "90s", "10m", "2h" or "7d"')
+        raise ValueError(f'{value!r} is not a duration; write "90s", "10m", "2h" or "7d"')
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
@@ -94,12 +94,12 @@ def parse_size(value: Any) -> int:
     Raises: ValueError: with the forms that would do.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError('a size such as "512MiB" or "10GB" is wanted')
+        raise ValueError('a size such as "512MiB" or "10GB" is required')
     if isinstance(value, (int, float)):
         return int(value)
     match = _SIZE.fullmatch(value)
     if match is None:
-        raise ValueError(f'{value!r} is no size; write "512MiB", "10GB" or a number of bytes')
+        raise ValueError(f'{value!r} is not a size; write "512MiB", "10GB" or a number of bytes')
     unit = (match[2] or "").upper()
     base = 1024 if unit.endswith("I") else 1000
     power = _POWERS.index(unit[0]) + 1 if unit else 0

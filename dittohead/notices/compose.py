@@ -24,10 +24,10 @@ from dittohead.system.users import Owner, owner
 #: Records and pages, stuck jobs, and stale uploads or held arrivals of one owner, that a notice names.
 LINKS, STUCK, STALE, HELD = 12, 50, 50, 50
 
-#: A thing that lasts is told of again after this long. Seconds.
+#: A lasting thing is reported again after this long. Seconds.
 _DAY_S, _WEEK_S = 86400.0, 7 * 86400.0
 
-#: Of what may last, and how often it is told of.
+#: Of what may last, and how often it is reported.
 _ONCE = {"stuck": _DAY_S, "stale": _WEEK_S, "held": _WEEK_S}
 
 
@@ -369,7 +369,7 @@ def _stuck(
 
 _TO_DO = {
     JobState.FROZEN: "dittohead thaw {0}",
-    JobState.PAUSED: "mend what it waits for; to try it now: dittohead poke {0}",
+    JobState.PAUSED: "fix what it waits for; to try it now: dittohead poke {0}",
     JobState.WAITING: "dittohead show {0}; to try it now: dittohead poke {0}",
     JobState.RUNNING: "dittohead logs {0} -f",
 }

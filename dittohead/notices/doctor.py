@@ -17,7 +17,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 async def probe_all(rules: Sequence[Rule], credentials: Callable[[str], str]) -> list[tuple[bool, str, str]]:
-    """Return (good, receiver, statement) of each rule; all are looked at beside each other.
+    """Return (good, receiver, statement) of each rule; all are looked at in parallel.
 
     Args:
         rules: the entries under notify:.

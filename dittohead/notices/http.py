@@ -1,4 +1,4 @@
-"""Requests to URLs that may hold a token: no redirects, nothing read, and no URL in what is said of them."""
+"""Requests to URLs that may hold a token: no redirects, nothing read, and no URL in the text about them."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ def _refusal(status: int, later: str) -> NotSent:
     if 300 <= status < 400:
         return NotSent(f"the receiver answered {status}: redirects are not followed; correct its URL")
     if status == 410:
-        return NotSent("the receiver answered 410: it wants no notices any more", gone=True)
+        return NotSent("the receiver answered 410: it accepts no more notices", gone=True)
     return NotSent(f"the receiver answered {status}", retry_after_s=retry_after.asked_s(later))

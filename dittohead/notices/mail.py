@@ -38,7 +38,7 @@ def send(smtp: Smtp, notice: Notice, credentials: Callable[[str], str]) -> None:
         raise NotSent("the mail server refused the login") from error
     except smtplib.SMTPRecipientsRefused as error:
         text = "the mail server refused every address of this rule"
-        if notice.recipient:  # one uploader's address is no fault of the server's
+        if notice.recipient:  # one uploader's address is not a fault of the server's
             raise NotSent(f"the mail server refused {notice.recipient}", receivers_fault=False) from error
         raise NotSent(text) from error
     except smtplib.SMTPResponseException as error:

@@ -20,7 +20,7 @@ from dittohead.system.waiting import event_or_time
 #: Seconds a monitor has to answer.
 TIMEOUT_S = 10.0
 
-#: Without any rule it is looked for one this often; a reload wakes it.
+#: Without any rule it is searched for one this often; a reload wakes it.
 _LOOK_S = 300.0
 
 

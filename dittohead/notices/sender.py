@@ -25,7 +25,7 @@ from dittohead.toolkit.backoff import spread, wait_s
 RETRY_FIRST_S, RETRY_MOST_S = 30.0, 6 * 3600.0
 #: After this long a notice is given up, loudly: nobody needs it any more.
 GIVE_UP_S = 3 * 86400.0
-#: A receiver that has taken nothing for so long, in at least so many tries of a notice, is disabled when
+#: A receiver that has taken nothing for this long, in at least so many tries of a notice, is disabled when
 #: that is given up. Less than three days: the waits have jitter.
 DISABLE_AFTER_S, DISABLE_TRIES = 2.5 * 86400.0, 5
 #: Notices sent at once to one receiver.
@@ -104,7 +104,7 @@ class Notifier:
         try:
             while await self._batch(key):
                 pass
-        except Exception as error:  # noqa: BLE001  # a lane begun again at once would only end again, for ever
+        except Exception as error:  # noqa: BLE001  # a lane begun again at once would only end again, forever
             foreseen = isinstance(error, StoreError)
             log.get().error(log.NOTIFY_FAILED, error=str(error), exc_info=None if foreseen else error)
             await asyncio.sleep(_STORE_S)
@@ -225,7 +225,7 @@ class Notifier:
             rule.key, error, self._now(), lambda kept: composer.disabled(rule, to, error, kept)
         ):
             log.get().error(
-                log.NOTIFY_DISABLED, to=to, error=error, hint="When it is mended: dittohead notify test"
+                log.NOTIFY_DISABLED, to=to, error=error, hint="When it is fixed: dittohead notify test"
             )
             self.wake()
 

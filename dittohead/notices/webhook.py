@@ -51,7 +51,7 @@ async def send(hook: Webhook, notice: Notice, credentials: Callable[[str], str],
         credentials: a credential by name.
         now: the time that is signed.
 
-    Raises: NotSent: also when a credential is missing or is no secret.
+    Raises: NotSent: also when a credential is missing or is not a secret.
     """
     url = hook.url or http.good_url(credential(credentials, hook.url_credential or ""))
     keys = [secret(name, credential(credentials, name)) for name in hook.secret_credential]
@@ -85,8 +85,8 @@ def secret(name: str, text: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not text.strip().startswith("whsec_") or not 24 <= len(key) <= 64:
-        wanted = "whsec_ and 24 to 64 bytes in base64 are wanted"
-        raise NotSent(f'the credential "{name}" is no secret of a webhook: {wanted}')
+        wanted = "whsec_ and 24 to 64 bytes in base64 are required"
+        raise NotSent(f'the credential "{name}" is not a secret of a webhook: {wanted}')
     return key
 
 

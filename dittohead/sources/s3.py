@@ -1,9 +1,9 @@
-"""s3: objects of a bucket become folders in the inbox, told of by a queue, by tokens or by a listing.
+"""s3: objects of a bucket become folders in the inbox, announced by a queue, by tokens or by a listing.
 
 What upstream waits for is settled late, so that nothing is lost at any moment:
 
 A queue's message is remembered in the store, with all its items, and stays in the queue, hidden for
-`hold`, hidden anew while their jobs go on, and is deleted when all of these are done. SQS hides a message
+`hold`, hidden again while their jobs go on, and is deleted when all of these are done. SQS hides a message
 for 12 hours at most: one that waits longer appears again, is known by its items, and is hidden again.
 Should the store be lost, it appears by itself. One whose job has failed is not hidden any longer: it
 comes up again every `hold`, so that the queue's own redrive policy can lay it aside.
@@ -96,7 +96,7 @@ class Queue(BaseModel):
     def _address(cls, value: str) -> str:
         if not re.match(r"https?://[^/\s]+/", value):
             raise ValueError(
-                "a queue's address is wanted, such as https://sqs.eu-west-1.amazonaws.com/123/masters"
+                "a queue's address is required, such as https://sqs.eu-west-1.amazonaws.com/123/masters"
             )
         return value
 
@@ -119,14 +119,14 @@ class Queue(BaseModel):
 
 
 class Tokens(BaseModel):
-    """Small JSON objects, each naming an object that is wanted: `{key, path, eTag}`."""
+    """Small JSON objects, each asking for an object: `{key, path, eTag}`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bucket: str | None = Field(None, description="The bucket they lie in; by default the source's own.")
     prefix: str = Field("", description="What their keys begin with.")
     when_done: Literal["delete", "move"] = Field(
-        "delete", description="What becomes of a token when the job of its object is done."
+        "delete", description="What happens to a token when the job of its object is done."
     )
     move_to: str | None = Field(None, description="Prefix that tokens are moved below, with `move`.")
 
@@ -144,8 +144,8 @@ class S3Options(connection.Connection, SourceOptions):
 
     bucket: str = Field(description="The bucket that objects are fetched from.")
     prefix: str = Field("", description="Only objects whose keys begin so; cut off before `group`.")
-    queue: Queue | None = Field(None, description="Be told of new objects by a queue.")
-    tokens: Tokens | None = Field(None, description="Be told of wanted objects by tokens in a bucket.")
+    queue: Queue | None = Field(None, description="Learn of new objects from a queue.")
+    tokens: Tokens | None = Field(None, description="Learn of wanted objects from token objects in a bucket.")
     listing: bool | None = Field(
         None,
         alias="list",
@@ -154,7 +154,7 @@ class S3Options(connection.Connection, SourceOptions):
     group: str = Field(
         "(?P<folder>[^/]+)/(?P<path>.+)",
         description="Regular expression that a whole key must match, without `prefix`; others are left "
-        "alone. The group `path`, or else all of the key, is the file's path in its folder.",
+        "alone. The group `path`, or otherwise all of the key, is the file's path in its folder.",
     )
     folder: str = Field(
         "{folder}",
@@ -170,7 +170,7 @@ class S3Options(connection.Connection, SourceOptions):
     least: Size = Field(0, description="Only objects of so many bytes or more.")
     most: Size | None = Field(None, description="Only objects of so many bytes or fewer.")
     settle: Duration = Field(
-        60.0, description="A folder is complete when no object of it has changed for so long."
+        60.0, description="A folder is complete when no object of it has changed for this long."
     )
     marker: str | None = Field(
         None,
@@ -191,7 +191,7 @@ class S3Options(connection.Connection, SourceOptions):
         try:
             Pattern(value)
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from error
+            raise ValueError(f"this is not a regular expression: {error}") from error
         return value
 
     @model_validator(mode="after")
@@ -432,7 +432,7 @@ class S3Upstream(Upstream):
         bucket, key = self._token_bucket(tokens), order.handle.removeprefix("token:")
         head = await bucket.head(key)
         if head is None or etag_of(head) != order.data.get("etag"):
-            return  # gone, or written anew: then it is read anew
+            return  # gone, or written again: then it is read again
         if tokens.move_to is not None:
             await bucket.ask(
                 "copy_object",
@@ -455,7 +455,7 @@ class S3Upstream(Upstream):
             answer: dict[str, Any] = await method(QueueUrl=queue.url, **given)
             return answer
 
-        # A pace of its own: a long poll is no load, and must not keep the store's turns.
+        # A pace of its own: a long poll is not load, and must not keep the store's turns.
         rate = RequestRate(_MOST_REQUESTS)
         return await rate.persist(once, where=queue.asked, doing=doing, expected=expected)
 
@@ -494,7 +494,7 @@ class S3Upstream(Upstream):
             created = read_message(message["Body"])
             strange = [one.bucket for one in created if one.bucket != self._options.bucket]
             if strange:
-                raise UnreadableEvent(f"it speaks of the bucket {strange[0]}")
+                raise UnreadableEvent(f"it names the bucket {strange[0]}")
             found = [sighting for one in created if (sighting := await self._told(ctx, one.key)) is not None]
         except (UnreadableEvent, ItemError) as error:
             await ctx.unreadable(handle, str(error), data)
@@ -503,7 +503,7 @@ class S3Upstream(Upstream):
         await ctx.ordered(handle, [one.key for one in found], data, keep_at=now + self._hold_s() / 2)
 
     async def _told(self, ctx: Look, key: str) -> Sighting | None:
-        """Return an object that an event speaks of, as it is now: events come late and in any order."""
+        """Return an object that an event names, as it is now: events come late and in any order."""
         if self._options.place(key) is None:
             return None
         head = await self._current(key)
@@ -533,7 +533,7 @@ class S3Upstream(Upstream):
             yield order
 
     async def keep(self, orders: Sequence[Order]) -> AsyncIterator[tuple[Order, float | None]]:
-        """Hide messages anew whose jobs go on; SQS hides none for more than 12 hours in all."""
+        """Hide messages again whose jobs go on; SQS hides none for more than 12 hours in all."""
         now, hold = time.time(), self._hold_s()
         for order in orders:
             if not order.handle.startswith("message:") or not hold:

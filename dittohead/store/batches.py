@@ -23,7 +23,7 @@ _ACTIVE = sorted(state.value for state in ACTIVE)
 
 @dataclass(frozen=True, kw_only=True)
 class BatchCounts:
-    """How many folders of a batch there are, by what has become of the last job of each."""
+    """How many folders of a batch there are, by what happened to the last job of each."""
 
     done: int = 0
     failed: int = 0  #: that wait for somebody
@@ -37,7 +37,7 @@ class BatchCounts:
 
     @property
     def state(self) -> str:
-        """`running`, `failed` where a failure waits for somebody, else `done`."""
+        """`running`, `failed` where a failure waits for somebody, otherwise `done`."""
         if self.active:
             return "running"
         return "failed" if self.failed else "done"
@@ -86,7 +86,7 @@ def goes_on(connection: Connection, batch_id: str) -> None:
 
 
 def untold(connection: Connection) -> list[Batch]:
-    """Return the batches that are over, and of which nobody was told."""
+    """Return the batches that have ended, and of which nobody was told."""
     going = sa.exists().where(jobs.c.batch == batches.c.id, jobs.c.state.in_(_ACTIVE))
     query = sa.select(batches).where(batches.c.told.in_(["", "again"]), batches.c.whole == 1, ~going)
     return [_to_batch(row) for row in connection.execute(query).mappings()]
@@ -157,7 +157,7 @@ def split(connection: Connection) -> list[Batch]:
 
 
 def unfinished(connection: Connection) -> int:
-    """Return how many batches are not split to the end, or are over without that having been told."""
+    """Return how many batches are not split to the end, or have ended without that having been told."""
     waiting = sa.select(sa.func.count()).select_from(batches).where(batches.c.whole == 0)
     return connection.execute(waiting).scalar_one() + len(untold(connection))
 

@@ -1,4 +1,4 @@
-"""Transactions on catalogues: all that sources know of the far side, by millions of entries.
+"""Transactions on catalogues: all that sources know of the remote system, by millions of entries.
 
 Counts by state are kept in the transaction that changes a state, and never counted. What a listing has named
 is noted while it is open, by number; an entry that is as it was is not written. So a listing of a million
@@ -46,7 +46,7 @@ def tell(
     position: Mapping[str, Any] | None = None,
     only_known: bool = False,
 ) -> Tally:
-    """Remember what is said of entries, as `contract.catalogue.Catalogue.tell` promises."""
+    """Remember what is said about entries, as `contract.catalogue.Catalogue.tell` promises."""
     wanted = {storable(one.key): one for one in told}  # the last of a key counts
     known = {row["key"]: row for row in _rows(connection, source, kind, list(wanted))}
     unknown = [key for key in wanted if key not in known]
@@ -113,7 +113,7 @@ def _change_all(
 
 
 def _after(row: RowMapping, told: Told) -> dict[str, Any]:
-    """Return what an entry is after something was said of it."""
+    """Return what an entry is after something was said about it."""
     after = {name: row[name] for name in _CHANGED}
     if told.attributes:
         merged = {**row["attributes"], **told.attributes}
@@ -309,7 +309,7 @@ def leave(connection: Connection, number: int, source: str, kind: str, rule: Lea
 
 
 def forget_named(connection: Connection, number: int) -> int:
-    """Forget some of what a listing that is over has named; return how many: 0 when none is left."""
+    """Forget some of what a listing that has ended has named; return how many: 0 when none is left."""
     some = (
         sa.select(listing_entries.c.entry_id)
         .where(listing_entries.c.listing_id == number)
@@ -338,7 +338,7 @@ def listings_of(
 
 
 def forget_listings(connection: Connection, source: str, kind: str, name: str, keep: int) -> list[str]:
-    """Forget all but the latest listings of a name that are over; return the files of the others."""
+    """Forget all but the latest listings of a name that have ended; return the files of the others."""
     old = [
         one for one in listings_of(connection, source, kind, name, 10_000)[keep:] if one.state not in _OPEN
     ]

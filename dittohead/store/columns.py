@@ -1,6 +1,6 @@
 """The types of columns: a value that nobody could have written is read as a harmless one, and noticed.
 
-SQLite keeps anything in any column, and a disk, an editor or another program may have put it there. Whoever
+SQLite keeps anything in any column, and a disk, an editor or another program may have put it there. Who
 reads a row is to get what it can work with: one damaged value is to end what rests on it, and no list, no
 search and no start. Which row it is, `damage.look` finds out by the same rules, in SQL.
 """
@@ -45,7 +45,7 @@ class Met:
         self.any = False
 
     def take(self) -> bool:
-        """Return it, and begin anew."""
+        """Return it, and begin again."""
         found, self.any = self.any, False
         return found
 
@@ -167,7 +167,7 @@ class Id(TypeDecorator[str]):
 
 
 class Word(_Checked):
-    """Text; what is no character in it is stored as its escape: it would end the transaction.
+    """Text; what is not a character in it is stored as its escape: it would end the transaction.
 
     Args:
         known: where it is one of a few words, those; the first stands for any other.
@@ -366,7 +366,7 @@ class Json(TypeDecorator[Any]):
 
 
 class Facts(Json):
-    """JSON that the database looks into: PostgreSQL refuses the whole of one that holds what is no character.
+    """JSON that the database looks into: PostgreSQL refuses all of it for one invalid character.
 
     Elsewhere such text comes back as it was: a path that is not UTF-8 is to be found again by it.
     """
@@ -395,7 +395,7 @@ DEFINITION = Shape(
         refusal=Refusal(
             what="what was to be done with the folder cannot be read: its row in the store is damaged",
             where="state/",
-            hint="The folder is as it was. Move it to the inbox again, to be done by today's configuration",
+            hint="The folder is as it was. Move it to the inbox again, to run by the current configuration",
         )
     ),
 )

@@ -20,7 +20,7 @@ NAMED = 20
 #: Tables of which every column is a key.
 _KEYS = (digests, order_items, listing_entries)
 
-#: Tables that are looked through.
+#: Tables that are read through.
 TABLES = tuple(table for table in metadata.sorted_tables if table not in _KEYS)
 
 _ROWID: sa.ColumnElement[int] = sa.literal_column("rowid", sa.Integer)
@@ -49,10 +49,10 @@ class DamagedRow:
 def _hint(row: DamagedRow) -> str:
     if row.table == "jobs":
         return (
-            "Its folder and its receipt are as they were; do it again if it is not over: "
-            f"`dittohead rerun {row.key}`. Or make the store anew: stop the daemon, then: `dittohead rebuild`"
+            "Its folder and its receipt are as they were; run it again if it is not over: "
+            f"`dittohead rerun {row.key}`. Or rebuild the store: stop the daemon, then: `dittohead rebuild`"
         )
-    return "The others go on. To make the store anew: stop the daemon, then: `dittohead rebuild`"
+    return "The others go on. To rebuild the store: stop the daemon, then: `dittohead rebuild`"
 
 
 def damaged_rows(

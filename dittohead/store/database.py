@@ -33,7 +33,7 @@ _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 #: What to do about a damaged file.
 _DAMAGED = (
-    "Stop the daemon; restore the file from a backup, or make it anew from receipts and stations "
+    "Stop the daemon; restore the file from a backup, or rebuild it from receipts and stations "
     "(the damaged one is kept): dittohead rebuild"
 )
 
@@ -46,13 +46,13 @@ _BUSY_S = 30
 #: How long a server has to answer when it is connected to.
 _CONNECT_S = 10
 
-#: A line to a server that was cut without a word is given up after about so long. Source: libpq-connect.
+#: A line to a server that was cut without a word is given up after about this long. Source: libpq-connect.
 _LINE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 
-#: Whoever looks is told after so long that the store does not answer.
+#: Anyone who looks is told after this long that the store does not answer.
 SILENT_S = 30.0
 
-#: What is under way has so long to end at a stop, before the line to the server is cut.
+#: What is under way has this long to end at a stop, before the line to the server is cut.
 _END_S = 3.0
 
 
@@ -332,7 +332,7 @@ class Store:
         self.engine.dispose()
 
     def _hang_up(self) -> None:
-        """Cut the lines to a server: whoever waits for its answer gets an error."""
+        """Cut the lines to a server: anyone who waits for its answer gets an error."""
         for line in list(self._lines):
             with contextlib.suppress(Exception), socket.socket(fileno=os.dup(line.fileno())) as end:
                 end.shutdown(socket.SHUT_RDWR)  # not of one that was closed meanwhile
@@ -345,7 +345,7 @@ def _tell(outcomes: list[_Outcome]) -> None:
             continue
         if error is not None:
             future.set_exception(error)
-            future.exception()  # seen: whoever waited may have been cancelled
+            future.exception()  # seen: anyone who waited may have been cancelled
         else:
             future.set_result(value)
 

@@ -146,7 +146,7 @@ def leave_out(connection: Connection, item_id: int, state: ItemState, reason: st
 
     Args:
         item_id: the item's number.
-        state: what becomes of it, such as refused or gone.
+        state: what happens to it, such as refused or gone.
         reason: why, for people.
     """
     connection.execute(items.update().where(items.c.id == item_id).values(state=state.value, reason=reason))
@@ -266,7 +266,7 @@ class Turn:
 
 
 def follow(connection: Connection, source: str) -> list[Turn]:
-    """Find the jobs of folders that were dropped or failed, and record what has become of them.
+    """Find the jobs of folders that were dropped or failed, and record what happened to them.
 
     The job is the one noted at the claim; or a later one of the same inode, with the very number of
     files and bytes: the folder of a job that failed, moved back to the inbox by `rerun` or by hand, under

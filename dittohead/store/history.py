@@ -35,7 +35,7 @@ def replaced_in(connection: Connection, folder: bytes, ino: int) -> tuple[str, l
     """Return (id, events) of a folder's last job, if it failed: of what was replaced in it since.
 
     Args:
-        folder: its name; a job that it left under another one is told of what was renamed.
+        folder: its name; a job that it left under another one is told what was renamed.
     """
     renamed = sa.select(requests.c.id).where(requests.c.job == jobs.c.id, requests.c.action == "rename")
     query = (
@@ -56,7 +56,7 @@ def replaced_in(connection: Connection, folder: bytes, ino: int) -> tuple[str, l
 
 
 def earlier(connection: Connection, job: Job, limit: int = 3) -> list[JobId]:
-    """Return the ids of jobs of the same name that are over, the latest first."""
+    """Return the ids of jobs of the same name that have ended, the latest first."""
     return [
         JobId(found)
         for found in connection.execute(
@@ -142,7 +142,7 @@ def is_superseded(connection: Connection, job: Job) -> bool:
 def open_failure(*, but_for: Collection[Outcome] = ()) -> sa.ColumnElement[bool]:
     """Return the condition for a failed job that waits for somebody.
 
-    It is over where somebody dismissed or cancelled it, where its folder is gone, where a later job has taken
+    It has ended where somebody dismissed or cancelled it, where its folder is gone, where a later job took
     up the same folder (also under another name, as the hint may have advised), and where another folder of
     its name was done since.
 
@@ -185,7 +185,7 @@ def count_open_failures(connection: Connection) -> int:
 
 
 def count_failed_since(connection: Connection, moment: float) -> int:
-    """Return how many jobs have failed since a moment; cancelled ones are no failures."""
+    """Return how many jobs have failed since a moment; cancelled ones are not failures."""
     query = (
         sa.select(sa.func.count())
         .select_from(jobs)

@@ -84,7 +84,7 @@ def saw(connection: Connection, source: str, found: Sequence[Sighting], now: flo
 
 
 def differing(connection: Connection, source: str, found: Sequence[Sighting]) -> list[Sighting]:
-    """Return those that `saw` would take for new or changed; nothing is written."""
+    """Return those that `saw` would treat as new or changed; nothing is written."""
     known = {row["key"]: row for row in _rows(connection, source, [s.key for s in found])}
     return [
         s for s in found if s.key not in known or _change(known[s.key], s, 0.0).get("state") == ItemState.SEEN
@@ -245,7 +245,7 @@ def _below(source: str, prefix: str) -> list[sa.ColumnElement[bool]]:
     return [items.c.source == source, sa.func.substr(items.c.key, 1, len(prefix)) == prefix]
 
 
-#: States of items that are over, and may be wanted again.
+#: States of items that have ended, and may be wanted again.
 _OVER = [state.value for state in (ItemState.DONE, ItemState.FAILED, ItemState.REFUSED, ItemState.GONE)]
 
 
@@ -277,7 +277,7 @@ def forget(connection: Connection, source: str, prefix: str, now: float) -> tupl
         .where(*_below(source, prefix), items.c.state.in_(_OVER))
         .values(state=ItemState.SEEN.value, reason="", drop_id=None, fetched="", ready_at=0.0, seen_at=now)
     )
-    # Whoever wants a part of a folder again wants it without a new marker.
+    # Anyone who wants a part of a folder again wants it without a new marker.
     wanted = sa.select(items.c.folder).where(*_below(source, prefix), items.c.state == ItemState.SEEN.value)
     connection.execute(
         items.update()

@@ -18,7 +18,7 @@ from dittohead.model.states import ACTIVE, TERMINAL, JobState, Outcome, Station,
 from dittohead.model.text import utcnow
 from dittohead.store.tables import events, jobs, steps, targets
 
-# The statements of every step of every job, built once: building one anew costs several times
+# The statements of every step of every job, built once: building one again costs several times
 # what SQLite needs to run it. The columns an UPDATE sets are those it is given values for.
 _JOB = sa.select(jobs).where(jobs.c.id == sa.bindparam("b_job"))
 _STEPS = sa.select(steps).where(steps.c.job_id == sa.bindparam("b_job")).order_by(steps.c.position)
@@ -27,7 +27,7 @@ _HELD = sa.select(jobs.c.id).where(
     jobs.c.token == sa.bindparam("b_token"),
     jobs.c.state == JobState.RUNNING.value,
 )
-# A job that is over is owned by nobody: an interruption in the moment after the last commit must
+# An ended job is owned by nobody: an interruption in the moment after the last commit must
 # not make it wait again.
 _UPDATE_JOB = jobs.update().where(
     jobs.c.id == sa.bindparam("b_job"),
@@ -190,7 +190,7 @@ def ending(connection: Connection, job_id: str) -> tuple[list[StepRow], list[Eve
 
 
 def check_token(connection: Connection, job_id: str, token: int) -> None:
-    """Raises: Superseded: another run owns the job, or it is over."""
+    """Raises: Superseded: another run owns the job, or it has ended."""
     if connection.execute(_HELD, {"b_job": job_id, "b_token": token}).first() is None:
         raise Superseded("another run owns this job", where=job_id)
 
@@ -370,7 +370,7 @@ def put_off(
 
     Args:
         waits_for: the paused targets of its steps. One that was resumed since they met it has woken
-            whoever waited then: this job is to be tried again at once.
+            everyone who waited then: this job is to be tried again at once.
     """
     paused = sa.select(targets.c.name).where(targets.c.name.in_(list(waits_for)), targets.c.paused == 1)
     if waits_for and len(connection.execute(paused).all()) < len(set(waits_for)):
@@ -378,7 +378,7 @@ def put_off(
     target = min(waits_for, default="") if state is JobState.PAUSED else ""
     update_job(connection, job_id, token, state=state.value, reason=reason, wake_at=wake_at, target=target)
     connection.execute(_STOPPED, {"b_job": job_id})
-    # What a step met in an earlier run, and was not tried again in this one, is no news of a target.
+    # What a step met in an earlier run, and was not tried again in this one, is not news of a target.
     connection.execute(
         steps.update()
         .where(steps.c.job_id == job_id, steps.c.target.not_in(["", *waits_for]))
@@ -411,7 +411,7 @@ def finish(
     failed_step: int | None,
     outcome: Outcome = Outcome.NONE,
 ) -> None:
-    """Record that the job is over; its folder is moved after this commit.
+    """Record that the job has ended; its folder is moved after this commit.
 
     Args:
         token: the run that owns the job.
@@ -419,7 +419,7 @@ def finish(
         reason: why it failed, or was cancelled; for lists and notices.
         error: the same, with its kind and hint; None when the job is done.
         finished_at: seconds since the epoch.
-        failed_step: position of the step that failed, from 0; None when it was no step.
+        failed_step: position of the step that failed, from 0; None when it was not a step.
         outcome: set when the end needs nobody any more, such as a cancelled job.
 
     Raises: Superseded: another run owns the job, and nothing was changed.
@@ -493,7 +493,7 @@ def reopen(
 
 
 def set_outcome(connection: Connection, job_id: str, outcome: Outcome, before: Collection[Outcome]) -> bool:
-    """Record what has become of a failed job; return False where its state or outcome is another by now.
+    """Record what happened to a failed job; return False where its state or outcome is another by now.
 
     Args:
         before: the outcomes it may have until then.
@@ -531,7 +531,7 @@ def set_state(connection: Connection, job_id: str, state: JobState, reason: str)
     """Freeze or thaw: change the state of an active job, whichever run has it. That run loses its token.
 
     Args:
-        state: the state it gets; nothing is changed when the job is over.
+        state: the state it gets; nothing is changed when the job has ended.
         reason: why, for people; "" for none.
     """
     connection.execute(
@@ -614,7 +614,7 @@ def uploaders(connection: Connection) -> list[int]:
 
 
 def unmoved(connection: Connection) -> list[Job]:
-    """Return jobs that are over while their folder was last seen in processing/."""
+    """Return ended jobs while their folder was last seen in processing/."""
     found = connection.execute(
         sa.select(jobs).where(jobs.c.state.in_(_values(TERMINAL)), jobs.c.station == Station.PROCESSING.value)
     ).mappings()
@@ -622,7 +622,7 @@ def unmoved(connection: Connection) -> list[Job]:
 
 
 def unknown(connection: Connection) -> list[bytes]:
-    """Return the folders of jobs whose state is damaged: whether they are over, nobody knows."""
+    """Return the folders of jobs whose state is damaged: whether they have ended, nobody knows."""
     found = connection.execute(sa.select(jobs.c.folder).where(jobs.c.state.not_in(_values(JobState))))
     return list(found.scalars())
 

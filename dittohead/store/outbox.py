@@ -1,4 +1,4 @@
-"""Transactions on the outbox: notices written with the change they tell of, and sent after it."""
+"""Transactions on the outbox: notices written with the change they report, and sent after it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OWNERS = 10
 _WAITING = ("due", "held", "parked")
 _ALL = (*_WAITING, "gathered", "sent", "given_up")
 
-#: A receiver that has taken nothing for so long, and then takes something, is taken to be back. Seconds.
+#: A receiver that has taken nothing for this long, and then takes something, is taken to be back. Seconds.
 _WHILE_S = 60.0
 
 
@@ -99,13 +99,13 @@ def instead(notices: Sequence[NewNotice], of: Iterable[NewNotice]) -> list[NewNo
 
 
 def add(connection: Connection, notices: Iterable[NewNotice], *, about: str | None = None) -> None:
-    """Put notices in, in the same transaction as what they tell of.
+    """Put notices in, in the same transaction as what they report.
 
     Each is due at once, but for one that is gathered with others (`gather_s`): a failure where none
     went out within that time goes at once, all else waits for the digest.
 
     Args:
-        about: what they are about where that is no job; 26 characters at most.
+        about: what they are about where that is not a job; 26 characters at most.
     """
     new = list(notices)
     if not new:
@@ -222,7 +222,7 @@ def sooner(connection: Connection, seconds: float) -> None:
 
 
 def gather(connection: Connection, now: float, words: Callable[[Gathered], NewNotice]) -> list[str]:
-    """Make a digest of what is held for each rule and address whose time is over; return their ids.
+    """Make a digest of what is held for each rule and address whose time has ended; return their ids.
 
     One notice alone goes as it is. A digest's members stay as rows, each with its digest's id.
     """
@@ -427,7 +427,7 @@ def enable(
 
     Args:
         gathered: the kept ones go as one digest.
-        proven: it has just taken something; else one that was not disabled goes on failing as it did.
+        proven: it has just taken something; otherwise one that was not disabled goes on failing as it did.
 
     Returns: whether it was disabled.
     """
@@ -574,7 +574,7 @@ class StoreOutbox:
             now: when it is enabled; kept notices are due then.
             keep_s: kept notices older than this are given up. Seconds.
             gathered: the kept ones go as one digest.
-            proven: it has just accepted something; else one that was not disabled is left as it was.
+            proven: it has just accepted something; otherwise one that was not disabled is left as it was.
 
         Raises: StoreError.
         """

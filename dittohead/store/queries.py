@@ -222,7 +222,7 @@ def summary(job: Job, steps: Sequence[StepRow] = ()) -> dict[str, Any]:
         done = sum(step.state is StepState.DONE for step in steps)
         fields["steps_done"], fields["steps"] = done, len(steps)
         left = [step.name for step in steps if step.state is not StepState.DONE]
-        # Several where steps run beside each other; else the one whose turn it is.
+        # Several where steps run in parallel; otherwise the one whose turn it is.
         now = [step.name for step in steps if step.state is StepState.RUNNING] or left[:1]
         fields["step"] = " and ".join(now)
     return fields

@@ -52,7 +52,7 @@ def put_over(
     pipeline: str,
     steps: Mapping[str, tuple[StepState, StepTotals]],
 ) -> None:
-    """Turn a job that was just created into one that is over, as its receipt tells it.
+    """Turn a job that was just created into one that has ended, as its receipt tells it.
 
     Args:
         job_id: the job's id; it has its steps already.

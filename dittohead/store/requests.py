@@ -15,7 +15,7 @@ from dittohead.model.text import utcnow
 from dittohead.store.columns import Damaged
 from dittohead.store.tables import jobs, requests
 
-#: What may be asked of jobs that are over; of several jobs of a name the latest is meant, not one under way.
+#: What may be asked of ended jobs; of several jobs of a name the latest is meant, not one under way.
 OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "replace", "undone", "dismiss"})
 
 

@@ -21,7 +21,7 @@ from dittohead.store.columns import FIRST, LAST
 from dittohead.store.jobs import to_job
 from dittohead.store.tables import batches, digests, jobs
 
-#: Characters of an id from which on its beginning is looked for.
+#: Characters of an id from which on its beginning is searched for.
 _ID_LEAST = 6
 
 
@@ -33,7 +33,7 @@ class Cursor:
     id: str
 
     def __str__(self) -> str:
-        """Return it as text for a URL; its form is nobody's business."""
+        """Return it as text for a URL; its form is private."""
         return base64.urlsafe_b64encode(json.dumps([self.claimed_at, self.id]).encode()).decode().rstrip("=")
 
     @classmethod
@@ -46,7 +46,7 @@ class Cursor:
                 raise TypeError
             id_.encode()  # JSON can name half a character, which no database takes
         except (binascii.Error, ValueError, TypeError) as error:
-            raise ValueError("this is no cursor of an earlier answer") from error
+            raise ValueError("this is not a cursor of an earlier answer") from error
         return cls(moment, id_)
 
 

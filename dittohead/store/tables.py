@@ -81,7 +81,7 @@ jobs = Table(
     Index(None, "pipeline", "claimed_at"),
     Index(None, "ino"),
     Index(None, "batch", "state", sqlite_where=_IN_BATCH, postgresql_where=_IN_BATCH),
-    # Of those that are over: a job on its way pays nothing for it.
+    # Of those that have ended: a job on its way pays nothing for it.
     Index(
         None,
         "finished_at",
@@ -209,7 +209,7 @@ targets = Table(
 
 _UNANSWERED = text("answer IS NULL")
 
-#: What people asked for (retry, freeze, ...), whoever asks; the daemon carries it out and answers.
+#: What people asked for (retry, freeze, ...), no matter who asks; the daemon carries it out and answers.
 requests = Table(
     "requests",
     metadata,
@@ -312,7 +312,7 @@ order_items = Table(
     Column("key", Word(), primary_key=True),
 )
 
-#: All that a source knows of the far side; states, stages and attributes are the source's own words.
+#: All that a source knows of the remote system; states, stages and attributes are the source's own words.
 entries = Table(
     "entries",
     metadata,

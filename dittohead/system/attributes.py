@@ -16,7 +16,7 @@ from dittohead.model.text import counted
 
 #: Access control lists, as Linux gives them out. Source: acl(5), linux/posix_acl_xattr.h.
 ACLS = ("system.posix_acl_access", "system.posix_acl_default")
-#: What the machine itself puts on files; it is no part of what somebody has made.
+#: What the machine itself puts on files; it is not part of what somebody has made.
 _LABELS = frozenset({"security.selinux", "security.ima", "security.evm", "security.SMACK64"})
 #: Entries of an access control list that name a user or a group.
 _NAMED = (2, 8)

@@ -25,7 +25,7 @@ class Clock:
         """
         now = time.time()
         newest = max((moment for _, moment in _later(state, now)), default=now)
-        self._offset = newest - time.monotonic()  # anew: a start may be tried again and again
+        self._offset = newest - time.monotonic()  # again: a start may be tried again and again
 
     def set_back_by(self) -> float:
         """Return seconds by which the clock was set back since the last call; 0.0 when it was not.
@@ -39,7 +39,7 @@ class Clock:
 
 
 def heeded(state: Path) -> None:
-    """Let nothing in state/ be of the future any more: that the clock was set back has been heeded."""
+    """Let nothing in state/ be of the future any more: that the clock was set back has been obeyed."""
     for path, _ in _later(state, time.time()):
         with contextlib.suppress(OSError):
             os.utime(path, follow_symlinks=False)

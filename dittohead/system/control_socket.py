@@ -25,7 +25,7 @@ def state_of(root: Path) -> Path:
 
 
 class Reachable(Enum):
-    """What becomes of somebody who wants to ask the daemon of a root."""
+    """What happens to somebody who wants to ask the daemon of a root."""
 
     OPEN = "it listens"
     SILENT = "it does not run, or does not answer"

@@ -30,7 +30,7 @@ class UnreadableCredential(KeyError):
 
 
 class _Reserve:
-    """One descriptor, kept for the moment when no other can be had."""
+    """One descriptor, kept for the moment when no other is available."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

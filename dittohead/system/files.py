@@ -38,7 +38,7 @@ _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_N
 
 
 def rename_noreplace(source: bytes, destination: bytes) -> None:
-    """Rename, or fail when the destination exists, be it an empty directory.
+    """Rename, or fail when the destination exists, even as an empty directory.
 
     Not durable by itself: fsync both parents.
     Raises: FileExistsError, OSError (EXDEV across file systems and bind mounts).
@@ -420,11 +420,11 @@ def open_regular(name: bytes, dir_fd: int | None = None) -> tuple[int, os.stat_r
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
-        raise ItemError("this is no regular file", where=os.fsdecode(name)) from error
+        raise ItemError("this is not a regular file", where=os.fsdecode(name)) from error
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
-        raise ItemError("this is no regular file", where=os.fsdecode(name))
+        raise ItemError("this is not a regular file", where=os.fsdecode(name))
     return fd, status
 
 
@@ -432,7 +432,7 @@ def open_regular(name: bytes, dir_fd: int | None = None) -> tuple[int, os.stat_r
 def opened_beneath(root: Path | bytes, path: bytes) -> Iterator[int]:
     """Open a regular file below a root, following no link in any component below it.
 
-    Raises: ItemError: it is no regular file, or a link stands in its path; FileNotFoundError, OSError.
+    Raises: ItemError: it is not a regular file, or a link stands in its path; FileNotFoundError, OSError.
     """
     parent, _, name = path.rpartition(b"/")
     with directory_beneath(root, parent) as directory:

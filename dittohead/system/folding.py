@@ -1,4 +1,4 @@
-"""Names that some file systems take for one: by case, by how accents are written, by last dots."""
+"""Names that some file systems treat as one: by case, by how accents are written, by last dots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENDS = re.compile(r"[. ]+(?=/|$)")
 
 
 def key(path: bytes) -> str:
-    """Return what is the same for names that any file system takes for one."""
+    """Return what is the same for names that any file system treats as one."""
     return _ENDS.sub("", caseless(path.decode("utf-8", "surrogateescape")))
 
 

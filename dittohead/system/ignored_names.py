@@ -1,4 +1,4 @@
-"""Names in the inbox that are nobody's: what file systems, file servers and desktops put into any directory.
+"""Names in the inbox that are ignored: what file systems, file servers and desktops put into any directory.
 
 Neither folders to take nor uploads, and nothing that anybody must do something about.
 """
@@ -69,7 +69,7 @@ class IgnoredNames:
     patterns: re.Pattern[bytes] | None
 
     def __contains__(self, name: bytes) -> bool:
-        """Tell whether a name is nobody's. Cheap: it is asked of every name at every look."""
+        """Tell whether a name is ignored. Cheap: it is asked of every name at every look."""
         if name.lower() in self.plain:
             return True
         return self.patterns is not None and self.patterns.fullmatch(name) is not None
@@ -87,7 +87,7 @@ def ignored_names(given: Sequence[str]) -> IgnoredNames:
 
 
 def fault(name: str, given: Sequence[str] = (DEFAULT,)) -> str:
-    """Return why nobody's folder can be called so; "" when it can."""
+    """Return why a folder cannot have this name; "" when it can."""
     if os.fsencode(name) not in ignored_names(tuple(given)):
         return ""
     return f'a folder called "{name}" is never taken: see watch: {{ignore: ...}} in config.yaml'

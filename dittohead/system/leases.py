@@ -43,7 +43,7 @@ def has_writer(name: bytes, dir_fd: int) -> bool:
     except OSError:
         return False
     try:
-        # Whoever opens it in this very moment breaks the lease, and we are sent a signal: by default
+        # Anyone who opens it in exactly this moment breaks the lease, and we are sent a signal: by default
         # one that ends the process, so one that is ignored by default.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)

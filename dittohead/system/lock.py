@@ -33,7 +33,7 @@ class Lock:
     def renew(self) -> bool:
         """Take the lock again where its file was deleted or replaced; return whether it was. Blocking.
 
-        Whoever deletes the file lets a second daemon in: it would hold another file of the name.
+        Anyone who deletes the file lets a second daemon in: it would hold another file of the name.
 
         Raises: Locked: another process has it by now; OSError: state/ is not there, or the disk is full.
         """

@@ -121,7 +121,7 @@ def configure(*, level: str = "info", json: bool | None = None) -> None:
 
     Args:
         level: "debug", "info", "warning" or "error".
-        json: one JSON object a line; by default when standard error is no terminal.
+        json: one JSON object a line; by default when standard error is not a terminal.
     """
     stream = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  # it may have been closed before our start
     as_json = not stream.isatty() if json is None else json

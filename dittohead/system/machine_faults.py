@@ -1,6 +1,6 @@
 """Faults of this machine, told from those of a folder: the one place that says which errors are which.
 
-A disk that is full, broken or gone; too many open files; no thread, process or memory to be had: whoever
+A disk that is full, broken or gone; too many open files; no thread, process or memory available: anyone who
 meets them is not at fault, and the same work succeeds when they have passed.
 """
 

@@ -55,7 +55,7 @@ def awaited(path: str | Path, fstab: Path = Path("/etc/fstab")) -> str | None:
     """Return where a file system that is to hold a path is not mounted yet; None where all are.
 
     Source: fstab(5); what is `noauto` is mounted by hand, and is not awaited. Nor is "/", without which
-    nothing runs: in a chroot it is no mount.
+    nothing runs: in a chroot it is not a mount point.
     """
     wanted = os.path.normpath(path)
     try:
@@ -82,7 +82,7 @@ def _points(listed: bytes) -> Iterator[tuple[str, str]]:
 
     Source: proc(5), /proc/PID/mountinfo; spaces and such in a mount point are octal escapes.
     """
-    # The kernel escapes space, tab, newline and backslash, and no other of what Python takes for white space.
+    # The kernel escapes space, tab, newline and backslash, and no other of what Python treats as white space.
     for line in listed.removesuffix(b"\n").split(b"\n"):
         before, _, after = line.partition(b" - ")
         yield _unescaped(before.split(b" ")[4]), os.fsdecode(after.split(b" ")[0])

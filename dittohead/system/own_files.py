@@ -1,7 +1,7 @@
 """Read the daemon's own files under the root: nothing is waited for, and nothing in them is believed.
 
 An editor, a fault of the disk or another program may have changed any of them. A FIFO in a file's place
-would hold its reader for ever, a line without an end would fill the memory.
+would hold its reader forever, a line without an end would fill the memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
-#: The longest line of a list that is taken for one. The longest that are written have some kilobytes.
+#: The longest line of a list that is accepted. The longest that are written have some kilobytes.
 LINE_MOST = 1 << 23
 
 #: What opening or reading raises where the file itself is wrong, and not the disk.

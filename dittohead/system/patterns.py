@@ -1,6 +1,6 @@
 """The site's regular expressions on names that others choose: Python's rules, within a bound of time.
 
-Python's own `re` may take for ever over one name (repeats inside repeats), holds the whole process
+Python's own `re` may take forever over one name (repeats inside repeats), holds the whole process
 meanwhile, and nothing can end it. The library `regex` knows the same language, and gives up in time.
 """
 

@@ -104,7 +104,7 @@ def environment(root: Path | None = None, also: Iterable[str] = ()) -> dict[str,
     that prints its environment, is given none of them.
 
     Args:
-        root: what the child works for; None where it is no work, and outlives nothing.
+        root: what the child works for; None where it works for nothing.
         also: names of further variables of the daemon's that it is given, where they are there.
     """
     named = _PASSED | frozenset(also)
@@ -182,7 +182,7 @@ class Child:
         """Wait for the child itself to end, and return its exit status.
 
         asyncio's own wait() returns only when every pipe is closed as well, which a grandchild that
-        holds one open can put off for ever.
+        holds one open can put off forever.
         """
         await _ended(self.process.pid)
         while (status := self.process.returncode) is None:  # noqa: ASYNC110
@@ -262,7 +262,7 @@ async def run(
         env: from `environment()`, or `StepContext.env`.
         stdin: a file for it to read; nothing otherwise.
         timeout_s: ends the whole group when it takes longer.
-        stall_s: ends the whole group when its processes together have done next to nothing for so long.
+        stall_s: ends the whole group when its processes together have done next to nothing for this long.
         on_stdout: is given each piece of standard output as it comes (for progress).
         on_output: is given each piece of standard output and of standard error.
         fds: descriptors it is to have open as well, under the same numbers.
@@ -298,7 +298,7 @@ async def run(
                 ]
                 async with _watched(child, stall_s):
                     await child.exited()
-                # A grandchild may hold the pipes open for ever: what it says later is not waited for.
+                # A grandchild may hold the pipes open forever: what it says later is not waited for.
                 await asyncio.wait(pumps, timeout=GRACE_S)
                 for pump in pumps:
                     pump.cancel()
@@ -314,7 +314,7 @@ async def run(
 
 @contextlib.asynccontextmanager
 async def _watched(child: Child, stall_s: float | None) -> AsyncIterator[None]:
-    """Raise TimeoutError inside the block when the child's group shows no sign of life for so long."""
+    """Raise TimeoutError inside the block when the child's group shows no sign of life for this long."""
     if stall_s is None:
         yield
         return
@@ -435,6 +435,6 @@ async def _finish(work: Coroutine[None, None, None]) -> None:
         except asyncio.CancelledError:
             cancelled = True
     if cancelled:
-        task.exception()  # seen: whoever cancelled us does not ask for it
+        task.exception()  # seen: anyone who cancelled us does not ask for it
         raise asyncio.CancelledError
     task.result()

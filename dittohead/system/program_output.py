@@ -123,7 +123,7 @@ class StepLog:
     """Adds what a program prints to its step's log.
 
     It is for people, and decides nothing: where it cannot be written (a full disk), the step goes on,
-    and it is the step's own files that tell of the disk.
+    and it is the step's own files that report the disk's state.
     """
 
     def __init__(self, path: Path, mask: Mask | None = None, most: int = MOST) -> None:

@@ -19,8 +19,8 @@ class PatientPool(ThreadPoolExecutor):
     """The loop's threads: as many as there is work for and the machine gives; some end when there is none.
 
     Python's own pool raises where no thread can be started, and yet keeps the work, to run it at some later
-    time: whoever gave it has long taken it to have failed, and does it again. It also keeps every thread for
-    ever, where programs that are to be started may need their places.
+    time: the caller has long taken it to have failed, and repeats it. It also keeps every thread without
+    end, where programs that are to be started may need their places.
     """
 
     def __init__(self, most: int | None = None, idle_s: float = 10.0) -> None:
@@ -77,7 +77,7 @@ class PatientPool(ThreadPoolExecutor):
             if future.set_running_or_notify_cancel():
                 try:
                     result = work()
-                except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+                except BaseException as error:  # noqa: BLE001  # raised again by the one who waits
                     future.set_exception(error)
                 else:
                     future.set_result(result)
@@ -160,7 +160,7 @@ def detached(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         value, failure = None, None
         try:
             value = work()
-        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+        except BaseException as error:  # noqa: BLE001  # raised again by the one who waits
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(tell, value, failure)
@@ -186,7 +186,7 @@ _LEAVE_S = 3.0
 async def in_own_thread(work: Callable[[Stop], T], *, key: str, stall_s: float) -> T:
     """Run `work(stop)` in a thread of its own, which is left behind when it hangs.
 
-    For reading what may never answer: a thread of the loop's pool would be lost for everything
+    For reading what may never answer: a thread of the loop's pool would be lost foreverything
     else. While one hangs, no other is sent after it.
 
     Args:
@@ -235,7 +235,7 @@ class Piece(Generic[T]):
         self.begun = True
         try:
             value = self._work(self.stop)
-        except BaseException as error:  # noqa: BLE001  # raised again by whoever waits
+        except BaseException as error:  # noqa: BLE001  # raised again by the one who waits
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self.loop.call_soon_threadsafe(self._tell, value, failure)
@@ -271,7 +271,7 @@ class Crew:
         return piece
 
     def leave(self, piece: Piece[Any]) -> None:
-        """Give up the thread that does a piece of work: whoever waits gets Hung."""
+        """Give up the thread that does a piece of work: anyone who waits gets Hung."""
         with self._changed:
             if piece.over:  # in the last moment
                 return

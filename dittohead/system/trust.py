@@ -19,7 +19,7 @@ from dittohead.system.users import owner
 #: Where the installation puts it.
 INSTALLED = Path("/etc/dittohead/config.yaml")
 
-#: Where the configuration is looked for, in this order.
+#: Where the configuration is searched for, in this order.
 DEFAULTS = (Path("config.yaml"), INSTALLED)
 
 

@@ -7,7 +7,7 @@ import contextlib
 
 
 async def event_or_time(event: asyncio.Event, seconds: float | None) -> bool:
-    """Wait for an event, or so long; tell whether the event is set.
+    """Wait for an event, or this long; tell whether the event is set.
 
     Args:
         seconds: None: as long as it takes; nothing is waited for 0 and less.

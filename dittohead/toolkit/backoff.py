@@ -25,7 +25,7 @@ def wait_s(
         first_s: seconds after the first failure, before chance.
         most_s: the longest wait, before chance.
         jitter: the part of the wait that chance may add or take away, from 0 to 1.
-        asked_s: seconds that the far side asks for: the wait is no shorter, but for more than a day.
+        asked_s: seconds that the remote system asks for; the wait is at least that, up to a day.
     """
     return spread(min(first_s * 2.0 ** min(failures - 1, _DOUBLINGS), most_s), jitter=jitter, asked_s=asked_s)
 
@@ -36,6 +36,6 @@ def spread(plain_s: float, *, jitter: float = SOME, asked_s: float | None = None
     Args:
         plain_s: the wait before chance. Seconds.
         jitter: the part of the wait that chance may add or take away, from 0 to 1.
-        asked_s: seconds that the far side asks for, of which a day counts at most; None for nothing.
+        asked_s: seconds that the remote system asks for, of which a day counts at most; None for nothing.
     """
     return max(plain_s * random.uniform(1 - jitter, 1 + jitter), bounded(asked_s or 0.0))  # noqa: S311

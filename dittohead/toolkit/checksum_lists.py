@@ -38,7 +38,7 @@ class ChecksumList:
 def parsed(data: bytes) -> ChecksumList:
     """Return what a list says of each file; a leading `./` of a name is left out.
 
-    Raises: Unreadable: a line is no digest with a name, a name stands there twice with two digests, the
+    Raises: Unreadable: a line is not a digest with a name, a name stands there twice with two digests, the
         digests are of several kinds, or there is none.
     """
     digests: dict[bytes, str] = {}

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from awscrt import checksums as crt
 
-#: Full-object checksums, in the order they are wanted: the first is S3's own default since 2024, and
+#: Full-object checksums, in order of preference: the first is S3's own default since 2024, and
 #: like CRC32C stays one of the whole object in a multipart upload, where SHA-256 does not.
 #: Source: Amazon S3 User Guide, "Checking object integrity".
 WANTED: Final = ("CRC64NVME", "CRC32C", "SHA256")
@@ -93,7 +93,7 @@ def stored(head: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def etag_md5(head: Mapping[str, Any]) -> str | None:
-    """Return the ETag where it may be an MD5 of the whole: 32 hex digits; else None.
+    """Return the ETag where it may be an MD5 of the whole: 32 hex digits; otherwise None.
 
     It is none of objects encrypted by KMS keys and of some stores' own: only a match proves something.
     """

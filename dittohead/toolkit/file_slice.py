@@ -21,7 +21,7 @@ class Slice:
     part of hundreds of megabytes costs no more than a small one.
 
     Args:
-        fd: stays open until the request is over.
+        fd: stays open until the request has ended.
         piece_sent: awaited before each piece, with its size: the place for limits and signs of life.
         data: the bytes, where they are in memory already.
     """

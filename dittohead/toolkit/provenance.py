@@ -17,7 +17,7 @@ class Origin:
     """The folder's own file that something was made of."""
 
     path: bytes
-    detail: dict[str, Any]  #: what the steps between tell of it, the last one's word before the others'
+    detail: dict[str, Any]  #: what the steps between report about it, the last one's word before the others'
 
 
 class Chain:
@@ -41,7 +41,7 @@ class Chain:
             if source is None:
                 raise ItemError(
                     f'what "{made.name}" delivered was made by "{made.source}", of which nothing is known',
-                    hint=f"Do the folder again: dittohead rerun {self._ctx.job_id}",
+                    hint=f"Run the folder again: dittohead rerun {self._ctx.job_id}",
                 )
             self._made[made.source] = dict(self._outputs(source))
         return self._made[made.source]
@@ -100,7 +100,7 @@ class Owners:
                 self._by_stem.setdefault(_stem(path), number)
 
     def of(self, path: bytes) -> int | None:
-        """Return the object's number, counted from 0; None for a file that is nobody's."""
+        """Return the object's number, counted from 0; None for a file of no object."""
         text = path.decode("utf-8", "surrogateescape")
         known = self._by_path.get(text, self._by_stem.get(_stem(text)))
         return min((number for number in (known, self._all) if number is not None), default=None)

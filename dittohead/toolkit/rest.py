@@ -1,6 +1,6 @@
 """JSON over HTTP to the systems we record in: one session, and what its faults mean for a job.
 
-Nothing is tried twice here: after a broken POST only its worker knows how to look whether it was heeded.
+Nothing is tried twice here: after a broken POST only its worker knows how to look whether it was obeyed.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class RestSite(BaseModel):
         try:
             parts.port  # noqa: B018  # read to be checked
         except ValueError:
-            raise ValueError("its port is no number from 0 to 65535") from None
+            raise ValueError("its port is not a number from 0 to 65535") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("a URL that begins with https:// or http:// is wanted")
+            raise ValueError("a URL that begins with https:// or http:// is required")
         if parts.username or parts.password:
             raise ValueError("a user or password does not belong here; name a credential file")
         if parts.query or parts.fragment:
-            raise ValueError("a URL without ? and # is wanted")
+            raise ValueError("a URL without ? and # is required")
         return value.rstrip("/")
 
 
@@ -88,7 +88,7 @@ class Answer:
             return json.loads(self.body)
         except (ValueError, RecursionError):
             raise TransientError(
-                f"the answer ({self.status}) is no JSON: {short(self.body.decode('utf-8', 'replace'))}",
+                f"the answer ({self.status}) is not JSON: {short(self.body.decode('utf-8', 'replace'))}",
                 where=self.where,
             ) from None
 
@@ -97,7 +97,7 @@ class Answer:
         return retry_after.asked_s(self.headers.get("Retry-After", ""))
 
     def fault(self, said: str = "", *, hint: str = "") -> StepError:
-        """Return what an answer that is no success means for a job, by its status.
+        """Return what an answer that is not a success means for a job, by its status.
 
         Args:
             said: the server's own words, where they are to be told.
@@ -150,15 +150,15 @@ class Rest:
             anonymous: asks as the public would, without credentials.
             sink: takes the body of a success piece by piece, however large it is; the answer then
                 holds none of it.
-            silent_s: seconds that the server may take for its answer, and between two pieces of it.
+            silent_s: seconds until the server must answer, and between two pieces of it.
 
         Raises: TargetError: the server cannot be reached; TransientError: the exchange broke, and it
-            is not known whether the server heeded the request.
+            is not known whether the server obeyed the request.
         """
         whole = path if "://" in path else self.base + path
         if params:
             # Not URL.update_query: it drops what the path asks for by the same name, and what it keeps
-            # it writes anew.
+            # it writes again.
             whole += ("&" if "?" in whole else "?") + urlencode(params, quote_via=quote, safe="")
         url = URL(whole, encoded=True)
         shown = str(url.with_query(None).with_fragment(None))
@@ -243,7 +243,7 @@ async def connected(
         trust_env=True,
     )
     # aiohttp sends PUT and DELETE again by itself when a connection that was kept breaks; whether the
-    # first was heeded is for the worker to find out. It has no public switch for it.
+    # first was obeyed is for the worker to find out. It has no public switch for it.
     session._retry_connection = False
     async with session:
         yield Rest(session, site.url, auth)
@@ -259,11 +259,11 @@ def _fault(error: BaseException, method: str, shown: str) -> StepError:
         return TargetError(
             f"its certificate is not trusted ({short(str(error.certificate_error))})",
             where=where,
-            hint="Set ca_bundle, or mend the certificate",
+            hint="Set ca_bundle, or fix the certificate",
         )
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         return TargetError(f"{host} does not speak TLS as it should ({short(str(error))})", where=where)
-    if isinstance(error, aiohttp.SocketTimeoutError):  # it was sent: whether it was heeded is not known
+    if isinstance(error, aiohttp.SocketTimeoutError):  # it was sent: whether it was obeyed is not known
         return TransientError(f"{host} does not answer", where=where)
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)):
         why = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else "no answer"

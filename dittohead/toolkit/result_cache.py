@@ -20,7 +20,7 @@ from dittohead.system.threads import Stop
 class ResultCache:
     """What earlier tries of the step have finished: a JSON line for each image.
 
-    It need not be durable: a line counts only if the file it speaks of has the digest it gives.
+    It need not be durable: a line counts only if the file it names has the digest it gives.
     """
 
     def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class ResultCache:
         return None
 
     def find(self, path: bytes, source: str) -> dict[str, Any] | None:
-        """Return what an earlier try made of this very input, of which `source` is a digest."""
+        """Return what an earlier try made of exactly this input, of which `source` is a digest."""
         at = self._lines.get(name_digest(path))
         if at is None:
             return None

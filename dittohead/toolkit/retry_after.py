@@ -37,5 +37,5 @@ def http_date(text: str) -> datetime | None:
 
 
 def bounded(seconds: float) -> float:
-    """Return a wait that somebody asks for as one from 0 to a day; 0 where it is no number. Seconds."""
+    """Return a wait that somebody asks for as one from 0 to a day; 0 where it is not a number. Seconds."""
     return 0.0 if math.isnan(seconds) else min(max(seconds, 0.0), MOST_S)

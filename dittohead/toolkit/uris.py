@@ -1,7 +1,7 @@
 """Addresses in the web as they are written down: nothing in them that RFC 3986 does not allow.
 
 What people and their systems give as an address may hold spaces, letters of all scripts, brackets, or a
-percent sign that encodes nothing. Readers of what we write refuse these, or each mends them in its own way.
+percent sign that encodes nothing. Readers of what we write refuse these, or correct them in their own ways.
 """
 
 from __future__ import annotations

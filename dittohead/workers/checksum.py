@@ -34,7 +34,7 @@ class ChecksumOptions(Options):
     @classmethod
     def _plain(cls, value: str) -> str:
         if "/" in value or value in ("", ".", ".."):
-            raise ValueError("a plain file name is wanted")
+            raise ValueError("a plain file name is required")
         return value
 
 

@@ -160,7 +160,7 @@ _CURES = {
     "left": "Have match name those that are images and left out, take them out, or set others: skip",
     "memory": "Give the step more memory (memory:)",
     "missing": "Install a libvips, or decoders, that read those it lacks (apt-get install libvips42)",
-    "other": "Take out what is no image",
+    "other": "Take out what is not an image",
 }
 
 
@@ -302,7 +302,7 @@ class _Conversion:
             why = "match leaves it out" if is_read(kind) else "which is not read here"
             self._failed(entry, f"it is an image ({kind}), {why}, and others: skip is not set", "left")
         elif about == "fail":
-            self._failed(entry, "this is no image, and others: fail is set", "other")
+            self._failed(entry, "this is not an image, and others: fail is set", "other")
 
     # -- what would be made ------------------------------------------------------------------
 

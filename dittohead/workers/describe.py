@@ -66,7 +66,7 @@ class DescribeOptions(Options):
     )
     unreadable_xmp: Literal["fail", "keep"] = Field(
         "fail",
-        description="An image whose own XMP is no XMP: fail, or take it along as it is, with a warning.",
+        description="An image whose own XMP is not XMP: fail, or take it along as it is, with a warning.",
     )
     verify: bool = Field(
         True,
@@ -87,7 +87,7 @@ class DescribeWorker(Worker[DescribeOptions]):
     default_limit = os.cpu_count() or 1
 
     def check(self, options: DescribeOptions) -> list[str]:
-        """See that what decodes is there, where it is wanted."""
+        """Check that the decoder is there, if it is needed."""
         if options.verify and not abilities():
             return ["the image library is not installed: apt-get install libvips42, or set verify: false"]
         return []
@@ -405,7 +405,7 @@ class _Describing:
         if self.faulty.count:
             error = ItemError(
                 f"{self.faulty.count} of {self.total} files cannot be described: {self.faulty}",
-                hint="Mend them or take them out, then run the folder again",
+                hint="Fix them or take them out, then run the folder again",
             )
             error.files = [] if self.ctx.source.made else self.faulty.named
             raise error

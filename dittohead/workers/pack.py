@@ -148,6 +148,6 @@ def _member(ctx: StepContext, options: PackOptions, entry: Entry, stop: Stop) ->
         raise ItemError(
             "this file is not what it was when its digest was taken",
             where=os.fsdecode(entry.path),
-            hint=f"Do the folder again: dittohead rerun {ctx.job_id}",
+            hint=f"Run the folder again: dittohead rerun {ctx.job_id}",
         )
     yield bytes(-entry.size % tarfile.BLOCKSIZE)

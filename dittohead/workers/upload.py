@@ -208,7 +208,7 @@ class UploadWorker(Worker[UploadOptions]):
             raise ItemError(f"{counted(refused.count, 'file')} could not be uploaded: {refused}", hint=hint)
 
     async def let_go(self, notes: Path, secret: Callable[[str], str]) -> None:
-        """Abort the multipart uploads of a job that is over."""
+        """Abort the multipart uploads of an ended job."""
         head, unfinished = await asyncio.to_thread(read_notes, notes)
         if not unfinished:
             return
@@ -370,7 +370,7 @@ class _Sending:
         return self.options.replace or self.abilities.versioned
 
     async def _may_replace(self) -> bool:
-        # Whoever suspends a bucket's versions would lose the object: asked anew, not believed for an hour.
+        # Anyone who suspends a bucket's versions would lose the object: asked again, never cached.
         return self.options.replace or (self.abilities.versioned and await self.bucket.versioned())
 
     async def _found(self, key: str, digests: Digests) -> tuple[Stored | None, bool]:
@@ -429,10 +429,10 @@ class _Sending:
         )
 
     async def _try_condition(self, entry: Entry, key: str, content: _Content) -> None:
-        """Find out, once, whether the store heeds If-None-Match: by sending the same object again."""
+        """Find out, once, whether the store obeys If-None-Match: by sending the same object again."""
         if self.abilities.conditional is not None or self._asked or self._settling.locked():
             return
-        if self._replaces:  # it is looked in any case, and a second version would stay
+        if self._replaces:  # the bucket is read in any case, and a second version would stay
             return
         async with self._settling:
             try:

@@ -88,7 +88,7 @@ def test_what_an_answer_means(status: int, body: bytes, kind: type[StepError], w
 
 
 async def test_a_change_reads_anew_each_time(site: ArchivesSpace, client: Client) -> None:
-    """A lost answer is settled by reading: what was heeded is not sent again."""
+    """A lost answer is settled by reading: what was obeyed is not sent again."""
     site.faults.append(Fault(r"POST .*/7", "drop", after=True))
     tries = 0
 
@@ -106,7 +106,7 @@ async def test_a_change_reads_anew_each_time(site: ArchivesSpace, client: Client
 
 
 async def test_other_conflicts_are_no_race(site: ArchivesSpace, client: Client) -> None:
-    """A 409 that reading anew cannot mend is not tried again."""
+    """A 409 that reading again cannot fix is not tried again."""
     site.faults.append(Fault(r"POST .*/7", "409", times=9))
 
     async def apply(record: dict[str, Any]) -> bool:

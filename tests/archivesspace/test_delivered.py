@@ -74,7 +74,7 @@ def ctx(tmp_path: Path) -> LoneContext:
 
 
 def test_through_every_step_back_to_the_file(ctx: LoneContext) -> None:
-    """A name that is no UTF-8, several pages of one file, and files made of none."""
+    """A name that is not UTF-8, several pages of one file, and files made of none."""
     found = [(path, copy.path, copy.caption) for path, copy in Chain(ctx).copies("sent")]
     assert found == [
         (ODD, ODD[:-3] + b"jp2", "8 x 9 px, lossless"),

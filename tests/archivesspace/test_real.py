@@ -1,4 +1,4 @@
-"""What a whole ArchivesSpace (v4.2.1) did to folders, and what becomes of them now; see docs/simulators.md."""
+"""What a whole ArchivesSpace (v4.2.1) did to folders, and what happens to them now; see docs/simulators.md."""
 
 from __future__ import annotations
 
@@ -391,7 +391,7 @@ async def test_a_malformed_title_is_told_where_it_is_refused(
     site.version = version
     job = Job.made(tmp_path, site.url, 1)
     if version == "v4.2.1":
-        assert f"the title of {AO} is no well-formed markup" in await refused(job, site)
+        assert f"the title of {AO} is not well-formed markup" in await refused(job, site)
     else:
         await job.run()
         assert the(site)["linked_instances"] == [{"ref": AO}]
@@ -568,7 +568,7 @@ async def test_without_a_page_a_click_does_not_open_the_manifest(site: ArchivesS
 async def test_a_colleague_without_sight_loses_nothing_of_ours_to_our_save(
     site: ArchivesSpace, tmp_path: Path
 ) -> None:
-    """What is suppressed between our look and our save is read anew."""
+    """What is suppressed between our look and our save is read again."""
     theirs = object_there(site, "THEIRS")
 
     async def suppress(call: Call) -> None:

@@ -42,8 +42,8 @@ def test_a_first_line_that_says_the_separator_counts_as_a_line() -> None:
         (b"name;id\na;b\n", 'it is "name;id"'),
         (b"file,component_id,FILE\na,b,c\n", "names the column file twice"),
         (b'file,component_id\na.tif,"X\n', "line 2: unexpected end of data"),
-        (b"file,component_id\n\xff,X\n", "it is no UTF-8"),
-        (b"\xff\xfef", "it is no UTF-8"),
+        (b"file,component_id\n\xff,X\n", "it is not UTF-8"),
+        (b"\xff\xfef", "it is not UTF-8"),
     ],
 )
 def test_what_is_no_such_list_is_said(data: bytes, words: str) -> None:

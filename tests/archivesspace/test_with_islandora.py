@@ -56,7 +56,7 @@ class Rooms:
     islandora: Islandora
 
     async def done(self, *names: str, **files: Any) -> list[Job]:
-        """Let folders arrive together; return their jobs when all are over."""
+        """Let folders arrive together; return their jobs when all have ended."""
         for name in names:
             self.house.arrive(name, files.get("what") or {f"{NAME}_{n}.tif": f"image {n}" for n in (1, 2, 3)})
         async with self.house.running():

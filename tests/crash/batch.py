@@ -162,7 +162,7 @@ class Batch:
         return len(found["inbox"]) + len(found["processing"])
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """Ask a copy of the store, so that looking does not mend what the daemon is to mend."""
+        """Ask a copy of the store, so that looking does not fix what the daemon is to fix."""
         state = self.site.root / "state"
         with tempfile.TemporaryDirectory() as copy:
             for suffix in ("", "-wal"):
@@ -292,7 +292,7 @@ class Batch:
         self.site.start(wait=False)
 
     def live(self, seconds: float) -> bool:
-        """Let it live for so long; return whether it has died by itself."""
+        """Let it live for this long; return whether it has died by itself."""
         assert self.site.process is not None
         try:
             self.site.process.wait(seconds)
@@ -331,14 +331,14 @@ class Batch:
         return True
 
     def live_in_peace(self, patience_s: float) -> None:
-        """Let it live until all that is on its way is over: those who met many deaths go one by one."""
+        """Let it live until all that is on its way has ended: those who met many deaths go one by one."""
         self.start()
         self.site.until(lambda: self.unfinished() == 0 or self.live(0), patience_s)
         assert self.site.process is not None
         assert self.site.process.poll() is None, self.site.log.read_text()[-3000:]
 
     def to_the_end(self, patience_s: float = 120) -> None:
-        """Run without any death until everything is over and told; then check it all."""
+        """Run without any death until everything has ended and told; then check it all."""
         self.live_in_peace(patience_s)
         self.site.until(
             lambda: (

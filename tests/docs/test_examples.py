@@ -25,7 +25,7 @@ from tests.docs.pages import PAPERS, TOP, Block, blocks, pages, prose
 PAGES = [*PAPERS, *pages()]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
-#: Blocks that are no example of ours, by how they begin, and why.
+#: Blocks that are not examples of ours, by how they begin, and why.
 NOT_OURS = {
     "# prometheus.yml": "Prometheus' own configuration",
     "purpose: ": "a side-car; read as one below",

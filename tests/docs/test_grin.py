@@ -123,7 +123,7 @@ def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library
     assert "lets someone@library.example in" in command(here.config, *shlex.split(lines[0])[1:])
     command(here.config, *shlex.split(lines[1])[1:])
     here.until(lambda: '"available"' in command(here.config, "source", "list", "google", "--json"))
-    assert "2 volumes are wanted" in command(here.config, *shlex.split(lines[2])[1:])
+    assert "2 volumes are now wanted" in command(here.config, *shlex.split(lines[2])[1:])
     here.until(lambda: len(world.in_process) == 2)
     world.tick()
     here.until(lambda: {entry(library, barcode)["stage"] for barcode in files} == {"stored"})

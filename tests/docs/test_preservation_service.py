@@ -33,7 +33,7 @@ OBJECT: dict[str | bytes, Any] = {
 
 
 class Service:
-    """What happens to a package at the far side; it believes nothing."""
+    """What happens to a package at the remote system; it believes nothing."""
 
     def __init__(self, base: Path) -> None:
         self.base = base

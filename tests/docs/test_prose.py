@@ -1,9 +1,12 @@
-"""The pages are in plain English: phrases that a reader with another first language stumbles over, and better ones."""
+"""Pages, messages and comments are in plain English: phrases that a reader with another first language stumbles over."""
 
 from __future__ import annotations
 
+import ast
+import io
 import re
-from collections.abc import Iterator
+import tokenize
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from tests.docs.pages import DOCS, TOP, prose
 WEB = Path(dittohead.__file__).parent / "web" / "pages"
 SCREENS = sorted([*WEB.rglob("templates/**/*.html"), *WEB.glob("static/*.js")])
 PAGES = [*(TOP / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted(DOCS.glob("*.md"))]
+
+PACKAGES = sorted(path for path in (TOP / "dittohead").iterdir() if path.is_dir() or path.suffix == ".py")
 
 #: (regular expression, what to write). Only what is wrong wherever it stands.
 AVOID = [
@@ -51,6 +56,13 @@ AVOID = [
     (r"\b(?:is|are) over(?=[ ,.;:)|]|$)", "has ended"),
     (r"\bas ever\b", "as usual"),
     (r"\bno whole\b", "incomplete"),
+    (r"\b(?:can|could|cannot|not|to) be had\b", "is (not) available"),
+    (r"\bdo the folder again\b", "run the folder again"),
+    (r"\bspeaks? of\b", "name, mention"),
+    (r"\bcalled like\b", "named like"),
+    (r"\b(?:it|this|that) wants (?:a|no|the|to)\b", "it needs"),
+    (r"\bmeant by\b", "refers to, matches"),
+    (r"\b(?:has|have|would) become of\b|\bbecomes of\b", "happened to, happens to"),
 ]
 #: Words that only the builders of earlier versions knew.
 FORMER = [
@@ -79,12 +91,14 @@ def checked(page: Path) -> Iterator[tuple[int, str]]:
             yield number, re.sub(r"`[^`]*`|\]\([^)]*\)", "`", line)
 
 
-def found(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
+def found(
+    lines: Iterator[tuple[int, str]], avoided: Sequence[tuple[str, str]] = ALL
+) -> Iterator[tuple[int, str, str]]:
     """Yield (number of the line, phrase, what to write), also for a phrase that a line break divides."""
     numbered = list(lines)
-    text = "\n".join(line for _, line in numbered)
-    for pattern, better in ALL:
-        for match in re.finditer(pattern.replace(" ", r"\s"), text, re.IGNORECASE | re.MULTILINE):
+    text = "\n".join(line for _, line in numbered).lower()  # many times as fast as to ignore the case
+    for pattern, better in avoided:
+        for match in re.finditer(pattern.replace(" ", r"\s"), text, re.MULTILINE):
             number, _ = numbered[text.count("\n", 0, match.start())]
             yield number, " ".join(match.group().split()), better
 
@@ -118,6 +132,32 @@ def test_a_screen_is_in_plain_english(source: Path) -> None:
         f'{source.relative_to(WEB)}:{number}: "{phrase}": write: {better}'
         for number, phrase, better in found(on_screen(source))
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def written(module: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number of the line, text) of what a module says to people: its strings, docstrings and comments."""
+    code = module.read_text()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.lineno, f"{node.value} ."  # it is not one sentence with the next
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_a_package_speaks_plain_english(package: Path) -> None:
+    """Messages, descriptions of options, docstrings and comments."""
+    wrong = []
+    for module in [package] if package.is_file() else sorted(package.rglob("*.py")):
+        texts = [
+            (number, " ".join(re.sub(r"`[^`\n]*`", "`", text).split())) for number, text in written(module)
+        ]
+        wrong += [
+            f'{module.relative_to(TOP)}:{number}: "{phrase}": write: {better}'
+            for number, phrase, better in found(iter(texts), AVOID)
+        ]
     assert not wrong, "\n".join(wrong)
 
 

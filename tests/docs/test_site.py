@@ -109,7 +109,7 @@ def test_what_is_searched_for_is_found(site: Path) -> None:
 
 
 def test_the_index_leads_to_every_page() -> None:
-    """Whoever begins there finds all of them; the reference's parts are led to by the reference."""
+    """Anyone who begins there finds all of them; the reference's parts are led to by the reference."""
     linked = set(re.findall(r"\(([\w-]+\.md)", (DOCS / "index.md").read_text()))
     assert {page.name for page in DOCS.glob("*.md")} - linked == {"index.md"}
 

@@ -104,7 +104,7 @@ def test_the_workers_error_is_the_pages(tmp_path: Path) -> None:
     tree(made.root / "inbox" / "lab1-short", {"p1.tif": "one"})
     said = made.shell.run("dittohead run --until-empty", check=False).stdout
     reason = (made.root / "failed" / "lab1-short.reason.txt").read_text()
-    assert "1 files are too few; 2 are wanted" in reason, said
+    assert "1 files are too few; 2 are required" in reason, said
     assert "move the folder to inbox/ again" in " ".join(reason.split())
 
 

@@ -108,7 +108,7 @@ HOSTILE = {
 def test_kinds_that_read_other_files_or_any_text_are_not_loaded(child: ImageChild, kind: str) -> None:
     """Whatever the name promises."""
     answer = child.ask("a.png", HOSTILE[kind])
-    assert answer["what"] == "this is no image, or of a kind that cannot be read"
+    assert answer["what"] == "this is not an image, or of a kind that cannot be read"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 2), (257, 257), (1025, 77), (64, 3000)])

@@ -1,4 +1,4 @@
-"""The digest of samples is the same whoever decodes them, and another when one sample is."""
+"""The digest of samples is the same for every decoder, and another when one sample is."""
 
 from __future__ import annotations
 

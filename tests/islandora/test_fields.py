@@ -1,4 +1,4 @@
-"""What becomes of a description."""
+"""What happens to a description."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ async def test_a_name_that_could_be_run_is_refused_when_its_media_is_saved(
 
 
 async def test_the_format_and_the_content_type_must_be_said(ask: Client) -> None:
-    """406 without _format, 415 for what is no JSON, 400 for what is no JSON inside."""
+    """406 without _format, 415 for what is not JSON, 400 for what is not JSON inside."""
     assert (await ask("POST", "/node", json=node(ask.site)))[0] == 406
     text = {"Content-Type": "text/plain"}
     assert (await ask("POST", "/node", params=JSON, data=b"{}", headers=text))[0] == 415

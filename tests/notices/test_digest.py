@@ -204,7 +204,7 @@ async def test_a_digest_that_cannot_be_sent_keeps_its_id_and_its_members(store: 
 async def test_a_death_at_any_moment_sends_each_member_once_more_at_most(
     store: Store, box: Mailbox, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
-    """And always under one id: whoever gets it twice can tell."""
+    """And always under one id: anyone who gets it twice can tell."""
 
     class Dead(BaseException):
         pass

@@ -62,7 +62,7 @@ async def test_a_receiver_that_could_take_nothing_is_bad_in_words_without_secret
             'no credential "none"',
             "the mail server refused: 5",
             "its host cannot be reached",
-            'the credential "short" is no secret',
+            'the credential "short" is not a secret',
             'no credential "none"',
         ),
         strict=True,

@@ -60,7 +60,7 @@ def failing(house: House, errors: list[Exception]) -> None:
 
 async def test_recovered_is_told_once_instead_of_done(told: Told) -> None:
     """Of a job that is tried again, and of another of the same name."""
-    failing(told, [ItemError("cut short"), ItemError("again")])
+    failing(told, [ItemError("truncated"), ItemError("again")])
     told.arrive("x")
     async with told.running():
         await told.until_over("x")
@@ -79,8 +79,8 @@ async def test_recovered_is_told_once_instead_of_done(told: Told) -> None:
 
 
 async def test_recovered_of_the_same_job(told: Told) -> None:
-    """And a rerun of what was done already is no recovery."""
-    failing(told, [ItemError("cut short")])
+    """And a rerun of what was done already is not a recovery."""
+    failing(told, [ItemError("truncated")])
     told.arrive("x")
     async with told.running():
         await told.until_over("x")
@@ -110,7 +110,7 @@ async def test_nothing_is_looked_up_where_nobody_asks(tmp_path: Path) -> None:
 async def test_a_target_that_is_still_down_when_a_job_is_tried_is_not_told_to_be_back(
     told: Told, by: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither in the log nor to people; and that it is still down is no news either."""
+    """Neither in the log nor to people; and that it is still down is not news either."""
     failing(told, [TargetError("down"), TargetError("still down")])
     told.arrive("x")
     async with told.running():

@@ -42,7 +42,7 @@ def test_a_rules_key_is_stable_and_tells_no_secret() -> None:
 def test_without_apprise_a_url_is_refused_when_the_configuration_is_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the command that mends it; mail needs nothing."""
+    """With the command that corrects it; mail needs nothing."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     ((place, problem),) = check_rules([rule(url="json://h")])
     assert place == (0,)
@@ -78,7 +78,7 @@ def problems(tmp_path: Path, text: str) -> str:
         ("notify:\n  - webhook: {url: 'http://h'}\n", "4:", '"secret_credential" is missing'),
         ("notify:\n  - webhook: {secret_credential: s}\n", "4:", "exactly one of url and url_credential"),
         ("notify:\n  - ping: {url: 'http://h'}\n    on: [done]\n", "4:", "on has no meaning here"),
-        ("notify:\n  - url: json://h\n    digest: soon\n", "5:", "is no duration"),
+        ("notify:\n  - url: json://h\n    digest: soon\n", "5:", "is not a duration"),
         (
             "notify:\n  - {url: 'json://h', name: a}\n  - {url: 'json://g', name: a}\n",
             "5:",
@@ -121,7 +121,7 @@ def test_addresses_come_from_a_file_too_and_its_mistakes_have_its_lines(tmp_path
 
 
 def test_a_rule_is_for_users_groups_and_numbers() -> None:
-    """And of what is nobody's, everybody is told."""
+    """And of what is ignored, everybody is told."""
     alice = Owner(uid=1001, user="alice", groups=frozenset({"curators"}))
     for names, fits in (
         (["alice"], True),

@@ -38,7 +38,7 @@ def test_a_sites_words_are_used_for_the_events_it_has_them_for(tmp_path: Path) -
     )
     makes = composer([rule(url="json://h", on=["failed", "done"])], wording=config.wording)
     (notice,) = makes("failed", job=broken(), steps=[], receipt="r")
-    assert (notice.subject, notice.body) == ("Schade: lab1-x", "the image is cut short (54.1 MiB)")
+    assert (notice.subject, notice.body) == ("Schade: lab1-x", "the image is truncated (54.1 MiB)")
     (notice,) = makes("done", job=job(), steps=[], receipt="r")
     assert notice.subject == "Done: lab1-x"
 
@@ -46,7 +46,7 @@ def test_a_sites_words_are_used_for_the_events_it_has_them_for(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("x\n{% if job %}\nno end\n", 3, "this is no template: Unexpected end of template"),
+        ("x\n{% if job %}\nno end\n", 3, "this is not a template: Unexpected end of template"),
         ("x\n\n{{ nmae }}\n", 3, "there is no variable nmae in a notice of failed"),
         ("x\n{{ job.nmae }}\n", 2, "there is no variable job.nmae in a notice of failed"),
         ("x\n{% for s in steps %}\n{{ s.nmae }}\n{% endfor %}", 3, "it cannot be filled in"),
@@ -70,7 +70,7 @@ def test_check_names_file_and_line_of_what_is_wrong(tmp_path: Path, text: str, l
 def test_a_template_for_no_event_and_a_directory_that_is_not_there_are_named(tmp_path: Path) -> None:
     """With what was meant."""
     path = site(tmp_path, fialed="x")
-    with pytest.raises(ConfigError, match=r'fialed.txt: "fialed" is no event: did you mean "failed.txt"'):
+    with pytest.raises(ConfigError, match=r'fialed.txt: "fialed" is not an event: did you mean "failed.txt"'):
         load(path)
     path.write_text(CONFIG.replace("words", "nowhere"))
     with pytest.raises(ConfigError, match="nowhere: there is no such directory of templates"):
@@ -193,7 +193,7 @@ def test_a_bad_template_is_an_error_with_a_line() -> None:
 
 
 def test_notices_of_jobs_lead_to_their_pages_where_the_page_is_known() -> None:
-    """In every notice of a job, and of each that is stuck; else nothing is said of it."""
+    """In every notice of a job, and of each that is stuck; else nothing is said about it."""
     there = "https://ingest.example.org"
     for url, said in ((there, True), ("", False)):
         made = composer([], public_url=url)

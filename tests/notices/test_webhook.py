@@ -86,7 +86,7 @@ async def test_the_specifications_own_example_is_signed_as_it_says() -> None:
 def test_what_is_no_secret_is_refused_without_being_shown(text: str) -> None:
     """With what would do."""
     with pytest.raises(
-        NotSent, match='the credential "name" is no secret of a webhook: whsec_ and'
+        NotSent, match='the credential "name" is not a secret of a webhook: whsec_ and'
     ) as raised:
         webhook.secret("name", text)
     assert text == "" or text in ("no", "whsec_") or text not in str(raised.value)

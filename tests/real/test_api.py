@@ -271,7 +271,7 @@ def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_no
         said = here.run(*command.split(), check=False, **alice)
         assert said.returncode == os.EX_UNAVAILABLE
         assert "the daemon is not running (or does not answer)" in said.stderr
-        assert "Ask whoever administers this machine: sudo dittohead run" in said.stderr
+        assert "Ask the person who administers this machine: sudo dittohead run" in said.stderr
 
 
 def test_which_configuration_is_in_force_is_told_on_the_socket_alone(here: Site) -> None:

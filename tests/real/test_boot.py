@@ -172,7 +172,7 @@ def test_a_reload_applies_to_new_jobs_and_a_bad_one_is_refused(host: Machine) ->
     configure(host, CONFIG.replace("echo after >> /target/ran", "echo new >> /target/ran"))
     host.run("systemctl", "reload", "dittohead")
     host.until(lambda: "config.loaded" in host.journal())
-    for wrong in ("pipelined:", "- ["):  # a key that is none; what is no YAML
+    for wrong in ("pipelined:", "- ["):  # a key that is none; what is not YAML
         configure(host, CONFIG.replace("pipelines:", wrong))
         assert host.run("systemctl", "reload", "dittohead", check=False).returncode != 0
         assert host.show("ActiveState") == "active"
@@ -260,7 +260,7 @@ def test_it_stops_in_time_with_rsync_in_flight_and_goes_on_after_the_start(host:
 
 
 def test_a_bad_configuration_ends_it_once_and_for_all(host: Machine) -> None:
-    """Exit status 78 is no reason to start again; a good file is."""
+    """Exit status 78 does not start it again; a good file is."""
     configure(host, CONFIG.replace("convert: {}", "convert: {qualty: 80}"))
     host.run("systemctl", "restart", "dittohead", check=False)
     host.until(lambda: host.show("ActiveState") == "failed")

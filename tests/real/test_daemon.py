@@ -170,7 +170,7 @@ def test_sigterm_interrupts_and_the_next_start_goes_on(steps: Site, tmp_path: Pa
 
 
 def test_a_second_sigterm_turns_a_drain_into_an_interrupt(steps: Site, tmp_path: Path) -> None:
-    """Whoever cannot wait says so again; the job goes on at the next start, from the step in flight."""
+    """Anyone who cannot wait says so again; the job goes on at the next start, from the step in flight."""
     steps.config.write_text(steps.config.read_text() + "stop: {mode: drain}\n")
     steps.start()
     steps.drop("x", {"a": "1"})
@@ -213,7 +213,7 @@ def test_a_reload_changes_what_comes_and_not_what_runs(steps: Site, tmp_path: Pa
             good.replace("root: .", "root: .\nstore: postgresql://a@h/b"),
             '"store" cannot change while the daemon runs',
         ),
-        (good + "\n  - [", "this is no valid YAML"),
+        (good + "\n  - [", "this is not valid YAML"),
     ):
         steps.config.write_text(wrong)
         refused = steps.run("reload", check=False)

@@ -64,7 +64,7 @@ class Attack:
         self.here, self.rng = here, random.Random(seed)
         self.root = here.config.parent / "root"
         self.count = 0
-        self.done: list[str] = []  #: what was damaged how, for whoever reads a failure
+        self.done: list[str] = []  #: what was damaged how, for anyone who reads a failure
 
     def targets(self) -> list[Path]:
         """Return every kind of thing that may be damaged, the store itself left out."""

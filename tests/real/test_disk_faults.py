@@ -83,7 +83,7 @@ def heal(here: Site, count: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12) if LONG else [1])
 def test_calls_that_fail_now_and_then_fail_no_folder(tmp_path: Path, seed: int) -> None:
-    """A disk's error is nobody's folder's fault: all of them end in done/, as soon as it is over."""
+    """A disk's error is nobody's folder's fault: all of them end in done/, as soon as it has ended."""
     chance = random.Random(seed)
     names = [f"f{number}" for number in range(5)]
     with site(tmp_path / "root", CONFIG.format(target=tmp_path / "target")) as here:

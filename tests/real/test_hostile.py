@@ -278,7 +278,7 @@ def attacked() -> Iterator[Attacked]:
 
 @pytest.mark.parametrize(("moment", "how"), _params(ATTACKS))
 def test_what_is_changed_during_the_job_is_never_done(attacked: Attacked, moment: str, how: str) -> None:
-    """It fails, whatever step it met, and lies in failed/ as its uploader has left it; a touch is no change."""
+    """It fails, whatever step it met, and lies in failed/ as its uploader has left it; a touch is not a change."""
     here, left = attacked
     folder = f"{moment}-{how}".encode()
     assert here.stations_of(folder) == ["failed" if CHANGES[how][0] else "done"]
@@ -339,7 +339,7 @@ def test_a_folder_cannot_pause_the_target_for_all(deed: Deed) -> None:
 
 
 def test_a_name_cannot_speak_for_ssh() -> None:
-    """A file called like ssh's complaint, gone while rsync wants it and back before anybody else looks."""
+    """A file named like ssh's complaint, gone while rsync wants it and back before anybody else looks."""
     name = "b: Permission denied (x"
     with box() as here:
         folder = here.upload("during-x", {"a.bin": _BIG, name: "1", "z.bin": _BIG})
@@ -352,7 +352,7 @@ def test_a_name_cannot_speak_for_ssh() -> None:
 
 
 def test_a_page_that_is_written_all_the_time_is_seen() -> None:
-    """Whoever goes on writing through a mapping fails, whenever something else is written."""
+    """Anyone who goes on writing through a mapping fails, whenever something else is written."""
     with box() as here:
         folder = here.prepare("none-x", {"a": "x" * 200})
         here.publish(folder, (by.map_page, "a", True))

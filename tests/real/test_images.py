@@ -61,4 +61,4 @@ def test_what_cannot_be_is_said_with_its_line(tmp_path: Path) -> None:
         said = here.run("check", check=False)
         assert said.returncode == 78
         assert "config.yaml:14:29: " in said.stderr
-        assert "a file's name is wanted, without a folder" in said.stderr
+        assert "a file's name is required, without a folder" in said.stderr

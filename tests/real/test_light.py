@@ -106,7 +106,7 @@ def test_importing_the_package_imports_nothing_of_it() -> None:
 
 
 def test_a_configuration_that_the_daemon_has_not_taken_is_checked(here: Site) -> None:
-    """A mistake in it is said; when it is mended and reloaded, nothing more needs to be checked."""
+    """A mistake in it is said; when it is fixed and reloaded, nothing more needs to be checked."""
     good = here.config.read_text()
     try:
         here.config.write_text(good + "nmae: x\n")

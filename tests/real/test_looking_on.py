@@ -127,7 +127,7 @@ def test_the_status_is_shown_as_it_changes(here: Site, tmp_path: Path) -> None:
 
 
 def test_without_colour_it_is_the_same(here: Site) -> None:
-    """NO_COLOR is heeded; where it is no terminal, the command says what there is instead."""
+    """NO_COLOR is respected; where it is not a terminal, the command says what there is instead."""
     watching = Terminal(here, "status", "--watch", TERM="xterm-256color", NO_COLOR="1")
     text = watching.until("none yet")
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", text)

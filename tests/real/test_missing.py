@@ -136,7 +136,7 @@ def test_a_daemon_whose_root_was_replaced_ends_to_be_started_again(here: Here) -
 
 
 def test_a_start_waits_for_a_database_that_is_down_and_obeys_a_stop(tmp_path: Path) -> None:
-    """It is no wrong configuration, and systemd gives up after five starts."""
+    """It is not a wrong configuration, and systemd gives up after five starts."""
     here = Here(tmp_path, f'store: "postgresql://nobody@127.0.0.1:{free_port()}/none"')
     here.start(wait=False)
     try:

@@ -42,7 +42,7 @@ class Far:
         return read_tree(self.base / "far")
 
     def heal(self, name: str) -> None:
-        """The fault is over: look now, and see it done."""
+        """The fault has ended: look now, and see it done."""
         self.here.run("poke", name, check=False)
         self.here.until(lambda: (self.here.root / "done" / name).exists())
 
@@ -89,7 +89,7 @@ def test_a_connection_that_breaks_off_is_taken_up_again(far: Far, after: int) ->
 
 
 def test_a_connection_that_stalls_is_given_up_and_tried_again(far: Far) -> None:
-    """Nothing comes through for the step's timeout: it does not wait for ever."""
+    """Nothing comes through for the step's timeout: it does not wait forever."""
     far.proxy.stalled.set()
     far.here.drop("x", {"a": DATA})
     far.here.until(lambda: far.here.events("step.retried") or far.here.events("target.paused"))
@@ -112,7 +112,7 @@ def test_a_stop_does_not_wait_for_a_stalled_host(far: Far) -> None:
 
 
 def test_a_host_with_another_key_gets_nothing(far: Far) -> None:
-    """Somebody else may be answering: paused, in words; a person mends known_hosts."""
+    """Somebody else may be answering: paused, in words; a person corrects known_hosts."""
     known = far.base / "known_hosts"
     good = known.read_text()
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", far.base / "other"], check=True)

@@ -1,4 +1,4 @@
-"""A store that is damaged or gone: refused in words, and made anew from what lies on disk."""
+"""A store that is damaged or gone: refused in words, and made again from what lies on disk."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_store_that_is_gone_is_made_anew_at_the_start(worn: Site, tmp_path: Pa
 
 
 def test_a_sound_store_is_not_touched(worn: Site) -> None:
-    """Whoever is only curious changes nothing; a daemon that runs keeps it out."""
+    """Anyone who is only curious changes nothing; a daemon that runs keeps it out."""
     before = shown(worn)
     said = worn.run("rebuild", check=False)
     assert said.returncode == os.EX_DATAERR

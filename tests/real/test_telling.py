@@ -70,7 +70,7 @@ def test_without_room_work_waits_and_says_so(tmp_path: Path) -> None:
 
 
 def test_draining_finishes_what_runs(tmp_path: Path) -> None:
-    """stop: {mode: drain}: a stop takes no more, and ends when the running job is over."""
+    """stop: {mode: drain}: a stop takes no more, and ends when the running job has ended."""
     config = f"""
         root: .
         space: {{floor: 0}}
@@ -138,7 +138,7 @@ def test_init_and_doctor_lead_a_newcomer(tmp_path: Path) -> None:
 
 
 def test_a_drop_waits_until_a_starting_daemon_has_made_its_store(tmp_path: Path) -> None:
-    """Whoever starts the one and drops into the other at once is not told that there is no store."""
+    """Anyone who starts the one and drops into the other at once is not told that there is no store."""
     state = tmp_path / "state"
     state.mkdir()
     (tmp_path / "config.yaml").write_text(

@@ -82,7 +82,7 @@ def test_what_only_waits_is_left_for_the_next_run(make: Make) -> None:
 
 
 def test_a_stop_ends_it_like_any_daemon(make: Make) -> None:
-    """SIGTERM is no failure: the folder stays where it is, and goes on in the next run."""
+    """SIGTERM is not a failure: the folder stays where it is, and goes on in the next run."""
     site = make('command: {argv: [sleep, "60"]}')
     tree(site.root / "inbox" / "lab-1", {"a": "1"})
     process = subprocess.Popen(

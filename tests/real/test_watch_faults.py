@@ -50,7 +50,7 @@ def watching(here: Site) -> str:
 
 
 def test_an_inbox_that_was_moved_away_is_watched_again_when_it_is_back(here: Site) -> None:
-    """Removed, made anew, renamed: said in the status, and never a reason to end."""
+    """Removed, made again, renamed: said in the status, and never a reason to end."""
     here.start()
     inbox = here.root / "inbox"
     for round_ in ("removed", "renamed"):

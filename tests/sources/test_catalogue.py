@@ -1,4 +1,4 @@
-"""What a source keeps of the far side: the same on SQLite and on PostgreSQL."""
+"""What a source keeps of the remote system: the same on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ async def test_the_highest_priority_comes_first_then_the_oldest(kept: KeptCatalo
 
 
 async def test_keys_as_nobody_expects_them(kept: KeptCatalogue) -> None:
-    """Capitals count, bytes that are no text are made visible, and a key twice in a batch is one."""
+    """Capitals count, bytes that are not text are made visible, and a key twice in a batch is one."""
     keys = ["ab", "AB", "a.b", "\udcff", "x\0y", "x'; --"]
     for _ in range(2):
         await kept.tell("v", told(*keys, *keys))

@@ -51,7 +51,7 @@ async def test_asked_for_converted_fetched_and_stored(library: Library) -> None:
     world = library.world
     world.add("32101081977728", "32101064781634")
     await library.round()
-    assert await library.want("32101081977728") == "1 volume is wanted"
+    assert await library.want("32101081977728") == "1 volume is now wanted"
     await library.round()
     assert world.in_process == ["32101081977728"]
     await library.round()
@@ -205,7 +205,7 @@ async def test_small_letters_of_a_person_find_the_volume(library: Library) -> No
     library.world.add("HN1ABC")
     await library.round()
     assert await library.want("hn1abc", "nobody", "HN1ABC ") == (
-        "1 volume is wanted; 1 not known at GRIN (nobody)"
+        "1 volume is now wanted; 1 not known at GRIN (nobody)"
     )
 
 
@@ -253,7 +253,7 @@ async def test_requests_come_in_batches_and_never_above_the_ceiling(
 
 
 async def test_each_volume_keeps_its_own_answer(library: Library) -> None:
-    """Not allowed is for good; being converted is no error; another error is tried again, not for ever."""
+    """Not allowed is permanently; being converted is not an error; another error is tried again, not forever."""
     world = library.world
     world.add("good")
     world.add("no", state="forbidden")

@@ -96,7 +96,7 @@ pipelines:
 
 
 def test_wrapped_messages_are_understood_and_others_left_counted_and_said(place: Place) -> None:
-    """SNS and EventBridge; what is no event stays in the queue."""
+    """SNS and EventBridge; what is not an event stays in the queue."""
     for key in ("s1/a+b.tif", "s3/c+d.tif"):
         place.put(key, b"x")
     url = place.make_queue()
@@ -117,7 +117,7 @@ def test_wrapped_messages_are_understood_and_others_left_counted_and_said(place:
     place.site.until(lambda: place.messages() == 2)
     place.site.until(lambda: place.source()["orders"] == {"open": 0, "unreadable": 2})
     said = {event["reason"] for event in place.site.events("source.unreadable")}
-    assert said == {"it is no JSON", "it speaks of the bucket another"}
+    assert said == {"it is not JSON", "it names the bucket another"}
 
 
 def test_a_message_is_not_lost_when_its_job_fails_and_goes_when_a_retry_succeeds(

@@ -544,7 +544,7 @@ async def fails(ctx: StepContext) -> StepResult:
 async def test_a_folder_that_goes_on_over_the_page_of_a_listing_is_not_begun_before_its_end(
     desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long ago its objects were written: half of a folder is no folder."""
+    """However long ago its objects were written: half of a folder is not a folder."""
     monkeypatch.setattr("dittohead.sources.s3.BATCH", 3)
     await desk.put("early/a", b"x")
     await desk.look()

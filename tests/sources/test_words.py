@@ -1,4 +1,4 @@
-"""Options, schedules, messages and tokens: what is understood, and what is said of the rest."""
+"""Options, schedules, messages and tokens: what is understood, and what is said about the rest."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ sources:
     [
         ("s3:", "s4:", 'config.yaml:5:5: there is no kind of source "s4". There are grin, s3'),
         ("bucket:", "buckt:", 'config.yaml:5:10: unknown key "buckt". Did you mean "bucket"?'),
-        ("masters:", "4x:", 'config.yaml:4:3: "4x" is no name for a source. Use letters, digits'),
-        ("every: 5m", "schedule: 5m", 'config.yaml:5:37: "schedule": "5m" is no schedule'),
+        ("masters:", "4x:", 'config.yaml:4:3: "4x" is not a name for a source. Use letters, digits'),
+        ("every: 5m", "schedule: 5m", 'config.yaml:5:37: "schedule": "5m" is not a schedule'),
         (
             "every: 5m",
             'schedule: "30 5 * * *", timezone: Nowhere',
@@ -51,7 +51,7 @@ sources:
         ),
         ("every: 5m", 'every: 5m, schedule: "30 5 * * *"', "every and schedule exclude each other"),
         ("every: 5m", "timezone: UTC", "timezone goes with schedule"),
-        ("every: 5m", 'group: "(x"', '"group": this is no regular expression'),
+        ("every: 5m", 'group: "(x"', '"group": this is not a regular expression'),
         ("every: 5m", 'folder: "{set}"', "there is no placeholder {set}; group has folder, path"),
         ("every: 5m", "tokens: {when_done: move}", "when_done: move and move_to belong together"),
         ("every: 5m", "tokens: {prefix: t/, when_done: move, move_to: t/done/}", "must not lie below prefix"),
@@ -184,7 +184,7 @@ class BrokenSource(Source[SourceOptions]):
 
 
 async def test_a_defect_of_a_source_ends_nothing_and_is_said(tmp_path: Path) -> None:
-    """It is tried again, as a fault of the far side is."""
+    """It is tried again, as a fault of the remote system is."""
     house = House(tmp_path / "root")
     known = Sources([])
     known.add(BrokenSource())

@@ -149,7 +149,7 @@ class Holdings:
             self._next += 1
             version |= {"identifier": str(self._next), "jsonmodel_type": "file_version"}
             if version["publish"] is None:
-                version["publish"] = self.default_publish  # made anew at each save
+                version["publish"] = self.default_publish  # made again at each save
             version["is_representative"] = bool(version["is_representative"])
         if sum(bool(one.get("is_representative")) for one in record.get("instances") or ()) > 1:
             raise Invalid(

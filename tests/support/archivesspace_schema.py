@@ -325,7 +325,7 @@ def cleaned(kind: str, body: Any, enums: dict[str, list[str]]) -> dict[str, Any]
     """
     errors: dict[str, list[str]] = {}
     if not isinstance(body, dict):
-        raise Invalid("Had some trouble parsing your request: it is no object")
+        raise Invalid("Had some trouble parsing your request: it is not an object")
     result = _object(kind, body, enums, "", errors)
     if kind == "digital_object_component" and not any(body.get(name) for name in ("title", "label", "dates")):
         errors["title"] = ["must not be an empty string (or enter a Label or Date)"]

@@ -23,7 +23,7 @@ class Mount:
     fd: int
 
     def leave(self) -> None:
-        """End the server: whoever hangs gets ENOTCONN, as does everyone after."""
+        """End the server: anyone who hangs gets ENOTCONN, as does everyone after."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

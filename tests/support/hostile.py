@@ -1,7 +1,7 @@
 """A drop box of mode 3773, a daemon of one uid, an uploader of another, and what must always hold.
 
-As root the daemon runs as uid 60000, and whoever uploads as 60001, a member of group 60000 with umask
-002; otherwise both are whoever runs the tests. The `Uploader` is a process that keeps each folder it
+As root the daemon runs as uid 60000, and anyone who uploads as 60001, a member of group 60000 with umask
+002; otherwise both are the person who runs the tests. The `Uploader` is a process that keeps each folder it
 has made open: it can change it also in processing/, which is closed to it.
 """
 
@@ -185,7 +185,7 @@ def deliverable(found: Mapping[bytes, Thing]) -> dict[bytes, str]:
     return files_of(found) | dict.fromkeys(empty, "")
 
 
-# -- whoever uploads -------------------------------------------------------------------------
+# -- anyone who uploads -------------------------------------------------------------------------
 
 _opened: dict[bytes, int] = {}
 _kept: list[Any] = []
@@ -222,7 +222,7 @@ def _build(hidden: Path, name: bytes, what: Mapping[str | bytes, Any]) -> None:
 
 
 def write(path: str, data: bytes, mode: str = "wb") -> None:
-    """Write a file anew, or with another mode over what it holds."""
+    """Write a file again, or with another mode over what it holds."""
     with open(path, mode) as file:
         file.write(data)
 
@@ -317,7 +317,7 @@ class Uploader:
 class Box(Site):
     """A site that another uid uploads to, with secrets around it that no delivery may hold.
 
-    Beside its root lie the target, meet/ (where steps wait for the tests), and what is nobody's business.
+    Beside its root lie the target, meet/ (where steps wait for the tests), and what is of no concern to it.
     """
 
     def __init__(self, base: Path, config: str, more: str = "") -> None:
@@ -474,7 +474,7 @@ class Box(Site):
         assert self._look_around() == self._around
 
     def clear(self) -> None:
-        """Remove what is over, for the next folders of the same names."""
+        """Remove what has ended, for the next folders of the same names."""
         places = [self.base / place for place in ("root/done", "root/failed", "root/receipts", "target")]
         subprocess.run(["rm", "-rf", *(path for place in places for path in place.iterdir())], check=True)
         self.uploader.do(None, let_go)

@@ -143,7 +143,7 @@ class House:
     def quiet(self) -> bool:
         """Offer what is in the inbox; tell whether nothing is left to do with any folder."""
         self.look()
-        # A folder that is being claimed is no arrival any more, and has no job yet.
+        # A folder that is being claimed is not an arrival any more, and has no job yet.
         if self.stations.scan().arrivals or os.listdir(self.stations.path(Station.PROCESSING)):
             return False
         return all(job.finished_at for job in self.jobs()) and not self.dispatch.running
@@ -167,7 +167,7 @@ class House:
                 await asyncio.sleep(0.005)
 
     async def until_over(self, name: str) -> Job:
-        """Wait until the latest job of a name is over and its folder has moved."""
+        """Wait until the latest job of a name has ended and its folder has moved."""
         await self.until(lambda: self._over(name))
         return self.job(name)
 

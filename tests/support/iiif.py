@@ -139,7 +139,7 @@ _MARKUP = re.compile(r"<(?!/?(a|b|br|i|img|p|small|span|sub|sup)\b)")
 def see(made: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest or collection that keeps the rules, all of them. Raises: AssertionError: which not."""
     found = list(faults(made))
-    assert not found, "\n".join(["this is no IIIF Presentation 3:", *found[:20]])
+    assert not found, "\n".join(["this is not valid IIIF Presentation 3:", *found[:20]])
     return made
 
 

@@ -18,7 +18,7 @@ _BLOCK = (701, 577)
 def pixels(width: int, height: int, bands: int = 3, dtype: Any = np.uint8, seed: int = 1) -> NDArray[Any]:
     """Return smooth pixels with some noise: (height, width, bands), or (height, width) for one band.
 
-    Large ones repeat a block whose sides are no multiple of any tile's or strip's.
+    Large ones repeat a block whose sides are not multiples of any tile's or strip's.
     """
     if width * height > 2 * _BLOCK[0] * _BLOCK[1]:
         block = pixels(*_BLOCK, bands, dtype, seed)

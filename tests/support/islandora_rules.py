@@ -111,7 +111,7 @@ def decoded(body: bytes, key: str, bundles: set[str]) -> Json:
     if not isinstance(fields, dict) or not fields.get(key):
         raise Refused(422, f'Could not determine entity type bundle: "{key}" field is missing.')
     if fields.pop(key)[0]["target_id"] not in bundles:
-        raise Refused(422, f'"{key}" is no bundle there is')
+        raise Refused(422, f'"{key}" is not a bundle there is')
     return fields
 
 
@@ -121,7 +121,7 @@ def validated(fields: Json, known: Known, kind: str, there: Site, *, new: bool) 
         if name not in known:
             raise Refused(422, f"Field {name} is unknown.")
         if not isinstance(items, list) or any(not isinstance(item, dict) for item in items):
-            raise Refused(422, f"{name}: an array of arrays is wanted")
+            raise Refused(422, f"{name}: an array of arrays is required")
         problems += _problems(name, items, *known[name], there)
     required = {"node": ("title", "field_model"), "media": ("name",)}[kind]
     for name in required:

@@ -1,4 +1,4 @@
-"""Whether the long parts of the tests are wanted: `LONG_TESTS=1 make test`."""
+"""Whether the long parts of the tests run: `LONG_TESTS=1 make test`."""
 
 from __future__ import annotations
 

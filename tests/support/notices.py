@@ -77,7 +77,7 @@ def job(folder: bytes = b"lab1-x", **more: Any) -> Job:
 
 def broken(folder: bytes = b"lab1-x", **error: str) -> Job:
     """A job that failed."""
-    told = Failure(what="the image is cut short", where="a.tif", hint="Scan it again", step="convert")
+    told = Failure(what="the image is truncated", where="a.tif", hint="Scan it again", step="convert")
     return job(folder, state=JobState.FAILED, error=dataclasses.replace(told, **error))
 
 

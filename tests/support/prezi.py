@@ -59,7 +59,7 @@ def lines(errors: Iterable[jsonschema.ValidationError]) -> Iterator[str]:
     for error in errors:
         best = jsonschema.exceptions.best_match([error])
         named = best.validator == "pattern" and isinstance(best.schema, dict) and best.schema.get("title")
-        what = f"{best.instance!r} is no {named}" if named else best.message
+        what = f"{best.instance!r} is not a {named}" if named else best.message
         yield f"{_place(best.absolute_path)}: {what[:300]}"
 
 

@@ -25,7 +25,7 @@ PEOPLE = ("ann", "alice", "away")
 #: Runs a program as another user, for the stand-in of sudo: a copy of setpriv that is setuid root.
 _RAISE = "usr/local/lib/raise"
 
-#: As sudo does it; whoever is not Ann is refused. `sudoedit` runs what EDITOR says.
+#: As sudo does it; anyone who is not Ann is refused. `sudoedit` runs what EDITOR says.
 _SUDO = f"""#!/bin/sh
 [ "$(id -un)" = ann ] || [ "$(id -un)" = root ] || {{ echo "$(id -un) is not in the sudoers file." >&2; exit 1; }}
 user=root

@@ -94,7 +94,7 @@ def installed() -> Path:
         digest.update(name.encode() + b"\0" + (TOP / name).read_bytes())
     place = TOP / "build" / "installed" / digest.hexdigest()[:16]
     place.parent.mkdir(parents=True, exist_ok=True)
-    # Files of tests run beside each other.
+    # Files of tests run in parallel.
     with open(place.parent / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (place / "whole").exists():

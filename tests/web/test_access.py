@@ -64,7 +64,7 @@ async def test_a_token_gives_its_role_and_nothing_else_does(front: Served) -> No
     "wrong", [OPERATOR[:-1], OPERATOR + "x", OPERATOR.upper(), "", "é" * 30, "a b", "sha256:00"]
 )
 async def test_a_wrong_token_is_refused_also_where_everybody_may_read(tmp_path: Path, wrong: str) -> None:
-    """Whoever shows one wants to be somebody: to be taken for anybody would hide the mistake."""
+    """Anyone who shows one wants to be somebody: to be taken for anybody would hide the mistake."""
     made = Front(tmp_path / "root", read="open")
     async with made.serving() as client:
         assert (await call(client, "/api/v1/jobs"))[0] == 200
@@ -206,7 +206,7 @@ async def test_the_cookie_is_closed_in(front: Served) -> None:
     assert said.startswith("__Host-dittohead=")
     assert "Secure" in said
     assert "Domain" not in said
-    # Who is no proxy does not decide that.
+    # Only a proxy decides that.
     assert (await made.signed_in(client, **{"X-Forwarded-Proto": "https"})).startswith("dittohead=")
 
 
@@ -532,7 +532,7 @@ OPEN = re.compile(r"/healthz|/login|/logout|/static/.*|/favicon.*")
 
 
 async def test_every_address_is_closed_to_nobody_and_every_change_to_forms_of_others(front: Served) -> None:
-    """Whatever is served, and whoever adds to it: asked of the application itself."""
+    """Whatever is served, and anyone who adds to it: asked of the application itself."""
     made, client = front
     cookie = await made.signed_in(client)
     tried = 0

@@ -85,7 +85,7 @@ async def test_every_answer_is_in_the_shape_that_the_document_tells_of(front: Se
     made, client = front
 
     async def fail(ctx: Any) -> Any:
-        raise ItemError("no", where="a.txt", hint="mend it")
+        raise ItemError("no", where="a.txt", hint="fix it")
 
     await done(made, "good")
     made.house.worker.plays["second"] = fail
@@ -245,7 +245,7 @@ async def test_an_action_tells_what_was_done_and_by_whom(front: Served) -> None:
         assert (await post(client, "/api/v1/jobs/held/cancel"))[0] == 200
     status, said = await post(client, "/api/v1/jobs/held/cancel")
     assert status == 409
-    assert said["detail"].startswith("held is over (failed)")
+    assert said["detail"].startswith("held has ended (failed)")
     found = await get(client, "/api/v1/jobs/held")
     asked = [(row["action"], row["who"], row["ok"]) for row in found["requests"]]
     assert asked == [
@@ -264,7 +264,7 @@ async def test_failures_that_are_over_are_told_apart(front: Served) -> None:
     made, client = front
 
     async def fail(ctx: Any) -> Any:
-        raise ItemError("no", where="a.txt", hint="mend it")
+        raise ItemError("no", where="a.txt", hint="fix it")
 
     made.house.worker.plays["second"] = fail
     await done(made, "bad")
@@ -308,7 +308,7 @@ async def test_names_of_every_kind_find_their_job_and_nothing_else(front: Served
 
 
 async def test_no_path_leads_out(front: Served) -> None:
-    """To a file that is no receipt and no log."""
+    """To a file that is neither a receipt nor a log."""
     for path in [
         "/api/v1/jobs/..%2f..%2fetc%2fpasswd",
         "/api/v1/jobs/%2e%2e/receipt",
@@ -429,7 +429,7 @@ async def test_a_file_is_sent_to_its_end_however_long_that_takes(front: Served) 
 
 
 async def test_whoever_does_not_read_the_answers_is_cut_off(front: Served) -> None:
-    """Also when more of them wait to be sent than the system takes: closing would wait for ever."""
+    """Also when more of them wait to be sent than the system takes: closing would wait forever."""
     made, client = front
     async with client.get("/login") as answer:
         found = re.search(r"/static/page[^\"]+css", await answer.text())
@@ -531,7 +531,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 
 
 async def test_the_proxys_socket_is_for_nobody_else(tmp_path: Path) -> None:
-    """Whoever can connect to it is believed: its user alone, unless its directory says which group."""
+    """Anyone who can connect to it is believed: its user alone, unless its directory says which group."""
     place = Path(tempfile.mkdtemp(prefix="dh-"))  # a socket's path is short
     for mode, wanted in ((0o755, 0o600), (0o2750, 0o660)):
         place.chmod(mode)

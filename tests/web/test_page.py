@@ -109,7 +109,7 @@ async def test_names_and_reasons_are_text_everywhere(front: Served, hostile: str
 
 
 async def test_nothing_is_inline_and_everything_named_is_there(front: Served) -> None:
-    """As the policy wants it; assets are kept for ever under names made of their content."""
+    """As the policy wants it; assets are kept forever under names made of their content."""
     made, client = front
     job, imported = await ran(made, "n"), set[str]()
     for path in ("/", f"/jobs/{job.id}", "/jobs", "/statistics", "/drop", "/nowhere"):
@@ -314,7 +314,7 @@ async def test_steps_stand_beside_each_other_as_they_may_run(front: Served) -> N
 
 
 async def test_where_it_is_are_links_only_where_a_browser_can_follow(front: Served) -> None:
-    """A record and a page; a script is text, whoever wrote it."""
+    """A record and a page; a script is text, no matter who wrote it."""
     made, client = front
 
     async def places(ctx: StepContext) -> StepResult:
@@ -348,7 +348,7 @@ def front_of(**live: Any) -> dict[str, Any]:
 
 
 def test_the_glance_says_what_is_wrong_and_nothing_else() -> None:
-    """A folder that waits for its namesake is no trouble; one that may not be moved is."""
+    """A folder that waits for its namesake needs no attention; one that may not be moved is."""
     assert front_of()["glance"].startswith("All is well. 0 running")
     assert front_of(held={"a": "an earlier folder of this name", "b": "the target x is paused: y"})["well"]
     stuck = front_of(held={"a": "it may not be moved", "b": "it waits"}, overdue=[{}], overdue_count=1)
@@ -411,7 +411,7 @@ async def test_who_asked_for_what_stands_on_the_job(front: Served) -> None:
     assert said[0] == 303
     page = await text(client, f"/jobs/{job.id}")
     assert "<bdi>alice (token)</bdi>" in page
-    assert "n is over (done)" in page
+    assert "n has ended (done)" in page
 
 
 def test_words() -> None:
@@ -541,7 +541,7 @@ async def test_an_address_that_was_given_away_goes_on_to_work(front: Served) -> 
 
 
 async def test_lists_say_who_brought_a_folder_and_how_long_ago(front: Served) -> None:
-    """Whoever dropped it through the page, however often it is done; else the user that owns it."""
+    """Anyone who dropped it through the page, however often it is done; else the user that owns it."""
     made, client = front
     made.house.worker.plays["second"] = _fails
     folder = made.house.arrive("n")

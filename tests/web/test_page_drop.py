@@ -124,7 +124,7 @@ async def test_what_breaks_off_leaves_no_half_piece_and_survives_a_restart(tmp_p
 
 
 async def test_a_folder_is_not_handed_over_while_a_file_of_it_is_written(front: Served) -> None:
-    """Another window may send a piece again: that must not cut short what was compared already."""
+    """Another window may send a piece again: that must not truncated what was compared already."""
     made, client = front
     id_ = await begun(client, "n", {"a": 2})
     await put(client, id_, "a", 0, b"hi")
@@ -425,7 +425,7 @@ async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch:
     ],
 )
 async def test_a_form_that_is_none_is_refused(front: Served, kind: str, body: bytes) -> None:
-    """And is no defect of ours."""
+    """And is not a defect of ours."""
     made, client = front
     headers = {"Content-Type": kind}
     status, _ = await call(client, "/drop", "POST", token=OPERATOR, data=body, headers=headers)
@@ -446,7 +446,7 @@ async def test_a_form_has_no_more_fields_than_it_needs(front: Served) -> None:
 async def test_whoever_goes_away_while_it_is_handed_over_is_recorded(
     front: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And whoever comes back and asks again is led to the job, not told that there is no such upload."""
+    """And anyone who comes back and asks again is led to the job, not told that there is no such upload."""
     made, client = front
     id_ = await begun(client, "n", {"a": 0})
     await put(client, id_, "a", 0, b"")

@@ -1,4 +1,4 @@
-"""What is told as it happens: computed once for all who read, whole for whoever was away or slow."""
+"""What is told as it happens: computed once for all who read, whole for anyone who was away or slow."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def reading(broadcaster: Broadcaster, source: Source, last: str = "") -> A
 
 
 async def next_event(texts: Any) -> str:
-    """The next text that is no sign of life."""
+    """The next text that is not a sign of life."""
     async with asyncio.timeout(20):
         while (text := await anext(texts)).startswith(":"):
             pass
@@ -162,7 +162,7 @@ async def test_a_look_that_fails_ends_no_stream(broadcaster: Broadcaster) -> Non
 async def test_a_silent_stream_gives_signs_of_life_and_ends_in_time(
     broadcaster: Broadcaster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Proxies close what is silent; whoever reads for long is asked again who they are."""
+    """Proxies close what is silent; anyone who reads for long is asked again who they are."""
     monkeypatch.setattr(events, "HEARTBEAT_S", 0.02)
     monkeypatch.setattr(events, "LIFE_S", 0.3)
     source = Source()

@@ -80,7 +80,7 @@ async def test_a_jobs_images_are_shown_small_and_kept(tmp_path: Path) -> None:
 
 
 async def test_links_in_a_folder_lead_nowhere(tmp_path: Path) -> None:
-    """A link is no image of the job, and one that comes in between is not opened."""
+    """A link is not an image of the job, and one that comes in between is not opened."""
     secret = tmp_path / "secret.png"
     secret.write_bytes(flat(50, 50, (9, 9, 9)))
     house = House(tmp_path / "root")

@@ -1,4 +1,4 @@
-"""A job is verified by the daemon for whoever may act: told how far it is, and ended with its reader."""
+"""A job is verified by the daemon for anyone who may act: told how far it is, and ended with its reader."""
 
 from __future__ import annotations
 

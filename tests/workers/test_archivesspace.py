@@ -125,7 +125,7 @@ async def test_a_folder_that_is_for_access_alone(site: ArchivesSpace, tmp_path: 
 
 
 async def test_a_file_without_a_copy_is_told_of(site: ArchivesSpace, tmp_path: Path) -> None:
-    """It was no image, say: what was recorded does not pass for all there is."""
+    """It was not an image, say: what was recorded does not pass for all there is."""
     ctx = await Job.made(tmp_path, site.url, ["1.tif", "notes.txt", ".DS_Store"]).run()
     assert (
         "1 component with 1 file version (without a copy, and so without a component: 1 file)"
@@ -427,7 +427,7 @@ async def test_the_plan_is_what_is_done(site: ArchivesSpace, tmp_path: Path) -> 
 
 
 async def test_verify(site: ArchivesSpace, tmp_path: Path) -> None:
-    """What people add is no fault; what they take away or change of ours is."""
+    """What people add is not a fault; what they take away or change of ours is."""
     job = Job.made(tmp_path, site.url, 3, access=shown(site))
     ctx = await job.run()
     assert [said for said in await job.verify(ctx.locations) if not said[0]] == []

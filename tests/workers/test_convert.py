@@ -157,7 +157,7 @@ async def test_transparency_is_laid_on_white(rig: Rig) -> None:
 
 
 async def test_floats_are_kept_losslessly_and_refused_otherwise(rig: Rig) -> None:
-    """Nobody knows what white is in them; not-a-number is no difference."""
+    """Nobody knows what white is in them; not-a-number is not a difference."""
     data = pixels(60, 40, 1).astype(np.float32)
     data[3, 3] = np.nan
     with pytest.raises(ItemError, match=r"floating-point numbers.*with compression: deflate"):
@@ -272,11 +272,11 @@ async def test_names_that_differ_only_in_their_ending_do_not_collide(rig: Rig) -
 
 
 async def test_other_files_are_left_and_counted(rig: Rig) -> None:
-    """Notes and junk are no images; with others: fail a note fails the step, junk does not."""
+    """Notes and junk are not images; with others: fail a note fails the step, junk does not."""
     what = {"a.png": encode(pixels(20, 10), "PNG"), "note.txt": "x", "._a.png": "x", "Thumbs.db": "x"}
     await rig.convert(what)
     assert rig.result.detail == "1 images, 3 other files left: ._a.png, Thumbs.db, note.txt"
-    with pytest.raises(ItemError, match=r"note.txt: this is no image"):
+    with pytest.raises(ItemError, match=r"note.txt: this is not an image"):
         await rig.convert(others="fail")
 
 
@@ -417,7 +417,7 @@ async def test_a_child_that_is_killed_costs_no_image(rig: Rig) -> None:
 async def test_an_image_whose_child_is_killed_each_time_is_not_called_a_bad_one(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory that others use up is no fault of the image: it is tried again, and the reason says what was."""
+    """Memory that others use up is not a fault of the image: it is tried again, and the reason says what was."""
 
     async def killed(child: ImageChild, request: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
         os.kill(child._child.process.pid, signal.SIGKILL)
@@ -431,7 +431,7 @@ async def test_an_image_whose_child_is_killed_each_time_is_not_called_a_bad_one(
 
 
 async def test_an_image_beyond_the_memory_limit_is_one_bad_image(rig: Rig) -> None:
-    """The limit ends a child, not the daemon; the reason speaks of memory."""
+    """The limit ends a child, not the daemon; the reason names memory."""
     big = encode(Image.new("RGB", (16000, 12000)), "WEBP", method=0, quality=1)  # decoded as a whole
     with pytest.raises(ItemError, match=r"1 of 2 images.*more than 600 MiB of memory"):
         await rig.convert({"big.webp": big, "ok.png": encode(pixels(20, 10), "PNG")}, memory="600MiB")

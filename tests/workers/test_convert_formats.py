@@ -199,7 +199,7 @@ async def test_heif_is_read_with_its_exif(rig: Rig, tmp_path: Path) -> None:
 
 
 async def test_sizes_are_chosen_by_name_and_by_a_file_beside(rig: Rig) -> None:
-    """The smallest of all that fit; side-cars are no images and no strangers."""
+    """The smallest of all that fit; side-cars are neither images nor unexpected files."""
     data = encode(pixels(600, 400), "PNG")
     rules = [
         {"sidecar": ".copyright", "max_width": 300},
@@ -425,7 +425,7 @@ async def test_bits_and_palettes_are_told(rig: Rig) -> None:
 
 @pytest.mark.parametrize("bits", [10, 12])
 async def test_bits_between_8_and_16_are_scaled_and_told(rig: Rig, bits: int) -> None:
-    """White stays white; a JPEG 2000 of 12 bits is no picture in the dark."""
+    """White stays white; a JPEG 2000 of 12 bits is not a picture in the dark."""
     ramp = np.tile(np.linspace(0, 2**bits - 1, 256).astype(np.uint16), (64, 1))
     data = imagecodecs.jpeg2k_encode(ramp, level=0, bitspersample=bits)
     path, output = await rig.one("a.jp2", data, compression="deflate")
@@ -486,7 +486,7 @@ async def test_every_page_becomes_a_result_of_its_own(rig: Rig, kind: str) -> No
 
 
 async def test_a_bad_page_fails_its_image_and_leaves_none_of_its_pages(rig: Rig) -> None:
-    """Those before it are no half of a book."""
+    """Those before it are not half of a book."""
     with pytest.raises(ItemError, match="1 of 2 images"):
         await rig.convert({"a.tif": document("TIFF", 3)[:-20_000], "b.tif": tiff()}, pages="all")
     assert set(read_tree(rig.ctx.work)) == {b"b.tif"}
@@ -501,11 +501,11 @@ async def test_the_time_limit_is_for_each_page(rig: Rig) -> None:
 
 
 async def test_a_range_of_pages(rig: Rig) -> None:
-    """One that is cut short is warned of; an image without any of them is a bad one."""
+    """One that is truncated is warned of; an image without any of them is a bad one."""
     details = await rig.details({"a.tif": document("TIFF", 3)}, pages="2-5")
     assert sorted(details) == ["a-0002.tif", "a-0003.tif"]
     assert details["a-0002.tif"]["warnings"] == ["it has only 3 pages of 2-5"]
-    with pytest.raises(ItemError, match="it has 1 page, and pages: 2-5 are wanted"):
+    with pytest.raises(ItemError, match="it has 1 page, and pages: 2-5 are required"):
         await rig.convert({"a.tif": tiff()}, pages="2-5")
     assert read_tree(rig.ctx.work) == {}
 
@@ -551,7 +551,7 @@ async def test_a_pdf_is_drawn_at_the_dpi_asked_for(rig: Rig) -> None:
 
 @pytest.mark.parametrize("form", SUFFIXES)
 async def test_no_two_results_are_called_alike(rig: Rig, form: str) -> None:
-    """a/p1.tif, b/p1.tif and a/p1.jpg, and folders called like results; nothing is lost in another."""
+    """a/p1.tif, b/p1.tif and a/p1.jpg, and folders named like results; nothing is lost in another."""
     end = SUFFIXES[form]
     one, more = encode(pixels(20, 10), "PNG"), IIIF if form == "iiif-static" else {"format": form}
     ctx = await rig.convert(
@@ -605,8 +605,8 @@ async def test_a_jpegs_colour_is_subsampled_or_not(rig: Rig, subsampling: str, f
     [
         ({"format": "png", "quality": 80}, "quality means nothing with format: png"),
         ({"format": "jpeg", "compression": "lzw"}, "compression means nothing"),
-        ({"format": "iiif-static"}, "iiif_id is wanted"),
-        ({"format": "iiif-static", "iiif_id": "https://x/"}, "iiif_id is wanted"),
+        ({"format": "iiif-static"}, "iiif_id is required"),
+        ({"format": "iiif-static", "iiif_id": "https://x/"}, "iiif_id is required"),
         ({"enlarge": True}, "enlarge needs max_width"),
         ({"subsampling": "off"}, "subsampled below quality 90"),
         ({"subsampling": "on", "quality": 95}, "subsampled below quality 90"),
@@ -635,7 +635,7 @@ def test_what_this_build_cannot_do_is_refused_at_the_check(monkeypatch: pytest.M
 
 
 def test_the_recipe_holds_what_decides_the_result_and_nothing_else() -> None:
-    """What it does not hold may change without an image being made anew; what it holds may not."""
+    """What it does not hold may change without an image being made again; what it holds may not."""
     base = ConvertOptions()
     for same in (
         {"timeout": 5},

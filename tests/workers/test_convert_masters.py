@@ -68,7 +68,7 @@ SOUND: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 async def test_a_master_holds_every_sample_and_says_by_whom_that_was_found(rig: Rig) -> None:
-    """Decoded here by a third library; the digest in the receipt can be made anew from its description."""
+    """Decoded here by a third library; the digest in the receipt can be made again from its description."""
     ctx = await rig.convert(
         {f"{kind}.tif": written(a, **more) for kind, (a, more) in SOUND.items()}, format="jp2"
     )
@@ -452,7 +452,7 @@ def test_masters_are_made_and_proved_without_executable_memory(tmp_path: Path, f
 
 
 async def test_what_an_earlier_try_proved_or_kept_is_not_made_again(rig: Rig) -> None:
-    """By its journal, with the proof; a file that is no longer whole is made anew, and is the same."""
+    """By its journal, with the proof; a file that is no longer whole is made again, and is the same."""
     what = {"a.tif": encode(RGB, "TIFF"), "b.tif": UNFIT["one bit"][0](rig.base)}
     ctx = await rig.convert(dict(what), format="jp2", unfit="keep")
     before = [(output.path, output.sha256, output.detail) for output in ctx.outputs]
@@ -496,7 +496,7 @@ async def test_a_colour_that_stands_for_transparency_is_no_alpha(rig: Rig) -> No
     ],
 )
 async def test_samples_that_libvips_does_not_read_are_kept(rig: Rig, kind: Any, words: str) -> None:
-    """They were called damaged, which no cure could mend."""
+    """They were called damaged, which no cure could fix."""
     data = written(pixels(30, 20, 1).astype(kind))
     path, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
     assert output.detail == {"kept": words}
@@ -517,7 +517,7 @@ async def test_bytes_of_turned_bits_are_read_as_they_are_meant(rig: Rig, tmp_pat
 async def test_grey_with_two_more_bands_is_no_colour(rig: Rig) -> None:
     data = written(RGB, photometric="minisblack", planarconfig="contig")
     _, output = await rig.one("a.tif", data, format="jp2", unfit="keep")
-    assert output.detail == {"kept": "it has 2 bands that are no colour"}
+    assert output.detail == {"kept": "it has 2 bands that are not colour"}
 
 
 async def test_a_high_throughput_source_becomes_nothing(rig: Rig) -> None:

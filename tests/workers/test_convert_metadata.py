@@ -1,4 +1,4 @@
-"""What images say of themselves in bytes that are no text, or at great length; and images that are larger than their files."""
+"""What images say of themselves in bytes that are not text, or at great length; and images that are larger than their files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def with_segment(marker: int, data: bytes) -> bytes:
     return plain[:2] + struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data + plain[2:]
 
 
-#: Sound images, each with bytes that are no UTF-8 where text stands.
+#: Sound images, each with bytes that are not UTF-8 where text stands.
 STRANGE = {
     "keyword.png": png(chunk(b"tEXt", LATIN + b"\0x")),
     "text.png": png(chunk(b"tEXt", b"Comment\0" + LATIN)),
@@ -137,7 +137,7 @@ async def test_what_is_no_answer_fails_that_image_alone(
     rig = Rig(tmp_path)
     with pytest.raises(ItemError) as caught:
         await rig.convert({f"{name}.tif": b"x" for name in ("a", "bad", "c")}, verify=False)
-    assert "1 of 3 images cannot be converted: bad.tif: what was said of it cannot be read" in str(
+    assert "1 of 3 images cannot be converted: bad.tif: what was said about it cannot be read" in str(
         caught.value
     )
     assert {output.source for output in rig.ctx.outputs} == {b"a.tif", b"c.tif"}

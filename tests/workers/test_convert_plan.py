@@ -76,5 +76,5 @@ async def test_pages_sizes_and_originals_are_spoken_of(rig: Rig) -> None:
 async def test_what_would_fail_fails_the_plan(rig: Rig) -> None:
     with pytest.raises(ItemError, match="there are no images in the folder"):
         await planned(rig, {"a.txt": "text"})
-    with pytest.raises(ItemError, match=r"1 of 1 images cannot be converted: a\.txt: this is no image"):
+    with pytest.raises(ItemError, match=r"1 of 1 images cannot be converted: a\.txt: this is not an image"):
         await planned(rig, {"a.tif": TIFF}, others="fail")

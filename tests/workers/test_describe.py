@@ -186,7 +186,7 @@ async def test_masters_are_described_by_what_they_were_made_of(desk: Desk) -> No
 
 
 async def test_the_same_gives_the_same_bytes_and_is_not_done_twice(desk: Desk, tmp_path: Path) -> None:
-    """Within a job: the date is the claim's. A result that was damaged since is made anew."""
+    """Within a job: the date is the claim's. A result that was damaged since is made again."""
     ctx = await desk.describe(of_all_kinds(tmp_path))
     first = {output.path: output.sha256 for output in ctx.outputs}
     (ctx.work / "3.jpg").write_bytes(b"damaged")
@@ -258,7 +258,7 @@ async def test_xmp_that_cannot_be_read_fails_or_stays(desk: Desk) -> None:
 
 
 async def test_a_file_that_cannot_be_decoded_is_not_passed_on(desk: Desk) -> None:
-    """The others are done all the same; what was said of its size counts, too."""
+    """The others are done all the same; what was said about its size counts, too."""
     data = jpeg(300, 200)
     with pytest.raises(ItemError, match=r"1 of 2 files cannot be described: b\.jpg: it cannot be decoded"):
         await desk.describe({"a.jpg": data, "b.jpg": data[: len(data) // 2]})
@@ -277,7 +277,7 @@ async def test_a_file_changed_since_the_step_before_is_found(desk: Desk) -> None
 
 
 async def test_a_full_disk_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no fault of the folder; nothing half-written stays."""
+    """It is not a fault of the folder; nothing half-written stays."""
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -309,7 +309,7 @@ async def test_a_try_that_is_stopped_is_gone_on_with(desk: Desk) -> None:
 
 
 async def test_names_of_all_kinds_are_kept(desk: Desk) -> None:
-    """Bytes that are no text are shown as such in the XMP."""
+    """Bytes that are not text are shown as such in the XMP."""
     png = encode(pixels(9, 9), "PNG")
     ctx = await desk.describe({b"a\xff.png": png, "x\ny.png": png, "s": {"t&<>.png": png}})
     names = {

@@ -134,7 +134,7 @@ async def test_behind_unpack_no_page_is_read_again(
     )
     object.__setattr__(source, "made", made)
     for image in first.work.glob("*.tif"):
-        image.unlink()  # whoever reads it now fails
+        image.unlink()  # anyone who reads it now fails
     ctx = LoneContext(tmp_path / "site", payload, source=source, step="google")
     await GoogleBooksWorker().run(ctx, GoogleBooksOptions())
     assert len(ctx.outputs) == 3
@@ -184,7 +184,7 @@ def with_(**named: bytes) -> Callable[[Files], Files]:
         (lambda files: listed(without(f"PRNC_{BARCODE}.xml")(volume())), "there is no METS file"),
         (lambda files: listed({**volume(), "OTHER_1.xml": b"<x/>"}), "there are 2 METS files"),
         (lambda files: listed({**volume(), f"PRNC_{BARCODE}.xml": b"<x/>"}), "its root is x"),
-        (lambda files: listed({**volume(), f"PRNC_{BARCODE}.xml": b"<x"}), "it is no XML"),
+        (lambda files: listed({**volume(), f"PRNC_{BARCODE}.xml": b"<x"}), "it is not XML"),
         (
             lambda files: listed(
                 {**volume(), f"PRNC_{BARCODE}.xml": b'<!DOCTYPE x [<!ENTITY a "b">]><x>&a;</x>'}

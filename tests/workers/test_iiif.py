@@ -278,7 +278,7 @@ def _asked_for(to: LoneContext, url: str) -> Iterator[str]:
 
 
 async def test_images_are_in_the_order_people_count_in(show: Show) -> None:
-    """2 before 10, a folder's own before those of folders in it; named when that is wanted."""
+    """2 before 10, a folder's own before those of folders in it; named if the option says so."""
     files = ["p10.tif", "p2.tif", "P1.tif", "b/p1.tif", "a/p11.tif", "a/p9.tif", "a/deep/p1.tif"]
     made = show.tiles(dict.fromkeys(files, (300, 200)))
     assert labels(await show.run(made)) == [str(n) for n in range(1, 8)]
@@ -311,7 +311,7 @@ async def test_the_same_gives_the_same_bytes(show: Show) -> None:
 
 
 async def test_several_objects_have_a_manifest_each_and_a_collection(show: Show) -> None:
-    """Each in a folder called like it; what belongs to none is left out, and told."""
+    """Each in a folder named like it; what belongs to none is left out, and told."""
     made = show.tiles(dict.fromkeys(["a/1.tif", "a/2.tif", "b/1.tif", "x.tif"], (300, 200)))
     one = Object(description=Description(identifier="A 1/ü", title="One"), files=("a/1.tif", "a/2.tif"))
     two = Object(description=Description(identifier="A_2", title="Two"), files=("b/1.jpg",))  # a copy of it
@@ -429,7 +429,7 @@ HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\x00\ud800<!--
 
 
 async def test_nothing_of_the_metadata_becomes_markup(show: Show) -> None:
-    """Neither in the page nor, by viewers that heed HTML, in the manifest."""
+    """Neither in the page nor, by viewers that obey HTML, in the manifest."""
     hostile = Description(
         identifier=HOSTILE,
         title=HOSTILE,

@@ -229,7 +229,7 @@ async def test_a_name_is_this_very_name(rig: Rig, there: list[str], wanted: str,
 
 
 async def test_a_creator_is_found_by_its_authority_and_by_no_term_of_another_kind(rig: Rig) -> None:
-    """A subject of the same URI is no person."""
+    """A subject of the same URI is not a person."""
     uri = "http://id.loc.gov/authorities/names/n79018806"
     rig.site.add_term("subject", "Hale, George Ellery", uri)
     creators = [{"name": "Hale, G. E.", "uri": uri, "role": "pht"}]
@@ -556,7 +556,7 @@ async def test_a_file_that_took_anothers_place_is_an_alarm_and_is_not_undone(rig
         assert [ok for ok, _, _ in said] == [False]
         assert "in another's place, which is not kept" in said[0][2]
     one.ctx.again()
-    await one.run(collection=where)  # the same job, with a View that was mended
+    await one.run(collection=where)  # the same job, with a View that was corrected
     assert one.site.media[mid]["alt"] == "curators-original.jpg"
     assert [ok for ok, _, _ in await one.undo(collection=where)] == [False]
     assert mid in one.site.media
@@ -855,7 +855,7 @@ async def test_a_wait_that_the_site_asks_for_is_kept(rig: Rig) -> None:
 
 
 async def test_a_put_whose_connection_broke_is_not_repeated_unseen(rig: Rig) -> None:
-    """An HTTP library would send it again by itself; only a look tells whether it was heeded."""
+    """An HTTP library would send it again by itself; only a look tells whether it was obeyed."""
     rig.site.faults = [Fault("PUT", "/media/", "drop", after=True)]
     with pytest.raises(TransientError):
         await rig.run(parallel=1)
@@ -896,7 +896,7 @@ async def test_a_file_that_changed_since_the_claim_is_the_folders_fault(rig: Rig
 
 
 async def test_without_a_hash_of_the_site_files_are_read_back(rig: Rig) -> None:
-    """The module that hashes is no part of Drupal; credentials would be refused there."""
+    """The module that hashes is not a part of Drupal; credentials would be refused there."""
     rig.site.hashes = False
     await rig.run()
     assert {place.verified_by for place in rig.ctx.locations if not place.use} == {"read back"}
@@ -916,7 +916,7 @@ async def test_what_can_neither_be_hashed_nor_read_back_names_the_permission(
 
 
 async def test_a_wrong_password_pauses_the_target_and_is_not_said(rig: Rig) -> None:
-    """What one user may not do is no fault of the folder."""
+    """What one user may not do is not a fault of the folder."""
     rig.ctx.secrets["password"] = "WRONGWORD"
     with pytest.raises(TargetError, match=r"takes the user for the public.*403.*6 hours after 5") as caught:
         await rig.run()

@@ -161,7 +161,7 @@ async def test_files_that_are_no_images_or_one_page_twice_are_refused(rig: Rig) 
     """Nothing in a folder is passed over in silence."""
     (rig.payload / "notes.xml").write_text("x")
     rig.ctx = rig.job()
-    with pytest.raises(ItemError, match="notes.xml is no image"):
+    with pytest.raises(ItemError, match="notes.xml is not an image"):
         await rig.run()
     (rig.payload / "notes.xml").rename(rig.payload / "GEH_1_2_1.tif")
     rig.ctx = rig.job()
@@ -346,7 +346,7 @@ async def test_verify_finds_what_is_no_longer_as_it_was(rig: Rig) -> None:
     assert await verify() == ["shows no page"]
     rig.site.media.update(shown)
     rig.object["status"] = [{"value": False}]
-    assert await verify() == ["answers 404"]  # the manifest; the page is looked for as the user
+    assert await verify() == ["answers 404"]  # the manifest; the page is searched for as the user
     rig.object["status"] = [{"value": True}]
     rig.site.aliases[nid] = "/letters"
     first, second, _ = rig.site.files

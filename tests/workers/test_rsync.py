@@ -81,7 +81,7 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path, server: Sshd) -> Rig:
 
 
 async def test_every_awkward_name_arrives_as_it_was(rig: Rig) -> None:
-    """Leading dashes, colons, newlines, bytes that are no text, 255-byte names, empty directories."""
+    """Leading dashes, colons, newlines, bytes that are not text, 255-byte names, empty directories."""
     tree(rig.payload, NASTY)
     ctx = await rig.deliver()
     assert read_tree(rig.out()) == read_tree(rig.payload)
@@ -234,7 +234,7 @@ async def test_cancelling_leaves_no_process_and_the_next_try_completes(rig: Rig)
 
 
 async def test_an_rsync_killed_from_outside_is_tried_again(rig: Rig) -> None:
-    """SIGKILL by the kernel or an admin: a passing fault."""
+    """SIGKILL by the kernel or an admin: a temporary fault."""
     tree(rig.payload, {"big.bin": os.urandom(8_000_000)})
     task = asyncio.create_task(rig.deliver(bwlimit="1MB"))
     async with asyncio.timeout(20):
@@ -261,7 +261,7 @@ async def test_a_host_that_is_down_pauses_the_target(tmp_path: Path) -> None:
 
 
 async def test_the_far_side_flushes_when_asked_to(tmp_path: Path, server: Sshd) -> None:
-    """`fsync: true` reaches the far side's rsync: seen in the calls it makes."""
+    """`fsync: true` reaches the remote rsync: seen in the calls it makes."""
     called = tmp_path / "called"
     program = tmp_path / "rsync"
     program.write_text(f'#!/bin/sh\nexec strace -f -A -o {called} -e fsync {PROBE.path()} "$@"\n')
@@ -506,7 +506,7 @@ async def test_an_rsync_that_does_not_keep_what_it_should_is_found_out(
 async def test_what_belongs_to_others_at_the_target_keeps_its_times(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, path: str, what: str
 ) -> None:
-    """Nobody may set the time of another's folder or file; that is said, and is no reason to fail."""
+    """Nobody may set the time of another's folder or file; that is said, and is not a reason to fail."""
     tree(rig.payload, {"sub": {"a.txt": "a"}})
     tree(rig.out(), {"sub": {"a.txt": "a"}})
     os.utime(rig.out() / "sub", (rig.payload / "sub").stat()[7:9])
@@ -633,7 +633,7 @@ async def test_folders_keep_the_targets_times_where_groups_are_set_and_that_is_s
 async def test_over_ssh_a_new_rsync_writes_through_no_planted_link(
     tmp_path: Path, server: Sshd, mkpath: bool
 ) -> None:
-    """It is the far side's rsync that decides; older ones follow the link, as the documentation says."""
+    """It is the remote rsync that decides; older ones follow the link, as the documentation says."""
     if os.geteuid() != 0 or tuple(map(int, (PROBE.version() or "0").split(".")[:3])) < (3, 5, 0):
         pytest.skip("this rsync follows it, or only root can make another's link")
     rig = Rig(tmp_path, server)

@@ -106,9 +106,9 @@ async def test_exit_statuses_decide_what_happens_next(rig: Rig) -> None:
         await rig.run("echo cannot read reel 3 >&2; echo reel 2 of 3; exit 3")
     with pytest.raises(ItemError, match=r"exit status 3: cannot read reel 3\. See"):
         await rig.run("echo cannot read reel 3 >&2; exit 3")
-    waiting = await rig.run("echo warned >&2; echo queued at the far side; exit 75", poll="5m")
+    waiting = await rig.run("echo warned >&2; echo queued at the remote system; exit 75", poll="5m")
     assert isinstance(waiting, Wait)
-    assert (waiting.reason, waiting.seconds) == ("queued at the far side", 300)
+    assert (waiting.reason, waiting.seconds) == ("queued at the remote system", 300)
     with pytest.raises(TransientError):
         await rig.run("exit 4", retry_exit=[4])
     with pytest.raises(TargetError, match="tape"):
@@ -181,7 +181,7 @@ async def test_what_it_started_has_ended_too_and_not_only_been_killed(rig: Rig, 
 
 
 def test_a_sweep_ends_with_those_it_killed(tmp_path: Path) -> None:
-    """What a killed daemon left running ends before anything is begun anew."""
+    """What a killed daemon left running ends before anything is begun again."""
     held = tmp_path / "held"
     argv = [sys.executable, "-c", SLOW, held]
     with subprocess.Popen(argv, env={**os.environ, MARK: str(tmp_path)}, cwd=tmp_path) as process:
@@ -249,7 +249,7 @@ async def test_a_log_that_cannot_be_written_fails_no_step(rig: Rig, monkeypatch:
 async def test_a_program_gets_what_it_needs_of_the_environment_and_what_is_named(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon's own holds keys that are no business of a program's."""
+    """The daemon's own holds keys that are not a program's business."""
     for name in ("AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "MY_TOKEN", "SSH_AUTH_SOCK", "http_proxy", "LC_TIME"):
         monkeypatch.setenv(name, f"value of {name}")
     rig.ctx.env = environment(rig.base)

@@ -177,7 +177,7 @@ async def test_only_decrypted(rig: Rig) -> None:
     assert await rig.one(archive, credential="pass", keep="archive") == {b"v.tar.gz": plain}
     both = {**as_bytes(FILES), b"v.tar.gz": plain}
     assert await rig.one(archive, credential="pass", keep="both") == both
-    await rig.refused(rig.seal(plain[:-8]), "cut short", credential="pass", keep="archive")
+    await rig.refused(rig.seal(plain[:-8]), "truncated", credential="pass", keep="archive")
     evil = rig.seal(tar_of({"v.tar": b"1"}))
     await rig.refused(evil, "two members have this name", name="v.tar.gpg", credential="pass", keep="both")
 
@@ -255,7 +255,7 @@ async def test_a_message_that_is_not_encrypted_or_not_protected(rig: Rig, tmp_pa
 
 
 async def test_a_message_for_a_key(rig: Rig, tmp_path: Path) -> None:
-    """It is no wrong passphrase."""
+    """It is not a wrong passphrase."""
     home = tmp_path / "k"
     home.mkdir(mode=0o700)
     base = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
@@ -291,7 +291,7 @@ async def test_without_a_passphrase_or_with_what_is_none(rig: Rig) -> None:
     """Nothing is decrypted by an empty one."""
     archive = rig.seal(tar_of(FILES))
     await rig.refused(archive, "the step has no passphrase")
-    await rig.refused(archive, "is no passphrase", credential="long")
+    await rig.refused(archive, "is not a passphrase", credential="long")
 
 
 async def test_gpg_is_given_nothing_of_its_users(
@@ -339,9 +339,9 @@ async def test_doctor_and_check(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: data[:-4], "its gzip stream is cut short"),
-        (lambda data: data[:-9], "its gzip stream is cut short"),
-        (lambda data: data[: len(data) // 2], "its gzip stream is cut short"),
+        (lambda data: data[:-4], "its gzip stream is truncated"),
+        (lambda data: data[:-9], "its gzip stream is truncated"),
+        (lambda data: data[: len(data) // 2], "its gzip stream is truncated"),
         (lambda data: flipped(data, -6), "its gzip stream is damaged"),  # the CRC
         (lambda data: flipped(data, -2), "its gzip stream is damaged"),  # the length
         (lambda data: flipped(data, len(data) // 2), "damaged"),
@@ -363,7 +363,7 @@ async def test_damaged_streams(
 async def test_other_streams_that_are_cut(rig: Rig, cut: Callable[[bytes], bytes]) -> None:
     """bzip2 and xz have trailers too."""
     whole = cut(tar_of(FILES))
-    await rig.refused(whole[:-5], "stream is cut short")
+    await rig.refused(whole[:-5], "stream is truncated")
     await rig.refused(flipped(whole, len(whole) // 2), "damaged")
     await rig.refused(whole + b"xx", "something follows the end of the")
 
@@ -378,9 +378,9 @@ def whole_tar() -> bytes:
     ("change", "said"),
     [
         (lambda data: data[:-512], "one of its two blocks of zeros is missing"),
-        (lambda data: data[:-1024], "cut short"),
-        (lambda data: data[: len(data) // 2], "cut short"),
-        (lambda data: data[:700], "cut short"),
+        (lambda data: data[:-1024], "truncated"),
+        (lambda data: data[: len(data) // 2], "truncated"),
+        (lambda data: data[:700], "truncated"),
         (lambda data: data + b"garbage", "something follows the end of the tar archive"),
         (lambda data: data + tar_of(FILES), "something follows the end of the tar archive"),
         (lambda data: data[:-512] + tar_of(FILES), "a member follows half of the end mark"),
@@ -491,7 +491,7 @@ async def test_an_archive_that_holds_nothing(rig: Rig) -> None:
 
 async def test_what_is_compressed_and_no_archive(rig: Rig) -> None:
     """A single file that was compressed, or an archive that was encrypted twice."""
-    await rig.refused(gzip.compress(b"text" * 999), "is no tar archive")
+    await rig.refused(gzip.compress(b"text" * 999), "is not a tar archive")
     await rig.refused(rig.seal(rig.seal(tar_of(FILES))), "encrypted once more", credential="pass")
     await rig.refused(b"\x28\xb5\x2f\xfd" + bytes(99), "zstd, which is not read here")
 

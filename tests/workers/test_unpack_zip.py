@@ -172,7 +172,7 @@ def _with_lie(data: bytes, offset: int, form: str, value: int) -> bytes:
         (lambda data: _with_lie(data, 16, "<L", 1), "a member is damaged"),  # CRC
         (lambda data: _with_lie(data, 24, "<L", 99_999_999), "a member"),  # size
         (lambda data: _with_lie(data, 24, "<L", 10), "a member"),
-        (lambda data: _with_lie(data, 20, "<L", 1 << 30), "cut short"),  # compressed size
+        (lambda data: _with_lie(data, 20, "<L", 1 << 30), "truncated"),  # compressed size
         (lambda data: _with_lie(data, 46, "<B", ord("X")), "a member is damaged"),  # another name
         (lambda data: _with_lie(data, 42, "<L", 17), "something stands before"),  # offset
     ],

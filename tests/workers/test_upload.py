@@ -376,7 +376,7 @@ async def test_passing_faults_are_ridden_out(
 
 
 async def test_a_store_that_keeps_something_else_is_found_out(server: S3Server, tmp_path: Path) -> None:
-    """Without checksums of the store a flipped bit is seen in the ETag; once is mended, always pauses."""
+    """Without checksums of the store a flipped bit is seen in the ETag; once is corrected, always pauses."""
     server.checks = False
     it = await place(server, tmp_path, {"small": b"s" * 1000})
     server.fail("put", "flip", times=5, key="small")
@@ -495,7 +495,7 @@ async def test_a_bandwidth_spaces_what_is_sent(monkeypatch: pytest.MonkeyPatch) 
     assert slept == [0.5, 1.0]
 
 
-# -- keys and what is said of objects --------------------------------------------------------
+# -- keys and what is said about objects --------------------------------------------------------
 
 
 async def test_keys_types_and_everything_else_are_as_configured(server: S3Server, tmp_path: Path) -> None:

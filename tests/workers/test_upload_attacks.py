@@ -79,7 +79,7 @@ def new_job(it: Place) -> None:
 
 
 def believe(it: Place) -> None:
-    """Have the store's abilities be known: it checks, and heeds conditions."""
+    """Have the store's abilities be known: it checks, and obeys conditions."""
     abilities = s3_bucket.Abilities(checksum="CRC64NVME", versioned=False, conditional=True)
     s3_bucket._known[it.options.address(), it.bucket] = (time.monotonic(), abilities)
 
@@ -164,7 +164,7 @@ def test_a_version_whose_id_holds_null_is_kept_as_it_is() -> None:
 
 
 async def test_large_files_alone_are_guarded_too(server: S3Server, tmp_path: Path) -> None:
-    """Nothing small has shown yet that the store heeds If-None-Match: it is asked all the same."""
+    """Nothing small has shown yet that the store obeys If-None-Match: it is asked all the same."""
     it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
 
     def write() -> None:
@@ -680,7 +680,7 @@ async def test_a_head_without_a_length_is_no_defect(server: StrangeServer, tmp_p
 
 
 async def test_a_versioned_bucket_gets_one_version_of_each_file(server: S3Server, tmp_path: Path) -> None:
-    """Whether the store heeds If-None-Match is not tried where trying leaves a second version."""
+    """Whether the store obeys If-None-Match is not tried where trying leaves a second version."""
     server.conditions = False
     it = await place(server, tmp_path, {"a": b"1", "b": b"2"})
     await it.call("put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})

@@ -80,7 +80,7 @@ def read(directory: Path) -> tuple[Wording, list[tuple[str, str]]]:
         if path.stem not in EVENTS:
             near = difflib.get_close_matches(path.stem, EVENTS, n=1, cutoff=0.6)
             hint = f'did you mean "{near[0]}.txt"?' if near else f"there are {', '.join(EVENTS)}"
-            wrong.append((str(path), f'"{path.stem}" is no event: {hint}'))
+            wrong.append((str(path), f'"{path.stem}" is not an event: {hint}'))
             continue
         try:
             text = path.read_text(encoding="utf-8")
@@ -113,7 +113,7 @@ def check(event: str, text: str, name: str = "template") -> None:
         template = _compiled(text, name)
     except TemplateError as error:
         line = getattr(error, "lineno", 0) or 0
-        raise BadTemplate(f"this is no template: {error.message}", line) from error
+        raise BadTemplate(f"this is not a template: {error.message}", line) from error
     for sample in (SAMPLES[event], bare(SAMPLES[event])):
         try:
             subject, _ = _render(template, sample)
@@ -194,7 +194,7 @@ def _compiled(text: str, name: str) -> Template:
 
 @functools.cache
 def _environment() -> SandboxedEnvironment:
-    from jinja2 import StrictUndefined  # only where somebody is told of something
+    from jinja2 import StrictUndefined  # only where somebody gets notices
     from jinja2.sandbox import SandboxedEnvironment
 
     # Plain text: nothing is to be escaped for HTML.

@@ -21,7 +21,7 @@ class Deadlines(Generic[K]):
         self._until: dict[K, float] = {}
 
     def put(self, key: K, seconds: float) -> None:
-        """Leave a key alone for so long from now."""
+        """Leave a key alone for this long from now."""
         self._until[key] = self._now() + seconds
 
     def holds(self, key: K) -> bool:

@@ -45,7 +45,7 @@ _LEAST_S = 0.05
 @dataclass(frozen=True)
 class _Waiting:
     arrival: Arrival
-    timer: asyncio.TimerHandle | None  #: None: somebody tells when it is over
+    timer: asyncio.TimerHandle | None  #: None: somebody tells when it has ended
 
     def cancel(self) -> None:
         if self.timer is not None:
@@ -58,7 +58,7 @@ class LocalDispatch:
     def __init__(self, engine: Engine, claimer: Claimer, limit: int) -> None:
         self.engine, self.claimer, self.limit = engine, claimer, limit
         self.held: dict[bytes, Held] = {}  #: arrivals that cannot be taken yet, and why
-        self._waiting: dict[bytes, _Waiting] = {}  # those that are not to be tried before something is over
+        self._waiting: dict[bytes, _Waiting] = {}  # those that are not to be tried before something has ended
         self.draining = False
         self.idle = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[bool]] = {}
@@ -293,7 +293,7 @@ class LocalDispatch:
                 self._waiting.pop(folder).cancel()
 
     def _wait(self, arrival: Arrival, held: Held) -> None:
-        """Try an arrival no more until its time has come, or the look at it is over."""
+        """Try an arrival no more until its time has come, or the look at it has ended."""
         timer = None
         if held.again_s is not None:
             timer = asyncio.get_running_loop().call_later(held.again_s, self._try_again, arrival)
@@ -329,7 +329,7 @@ class LocalDispatch:
                 self._hold(arrival.folder, replace(result, arrival=arrival))
             if result.looking or result.again_s is not None:
                 self._wait(arrival, result)
-            # A large folder that waits for room is not overtaken for ever by small ones.
+            # A large folder that waits for room is not overtaken forever by small ones.
             return not result.for_space
         else:
             self.held.pop(arrival.folder, None)
@@ -348,7 +348,7 @@ class LocalDispatch:
         task.add_done_callback(partial(self._ended, job.id))
 
     async def _run(self, job: Job, *, fresh: bool) -> bool:
-        """Return whether the job is over."""
+        """Return whether the job has ended."""
         try:
             return await run_job(self.engine, job, fresh=fresh)
         except StoreError as error:
@@ -366,6 +366,6 @@ class LocalDispatch:
         self.engine.suspects.ended(job_id, over=over)
         if not self._tasks:
             self.idle.set()
-        # A job that is over makes no row ready; only its slot is free.
+        # An ended job makes no row ready; only its slot is free.
         self._look = self._look or not over
         self._wake.set()

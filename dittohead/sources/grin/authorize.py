@@ -21,7 +21,7 @@ from dittohead.model.errors import ItemError
 from dittohead.model.text import short
 from dittohead.sources.grin.sign_in import SCOPES, Client, SignIn, base64url, exchange
 
-#: A person has so long to consent. Seconds.
+#: A person has this long to consent. Seconds.
 PATIENCE_S = 600.0
 
 _PAGE = (

@@ -15,7 +15,7 @@ from dittohead.sources.grin.refresh import WISH
 
 COMMANDS: Mapping[str, Command] = {
     "want": Command(what="Say which volumes to bring in"),
-    "unwant": Command(what="Take back that volumes are wanted, where nothing has begun"),
+    "unwant": Command(what="Take back the wish for volumes, where nothing has begun"),
     "refresh": Command(what="Have all books listed in the next round"),
 }
 

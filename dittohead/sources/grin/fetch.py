@@ -1,7 +1,7 @@
 """An archive's way to the disk: gone on with at the byte where it broke, as long as it is the same archive.
 
 Beside the part lies its ETag. If-Range makes GRIN send the rest only of that very archive; where it ignores
-ranges, or has another archive now, it sends all of it, and the part begins anew. The ETag is no checksum:
+ranges, or has another archive now, it sends all of it, and the part begins again. The ETag is not a checksum:
 that the bytes are right is known when the archive is decrypted and its own checksums are compared.
 """
 
@@ -142,7 +142,7 @@ class Fetcher:
         await ctx.fetched(item, "size and ETag")
 
     async def _gone(self, ctx: Fetch, item: Item) -> None:
-        """It has left the pool: it is asked for again, but not for ever."""
+        """It has left the pool: it is asked for again, but not forever."""
         barcode = str(item.data.get("barcode", ctx.root.name.removeprefix(".")))
         entry = (await self._keep.catalogue.get(VOLUME, [barcode])).get(barcode)
         times = 1 + int(entry.attributes.get("evictions", 0) if entry is not None else 0)

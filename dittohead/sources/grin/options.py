@@ -87,7 +87,7 @@ class GrinOptions(SourceOptions):
     stall: Duration = Field(
         60.0,
         gt=0,
-        description="A request that brings not a byte for so long is broken off, and goes on later.",
+        description="A request that brings not a byte for this long is broken off, and goes on later.",
     )
     lists: Literal["text", "all", "html"] = Field(
         "text",

@@ -87,7 +87,7 @@ async def lines(path: Path, after: int) -> AsyncIterator[tuple[int, list[str]]]:
     Args:
         after: lines to be left out at its beginning.
 
-    Raises: TransientError: the file is not there or damaged; the list is to be read anew.
+    Raises: TransientError: the file is not there or damaged; the list is to be read again.
     """
     source = await asyncio.to_thread(_opened, path)
     with contextlib.closing(source):

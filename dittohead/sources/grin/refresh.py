@@ -25,7 +25,7 @@ from dittohead.sources.grin.options import VOLUME, GrinOptions
 from dittohead.system import log
 from dittohead.system.files import sha256_file
 
-#: A listing that was begun so long ago does not go on: what it read is old. Seconds, of the small and the
+#: A listing that was begun this long ago does not go on: what it read is old. Seconds, of the small and the
 #: large lists.
 _OLD_SMALL_S, _OLD_FULL_S = 600.0, 2 * 86400.0
 
@@ -266,7 +266,7 @@ class Refresh:
             rows.of_page, body.decode("utf-8", "replace"), where, self._options.library
         )
         if answer.status != 200 or not page.has_header:
-            raise TransientError("GRIN answers with a page that is no list", where=where.partition("?")[0])
+            raise TransientError("GRIN answers with a page that is not a list", where=where.partition("?")[0])
         return page, body
 
     async def _told(

@@ -133,7 +133,7 @@ class Requests:
             try:
                 return (await answer.text("utf-8", "replace")).splitlines()
             except UnicodeError as error:
-                raise TransientError("GRIN's answer is no text") from error
+                raise TransientError("GRIN's answer is not text") from error
 
     async def _answered(self, part: Sequence[Entry], lines: Sequence[str]) -> None:
         said = _statuses(lines)
@@ -197,4 +197,4 @@ def _statuses(lines: Sequence[str]) -> Mapping[str, str]:
 
 class _NoTable(TransientError):
     def __init__(self) -> None:
-        super().__init__("GRIN's answer to a request for conversions is no table of barcodes and statuses")
+        super().__init__("GRIN's answer to a request for conversions is not a table of barcodes and statuses")

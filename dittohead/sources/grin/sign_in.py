@@ -25,7 +25,7 @@ from dittohead.sources.grin.options import may_have_secrets
 from dittohead.system import files, log
 from dittohead.toolkit import retry_after
 
-#: A token is renewed so long before it ends. Seconds.
+#: A token is renewed this long before it ends. Seconds.
 EARLY_S = 300.0
 
 #: The identity alone; Google gives an account its rights at GRIN. Source: public clients of GRIN.
@@ -35,7 +35,7 @@ SCOPES = (
     "https://www.googleapis.com/auth/userinfo.profile",
 )
 
-#: A request for a token is given up after so long. Seconds.
+#: A request for a token is given up after this long. Seconds.
 _TIMEOUT_S = 60.0
 
 #: How long an assertion of a service account is good. Seconds; Google takes an hour at most.
@@ -85,7 +85,7 @@ def read_client(text: str, name: str) -> Client:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ItemError(
-            f'the credential "{name}" is no OAuth client of an installed application, and no key of a '
+            f'the credential "{name}" is not an OAuth client of an installed application or the key of a '
             "service account",
             hint="Download the JSON again, from the project's page of credentials, and store it as it is",
         ) from None
@@ -199,7 +199,7 @@ class SignIn:
         return self._token
 
     async def keep(self, given: Mapping[str, Any], old: Token | None) -> Token:
-        """Keep what the token endpoint gave. Raises: TransientError: it is no token."""
+        """Keep what the token endpoint gave. Raises: TransientError: it is not a token."""
         try:
             token = Token(
                 access=str(given["access_token"]),
@@ -229,7 +229,7 @@ class SignIn:
 
 
 class _Refused(StepError):
-    """The token endpoint says no, for good."""
+    """The token endpoint says no, permanently."""
 
 
 async def exchange(client: Client, session: aiohttp.ClientSession, form: Mapping[str, str]) -> dict[str, Any]:
@@ -293,14 +293,14 @@ async def _ask(client: Client, session: aiohttp.ClientSession, form: Mapping[str
             body = await answer.content.read(1 << 16)
             status, wait = answer.status, retry_after.asked_s(answer.headers.get("Retry-After", ""))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise TransientError(f"no token could be had ({type(error).__name__})", where=where) from None
+        raise TransientError(f"no token was obtained ({type(error).__name__})", where=where) from None
     found = _object(body)
     if status == 200:
         return found
     said = short(" ".join(str(found.get(key, "")) for key in ("error", "error_description")))
     if status in (400, 401, 403) and found.get("error"):
         raise _Refused(f"the sign-in is not good any more ({said.strip()})", where=where)
-    raise TransientError(f"no token could be had: it answered {status}", where=where, retry_after_s=wait)
+    raise TransientError(f"no token was obtained: it answered {status}", where=where, retry_after_s=wait)
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Work:
     # -- what is converted -------------------------------------------------------------------
 
     async def _offer(self, ctx: Look) -> None:
-        """Tell the engine of converted volumes that are wanted, no more than it needs for a while."""
+        """Offer the engine wanted volumes that are converted, as many as it needs for a while."""
         room = self._options.ahead * _AHEAD - await ctx.waiting()
         while room > 0:
             some = await self._catalogue.pick(VOLUME, [words.CONVERTED], [words.WANTED], min(room, _PIECE))

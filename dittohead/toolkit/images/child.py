@@ -13,12 +13,12 @@ JSON request a line and answers JSON lines (file names as Python's surrogateesca
 
 `{"root": DIR, "thumbnail": REL, "out": PATH, "size": N}` makes a small JPEG; answered by
 {"ok": true, "width", "height"}.
-With `"foresee": true` it only says by the headers what would become of it: {"ok": true, "pages", "kept"}.
+With `"foresee": true` it only says by the headers what would happen to it: {"ok": true, "pages", "kept"}.
 `{"root": DIR, "look": REL}` only decodes a file; answered by {"ok": true, "width", "height", "bands"}.
 `--probe` prints what this libvips can read and write and ends.
 
 libvips itself never sees a file's name, only /proc/self/fd/N of a descriptor opened here: no link
-is followed, a name that is not UTF-8 can be opened, "a.tif[page=1]" is not taken for options, and
+is followed, a name that is not UTF-8 can be opened, "a.tif[page=1]" is not read as options, and
 each opening has a position of its own. All loaders open by path, so this serves every one of them.
 """
 
@@ -40,7 +40,7 @@ from dittohead.toolkit.images.library_messages import LibraryMessages
 from dittohead.toolkit.images.probe import decode
 from dittohead.toolkit.images.reasons import LINE_MOST, RefusedImage, explain
 
-#: Characters of what is told of an image that cannot be converted.
+#: Characters of what is reported about an image that cannot be converted.
 _WHAT_MOST = 1000
 
 _messages = LibraryMessages()
@@ -108,7 +108,7 @@ def serve(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _failure(error: Exception) -> dict[str, Any]:
     """Return an error as the answer's last line, its words fit to be shown and bounded."""
     answer = _failed(error)
-    # Words of libraries may repeat what a file says, in bytes that are no text.
+    # Words of libraries may repeat what a file says, in bytes that are not text.
     what = answer["what"].encode("utf-8", "replace").decode()
     return {**answer, "what": what[:_WHAT_MOST]}
 

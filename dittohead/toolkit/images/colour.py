@@ -109,7 +109,7 @@ def _text(tag: bytes) -> str:
 
 
 def _srgb(image: pyvips.Image, changes: list[str]) -> pyvips.Image:
-    """Return the image in sRGB; one without a profile is taken for what it calls itself."""
+    """Return the image in sRGB; one without a profile is treated as what it calls itself."""
     if image.interpretation == "cmyk":
         return _from_cmyk(image, changes)
     own = profile(image)

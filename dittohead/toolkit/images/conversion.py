@@ -89,7 +89,7 @@ class ConversionRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class _Page:
-    """One page of a source and what becomes of it."""
+    """One page of a source and what happens to it."""
 
     fd: int
     number: int | None  #: counted from 1; None for the one the file calls its first
@@ -138,7 +138,7 @@ def convert(request: ConversionRequest, messages: LibraryMessages) -> Iterator[d
 
 
 def foresee(request: ConversionRequest) -> dict[str, Any]:
-    """Say by an image's headers what would become of it; no pixel is decoded, nothing is written.
+    """Say by an image's headers what would happen to it; no pixel is decoded, nothing is written.
 
     Returns: {"pages": how many results, "kept": why the original would be kept as it is; "" where not}.
     Raises: RefusedImage, Unfit, pyvips.Error: as `convert` would.
@@ -157,7 +157,7 @@ def foresee(request: ConversionRequest) -> dict[str, Any]:
 
 
 def _unfit(error: Exception) -> Unfit:
-    """Return why a sound image cannot be what is wanted. Raises: `error`, when it says something else."""
+    """Return why a sound image does not fit the recipe. Raises: `error`, when it says something else."""
     if isinstance(error, Unfit):
         return error
     if not is_unsupported(str(error)):
@@ -181,7 +181,7 @@ def _made(fd: int, request: ConversionRequest, messages: LibraryMessages) -> Ite
 
 
 def _large(page: _Page) -> Iterator[dict[str, Any]]:
-    """Tell of a page that will take longer than others: what one may take is measured by its pixels."""
+    """Report a page that will take longer than others: what one may take is measured by its pixels."""
     image = loading.open_image(page.fd, **page.own)
     if image.width * image.height > USUAL_PIXELS:
         yield {"pixels": image.width * image.height}
@@ -211,7 +211,7 @@ def _pages(fd: int, request: ConversionRequest) -> Iterator[_Page]:
     wanted = wanted_pages(recipe.pages, count)
     if not wanted:
         raise RefusedImage(
-            f"it has {count} page{'s' if count > 1 else ''}, and pages: {recipe.pages} are wanted"
+            f"it has {count} page{'s' if count > 1 else ''}, and pages: {recipe.pages} are required"
         )
     if recipe.master:
         masters.see_pages(recipe.pages, count)

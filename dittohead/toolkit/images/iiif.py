@@ -24,7 +24,7 @@ def write(prepare: Callable[[], pyvips.Image], folder: Path, recipe: Recipe, uri
     """Write info.json and all it promises into a folder that does not exist yet.
 
     Args:
-        prepare: opens the image anew; its pixels come once, from top to bottom.
+        prepare: opens the image again; its pixels come once, from top to bottom.
         folder: made here.
         recipe: how.
         uri: the image's `id`.
@@ -35,7 +35,7 @@ def write(prepare: Callable[[], pyvips.Image], folder: Path, recipe: Recipe, uri
     folder.mkdir()
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # By descriptor: a "[" in the folder's path would be taken for options.
+        # By descriptor: a "[" in the folder's path would be read as options.
         _tiles(image, f"/proc/self/fd/{fd}", recipe)
         _whole(prepare(), f"/proc/self/fd/{fd}", "max", recipe)
         _smaller(prepare(), f"/proc/self/fd/{fd}", sizes(width, height, tile), recipe)
@@ -108,7 +108,7 @@ def factors(width: int, height: int, tile: int) -> list[int]:
 def sizes(width: int, height: int, tile: int) -> list[tuple[int, int, int]]:
     """Return (scale factor, width, height) of each size of the whole image in pixels, the largest first.
 
-    An image of one tile has its own size; else full size is `max` alone.
+    An image of one tile has its own size; otherwise full size is `max` alone.
 
     Args:
         width, height: the image's size in pixels.

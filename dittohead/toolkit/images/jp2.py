@@ -145,7 +145,7 @@ def write(
     """Write the image to the open, empty file `made`; return what must be found in it.
 
     Args:
-        image: of 8 or 16 bits, grey or RGB, with or without a last band that is no colour; read once
+        image: of 8 or 16 bits, grey or RGB, with or without a last band that is not a colour; read once
             from top to bottom.
         made: open for writing.
         tile: width and height of a tile, pixels.

@@ -91,7 +91,7 @@ class Structure:
 
     @property
     def tiles_across(self) -> int:
-        """How many tiles stand beside each other."""
+        """How many tiles stand in parallel."""
         return -(-self.wanted.width // self.wanted.tile[0])
 
     def area(self, tile: int) -> tuple[int, int, int, int]:
@@ -247,7 +247,7 @@ def _main_header(fd: int, structure: Structure) -> int:
         _see(markers.count(marker) == 1, f"its main header does not have one {_NAMES[marker]}")
     for marker, content in structure.segments:
         # A.9.2: 1 is text in ISO/IEC 8859-15
-        _see(marker != COM or content[:2] == b"\0\1", "a comment (COM) is no text")
+        _see(marker != COM or content[:2] == b"\0\1", "a comment (COM) is not text")
     return at
 
 
@@ -305,7 +305,7 @@ def _part(fd: int, at: int, structure: Structure) -> TilePart:
     """Read the header of a tile-part; its packets must have the lengths that PLT gives (A.4.2, A.7.3)."""
     marker, size, tile, length, number, count = struct.unpack(">HHHIBB", os.pread(fd, 12, at))
     _see((marker, size) == (SOT, 10), f"at {at} no tile-part begins")
-    _see(14 <= length <= structure.end - 2 - at, f"tile {tile} is cut short or too long")
+    _see(14 <= length <= structure.end - 2 - at, f"tile {tile} is truncated or too long")
     _see((number, count) == (0, 1), f"tile {tile} is not one tile-part")
     end, after, packets = at + length, at + 12, b""
     for place, (kind, content, following) in enumerate(_segments(fd, at + 12, SOD, end)):

@@ -49,7 +49,7 @@ _PATTERNS = [(kind, re.compile(pattern.encode("latin-1"), re.DOTALL)) for kind, 
 
 _NAMES_OF_READ = frozenset({kind for kind, _ in _READ} | {"HEIF", "AVIF"})
 
-#: What reads each kind; a PDF has pages and no pixels, and is no image unless it is asked for.
+#: What reads each kind; a PDF has pages and no pixels, and is not an image unless it is asked for.
 _LOADERS = {
     "TIFF": "tiff",
     "JPEG": "jpeg",
@@ -66,7 +66,7 @@ _LOADERS = {
 
 
 def kind_of(head: bytes) -> str:
-    """Return what a file is that begins so, in words; "" for one that is no image."""
+    """Return what a file is that begins so, in words; "" for one that is not an image."""
     if head[4:8] == b"ftyp":
         brands = {head[8:12], *(head[at : at + 4] for at in range(16, min(_box(head), len(head)), 4))}
         if brands & _AVIF:

@@ -18,14 +18,14 @@ _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 def open_image(
     fd: int, *, page: int | None = None, dpi: int = 300, access: str = "sequential", stray: bool = False
 ) -> Any:
-    """Open an image so that any damage fails it; an unknown tag is no damage.
+    """Open an image so that any damage fails it; an unknown tag is not damage.
 
     Args:
         fd: the file.
         page: counted from 1; None for the one that the file calls its first.
         dpi: what a PDF is drawn at: it has no pixels of its own.
         access: "sequential", or "random" where the pixels are taken in another order.
-        stray: of a JPEG, go on where libjpeg warns; whoever asks for it looks at the warnings.
+        stray: of a JPEG, go on where libjpeg warns; anyone who asks for it looks at the warnings.
     """
     head = os.pread(fd, kinds.HEAD, 0)
     if not head:
@@ -76,7 +76,7 @@ def without_limits(fd: int) -> dict[str, bool]:
 def _unknown(head: bytes) -> RefusedImage:
     kind, loader = kinds.loader_of(head)
     if not kind:
-        return RefusedImage("this is no image, or of a kind that cannot be read")
+        return RefusedImage("this is not an image, or of a kind that cannot be read")
     if not reads(loader):
         return Missing(
             f"it is a {kind}, which libvips {version()} here is built without; Debian's libvips42 reads it"
@@ -92,7 +92,7 @@ def count(image: pyvips.Image) -> int:
 
 
 def pages_of(fd: int, image: pyvips.Image) -> list[int]:
-    """Return where the pages stand; the levels of a pyramid, and a thumbnail, are no pages.
+    """Return where the pages stand; the levels of a pyramid, and a thumbnail, are not pages.
 
     Raises: RefusedImage: it is a TIFF of which pages are missing.
     """

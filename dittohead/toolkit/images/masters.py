@@ -93,7 +93,7 @@ def _see_tiff(fd: int, fields: dict[int, tiff.Field]) -> None:
     if colours != (1 if meaning == _MIN_IS_BLACK else 3):
         raise Unfit(f"it has {colours} bands of {'grey' if meaning == _MIN_IS_BLACK else 'colour'}")
     if len(extra) > 1:
-        raise Unfit(f"it has {len(extra)} bands that are no colour")
+        raise Unfit(f"it has {len(extra)} bands that are not colour")
     if extra == [_ASSOCIATED]:
         raise Unfit("its colours are multiplied by its alpha, which reading it would undo")
     if _LAYERS in fields:
@@ -101,6 +101,6 @@ def _see_tiff(fd: int, fields: dict[int, tiff.Field]) -> None:
 
 
 def opacity(fd: int, page: int) -> int:
-    """Return what the band of a page that is no colour is, as JPEG 2000 numbers it (cdef)."""
+    """Return what the band of a page that is not a colour is, as JPEG 2000 numbers it (cdef)."""
     extra = tiff.of_page(fd, page).get(_EXTRA)
     return _OPACITY.get(tiff.number(fd, extra), jp2.UNSPECIFIED) if extra else jp2.OPACITY

@@ -10,7 +10,7 @@ from dittohead.toolkit.images.reasons import RefusedImage
 
 _BLOBS = {"icc-profile-data": "ICC profile", "xmp-data": "XMP"}
 
-#: EXIF that is about the file and not the picture: made anew with the file.
+#: EXIF that is about the file and not the picture: made again with the file.
 _OF_THE_FILE = {"Orientation", "XResolution", "YResolution", "ResolutionUnit", "YCbCrPositioning"}
 _OF_THE_FILE |= {"PixelXDimension", "PixelYDimension", "ExifVersion", "FlashpixVersion", "ColorSpace"}
 _OF_THE_FILE |= {"InteroperabilityIndex", "InteroperabilityVersion", "ComponentsConfiguration"}

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from dittohead.toolkit.result_cache import holds, name_digest
 
-#: What macOS, Windows and Synology leave beside images, thumbnails among it; never taken for one.
+#: What macOS, Windows and Synology leave beside images, thumbnails among it; never treated as one.
 _JUNK = ("._*", ".DS_Store", "Thumbs.db", "desktop.ini")
 _JUNK_FOLDERS = frozenset({b"@eaDir", b"__MACOSX", b".AppleDouble"})
 
@@ -34,7 +34,7 @@ class Names:
         self._room = _NAME_MAX - len(suffix) - (7 if pages else 0)
         self._stems = array("Q")
         self._clashing: set[int] = set()
-        self._folders: set[int] = set()  #: those called like a result
+        self._folders: set[int] = set()  #: those named like a result
 
     def __len__(self) -> int:
         return len(self._stems)
@@ -62,7 +62,7 @@ class Names:
                 self._clashing.add(name_digest(_stem(path)))
 
     def _like_a_page(self, stem: bytes) -> bool:
-        """Tell whether a-0001.jpg would be called like a page of a.pdf, or like one of a.pdf's long form."""
+        """Tell whether a-0001.jpg would be named like a page of a.pdf, or like one of a.pdf's long form."""
         before, dash, _ = stem.rpartition(b"-")
         if not self._pages or not _PAGE.search(stem) or not dash:
             return False

@@ -111,7 +111,7 @@ class Profile:
     """How a codestream is laid out; always 5-3 reversible, RPCL, one layer, one tile-part a tile, PLT.
 
     RPCL with precincts and PLT lets a reader fetch one region at one size without reading the rest;
-    tiles bound the memory of whoever writes or reads it.
+    tiles bound the memory of the one who writes or reads it.
     """
 
     tile: int = 1024  #: width and height, pixels

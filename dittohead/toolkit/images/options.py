@@ -55,13 +55,13 @@ class SizeRule(BaseModel):
     @classmethod
     def _name(cls, value: str) -> str:
         if "/" in value:
-            raise ValueError("a file's name is wanted, without a folder")
+            raise ValueError("a file's name is required, without a folder")
         return value
 
     @model_validator(mode="after")
     def _a_size(self) -> SizeRule:
         if self.max_width is None and self.max_height is None:
-            raise ValueError("max_width, max_height or both are wanted")
+            raise ValueError("max_width, max_height or both are required")
         return self
 
 
@@ -84,7 +84,7 @@ class ConvertOptions(Options):
     )
     unfit: Literal["fail", "keep"] = Field(
         "fail",
-        description="What becomes of an image that a master cannot hold unchanged (1 bit, a palette, CMYK, "
+        description="What happens to an image that a master cannot hold unchanged (1 bit, a palette, CMYK, "
         "an orientation, further pages ...): `fail`, or `keep`: the original file is the result, copied and "
         "compared, with the reason in its detail.",
     )
@@ -157,11 +157,11 @@ class ConvertOptions(Options):
         None,
         description="What to do with other files: `skip` leaves them, and the receipt names them; `images` "
         "too, but fails where one is an image by its content; `fail` fails for any of them. When left out "
-        "`images` for masters, else `skip`.",
+        "`images` for masters, otherwise `skip`.",
     )
     stray_bytes: Literal["fail", "allow"] = Field(
         "fail",
-        description="What becomes of a JPEG in which bytes that belong to nothing stand between its parts; "
+        description="What happens to a JPEG in which bytes that belong to nothing stand between its parts; "
         "most programs open it and say nothing. `allow` converts it, and the receipt has the warning; one "
         "that is damaged inside fails all the same.",
     )
@@ -187,7 +187,7 @@ class ConvertOptions(Options):
     @classmethod
     def _power(cls, value: int | None) -> int | None:
         if value is not None and value & (value - 1):
-            raise ValueError("a power of two from 64 to 1024 is wanted")
+            raise ValueError("a power of two from 64 to 1024 is required")
         return value
 
     @field_validator("pages", mode="before")
@@ -198,7 +198,7 @@ class ConvertOptions(Options):
             try:
                 page_range(text if re.fullmatch(r"\d+(-\d+)?", text) else "")
             except ValueError:
-                raise ValueError('first, all, or pages such as "2-5" or "3" are wanted') from None
+                raise ValueError('first, all, or pages such as "2-5" or "3" are required') from None
         return text
 
     @model_validator(mode="after")
@@ -232,9 +232,9 @@ class ConvertOptions(Options):
     def _impossible(self) -> Any:
         """Yield what cannot be done."""
         if self.format == "iiif-static" and not re.search(r"\{(path|file|stem|sha256)\}", self.iiif_id):
-            yield "iiif_id is wanted, a URI with {path} in it, such as https://iiif.example.org/{path}"
+            yield "iiif_id is required, a URI with {path} in it, such as https://iiif.example.org/{path}"
         elif self.format == "iiif-static" and not is_template(self.iiif_id):
-            yield "iiif_id: a URL that begins with https:// or http:// and names a host is wanted"
+            yield "iiif_id: a URL that begins with https:// or http:// and names a host is required"
         if "effort" in self.model_fields_set and self.compression != "deflate":
             yield f"effort means nothing with compression: {self.compression}"
         if self.levels == "pixel" and (self.tile or 0) > _READABLE:
@@ -275,7 +275,7 @@ class ConvertOptions(Options):
 
     @property
     def about_others(self) -> str:
-        """What becomes of files that are not converted: skip, images, fail."""
+        """What happens to files that are not converted: skip, images, fail."""
         return self.others or ("images" if self.is_master else "skip")
 
     def words(self) -> str:

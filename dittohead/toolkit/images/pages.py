@@ -2,7 +2,7 @@
 
 Source: TIFF 6.0 section 8 (NewSubfileType, SubfileType, PageNumber), Adobe PageMaker 6.0 TIFF Technical
 Notes (SubIFDs), DNG 1.7 (previews). Of other formats libvips tells how many there are: a HEIF's items
-that are no thumbnails and no auxiliary images, a GIF's frames, a PDF's pages.
+that are neither thumbnails nor auxiliary images, a GIF's frames, a PDF's pages.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Surroundings(Protocol):
 
 
 class _NoAnswer(Exception):
-    """A child said what is no answer: a hostile image may have made it another program."""
+    """A child said what is not an answer: a hostile image may have made it another program."""
 
 
 def _is_sound(told: Any) -> bool:
@@ -140,9 +140,9 @@ class ImageChild:
 
     @staticmethod
     async def _answer(lines: asyncio.StreamReader, timeout_s: float) -> dict[str, Any] | None:
-        """Return the last line of an answer, with the files told before it; None when it is cut short.
+        """Return the last line of an answer, with the files told before it; None when it is truncated.
 
-        Raises: TimeoutError: no line came for so long; _NoAnswer: what came is none.
+        Raises: TimeoutError: no line came for this long; _NoAnswer: what came is none.
         """
         made: list[dict[str, Any]] = []
         longer = 1.0
@@ -183,7 +183,7 @@ class ImageChild:
         if self._timed_out:
             return f"it took longer than {options.timeout:g} s"
         if self._confused:
-            return "what was said of it cannot be read"
+            return "what was said about it cannot be read"
         status = self._child.process.returncode or 0
         name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         return (

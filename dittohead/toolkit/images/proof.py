@@ -97,7 +97,7 @@ def prove(
     Args:
         fd: the source; None when it was changed, and `again` gives what it became.
         number: of its page, counted from 1.
-        again: opens that page anew by libvips.
+        again: opens that page again by libvips.
         made: the result, of the structure that was found in it.
         structure: with the size that both must have.
 

@@ -63,7 +63,7 @@ def _see_the_smallest(levels: int, last: tuple[int, int], end: str, tile: int) -
     """See that a pyramid ends where it is to end; `last` is the size of its last level."""
     if end == "one":
         if levels != 1:
-            raise RefusedImage("the result has smaller levels, and none are wanted")
+            raise RefusedImage("the result has smaller levels, and none are required")
     # libvips makes no smaller level of one that is a single pixel wide or high.
     elif max(last) > (tile if end == "tile" else 1) and min(last) > 1:
         raise RefusedImage("the result lacks its smallest levels")

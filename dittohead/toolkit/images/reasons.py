@@ -55,7 +55,7 @@ class RefusedImage(Exception):  # says what happened to the image
 
 
 class Damaged(RefusedImage):
-    """The file ends early, or holds what cannot be right: it wants to be scanned or copied again."""
+    """The file ends early, or holds what cannot be right: it must be scanned or copied again."""
 
     kind = "damaged"
 

@@ -72,7 +72,7 @@ class Recipe:
     verify: bool = True
     master: bool = False  #: nothing is changed, and that is proved
     stray_bytes: str = "fail"  #: between the parts of a JPEG: fail, allow
-    unfit: str = "fail"  #: what becomes of an image that a master cannot hold: fail, keep
+    unfit: str = "fail"  #: what happens to an image that a master cannot hold: fail, keep
 
     @property
     def suffix(self) -> str:

@@ -92,7 +92,7 @@ class Tags:
 
 
 def of_tiff(fd: int, page: int = 1) -> Tags:
-    """Return the tags of a page of a TIFF; none of what is no TIFF or cannot be read."""
+    """Return the tags of a page of a TIFF; none of what is not a TIFF or cannot be read."""
     first = tiff.of_page(fd, page)
     try:
         if not first:

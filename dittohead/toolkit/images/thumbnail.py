@@ -42,7 +42,7 @@ def make(request: dict[str, Any]) -> dict[str, Any]:
 def _small(fd: int, size: int) -> pyvips.Image:
     """Return the picture that `convert` takes first, smaller; where it can take none, what can be seen."""
     bounds = {"height": size, "size": "down"}
-    first = loading.open_image(fd)  # refuses what is no image; only its head is read
+    first = loading.open_image(fd)  # refuses what is not an image; only its head is read
     found = _other(fd, first)
     if found is not None:
         return found.thumbnail_image(size, **bounds)

@@ -3,7 +3,7 @@
 libtiff compresses in one thread, and libvips has it compress every level but the first twice. Here
 libvips reads, shrinks and says which tags there are; only predictor, compression and the file's
 layout are ours. Tiles lie in the order they are made, directories at the end, and the header comes
-last: a file that was not finished is no TIFF.
+last: a file that was not finished is not a TIFF.
 
 Of lossy tiles libvips makes each, as it would in a whole pyramid; but what a tile at the edge has too much
 is the last pixel again. libvips leaves it black, and a JPEG has half of that in the last column and row.
@@ -213,7 +213,7 @@ def _sizes(width: int, height: int, last: int) -> Iterator[tuple[int, int]]:
 def _strips(image: pyvips.Image, tile: int) -> Iterator[NDArray[Any]]:
     """Yield the image in rows of tiles: (tile or what is left, width, bands)."""
     # One region for all: what ends a pipeline of libvips empties caches, and lines of a strip that was
-    # read in part could not be had again from a source that is read once.
+    # read in part could not be read again from a source that is read once.
     region = pyvips.Region.new(image)
     for top in range(0, image.height, tile):
         rows = min(tile, image.height - top)

@@ -54,7 +54,7 @@ _UNHELD = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class UnreadablePacket(Exception):
-    """The packet is no XMP that could be read; says why."""
+    """The packet is not readable XMP; says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class _Tree:
             parser.Parse(packet if packet[:2] in (b"\xff\xfe", b"\xfe\xff") else packet.rstrip(b"\0"), True)
             return builder.close()
         except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:  # Lookup: of an encoding
-            raise UnreadablePacket(f"it is no XML ({error})") from None
+            raise UnreadablePacket(f"it is not XML ({error})") from None
 
     def _declared(self, prefix: str | None, uri: str) -> None:
         # A prefix may stand for two names in two places: the first keeps it.
@@ -258,7 +258,7 @@ class _Tree:
         return f"<{self.short(element.tag)}{''.join(attributes)}"
 
     def _letters(self, element: Element) -> str:
-        """Return an element to the letter: in it text and elements stand beside each other (rdf:Literal)."""
+        """Return an element to the letter: in it text and elements stand in parallel (rdf:Literal)."""
         inner = "".join(self._letters(child) + escape(child.tail or "", _RETURN) for child in element)
         text = escape(element.text or "", _RETURN)
         return f"{self._head(element)}>{text}{inner}</{self.short(element.tag)}>"
@@ -293,7 +293,7 @@ def _items_or_text(element: Element) -> Iterator[Element]:
 
 
 def _said(element: Element) -> Iterator[str]:
-    """Yield everything that a property says: texts, and attributes that are no grammar."""
+    """Yield everything that a property says: texts, and attributes that are not grammar."""
     for each in element.iter():
         for name, value in each.attrib.items():
             if name == f"{{{RDF}}}resource" or not name.startswith(_GRAMMAR):

@@ -90,7 +90,7 @@ def _history(facts: ObjectFacts) -> Iterator[Property]:
     yield Property("xmpMM:DerivedFrom", "struct", fields=[{"stRef:filePath": facts.original}])
     yield from _text("dittohead:OriginalSHA256", facts.original_sha256)
     # Without a time: the receipt says when, and a folder that is done again gives the same bytes, which a
-    # bucket takes for the same object.
+    # bucket treats as the same object.
     done = {"stEvt:softwareAgent": facts.agent}
     events = []
     if facts.converted:

@@ -1,8 +1,8 @@
 """Put an XMP packet into an image file, and prove that nothing else was changed; no pixel is decoded.
 
-A file is taken for a row of parts, of which XMP is one kind. What is written is those parts in their
+A file is treated as a row of parts, of which XMP is one kind. What is written is those parts in their
 order with the new packet among them; what is compared afterwards are the parts of the two files, read
-anew, byte for byte. A TIFF is not a row but a web of places: there the new packet and a new first
+again, byte for byte. A TIFF is not a row but a web of places: there the new packet and a new first
 directory are appended, and the whole of the source must be found in the result, but for the four or
 eight bytes that say where the first directory is.
 
@@ -326,14 +326,14 @@ def _write_tiff(source: int, made: int, packet: bytes, tick: Tick) -> None:
     entries = {n: struct.pack(layout.entry, n, f.kind, f.count, f.value) for n, f in first.items()}
     place = struct.pack(layout.offset, at) if layout.count.endswith("Q") or at < 1 << 32 else b""
     if not place:
-        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is no BigTIFF cannot")
+        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is not a BigTIFF cannot")
     entries[_XMP_TAG] = struct.pack(layout.entry, _XMP_TAG, 1, len(packet), place)
     rows = b"".join(entries[number] for number in sorted(entries))
     after = layout.first + struct.calcsize(layout.count) + len(first) * struct.calcsize(layout.entry)
     following = _piece(source, struct.calcsize(layout.offset), after)
     at = _end(made, struct.pack(layout.count, len(entries)) + rows + following)
     if os.fstat(made).st_size > 1 << 32 and not layout.count.endswith("Q"):
-        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is no BigTIFF cannot")
+        raise RefusedImage("it would grow beyond 4 GiB, which a TIFF that is not a BigTIFF cannot")
     os.pwrite(made, struct.pack(layout.offset, at), _head(layout))
 
 
@@ -374,7 +374,7 @@ def _piece(fd: int, size: int, at: int) -> bytes:
     except (OverflowError, OSError):
         data = b""
     if len(data) != size:
-        raise Damaged("it is cut short")
+        raise Damaged("it is truncated")
     return data
 
 

@@ -148,7 +148,7 @@ class Bucket:
         """Make one request with a body; a store that takes no byte of it for a minute has failed it.
 
         Args:
-            body: makes the body anew for each try, given what to await for each piece.
+            body: makes the body again for each try, given what to await for each piece.
 
         Raises: StepError; ClientError of an expected code.
         """
@@ -237,7 +237,7 @@ class Bucket:
         return bool(answer.get("Status") == "Enabled")
 
     def learnt(self, *, conditional: bool) -> None:
-        """Keep whether If-None-Match was heeded."""
+        """Keep whether If-None-Match was obeyed."""
         when, known = _known[self._place]
         _known[self._place] = (when, replace(known, conditional=conditional))
 
@@ -290,7 +290,7 @@ class Bucket:
         return {key for key in absent if key.encode() < last}
 
     async def same(self, key: str, head: dict[str, Any], digests: Digests) -> Stored | None:
-        """Return how an object in the bucket is known to be this very file; None when it is another.
+        """Return how an object in the bucket is known to be exactly this file; None when it is another.
 
         Args:
             key: the object's key.
@@ -396,7 +396,7 @@ class Bucket:
             return
 
     async def discard(self, key: str, version: str) -> None:
-        """Remove what arrived wrong. Raises: TargetError: always; a store that does this is no place."""
+        """Remove what arrived wrong. Raises: TargetError: always; a store that does this is not a place."""
         given: dict[str, Any] = {"VersionId": version} if version else {}
         try:
             await self.ask("delete_object", "removing what arrived wrong", Key=key, **given)

@@ -142,12 +142,12 @@ class Connection(BaseModel):
         if value is None:
             return None
         if not value.startswith(("https://", "http://")):
-            raise ValueError('an address such as "https://minio.example.org" is wanted')
+            raise ValueError('an address such as "https://minio.example.org" is required')
         if "@" in value.split("/", 3)[2]:
             raise ValueError("a password does not belong here; name a credential with credentials")
         parts = urlsplit(value)  # which refuses half an IPv6 address
         if not parts.hostname or parts.port == 0 or any(char.isspace() for char in value):
-            raise ValueError('an address such as "https://minio.example.org" is wanted')
+            raise ValueError('an address such as "https://minio.example.org" is required')
         return value.rstrip("/")
 
     def address(self) -> str:
@@ -229,7 +229,7 @@ async def client(
         connection.endpoint_url is not None if connection.path_style is None else connection.path_style
     )
     config = AioConfig(
-        user_agent=f"dittohead/{version('dittohead')}",  # by default it is worked out anew for each request
+        user_agent=f"dittohead/{version('dittohead')}",  # by default it is worked out again for each request
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=_CONNECT_S,
         read_timeout=_SILENT_S,
@@ -258,7 +258,7 @@ async def client(
             **given,
         )
         async with opened as made:
-            # Not every store answers "100 Continue", and aiohttp would wait for it for ever.
+            # Not every store answers "100 Continue", and aiohttp would wait for it forever.
             made.meta.events.unregister("before-call.s3", add_expect_header)
             yield made
     except (boto.ProfileNotFound, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
@@ -295,7 +295,7 @@ def _warm(session: AioSession) -> None:
             pass
 
     asyncio.run(once())
-    # What a session knows of S3 are tens of thousands of objects, for ever. Left out here, they are not
+    # What a session knows of S3 are tens of thousands of objects, forever. Left out here, they are not
     # gone through again by each full garbage collection, which held the loop for 50 ms.
     gc.freeze()
 
@@ -341,7 +341,7 @@ _BROKEN = (
     boto.IncompleteReadError,
     boto.ResponseStreamingError,
     aiohttp.ClientError,
-    ResponseParserError,  # a proxy's page, an answer cut short
+    ResponseParserError,  # a proxy's page, an answer truncated
     TimeoutError,
     ConnectionError,
 )
@@ -359,7 +359,7 @@ def fault(error: BaseException, *, where: str, doing: str) -> StepError:
     if isinstance(error, boto.ClientError):
         return _refusal(error, where, doing)
     if isinstance(error, boto.SSLError):
-        return TargetError("its certificate is not trusted", where=where, hint="Set ca_bundle, or mend it")
+        return TargetError("its certificate is not trusted", where=where, hint="Set ca_bundle, or fix it")
     if isinstance(error, _UNREACHABLE):
         return TargetError("the store cannot be reached", where=where, hint="It is tried again by itself")
     if isinstance(error, _BROKEN):
@@ -387,7 +387,7 @@ def _refusal(error: boto.ClientError, where: str, doing: str) -> StepError:
     said = short(str(error.response.get("Error", {}).get("Message", ""))).rstrip(".")
     what = f"the store answered {code or status} while {doing}" + (f" ({said})" if said else "")
     if code in _STALE:
-        _session.cache_clear()  # which keeps credentials: the next try reads them anew
+        _session.cache_clear()  # which keeps credentials: the next try reads them again
     if code in _STANDING:
         return TargetError(what, where=where, hint=_STANDING[code])
     if status == 507:

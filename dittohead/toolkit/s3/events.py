@@ -17,7 +17,7 @@ class UnreadableEvent(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Created:
-    """An object that a message speaks of."""
+    """An object that a message names."""
 
     bucket: str
     key: str  #: decoded
@@ -39,9 +39,9 @@ def read_message(text: str) -> list[Created]:
         if isinstance(given, dict) and given.get("Type") == "Notification" and "Message" in given:
             given = json.loads(given["Message"])
     except (ValueError, TypeError):
-        raise UnreadableEvent("it is no JSON") from None
+        raise UnreadableEvent("it is not JSON") from None
     if not isinstance(given, dict):
-        raise UnreadableEvent("it is no JSON object")
+        raise UnreadableEvent("it is not a JSON object")
     if given.get("Event") == "s3:TestEvent":
         return []
     try:
@@ -49,7 +49,7 @@ def read_message(text: str) -> list[Created]:
             return _of_eventbridge(given)
         return _of_records(given["Records"])
     except (KeyError, TypeError, AttributeError, ValueError):
-        raise UnreadableEvent("it is no event of S3") from None
+        raise UnreadableEvent("it is not an event of S3") from None
 
 
 def _of_records(records: Any) -> list[Created]:
@@ -66,7 +66,7 @@ def _of_records(records: Any) -> list[Created]:
 
 def _of_eventbridge(given: Mapping[str, Any]) -> list[Created]:
     if given.get("source") != "aws.s3":
-        raise UnreadableEvent("it is no event of S3")
+        raise UnreadableEvent("it is not an event of S3")
     if given["detail-type"] not in ("Object Created", "Object Restore Completed"):
         return []
     detail = given["detail"]
@@ -83,7 +83,7 @@ def _created(bucket: Any, key: Any) -> Created:
 def _check_text(key: str) -> None:
     """See that a key can be asked for and stored at all. Raises: Unreadable."""
     if "\0" in key or not is_utf8(key.encode("utf-8", "surrogatepass")):
-        raise UnreadableEvent("it names a key that is no text")
+        raise UnreadableEvent("it names a key that is not text")
 
 
 def read_token(data: bytes) -> str:
@@ -98,7 +98,7 @@ def read_token(data: bytes) -> str:
     try:
         given = json.loads(data)
     except ValueError:
-        raise UnreadableEvent("it is no JSON") from None
+        raise UnreadableEvent("it is not JSON") from None
     key = given.get("key") if isinstance(given, dict) else None
     if not isinstance(key, str) or not key:
         raise UnreadableEvent('it has no "key"')

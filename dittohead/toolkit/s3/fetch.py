@@ -58,7 +58,7 @@ class Download:
     Args:
         etag: of the wanted object, without quotes; "" when the store gives none.
         size: bytes.
-        opaque: ETags of this store are no MD5.
+        opaque: ETags of this store are not MD5.
     """
 
     def __init__(self, bucket: Bucket, client: Any, key: str, etag: str, size: int, *, opaque: bool) -> None:
@@ -141,7 +141,7 @@ class Download:
         found = checksums.stored(head)
         if found is not None:
             return found
-        # Of objects encrypted by keys of KMS or of a customer the ETag is no MD5.
+        # Of objects encrypted by keys of KMS or of a customer the ETag is not an MD5.
         hidden = str(head.get("ServerSideEncryption", "")).startswith("aws:kms")
         md5 = checksums.etag_md5(head)
         if md5 is None or self._opaque or hidden or head.get("SSECustomerAlgorithm"):
@@ -217,7 +217,7 @@ class Download:
             await asyncio.wait([writing])
 
     def _check(self, answer: Mapping[str, Any]) -> None:
-        """See that a store which does not heed If-Match or Range has given what was asked for."""
+        """See that a store which does not obey If-Match or Range has given what was asked for."""
         if self._etag and etag_of(answer) not in ("", self._etag):
             raise Changed
         if self._offset and answer.get("ContentRange", "").split("-")[0] != f"bytes {self._offset}":

@@ -23,7 +23,7 @@ class BegunUpload:
 
 
 class UploadIntentLog:
-    """A file of JSON lines: first whose notes these are, then what was begun and what is over.
+    """A file of JSON lines: first whose notes these are, then what was begun and what has ended.
 
     It lies outside work/, because it must outlive a job that is cancelled. Blocking.
     """

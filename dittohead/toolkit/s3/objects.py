@@ -1,4 +1,4 @@
-"""What is said of each object in a bucket: its key, type, metadata, tags, encryption and lock."""
+"""What is said about each object in a bucket: its key, type, metadata, tags, encryption and lock."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ class ObjectOptions(BaseModel):
         )
 
     def parameters(self, entry: Entry) -> dict[str, Any]:
-        """Return what PutObject and CreateMultipartUpload are told of one file."""
+        """Return what PutObject and CreateMultipartUpload are told about one file."""
         path = display(entry.path)
         found: dict[str, Any] = {"ContentType": self._content_type(path)}
         if self.storage_class:

@@ -229,7 +229,7 @@ class Parts:
     def _is_there(
         self, upload: BegunUpload, number: int, size: int, digest: str, there: dict[int, dict[str, Any]]
     ) -> bool:
-        """Tell whether the store has this very part: by its own checksum, or by what we noted of its ETag."""
+        """Tell whether the store has exactly this part: by its checksum, or by what we noted of its ETag."""
         part = there.get(number)
         if part is None or part.get("Size") != size:
             return False
@@ -259,7 +259,7 @@ class Parts:
                 **{name: digest},
             )
         except ClientError as error:
-            # Somebody's lifecycle rule has removed it meanwhile: begun anew at the next try.
+            # Somebody's lifecycle rule has removed it meanwhile: begun again at the next try.
             self.notes.over(upload.key)
             raise TransientError("the store has forgotten the upload", where=self._uri) from error
         finally:

@@ -28,7 +28,7 @@ _SAID = {
     206: "A part, as Range asked for.",
     304: "Not changed.",
     400: "The request cannot be read.",
-    401: "A token is wanted.",
+    401: "A token is required.",
     403: "Not allowed.",
     404: "There is no such thing.",
     408: "The request did not come to its end.",
@@ -44,7 +44,7 @@ _PARAMETERS = {
     "job": "An id, the beginning of one (at least six characters), or a name: its latest job.",
     "step": "A step's name.",
     "source": "A source's name.",
-    "entry": "What the far side calls it.",
+    "entry": "What the remote system calls it.",
     "batch": "A batch's id, or a collection's name: its latest batch.",
 }
 
@@ -60,7 +60,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {
             "title": "dittohead",
             "version": __version__,
-            "description": "What runs, what waits, what has become of every folder; and what to do about it.",
+            "description": "What runs, what waits, what happened to every folder; and what to do about it.",
         },
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in dict.fromkeys(operation.tag for operation in operations)],

@@ -16,7 +16,7 @@ from dittohead.model.roles import Role
 from dittohead.web.server.identity import Handler, needs
 from dittohead.web.server.problems import Problem
 
-#: A body is read for so long at most. Seconds.
+#: A body is read for this long at most. Seconds.
 _BODY_S = 20.0
 
 
@@ -79,13 +79,13 @@ async def read_body(request: web.Request, model: type[BaseModel]) -> BaseModel:
         return _validated({}, model, 422)
     # Only this type: a form of another site can send others without asking us first.
     if request.content_type != "application/json":
-        raise Problem(415, "a body of the type application/json is wanted")
+        raise Problem(415, "a body of the type application/json is required")
     try:
         given = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise Problem(400, "the body is no JSON in UTF-8") from error
+        raise Problem(400, "the body is not JSON in UTF-8") from error
     if not isinstance(given, dict):
-        raise Problem(422, "the body is no JSON object")
+        raise Problem(422, "the body is not a JSON object")
     return _validated(given, model, 422)
 
 

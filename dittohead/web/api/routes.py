@@ -404,7 +404,7 @@ OPERATIONS = (
         query=shapes.FileQuery,
     ),
     _action("retry", "Try it again from the step that failed; wake it when it waits", shapes.Nothing),
-    _action("rerun", "Do it again, once it is over", shapes.Rerun),
+    _action("rerun", "Run it again, once it has ended", shapes.Rerun),
     _action("rename", "Do a failed folder again under another name; it is checked before", shapes.Rename),
     Operation(
         method="PUT",
@@ -470,7 +470,7 @@ OPERATIONS = (
     _reading(
         "/api/v1/sources/{source}/entries",
         "list_entries",
-        "Its catalogue: all that it knows of the far side",
+        "Its catalogue: all that it knows of the remote system",
         _entries,
         shapes.Entries,
         query=shapes.EntryQuery,

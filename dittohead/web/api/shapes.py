@@ -27,9 +27,9 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _written(given: object) -> object:
-    # A bare number would be taken for seconds, or milliseconds: whoever writes one means neither surely.
+    # A bare number would be read as seconds, or milliseconds: anyone who writes one means neither surely.
     if not isinstance(given, str) or not re.match(r"\d{4}-\d\d-\d\d", given):
-        raise ValueError("a moment such as 2026-01-31T12:00:00Z is wanted")
+        raise ValueError("a moment such as 2026-01-31T12:00:00Z is required")
     return given
 
 
@@ -84,7 +84,7 @@ class JobQuery(_Paged):
 class EntryQuery(_Paged):
     """Which entries of a source's catalogue; everything given must hold."""
 
-    state: Text = Field("", description="What the far side makes of it, in a word of the source's.")
+    state: Text = Field("", description="What the remote system makes of it, in a word of the source's.")
     stage: Text | None = Field(None, description="What is done with it here; empty for nothing.")
 
 
@@ -250,7 +250,7 @@ class JobSummary(_Answer):
     pipeline: str
     state: _State
     outcome: Literal["", "cancelled", "dismissed", "gone"] = Field(
-        description="What has become of a failed job; a failure without one waits for somebody."
+        description="What happened to a failed job; a failure without one waits for somebody."
     )
     reason: str = Field(description="Why it waits, is paused, frozen or failed.")
     station: Literal["inbox", "processing", "done", "failed"]
@@ -262,11 +262,11 @@ class JobSummary(_Answer):
     wake_at: _Time | None = Field(description="When it goes on by itself.")
     target: str = Field(description="The paused target it waits for.")
     host: str
-    uid: int = Field(description="Of whoever uploaded it.")
+    uid: int = Field(description="Of the uploader.")
     batch: str = Field("", description="Id of the batch it came with; empty for a folder dropped by itself.")
     steps_done: int = 0
     steps: int = 0
-    step: str = Field("", description="The step whose turn it is; several where they run beside each other.")
+    step: str = Field("", description="The step whose turn it is; several where they run in parallel.")
 
 
 class Jobs(_Answer):
@@ -286,7 +286,7 @@ class Batch(_Answer):
         description="`running` while a job is not over, `failed` where a failure waits for somebody."
     )
     claimed_at: _Time
-    uid: int = Field(description="Of whoever uploaded it.")
+    uid: int = Field(description="Of the uploader.")
     jobs: int = Field(description="All of them.")
     done: int
     failed: int = Field(description="Failures that wait for somebody.")
@@ -474,7 +474,7 @@ class Entry(BaseModel):
     """One entry of a source's catalogue."""
 
     key: str
-    state: str = Field(description="What the far side makes of it, in a word of the source's.")
+    state: str = Field(description="What the remote system makes of it, in a word of the source's.")
     stage: str = Field(description="What is done with it here, in a word of the source's.")
     reason: str
     priority: int

@@ -1,4 +1,4 @@
-"""A comparison that may take hours, told of while it goes on; it ends when nobody reads any more."""
+"""A comparison that may take hours, reported while it goes on; it ends when nobody reads any more."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def told(
     task = asyncio.ensure_future(work)
     if len(under_way) >= _MOST:
         task.cancel()
-        raise Problem(409, "other jobs are being verified just now", hint="Try again when that is over")
+        raise Problem(409, "other jobs are being verified just now", hint="Try again when that has ended")
     under_way.add(task)
     response = web.StreamResponse(
         headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}

@@ -1,4 +1,4 @@
-"""What helps a job that is over: the buttons in the order in which they help, the main one first."""
+"""What helps an ended job: the buttons in the order in which they help, the main one first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _REPEATING = frozenset({"convert"})
 
 
 def cures(job: Job, *, undone: bool = False) -> list[str]:
-    """Return what can be asked for a job that is over: retry, rerun, rename, replace, dismiss.
+    """Return what can be asked for an ended job: retry, rerun, rename, replace, dismiss.
 
     Where trying again can only fail, it is not there, or not first.
 

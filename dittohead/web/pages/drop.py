@@ -45,13 +45,13 @@ PIECE = 16 << 20
 #: A list of a hundred thousand files with long names holds no more.
 _MOST_LISTED = 64 << 20
 
-#: Fields of a plain form that are no files: its name, its purposes, and what guards it.
+#: Fields of a plain form that are not files: its name, its purposes, and what guards it.
 _MOST_FIELDS = 100
 
 #: The disk's room is looked at again after so many bytes whose number was not known before.
 _LOOK_AFTER = 64 << 20
 
-#: Uploads that were handed over and are remembered, for whoever has not had the answer.
+#: Uploads that were handed over and are remembered, for anyone who has not had the answer.
 _MOST_OVER = 256
 
 #: Characters of a name that are looked at.
@@ -325,7 +325,7 @@ async def piece(request: web.Request) -> web.Response:
                     raise Problem(422, "the piece is not what was sent", hint="Send it again")
         except ItemError as error:
             raise _refusal(error) from error
-        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+        except (TimeoutError, ConnectionError):  # the sender; the disk is well
             raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error
@@ -423,7 +423,7 @@ class _Plain:
         self.fields: dict[str, list[str]] = {}
         self.sizes: dict[str, int] = {}
         self.incoming: Incoming | None = None
-        self.texts = 0  #: fields that are no files
+        self.texts = 0  #: fields that are not files
         self.unseen = 0  #: bytes since the disk's room was looked at
 
     async def receive(self) -> Incoming:
@@ -507,7 +507,7 @@ class _Plain:
                 self.sizes[path], _ = await write_chunks(self._chunks(part), fd, left)
         except ItemError as error:
             raise _refusal(error, 422) from error
-        except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+        except (TimeoutError, ConnectionError):  # the sender; the disk is well
             raise
         except OSError as error:
             raise Problem(507, f"{visible(path)}: this could not be written: {error.strerror}") from error

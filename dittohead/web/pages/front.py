@@ -128,7 +128,7 @@ def in_flight(
         steps: the job's steps, in the pipeline's order.
         progress: as the daemon's live status has it, with other steps under "beside"; None where there is
             none.
-        running: the job runs now; else no progress is shown.
+        running: the job runs now; otherwise no progress is shown.
     """
     told = {one["step"]: one for one in (progress, *progress.get("beside", ()))} if progress else {}
     names = [step.name for step in steps if step.state is StepState.RUNNING]

@@ -76,7 +76,7 @@ def _asked(connection: Connection, job: Job) -> list[Asked]:
 
 
 def levels(job: Job, steps: Sequence[StepRow]) -> list[list[StepRow]]:
-    """Return the steps as they follow each other; those of one level may run beside each other."""
+    """Return the steps as they follow each other; those of one level may run in parallel."""
     needed = step_graph.needs(job.definition)
     if len(needed) < len(steps):  # the definition is damaged: as they are numbered
         return [[step] for step in steps]

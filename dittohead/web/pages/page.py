@@ -1,4 +1,4 @@
-"""The page for people: what goes on now, one job, jobs that are looked for, and the buttons."""
+"""The page for people: what goes on now, one job, jobs that are searched for, and the buttons."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _ACTIONS = frozenset({"retry", "rerun", "freeze", "thaw", "cancel", "dismiss", "
 #: Stands among the states of a search for failures that wait for somebody.
 _OPEN = "open"
 
-#: Jobs on a page of those found; and told of to programs that listen.
+#: Jobs on a page of those found; and reported to programs that listen.
 _FOUND, _TOLD = 50, 200
 
 #: Answers kept until the page that shows them is asked for.
@@ -333,7 +333,7 @@ async def _asked(
     raise web.HTTPSeeOther(f"{back}?{urlencode({'said': key})}")
 
 
-# -- jobs that are looked for ----------------------------------------------------------------------
+# -- jobs that are searched for ----------------------------------------------------------------------
 
 
 class Asked(NamedTuple):

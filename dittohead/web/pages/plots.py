@@ -23,11 +23,11 @@ from dittohead.web.server.identity import needs
 #: What may be looked at. Days.
 SPANS = (14, 30, 90, 365)
 
-#: What was counted is shown for so long before it is counted again. Seconds.
+#: What was counted is shown for this long before it is counted again. Seconds.
 _FRESH_S = 30.0
 
 #: A plot's inner size and margins, in its own units.
-WIDTH, HEIGHT, LEFT, BELOW = 520.0, 150.0, 68.0, 24.0
+WIDTH, HEIGHT, LEFT, BELOW = 520.0, 150.0, 92.0, 24.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Counted:
 
 @dataclass
 class Numbers:
-    """What was counted last, by span; one count at a time, whoever asks."""
+    """What was counted last, by span; one count at a time, no matter who asks."""
 
     known: dict[int, _Counted] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

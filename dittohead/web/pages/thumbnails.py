@@ -96,7 +96,7 @@ class SourceImage:
 
 
 def pictures(stations: Stations, job: Job, steps: list[StepRow]) -> list[SourceImage]:
-    """Return the first images of a job: of those made from its files, else of the files. Blocking.
+    """Return the first images of a job: of those made from its files, otherwise of the files. Blocking.
 
     Args:
         steps: the job's steps, as the store has them.
@@ -230,7 +230,7 @@ class Thumbnailer:
             self._queue.get_nowait()[1].set_result(False)
 
     async def _serve(self) -> None:
-        """Make pictures until none is wanted for a while, in children of which one follows another."""
+        """Make pictures until nobody has asked for one for a while, in one child after another."""
         await asyncio.to_thread(self.home.mkdir, mode=0o700, parents=True, exist_ok=True)
         while True:
             async with _child(self.root, self.bounds, self.home) as child:

@@ -29,10 +29,10 @@ from dittohead.web.server.listener import LINES, is_own
 from dittohead.web.server.problems import Problem, wants_page
 from dittohead.web.server.sessions import PLAIN_NAME, SECURE_NAME, Session, Sessions, cookie_of
 
-#: The file of tokens is read again when it was read so long ago. Seconds.
+#: The file of tokens is read again when it was read this long ago. Seconds.
 _FRESH_S = 1.0
 
-#: A form is read for so long at most; one of nobody known, which is small, for less. Seconds.
+#: A form is read for this long at most; one of nobody known, which is small, for less. Seconds.
 _FORM_S, _STRANGERS_FORM_S = 20.0, 2.0
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -170,7 +170,7 @@ class Access:
         return SECURE_NAME if self.is_secure(request) else PLAIN_NAME
 
     def address(self, request: web.Request) -> str:
-        """Return where a request came from: of those the proxy names, the last that is no proxy itself."""
+        """Return where a request came from: of those the proxy names, the last that is not a proxy itself."""
         if self.is_from_proxy(request):
             told = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
             for place in reversed(told):
@@ -198,7 +198,7 @@ class Access:
         """
         given = request.headers.getall("Host", [])
         if len(given) != 1:
-            raise Problem(400, "one Host header is wanted")
+            raise Problem(400, "one Host header is required")
         name = _host_of(given[0])
         if not name or not (name in self._hosts or _is_address(name)):
             raise Problem(
@@ -241,7 +241,7 @@ def is_own_socket(request: web.Request) -> bool:
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Find out who asks, and refuse whoever may not, before the handler runs."""
+    """Find out who asks, and refuse anyone who may not, before the handler runs."""
     access = request.app[ACCESS]
     request[IDENTITY] = Identity("", Role.NOBODY)  # until it is found out, for pages of errors
     if not is_own_socket(request):
@@ -351,7 +351,7 @@ def _bearer(request: web.Request) -> str | None:
     parts = [value.partition(" ") for value in given]
     tokens = [token.strip() for scheme, _, token in parts if scheme.lower() == "bearer"]
     if len(tokens) > 1:
-        raise Problem(400, "one token is wanted")
+        raise Problem(400, "one token is required")
     return tokens[0] if tokens else None
 
 

@@ -1,4 +1,4 @@
-"""What every handler may use: the store's read door, the desk for requests, and what is true only now."""
+"""What every handler may use: the store's read door, the queue for requests, and what is true only now."""
 
 from __future__ import annotations
 

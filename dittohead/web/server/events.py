@@ -27,10 +27,10 @@ _SHARE = 0.1
 #: A comment is sent after this long without news: proxies close what is silent, and dead readers are found.
 HEARTBEAT_S = 15.0
 
-#: A reader that takes nothing for so long is let go.
+#: A reader that takes nothing for this long is let go.
 PATIENCE_S = 10.0
 
-#: After this long a stream ends: whoever reads asks again, and may have lost the right to.
+#: After this long a stream ends: anyone who reads asks again, and may have lost the right to.
 LIFE_S = 900.0
 
 #: Streams at once, and topics: more than any house has; what comes from anywhere is bounded.
@@ -180,11 +180,11 @@ class Broadcaster:
             await asyncio.sleep(max(self._every_s, topic.took / _SHARE))
             try:
                 await topic.look()
-            except (DittoheadError, LookupError, OSError) as error:  # of the store or a disk; they may mend
+            except (DittoheadError, LookupError, OSError) as error:  # of the store or a disk; they may fix
                 log.get().error(log.TASK_CRASHED, task="events", error=str(error))
 
     async def _either(self, news: asyncio.Event, seconds: float) -> bool:
-        """Wait for news or the end; False when there was neither for so long."""
+        """Wait for news or the end; False when there was neither for this long."""
         waiting = [asyncio.ensure_future(event.wait()) for event in (news, self._closed)]
         try:
             done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

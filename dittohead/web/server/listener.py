@@ -29,7 +29,7 @@ from dittohead.web.server.problems import Problem
 #: A request's body holds no more, unless its handler reads it as a stream.
 MOST_BYTES = 1 << 18
 
-#: A connection may be silent between two requests, or take for a request's head, so long. Seconds.
+#: A connection may be silent between two requests, or need for a request's head, this long. Seconds.
 IDLE_S = 30.0
 
 #: Descriptors of which lines take no more than a part: the daemon's own work needs the others.
@@ -37,7 +37,7 @@ _MOST_FILES = 4096
 
 _SWEEP_S = 2.0
 
-#: A connection that is closed may take so long for what is still to be sent to it. Seconds.
+#: A connection that is closed may take this long for what is still to be sent to it. Seconds.
 _LAST_S = 10.0
 
 #: The log says so seldom that there are too many connections. Seconds.
@@ -75,7 +75,7 @@ def bounds(files: int | None = None) -> ListenLimits:
 class OpenConnections:
     """The connections: which have a request under way, and whose; closes those that only hold a line.
 
-    A client that sends a request's head a byte at a time costs a descriptor for ever: aiohttp bounds the
+    A client that sends a request's head a byte at a time costs a descriptor forever: aiohttp bounds the
     head's size, and the time between requests, but not the time that a head may take, nor how many
     there are. A *stranger* is a line on which nobody has been recognised yet, whatever it does: of too many
     the oldest is closed, so that none of them can keep out who comes next.
@@ -198,7 +198,7 @@ class OpenConnections:
         return closed
 
     def _abort(self, now: float) -> None:
-        """Let go of closed connections whose other end takes nothing: closing waits for it for ever."""
+        """Let go of closed connections whose other end takes nothing: closing waits for it forever."""
         for transport, since in list(self._closed.items()):
             if not transport.get_write_buffer_size():
                 del self._closed[transport]
@@ -239,7 +239,7 @@ class Sent(web.FileResponse):
 
 @web.middleware
 async def as_it_is(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what is packed: it is not unpacked, and would be taken for what it is not. Raises: Problem."""
+    """Refuse what is packed: it is not unpacked, and would be misread. Raises: Problem."""
     packed = request.headers.get("Content-Encoding", "identity").strip().lower()
     if packed not in ("", "identity"):
         raise Problem(415, "the body is packed (Content-Encoding)", hint="Send it as it is")
@@ -248,7 +248,7 @@ async def as_it_is(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def runner_of(app: web.Application) -> web.AppRunner:
     """Return what serves an application."""
-    # What a parser says of a stranger's bytes is no line of our log.
+    # What a parser says of unknown bytes does not belong in our log.
     quiet = logging.getLogger("dittohead.http")
     quiet.addHandler(logging.NullHandler())
     quiet.propagate = False
@@ -259,7 +259,7 @@ def runner_of(app: web.Application) -> web.AppRunner:
         keepalive_timeout=IDLE_S,
         shutdown_timeout=_SHUTDOWN_S,
         handler_cancellation=True,
-        # It would be unpacked in the loop, whoever sends it: a megabyte holds a gigabyte.
+        # It would be unpacked in the loop, no matter who sends it: a megabyte holds a gigabyte.
         auto_decompress=False,
     )
 
@@ -327,7 +327,7 @@ async def tell_configuration(request: web.Request, response: web.StreamResponse)
 def own_socket(state: Path) -> socket.socket:
     """Return the daemon's own socket, bound: for its user, root, and the group of state/ where it may enter.
 
-    Whoever can connect may act: see docs/rights.md.
+    Anyone who can connect may act: see docs/rights.md.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK((state / OWN_SOCKET).lstat().st_mode):  # nobody can have meant to keep it there
@@ -343,7 +343,7 @@ def own_socket(state: Path) -> socket.socket:
 def _proxys_socket(path: Path) -> socket.socket:
     """Return the socket of the settings, bound; for the group of its directory where that has the setgid bit.
 
-    Not for the service's own group: uploaders are in it, and whoever can connect is believed as the proxy is.
+    Not for the service's own group: uploaders are in it, and who can connect is trusted as the proxy is.
     """
     sock = _bound(path, str(path))
     status = path.parent.stat()

@@ -24,7 +24,7 @@ _MOST_BYTES = 16384
 
 @dataclass
 class LoginPage:
-    """How the form is drawn: set by whoever makes the pages."""
+    """How the form is drawn: set by the one who makes the pages."""
 
     render: Callable[[web.Request, dict[str, str]], Awaitable[web.StreamResponse]] | None = None
 
@@ -65,12 +65,12 @@ async def _show(request: web.Request, status: int, error: str, following: str) -
     return web.Response(text=text, status=status, content_type="text/html")
 
 
-# Without a form's secret: whoever signs in has none yet. The origin was checked.
+# Without a form's secret: anyone who signs in has none yet. The origin was checked.
 @needs(Role.NOBODY, csrf_later=True)
 async def _login(request: web.Request) -> web.StreamResponse:
     access = request.app[ACCESS]
     if request.content_type != "application/x-www-form-urlencoded":
-        raise Problem(415, "a form is wanted")
+        raise Problem(415, "a form is required")
     if (request.content_length or 0) > _MOST_BYTES:
         raise Problem(413, "the form is too large")
     fields = await form(request)

@@ -52,7 +52,7 @@ class Problem(Exception):
 
 @dataclass
 class ErrorPage:
-    """How people are told: set by whoever makes the pages; without it they get problem details too."""
+    """How people are told: set by the one who makes the pages; without it they get problem details too."""
 
     render: Callable[[web.Request, Problem], Awaitable[web.StreamResponse]] | None = field(default=None)
 
@@ -105,7 +105,7 @@ async def answer_plainly(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except Exception as error:
         if isinstance(error, web.HTTPException) and error.status < 400:
-            raise  # a redirection is no error
+            raise  # a redirection is not an error
         problem = _problem(request, error)
     page = request.app[ERROR_PAGE].render
     if page is not None and wants_page(request):

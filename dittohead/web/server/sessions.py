@@ -82,7 +82,7 @@ class Sessions:
         return session, str(self._cookies().dumps([session.id, session.mark, session.until]))
 
     def read(self, value: str) -> Session | None:
-        """Return the session of a cookie's value, None where it is not ours, is over, or was signed out."""
+        """Return the session of a cookie's value, None where it is not ours, has ended, or was signed out."""
         if not value.isascii():  # also what was not UTF-8, which the library does not expect
             return None
         try:
@@ -136,7 +136,7 @@ def cookie(name: str, value: str, lasting_s: float) -> str:
     try:
         made[name] = value
     except CookieError as error:
-        raise ValueError("this is no cookie") from error
+        raise ValueError("this is not a cookie") from error
     morsel = made[name]
     morsel["path"], morsel["httponly"], morsel["samesite"] = "/", True, "Strict"
     morsel["max-age"] = str(int(lasting_s))

@@ -13,7 +13,7 @@ from dittohead.web.server.problems import Problem
 #: Bytes that are written at once.
 BLOCK = 1 << 20
 
-#: Whoever sends nothing for so long is let go. Seconds.
+#: Anyone who sends nothing for this long is let go. Seconds.
 _PATIENCE_S = 60.0
 
 

@@ -52,7 +52,7 @@ def told(
     """Return what a person is shown of a name that they are about to use. Blocking.
 
     Args:
-        config: today's configuration.
+        config: the current configuration.
         reception: where uploads go; it knows which names are free.
         name: the folder's name.
         before: what the store knows of the name and of the candidates.

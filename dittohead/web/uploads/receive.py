@@ -397,5 +397,5 @@ def listed(given: Any) -> list[tuple[str, int]]:
     except (TypeError, KeyError):
         found = [("", None)]
     if not all(isinstance(path, str) and type(size) is int for path, size in found):
-        raise ItemError("files are wanted, each with path and size")
+        raise ItemError("files are required, each with path and size")
     return found

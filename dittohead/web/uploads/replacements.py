@@ -29,7 +29,7 @@ _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
 def announced(request: web.Request) -> str:
-    """Return the SHA-256 that whoever sends has counted, in hex; "" where it is not told."""
+    """Return the SHA-256 that the sender has computed, in hex; "" where it is not told."""
     found = _DIGEST.search(request.headers.get("Content-Digest", ""))
     return base64.b64decode(found[1]).hex() if found else ""
 
@@ -43,7 +43,7 @@ async def receive(
         request: whose it is; its person is recorded.
         job: a job that has failed.
         path: the damaged file, relative to its folder, as the list of files has it.
-        encoding: "percent" where the path is percent-encoded, else "".
+        encoding: "percent" where the path is percent-encoded, otherwise "".
         chunks: the file's bytes.
         sha256: what its SHA-256 has to be, in hex; "" when the sender does not say.
 
@@ -61,7 +61,7 @@ async def receive(
     try:
         with replacements.receiving(offer) as file:
             await write_chunks(chunks, file.fileno(), bounds.most_bytes)
-    except (TimeoutError, ConnectionError):  # of whoever sends; the disk is well
+    except (TimeoutError, ConnectionError):  # the sender; the disk is well
         raise
     except OSError as error:
         raise Problem(507, f"this could not be written: {error.strerror}") from error

@@ -17,7 +17,7 @@ from dittohead.toolkit.rest import Answer, Rest, connected
 from dittohead.workers.archivesspace.options import ArchivesSpaceOptions
 from dittohead.workers.archivesspace.records import beyond
 
-#: Tries of what may be repeated: a request that only reads, a change that is read anew each time.
+#: Tries of what may be repeated: a request that only reads, a change that is read again each time.
 _TRIES = 4
 _CONFLICTS = 8
 
@@ -127,7 +127,7 @@ class Client:
         return answer.fault(_said(answer, password))
 
     async def logout(self) -> None:
-        """End the session, so that it does not linger for an hour; failing to is no matter."""
+        """End the session, so that it does not linger for an hour; failing to does no harm."""
         if self._token:
             with contextlib.suppress(StepError):
                 await self._rest.send("POST", "/logout", headers={"X-ArchivesSpace-Session": self._token})
@@ -149,7 +149,7 @@ class Client:
         return told[1] if told else ""
 
     async def checks_markup(self) -> bool:
-        """Tell whether the site refuses titles that are no well-formed markup: 4.2.0 and later."""
+        """Tell whether the site refuses titles that are not well-formed markup: 4.2.0 and later."""
         told = re.match(r"v?(\d+)\.(\d+)", await self.version())
         return told is None or (int(told[1]), int(told[2])) >= (4, 2)
 
@@ -240,7 +240,7 @@ class Client:
         """Return what is there; a broken exchange is repeated.
 
         Args:
-            keys: fields without which it is no answer of ArchivesSpace.
+            keys: fields without which it is not an answer of ArchivesSpace.
 
         Raises: TransientError: something else answers, such as a proxy.
         """
@@ -302,7 +302,7 @@ class Client:
         return _record(answer, "", ("status",))
 
     async def delete(self, uri: str) -> None:
-        """Delete a record; one that is gone is no matter."""
+        """Delete a record; one that is gone is fine."""
         answer = await self.send("DELETE", uri)
         if answer.status not in (200, 404):
             raise fault(answer)
@@ -315,12 +315,12 @@ class Client:
     ) -> Record:
         """Change a record so that nothing is lost: read it, all of it, change it, send it whole.
 
-        When it was changed by others meanwhile, or the exchange broke, it is read anew, which tells
-        what has become of it.
+        When it was changed by others meanwhile, or the exchange broke, it is read again, which tells
+        what happened to it.
 
         Args:
             apply: changes the record in place; returns whether there is anything to be changed.
-                Called anew for each try.
+                Called again for each try.
             void: called when what `apply` has changed was refused for certain.
 
         Returns: the record as it is then, without what the server makes of it.
@@ -351,7 +351,7 @@ class Client:
         raise broken or TransientError("others change this record again and again", where=uri)
 
     async def _again(self, answer: Answer, number: int) -> None:
-        """Wait, where reading anew and sending again can help. Raises: StepError: where not."""
+        """Wait, where reading again and sending again can help. Raises: StepError: where not."""
         if answer.status == 409:
             if "modified since" not in _said(answer):
                 raise fault(answer)
@@ -475,7 +475,7 @@ def _strange(answer: Answer) -> TransientError:
 
 
 def fault(answer: Answer) -> StepError:
-    """Return what an answer that is no success means."""
+    """Return what an answer that is not a success means."""
     said = _said(answer)
     if answer.status == 403:
         hint = "Give the user the permission for this in the repository (see docs/archivesspace.md)"

@@ -94,7 +94,7 @@ class Naming:
             if not self.recorded(entry):
                 continue
             match = self._pattern.fullmatch(text_of(entry.path))
-            # What is not printable is no identifier, and bytes that are no UTF-8 cannot be asked for.
+            # What is not printable is not an identifier, and bytes that are not UTF-8 cannot be asked for.
             if match is None or not match["object"] or not match["object"].isprintable():
                 strange.append(display(entry.path))
             else:
@@ -146,7 +146,7 @@ class Naming:
             if listed.setdefault(name, identifier) != identifier:
                 raise self._wrong(f"line {number} gives {name} to a second object")
         if not listed:
-            raise self._wrong(f"it lists nothing; it wants the columns file and {column}")
+            raise self._wrong(f"it lists nothing; it needs the columns file and {column}")
         return listed
 
     def _rows(self, root: Path) -> Iterator[tuple[int, dict[str, str]]]:

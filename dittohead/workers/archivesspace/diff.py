@@ -49,7 +49,7 @@ class WantedRecord:
 
     @property
     def roles(self) -> dict[str, str]:
-        """What each access URI is, as the ledger keeps it."""
+        """What each access URI is, as the intent log keeps it."""
         return {one.uri: str(one.use) for one in self.shown}
 
     def type(self, options: ArchivesSpaceOptions, known: Enumerations) -> str:
@@ -158,7 +158,7 @@ def see_something(ctx: StepContext, options: ArchivesSpaceOptions) -> None:
 def _nothing(step: str, option: str, what: str, wanted: str) -> ItemError:
     return ItemError(
         f'the step "{step}", named by {option}:, {what}: nothing could be recorded of it',
-        hint=f"Name the step that has {wanted}, then do the folder again with dittohead rerun",
+        hint=f"Name the step that has {wanted}, then run the folder again with dittohead rerun",
     )
 
 
@@ -218,7 +218,7 @@ def _show(
 
 @dataclass(kw_only=True)
 class RecordBefore:
-    """What all jobs have recorded of some objects, by their ledgers."""
+    """What all jobs have recorded of some objects, by their intent logs."""
 
     access: dict[str, dict[str, str]] = field(default_factory=dict)  #: by digital object id: URIs, as what
     components: dict[str, set[str]] = field(default_factory=dict)  #: by the digital object's uri: their ids
@@ -248,9 +248,9 @@ async def compare(
     digital_object: str,
     former: Collection[str] = (),
 ) -> Difference:
-    """Compare the components that are there with those that are wanted.
+    """Compare the components that are there with those that should be.
 
-    Keeps little of each, so that ten thousand pages need no memory to speak of. A page that is there as an
+    Keeps little of each, so that ten thousand pages need little memory. A page that is there as an
     earlier version called it stays so, in `of` too.
 
     Args:
@@ -340,7 +340,7 @@ def with_masters(old: list[Record], new: list[Record]) -> list[Record] | None:
 def with_access(old: list[Record], new: list[Record], ours: Collection[str]) -> list[Record] | None:
     """Return a digital object's file versions with the access ones; None when nothing changes.
 
-    They stand together in their order, in the place of the first that is there, else at the head. One
+    They stand together in their order, in the place of the first that is there, otherwise at the head. One
     that others made representative stays so: only one may be.
 
     Args:
@@ -393,7 +393,7 @@ def _if_changed(old: list[Record], new: list[Record]) -> list[Record] | None:
 
 
 def of_ledger(lines: Iterable[Mapping[str, Any]]) -> RecordBefore:
-    """Return what the lines of this and other jobs' ledgers say that we have recorded."""
+    """Return what the lines of this and other jobs' intent logs say that we have recorded."""
     before = RecordBefore()
     for line in lines:
         if line.get("access"):

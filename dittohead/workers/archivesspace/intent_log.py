@@ -30,7 +30,7 @@ class RecordIntentLog:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines about what was meant, in their order; [] when there is no ledger. Blocking.
+    """Return the lines about what was meant, in their order; [] when there is no intent log. Blocking.
 
     What the server has refused for certain is left out.
     """
@@ -50,7 +50,7 @@ def of_other_jobs(path: Path, head: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what all jobs have noted that recorded some of the same objects. Blocking.
 
     Args:
-        path: this step's ledger; the others lie beside it.
+        path: this step's intent log; the others lie beside it.
         head: this step's first line; another's has the same site and some of the objects.
     """
     if not path.parent.is_dir():

@@ -67,7 +67,7 @@ class ArchivesSpaceOptions(RestSite, Options):
     digital_objects: Literal["together", "each"] = Field(
         "together",
         description="One digital object that holds the files of an archival object `together`, as its "
-        "components, or one for `each` file, called like `component_id` says, without components.",
+        "components, or one for `each` file, named like `component_id` says, without components.",
     )
     linked: Literal["refuse", "use", "add"] = Field(
         "refuse",
@@ -113,7 +113,7 @@ class ArchivesSpaceOptions(RestSite, Options):
     agent: str = Field(
         "",
         pattern=r"^(/agents/(software|people|families|corporate_entities)/\d+)?$",
-        description="The agent of these events, such as `/agents/software/3`; by default one that is called "
+        description="The agent of these events, such as `/agents/software/3`; by default one that is named "
         "like this version of dittohead, made where it is missing.",
     )
 
@@ -130,9 +130,9 @@ class ArchivesSpaceOptions(RestSite, Options):
         try:
             groups = Pattern(value).groups
         except re.error as error:
-            raise ValueError(f"this is no regular expression: {error}") from None
+            raise ValueError(f"this is not a regular expression: {error}") from None
         if "object" not in groups:
-            raise ValueError("it wants a group (?P<object>...)")
+            raise ValueError("it needs a group (?P<object>...)")
         return value
 
     @model_validator(mode="after")

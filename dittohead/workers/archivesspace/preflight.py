@@ -232,7 +232,7 @@ async def _misspelt(client: Client, archival: Iterable[Record]) -> list[str]:
     if not wrong or not await client.checks_markup():
         return []
     return [
-        f"the title of {one['uri']} is no well-formed markup, so that it cannot be saved: correct it there"
+        f"the title of {one['uri']} is not well-formed markup, so that it cannot be saved: correct it there"
         for one in wrong
     ]
 
@@ -405,7 +405,7 @@ class _Objects:
         if there["uri"] not in records.linked(archival):
             self.problems.append(
                 f'the digital object id "{id_}" cannot be given: {there["uri"]} is called '
-                f'"{there["digital_object_id"]}", which ArchivesSpace\'s database takes for the same: set '
+                f'"{there["digital_object_id"]}", which ArchivesSpace\'s database treats as the same: set '
                 "digital_object_id, or correct that one"
             )
         return there

@@ -133,7 +133,7 @@ _BASES = {"ß": "S", "ı": "I"}
 
 
 def alike(text: str) -> str:
-    """Return what is the same for identifiers that ArchivesSpace's database takes for one.
+    """Return what is the same for identifiers that ArchivesSpace's database treats as one.
 
     Source: utf8mb3_general_ci, by which it compares: no capitals, no accents, no blanks at the end.
     """
@@ -376,7 +376,7 @@ def fixity(component: Record) -> str:
 def still_says(component: Record, fixity: str) -> bool:
     """Tell whether a component says what it said, whatever file versions were added since.
 
-    A digest does not tell which versions it is of: it is looked for among all choices of those there.
+    A digest does not tell which versions it is of: it is searched for among all choices of those there.
     """
     versions = _fixed(component)
     fewest = 0 if len(versions) <= _CHOICES else len(versions) - 1

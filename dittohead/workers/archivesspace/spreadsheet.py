@@ -17,7 +17,7 @@ _SAYS = re.compile(r"sep=([,;\t])\r?\n")
 
 
 class UnreadableSheet(ValueError):
-    """It is no such list; the words say why."""
+    """It is not such a list; the words say why."""
 
 
 def rows(data: bytes, wanted: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -61,7 +61,7 @@ def _text(data: bytes) -> str:
             return data.decode("utf-16")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UnreadableSheet("it is no UTF-8; save it as CSV UTF-8") from None
+        raise UnreadableSheet("it is not UTF-8; save it as CSV UTF-8") from None
 
 
 class Present:

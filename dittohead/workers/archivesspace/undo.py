@@ -152,7 +152,7 @@ class Undo:
             self._say(True, uri, f"component {id_} deleted")
 
     def _why_kept(self, object_: Record) -> str:
-        """Return why a digital object must stay, whatever becomes of its components; "" when it may go."""
+        """Return why a digital object must stay, whatever happens to its components; "" when it may go."""
         uri, id_ = object_["uri"], object_["digital_object_id"]
         others = {one["ref"] for one in object_.get("linked_instances", ())} - self._links.get(uri, set())
         if self._content(object_) not in self._contents.get(id_, ()):

@@ -48,7 +48,7 @@ async def _fetch(options: ArchivesSpaceOptions, shown: PublishedFile) -> None:
     for _ in range(_HOPS):
         parts = urlsplit(uri)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise ItemError("this is no address that the public can open", where=shown.uri)
+            raise ItemError("this is not an address that the public can open", where=shown.uri)
         # A session of its own: what is public needs nothing of ours, and is to be given nothing.
         bundle = options.ca_bundle if parts.hostname == urlsplit(options.url).hostname else ""
         site = RestSite(url=f"{parts.scheme}://{parts.netloc}", ca_bundle=bundle)

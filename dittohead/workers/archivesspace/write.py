@@ -79,7 +79,7 @@ class Writer:
         self._before = RecordBefore()
 
     async def note(self, **fields: Any) -> None:
-        """Keep a line of the ledger durably, and see that this run still owns the job."""
+        """Keep a line of the intent log durably, and see that this run still owns the job."""
         await in_thread(lambda _: self._ledger.note(**fields))
         await self.ctx.fence()
 
@@ -124,7 +124,7 @@ class Writer:
         raise ItemError(
             f'the archival object that was "{of.found.identifier}" {what}; nothing was recorded',
             where=self.client.shown(of.found.uri),
-            hint=f"To look it up anew: dittohead rerun {self.ctx.job_id}",
+            hint=f"To look it up again: dittohead rerun {self.ctx.job_id}",
         )
 
     def _recorded_before(self, wanted: Sequence[WantedRecord]) -> RecordBefore:
@@ -142,7 +142,7 @@ class Writer:
         await self._link(of.found.uri, [uri])
         self._progress()
         found = await self._components(of)
-        # Saving the archival object has changed the digital object's version: it is read anew.
+        # Saving the archival object has changed the digital object's version: it is read again.
         await self._access(of, self._before.access.get(of.found.digital_object_id, {}))
         return of, found
 
@@ -229,7 +229,7 @@ class Writer:
                     f'the digital object id "{id_}" was taken meanwhile, by {hit["uri"]} '
                     f'("{hit["digital_object_id"]}")',
                     where=self.client.shown(of.found.uri),
-                    hint="Set digital_object_id, or correct that one, and do the folder again",
+                    hint="Set digital_object_id, or correct that one, and run the folder again",
                 )
             return self._visible(hit)
         return None
@@ -321,7 +321,7 @@ class Writer:
             for page, component in found.differing:
                 await self._bring_up(of, page, component)
         raise self._give_up(
-            self.client.shown(uri), "its components are not what was sent, again and again", "looked at anew"
+            self.client.shown(uri), "its components are not what was sent, again and again", "looked at again"
         )
 
     async def _see_who_has(self, missing: Sequence[tuple[ComponentFile, int | None]]) -> None:
@@ -336,7 +336,7 @@ class Writer:
             raise ItemError(
                 f"ids of components are taken: {some_of(taken)}; ArchivesSpace says: {self._refusal.what}",
                 where=self.client.shown(self.options.base),
-                hint="Set component_id, or correct those, and do the folder again",
+                hint="Set component_id, or correct those, and run the folder again",
             )
 
     async def _create(self, of: WantedRecord, missing: Sequence[tuple[ComponentFile, int | None]]) -> None:
@@ -371,7 +371,7 @@ class Writer:
 
 
 def _kept(versions: Sequence[Record]) -> list[Record]:
-    """Return file versions as the ledger keeps them: all that can be sent again."""
+    """Return file versions as the intent log keeps them: all that can be sent again."""
     left = ("identifier", "lock_version", "created_by", "last_modified_by")
     times = ("create_time", "system_mtime", "user_mtime")
     return [{name: one[name] for name in one if name not in (*left, *times)} for one in versions]

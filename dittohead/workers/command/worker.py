@@ -62,7 +62,7 @@ class CommandOptions(Options):
     )
     poll: Duration = Field(600.0, description="How long to wait before asking again.")
     give_up: Duration = Field(14 * 86400.0, description="How long to go on asking.")
-    retry_exit: list[int] = Field(default_factory=list, description="Exit statuses of passing faults.")
+    retry_exit: list[int] = Field(default_factory=list, description="Exit statuses of temporary faults.")
     target_exit: list[int] = Field(
         default_factory=list, description="Exit statuses that mean the target is down or full."
     )

@@ -23,7 +23,7 @@ _DEEPEST = 100
 
 
 class Unreadable(Exception):
-    """It is no METS file that could be read; says why."""
+    """It is not a readable METS file; says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ def _parsed(data: bytes) -> Element:
         parser.Parse(data, True)
         return builder.close()
     except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:
-        raise Unreadable(f"it is no XML ({error})") from None
+        raise Unreadable(f"it is not XML ({error})") from None
 
 
 def _clark(name: str) -> str:

@@ -97,7 +97,7 @@ class _Reading:
         return Done(detail=f"{barcode}, {counted(len(volume.pages), 'page')}{title}")
 
     def _given(self) -> Iterator[Output]:
-        """Yield the volume's files, with their MD5 as the step before has taken it, else read for it."""
+        """Yield the volume's files, with their MD5 as the step before has taken it, otherwise read for it."""
         made = self.ctx.source.made
         known = {} if made is None else {one.path: one for one in made.outputs()}
         for entry in self.ctx.source.entries():
@@ -135,7 +135,7 @@ class _Reading:
             raise ItemError(
                 "this file is not what it was when its digest was taken",
                 where=display(path),
-                hint=f"Do the folder again: dittohead rerun {self.ctx.job_id}",
+                hint=f"Run the folder again: dittohead rerun {self.ctx.job_id}",
             )
 
     # -- what must hold ----------------------------------------------------------------------

@@ -175,7 +175,7 @@ def clean(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a text as a value that no viewer takes for markup.
+    """Return a text as a value that no viewer treats as markup.
 
     One that begins with "<" and ends with ">" is HTML to them (4.5 of the specification), others are
     plain text.
@@ -244,7 +244,7 @@ def rights_uri(known: Description) -> str:
 
 
 def statement(known: Description) -> str:
-    """Return what must be shown to whoever sees the object; "" for nothing."""
+    """Return what must be shown to anyone who sees the object; "" for nothing."""
     if known.rights.strip():
         return known.rights
     return known.rights_uri if known.rights_uri.strip() and not rights_uri(known) else ""
@@ -306,7 +306,7 @@ def public_page(known: Description) -> str:
 
 
 def homepages(shown: ShownObject, manner: Manner) -> list[dict[str, Any]]:
-    """Return the object's pages for people (3.3.1): its record's, or else the page beside the manifest."""
+    """Return the object's pages for people (3.3.1): its record's, or the page beside the manifest."""
     uri = public_page(shown.description) or shown.page
     if not uri:
         return []
@@ -399,7 +399,7 @@ def _ranges(shown: ShownObject) -> list[dict[str, Any]]:
 
 
 def shares(described: Described, pictures: Iterable[Picture]) -> tuple[list[list[Picture]], int]:
-    """Return each object's own pictures, in the order of the objects, and how many are nobody's."""
+    """Return each object's own pictures, in the order of the objects, and how many belong to no object."""
     own: list[list[Picture]] = [[] for _ in described.objects]
     owners = Owners(described)
     ignored = 0

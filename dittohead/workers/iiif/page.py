@@ -201,7 +201,7 @@ def _links(shown: ShownObject) -> str:
 
 
 def _link(uri: str, text: str) -> str:
-    """Return a link, of what is no web address the text alone: `javascript:` is an address, too."""
+    """Return a link, of what is not a web address the text alone: `javascript:` is an address, too."""
     if not uri.startswith(("https://", "http://")):
         return _text(text)
     return f'<a href="{_text(uri)}" rel="noopener">{_text(text)}</a>'

@@ -49,7 +49,7 @@ class Picture:
         return f"{size[0]}," if self.profile == "level1" else f"{size[0]},{size[1]}"
 
     def nearest(self, least: int) -> tuple[int, int] | None:
-        """Return the smallest size whose longer side has at least so many pixels, else the largest.
+        """Return the smallest size whose longer side has at least so many pixels, otherwise the largest.
 
         None when the image is there whole only.
         """

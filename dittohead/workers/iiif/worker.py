@@ -53,7 +53,7 @@ _LANGUAGE = re.compile(r"none|[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 def _address(value: str) -> str:
     if not is_template(value):
         raise ValueError(
-            "a URL that begins with https:// or http:// and names a host is wanted, without a user's name"
+            "a URL that begins with https:// or http:// and names a host is required, without a user's name"
         )
     return value.strip()
 
@@ -98,7 +98,7 @@ class Linked(BaseModel):
     @classmethod
     def _media_type(cls, value: str) -> str:
         if value and not _FORMAT.fullmatch(value) and "{" not in value:
-            raise ValueError("a media type such as application/pdf is wanted")
+            raise ValueError("a media type such as application/pdf is required")
         kind, sign, parameters = value.partition(";")
         return kind.strip().lower() + sign + parameters
 
@@ -153,20 +153,20 @@ class IiifOptions(Options):
         if not value and info.field_name == "service":
             return value
         if "?" in value or "#" in value:
-            raise ValueError("a URL without ? and # is wanted")
+            raise ValueError("a URL without ? and # is required")
         return _address(value).rstrip("/")
 
     @field_validator("language")
     @classmethod
     def _tag(cls, value: str) -> str:
         if not _LANGUAGE.fullmatch(value) and "{" not in value:
-            raise ValueError("a language such as en or de-AT, or none, is wanted")
+            raise ValueError("a language such as en or de-AT, or none, is required")
         return value
 
     @model_validator(mode="after")
     def _each(self) -> IiifOptions:
         if self.service and not re.search(r"\{(path|file|stem|sha256)\}", self.service):
-            raise ValueError("service: a URI with {path} in it is wanted, another for each file")
+            raise ValueError("service: a URI with {path} in it is required, another for each file")
         return self
 
     def manner(self) -> Manner:
@@ -194,7 +194,7 @@ class IiifOptions(Options):
 
 def _unfit(option: str, value: str, wanted: str) -> ItemError:
     return ItemError(
-        f'"{value}" is filled in, and {wanted} is wanted',
+        f'"{value}" is filled in, and {wanted} is required',
         where=f"option {option}",
         hint="Change the option, or the name that is filled in there; then run the folder again",
     )
@@ -273,7 +273,7 @@ class IiifWorker(Worker[IiifOptions]):
 def folders(described: Described) -> list[str]:
     """Return each object's folder among the files, with a slash at its end; "" when there is one object.
 
-    A folder is called like the object; where that is no name for a folder, or not the only one, a
+    A folder is named like the object; where that is not a name for a folder, or not the only one, a
     digest of the identifier tells them apart.
     """
     if len(described.objects) == 1:
@@ -433,9 +433,7 @@ class _Presentation:
             ):
                 picture = of_info(json.loads(file.read()), folder, self._origin(output))
         except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise ItemError(
-                "this is no image information that can be read", where=display(output.path)
-            ) from error
+            raise ItemError("this is not readable image information", where=display(output.path)) from error
         for size in (None, *picture.sizes):
             wanted = folder + picture.at(size).removeprefix(picture.uri).encode()
             if not holds(there, name_digest(wanted)):
@@ -485,7 +483,7 @@ class _Presentation:
         )
 
     def result(self) -> Done:
-        """Return what was done, and tell of it."""
+        """Return what was done, and report it."""
         detail = f"IIIF Presentation 3: {self.images - self.ignored} images"
         detail += f" in {self.objects} objects" if self.objects > 1 else ""
         left = f", {self.ignored} images of no object left out" if self.ignored else ""

@@ -62,7 +62,7 @@ def page_title(title: str, weight: int) -> str:
 
 
 def edtf(date: Dated) -> str:
-    """Return a date in EDTF: `1951-03/1951-08`; "" when its begin is no date."""
+    """Return a date in EDTF: `1951-03/1951-08`; "" when its start is not a date."""
     if not _is_date(date.begin):
         return ""
     if date.end and date.end != date.begin:
@@ -140,7 +140,7 @@ def unwritten(found: Description, leave_out: Collection[str] = ()) -> list[str]:
 def _texts(fields: Fields, name: str, texts: Iterable[str], *, whole: bool = False) -> None:
     items = fields.setdefault(name, [])
     for text in texts:
-        if len(text) > SHORT and not whole:  # cut short it would say something else
+        if len(text) > SHORT and not whole:  # truncated it would say something else
             fields["field_note"].append({"value": f"{_NOTES[name]}: {text}", "format": "plain_text"})
         elif text and {"value": text} not in items:
             items.append({"value": text})

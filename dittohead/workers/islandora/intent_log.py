@@ -82,7 +82,7 @@ class EntityIntentLog:
                 durable = any(one for _, one in some)
                 await in_thread(lambda stop: self._notes.write([line for line, _ in some], durable=durable))
             except BaseException:
-                self._lines = [*some, *self._lines]  # again with the next: a line twice is no harm
+                self._lines = [*some, *self._lines]  # again with the next: a line twice does no harm
                 raise
             self._written += len(some)
 

@@ -14,7 +14,7 @@ from dittohead.workers.islandora.site import Drupal, Term
 #: Vocabularies of creators.
 _AGENTS = ("person", "corporate_body", "family")
 
-#: Fields of subjects by the vocabulary of their terms, in the order in which a name is looked for.
+#: Fields of subjects by the vocabulary of their terms, in the order in which a name is searched for.
 _SUBJECTS = {
     "subject": "field_subject",
     "person": "field_subjects_name",

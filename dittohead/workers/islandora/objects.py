@@ -67,7 +67,7 @@ class SiteObject:
 
 @dataclass
 class _Gathered:
-    """What is found of one page while files are looked through."""
+    """What is found of one page while files are read through."""
 
     stem: str
     main: MediaFile
@@ -91,7 +91,7 @@ def things(ctx: StepContext, options: IslandoraOptions, stop: Stop) -> list[Site
         ctx: gives the files and what is known of the objects.
         stop: checked for each file.
 
-    Raises: ItemError: a file is no page, belongs to no object or no page, or two are of one page.
+    Raises: ItemError: a file is not a page, belongs to no object or no page, or two are of one page.
     """
     pages = _gather(ctx, options, stop)
     known = _Known(ctx.described(options.record))

@@ -109,7 +109,7 @@ class IslandoraOptions(RestSite, Options):
     @classmethod
     def _use(cls, value: str) -> str:
         if value and value not in USES and "://" not in value:
-            raise ValueError(f"one of {', '.join(USES)}, or a URI, is wanted")
+            raise ValueError(f"one of {', '.join(USES)}, or a URI, is required")
         return value
 
     @field_validator("find", "members")
@@ -129,13 +129,13 @@ class IslandoraOptions(RestSite, Options):
     @classmethod
     def _storage(cls, value: str) -> str:
         if (value and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[\w./-]*", value)) or ".." in value:
-            raise ValueError("a stream wrapper's URI such as fedora://dittohead is wanted")
+            raise ValueError("a stream wrapper's URI such as fedora://dittohead is required")
         return value if value.endswith("://") else value.rstrip("/")
 
     @model_validator(mode="after")
     def _one_use_each(self) -> IslandoraOptions:
         if not self.find:
-            raise ValueError("find is wanted: without it an object would be made twice")
+            raise ValueError("find is required: without it an object would be made twice")
         given = [uri for _, uri in self.uses()]
         if len(set(given)) < len(given):
             raise ValueError("two kinds of files would have the same use: one would replace the other")
@@ -164,5 +164,5 @@ def use_uri(use: str) -> str:
 def _view(value: str) -> str:
     path = "/" + value.strip("/")
     if not _PATH.fullmatch(path):
-        raise ValueError("a path such as /islandora/identifier is wanted")
+        raise ValueError("a path such as /islandora/identifier is required")
     return path

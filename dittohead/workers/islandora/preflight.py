@@ -161,7 +161,7 @@ async def members(site: Drupal, options: IslandoraOptions, nid: int) -> tuple[li
     """Return (the nodes that are members of a node, whether these are all), by the View for it.
 
     Args:
-        nid: number of the node whose members are looked for.
+        nid: number of the node whose members are searched for.
 
     Raises: TargetError: there is no such View, or it does not filter; TransientError.
     """
@@ -289,7 +289,7 @@ async def examined(site: Drupal, options: IslandoraOptions) -> AsyncIterator[tup
 
 
 async def _examined_configuration(site: Drupal, options: IslandoraOptions) -> AsyncIterator[tuple[bool, str]]:
-    """Say what the site tells of its fields, and whether files have a place there."""
+    """Say what the site reports about its fields, and whether files have a place there."""
     configuration = Configuration(site, options.content_type)
     if not await configuration.told():
         why = f"{_INTEGRATION} 1.2.0 or newer tells them to who has `use islandora workbench`"

@@ -18,7 +18,7 @@ _LISTS = "shows its pages"
 
 @dataclass(frozen=True, kw_only=True)
 class PublicObject:
-    """An object whose public places are looked for."""
+    """An object whose public places are searched for."""
 
     identifier: str
     nid: int
@@ -56,7 +56,7 @@ class PublicObject:
 
 async def page(site: Drupal, shown: PublicObject) -> Location:
     """Return where people look at an object, as the site says. Raises: StepError."""
-    node = await site.node(shown.nid)  # anew: its alias is made after it is created
+    node = await site.node(shown.nid)  # again: its alias is made after it is created
     if node is None:
         raise ItemError("the node that was just there is gone", where=f"{site.rest.base}/node/{shown.nid}")
     return shown.place(Use.PAGE, site.page_of(node), "read from the site")

@@ -156,7 +156,7 @@ class Drupal:
         return {uri: tid for uri, tid in found.items() if tid is not None}
 
     async def named(self, vocabulary: str, name: str) -> list[Term]:
-        """Return the terms of this very name in a vocabulary: the site itself looks without case."""
+        """Return the terms of exactly this name in a vocabulary: the site itself looks without case."""
         given = {"vocab": vocabulary, "name": unicodedata.normalize("NFC", name)}
         rows = await self._rows_of("/term_from_term_name", given)
         found = [term for term in map(_term_of, rows) if term.vocabulary in ("", vocabulary)]
@@ -314,7 +314,7 @@ class Drupal:
     async def media_by_number(self, mid: int) -> tuple[str, Media] | None:
         """Return a media with its path; None when there is none.
 
-        Where media have no pages of their own the path ends in `/edit`, and the other is no route.
+        Where media have no pages of their own the path ends in `/edit`, and the other is not a route.
         Source: Drupal core, module media, setting standalone_url.
         """
         for path in (f"/media/{mid}", f"/media/{mid}/edit"):
@@ -394,7 +394,7 @@ class Drupal:
     async def sha256(self, media: Media) -> tuple[str, str]:
         """Return (SHA-256 of a media's file, how it is known); ("", "") when there is no file.
 
-        The site hashes the file when it is asked, with islandora_workbench_integration; else the file is
+        The site hashes the file when it is asked, with islandora_workbench_integration; otherwise the file is
         read back.
         """
         return await self.sha256_of(media.file_uuid, media.file_url)
@@ -538,7 +538,7 @@ def node_of(raw: Mapping[str, Any]) -> Node:
             raw=raw,
         )
     except (KeyError, ValueError, TypeError) as error:
-        raise TransientError(f"what it answered is no node ({error!r})") from error
+        raise TransientError(f"what it answered is not a node ({error!r})") from error
 
 
 def value(raw: Mapping[str, Any], name: str, key: str = "value") -> Any:
@@ -577,7 +577,7 @@ def _number(given: Any) -> int | None:
 def _rows(answer: Answer) -> list[Mapping[str, Any]]:
     rows = answer.json()
     if not isinstance(rows, list):
-        raise ItemError("what it answered is no list", where=answer.where, hint="Is it a REST export?")
+        raise ItemError("what it answered is not a list", where=answer.where, hint="Is it a REST export?")
     return rows
 
 

@@ -17,7 +17,7 @@ from dittohead.workers.islandora.site import Drupal, Media, Node
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """What is left of a media that a ledger speaks of."""
+    """What is left of a media that an intent log names."""
 
     where: str
     mid: int
@@ -27,7 +27,7 @@ class _Found:
 
 
 class Undo:
-    """Goes through a ledger backwards: pages with their media, objects, and fields that were changed."""
+    """Goes through an intent log backwards: pages with their media, objects, and fields that were changed."""
 
     def __init__(
         self, ctx: UndoContext, options: IslandoraOptions, site: Drupal, ledger: EntityIntentLog

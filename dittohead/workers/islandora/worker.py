@@ -193,7 +193,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     async def _show(
         self, ctx: StepContext, options: IslandoraOptions, site: Drupal, delivered: _Delivered
     ) -> StepResult:
-        """Record where the public sees it; wait where that is wanted."""
+        """Record where the public sees it; wait if the option says so."""
         missing = []
         found: list[Location] = []
         for shown in delivered.shown:
@@ -256,7 +256,7 @@ async def _look(site: Drupal, location: Location, options: IslandoraOptions) -> 
 
 
 async def _resumed(ctx: StepContext) -> _Delivered | None:
-    """Return what an earlier run has brought, and record it anew; None when there was none."""
+    """Return what an earlier run has brought, and record it again; None when there was none."""
     state = ctx.saved.get("delivered")
     if state is None:
         return None
@@ -281,7 +281,7 @@ def _kept(path: Path) -> list[Location] | None:
 
 
 def _words(delivery: Writer, options: IslandoraOptions, things: Sequence[objects.SiteObject]) -> str:
-    """Return what the job has done, in all its tries: its ledger knows of the earlier ones."""
+    """Return what the job has done, in all its tries: its intent log knows of the earlier ones."""
     pages = sum(len(thing.pages) for thing in things)
     parts = sum(len(page.parts) for thing in things for page in thing.pages)
     created = sum("nid" in noted and bool(noted.get("ours")) for noted in delivery.ledger.nodes.values())

@@ -63,7 +63,7 @@ class Writer:
         delivered: Callable[[Location], None],
     ) -> None:
         self.ctx, self.options, self.site, self.ledger, self.base = ctx, options, site, ledger, base
-        self.delivered = delivered  #: told of each file that is there and verified
+        self.delivered = delivered  #: told about each file that is there and verified
         self.bytes = 0
         self.total = 0
         self.linking = Linking(site, base.configuration, options.leave_out)
@@ -153,7 +153,7 @@ class Writer:
         return ItemError(error.what, where=error.where, hint=hint)
 
     async def _noted(self, key: str) -> Node | None:
-        """Return the node that the ledger speaks of, if it can be found."""
+        """Return the node that the intent log names, if it can be found."""
         noted = self.ledger.nodes[key]
         if "nid" in noted:
             node = await self.site.node(noted["nid"])
@@ -249,7 +249,7 @@ class Writer:
         )
 
     def _matched(self, thing: SiteObject, parent: Node, there: Sequence[Node]) -> dict[str, Node | None]:
-        """Match pages with members of the parent, by local identifier, else by weight."""
+        """Match pages with members of the parent, by local identifier, otherwise by weight."""
         page_model = self.base.terms[MODELS["page"]]
         pages = [node for node in there if node.model == page_model]
         by_identifier = {text: node for node in pages for text in node.identifiers}
@@ -337,7 +337,7 @@ class Writer:
         present = [media for media in there if tid in media.uses]
         if len(present) > 1:
             mids = ", ".join(str(media.mid) for media in present)
-            raise ItemError(f"it has media {mids} for {part.use}; one is wanted", where=self._url(node))
+            raise ItemError(f"it has media {mids} for {part.use}; one is required", where=self._url(node))
         media = present[0] if present else None
         sha256, how = await self.site.sha256(media) if media is not None else ("", "")
         if media is None or sha256 != part.entry.sha256:
@@ -490,7 +490,7 @@ class Writer:
         """Give a media what it cannot be created with: who may see it, words for its image, its text.
 
         Args:
-            fresh: it is this job's; else what people have said of it since stays.
+            fresh: it is this job's; otherwise what people have said of it since stays.
         """
         fields = await self._lacking(node, part, media, fresh=fresh)
         if not fields:

@@ -28,7 +28,7 @@ from dittohead.workers.rsync.remote_account import AGENT, Account, way_to
 from dittohead.workers.rsync.rsync_messages import failure, is_vague
 from dittohead.workers.rsync.ssh_messages import DeliveryPlace, explained, lines_of
 
-#: Below this rsync has holes that let whoever may write the source or the target mislead it.
+#: Below this rsync has holes that let anyone who may write the source or the target mislead it.
 _ADVISED = (3, 5, 0)
 #: How long a file system, or an rsync after its connection, may take to answer.
 _ANSWER_S = 10.0
@@ -163,7 +163,7 @@ class _Look:
     async def _why(self, ended: Completed, way: DeliveryPlace, path: str) -> StepError:
         if not self.place.host:
             return failure(ended, way)
-        # What is said of the account is so for every path there.
+        # What is said about the account is so for every path there.
         of_host = dataclasses.replace(way, where=self.place.host)
         if is_vague(ended, way):
             found = await self._account(path).why(ended, 0, of_host)

@@ -1,6 +1,6 @@
 """A target on a mounted file system: what lies there, read by threads that are given up when it hangs.
 
-A mount whose server has gone can hold whoever touches it for ever. So nothing here is done in the
+A mount whose server has gone can hold anyone who touches it forever. So nothing here is done in the
 loop's thread or in its pool: each look has a thread of its own, which is left behind, and the target
 paused, when nothing has come of it for too long.
 """
@@ -73,7 +73,7 @@ class LocalTarget:
         self.path, self.mount, self._stall_s, self._umask = path, mount, stall_s, umask
         self._fixed = os.path.dirname(path) if fixed is None else fixed
         self.name = mount or path  #: what people know it by
-        self.fd = -1  #: the directory itself once it is held: whatever becomes of its name
+        self.fd = -1  #: the directory itself once it is held: whatever happens to its name
 
     async def look(self, work: Callable[[Stop], T], stall_s: float | None = None) -> T:
         """Run `work` in a thread of its own.
@@ -149,7 +149,7 @@ class LocalTarget:
         """Give the held directory a descriptor of this thread's own, and yield a path to that."""
         own = os.dup(self.fd)
         try:
-            stop.check()  # whoever closes it tells us before
+            stop.check()  # anyone who closes it tells us before
             yield b"/proc/self/fd/%d" % own
         finally:
             os.close(own)
@@ -268,7 +268,7 @@ def open_folder(path: str, fixed: str, *, make: bool = False, mkpath: bool = Fal
     Raises: ItemError: a link stands in its path that is not to be followed; FileNotFoundError, OSError.
     """
     fixed = fixed if (path + "/").startswith(fixed.rstrip("/") + "/") else os.path.dirname(path)
-    if fixed == path:  # all of it was chosen: yet whoever may write its parent can exchange the last part
+    if fixed == path:  # all of it was chosen: yet anyone who may write its parent can exchange the last part
         parent, name = os.path.split(path)
         return _below(parent, [(name, True)], path, make=make, mkpath=mkpath)
     parts = path[len(fixed.rstrip("/")) :].strip("/").split("/")
@@ -304,8 +304,8 @@ def _into(part: str, fd: int, path: str, *, may_be_link: bool) -> int:
             raise
         status = os.stat(part, dir_fd=fd, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode):
-            raise ItemError("this is no folder", where=path, hint="See what lies there") from error
-        # Another name of a link is made by whoever may not make the link itself.
+            raise ItemError("this is not a folder", where=path, hint="See what lies there") from error
+        # Another name of a link is made by the one who may not make the link itself.
         if not may_be_link or status.st_uid not in (0, os.geteuid()) or status.st_nlink > 1:
             raise ItemError(
                 f'"{part}" is a link: what lies behind it is not read, and nothing is delivered there',

@@ -76,14 +76,14 @@ class RsyncOptions(Options):
     )
     hard_links: bool = Field(
         False,
-        description="Names of one file stay names of one file, else each is a copy; and see that it is so. "
+        description="Names of one file stay names of one file, which is verified; otherwise each is a copy. "
         "rsync's -H.",
     )
     mkpath: bool = Field(
-        False, description="Make all missing parts of the path; else only its last one is made."
+        False, description="Make all missing parts of the path; otherwise only its last one is made."
     )
     require_mount: str | None = Field(
-        None, description="A local path that must be a mount point; else the target is taken to be down."
+        None, description="A local path that must be a mount point; otherwise the target is taken to be down."
     )
     bwlimit: Size | None = Field(None, description="Bytes a second at most.")
     timeout: Duration = Field(60.0, description="How long nothing may come through before it is an error.")
@@ -92,10 +92,10 @@ class RsyncOptions(Options):
     )
     fsync: bool = Field(
         False,
-        description="Over ssh: have the far side flush each file to its disk before it counts as delivered; "
-        "rsync 3.2.4 or newer is wanted at both ends. A local target is always flushed.",
+        description="Over ssh: the remote system flushes each file to disk before it counts as delivered; "
+        "rsync 3.2.4 or newer is required at both ends. A local target is always flushed.",
     )
-    rsync_path: str | None = Field(None, description="The rsync program on the far side.")
+    rsync_path: str | None = Field(None, description="The rsync program on the remote system.")
 
     @field_validator("to")
     @classmethod
@@ -105,7 +105,7 @@ class RsyncOptions(Options):
         host = _HOST.match(value)
         path = value[host.end() :] if host else value
         if not path.startswith("/"):
-            raise ValueError("an absolute path, or host:/absolute/path, is wanted")
+            raise ValueError("an absolute path, or host:/absolute/path, is required")
         return value
 
     @field_validator("umask", mode="before")
@@ -114,7 +114,7 @@ class RsyncOptions(Options):
         if isinstance(value, int):  # YAML reads 027 as a number of base 8
             raise ValueError('write it in quotes: umask: "027"')
         if isinstance(value, str) and not re.fullmatch(r"0?[0-7]{3}", value):
-            raise ValueError('three digits from 0 to 7 are wanted, such as "027"')
+            raise ValueError('three digits from 0 to 7 are required, such as "027"')
         if isinstance(value, str) and int(value, 8) & 0o700:
             raise ValueError("it would be closed to the daemon itself; the first digit must be 0")
         return value

@@ -13,7 +13,7 @@ from dittohead.system.process import Completed, run
 from dittohead.workers.rsync.options import SSH, Destination, RsyncOptions, ssh_arguments
 from dittohead.workers.rsync.ssh_messages import DeliveryPlace, account_says
 
-#: The agent that holds keys is for ssh alone; no other program is told of it.
+#: The agent that holds keys is for ssh alone; no other program learns of it.
 AGENT = ("SSH_AUTH_SOCK",)
 #: The exit statuses of an rsync that could not begin, or was left alone by the other side.
 _MAY_BE_ASKED = (2, 5, 11, 12, 127, 255)
@@ -72,7 +72,7 @@ class Account:
     async def why(self, ended: Completed, wanted: int, way: DeliveryPlace) -> StepError | None:
         """Return why an rsync failed whose own words do not say it; None: it cannot be told.
 
-        An rsync that dies at the far side, of a full disk too, may take its words with it.
+        An rsync that dies at the remote system, of a full disk too, may take its words with it.
 
         Args:
             wanted: bytes that were to be delivered.

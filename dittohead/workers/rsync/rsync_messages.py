@@ -20,10 +20,10 @@ _SYMPTOMS = ("rsync error:", "rsync: connection unexpectedly", "(see the rsync m
 #: What rsync's exit statuses mean, and which error each becomes. Source: rsync(1), EXIT VALUES.
 _EXITS: dict[int, tuple[type[StepError], str]] = {
     1: (ItemError, "rsync did not understand its options"),
-    2: (ItemError, "the far side's rsync is not compatible"),
+    2: (ItemError, "the remote rsync is not compatible"),
     3: (ItemError, "rsync could not select the files or directories"),
-    4: (ItemError, "the far side's rsync lacks a feature"),
-    5: (TargetError, "the far side could not start rsync"),
+    4: (ItemError, "the remote rsync lacks a feature"),
+    5: (TargetError, "the remote system could not start rsync"),
     6: (TransientError, "rsync's daemon could not log"),
     10: (TransientError, "the connection failed"),
     11: (TransientError, "reading or writing failed"),
@@ -37,8 +37,8 @@ _EXITS: dict[int, tuple[type[StepError], str]] = {
     24: (ItemError, "files vanished from the folder while they were delivered"),
     25: (ItemError, "rsync stopped at its limit of deletions"),
     30: (TransientError, "nothing came through for too long"),
-    35: (TransientError, "the far side's daemon did not answer in time"),
-    127: (TargetError, "the far side has no rsync"),
+    35: (TransientError, "the remote daemon did not answer in time"),
+    127: (TargetError, "the remote system has no rsync"),
     255: (TargetError, "the host cannot be reached or refuses us"),
 }
 
@@ -132,10 +132,10 @@ _TROUBLES: tuple[_Trouble, ...] = (
         kind=ItemError,
     ),
 )
-#: The exit statuses it has when a process or memory could not be had at this end.
+#: The exit statuses it has when a process or memory was not available at this end.
 _OWN = (11, 12, 13, 14, 22)
 #: One complaint of rsync's: who says it and the system's words. What stands between may hold any name,
-#: which must not be taken for the words themselves.
+#: which must not be mistaken for the words themselves.
 _COMPLAINT = re.compile(r"rsync: \[(?P<who>\w+)[^]]*\] (?P<about>.*): (?P<words>[^:\"]+) \((?P<errno>\d+)\)")
 #: A complaint without a name in it.
 _BARE = re.compile(r"rsync: (?:\[\w+[^]]*\] )?[\w ]+ failed: (?P<words>[^:\"]+) \((?P<errno>\d+)\)")
@@ -181,7 +181,7 @@ _TIME, _ACL, _XATTR = 2, 7, 8
 
 @dataclass
 class Differences:
-    """What a second pass finds at the far side that is not as in the folder."""
+    """What a second pass finds at the remote system that is not as in the folder."""
 
     wrong: list[str] = field(default_factory=list)  #: of another content, or missing
     bare: list[str] = field(default_factory=list)  #: lack an attribute, a list or a link
@@ -202,7 +202,7 @@ class Differences:
             self.untimed.add(is_dir=match["what"] == "d")
 
 
-#: A line of --list-only: mode, size, date, time, name; what is no text in a name is \\#ooo.
+#: A line of --list-only: mode, size, date, time, name; what is not text in a name is \\#ooo.
 _LISTED = re.compile(rb"\S{10,11} +[\d,]+ \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (?P<name>.*)")
 _ESCAPED = re.compile(rb"\\#([0-7]{3})")
 
@@ -249,7 +249,7 @@ def cause(ended: Completed, way: DeliveryPlace) -> StepError | None:
 
 
 def is_vague(ended: Completed, way: DeliveryPlace) -> bool:
-    """Tell whether an rsync's words do not say why it failed, or only that the far side's are noise."""
+    """Tell whether an rsync's words do not say why it failed, or only that the remote system's are noise."""
     return cause(ended, way) is None or any("is your shell clean?" in line for line in lines_of(ended.stderr))
 
 

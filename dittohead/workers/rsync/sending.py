@@ -32,7 +32,7 @@ def touched(source: Inputs, stop: Stop) -> Iterator[tuple[bytes, int]]:
 
 
 def unchanged(source: Inputs, before: dict[bytes, int], stop: Stop) -> None:
-    """See that what was compared with the far side was what the manifest says.
+    """See that what was compared with the remote system was what the manifest says.
 
     Args:
         before: what `touched` said before the comparison.

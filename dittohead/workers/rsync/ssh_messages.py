@@ -1,7 +1,7 @@
 """What ssh, a far account's shell and rsync print when a delivery fails: what it means and what helps.
 
 One table. Programs print the cause first, the symptom after it, and warnings around both: so a
-saying is looked for in everything that was printed, in the order of the table, causes before symptoms.
+saying is searched for in everything that was printed, in the order of the table, causes before symptoms.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ ACCOUNT: tuple[Saying, ...] = (
         _SHELL + r"[^:\"]*rsync[^:\"/]*: (?:[Cc]ommand not found\.?|not found|No such file or directory"
         r"|[Pp]ermission denied)|(?:zsh:\d+: |fish: )(?:[Cc]ommand not found|[Uu]nknown command): "
         r"\S*rsync\S*",
-        meaning="rsync is not installed there, or not where it is looked for",
+        meaning="rsync is not installed there, or not where it is searched for",
         cure="At {host}: `sudo apt-get install rsync`; or set rsync_path to where it lies",
     ),
     _saying(

@@ -57,14 +57,14 @@ from dittohead.workers.rsync.rsync_messages import (
 from dittohead.workers.rsync.sending import touched, unchanged, write_list
 
 _BACKUP = ".dittohead-backup"
-#: With the job's id in it, so that nothing in a folder can be called like it.
+#: With the job's id in it, so that nothing in a folder can be named like it.
 _PARTIAL = ".dittohead-partial-"
 #: rsync itself is to notice first what it can notice.
 _STALL_MORE_S = 5.0
 #: How long a measure of the room on a host holds; and how long an account is left alone that allows none.
 _MEASURED_S = 60.0
 _NOT_ALLOWED_S = 3600.0
-#: Copies `version` makes at most beside each other.
+#: Copies `version` makes at most in parallel.
 _VERSIONS = 10_000
 
 
@@ -582,7 +582,7 @@ def _are_one(place: Destination, groups: list[list[bytes]]) -> ItemError:
     pairs = [" and ".join(repr(display(path)) for path in sorted(paths)) for paths in groups]
     more = "; ..." if len(pairs) > SHOWN else ""
     return ItemError(
-        f"{counted(len(pairs), 'name')} would be lost: the file system there takes for one name "
+        f"{counted(len(pairs), 'name')} would be lost: the file system there treats as one name "
         f"{'; '.join(pairs[:SHOWN])}{more}",
         where=place.argument,
         hint="Rename one of each and bring the folder again; or deliver to another file system",

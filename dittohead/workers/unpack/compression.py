@@ -83,7 +83,7 @@ def decompressed(pieces: Iterator[bytes], kind: str) -> Iterator[bytes]:
     Args:
         kind: "gzip", "bzip2" or "xz".
 
-    Raises: Broken: damaged, cut short, or something else follows.
+    Raises: Broken: damaged, truncated, or something else follows.
     """
     magic, make = next((magic, make) for magic, (name, make) in _KINDS.items() if name == kind)
     stream = make()
@@ -105,7 +105,7 @@ def decompressed(pieces: Iterator[bytes], kind: str) -> Iterator[bytes]:
                 yield out
             data = stream.unused_data if stream.eof else b""
     if not stream.eof:
-        raise Broken(f"its {kind} stream is cut short")
+        raise Broken(f"its {kind} stream is truncated")
 
 
 def _whole_magic(data: bytes, pieces: Iterator[bytes]) -> bytes:

@@ -84,7 +84,7 @@ class Extraction:
                 pieces = stack.enter_context(ahead(lambda: compression.decompressed(packed, kind), flow))
                 head, pieces = _peeked(pieces)
                 if kinds.kind_of(head) != "tar":
-                    what = f"what is compressed in it by {kind} is no tar archive"
+                    what = f"what is compressed in it by {kind} is not a tar archive"
                     raise Refused(what, hint="See match: and from: of the step")
                 self._tar(pieces)
             elif kind == "tar":

@@ -12,7 +12,7 @@ _MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def compiled(glob: str, *, caseless: bool = False) -> Pattern:
-    """Return what tells whether a whole path fits. Raises: re.error: the set in it is no set."""
+    """Return what tells whether a whole path fits. Raises: re.error: its set of characters is not valid."""
     return Pattern("".join(map(_piece, _TOKEN.findall(glob))), re.DOTALL | (re.IGNORECASE if caseless else 0))
 
 

@@ -28,7 +28,7 @@ GPG = Probe(program="gpg", package="gpg", version_pattern=r"gpg \(GnuPG[^)]*\) (
 #: Bytes of a pipe: as many as an unprivileged process may have. Source: pipe(7), pipe-max-size.
 PIPE = 1 << 20
 
-#: A longer one is a file that was taken for a passphrase.
+#: A longer one is a file that was mistaken for a passphrase.
 _LONGEST = 4096
 
 _STATUS = b"[GNUPG:] "
@@ -80,7 +80,7 @@ class Gpg:
             hint = "Have it encrypted with a passphrase (gpg --symmetric), or decrypt it before"
             raise ItemError("it is encrypted for somebody's key, not with a passphrase", hint=hint)
         if b"BEGIN_DECRYPTION" not in keys:
-            raise Broken("it is no message that gpg has encrypted with a passphrase")
+            raise Broken("it is not a message that gpg has encrypted with a passphrase")
         failed = [line for line in words if line[:1] == [b"ERROR"]]
         if any(b"BAD_PASSPHRASE" in part for line in failed for part in line) and b"PLAINTEXT" not in keys:
             raise WrongPassphrase

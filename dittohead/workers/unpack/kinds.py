@@ -9,10 +9,10 @@ from dittohead.workers.unpack.zip_file import is_zip
 #: Bytes that tell.
 HEAD = 1024
 
-#: What is wrong with a file that is no archive.
+#: What is wrong with a file that is not an archive.
 IS_EMPTY = "it is empty"
 IS_PAGE = "it is a web page, and no archive"
-IS_NONE = "it is no tar and no zip archive, and not encrypted by gpg"
+IS_NONE = "it is not a tar or zip archive, and not encrypted by gpg"
 
 _ARMOUR = b"-----BEGIN PGP MESSAGE-----"
 

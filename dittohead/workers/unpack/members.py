@@ -75,7 +75,7 @@ class Gate:
         return place
 
     def reserve(self, place: bytes) -> None:
-        """Take a place for a file that is no member. Raises: Refused: another has it."""
+        """Take a place for a file that is not a member. Raises: Refused: another has it."""
         self._once(place, place)
 
     @property

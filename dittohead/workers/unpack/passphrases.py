@@ -1,6 +1,6 @@
 """Passphrases, and whether it is one archive that they do not open, or all: then nothing more is failed.
 
-What is remembered is in memory, of digests alone, and starts anew with the daemon.
+What is remembered is in memory, of digests alone, and starts again with the daemon.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Passphrases:
         passphrase = secret(credential)
         if not gpg.usable(passphrase):
             raise ItemError(
-                f'the credential "{credential}" is no passphrase: one line of text is expected',
+                f'the credential "{credential}" is not a passphrase: one line of text is expected',
                 hint="Write the passphrase alone into it",
             )
         digest = hashlib.sha256(f"{credential}\0{passphrase}".encode()).digest()

@@ -103,7 +103,7 @@ class _Handover:
         self._pieces = queue.Queue[bytes | BaseException | None](_AHEAD)
 
     def fill(self, make: Callable[[], Iterator[bytes]]) -> None:
-        """Make all pieces; what is raised meanwhile is raised again by whoever takes them."""
+        """Make all pieces; what is raised meanwhile is raised again by the one who takes them."""
         last: BaseException | None = None
         try:
             for piece in make():

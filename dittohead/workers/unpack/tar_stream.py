@@ -97,11 +97,11 @@ class TarStream:
         self._end()
 
     def content(self) -> Iterator[memoryview]:
-        """Yield the present member's content in pieces. Raises: Broken: it is cut short."""
+        """Yield the present member's content in pieces. Raises: Broken: it is truncated."""
         while self._left:
             piece = self._some(self._left)
             if not piece:
-                raise Broken(f"it is cut short, {self._left:,} bytes before the end of a member")
+                raise Broken(f"it is truncated, {self._left:,} bytes before the end of a member")
             self._left -= len(piece)
             yield piece
 
@@ -142,7 +142,7 @@ class TarStream:
         while len(found) < size:
             piece = self._some(size - len(found))
             if not piece:
-                raise Broken(f"the tar archive is cut short at byte {self.read:,}, in its {what}")
+                raise Broken(f"the tar archive is truncated at byte {self.read:,}, in its {what}")
             found += piece
         return bytes(found)
 
@@ -193,7 +193,7 @@ def _records(data: bytes) -> dict[str, bytes]:
 
 def _number(value: bytes) -> int:
     if not value.isdigit() or len(value) > 20:
-        raise Broken("an extended header gives a size that is no number")
+        raise Broken("an extended header gives a size that is not a number")
     return int(value)
 
 

@@ -104,7 +104,7 @@ class UnpackWorker(Worker[UnpackOptions]):
                 yield Planned(action="make", what=display(decrypted_name(entry.path)), detail=size)
 
     async def run(self, ctx: StepContext, options: UnpackOptions) -> StepResult:
-        """Unpack all archives anew: what an earlier try left is removed first."""
+        """Unpack all archives again: what an earlier try left is removed first."""
         result: Done = await Unpacking(ctx, options, self._passphrases).run()
         return result
 

@@ -1,6 +1,6 @@
 """Read a zip archive strictly: by its list at the end, which must be whole and agree with the members.
 
-Python's `zipfile` reads it; what that passes over is looked for here: bytes before and behind the archive,
+Python's `zipfile` reads it; what that passes over is searched for here: bytes before and behind the archive,
 members that share bytes, names that a NUL cuts short.
 
 Source: PKWARE APPNOTE.TXT 6.3.10, 4.3 (the parts), 4.4 (the fields).
@@ -107,7 +107,7 @@ class ZipFile:
                 raise Refused(what, member=_name(info), hint="Do not trust this archive; ask who made it")
             at = info.header_offset + _LOCAL_LENGTH + info.compress_size
         if at > size:
-            raise Broken("it is cut short: a member reaches beyond its end")
+            raise Broken("it is truncated: a member reaches beyond its end")
 
 
 def _name(info: zipfile.ZipInfo) -> bytes:

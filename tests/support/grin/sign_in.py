@@ -101,7 +101,7 @@ class SignIn:
         """The token endpoint."""
         form = await request.post()
         if request.content_type != "application/x-www-form-urlencoded":
-            return _refused("invalid_request", "a form is wanted")
+            return _refused("invalid_request", "a form is required")
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:

@@ -69,7 +69,7 @@ class World:
     pool: int = 5_000  #: converted volumes that are kept
     prefix: bool = False  #: whether files are called LIB_BARCODE
     failing: set[str] = field(default_factory=set)  #: barcodes that cannot be converted
-    noise: list[str] = field(default_factory=list)  #: lines in _all_books that are no books of ours
+    noise: list[str] = field(default_factory=list)  #: lines in _all_books that are not books of ours
     asked: Counter[str] = field(default_factory=Counter)  #: barcode -> how often its conversion was asked for
     asked_in_process: Counter[str] = field(default_factory=Counter)  #: of these, while it was in process
     bulk: int = 0  #: so many more volumes stand in _all_books, made as they are listed

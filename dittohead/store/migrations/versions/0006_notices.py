@@ -1,4 +1,4 @@
-"""Notices gathered into digests, receivers that fail, targets that people were told of."""
+"""Notices gathered into digests, receivers that fail, targets that people were notified of."""
 
 from __future__ import annotations
 

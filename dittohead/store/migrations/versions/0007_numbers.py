@@ -10,7 +10,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Add an index of jobs that are over, with all that is counted of them."""
+    """Add an index of ended jobs, with all that is counted of them."""
     over = sa.text("finished_at IS NOT NULL")
     op.create_index(
         "ix_jobs_finished_at_state_size",

@@ -1,4 +1,4 @@
-"""People's requests are looked for by what they are about, and those without an answer again and again."""
+"""People's requests are searched for by what they are about, and those without an answer again and again."""
 
 from __future__ import annotations
 

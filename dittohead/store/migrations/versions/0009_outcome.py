@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.column("error", sa.JSON),
         sa.column("outcome", sa.String),
     )
-    # What is counted of ended jobs stands in one index: its cancelled ones are no failures.
+    # What is counted of ended jobs stands in one index: its cancelled ones are not failures.
     over = sa.text("finished_at IS NOT NULL")
     op.drop_index("ix_jobs_finished_at_state_size", "jobs")
     op.create_index(

@@ -104,7 +104,7 @@ function listen(address) {
   source.addEventListener("error", () => {
     told.hidden = false;
     document.body.dataset.live = "no";
-    // A refusal ends it for good; it may pass, as when the daemon starts anew behind a proxy.
+    // A refusal ends it permanently; it may pass, as when the daemon starts again behind a proxy.
     if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(address), 5000);
   });
   window.addEventListener("pagehide", () => source.close(), { once: true });

@@ -85,7 +85,7 @@ class PreserveWorker(Worker[PreserveOptions]):
     async def _send(self, ctx: StepContext, options: PreserveOptions, sip: str) -> None:
         packages = [entry for entry in ctx.source.entries() if not entry.is_dir]
         if len(packages) != 1:
-            raise ItemError(f"one package is wanted, and there are {len(packages)}")
+            raise ItemError(f"one package is required, and there are {len(packages)}")
         there = f"{options.base}/transfer/{sip}.tar"
         said = await _sftp(ctx, options, f"-ls -1 {there}")
         if there in said.split("\n"):
@@ -111,7 +111,7 @@ class PreserveWorker(Worker[PreserveOptions]):
             raise ItemError(
                 f"the preservation service has rejected it: {said}",
                 where=there,
-                hint="Mend the object, then dittohead rerun: it becomes a package of its own",
+                hint="Fix the object, then dittohead rerun: it becomes a package of its own",
             )
         ctx.output(Output(path=b"ingest-report.xml", size=len(data), sha256=digest))
         uri = f"sftp://{options.host}/{there}"
