@@ -166,7 +166,7 @@ async def test_a_search_is_its_address_and_goes_on_page_by_page(
         ("since=Yesterday", "&#34;Yesterday&#34; is not a date; write it as 2026-01-31."),
         ("until=9999-12-31", "is not a date"),  # there is no day after it
         ("until=2026-13-01", "is not a date"),
-        ("after=x", "This is no cursor"),
+        ("after=x", "This is not a cursor"),
     ):
         page = await text(client, f"/jobs?{wrong}", status=400)
         assert said in page[page.index('role="alert"') :]
