@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tarfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from dittohead.model.records import Entry, Output
 from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit import tar_members
 
 #: Raised when the same files and options make another archive than before.
 _VERSION = "1"
@@ -116,8 +116,7 @@ def _packed(ctx: StepContext, options: PackOptions, target: Path, stop: Stop) ->
                     put(piece)
                 done += entry.size
                 ctx.progress(done, ctx.source.size, "bytes")
-            # Two blocks of zeros, and as many more as fill a record. Source: POSIX.1-2024, pax.
-            put(bytes(2 * tarfile.BLOCKSIZE))
+            put(tar_members.END)
     return len(entries), digest.hexdigest()
 
 
@@ -133,21 +132,8 @@ def _compressor(options: PackOptions, write: Callable[[bytes], None]) -> Iterato
 
 def _member(ctx: StepContext, options: PackOptions, entry: Entry, stop: Stop) -> Iterator[bytes]:
     """Yield a header, the content and its padding. Raises: ItemError: the file is not what it was."""
-    name = os.fsdecode(options.prefix.encode("utf-8", "surrogateescape") + entry.path)
-    header = tarfile.TarInfo(name)
-    header.size, header.mtime, header.mode = entry.size, options.mtime, 0o644
-    yield header.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-    read, digest = 0, hashlib.sha256()
-    with files.opened_beneath(ctx.source.root, entry.path) as fd:
-        while piece := os.read(fd, min(files.BLOCK, entry.size - read + 1)):
-            stop.check()
-            read += len(piece)
-            digest.update(piece)
-            yield piece
-    if read != entry.size or digest.hexdigest() != entry.sha256:
-        raise ItemError(
-            "this file is not what it was when its digest was taken",
-            where=os.fsdecode(entry.path),
-            hint=f"Run the folder again: dittohead rerun {ctx.job_id}",
-        )
-    yield bytes(-entry.size % tarfile.BLOCKSIZE)
+    name = options.prefix.encode("utf-8", "surrogateescape") + entry.path
+    yield tar_members.header(name, entry.size, options.mtime)
+    hint = f"Run the folder again: dittohead rerun {ctx.job_id}"
+    yield from tar_members.content(ctx.source.root, entry, stop.check, hint)
+    yield tar_members.padding(entry.size)
