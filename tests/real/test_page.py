@@ -34,7 +34,7 @@ from tests.support.images import encode, pixels
 pytestmark = [pytest.mark.service, pytest.mark.asyncio(loop_scope="module")]
 
 # The machine may be busy: a condition is waited for, however long it takes.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=120_000)
 
 TOKEN = "operator-0123456789-abcdefghij"
 HOSTILE = "<img src=x onerror=document.title='taken'>\u202egnp.exe"

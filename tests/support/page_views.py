@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 from tests.support.daemon import Site
 from tests.support.trees import tree
@@ -310,7 +310,9 @@ def readers(browser: Browser, url: str) -> dict[bool, BrowserContext]:
 def visit(context: BrowserContext, url: str, view: View) -> Page:
     """Return a page that shows a view, with all its images."""
     page = context.new_page()
+    page.set_default_timeout(120_000)  # the machine may be busy
     page.on("dialog", lambda dialog: dialog.accept())
+    page.route("**/drop/done?*", _once)
     page.goto(url + view.path)
     page.wait_for_load_state("load")
     if page.locator("body[data-events]").count():
@@ -320,6 +322,13 @@ def visit(context: BrowserContext, url: str, view: View) -> Page:
         image.scroll_into_view_if_needed()
         image.evaluate("image => image.decode().catch(() => 0)")
     return page
+
+
+def _once(route: Route) -> None:
+    """Answer without the header that has a page loaded again while it is looked at."""
+    answer = route.fetch()
+    headers = {name: value for name, value in answer.headers.items() if name != "refresh"}
+    route.fulfill(response=answer, headers=headers)
 
 
 def look(page: Page, width: int, scheme: Any) -> None:

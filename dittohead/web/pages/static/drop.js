@@ -8,6 +8,7 @@ const csrf = form.elements.csrf.value;
 const TRIES = 6;
 const SHOWN = 100;
 const LANES = 4;
+const LONGEST_S = 360000; // what would take longer has hardly begun
 
 let chosen = []; // {path, file}
 let taken = null; // the id of an upload that is taken up
@@ -248,7 +249,7 @@ async function send() {
     // A rate means something only after a while.
     const passed = (Date.now() - began) / 1000;
     const rate = passed > 2 ? sent / passed : 0;
-    const left = rate ? `, ${size(rate)}/s, ${lasting((bytes - done) / rate)} left` : "";
+    const left = rate * LONGEST_S > bytes ? `, ${size(rate)}/s, ${lasting((bytes - done) / rate)} left` : "";
     tell("told", `${size(done)} of ${size(bytes)}${left}`);
   };
   const queue = [...files];
