@@ -314,9 +314,9 @@ async def test_a_folder_is_dropped_by_the_script(here: Here, browser: Browser, t
     await page.reload()
     await expect(page.get_by_text("8.0 MiB of 17.1 MiB in 3 files received")).to_be_visible()
     assert not (here.daemon.root / "inbox" / "set one").exists()
-    await page.get_by_role("button", name="Continue").click()
+    await page.get_by_role("button", name="Continue: set one").click()
     await page.get_by_label("A folder").set_input_files(folder)
-    await page.get_by_role("button", name="Continue").click()
+    await page.get_by_role("button", name="Continue upload").click()
     await page.wait_for_url(f"{here.url}/jobs/*")
     await expect(page.locator("#verdict")).to_contain_text("Every step is done")
     await expect(page.locator("#asked")).to_contain_text(

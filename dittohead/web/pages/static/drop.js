@@ -294,7 +294,7 @@ form.addEventListener("submit", async (event) => {
   } catch (error) {
     tell("told", error.message, "bad");
     at("send").disabled = false;
-    at("send").textContent = taken ? "Continue" : "Upload";
+    at("send").textContent = taken ? "Continue upload" : "Upload";
     at("stop").hidden = true;
   } finally {
     release();
@@ -312,7 +312,7 @@ for (const button of document.querySelectorAll(".take-up")) {
     taken = button.dataset.id;
     form.elements.name.value = button.dataset.name;
     form.elements.name.readOnly = true;
-    at("send").textContent = "Continue";
+    at("send").textContent = "Continue upload";
     tell("match", `${button.dataset.name} continues: choose the same files again.`, "good");
     at("tree").focus();
   });
