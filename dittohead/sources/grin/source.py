@@ -26,7 +26,7 @@ from dittohead.sources.grin import commands, panels
 from dittohead.sources.grin.authorize import authorize
 from dittohead.sources.grin.client import Access, Grin, session
 from dittohead.sources.grin.fetch import Fetcher
-from dittohead.sources.grin.options import VOLUME, GrinOptions
+from dittohead.sources.grin.options import BOARD, VOLUME, GrinOptions
 from dittohead.sources.grin.pace import Pace
 from dittohead.sources.grin.refresh import Refresh
 from dittohead.sources.grin.sign_in import SignIn, read_client
@@ -61,6 +61,7 @@ class GrinSource(Source[GrinOptions]):
         "requests": "asking GRIN for conversions",
     }
     shows = VOLUME
+    board = BOARD
     signs_in = True
 
     def __init__(self) -> None:
