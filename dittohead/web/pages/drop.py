@@ -286,7 +286,7 @@ async def _json(request: web.Request) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise Problem(400, "the body is not JSON") from None
     if not isinstance(found, dict):
-        raise Problem(422, "an object is required")
+        raise Problem(422, "the body must be a JSON object")
     return found
 
 
@@ -405,7 +405,7 @@ async def done(request: web.Request) -> web.Response:
 async def plain(request: web.Request) -> web.Response:
     """Take a form with its files. Its fields come first: what follows is written as it comes."""
     if not request.content_type.startswith("multipart/"):
-        raise Problem(415, "a form with files is required")
+        raise Problem(415, "the request must be a form with files")
     try:
         incoming = await _Plain(request).receive()
     except Problem as problem:

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,15 @@ def _cures(seen: JobData, *, there: bool, faulty: bool) -> list[str]:
     return [cure for cure in found if faulty or cure != "replace"]
 
 
-def day(text: str) -> datetime | None:
-    """Return the beginning of a day, UTC, of a form's date; None for none. Raises: ValueError."""
-    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) if text else None
+def day(text: str, *, end: bool = False) -> datetime | None:
+    """Return the beginning of a day, UTC, of a form's date; None for none. Raises: ValueError, in words.
+
+    Args:
+        end: the beginning of the next day: up to that, the day itself counts too.
+    """
+    if not text:
+        return None
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=end)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f'"{text[:40]}" is not a date; write it as 2026-01-31') from error

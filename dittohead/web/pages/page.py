@@ -9,7 +9,6 @@ import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -75,7 +74,7 @@ class Pages:
 
     def keep(self, answer: Answer | None) -> str:
         """Keep an answer, None while there is none, for the page that is loaded next; return its key."""
-        answer = answer or Answer(ok=True, message="It was handed in and is not answered yet.")
+        answer = answer or Answer(ok=True, message="The request is stored and has no answer yet.")
         key = secrets.token_urlsafe(9)
         self.said[key] = answer
         while len(self.said) > _SAID:
@@ -389,12 +388,11 @@ def _found(connection: Connection, wanted: JobFilter, after: Cursor | None) -> t
 
 def _wanted(asked: SearchForm) -> JobFilter:
     """Return the question in the store's terms. Raises: ValueError, in words."""
-    try:
-        states = [JobState(state) for state in asked.state if state not in ("", _OPEN)]
-        since, until = page_job.day(asked.since), page_job.day(asked.until)
-        until = until + timedelta(days=1) if until else None  # the day itself is meant too
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"this cannot be looked for: {error}") from error
+    unknown = [state for state in asked.state if state not in {"", _OPEN, *JobState}]
+    if unknown:
+        raise ValueError(f'there is no state "{unknown[0][:40]}"')
+    states = [JobState(state) for state in asked.state if state not in ("", _OPEN)]
+    since, until = page_job.day(asked.since), page_job.day(asked.until, end=True)
     return JobFilter(
         text=asked.q,
         states=states,

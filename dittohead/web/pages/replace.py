@@ -89,7 +89,7 @@ def _known(stations: Stations, job: Job, path: str, encoding: str) -> dict[str, 
 async def take(request: web.Request) -> web.Response:
     """Take the new file, and lead to where it is looked at. The form's fields come before it."""
     if not request.content_type.startswith("multipart/"):
-        raise Problem(415, "a form with a file is required")
+        raise Problem(415, "the request must be a form with a file")
     fields: dict[str, str] = {}
     try:
         part = await _file(request, fields)

@@ -21,6 +21,6 @@ from dittohead.web.pages import (
 
 def install(app: web.Application) -> None:
     """Give an application every page. Blocking: it reads their files."""
-    mending = (rename, replace, files, image)  # before those of any action on a job
-    for module in (*mending, page, batches, board, log, plots, thumbnails, drop):
+    special = (rename, replace, files, image)  # before those of any action on a job
+    for module in (*special, page, batches, board, log, plots, thumbnails, drop):
         module.install(app)

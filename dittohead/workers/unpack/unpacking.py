@@ -18,6 +18,7 @@ from dittohead.model.records import Entry, Output
 from dittohead.model.text import counted, display, visible
 from dittohead.system import fail_points, files
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.faulty_files import blamed
 from dittohead.workers.unpack import gpg, kinds
 from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, RefusedMember
 from dittohead.workers.unpack.extraction import Extraction
@@ -145,10 +146,10 @@ class Unpacking:
             if not extraction.made:
                 raise RefusedMember("it holds no files", hint="Ask who made the archive, or see members:")
         except Broken as error:
-            raise self._error(entry, f"the archive is damaged: {error}", FETCH_AGAIN) from error
+            raise self._faulty(entry, f"the archive is damaged: {error}", FETCH_AGAIN) from error
         except RefusedMember as error:
             member = f': "{visible(display(error.member))}"' if error.member else ""
-            raise self._error(entry, f"{error.what}{member}", error.hint) from error
+            raise self._faulty(entry, f"{error.what}{member}", error.hint) from error
         fail_points.point("unpack.written")
         await in_thread(lambda stop: self._record(entry, extraction, decrypted, encrypted=encrypted))
 
@@ -210,7 +211,7 @@ class Unpacking:
             except gpg.WrongPassphrase:
                 raise given.refused(entry.sha256, self._where(entry)) from None
             except ItemError as error:
-                raise self._error(entry, error.what, error.hint) from error
+                raise self._faulty(entry, error.what, error.hint) from error
         _same(entry, encrypted)
         given.accepted()
         if (broken := taking.result()) is not None:
@@ -275,6 +276,10 @@ class Unpacking:
 
     def _error(self, entry: Entry, what: str, hint: str) -> ItemError:
         return ItemError(what, where=self._where(entry), hint=hint)
+
+    def _faulty(self, entry: Entry, what: str, hint: str) -> ItemError:
+        """Return the error of an archive that another one may take the place of."""
+        return blamed(self._error(entry, what, hint), self.ctx.source, entry.path)
 
 
 def _same(entry: Entry, digest: Digest) -> None:
