@@ -296,7 +296,9 @@ class Daemon:
         )
         self.dispatch: Dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
         self.dispatch.on_trouble = self._compare.set
-        self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
+        self.intake = Intake(
+            store, self.stations, self.claimer, registry.sources(), credentials.needed, self._poked.set
+        )
         self.intake.configure(self.config.sources)
         self.queue = RequestQueue(store, self._poked.set)
         self.actions = Actions(

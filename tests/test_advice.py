@@ -7,9 +7,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from dittohead.cli import advice
-from dittohead.system import control_socket
+from dittohead.cli import advice, main
+from dittohead.system import control_socket, service_units
 from dittohead.system.control_socket import OWN_SOCKET, near
 from dittohead.system.users import owner
 
@@ -109,5 +110,56 @@ def test_a_daemon_is_started_the_way_it_is_installed(
         (tmp_path / "units" / "dittohead.service").touch()
     monkeypatch.setattr(advice, "_BOOTED", tmp_path / "booted")
     monkeypatch.setattr(advice, "_UNITS", (tmp_path / "units",))
-    monkeypatch.setattr(advice, "_INSTALLED", tmp_path / "installed")
+    monkeypatch.setattr(advice, "INSTALLED", tmp_path / "installed")
     assert advice.start(tmp_path / config) == command
+
+
+@pytest.mark.parametrize("told", [b"inactive\n", b"failed\n", b"active\n", b"activating\n", b""])
+def test_an_uploader_who_may_not_ask_the_daemon_hears_from_systemd_that_it_is_stopped(
+    state: Path, monkeypatch: pytest.MonkeyPatch, told: bytes
+) -> None:
+    """Who drops a folder then knows that it waits; where it cannot be known nothing is said."""
+    units = state.parent / "units"
+    units.mkdir()
+    config = state.parent / "config.yaml"
+    (units / "scans.service").write_text(f"[Service]\nExecStart=/opt/dittohead run --config {config}\n")
+    program = state.parent / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n[ \"$*\" = 'is-active scans.service' ] && printf '{told.decode()}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(service_units, "PLACES", (units,))
+    monkeypatch.setattr(advice, "_BOOTED", state.parent)
+
+    def closed(_: Path) -> None:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr(control_socket, "connect", closed)
+    said = advice.untaken(state, config)
+    if told in (b"inactive\n", b"failed\n"):
+        assert "not running" in said
+        assert (
+            "What was handed over waits in the inbox. Ask the person who administers this machine: sudo"
+            in said
+        )
+    else:
+        assert said == ""
+    program.unlink()
+    assert advice.untaken(state, config) == ""
+
+
+def test_what_is_to_be_typed_next_is_for_the_same_configuration(tmp_path: Path) -> None:
+    """Where one was named; else another would be read."""
+    config = tmp_path / "my config.yaml"
+    runner = CliRunner()
+    assert runner.invoke(main, ["--config", str(config), "init", str(tmp_path / "root")]).exit_code == 0
+    said = runner.invoke(main, ["--config", str(config), "list"]).output
+    assert f"dittohead --config '{config}' run" in said
+    (tmp_path / "lab1-x").mkdir()
+    (tmp_path / "lab1-x" / "a").write_text("1")
+    dropped = runner.invoke(main, ["drop", "--config", str(config), str(tmp_path / "lab1-x")])
+    assert dropped.exit_code == 0
+    assert "the daemon is not running (or does not answer). What was handed over waits in the inbox." in (
+        dropped.output
+    )
+    assert f"Start it: dittohead --config '{config}' run" in dropped.output

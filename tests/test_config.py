@@ -83,7 +83,15 @@ def test_a_pattern_that_takes_too_long_is_doubted_and_stops_no_start(tmp_path: P
         ("root: .\n", "root: .\nstore: postgresql://u:geheim@h/d\n", "a password does not belong here"),
         ("root: .\n", "root: .\nwatch: {interval: soon}\n", "'soon' is not a duration; write"),
         ("root: .\n", "root: .\nnotify: [{on: [failed]}]\n", "exactly one of url, url_credential, smtp, webhook and ping is required"),
-        ("root: .\n", "root: .\nnotify: [{url: 'json://x', on: [fialed]}]\n", 'config.yaml:2:33: "on": input should be'),
+        ("root: .\n", "root: .\nnotify: [{url: 'json://x', on: [fialed]}]\n", 'config.yaml:2:33: "on": write one of done, failed,'),
+        ("root: .\n", "root: .\nnotify: [{url: 'json://x', on: [fialed]}]\n", 'Did you mean "failed"?'),
+        ("root: .\n", "root: .\nlimits: {jobs: some}\n", 'config.yaml:2:16: "jobs": a whole number is required'),
+        ("root: .\n", "root: .\nlimits: 3\n", 'config.yaml:2:9: "limits": a mapping, such as {key: value}, is required'),
+        ("root: .\n", "root: .\nhttp: 8140\n", 'config.yaml:2:7: "http": a mapping, such as {key: value}, is required'),
+        ("root: .\n", "root: .\nhttp: {listen: '127.0.0.1:99999'}\n", 'config.yaml:2:16: "listen": a port is at most 65535'),
+        ("root: .\n", "root: .\nhttp: {names: a.org}\n", 'config.yaml:2:15: "names": a list, such as [a, b], is required'),
+        ("root: .\n", "root: 7\n", 'config.yaml:1:7: "root": '),
+        ("quality: 85", "quality: fine", 'config.yaml:6:28: "quality": a whole number is required'),
         ("root: .\n", "root: .\nnotify: [{url: 'json://[S3CRET'}]\n", 'config.yaml:2:16: "url": this is not a URL'),
         ("root: .\n", "root: [\n", "this is not valid YAML"),
         ("- convert: {quality: 85}", "- {convert: {}, rsync: {}}", "a step is one key, the worker's name, with its options; here stand convert, rsync"),
@@ -97,6 +105,37 @@ def test_each_mistake_is_named_with_its_place(tmp_path: Path, before: str, after
     assert before in GOOD
     found = problems(tmp_path, GOOD.replace(before, after, 1))
     assert said in found[0], found
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Of whatever kind they are, and whoever finds them: keys, values, patterns, steps, what goes together."""
+    found = problems(
+        tmp_path,
+        """\
+root: .
+http: {listen: "0.0.0.0:80"}
+limits: {jobs: none}
+pipelines:
+  scans:
+    match: "[a-z"
+    steps: [rsync: {to: "/tmp/{stdy}/"}]
+  other:
+    match: "(?P<study>[a-z]+)"
+    steps:
+      - convert: {format: tif}
+      - rsync: {from: x, to: "/tmp/{stdy}/"}
+notify:
+  - {smtp: {host: "127.0.0.1:8252", sender: a@b.org, to: [nonsense]}}
+sources: {a: {nothing: {}}}
+surplus: 1
+""",
+    )
+    assert [problem.partition(": ")[0] for problem in found] == [
+        f"config.yaml:{place}"
+        for place in (
+            "2:8", "3:16", "6:12", "11:27", "12:23", "12:30", "14:19", "14:58", "15:15", "16:1"
+        )
+    ]  # fmt: skip
 
 
 TOLD = GOOD.replace("scans:\n", "scans:\n    description: Scans\n    example: lab1-a\n")

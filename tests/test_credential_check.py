@@ -189,7 +189,10 @@ def test_a_person_who_cannot_see_them_is_told_so_and_no_more(here: Place, with_u
     finally:
         os.seteuid(0)
     assert said.exit_code == 0, said.output
-    assert f"60001 may not see: {', '.join(NAMES)}; root can: sudo dittohead check" in said.output
+    assert (
+        f"60001 may not see: {', '.join(NAMES)}; root can: sudo dittohead --config {here.config} check"
+        in said.output
+    )
 
 
 def test_a_unit_that_may_not_be_read_may_give_anything(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,16 +239,30 @@ def test_the_first_line_says_which_file_and_a_note_which_one_the_service_reads(
     installed = here.config.parent / "installed.yaml"
     installed.write_text(CONFIG)
     here.write(*NAMES)
-    monkeypatch.setattr("dittohead.cli.setup.INSTALLED", installed)
+    monkeypatch.setattr("dittohead.cli.advice.INSTALLED", installed)
     monkeypatch.chdir(here.config.parent)
     here.config.chmod(0o644)
-    said = CliRunner().invoke(main, ["check"]).output
-    assert said.startswith(f"reads {here.config}\n")
-    assert "the service reads" not in said
+
+    def typed(*words: str) -> str:
+        monkeypatch.setattr("sys.argv", ["dittohead", *words])
+        return CliRunner().invoke(main, words).output
+
+    assert typed("check").startswith(f"reads {here.config}\n")
+    assert "the service reads" not in typed("check")
     here.unit(config=str(installed))
-    said = CliRunner().invoke(main, ["check"]).output
-    assert said.startswith(f"reads {here.config}\n")
-    assert f"the service reads {installed}, not this file: dittohead --config {installed} check" in said
+    note = f"note: this command reads {here.config}; the service reads {installed}: dittohead --config {installed} "
+    assert f"reads {here.config}\n" in typed("check")
+    for words in (
+        ["check"],
+        ["check", "--json"],
+        ["status", "--json"],
+        ["list"],
+        ["reload"],
+        ["drop", str(here.config)],
+    ):
+        assert typed(*words).count(f"{note}{' '.join(words)}\n") == 1
+    assert f"{note}check\n" in typed("--config", str(here.config), "check")
+    assert "the service reads" not in typed("--config", str(here.config), "list")  # it was chosen
     here.config.write_text("nonsense: 1\n")
-    assert f"the service reads {installed}" in CliRunner().invoke(main, ["check"]).output
-    assert "the service reads" not in CliRunner().invoke(main, ["--config", str(installed), "check"]).output
+    assert note in typed("check")
+    assert "the service reads" not in typed("--config", str(installed), "check")

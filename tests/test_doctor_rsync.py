@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dittohead.workers.rsync.remote_account import Account
 from dittohead.workers.rsync.worker import RsyncOptions, RsyncWorker
 from tests.support.sshd import Sshd, sshd
 
@@ -78,6 +79,19 @@ async def test_an_account_that_lets_ssh_in_and_no_rsync_is_bad(
     assert not good
     assert words in said
     assert "goes on by itself" not in said
+
+
+async def test_an_account_that_may_not_write_there_is_not_called_good_first(
+    server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dry run alone does not meet it."""
+
+    async def may_write(account: Account) -> bool:
+        return False
+
+    monkeypatch.setattr(Account, "may_write", may_write)
+    ((good, said),) = await examined(f"{server.host}:{tmp_path}/{{name}}/", ssh=server.options)
+    assert (good, "may not write there" in said) == (False, True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="MOUNTING NEEDS ROOT: read-only target left out")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import sqlalchemy as sa
@@ -265,3 +266,17 @@ async def test_a_namesake_under_way_is_nobodys_fault(tmp_path: Path) -> None:
     assert held.kind is HeldKind.NAMESAKE
     assert held.kind not in AT_ONCE | IN_TIME
     house.store.close()
+
+
+def test_status_says_in_words_once_what_helps_several_folders() -> None:
+    """Each has its own command."""
+    common = {"kind": "immovable", "owner": "alice", "since": time.time(), "reason": "mode 0755"}
+    held = [
+        {**common, "name": name, "cure": cure, "command": f"chmod {name}"}
+        for name, cure in (("lab1-a", "Do this"), ("lab1-b", "Do this"), ("lab1-c", "Do that"))
+    ]
+    said = list(status._overdue({"overdue": held}))
+    assert [line.rpartition(". ")[2] for line in said[::2]] == ["Do this", ANY, "Do that"]
+    assert "Do this" not in said[2]
+    assert [line for line in said if "chmod" in line] == said[1::2]
+    assert len(said) == 6

@@ -283,6 +283,18 @@ def test_the_cause_is_told_and_not_what_was_said_first() -> None:
     assert "failed to set times" not in error.what
 
 
+def test_where_the_folder_itself_cannot_be_made_it_is_the_one_above_that_needs_rights() -> None:
+    """There is nothing yet that rights could be given to."""
+    line = 'rsync: [Receiver] mkdir "/study/lab1" failed: Permission denied (13)'
+    said(
+        failure(ended(11, line), WAY),
+        "the account ada@h may not write there",
+        "Give it write access to /study, then",
+        "retry J",
+        kind=ItemError,
+    )
+
+
 def test_all_refused_names_are_counted_and_five_named() -> None:
     """Not the first alone: they are renamed at once."""
     lines = [

@@ -107,14 +107,17 @@ class Actions:
             said = {"ok": True, "message": await self._counted(request)}
         except _NotBegun as error:
             raise error.why from None
-        except (DittoheadError, NoSuchJob) as error:
+        except NoSuchJob as error:
+            said = {"ok": False, "message": str(error), "missing": True}
+        except DittoheadError as error:
             said = {"ok": False, "message": str(error)}
         except OSError as error:
             said = {"ok": False, "message": f"{error.filename or ''}: {error.strerror}".lstrip(": ")}
         except Exception as error:  # noqa: BLE001  # around one request: a defect refuses it only
             log.get().exception(log.REQUEST_CRASHED, **about, error=str(error))
             said = {"ok": False, "message": f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}"}
-        log.get().info(log.REQUEST_ANSWERED, action=about["action"], of=about["of"], who=about["who"], **said)
+        told = {key: said[key] for key in ("ok", "message")}
+        log.get().info(log.REQUEST_ANSWERED, action=about["action"], of=about["of"], who=about["who"], **told)
         return said
 
     async def _counted(self, request: Request) -> str:

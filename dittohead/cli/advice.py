@@ -7,7 +7,12 @@ import shlex
 import sys
 from pathlib import Path
 
+import click
+
+from dittohead.cli.terminal import err, escape
 from dittohead.system.control_socket import Reachable, reach, state_of
+from dittohead.system.service_units import is_down, unit_of
+from dittohead.system.trust import INSTALLED
 from dittohead.system.users import owner
 
 #: Where a running systemd says that it runs. Source: sd_booted(3).
@@ -16,16 +21,58 @@ _BOOTED = Path("/run/systemd/system")
 #: Where an installed unit lies.
 _UNITS = (Path("/etc/systemd/system"), Path("/usr/local/lib/systemd/system"), Path("/usr/lib/systemd/system"))
 
-#: The configuration that the installed unit runs by.
-_INSTALLED = Path("/etc/dittohead/config.yaml")
-
 
 def start(config: Path | None) -> str:
     """Return the command that starts the daemon of a configuration."""
     installed = any((place / "dittohead.service").exists() for place in _UNITS)
-    if installed and _BOOTED.is_dir() and config is not None and config.absolute() == _INSTALLED:
+    if installed and _BOOTED.is_dir() and config is not None and config.absolute() == INSTALLED:
         return "sudo systemctl start dittohead"
-    return "dittohead run"
+    return command("run")
+
+
+def command(*words: str) -> str:
+    """Return a command of dittohead for the same configuration as this one's."""
+    given = click.get_current_context().obj["config"] if click.get_current_context(silent=True) else None
+    return shlex.join(["dittohead", *(["--config", str(given)] if given is not None else []), *words])
+
+
+def note_other_service(config: Path) -> None:
+    """Say so where the service on this machine reads another configuration than this command. Blocking."""
+    if INSTALLED.exists() and config.resolve() != INSTALLED.resolve() and unit_of(INSTALLED) is not None:
+        typed = shlex.join(["dittohead", "--config", str(INSTALLED), *_behind_config()])
+        err.print(
+            f"[yellow]note:[/yellow] this command reads {escape(str(config.absolute()))}; "
+            f"the service reads {INSTALLED}: {escape(typed)}"
+        )
+
+
+def _behind_config() -> list[str]:
+    """Return what was typed behind `dittohead`, without --config and its file."""
+    words, left = iter(sys.argv[1:]), []
+    for word in words:
+        if word == "--config":
+            next(words, None)
+        elif not word.startswith("--config="):
+            left.append(word)
+    return left
+
+
+def untaken(state: Path, config: Path) -> str:
+    """Return the sentence that no daemon takes what was handed over now; "" where one does, or may. Blocking.
+
+    Args:
+        state: the directory state/ below the root.
+        config: the config.yaml in use.
+    """
+    found = reach(state)
+    if found is Reachable.SILENT or (found is Reachable.BARRED and _service_is_down(config)):
+        return not_running(state, config, ". What was handed over waits in the inbox")
+    return ""
+
+
+def _service_is_down(config: Path) -> bool:
+    unit = unit_of(config) if _BOOTED.is_dir() else None
+    return unit is not None and is_down(unit)
 
 
 def denied(error: PermissionError, config: Path | None = None) -> tuple[str, bool]:

@@ -193,5 +193,12 @@ def _config_in_use(ctx: click.Context) -> Path | None:
 
 
 def config_path() -> Path:
-    """Return the configuration's path. Raises: ConfigError: there is none."""
-    return find(click.get_current_context().obj["config"])
+    """Return the configuration's path; say so, once, where the service reads another. Raises: ConfigError."""
+    ctx = click.get_current_context()
+    path = find(ctx.obj["config"])
+    if ctx.obj["config"] is None and not path.is_absolute() and "noted" not in ctx.obj:
+        from dittohead.cli import advice
+
+        ctx.obj["noted"] = True
+        advice.note_other_service(path)
+    return path

@@ -25,7 +25,11 @@ _EXAMINED_S = 600.0
 #: Bytes of an answer that are read at once.
 _PIECE = 1 << 16
 
-_SOURCE_ACTIONS = ("sync", "reset", "source-pause", "source-resume", "source-tell")
+_SOURCE_ACTIONS = (
+    "sync",
+    "reset",
+    *(f"source-{word}" for word in ("pause", "resume", "tell", "hold", "thaw", "refetch", "check")),
+)
 _ON_NOTICES = "notify-"
 
 
@@ -105,6 +109,8 @@ class DaemonClient:
     def act(self, action: str, of: str, args: dict[str, Any]) -> dict[str, Any] | None:
         """Ask for an action; return {"ok": bool, "message": str}, None where it is not answered yet.
 
+        "missing" is true where what it is about does not exist.
+
         Args:
             action: such as "retry"; "source-..." for sources and "notify-..." for receivers.
             of: the job's id, the source, the batch or the rule that it is about.
@@ -121,7 +127,7 @@ class DaemonClient:
             return None
         if status == 200:
             return {"ok": True, "message": said["message"]}
-        return {"ok": False, "message": said["detail"]}
+        return {"ok": False, "message": said["detail"], "missing": status == 404}
 
     def offer(self, job: str, path: str, encoding: str, new: IO[bytes], digest: str) -> dict[str, Any]:
         """Send a file that is to stand in for one of a failed folder; return what came of it.

@@ -10,6 +10,7 @@ import click
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from dittohead.cli import advice
 from dittohead.cli.base import DATA, NO_INPUT, with_config
 from dittohead.cli.open_config import load_config
 from dittohead.cli.terminal import err, escape, fail, out
@@ -20,6 +21,7 @@ from dittohead.model import units
 from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.model.states import Station
 from dittohead.model.text import counted, utcnow
+from dittohead.system.control_socket import Reachable, reach
 from dittohead.system.ignored_names import fault
 
 
@@ -46,12 +48,15 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
     stations = Stations(config.root)
     inbox = stations.path(Station.INBOX)
     if not inbox.is_dir():
-        fail(f"{inbox}: there is no inbox. Start the daemon, or: dittohead init", NO_INPUT)
+        start = advice.start(config.path)
+        fail(f"{inbox}: there is no inbox; the daemon makes it. Start it: {start}", NO_INPUT)
     if watch and not _may_look(stations):
+        may_ask = reach(stations.state) is not Reachable.BARRED
+        look = f", and look with: `{advice.command('status')}`" if may_ask else ""
         raise DittoheadError(
             "you may upload here, but not look on",
             where=str(stations.state),
-            hint="Leave out --follow, and look with: `dittohead status`; who may look on: docs/rights.md",
+            hint=f"Leave out --follow{look}; who may look on: docs/rights.md",
         )
     started = utcnow()
     uploads = [Upload(path, inbox, name, purposes) for path in paths]
@@ -63,6 +68,8 @@ def drop(paths: tuple[Path, ...], name: str | None, purposes: tuple[str, ...], w
 
         if not follow(config, dropped, since=started):
             raise click.exceptions.Exit(DATA)
+    elif words := advice.untaken(stations.state, config.path):
+        err.print(f"[yellow]note:[/yellow] {escape(words)}")
 
 
 def _may_look(stations: Stations) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dittohead.cli import lines
-from dittohead.cli.base import DATA, TEMPORARY, UNAVAILABLE, json_option, with_config
+from dittohead.cli.base import DATA, NO_INPUT, OK, TEMPORARY, UNAVAILABLE, json_option, with_config
 from dittohead.cli.daemon_client import DaemonClient
 from dittohead.cli.inbox import print_waiting, waiting
 from dittohead.cli.terminal import err, escape, fail, out, print_json
@@ -116,29 +116,49 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
     """
     client = find_place().client()
     if client is not None:
-        answers = [_answered(client.act(action, job, args), quiet=quiet) for job in jobs]
+        statuses = {_answered(client.act(action, job, args), quiet=quiet) for job in jobs}
         client.close()
     else:
         from dittohead.cli.without_daemon import carried_out
 
-        answers = [_print_answer(answer, quiet=quiet) for answer in carried_out(action, jobs, args)]
-    if not all(answers):
-        raise click.exceptions.Exit(UNAVAILABLE)
+        statuses = {_print_answer(answer, quiet=quiet) for answer in carried_out(action, jobs, args)}
+    if worst := max(statuses - {OK}, default=OK):
+        raise click.exceptions.Exit(worst)
 
 
-def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> bool:
+def asked(action: str, of: str, **args: Any) -> str:
+    """Have the daemon do something, or do it here without one, and return its answer; end where it is no."""
+    client = find_place().client()
+    if client is not None:
+        answer = client.act(action, of, args)
+        client.close()
+    else:
+        from dittohead.cli.without_daemon import carried_out
+
+        answer = next(iter(carried_out(action, (of,), args)))
+    if answer is None:
+        fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
+    if not answer["ok"]:
+        fail(answer["message"], NO_INPUT if answer.get("missing") else UNAVAILABLE)
+    return str(answer["message"])
+
+
+def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> int:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     return _print_answer(answer, quiet=quiet)
 
 
-def _print_answer(answer: dict[str, Any], *, quiet: bool) -> bool:
+def _print_answer(answer: dict[str, Any], *, quiet: bool) -> int:
+    """Print an answer and return the exit status that it stands for."""
     for line in answer["message"].splitlines():
         if answer["ok"] and not quiet:
             out.print(escape(line))
         elif not answer["ok"]:
             err.print(f"[red]error:[/red] {escape(line)}")
-    return bool(answer["ok"])
+    if answer["ok"]:
+        return OK
+    return NO_INPUT if answer.get("missing") else UNAVAILABLE
 
 
 def _of_failures(command: Callable[..., None]) -> Callable[..., None]:

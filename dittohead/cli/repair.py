@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from dittohead.admin import rebuild as rebuilding
+from dittohead.cli import advice
 from dittohead.cli.base import DATA, with_config
 from dittohead.cli.open_config import load_config
 from dittohead.cli.terminal import escape, fail, out
@@ -37,7 +38,8 @@ def rebuild() -> None:
         finally:
             store.close()
     out.print(f"the store was rebuilt: {escape(str(said))}")
-    out.print("Lost: notices not yet sent, and why jobs were frozen. Next: dittohead run")
+    next_ = escape(advice.start(config.path))
+    out.print(f"Lost: notices not yet sent, and why jobs were frozen. Next: {next_}")
     if said.unreadable:
         raise click.exceptions.Exit(DATA)
 

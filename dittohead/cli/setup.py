@@ -13,6 +13,7 @@ import click
 from dittohead import __version__
 from dittohead.admin.credential_check import Vouched, vouch
 from dittohead.admin.doctor import Finding, examine, exposures
+from dittohead.cli import advice
 from dittohead.cli.base import DATA, config_path, json_option, with_config
 from dittohead.cli.daemon_client import DaemonClient
 from dittohead.cli.open_config import has_store, load_config, reading
@@ -29,7 +30,6 @@ from dittohead.system import lock
 from dittohead.system.credentials import Credentials
 from dittohead.system.files import write_durably
 from dittohead.system.service_units import unit_of
-from dittohead.system.trust import INSTALLED
 from dittohead.system.users import owner
 
 
@@ -109,9 +109,8 @@ def check(as_json: bool) -> None:
 def _say_which(path: Path) -> None:
     """Say which file it is about, and which one the service reads where that is another."""
     out.print(f"reads {escape(str(path.absolute()))}")
-    if INSTALLED.exists() and unit_of(INSTALLED) is not None and path.resolve() != INSTALLED.resolve():
-        command = f"dittohead --config {INSTALLED} {click.get_current_context().info_name}"
-        err.print(f"[yellow]note:[/yellow] the service reads {INSTALLED}, not this file: {command}")
+    if click.get_current_context().obj["config"] is not None:  # else it is said already
+        advice.note_other_service(path)
 
 
 def _say_unseen(vouched: Vouched) -> None:
@@ -120,13 +119,13 @@ def _say_unseen(vouched: Vouched) -> None:
         names = ", ".join(vouched.unseen)
         me = owner(os.geteuid()).user
         ask = (
-            "the running service can: sudo dittohead doctor"
+            f"the running service can: sudo {advice.command('doctor')}"
             if os.geteuid() == 0
-            else "root can: sudo dittohead check"
+            else f"root can: sudo {advice.command('check')}"
         )
         err.print(
             f"[yellow]note:[/yellow] whether these credentials are there, {escape(me)} may not see: "
-            f"{escape(names)}; {ask}"
+            f"{escape(names)}; {escape(ask)}"
         )
 
 

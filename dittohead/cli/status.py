@@ -68,7 +68,7 @@ def _print_status(found: dict[str, Any], to: Console) -> None:
 
 def _daemon_words(running: bool, now: dict[str, Any]) -> str:
     if not running:
-        return f"[red]not running[/red]; start it: {advice.start(config_path())}"
+        return f"[red]not running[/red]; start it: {escape(advice.start(config_path()))}"
     watcher = now.get("watcher", {})
     why = f" ({escape(watcher['reason'])})" if watcher.get("reason") else ""
     return (
@@ -124,12 +124,14 @@ def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def _overdue(now: dict[str, Any]) -> Iterator[str]:
-    """Yield lines for what stays in the inbox until somebody does something about it."""
+    """Yield lines for what stays in the inbox until somebody acts; a cure's words are there once."""
+    said: set[str] = set()
     for one in now.get("overdue", []):
         word = "no folder" if one["kind"] == "stray" else "held"
         of = f" of {escape(one['owner'])}" if one["owner"] else ""
         since = age(max(time.time() - one["since"], 0))
-        cure = f". {escape(one['cure'])}" if one["cure"] else ""
+        cure = f". {escape(one['cure'])}" if one["cure"] and one["cure"] not in said else ""
+        said.add(one["cure"])
         yield f"[yellow]{word}[/yellow] {escape(one['name'])}{of}, {since}: {escape(one['reason'])}{cure}"
         if one["command"]:
             yield f"  [bold]{escape(one['command'])}[/bold]"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dittohead.admin import views
+from dittohead.cli import advice
 from dittohead.cli.open_config import reading_at
 from dittohead.cli.view import Place
 from dittohead.config.loader import Config, SourceSetting
@@ -150,9 +151,8 @@ def looking(here: Place) -> Iterator[FromStore]:
     """
     config = here.config
     if config is None and not here.sqlite:
-        raise StoreError(
-            "no daemon runs, and the configuration has mistakes", hint="Correct them: dittohead check"
-        )
+        hint = f"Correct them: {advice.command('check')}"
+        raise StoreError("no daemon runs, and the configuration has mistakes", hint=hint)
     ignore = config.settings.watch.ignore if config is not None else (DEFAULT,)
     with reading_at(here.root, config) as store:
         yield FromStore(store, Stations(here.root, ignore), config)

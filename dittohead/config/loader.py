@@ -19,7 +19,8 @@ from dittohead.config.registry import Registry, Sources
 from dittohead.config.salvage import Every, Salvaged, salvage
 from dittohead.config.settings import Addresses, PipelineSettings, Settings
 from dittohead.contract import placeholders
-from dittohead.contract.source import SourceOptions
+from dittohead.contract.board import OWN_FIELDS
+from dittohead.contract.source import Source, SourceOptions
 from dittohead.contract.worker import Options, Worker
 from dittohead.folders import names, sidecar
 from dittohead.model import step_graph
@@ -135,6 +136,11 @@ class Config:
         """Return the source of a name, None where there is none."""
         return next((setting for setting in self.sources if setting.name == name), None)
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the fields of tokens stand for in a folder that none was written for."""
+        return {name: value for one in self.sources for name, value in one.options.fields.items()}
+
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
         """Return the first pipeline whose match fits the whole name, and the match's groups.
 
@@ -190,7 +196,7 @@ def load(
         found += _problems(error, document, (), Settings)
         kept = salvage(document.data, error)
         if kept is None:
-            raise ConfigError(_WRONG, problems=(*found, *also(document))) from error
+            raise ConfigError(_WRONG, problems=_in_order((*found, *also(document)))) from error
         whole = kept
     checker = _Checker(document, whole, workers, probe=probe)
     checker.found += found
@@ -231,7 +237,7 @@ class _Checker:
             self.wrong(problem, ("http", key), key=True, hint=hint)
         self.found += more
         if self.found:
-            raise ConfigError(_WRONG, problems=(*self.found, *self.doubts))
+            raise ConfigError(_WRONG, problems=_in_order((*self.found, *self.doubts)))
         return Config(
             path=self.document.path,
             root=(self.document.path.resolve().parent / self.settings.root).absolute(),
@@ -278,6 +284,13 @@ class _Checker:
             self.doubts.append(ConfigError(what, where=where, hint=hint))
         place: Place = ("pipelines", name)
         built_in = placeholders.BUILT_IN | ({"batch"} if given.each else set())
+        fields = self._token_fields()
+        for group in sorted(fields & pattern.groups):
+            self.wrong(
+                f'the group name "{group}" is taken: a source has a field of this name',
+                (*place, "match"),
+                hint="Call the group or the field something else",
+            )
         clash = built_in & pattern.groups
         for group in sorted(clash):
             self.wrong(
@@ -288,7 +301,7 @@ class _Checker:
         unmatched = name in self.kept.unmatched
         if not unmatched:
             self.patterns[name] = pattern
-        known = Every() if unmatched else built_in | pattern.groups
+        known = Every() if unmatched else built_in | pattern.groups | fields
         steps: list[Step] = []
         places: dict[str, Place] = {}
         before = len(self.found)
@@ -309,6 +322,12 @@ class _Checker:
             space_factor=self._factor(given, steps),
             keep_work_s=self._keep(given, steps),
         )
+
+    def _token_fields(self) -> frozenset[str]:
+        """Return the fields of tokens of all sources, which may stand in options as well."""
+        given = (options for raw in self.settings.sources.values() for options in raw.values())
+        fields = (options.get("fields") for options in given if isinstance(options, dict))
+        return frozenset(str(name) for one in fields if isinstance(one, dict) for name in one)
 
     def _check_examples(self) -> None:
         """See that a folder of each example's name would go through the pipeline that gives it."""
@@ -564,7 +583,20 @@ def _source(checker: _Checker, known: Sources, name: str, raw: dict[str, Any]) -
         return None
     for problem in source.check(options) if checker.probe else ():
         checker.wrong(problem, (*place, kind), key=True)
+    _check_fields(checker, source, options, (*place, kind))
     return SourceSetting(name=name, kind=kind, options=options)
+
+
+def _check_fields(checker: _Checker, source: Source[Any], options: SourceOptions, place: Place) -> None:
+    """See that fields of tokens mean nothing else, and that there are tokens."""
+    if options.fields and source.board is None:
+        checker.wrong("this kind of source has no board, and so no tokens", (*place, "fields"), key=True)
+        return
+    taken = placeholders.BUILT_IN | {"batch"} | placeholders.FILE | placeholders.FILE_MORE | OWN_FIELDS
+    for name in options.fields:
+        if name in taken or (source.board is not None and name == source.board.key):
+            hint = "Call the field something else"
+            checker.wrong(f'"{name}" has a meaning of its own', (*place, "fields", name), key=True, hint=hint)
 
 
 def _addresses(checker: _Checker) -> dict[str, str]:
@@ -593,6 +625,17 @@ def _wording(checker: _Checker) -> Wording:
     for where, problem in wrong:
         checker.found.append(ConfigError(problem, where=where))
     return found
+
+
+def _in_order(problems: Iterable[DittoheadError]) -> tuple[DittoheadError, ...]:
+    """Return problems in the order of the file."""
+
+    def position(problem: DittoheadError) -> tuple[str, int, int]:
+        found = re.fullmatch(r"(.*?)(?::(\d+))?(?::(\d+))?", problem.where, re.DOTALL)
+        path, line, column = found.groups() if found is not None else ("", 0, 0)
+        return path, int(line or 0), int(column or 0)
+
+    return tuple(sorted(problems, key=position))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
@@ -628,6 +671,22 @@ def _missing(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str
     return f'the key "{key}" is missing', described or ""
 
 
+def _choice(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
+    known = re.findall(r"'([^']*)'", finding["ctx"]["expected"])
+    given = finding["input"] if isinstance(finding["input"], str) else ""
+    return f'"{key}": write one of {", ".join(known)}', suggest(given, known)
+
+
+def _too_short(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
+    least = finding["ctx"].get("min_length", 1)
+    return f'"{key}": ' + ("it is empty" if least == 1 else f"at least {least} are required"), ""
+
+
+def _needs(what: str) -> Callable[[Any, str, type[BaseModel] | None], tuple[str, str]]:
+    """Return the phrase for a value of another kind."""
+    return lambda finding, key, owner: (f'"{key}": {what} is required' if key else f"{what} is required", "")
+
+
 def _plain_phrase(finding: Any, key: str, owner: type[BaseModel] | None) -> tuple[str, str]:
     message = finding["msg"].removeprefix("Value error, ")
     return (f'"{key}": {message[:1].lower()}{message[1:]}' if key else message), ""
@@ -636,6 +695,14 @@ def _plain_phrase(finding: Any, key: str, owner: type[BaseModel] | None) -> tupl
 _PHRASES: dict[str, Callable[[Any, str, type[BaseModel] | None], tuple[str, str]]] = {
     "extra_forbidden": _unknown,
     "missing": _missing,
+    "literal_error": _choice,
+    **dict.fromkeys(("too_short", "string_too_short"), _too_short),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _needs("a whole number")),
+    **dict.fromkeys(("float_type", "float_parsing"), _needs("a number")),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _needs("true or false")),
+    "string_type": _needs("text (a number in quotes)"),
+    "list_type": _needs("a list, such as [a, b],"),
+    **dict.fromkeys(("dict_type", "model_type"), _needs("a mapping, such as {key: value},")),
 }
 
 

@@ -192,8 +192,13 @@ class Http(_Model):
     @field_validator("listen")
     @classmethod
     def _listen(cls, value: str) -> str:
-        if not value.startswith("/") and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", value):
-            raise ValueError('"HOST:PORT" or the path of a unix socket is required')
+        if value.startswith("/"):
+            return value
+        found = re.fullmatch(r"(?:\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", value)
+        if found is None:
+            raise ValueError("write HOST:PORT, or the path of a unix socket")
+        if int(found[1]) >= 1 << 16:
+            raise ValueError("a port is at most 65535")
         return value
 
     @field_validator("public_url")

@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dittohead.contract import schedule
+from dittohead.contract.board import Board
 from dittohead.contract.catalogue import Keep
 from dittohead.contract.options import Duration
 from dittohead.contract.schedule import Window
@@ -25,6 +26,10 @@ from dittohead.system.ignored_names import DEFAULT, fault
 
 #: Items given to `Look.saw` at once; each call is one transaction.
 BATCH = 1000
+
+
+#: A field of a token: also a placeholder, so it is written as the groups of a match are.
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
 
 class SourceOptions(BaseModel):
@@ -52,6 +57,11 @@ class SourceOptions(BaseModel):
         8,
         ge=1,
         description="Folders of this source in `inbox/` and `processing/` at most; then it holds back.",
+    )
+    fields: dict[FieldName, Annotated[str, Field(min_length=1, max_length=1000)]] = Field(
+        default_factory=dict,
+        description="Fields that a token on the board may have, each with the value where there is none. "
+        "They can stand in the options of steps, such as `{storage_bucket}`.",
     )
 
     @field_validator("schedule")
@@ -341,10 +351,8 @@ class Source(abc.ABC, Generic[OptionsT]):
     shows: ClassVar[str] = ""
     #: the stage of entries whose jobs are done; they are named like their folders
     stored: ClassVar[str] = "stored"
-    #: the stages of entries whose folders are under way, and whose jobs have failed: the engine sees to it
-    #: that an entry goes from one to the other and back, with the reason
-    under_way: ClassVar[str] = "fetching"
-    failed: ClassVar[str] = "failed"
+    #: how its entries stand on the board; None where it has no board
+    board: ClassVar[Board | None] = None
     #: whether a person has to sign in once, by `dittohead source authorize`
     signs_in: ClassVar[bool] = False
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from ulid import ULID
 
+from dittohead.config import registry
 from dittohead.config.loader import Config, Pipeline
 from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
@@ -32,6 +33,7 @@ from dittohead.model.states import Station
 from dittohead.model.text import display, host_name, is_utf8, rfc3339, shell_word, utcnow
 from dittohead.store import Connection, Store, history
 from dittohead.store import batches as batch_store
+from dittohead.store import board as board_store
 from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -283,7 +285,8 @@ class Claimer:
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
         folder = self.stations.folder(Station.PROCESSING, arrival.folder)
         new = new_job(self.config, arrival, name, JobId(str(ULID())), known_owner, folder=folder)
-        new = replace(new, batch=batch)
+        fields = board_store.fields(connection, self._kinds(), arrival.ino, name)
+        new = replace(new, batch=batch, values={**fields, **new.values})
         origin = drop_store.claimed(connection, arrival.ino, new.id)
         if not origin and known is None:  # a folder that is done again came to us before
             who = request_store.dropped_by(connection, name, arrival.ino)
@@ -305,6 +308,14 @@ class Claimer:
             waits=bool(batch),
         )
 
+    def _kinds(self) -> dict[str, tuple[str, Mapping[str, str]]]:
+        """Return what entries of each source are that has fields in its tokens, and those by default."""
+        return {
+            one.name: (registry.sources().get(one.kind).shows, one.options.fields)
+            for one in self.config.sources
+            if one.options.fields
+        }
+
     def _replaced(self, connection: Connection, arrival: Arrival, folder: Path) -> list[Event]:
         """Return which files were replaced since the folder failed, and lie there still."""
         last, events = history.replaced_in(connection, arrival.folder, arrival.ino)
@@ -323,6 +334,7 @@ class Claimer:
             "date": "0",
             "work": str(self.stations.work),
             "payload": payload,
+            **await self.store.read(board_store.fields, self._kinds(), arrival.ino, display(arrival.folder)),
             **groups,
             "name": display(arrival.folder),
             **({"batch": display(arrival.folder)} if pipeline.settings.each else {}),

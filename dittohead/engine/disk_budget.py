@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from dittohead.system import disk_space
@@ -29,6 +29,10 @@ class DiskBudget:
     def is_promised(self) -> bool:
         """Whether anybody may give room back by ending."""
         return bool(self._promised)
+
+    def promised_to(self, names: Collection[str]) -> int:
+        """Return the bytes that are promised to some, and not written yet."""
+        return sum(self._promised.get(name, 0) for name in names)
 
     def reserve(self, who: str, needed: int) -> None:
         """Promise somebody so many bytes, in place of what was promised before."""

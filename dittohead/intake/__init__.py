@@ -7,6 +7,7 @@ nothing else. A folder comes into the inbox by the uploader's protocol alone.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
@@ -14,9 +15,12 @@ from typing import Any
 
 from dittohead.config.loader import SourceSetting
 from dittohead.config.registry import Sources
+from dittohead.contract.board import Board
 from dittohead.contract.catalogue import SWITCH, Told
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
+from dittohead.intake.board import acts
+from dittohead.intake.board.check import Check
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.model.text import counted
@@ -40,8 +44,9 @@ class Intake:
         claimer: Claimer,
         sources: Sources,
         secret: Callable[[str], str],
+        poke: Callable[[], None] = lambda: None,
     ) -> None:
-        self._tools = Tools(store=store, stations=stations, claimer=claimer, secret=secret)
+        self._tools = Tools(store=store, stations=stations, claimer=claimer, secret=secret, poke=poke)
         self._sources = sources
         self._runners: dict[str, Runner] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -128,6 +133,8 @@ class Intake:
             "source-pause": self.switch,
             "source-resume": self.switch,
             "source-tell": self.tell,
+            **dict.fromkeys(("source-hold", "source-thaw", "source-refetch"), self.on_board),
+            "source-check": partial(self.check, live=not alone),
         }
 
     def _runner(self, name: str) -> Runner:
@@ -161,6 +168,49 @@ class Intake:
         said = await source.act(runner.options, runner.keep, command, args)
         runner.news()
         return f"{runner.name}: {said}"
+
+    async def on_board(self, request: Request) -> str:
+        """Hold entries, let them go on, bring them in again. Raises: NoSuchSource, ItemError, StoreError."""
+        runner, board, kind = self._with_board(request.job)
+        keys = [str(key) for key in request.args.get("keys") or ()]
+        if request.action == "source-hold":
+            said = await acts.hold(runner.keep, kind, board, keys, request.who)
+        elif request.action == "source-thaw":
+            said = await acts.thaw(runner.keep, kind, board, keys, request.who)
+        else:
+            said = await acts.again(self._tools.store, runner.keep, kind, board, keys, request.who)
+        runner.news()
+        return f"{runner.name}: {said}"
+
+    async def check(self, request: Request, *, live: bool) -> str:
+        """Compare store, board and disk of a source; return the findings as JSON, a list of objects.
+
+        Args:
+            live: a daemon keeps the board.
+
+        Raises: NoSuchSource, ItemError, StoreError.
+        """
+        runner, board, kind = self._with_board(request.job)
+        assert runner.board is not None  # noqa: S101  # so says `_with_board`
+        found = await Check(
+            store=self._tools.store,
+            stations=self._tools.stations,
+            setting=runner.setting,
+            kind=kind,
+            board=board,
+            keep=runner.keep,
+            keeper=runner.board,
+            repair=bool(request.args.get("repair")),
+            live=live,
+        ).run()
+        return json.dumps([one.as_dict() for one in found], ensure_ascii=False)
+
+    def _with_board(self, name: str) -> tuple[Runner, Board, str]:
+        runner = self._runner(name)
+        source = self._sources.get(runner.setting.kind)
+        if source.board is None:
+            raise ItemError(f"{name}: a source of the kind {runner.setting.kind} has no board")
+        return runner, source.board, source.shows
 
     async def carry_out(self, request: Request, *, alone: bool) -> str:
         """Do what a person asked for, and return what was done, in words.

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead.config.loader import SourceSetting
+from dittohead.contract.board import HELD, HOLD
 from dittohead.contract.catalogue import Told
 from dittohead.contract.source import Source, SourceOptions, Upstream
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
+from dittohead.intake.board.keeper import Keeper
 from dittohead.intake.drop import Dropper
 from dittohead.intake.look import SourceLook
 from dittohead.model import units
@@ -65,6 +67,9 @@ _STOPPED_S = 3600.0
 #: Between two looks whether a person has done what a stopped source waits for. Seconds.
 _STOPPED_LOOK_S = 1.0
 
+#: Between two passes of the board. Seconds.
+_BOARD_S = 1.0
+
 #: Orders settled with one connection.
 _ORDERS = 100
 
@@ -77,6 +82,7 @@ class Tools:
     stations: Stations
     claimer: Claimer
     secret: Callable[[str], str]
+    poke: Callable[[], None] = lambda: None  #: have requests carried out now
 
 
 class Runner:
@@ -96,6 +102,10 @@ class Runner:
         self.faults: dict[str, str] = {}  #: part -> what is wrong with it now
         #: folder -> (not before, by the clock that only goes on; why; how often)
         self._waits: dict[str, tuple[float, str, int]] = {}
+        self.board: Keeper | None = None  #: None where the source has none
+        if source.board is not None:
+            config = lambda: tools.claimer.config  # noqa: E731
+            self.board = Keeper(tools.store, tools.stations, setting, source, self.keep, config, tools.poke)
         self._look_now = asyncio.Event()
         self._prefixes: list[str] = []  #: parts of the place to be looked at out of turn
         self._bring_now, self._follow_now = asyncio.Event(), asyncio.Event()
@@ -115,6 +125,7 @@ class Runner:
                 ("listen", lambda: self._within(self._listen)),
                 ("fetch", lambda: self._within(self._bring_when_ready)),
                 ("follow", self._follow_when_due),
+                ("board", self._keep_board),
             ):
                 group.create_task(self._persist(part, work), name=f"source:{self.name}:{part}")
 
@@ -344,7 +355,7 @@ class Runner:
         now = time.time()
         for drop in under_way:
             mine = drop.state is DropState.FETCHING and drop.id not in self._active
-            if mine and not self._is_put_off(drop.folder):
+            if mine and not self._is_put_off(drop.folder) and not await self._is_held(drop.folder):
                 return drop if self._has_room(drop.folder, drop.size) else None
         # One that is not available now takes no other's place; but there is an end to that too.
         ahead = [drop for drop in under_way if not self._is_put_off(drop.folder)]
@@ -364,7 +375,7 @@ class Runner:
             )
         while self._candidates:
             found = self._candidates[0]
-            if found.folder in busy or self._is_put_off(found.folder):
+            if found.folder in busy or self._is_put_off(found.folder) or await self._is_held(found.folder):
                 self._candidates.pop(0)
                 continue
             if not self._has_room(found.folder, found.size):
@@ -438,22 +449,24 @@ class Runner:
         self, connection: Connection, drop: Drop, state: DropState, reason: str, job: str = ""
     ) -> None:
         """Let an entry of the catalogue be where its folder's job is; one that is done is its source's."""
-        source = self._source
-        if not source.shows or drop_store.later(connection, drop):
+        board, kind = self._source.board, self._source.shows
+        if board is None or drop_store.later(connection, drop):
             return
-        over = frozenset({source.under_way, source.failed})
-        stage = source.failed if state is DropState.FAILED else source.under_way
-        said = reason if state is DropState.FAILED else ""
-        told = Told(
-            key=drop.folder,
-            stage=stage,
-            over_stages=over,
-            reason=said,
-            attributes={"job": job or None},
-        )
-        catalogue_store.tell(
-            connection, self.name, source.shows, [told], time.time(), by="jobs", only_known=True
-        )
+        is_failed = state is DropState.FAILED
+        stage, attributes = board.failed if is_failed else board.fetching, {"job": job or None}
+        entry = catalogue_store.get(connection, self.name, kind, [drop.folder]).get(drop.folder)
+        if entry is not None and entry.stage == HOLD:  # it goes on from there when it is let go on
+            held = entry.attributes.get(HELD) in (board.fetching, board.failed)
+            told = Told(key=drop.folder, attributes=attributes | ({HELD: stage} if held else {}))
+        else:
+            told = Told(
+                key=drop.folder,
+                stage=stage,
+                over_stages=frozenset({board.fetching, board.failed}),
+                reason=reason if is_failed else "",
+                attributes=attributes,
+            )
+        catalogue_store.tell(connection, self.name, kind, [told], time.time(), by="jobs", only_known=True)
 
     async def _see_to(self, drop: Drop) -> None:
         """Rename a folder whose rename a crash forestalled; notice one that a person took away."""
@@ -501,6 +514,26 @@ class Runner:
                 async for order, keep_at in upstream.keep(orders):
                     await self._store.write(item_store.kept, order.id, keep_at)
 
+    # -- the board ---------------------------------------------------------------------------
+
+    async def _keep_board(self) -> None:
+        """Keep the board as long as the source runs; a pass takes a twentieth of the time at most."""
+        if self.board is None:
+            await asyncio.Event().wait()
+            return
+        began = time.monotonic()
+        await self.board.once()
+        self.faults.pop("board", None)
+        took = time.monotonic() - began
+        await asyncio.sleep(max(_BOARD_S, 19 * took))
+
+    async def _is_held(self, folder: str) -> bool:
+        """Tell whether a person holds what a folder would be fetched for."""
+        if self._source.board is None:
+            return False
+        found = (await self.keep.catalogue.get(self._source.shows, [folder])).get(folder)
+        return found is not None and found.stage == HOLD
+
     # -- for people --------------------------------------------------------------------------
 
     def shown(self) -> dict[str, Any]:
@@ -510,6 +543,7 @@ class Runner:
             "state": self._state(),
             "error": next(iter(self.faults.values()), ""),
             "held": self.held,
+            "reserved": self._tools.claimer.budget.promised_to([f"source:{one}" for one in self._active]),
             "waiting": {name: why for name, (at, why, _) in list(self._waits.items())[:20] if at > now},
         }
 

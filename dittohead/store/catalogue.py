@@ -18,10 +18,20 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from dittohead.contract.catalogue import Change, Entry, Leaving, Listing, Tally, Told
 from dittohead.model.errors import storable
-from dittohead.store.tables import entries, entry_changes, entry_counts, listing_entries, listings
+from dittohead.store.tables import (
+    entries,
+    entry_changes,
+    entry_counts,
+    entry_flow,
+    listing_entries,
+    listings,
+)
 
 #: Keys in one statement; SQLite takes 32,766 values.
 _CHUNK = 1000
+
+#: How long an hour is, in seconds, and for how many of them it is known how many entries came where.
+HOUR_S, FLOW_HOURS = 3600, 8 * 24
 
 #: Entries that leave in one transaction.
 LEAVE = 2000
@@ -72,6 +82,9 @@ def tell(
         moved[change["state"], change["stage"]] += 1
     _write_history(connection, changed, now, by)
     _count(connection, source, kind, moved)
+    came = Counter((row["state"], row["stage"]) for row in fresh)
+    came.update((to["state"], to["stage"]) for row, to in changed if _moved(row, to))
+    flow(connection, source, kind, came, now)
     tally = Tally(
         seen=len(told),
         new=len(fresh),
@@ -191,6 +204,58 @@ def _count(connection: Connection, source: str, kind: str, moved: Mapping[tuple[
                     source=source, kind=kind, state=state, stage=stage, count=difference
                 )
             )
+
+
+def _moved(row: RowMapping, after: Mapping[str, Any]) -> bool:
+    return bool((row["state"], row["stage"]) != (after["state"], after["stage"]))
+
+
+def flow(
+    connection: Connection, source: str, kind: str, came: Mapping[tuple[str, str], int], now: float
+) -> None:
+    """Count how many entries came to a (state, stage) in this hour; hours of long ago are forgotten.
+
+    Args:
+        connection: of the transaction.
+        source: the source's name.
+        kind: the kind of entry.
+        came: (state, stage) -> how many.
+        now: seconds since the epoch.
+    """
+    hour = int(now // HOUR_S)
+    for (state, stage), count in came.items():
+        if not count:
+            continue
+        here = {"source": source, "kind": kind, "state": state, "stage": stage}
+        wanted = [entry_flow.c[name] == value for name, value in here.items()]
+        result = connection.execute(
+            entry_flow.update()
+            .where(*wanted, entry_flow.c.hour == hour)
+            .values(count=entry_flow.c.count + count)
+        )
+        if result.rowcount == 0:
+            connection.execute(entry_flow.delete().where(*wanted, entry_flow.c.hour < hour - FLOW_HOURS))
+            connection.execute(entry_flow.insert().values(**here, hour=hour, count=count))
+
+
+def flows(
+    connection: Connection, source: str, kind: str, since: float
+) -> dict[tuple[str, str], dict[int, int]]:
+    """Return how many entries came, by (state, stage) and by the hour: hours since the epoch.
+
+    Args:
+        connection: of the transaction.
+        source: the source's name.
+        kind: the kind of entry.
+        since: seconds since the epoch; the hour that it lies in is the first.
+    """
+    query = sa.select(entry_flow).where(
+        entry_flow.c.source == source, entry_flow.c.kind == kind, entry_flow.c.hour >= int(since // HOUR_S)
+    )
+    found: dict[tuple[str, str], dict[int, int]] = {}
+    for row in connection.execute(query).mappings():
+        found.setdefault((row["state"], row["stage"]), {})[row["hour"]] = row["count"]
+    return found
 
 
 # -- listings --------------------------------------------------------------------------------
@@ -429,7 +494,7 @@ def kinds(connection: Connection, source: str) -> list[str]:
 
 def get(connection: Connection, source: str, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
     """Return those of these entries that are known."""
-    return {row["key"]: _to_entry(row) for row in _rows(connection, source, kind, keys)}
+    return {row["key"]: to_entry(row) for row in _rows(connection, source, kind, keys)}
 
 
 def pick(
@@ -465,7 +530,7 @@ def pick(
             entries.c.state == state,
         )
         rows = connection.execute(query.order_by(*by).limit(share)).mappings()
-        found += [_to_entry(row) for row in rows]
+        found += [to_entry(row) for row in rows]
     if not sample:
         found.sort(key=lambda entry: (-entry.priority, entry.since, entry.id))
     return found[:limit]
@@ -510,7 +575,7 @@ def page(
     if stage is not None:
         query = query.where(entries.c.stage == stage)
     return [
-        _to_entry(row) for row in connection.execute(query.order_by(entries.c.key).limit(limit)).mappings()
+        to_entry(row) for row in connection.execute(query.order_by(entries.c.key).limit(limit)).mappings()
     ]
 
 
@@ -536,7 +601,8 @@ def history(connection: Connection, source: str, kind: str, key: str, limit: int
     ]  # fmt: skip
 
 
-def _to_entry(row: RowMapping) -> Entry:
+def to_entry(row: RowMapping) -> Entry:
+    """Return a row as an entry."""
     return Entry(
         id=row["id"],
         key=row["key"],

@@ -362,6 +362,18 @@ entry_counts = Table(
     Column("count", Whole(BigInteger), nullable=False),
 )
 
+#: How many entries came to a state and a stage, by the hour (hours since the epoch); for rates.
+entry_flow = Table(
+    "entry_flow",
+    metadata,
+    Column("source", Word(), primary_key=True),
+    Column("kind", Word(32), primary_key=True),
+    Column("state", Word(64), primary_key=True),
+    Column("stage", Word(64), primary_key=True),
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("count", Whole(BigInteger), nullable=False),
+)
+
 #: Passages through what upstream lists.
 listings = Table(
     "listings",

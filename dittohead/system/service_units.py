@@ -5,9 +5,13 @@ from __future__ import annotations
 import fnmatch
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from dittohead.system.process import environment
 
 #: Where units lie; what comes first goes before the same name in the others. Source: systemd.unit(5).
 PLACES = (
@@ -20,11 +24,15 @@ PLACES = (
 #: Settings that give a service credentials, by name and where from. Source: systemd.exec(5).
 _GIVEN = ("LoadCredential", "LoadCredentialEncrypted", "SetCredential", "SetCredentialEncrypted")
 
+#: What `systemctl is-active` prints of a service that does not run. Source: systemctl(1).
+_DOWN = (b"inactive", b"failed")
+
 
 @dataclass(kw_only=True)
 class Unit:
     """A service, without what drop-ins outside of its own directory say."""
 
+    name: str  #: such as dittohead.service
     config: str = ""  #: what `--config` names; specifiers as patterns
     user: str = "root"
     credentials: dict[str, str] = field(
@@ -75,8 +83,21 @@ def unit_of(config: Path, places: tuple[Path, ...] = ()) -> Unit | None:
     return None
 
 
+def is_down(unit: Unit) -> bool:
+    """Tell whether a service is stopped, as systemd tells everybody; no where it does not say. Blocking."""
+    program = shutil.which("systemctl")
+    if program is None:
+        return False
+    argv = [program, "is-active", unit.name]
+    try:
+        said = subprocess.run(argv, capture_output=True, check=False, timeout=10, env=environment())
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return said.stdout.strip() in _DOWN
+
+
 def _read(main: Path, places: tuple[Path, ...]) -> Unit:
-    unit = Unit()
+    unit = Unit(name=main.name)
     for path in (main, *_drop_ins(main.name, places)):
         try:
             for key, value in _lines(path):

@@ -1,26 +1,37 @@
-"""Lists of checksums as `md5sum` and `sha256sum` write and read them: a digest and a name on each line.
+r"""Lists of checksums that people and programs send with files: a digest and a name for each.
 
-Source: GNU coreutils manual, "md5sum invocation": HEX, a blank, a blank or an asterisk, the name; with a
-backslash in front where the name holds an escaped backslash, LF or CR.
+Read are lines as GNU coreutils write them (`HEX  NAME`, with a backslash in front where the name holds an
+escaped backslash, LF or CR), as BSD and OpenSSL do (`SHA256 (NAME) = HEX`), and tables of columns divided by
+commas, semicolons or tabs. Source: GNU coreutils manual, "md5sum invocation" and "cksum invocation";
+openssl-dgst(1).
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dittohead.model.text import display, visible
 
-#: The digest that has so many hex digits.
-ALGORITHMS = {32: "md5", 64: "sha256"}
+#: The digest that has this many hex digits; of two of one length the one that such lists hold.
+ALGORITHMS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 
 #: Names that a reason gives; the rest is counted.
 _NAMED = 5
 
-_LINE = re.compile(rb"(\\?)([0-9A-Fa-f]+) [ *](.+)", re.DOTALL)
+_LINE = re.compile(rb"(\\?)([0-9A-Fa-f]+)(?: [ *]|[ \t]+\*?)(.+)", re.DOTALL)
+_BSD = re.compile(rb"(\\?)([A-Za-z0-9/-]+) ?\((.+)\) ?= ?([0-9A-Fa-f]+)", re.DOTALL)
+_ALONE = re.compile(rb"\s*([0-9A-Fa-f]+)\s*")
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _ESCAPED = {b"\\": b"\\", b"n": b"\n", b"r": b"\r"}
+_HEX = re.compile(r"[0-9A-Fa-f]+")
+
+#: What the columns of a table are called, in small letters without punctuation.
+_NAMES = ("file", "filename", "filepath", "path", "name", "relativepath")
+_DIGESTS = ("checksum", "digest", "hash", "hashvalue", *ALGORITHMS.values())
 
 
 class Unreadable(ValueError):
@@ -31,40 +42,142 @@ class Unreadable(ValueError):
 class ChecksumList:
     """What a list says."""
 
-    algorithm: str  #: "md5" or "sha256"
+    algorithm: str  #: as `hashlib` names it, such as "sha256"
     digests: dict[bytes, str] = field(default_factory=dict)  #: path -> lower-case hex digits
 
 
-def parsed(data: bytes) -> ChecksumList:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
+    number: int
+    path: bytes
+    digest: bytes
+
+
+def parsed(data: bytes, of: bytes = b"") -> ChecksumList:
     """Return what a list says of each file; a leading `./` of a name is left out.
+
+    Args:
+        data: the list.
+        of: the file that a list means which holds nothing but a digest; b"" where it may not.
 
     Raises: Unreadable: a line is not a digest with a name, a name stands there twice with two digests, the
         digests are of several kinds, or there is none.
     """
     digests: dict[bytes, str] = {}
     algorithms: set[str] = set()
-    for number, line in enumerate(data.split(b"\n"), 1):
-        line = line.removesuffix(b"\r")
-        if not line.strip():
-            continue
-        algorithm, name, digest = _entry(line, number)
+    data = _as_utf8(data)
+    alone = _ALONE.fullmatch(data) if of else None
+    for entry in [_Entry(number=1, path=of, digest=alone[1])] if alone else _entries(data):
+        algorithm = ALGORITHMS.get(len(entry.digest))
+        if algorithm is None:
+            raise _not_one(entry.number)
         algorithms.add(algorithm)
-        if digests.setdefault(name, digest) != digest:
-            raise Unreadable(f"line {number} gives a file another digest than a line before")
+        digest = entry.digest.decode("ascii").lower()
+        if digests.setdefault(entry.path.removeprefix(b"./"), digest) != digest:
+            raise Unreadable(f"line {entry.number} gives a file another digest than a line before")
     if len(algorithms) != 1:
         raise Unreadable("it holds digests of several kinds" if algorithms else "it is empty")
     return ChecksumList(algorithm=algorithms.pop(), digests=digests)
 
 
-def _entry(line: bytes, number: int) -> tuple[str, bytes, str]:
-    found = _LINE.fullmatch(line)
-    algorithm = ALGORITHMS.get(len(found[2])) if found else None
-    if found is None or algorithm is None:
-        raise Unreadable(f"line {number} is not a digest, two blanks and a name")
-    name = found[3]
-    if found[1]:
+def _not_one(number: int) -> Unreadable:
+    return Unreadable(f"line {number} is not a digest, two blanks and a name")
+
+
+def _as_utf8(data: bytes) -> bytes:
+    """Return a list without its byte order mark; one in UTF-16, as Windows writes it, in UTF-8."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return data.decode("utf-16").encode("utf-8")
+        except UnicodeError:
+            raise Unreadable("it begins as UTF-16 and is not") from None
+    return data.removeprefix(codecs.BOM_UTF8)
+
+
+def _entries(data: bytes) -> Iterator[_Entry]:
+    lines = [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    wanted = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line[:1] != b"#"]
+    if wanted and _line(*wanted[0]) is None and (delimiter := _delimiter(wanted[0][1])):
+        yield from _table(wanted, delimiter)
+        return
+    for number, line in wanted:
+        entry = _line(number, line)
+        if entry is None:
+            raise _not_one(number)
+        yield entry
+
+
+def _line(number: int, line: bytes) -> _Entry | None:
+    """Return what a line as coreutils, BSD or OpenSSL write it says; None for another."""
+    if found := _LINE.fullmatch(line):
+        escaped, digest, name = found.groups()
+    elif found := _BSD.fullmatch(line):
+        escaped, _, name, digest = found.groups()
+    else:
+        return None
+    if escaped:
         name = _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[0]), name)
-    return algorithm, name.removeprefix(b"./"), found[2].decode("ascii").lower()
+    return _Entry(number=number, path=name, digest=digest)
+
+
+# -- tables ----------------------------------------------------------------------------------
+
+
+def _delimiter(line: bytes) -> str:
+    """Return what divides the columns of a table's first line; "" where it has no columns."""
+    counts = {one: line.count(one.encode()) for one in "\t;,"}
+    best = max(counts, key=lambda one: counts[one])
+    return best if counts[best] else ""
+
+
+def _table(lines: Sequence[tuple[int, bytes]], delimiter: str) -> Iterator[_Entry]:
+    """Yield the rows of a table, whose first line may name its columns."""
+    numbers = [number for number, _ in lines]
+    rows = csv.reader(
+        (line.decode("utf-8", "surrogateescape") for _, line in lines), delimiter=delimiter, strict=True
+    )
+    columns: tuple[int, int] | None = None
+    try:
+        for at, row in enumerate(rows):
+            number = numbers[min(at, len(numbers) - 1)]
+            if columns is None:
+                columns = _columns(row)
+                if columns is not None:
+                    continue
+                columns = _by_look(row, number)
+            yield _row(row, columns, number)
+    except csv.Error as error:
+        raise Unreadable(f"it cannot be read as a table ({error})") from None
+
+
+def _columns(row: Sequence[str]) -> tuple[int, int] | None:
+    """Return which columns hold the name and the digest, by their titles; None where it has none."""
+    titles = [re.sub(r"[^a-z0-9]", "", title.lower()) for title in row]
+    names = [at for at, title in enumerate(titles) if title in _NAMES]
+    digests = [at for at, title in enumerate(titles) if title in _DIGESTS]
+    return (names[0], digests[-1]) if names and digests else None
+
+
+def _by_look(row: Sequence[str], number: int) -> tuple[int, int]:
+    """Return which of two columns holds the name, and which the digest, by what stands in them."""
+    digests = [
+        at for at, cell in enumerate(row) if _HEX.fullmatch(cell.strip()) and len(cell.strip()) in ALGORITHMS
+    ]
+    if len(row) != 2 or len(digests) != 1:
+        what = "has no columns for a name and a digest: title them file and checksum"
+        raise Unreadable(f"line {number} {what}")
+    return 1 - digests[0], digests[0]
+
+
+def _row(row: Sequence[str], columns: tuple[int, int], number: int) -> _Entry:
+    name, digest = columns
+    if len(row) <= max(columns) or not row[name].strip() or not _HEX.fullmatch(row[digest].strip()):
+        raise Unreadable(f"line {number} has no name or no digest in its column")
+    path = row[name].strip().encode("utf-8", "surrogateescape")
+    return _Entry(number=number, path=path, digest=row[digest].strip().encode())
+
+
+# -- comparison ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,3 +218,20 @@ def compared(listed: ChecksumList, found: dict[bytes, str]) -> Difference:
         extra=sorted(found.keys() - wanted.keys()),
         changed=sorted(path for path in wanted.keys() & found.keys() if wanted[path] != found[path]),
     )
+
+
+def locally(paths: Iterable[bytes], has: set[bytes], folder: bytes) -> dict[bytes, bytes]:
+    r"""Return what each path of a list is in the folder; a path that is not there stays as it is written.
+
+    Args:
+        paths: as the list has them.
+        has: the files that are there, by their paths in the folder.
+        folder: where the list lies, with a slash at its end, or empty. Names count from there, otherwise from
+            the folder's top; where `\` divides a path, as on Windows, it counts as a slash.
+    """
+    found = {}
+    for path in paths:
+        plain = path.replace(b"\\", b"/").removeprefix(b"./")
+        forms = (folder + path, path, folder + plain, plain)
+        found[path] = next((form for form in forms if form in has), folder + path)
+    return found

@@ -11,7 +11,7 @@ import os
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +65,10 @@ class ConvertWorker(Worker[ConvertOptions]):
     uris = frozenset({"iiif_id"})
     space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
+
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder that was processed."""
+        return "processed"
 
     def check(self, options: ConvertOptions) -> list[str]:
         """See that this libvips can write what is asked for."""
@@ -162,6 +166,11 @@ _CURES = {
     "missing": "Install a libvips, or decoders, that read those it lacks (apt-get install libvips42)",
     "other": "Take out what is not an image",
 }
+
+_UNFIT_FOR_MASTER = (
+    "For those that a master cannot hold, set unfit: keep (the original itself becomes the master) or "
+    "master: false (a changed copy), or have them made in another way"
+)
 
 
 async def _unseen(task: _Task) -> str | None:
@@ -475,7 +484,7 @@ class _Conversion:
     def failure(self) -> ItemError:
         """Return the error of the images that cannot be converted, with what to do about theirs."""
         every = self.total + self.faulty.kinds["left"]
-        own = {"unfit": f"{_CURES['unfit']}, or set unfit: keep"} if self.options.is_master else {}
+        own = {"unfit": _UNFIT_FOR_MASTER} if self.options.is_master else {}
         cures = [cure for kind, cure in (_CURES | own).items() if self.faulty.kinds[kind]]
         cures = cures or ["Take them out, or have them made in another way"]
         error = ItemError(

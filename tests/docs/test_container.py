@@ -76,7 +76,7 @@ def test_compose_mounts_what_the_configuration_names() -> None:
 
 needs_builder = pytest.mark.skipif(
     os.geteuid() != 0 or not (shutil.which("buildah") and shutil.which("mmdebstrap")),
-    reason="it builds an image: as root, with buildah and mmdebstrap (apt-get install buildah mmdebstrap)",
+    reason="NO IMAGE IS BUILT: needs root, and apt-get install buildah mmdebstrap",
 )
 
 

@@ -211,6 +211,53 @@ def test_what_the_page_pauses_is_paused_and_goes_on(library: Library) -> None:
     here.until(lambda: world.in_process == ["A1"])
 
 
+def test_what_the_page_types_on_the_board_is_carried_out(library: Library) -> None:
+    """Tokens dropped, held, let go on, moved back; fields in a step's options; the same by commands."""
+    here, world = library.here, library.grin.world
+    one, two = "32101081977728", "32101064781634"
+    world.add(one, two)
+    for barcode in (one, two):
+        world.books[barcode].archive = library.seal(volume(barcode))
+    field, bucket = (text for text in re.findall(r"`([^`\n]*storage_bucket[^`\n]*)`", PAGE.read_text())[:2])
+    text = here.config.read_text().replace("bucket: google-books", bucket, 1)
+    here.config.write_text(text.replace("ahead: 20", f"ahead: 20, {field}"))
+    here.start()
+    library.authorize()
+    here.until(lambda: '"available"' in command(here.config, "source", "list", "google", "--json"))
+    board = here.root / "board" / "google"
+    here.until((board / "hold").is_dir)
+    command(here.config, "source", "pause", "google", "requests")
+    lines = [line.replace("/srv/dittohead", str(here.root)) for line in library.typed("mv /srv")]
+    (library.shell.home / "wanted.txt").write_text(f"{two}\n")
+    library.shell.run("\n".join(lines[:2]))
+    here.until(lambda: {entry(library, barcode)["stage"] for barcode in (one, two)} == {"wanted"})
+    here.until((board / "available" / f"{two}.json").exists)
+    library.shell.run(lines[2])
+    here.until(lambda: entry(library, two)["stage"] == "hold")
+    here.until((board / "hold" / f"{two}.json").exists)
+    library.shell.run(lines[3])
+    here.until(lambda: entry(library, two)["stage"] == "wanted")
+    typed = [shlex.split(line)[1:] for line in library.typed("source hold")]
+    assert "1 entry is held" in command(here.config, *typed[0])
+    assert "1 entry is let go on" in command(here.config, *typed[1])
+    command(here.config, "source", "resume", "google", "requests")
+    here.until(lambda: len(world.in_process) == 2)
+    world.tick()
+    here.until(lambda: {entry(library, barcode)["stage"] for barcode in (one, two)} == {"stored"})
+    here.until((board / "stored" / f"{one}.json").exists)
+    done = len(here.events("job.finished"))
+    library.shell.run(lines[4])
+    here.until(lambda: len(here.events("job.finished")) > done)
+    assert {line["step"] for line in here.events("step.started")[-3:]} == {
+        "google-books", "store", "store-lists",
+    }  # fmt: skip
+    assert "1 entry is brought in again" in command(here.config, *typed[2])
+    here.until(lambda: len(here.events("job.finished")) > done + 1)
+    here.until(lambda: entry(library, one)["stage"] == "stored")
+    here.until(lambda: "agree" in command(here.config, *typed[3]))
+    assert "agree" in command(here.config, *typed[4])
+
+
 def test_a_wrong_passphrase_fails_the_volume_and_retry_stores_it(library: Library) -> None:
     here, world = library.here, library.grin.world
     world.add("A1")

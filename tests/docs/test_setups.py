@@ -51,7 +51,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
 @pytest.fixture
 def here(built: Town) -> Town:
     """The service as installed, with a target on this machine."""
-    built.there.run("bash", "-euc", RESET)
+    with built.sshd_read_again():
+        built.there.run("bash", "-euc", RESET)
     start(built, CONFIG)
     return built
 

@@ -221,6 +221,7 @@ def _opens(here: Site, token: str) -> bool:
     return True
 
 
+@pytest.mark.timeout(400)  # some twenty commands, each a process of its own
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 @pytest.mark.skipif(not by.python(), reason="INTERPRETER OR REPOSITORY CLOSED TO OTHER USERS: left out")
 def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_not(here: Site) -> None:
@@ -271,7 +272,10 @@ def test_a_member_of_the_states_group_acts_under_their_own_name_and_others_do_no
         said = here.run(*command.split(), check=False, **alice)
         assert said.returncode == os.EX_UNAVAILABLE
         assert "the daemon is not running (or does not answer)" in said.stderr
-        assert "Ask the person who administers this machine: sudo dittohead run" in said.stderr
+        assert (
+            f"Ask the person who administers this machine: sudo dittohead --config {here.config} run"
+            in said.stderr
+        )
 
 
 def test_which_configuration_is_in_force_is_told_on_the_socket_alone(here: Site) -> None:

@@ -232,7 +232,8 @@ def test_a_reload_changes_what_comes_and_not_what_runs(steps: Site, tmp_path: Pa
     assert steps.stop() == 0
     alone = steps.run("reload", check=False)
     assert alone.returncode == os.EX_UNAVAILABLE
-    assert "the daemon is not running (or does not answer). Start it: dittohead run" in alone.stderr
+    start = f"dittohead --config {steps.config} run"
+    assert f"the daemon is not running (or does not answer). Start it: {start}\n" in alone.stderr
 
 
 def test_every_command_on_a_job(steps: Site, tmp_path: Path) -> None:

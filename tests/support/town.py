@@ -47,6 +47,29 @@ class Town:
         self, who: str, commands: str, *, check: bool = True, cwd: str = "", **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Type commands as a person in their home, ending at the first that fails; return what is printed."""
+        if "reload ssh" in commands:
+            with self.sshd_read_again():
+                return self._types(who, commands, check=check, cwd=cwd, **env)
+        return self._types(who, commands, check=check, cwd=cwd, **env)
+
+    @contextlib.contextmanager
+    def sshd_read_again(self) -> Iterator[None]:
+        """Wait, after a reload of sshd, until it listens again.
+
+        The reload only sends it a signal: who connects at once may still be served by the old configuration, or
+        be refused.
+        """
+        before = self._listened()
+        yield
+        self.there.until(lambda: self._listened() > before)
+
+    def _listened(self) -> int:
+        said = self.there.run("journalctl", "-u", "ssh", "-o", "cat", "--no-pager").stdout
+        return said.count("Server listening on ")
+
+    def _types(
+        self, who: str, commands: str, *, check: bool, cwd: str, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         home = f"/home/{who}"
         known = {"HOME": home, "USER": who, "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", **env}
         said = self.there.run(

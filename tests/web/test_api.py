@@ -93,6 +93,8 @@ async def test_every_answer_is_in_the_shape_that_the_document_tells_of(front: Se
     job = made.house.job("bad")
     made.progress[job.id] = {"step": "x", "done": 1, "total": 2, "unit": "bytes", "per_second": 1.0}
     assert (await post(client, "/api/v1/jobs/good/freeze", {"reason": "x"}))[0] == 409
+    status, missing = await post(client, "/api/v1/jobs/absent/retry")
+    assert (status, 'there is no job "absent"' in missing["detail"]) == (404, True)
     jobs = await get(client, "/api/v1/jobs")
     fits(jobs, "/api/v1/jobs")
     assert [item["name"] for item in jobs["items"]] == ["bad", "good"]

@@ -334,7 +334,7 @@ def front_of(**live: Any) -> dict[str, Any]:
     counts = {state.value: 0 for state in JobState}
     seen = page_front.FrontData(
         counts=counts, running=[], waiting=[], frozen=[], failed=[], failed_count=0, lately=[], lately_count=0,
-        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, panels={}, uploaders={},
+        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, panels={}, boards=[], uploaders={},
     )  # fmt: skip
     given = {"watcher": {"mode": "inotify"}, **live}
     return page_front.front(seen, given, list(given.get("held", {})), (10 << 30, 100 << 30), 1 << 30, {})

@@ -21,7 +21,7 @@ import pytest
 from dittohead.contract.worker import Done, StepResult, Wait
 from dittohead.model.errors import ItemError, TargetError, TransientError
 from dittohead.system.process import MARK, environment, sweep
-from dittohead.workers.checksum import ChecksumOptions, ChecksumWorker
+from dittohead.workers.checksum.worker import ChecksumOptions, ChecksumWorker
 from dittohead.workers.command.worker import CommandOptions, CommandWorker
 from tests.support.context import LoneContext, source_of
 from tests.support.trees import read_tree, tree

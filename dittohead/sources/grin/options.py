@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from dittohead.contract import schedule
+from dittohead.contract.board import Board
 from dittohead.contract.options import Duration
 from dittohead.contract.source import SourceOptions
 
@@ -32,6 +33,20 @@ FETCHING = "fetching"  # the engine has it: to be fetched, or its folder is unde
 BROKEN = "failed"  # the job of its folder has failed; retried, it is under way again
 STORED = "stored"  # the job of its folder is done
 ASIDE = "set_aside"  # not worked on any more, with the reason
+
+#: Where volumes stand on the board before they are fetched.
+BOARD = Board(
+    key="barcode",
+    columns={
+        "available": frozenset(),
+        "requested": frozenset({REQUESTED, IN_PROCESS}),
+        "converted": frozenset({CONVERTED}),
+    },
+    wanted=WANTED,
+    fetching=FETCHING,
+    failed=BROKEN,
+    aside=ASIDE,
+)
 
 #: Which volumes a queue holds, by what GRIN makes of them.
 QUEUES = {"converted": CONVERTED, "previous": PREVIOUS, "unconverted": AVAILABLE}

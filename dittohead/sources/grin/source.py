@@ -27,7 +27,7 @@ from dittohead.sources.grin.authorize import authorize
 from dittohead.sources.grin.client import Access, Grin, session
 from dittohead.sources.grin.fetch import Fetcher
 from dittohead.sources.grin.limits import Limits, Most
-from dittohead.sources.grin.options import VOLUME, GrinOptions
+from dittohead.sources.grin.options import BOARD, VOLUME, GrinOptions
 from dittohead.sources.grin.refresh import WISH, Refresh
 from dittohead.sources.grin.sign_in import SignIn, read_client
 from dittohead.sources.grin.work import State, Work
@@ -60,6 +60,7 @@ class GrinSource(Source[GrinOptions]):
         "requests": "asking GRIN for conversions",
     }
     shows = VOLUME
+    board = BOARD
     signs_in = True
 
     def __init__(self) -> None:

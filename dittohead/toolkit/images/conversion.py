@@ -56,9 +56,6 @@ _PIECE = 1 << 20
 #: The most pixels where nobody says.
 _PIXELS = 1_000_000_000
 
-#: For a sound image that a master cannot hold.
-_CURE = "unfit: keep takes the original itself as the master, master: false makes a changed copy"
-
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionRequest:
@@ -133,7 +130,7 @@ def convert(request: ConversionRequest, messages: LibraryMessages) -> Iterator[d
             why = _unfit(error)
             # Found before any of its pages was published.
             if request.recipe.unfit != "keep":
-                raise _with_cure(why, request) from error
+                raise why from (None if why is error else error)
             yield _keep(fd, request, str(why))
 
 
@@ -151,7 +148,7 @@ def foresee(request: ConversionRequest) -> dict[str, Any]:
         except (Unfit, pyvips.Error) as error:
             why = _unfit(error)
             if request.recipe.unfit != "keep":
-                raise _with_cure(why, request) from error
+                raise why from (None if why is error else error)
             return {"pages": 1, "kept": str(why)}
     return {"pages": len(pages), "kept": ""}
 
@@ -163,10 +160,6 @@ def _unfit(error: Exception) -> Unfit:
     if not is_unsupported(str(error)):
         raise error
     return Unfit(explain(str(error), [])[1])
-
-
-def _with_cure(why: Unfit, request: ConversionRequest) -> Unfit:
-    return Unfit(f"{why}; {_CURE}") if request.recipe.master else why
 
 
 def _made(fd: int, request: ConversionRequest, messages: LibraryMessages) -> Iterator[dict[str, Any]]:

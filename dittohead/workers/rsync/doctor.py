@@ -114,11 +114,12 @@ class _Look:
         return f"{self.place.host}:{path}" if self.place.host else path
 
     async def at_host(self) -> AsyncIterator[Said]:
-        good = True
         async for good, message in self._tried():
-            yield good, message
-        if good and self.written_into and await self._account(self.fixed).may_write() is False:
-            yield False, f"{self._at(self.fixed)}: the account may not write there. Give it write access"
+            # A dry run writes nothing, and so does not meet what forbids it.
+            if good and self.written_into and await self._account(self.fixed).may_write() is False:
+                yield False, f"{self._at(self.fixed)}: the account may not write there. Give it write access"
+            else:
+                yield good, message
 
     async def _tried(self) -> AsyncIterator[Said]:
         """Deliver an empty folder, as far as a dry run goes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -280,7 +281,7 @@ def _troubled(complaints: list[re.Match[str]], way: DeliveryPlace) -> StepError 
 def _error(trouble: _Trouble, alike: list[re.Match[str]], way: DeliveryPlace) -> StepError:
     values = {
         "who": f"the account {way.login}" if way.login else "the daemon",
-        "path": way.path,
+        "path": _written_to(alike[0][0], way.path),
         "names": _names(alike, way.path),
         "again": way.again,
         "rerun": way.again.replace("retry", "rerun"),
@@ -293,6 +294,12 @@ def _error(trouble: _Trouble, alike: list[re.Match[str]], way: DeliveryPlace) ->
         apart = trouble.full and (bool(way.login) or "quota" in trouble.meaning)
         return TargetError(what, where=way.where, hint=hint, full=trouble.full, apart=apart)
     return trouble.kind(what, where=way.where, hint=hint)
+
+
+def _written_to(line: str, path: str) -> str:
+    """Return the directory that was to be written to; the one above where the last could not be made."""
+    whole = path.rstrip("/")
+    return os.path.dirname(whole) or "/" if f'mkdir "{whole}" failed' in line else path
 
 
 def _names(complaints: list[re.Match[str]], place: str) -> str:

@@ -47,6 +47,10 @@ class UnpackWorker(Worker[UnpackOptions]):
     def __init__(self) -> None:
         self._passphrases = Passphrases()
 
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder whose archives were unpacked, or only decrypted."""
+        return "decrypted" if options.get("keep") == "archive" else "extracted"
+
     def check(self, options: UnpackOptions) -> list[str]:
         """See that gpg is there, where it is needed."""
         if options.credential and shutil.which(gpg.GPG.program) is None:
