@@ -83,6 +83,19 @@ async def test_other_bytes_of_the_same_size_are_found(bucket: Bucket) -> None:
             assert (found.counts["changed"], found.objects) == (1, 0)
 
 
+async def test_what_was_replaced_without_a_checksum_is_read(bucket: Bucket) -> None:
+    """Its ETag is another MD5, or the checksum that it had is gone; one encrypted by KMS has no MD5."""
+    await put(bucket, "p/B1/1", b"eno")
+    for given in (expected(b"one"), expected(b"one", md5=False, checksum="CRC64NVME:AAAAAAAAAAA=")):
+        found = await compared(bucket, "B1", {"p/B1/1": given})
+        assert [one["why"] for one in found.named["changed"]] == [
+            "its bytes have another SHA-256 than the receipt says"
+        ]
+    head = {"ETag": '"' + "0" * 32 + '"', "ContentLength": 3}
+    assert audit._is_doubtful(expected(b"one"), head)
+    assert not audit._is_doubtful(expected(b"one"), head | {"ServerSideEncryption": "aws:kms"})
+
+
 async def test_missing_surplus_and_other_sizes_are_named(bucket: Bucket) -> None:
     for key, body in (("p/B1/1", b"one"), ("p/B1/more", b"x"), ("p/B1/3", b"longer")):
         await put(bucket, key, body)

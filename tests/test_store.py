@@ -352,7 +352,7 @@ def test_entries_of_an_older_store_keep_their_order(store: Store) -> None:
     with store.engine.begin() as connection:
         metadata.drop_all(connection)
         connection.execute(sa.text("DROP TABLE alembic_version"))
-        schema.migrate(connection, "0011")
+        schema.migrate(connection, "0012")
         old = sa.Table("entries", sa.MetaData(), autoload_with=connection)
         words = dict.fromkeys(("source", "kind", "state", "stage"), "x") | {"reason": "", "attributes": {}}
         numbers = {"rank": 0, "first_at": 1.0}

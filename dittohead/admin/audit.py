@@ -30,6 +30,9 @@ T = TypeVar("T")
 #: Entries read from the store at once.
 _PAGE = 500
 
+#: How an object is known of which the store tells no more than its size.
+_SIZE = "size alone"
+
 #: Objects asked for at once.
 _ASKED = 16
 
@@ -228,15 +231,35 @@ async def _judged(place: Place, name: str, expected: _Expected, told: Mapping[st
     if size != expected.size:
         return f"{size:,} bytes; the receipt says {expected.size:,}", ""
     if place.read:
-        same = await place.bucket.sha256(name) == expected.sha256
-        return "" if same else "its bytes have another SHA-256 than the receipt says", "reading"
+        return await _by_reading(place, name, expected)
     # Only a match tells something: an ETag need not be an MD5.
     if expected.md5 and checksums.etag_md5(told) == expected.md5:
         return "", "ETag"
     head = told if "ContentLength" in told else await place.bucket.head(name)
     if head is None:
         return "it was removed while it was looked at", ""
-    return _by_checksum(expected, head)
+    said = _by_checksum(expected, head)
+    # Where it may be another one the store does not say so for certain: this one is read.
+    return (
+        await _by_reading(place, name, expected)
+        if said[1] == _SIZE and _is_doubtful(expected, head)
+        else said
+    )
+
+
+async def _by_reading(place: Place, name: str, expected: _Expected) -> tuple[str, str]:
+    same = await place.bucket.sha256(name) == expected.sha256
+    return ("", "reading") if same else ("its bytes have another SHA-256 than the receipt says", "")
+
+
+def _is_doubtful(expected: _Expected, head: Mapping[str, Any]) -> bool:
+    """Tell whether an ETag that would be an MD5 is another, or a checksum that was there is not any more.
+
+    Source: Amazon S3 API, Object: the ETag of what a KMS key or a customer's key encrypts is not an MD5.
+    """
+    encrypted = "kms" in str(head.get("ServerSideEncryption", "")) or "SSECustomerAlgorithm" in head
+    other = bool(expected.md5) and checksums.etag_md5(head) is not None and not encrypted
+    return other or bool(expected.checksum)
 
 
 def _by_checksum(expected: _Expected, head: Mapping[str, Any]) -> tuple[str, str]:
@@ -251,7 +274,7 @@ def _by_checksum(expected: _Expected, head: Mapping[str, Any]) -> tuple[str, str
     if sha256 and "-" not in sha256:
         same = checksums.hex_of(sha256) == expected.sha256
         return "" if same else "its SHA-256 is another than the receipt says", "checksum"
-    return "", "size alone"
+    return "", _SIZE
 
 
 async def _pages(bucket: Bucket, **given: Any) -> AsyncIterator[dict[str, Any]]:

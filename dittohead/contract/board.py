@@ -37,6 +37,8 @@ class Board:
         key: what tokens call an entry's key, such as "barcode".
         wanted: the stage of entries that somebody wants.
         fetching: the stage of entries that the engine has.
+        failed: the stage of those whose jobs have failed: the engine moves an entry from one to the
+            other and back, with the reason.
         aside: the stage of entries that were given up, with the reason.
     """
 
@@ -44,6 +46,7 @@ class Board:
     key: str = "key"
     wanted: str = "wanted"
     fetching: str = "fetching"
+    failed: str = "failed"
     aside: str = "set_aside"
 
     def column(self, state: str) -> str:

@@ -353,10 +353,6 @@ class Source(abc.ABC, Generic[OptionsT]):
     stored: ClassVar[str] = "stored"
     #: how its entries stand on the board; None where it has no board
     board: ClassVar[Board | None] = None
-    #: the stages of entries whose folders are under way, and whose jobs have failed: the engine sees to it
-    #: that an entry goes from one to the other and back, with the reason
-    under_way: ClassVar[str] = "fetching"
-    failed: ClassVar[str] = "failed"
     #: whether a person has to sign in once, by `dittohead source authorize`
     signs_in: ClassVar[bool] = False
 

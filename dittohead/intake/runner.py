@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead.config.loader import SourceSetting
-from dittohead.contract.board import HOLD
+from dittohead.contract.board import HELD, HOLD
 from dittohead.contract.catalogue import Told
 from dittohead.contract.source import Source, SourceOptions, Upstream
 from dittohead.engine.claim import Claimer
@@ -450,22 +450,24 @@ class Runner:
         self, connection: Connection, drop: Drop, state: DropState, reason: str, job: str = ""
     ) -> None:
         """Let an entry of the catalogue be where its folder's job is; one that is done is its source's."""
-        source = self._source
-        if not source.shows or drop_store.later(connection, drop):
+        board, kind = self._source.board, self._source.shows
+        if board is None or drop_store.later(connection, drop):
             return
-        over = frozenset({source.under_way, source.failed})
-        stage = source.failed if state is DropState.FAILED else source.under_way
-        said = reason if state is DropState.FAILED else ""
-        told = Told(
-            key=drop.folder,
-            stage=stage,
-            over_stages=over,
-            reason=said,
-            attributes={"job": job or None},
-        )
-        catalogue_store.tell(
-            connection, self.name, source.shows, [told], time.time(), by="jobs", only_known=True
-        )
+        is_failed = state is DropState.FAILED
+        stage, attributes = board.failed if is_failed else board.fetching, {"job": job or None}
+        entry = catalogue_store.get(connection, self.name, kind, [drop.folder]).get(drop.folder)
+        if entry is not None and entry.stage == HOLD:  # it goes on from there when it is let go on
+            held = entry.attributes.get(HELD) in (board.fetching, board.failed)
+            told = Told(key=drop.folder, attributes=attributes | ({HELD: stage} if held else {}))
+        else:
+            told = Told(
+                key=drop.folder,
+                stage=stage,
+                over_stages=frozenset({board.fetching, board.failed}),
+                reason=reason if is_failed else "",
+                attributes=attributes,
+            )
+        catalogue_store.tell(connection, self.name, kind, [told], time.time(), by="jobs", only_known=True)
 
     async def _see_to(self, drop: Drop) -> None:
         """Rename a folder whose rename a crash forestalled; notice one that a person took away."""

@@ -91,9 +91,11 @@ def some(
         entries.c.stage == place[1],
     )
     if after is not None:
-        behind = sa.tuple_(sa.literal(-after.priority), sa.literal(after.id))
-        query = query.where(sa.tuple_(entries.c.rank, entries.c.id) > behind)
-    rows = connection.execute(query.order_by(entries.c.rank, entries.c.id).limit(limit)).mappings()
+        behind = sa.tuple_(sa.literal(-after.priority), sa.literal(after.since), sa.literal(after.id))
+        query = query.where(sa.tuple_(entries.c.rank, entries.c.since, entries.c.id) > behind)
+    rows = connection.execute(
+        query.order_by(entries.c.rank, entries.c.since, entries.c.id).limit(limit)
+    ).mappings()
     return [catalogue_store.to_entry(row) for row in rows]
 
 

@@ -181,10 +181,9 @@ def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library
     found = json.loads(bad.stdout)
     assert [one["what"] for one in found["missing"]] == [f"s3://google-books/{one}/00000001.jp2"]
     assert {one["what"]: one["why"] for one in found["changed"]} == {
-        f"s3://google-books/{one}/00000002.txt": found["changed"][0]["why"],
+        f"s3://google-books/{one}/00000002.txt": "its bytes have another SHA-256 than the receipt says",
         f"s3://google-books/{two}/00000001.txt": "1 bytes; the receipt says 25",
     }
-    assert "another than the receipt says" in found["changed"][0]["why"]
     assert {one["what"] for one in found["surplus"]} == {
         f"s3://google-books/{two}/more.txt", "s3://google-books/other",
     }  # fmt: skip

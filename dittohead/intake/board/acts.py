@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from dittohead.contract.board import HELD, HOLD, Board
@@ -24,7 +25,7 @@ async def hold(keep: Keep, kind: str, board: Board, keys: Sequence[str], who: st
     Raises: ItemError: none of them can be held.
     """
     known = await keep.catalogue.get(kind, keys)
-    may = [one for one in known.values() if one.stage in (board.wanted, board.fetching)]
+    may = [one for one in known.values() if one.stage in (board.wanted, board.fetching, board.failed)]
     if not may:
         raise ItemError("none of these is on its way, so none can be held")
     told = [
@@ -89,8 +90,10 @@ async def again(store: Store, keep: Keep, kind: str, board: Board, keys: Sequenc
         raise ItemError("none of these is known")
     for key in known:
         await store.write(board_store.forget_folder, keep.name, key)
+    mark = f"{time.time():.6f}"  # a wish of its own
+    wish = {"again": mark, "turn": mark, "job": None}
     told = [
-        Told(key=key, stage=board.wanted, reason="somebody asked for it again", attributes={"again": True})
+        Told(key=key, stage=board.wanted, reason="somebody asked for it again", attributes=wish)
         for key in known
     ]
     await keep.catalogue.tell(kind, told, by=who, only_known=True)

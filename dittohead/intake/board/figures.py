@@ -136,13 +136,13 @@ def _standing(
     for (state, stage), count in counts.items():
         if stage == HOLD:
             here[HOLD] += count
-        elif stage in (board.wanted, board.fetching, board.aside):
+        elif stage in (board.wanted, board.fetching, board.failed, board.aside):
             here[board.column(state)] += count
             failed[board.column(state)] += count if stage == board.aside else 0
         elif stage == stored:
             here[STORED] += count
     for one, at in placed:
-        if one.entry.stage == board.fetching:  # counted among those upstream
+        if one.entry.stage in (board.fetching, board.failed):  # counted among those upstream
             here[board.column(one.entry.state)] -= 1
         if one.entry.stage != HOLD:
             here[at.stage] += 1

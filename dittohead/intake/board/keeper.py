@@ -176,7 +176,7 @@ class Keeper:
                 board_store.lately, name, kind, since=time.time() - LATELY_S, most=MOST, recent=RECENT
             )
         }
-        shown = {self._board.wanted, self._board.fetching, self._board.aside, HOLD}
+        shown = {self._board.wanted, self._board.fetching, self._board.failed, self._board.aside, HOLD}
         for pair in await self._store.look(catalogue_store.counts, name, kind):
             if pair[1] not in shown:
                 continue

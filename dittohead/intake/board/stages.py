@@ -73,14 +73,15 @@ def stand(found: Standing, board: Board, stored: str, workers: Registry) -> Stan
     if entry.stage in (board.wanted, board.aside):
         failed = (entry.reason or "given up") if entry.stage == board.aside else ""
         return Stand(stage=board.column(entry.state), failed=failed, words=names)
-    if entry.stage not in (board.fetching, stored):
+    if entry.stage not in (board.fetching, board.failed, stored):
         return None
     if found.drop is DropState.DONE and found.job_state is JobState.DONE:
         return Stand(stage=STORED, words=names) if entry.stage == stored else _by_job(found, names)
     if entry.stage == stored and found.drop is None:
         return None
     if found.drop in (None, DropState.FETCHING, DropState.VOID):
-        return Stand(stage=board.column(entry.state), words=names)
+        failed = entry.reason if entry.stage == board.failed else ""
+        return Stand(stage=board.column(entry.state), failed=failed, words=names)
     return _by_job(found, names)
 
 

@@ -44,6 +44,7 @@ BOARD = Board(
     },
     wanted=WANTED,
     fetching=FETCHING,
+    failed=BROKEN,
     aside=ASIDE,
 )
 
