@@ -16,8 +16,8 @@ from dittohead.folders.stations import Stations
 from dittohead.intake.board import figures, stages
 from dittohead.intake.board.keeper import Keeper
 from dittohead.sources.grin.client import Access, Grin, session
+from dittohead.sources.grin.limits import Limits, Most
 from dittohead.sources.grin.options import VOLUME, GrinOptions
-from dittohead.sources.grin.pace import Pace
 from dittohead.sources.grin.refresh import Refresh
 from dittohead.sources.grin.sign_in import SignIn, Token, read_client
 from dittohead.sources.grin.source import GrinSource
@@ -87,7 +87,7 @@ async def listed(root: Path, url: str, token: str, count: int) -> None:
         '{"installed": {"client_id": "c", "auth_uri": "https://a", "token_uri": "https://t"}}', "c"
     )
     async with session(60) as opened:
-        grin = Grin(options, opened, Access(Pace(100, 4, 4), SignIn(path, "", kept.log)), client)
+        grin = Grin(options, opened, Access(Limits(Most(100, 4, 4)), SignIn(path, "", kept.log)), client)
         refresh = Refresh(options, kept, grin)
         await refresh.small()
         before = _mib()

@@ -286,6 +286,7 @@ class Daemon:
             wants=lambda event, pipeline: self.composer.wants(event, pipeline),
             metrics=self.notifier.metrics,
             settle_s=settings.watch.settle,
+            floor=lambda: self.config.settings.space.floor,
         )
         self.claimer = Claimer(
             config=self.config,

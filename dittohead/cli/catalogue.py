@@ -90,7 +90,12 @@ def show(as_json: bool, name: str, key: str) -> None:
     if found["reason"]:
         out.print(f"  {escape(found['reason'])}")
     for label, value in found["attributes"].items():
-        out.print(f"  {escape(label)}: {escape(str(value))}")
+        if isinstance(value, dict):
+            out.print(f"  {escape(label)}:")
+            for name, said in value.items():
+                out.print(f"    {escape(name)}: {escape(str(said))}")
+        else:
+            out.print(f"  {escape(label)}: {escape(str(value))}")
     out.print(f"  known since {found['first_at']}")
     for change in found["history"]:
         where = change["state"] + (f", {change['stage']}" if change["stage"] else "")
@@ -121,7 +126,11 @@ _keys_from_file = click.option(
 @click.option(
     "--priority", type=click.IntRange(-1000, 1000), default=0, help="Higher comes first; 0 is usual."
 )
-@click.option("--again", is_flag=True, help="Also what the remote system could not do, or refused, before.")
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Also what the remote system refused before; what is stored or has failed here is fetched again.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 def want(name: str, keys: tuple[str, ...], files: tuple[Path, ...], **given: Any) -> None:
     """Say what a source is to bring in: by name, from a file, or of a queue."""
@@ -293,14 +302,18 @@ def authorize(name: str) -> None:
 @click.option("--against", default="", metavar="s3://BUCKET/PREFIX", help="Also compare with a bucket.")
 @click.option("--endpoint-url", default="", help="Address of a store that is not Amazon's.")
 @click.option("--credentials", default="", help="Name of the credential file for the bucket.")
-def audit(as_json: bool, name: str, against: str, endpoint_url: str, credentials: str) -> None:
+@click.option("--read", is_flag=True, help="Read each object, whole, and compare its SHA-256.")
+def audit(as_json: bool, name: str, against: str, endpoint_url: str, credentials: str, read: bool) -> None:
     """Compare what a source says is stored with the receipts, and with a bucket.
 
-    Run it as the daemon's user. It ends with status 65 where something is missing, surplus or changed.
+    Of each object its size is compared, and its checksum where the store keeps one. Run it as the daemon's
+    user. It ends with status 65 where something is missing, surplus or changed.
     """
     from dittohead.cli.audit import audited
 
-    found = audited(name, against, endpoint_url, credentials)
+    if read and not against:
+        raise click.UsageError("--read goes with --against")
+    found = audited(name, against, endpoint_url, credentials, read=read)
     if as_json:
         print_json(found)
     else:
@@ -317,6 +330,11 @@ def _print_audit(found: dict[str, Any]) -> None:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in found["counts"].items())
     said = f"{found['stored']:,} stored, {found['objects']:,} objects as their receipts say"
     out.print(f"{said}; {counts if found['wrong'] else 'nothing is missing, surplus or changed'}")
+    alone = found["by"].get("size alone", 0)
+    if alone:
+        out.print(
+            f"Of {alone:,} objects the store gives no checksum: only their size is compared. See: --read"
+        )
 
 
 COMMANDS = (show, want, unwant, hold, thaw, refetch, refresh, check, authorize, audit)

@@ -17,6 +17,7 @@ from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import Answer
 from dittohead.model.text import counted, display
 from dittohead.model.units import duration, size
 
@@ -138,27 +139,27 @@ def asked(action: str, of: str, **args: Any) -> str:
         answer = next(iter(carried_out(action, (of,), args)))
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
-    if not answer["ok"]:
-        fail(answer["message"], NO_INPUT if answer.get("missing") else UNAVAILABLE)
-    return str(answer["message"])
+    if not answer.ok:
+        fail(answer.message, NO_INPUT if answer.missing else UNAVAILABLE)
+    return answer.message
 
 
-def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> int:
+def _answered(answer: Answer | None, *, quiet: bool) -> int:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     return _print_answer(answer, quiet=quiet)
 
 
-def _print_answer(answer: dict[str, Any], *, quiet: bool) -> int:
+def _print_answer(answer: Answer, *, quiet: bool) -> int:
     """Print an answer and return the exit status that it stands for."""
-    for line in answer["message"].splitlines():
-        if answer["ok"] and not quiet:
+    for line in answer.message.splitlines():
+        if answer.ok and not quiet:
             out.print(escape(line))
-        elif not answer["ok"]:
+        elif not answer.ok:
             err.print(f"[red]error:[/red] {escape(line)}")
-    if answer["ok"]:
+    if answer.ok:
         return OK
-    return NO_INPUT if answer.get("missing") else UNAVAILABLE
+    return NO_INPUT if answer.missing else UNAVAILABLE
 
 
 def _of_failures(command: Callable[..., None]) -> Callable[..., None]:

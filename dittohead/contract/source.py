@@ -124,6 +124,8 @@ class Sighting:
     ready_at: float = 0.0  #: not to be taken before, seconds since the epoch
     marker: bool = False  #: says that its folder is complete; is itself never fetched
     refused: str = ""  #: why it is never fetched; "" when it may be
+    priority: int = 0  #: higher is fetched first; of equal ones the longest waiting
+    turn: str = ""  #: another than the one remembered has the same version fetched again
     data: dict[str, Any] = field(default_factory=dict)  #: the source's own; JSON
 
 
@@ -149,6 +151,7 @@ class Order:
     id: int
     handle: str  #: what upstream calls it
     data: dict[str, Any]  #: the source's own; JSON
+    versions: Mapping[str, str] = field(default_factory=dict)  #: of its items: key -> version seen last
 
 
 class Look(abc.ABC):
@@ -196,6 +199,10 @@ class Look(abc.ABC):
     @abc.abstractmethod
     async def waiting(self) -> int:
         """Return how many items are remembered that nobody has begun to fetch."""
+
+    def folder_fault(self, name: str) -> str:
+        """Return why this inbox would not take a folder of this name; "" when it would."""
+        return folder_fault(name)
 
 
 class Fetch(abc.ABC):
@@ -346,6 +353,10 @@ class Source(abc.ABC, Generic[OptionsT]):
     stored: ClassVar[str] = "stored"
     #: how its entries stand on the board; None where it has no board
     board: ClassVar[Board | None] = None
+    #: the stages of entries whose folders are under way, and whose jobs have failed: the engine sees to it
+    #: that an entry goes from one to the other and back, with the reason
+    under_way: ClassVar[str] = "fetching"
+    failed: ClassVar[str] = "failed"
     #: whether a person has to sign in once, by `dittohead source authorize`
     signs_in: ClassVar[bool] = False
 

@@ -23,6 +23,7 @@ from dittohead.intake.board import acts
 from dittohead.intake.board.check import Check
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.model.states import Action
 from dittohead.model.text import counted
 from dittohead.store import Store
 from dittohead.store import items as item_store
@@ -129,12 +130,12 @@ class Intake:
     def handlers(self, *, alone: bool) -> dict[str, Callable[[Request], Awaitable[str]]]:
         """Return what can be asked of sources, by the name of the action; `alone` as of `carry_out`."""
         return {
-            **dict.fromkeys(("sync", "reset"), partial(self.carry_out, alone=alone)),
-            "source-pause": self.switch,
-            "source-resume": self.switch,
-            "source-tell": self.tell,
-            **dict.fromkeys(("source-hold", "source-thaw", "source-refetch"), self.on_board),
-            "source-check": partial(self.check, live=not alone),
+            **dict.fromkeys((Action.SYNC, Action.RESET), partial(self.carry_out, alone=alone)),
+            Action.SOURCE_PAUSE: self.switch,
+            Action.SOURCE_RESUME: self.switch,
+            Action.SOURCE_TELL: self.tell,
+            **dict.fromkeys((Action.SOURCE_HOLD, Action.SOURCE_THAW, Action.SOURCE_REFETCH), self.on_board),
+            Action.SOURCE_CHECK: partial(self.check, live=not alone),
         }
 
     def _runner(self, name: str) -> Runner:
@@ -147,7 +148,7 @@ class Intake:
     async def switch(self, request: Request) -> str:
         """Pause a part of a source, or let it go on. Raises: NoSuchSource, ItemError, StoreError."""
         runner = self._runner(request.job)
-        what, off = str(request.args.get("what") or "fetches"), request.action == "source-pause"
+        what, off = str(request.args.get("what") or "fetches"), request.action == Action.SOURCE_PAUSE
         known = self._sources.get(runner.setting.kind).switches
         if what not in known:
             raise ItemError(f'"{what}" cannot be paused', hint=f"There are: {', '.join(known)}")
@@ -173,9 +174,9 @@ class Intake:
         """Hold entries, let them go on, bring them in again. Raises: NoSuchSource, ItemError, StoreError."""
         runner, board, kind = self._with_board(request.job)
         keys = [str(key) for key in request.args.get("keys") or ()]
-        if request.action == "source-hold":
+        if request.action == Action.SOURCE_HOLD:
             said = await acts.hold(runner.keep, kind, board, keys, request.who)
-        elif request.action == "source-thaw":
+        elif request.action == Action.SOURCE_THAW:
             said = await acts.thaw(runner.keep, kind, board, keys, request.who)
         else:
             said = await acts.again(self._tools.store, runner.keep, kind, board, keys, request.who)
@@ -222,7 +223,7 @@ class Intake:
         """
         runner = self._runner(request.job)
         prefix = str(request.args.get("prefix") or "")
-        if request.action == "reset":
+        if request.action == Action.RESET:
             store = self._tools.store
             count, busy = await store.write(item_store.forget, runner.name, prefix, time.time())
             said = f"{runner.name}: {count} items are fetched again"

@@ -12,8 +12,10 @@ from typing import Any
 
 from dittohead.config.loader import SourceSetting
 from dittohead.contract.board import HOLD
+from dittohead.contract.catalogue import Told
 from dittohead.contract.source import Source, SourceOptions, Upstream
 from dittohead.engine.claim import Claimer
+from dittohead.engine.disk_budget import Need
 from dittohead.folders.stations import Stations
 from dittohead.intake.board.keeper import Keeper
 from dittohead.intake.drop import Dropper
@@ -28,7 +30,8 @@ from dittohead.model.errors import (
     TransientError,
 )
 from dittohead.model.states import DropState
-from dittohead.store import Store
+from dittohead.store import Connection, Store
+from dittohead.store import catalogue as catalogue_store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
 from dittohead.store.drops import Drop
@@ -236,7 +239,9 @@ class Runner:
                 position = row.position
             if not row.unfinished:  # also a look at a part: killed, the whole is looked at again
                 await self._store.write(item_store.put_round, self.name, looked_at=time.time(), position={})
-            ctx = SourceLook(self._store, self.name, prefix, position, self.news, self._tools.stations.ignore)
+            ctx = SourceLook(
+                self._store, self.name, prefix, position, self.news, self._tools.stations.ignore, self.urgent
+            )
             async with self.open() as upstream:
                 await upstream.look(ctx)
             # A look at a part does not end a round that was begun before it.
@@ -253,13 +258,19 @@ class Runner:
         finally:
             self.doing = ""
 
+    def urgent(self) -> None:
+        """Ask the store again what comes next: something may go before what was found last."""
+        self._candidates.clear()
+
     def news(self) -> None:
         """Look in the store for what may be fetched or settled: rows have changed."""
         self._bring_now.set()
         self._follow_now.set()
 
     async def _listen(self) -> None:
-        ctx = SourceLook(self._store, self.name, "", None, self.news, self._tools.stations.ignore)
+        ctx = SourceLook(
+            self._store, self.name, "", None, self.news, self._tools.stations.ignore, self.urgent
+        )
         well = asyncio.get_running_loop().call_later(_WELL_S, self.faults.pop, "listen", None)
         try:
             async with self.open() as upstream:
@@ -378,20 +389,20 @@ class Runner:
         self._hold("")
         return None
 
-    def _needed(self, folder: str, size: int) -> int:
-        """Return the bytes a folder will take under the root, with what its pipeline makes of it."""
+    def _needed(self, folder: str, size: int) -> Need:
+        """Return what a folder will take under the root, with what its pipeline makes of it."""
         try:
             matched = self._tools.claimer.config.pipeline_for(folder)
         except TooSlow:
             matched = None  # its job will say so
-        return int(size * (1 + (matched[0].space_factor if matched else 0.0)))
+        return Need(folder=size, work=int(size * (matched[0].space_factor if matched else 0.0)))
 
     def _has_room(self, folder: str, size: int) -> bool:
-        lacking = self._tools.claimer.budget.lacking(self._needed(folder, size))
-        if lacking > 0:
-            root = self._tools.stations.root
-            self._hold(f"{folder} needs {units.size(lacking)} more free disk space under {root}")
-        return lacking <= 0
+        lack = self._tools.claimer.budget.lacking(self._needed(folder, size))
+        if lack is not None:
+            place = lack.disk.place
+            self._hold(f"{folder} needs {units.size(lack.size)} more free disk space under {place}")
+        return lack is None
 
     def _written(self, drop: Drop, size: int) -> None:
         """What lies on the disk need not be reserved any more."""
@@ -414,7 +425,7 @@ class Runner:
         for drop in await self._store.read(drop_store.of_source, self.name, {DropState.DROPPED}):
             if drop.job_id is None:
                 await self._see_to(drop)
-        for turn in await self._store.write(drop_store.follow, self.name):
+        for turn in await self._store.write(self._turns):
             log.get().info(
                 log.SOURCE_FOLLOWED,
                 source=self.name,
@@ -426,6 +437,35 @@ class Runner:
         await self.settle()
         await self._keep()
         return bool(await self._store.read(drop_store.of_source, self.name))
+
+    def _turns(self, connection: Connection) -> list[drop_store.Turn]:
+        """Find what happened to jobs; in the same transaction the catalogue says it of their entries."""
+        turns = drop_store.follow(connection, self.name)
+        latest = {turn.drop.folder: turn for turn in turns}
+        for turn in latest.values():
+            self._tell_stage(connection, turn.drop, turn.state, turn.reason, turn.job)
+        return turns
+
+    def _tell_stage(
+        self, connection: Connection, drop: Drop, state: DropState, reason: str, job: str = ""
+    ) -> None:
+        """Let an entry of the catalogue be where its folder's job is; one that is done is its source's."""
+        source = self._source
+        if not source.shows or drop_store.later(connection, drop):
+            return
+        over = frozenset({source.under_way, source.failed})
+        stage = source.failed if state is DropState.FAILED else source.under_way
+        said = reason if state is DropState.FAILED else ""
+        told = Told(
+            key=drop.folder,
+            stage=stage,
+            over_stages=over,
+            reason=said,
+            attributes={"job": job or None},
+        )
+        catalogue_store.tell(
+            connection, self.name, source.shows, [told], time.time(), by="jobs", only_known=True
+        )
 
     async def _see_to(self, drop: Drop) -> None:
         """Rename a folder whose rename a crash forestalled; notice one that a person took away."""
@@ -445,7 +485,11 @@ class Runner:
             if current.job_id is None and current.state is DropState.DROPPED:
                 why = "the folder was removed from the inbox before it became a job"
                 log.get().warning(log.SOURCE_HELD, source=self.name, folder=drop.folder, reason=why)
-                await self._store.write(drop_store.turn_to, drop.id, DropState.FAILED, why)
+                await self._store.write(self._lost, drop, why)
+
+    def _lost(self, connection: Connection, drop: Drop, why: str) -> None:
+        drop_store.turn_to(connection, drop.id, DropState.FAILED, why)
+        self._tell_stage(connection, drop, DropState.FAILED, why)
 
     async def settle(self) -> int:
         """Tell upstream of orders all of whose items are done; return how many."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from dittohead.contract.board import FIELDS
-from dittohead.contract.catalogue import Change, Entry
+from dittohead.contract.catalogue import CatalogueEntry, Change
 from dittohead.model.states import DropState, ItemState, JobState, Outcome, StepState
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store import history
@@ -52,7 +52,7 @@ class StepAt:
 class Standing:
     """An entry that is on its way, or was just stored, with its folder and its job."""
 
-    entry: Entry
+    entry: CatalogueEntry
     drop: DropState | None = None
     job: str = ""
     job_state: JobState | None = None
@@ -71,9 +71,9 @@ def some(
     source: str,
     kind: str,
     place: tuple[str, str],
-    after: Entry | None,
+    after: CatalogueEntry | None,
     limit: int,
-) -> list[Entry]:
+) -> list[CatalogueEntry]:
     """Return entries of one state and stage in the order in which they are picked, behind one of them.
 
     Args:

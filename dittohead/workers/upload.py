@@ -53,8 +53,8 @@ from dittohead.toolkit.s3.comparing import There, compare
 from dittohead.toolkit.s3.intent_log import UploadIntentLog
 from dittohead.toolkit.s3.intent_log import read as read_notes
 from dittohead.toolkit.s3.objects import ObjectOptions
-from dittohead.toolkit.s3.pace import RequestRate
 from dittohead.toolkit.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
+from dittohead.toolkit.s3.request_rate import RequestRate
 
 T = TypeVar("T")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from tests.docs.pages import DOCS, blocks
 from tests.docs.shell import Shell, command
 from tests.support.daemon import Site, site
 from tests.support.grin import PASSPHRASE, Server, sealed, serving, volume
+from tests.support.grin.world import etag
 from tests.support.ports import free_port
 from tests.support.s3_server import S3Server
 from tests.support.wheel import program
@@ -108,6 +110,29 @@ def entry(library: Library, barcode: str) -> dict[str, Any]:
     return json.loads(command(library.here.config, "source", "show", "google", barcode, "--json"))
 
 
+def proves(library: Library, barcode: str, files: dict[str, bytes]) -> None:
+    """The receipt of a stored volume says where each byte came from, and where it lies."""
+    (receipt,) = [one for one in library.here.receipts() if one["name"] == barcode]
+    archive = library.grin.world.books[barcode].archive
+    assert archive is not None
+    (claimed,) = receipt["manifest"]["files"]
+    assert (claimed["path"], claimed["sha256"]) == (
+        f"LIB_{barcode}.tar.gz.gpg", hashlib.sha256(archive).hexdigest(),
+    )  # fmt: skip
+    said = {event["type"]: event["detail"] for event in receipt["events"]}
+    assert any(etag(archive) in event["detail"] for event in receipt["events"]), "the archive's ETag"
+    decrypted = re.search(r"SHA-256 [0-9a-f]{64}.* SHA-256 ([0-9a-f]{64})", said["decryption"])
+    assert decrypted is not None
+    made = {one["path"]: one for one in receipt["outputs"] if one["step"] == "unpack"}
+    lies = {one["uri"]: one["sha256"] for one in receipt["locations"]}
+    for name, data in files.items():
+        sha256 = hashlib.sha256(data).hexdigest()
+        assert (made[name]["sha256"], made[name]["detail"]["md5"]) == (sha256, hashlib.md5(data).hexdigest())
+        assert lies[f"s3://google-books/{barcode}/{name}"] == sha256
+        if name != "checksum.md5":
+            assert made[name]["detail"]["listed_in"] == "checksum.md5"
+
+
 def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library) -> None:
     """All that the page types; the source waits for the sign-in, and goes on by itself."""
     here, world = library.here, library.grin.world
@@ -142,6 +167,11 @@ def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library
     words += ["--endpoint-url", library.endpoint]
     good = here.run(*words)
     assert "2 stored, 22 objects as their receipts say; nothing is missing" in good.stdout
+    assert "only their size" not in good.stdout
+    assert library.here.run(*words, "--read").returncode == 0
+    proves(library, one, files[one])
+    kept = library.objects()[f"{one}/00000002.txt"]
+    library.client.put_object(Bucket="google-books", Key=f"{one}/00000002.txt", Body=kept[::-1])
     library.client.delete_object(Bucket="google-books", Key=f"{one}/00000001.jp2")
     library.client.put_object(Bucket="google-books", Key=f"{two}/00000001.txt", Body=b"x")
     library.client.put_object(Bucket="google-books", Key=f"{two}/more.txt", Body=b"x")
@@ -150,7 +180,11 @@ def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library
     assert bad.returncode == os.EX_DATAERR
     found = json.loads(bad.stdout)
     assert [one["what"] for one in found["missing"]] == [f"s3://google-books/{one}/00000001.jp2"]
-    assert [one["what"] for one in found["changed"]] == [f"s3://google-books/{two}/00000001.txt"]
+    assert {one["what"]: one["why"] for one in found["changed"]} == {
+        f"s3://google-books/{one}/00000002.txt": found["changed"][0]["why"],
+        f"s3://google-books/{two}/00000001.txt": "1 bytes; the receipt says 25",
+    }
+    assert "another than the receipt says" in found["changed"][0]["why"]
     assert {one["what"] for one in found["surplus"]} == {
         f"s3://google-books/{two}/more.txt", "s3://google-books/other",
     }  # fmt: skip

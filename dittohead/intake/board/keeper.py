@@ -19,7 +19,7 @@ from typing import Any
 from dittohead.config import registry
 from dittohead.config.loader import Config, SourceSetting
 from dittohead.contract.board import DOWNLOADED, FIELDS, HOLD
-from dittohead.contract.catalogue import BATCH, Entry, Keep, Told
+from dittohead.contract.catalogue import BATCH, CatalogueEntry, Keep, Told
 from dittohead.contract.source import Source
 from dittohead.folders.stations import Stations
 from dittohead.intake.board import stages, tokens, wishes
@@ -195,9 +195,9 @@ class Keeper:
 
         return await asyncio.to_thread(place)
 
-    async def _entries(self, place: tuple[str, str]) -> AsyncIterator[Entry]:
+    async def _entries(self, place: tuple[str, str]) -> AsyncIterator[CatalogueEntry]:
         """Yield entries of one state and stage, so few at a time that no page has to wait."""
-        last: Entry | None = None
+        last: CatalogueEntry | None = None
         for _ in range(MOST // _AT_ONCE):
             some = await self._store.look(
                 board_store.some, self._name, self._source.shows, place, last, _AT_ONCE
@@ -402,8 +402,8 @@ class Keeper:
             if answer is None:
                 continue
             del self._answers[number]
-            if not answer["ok"] and key:
-                self._said[key] = str(answer["message"])
+            if not answer.ok and key:
+                self._said[key] = answer.message
 
     # -- what is refused ---------------------------------------------------------------------
 

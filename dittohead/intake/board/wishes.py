@@ -6,7 +6,7 @@ import json
 import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from dittohead.contract.board import DOWNLOADED, HOLD, OWN_FIELDS, Board
@@ -15,7 +15,7 @@ from dittohead.intake.board.disk import TOKEN, Disk, Seen, name_of
 from dittohead.intake.board.rights import Rights
 from dittohead.intake.board.stages import STORED, Stand
 from dittohead.model.errors import DittoheadError
-from dittohead.model.states import DropState, JobState, StepState
+from dittohead.model.states import Action, DropState, JobState, StepState
 from dittohead.store.board import Standing
 from dittohead.system.files import kind_of
 
@@ -143,7 +143,7 @@ def _key(told: Mapping[str, Any], board: Board, stem: str) -> str:
 class Ask:
     """A request that a wish becomes."""
 
-    action: str
+    action: Action | Literal["want"]  #: "want" is told to the source, with those of others
     of: str = ""  #: a job's id; "" for the source, with the key among the arguments
     args: Mapping[str, Any] = field(default_factory=dict)
 
@@ -177,14 +177,14 @@ def _hold(found: Standing, now: Stand | None) -> list[Ask]:
     if now.failed:
         raise Refused(f"it does not go on anyway: {now.failed}")
     if found.active:
-        return [Ask(action="freeze", of=found.job, args={"reason": "held on the board"})]
-    return [Ask(action="source-hold")]
+        return [Ask(action=Action.FREEZE, of=found.job, args={"reason": "held on the board"})]
+    return [Ask(action=Action.SOURCE_HOLD)]
 
 
 def _thaw(found: Standing) -> list[Ask]:
-    asked = [Ask(action="source-thaw")] if found.entry.stage == HOLD else []
+    asked = [Ask(action=Action.SOURCE_THAW)] if found.entry.stage == HOLD else []
     if found.job_state is JobState.FROZEN:
-        asked.append(Ask(action="thaw", of=found.job))
+        asked.append(Ask(action=Action.THAW, of=found.job))
     return asked
 
 
@@ -193,12 +193,12 @@ def _from_upstream(wish: Wish, found: Standing, now: Stand | None, board: Board,
     if stage == board.wanted:
         return []
     if stage == stored and wish.was:
-        return [Ask(action="source-refetch")]
+        return [Ask(action=Action.SOURCE_REFETCH)]
     if stage in ("", stored, board.aside):
         return [Ask(action="want", args={"again": True} if stage == board.aside else {})]
     if now is not None and now.failed:
-        ended = [Ask(action="dismiss", of=found.job)] if found.job else []
-        return [*ended, Ask(action="source-refetch")]
+        ended = [Ask(action=Action.DISMISS, of=found.job)] if found.job else []
+        return [*ended, Ask(action=Action.SOURCE_REFETCH)]
     if found.job:
         raise Refused(
             f"its job is not over ({found.job_state}). To begin again: dittohead cancel {found.job}, then "
@@ -226,4 +226,4 @@ def _from_step(stage: str, found: Standing, now: Stand | None, board: Board) -> 
             f"its job is under way ({found.job_state}). To begin again: dittohead cancel {found.job}, then "
             "move it again"
         )
-    return [Ask(action="rerun", of=found.job, args={"from": found.steps[begin].name})]
+    return [Ask(action=Action.RERUN, of=found.job, args={"from": found.steps[begin].name})]

@@ -334,9 +334,9 @@ async def _asked(request: web.Request, action: str, of: str, args: dict[str, Any
     if answer is None:
         message = "not yet answered; it will be carried out, and /api/v1/requests says what became of it"
         return web.json_response({"message": message}, status=202)
-    if not answer["ok"]:
-        raise Problem(404 if answer.get("missing") else 409, answer["message"])
-    return web.json_response({"message": answer["message"]})
+    if not answer.ok:
+        raise Problem(404 if answer.missing else 409, answer.message)
+    return web.json_response({"message": answer.message})
 
 
 def _acting(path: str, name: str, summary: str, does: Any, body: type[Any], **more: Any) -> Operation:

@@ -19,9 +19,9 @@ from dittohead.folders import receipt
 from dittohead.intake.board import figures, stages, tokens
 from dittohead.intake.board.figures import Figures
 from dittohead.model.errors import DittoheadError
-from dittohead.model.records import Job
+from dittohead.model.records import Answer, Job
 from dittohead.model.roles import Role
-from dittohead.model.states import JobState
+from dittohead.model.states import Action, JobState
 from dittohead.store import Connection
 from dittohead.store import board as board_store
 from dittohead.store import catalogue as catalogue_store
@@ -38,11 +38,11 @@ _FOLDERS, _HISTORY = 20, 200
 
 #: What buttons may ask of one entry: the word -> the action of the request.
 _ACTIONS = {
-    "want": "source-tell",
-    "unwant": "source-tell",
-    "hold": "source-hold",
-    "thaw": "source-thaw",
-    "refetch": "source-refetch",
+    "want": Action.SOURCE_TELL,
+    "unwant": Action.SOURCE_TELL,
+    "hold": Action.SOURCE_HOLD,
+    "thaw": Action.SOURCE_THAW,
+    "refetch": Action.SOURCE_REFETCH,
 }
 
 #: Jobs that one button tries again, or dismisses; asked for in parallel.
@@ -156,7 +156,7 @@ async def failures(request: web.Request) -> web.Response:
     alike = next((one for one in numbers.reasons if one.why == why and bool(one.jobs) == of_jobs), None)
     who = identity(request).name
     if alike is None:
-        said: dict[str, Any] = {"ok": False, "message": "Nothing has this reason any more."}
+        said: Answer | None = Answer(ok=False, message="Nothing has this reason any more.")
     elif of_jobs:
         answers = await asyncio.gather(
             *(site.queue.ask(action, job, who, {}) for job in alike.jobs[:_TOGETHER])
@@ -164,21 +164,18 @@ async def failures(request: web.Request) -> web.Response:
         said = _together(action, [one for one in answers if one is not None])
     else:
         args = {"keys": list(alike.keys), **({"again": True} if action == "want" else {})}
-        said = await site.queue.ask("source-tell", name, who, {"command": action, "args": args}) or _LATER
+        said = await site.queue.ask(Action.SOURCE_TELL, name, who, {"command": action, "args": args})
     raise web.HTTPSeeOther(f"{found.path}?{urlencode({'said': request.app[PAGES].keep(said)})}")
 
 
-_LATER = {"ok": True, "message": "It was handed in and is not answered yet."}
-
-
-def _together(action: str, answers: list[dict[str, Any]]) -> dict[str, Any]:
+def _together(action: str, answers: list[Answer]) -> Answer:
     """Return one answer for those of many jobs."""
-    refused = [str(one["message"]) for one in answers if not one["ok"]]
+    refused = [one.message for one in answers if not one.ok]
     what = "tried again" if action == "retry" else "dismissed"
     said = f"{len(answers) - len(refused):,} {what}"
     if refused:
         said += f", {len(refused):,} not: {refused[0]}"
-    return {"ok": not refused, "message": said}
+    return Answer(ok=not refused, message=said)
 
 
 # -- one entry -----------------------------------------------------------------------------------
@@ -247,8 +244,8 @@ async def act(request: web.Request) -> web.Response:
     if action not in _ACTIONS:
         raise web.HTTPNotFound
     args: dict[str, Any] = {"keys": [key]}
-    if _ACTIONS[action] == "source-tell":
+    if _ACTIONS[action] == Action.SOURCE_TELL:
         args = {"command": action, "args": {**args, **({"again": True} if action == "want" else {})}}
     queue, who = request.app[SITE].queue, identity(request).name
-    said = await queue.ask(_ACTIONS[action], found.setting.name, who, args) or _LATER
+    said = await queue.ask(_ACTIONS[action], found.setting.name, who, args)
     raise web.HTTPSeeOther(f"{found.entry(key)}?{urlencode({'said': request.app[PAGES].keep(said)})}")
