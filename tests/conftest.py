@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from dittohead.store import Store
 from dittohead.workers.iiif import manifest
 from tests.support import blocking, costs, forks, length
-from tests.support.house import House
+from tests.support.harness import Harness
 
 # Nothing of the developer's own environment is to decide a test.
 for key in list(os.environ):
@@ -98,8 +98,8 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def harness(tmp_path: Path) -> Iterator[Harness]:
     """A root with three scripted steps."""
-    made = House(tmp_path / "root")
+    made = Harness(tmp_path / "root")
     yield made
     made.store.close()

@@ -18,7 +18,7 @@ from dittohead.engine.disks import Disks, disk_of
 from dittohead.folders.stations import Stations
 from dittohead.model.states import JobState
 from dittohead.system import disk_space
-from tests.support.house import House
+from tests.support.harness import Harness
 
 CONFIG = """
 root: .
@@ -35,9 +35,9 @@ pipelines:
 MIB = 1 << 20
 
 
-def waiting(house: House) -> int:
+def waiting(harness: Harness) -> int:
     """Return how many jobs are laid aside until a target is resumed."""
-    return sum(job.state is JobState.PAUSED for job in house.jobs())
+    return sum(job.state is JobState.PAUSED for job in harness.jobs())
 
 
 class Apart:
@@ -57,46 +57,46 @@ class Apart:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path / "root", CONFIG)
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    made = Harness(tmp_path / "root", CONFIG)
     yield made
     made.store.close()
 
 
 async def test_a_step_that_needs_little_wakes_none_that_need_more(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each folder is tried once, and then waits for the disk of work/; with space again all are done."""
-    apart = Apart(house.root, monkeypatch)
-    house.worker.plays["large"] = apart.large
-    monitor, disk = Monitor(house.engine, lambda: house.config.settings), disk_of(apart.work)
+    apart = Apart(harness.root, monkeypatch)
+    harness.worker.plays["large"] = apart.large
+    monitor, disk = Monitor(harness.engine, lambda: harness.config.settings), disk_of(apart.work)
     names = [f"f{number}" for number in range(5)]
-    async with house.running():
+    async with harness.running():
         for count, name in enumerate(names, 1):
-            house.arrive(name)
-            house.look()
-            await house.until(lambda n=count: waiting(house) == n)
-        assert [name for name, step in house.worker.ran if step == "large"] == names
-        reason = house.targets.paused(disk) or ""
+            harness.arrive(name)
+            harness.look()
+            await harness.until(lambda n=count: waiting(harness) == n)
+        assert [name for name, step in harness.worker.ran if step == "large"] == names
+        reason = harness.targets.paused(disk) or ""
         assert f"the {disk} gave an error (No space left on device)" in reason
-        assert [event for event, _ in house.told] == ["full", "paused"]
+        assert [event for event, _ in harness.told] == ["full", "paused"]
         await monitor.root_round()
         apart.free = 64 * MIB
         await monitor.root_round()
-        await house.until(house.quiet)
-    assert [event for event, _ in house.told if event in ("full", "paused", "resumed")] == [
+        await harness.until(harness.quiet)
+    assert [event for event, _ in harness.told if event in ("full", "paused", "resumed")] == [
         "full",
         "paused",
         "resumed",
     ]
-    assert sorted(os.listdir(house.root / "done")) == names
+    assert sorted(os.listdir(harness.root / "done")) == names
 
 
 async def test_waits_grow_where_a_small_job_lets_a_large_one_try_again(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is still full is not as good as new because something small fitted."""
-    targets, disk = house.targets, disk_of(house.root / "work")
+    targets, disk = harness.targets, disk_of(harness.root / "work")
     for tries in range(1, 5):
         await targets.pause(disk, "full", full=True, is_own=True)
         (row,) = targets.rows()
@@ -107,21 +107,23 @@ async def test_waits_grow_where_a_small_job_lets_a_large_one_try_again(
     assert targets.rows()[0].failures == 1
 
 
-async def test_each_job_that_waits_has_its_turn_to_try(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_job_that_waits_has_its_turn_to_try(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The oldest may need more than there will ever be."""
-    apart = Apart(house.root, monkeypatch)
-    house.worker.plays["large"] = apart.large
+    apart = Apart(harness.root, monkeypatch)
+    harness.worker.plays["large"] = apart.large
     disk = disk_of(apart.work)
-    async with house.running():
+    async with harness.running():
         for name in "abc":
-            house.arrive(name)
-        house.look()
-        await house.until(lambda: waiting(house) == 3)
+            harness.arrive(name)
+        harness.look()
+        await harness.until(lambda: waiting(harness) == 3)
     tried = []
     for _ in range(4):
-        assert house.targets.try_now(disk)
-        tried += await house.targets.probes()
-        house.targets.probe_over(tried[-1])
+        assert harness.targets.try_now(disk)
+        tried += await harness.targets.probes()
+        harness.targets.probe_over(tried[-1])
     assert len(set(tried[:3])) == 3
     assert tried[3] == tried[0]
 
@@ -133,19 +135,19 @@ async def test_no_folder_is_taken_while_the_disk_of_work_is_below_its_floor(
     """The root's own disk has space: it is the other one that the reason names."""
     monkeypatch.setattr(disk_space, "capacity", lambda path: 1 << 34)
     monkeypatch.setattr(disk_space, "free", lambda path: 1 << 50)
-    house = House(tmp_path / "root", CONFIG.replace("floor: 0", f"floor: {floor}"))
-    apart = Apart(house.root, monkeypatch)
+    harness = Harness(tmp_path / "root", CONFIG.replace("floor: 0", f"floor: {floor}"))
+    apart = Apart(harness.root, monkeypatch)
     apart.free = (1 << 30) - 1
-    async with house.running():
-        house.arrive("x")
-        house.look()
-        await house.until(lambda: bool(house.dispatch.held))
-        (held,) = house.dispatch.held.values()
+    async with harness.running():
+        harness.arrive("x")
+        harness.look()
+        await harness.until(lambda: bool(harness.dispatch.held))
+        (held,) = harness.dispatch.held.values()
         assert held.reason.endswith(f"more free disk space under {apart.work}")
-        assert house.jobs() == []
+        assert harness.jobs() == []
         apart.free = 2 << 30
-        await house.until(house.quiet)
-    house.store.close()
+        await harness.until(harness.quiet)
+    harness.store.close()
 
 
 @contextlib.contextmanager
@@ -164,28 +166,28 @@ def tmpfs(point: Path) -> Iterator[None]:
 async def test_a_real_file_system_that_is_full(tmp_path: Path) -> None:
     """Of 128 KiB; nothing is tried twice until there is space."""
     with tmpfs(tmp_path / "root/work"):
-        house = House(tmp_path / "root", CONFIG)
+        harness = Harness(tmp_path / "root", CONFIG)
 
         async def large(ctx: StepContext) -> StepResult:
             ctx.work.joinpath("x").write_bytes(bytes(1 << 20))
             return Done()
 
-        house.worker.plays["large"] = large
-        disk = disk_of(house.root / "work")
-        async with house.running():
+        harness.worker.plays["large"] = large
+        disk = disk_of(harness.root / "work")
+        async with harness.running():
             for count in range(1, 4):
-                house.arrive(f"f{count}")
-                house.look()
-                await house.until(lambda n=count: waiting(house) == n)
-            tries = [step for _, step in house.worker.ran]
+                harness.arrive(f"f{count}")
+                harness.look()
+                await harness.until(lambda n=count: waiting(harness) == n)
+            tries = [step for _, step in harness.worker.ran]
             assert tries.count("large") <= 3
-            resize = ["mount", "-o", "remount,size=16m", str(house.root / "work")]
+            resize = ["mount", "-o", "remount,size=16m", str(harness.root / "work")]
             subprocess.run(resize, check=True)
-            assert house.targets.try_now(disk)
-            house.dispatch.wake()
-            await house.until(house.quiet)
-        assert len(os.listdir(house.root / "done")) == 3
-        house.store.close()
+            assert harness.targets.try_now(disk)
+            harness.dispatch.wake()
+            await harness.until(harness.quiet)
+        assert len(os.listdir(harness.root / "done")) == 3
+        harness.store.close()
 
 
 def test_an_error_is_of_the_file_system_that_its_file_lies_on(

@@ -17,7 +17,7 @@ from dittohead.engine.runner import LocalRunner, Runner
 from dittohead.model.errors import ItemError
 from dittohead.system.limits import FairLimiter
 from tests.support.context import LoneContext
-from tests.support.house import House, ScriptOptions, ScriptWorker
+from tests.support.harness import Harness, ScriptOptions, ScriptWorker
 from tests.support.trees import tree
 
 
@@ -137,20 +137,20 @@ class Counting:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path / "root")
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    made = Harness(tmp_path / "root")
     yield made
     made.store.close()
 
 
-async def test_the_engine_runs_each_step_by_its_runner(house: House) -> None:
+async def test_the_engine_runs_each_step_by_its_runner(harness: Harness) -> None:
     """In the order of the steps; nothing is run beside it."""
-    runner = house.engine.runner = Counting(house.engine.runner)
-    house.arrive("x")
-    async with house.running():
-        await house.until_over("x")
+    runner = harness.engine.runner = Counting(harness.engine.runner)
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until_over("x")
     assert runner.asked == [("run", "first"), ("run", "second"), ("run", "third")]
-    assert [step for _, step in house.worker.ran] == ["first", "second", "third"]
+    assert [step for _, step in harness.worker.ran] == ["first", "second", "third"]
 
 
 def test_nothing_else_in_the_engine_calls_a_worker() -> None:

@@ -27,7 +27,7 @@ from dittohead.store import targets as target_store
 from dittohead.store.jobs import NewJob
 from dittohead.store.tables import metadata
 from dittohead.store.targets import TargetRow
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.postgres import postgres
 
 pytestmark = pytest.mark.service
@@ -253,12 +253,12 @@ def test_a_new_store_is_what_migrations_make_of_an_old_one(
 
 async def test_a_folder_goes_through_on_either(store: Store, tmp_path: Path) -> None:
     """The engine itself."""
-    house = House(tmp_path / "root", store=store)
-    house.arrive("x")
-    async with house.running():
-        job = await house.until_over("x")
+    harness = Harness(tmp_path / "root", store=store)
+    harness.arrive("x")
+    async with harness.running():
+        job = await harness.until_over("x")
     assert job.state is JobState.DONE
-    assert len(house.worker.ran) == 3
+    assert len(harness.worker.ran) == 3
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from dittohead.model.job_filter import JobFilter
 from dittohead.model.states import JobState
 from tests.support import hostile as by
 from tests.support.daemon import Site, site
-from tests.support.front import OPERATOR, READER, TOKENS
 from tests.support.length import budget
+from tests.support.web_harness import OPERATOR, READER, TOKENS
 
 pytestmark = pytest.mark.service
 

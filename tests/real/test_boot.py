@@ -148,11 +148,11 @@ def test_anothers_images_are_converted_and_delivered_under_the_sandbox(host: Mac
     ).read_bytes()
     assert not re.search(r"cross-device|EXDEV", host.journal())
     # The installed copy has all its templates and static files: 13 were missing.
-    front = page("/")
-    assert "scans-1" in front
+    web_harness = page("/")
+    assert "scans-1" in web_harness
     assert "a.tif" in page("/jobs/scans-1")
     assert "convert" in page("/jobs/scans-1/steps/convert/log")
-    for other in ("/jobs", "/numbers", *re.findall(r"/static/[\w.]+", front)):
+    for other in ("/jobs", "/numbers", *re.findall(r"/static/[\w.]+", web_harness)):
         assert page(other)
     (receipt,) = (host.files / "srv/dittohead/receipts").glob("scans-1.*.json")
     job = json.loads(receipt.read_text())["job"]

@@ -24,8 +24,8 @@ from dittohead.cli import MODULES
 from dittohead.config import registry
 from dittohead.web.pages.assets import Assets
 from tests.support.daemon import Site, site
-from tests.support.front import OPERATOR, TOKENS
 from tests.support.images import tiff
+from tests.support.web_harness import OPERATOR, TOKENS
 from tests.support.wheel import TOP, installed, program, tracked
 
 pytestmark = pytest.mark.service

@@ -49,7 +49,7 @@ def board(tmp_path: Path, server: Server) -> Iterator[Board]:
     library = Library(tmp_path, server)
     library.sign_in()
     yield Board(library)
-    library.house.store.close()
+    library.harness.store.close()
 
 
 async def listed(board: Board, *barcodes: str) -> None:
@@ -115,8 +115,8 @@ async def test_what_failed_stands_in_the_last_stage_it_reached_and_says_why(boar
     assert board.places() == {"first": ["B1.json", "B1.reason.txt"]}
     assert "there is no image in it" in board.reason("first", "B1")
     assert "there is no image in it" in board.token("first", "B1")["reason"]
-    del library.house.worker.plays["second"]
-    await library.house.store.write(request_store.add, "retry", "B1", {}, "alice")
+    del library.harness.worker.plays["second"]
+    await library.harness.store.write(request_store.add, "retry", "B1", {}, "alice")
     await board.passes(1)
     await library.jobs()
     await board.passes(2)
@@ -129,7 +129,7 @@ async def failed_at_second(board: Board) -> None:
     await library.want("B1")
     await library.round()
     library.world.tick()
-    library.house.worker.plays["second"] = no_images()
+    library.harness.worker.plays["second"] = no_images()
     await library.round()
     await library.jobs()
     await board.passes(2)
@@ -212,7 +212,7 @@ async def test_a_file_is_taken_when_it_has_come_to_rest(board: Board) -> None:
 
 async def test_moved_back_it_is_run_again_from_that_stage(board: Board) -> None:
     await failed_at_second(board)
-    worker = board.library.house.worker
+    worker = board.library.harness.worker
     worker.ran.clear()
     del worker.plays["second"]
     board.move("B1", "first", "downloaded")
@@ -235,18 +235,18 @@ async def test_moved_back_it_is_run_again_from_that_stage(board: Board) -> None:
 async def test_moved_back_to_a_stage_upstream_it_is_fetched_again(board: Board) -> None:
     await failed_at_second(board)
     library = board.library
-    del library.house.worker.plays["second"]
+    del library.harness.worker.plays["second"]
     board.move("B1", "first", "converted")
     await board.passes(3)
     assert (await library.states())["B1"] == "converted/wanted"
-    assert library.house.store.run(queries.resolve, "B1").outcome.value == "dismissed"
+    assert library.harness.store.run(queries.resolve, "B1").outcome.value == "dismissed"
     assert board.places() == {"converted": ["B1.json"]}
     assert await library.round() == 1
     await library.jobs()
     await board.passes(2)
     assert board.places() == {"stored": ["B1.json"]}
     assert (await library.states())["B1"] == "converted/stored"
-    assert library.house.store.run(queries.resolve, "B1").state is JobState.DONE
+    assert library.harness.store.run(queries.resolve, "B1").state is JobState.DONE
 
 
 async def test_moved_forward_or_where_nothing_can_begin_it_goes_back_and_says_why(board: Board) -> None:
@@ -298,7 +298,7 @@ async def test_a_folder_that_is_to_be_fetched_waits_on_hold(board: Board) -> Non
 
 
 async def test_a_job_is_frozen_on_hold_and_thawed_when_moved_out(board: Board) -> None:
-    library, house = board.library, board.library.house
+    library, harness = board.library, board.library.harness
     await listed(board, "B1")
     await library.want("B1")
     await library.round()
@@ -310,20 +310,20 @@ async def test_a_job_is_frozen_on_hold_and_thawed_when_moved_out(board: Board) -
         await may.wait()
         raise ItemError("never so far")
 
-    house.worker.plays["second"] = play
+    harness.worker.plays["second"] = play
     await library.round()
-    async with house.running():
-        house.dispatch.wake()
+    async with harness.running():
+        harness.dispatch.wake()
         await begun.wait()
         await board.passes(1)
         board.move("B1", "first", "hold")
         await board.passes(3)
-        assert house.store.run(queries.resolve, "B1").state is JobState.FROZEN
+        assert harness.store.run(queries.resolve, "B1").state is JobState.FROZEN
         assert board.places() == {"hold": ["B1.json"]}
-        del house.worker.plays["second"]
+        del harness.worker.plays["second"]
         board.move("B1", "hold", "first")
         await board.passes(3)
-        await house.until(house.quiet)
+        await harness.until(harness.quiet)
     await library.runner.follow()
     await board.passes(2)
     assert board.places() == {"stored": ["B1.json"]}
@@ -492,8 +492,8 @@ async def test_a_token_outlives_a_store_that_was_lost(board: Board, monkeypatch:
     await listed(board, "B1")
     await board.library.want("B1")
     await board.passes(1)
-    board.library.house.store.run(lambda c: c.execute(entries.delete()) and None)
-    board.library.house.store.run(lambda c: c.execute(entry_counts.delete()) and None)
+    board.library.harness.store.run(lambda c: c.execute(entries.delete()) and None)
+    board.library.harness.store.run(lambda c: c.execute(entry_counts.delete()) and None)
     board.again()
     await board.passes(4)
     assert board.places() == {"available": ["B1.json", "B1.reason.txt"]}
@@ -511,7 +511,7 @@ async def test_the_check_names_what_disagrees_and_repairs_it(board: Board) -> No
     await library.want("B1")
     await board.passes(1)
     await library.keep.catalogue.tell(VOLUME, [Told(key="B2", stage="fetching")])
-    library.house.store.run(lambda c: c.execute(entry_counts.update().values(count=7)) and None)
+    library.harness.store.run(lambda c: c.execute(entry_counts.update().values(count=7)) and None)
     (board.path / "available" / "B1.json").unlink()
 
     async def check(*, repair: bool) -> list[tuple[str, str, str]]:

@@ -42,7 +42,7 @@ def library(tmp_path: Path, server: Server) -> Iterator[Library]:
     made = Library(tmp_path, server)
     made.sign_in()
     yield made
-    made.house.store.close()
+    made.harness.store.close()
 
 
 # -- a volume's way --------------------------------------------------------------------------
@@ -403,7 +403,7 @@ async def test_a_dry_run_says_what_would_be_fetched_and_does_nothing(library: Li
     library.world.add("C1", "C2", state="converted")
     await library.round()
     await library.want("C1")
-    ctx = DrySourceLook(library.house.store, "google", "")
+    ctx = DrySourceLook(library.harness.store, "google", "")
     async with library.runner.open() as upstream:
         await upstream.look(ctx)
     assert [(s.key, s.size) for s in ctx.found] == [("C1.tar.gz.gpg", 40_000)]
@@ -608,5 +608,5 @@ async def test_no_secret_stands_anywhere_else(library: Library, server: Server, 
         await library.round()
     assert "not-to-be-seen" not in str(raised.value) + json.dumps(library.runner.shown())
     assert "someone@library.example" in str(raised.value)
-    assert secrets_in(library.house.root) == []
+    assert secrets_in(library.harness.root) == []
     assert "not-to-be-seen" not in capsys.readouterr().out

@@ -44,7 +44,7 @@ def library(tmp_path: Path, server: Server) -> Iterator[Library]:
     made = Library(tmp_path, server)
     made.sign_in()
     yield made
-    made.house.store.close()
+    made.harness.store.close()
 
 
 # -- where the bearer goes ------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Chance:
         self.barcodes = [f"B{n:05}" for n in range(volumes)]
         self.done: Counter[tuple[str, bytes]] = Counter()
         self.failing = True
-        library.house.worker.plays["first"] = self.job
+        library.harness.worker.plays["first"] = self.job
 
     async def job(self, ctx: StepContext) -> StepResult:
         if self.failing and self.chance.random() < 0.05:
@@ -100,12 +100,12 @@ class Chance:
 
     async def jobs(self) -> None:
         await self.library.jobs()
-        house = self.library.house
-        async with house.running():
-            for job in house.jobs():
+        harness = self.library.harness
+        async with harness.running():
+            for job in harness.jobs():
                 if job.state == "failed":
-                    await house.ask("retry", job.id)
-            await house.until(self.library.house.quiet)
+                    await harness.ask("retry", job.id)
+            await harness.until(self.library.harness.quiet)
         await self.library.runner.follow()
 
 
@@ -142,7 +142,7 @@ async def test_many_volumes_through_kills_faults_and_evictions(
     assert server.world.asked_in_process == {}
     assert await library.counts_hold()
     assert library.listing() == []
-    library.house.store.close()
+    library.harness.store.close()
 
 
 #: At which time that a round comes to a moment it dies. Of transactions there are many: at later ones, too.
@@ -207,7 +207,7 @@ async def test_killed_at_every_named_moment(
     assert len(world.done) == 3 * len(MOMENTS)
     assert await library.counts_hold()
     assert library.listing() == []
-    library.house.store.close()
+    library.harness.store.close()
 
 
 async def stages(library: Library) -> dict[str, int]:

@@ -37,7 +37,7 @@ def server() -> Iterator[Server]:
 def library(tmp_path: Path, server: Server) -> Iterator[Library]:
     made = Library(tmp_path, server, redirect_port=free_port())
     yield made
-    made.house.store.close()
+    made.harness.store.close()
 
 
 class Browser:

@@ -37,7 +37,7 @@ def library(tmp_path: Path, server: Server) -> Iterator[Library]:
     made = Library(tmp_path, server)
     made.sign_in()
     yield made
-    made.house.store.close()
+    made.harness.store.close()
 
 
 class Plays:
@@ -46,7 +46,7 @@ class Plays:
     def __init__(self, library: Library) -> None:
         self.failing: set[str] = set()
         self.done: Counter[str] = Counter()
-        library.house.worker.plays["first"] = self.job
+        library.harness.worker.plays["first"] = self.job
 
     async def job(self, ctx: StepContext) -> StepResult:
         if ctx.name in self.failing:
@@ -66,11 +66,11 @@ async def brought(library: Library, *barcodes: str, **wish: Any) -> None:
 
 
 async def ask(library: Library, action: str, barcode: str) -> None:
-    house = library.house
-    async with house.running():
-        (job,) = [job for job in house.jobs() if job.name == barcode]
-        await house.ask(action, job.id)
-        await house.until(house.quiet)
+    harness = library.harness
+    async with harness.running():
+        (job,) = [job for job in harness.jobs() if job.name == barcode]
+        await harness.ask(action, job.id)
+        await harness.until(harness.quiet)
     await library.runner.follow()
 
 
@@ -90,7 +90,7 @@ async def test_a_volume_whose_job_failed_says_so_and_goes_on_when_it_is_retried(
     assert (stage, "a page is missing" in reason) == ("failed", True)
     assert (await at(library, "C2"))[0] == "stored"
     assert (await library.entry("C1")).attributes["job"] == next(
-        job.id for job in library.house.jobs() if job.name == "C1"
+        job.id for job in library.harness.jobs() if job.name == "C1"
     )
     assert await library.counts_hold()
     plays.failing = set()
@@ -126,7 +126,7 @@ async def test_a_job_of_another_name_is_still_the_volumes(library: Library) -> N
     plays.failing = {"C1"}
     await brought(library, "C1")
     plays.failing = set()
-    failed = library.house.root / "failed"
+    failed = library.harness.root / "failed"
     (failed / "C1").rename(library.inbox / "renamed")
     await library.jobs()
     assert (await at(library, "C1"))[0] == "stored"
@@ -137,7 +137,7 @@ async def test_a_folder_taken_out_of_the_inbox_fails_its_volume(library: Library
     await library.round()
     await library.want("C1")
     await library.round()
-    (library.inbox / "C1").rename(library.house.root / "elsewhere")
+    (library.inbox / "C1").rename(library.harness.root / "elsewhere")
     for _ in range(3):
         await library.runner.follow()
     stage, reason = await at(library, "C1")

@@ -22,22 +22,22 @@ class Board:
     """The board of a library's source."""
 
     def __init__(self, library: Library) -> None:
-        self.library, house = library, library.house
+        self.library, harness = library, library.harness
         self.intake = Intake(
-            house.store,
-            house.stations,
-            house.claimer,
+            harness.store,
+            harness.stations,
+            harness.claimer,
             registry.sources(),
             lambda name: library.secrets[name],
         )
         self.again()
         self.actions = Actions(
-            house.engine,
-            house.dispatch,
+            harness.engine,
+            harness.dispatch,
             self.intake.handlers(alone=False),
-            config=lambda: house.config,
+            config=lambda: harness.config,
         )
-        self.path = house.root / "board" / "google"
+        self.path = harness.root / "board" / "google"
 
     def again(self) -> None:
         """A runner that knows only what is in the store and on the disk, as after a crash."""
@@ -85,4 +85,4 @@ class Board:
         return (self.path / stage / f"{name}.reason.txt").read_text()
 
     def requests(self, action: str = "") -> Sequence[Asked]:
-        return self.library.house.store.run(request_store.listing, action=action)
+        return self.library.harness.store.run(request_store.listing, action=action)

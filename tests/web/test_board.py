@@ -15,24 +15,24 @@ from dittohead.intake.board import figures
 from dittohead.sources.grin.options import VOLUME
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store import requests as request_store
-from tests.support.front import OPERATOR, READER, Front, call
-from tests.support.house import CONFIG
+from tests.support.harness import CONFIG
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 
 HTML = {"Accept": "text/html"}
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
 SOURCES = "sources:\n  google:\n    grin: {library: LIB, client: c}\n  plain:\n    s3: {bucket: b}\n"
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Front(tmp_path / "root", config=CONFIG + SOURCES)
+async def web_harness(tmp_path: Path) -> AsyncIterator[Served]:
+    made = WebHarness(tmp_path / "root", config=CONFIG + SOURCES)
     async with made.serving() as client:
         yield made, client
 
 
-async def tell(made: Front, *told: Told, at: float = 0.0) -> None:
-    await made.house.store.write(
+async def tell(made: WebHarness, *told: Told, at: float = 0.0) -> None:
+    await made.harness.store.write(
         catalogue_store.tell, "google", VOLUME, told, at or time.time(), by="_all_books"
     )
 
@@ -41,7 +41,7 @@ def volume(key: str, state: str, stage: str = "", reason: str = "") -> Told:
     return Told(key=key, state=state, stage=stage, reason=reason)
 
 
-async def pressed(made: Front, client: aiohttp.ClientSession, path: str, **data: str) -> str:
+async def pressed(made: WebHarness, client: aiohttp.ClientSession, path: str, **data: str) -> str:
     """Press a button as an operator; return where it leads."""
     cookie = await made.signed_in(client)
     given = {"Cookie": cookie, "Sec-Fetch-Site": "same-origin", **HTML}
@@ -51,8 +51,8 @@ async def pressed(made: Front, client: aiohttp.ClientSession, path: str, **data:
         return answer.headers["Location"]
 
 
-async def test_the_board_in_numbers_with_failures_by_reason(front: Served) -> None:
-    made, client = front
+async def test_the_board_in_numbers_with_failures_by_reason(web_harness: Served) -> None:
+    made, client = web_harness
     await tell(
         made,
         volume("A1", "available", "wanted"),
@@ -80,8 +80,8 @@ async def test_the_board_in_numbers_with_failures_by_reason(front: Served) -> No
     assert status == 303
 
 
-async def test_one_entry_and_its_buttons(front: Served) -> None:
-    made, client = front
+async def test_one_entry_and_its_buttons(web_harness: Served) -> None:
+    made, client = web_harness
     await tell(made, volume("A/1", "available"), at=1000.0)
     await tell(made, volume("A/1", "available", "wanted", HOSTILE))
     status, said = await call(client, "/sources/google/entries/A%2F1", token=OPERATOR, headers=HTML)
@@ -91,16 +91,16 @@ async def test_one_entry_and_its_buttons(front: Served) -> None:
     assert (await pressed(made, client, "/sources/google/entries/A%2F1/hold")).startswith(
         "/sources/google/entries/A%2F1?said="
     )
-    (asked,) = made.house.store.run(request_store.listing, action="source-hold")
+    (asked,) = made.harness.store.run(request_store.listing, action="source-hold")
     assert (asked.job, asked.args["keys"]) == ("google", ["A/1"])
     assert asked.who.startswith("alice")
 
 
-async def test_all_with_one_reason_are_tried_again(front: Served) -> None:
-    made, client = front
+async def test_all_with_one_reason_are_tried_again(web_harness: Served) -> None:
+    made, client = web_harness
     await tell(made, *(volume(f"A{n}", "failed", "set_aside", "bad page") for n in range(3)))
     await pressed(made, client, "/sources/google/failures", why="bad page", action="want")
-    (asked,) = made.house.store.run(request_store.listing, action="source-tell")
+    (asked,) = made.harness.store.run(request_store.listing, action="source-tell")
     assert sorted(asked.args["args"]["keys"]) == ["A0", "A1", "A2"]
     assert asked.args["args"]["again"] is True
     led = await pressed(made, client, "/sources/google/failures", why="other", action="want")

@@ -24,7 +24,7 @@ from dittohead.toolkit.s3.intent_log import read as read_notes
 from dittohead.toolkit.s3.request_rate import RequestRate
 from dittohead.workers.upload import UploadOptions
 from tests.support.context import LoneContext
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.patience import Patience
 from tests.support.s3_server import Request, S3Server
 from tests.workers.test_upload import MIB, Place, interrupted, place
@@ -625,12 +625,12 @@ async def test_notes_of_a_job_that_is_tried_again_while_it_is_let_go_of_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = "root: .\nspace: {floor: 0}\npipelines: {p: {match: '.*', steps: [{script: {name: send}}]}}\n"
-    house = House(tmp_path / "root", config)
-    async with house.running():
-        house.arrive("a-1")
-        house.look()
-        await house.until_over("a-1")
-    notes = house.stations.state / "outside" / f"{house.job('a-1').id}.send.jsonl"
+    harness = Harness(tmp_path / "root", config)
+    async with harness.running():
+        harness.arrive("a-1")
+        harness.look()
+        await harness.until_over("a-1")
+    notes = harness.stations.state / "outside" / f"{harness.job('a-1').id}.send.jsonl"
     notes.parent.mkdir(parents=True, exist_ok=True)
     first = '{"worker": "script", "job": "a-1"}\n'
     notes.write_text(first)
@@ -640,9 +640,9 @@ async def test_notes_of_a_job_that_is_tried_again_while_it_is_let_go_of_stay(
         seen.append(path.read_text())
         notes.write_text(first + '{"begin": "x"}\n')  # the job goes on, and begins another upload
 
-    monkeypatch.setattr(type(house.worker), "let_go", let_go)
-    await Housekeeper(house.engine, house.config.settings.watch, lambda: None).outside_round()
-    house.store.close()
+    monkeypatch.setattr(type(harness.worker), "let_go", let_go)
+    await Housekeeper(harness.engine, harness.config.settings.watch, lambda: None).outside_round()
+    harness.store.close()
     assert seen == [first]
     assert list(notes.parent.iterdir()) == [notes]
 

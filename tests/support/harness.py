@@ -78,7 +78,7 @@ pipelines:
 """
 
 
-class House:
+class Harness:
     """Everything but the daemon; `start()` runs the dispatch."""
 
     def __init__(
