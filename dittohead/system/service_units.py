@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 #: Where units lie; what comes first goes before the same name in the others. Source: systemd.unit(5).
 PLACES = (
     Path("/etc/systemd/system"),
