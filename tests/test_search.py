@@ -114,7 +114,7 @@ def test_a_file_is_found_by_its_digest(store: Store, first: str) -> None:
 @pytest.mark.parametrize("text", ["", "x", "bnVsbA", "WzEsMl0", "é", "WyJhIiwgImIiXQ"])
 def test_what_is_no_cursor_is_said_to_be_none(text: str) -> None:
     """Not a traceback, and not the first page again."""
-    with pytest.raises(ValueError, match="no cursor"):
+    with pytest.raises(ValueError, match="not a cursor"):
         Cursor.read(text)
 
 

@@ -20,7 +20,7 @@ from dittohead.cli.view import viewing
 from dittohead.model.text import counted, visible
 
 #: Keys handed to the daemon at once: a request is a row of its store.
-_AT_ONCE = 5000
+_AT_ONCE = 500
 
 _COLUMNS = ("key", "state", "stage", "reason", "priority", "first_at", "changed_at")
 

@@ -57,7 +57,7 @@ async def test_the_digital_object_comes_or_goes_meanwhile(
         (b'"file"x,component_id\n1.tif,A', "line 1"),
         (b'"file,component_id\n1.tif,A', "line"),
         (b'file,component_id\n"1.tif"x,A', "line 2"),
-        (b"file,component_id\n\xe4.tif,A", "no UTF-8"),
+        (b"file,component_id\n\xe4.tif,A", "not UTF-8"),
         ("file,component_id\n1.tif,A".encode("utf-16"), '"A" is not there'),  # it is read
         (b"file;component_id\n1.tif;A", '"A" is not there'),
         (b"file:component_id\n1.tif:A", "first line must name"),

@@ -141,7 +141,7 @@ class Attack:
                 for action, args in self.rng.sample(ACTIONS, 4):
                     said = door.act(action, job, args)
                     assert said is not None, f"{action} of {job} has no answer"
-                    assert said["message"]
+                    assert said.message
             for job in jobs[:20]:
                 for place in (f"/api/v1/jobs/{job}", f"/api/v1/jobs/{job}/receipt", f"/jobs/{job}"):
                     with contextlib.suppress(DittoheadError, NoSuchJob):

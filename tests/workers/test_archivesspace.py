@@ -345,7 +345,7 @@ async def test_where_a_page_redirects_is_followed(site: ArchivesSpace, tmp_path:
     ):  # fmt: skip
         with pytest.raises(error, match=words):
             await Job.made(tmp_path / name, site.url, 1, access=[("page", f"{site.url}/public/{name}")]).run()
-    with pytest.raises(ItemError, match="no address that the public can open"):
+    with pytest.raises(ItemError, match="not an address that the public can open"):
         await Job.made(tmp_path / "s3", site.url, 1, access=[("page", "s3://bucket/page")]).run()
 
 

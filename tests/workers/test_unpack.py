@@ -228,7 +228,7 @@ async def test_again_leaves_the_same(rig: Rig) -> None:
         (lambda data: data + data, "damaged"),
         (lambda data: b"", "it is empty"),
         (lambda data: b"\n<!DOCTYPE html><title>Sign in</title>", "a web page"),
-        (lambda data: b"{}", "no tar and no zip archive"),
+        (lambda data: b"{}", "not a tar or zip archive"),
     ],
     ids=["half", "cut", "head", "flip", "flip-mdc", "garbage", "zeros", "twice", "empty", "page", "json"],
 )
@@ -249,7 +249,7 @@ async def test_a_message_that_is_not_encrypted_or_not_protected(rig: Rig, tmp_pa
     base = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--no-autostart"]
     plain = tar_of(FILES, "w:gz")
     stored = subprocess.run([*base, "--store"], input=plain, capture_output=True, check=True).stdout
-    await rig.refused(stored, "no message that gpg has encrypted", credential="pass")
+    await rig.refused(stored, "not a message that gpg has encrypted", credential="pass")
     weak = rig.seal(plain, "--rfc2440", "--disable-mdc")
     await rig.refused(weak, "without protection of its integrity", credential="pass")
 

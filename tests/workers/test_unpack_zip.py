@@ -166,7 +166,7 @@ def _with_lie(data: bytes, offset: int, form: str, value: int) -> bytes:
         (lambda data: data[:-1], "damaged"),
         (lambda data: data[: len(data) // 2], "its list of members cannot be read"),
         (lambda data: data + b"garbage", "something follows the end of the zip archive"),
-        (lambda data: b"#!/bin/sh\n" + data, "no tar and no zip archive"),
+        (lambda data: b"#!/bin/sh\n" + data, "not a tar or zip archive"),
         (lambda data: b"PK\x03\x04" + data, "something stands before the zip archive"),
         (lambda data: flipped(data, 2000), "a member is damaged"),
         (lambda data: _with_lie(data, 16, "<L", 1), "a member is damaged"),  # CRC

@@ -207,7 +207,7 @@ class SourceTell(_Asked):
 class SourceEntries(_Asked):
     """Which entries of a source's catalogue are meant."""
 
-    keys: list[Text] = Field(max_length=5000, description="Their keys.")
+    keys: list[Text] = Field(max_length=500, description="Their keys.")
 
 
 class SourceCheck(_Asked):

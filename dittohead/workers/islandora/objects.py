@@ -179,7 +179,8 @@ def _gather(ctx: StepContext, options: IslandoraOptions, stop: Stop) -> list[_Ga
     if empty:
         raise ItemError(f"{_named(empty)} empty", hint="The site takes no file without a byte")
     if strange:
-        raise ItemError(f"{_named(strange)} no image", hint="Let a step before make images of them")
+        what = "not an image" if len(strange) == 1 else "not images"
+        raise ItemError(f"{_named(strange)} {what}", hint="Let a step before make images of them")
     for where, use in others:
         _add(pages, where, use, ctx, options)
     return list(pages.values())
