@@ -146,6 +146,7 @@ def _result(
     if faults:
         error = ItemError("; ".join(faults), where=ctx.name, hint=findings.hint(ctx.job_id))
         error.files = tuple(findings.found.named + findings.not_scanned.named)
+        error.good = not findings.found.count and not findings.changed.count
         raise error
     return Done(detail=detail)
 
@@ -210,7 +211,7 @@ class _Findings:
         """Return what to do about it."""
         every = f"All files: dittohead logs {job_id}"
         if self.found.count:
-            return f"Do not open these files. The folder stays in failed/ as it is. {every}"
+            return f"Delete the folder from failed/ when nobody needs it any more. {every}"
         if self.changed.count:
             return f"Compare them with the originals and upload the folder again. {every}"
         return f"Raise clamd's limits and retry, or set not_scanned: note. {every}"
