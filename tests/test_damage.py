@@ -113,8 +113,8 @@ async def test_a_request_that_two_daemons_died_of_is_refused_at_the_third_start(
     await house.actions.answer_all()
     answer = await house.store.read(request_store.answer_to, number)
     assert answer is not None
-    assert not answer["ok"]
-    assert "died 2 times" in answer["message"]
+    assert not answer.ok
+    assert "died 2 times" in answer.message
     (asked,) = house.store.run(request_store.listing)
     assert asked.args == {"what": "x"}  # how often it was tried is nobody's argument
 
@@ -159,8 +159,8 @@ async def test_a_damaged_row_of_a_request_is_answered_and_the_others_are_carried
     await house.actions.answer_all()
     answer = await house.store.read(request_store.answer_to, number)
     assert answer is not None
-    assert not answer["ok"]
-    assert "is done" in (await house.store.read(request_store.answer_to, later))["message"]
+    assert not answer.ok
+    assert "is done" in (await house.store.read(request_store.answer_to, later)).message
     assert house.where("x") == ["done"]
     assert len(house.store.run(request_store.listing)) == 2  # it can be looked at
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from dittohead.admin import actions as actions_module
 from dittohead.admin.actions import Actions
 from dittohead.model.errors import StoreError
+from dittohead.model.records import Answer
 from dittohead.model.states import JobState
 from dittohead.store import requests as request_store
 from tests.support.house import House
@@ -57,10 +58,8 @@ async def test_an_answer_that_cannot_be_written_is_written_later_and_nothing_don
     assert (len(house.jobs("n")), house.where("n")) == (2, ["done"])
     allow(house)
     await house.actions.answer_all()
-    assert house.store.run(request_store.answer_to, number) == {
-        "ok": True,
-        "message": "n: moved back to the inbox; a new job begins",
-    }
+    answer = house.store.run(request_store.answer_to, number)
+    assert answer == Answer(ok=True, message="n: moved back to the inbox; a new job begins")
     assert house.where("n") == ["done"]
 
 
@@ -77,7 +76,7 @@ async def test_what_cannot_be_noted_is_not_begun(house: House) -> None:
     await house.actions.answer_all()
     answer = house.store.run(request_store.answer_to, number)
     assert answer is not None
-    assert (answer["ok"], house.where("n")) == (True, ["inbox"])
+    assert (answer.ok, house.where("n")) == (True, ["inbox"])
 
 
 @pytest.mark.parametrize("action", sorted(actions_module._ONCE))
@@ -101,7 +100,7 @@ async def test_a_daemon_that_dies_before_it_answers_does_nothing_twice(house: Ho
     await fresh.answer_all()
     answer = house.store.run(request_store.answer_to, number)
     assert answer is not None
-    assert (answer["ok"], "not done twice" in answer["message"]) == (True, True), answer
+    assert (answer.ok, "not done twice" in answer.message) == (True, True), answer
     async with house.running():
         assert (house.where(name), len(house.worker.ran)) == (["done"], ran)
     (asked_for,) = house.store.run(request_store.listing, action=action)

@@ -16,6 +16,7 @@ from dittohead.model.records import Job
 from dittohead.model.states import JobState, Station
 from dittohead.store import jobs as job_store
 from tests.support.house import House
+from tests.support.length import budget
 
 CONFIG = """
 root: .
@@ -137,7 +138,7 @@ async def test_a_job_alone_is_frozen_after_five_deaths(
     assert lives.deaths == 5
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", budget(range(4), 0, 1))
 async def test_any_number_of_guilty_jobs_are_frozen_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -159,7 +160,7 @@ async def test_any_number_of_guilty_jobs_are_frozen_and_no_other(
     assert lives.deaths <= 5 * len(guilty), f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", budget(range(2), 0))
 async def test_somebody_who_kills_the_daemon_again_and_again_has_no_job_frozen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from dittohead.admin.monitor import Monitor
 from dittohead.config.notice_rules import Rule
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.engine.targets import disk_of
+from dittohead.engine.disks import disk_of
 from dittohead.model.errors import ItemError, TargetError
 from dittohead.model.states import JobState
 from dittohead.notices.compose import Composer

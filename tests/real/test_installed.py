@@ -69,6 +69,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     with site(root, CONFIG.format(port=port, root=root)) as made:
+        made.forks = False  # this is about the program as users start it
         (root / "credentials").mkdir(mode=0o700)
         (root / "credentials" / "people").write_text(TOKENS)
         made.start()

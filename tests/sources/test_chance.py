@@ -14,7 +14,7 @@ from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.system import fail_points
 from dittohead.system.fail_points import SOURCE_POINTS
 from tests.support.desk import Desk
-from tests.support.length import LONG
+from tests.support.length import LONG, budget
 from tests.support.s3_server import S3Server
 from tests.support.trees import read_tree
 
@@ -124,12 +124,12 @@ def calm(name: str) -> None:
     """Nothing happens at this moment."""
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 113] if LONG else [3, 113])
+@pytest.mark.parametrize("seed", [1, 2, 3, 113] if LONG else budget([3, 113], 113))
 async def test_nothing_is_lost_and_nothing_comes_twice(
     strict: S3Server, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Puts, tokens, faults, deaths, jobs that fail and are run again; then all is put right."""
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
     monkeypatch.setattr("dittohead.intake.runner._FIRST_S", 0.0)
     strict.faults.clear()
     desk = Desk(tmp_path, strict.url, list=True, tokens={"prefix": "tokens/"}, ignore=["tokens/*"])

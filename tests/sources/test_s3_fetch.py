@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -17,8 +18,9 @@ from dittohead.model.errors import ItemError, TargetError
 from dittohead.sources.s3 import Queue
 from dittohead.store import drops as drop_store
 from dittohead.system import fail_points
-from dittohead.toolkit.s3 import connection
+from dittohead.toolkit.s3 import connection, fetch
 from tests.support.desk import Desk
+from tests.support.patience import Patience
 from tests.support.s3_server import Request, S3Server
 
 pytestmark = pytest.mark.service
@@ -34,9 +36,11 @@ def strict() -> Iterator[S3Server]:
 
 @pytest.fixture
 async def desk(strict: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
     strict.requests.clear()
     strict.faults.clear()
+    strict.stalled.clear()
+    strict.release.clear()
     strict.checks = strict.conditions = strict.etags = True
     strict.on_request = lambda request: None
     made = Desk(tmp_path, strict.url)
@@ -465,11 +469,16 @@ async def test_a_store_that_stalls_is_given_up_and_asked_again(
     desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What came before the silence is kept."""
-    monkeypatch.setattr("dittohead.toolkit.s3.fetch._STALL_S", 0.3)
+    patience = Patience(monkeypatch, fetch)
     body = os.urandom(2 * MIB)
     await desk.put("set/a", body)
     strict.fail("get", "half-stall", key="set/a")
-    assert await desk.round() == 1
+
+    def half_is_here() -> bool:
+        return strict.stalled.is_set() and any(path.stat().st_size for path in desk.inbox.glob(".set*/a*"))
+
+    dropped, _ = await asyncio.gather(desk.round(), patience.run_out_when(half_is_here, fetch._STALL_S))
+    assert dropped == 1
     assert desk.in_inbox("set") == {b"a": body}
     assert "range" in gets(strict, "set/a")[1].headers
 

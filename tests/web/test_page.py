@@ -30,7 +30,7 @@ from dittohead.web.pages import job as page_job
 from dittohead.web.pages import log
 from dittohead.web.pages import page as page_module
 from dittohead.web.pages.cures import cures
-from dittohead.web.pages.words import Words, aged, ago, link, moment, name
+from dittohead.web.pages.words import Words, aged, ago, link, moment, name, typed
 from tests.support.front import OPERATOR, READER, Front, call
 
 Served = tuple[Front, aiohttp.ClientSession]
@@ -160,9 +160,16 @@ async def test_a_search_is_its_address_and_goes_on_page_by_page(
         following = re.search(r'href="([^"]+)" rel="next"', page)
         path = following[1].replace("&amp;", "&") if following else ""
     assert seen == [f"set-{number}" for number in (4, 3, 2, 1, 0)]
-    assert "No job fits" in await text(client, "/jobs?q=other")
-    for wrong in ("state=odd", "since=yesterday", "after=x", "until=2026-13-01"):
-        assert 'role="alert"' in await text(client, f"/jobs?{wrong}", status=400)
+    assert "No job was found" in await text(client, "/jobs?q=other")
+    for wrong, said in (
+        ("state=Odd", "There is no state &#34;Odd&#34;."),
+        ("since=Yesterday", "&#34;Yesterday&#34; is not a date; write it as 2026-01-31."),
+        ("until=9999-12-31", "is not a date"),  # there is no day after it
+        ("until=2026-13-01", "is not a date"),
+        ("after=x", "This is not a cursor"),
+    ):
+        page = await text(client, f"/jobs?{wrong}", status=400)
+        assert said in page[page.index('role="alert"') :]
 
 
 async def test_a_job_whose_folder_was_done_again_leads_to_the_later_one(front: Served) -> None:
@@ -177,7 +184,7 @@ async def test_a_job_whose_folder_was_done_again_leads_to_the_later_one(front: S
         await made.house.until(lambda: len(made.house.jobs("n")) == 2)
         second = await made.house.until_over("n")
     page = await text(client, f"/jobs/{first.id}", OPERATOR)
-    assert f'The folder was done again since, by <a href="/jobs/{second.id}">a later job</a>' in page
+    assert f'The folder was run again since, by <a href="/jobs/{second.id}">a later job</a>' in page
     assert f'action="/jobs/{first.id}/retry"' not in page
     assert "failed/n" not in page
     assert "done again since" not in await text(client, f"/jobs/{second.id}", OPERATOR)
@@ -334,7 +341,7 @@ def front_of(**live: Any) -> dict[str, Any]:
     counts = {state.value: 0 for state in JobState}
     seen = page_front.FrontData(
         counts=counts, running=[], waiting=[], frozen=[], failed=[], failed_count=0, lately=[], lately_count=0,
-        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, panels={}, uploaders={},
+        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, panels={}, boards=[], uploaders={},
     )  # fmt: skip
     given = {"watcher": {"mode": "inotify"}, **live}
     return page_front.front(seen, given, list(given.get("held", {})), (10 << 30, 100 << 30), 1 << 30, {})
@@ -391,7 +398,7 @@ def test_what_is_wrong_is_never_a_heading_alone(live: dict[str, Any]) -> None:
     assert said.count("<li ") == 1
     if "overdue" in live:
         assert "&lt;b&gt;" in said
-        assert "<code>sudo &#39;a&amp;b&#39;</code>" in said
+        assert '<pre class="command">sudo &#39;a&amp;b&#39;</pre>' in said
         assert ("and 8 more that wait in the inbox" in said) is (live["overdue_count"] == 9)
 
 
@@ -419,6 +426,21 @@ def test_words() -> None:
     assert str(name("a\u202e<")) == "<bdi>a\\u202e&lt;</bdi>"
     assert str(moment(0.0)) == '<time datetime="1970-01-01T00:00:00.000Z">1970-01-01 00:00:00 UTC</time>'
     assert str(moment(None)) == ""
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("Type: `rm -- 'a&b'`, then wait", "Type: <code>rm -- &#39;a&amp;b&#39;</code>, then wait"),
+        ("`<b>` and `a\u202e`", "<code>&lt;b&gt;</code> and <code>a\\u202e</code>"),
+        ("a ` alone, and <i>", "a ` alone, and &lt;i&gt;"),
+        ("`over\ntwo lines`", "`over\ntwo lines`"),
+        ("", ""),
+    ],
+)
+def test_commands_in_hints_are_shown_as_code(hint: str, shown: str) -> None:
+    """Without their backticks; whatever a name puts there is text."""
+    assert str(typed(hint)) == shown
 
 
 def over(kind: str, worker: str = "rsync", *, pipeline: str = "p", refuse: bool = False) -> Any:
@@ -477,8 +499,8 @@ async def test_a_name_that_fits_nothing_is_mended_by_another(front: Served) -> N
     page = await text(client, address, OPERATOR)
     assert 'value="!n"' in page
     assert "[^!].*" in page
-    for typed, ok in (("n", True), ("!m", False), ("", False)):
-        status, said = await call(client, f"{address}/check?name={typed}", token=OPERATOR)
+    for given, ok in (("n", True), ("!m", False), ("", False)):
+        status, said = await call(client, f"{address}/check?name={given}", token=OPERATOR)
         assert (status, said["ok"]) == (200, ok)
     for method in ("GET", "POST"):
         assert (await call(client, address, method, token=READER))[0] == 403

@@ -68,7 +68,7 @@ class IdentifyOptions(Options):
     )
     default: Decision = Field("accept", description="The verdict where no rule fits.")
     timeout: Duration = Field(
-        600.0, gt=0, description="The longest that Siegfried may take for a group of files, 128 at most."
+        600.0, gt=0, description="The longest time for a group of files, 128 at most."
     )
 
     @field_validator("path")

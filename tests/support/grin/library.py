@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.config.loader import SourceSetting
-from dittohead.contract.catalogue import Entry
+from dittohead.contract.catalogue import CatalogueEntry
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model.states import Station
 from dittohead.sources.grin.options import VOLUME
@@ -92,7 +92,7 @@ class Library:
             await house.until(house.quiet)
         await self.runner.follow()
 
-    async def entry(self, barcode: str) -> Entry:
+    async def entry(self, barcode: str) -> CatalogueEntry:
         return (await self.keep.catalogue.get(VOLUME, [barcode]))[barcode]
 
     async def states(self) -> dict[str, str]:
