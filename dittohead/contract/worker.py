@@ -181,7 +181,10 @@ class StepContext(abc.ABC):
 
     @abc.abstractmethod
     def event(self, event: Event) -> None:
-        """Record a PREMIS event; committed with the step's result."""
+        """Record a PREMIS event; committed with the step's result.
+
+        Where the step ends in an ItemError, events whose outcome is "failure" are kept, and no others.
+        """
 
     @abc.abstractmethod
     def full(self, target: str, used: float, capacity: int) -> None:

@@ -270,10 +270,19 @@ class StepRun:
             started = time.monotonic()
             try:
                 result = await self.run_state.engine.runner.run(worker, options, context)
-            except BaseException:
+            except BaseException as error:
                 context.close(durable=False)
+                if isinstance(error, ItemError):
+                    await self._keep_failures(context)
                 raise
         return context, result, time.monotonic() - started
+
+    async def _keep_failures(self, context: Context) -> None:
+        """Record what the step has found wrong: of a step that fails, that is evidence."""
+        found = [event for event in context.events if event.outcome == "failure"]
+        if found:
+            job = self.run_state.job
+            await self.run_state.engine.store.write(job_store.note, job.id, job.token, found)
 
     async def _wait(self, result: Wait, context: Context) -> SetAside:
         aside = SetAside(state=JobState.WAITING, reason=result.reason, due=time.monotonic() + result.seconds)

@@ -233,6 +233,12 @@ def set_manifest(
         _step(connection, job_id, position, **_STARTED(now))
 
 
+def note(connection: Connection, job_id: str, token: int, found: Iterable[Event]) -> None:
+    """Add events to a job that this run owns. Raises: Superseded: another run owns it."""
+    check_token(connection, job_id, token)
+    add_events(connection, job_id, found)
+
+
 def start_step(connection: Connection, job_id: str, token: int, position: int) -> None:
     """Record that a step is in flight.
 
