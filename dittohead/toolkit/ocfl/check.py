@@ -83,8 +83,8 @@ class ObjectCheck:
     Args:
         root: the object's directory.
         on_block: called for each piece of content that is read; may raise to stop.
-        also: algorithms whose digests `on_file` is told besides those that the object has.
-        on_file: told of each content file that was read.
+        also: algorithms whose digests `on_file` gets besides those that the object has.
+        on_file: called for each content file that was read.
     """
 
     def __init__(
@@ -210,10 +210,10 @@ class ObjectCheck:
         if path not in self.tree.files:
             self._add("E058", path, "it is not there")
             return
-        found = _SIDECAR.fullmatch(self._read(path))
-        if found is None:
+        found = in_sidecar(self._read(path))
+        if not found:
             self._add("E061", path, "it must be a digest, blanks, and inventory.json")
-        elif found[1].decode().lower() != digests.of_data(algorithm, data):
+        elif found != digests.of_data(algorithm, data):
             self._add("E060", path, "its digest is not that of the inventory beside it")
 
     def _check_type(self, root: Inventory) -> None:
@@ -279,6 +279,10 @@ class ObjectCheck:
             self._add("E037", place, f'its id is "{one.id}", and the object\'s "{root.id}"')
         if one.content != root.content:
             self._add("E019", place, f"its content directory is {one.content}")
+        self._agrees_on_versions(name, one, root)
+
+    def _agrees_on_versions(self, name: str, one: Inventory, root: Inventory) -> None:
+        place = f"{name}/{inventory.FILE}"
         upto = {v for v in root.versions if inventory.number_of(v) <= inventory.number_of(name)}
         if set(one.versions) != upto:
             self._add("E066", place, "it has other versions than the object had then")
@@ -293,7 +297,7 @@ class ObjectCheck:
         for version in sorted(upto):
             for path in self.tree.inside(f"{version}/{one.content}"):
                 if path not in listed:
-                    self._add("E023", place, f"its manifest does not have {path}")
+                    self._add("E023", f"{name}/{inventory.FILE}", f"its manifest does not have {path}")
 
     # -- content -----------------------------------------------------------------------------
 
@@ -328,6 +332,12 @@ class ObjectCheck:
             if algorithm in found and found[algorithm] != digest:
                 self._add(code, path, f"its {algorithm} is not the one that is recorded")
         self._on_file(path, found)
+
+
+def in_sidecar(data: bytes) -> str:
+    """Return the digest in a side-car file, in lower case; "" where it holds none."""
+    found = _SIDECAR.fullmatch(data)
+    return found[1].decode().lower() if found else ""
 
 
 def _text(path: bytes) -> str:

@@ -110,7 +110,7 @@ def read(data: bytes, findings: Findings, where: str = "") -> Inventory | None:
         findings: get everything that is wrong.
         where: a path in front of `inventory.json`, for the findings.
 
-    Returns: what could be read; None where it is no JSON object.
+    Returns: what could be read; None where it is not a JSON object.
     """
     place = f"{where}{FILE}"
     try:

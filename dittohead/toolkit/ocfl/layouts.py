@@ -20,11 +20,11 @@ NAMES = {
 
 #: What the description in `ocfl_layout.json` says.
 DESCRIPTIONS = {
-    "0002": "Objects lie directly in the root, in directories called like their ids",
-    "0003": "Directories made of a digest of the id, and in them one called like the id, percent-encoded",
-    "0004": "Directories made of a digest of the id, and in them one called like the digest",
-    "0006": "Objects lie directly in the root, in directories called like the ends of their ids",
-    "0007": "Directories made of the end of the id, and in them one called like that end",
+    "0002": "Objects lie directly in the root, in directories named like their ids",
+    "0003": "Directories made of a digest of the id, and in them one named like the id, percent-encoded",
+    "0004": "Directories made of a digest of the id, and in them one named like the digest",
+    "0006": "Objects lie directly in the root, in directories named like the ends of their ids",
+    "0007": "Directories made of the end of the id, and in them one named like that end",
 }
 
 _TUPLES: dict[str, Any] = {"tupleSize": 3, "numberOfTuples": 3}
@@ -108,9 +108,10 @@ def _problems(given: Mapping[str, Any]) -> list[str]:
         found.append(f"digestAlgorithm must be one of {', '.join(digests.FIXITY)}")
     if given.get("zeroPadding", "left") not in ("left", "right"):
         found.append("zeroPadding must be left or right")
-    for key in ("shortObjectRoot", "reverseObjectRoot"):
-        if not isinstance(given.get(key, False), bool):
-            found.append(f"{key} must be true or false")
+    switches = ("shortObjectRoot", "reverseObjectRoot")
+    found += [
+        f"{key} must be true or false" for key in switches if not isinstance(given.get(key, False), bool)
+    ]
     return found or _tuple_problems(given)
 
 
@@ -170,10 +171,10 @@ def _hashed(id_: str, given: Mapping[str, Any]) -> list[str]:
 
 def _end(id_: str, given: Mapping[str, Any]) -> str:
     """Return what follows the last delimiter, which is found whatever its case."""
-    last = None
-    for last in re.finditer(f"(?=({re.escape(given['delimiter'])}))", id_, re.IGNORECASE):
-        pass
-    return id_ if last is None else id_[last.end(1) :]
+    ends = [
+        found.end(1) for found in re.finditer(f"(?=({re.escape(given['delimiter'])}))", id_, re.IGNORECASE)
+    ]
+    return id_[max(ends, default=0) :]
 
 
 def _flat_end(id_: str, given: Mapping[str, Any]) -> list[str]:
