@@ -2,7 +2,10 @@
 VENV ?= .venv
 PY := '$(VENV)/bin/python'
 
-.PHONY: help demo test check docs man bench crash-test prove-debian release install setup clean
+# Files are begun in the order of tests/support/length.py, and each is run by one process.
+PYTEST = $(PY) -m pytest $(or $(PYTEST_ARGS),-n auto --dist loadfile --no-loadscope-reorder --durations=30)
+
+.PHONY: help demo test test-rest test-all check docs man bench crash-test prove-debian release install setup clean
 
 help:           ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 14
@@ -13,16 +16,23 @@ setup:          ## install what is missing to run (says what, first)
 demo: setup     ## start the daemon, drop a sample folder, show the result
 	@$(PY) tools/demo
 
-test:           ## install what is missing and run all checks and tests
+test:           ## install what is missing and run all checks and tests, of slow tests a part
 	@tools/setup test
 	@$(MAKE) --no-print-directory check
-	@$(PY) -m pytest $(or $(PYTEST_ARGS),-n auto --dist loadfile --no-loadscope-reorder)
+	@$(if $(PYTEST_ARGS),,TESTS_PART=first) $(PYTEST)
 
-check:          ## style, types and layers; quick
+test-rest:      ## run what `make test` leaves out, as it is slow by nature
+	@tools/setup test
+	@$(if $(PYTEST_ARGS),,TESTS_PART=rest) $(PYTEST)
+
+test-all: test test-rest  ## run all checks and all tests
+
+check:          ## style, types, layers and dependencies; quick
 	@'$(VENV)/bin/ruff' check .
 	@'$(VENV)/bin/ruff' format --check .
 	@'$(VENV)/bin/mypy'
 	@'$(VENV)/bin/lint-imports' --no-logo
+	@'$(VENV)/bin/deptry' --no-ansi dittohead
 
 docs:           ## build the documentation as a site, in site/
 	@tools/setup docs

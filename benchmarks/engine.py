@@ -101,23 +101,23 @@ def run_engine(base: Path, count: int) -> dict[str, Any]:
     import sqlalchemy as sa
 
     from dittohead.system import log
-    from tests.support.house import House
+    from tests.support.harness import Harness
 
     log.configure(level="info", json=True)
-    house, did = House(base, _CONFIG), Counter[str]()
-    sa.event.listen(house.store.engine, "commit", lambda connection: did.update(["commit"]))
+    harness, did = Harness(base, _CONFIG), Counter[str]()
+    sa.event.listen(harness.store.engine, "commit", lambda connection: did.update(["commit"]))
     for what, name in (("write", "transaction"), ("read", "read")):
-        setattr(house.store, what, _counting(getattr(house.store, what), did, name))
+        setattr(harness.store, what, _counting(getattr(harness.store, what), did, name))
     _counted(did)
 
     async def drop(first: int, last: int) -> None:
         for i in range(first, last):
-            house.arrive(f"f{i:05}")
-        house.look()
-        await house.until(lambda: len(os.listdir(base / "done")) == last, 60)
+            harness.arrive(f"f{i:05}")
+        harness.look()
+        await harness.until(lambda: len(os.listdir(base / "done")) == last, 60)
 
     async def both() -> dict[str, Any]:
-        async with house.running():
+        async with harness.running():
             await drop(0, 10)  # the first ones pay for what is made once
             did.clear()
             cpu, started = _cpu_ms(), time.perf_counter()

@@ -9,6 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.common import Row
+from dittohead.config import registry
+from dittohead.config.loader import SourceSetting, load
+from dittohead.contract.catalogue import BATCH, Keep, Told
+from dittohead.folders.stations import Stations
+from dittohead.intake.board import figures, stages
+from dittohead.intake.board.keeper import Keeper
+from dittohead.sources.grin.client import Access, Grin, session
+from dittohead.sources.grin.limits import Limits, Most
+from dittohead.sources.grin.options import VOLUME, GrinOptions
+from dittohead.sources.grin.refresh import Refresh
+from dittohead.sources.grin.sign_in import SignIn, Token, read_client
+from dittohead.sources.grin.source import GrinSource
+from dittohead.store import Store, sqlite_url
+from dittohead.store import board as board_store
+from dittohead.store.keeping import keep
 
 _SERVE = """
 import sys, time
@@ -43,7 +58,7 @@ def measure(base: Path, quick: bool) -> Iterator[Row]:
         said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
         assert server.stdin is not None
         server.stdin.close()
-    first, again, counted, more = (float(word) for word in said.split()[-4:])
+    first, again, counted, more, board, story, shown = (float(word) for word in said.split()[-7:])
     goal_s = _GOAL_S * count / 1_000_000
     yield Row(
         f"{count:,} volumes listed, all new",
@@ -54,19 +69,14 @@ def measure(base: Path, quick: bool) -> Iterator[Row]:
     )
     yield Row("  listed again", f"{again:.1f} s", goal=f"< {goal_s:.0f} s", holds=again < goal_s)
     yield Row("  counts by state", f"{counted * 1000:.2f} ms", goal="< 100 ms", holds=counted < 0.1)
+    for what, took in (("the board's page", board), ("one volume's story", story)):
+        yield Row(f"  {what}", f"{took * 1000:.1f} ms", goal="< 100 ms", holds=took < 0.1)
+    yield Row("  20,000 wanted: a pass of the board", f"{shown * 1000:.0f} ms", "in its own threads")
     yield Row("  more memory", f"{more:.0f} MiB", goal=f"< {_GOAL_MIB:.0f} MiB", holds=more < _GOAL_MIB)
 
 
 async def listed(root: Path, url: str, token: str, count: int) -> None:
     """List all books twice; print seconds of both, of a question, and MiB that it took more."""
-    from dittohead.sources.grin.client import Access, Grin, session
-    from dittohead.sources.grin.options import VOLUME, GrinOptions
-    from dittohead.sources.grin.pace import Pace
-    from dittohead.sources.grin.refresh import Refresh
-    from dittohead.sources.grin.sign_in import SignIn, Token, read_client
-    from dittohead.store import Store, sqlite_url
-    from dittohead.store.keeping import keep
-
     (root / "state").mkdir(parents=True)
     store = Store.open(sqlite_url(root / "state"))
     kept = keep(store, root / "state", "google", {}.__getitem__)
@@ -77,7 +87,7 @@ async def listed(root: Path, url: str, token: str, count: int) -> None:
         '{"installed": {"client_id": "c", "auth_uri": "https://a", "token_uri": "https://t"}}', "c"
     )
     async with session(60) as opened:
-        grin = Grin(options, opened, Access(Pace(100, 4, 4), SignIn(path, "", kept.log)), client)
+        grin = Grin(options, opened, Access(Limits(Most(100, 4, 4)), SignIn(path, "", kept.log)), client)
         refresh = Refresh(options, kept, grin)
         await refresh.small()
         before = _mib()
@@ -87,14 +97,49 @@ async def listed(root: Path, url: str, token: str, count: int) -> None:
     counts = await kept.catalogue.counts(VOLUME)
     counted = time.perf_counter() - began
     assert sum(counts.values()) == count, counts
+    more = _mib() - before
+    looked = await _board(store, kept, root, options)
     store.close()
-    print(first, again, counted, _mib() - before)
+    print(first, again, counted, more, *looked)
 
 
-async def _timed(refresh: object) -> float:
-    from dittohead.sources.grin.refresh import Refresh
+async def _board(store: Store, kept: Keep, root: Path, options: GrinOptions) -> tuple[float, float, float]:
+    """Return seconds that the board's page, one volume's story and a pass over the tokens take."""
+    wanted = await kept.catalogue.pick(VOLUME, ["known", "available"], [""], 20_000)
+    for begin in range(0, len(wanted), BATCH):
+        told = [Told(key=one.key, stage="wanted", reason="") for one in wanted[begin : begin + BATCH]]
+        await kept.catalogue.tell(VOLUME, told, by="somebody")
+    aside = await kept.catalogue.pick(VOLUME, ["known", "available"], [""], 20_000)
+    for begin in range(0, len(aside), BATCH):
+        told = [
+            Told(key=one.key, stage="set_aside", reason=f"why {begin % 7}")
+            for one in aside[begin : begin + BATCH]
+        ]
+        await kept.catalogue.tell(VOLUME, told, by="somebody")
+    setting = SourceSetting(name="google", kind="grin", options=options)
+    board, workers = GrinSource.board, registry.default()
+    assert board is not None
+    began = time.perf_counter()
+    row = stages.row(board, None, workers)
+    asked = ("google", VOLUME, "stored", board, row, workers, time.time())
+    await store.look(figures.gather, *asked)
+    page = time.perf_counter() - began
+    began = time.perf_counter()
+    await store.look(board_store.standing, "google", VOLUME, wanted[0].key)
+    await kept.catalogue.history(VOLUME, wanted[0].key)
+    story = time.perf_counter() - began
+    stations = Stations(root)
+    stations.prepare()
+    (root / "config.yaml").write_text("root: .\npipelines: {all: {match: '.*', steps: [checksum: {}]}}\n")
+    config = load(root / "config.yaml", probe=False)
+    keeper = Keeper(store, stations, setting, GrinSource(), kept, lambda: config, lambda: None)
+    await keeper.once()
+    began = time.perf_counter()
+    await keeper.once()
+    return page, story, time.perf_counter() - began
 
-    assert isinstance(refresh, Refresh)
+
+async def _timed(refresh: Refresh) -> float:
     began = time.perf_counter()
     await refresh._full(believe=False)
     return time.perf_counter() - began

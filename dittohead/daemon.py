@@ -286,6 +286,7 @@ class Daemon:
             wants=lambda event, pipeline: self.composer.wants(event, pipeline),
             metrics=self.notifier.metrics,
             settle_s=settings.watch.settle,
+            floor=lambda: self.config.settings.space.floor,
         )
         self.claimer = Claimer(
             config=self.config,
@@ -296,7 +297,9 @@ class Daemon:
         )
         self.dispatch: Dispatch = LocalDispatch(self.engine, self.claimer, self.config.limits["jobs"])
         self.dispatch.on_trouble = self._compare.set
-        self.intake = Intake(store, self.stations, self.claimer, registry.sources(), credentials.needed)
+        self.intake = Intake(
+            store, self.stations, self.claimer, registry.sources(), credentials.needed, self._poked.set
+        )
         self.intake.configure(self.config.sources)
         self.queue = RequestQueue(store, self._poked.set)
         self.actions = Actions(

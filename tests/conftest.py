@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 
 from dittohead.store import Store
 from dittohead.workers.iiif import manifest
-from tests.support import blocking
-from tests.support.house import House
+from tests.support import blocking, costs, forks, length
+from tests.support.harness import Harness
 
 # Nothing of the developer's own environment is to decide a test.
 for key in list(os.environ):
@@ -27,8 +27,28 @@ for key in list(os.environ):
 
 
 # A busy machine is not a fault of what is tried.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=length.EXAMPLES
+)
 settings.load_profile("busy")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the costs of tests be written down, if that is asked for, and image children start at once."""
+    costs.install(config)
+    forks.fork_image_children()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what belongs to another part of the run, and begin with the files that take long."""
+    items[:], left = length.chosen(items)
+    if left:
+        config.hook.pytest_deselected(items=left)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: tests also wait, for disks and for what is due later."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +83,14 @@ def _every_store_is_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def real_image_children() -> Iterator[None]:
+    """Start them as the daemon does: for tests that are about the process."""
+    forks.real_image_children.append("a test")
+    yield
+    forks.real_image_children.clear()
+
+
+@pytest.fixture
 def nothing_blocks_the_loop() -> Iterator[None]:
     """What blocks it stops every folder, the page and the watchdog at once."""
     with blocking.refused():
@@ -70,8 +98,8 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def harness(tmp_path: Path) -> Iterator[Harness]:
     """A root with three scripted steps."""
-    made = House(tmp_path / "root")
+    made = Harness(tmp_path / "root")
     yield made
     made.store.close()

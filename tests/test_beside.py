@@ -14,7 +14,7 @@ from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.model.errors import ItemError, TargetError, TransientError
 from dittohead.model.records import Output
 from dittohead.model.states import JobState, StepState
-from tests.support.house import House, ScriptOptions, ScriptWorker
+from tests.support.harness import Harness, ScriptOptions, ScriptWorker
 
 DIAMOND = """
 root: .
@@ -33,14 +33,14 @@ pipelines:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    made = House(tmp_path / "root", DIAMOND)
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
+    made = Harness(tmp_path / "root", DIAMOND)
     yield made
     made.store.close()
 
 
 def gate(
-    house: House, step: str, result: Callable[[], StepResult] = Done
+    harness: Harness, step: str, result: Callable[[], StepResult] = Done
 ) -> tuple[asyncio.Event, asyncio.Event]:
     """Let a step wait for an event; returns (reached, go on)."""
     reached, go = asyncio.Event(), asyncio.Event()
@@ -50,108 +50,108 @@ def gate(
         await go.wait()
         return result()
 
-    house.worker.plays[step] = wait
+    harness.worker.plays[step] = wait
     return reached, go
 
 
-def states(house: House) -> dict[str, StepState]:
-    return {row.name: row.state for row in house.steps(house.job("x"))}
+def states(harness: Harness) -> dict[str, StepState]:
+    return {row.name: row.state for row in harness.steps(harness.job("x"))}
 
 
-def state(house: House) -> JobState | None:
-    return house.jobs("x")[0].state if house.jobs("x") else None
+def state(harness: Harness) -> JobState | None:
+    return harness.jobs("x")[0].state if harness.jobs("x") else None
 
 
-async def test_independent_steps_run_at_the_same_time_and_the_last_waits_for_both(house: House) -> None:
+async def test_independent_steps_run_at_the_same_time_and_the_last_waits_for_both(harness: Harness) -> None:
     """Both are reached before either may end."""
-    (left, go_left), (right, go_right) = gate(house, "left"), gate(house, "right")
-    house.arrive("x")
-    async with house.running():
+    (left, go_left), (right, go_right) = gate(harness, "left"), gate(harness, "right")
+    harness.arrive("x")
+    async with harness.running():
         await left.wait()
         await right.wait()
-        assert states(house)["end"] is StepState.PENDING
+        assert states(harness)["end"] is StepState.PENDING
         go_left.set()
-        await house.until(lambda: states(house)["left"] is StepState.DONE)
-        assert states(house) | {"begin": StepState.DONE} == states(house)
-        assert states(house)["end"] is StepState.PENDING
+        await harness.until(lambda: states(harness)["left"] is StepState.DONE)
+        assert states(harness) | {"begin": StepState.DONE} == states(harness)
+        assert states(harness)["end"] is StepState.PENDING
         go_right.set()
-        job = await house.until_over("x")
+        job = await harness.until_over("x")
     assert job.state is JobState.DONE
-    ran = [step for _, step in house.worker.ran]
+    ran = [step for _, step in harness.worker.ran]
     assert (ran[0], ran[-1]) == ("begin", "end")
 
 
-async def test_a_failure_ends_the_job_at_once_and_a_retry_does_only_what_is_left(house: House) -> None:
+async def test_a_failure_ends_the_job_at_once_and_a_retry_does_only_what_is_left(harness: Harness) -> None:
     """The sibling is interrupted; what was done stays done."""
-    reached, _ = gate(house, "right")
+    reached, _ = gate(harness, "right")
 
     async def fail(ctx: StepContext) -> StepResult:
         await reached.wait()
         raise ItemError("no")
 
-    house.worker.plays["left"] = fail
-    house.arrive("x")
-    async with house.running():
-        job = await house.until_over("x")
+    harness.worker.plays["left"] = fail
+    harness.arrive("x")
+    async with harness.running():
+        job = await harness.until_over("x")
         assert job.state is JobState.FAILED
-        assert states(house) == {
+        assert states(harness) == {
             "begin": StepState.DONE,
             "left": StepState.FAILED,
             "right": StepState.PENDING,
             "end": StepState.PENDING,
         }
-        house.worker.plays.clear()
-        house.worker.ran.clear()
-        assert (await house.ask("retry", "x"))["message"] == "x: tried again from step left"
-        await house.until(lambda: state(house) is JobState.DONE)
-    assert sorted(step for _, step in house.worker.ran) == ["end", "left", "right"]
+        harness.worker.plays.clear()
+        harness.worker.ran.clear()
+        assert (await harness.ask("retry", "x"))["message"] == "x: tried again from step left"
+        await harness.until(lambda: state(harness) is JobState.DONE)
+    assert sorted(step for _, step in harness.worker.ran) == ["end", "left", "right"]
 
 
-async def test_what_is_done_beside_a_failure_is_not_done_again(house: House) -> None:
+async def test_what_is_done_beside_a_failure_is_not_done_again(harness: Harness) -> None:
     """Right is done before left fails: a retry leaves it alone, although it comes later."""
 
     async def fail(ctx: StepContext) -> StepResult:
-        await house.until(lambda: states(house)["right"] is StepState.DONE)
+        await harness.until(lambda: states(harness)["right"] is StepState.DONE)
         raise ItemError("no")
 
-    house.worker.plays["left"] = fail
-    house.arrive("x")
-    async with house.running():
-        await house.until_over("x")
-        house.worker.plays.clear()
-        house.worker.ran.clear()
-        await house.ask("retry", "x")
-        await house.until(lambda: state(house) is JobState.DONE)
-    assert [step for _, step in house.worker.ran] == ["left", "end"]
+    harness.worker.plays["left"] = fail
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until_over("x")
+        harness.worker.plays.clear()
+        harness.worker.ran.clear()
+        await harness.ask("retry", "x")
+        await harness.until(lambda: state(harness) is JobState.DONE)
+    assert [step for _, step in harness.worker.ran] == ["left", "end"]
 
 
-async def test_a_step_that_waits_does_not_hold_up_the_one_beside_it(house: House) -> None:
+async def test_a_step_that_waits_does_not_hold_up_the_one_beside_it(harness: Harness) -> None:
     """The job goes on with the other, and is laid aside when nothing else can be done."""
-    reached, go = gate(house, "right")
+    reached, go = gate(harness, "right")
 
     async def wait(ctx: StepContext) -> StepResult:
         return Done() if ctx.saved else Wait(reason="an answer", seconds=3600, state={"asked": 1})
 
-    house.worker.plays["left"] = wait
-    house.arrive("x")
-    async with house.running():
+    harness.worker.plays["left"] = wait
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
-        await house.until(lambda: states(house)["left"] is StepState.WAITING)
-        row = house.steps(house.job("x"))[1]
+        await harness.until(lambda: states(harness)["left"] is StepState.WAITING)
+        row = harness.steps(harness.job("x"))[1]
         assert row.saved == {"asked": 1}  # durable while the other still runs
-        assert house.job("x").state is JobState.RUNNING
+        assert harness.job("x").state is JobState.RUNNING
         go.set()
-        await house.until(lambda: state(house) is JobState.WAITING)
-        assert house.job("x").reason == "an answer"
-        assert states(house)["right"] is StepState.DONE
-        await house.ask("poke", "x")
-        job = await house.until_over("x")
+        await harness.until(lambda: state(harness) is JobState.WAITING)
+        assert harness.job("x").reason == "an answer"
+        assert states(harness)["right"] is StepState.DONE
+        await harness.ask("poke", "x")
+        job = await harness.until_over("x")
     assert job.state is JobState.DONE
 
 
-async def test_an_interruption_keeps_what_a_waiting_step_had_saved(house: House) -> None:
+async def test_an_interruption_keeps_what_a_waiting_step_had_saved(harness: Harness) -> None:
     """A stop while its sibling runs: the answer that was asked for is not asked for twice."""
-    reached, _ = gate(house, "right")
+    reached, _ = gate(harness, "right")
     asked = []
 
     async def wait(ctx: StepContext) -> StepResult:
@@ -159,12 +159,12 @@ async def test_an_interruption_keeps_what_a_waiting_step_had_saved(house: House)
             asked.append(ctx.step)
         return Wait(reason="an answer", seconds=3600, state={"asked": 1})
 
-    house.worker.plays["left"] = wait
-    house.arrive("x")
-    async with house.running():
+    harness.worker.plays["left"] = wait
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
-        await house.until(lambda: states(house)["left"] is StepState.WAITING)
-    again = House(house.root, DIAMOND)
+        await harness.until(lambda: states(harness)["left"] is StepState.WAITING)
+    again = Harness(harness.root, DIAMOND)
     again.worker.plays["left"] = wait
     async with again.running():
         await again.until(lambda: again.job("x").wake_at is not None)
@@ -173,7 +173,9 @@ async def test_an_interruption_keeps_what_a_waiting_step_had_saved(house: House)
     again.store.close()
 
 
-async def test_a_retry_does_not_ask_twice_what_a_step_beside_the_failed_one_waits_for(house: House) -> None:
+async def test_a_retry_does_not_ask_twice_what_a_step_beside_the_failed_one_waits_for(
+    harness: Harness,
+) -> None:
     """Left has asked and waits; right fails: after a retry left goes on with what it had saved."""
     asked = []
 
@@ -184,20 +186,20 @@ async def test_a_retry_does_not_ask_twice_what_a_step_beside_the_failed_one_wait
         return Wait(reason="an answer", seconds=3600, state={"asked": 1})
 
     async def fail(ctx: StepContext) -> StepResult:
-        await house.until(lambda: states(house)["left"] is StepState.WAITING)
+        await harness.until(lambda: states(harness)["left"] is StepState.WAITING)
         raise ItemError("no")
 
-    house.worker.plays |= {"left": wait, "right": fail}
-    house.arrive("x")
-    async with house.running():
-        await house.until_over("x")
-        del house.worker.plays["right"]
-        assert (await house.ask("retry", "x"))["message"] == "x: tried again from step right"
-        await house.until(lambda: state(house) is JobState.DONE)
+    harness.worker.plays |= {"left": wait, "right": fail}
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until_over("x")
+        del harness.worker.plays["right"]
+        assert (await harness.ask("retry", "x"))["message"] == "x: tried again from step right"
+        await harness.until(lambda: state(harness) is JobState.DONE)
     assert asked == ["left"]
 
 
-async def test_a_paused_target_and_a_wait_are_both_looked_after(house: House) -> None:
+async def test_a_paused_target_and_a_wait_are_both_looked_after(harness: Harness) -> None:
     """One job, two reasons: it is woken by whichever comes first."""
 
     async def down(ctx: StepContext) -> StepResult:
@@ -206,30 +208,30 @@ async def test_a_paused_target_and_a_wait_are_both_looked_after(house: House) ->
     async def wait(ctx: StepContext) -> StepResult:
         return Wait(reason="an answer", seconds=3600)
 
-    house.worker.plays |= {"right": down, "left": wait}
-    house.arrive("x")
-    async with house.running():
-        await house.until(lambda: state(house) is JobState.WAITING)
-        job = house.job("x")
+    harness.worker.plays |= {"right": down, "left": wait}
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until(lambda: state(harness) is JobState.WAITING)
+        job = harness.job("x")
         assert set(job.reason.split("; ")) == {"the host is down", "an answer"}
         assert job.wake_at is not None
-        left = house.steps(job)[1].wake_at
+        left = harness.steps(job)[1].wake_at
         assert left is not None
         # Each is reckoned from a clock that goes on meanwhile.
         assert abs(job.wake_at - left) < timedelta(seconds=10)
         assert job.target == ""
-        assert house.steps(job)[2].target == "there"
-        assert house.targets.paused("there") == "the host is down"
-        house.worker.plays.clear()
-        await house.targets.resume("there")
-        await house.until(
-            lambda: states(house)["right"] is StepState.DONE and state(house) is JobState.WAITING
+        assert harness.steps(job)[2].target == "there"
+        assert harness.targets.paused("there") == "the host is down"
+        harness.worker.plays.clear()
+        await harness.targets.resume("there")
+        await harness.until(
+            lambda: states(harness)["right"] is StepState.DONE and state(harness) is JobState.WAITING
         )
-        await house.ask("poke", "x")
-        assert (await house.until_over("x")).state is JobState.DONE
+        await harness.ask("poke", "x")
+        assert (await harness.until_over("x")).state is JobState.DONE
 
 
-async def test_both_transient_faults_are_counted_for_themselves(house: House) -> None:
+async def test_both_transient_faults_are_counted_for_themselves(harness: Harness) -> None:
     """Each step has its own tries."""
     tries = {"left": 0, "right": 0}
 
@@ -239,26 +241,26 @@ async def test_both_transient_faults_are_counted_for_themselves(house: House) ->
             raise TransientError("busy")
         return Done()
 
-    house.worker.plays |= {"left": shaky, "right": shaky}
-    house.arrive("x")
-    async with house.running():
-        job = await house.until_over("x")
+    harness.worker.plays |= {"left": shaky, "right": shaky}
+    harness.arrive("x")
+    async with harness.running():
+        job = await harness.until_over("x")
     assert job.state is JobState.DONE
     assert tries == {"left": 3, "right": 3}
 
 
-async def test_run_again_from_a_step_leaves_alone_what_does_not_wait_for_it(house: House) -> None:
+async def test_run_again_from_a_step_leaves_alone_what_does_not_wait_for_it(harness: Harness) -> None:
     """Left and what comes after it; right stays as it is."""
-    house.arrive("x")
-    async with house.running():
-        await house.until_over("x")
-        house.worker.ran.clear()
-        await house.ask("rerun", "x", **{"from": "left"})
-        await house.until(lambda: len(house.worker.ran) == 2 and house.job("x").state is JobState.DONE)
-    assert [step for _, step in house.worker.ran] == ["left", "end"]
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until_over("x")
+        harness.worker.ran.clear()
+        await harness.ask("rerun", "x", **{"from": "left"})
+        await harness.until(lambda: len(harness.worker.ran) == 2 and harness.job("x").state is JobState.DONE)
+    assert [step for _, step in harness.worker.ran] == ["left", "end"]
 
 
-async def test_outputs_that_are_lost_are_made_again_with_all_that_waits_for_them(house: House) -> None:
+async def test_outputs_that_are_lost_are_made_again_with_all_that_waits_for_them(harness: Harness) -> None:
     """And nothing else."""
 
     async def make(ctx: StepContext) -> StepResult:
@@ -266,15 +268,15 @@ async def test_outputs_that_are_lost_are_made_again_with_all_that_waits_for_them
         ctx.output(Output(path=b"f", size=1, sha256="0" * 64))
         return Done()
 
-    house.worker.plays["left"] = make
-    reached, _ = gate(house, "end")
-    house.arrive("x")
-    async with house.running():
+    harness.worker.plays["left"] = make
+    reached, _ = gate(harness, "end")
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
-        work = house.stations.work / house.job("x").id / "left"
+        work = harness.stations.work / harness.job("x").id / "left"
     (work / "f").unlink()
     work.rmdir()
-    again = House(house.root, DIAMOND)
+    again = Harness(harness.root, DIAMOND)
     again.worker.plays["left"] = make
     async with again.running():
         assert (await again.until_over("x")).state is JobState.DONE
@@ -295,16 +297,16 @@ class LookingWorker(ScriptWorker):
         return self.looks.get(ctx.step, lambda ctx: {"seen": ctx.step})(ctx)
 
 
-def looking(house: House) -> LookingWorker:
+def looking(harness: Harness) -> LookingWorker:
     worker = LookingWorker()
-    house.workers.add(worker)
-    house.worker = worker
+    harness.workers.add(worker)
+    harness.worker = worker
     return worker
 
 
-async def test_every_step_looks_before_the_first_runs(house: House) -> None:
+async def test_every_step_looks_before_the_first_runs(harness: Harness) -> None:
     """And finds its facts later, as do the others."""
-    worker = looking(house)
+    worker = looking(harness)
     found = {}
 
     async def read(ctx: StepContext) -> StepResult:
@@ -313,27 +315,27 @@ async def test_every_step_looks_before_the_first_runs(house: House) -> None:
         return Done()
 
     worker.plays["begin"] = read
-    house.arrive("x")
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
+    harness.arrive("x")
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
     assert found == {"begin": {"seen": "begin"}, "end": {"seen": "end"}}
 
 
-async def test_the_step_that_knows_what_the_folder_holds_looks_first(house: House) -> None:
+async def test_the_step_that_knows_what_the_folder_holds_looks_first(harness: Harness) -> None:
     """Wherever it stands: the others look with that in mind."""
 
     class Describing(LookingWorker):
         name = "describing"
         describes = True
 
-    worker, describing = looking(house), Describing()
+    worker, describing = looking(harness), Describing()
     describing.looks["end"] = lambda ctx: {
         "described": {"objects": [{"description": {"identifier": "i", "title": "Letters"}}]}
     }
     titles = []
     worker.looks["begin"] = lambda ctx: titles.append(ctx.described().objects[0].description.title) or {}
-    other = House(
-        house.root.parent / "other",
+    other = Harness(
+        harness.root.parent / "other",
         DIAMOND.replace("script: {name: end}", "describing: {name: end}"),
         workers=[describing],
     )
@@ -345,46 +347,46 @@ async def test_the_step_that_knows_what_the_folder_holds_looks_first(house: Hous
     other.store.close()
 
 
-async def test_what_the_last_step_finds_amiss_fails_the_job_before_anything_ran(house: House) -> None:
+async def test_what_the_last_step_finds_amiss_fails_the_job_before_anything_ran(harness: Harness) -> None:
     """Its reason names the step that found it; a retry looks again."""
-    worker = looking(house)
+    worker = looking(harness)
 
     def missing(ctx: StepContext) -> Any:
         raise ItemError("there is no such record", hint="Correct the name")
 
     worker.looks["end"] = missing
-    house.arrive("x")
-    async with house.running():
-        job = await house.until_over("x")
+    harness.arrive("x")
+    async with harness.running():
+        job = await harness.until_over("x")
         assert (job.state, worker.ran) == (JobState.FAILED, [])
         assert job.reason == "step end: there is no such record. Correct the name"
         worker.looks.clear()
         worker.looked.clear()
-        await house.ask("retry", "x")
-        await house.until(lambda: state(house) is JobState.DONE)
+        await harness.ask("retry", "x")
+        await harness.until(lambda: state(harness) is JobState.DONE)
     assert worker.looked == ["begin", "left", "right", "end"]  # the first's facts may be out of date, too
 
 
-async def test_a_look_that_cannot_be_had_now_pauses_its_target(house: House) -> None:
+async def test_a_look_that_cannot_be_had_now_pauses_its_target(harness: Harness) -> None:
     """Nothing runs; it is looked at again when the target is back."""
-    worker = looking(house)
+    worker = looking(harness)
 
     def down(ctx: StepContext) -> Any:
         raise TargetError("down")
 
     worker.looks["right"] = down
-    house.arrive("x")
-    async with house.running():
-        await house.until(lambda: state(house) is JobState.PAUSED)
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until(lambda: state(harness) is JobState.PAUSED)
         assert worker.ran == []
         worker.looks.clear()
-        await house.targets.resume("there")
-        assert (await house.until_over("x")).state is JobState.DONE
+        await harness.targets.resume("there")
+        assert (await harness.until_over("x")).state is JobState.DONE
 
 
-async def test_a_look_that_failed_in_passing_is_not_counted_against_the_step(house: House) -> None:
+async def test_a_look_that_failed_in_passing_is_not_counted_against_the_step(harness: Harness) -> None:
     """Its tries begin again when it runs."""
-    worker = looking(house)
+    worker = looking(harness)
     calls, tries = [], []
 
     def shaky(ctx: StepContext) -> Any:
@@ -401,20 +403,20 @@ async def test_a_look_that_failed_in_passing_is_not_counted_against_the_step(hou
 
     worker.looks["begin"] = shaky
     worker.plays["begin"] = shaky_too
-    house.arrive("x")
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
+    harness.arrive("x")
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
     assert tries == [1, 2, 3]
 
 
-async def test_after_a_step_is_done_nobody_looks_again(house: House) -> None:
+async def test_after_a_step_is_done_nobody_looks_again(harness: Harness) -> None:
     """What later steps were told stays true for them, whatever has changed meanwhile."""
-    worker = looking(house)
-    reached, _ = gate(house, "left")
-    house.arrive("x")
-    async with house.running():
+    worker = looking(harness)
+    reached, _ = gate(harness, "left")
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
-    again = House(house.root, DIAMOND)
+    again = Harness(harness.root, DIAMOND)
     worker = looking(again)
     async with again.running():
         assert (await again.until_over("x")).state is JobState.DONE
@@ -422,12 +424,12 @@ async def test_after_a_step_is_done_nobody_looks_again(house: House) -> None:
     again.store.close()
 
 
-async def test_a_defect_in_a_look_fails_the_job_and_nothing_else(house: House) -> None:
+async def test_a_defect_in_a_look_fails_the_job_and_nothing_else(harness: Harness) -> None:
     """As in a step."""
-    worker = looking(house)
+    worker = looking(harness)
     worker.looks["left"] = lambda ctx: 1 / 0
-    house.arrive("x")
-    async with house.running():
-        job = await house.until_over("x")
+    harness.arrive("x")
+    async with harness.running():
+        job = await harness.until_over("x")
     assert job.error is not None
     assert (job.state, job.error.kind, job.error.step) == (JobState.FAILED, "defect", "left")

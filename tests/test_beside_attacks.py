@@ -15,7 +15,7 @@ from dittohead.engine import live_status
 from dittohead.model.errors import ItemError, TargetError, TransientError
 from dittohead.model.records import Output
 from dittohead.model.states import JobState, StepState
-from tests.support.house import CONFIG, House
+from tests.support.harness import CONFIG, Harness
 from tests.test_beside import DIAMOND, LookingWorker, gate, looking, state, states
 
 BOTH_THERE = DIAMOND.replace("name: left, after: [begin]", "name: left, after: [begin], target: there")
@@ -27,15 +27,15 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def house(root: Path) -> Iterator[House]:
-    made = House(root, DIAMOND)
+def harness(root: Path) -> Iterator[Harness]:
+    made = Harness(root, DIAMOND)
     yield made
     made.store.close()
 
 
 @pytest.fixture
-def both(root: Path) -> Iterator[House]:
-    made = House(root, BOTH_THERE)
+def both(root: Path) -> Iterator[Harness]:
+    made = Harness(root, BOTH_THERE)
     yield made
     made.store.close()
 
@@ -48,7 +48,7 @@ async def wait(ctx: StepContext) -> StepResult:
     return Wait(reason="an answer", seconds=3600)
 
 
-async def test_a_target_that_one_branch_finds_down_and_the_other_up_forgets_no_job(both: House) -> None:
+async def test_a_target_that_one_branch_finds_down_and_the_other_up_forgets_no_job(both: Harness) -> None:
     """Left pauses it; right, under way, succeeds there: the job is not left waiting for what is up."""
     reached, go = gate(both, "right")
     tries = []
@@ -71,7 +71,7 @@ async def test_a_target_that_one_branch_finds_down_and_the_other_up_forgets_no_j
 
 async def test_a_probe_whose_job_is_cancelled_before_it_runs_is_not_waited_for(root: Path) -> None:
     """There is one place, and it is taken: the next of those that wait for the target probes it."""
-    house = House(
+    harness = Harness(
         root,
         """
         root: .
@@ -88,30 +88,34 @@ async def test_a_probe_whose_job_is_cancelled_before_it_runs_is_not_waited_for(r
         await met.wait()
         return await down(ctx)
 
-    house.worker.plays["send"] = down_for_both
+    harness.worker.plays["send"] = down_for_both
     for name in ("a", "b"):
-        house.arrive(name)
-    async with house.running():
-        await house.until(lambda: all(house.jobs(n) and state_of(house, n) is JobState.PAUSED for n in "ab"))
-        reached, go = gate(house, "work")
-        del house.worker.plays["send"]
-        house.dispatch.limit = 1
-        house.arrive("c")
-        house.look()
+        harness.arrive(name)
+    async with harness.running():
+        await harness.until(
+            lambda: all(harness.jobs(n) and state_of(harness, n) is JobState.PAUSED for n in "ab")
+        )
+        reached, go = gate(harness, "work")
+        del harness.worker.plays["send"]
+        harness.dispatch.limit = 1
+        harness.arrive("c")
+        harness.look()
         await reached.wait()
-        house.targets.sooner(3600)
-        await house.dispatch._read_ready()  # chooses a; all places are taken
-        await house.ask("cancel", "a")
+        harness.targets.sooner(3600)
+        await harness.dispatch._read_ready()  # chooses a; all places are taken
+        await harness.ask("cancel", "a")
         go.set()
-        assert (await house.until_over("b")).state is JobState.DONE
-    house.store.close()
+        assert (await harness.until_over("b")).state is JobState.DONE
+    harness.store.close()
 
 
-def state_of(house: House, name: str) -> JobState:
-    return house.job(name).state
+def state_of(harness: Harness, name: str) -> JobState:
+    return harness.job(name).state
 
 
-async def test_a_stop_while_a_failed_step_waits_for_its_sibling_leaves_nothing_running(house: House) -> None:
+async def test_a_stop_while_a_failed_step_waits_for_its_sibling_leaves_nothing_running(
+    harness: Harness,
+) -> None:
     """Anyone who takes long to end is waited for, however often the run is told to end."""
     reached, ending, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
     ended = []
@@ -134,67 +138,71 @@ async def test_a_stop_while_a_failed_step_waits_for_its_sibling_leaves_nothing_r
         await reached.wait()
         raise ItemError("no")
 
-    house.worker.plays |= {"right": slow, "left": fail}
-    house.arrive("x")
-    async with house.running():
+    harness.worker.plays |= {"right": slow, "left": fail}
+    harness.arrive("x")
+    async with harness.running():
         await ending.wait()
-        frozen = asyncio.create_task(house.ask("freeze", "x"))
-        await house.until(lambda: bool(house.dispatch._halted))
+        frozen = asyncio.create_task(harness.ask("freeze", "x"))
+        await harness.until(lambda: bool(harness.dispatch._halted))
         for _ in range(3):  # whatever the run wanted to write would be written by now
-            await house.store.write(lambda connection: None)
-        assert house.job("x").state is JobState.RUNNING
+            await harness.store.write(lambda connection: None)
+        assert harness.job("x").state is JobState.RUNNING
         go.set()
         await frozen
         assert ended == ["right"]
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("step:")]
 
 
-async def test_a_target_that_is_down_is_told_once_however_long_a_sibling_waits(house: House) -> None:
+async def test_a_target_that_is_down_is_told_once_however_long_a_sibling_waits(harness: Harness) -> None:
     """Its jobs probe it, also those that wait for something else besides."""
-    house.worker.plays |= {"right": down, "left": wait}
-    house.arrive("x")
-    async with house.running():
-        await house.until(lambda: state(house) is JobState.WAITING)
+    harness.worker.plays |= {"right": down, "left": wait}
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until(lambda: state(harness) is JobState.WAITING)
         for _ in range(2):
-            tried = house.worker.ran.count(("x", "right"))
-            house.targets.sooner(3600)  # a probe is due
-            house.dispatch.wake()
-            await house.until(lambda n=tried: house.worker.ran.count(("x", "right")) > n)
-            await house.until(lambda: not house.dispatch.running)
-        assert [event for event, _ in house.told] == ["paused"]
-        assert house.worker.ran.count(("x", "left")) == 1
-        del house.worker.plays["right"]
-        house.targets.sooner(3600)
-        house.dispatch.wake()
-        await house.until(lambda: states(house)["right"] is StepState.DONE and not house.dispatch.running)
-        assert [event for event, _ in house.told] == ["paused", "resumed"]
+            tried = harness.worker.ran.count(("x", "right"))
+            harness.targets.sooner(3600)  # a probe is due
+            harness.dispatch.wake()
+            await harness.until(lambda n=tried: harness.worker.ran.count(("x", "right")) > n)
+            await harness.until(lambda: not harness.dispatch.running)
+        assert [event for event, _ in harness.told] == ["paused"]
+        assert harness.worker.ran.count(("x", "left")) == 1
+        del harness.worker.plays["right"]
+        harness.targets.sooner(3600)
+        harness.dispatch.wake()
+        await harness.until(
+            lambda: states(harness)["right"] is StepState.DONE and not harness.dispatch.running
+        )
+        assert [event for event, _ in harness.told] == ["paused", "resumed"]
 
 
 async def test_two_targets_that_are_down_are_probed_each_for_itself(root: Path) -> None:
     """The one that is back is used; the other stays paused."""
-    house = House(
+    harness = Harness(
         root, DIAMOND.replace("name: left, after: [begin]", "name: left, after: [begin], target: here")
     )
-    house.worker.plays |= {"left": down, "right": down}
-    house.arrive("x")
-    async with house.running():
-        await house.until(lambda: state(house) is JobState.PAUSED)
-        del house.worker.plays["right"]
-        house.targets.sooner(3600)
-        house.dispatch.wake()
-        await house.until(lambda: states(house)["right"] is StepState.DONE and not house.dispatch.running)
-        assert house.targets.paused("there") is None
-        assert house.targets.paused("here") is not None
-        del house.worker.plays["left"]
-        house.targets.sooner(3600)
-        house.dispatch.wake()
-        assert (await house.until_over("x")).state is JobState.DONE
-    house.store.close()
+    harness.worker.plays |= {"left": down, "right": down}
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until(lambda: state(harness) is JobState.PAUSED)
+        del harness.worker.plays["right"]
+        harness.targets.sooner(3600)
+        harness.dispatch.wake()
+        await harness.until(
+            lambda: states(harness)["right"] is StepState.DONE and not harness.dispatch.running
+        )
+        assert harness.targets.paused("there") is None
+        assert harness.targets.paused("here") is not None
+        del harness.worker.plays["left"]
+        harness.targets.sooner(3600)
+        harness.dispatch.wake()
+        assert (await harness.until_over("x")).state is JobState.DONE
+    harness.store.close()
 
 
-async def test_a_passing_fault_is_tried_again_while_the_sibling_runs(house: House) -> None:
+async def test_a_passing_fault_is_tried_again_while_the_sibling_runs(harness: Harness) -> None:
     """A connection that breaks for a moment does not wait for hours of another step's work."""
-    reached, go = gate(house, "right")
+    reached, go = gate(harness, "right")
     tries = []
 
     async def shaky(ctx: StepContext) -> StepResult:
@@ -204,35 +212,35 @@ async def test_a_passing_fault_is_tried_again_while_the_sibling_runs(house: Hous
             raise TransientError("busy")
         return Done()
 
-    house.worker.plays["left"] = shaky
-    house.arrive("x")
-    async with house.running():
+    harness.worker.plays["left"] = shaky
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
-        await house.until(lambda: states(house).get("left") is StepState.DONE)
+        await harness.until(lambda: states(harness).get("left") is StepState.DONE)
         assert tries == [1, 2, 3]
         go.set()
-        assert (await house.until_over("x")).state is JobState.DONE
+        assert (await harness.until_over("x")).state is JobState.DONE
 
 
 async def test_what_waits_for_lost_outputs_is_done_again_after_an_interruption_too(root: Path) -> None:
     """The loss is noted before anything is made again: mid rests on files that are no more."""
     text = CONFIG.replace("name: third", "name: third, from: second")
     text = text.replace("name: second", "name: second, from: first")
-    house = House(root, text)
+    harness = Harness(root, text)
 
     async def make(ctx: StepContext) -> StepResult:
         (ctx.work / "f").write_bytes(b"1")
         ctx.output(Output(path=b"f", size=1, sha256="0" * 64))
         return Done()
 
-    house.worker.plays |= {"first": make, "second": make}
-    reached, _ = gate(house, "third")
-    house.arrive("x")
-    async with house.running():
+    harness.worker.plays |= {"first": make, "second": make}
+    reached, _ = gate(harness, "third")
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
-    shutil.rmtree(house.stations.work / house.job("x").id / "first")
-    house.store.close()
-    house = House(root, text)
+    shutil.rmtree(harness.stations.work / harness.job("x").id / "first")
+    harness.store.close()
+    harness = Harness(root, text)
     tries = []
 
     async def shaky(ctx: StepContext) -> StepResult:
@@ -241,25 +249,27 @@ async def test_what_waits_for_lost_outputs_is_done_again_after_an_interruption_t
             raise TransientError("busy")
         return await make(ctx)
 
-    house.worker.plays |= {"first": shaky, "second": make}
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
-    assert [step for _, step in house.worker.ran] == ["first", "first", "second", "third"]
-    house.store.close()
+    harness.worker.plays |= {"first": shaky, "second": make}
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
+    assert [step for _, step in harness.worker.ran] == ["first", "first", "second", "third"]
+    harness.store.close()
 
 
 async def test_a_stop_fails_no_job_that_waits_for_its_turn(root: Path) -> None:
     """One slot, several jobs: the stop interrupts who has it and who waits for it."""
-    house = House(root, CONFIG.replace("script: 4", "script: 1"))
-    reached, _ = gate(house, "second")
+    harness = Harness(root, CONFIG.replace("script: 4", "script: 1"))
+    reached, _ = gate(harness, "second")
     for name in ("a", "b", "c"):
-        house.arrive(name)
-    async with house.running():
+        harness.arrive(name)
+    async with harness.running():
         await reached.wait()
-        await house.until(lambda: len(house.dispatch.running) == 3)
-        await house.until(lambda: len(house.engine.limits["script"]._queues.get(house.job("a").uid, ())) == 2)
-    assert {house.job(n).state for n in "abc"} == {JobState.WAITING}
-    house.store.close()
+        await harness.until(lambda: len(harness.dispatch.running) == 3)
+        await harness.until(
+            lambda: len(harness.engine.limits["script"]._queues.get(harness.job("a").uid, ())) == 2
+        )
+    assert {harness.job(n).state for n in "abc"} == {JobState.WAITING}
+    harness.store.close()
 
 
 async def test_what_was_found_out_is_found_out_again_when_it_is_lost(root: Path) -> None:
@@ -277,35 +287,35 @@ async def test_what_was_found_out_is_found_out_again_when_it_is_lost(root: Path)
         titles.append(ctx.described().objects[0].description.title)
         return Done()
 
-    house = House(root, text, workers=[describing := Describing()])
+    harness = Harness(root, text, workers=[describing := Describing()])
     describing.looks["begin"] = lambda ctx: found
-    reached, _ = gate(house, "end")
-    house.arrive("x")
-    async with house.running():
+    reached, _ = gate(harness, "end")
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
-        home = house.stations.work / house.job("x").id
+        home = harness.stations.work / harness.job("x").id
     shutil.rmtree(home)
-    house.store.close()
-    house = House(root, text, workers=[describing := Describing()])
+    harness.store.close()
+    harness = Harness(root, text, workers=[describing := Describing()])
     describing.looks["begin"] = lambda ctx: found
-    house.worker.plays["end"] = read
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
+    harness.worker.plays["end"] = read
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
     assert (titles, describing.ran) == (["Letters"], [])
-    house.store.close()
+    harness.store.close()
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\xff", b"[]"])
-async def test_facts_that_cannot_be_read_are_looked_for_again(house: House, damage: bytes) -> None:
+async def test_facts_that_cannot_be_read_are_looked_for_again(harness: Harness, damage: bytes) -> None:
     """A disk's damage is not a reason for the folder to fail forever."""
-    looking(house)
-    reached, _ = gate(house, "left")
-    house.arrive("x")
-    async with house.running():
+    looking(harness)
+    reached, _ = gate(harness, "left")
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
-        home = house.stations.work / house.job("x").id
+        home = harness.stations.work / harness.job("x").id
     (home / "end.facts.json").write_bytes(damage)
-    again = House(house.root, DIAMOND)
+    again = Harness(harness.root, DIAMOND)
     worker = looking(again)
     found = {}
 
@@ -320,10 +330,10 @@ async def test_facts_that_cannot_be_read_are_looked_for_again(house: House, dama
     again.store.close()
 
 
-async def test_progress_is_told_of_what_goes_on_and_of_nothing_else(house: House) -> None:
+async def test_progress_is_told_of_what_goes_on_and_of_nothing_else(harness: Harness) -> None:
     """Not of the manifest while steps run, nor of a step that was put off."""
-    told = live_status.Live(house.root / "live.json")
-    engine = house.engine
+    told = live_status.Live(harness.root / "live.json")
+    engine = harness.engine
     engine.report, engine.step_over, engine.clear_report = told.report, told.step_over, told.clear
 
     async def ask(ctx: StepContext) -> StepResult:
@@ -331,22 +341,22 @@ async def test_progress_is_told_of_what_goes_on_and_of_nothing_else(house: House
         raise TransientError("busy", retry_after_s=3600)
 
     async def show(ctx: StepContext) -> StepResult:
-        await house.until(lambda: states(house)["left"] is StepState.WAITING)
+        await harness.until(lambda: states(harness)["left"] is StepState.WAITING)
         ctx.progress(1, 2, "files")
         seen.update(told.snapshot()["progress"][ctx.job_id])
         return Done()
 
     seen: dict[str, object] = {}
-    house.worker.plays |= {"left": ask, "right": show}
-    house.arrive("x")
-    async with house.running():
-        await house.until(lambda: state(house) is JobState.WAITING)
+    harness.worker.plays |= {"left": ask, "right": show}
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until(lambda: state(harness) is JobState.WAITING)
     assert (seen["step"], "beside" in seen) == ("right", False)
 
 
 async def test_a_step_that_swallows_its_cancellation_ends_the_run_when_it_ends(root: Path) -> None:
     """It is done, and recorded; but the next one does not begin, and the freeze is not waited for in vain."""
-    house = House(root, CONFIG)
+    harness = Harness(root, CONFIG)
     reached = asyncio.Event()
 
     async def swallow(ctx: StepContext) -> StepResult:
@@ -355,14 +365,14 @@ async def test_a_step_that_swallows_its_cancellation_ends_the_run_when_it_ends(r
             await asyncio.Event().wait()
         return Done()
 
-    house.worker.plays["first"] = swallow
-    gate(house, "second")
-    house.arrive("x")
-    async with house.running():
+    harness.worker.plays["first"] = swallow
+    gate(harness, "second")
+    harness.arrive("x")
+    async with harness.running():
         await reached.wait()
         async with asyncio.timeout(20):
-            await house.ask("freeze", "x")
-        assert house.job("x").state is JobState.FROZEN
-        assert [step for _, step in house.worker.ran] == ["first"]
-        assert states(house)["first"] is StepState.DONE
-    house.store.close()
+            await harness.ask("freeze", "x")
+        assert harness.job("x").state is JobState.FROZEN
+        assert [step for _, step in harness.worker.ran] == ["first"]
+        assert states(harness)["first"] is StepState.DONE
+    harness.store.close()

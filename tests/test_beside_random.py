@@ -23,7 +23,8 @@ from dittohead.model.errors import ItemError, StoreError, Superseded, TargetErro
 from dittohead.model.states import JobState, StepState
 from dittohead.store import Store
 from dittohead.store import jobs as job_store
-from tests.support.house import House
+from tests.support.harness import Harness
+from tests.support.length import budget
 from tests.support.postgres import postgres
 
 #: More of them: RANDOM_SEEDS=500 pytest tests/test_beside_random.py
@@ -37,9 +38,9 @@ def pipeline(random: Random) -> str:
     lines = []
     for n in range(random.randint(2, 7)):
         after = sorted(random.sample(range(n), random.randint(0, min(n, 3))))
-        beside = f", after: [{', '.join(f's{i}' for i in after)}]" if random.random() < 0.8 else ""
+        served_in_thread = f", after: [{', '.join(f's{i}' for i in after)}]" if random.random() < 0.8 else ""
         target = f", target: t{random.randint(0, 1)}" if random.random() < 0.6 else ""
-        lines.append(f"      - script: {{name: s{n}{beside}{target}}}")
+        lines.append(f"      - script: {{name: s{n}{served_in_thread}{target}}}")
     return "\n".join(
         [
             "root: .",
@@ -65,26 +66,26 @@ class Play:
         self.wrong: list[str] = []
         self.calm = False
 
-    def put_on(self, house: House) -> None:
-        for step in house.config.pipelines[0].steps:
-            house.worker.plays[step.name] = lambda ctx: self.act(house, ctx)
+    def put_on(self, harness: Harness) -> None:
+        for step in harness.config.pipelines[0].steps:
+            harness.worker.plays[step.name] = lambda ctx: self.act(harness, ctx)
 
-    async def act(self, house: House, ctx: StepContext) -> StepResult:
+    async def act(self, harness: Harness, ctx: StepContext) -> StepResult:
         key = (ctx.job_id, ctx.step)
         if key in self.running:
             self.wrong.append(f"{ctx.step} runs beside itself")
         self.running.add(key)
         try:
-            await self._check(house, ctx)
+            await self._check(harness, ctx)
             faults = self.script.setdefault(key, self.random.choices(FAULTS, k=self.random.randint(0, 3)))
             return await self._do("done" if self.calm or not faults else faults.pop(), ctx)
         finally:
             self.running.discard(key)
 
-    async def _check(self, house: House, ctx: StepContext) -> None:
+    async def _check(self, harness: Harness, ctx: StepContext) -> None:
         try:
-            job = await house.store.read(job_store.get, ctx.job_id)
-            rows = await house.store.read(job_store.steps_of, ctx.job_id)
+            job = await harness.store.read(job_store.get, ctx.job_id)
+            rows = await harness.store.read(job_store.steps_of, ctx.job_id)
             await ctx.fence()
         except (Superseded, StoreError):
             return
@@ -122,82 +123,85 @@ class Play:
 ACTIONS = ("freeze", "thaw", "cancel", "poke", "retry", "rerun")
 
 
-async def disturb(house: House, random: Random) -> None:
+async def disturb(harness: Harness, random: Random) -> None:
     """Let time pass, or ask for something at random."""
-    await house.until(lambda: bool(house.jobs()))
+    await harness.until(lambda: bool(harness.jobs()))
     for _ in range(random.randint(0, 4)):
-        await house.store.write(lambda connection: None)
-    house.targets.sooner(3600)
-    house.dispatch.wake()
+        await harness.store.write(lambda connection: None)
+    harness.targets.sooner(3600)
+    harness.dispatch.wake()
     if random.random() < 0.6:
         args = {}
         action = random.choice(ACTIONS)
         if action == "rerun":
             args = {"from": f"s{random.randint(0, 3)}"}
-        await house.ask(action, random.choice(house.jobs()).id, **args)
+        await harness.ask(action, random.choice(harness.jobs()).id, **args)
 
 
-async def end(house: House, names: list[str]) -> None:
+async def end(harness: Harness, names: list[str]) -> None:
     """No more faults: every job must come to its end."""
 
     async def go_on() -> None:
         while True:
-            jobs = [house.job(name) for name in names if house.jobs(name)]
+            jobs = [harness.job(name) for name in names if harness.jobs(name)]
             if (
                 len(jobs) == len(names)
                 and all(j.state is JobState.DONE for j in jobs)
-                and not house.dispatch.running
+                and not harness.dispatch.running
             ):
                 return
             for job in jobs:
                 if job.state is JobState.FROZEN:
-                    await house.ask("thaw", job.id)
+                    await harness.ask("thaw", job.id)
                 elif job.state is JobState.FAILED:
-                    await house.ask("retry", job.id)
-            house.targets.sooner(3600)  # probes are due; nothing else is done for what waits
-            house.dispatch.wake()
+                    await harness.ask("retry", job.id)
+            harness.targets.sooner(3600)  # probes are due; nothing else is done for what waits
+            harness.dispatch.wake()
             await asyncio.sleep(0.005)
 
     try:
         await asyncio.wait_for(go_on(), 20)
     except TimeoutError:
         left = [
-            (j.state, j.station, j.reason, j.target, j.wake_at, house.steps(j)) for j in map(house.job, names)
+            (j.state, j.station, j.reason, j.target, j.wake_at, harness.steps(j))
+            for j in map(harness.job, names)
         ]
-        pytest.fail(f"not every job has ended: {left}, {house.dispatch._left_alone}, {house.targets.rows()}")
+        pytest.fail(
+            f"not every job has ended: {left}, {harness.dispatch._left_alone}, {harness.targets.rows()}"
+        )
 
 
 async def one(root: Path, seed: int, store: Store | None, monkeypatch: pytest.MonkeyPatch) -> None:
     random = Random(seed)
     text, names = pipeline(random), ["a", "b", "c"][: random.randint(1, 3)]
     play = Play(random)
-    house = House(root, text, store=store)
+    harness = Harness(root, text, store=store)
     for name in names:
-        house.arrive(name)
+        harness.arrive(name)
     for _ in range(random.randint(1, 4)):
-        play.put_on(house)
+        play.put_on(harness)
         killed = random.random() < 0.4
         with monkeypatch.context() as patch:
-            await reconcile(house.engine, house.claimer, ())  # as at each start
-            async with house.running():
+            await reconcile(harness.engine, harness.claimer, ())  # as at each start
+            async with harness.running():
                 for _ in range(random.randint(0, 6)):
-                    await disturb(house, random)
+                    await disturb(harness, random)
                 if killed:  # nothing is put in order any more
                     patch.setattr(job_store, "interrupt", lambda *args: None)
         assert play.wrong == []
-        house = House(root, text, store=house.store)
+        harness = Harness(root, text, store=harness.store)
     play.calm = True
-    play.put_on(house)
-    await reconcile(house.engine, house.claimer, ())
-    async with house.running():
-        await end(house, names)
+    play.put_on(harness)
+    await reconcile(harness.engine, harness.claimer, ())
+    async with harness.running():
+        await end(harness, names)
     assert play.wrong == []
     assert not play.running
     if store is None:
-        house.store.close()
+        harness.store.close()
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("seed", budget(range(SEEDS), 0, 1))
 async def test_every_job_ends_and_no_step_runs_out_of_turn(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

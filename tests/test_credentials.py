@@ -17,7 +17,7 @@ from dittohead.model.errors import ConfigError, ItemError, StoreError, Transient
 from dittohead.notices.outcome import NotSent, credential
 from dittohead.store import connect
 from dittohead.system.credentials import Credentials, UnreadableCredential
-from tests.support.front import OPERATOR, TOKENS
+from tests.support.web_harness import OPERATOR, TOKENS
 
 #: Of a disk, a server or the system: the next try may find it well.
 PASSING = [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EINTR, errno.ETIMEDOUT]

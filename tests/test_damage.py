@@ -18,7 +18,7 @@ from dittohead.model.records import Location, Output
 from dittohead.model.states import JobState, Station
 from dittohead.store import requests as request_store
 from tests.support.damage import DAMAGES
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.trees import tree
 
 #: Those that leave a JSON-lines file one that is still good, or that root is not hindered by.
@@ -31,71 +31,71 @@ async def fail(ctx: StepContext) -> StepResult:
     raise ItemError("no")
 
 
-async def over(house: House, name: str) -> Any:
-    house.arrive(name)
-    async with house.running():
-        return await house.until_over(name)
+async def over(harness: Harness, name: str) -> Any:
+    harness.arrive(name)
+    async with harness.running():
+        return await harness.until_over(name)
 
 
-async def ask_in_time(house: House, *request: Any, **args: Any) -> dict[str, Any]:
+async def ask_in_time(harness: Harness, *request: Any, **args: Any) -> dict[str, Any]:
     async with asyncio.timeout(20):
-        return await house.ask(*request, **args)
+        return await harness.ask(*request, **args)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_damaged_manifest_refuses_the_retry_that_needs_it(house: House, damage: str) -> None:
+async def test_a_damaged_manifest_refuses_the_retry_that_needs_it(harness: Harness, damage: str) -> None:
     """And is answered: a row that stays open is met again at each start."""
-    house.worker.plays["second"] = fail
-    job = await over(house, "x")
-    listed = JobFiles(house.stations, job).manifest
+    harness.worker.plays["second"] = fail
+    job = await over(harness, "x")
+    listed = JobFiles(harness.stations, job).manifest
     DAMAGES[damage](listed, random.Random(1))
-    said = await ask_in_time(house, "retry", job.id)
+    said = await ask_in_time(harness, "retry", job.id)
     assert said["message"]
     if damage not in {*_HARMLESS, "gone", "a bit flipped", "cut"}:
         assert not said["ok"], said
-    assert house.store.run(request_store.open_requests) == []
-    house.worker.plays.clear()
-    assert (await over(house, "innocent")).state is JobState.DONE
+    assert harness.store.run(request_store.open_requests) == []
+    harness.worker.plays.clear()
+    assert (await over(harness, "innocent")).state is JobState.DONE
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-async def test_a_damaged_receipt_refuses_what_is_added_to_it(house: House, damage: str) -> None:
+async def test_a_damaged_receipt_refuses_what_is_added_to_it(harness: Harness, damage: str) -> None:
     """The store has it all the same; nothing is written over what somebody may want to look at."""
-    job = await over(house, "x")
-    path = receipt.path_of(house.stations.receipts, job)
+    job = await over(harness, "x")
+    path = receipt.path_of(harness.stations.receipts, job)
     DAMAGES[damage](path, random.Random(2))
     readable = path.is_file() and damage != "a link elsewhere" and os.access(path, os.R_OK)
     before = path.read_bytes() if readable else None
-    said = await ask_in_time(house, "undone", job.id, what="x", good=True)
+    said = await ask_in_time(harness, "undone", job.id, what="x", good=True)
     if damage not in {"mode 000", "gone", "a bit flipped"}:
         assert not said["ok"], said
         assert "recorded in the store" in said["message"]
         assert before is None or path.read_bytes() == before
-    assert house.store.run(request_store.open_requests) == []
+    assert harness.store.run(request_store.open_requests) == []
 
 
 async def test_whatever_a_request_meets_refuses_it_alone(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A defect of ours, too."""
-    job = await over(house, "x")
+    job = await over(harness, "x")
 
     def break_down(*_: object) -> None:
         raise RuntimeError("this is not foreseen")
 
     monkeypatch.setattr(receipt, "add_event", break_down)
-    said = await house.ask("undone", job.id, what="x", good=True)
+    said = await harness.ask("undone", job.id, what="x", good=True)
     assert not said["ok"]
     assert "RuntimeError" in said["message"]
-    assert (await house.ask("rerun", job.id))["ok"]
+    assert (await harness.ask("rerun", job.id))["ok"]
 
 
 async def test_a_request_that_two_daemons_died_of_is_refused_at_the_third_start(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash of the process leaves no exception to be caught: it is counted before it is tried."""
-    job = await over(house, "x")
-    number = await house.store.write(request_store.add, "undone", job.id, {"what": "x"}, "me")
+    job = await over(harness, "x")
+    number = await harness.store.write(request_store.add, "undone", job.id, {"what": "x"}, "me")
 
     class Death(BaseException):
         """Stands for SIGKILL: nothing runs after it."""
@@ -105,24 +105,24 @@ async def test_a_request_that_two_daemons_died_of_is_refused_at_the_third_start(
 
     monkeypatch.setattr(receipt, "add_event", die)
     for _ in range(2):
-        house.actions.begun.clear()  # as in another process
+        harness.actions.begun.clear()  # as in another process
         with pytest.raises(Death):
-            await house.actions.answer_all()
-        assert await house.store.read(request_store.answer_to, number) is None
-    house.actions.begun.clear()
-    await house.actions.answer_all()
-    answer = await house.store.read(request_store.answer_to, number)
+            await harness.actions.answer_all()
+        assert await harness.store.read(request_store.answer_to, number) is None
+    harness.actions.begun.clear()
+    await harness.actions.answer_all()
+    answer = await harness.store.read(request_store.answer_to, number)
     assert answer is not None
-    assert not answer["ok"]
-    assert "died 2 times" in answer["message"]
-    (asked,) = house.store.run(request_store.listing)
+    assert not answer.ok
+    assert "died 2 times" in answer.message
+    (asked,) = harness.store.run(request_store.listing)
     assert asked.args == {"what": "x"}  # how often it was tried is nobody's argument
 
 
-async def test_a_stop_in_good_order_is_no_death(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stop_in_good_order_is_no_death(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often the daemon is restarted while a request is carried out."""
-    job = await over(house, "x")
-    number = await house.store.write(request_store.add, "freeze", job.id, {}, "me")
+    job = await over(harness, "x")
+    number = await harness.store.write(request_store.add, "freeze", job.id, {}, "me")
     hang = asyncio.Event()
 
     async def slowly(*_: object) -> str:
@@ -130,45 +130,45 @@ async def test_a_stop_in_good_order_is_no_death(house: House, monkeypatch: pytes
         await asyncio.Event().wait()
         return ""
 
-    monkeypatch.setattr(type(house.actions), "carry_out", slowly)
+    monkeypatch.setattr(type(harness.actions), "carry_out", slowly)
     for _ in range(4):
-        house.actions.begun.clear()
+        harness.actions.begun.clear()
         hang.clear()
-        task = asyncio.create_task(house.actions.answer_all())
+        task = asyncio.create_task(harness.actions.answer_all())
         await hang.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    assert (await house.store.read(request_store.get, number)).tries == 0
+    assert (await harness.store.read(request_store.get, number)).tries == 0
 
 
 @pytest.mark.parametrize("args", ['{"from": "sec', "[]", "7", '{"tries": "many"}', "null"])
 async def test_a_damaged_row_of_a_request_is_answered_and_the_others_are_carried_out(
-    house: House, args: str
+    harness: Harness, args: str
 ) -> None:
     """And is never carried out with what is left of its arguments."""
-    job = await over(house, "x")
-    number = await house.store.write(request_store.add, "rerun", job.id, {"from": "second"}, "me")
+    job = await over(harness, "x")
+    number = await harness.store.write(request_store.add, "rerun", job.id, {"from": "second"}, "me")
 
     def damage(connection: sa.Connection) -> None:
         connection.execute(
             sa.text("UPDATE requests SET args = :args WHERE id = :id"), {"args": args, "id": number}
         )
 
-    await house.store.write(damage)
-    later = await house.store.write(request_store.add, "retry", job.id, {}, "me")
-    await house.actions.answer_all()
-    answer = await house.store.read(request_store.answer_to, number)
+    await harness.store.write(damage)
+    later = await harness.store.write(request_store.add, "retry", job.id, {}, "me")
+    await harness.actions.answer_all()
+    answer = await harness.store.read(request_store.answer_to, number)
     assert answer is not None
-    assert not answer["ok"]
-    assert "is done" in (await house.store.read(request_store.answer_to, later))["message"]
-    assert house.where("x") == ["done"]
-    assert len(house.store.run(request_store.listing)) == 2  # it can be looked at
+    assert not answer.ok
+    assert "is done" in (await harness.store.read(request_store.answer_to, later)).message
+    assert harness.where("x") == ["done"]
+    assert len(harness.store.run(request_store.listing)) == 2  # it can be looked at
 
 
 @pytest.mark.parametrize("which", ["outputs", "locations", "manifest"])
 @pytest.mark.parametrize("damage", ["half a line", "wrong types", "a directory", "a FIFO", "nested deep"])
 async def test_a_list_that_is_damaged_before_the_end_fails_its_job(
-    house: House, which: str, damage: str
+    harness: Harness, which: str, damage: str
 ) -> None:
     """What cannot be written into the receipt cannot be said to have been verified."""
 
@@ -179,7 +179,7 @@ async def test_a_list_that_is_damaged_before_the_end_fails_its_job(
         return Done()
 
     async def spoil(ctx: StepContext) -> StepResult:
-        files = JobFiles(house.stations, house.job("x"))
+        files = JobFiles(harness.stations, harness.job("x"))
         path = {
             "outputs": files.outputs("first"),
             "locations": files.locations("first"),
@@ -188,55 +188,55 @@ async def test_a_list_that_is_damaged_before_the_end_fails_its_job(
         await asyncio.to_thread(DAMAGES[damage], path, random.Random(3))
         return Done()
 
-    house.worker.plays = {"first": make, "third": spoil}
-    job = await over(house, "x")
+    harness.worker.plays = {"first": make, "third": spoil}
+    job = await over(harness, "x")
     assert job.state is JobState.FAILED
     assert job.reason
     assert "unforeseen" not in job.reason
-    assert house.where("x") == ["failed"]
-    found = receipt.read(receipt.path_of(house.stations.receipts, job))
+    assert harness.where("x") == ["failed"]
+    found = receipt.read(receipt.path_of(harness.stations.receipts, job))
     assert found["state"] == "failed"
     assert any("not complete" in event["detail"] for event in found["events"])
-    house.worker.plays.clear()
-    assert (await over(house, "innocent")).state is JobState.DONE
+    harness.worker.plays.clear()
+    assert (await over(harness, "innocent")).state is JobState.DONE
 
 
 async def test_one_folder_that_nobody_foresaw_holds_up_no_other(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison goes on with the next, and says which is stuck and why."""
     for name in ("a", "b", "c"):
-        tree(house.stations.folder(Station.PROCESSING, name.encode()), {"f": name})
-    adopt = house.claimer.adopt
+        tree(harness.stations.folder(Station.PROCESSING, name.encode()), {"f": name})
+    adopt = harness.claimer.adopt
 
     async def stumble(arrival: Any) -> Any:
         if arrival.folder == b"b":
             raise KeyError("unforeseen")
         return await adopt(arrival)
 
-    monkeypatch.setattr(house.claimer, "adopt", stumble)
-    assert await reconcile(house.engine, house.claimer, ()) == 2
-    assert sorted(job.name for job in house.jobs()) == ["a", "c"]
-    assert "unforeseen" in house.claimer.stuck[b"b"]
-    house.arrive("b")
-    (arrival,) = house.stations.scan().arrivals
-    held = await house.claimer.claim(arrival)
+    monkeypatch.setattr(harness.claimer, "adopt", stumble)
+    assert await reconcile(harness.engine, harness.claimer, ()) == 2
+    assert sorted(job.name for job in harness.jobs()) == ["a", "c"]
+    assert "unforeseen" in harness.claimer.stuck[b"b"]
+    harness.arrive("b")
+    (arrival,) = harness.stations.scan().arrivals
+    held = await harness.claimer.claim(arrival)
     assert "unforeseen" in held.reason  # type: ignore[union-attr]
     monkeypatch.undo()
-    await reconcile(house.engine, house.claimer, ())
-    assert house.claimer.stuck == {}
+    await reconcile(harness.engine, harness.claimer, ())
+    assert harness.claimer.stuck == {}
 
 
 @pytest.mark.parametrize("damage", ["a FIFO", "a directory", "a link elsewhere"])
-async def test_what_lies_where_a_step_writes_is_put_out_of_its_way(house: House, damage: str) -> None:
+async def test_what_lies_where_a_step_writes_is_put_out_of_its_way(harness: Harness, damage: str) -> None:
     """Its log, its lists, its receipt: opening a FIFO for writing would hold the loop forever."""
 
     async def write(ctx: StepContext) -> StepResult:
-        files = JobFiles(house.stations, house.job("x"))
+        files = JobFiles(harness.stations, harness.job("x"))
         for path in (
             files.log("third"),
             files.outputs("third"),
-            receipt.path_of(house.stations.receipts, house.job("x")),
+            receipt.path_of(harness.stations.receipts, harness.job("x")),
         ):
             DAMAGES[damage](path, random.Random(4))
         return Done()
@@ -248,10 +248,10 @@ async def test_what_lies_where_a_step_writes_is_put_out_of_its_way(house: House,
         ctx.output(Output(path=b"o", size=1, sha256="0" * 64))
         return Done()
 
-    house.worker.plays = {"second": write, "third": log}
-    job = await over(house, "x")
+    harness.worker.plays = {"second": write, "third": log}
+    job = await over(harness, "x")
     assert job.state is JobState.DONE, job.reason
-    assert JobFiles(house.stations, job).log("third").read_bytes() == b"said\n"
-    assert [o["path"] for o in receipt.read(receipt.path_of(house.stations.receipts, job))["outputs"]] == [
+    assert JobFiles(harness.stations, job).log("third").read_bytes() == b"said\n"
+    assert [o["path"] for o in receipt.read(receipt.path_of(harness.stations.receipts, job))["outputs"]] == [
         "o"
     ]

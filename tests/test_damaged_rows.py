@@ -30,9 +30,9 @@ from dittohead.store import targets as target_store
 from dittohead.store.columns import Folder, Id, Json, Moment, Whole
 from dittohead.store.damage import TABLES
 from dittohead.store.search import find
-from dittohead.web.pages import front
 from dittohead.web.pages import job as page_job
-from tests.support.house import House
+from dittohead.web.pages import web_harness
+from tests.support.harness import Harness
 
 #: What SQLite keeps in any column.
 NONSENSE: tuple[Any, ...] = (
@@ -55,22 +55,24 @@ async def fails(ctx: StepContext) -> StepResult:
 
 
 @pytest.fixture
-async def full(house: House) -> House:
+async def full(harness: Harness) -> Harness:
     """With a row in every table."""
-    house.worker.plays["second"] = fails
+    harness.worker.plays["second"] = fails
     for name in ("bad", "good"):
-        house.arrive(name)
-        async with house.running():
-            await house.until_over(name)
-        house.worker.plays.clear()
-    await house.ask("freeze", "good", reason="x")
+        harness.arrive(name)
+        async with harness.running():
+            await harness.until_over(name)
+        harness.worker.plays.clear()
+    await harness.ask("freeze", "good", reason="x")
     now = time.time()
     for table in TABLES:
-        if house.store.run(lambda c, t=table: c.execute(sa.select(sa.func.count()).select_from(t)).scalar()):
+        if harness.store.run(
+            lambda c, t=table: c.execute(sa.select(sa.func.count()).select_from(t)).scalar()
+        ):
             continue
         values = {column.name: _plain(column, now) for column in table.columns}
-        house.store.run(lambda c, t=table, v=values: c.execute(t.insert().values(v)))
-    return house
+        harness.store.run(lambda c, t=table, v=values: c.execute(t.insert().values(v)))
+    return harness
 
 
 def _plain(column: Any, now: float) -> Any:
@@ -85,9 +87,9 @@ def _plain(column: Any, now: float) -> Any:
 
 
 @contextlib.contextmanager
-def damaged(house: House, table: str, column: str, value: Any) -> Iterator[bool]:
+def damaged(harness: Harness, table: str, column: str, value: Any) -> Iterator[bool]:
     """Have a value in a column of every row while inside; give whether SQLite took it."""
-    file = str(house.stations.state / "dittohead.sqlite3")
+    file = str(harness.stations.state / "dittohead.sqlite3")
     with contextlib.closing(sqlite3.connect(file, timeout=30)) as connection:
         before = connection.execute(f"SELECT {column}, rowid FROM {table}").fetchall()
         assert before, table
@@ -102,18 +104,18 @@ def damaged(house: House, table: str, column: str, value: Any) -> Iterator[bool]
             connection.executemany(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", before)
 
 
-def looked_at(house: House) -> None:
+def looked_at(harness: Harness) -> None:
     """All that lists, search, status, metrics and the page ask."""
-    run = house.store.run
+    run = harness.store.run
     run(queries.overview)
     run(queries.totals)
     run(numbers.days, 3)
     run(numbers.paces)
     for job in run(queries.listing):
-        run(views.job, house.stations, job)
+        run(views.job, harness.stations, job)
         seen = run(page_job.gather, job.id)
-        known = page_job.files_of(house.stations, seen)
-        page_job.values(house.stations, seen, known, {})
+        known = page_job.files_of(harness.stations, seen)
+        page_job.values(harness.stations, seen, known, {})
         run(history.earlier, job)
     page = run(find, JobFilter(), limit=1)
     assert page.following is None or len(run(find, JobFilter(), after=page.following, limit=1).jobs) == 1
@@ -124,7 +126,7 @@ def looked_at(house: House) -> None:
         JobFilter(open=True),
     ):
         run(find, wanted, limit=1)
-    run(front.gather, [SourceSetting(name="up", kind="s3", options=SourceOptions.model_construct())])
+    run(web_harness.gather, [SourceSetting(name="up", kind="s3", options=SourceOptions.model_construct())])
     run(queries.source, "up")
     run(request_store.listing)
     run(request_store.open_requests)
@@ -138,7 +140,7 @@ def looked_at(house: House) -> None:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-async def test_nonsense_in_any_column_ends_nothing_and_is_named(full: House, table: sa.Table) -> None:
+async def test_nonsense_in_any_column_ends_nothing_and_is_named(full: Harness, table: sa.Table) -> None:
     """Read at once, compared with the stations, at another start; a new folder is done meanwhile."""
     before = {job.id for job in full.store.run(queries.listing)}
     wrong = []
@@ -160,33 +162,33 @@ async def test_nonsense_in_any_column_ends_nothing_and_is_named(full: House, tab
     assert not wrong, "\n".join(wrong)
 
 
-async def test_a_job_under_way_with_a_damaged_definition_fails_and_says_so(house: House) -> None:
+async def test_a_job_under_way_with_a_damaged_definition_fails_and_says_so(harness: Harness) -> None:
     """What was to be done with its folder, nobody knows; the folder is as it was."""
-    house.worker.plays["second"] = waits
-    house.arrive("n")
-    async with house.running():
-        await house.until(lambda: [job.state for job in house.jobs("n")] == [JobState.WAITING])
-    house.worker.plays.clear()
-    with damaged(house, "jobs", "definition", "[]"):
-        await house.ask("poke", "n")
-        async with house.running():
-            job = await house.until_over("n")
-        assert (job.state, house.where("n")) == (JobState.FAILED, ["failed"])
+    harness.worker.plays["second"] = waits
+    harness.arrive("n")
+    async with harness.running():
+        await harness.until(lambda: [job.state for job in harness.jobs("n")] == [JobState.WAITING])
+    harness.worker.plays.clear()
+    with damaged(harness, "jobs", "definition", "[]"):
+        await harness.ask("poke", "n")
+        async with harness.running():
+            job = await harness.until_over("n")
+        assert (job.state, harness.where("n")) == (JobState.FAILED, ["failed"])
         assert "its row in the store is damaged" in job.reason
 
 
-async def test_a_step_whose_own_notes_are_damaged_does_not_begin_anew(house: House) -> None:
+async def test_a_step_whose_own_notes_are_damaged_does_not_begin_anew(harness: Harness) -> None:
     """It may have asked somebody outside, and would ask twice."""
-    house.worker.plays["second"] = waits
-    house.arrive("n")
-    async with house.running():
-        await house.until(lambda: [job.state for job in house.jobs("n")] == [JobState.WAITING])
-    tries = len(house.worker.ran)
-    with damaged(house, "steps", "saved", "[1, {"):
-        await house.ask("poke", "n")
-        async with house.running():
-            job = await house.until_over("n")
-        assert (job.state, len(house.worker.ran)) == (JobState.FAILED, tries)
+    harness.worker.plays["second"] = waits
+    harness.arrive("n")
+    async with harness.running():
+        await harness.until(lambda: [job.state for job in harness.jobs("n")] == [JobState.WAITING])
+    tries = len(harness.worker.ran)
+    with damaged(harness, "steps", "saved", "[1, {"):
+        await harness.ask("poke", "n")
+        async with harness.running():
+            job = await harness.until_over("n")
+        assert (job.state, len(harness.worker.ran)) == (JobState.FAILED, tries)
         assert "had noted of itself" in job.reason
 
 
@@ -194,24 +196,24 @@ async def waits(ctx: StepContext) -> StepResult:
     return Wait(reason="somebody outside", seconds=3600)
 
 
-async def test_a_folder_whose_jobs_state_is_damaged_is_not_taken_for_another_job(house: House) -> None:
+async def test_a_folder_whose_jobs_state_is_damaged_is_not_taken_for_another_job(harness: Harness) -> None:
     """It stays in processing/; when the row is corrected, the job goes on."""
-    house.worker.plays["second"] = waits
-    house.arrive("n")
-    async with house.running():
-        await house.until(lambda: [job.state for job in house.jobs("n")] == [JobState.WAITING])
-    with damaged(house, "jobs", "state", "nonsense"):
-        await reconcile(house.engine, house.claimer, ())
-        assert (len(house.jobs("n")), house.where("n")) == (1, ["processing"])
-        (row,) = house.store.run(damage.listed)
+    harness.worker.plays["second"] = waits
+    harness.arrive("n")
+    async with harness.running():
+        await harness.until(lambda: [job.state for job in harness.jobs("n")] == [JobState.WAITING])
+    with damaged(harness, "jobs", "state", "nonsense"):
+        await reconcile(harness.engine, harness.claimer, ())
+        assert (len(harness.jobs("n")), harness.where("n")) == (1, ["processing"])
+        (row,) = harness.store.run(damage.listed)
         assert (row.name, row.columns) == ("n", ("state",))
-        watch = RowCheck(house.store)
+        watch = RowCheck(harness.store)
         with structlog.testing.capture_logs() as logged:
             await watch.round()
             await watch.round()
         assert [line["event"] for line in logged] == ["row.damaged"]
         assert watch.shown == [row.as_dict()]
-    house.worker.plays.clear()
-    await house.ask("poke", "n")
-    async with house.running():
-        assert (await house.until_over("n")).state is JobState.DONE
+    harness.worker.plays.clear()
+    await harness.ask("poke", "n")
+    async with harness.running():
+        assert (await harness.until_over("n")).state is JobState.DONE

@@ -6,15 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from dittohead.web.pages.web_harness import arrivals
 
 from dittohead.contract.source import folder_fault
 from dittohead.engine.reconcile import reconcile
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import ItemError
 from dittohead.model.states import ACTIVE, Station
-from dittohead.web.pages.front import arrivals
 from dittohead.web.uploads.receive import fitting
-from tests.support.house import CONFIG, House
+from tests.support.harness import CONFIG, Harness
 
 THEIRS = [
     "@eaDir", "#recycle", "#snapshot", ".stfolder", ".stversions", ".Trashes", ".Trash-1000", ".snapshot",
@@ -72,27 +72,27 @@ def test_the_list_is_extended_or_replaced(
 
 async def test_a_file_servers_own_in_processing_is_not_taken_for_a_claim(tmp_path: Path) -> None:
     """Synology puts one into every directory. A job's folder of such a name is still that job's."""
-    house = House(tmp_path)
-    (house.stations.path(Station.PROCESSING) / "@eaDir").mkdir()
-    assert await reconcile(house.engine, house.claimer, ()) == 0
-    assert house.jobs() == []
-    house.arrive("scratch-1")
-    (arrival,) = house.stations.scan().arrivals
-    job = await house.claimer.claim(arrival)
-    house.stations.ignore = ["default", "scratch-*"]
-    assert await reconcile(house.engine, house.claimer, ()) == 0
-    assert [one.id for one in house.jobs()] == [getattr(job, "id", None)]
-    assert house.job("scratch-1").state in ACTIVE
-    house.store.close()
+    harness = Harness(tmp_path)
+    (harness.stations.path(Station.PROCESSING) / "@eaDir").mkdir()
+    assert await reconcile(harness.engine, harness.claimer, ()) == 0
+    assert harness.jobs() == []
+    harness.arrive("scratch-1")
+    (arrival,) = harness.stations.scan().arrivals
+    job = await harness.claimer.claim(arrival)
+    harness.stations.ignore = ["default", "scratch-*"]
+    assert await reconcile(harness.engine, harness.claimer, ()) == 0
+    assert [one.id for one in harness.jobs()] == [getattr(job, "id", None)]
+    assert harness.job("scratch-1").state in ACTIVE
+    harness.store.close()
 
 
 def test_no_door_lets_a_folder_in_that_would_never_be_taken(tmp_path: Path) -> None:
     """Sources and the page; `dittohead drop` asks the same."""
-    house = House(tmp_path, CONFIG + "watch: {settle: 0, ignore: [default, 'scratch-*']}\n")
+    harness = Harness(tmp_path, CONFIG + "watch: {settle: 0, ignore: [default, 'scratch-*']}\n")
     assert "is never taken" in folder_fault("@eaDir")
     assert folder_fault("scratch-1") == ""
-    assert "is never taken" in folder_fault("scratch-1", house.config.settings.watch.ignore)
+    assert "is never taken" in folder_fault("scratch-1", harness.config.settings.watch.ignore)
     with pytest.raises(ItemError, match="is never taken"):
-        fitting(house.config, "scratch-1", ())
-    assert fitting(house.config, "lab1", ()).name == "three"
-    house.store.close()
+        fitting(harness.config, "scratch-1", ())
+    assert fitting(harness.config, "lab1", ()).name == "three"
+    harness.store.close()

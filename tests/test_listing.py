@@ -14,8 +14,8 @@ from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.folders import listing
 from dittohead.folders.job_files import JobFiles
 from dittohead.model.records import Job, Location, Output
-from tests.support.front import OPERATOR, READER, Front, call
-from tests.support.house import House
+from tests.support.harness import Harness
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 
 CONFIG = """
 root: .
@@ -35,13 +35,13 @@ ODD = ('quo"te', '"path": "x', "back\\slash", "new\nline", "é", b"\xff", "sub/b
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path / "root", CONFIG)
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    made = Harness(tmp_path / "root", CONFIG)
     yield made
     made.store.close()
 
 
-async def done(house: House) -> Job:
+async def done(harness: Harness) -> Job:
     """Have a folder done whose files are sent, and of each of which something is made and published."""
 
     async def make(ctx: StepContext) -> StepResult:
@@ -63,30 +63,30 @@ async def done(house: House) -> Job:
             ctx.location(Location(uri=uri, path=output.path, size=3, sha256="f" * 64, verified_by="v"))
         return Done()
 
-    house.worker.plays.update(make=make, send=send, publish=publish)
+    harness.worker.plays.update(make=make, send=send, publish=publish)
     odd = {name: "3" for name in ODD if name != "sub/b.txt"}
-    house.arrive("n", {"a": "1", "junk": "2", "empty": {}, "sub": {"b.txt": "3"}, **odd})
-    async with house.running():
-        job = await house.until_over("n")
+    harness.arrive("n", {"a": "1", "junk": "2", "empty": {}, "sub": {"b.txt": "3"}, **odd})
+    async with harness.running():
+        job = await harness.until_over("n")
     assert job.state == "done", job.reason
     return job
 
 
-def every(house: House, job: Job, limit: int = 1000) -> list[listing.ListedFile]:
+def every(harness: Harness, job: Job, limit: int = 1000) -> list[listing.ListedFile]:
     found: list[listing.ListedFile] = []
     cursor: str | None = ""
     while cursor is not None:
-        page = listing.page(house.stations, job, house.steps(job), cursor, limit)
+        page = listing.page(harness.stations, job, harness.steps(job), cursor, limit)
         assert len(page.files) <= limit
         found += page.files
         cursor = page.following
     return found
 
 
-async def test_files_are_listed_with_where_they_lie(house: House) -> None:
+async def test_files_are_listed_with_where_they_lie(harness: Harness) -> None:
     """Those of the folder and those that were made, each with its own places alone."""
-    job = await done(house)
-    found = every(house, job)
+    job = await done(harness)
+    found = every(harness, job)
     own = [file for file in found if not file.step]
     assert {file.path for file in own} == {
         b"a", b"junk", *(n if isinstance(n, bytes) else n.encode() for n in ODD)
@@ -100,49 +100,49 @@ async def test_files_are_listed_with_where_they_lie(house: House) -> None:
     assert len(found) == 2 * len(own) - 1
 
 
-async def test_the_receipt_lists_what_the_work_did(house: House) -> None:
+async def test_the_receipt_lists_what_the_work_did(harness: Harness) -> None:
     """When what the steps made has been removed; at any length of a page."""
-    job = await done(house)
-    before = every(house, job)
-    assert every(house, job, 1) == every(house, job, 4) == before
-    shutil.rmtree(JobFiles(house.stations, job).home)
+    job = await done(harness)
+    before = every(harness, job)
+    assert every(harness, job, 1) == every(harness, job, 4) == before
+    shutil.rmtree(JobFiles(harness.stations, job).home)
     for limit in (1, 4, 1000):
-        assert every(house, job, limit) == before
+        assert every(harness, job, limit) == before
 
 
-async def test_a_cursor_of_nowhere_is_refused(house: House) -> None:
+async def test_a_cursor_of_nowhere_is_refused(harness: Harness) -> None:
     """Also one of the work, once that is gone: the offsets are other ones then."""
-    job = await done(house)
-    steps = house.steps(job)
-    cursor = listing.page(house.stations, job, steps, "", 1).following
+    job = await done(harness)
+    steps = harness.steps(job)
+    cursor = listing.page(harness.stations, job, steps, "", 1).following
     assert cursor is not None
     for wrong in ("x", "work::3", "work:../x:0", "work:nobody:0", "receipt::0", "work::-1"):
         with pytest.raises(ValueError, match="cursor"):
-            listing.page(house.stations, job, steps, wrong, 1)
-    shutil.rmtree(JobFiles(house.stations, job).home)
+            listing.page(harness.stations, job, steps, wrong, 1)
+    shutil.rmtree(JobFiles(harness.stations, job).home)
     with pytest.raises(ValueError, match="cursor"):
-        listing.page(house.stations, job, steps, cursor, 1)
+        listing.page(harness.stations, job, steps, cursor, 1)
 
 
-async def test_a_job_without_lists_has_no_files(house: House) -> None:
+async def test_a_job_without_lists_has_no_files(harness: Harness) -> None:
     """Its receipt is gone as well, or is not a receipt."""
-    job = await done(house)
-    shutil.rmtree(JobFiles(house.stations, job).home)
-    (receipt,) = house.stations.receipts.iterdir()
+    job = await done(harness)
+    shutil.rmtree(JobFiles(harness.stations, job).home)
+    (receipt,) = harness.stations.receipts.iterdir()
     for text in (b"", b"{}", b'{\n "manifest": {"algorithm": "sha256", "files": []}\n}'):
         receipt.write_bytes(text)
-        assert every(house, job) == []
+        assert every(harness, job) == []
     receipt.unlink()
-    assert every(house, job) == []
+    assert every(harness, job) == []
 
 
 async def test_the_api_and_the_page_show_the_files(tmp_path: Path) -> None:
     """Page by page, with a link to the next."""
-    made = Front(tmp_path / "root")
-    made.house.arrive("n", {f"{number:02}.txt": str(number) for number in range(5)})
+    made = WebHarness(tmp_path / "root")
+    made.harness.arrive("n", {f"{number:02}.txt": str(number) for number in range(5)})
     async with made.serving() as client:
-        async with made.house.running():
-            job = await made.house.until_over("n")
+        async with made.harness.running():
+            job = await made.harness.until_over("n")
         seen: list[dict[str, Any]] = []
         path = f"/api/v1/jobs/{job.id}/files?limit=2"
         while path:
@@ -163,10 +163,10 @@ async def test_the_api_and_the_page_show_the_files(tmp_path: Path) -> None:
 
 
 async def test_a_list_too_long_for_an_index_is_gone_through(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same result."""
-    job = await done(house)
-    before = every(house, job, 3)
+    job = await done(harness)
+    before = every(harness, job, 3)
     monkeypatch.setattr(listing, "_INDEXED", 0)
-    assert every(house, job, 3) == before
+    assert every(harness, job, 3) == before

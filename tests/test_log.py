@@ -20,7 +20,7 @@ import structlog
 from dittohead.system import log
 from dittohead.system.log_stream import LogStream
 from tests.support.daemon import site
-from tests.support.house import House
+from tests.support.harness import Harness
 
 CONFIG = "root: .\npipelines: {all: {match: '.*', steps: [{checksum: {}}]}}\n"
 
@@ -159,8 +159,8 @@ def test_a_process_ends_with_its_own_status_whatever_its_log_is(kind: str) -> No
 @pytest.mark.parametrize("command", [["--help"], ["list", "--json"]])
 def test_what_reads_the_commands_may_close_its_end(command: list[str], tmp_path: Path) -> None:
     """`dittohead schema | head -1` ends quietly; where the disk is full, that is said."""
-    house = House(tmp_path / "root")
-    house.store.close()
+    harness = Harness(tmp_path / "root")
+    harness.store.close()
     (tmp_path / "root" / "config.yaml").write_text(CONFIG)
     reader, writer = os.pipe()
     os.close(reader)

@@ -17,7 +17,7 @@ from dittohead.startup import is_passing
 from dittohead.system import machine_faults
 from dittohead.system.threads import Stop
 from dittohead.workers.rsync.local_target import LocalTarget
-from tests.support.house import CONFIG, House
+from tests.support.harness import CONFIG, Harness
 
 SHORT: list[tuple[BaseException, str]] = [
     (RuntimeError("can't start new thread"), "threads"),
@@ -149,7 +149,7 @@ async def test_a_step_that_meets_it_waits_and_that_counts_as_no_try(
     """More often than a temporary fault of the remote system may come."""
     monkeypatch.setattr(shortage, "_FIRST_S", 0.001)
     monkeypatch.setattr(shortage, "_MOST_S", 0.002)
-    house = House(tmp_path, CONFIG)
+    harness = Harness(tmp_path, CONFIG)
     met = []
 
     async def short(ctx: StepContext) -> StepResult:
@@ -158,9 +158,9 @@ async def test_a_step_that_meets_it_waits_and_that_counts_as_no_try(
             raise error
         return Done()
 
-    house.worker.plays["second"] = short
-    house.arrive("x")
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
+    harness.worker.plays["second"] = short
+    harness.arrive("x")
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
     assert len(met) == 8
-    house.store.close()
+    harness.store.close()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dittohead.folders import manifest
 from dittohead.model.errors import ItemError
 from dittohead.system.threads import Stop
+from tests.support.length import examples
 from tests.support.trees import fifo, read_tree, symlink, tree
 
 names = st.binary(min_size=1, max_size=20).filter(
@@ -33,7 +34,7 @@ def take(root: Path, out: Path, **more: Any) -> list[Any]:
 
 @given(what=trees)
 @settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

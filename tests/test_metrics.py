@@ -19,7 +19,7 @@ from dittohead.contract.worker import Done, StepContext, StepResult
 from dittohead.engine.metrics import Metrics
 from dittohead.model.errors import ItemError, TargetError, TransientError
 from tests.support.daemon import site
-from tests.support.house import House
+from tests.support.harness import Harness
 
 TOP = Path(__file__).parent.parent
 NOTHING: dict[str, Any] = {"counts": {}, "failed_count": 0, "targets": [], "unsent_notices": 0}
@@ -73,7 +73,7 @@ def test_the_daemon_is_scraped(tmp_path: Path) -> None:
 
 async def test_every_kind_of_fault_is_counted(tmp_path: Path) -> None:
     """Item, transient, target, defect: each try once."""
-    house = House(tmp_path / "root")
+    harness = Harness(tmp_path / "root")
     errors = [TransientError("busy"), TargetError("down"), ItemError("no")]
 
     async def fail(ctx: StepContext) -> StepResult:
@@ -84,18 +84,18 @@ async def test_every_kind_of_fault_is_counted(tmp_path: Path) -> None:
     async def break_(ctx: StepContext) -> StepResult:
         raise ZeroDivisionError
 
-    house.worker.plays = {"first": fail, "second": break_}
-    house.arrive("x")
-    async with house.running():
-        await house.until(lambda: bool(house.targets.paused("first")))
-        await house.targets.resume("first")
-        await house.until_over("x")
-        await house.ask("retry", "x")
-        await house.until(lambda: getattr(house.job("x").error, "kind", "") == "defect")
-    found = values(house.engine.metrics.expose(NOTHING, {}).decode())
+    harness.worker.plays = {"first": fail, "second": break_}
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until(lambda: bool(harness.targets.paused("first")))
+        await harness.targets.resume("first")
+        await harness.until_over("x")
+        await harness.ask("retry", "x")
+        await harness.until(lambda: getattr(harness.job("x").error, "kind", "") == "defect")
+    found = values(harness.engine.metrics.expose(NOTHING, {}).decode())
     for kind in ("item", "transient", "target", "defect"):
         assert found["dittohead_step_faults_total", (("kind", kind), ("worker", "script"))] == 1, kind
-    house.store.close()
+    harness.store.close()
 
 
 def test_whoever_waits_longest_counts_wherever_it_waits() -> None:

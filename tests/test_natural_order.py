@@ -32,7 +32,7 @@ from dittohead.workers.islandora import objects
 from dittohead.workers.islandora.options import IslandoraOptions
 from tests.support import iiif
 from tests.support.context import LoneContext, source_of
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.images import jpeg
 from tests.support.trees import tree
 
@@ -262,15 +262,15 @@ async def of_describe(base: Path, folder: Path) -> list[str]:
 
 
 async def of_the_page(base: Path, folder: Path) -> list[str]:
-    house = House(base / "root")
-    house.arrive("n", {})
-    where = house.root / "inbox" / "n"
+    harness = Harness(base / "root")
+    harness.arrive("n", {})
+    where = harness.root / "inbox" / "n"
     for page in PAGES:
         (where / page).parent.mkdir(parents=True, exist_ok=True)
         (where / page).write_bytes((folder / page).read_bytes())
-    async with house.running():
-        job = await house.until_over("n")
-    return [one.label for one in pictures(house.stations, job, [])]
+    async with harness.running():
+        job = await harness.until_over("n")
+    return [one.label for one in pictures(harness.stations, job, [])]
 
 
 def planned(base: Path, folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dittohead.store import Store
 from dittohead.store import outbox as outbox_store
 from dittohead.store.outbox import NewNotice
 from dittohead.store.tables import outbox
-from tests.support.house import CONFIG, House
+from tests.support.harness import CONFIG, Harness
 from tests.support.postgres import postgres
 
 ODD = ["\ud800", "x\udfff!", "\udcff", "a\0b", "\ud83d \0 \udc80"]
@@ -35,16 +35,16 @@ def server() -> Iterator[sa.URL]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
+def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Harness:
     if request.param == "sqlite":
-        return House(tmp_path, PURPOSES)
+        return Harness(tmp_path, PURPOSES)
     url: sa.URL = request.getfixturevalue("server")
     name = f"d{abs(hash(tmp_path))}"
     engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     engine.dispose()
-    return House(tmp_path, PURPOSES, Store.open(url.set(database=name)))
+    return Harness(tmp_path, PURPOSES, Store.open(url.set(database=name)))
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -87,7 +87,7 @@ WAYS = {
 }
 
 
-async def test_whatever_a_step_says_its_job_ends_with_a_receipt(house: House) -> None:
+async def test_whatever_a_step_says_its_job_ends_with_a_receipt(harness: Harness) -> None:
     """As programs, other systems' records and names on disk may have them say."""
     cases: dict[str, tuple[Any, str]] = {}
 
@@ -96,52 +96,54 @@ async def test_whatever_a_step_says_its_job_ends_with_a_receipt(house: House) ->
         result: StepResult = await way(ctx, text)
         return result
 
-    house.worker.plays["first"] = play
+    harness.worker.plays["first"] = play
     for number, way in enumerate(WAYS):
         for which, text in enumerate(ODD):
             cases[f"x-{number}-{which}"] = way, text
-            house.arrive(f"x-{number}-{which}")
-    async with house.running():
+            harness.arrive(f"x-{number}-{which}")
+    async with harness.running():
         for name, (way, _) in cases.items():
-            assert (await house.until_over(name)).state is WAYS[way], name
-    for path in (house.root / "receipts").iterdir():
+            assert (await harness.until_over(name)).state is WAYS[way], name
+    for path in (harness.root / "receipts").iterdir():
         json.loads(path.read_text("utf-8"))
         assert "\0" not in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("text", ["\\ud800", "\\u0000", "\\udcff", "a\\ud83d"])
-async def test_what_a_side_car_asks_for_fails_its_folder_alone(house: House, text: str) -> None:
+async def test_what_a_side_car_asks_for_fails_its_folder_alone(harness: Harness, text: str) -> None:
     """Before, it lay in processing/ forever, and each such folder held up all others for ten seconds."""
-    house.arrive("bad", {"a": b"1", sidecar.NAME: f'purpose: "{text}"'.encode()})
-    house.arrive("good")
-    async with house.running():
-        assert (await house.until_over("bad")).state is JobState.FAILED
-        assert (await house.until_over("good")).state is JobState.DONE
+    harness.arrive("bad", {"a": b"1", sidecar.NAME: f'purpose: "{text}"'.encode()})
+    harness.arrive("good")
+    async with harness.running():
+        assert (await harness.until_over("bad")).state is JobState.FAILED
+        assert (await harness.until_over("good")).state is JobState.DONE
 
 
-async def test_a_request_may_say_anything(house: House) -> None:
+async def test_a_request_may_say_anything(harness: Harness) -> None:
     """As a browser or a program may send it: JSON can write what text cannot hold."""
-    house.arrive("x")
-    async with house.running():
-        job = await house.until_over("x")
+    harness.arrive("x")
+    async with harness.running():
+        job = await harness.until_over("x")
     for text in ODD:
         for action, args in (("freeze", {"reason": text}), ("rerun", {"from": text}), (text, {})):
-            assert (await house.ask(action, job.id, **args))["message"]
-        assert (await house.ask("retry", text))["message"]
+            assert (await harness.ask(action, job.id, **args))["message"]
+        assert (await harness.ask("retry", text))["message"]
 
 
-async def test_notices_may_be_about_anything(house: House) -> None:
+async def test_notices_may_be_about_anything(harness: Harness) -> None:
     """One that the database cannot look into would end the digests of all."""
     for number, text in enumerate(ODD):
         about = {"job": {"name": text, "uploader": text}, "error": {"what": [text, {text: text}]}}
         notice = NewNotice(rule="r", event="failed", subject=text, body=text, data=about)
-        await house.store.write(outbox_store.add, [notice])
-        await house.store.write(lambda connection: connection.execute(sa.update(outbox).values(state="held")))
-        made = await house.store.write(outbox_store.gather, time.time() + 1e6, lambda _, n=notice: n)
+        await harness.store.write(outbox_store.add, [notice])
+        await harness.store.write(
+            lambda connection: connection.execute(sa.update(outbox).values(state="held"))
+        )
+        made = await harness.store.write(outbox_store.gather, time.time() + 1e6, lambda _, n=notice: n)
         assert len(made) == (number > 0)  # one alone goes as it is
 
 
-async def test_what_a_step_keeps_for_itself_comes_back_as_it_was(house: House) -> None:
+async def test_what_a_step_keeps_for_itself_comes_back_as_it_was(harness: Harness) -> None:
     """A path of bytes that are not UTF-8 is to be found again by it."""
     kept: list[str] = []
 
@@ -151,8 +153,8 @@ async def test_what_a_step_keeps_for_itself_comes_back_as_it_was(house: House) -
             return Done()
         return Wait(reason="not yet", seconds=0.0, state={"path": "a\udcff\udc80"})
 
-    house.worker.plays["first"] = play
-    house.arrive("x")
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
+    harness.worker.plays["first"] = play
+    harness.arrive("x")
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
     assert kept == ["a\udcff\udc80"]

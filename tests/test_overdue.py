@@ -28,19 +28,19 @@ from dittohead.model.records import Arrival
 from dittohead.model.states import Station
 from dittohead.notices.compose import Composer
 from dittohead.store.tables import outbox
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.notices import rule
 
 AFTER_S = 900.0
 
 
 class Inbox:
-    """A house in whose inbox things are held, and what goes into its outbox."""
+    """A harness in whose inbox things are held, and what goes into its outbox."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.house = House(root)
-        self.house.engine.compose = Composer([rule(url="json://h", on=["held"])], root)
-        self.house.engine.wants = lambda event, pipeline: True
+        self.harness = Harness(root)
+        self.harness.engine.compose = Composer([rule(url="json://h", on=["held"])], root)
+        self.harness.engine.wants = lambda event, pipeline: True
         self.held: dict[bytes, Held] = {}
         self.now, self._monotonic = time.time(), time.monotonic()
         began = self.now
@@ -50,10 +50,10 @@ class Inbox:
 
     def start(self) -> None:
         """As at a start of the daemon."""
-        self.told = Overdue(self.house.engine, self, self._scan, lambda: AFTER_S)
+        self.told = Overdue(self.harness.engine, self, self._scan, lambda: AFTER_S)
 
     def _scan(self) -> Scan:
-        return self.house.stations.scan()
+        return self.harness.stations.scan()
 
     def hold(self, name: str, kind: HeldKind = HeldKind.IMMOVABLE, uid: int = 1, **more: Any) -> None:
         ino = more.pop("ino", len(self.held) + 1)
@@ -76,14 +76,14 @@ class Inbox:
         def read(connection: sa.Connection) -> list[Any]:
             return list(connection.execute(sa.select(outbox).order_by(outbox.c.id)))
 
-        return self.house.store.run(read)
+        return self.harness.store.run(read)
 
 
 @pytest.fixture
 def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
     made = Inbox(tmp_path / "root", monkeypatch)
     yield made
-    made.house.store.close()
+    made.harness.store.close()
 
 
 @pytest.mark.parametrize("kind", list(HeldKind))
@@ -152,7 +152,7 @@ async def test_ever_new_ones_are_no_way_around_it(inbox: Inbox) -> None:
 
 async def test_a_stray_is_told_with_how_to_make_a_folder_of_it(inbox: Inbox) -> None:
     """A link or a FIFO is none."""
-    path = inbox.house.stations.path(Station.INBOX)
+    path = inbox.harness.stations.path(Station.INBOX)
     (path / "it's.tif").write_bytes(b"1")
     (path / "link").symlink_to("/etc")
     os.mkfifo(path / "fifo")
@@ -240,32 +240,32 @@ def test_each_cause_has_the_cure_that_fits_it(tmp_path: Path, monkeypatch: pytes
 
 async def test_a_folder_that_no_room_will_ever_come_for_is_told(tmp_path: Path) -> None:
     """Others are not held up by it; where jobs under way give room back, or all wait, nothing is to be done."""
-    house = House(tmp_path / "root")
-    pipeline = house.config.pipelines[0]
-    house.claimer.config = replace(
-        house.config, pipelines=[replace(pipeline, space_factor=1e18), *house.config.pipelines[1:]]
+    harness = Harness(tmp_path / "root")
+    pipeline = harness.config.pipelines[0]
+    harness.claimer.config = replace(
+        harness.config, pipelines=[replace(pipeline, space_factor=1e18), *harness.config.pipelines[1:]]
     )
-    house.arrive("x", {"a": b"1"})
-    (arrival,) = house.stations.scan().arrivals
-    held = await house.claimer.claim(arrival)
+    harness.arrive("x", {"a": b"1"})
+    (arrival,) = harness.stations.scan().arrivals
+    held = await harness.claimer.claim(arrival)
     assert isinstance(held, Held)
     assert held.kind is HeldKind.TOO_LARGE
     assert "Make room" in held.cure
-    house.store.close()
+    harness.store.close()
 
 
 async def test_a_namesake_under_way_is_nobodys_fault(tmp_path: Path) -> None:
     """It waits by itself."""
-    house = House(tmp_path / "root")
-    first = house.arrive("n")
-    first.rename(house.root / "processing" / "n")
-    house.arrive("n")
-    (arrival,) = house.stations.scan().arrivals
-    held = await house.claimer.claim(arrival)
+    harness = Harness(tmp_path / "root")
+    first = harness.arrive("n")
+    first.rename(harness.root / "processing" / "n")
+    harness.arrive("n")
+    (arrival,) = harness.stations.scan().arrivals
+    held = await harness.claimer.claim(arrival)
     assert isinstance(held, Held)
     assert held.kind is HeldKind.NAMESAKE
     assert held.kind not in AT_ONCE | IN_TIME
-    house.store.close()
+    harness.store.close()
 
 
 def test_status_says_in_words_once_what_helps_several_folders() -> None:

@@ -18,7 +18,7 @@ from dittohead.config.registry import Registry
 from dittohead.contract.worker import Planned, StepContext
 from dittohead.model.errors import ItemError
 from dittohead.model.records import Output
-from tests.support.house import ScriptOptions, ScriptWorker
+from tests.support.harness import ScriptOptions, ScriptWorker
 from tests.support.s3_server import S3Server
 from tests.support.trees import tree
 from tests.support.upstream import KEYS

@@ -16,7 +16,7 @@ from dittohead.folders.job_files import JobFiles
 from dittohead.model.errors import ConfigError
 from dittohead.model.records import Job
 from dittohead.model.states import JobState
-from tests.support.house import House
+from tests.support.harness import Harness
 
 CONFIG = """
 root: .
@@ -34,16 +34,16 @@ pipelines:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    made = House(tmp_path / "root", CONFIG)
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
+    made = Harness(tmp_path / "root", CONFIG)
     yield made
     made.store.close()
 
 
-async def done(house: House, name: str, what: dict[str | bytes, Any] | None = None) -> Job:
-    house.arrive(name, what)
-    async with house.running():
-        return await house.until_over(name)
+async def done(harness: Harness, name: str, what: dict[str | bytes, Any] | None = None) -> Job:
+    harness.arrive(name, what)
+    async with harness.running():
+        return await harness.until_over(name)
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,19 @@ async def done(house: House, name: str, what: dict[str | bytes, Any] | None = No
     ],
 )
 async def test_a_folder_gets_the_steps_it_asks_for(
-    house: House, name: str, sidecar: str | None, steps: list[str]
+    harness: Harness, name: str, sidecar: str | None, steps: list[str]
 ) -> None:
     """By its name, by the file in it, or all."""
     what: dict[str | bytes, Any] = {"a.txt": "hello"} | ({"dittohead.yaml": sidecar} if sidecar else {})
-    job = await done(house, name, what)
+    job = await done(harness, name, what)
     assert job.state is JobState.DONE
-    assert sorted(step for _, step in house.worker.ran) == steps
-    assert [row.name for row in house.steps(job)] == [s for s in ("masters", "tiles", "record") if s in steps]
+    assert sorted(step for _, step in harness.worker.ran) == steps
+    assert [row.name for row in harness.steps(job)] == [
+        s for s in ("masters", "tiles", "record") if s in steps
+    ]
 
 
-async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house: House) -> None:
+async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(harness: Harness) -> None:
     """It is not content, but it was handed over."""
     seen = []
 
@@ -77,11 +79,11 @@ async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house:
         seen.extend(entry.path for entry in ctx.source.entries())
         return Done()
 
-    house.worker.plays["record"] = look
-    job = await done(house, "box", {"a.txt": "hello", "dittohead.yaml": "purpose: access"})
+    harness.worker.plays["record"] = look
+    job = await done(harness, "box", {"a.txt": "hello", "dittohead.yaml": "purpose: access"})
     assert seen == [b"a.txt"]
     assert job.files == 1
-    (_, sidecar) = manifest.read(JobFiles(house.stations, job).manifest, ignored=True)
+    (_, sidecar) = manifest.read(JobFiles(harness.stations, job).manifest, ignored=True)
     assert (sidecar.path, sidecar.is_ignored) == (b"dittohead.yaml", True)
 
 
@@ -114,61 +116,61 @@ async def test_no_step_is_given_the_sidecar_and_it_stands_in_the_manifest(house:
     ],
 )
 async def test_what_cannot_be_understood_fails_before_anything_is_done(
-    house: House, name: str, sidecar: str | None, reason: str
+    harness: Harness, name: str, sidecar: str | None, reason: str
 ) -> None:
     """Never guessed: neither all nor nothing is what was asked for."""
     what: dict[str | bytes, Any] = {"a.txt": "hello"} | ({"dittohead.yaml": sidecar} if sidecar else {})
-    job = await done(house, name, what)
-    assert (job.state, house.worker.ran) == (JobState.FAILED, [])
+    job = await done(harness, name, what)
+    assert (job.state, harness.worker.ran) == (JobState.FAILED, [])
     assert reason in job.reason
 
 
 @pytest.mark.parametrize("name", ["dittohead.yml", "Dittohead.yaml", "dittohead.yaml.txt"])
-async def test_a_sidecar_of_nearly_that_name_is_not_passed_over(house: House, name: str) -> None:
+async def test_a_sidecar_of_nearly_that_name_is_not_passed_over(harness: Harness, name: str) -> None:
     """What was to stay private would be published."""
-    job = await done(house, "box", {"a.txt": "hello", name: "purpose: preservation"})
-    assert (job.state, house.worker.ran) == (JobState.FAILED, [])
+    job = await done(harness, "box", {"a.txt": "hello", name: "purpose: preservation"})
+    assert (job.state, harness.worker.ran) == (JobState.FAILED, [])
     assert f"the folder has a file {name}, which is not read" in job.reason
 
 
 def test_a_group_that_is_nearly_purpose_is_told(tmp_path: Path) -> None:
     """A folder that asks for a part would get all of it."""
     with pytest.raises(ConfigError, match='the group is called "porpose", and steps have for:'):
-        House(tmp_path / "root", CONFIG.replace("P<purpose>", "P<porpose>"))
+        Harness(tmp_path / "root", CONFIG.replace("P<purpose>", "P<porpose>"))
 
 
-async def test_a_sidecar_that_is_a_link_is_not_followed(house: House, tmp_path: Path) -> None:
+async def test_a_sidecar_that_is_a_link_is_not_followed(harness: Harness, tmp_path: Path) -> None:
     """Whatever it leads to."""
     (tmp_path / "other").write_text("purpose: access")
-    folder = house.arrive("box")
+    folder = harness.arrive("box")
     (folder / "dittohead.yaml").symlink_to(tmp_path / "other")
-    async with house.running():
-        job = await house.until_over("box")
-    assert (job.state, house.worker.ran) == (JobState.FAILED, [])
+    async with harness.running():
+        job = await harness.until_over("box")
+    assert (job.state, harness.worker.ran) == (JobState.FAILED, [])
 
 
 async def test_a_folder_waits_in_the_inbox_for_the_targets_it_asks_for(tmp_path: Path) -> None:
     """And for no other; a bucket whose keys are made from each file's path is a target as any."""
     upload = "upload: {bucket: b, key: '{object}/{path}', for: preservation}"
-    house = House(
+    harness = Harness(
         tmp_path / "root", CONFIG.replace("script: {name: masters}\n        for: preservation", upload)
     )
-    await house.targets.load()
-    await house.targets.pause("s3://b", "down")
+    await harness.targets.load()
+    await harness.targets.pause("s3://b", "down")
     for name in ("one", "two-access"):
-        house.arrive(name)
-    found = {arrival.folder: arrival for arrival in house.stations.scan().arrivals}
-    held = await house.claimer.claim(found[b"one"])
+        harness.arrive(name)
+    found = {arrival.folder: arrival for arrival in harness.stations.scan().arrivals}
+    held = await harness.claimer.claim(found[b"one"])
     assert isinstance(held, Held)
     assert held.reason == "the target s3://b is paused: down"
-    assert isinstance(await house.claimer.claim(found[b"two-access"]), Job)
-    house.store.close()
+    assert isinstance(await harness.claimer.claim(found[b"two-access"]), Job)
+    harness.store.close()
 
 
-async def test_steps_nobody_asked_for_are_no_change(house: House) -> None:
+async def test_steps_nobody_asked_for_are_no_change(harness: Harness) -> None:
     """`rerun --changed` compares with what the folder was to have."""
-    await done(house, "box-access")
-    (found,) = compare(house.config, "objects", house.workers, house.store, house.stations)
+    await done(harness, "box-access")
+    (found,) = compare(harness.config, "objects", harness.workers, harness.store, harness.stations)
     assert found.changes == []
 
 
@@ -189,6 +191,6 @@ async def test_steps_nobody_asked_for_are_no_change(house: House) -> None:
 def test_errors_in_after_and_for_name_their_line(tmp_path: Path, steps: str, problem: str) -> None:
     """And what to write instead."""
     with pytest.raises(ConfigError) as caught:
-        House(tmp_path / "root", f"root: .\npipelines:\n  p:\n    match: .*\n    steps:\n      {steps}\n")
+        Harness(tmp_path / "root", f"root: .\npipelines:\n  p:\n    match: .*\n    steps:\n      {steps}\n")
     assert problem.rpartition("config.yaml:6:44: ")[2] in str(caught.value)
     assert "config.yaml:" in str(caught.value)

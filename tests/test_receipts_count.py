@@ -18,7 +18,7 @@ from dittohead.folders import receipt
 from dittohead.model.records import Job
 from dittohead.store import Store, sqlite_url
 from dittohead.store.queries import listing
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.s3_server import S3Server
 from tests.support.trees import read_tree, symlink, tree
 
@@ -83,34 +83,34 @@ def _number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def house_of(base: Path, server: S3Server) -> House:
+def house_of(base: Path, server: S3Server) -> Harness:
     out = tree(base / "out", {})
-    house = House(base / "root", CONFIG.format(out=out, url=server.url))
-    house.engine.secret = {"keys": KEYS}.__getitem__
-    return house
+    harness = Harness(base / "root", CONFIG.format(out=out, url=server.url))
+    harness.engine.secret = {"keys": KEYS}.__getitem__
+    return harness
 
 
-def read_receipt(house: House, job: Job) -> dict[str, Any]:
-    fields: dict[str, Any] = json.loads(receipt.path_of(house.stations.receipts, job).read_bytes())
+def read_receipt(harness: Harness, job: Job) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(receipt.path_of(harness.stations.receipts, job).read_bytes())
     return fields
 
 
 async def test_a_receipts_numbers_are_what_lies_at_the_targets(tmp_path: Path, server: S3Server) -> None:
     """Files, bytes, locations and every number in an event, of each step, for random folders."""
     chance = random.Random(14)
-    house = house_of(tmp_path, server)
+    harness = house_of(tmp_path, server)
     server.client().create_bucket(Bucket="counts")
     names = [f"f{number}" for number in range(12)]
     holds = {}
     for name in names:
-        holds[name] = given(house.arrive(name, some_tree(chance)))
-    async with house.running():
-        jobs = [await house.until_over(name) for name in names]
+        holds[name] = given(harness.arrive(name, some_tree(chance)))
+    async with harness.running():
+        jobs = [await harness.until_over(name) for name in names]
     assert any(holds.values())
     assert not all(holds.values())
     for job in jobs:
         wanted = holds[job.name]
-        fields = read_receipt(house, job)
+        fields = read_receipt(harness, job)
         files, size = len(wanted), sum(map(len, wanted.values()))
         if not files:
             assert job.state == "failed"
@@ -135,21 +135,21 @@ async def test_a_receipts_numbers_are_what_lies_at_the_targets(tmp_path: Path, s
         assert numbers(details["here"])[0] == numbers(details["there"])[0] == (files, size)
         assert numbers(details["sums"]) == [(files, None)]
         assert (
-            len((house.stations.work / job.id / "sums" / "manifest-sha256.txt").read_bytes().splitlines())
+            len((harness.stations.work / job.id / "sums" / "manifest-sha256.txt").read_bytes().splitlines())
             == files
         )
         objects = server.client().list_objects_v2(Bucket="counts", Prefix=f"{job.name}/").get("Contents", [])
         assert sorted(one["Size"] for one in objects) == sorted(map(len, wanted.values()))
-    await _is_rebuilt_alike(house, tmp_path)
+    await _is_rebuilt_alike(harness, tmp_path)
 
 
-async def _is_rebuilt_alike(house: House, base: Path) -> None:
+async def _is_rebuilt_alike(harness: Harness, base: Path) -> None:
     """A store made again from the receipts counts the same."""
     (base / "new").mkdir()
     store = Store.open(sqlite_url(base / "new"))
-    rebuild(store, house.stations, house.config)
+    rebuild(store, harness.stations, harness.config)
     again = {job.id: (job.files, job.size) for job in store.run(listing, limit=1000) if job.state == "done"}
-    assert again == {job.id: (job.files, job.size) for job in house.jobs() if job.state == "done"}
+    assert again == {job.id: (job.files, job.size) for job in harness.jobs() if job.state == "done"}
 
 
 NOTHING = """
@@ -167,13 +167,13 @@ pipelines:
 
 async def test_a_folder_of_which_nothing_goes_out_is_not_done(tmp_path: Path) -> None:
     """All its files are ignored, or the step that was to make what is delivered has made nothing."""
-    house = House(tmp_path / "root", NOTHING.replace("OUT", str(tree(tmp_path / "out", {}))))
-    house.arrive("ignored", {"a.tmp": "1", "sub": {"b.tmp": "2"}})
-    house.arrive("unmade", {"a.tif": "1"})
-    async with house.running():
-        ignored, unmade = await house.until_over("ignored"), await house.until_over("unmade")
+    harness = Harness(tmp_path / "root", NOTHING.replace("OUT", str(tree(tmp_path / "out", {}))))
+    harness.arrive("ignored", {"a.tmp": "1", "sub": {"b.tmp": "2"}})
+    harness.arrive("unmade", {"a.tif": "1"})
+    async with harness.running():
+        ignored, unmade = await harness.until_over("ignored"), await harness.until_over("unmade")
     assert ignored.state == unmade.state == "failed"
     assert ignored.reason.startswith("every file of the folder is ignored by the pipeline (2 files)")
     assert "nothing of the folder was delivered" in unmade.reason
     assert f"dittohead rerun {unmade.id}" in unmade.reason
-    assert house.where("ignored") == house.where("unmade") == ["failed"]
+    assert harness.where("ignored") == harness.where("unmade") == ["failed"]

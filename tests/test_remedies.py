@@ -17,7 +17,7 @@ from dittohead.model.records import Job
 from dittohead.model.states import JobState
 from dittohead.model.text import display, own_group
 from dittohead.system import files
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.notices import told_of
 from tests.test_replacement import broken, offered
 
@@ -28,30 +28,30 @@ pipelines: {scans: {match: "scan-.*", steps: [{script: {name: first}}]}}
 """
 
 
-async def failed(house: House, name: str | bytes) -> Job:
-    house.arrive(os.fsdecode(name))
-    async with house.running():
-        job = await house.until_over(display(os.fsencode(name)))
+async def failed(harness: Harness, name: str | bytes) -> Job:
+    harness.arrive(os.fsdecode(name))
+    async with harness.running():
+        job = await harness.until_over(display(os.fsencode(name)))
     assert job.state is JobState.FAILED
     return job
 
 
-def said(house: House, job: Job) -> tuple[str, str, str]:
+def said(harness: Harness, job: Job) -> tuple[str, str, str]:
     """Return what the reason file, the mail and the job itself say."""
-    reason = house.stations.reason_path(job.folder).read_text()
-    return reason, told_of(house.stations.root, job)[1], job.reason
+    reason = harness.stations.reason_path(job.folder).read_text()
+    return reason, told_of(harness.stations.root, job)[1], job.reason
 
 
-async def test_of_a_file_at_fault_the_command_that_replaces_it_comes_first(house: House) -> None:
+async def test_of_a_file_at_fault_the_command_that_replaces_it_comes_first(harness: Harness) -> None:
     """With the folder's and the file's name, wherever the failure is told."""
-    job = await broken(house, "lab1 sec", {"a b.tif": "half", "c.tif": "half"})
-    for text in said(house, job):
+    job = await broken(harness, "lab1 sec", {"a b.tif": "half", "c.tif": "half"})
+    for text in said(harness, job):
         assert "`dittohead replace 'lab1 sec' 'a b.tif' --with NEW` (on the page: Replace a file)" in text
         assert text.index("dittohead replace") < text.index("Scan it again")
-    offered(house, job, "a b.tif")
+    offered(harness, job, "a b.tif")
 
 
-async def test_files_that_are_good_are_not_to_be_replaced(house: House) -> None:
+async def test_files_that_are_good_are_not_to_be_replaced(harness: Harness) -> None:
     """Where it is the step's settings that do not let it take them."""
 
     async def short(ctx: StepContext) -> StepResult:
@@ -59,36 +59,36 @@ async def test_files_that_are_good_are_not_to_be_replaced(house: House) -> None:
         error.files, error.good = ["a.tif"], True
         raise error
 
-    house.worker.plays["first"] = short
-    job = await failed(house, "lab1-x")
+    harness.worker.plays["first"] = short
+    job = await failed(harness, "lab1-x")
     assert job.reason.endswith("cannot be converted. Give the step more memory")
 
 
 async def test_an_unreadable_file_is_named_with_the_whole_command(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And then the job is tried again: nothing need be moved."""
 
     async def closed(ctx: StepContext) -> StepResult:
         raise ClosedError("the daemon may not read this", where="sub/my x")
 
-    house.worker.plays["first"] = closed
-    job = await failed(house, "lab1-x")
-    place = f"'{house.stations.root}/failed/lab1-x/sub/my x'"
+    harness.worker.plays["first"] = closed
+    job = await failed(harness, "lab1-x")
+    place = f"'{harness.stations.root}/failed/lab1-x/sub/my x'"
     command = f"sudo chgrp -R {own_group()} {place} && sudo chmod -R ug+rX {place}"
-    for text in said(house, job):
+    for text in said(harness, job):
         assert f"Type: `{command}`, and then: `dittohead retry lab1-x`" in text
 
 
-async def test_where_the_name_is_taken_in_failed_no_other_folder_is_opened(house: House) -> None:
+async def test_where_the_name_is_taken_in_failed_no_other_folder_is_opened(harness: Harness) -> None:
     """The earlier one of the name is not the one at fault."""
 
     async def closed(ctx: StepContext) -> StepResult:
         raise ClosedError("the daemon may not read this", where="a")
 
-    house.worker.plays["first"] = closed
-    (house.stations.root / "failed" / "lab1-x").mkdir()
-    job = await failed(house, "lab1-x")
+    harness.worker.plays["first"] = closed
+    (harness.stations.root / "failed" / "lab1-x").mkdir()
+    job = await failed(harness, "lab1-x")
     assert "read the folder that `dittohead show lab1-x` names, and then: `dittohead retry" in job.reason
 
 
@@ -103,11 +103,11 @@ async def test_a_name_that_will_not_do_is_changed_by_a_command(
     tmp_path: Path, folder: bytes, command: str
 ) -> None:
     """Not by hand: who reads this may not be allowed to move anything."""
-    house = House(tmp_path, NO_TEXT)
-    job = await failed(house, folder)
-    for text in said(house, job):
+    harness = Harness(tmp_path, NO_TEXT)
+    job = await failed(harness, folder)
+    for text in said(harness, job):
         assert command in text
-    house.store.close()
+    harness.store.close()
 
 
 def test_what_the_daemon_may_not_read_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,14 +126,14 @@ def test_what_the_daemon_may_not_read_is_told_apart(tmp_path: Path, monkeypatch:
 
 async def test_what_was_told_is_not_told_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By `show`: the reason once, and the folder under one name."""
-    house = House(tmp_path, NO_TEXT.replace("scan-.*", ".*"))
+    harness = Harness(tmp_path, NO_TEXT.replace("scan-.*", ".*"))
 
     async def bad(ctx: StepContext) -> StepResult:
         raise ItemError("it is damaged beyond all repair", hint="Scan it again")
 
-    house.worker.plays["first"] = bad
-    job = await failed(house, "scan-x")
-    fields = house.store.run(views.job, house.stations, job)
+    harness.worker.plays["first"] = bad
+    job = await failed(harness, "scan-x")
+    fields = harness.store.run(views.job, harness.stations, job)
     fields["folder_path"] = os.fsdecode(os.fsencode(fields["folder_path"]) + b"\xff")
     capsys.readouterr()  # what was logged
     jobs._print_job(fields)
@@ -141,7 +141,7 @@ async def test_what_was_told_is_not_told_again(tmp_path: Path, capsys: pytest.Ca
     assert said.count("it is damaged beyond all repair") == 1
     assert said.count("see above") >= 1
     assert "scan-x%FF" in said
-    house.store.close()
+    harness.store.close()
 
 
 def test_a_fault_that_many_steps_meet_is_said_once() -> None:

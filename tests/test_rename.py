@@ -11,38 +11,38 @@ from dittohead.folders import receipt
 from dittohead.model.states import JobState
 from dittohead.store import history
 from dittohead.store import jobs as job_store
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.test_outcome import failed, opened
 
 
-def told(house: House, name: str) -> list[str]:
+def told(harness: Harness, name: str) -> list[str]:
     """Return what a job's events and its receipt say of names."""
-    job = house.job(name)
-    stored = [e.detail for e in house.store.run(job_store.events_of, job.id) if e.type == "filename change"]
-    path = receipt.path_of(house.stations.receipts, job)
+    job = harness.job(name)
+    stored = [e.detail for e in harness.store.run(job_store.events_of, job.id) if e.type == "filename change"]
+    path = receipt.path_of(harness.stations.receipts, job)
     written = json.loads(path.read_text())["events"]
     assert [event["detail"] for event in written if event["type"] == "filename change"] == stored
     return stored
 
 
-async def test_a_failed_folder_is_renamed_and_done(house: House) -> None:
+async def test_a_failed_folder_is_renamed_and_done(harness: Harness) -> None:
     """Both jobs say so, and the failure needs nobody any more."""
-    await failed(house)
-    said = await house.ask("rename", "!x", name="x")
+    await failed(harness)
+    said = await harness.ask("rename", "!x", name="x")
     assert said == {"ok": True, "message": "!x: renamed to x; a new job begins, by the pipeline three"}
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
-    assert (house.where("x"), house.where("!x"), opened(house)) == (["done"], [], [])
-    assert not list((house.root / "failed").iterdir())
-    assert told(house, "!x") == ["renamed to x by tester"]
-    assert told(house, "x") == ["renamed from !x by tester"]
-    assert house.store.run(history.taken_up_by, house.job("!x")) == house.job("x").id
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
+    assert (harness.where("x"), harness.where("!x"), opened(harness)) == (["done"], [], [])
+    assert not list((harness.root / "failed").iterdir())
+    assert told(harness, "!x") == ["renamed to x by tester"]
+    assert told(harness, "x") == ["renamed from !x by tester"]
+    assert harness.store.run(history.taken_up_by, harness.job("!x")) == harness.job("x").id
     # Done once more it is a folder of its name like any other.
-    assert (await house.ask("rerun", "x"))["ok"]
-    async with house.running():
-        await house.until(lambda: len(house.jobs("x")) == 2)
-        await house.until_over("x")
-    assert told(house, "x") == []
+    assert (await harness.ask("rerun", "x"))["ok"]
+    async with harness.running():
+        await harness.until(lambda: len(harness.jobs("x")) == 2)
+        await harness.until_over("x")
+    assert told(harness, "x") == []
 
 
 @pytest.mark.parametrize(
@@ -59,28 +59,30 @@ async def test_a_failed_folder_is_renamed_and_done(house: House) -> None:
         ("under-way", "in the inbox already"),
     ],
 )
-async def test_a_name_that_cannot_be_is_refused_and_nothing_moves(house: House, name: str, why: str) -> None:
+async def test_a_name_that_cannot_be_is_refused_and_nothing_moves(
+    harness: Harness, name: str, why: str
+) -> None:
     """Not even one that another upload is to have."""
-    await failed(house)
+    await failed(harness)
     for there in ("taken", ".under-way"):
-        (house.root / "inbox" / there).mkdir()
-    said = await house.ask("rename", "!x", name=name)
+        (harness.root / "inbox" / there).mkdir()
+    said = await harness.ask("rename", "!x", name=name)
     assert not said["ok"]
     assert why in said["message"]
-    assert house.where("!x") == ["failed"]
-    assert opened(house) == ["!x"]
+    assert harness.where("!x") == ["failed"]
+    assert opened(harness) == ["!x"]
 
 
-async def test_only_failures_are_renamed(house: House) -> None:
+async def test_only_failures_are_renamed(harness: Harness) -> None:
     """What is done stays what it was delivered as; what is gone cannot be moved."""
-    house.arrive("x")
-    async with house.running():
-        await house.until_over("x")
-    said = await house.ask("rename", "x", name="y")
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until_over("x")
+    said = await harness.ask("rename", "x", name="y")
     assert "has not failed" in said["message"]
-    await failed(house)
-    (house.root / "failed" / "!x").rename(house.root / "away")
-    said = await house.ask("rename", "!x", name="y")
+    await failed(harness)
+    (harness.root / "failed" / "!x").rename(harness.root / "away")
+    said = await harness.ask("rename", "!x", name="y")
     assert "no longer there" in said["message"]
 
 
@@ -90,9 +92,9 @@ async def test_a_name_of_a_pipeline_for_others_is_refused(tmp_path: Path) -> Non
         'root: .\nspace: {floor: 0}\npipelines:\n  theirs: {match: "t.*", uploaders: [nobody],'
         " steps: [{script: {}}]}\n"
     )
-    house = House(tmp_path / "root", config)
-    await failed(house)
-    said = await house.ask("rename", "!x", name="t1")
+    harness = Harness(tmp_path / "root", config)
+    await failed(harness)
+    said = await harness.ask("rename", "!x", name="t1")
     assert "the pipeline theirs takes folders of nobody, and not of" in said["message"]
-    assert house.where("!x") == ["failed"]
-    house.store.close()
+    assert harness.where("!x") == ["failed"]
+    harness.store.close()

@@ -12,7 +12,7 @@ from dittohead.engine.supervisor import CannotGoOn
 from dittohead.model.errors import StoreError
 from dittohead.startup import is_passing
 from dittohead.system import lock, mounts
-from tests.support.house import House
+from tests.support.harness import Harness
 
 
 @pytest.fixture
@@ -21,66 +21,66 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["done", "failed", "receipts", "work", "inbox", "processing", "state"])
-async def test_only_what_may_be_empty_is_made_again(house: House, soon: None, name: str) -> None:
+async def test_only_what_may_be_empty_is_made_again(harness: Harness, soon: None, name: str) -> None:
     """An empty processing/ would cancel jobs, an inbox has permissions that only an admin knows."""
     told = []
-    with lock.held(house.stations.state) as held:
-        watched = RootWatch(house.stations, held, house.targets, lambda: told.append("back"))
-        (house.root / name).rename(house.root / "away")
+    with lock.held(harness.stations.state) as held:
+        watched = RootWatch(harness.stations, held, harness.targets, lambda: told.append("back"))
+        (harness.root / name).rename(harness.root / "away")
         await watched.look()
         again = name in ("done", "failed", "receipts", "work")
-        assert (house.root / name).is_dir() == again
+        assert (harness.root / name).is_dir() == again
         assert [error.what for error in watched.troubles] == ([] if again else [f"{name}/ is missing"])
         if not again:
-            (house.root / "away").rename(house.root / name)
+            (harness.root / "away").rename(harness.root / name)
             await watched.look()
             assert watched.troubles == []
             assert told == ["back"]
 
 
-async def test_what_is_just_being_replaced_is_given_time(house: House) -> None:
+async def test_what_is_just_being_replaced_is_given_time(harness: Harness) -> None:
     """`mv done x; mv x done` must not find a directory in its place."""
-    with lock.held(house.stations.state) as held:
-        watched = RootWatch(house.stations, held, house.targets, lambda: None)
-        (house.root / "done").rename(house.root / "away")
+    with lock.held(harness.stations.state) as held:
+        watched = RootWatch(harness.stations, held, harness.targets, lambda: None)
+        (harness.root / "done").rename(harness.root / "away")
         await watched.look()
-        assert not (house.root / "done").exists()
+        assert not (harness.root / "done").exists()
         assert watched.troubles
 
 
-async def test_a_file_in_a_stations_place_is_said_and_not_touched(house: House, soon: None) -> None:
+async def test_a_file_in_a_stations_place_is_said_and_not_touched(harness: Harness, soon: None) -> None:
     """Anyone who put it there has to take it away."""
-    with lock.held(house.stations.state) as held:
-        watched = RootWatch(house.stations, held, house.targets, lambda: None)
-        (house.root / "done").rmdir()
-        (house.root / "done").write_text("mine")
+    with lock.held(harness.stations.state) as held:
+        watched = RootWatch(harness.stations, held, harness.targets, lambda: None)
+        (harness.root / "done").rmdir()
+        (harness.root / "done").write_text("mine")
         await watched.look()
-        assert (house.root / "done").read_text() == "mine"
+        assert (harness.root / "done").read_text() == "mine"
         assert [error.what for error in watched.troubles] == ["done/ is missing"]
 
 
 async def test_another_directory_in_the_roots_place_ends_the_daemon_at_the_second_look(
-    house: House, tmp_path: Path
+    harness: Harness, tmp_path: Path
 ) -> None:
     """Once may be in the middle of a change; its lock is not ours, and nothing is made in it."""
-    with lock.held(house.stations.state) as held:
-        watched = RootWatch(house.stations, held, house.targets, lambda: None)
-        house.root.rename(tmp_path / "old")
+    with lock.held(harness.stations.state) as held:
+        watched = RootWatch(harness.stations, held, harness.targets, lambda: None)
+        harness.root.rename(tmp_path / "old")
         await watched.look()
         assert [error.what for error in watched.troubles] == ["the root is not there"]
-        house.root.mkdir()
+        harness.root.mkdir()
         await watched.look()
         with pytest.raises(CannotGoOn, match="in the root's place"):
             await watched.look()
-        assert list(house.root.iterdir()) == []
+        assert list(harness.root.iterdir()) == []
 
 
-async def test_a_lock_taken_by_another_ends_the_daemon(house: House) -> None:
+async def test_a_lock_taken_by_another_ends_the_daemon(harness: Harness) -> None:
     """Two on one root would take each other's half-done moves for something to be put right."""
-    with lock.held(house.stations.state) as held:
-        watched = RootWatch(house.stations, held, house.targets, lambda: None)
-        (house.stations.state / "lock").unlink()
-        with lock.held(house.stations.state), pytest.raises(CannotGoOn, match="another dittohead"):
+    with lock.held(harness.stations.state) as held:
+        watched = RootWatch(harness.stations, held, harness.targets, lambda: None)
+        (harness.stations.state / "lock").unlink()
+        with lock.held(harness.stations.state), pytest.raises(CannotGoOn, match="another dittohead"):
             await watched.look()
 
 

@@ -20,7 +20,7 @@ from dittohead.store import jobs as job_store
 from dittohead.store.jobs import NewJob
 from dittohead.store.search import Cursor, find
 from dittohead.store.tables import jobs, metadata
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.postgres import postgres
 
 pytestmark = pytest.mark.service
@@ -123,10 +123,10 @@ async def test_files_given_are_found_once_their_job_is_over(
 ) -> None:
     """The index is committed with the job's end, also where it needs several transactions."""
     monkeypatch.setattr(digest_store, "AT_ONCE", 1)
-    house = House(tmp_path)
-    house.arrive("many", {f"{n}.txt": f"{n}" for n in range(3)})
-    async with house.running():
-        await house.until_over("many")
+    harness = Harness(tmp_path)
+    harness.arrive("many", {f"{n}.txt": f"{n}" for n in range(3)})
+    async with harness.running():
+        await harness.until_over("many")
     for content in (b"0", b"1", b"2"):
-        page = house.store.run(find, JobFilter(text=hashlib.sha256(content).hexdigest()))
+        page = harness.store.run(find, JobFilter(text=hashlib.sha256(content).hexdigest()))
         assert [job.name for job in page.jobs] == ["many"]

@@ -22,7 +22,7 @@ from dittohead.engine.live_status import Live
 from dittohead.engine.settling import SettlingWait, Why
 from dittohead.model.held import Held, HeldKind
 from dittohead.model.records import Arrival
-from tests.support.house import House
+from tests.support.harness import Harness
 
 OPEN = Held(
     reason="a program on this machine has it open for writing: a/b.txt",
@@ -36,42 +36,44 @@ Ask = Callable[..., Result]
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    made = House(tmp_path)
+def harness(tmp_path: Path) -> Harness:
+    made = Harness(tmp_path)
     (tmp_path / "config.yaml").write_text("root: .\npipelines: {a: {match: '.*', steps: [{checksum: {}}]}}\n")
     return made
 
 
-def ask(house: House, *arguments: str) -> Result:
-    return CliRunner().invoke(main, ["--config", str(house.root / "config.yaml"), *arguments])
+def ask(harness: Harness, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["--config", str(harness.root / "config.yaml"), *arguments])
 
 
-def runs(house: House, monkeypatch: pytest.MonkeyPatch, held: dict[str, Held], **more: Any) -> None:
+def runs(harness: Harness, monkeypatch: pytest.MonkeyPatch, held: dict[str, Held], **more: Any) -> None:
     """Have a daemon run, by what it leaves for readers."""
     monkeypatch.setattr("dittohead.system.lock.is_held", lambda state: True)
-    live = Live(house.stations.state / "live.json")
+    live = Live(harness.stations.state / "live.json")
     live.tell({name.encode(): why for name, why in held.items()})
     live.facts = more
     live.write()
 
 
 def test_a_folder_that_waits_is_shown_with_its_whole_reason(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Since when, what to do, and the command, uncut."""
-    house.arrive("x")
-    runs(house, monkeypatch, {"x": OPEN})
-    said = ask(house, "show", "x")
+    harness.arrive("x")
+    runs(harness, monkeypatch, {"x": OPEN})
+    said = ask(harness, "show", "x")
     assert said.exit_code == 0, said.output
     for part in ("waits in the inbox", OPEN.reason, OPEN.cure, f"\n  {OPEN.command}\n", "2 h"):
         assert part in said.stdout
-    fields = json.loads(ask(house, "show", "x", "--json").stdout)
+    fields = json.loads(ask(harness, "show", "x", "--json").stdout)
     assert (fields["name"], fields["station"], fields["command"]) == ("x", "inbox", OPEN.command)
-    listed = ask(house, "status").stdout
+    listed = ask(harness, "status").stdout
     assert "dittohead show x" in listed
 
 
-def test_what_needs_attention_is_shown_by_its_name_too(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_needs_attention_is_shown_by_its_name_too(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such as a file outside of any folder, which is never held."""
     stray = {
         "name": "a b.tif",
@@ -80,41 +82,41 @@ def test_what_needs_attention_is_shown_by_its_name_too(house: House, monkeypatch
         "command": "sudo mv",
         "since": 1,
     }
-    runs(house, monkeypatch, {}, overdue=[{**stray, "kind": "stray", "owner": "ann"}])
-    said = ask(house, "show", "a b.tif")
+    runs(harness, monkeypatch, {}, overdue=[{**stray, "kind": "stray", "owner": "ann"}])
+    said = ask(harness, "show", "a b.tif")
     assert said.exit_code == 0, said.output
     assert "this is a file" in said.stdout
     assert "sudo mv" in said.stdout
 
 
 def test_a_folder_of_which_nobody_says_why_is_shown_all_the_same(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its turn has not come; or nobody runs who would take it."""
-    house.arrive("x")
-    said = ask(house, "show", "x")
+    harness.arrive("x")
+    said = ask(harness, "show", "x")
     assert said.exit_code == 0, said.output
     assert "no daemon runs" in said.stdout
     assert re.search(r"dittohead --config \S+ run\n", said.stdout)
-    runs(house, monkeypatch, {})
-    assert "its turn has not come" in ask(house, "show", "x").stdout
-    assert ask(house, "show", "y").exit_code == 66
-    assert "no job" in ask(house, "show", "y").output
+    runs(harness, monkeypatch, {})
+    assert "its turn has not come" in ask(harness, "show", "x").stdout
+    assert ask(harness, "show", "y").exit_code == 66
+    assert "no job" in ask(harness, "show", "y").output
 
 
 async def test_a_second_folder_of_a_name_is_shown_with_the_job_of_the_first(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.arrive("x")
-    async with house.running():
-        await house.until_over("x")
-    house.arrive("x")
-    runs(house, monkeypatch, {"x": OPEN})
-    said = ask(house, "show", "x").stdout
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until_over("x")
+    harness.arrive("x")
+    runs(harness, monkeypatch, {"x": OPEN})
+    said = ask(harness, "show", "x").stdout
     assert "waits in the inbox" in said
     assert OPEN.command in said
     assert "done" in said
-    assert json.loads(ask(house, "show", "x", "--json").stdout)["state"] == "done"
+    assert json.loads(ask(harness, "show", "x", "--json").stdout)["state"] == "done"
 
 
 @pytest.mark.parametrize("why", Why)
@@ -145,7 +147,7 @@ def test_at_80_columns_the_moment_is_seen(why: Why) -> None:
         "logs",
     ],
 )
-def test_each_command_on_what_does_not_exist_ends_alike(house: House, command: str) -> None:
+def test_each_command_on_what_does_not_exist_ends_alike(harness: Harness, command: str) -> None:
     """As there is no such job, not as what cannot be done now."""
-    said = ask(house, *command.split(), "nothere")
+    said = ask(harness, *command.split(), "nothere")
     assert (said.exit_code, 'there is no job "nothere"' in said.output.replace("batch", "job")) == (66, True)

@@ -18,28 +18,28 @@ from dittohead.model.states import Station
 from dittohead.notices.compose import Composer
 from dittohead.store.tables import outbox
 from dittohead.system.users import owner
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.notices import rule
 
 _DAY_S = 86400.0
 
 
 class Uploads:
-    """A house with uploads of several owners, and what goes into its outbox."""
+    """A harness with uploads of several owners, and what goes into its outbox."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.house = House(root)
+        self.harness = Harness(root)
         self.composer = Composer([rule(url="json://h", on=["stale"])], root)
-        self.house.engine.compose = self.composer
-        self.house.engine.wants = lambda event, pipeline: True
+        self.harness.engine.compose = self.composer
+        self.harness.engine.wants = lambda event, pipeline: True
         self.now, self.uids = 1e6, dict[bytes, int]()
         monkeypatch.setattr(notice_limits.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(StaleUploads, "_uid", lambda told, folder: self.uids.get(folder))
-        self.told = StaleUploads(self.house.engine)
+        self.told = StaleUploads(self.harness.engine)
 
     def begin(self, uid: int, *names: str) -> None:
         for name in names:
-            (self.house.stations.path(Station.INBOX) / name).mkdir()
+            (self.harness.stations.path(Station.INBOX) / name).mkdir()
             self.uids[os.fsencode(name)] = uid
 
     async def round(self) -> list[dict[str, Any]]:
@@ -52,14 +52,14 @@ class Uploads:
         def read(connection: sa.Connection) -> list[Any]:
             return list(connection.execute(sa.select(outbox).order_by(outbox.c.id)))
 
-        return self.house.store.run(read)
+        return self.harness.store.run(read)
 
 
 @pytest.fixture
 def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Uploads]:
     made = Uploads(tmp_path / "root", monkeypatch)
     yield made
-    made.house.store.close()
+    made.harness.store.close()
 
 
 async def test_a_few_are_told_of_each_by_itself_and_once(uploads: Uploads) -> None:
@@ -97,7 +97,7 @@ async def test_few_at_a_time_but_ever_new_ones_are_no_way_around_it(uploads: Upl
     told = 0
     for number in range(20):
         for name in list(uploads.uids):
-            (uploads.house.stations.path(Station.INBOX) / os.fsdecode(name)).rmdir()
+            (uploads.harness.stations.path(Station.INBOX) / os.fsdecode(name)).rmdir()
         uploads.uids.clear()
         uploads.begin(1, f".a{number}", f".b{number}")
         told += len(await uploads.round())
@@ -110,7 +110,7 @@ async def test_after_a_restart_the_same_are_not_told_of_again(uploads: Uploads) 
     uploads.begin(1, *(f".m{number}" for number in range(FEW + 1)))
     uploads.begin(2, ".a")
     assert len(await uploads.round()) == 2
-    uploads.told = StaleUploads(uploads.house.engine)
+    uploads.told = StaleUploads(uploads.harness.engine)
     assert await uploads.round() == []
 
 
@@ -118,7 +118,7 @@ async def test_the_words_say_what_it_is_and_what_to_do_and_never_to_remove_it(up
     """It may be the only copy there is. The command does what it says, and no more."""
     uploads.begin(1, ".it's")
     await uploads.round()
-    inbox = uploads.house.stations.path(Station.INBOX)
+    inbox = uploads.harness.stations.path(Station.INBOX)
     (row,) = uploads.rows()
     assert row.subject == "Stale upload: .it's"
     assert "It may be the only copy." in row.body

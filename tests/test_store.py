@@ -16,9 +16,10 @@ from alembic.migration import MigrationContext
 from dittohead.model.definition import JobDefinition, StepTotals
 from dittohead.model.errors import StoreError, Superseded
 from dittohead.model.events import Event, EventType
-from dittohead.model.records import JobId
+from dittohead.model.records import Answer, JobId
 from dittohead.model.states import JobState, StepState
 from dittohead.store import Store, schema, sqlite_url
+from dittohead.store import catalogue as catalogue_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
 from dittohead.store import suspects as suspect_store
@@ -26,7 +27,7 @@ from dittohead.store import targets as target_store
 from dittohead.store.jobs import NewJob
 from dittohead.store.tables import metadata
 from dittohead.store.targets import TargetRow
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.postgres import postgres
 
 pytestmark = pytest.mark.service
@@ -196,9 +197,9 @@ def test_targets_and_requests_are_kept(store: Store) -> None:
     assert store.run(target_store.load) == [row]
     number = store.run(request_store.add, "retry", "x", {"from": "one"}, "me")
     assert [r.id for r in store.run(request_store.open_requests)] == [number]
-    store.run(request_store.answer, number, {"ok": True, "message": "m"})
+    store.run(request_store.answer, number, Answer(ok=True, message="m"))
     assert store.run(request_store.open_requests) == []
-    assert store.run(request_store.answer_to, number) == {"ok": True, "message": "m"}
+    assert store.run(request_store.answer_to, number) == Answer(ok=True, message="m")
 
 
 def test_the_migrations_make_what_the_code_expects(store: Store) -> None:
@@ -252,12 +253,12 @@ def test_a_new_store_is_what_migrations_make_of_an_old_one(
 
 async def test_a_folder_goes_through_on_either(store: Store, tmp_path: Path) -> None:
     """The engine itself."""
-    house = House(tmp_path / "root", store=store)
-    house.arrive("x")
-    async with house.running():
-        job = await house.until_over("x")
+    harness = Harness(tmp_path / "root", store=store)
+    harness.arrive("x")
+    async with harness.running():
+        job = await harness.until_over("x")
     assert job.state is JobState.DONE
-    assert len(house.worker.ran) == 3
+    assert len(harness.worker.ran) == 3
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
@@ -344,3 +345,21 @@ async def test_transactions_that_wait_together_fail_alone(store: Store) -> None:
     assert [isinstance(r, LookupError) for r in results] == [i % 3 == 0 for i in range(30)]
     kept = [request.job for request in store.run(request_store.open_requests)]
     assert kept == [f"r{i}" for i in range(30) if i % 3]
+
+
+def test_entries_of_an_older_store_keep_their_order(store: Store) -> None:
+    """What was kept before it was known since when an entry is in its state: since its last change."""
+    with store.engine.begin() as connection:
+        metadata.drop_all(connection)
+        connection.execute(sa.text("DROP TABLE alembic_version"))
+        schema.migrate(connection, "0012")
+        old = sa.Table("entries", sa.MetaData(), autoload_with=connection)
+        words = dict.fromkeys(("source", "kind", "state", "stage"), "x") | {"reason": "", "attributes": {}}
+        numbers = {"rank": 0, "first_at": 1.0}
+        connection.execute(
+            old.insert(),
+            [{**words, **numbers, "key": key, "changed_at": at} for key, at in (("b", 7.0), ("a", 5.0))],
+        )
+        schema.migrate(connection)
+        picked = catalogue_store.pick(connection, "x", "x", ["x"], ["x"], 9)
+    assert [(entry.key, entry.since) for entry in picked] == [("a", 5.0), ("b", 7.0)]

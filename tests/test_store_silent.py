@@ -36,6 +36,7 @@ async def test_whoever_looks_is_told_that_no_answer_comes(
         assert await store.read(jobs.active) == []  # jobs do not wait for those who look
     finally:
         go_on.set()
+    monkeypatch.setattr(database, "SILENT_S", 60)
     async with asyncio.timeout(20):
         while store._begun:
             await asyncio.sleep(0.01)

@@ -17,7 +17,7 @@ from dittohead.model.errors import DittoheadError, ItemError, TransientError
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import Location
 from dittohead.model.states import JobState
-from tests.support.house import House, ScriptOptions, ScriptWorker
+from tests.support.harness import Harness, ScriptOptions, ScriptWorker
 
 
 class RecordingWorker(ScriptWorker):
@@ -74,10 +74,10 @@ pipelines:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     (tmp_path / "outside").mkdir()
     recording = RecordingWorker(tmp_path / "outside")
-    made = House(tmp_path / "root", CONFIG, workers=[recording])
+    made = Harness(tmp_path / "root", CONFIG, workers=[recording])
     made.arrive("x")
     async with made.running():
         await made.until_over("x")
@@ -85,32 +85,36 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     made.store.close()
 
 
-def worker(house: House) -> RecordingWorker:
-    found = house.workers.get("recording")
+def worker(harness: Harness) -> RecordingWorker:
+    found = harness.workers.get("recording")
     assert isinstance(found, RecordingWorker)
     return found
 
 
-async def test_what_was_created_is_taken_back_the_last_step_first(house: House) -> None:
+async def test_what_was_created_is_taken_back_the_last_step_first(harness: Harness) -> None:
     """What others changed stays, and is named."""
-    (worker(house).records / "one").write_text("changed")
-    undone = await undo_job(house.job("x"), house.store, house.stations, house.workers, str, dry_run=False)
-    assert worker(house).undone == ["two", "one"]
+    (worker(harness).records / "one").write_text("changed")
+    undone = await undo_job(
+        harness.job("x"), harness.store, harness.stations, harness.workers, str, dry_run=False
+    )
+    assert worker(harness).undone == ["two", "one"]
     assert undone.gone == [("rec:two", "removed")]
     assert undone.kept == [("rec:one", "somebody has changed it")]
-    assert sorted(path.name for path in worker(house).records.iterdir()) == ["one"]
+    assert sorted(path.name for path in worker(harness).records.iterdir()) == ["one"]
 
 
-async def test_a_dry_run_removes_nothing(house: House) -> None:
+async def test_a_dry_run_removes_nothing(harness: Harness) -> None:
     """It says what would go."""
-    undone = await undo_job(house.job("x"), house.store, house.stations, house.workers, str, dry_run=True)
+    undone = await undo_job(
+        harness.job("x"), harness.store, harness.stations, harness.workers, str, dry_run=True
+    )
     assert [uri for uri, _ in undone.gone] == ["rec:two", "rec:one"]
-    assert sorted(path.name for path in worker(house).records.iterdir()) == ["one", "two"]
+    assert sorted(path.name for path in worker(harness).records.iterdir()) == ["one", "two"]
 
 
-async def test_nothing_is_taken_from_under_a_rerun(house: House) -> None:
+async def test_nothing_is_taken_from_under_a_rerun(harness: Harness) -> None:
     """It finds what the first job created, says it is there, and would be done with nothing there."""
-    first = house.job("x")
+    first = harness.job("x")
     gate, there = asyncio.Event(), asyncio.Event()
 
     async def look(ctx: StepContext) -> StepResult:
@@ -118,23 +122,23 @@ async def test_nothing_is_taken_from_under_a_rerun(house: House) -> None:
         await gate.wait()
         return Done()
 
-    worker(house).plays["one"] = look
-    async with house.running():
-        await house.ask("rerun", first.id)
-        house.look()
+    worker(harness).plays["one"] = look
+    async with harness.running():
+        await harness.ask("rerun", first.id)
+        harness.look()
         await there.wait()
         with pytest.raises(DittoheadError, match="is being done again .*dittohead cancel"):
-            await undo_job(first, house.store, house.stations, house.workers, str, dry_run=False)
-        assert worker(house).undone == []
-        undone = await undo_job(first, house.store, house.stations, house.workers, str, dry_run=True)
+            await undo_job(first, harness.store, harness.stations, harness.workers, str, dry_run=False)
+        assert worker(harness).undone == []
+        undone = await undo_job(first, harness.store, harness.stations, harness.workers, str, dry_run=True)
         assert len(undone.gone) == 2
         gate.set()
-        await house.until(lambda: house.jobs("x")[0].finished_at is not None)
+        await harness.until(lambda: harness.jobs("x")[0].finished_at is not None)
     with pytest.raises(DittoheadError, match="was done again since"):
-        await undo_job(first, house.store, house.stations, house.workers, str, dry_run=False)
+        await undo_job(first, harness.store, harness.stations, harness.workers, str, dry_run=False)
 
 
-async def again(house: House) -> None:
+async def again(harness: Harness) -> None:
     """Do the folder once more: its steps find the records there, and create nothing."""
 
     async def found(ctx: StepContext) -> StepResult:
@@ -144,48 +148,50 @@ async def again(house: House) -> None:
         ctx.location(there)
         return Done()
 
-    plays = worker(house).plays
+    plays = worker(harness).plays
     plays["one"] = plays["two"] = found
-    async with house.running():
-        await house.ask("rerun", house.job("x").id)
-        house.look()
-        await house.until(lambda: len(house.jobs("x")) == 2 and house.jobs("x")[0].finished_at is not None)
+    async with harness.running():
+        await harness.ask("rerun", harness.job("x").id)
+        harness.look()
+        await harness.until(
+            lambda: len(harness.jobs("x")) == 2 and harness.jobs("x")[0].finished_at is not None
+        )
 
 
-async def test_nothing_is_taken_from_under_a_later_job(house: House) -> None:
+async def test_nothing_is_taken_from_under_a_later_job(harness: Harness) -> None:
     """It found the records right and is done: anyone who undoes the first means both, or neither."""
-    await again(house)
-    later, first = house.jobs("x")
+    await again(harness)
+    later, first = harness.jobs("x")
     with pytest.raises(DittoheadError, match=f"{later.id}.*dittohead undo --all {first.id}"):
-        await undo_job(first, house.store, house.stations, house.workers, str, dry_run=True)
-    undone = await undo_job(later, house.store, house.stations, house.workers, str, dry_run=True)
+        await undo_job(first, harness.store, harness.stations, harness.workers, str, dry_run=True)
+    undone = await undo_job(later, harness.store, harness.stations, harness.workers, str, dry_run=True)
     assert (undone.gone, undone.kept, undone.created_by) == ([], [], [first.id])
-    every = undo_all(later, house.store, house.stations, house.workers, str, dry_run=False)
+    every = undo_all(later, harness.store, harness.stations, harness.workers, str, dry_run=False)
     assert [(one.job, len(one.gone)) async for one in every] == [(later.id, 0), (first.id, 2)]
-    assert list(worker(house).records.iterdir()) == []
+    assert list(worker(harness).records.iterdir()) == []
 
 
-async def test_a_later_job_that_was_undone_stands_in_nobodys_way(house: House) -> None:
+async def test_a_later_job_that_was_undone_stands_in_nobodys_way(harness: Harness) -> None:
     """What it went by is its own matter."""
-    await again(house)
-    later, first = house.jobs("x")
-    await house.ask("undone", later.id, what="0 taken back", good=True)
-    undone = await undo_job(first, house.store, house.stations, house.workers, str, dry_run=True)
+    await again(harness)
+    later, first = harness.jobs("x")
+    await harness.ask("undone", later.id, what="0 taken back", good=True)
+    undone = await undo_job(first, harness.store, harness.stations, harness.workers, str, dry_run=True)
     assert len(undone.gone) == 2
 
 
-async def test_an_undone_job_says_so_and_is_not_called_damaged(house: House) -> None:
+async def test_an_undone_job_says_so_and_is_not_called_damaged(harness: Harness) -> None:
     """In lists by its reason; `verify` compares what is still to be there."""
-    job = house.job("x")
-    await undo_job(job, house.store, house.stations, house.workers, str, dry_run=False)
-    await house.ask("undone", job.id, what="2 taken back", good=True)
-    assert house.job("x").reason == "undone by tester: 2 taken back"
-    report = await verify_job(house.job("x"), house.store, house.stations, house.workers, str)
+    job = harness.job("x")
+    await undo_job(job, harness.store, harness.stations, harness.workers, str, dry_run=False)
+    await harness.ask("undone", job.id, what="2 taken back", good=True)
+    assert harness.job("x").reason == "undone by tester: 2 taken back"
+    report = await verify_job(harness.job("x"), harness.store, harness.stations, harness.workers, str)
     assert (report.good, report.taken_back) == (True, ["one", "two"])
     assert report.checked
 
 
-async def test_notes_that_cannot_be_read_are_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_notes_that_cannot_be_read_are_told(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other steps are undone all the same."""
 
     def refuse(*_: object) -> str:
@@ -194,27 +200,29 @@ async def test_notes_that_cannot_be_read_are_told(house: House, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", refuse)
         undone = await undo_job(
-            house.job("x"), house.store, house.stations, house.workers, str, dry_run=False
+            harness.job("x"), harness.store, harness.stations, harness.workers, str, dry_run=False
         )
     assert [uri for uri, _ in undone.kept] == ["step two", "step one"]
 
 
-async def test_a_system_that_is_down_leaves_its_step_to_be_undone(house: House) -> None:
+async def test_a_system_that_is_down_leaves_its_step_to_be_undone(harness: Harness) -> None:
     """It is said, and the command can be given again."""
-    worker(house).down = True
-    undone = await undo_job(house.job("x"), house.store, house.stations, house.workers, str, dry_run=False)
+    worker(harness).down = True
+    undone = await undo_job(
+        harness.job("x"), harness.store, harness.stations, harness.workers, str, dry_run=False
+    )
     assert undone.kept == [
         ("step two", "cannot be undone now: down"),
         ("step one", "cannot be undone now: down"),
     ]
 
 
-async def test_that_it_was_undone_stands_in_the_receipt(house: House) -> None:
+async def test_that_it_was_undone_stands_in_the_receipt(harness: Harness) -> None:
     """Appended; what stood there stands there still."""
-    job = house.job("x")
-    path = receipt.path_of(house.stations.receipts, job)
+    job = harness.job("x")
+    path = receipt.path_of(harness.stations.receipts, job)
     before = json.loads(path.read_bytes())
-    answer = await house.ask("undone", job.id, what="2 taken back", good=True)
+    answer = await harness.ask("undone", job.id, what="2 taken back", good=True)
     assert answer["ok"]
     after = json.loads(path.read_bytes())
     event = after["events"].pop()
@@ -222,39 +230,39 @@ async def test_that_it_was_undone_stands_in_the_receipt(house: House) -> None:
     assert after == before
 
 
-async def test_what_was_undone_is_not_gone_on_with(house: House) -> None:
+async def test_what_was_undone_is_not_gone_on_with(harness: Harness) -> None:
     """A step that is done would stay so, and a later one record what is no longer there."""
 
     async def fail(ctx: StepContext) -> StepResult:
         raise ItemError("no")
 
-    worker(house).plays["two"] = fail
-    house.arrive("y")
-    async with house.running():
-        job = await house.until_over("y")
-        undone = await undo_job(job, house.store, house.stations, house.workers, str, dry_run=False)
+    worker(harness).plays["two"] = fail
+    harness.arrive("y")
+    async with harness.running():
+        job = await harness.until_over("y")
+        undone = await undo_job(job, harness.store, harness.stations, harness.workers, str, dry_run=False)
         assert ("rec:one", "removed") in undone.gone
-        await house.ask("undone", job.id, what="1 taken back: one", good=True)
-        del worker(house).plays["two"]
+        await harness.ask("undone", job.id, what="1 taken back: one", good=True)
+        del worker(harness).plays["two"]
         for action, args in (("retry", {}), ("rerun", {"from": "two"})):
-            answer = await house.ask(action, job.id, **args)
+            answer = await harness.ask(action, job.id, **args)
             assert not answer["ok"]
             assert f"dittohead rerun {job.id}" in answer["message"]
-        assert (await house.ask("rerun", job.id))["ok"]
-        house.look()
-        await house.until(lambda: house.jobs("y")[0].state is JobState.DONE)
-    assert sorted(path.name for path in worker(house).records.iterdir()) == ["one", "two"]
+        assert (await harness.ask("rerun", job.id))["ok"]
+        harness.look()
+        await harness.until(lambda: harness.jobs("y")[0].state is JobState.DONE)
+    assert sorted(path.name for path in worker(harness).records.iterdir()) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
     "events", [[], [Event(type=EventType.FIXITY, outcome="success", detail="d", agent="a")]]
 )
 async def test_an_event_is_appended_whatever_stands_before(
-    house: House, tmp_path: Path, events: list[Event]
+    harness: Harness, tmp_path: Path, events: list[Event]
 ) -> None:
     """A receipt without events, and one with."""
     path = tmp_path / "receipt.json"
-    receipt.write(path, house.job("x"), entries=(), outputs=(), locations=(), events=events)
+    receipt.write(path, harness.job("x"), entries=(), outputs=(), locations=(), events=events)
     receipt.add_event(path, Event(type=EventType.DELETION, outcome="success", detail="gone", agent="a"))
     assert [e["detail"] for e in json.loads(path.read_bytes())["events"]] == [*("d" for _ in events), "gone"]
 
@@ -271,7 +279,7 @@ async def test_what_is_no_receipt_is_left_as_it_is(tmp_path: Path) -> None:
 
 async def test_a_job_without_such_steps_says_what_to_do(tmp_path: Path) -> None:
     """Files in buckets and at targets stay."""
-    made = House(tmp_path / "other")
+    made = Harness(tmp_path / "other")
     made.arrive("y")
     async with made.running():
         job = await made.until_over("y")

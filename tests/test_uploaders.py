@@ -16,7 +16,7 @@ from dittohead.model.errors import ConfigError, ItemError
 from dittohead.model.states import JobState
 from dittohead.system.threads import Stop
 from dittohead.system.users import Owner, is_known, owner
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.trees import tree
 
 CONFIG = """
@@ -46,29 +46,29 @@ def mine(request: pytest.FixtureRequest) -> str:
 
 async def test_a_folder_of_one_who_is_admitted_goes_through(tmp_path: Path, mine: str) -> None:
     """By the owner's name, number, or one of their groups."""
-    house = House(tmp_path, CONFIG % mine)
-    house.arrive("ours-x")
-    async with house.running():
-        job = await house.until_over("ours-x")
+    harness = Harness(tmp_path, CONFIG % mine)
+    harness.arrive("ours-x")
+    async with harness.running():
+        job = await harness.until_over("ours-x")
     assert (job.state, job.pipeline) == (JobState.DONE, "ours")
-    house.store.close()
+    harness.store.close()
 
 
 async def test_a_folder_of_somebody_else_is_refused_and_does_not_fall_through(tmp_path: Path) -> None:
     """It does not end in a pipeline that takes everything; the reason says who would be admitted."""
-    house = House(tmp_path, CONFIG % "digitisation, nobody-at-all")
-    house.arrive("ours-x")
-    house.arrive("else-x")
-    async with house.running():
-        job = await house.until_over("ours-x")
-        other = await house.until_over("else-x")
+    harness = Harness(tmp_path, CONFIG % "digitisation, nobody-at-all")
+    harness.arrive("ours-x")
+    harness.arrive("else-x")
+    async with harness.running():
+        job = await harness.until_over("ours-x")
+        other = await harness.until_over("else-x")
     assert (job.state, other.state) == (JobState.FAILED, JobState.DONE)
-    assert house.worker.ran == [("else-x", "first")]
+    assert harness.worker.ran == [("else-x", "first")]
     text = (tmp_path / "failed/ours-x.reason.txt").read_text()
     assert "may not use the pipeline ours" in text
     assert "digitisation, nobody-at-all" in text
     assert getpass.getuser() in text
-    house.store.close()
+    harness.store.close()
 
 
 def test_owners_are_known_by_their_groups() -> None:
@@ -83,14 +83,14 @@ def test_owners_are_known_by_their_groups() -> None:
 
 async def test_doctor_names_groups_that_do_not_exist(tmp_path: Path) -> None:
     """And says where uploads come from one user, who may be anybody."""
-    house = House(tmp_path, CONFIG % "no-such-group-at-all")
-    found = {f.about: (f.level, f.message) for f in await examine(house.config, house.workers, str)}
+    harness = Harness(tmp_path, CONFIG % "no-such-group-at-all")
+    found = {f.about: (f.level, f.message) for f in await examine(harness.config, harness.workers, str)}
     assert found["ours, uploaders"][0] == "warning"
     assert "no-such-group-at-all" in found["ours, uploaders"][1]
     assert "cannot tell people apart" in found["uploaders"][1]
     (tmp_path / "inbox").chmod(0o3773)
-    assert "uploaders" not in {f.about for f in await examine(house.config, house.workers, str)}
-    house.store.close()
+    assert "uploaders" not in {f.about for f in await examine(harness.config, harness.workers, str)}
+    harness.store.close()
 
 
 def test_a_mistake_in_uploaders_is_named_with_its_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dittohead.admin.verify import Report, verify_job
 from dittohead.contract.worker import Done, StepContext, StepResult, VerifyContext
 from dittohead.model.errors import TargetError
 from dittohead.model.records import Location
-from tests.support.house import House, ScriptOptions, ScriptWorker
+from tests.support.harness import Harness, ScriptOptions, ScriptWorker
 
 
 class DeliveringWorker(ScriptWorker):
@@ -36,13 +36,13 @@ class DeliveringWorker(ScriptWorker):
 async def verified(root: Path, do: str, *, down: bool = False) -> Report:
     worker = DeliveringWorker()
     config = f"root: .\npipelines: {{p: {{match: .*, steps: [{{delivering: {{do: {do}}}}}]}}}}\n"
-    house = House(root / "root", config, workers=[worker])
-    house.arrive("x")
-    async with house.running():
-        job = await house.until_over("x")
+    harness = Harness(root / "root", config, workers=[worker])
+    harness.arrive("x")
+    async with harness.running():
+        job = await harness.until_over("x")
     worker.down = down
-    report = await verify_job(job, house.store, house.stations, house.workers, str)
-    house.store.close()
+    report = await verify_job(job, harness.store, harness.stations, harness.workers, str)
+    harness.store.close()
     return report
 
 

@@ -28,7 +28,7 @@ from dittohead.model.errors import Immovable, StationError
 from dittohead.model.held import Held, HeldKind, writers
 from dittohead.model.states import JobState, Station
 from dittohead.system.threads import Stop
-from tests.support.house import CONFIG, House
+from tests.support.harness import CONFIG, Harness
 
 SETTLING = CONFIG + "watch: {settle: 200ms, settle_in_place: 200ms}\n"
 
@@ -111,14 +111,14 @@ async def test_waiting_is_not_told_where_it_will_not_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that is closed to the daemon looks like one that is being written: its mode is told at once."""
-    house = House(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 1h}\n")
+    harness = Harness(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 1h}\n")
     cause = Immovable("mode 0700", where="x", cure="Open it", command="chmod x")
     monkeypatch.setattr(Stations, "immovable", lambda _, folder: cause if folder == b"shut" else None)
-    house.arrive("shut")
-    house.arrive("open")
-    async with house.running():
-        await house.until(lambda: len(house.dispatch.held) == 2)
-        held = house.dispatch.held
+    harness.arrive("shut")
+    harness.arrive("open")
+    async with harness.running():
+        await harness.until(lambda: len(harness.dispatch.held) == 2)
+        held = harness.dispatch.held
         assert (held[b"shut"].kind, held[b"shut"].reason, held[b"shut"].command) == (
             HeldKind.IMMOVABLE,
             "mode 0700",
@@ -131,14 +131,14 @@ async def test_the_cure_of_what_could_not_be_moved_starts_no_long_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not an upload that went on: the folder is as whole as it was."""
-    house = House(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 24h}\n")
-    watch, room = house.config.settings.watch, house.claimer.room
+    harness = Harness(tmp_path, CONFIG + "watch: {settle: 1h, settle_in_place: 24h}\n")
+    watch, room = harness.config.settings.watch, harness.claimer.room
     cause = Immovable("mode 0755", where="x", cure="Open it", command="chmod x")
     monkeypatch.setattr(Stations, "immovable", lambda *_: cause)
-    hidden = house.arrive(".x", {"a": b"1", "d": {"b": b"2"}})
+    hidden = harness.arrive(".x", {"a": b"1", "d": {"b": b"2"}})
     await tick(tmp_path)
-    folder = hidden.rename(house.root / "inbox" / "x")
-    (arrival,) = house.stations.scan().arrivals
+    folder = hidden.rename(harness.root / "inbox" / "x")
+    (arrival,) = harness.stations.scan().arrivals
     held = await room.admit(arrival, watch, [])
     assert isinstance(held, Held)
     assert held.kind is HeldKind.IMMOVABLE
@@ -200,35 +200,35 @@ async def test_an_error_of_one_arrival_is_that_ones_alone(
     tmp_path: Path, trouble: Trouble, number: str
 ) -> None:
     """It is held with the reason; the others go on, also its owner's, and it goes on when it can."""
-    house = House(tmp_path)
+    harness = Harness(tmp_path)
     code = getattr(errno, number)
     trouble.errors["bad"] = OSError(code, os.strerror(code))
-    house.arrive("bad")
-    house.arrive("good")
-    async with house.running():
-        await house.until_over("good")
-        (held,) = house.dispatch.held.values()
+    harness.arrive("bad")
+    harness.arrive("good")
+    async with harness.running():
+        await harness.until_over("good")
+        (held,) = harness.dispatch.held.values()
         assert (held.kind, held.reason) == (
             HeldKind.UNREADABLE,
             f"it cannot be looked at ({os.strerror(code)})",
         )
         assert held.command.startswith("sudo chgrp root " if number == "EACCES" else "ls -la ")
-        assert house.where("bad") == ["inbox"]
-        assert house.dispatch.backlog == 1
+        assert harness.where("bad") == ["inbox"]
+        assert harness.dispatch.backlog == 1
         trouble.errors.clear()
-        house.dispatch._try_again(house.dispatch._waiting[b"bad"].arrival)
-        assert (await house.until_over("bad")).state is JobState.DONE
-    assert house.dispatch.held == {}
+        harness.dispatch._try_again(harness.dispatch._waiting[b"bad"].arrival)
+        assert (await harness.until_over("bad")).state is JobState.DONE
+    assert harness.dispatch.held == {}
 
 
 async def test_an_error_while_it_is_claimed_is_that_ones_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where not even its owner and mode can be told, as on a mount of another user."""
-    house = House(tmp_path)
-    house.arrive("bad")
-    house.arrive("good")
-    refused = {os.fsencode(house.root / "inbox" / "bad")}
+    harness = Harness(tmp_path)
+    harness.arrive("bad")
+    harness.arrive("good")
+    refused = {os.fsencode(harness.root / "inbox" / "bad")}
     real_rename, real_lstat = os.rename, os.lstat
 
     def rename(source: bytes, destination: bytes) -> None:
@@ -246,11 +246,11 @@ async def test_an_error_while_it_is_claimed_is_that_ones_alone(
     monkeypatch.setattr(
         waiting_room,
         "look_at",
-        lambda *a, **k: folder_look.look_at(house.root / "inbox", [], stop=Stop(), now_ns=0),
+        lambda *a, **k: folder_look.look_at(harness.root / "inbox", [], stop=Stop(), now_ns=0),
     )
-    async with house.running():
-        await house.until_over("good")
-        assert "this folder cannot be moved (Permission denied)" in house.dispatch.held[b"bad"].reason
+    async with harness.running():
+        await harness.until_over("good")
+        assert "this folder cannot be moved (Permission denied)" in harness.dispatch.held[b"bad"].reason
 
 
 async def test_arrivals_that_never_answer_hold_up_nobody(
@@ -259,28 +259,28 @@ async def test_arrivals_that_never_answer_hold_up_nobody(
     """More of them than there are threads; each is said to hang, and goes on when it answers."""
     monkeypatch.setattr(waiting_room, "_STALL_S", 0.3)
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
-    house = House(tmp_path)
+    harness = Harness(tmp_path)
     names = [f"hung-{number}" for number in range(waiting_room._LOOKS * 2)]
     trouble.hanging.update(names)
     for name in names:
-        house.arrive(name)
-    async with house.running():
-        await house.until(lambda: len(house.dispatch.held) == len(names))
-        assert {held.kind for held in house.dispatch.held.values()} == {HeldKind.SILENT}
-        house.arrive("good")
-        house.look()
-        await house.until_over("good")
+        harness.arrive(name)
+    async with harness.running():
+        await harness.until(lambda: len(harness.dispatch.held) == len(names))
+        assert {held.kind for held in harness.dispatch.held.values()} == {HeldKind.SILENT}
+        harness.arrive("good")
+        harness.look()
+        await harness.until_over("good")
         before = len(trouble.looks)
-        house.look()
+        harness.look()
         await asyncio.sleep(0.05)
         assert len(trouble.looks) == before  # no other thread is sent after those that hang
         trouble.go_on.set()
         trouble.hanging.clear()
-        for waiting in list(house.dispatch._waiting.values()):
-            await house.until(lambda w=waiting: all(p.over for p in house.claimer.room._hung.values()))
-            house.dispatch._try_again(waiting.arrival)
+        for waiting in list(harness.dispatch._waiting.values()):
+            await harness.until(lambda w=waiting: all(p.over for p in harness.claimer.room._hung.values()))
+            harness.dispatch._try_again(waiting.arrival)
         for name in names:
-            await house.until_over(name)
+            await harness.until_over(name)
 
 
 async def test_a_long_look_is_waited_for_beside_the_others(
@@ -288,16 +288,16 @@ async def test_a_long_look_is_waited_for_beside_the_others(
 ) -> None:
     """A folder of very many files; what the look saw is used when it has ended."""
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
-    house = House(tmp_path)
+    harness = Harness(tmp_path)
     trouble.hanging.add("large")
-    house.arrive("large")
-    house.arrive("small")
-    async with house.running():
-        await house.until_over("small")
-        assert house.dispatch.held == {}
-        assert house.dispatch.backlog == 1
+    harness.arrive("large")
+    harness.arrive("small")
+    async with harness.running():
+        await harness.until_over("small")
+        assert harness.dispatch.held == {}
+        assert harness.dispatch.backlog == 1
         trouble.go_on.set()
-        await house.until_over("large")
+        await harness.until_over("large")
     assert trouble.looks.count("large") == 1
 
 
@@ -306,16 +306,16 @@ async def test_a_long_look_of_a_while_ago_is_not_believed(
 ) -> None:
     """All slots were taken when it was over; somebody began to write again, and is waited for."""
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
-    house = House(tmp_path, SETTLING)
-    folder, watch = house.arrive("large"), house.config.settings.watch
-    (arrival,) = house.stations.scan().arrivals
+    harness = Harness(tmp_path, SETTLING)
+    folder, watch = harness.arrive("large"), harness.config.settings.watch
+    (arrival,) = harness.stations.scan().arrivals
     await asyncio.sleep(0.3)
     trouble.hanging.add("large")
-    room = house.claimer.room
+    room = harness.claimer.room
     assert isinstance(await room.admit(arrival, watch, []), Held)
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 60)
     trouble.go_on.set()
-    await house.until(lambda: not room._pending)
+    await harness.until(lambda: not room._pending)
     (seen,) = room._seen.values()
     room._seen = {key: replace(seen, at=seen.at - 60, began=seen.began - 60) for key in room._seen}
     (folder / "b").write_bytes(b"more")
@@ -331,13 +331,13 @@ async def test_who_came_too_late_for_its_long_look_is_waited_for(
 ) -> None:
     """Else another folder takes its turn each time."""
     monkeypatch.setattr(waiting_room, "_PATIENCE_S", 0.01)
-    house = House(tmp_path)
-    house.arrive("large")
-    (arrival,) = house.stations.scan().arrivals
-    watch, room = Watch.model_validate({"settle": "1ms", "settle_in_place": "1ms"}), house.claimer.room
+    harness = Harness(tmp_path)
+    harness.arrive("large")
+    (arrival,) = harness.stations.scan().arrivals
+    watch, room = Watch.model_validate({"settle": "1ms", "settle_in_place": "1ms"}), harness.claimer.room
     trouble.pause_s = 0.2
     assert isinstance(await room.admit(arrival, watch, []), Held)
-    await house.until(lambda: not room._pending)
+    await harness.until(lambda: not room._pending)
     (seen,) = room._seen.values()
     room._seen = {key: replace(seen, at=seen.at - 60, began=seen.began - 60) for key in room._seen}
     assert await room.admit(arrival, watch, []) == len("hello")
@@ -345,62 +345,62 @@ async def test_who_came_too_late_for_its_long_look_is_waited_for(
 
 async def test_many_wait_beside_each_other_and_hold_no_slot(tmp_path: Path) -> None:
     """More than there are slots; one that is old enough passes them, and each goes on when it is due."""
-    house = House(tmp_path, SETTLING.replace("200ms", "400ms"))
-    house.arrive("old")
+    harness = Harness(tmp_path, SETTLING.replace("200ms", "400ms"))
+    harness.arrive("old")
     await asyncio.sleep(0.5)
     for number in range(20):
-        house.arrive(f"new-{number:02}")
-    async with house.running():
-        await house.until_over("old")
-        assert house.dispatch.oldest is not None
+        harness.arrive(f"new-{number:02}")
+    async with harness.running():
+        await harness.until_over("old")
+        assert harness.dispatch.oldest is not None
         for number in range(20):
-            await house.until_over(f"new-{number:02}")
-    assert all(job.state is JobState.DONE for job in house.jobs())
+            await harness.until_over(f"new-{number:02}")
+    assert all(job.state is JobState.DONE for job in harness.jobs())
 
 
 async def test_what_grows_is_not_taken_before_it_has_stopped(tmp_path: Path) -> None:
-    house = House(tmp_path, SETTLING)
-    folder = house.arrive("grows", {"a": b"1"})
-    async with house.running():
-        await house.until(lambda: b"grows" in house.dispatch._waiting)
+    harness = Harness(tmp_path, SETTLING)
+    folder = harness.arrive("grows", {"a": b"1"})
+    async with harness.running():
+        await harness.until(lambda: b"grows" in harness.dispatch._waiting)
         (folder / "b").write_bytes(b"2")
-        job = await house.until_over("grows")
+        job = await harness.until_over("grows")
     assert job.files == 2
 
 
 async def test_a_mark_holds_a_folder_until_it_is_gone(tmp_path: Path) -> None:
     """However old it is; it is named, with what to do."""
-    house = House(tmp_path)
-    folder = house.arrive("x", {"a.tif.filepart": b"1"})
-    async with house.running():
-        await house.until(lambda: b"x" in house.dispatch.held)
-        why = house.dispatch.held[b"x"].text
+    harness = Harness(tmp_path)
+    folder = harness.arrive("x", {"a.tif.filepart": b"1"})
+    async with harness.running():
+        await harness.until(lambda: b"x" in harness.dispatch.held)
+        why = harness.dispatch.held[b"x"].text
         assert why.startswith("a.tif.filepart: so is called what is still being uploaded")
         assert "watch: {partial: ...}" in why
         (folder / "a.tif.filepart").rename(folder / "a.tif")
-        assert (await house.until_over("x")).state is JobState.DONE
+        assert (await harness.until_over("x")).state is JobState.DONE
 
 
 async def test_a_pipeline_may_have_other_marks(tmp_path: Path) -> None:
     """Where such names belong to the folders."""
-    house = House(tmp_path, CONFIG.replace('match: "[^!].*"', 'match: "[^!].*"\n    partial: []'))
-    house.arrive("x", {"a.part": b"1"})
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
+    harness = Harness(tmp_path, CONFIG.replace('match: "[^!].*"', 'match: "[^!].*"\n    partial: []'))
+    harness.arrive("x", {"a.part": b"1"})
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
 
 
 async def test_what_changed_since_the_look_is_met_before_the_end(tmp_path: Path) -> None:
     """Written between the look and the manifest, and on: the end waits as long as the claim would."""
-    house = House(tmp_path, SETTLING)
-    folder = house.arrive("x", {"a": b"1"})
-    payload = house.root / "processing" / "x"
+    harness = Harness(tmp_path, SETTLING)
+    folder = harness.arrive("x", {"a": b"1"})
+    payload = harness.root / "processing" / "x"
     await asyncio.sleep(0.3)
 
     async def play(ctx: Any) -> Any:
         os.utime(payload / "a")  # no change of what it holds
         return Done()
 
-    house.worker.plays["third"] = play
+    harness.worker.plays["third"] = play
     checks: list[float] = []
     real = manifest.recheck
 
@@ -414,8 +414,8 @@ async def test_what_changed_since_the_look_is_met_before_the_end(tmp_path: Path)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "recheck", recheck)
-        async with house.running():
-            job = await house.until_over("x")
+        async with harness.running():
+            job = await harness.until_over("x")
     assert job.state is JobState.FAILED
     assert "late: this was added after the folder was handed over" in job.reason
     assert not folder.exists()
@@ -423,18 +423,18 @@ async def test_what_changed_since_the_look_is_met_before_the_end(tmp_path: Path)
 
 async def test_a_program_that_still_has_a_file_open_fails_the_job_at_its_end(tmp_path: Path) -> None:
     """Opened after the look: it may write at any moment."""
-    house = House(tmp_path, SETTLING)
-    house.arrive("x", {"a": b"1"})
+    harness = Harness(tmp_path, SETTLING)
+    harness.arrive("x", {"a": b"1"})
     held = []
 
     async def play(ctx: Any) -> Any:
-        held.append(open(house.root / "processing" / "x" / "a", "ab"))  # noqa: SIM115
+        held.append(open(harness.root / "processing" / "x" / "a", "ab"))  # noqa: SIM115
         return Done()
 
-    house.worker.plays["first"] = play
+    harness.worker.plays["first"] = play
     try:
-        async with house.running():
-            job = await house.until_over("x")
+        async with harness.running():
+            job = await harness.until_over("x")
     finally:
         held[0].close()
     assert job.state is JobState.FAILED

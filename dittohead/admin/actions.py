@@ -25,8 +25,8 @@ from dittohead.model import step_graph
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.model.events import AGENT, Event, EventType
-from dittohead.model.records import Job, collection_of
-from dittohead.model.states import ACTIVE, TERMINAL, JobState, Outcome, Station, StepState
+from dittohead.model.records import Answer, Job, collection_of
+from dittohead.model.states import ACTIVE, TERMINAL, Action, JobState, Outcome, Station, StepState
 from dittohead.model.text import counted, display, shell_word, visible
 from dittohead.store import Connection, history, queries
 from dittohead.store import batches as batch_store
@@ -47,7 +47,7 @@ _SEE_LOG = "Its log has a traceback"
 
 
 #: What would be done a second time if it were asked for twice: a whole passage of the folder.
-_ONCE = frozenset({"retry", "rerun", "rename", "replace"})
+_ONCE = frozenset({Action.RETRY, Action.RERUN, Action.RENAME, Action.REPLACE})
 
 
 #: Does what a request asks for, and returns in words what was done. Raises: DittoheadError.
@@ -62,7 +62,7 @@ class _NotBegun(Exception):  # not an error of the request: it is tried again
         self.why = why
 
 
-class Refused(DittoheadError):
+class RequestRefused(DittoheadError):
     """The request cannot be carried out; nothing was changed."""
 
 
@@ -80,7 +80,7 @@ class Actions:
     #: requests that this process has begun to carry out
     begun: set[int] = field(default_factory=set)
     #: answers that the store has not taken yet: what they are to is not carried out again
-    unsaid: dict[int, dict[str, Any]] = field(default_factory=dict)
+    unsaid: dict[int, Answer] = field(default_factory=dict)
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were. Raises: StoreError."""
@@ -95,7 +95,7 @@ class Actions:
                 self.queue.answered(number, said)
         return len(waiting)
 
-    async def _answer(self, number: int) -> dict[str, Any]:
+    async def _answer(self, number: int) -> Answer:
         """Return the answer to a request: whatever it meets, it alone is refused.
 
         Raises: StoreError: that it begins could not be noted; it has not begun.
@@ -104,27 +104,28 @@ class Actions:
         try:
             request = await self.engine.store.read(request_store.get, number)
             about = {"action": request.action, "of": request.job, "who": request.who}
-            said = {"ok": True, "message": await self._counted(request)}
+            said = Answer(ok=True, message=await self._counted(request))
         except _NotBegun as error:
             raise error.why from None
         except NoSuchJob as error:
-            said = {"ok": False, "message": str(error), "missing": True}
+            said = Answer(ok=False, message=str(error), missing=True)
         except DittoheadError as error:
-            said = {"ok": False, "message": str(error)}
+            said = Answer(ok=False, message=str(error))
         except OSError as error:
-            said = {"ok": False, "message": f"{error.filename or ''}: {error.strerror}".lstrip(": ")}
+            said = Answer(ok=False, message=f"{error.filename or ''}: {error.strerror}".lstrip(": "))
         except Exception as error:  # noqa: BLE001  # around one request: a defect refuses it only
             log.get().exception(log.REQUEST_CRASHED, **about, error=str(error))
-            said = {"ok": False, "message": f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}"}
-        told = {key: said[key] for key in ("ok", "message")}
-        log.get().info(log.REQUEST_ANSWERED, action=about["action"], of=about["of"], who=about["who"], **told)
+            said = Answer(ok=False, message=f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}")
+        log.get().info(log.REQUEST_ANSWERED, **about, ok=said.ok, message=said.message)
         return said
 
     async def _counted(self, request: Request) -> str:
         """Carry out a request, and count first that it is tried: it may be what a daemon dies of."""
         if request.tries >= _TRIES_MOST and request.id not in self.begun:
             text = f"the daemon died {request.tries} times while it carried this out"
-            raise Refused(text, hint="It is not tried again; the daemon's log or the system's says more")
+            raise RequestRefused(
+                text, hint="It is not tried again; the daemon's log or the system's says more"
+            )
         if request.id not in self.begun:
             before = await self._before(request)
             if request.before and before and request.before != before:
@@ -156,29 +157,29 @@ class Actions:
         return []
 
     async def carry_out(self, request: Request) -> str:
-        """Do one thing and return what was done, in words. Raises: Refused, NoSuchJob."""
+        """Do one thing and return what was done, in words. Raises: RequestRefused, NoSuchJob."""
         doers: dict[str, Callable[[Job, Request], Awaitable[str]]] = {
-            "retry": self._retry,
-            "rerun": self._rerun,
-            "rename": self._rename,
-            "replace": self._replace,
-            "freeze": self._freeze,
-            "thaw": self._thaw,
-            "cancel": self._cancel,
-            "dismiss": self._dismiss,
-            "poke": self._poke,
-            "undone": self._undone,
+            Action.RETRY: self._retry,
+            Action.RERUN: self._rerun,
+            Action.RENAME: self._rename,
+            Action.REPLACE: self._replace,
+            Action.FREEZE: self._freeze,
+            Action.THAW: self._thaw,
+            Action.CANCEL: self._cancel,
+            Action.DISMISS: self._dismiss,
+            Action.POKE: self._poke,
+            Action.UNDONE: self._undone,
         }
         if request.action in self.handlers:
             return await self.handlers[request.action](request)
-        if request.action == "drop":  # done already: the row is the record of who did it
+        if request.action == Action.DROP:  # done already: the row is the record of who did it
             count, size = request.args.get("files", 0), request.args.get("bytes", 0)
             return f"{request.job}: uploaded through the page, {counted(count, 'file')}, {size:,} bytes"
-        if request.action == "resume":
+        if request.action == Action.RESUME:
             await self._must_be_paused(request.job)
             await self.engine.targets.lift(request.job)
             return f"{request.job}: its jobs go on"
-        if request.action == "retry-batch":
+        if request.action == Action.RETRY_BATCH:
             return await self._retry_batch(request)
         active = () if request.action in request_store.OF_ENDED_JOBS else sorted(ACTIVE)
         job = await self.engine.store.read(queries.resolve, request.job, active)
@@ -191,7 +192,7 @@ class Actions:
 
     async def _must_be_paused(self, target: str) -> None:
         if self.engine.targets.paused(target) is None:
-            raise Refused("this target is not paused", where=target)
+            raise RequestRefused("this target is not paused", where=target)
 
     async def _retry(self, job: Job, request: Request) -> str:
         if job.state is JobState.FAILED:
@@ -206,7 +207,7 @@ class Actions:
             name = f"step {failed[0].name}" if failed else "the last check"
             return f"{job.name}: tried again from {name}{self._as_at_the_claim(job)}"
         if job.state is JobState.DONE:
-            raise Refused(f"{job.name} is done", hint=f"To do it all again: dittohead rerun {job.id}")
+            raise RequestRefused(f"{job.name} is done", hint=f"To do it all again: dittohead rerun {job.id}")
         return await self._poke(job, request)
 
     async def _retry_batch(self, request: Request) -> str:
@@ -214,7 +215,9 @@ class Actions:
         batch = await self.engine.store.read(queries.resolve_batch, request.job)
         failed = await self.engine.store.read(batch_store.open_failures, batch.id)
         if not failed:
-            raise Refused(f"nothing of {batch.name} has failed", hint=f"dittohead list --batch {batch.id}")
+            raise RequestRefused(
+                f"nothing of {batch.name} has failed", hint=f"dittohead list --batch {batch.id}"
+            )
         refused = []
         for job in failed:
             try:
@@ -231,12 +234,14 @@ class Actions:
             text = (
                 f"{batch.name}: {tried} tried again, {len(refused)} not: {'; '.join(refused[:_NAMED])}{more}"
             )
-            raise Refused(text)
+            raise RequestRefused(text)
         return f"{batch.name}: {tried} tried again, each from the step that failed"
 
     async def _rerun(self, job: Job, request: Request) -> str:
         if job.state not in TERMINAL:
-            raise Refused(f"{job.name} is not over ({job.state})", hint=f"First: dittohead cancel {job.id}")
+            raise RequestRefused(
+                f"{job.name} is not over ({job.state})", hint=f"First: dittohead cancel {job.id}"
+            )
         step = request.args.get("from")
         if not step:
             return await self._back_to_inbox(job, request)
@@ -245,12 +250,12 @@ class Actions:
         position = next((s.position for s in steps if s.name == step), None)
         if position is None:
             names = ", ".join(s.name for s in steps)
-            raise Refused(f'{job.name} has no step "{step}"', hint=f"There are {names}")
+            raise RequestRefused(f'{job.name} has no step "{step}"', hint=f"There are {names}")
         needed = step_graph.needs(job.definition)
         before = (s for s in steps if s.position in needed[position])
         undone = next((s for s in before if s.state is not StepState.DONE), None)
         if undone is not None:
-            raise Refused(
+            raise RequestRefused(
                 f"the step {undone.name} comes before {step} and is not done",
                 hint=f"dittohead retry {job.id}",
             )
@@ -267,7 +272,9 @@ class Actions:
                 self.engine.stations.bring_back, job.station, job.folder, Station.INBOX, name
             )
         except NameTaken as error:
-            raise Refused("a folder of this name is in the inbox already", where=error.where) from error
+            raise RequestRefused(
+                "a folder of this name is in the inbox already", where=error.where
+            ) from error
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who)
         return f"{job.name}: moved back to the inbox; a new job begins"
 
@@ -280,7 +287,7 @@ class Actions:
                 self.engine.stations.bring_back, job.station, job.folder, Station.PROCESSING, name
             )
         except NameTaken as error:
-            raise Refused("another folder of this name is being processed", where=job.name) from error
+            raise RequestRefused("another folder of this name is being processed", where=job.name) from error
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who)
         self.mend()
         return f"{job.name}: moved back to processing/; a new job begins"
@@ -290,10 +297,10 @@ class Actions:
         config, name = self.config() if self.config is not None else None, str(request.args.get("name", ""))
         if job.state is not JobState.FAILED or config is None:
             hint = f"To run it again under its own name: dittohead rerun {job.id}"
-            raise Refused(f"{job.name} has not failed ({job.state})", hint=hint)
+            raise RequestRefused(f"{job.name} has not failed ({job.state})", hint=hint)
         self._must_lie_there(job)
         if job.batch:
-            raise Refused(
+            raise RequestRefused(
                 f"{job.name} is part of a collection, by whose name the pipeline is chosen",
                 hint="Rename it where it lies, then move the collection to the inbox. "
                 f"Where that is: dittohead show {job.id}",
@@ -305,7 +312,7 @@ class Actions:
                 stations.bring_back, job.station, job.folder, Station.INBOX, name.encode()
             )
         except NameTaken as error:
-            raise Refused("a folder of this name is in the inbox already", where=name) from error
+            raise RequestRefused("a folder of this name is in the inbox already", where=name) from error
         log.get().info(log.JOB_REOPENED, job=job.id, name=job.name, who=request.who, renamed=name)
         await self._note(job, EventType.RENAMING, f"renamed to {name} by {request.who}")
         return f"{job.name}: renamed to {name}; a new job begins, by the pipeline {pipeline.name}"
@@ -314,15 +321,17 @@ class Actions:
         """Put another file in the place of one in a failed folder; then it is done again, as a new job."""
         if job.state is not JobState.FAILED:
             hint = f"Only folders that failed are corrected: dittohead show {job.id}"
-            raise Refused(f"{job.name} has not failed ({job.state})", hint=hint)
+            raise RequestRefused(f"{job.name} has not failed ({job.state})", hint=hint)
         self._must_lie_there(job)
         replacements, args = Replacements(self.engine.stations), request.args
         offer = await asyncio.to_thread(replacements.get, str(args.get("with", "")), job.id)
         if (offer.job, offer.who) != (job.id, request.who):
-            raise Refused("this file was uploaded for another job, or by somebody else", where=offer.shown)
+            raise RequestRefused(
+                "this file was uploaded for another job, or by somebody else", where=offer.shown
+            )
         run = bool(args.get("run", True))
         if run and not job.batch and self.engine.stations.exists(Station.INBOX, job.name.encode()):
-            raise Refused("a folder of this name is in the inbox already", where=job.name)
+            raise RequestRefused("a folder of this name is in the inbox already", where=job.name)
         put, earlier = await in_thread(lambda stop: replacements.put(job, offer))
         why = visible(str(args.get("reason") or ""))
         detail = replaced_words(put, request.who, why, earlier, self.engine.stations.root)
@@ -340,7 +349,7 @@ class Actions:
     async def _reopen(self, job: Job, positions: Collection[int], resumed: Collection[int] = ()) -> None:
         self._must_lie_there(job)
         if self.engine.stations.exists(Station.PROCESSING, job.folder):
-            raise Refused(
+            raise RequestRefused(
                 "another folder of this name is being processed",
                 where=job.name,
                 hint="Try again when it is done",
@@ -355,7 +364,7 @@ class Actions:
         collection = collection_of(folder)
         place = (self.engine.store, self.engine.stations, Station.PROCESSING, collection)
         if collection and await is_by_itself(*place):
-            raise Refused(
+            raise RequestRefused(
                 f"the folder {display(collection)}, which was dropped by itself, is being processed",
                 where=job.name,
                 hint="Try again when it is done",
@@ -364,7 +373,7 @@ class Actions:
     def _must_lie_there(self, job: Job) -> None:
         folder = self.engine.stations.folder(job.station, job.folder)
         if folder.is_symlink() or not folder.is_dir():
-            raise Refused(
+            raise RequestRefused(
                 "the folder is no longer there",
                 where=str(folder),
                 hint="If it was moved elsewhere, move it to the inbox to process it again"
@@ -374,7 +383,7 @@ class Actions:
     async def _must_not_be_undone(self, job: Job) -> None:
         """See that what the steps that stay done have created is still there."""
         if await self.engine.store.read(job_store.was_undone, job.id):
-            raise Refused(
+            raise RequestRefused(
                 "what this job had created was taken back, and steps that are done would not create it again",
                 where=job.name,
                 hint=f"Do all of it again: dittohead rerun {job.id}",
@@ -389,7 +398,7 @@ class Actions:
         if job.batch:  # by itself it would not be of the collection any more
             again = f"dittohead rerun {job.id}"
         if job.definition.refusal is not None:
-            raise Refused(
+            raise RequestRefused(
                 f"{job.name} has no steps to be tried", hint=f"Fix what it failed of, then: {again}"
             )
         listed = JobFiles(self.engine.stations, job).manifest
@@ -398,12 +407,12 @@ class Actions:
         try:
             await in_thread(lambda stop: manifest.recheck(folder, listed, stop=stop, quick=True))
         except ItemError as error:
-            raise Refused(
+            raise RequestRefused(
                 f"{job.name} is not what it was at the claim any more ({error.where}: {error.what})",
                 hint=f"As it is now it is a new job: {again}",
             ) from error
         except Unreadable as error:
-            raise Refused(
+            raise RequestRefused(
                 f"what {job.name} was at the claim cannot be read any more: {error.what}",
                 where=error.where,
                 hint=f"As it is now it is a new job: {again}",
@@ -420,7 +429,7 @@ class Actions:
 
     async def _thaw(self, job: Job, request: Request) -> str:
         if job.state is not JobState.FROZEN:
-            raise Refused(f"{job.name} is not frozen ({job.state})")
+            raise RequestRefused(f"{job.name} is not frozen ({job.state})")
         await self.engine.store.write(job_store.set_state, job.id, JobState.WAITING, "")
         log.get().info(log.JOB_THAWED, job=job.id, name=job.name, who=request.who)
         return f"{job.name}: thawed"
@@ -433,7 +442,7 @@ class Actions:
     async def _end(self, job: Job, request: Request) -> str:
         taken, steps, _ = await self.engine.store.write(job_store.begin_run, job.id, ACTIVE)
         if taken.state in TERMINAL:
-            raise Refused(f"{job.name} has just ended ({taken.state})")
+            raise RequestRefused(f"{job.name} has just ended ({taken.state})")
         step = next((s for s in steps if s.state is not StepState.DONE), None)
         error = Failure(
             what=f"cancelled by {request.who}",
@@ -449,12 +458,12 @@ class Actions:
     async def _dismiss(self, job: Job, request: Request) -> str:
         """Note that nothing more is to be done about a failure. The folder stays where it is."""
         if job.state is not JobState.FAILED:
-            raise Refused(f"{job.name} has not failed ({job.state})", hint=f"dittohead show {job.id}")
+            raise RequestRefused(f"{job.name} has not failed ({job.state})", hint=f"dittohead show {job.id}")
         if job.outcome is Outcome.DISMISSED:
             return f"{job.name}: was dismissed already"
         before = (Outcome.NONE, Outcome.CANCELLED, Outcome.GONE)
         if not await self.engine.store.write(job_store.set_outcome, job.id, Outcome.DISMISSED, before):
-            raise Refused(f"{job.name} has just changed", hint=f"dittohead show {job.id}")
+            raise RequestRefused(f"{job.name} has just changed", hint=f"dittohead show {job.id}")
         reason = str(request.args.get("reason") or "no reason given")
         log.get().info(log.JOB_DISMISSED, job=job.id, name=job.name, who=request.who, reason=reason)
         return f"{job.name}: dismissed; its folder stays in {job.station.value}/"
@@ -462,7 +471,7 @@ class Actions:
     async def _poke(self, job: Job, request: Request) -> str:
         self._must_be_active(job)
         if job.state is JobState.FROZEN:
-            raise Refused(f"{job.name} is frozen", hint=f"dittohead thaw {job.id}")
+            raise RequestRefused(f"{job.name} is frozen", hint=f"dittohead thaw {job.id}")
         if job.state is JobState.RUNNING:
             return f"{job.name}: is running"
         # Not resumed: that it is well again is known when a job has used it.
@@ -505,7 +514,7 @@ class Actions:
         event = Event(type=kind, outcome="success", detail=detail, agent=AGENT)
         await self.engine.store.write(job_store.add_events, job.id, [event])
         fail_points.point("replace.recorded")
-        with contextlib.suppress(Refused):  # somebody has edited it; the store has the event
+        with contextlib.suppress(RequestRefused):  # somebody has edited it; the store has the event
             await self._add_to_receipt(job, event)
 
     async def _add_to_receipt(self, job: Job, event: Event) -> None:
@@ -515,7 +524,7 @@ class Actions:
         except FileNotFoundError:  # moved elsewhere with its folder: the store has it
             return
         except Unreadable as error:
-            raise Refused(
+            raise RequestRefused(
                 f"recorded in the store, but not in the receipt: {error.what}",
                 where=error.where,
                 hint="It was changed by hand: put back what the daemon had written, from a backup",
@@ -523,7 +532,7 @@ class Actions:
 
     def _must_be_active(self, job: Job) -> None:
         if job.state in TERMINAL:
-            raise Refused(f"{job.name} has ended ({job.state})", hint=f"dittohead show {job.id}")
+            raise RequestRefused(f"{job.name} has ended ({job.state})", hint=f"dittohead show {job.id}")
 
 
 def _reopen(connection: Connection, job: Job, positions: Collection[int], resumed: Collection[int]) -> None:

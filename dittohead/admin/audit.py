@@ -1,27 +1,40 @@
 """What a source says is stored, compared with the receipts, and with a bucket: missing, surplus, changed.
 
-One entry at a time, in bounded memory: its receipt, and what lies in the bucket below the part that all of
-its objects' keys share. Of a bucket only sizes are compared; `dittohead verify` compares checksums.
+One entry at a time, in bounded memory: its receipt, and what lies in the bucket in the directory of its own.
+Of each object the size is compared, and what proves its content at the least cost: an ETag that is the MD5
+which the receipt has, or a checksum that the store keeps. Where a store gives neither, only reading tells.
 """
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dittohead.folders import receipt
-from dittohead.model.errors import DittoheadError, Unreadable
+from dittohead.model.errors import DittoheadError, TransientError, Unreadable
 from dittohead.store import Connection, Store
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
+from dittohead.toolkit import checksums
 from dittohead.toolkit.s3.bucket import Bucket
+
+T = TypeVar("T")
 
 #: Entries read from the store at once.
 _PAGE = 500
+
+#: How an object is known of which the store tells no more than its size.
+_SIZE = "size alone"
+
+#: Objects asked for at once.
+_ASKED = 16
 
 #: Kinds of findings.
 KINDS: tuple[str, ...] = ("missing", "surplus", "changed")
@@ -35,7 +48,8 @@ class Audit:
     """What was found."""
 
     stored: int = 0  #: entries that the source says are stored
-    objects: int = 0  #: of them in the bucket
+    objects: int = 0  #: of them in the bucket, as their receipts say
+    by: Counter[str] = field(default_factory=Counter)  #: of these: by what that is known -> how many
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     named: dict[str, list[dict[str, str]]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
 
@@ -57,23 +71,34 @@ class Audit:
         return {
             "stored": self.stored,
             "objects": self.objects,
+            "by": dict(self.by),
             "wrong": wrong,
             "counts": self.counts,
             **self.named,
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which bucket is compared, and how closely."""
+
+    bucket: Bucket
+    prefix: str  #: below which they lie; "" for the whole bucket
+    read: bool = False  #: read each object, whole, whatever the store says of it
+
+
 async def audit(
-    store: Store, receipts: Path, source: str, kind: str, stage: str, bucket: Bucket | None, prefix: str
+    store: Store, receipts: Path, source: str, kind: str, stage: str, place: Place | None
 ) -> Audit:
     """Compare everything that a source says is stored.
 
     Args:
+        store: of the daemon.
         receipts: their directory.
+        source: the source's name.
         kind: of the entries.
         stage: of those that are stored.
-        bucket: None: only receipts are looked at.
-        prefix: below which their objects lie in the bucket.
+        place: a bucket; None: only receipts are looked at.
 
     Raises: StoreError, TargetError, TransientError.
     """
@@ -81,15 +106,16 @@ async def audit(
     owned: set[str] = set()  #: the first part below the prefix of each entry's keys
     async for key, path in _stored(store, receipts, source, kind, stage):
         found.stored += 1
-        objects = _objects(path, key, found, bucket, prefix)
-        if bucket is not None and objects:
-            owned |= {name[len(prefix) :].split("/")[0] for name in objects}
-            await _compare(bucket, prefix, key, objects, found)
+        objects = _objects(path, key, found, place)
+        if place is not None and objects:
+            owned |= {name[len(place.prefix) :].split("/")[0] for name in objects}
+            await _compare(place, key, objects, found)
     await _without_entry(store, source, kind, stage, found)
-    if bucket is not None:
-        async for name in _tops(bucket, prefix):
+    if place is not None:
+        async for name in _tops(place):
             if name not in owned:
-                found.add("surplus", bucket.uri(f"{prefix}{name}"), "no stored entry's receipt names it")
+                what = place.bucket.uri(f"{place.prefix}{name}")
+                found.add("surplus", what, "no stored entry's receipt names it")
     return found
 
 
@@ -117,71 +143,165 @@ def _path(connection: Connection, receipts: Path, job_id: str | None) -> Path | 
     return None if job_id is None else receipt.path_of(receipts, job_store.get(connection, job_id))
 
 
-def _objects(path: Path | None, key: str, found: Audit, bucket: Bucket | None, prefix: str) -> dict[str, int]:
-    """Return the objects that an entry's receipt names in the bucket: key -> bytes."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Expected:
+    """One object as a receipt has it."""
+
+    size: int  #: bytes
+    sha256: str
+    checksum: str  #: "ALGORITHM:BASE64", as the store gave it; "" for none
+    md5: str  #: in hex; "" where the receipt has none
+
+
+def _objects(path: Path | None, key: str, found: Audit, place: Place | None) -> dict[str, _Expected]:
+    """Return the objects that an entry's receipt names in the bucket, by their keys."""
     if path is None:
         found.add("missing", key, "it is said to be stored, and no job of its folder is done")
         return {}
     try:
-        locations = receipt.read(path)["locations"]
+        fields = receipt.read(path)
     except FileNotFoundError:
         found.add("missing", key, f"its receipt is not there: {path}")
         return {}
     except (Unreadable, OSError) as error:
         found.add("changed", key, f"its receipt cannot be read: {error}")
         return {}
-    if bucket is None:
+    if place is None:
         return {}
-    begin = bucket.uri(prefix)
-    root = bucket.uri("")
-    objects = {one["uri"][len(root) :]: int(one["size"]) for one in locations if one["uri"].startswith(begin)}
+    begin, root = place.bucket.uri(place.prefix), place.bucket.uri("")
+    md5 = {one["sha256"]: str(one.get("detail", {}).get("md5", "")) for one in fields["outputs"]}
+    objects = {
+        one["uri"][len(root) :]: _Expected(
+            size=int(one["size"]),
+            sha256=one["sha256"],
+            checksum=one.get("checksum", ""),
+            md5=md5.get(one["sha256"], ""),
+        )
+        for one in fields["locations"]
+        if one["uri"].startswith(begin)
+    }
     if not objects:
         found.add("missing", key, f"its receipt names no object below {begin}")
     return objects
 
 
-async def _compare(bucket: Bucket, prefix: str, key: str, objects: dict[str, int], found: Audit) -> None:
-    below = posixpath.commonprefix(list(objects))
-    below = below[: below.rfind("/") + 1]
+async def _compare(place: Place, key: str, objects: dict[str, _Expected], found: Audit) -> None:
+    """Compare an entry's objects with what lies in the bucket."""
+    bucket = place.bucket
     left = dict(objects)
-    async for name, size in _listed(bucket, below):
-        expected = left.pop(name, None)
-        if expected is None:
-            # Below the prefix itself lie those of other entries.
-            if below != prefix and len(below) > len(prefix):
+    own = _own_directory(key, objects, place.prefix)
+    if own:
+        async for page in _pages(bucket, Prefix=own):
+            there = {one["Key"]: one for one in page.get("Contents", ())}
+            for name in sorted(there.keys() - objects.keys()):
                 found.add("surplus", bucket.uri(name), f"the receipt of {key} does not name it")
-        elif expected != size:
-            found.add("changed", bucket.uri(name), f"{size:,} bytes; the receipt says {expected:,}")
-        else:
-            found.objects += 1
+            known = {name: (left.pop(name), one) for name, one in there.items() if name in left}
+            await _each(place, known, found)
+    else:  # others' objects lie beside them: each is asked for
+        for some in batched(sorted(objects), _ASKED):
+            heads = await asyncio.gather(*(bucket.head(name) for name in some))
+            there = {name: head for name, head in zip(some, heads, strict=True) if head is not None}
+            await _each(place, {name: (left.pop(name), head) for name, head in there.items()}, found)
     for name in left:
         found.add("missing", bucket.uri(name), f"the receipt of {key} names it")
 
 
-async def _listed(bucket: Bucket, prefix: str) -> AsyncIterator[tuple[str, int]]:
-    after = ""
-    while True:
-        answer = await bucket.ask("list_objects_v2", "listing", Prefix=prefix, StartAfter=after)
-        page = answer.get("Contents", ())
-        for one in page:
-            yield one["Key"], int(one["Size"])
-        if not answer.get("IsTruncated") or not page:
-            return
-        after = page[-1]["Key"]
+def _own_directory(key: str, objects: Collection[str], prefix: str) -> str:
+    """Return the directory that an entry's objects have for themselves; "" where they have none."""
+    below = posixpath.commonprefix(list(objects))
+    below = below[: below.rfind("/") + 1]
+    return below if key in below[len(prefix) :].split("/") else ""
 
 
-async def _tops(bucket: Bucket, prefix: str) -> AsyncIterator[str]:
-    """Yield the first parts of all keys below a prefix."""
-    more: dict[str, Any] = {}
+async def _each(place: Place, known: Mapping[str, tuple[_Expected, Mapping[str, Any]]], found: Audit) -> None:
+    """Compare objects with what a listing or HEAD says of them, some at once."""
+    for some in batched(known.items(), _ASKED):
+        said = await asyncio.gather(*(_judged(place, name, *pair) for name, pair in some))
+        for (name, _), (problem, by) in zip(some, said, strict=True):
+            if problem:
+                found.add("changed", place.bucket.uri(name), problem)
+            else:
+                found.objects += 1
+                found.by[by] += 1
+
+
+async def _judged(place: Place, name: str, expected: _Expected, told: Mapping[str, Any]) -> tuple[str, str]:
+    """Return (what is wrong with an object, or by what it is known to be right)."""
+    size = int(told["Size"] if "Size" in told else told["ContentLength"])
+    if size != expected.size:
+        return f"{size:,} bytes; the receipt says {expected.size:,}", ""
+    if place.read:
+        return await _by_reading(place, name, expected)
+    # Only a match tells something: an ETag need not be an MD5.
+    if expected.md5 and checksums.etag_md5(told) == expected.md5:
+        return "", "ETag"
+    head = told if "ContentLength" in told else await place.bucket.head(name)
+    if head is None:
+        return "it was removed while it was looked at", ""
+    said = _by_checksum(expected, head)
+    # Where it may be another one the store does not say so for certain: this one is read.
+    return (
+        await _by_reading(place, name, expected)
+        if said[1] == _SIZE and _is_doubtful(expected, head)
+        else said
+    )
+
+
+async def _by_reading(place: Place, name: str, expected: _Expected) -> tuple[str, str]:
+    same = await place.bucket.sha256(name) == expected.sha256
+    return ("", "reading") if same else ("its bytes have another SHA-256 than the receipt says", "")
+
+
+def _is_doubtful(expected: _Expected, head: Mapping[str, Any]) -> bool:
+    """Tell whether an ETag that would be an MD5 is another, or a checksum that was there is not any more.
+
+    Source: Amazon S3 API, Object: the ETag of what a KMS key or a customer's key encrypts is not an MD5.
+    """
+    encrypted = "kms" in str(head.get("ServerSideEncryption", "")) or "SSECustomerAlgorithm" in head
+    other = bool(expected.md5) and checksums.etag_md5(head) is not None and not encrypted
+    return other or bool(expected.checksum)
+
+
+def _by_checksum(expected: _Expected, head: Mapping[str, Any]) -> tuple[str, str]:
+    """Compare what the store says of an object's content."""
+    if expected.md5 and checksums.etag_md5(head) == expected.md5:
+        return "", "ETag"
+    algorithm, _, value = expected.checksum.partition(":")
+    kept = head.get(f"Checksum{algorithm}") if algorithm else None
+    sha256 = head.get("ChecksumSHA256") or ""
+    if kept is not None:
+        return "" if kept == value else f"its {algorithm} is another than the receipt says", "checksum"
+    if sha256 and "-" not in sha256:
+        same = checksums.hex_of(sha256) == expected.sha256
+        return "" if same else "its SHA-256 is another than the receipt says", "checksum"
+    return "", _SIZE
+
+
+async def _pages(bucket: Bucket, **given: Any) -> AsyncIterator[dict[str, Any]]:
+    """Yield the pages of a listing. Raises: TransientError: it does not go on as it should."""
+    token = ""
     while True:
-        answer = await bucket.ask("list_objects_v2", "listing", Prefix=prefix, Delimiter="/", **more)
-        for one in answer.get("CommonPrefixes", ()):
-            yield one["Prefix"][len(prefix) :].rstrip("/")
-        for one in answer.get("Contents", ()):
-            yield one["Key"][len(prefix) :]
+        more: dict[str, Any] = {"ContinuationToken": token} if token else {}
+        answer = await bucket.ask("list_objects_v2", "listing", **given, **more)
+        yield answer
         if not answer.get("IsTruncated"):
             return
-        more = {"ContinuationToken": answer["NextContinuationToken"]}
+        following = str(answer.get("NextContinuationToken") or "")
+        if following in ("", token):
+            raise TransientError(
+                "the store says that its listing goes on, and not where", where=bucket.uri(given["Prefix"])
+            )
+        token = following
+
+
+async def _tops(place: Place) -> AsyncIterator[str]:
+    """Yield the first parts of all keys below a prefix."""
+    begin = len(place.prefix)
+    async for page in _pages(place.bucket, Prefix=place.prefix, Delimiter="/"):
+        for one in page.get("CommonPrefixes", ()):
+            yield one["Prefix"][begin:].rstrip("/")
+        for one in page.get("Contents", ()):
+            yield one["Key"][begin:]
 
 
 async def _without_entry(store: Store, source: str, kind: str, stage: str, found: Audit) -> None:
@@ -197,7 +317,14 @@ async def _without_entry(store: Store, source: str, kind: str, stage: str, found
         after = folders[-1]
 
 
-def place(text: str) -> tuple[str, str]:
+def batched(found: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
+    """Yield what is found, so many at once. `itertools` has it from Python 3.12 on."""
+    rest = iter(found)
+    while some := tuple(islice(rest, most)):
+        yield some
+
+
+def bucket_of(text: str) -> tuple[str, str]:
     """Return (bucket, prefix) of s3://BUCKET/PREFIX. Raises: DittoheadError."""
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
     if not text.startswith("s3://") or not bucket:

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from dittohead.model.records import Answer
+from dittohead.model.states import Action
 from dittohead.store import Store
 from dittohead.store import requests as request_store
 
@@ -21,12 +23,12 @@ class RequestQueue:
 
     def __init__(self, store: Store, poke: Callable[[], None]) -> None:
         self._store, self._poke = store, poke
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
 
     async def ask(
-        self, action: str, job: str, who: str, args: dict[str, Any] | None = None
-    ) -> dict[str, Any] | None:
-        """Hand in a request and return its answer, {"ok": bool, "message": str}; None: not yet answered.
+        self, action: Action | str, job: str, who: str, args: dict[str, Any] | None = None
+    ) -> Answer | None:
+        """Hand in a request and return its answer; None: not yet answered.
 
         Args:
             job: an id, the beginning of one, or a name; of actions on sources, the source.
@@ -34,7 +36,7 @@ class RequestQueue:
         Raises: StoreError: the request was not taken.
         """
         number = await self._store.write(request_store.add, action, job, args or {}, who)
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         try:
             # Somebody else's poke may have had it answered before anybody waited for it.
@@ -49,7 +51,7 @@ class RequestQueue:
         finally:
             del self._waiting[number]
 
-    def answered(self, number: int, answer: dict[str, Any]) -> None:
+    def answered(self, number: int, answer: Answer) -> None:
         """Tell everyone who waits for the answer."""
         future = self._waiting.get(number)
         if future is not None and not future.done():

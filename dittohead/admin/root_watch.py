@@ -11,8 +11,9 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from dittohead.engine.disks import Disks
 from dittohead.engine.supervisor import CannotGoOn
-from dittohead.engine.targets import Targets, disk_of
+from dittohead.engine.targets import Targets
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import DittoheadError, StationMissing, StoreError
 from dittohead.model.states import Station
@@ -141,5 +142,6 @@ class RootWatch:
         for name in back:
             log.get().warning(log.STATION_BACK, directory=name or "root")
         with contextlib.suppress(StoreError):  # its own probe comes later
-            await self._targets.lift(disk_of(self._stations.root))
+            for name in Disks(self._stations, lambda: 0).names:
+                await self._targets.lift(name)
         self._on_back()

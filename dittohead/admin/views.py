@@ -12,7 +12,7 @@ from dittohead.config import registry
 from dittohead.config.loader import SourceSetting
 from dittohead.config.notice_rules import Rule
 from dittohead.config.notice_rules import shown as rule_shown
-from dittohead.contract.catalogue import SWITCH, Entry
+from dittohead.contract.catalogue import SWITCH, CatalogueEntry
 from dittohead.folders import receipt
 from dittohead.folders.job_files import JobFiles
 from dittohead.folders.stations import Stations
@@ -74,9 +74,8 @@ def links(connection: Connection, stations: Stations, job_id: str) -> list[tuple
     return files.links(job_store.steps_of(connection, job_id))
 
 
-def request(row: request_store.Asked) -> dict[str, Any]:
+def request(row: request_store.RequestRow) -> dict[str, Any]:
     """Return what somebody asked for, and what became of it; `ok` is null while it is not answered."""
-    answer = row.answer or {}
     return {
         "id": row.id,
         "action": row.action,
@@ -84,8 +83,8 @@ def request(row: request_store.Asked) -> dict[str, Any]:
         "args": row.args,
         "who": row.who,
         "at": rfc3339(row.at),
-        "ok": answer.get("ok"),
-        "message": answer.get("message", ""),
+        "ok": None if row.answer is None else row.answer.ok,
+        "message": "" if row.answer is None else row.answer.message,
     }
 
 
@@ -174,7 +173,7 @@ def entry(connection: Connection, setting: SourceSetting, key: str) -> dict[str,
     return {**_entry(found), "history": history}
 
 
-def _entry(found: Entry) -> dict[str, Any]:
+def _entry(found: CatalogueEntry) -> dict[str, Any]:
     return {
         "key": found.key,
         "state": found.state,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dittohead.admin.audit import Audit, audit, place
+from dittohead.admin.audit import Audit, Place, audit, bucket_of
 from dittohead.cli.base import USAGE
 from dittohead.cli.open_config import reading
 from dittohead.cli.source_rounds import setting_of
@@ -14,13 +14,13 @@ from dittohead.config import registry
 from dittohead.system.credentials import Credentials
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.bucket import Bucket
-from dittohead.toolkit.s3.pace import RequestRate
+from dittohead.toolkit.s3.request_rate import RequestRate
 
 #: Requests at once to the bucket's store.
 _REQUESTS = 8
 
 
-def audited(name: str, against: str, endpoint_url: str, credentials: str) -> dict[str, Any]:
+def audited(name: str, against: str, endpoint_url: str, credentials: str, *, read: bool) -> dict[str, Any]:
     """Return what was found, as JSON fields.
 
     Args:
@@ -28,6 +28,7 @@ def audited(name: str, against: str, endpoint_url: str, credentials: str) -> dic
         against: s3://BUCKET/PREFIX; "" compares with receipts alone.
         endpoint_url: address of a store that is not Amazon's; "" for Amazon's.
         credentials: name of the bucket's credential; "" for what the machine has.
+        read: read each object, whole.
 
     Raises: DittoheadError.
     """
@@ -42,10 +43,10 @@ def audited(name: str, against: str, endpoint_url: str, credentials: str) -> dic
         async def run() -> Audit:
             kept = (store, stations.receipts, name, source.shows, source.stored)
             if not against:
-                return await audit(*kept, None, "")
-            bucket, prefix = place(against)
+                return await audit(*kept, None)
+            bucket, prefix = bucket_of(against)
             async with connection.client(place_of, Credentials(config.path).needed) as client:
                 where = Bucket(client, bucket, place_of.address(), RequestRate(_REQUESTS))
-                return await audit(*kept, where, prefix)
+                return await audit(*kept, Place(bucket=where, prefix=prefix, read=read))
 
         return asyncio.run(run()).as_dict()

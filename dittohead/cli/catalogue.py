@@ -1,4 +1,4 @@
-"""Commands on what a source knows of the remote system: show, want, unwant, refresh, authorize, audit."""
+"""Commands on what a source knows of the remote system: show, want, hold, check, authorize, audit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from dittohead.cli.base import DATA, json_option, with_config
-from dittohead.cli.jobs import ask
+from dittohead.cli.jobs import ask, asked
 from dittohead.cli.terminal import escape, fail, out, print_json
 from dittohead.cli.view import viewing
-from dittohead.model.text import visible
+from dittohead.model.text import counted, visible
 
 #: Keys handed to the daemon at once: a request is a row of its store.
 _AT_ONCE = 5000
@@ -90,7 +90,12 @@ def show(as_json: bool, name: str, key: str) -> None:
     if found["reason"]:
         out.print(f"  {escape(found['reason'])}")
     for label, value in found["attributes"].items():
-        out.print(f"  {escape(label)}: {escape(str(value))}")
+        if isinstance(value, dict):
+            out.print(f"  {escape(label)}:")
+            for name, said in value.items():
+                out.print(f"    {escape(name)}: {escape(str(said))}")
+        else:
+            out.print(f"  {escape(label)}: {escape(str(value))}")
     out.print(f"  known since {found['first_at']}")
     for change in found["history"]:
         where = change["state"] + (f", {change['stage']}" if change["stage"] else "")
@@ -121,7 +126,11 @@ _keys_from_file = click.option(
 @click.option(
     "--priority", type=click.IntRange(-1000, 1000), default=0, help="Higher comes first; 0 is usual."
 )
-@click.option("--again", is_flag=True, help="Also what the remote system could not do, or refused, before.")
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Also what the remote system refused before; what is stored or has failed here is fetched again.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 def want(name: str, keys: tuple[str, ...], files: tuple[Path, ...], **given: Any) -> None:
     """Say what a source is to bring in: by name, from a file, or of a queue."""
@@ -177,6 +186,70 @@ def _named(keys: Sequence[str], files: Sequence[Path]) -> list[str]:
     return [key for key in dict.fromkeys(found) if key]
 
 
+@click.command()
+@with_config
+@click.argument("name")
+@click.argument("keys", nargs=-1)
+@_keys_from_file
+def hold(name: str, keys: tuple[str, ...], files: tuple[Path, ...]) -> None:
+    """Hold what a source has on its way, until it is let go on: nothing of it is asked for or fetched."""
+    _on_board(name, "source-hold", keys, files)
+
+
+@click.command()
+@with_config
+@click.argument("name")
+@click.argument("keys", nargs=-1)
+@_keys_from_file
+def thaw(name: str, keys: tuple[str, ...], files: tuple[Path, ...]) -> None:
+    """Let go on what was held."""
+    _on_board(name, "source-thaw", keys, files)
+
+
+@click.command()
+@with_config
+@click.argument("name")
+@click.argument("keys", nargs=-1)
+@_keys_from_file
+def refetch(name: str, keys: tuple[str, ...], files: tuple[Path, ...]) -> None:
+    """Bring something in once more, whether it has changed or not."""
+    _on_board(name, "source-refetch", keys, files)
+
+
+def _on_board(name: str, action: str, keys: tuple[str, ...], files: tuple[Path, ...]) -> None:
+    named = _named(keys, files)
+    if not named:
+        raise click.UsageError("give names, or --file")
+    for begin in range(0, len(named), _AT_ONCE):
+        ask(action, (name,), keys=named[begin : begin + _AT_ONCE])
+
+
+@click.command()
+@with_config
+@json_option
+@click.argument("name")
+@click.option("--repair", is_flag=True, help="Make the board and the disk say what the store says.")
+def check(as_json: bool, name: str, repair: bool) -> None:
+    """Say where the store, the board and the disk of a source disagree.
+
+    It ends with status 65 where something does, and was not repaired.
+    """
+    found: list[dict[str, str]] = json.loads(asked("source-check", name, repair=repair))
+    left = [one for one in found if not one["done"]]
+    if as_json:
+        print_json(found)
+    else:
+        for one in found:
+            done = f" [green]{escape(one['done'])}[/green]" if one["done"] else ""
+            said = f"{escape(one['what'])}: {escape(one['why'])}"
+            out.print(f"[yellow]{one['kind']}[/yellow] {said}{done}", soft_wrap=True)
+        repaired = len(found) - len(left)
+        said = f"{counted(len(left), 'difference')} left" + (f", {repaired:,} repaired" if repaired else "")
+        out.print(said if found else "store, board and disk agree")
+    if left:
+        raise click.exceptions.Exit(DATA)
+
+
 class Terminal:
     """The person at this terminal."""
 
@@ -229,14 +302,18 @@ def authorize(name: str) -> None:
 @click.option("--against", default="", metavar="s3://BUCKET/PREFIX", help="Also compare with a bucket.")
 @click.option("--endpoint-url", default="", help="Address of a store that is not Amazon's.")
 @click.option("--credentials", default="", help="Name of the credential file for the bucket.")
-def audit(as_json: bool, name: str, against: str, endpoint_url: str, credentials: str) -> None:
+@click.option("--read", is_flag=True, help="Read each object, whole, and compare its SHA-256.")
+def audit(as_json: bool, name: str, against: str, endpoint_url: str, credentials: str, read: bool) -> None:
     """Compare what a source says is stored with the receipts, and with a bucket.
 
-    Run it as the daemon's user. It ends with status 65 where something is missing, surplus or changed.
+    Of each object its size is compared, and its checksum where the store keeps one. Run it as the daemon's
+    user. It ends with status 65 where something is missing, surplus or changed.
     """
     from dittohead.cli.audit import audited
 
-    found = audited(name, against, endpoint_url, credentials)
+    if read and not against:
+        raise click.UsageError("--read goes with --against")
+    found = audited(name, against, endpoint_url, credentials, read=read)
     if as_json:
         print_json(found)
     else:
@@ -253,6 +330,11 @@ def _print_audit(found: dict[str, Any]) -> None:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in found["counts"].items())
     said = f"{found['stored']:,} stored, {found['objects']:,} objects as their receipts say"
     out.print(f"{said}; {counts if found['wrong'] else 'nothing is missing, surplus or changed'}")
+    alone = found["by"].get("size alone", 0)
+    if alone:
+        out.print(
+            f"Of {alone:,} objects the store gives no checksum: only their size is compared. See: --read"
+        )
 
 
-COMMANDS = (show, want, unwant, refresh, authorize, audit)
+COMMANDS = (show, want, unwant, hold, thaw, refetch, refresh, check, authorize, audit)

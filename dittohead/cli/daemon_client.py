@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from dittohead.cli.base import TEMPORARY
 from dittohead.cli.terminal import fail
 from dittohead.model.errors import ConfigError, DittoheadError, NoSuchJob
+from dittohead.model.records import Answer
 from dittohead.system.control_socket import CONFIGURATION, connect
 
 #: Longer than the daemon itself waits for the answer to a request.
@@ -25,7 +26,11 @@ _EXAMINED_S = 600.0
 #: Bytes of an answer that are read at once.
 _PIECE = 1 << 16
 
-_SOURCE_ACTIONS = ("sync", "reset", "source-pause", "source-resume", "source-tell")
+_SOURCE_ACTIONS = (
+    "sync",
+    "reset",
+    *(f"source-{word}" for word in ("pause", "resume", "tell", "hold", "thaw", "refetch", "check")),
+)
 _ON_NOTICES = "notify-"
 
 
@@ -102,10 +107,8 @@ class DaemonClient:
             raise _refused(said)
         return said
 
-    def act(self, action: str, of: str, args: dict[str, Any]) -> dict[str, Any] | None:
-        """Ask for an action; return {"ok": bool, "message": str}, None where it is not answered yet.
-
-        "missing" is true where what it is about does not exist.
+    def act(self, action: str, of: str, args: dict[str, Any]) -> Answer | None:
+        """Ask for an action; return its answer, None where it is not answered yet.
 
         Args:
             action: such as "retry"; "source-..." for sources and "notify-..." for receivers.
@@ -122,8 +125,8 @@ class DaemonClient:
         if status == 202:
             return None
         if status == 200:
-            return {"ok": True, "message": said["message"]}
-        return {"ok": False, "message": said["detail"], "missing": status == 404}
+            return Answer(ok=True, message=said["message"])
+        return Answer(ok=False, message=said["detail"], missing=status == 404)
 
     def offer(self, job: str, path: str, encoding: str, new: IO[bytes], digest: str) -> dict[str, Any]:
         """Send a file that is to stand in for one of a failed folder; return what came of it.

@@ -17,6 +17,7 @@ from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
+from dittohead.model.records import Answer
 from dittohead.model.text import counted, display
 from dittohead.model.units import duration, size
 
@@ -126,22 +127,39 @@ def ask(action: str, jobs: tuple[str, ...], *, quiet: bool = False, **args: Any)
         raise click.exceptions.Exit(worst)
 
 
-def _answered(answer: dict[str, Any] | None, *, quiet: bool) -> int:
+def asked(action: str, of: str, **args: Any) -> str:
+    """Have the daemon do something, or do it here without one, and return its answer; end where it is no."""
+    client = find_place().client()
+    if client is not None:
+        answer = client.act(action, of, args)
+        client.close()
+    else:
+        from dittohead.cli.without_daemon import carried_out
+
+        answer = next(iter(carried_out(action, (of,), args)))
+    if answer is None:
+        fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
+    if not answer.ok:
+        fail(answer.message, NO_INPUT if answer.missing else UNAVAILABLE)
+    return answer.message
+
+
+def _answered(answer: Answer | None, *, quiet: bool) -> int:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     return _print_answer(answer, quiet=quiet)
 
 
-def _print_answer(answer: dict[str, Any], *, quiet: bool) -> int:
+def _print_answer(answer: Answer, *, quiet: bool) -> int:
     """Print an answer and return the exit status that it stands for."""
-    for line in answer["message"].splitlines():
-        if answer["ok"] and not quiet:
+    for line in answer.message.splitlines():
+        if answer.ok and not quiet:
             out.print(escape(line))
-        elif not answer["ok"]:
+        elif not answer.ok:
             err.print(f"[red]error:[/red] {escape(line)}")
-    if answer["ok"]:
+    if answer.ok:
         return OK
-    return NO_INPUT if answer.get("missing") else UNAVAILABLE
+    return NO_INPUT if answer.missing else UNAVAILABLE
 
 
 def _of_failures(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from dittohead.config.loader import Config
 from dittohead.config.notice_rules import Rule, shown
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import DittoheadError
+from dittohead.model.states import PENDING, NoticeState
 from dittohead.model.text import counted, rfc3339
 from dittohead.notices import commands
 from dittohead.store import outbox as outbox_store
@@ -65,7 +66,7 @@ def _fields(number: int, rule: Rule, known: ReceiverRow | None, waiting: dict[st
         "pipelines": rule.pipelines,
         "uploaders": rule.uploaders,
         "digest_seconds": rule.digest,
-        "waiting": {state: waiting.get(state, 0) for state in ("due", "held", "parked")},
+        "waiting": {state: waiting.get(state, 0) for state in NoticeState if state in PENDING},
         "disabled_at": _moment(known.disabled_at if known else None),
         "failing_since": _moment(known.failing_since if known else None),
         "last_error": known.error if known else "",

@@ -22,6 +22,7 @@ from dittohead.config.loader import Config
 from dittohead.folders.replacement import Replacements
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import DittoheadError
+from dittohead.model.records import Answer
 from dittohead.model.states import JobState
 from dittohead.store import Store, queries
 from dittohead.store import requests as request_store
@@ -33,8 +34,8 @@ from dittohead.system.users import owner
 _ANSWER_S = 30.0
 
 
-def carried_out(action: str, jobs: tuple[str, ...], args: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Carry an action out while no daemon runs; yield the answer for each job: {"ok": bool, "message": str}.
+def carried_out(action: str, jobs: tuple[str, ...], args: dict[str, Any]) -> Iterator[Answer]:
+    """Carry an action out while no daemon runs; yield the answer for each job.
 
     Args:
         action: such as "retry" or "freeze".
@@ -51,7 +52,7 @@ def carried_out(action: str, jobs: tuple[str, ...], args: dict[str, Any]) -> Ite
 
 def _by_row(
     config: Config, store: Store, stations: Stations, action: str, job: str, args: dict[str, Any]
-) -> dict[str, Any]:
+) -> Answer:
     """Leave a row for a daemon that is just starting, or for this process; return the answer."""
     number = store.run(request_store.add, action, job, args, getpass.getuser())
     if not lock.is_held(stations.state):
@@ -74,10 +75,10 @@ def must_be_its_user(state: Path) -> None:
         )
 
 
-def _wait_for_answer(store: Any, number: int) -> dict[str, Any]:
+def _wait_for_answer(store: Any, number: int) -> Answer:
     end = time.monotonic() + _ANSWER_S
     while time.monotonic() < end:
-        answer: dict[str, Any] | None = store.run(request_store.answer_to, number)
+        answer: Answer | None = store.run(request_store.answer_to, number)
         if answer is not None:
             return answer
         time.sleep(0.05)

@@ -19,7 +19,8 @@ from dittohead.config.registry import Registry, Sources
 from dittohead.config.salvage import Every, Salvaged, salvage
 from dittohead.config.settings import Addresses, PipelineSettings, Settings
 from dittohead.contract import placeholders
-from dittohead.contract.source import SourceOptions
+from dittohead.contract.board import OWN_FIELDS
+from dittohead.contract.source import Source, SourceOptions
 from dittohead.contract.worker import Options, Worker
 from dittohead.folders import names, sidecar
 from dittohead.model import step_graph
@@ -134,6 +135,11 @@ class Config:
     def source(self, name: str) -> SourceSetting | None:
         """Return the source of a name, None where there is none."""
         return next((setting for setting in self.sources if setting.name == name), None)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the fields of tokens stand for in a folder that none was written for."""
+        return {name: value for one in self.sources for name, value in one.options.fields.items()}
 
     def pipeline_for(self, name: str) -> tuple[Pipeline, dict[str, str]] | None:
         """Return the first pipeline whose match fits the whole name, and the match's groups.
@@ -278,6 +284,13 @@ class _Checker:
             self.doubts.append(ConfigError(what, where=where, hint=hint))
         place: Place = ("pipelines", name)
         built_in = placeholders.BUILT_IN | ({"batch"} if given.each else set())
+        fields = self._token_fields()
+        for group in sorted(fields & pattern.groups):
+            self.wrong(
+                f'the group name "{group}" is taken: a source has a field of this name',
+                (*place, "match"),
+                hint="Call the group or the field something else",
+            )
         clash = built_in & pattern.groups
         for group in sorted(clash):
             self.wrong(
@@ -288,7 +301,7 @@ class _Checker:
         unmatched = name in self.kept.unmatched
         if not unmatched:
             self.patterns[name] = pattern
-        known = Every() if unmatched else built_in | pattern.groups
+        known = Every() if unmatched else built_in | pattern.groups | fields
         steps: list[Step] = []
         places: dict[str, Place] = {}
         before = len(self.found)
@@ -309,6 +322,12 @@ class _Checker:
             space_factor=self._factor(given, steps),
             keep_work_s=self._keep(given, steps),
         )
+
+    def _token_fields(self) -> frozenset[str]:
+        """Return the fields of tokens of all sources, which may stand in options as well."""
+        given = (options for raw in self.settings.sources.values() for options in raw.values())
+        fields = (options.get("fields") for options in given if isinstance(options, dict))
+        return frozenset(str(name) for one in fields if isinstance(one, dict) for name in one)
 
     def _check_examples(self) -> None:
         """See that a folder of each example's name would go through the pipeline that gives it."""
@@ -564,7 +583,20 @@ def _source(checker: _Checker, known: Sources, name: str, raw: dict[str, Any]) -
         return None
     for problem in source.check(options) if checker.probe else ():
         checker.wrong(problem, (*place, kind), key=True)
+    _check_fields(checker, source, options, (*place, kind))
     return SourceSetting(name=name, kind=kind, options=options)
+
+
+def _check_fields(checker: _Checker, source: Source[Any], options: SourceOptions, place: Place) -> None:
+    """See that fields of tokens mean nothing else, and that there are tokens."""
+    if options.fields and source.board is None:
+        checker.wrong("this kind of source has no board, and so no tokens", (*place, "fields"), key=True)
+        return
+    taken = placeholders.BUILT_IN | {"batch"} | placeholders.FILE | placeholders.FILE_MORE | OWN_FIELDS
+    for name in options.fields:
+        if name in taken or (source.board is not None and name == source.board.key):
+            hint = "Call the field something else"
+            checker.wrong(f'"{name}" has a meaning of its own', (*place, "fields", name), key=True, hint=hint)
 
 
 def _addresses(checker: _Checker) -> dict[str, str]:

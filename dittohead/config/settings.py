@@ -85,7 +85,9 @@ class Space(_Model):
     """When the disk is too full to take another folder."""
 
     floor: Size = Field(
-        1 << 30, description="Bytes that stay free on the root's file system; below, work waits."
+        1 << 30,
+        description="Bytes that stay free on the root's file system; below, work waits. Where `work/`, "
+        "`receipts/` or `state/` lie on another file system: on that one, too, but a tenth of it at most.",
     )
 
 

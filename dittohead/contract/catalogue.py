@@ -31,11 +31,13 @@ class Told:
     over_stages: frozenset[str] | None = None  #: only stages that `stage` may replace; None for all
     reason: str | None = None  #: why it is so, for people; kept with the change
     priority: int | None = None  #: higher comes first
+    #: since when it is in that state, seconds since the epoch; None: since it is told, where that is new
+    since: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)  #: merged with those kept; None removes one
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """One entry as it is kept."""
 
     id: int
@@ -47,6 +49,7 @@ class Entry:
     attributes: dict[str, Any]
     first_at: float  #: when it was first told, seconds since the epoch
     changed_at: float  #: when state, stage or attributes changed last
+    since: float  #: when it came into its state, as upstream says, or when it was first reported
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +64,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
+class ToldCounts:
     """What came of telling."""
 
     seen: int = 0
@@ -69,8 +72,8 @@ class Tally:
     changed: int = 0
     unknown: tuple[str, ...] = ()  #: keys that were not known, where only known ones may be told
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
+    def __add__(self, other: ToldCounts) -> ToldCounts:
+        return ToldCounts(
             seen=self.seen + other.seen,
             new=self.new + other.new,
             changed=self.changed + other.changed,
@@ -132,7 +135,7 @@ class Catalogue(abc.ABC):
         listing: Listing | None = None,
         position: Mapping[str, Any] | None = None,
         only_known: bool = False,
-    ) -> Tally:
+    ) -> ToldCounts:
         """Remember what is said about entries; what is as it was costs no write. Counts are kept with it.
 
         Args:
@@ -188,23 +191,27 @@ class Catalogue(abc.ABC):
         """Return how many entries there are by (state, stage): kept, not counted."""
 
     @abc.abstractmethod
-    async def get(self, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
+    async def get(self, kind: str, keys: Sequence[str]) -> dict[str, CatalogueEntry]:
         """Return those of these entries that are known."""
 
     @abc.abstractmethod
     async def pick(
         self, kind: str, states: Collection[str], stages: Collection[str], limit: int, *, sample: bool = False
-    ) -> list[Entry]:
-        """Return entries in these states and stages, the highest priority first, then the oldest.
+    ) -> list[CatalogueEntry]:
+        """Return entries in these states and stages: by priority, then the longest in its state.
 
         Args:
-            sample: any of them, by chance.
+            kind: the kind of entry.
+            states: each of these.
+            stages: with each of these; "" for none.
+            limit: how many at most.
+            sample: any of them, each as likely as every other.
         """
 
     @abc.abstractmethod
     async def page(
         self, kind: str, *, after: str = "", limit: int = 1000, state: str = "", stage: str | None = None
-    ) -> list[Entry]:
+    ) -> list[CatalogueEntry]:
         """Return entries in the order of their keys, those behind a key.
 
         Args:

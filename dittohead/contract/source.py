@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dittohead.contract import schedule
+from dittohead.contract.board import Board
 from dittohead.contract.catalogue import Keep
 from dittohead.contract.options import Duration
 from dittohead.contract.schedule import Window
@@ -25,6 +26,10 @@ from dittohead.system.ignored_names import DEFAULT, fault
 
 #: Items given to `Look.saw` at once; each call is one transaction.
 BATCH = 1000
+
+
+#: A field of a token: also a placeholder, so it is written as the groups of a match are.
+FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
 
 class SourceOptions(BaseModel):
@@ -52,6 +57,11 @@ class SourceOptions(BaseModel):
         8,
         ge=1,
         description="Folders of this source in `inbox/` and `processing/` at most; then it holds back.",
+    )
+    fields: dict[FieldName, Annotated[str, Field(min_length=1, max_length=1000)]] = Field(
+        default_factory=dict,
+        description="Fields that a token on the board may have, each with the value where there is none. "
+        "They can stand in the options of steps, such as `{storage_bucket}`.",
     )
 
     @field_validator("schedule")
@@ -114,6 +124,8 @@ class Sighting:
     ready_at: float = 0.0  #: not to be taken before, seconds since the epoch
     marker: bool = False  #: says that its folder is complete; is itself never fetched
     refused: str = ""  #: why it is never fetched; "" when it may be
+    priority: int = 0  #: higher is fetched first; of equal ones the longest waiting
+    turn: str = ""  #: another than the one remembered has the same version fetched again
     data: dict[str, Any] = field(default_factory=dict)  #: the source's own; JSON
 
 
@@ -139,6 +151,7 @@ class Order:
     id: int
     handle: str  #: what upstream calls it
     data: dict[str, Any]  #: the source's own; JSON
+    versions: Mapping[str, str] = field(default_factory=dict)  #: of its items: key -> version seen last
 
 
 class Look(abc.ABC):
@@ -186,6 +199,10 @@ class Look(abc.ABC):
     @abc.abstractmethod
     async def waiting(self) -> int:
         """Return how many items are remembered that nobody has begun to fetch."""
+
+    def folder_fault(self, name: str) -> str:
+        """Return why this inbox would not take a folder of this name; "" when it would."""
+        return folder_fault(name)
 
 
 class Fetch(abc.ABC):
@@ -334,6 +351,8 @@ class Source(abc.ABC, Generic[OptionsT]):
     shows: ClassVar[str] = ""
     #: the stage of entries whose jobs are done; they are named like their folders
     stored: ClassVar[str] = "stored"
+    #: how its entries stand on the board; None where it has no board
+    board: ClassVar[Board | None] = None
     #: whether a person has to sign in once, by `dittohead source authorize`
     signs_in: ClassVar[bool] = False
 

@@ -267,6 +267,14 @@ class Worker(abc.ABC, Generic[OptionsT]):
         """
         return []
 
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Return what a folder is called on a board after this step, such as "extracted"; "": like the step.
+
+        Args:
+            options: as config.yaml has them, with their placeholders.
+        """
+        return ""
+
     def mistakes(self, options: OptionsT) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
         """Yield what is wrong with these options on every host: (where in them, what, what to do).
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from ulid import ULID
 
+from dittohead.config import registry
 from dittohead.config.loader import Config, Pipeline
 from dittohead.config.registry import Registry
 from dittohead.contract import placeholders
-from dittohead.engine.disk_budget import DiskBudget
+from dittohead.engine.disk_budget import DiskBudget, Lack, Need
+from dittohead.engine.disks import Disks
 from dittohead.engine.targets import Targets
 from dittohead.engine.waiting_room import WaitingRoom
 from dittohead.folders import replacement, sidecar
@@ -32,6 +34,7 @@ from dittohead.model.states import Station
 from dittohead.model.text import display, host_name, is_utf8, rfc3339, shell_word, utcnow
 from dittohead.store import Connection, Store, history
 from dittohead.store import batches as batch_store
+from dittohead.store import board as board_store
 from dittohead.store import drops as drop_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -71,7 +74,7 @@ class Claimer:
 
     def __post_init__(self) -> None:
         self.room = WaitingRoom(self.stations)
-        self.budget = DiskBudget(self.stations.root, lambda: self.config.settings.space.floor)
+        self.budget = DiskBudget(Disks(self.stations, lambda: self.config.settings.space.floor))
 
     async def claim(self, arrival: Arrival) -> Job | Batch | Held | None:
         """Claim an arrival: the durable rename, then its row; None when it has gone.
@@ -97,8 +100,8 @@ class Claimer:
             return replace(unreadable(error, folder), again_s=_AGAIN_S)
         if isinstance(needed, Held):
             return needed
-        if (lacking := self.budget.lacking(needed)) > 0:
-            return self._without_room(needed, lacking)
+        if (lack := self.budget.lacking(needed)) is not None:
+            return self._without_room(needed, lack)
         self.claiming.add(arrival.folder)
         try:
             # In the loop's own thread: a rename and two fsyncs take less than a hop to another one
@@ -283,7 +286,8 @@ class Claimer:
         ready = datetime.fromtimestamp(arrival.seen_at, UTC)
         folder = self.stations.folder(Station.PROCESSING, arrival.folder)
         new = new_job(self.config, arrival, name, JobId(str(ULID())), known_owner, folder=folder)
-        new = replace(new, batch=batch)
+        fields = board_store.fields(connection, self._kinds(), arrival.ino, name)
+        new = replace(new, batch=batch, values={**fields, **new.values})
         origin = drop_store.claimed(connection, arrival.ino, new.id)
         if not origin and known is None:  # a folder that is done again came to us before
             who = request_store.dropped_by(connection, name, arrival.ino)
@@ -305,6 +309,14 @@ class Claimer:
             waits=bool(batch),
         )
 
+    def _kinds(self) -> dict[str, tuple[str, Mapping[str, str]]]:
+        """Return what entries of each source are that has fields in its tokens, and those by default."""
+        return {
+            one.name: (registry.sources().get(one.kind).shows, one.options.fields)
+            for one in self.config.sources
+            if one.options.fields
+        }
+
     def _replaced(self, connection: Connection, arrival: Arrival, folder: Path) -> list[Event]:
         """Return which files were replaced since the folder failed, and lie there still."""
         last, events = history.replaced_in(connection, arrival.folder, arrival.ino)
@@ -323,6 +335,7 @@ class Claimer:
             "date": "0",
             "work": str(self.stations.work),
             "payload": payload,
+            **await self.store.read(board_store.fields, self._kinds(), arrival.ino, display(arrival.folder)),
             **groups,
             "name": display(arrival.folder),
             **({"batch": display(arrival.folder)} if pipeline.settings.each else {}),
@@ -360,32 +373,32 @@ class Claimer:
 
     async def _needed(
         self, arrival: Arrival, matched: tuple[Pipeline, Mapping[str, str]] | None
-    ) -> int | Held:
-        """Return the bytes that must be free for an arrival that has settled, or why it has not."""
+    ) -> Need | Held:
+        """Return what must be free for an arrival that has settled, or why it has not."""
         watch = self.config.settings.watch
         own = matched[0].settings.partial if matched is not None else None
         factor = matched[0].space_factor if matched is not None else 0.0
         partial = watch.partial if own is None else own
         each = matched is not None and matched[0].settings.each is not None
         if not (watch.settle or partial or factor or each):
-            return 0
+            return Need()
         size = await self.room.admit(arrival, watch, partial, each=each)
-        return size if isinstance(size, Held) else int(size * factor)
+        return size if isinstance(size, Held) else Need(work=int(size * factor))
 
-    def _without_room(self, needed: int, lacking: int) -> Held:
+    def _without_room(self, needed: Need, lack: Lack) -> Held:
         # Others wait only where waiting helps: jobs under way will give room back.
-        for_space = self.budget.is_promised and needed < self.budget.capacity
+        for_space = self.budget.is_promised and needed.on(lack.disk) < lack.capacity
         # Below the floor no folder is taken at all, and that is told by itself.
         is_told = self.budget.is_full
-        root = self.stations.root
-        reason = f"needs {units.size(lacking)} more free disk space under {root}"
+        place = lack.disk.place
+        reason = f"needs {units.size(lack.size)} more free disk space under {place}"
         if for_space or is_told:
             return Held(reason=reason, kind=HeldKind.SPACE, for_space=for_space)
         return Held(
             reason=reason,
             kind=HeldKind.TOO_LARGE,
             cure="No job under way will free so much. Make room there, or set space_factor: of its pipeline",
-            command=f"sudo du -xhd1 {shell_word(os.fsencode(root))}",
+            command=f"sudo du -xhd1 {shell_word(os.fsencode(place))}",
         )
 
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from dittohead.config.registry import Registry
 from dittohead.config.settings import Retry
+from dittohead.engine.disks import Disks
 from dittohead.engine.metrics import Metrics
+from dittohead.engine.runner import LocalRunner, Runner
 from dittohead.engine.shortage import Shortage
 from dittohead.engine.suspects import Suspects
-from dittohead.engine.targets import Composer, Targets
+from dittohead.engine.targets import Compose, Targets
 from dittohead.folders.stations import Stations
 from dittohead.store import Store
 from dittohead.system.limits import FairLimiter
@@ -26,7 +28,7 @@ class Engine:
     workers: Registry
     targets: Targets
     limits: Mapping[str, FairLimiter]  #: by worker's name
-    compose: Composer
+    compose: Compose
     retry: Retry
     secret: Callable[[str], str]  #: a credential by name; ItemError when there is none
     report: Callable[[str, str, int, int, str], None]  #: (job, step, done, total, unit)
@@ -36,6 +38,9 @@ class Engine:
     #: (event, pipeline): whether anybody asks to be told; where nobody does, nothing is spent on it
     wants: Callable[[str, str | None], bool] = lambda event, pipeline: True
     settle_s: float = 0.0  #: nothing in a folder may have changed for this long before it is done
+    floor: Callable[[], int] = lambda: 0  #: bytes that stay free on the disk, by the configuration in force
+    disks: Disks = field(init=False)
+    runner: Runner = field(init=False)  #: where steps run
     metrics: Metrics = field(default_factory=Metrics)
     suspects: Suspects = field(default_factory=Suspects)
     shortage: Shortage = field(default_factory=Shortage)
@@ -43,3 +48,7 @@ class Engine:
     #: or the comparison of store and stations, each of which would take the other's half-done move
     #: for something to fix
     folders: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.disks = Disks(self.stations, lambda: self.floor())
+        self.runner = LocalRunner(self.limits)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.engine import remedies
+from dittohead.engine.disks import disk_of
 from dittohead.engine.engine import Engine
 from dittohead.engine.finish import damaged, finish
 from dittohead.engine.step_run import RunState, SetAside, StepRun
-from dittohead.engine.targets import disk_of
 from dittohead.folders import manifest
 from dittohead.folders.job_files import has_facts
 from dittohead.model import step_graph
@@ -422,8 +422,8 @@ class _Run:
         if short := machine_faults.short_of(error):
             return await self._wait_for_more(step, short)
         if (disk := machine_faults.of_disk(error)) is not None:
-            target = disk_of(self.engine.stations.root)
-            what = f"the disk gave an error ({machine_faults.words(disk)})"
+            target = await asyncio.to_thread(self.engine.disks.of_error, disk)
+            what = f"the {target} gave an error ({machine_faults.words(disk)})"
             full = disk.errno in machine_faults.FULL
             error = TargetError(what, where=os.fsdecode(disk.filename or ""), full=full)
         elif (removed := await asyncio.to_thread(self._removed)) is not None:
@@ -523,8 +523,8 @@ class _Run:
         return aside
 
     async def _pause(self, step: StepRun | None, target: str, error: TargetError) -> SetAside:
-        reason, is_root = str(error), target == disk_of(self.engine.stations.root)
-        await self.engine.targets.pause(target, reason, full=error.full, is_root=is_root)
+        reason, is_own = str(error), target in self.engine.disks.names
+        await self.engine.targets.pause(target, reason, full=error.full, is_own=is_own)
         if step is not None:
             await step.lay_aside({"error": reason, "target": target})
         return SetAside(state=JobState.PAUSED, reason=reason, due=None, target=target)

@@ -15,7 +15,6 @@ from dittohead.contract import placeholders
 from dittohead.contract.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
 from dittohead.engine.context import Context
 from dittohead.engine.engine import Engine
-from dittohead.engine.targets import disk_of
 from dittohead.folders.job_files import JobFiles, values_of
 from dittohead.model import step_graph
 from dittohead.model.definition import StepDefinition, StepTotals
@@ -105,8 +104,7 @@ class StepRun:
         if (aside := self._paused(worker, options)) is not None:
             await self.lay_aside({"error": aside.reason, "target": aside.target}, tried=False)
             return aside
-        limiter = engine.limits[self.row.worker]
-        async with limiter.slot(job.uid):
+        async with engine.runner.slot(self.row.worker, job.uid):
             if self.row.state is not StepState.RUNNING:
                 await engine.store.write(job_store.start_step, job.id, job.token, self.index)
                 self._now(StepState.RUNNING)
@@ -134,11 +132,11 @@ class StepRun:
         if (aside := self._paused(worker, options)) is not None:
             await self.lay_aside({"error": aside.reason, "target": aside.target}, tried=False)
             return aside
-        limiter = self.run_state.engine.limits[self.row.worker]
-        async with limiter.slot(job.uid):
+        runner = self.run_state.engine.runner
+        async with runner.slot(self.row.worker, job.uid):
             with log.bind(step=self.name):
                 context = await self._context(worker, before_all=True)
-                facts = await worker.preflight(context, options)
+                facts = await runner.preflight(worker, options, context)
         await asyncio.to_thread(_keep_facts, self.run_state.files.facts(self.name), dict(facts))
         if self.row.attempts and self.row.started_at is None:  # those were of looking
             await self.lay_aside({"attempts": 0}, tried=False)
@@ -271,7 +269,7 @@ class StepRun:
             log.get().info(log.STEP_STARTED, worker=self.row.worker)
             started = time.monotonic()
             try:
-                result = await worker.run(context, options)
+                result = await self.run_state.engine.runner.run(worker, options, context)
             except BaseException:
                 context.close(durable=False)
                 raise
@@ -339,7 +337,8 @@ class StepRun:
         await engine.targets.resume(self.target or self.name)
         if self.room:
             await engine.targets.resume(self.room)
-        await engine.targets.resume(disk_of(engine.stations.root), is_root=True)
+        for name in engine.disks.names:
+            await engine.targets.worked(name, job.id)
         for place, used, capacity in context.fullness:
             # By the target's name: what a delivery calls its place may hold the folder's. On a host, by
             # the file system, of which it may have many.

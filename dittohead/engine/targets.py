@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from dittohead.store import Connection, Store
 from dittohead.store import outbox as outbox_store
@@ -27,12 +26,7 @@ _PROBE_LATER_S = 5.0
 _HYSTERESIS = 5.0
 
 #: Makes the notices of an event: (event, facts) -> rows for the outbox.
-Composer = Callable[..., list[NewNotice]]
-
-
-def disk_of(root: Path) -> str:
-    """Return the name by which the root's own disk is paused, and told to be full."""
-    return f"disk of {root}"
+Compose = Callable[..., list[NewNotice]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +50,13 @@ class Targets:
     knows to be paused, and no notice untold.
     """
 
-    def __init__(self, store: Store, compose: Composer, nearly_full: float) -> None:
+    def __init__(self, store: Store, compose: Compose, nearly_full: float) -> None:
         self._store = store
         self._compose = compose
         self._nearly_full = nearly_full
         self._rows: dict[str, TargetRow] = {}
         self._probing: dict[str, str] = {}  #: target -> the job that is to try it
+        self._probed: dict[str, set[str]] = {}  #: target -> jobs that have tried it in vain since its pause
         self._turn = asyncio.Lock()  #: one change at a time
         self.on_resume: Callable[[], None] = lambda: None  #: its jobs may run again
 
@@ -120,7 +115,7 @@ class Targets:
             due = row.paused and row.probe_at is not None and row.probe_at <= time.time()
             if not due or row.name in self._probing:
                 continue
-            job = await self._store.read(target_store.first_waiting, row.name, not_now)
+            job = await self._next_probe(row.name, not_now)
             if job is not None:
                 self._probing[row.name] = job
                 chosen.append(job)
@@ -129,6 +124,17 @@ class Targets:
             else:
                 await self.lift(row.name)
         return chosen
+
+    async def _next_probe(self, name: str, not_now: Collection[str]) -> str | None:
+        """Return the job that tries a target next: each in its turn, as what one needs another may not."""
+        tried = self._probed.setdefault(name, set())
+        job = await self._store.read(target_store.first_waiting, name, {*not_now, *tried})
+        if job is None and tried:
+            tried.clear()
+            job = await self._store.read(target_store.first_waiting, name, not_now)
+        if job is not None:
+            tried.add(job)
+        return job
 
     async def lift(self, name: str) -> None:
         """Let any job use a paused target that is not known to be well again; nobody is told that it is."""
@@ -142,6 +148,15 @@ class Targets:
             self._probing.pop(name, None)
             log.get().info(log.TARGET_TRIED, target=name)
 
+    async def worked(self, name: str, job: str) -> None:
+        """Let a file system under the root be used again, where the job that has used it was its probe.
+
+        Any other may have needed little of it: that it succeeded says nothing to those that wait.
+        """
+        row = self._rows.get(name)
+        if row is not None and (not row.paused or self._probing.get(name) == job):
+            await self.resume(name, is_own=True)
+
     def try_now(self, name: str) -> bool:
         """Have a paused target tried by one of its jobs now; return False when it is not paused."""
         row = self._rows.get(name)
@@ -150,12 +165,12 @@ class Targets:
         self._rows[name] = replace(row, probe_at=0.0)
         return True
 
-    async def pause(self, name: str, reason: str, *, full: bool = False, is_root: bool = False) -> None:
+    async def pause(self, name: str, reason: str, *, full: bool = False, is_own: bool = False) -> None:
         """Pause a target, or put off its next probe; people are told once, until it was used again.
 
         Args:
             full: it has no room; told besides, or instead where somebody asks for both.
-            is_root: it is the root's own disk.
+            is_own: it is a file system under the root.
         """
         again = False
 
@@ -165,7 +180,7 @@ class Targets:
             row = _paused(known or _blank(name), reason, full=full)
             notices = []
             if row.filled and not (known is not None and known.filled):
-                notices = self._compose("full", target=name, reason=reason, is_root=is_root)
+                notices = self._compose("full", target=name, reason=reason, is_root=is_own)
                 log.get().error(log.TARGET_FULL, target=name, reason=reason)
             if not (known is not None and known.told):
                 notices = instead(notices, self._compose("paused", target=name, reason=reason))
@@ -176,9 +191,10 @@ class Targets:
         if not again:
             log.get().error(log.TARGET_PAUSED, target=name, reason=reason)
 
-    async def resume(self, name: str, *, is_root: bool = False) -> None:
+    async def resume(self, name: str, *, is_own: bool = False) -> None:
         """Let the target's jobs go on: a step that used it succeeded, or a look at it did."""
         self._probing.pop(name, None)
+        self._probed.pop(name, None)
         known = self._rows.get(name)
         if known is None or not (known.paused or known.told):  # nearly always
             return
@@ -186,8 +202,15 @@ class Targets:
         def decide(row: TargetRow | None) -> _Change | None:
             if row is None or not (row.paused or row.told):
                 return None
-            # A root has room again when its floor is free: see `has_room`.
-            again = replace(_blank(name), nearly_full=row.nearly_full, filled=row.filled and is_root)
+            # A file system of ours has space again when its floor is free: see `has_room`. Until then what
+            # fits is small, and the next wait goes on from this one.
+            filled = row.filled and is_own
+            again = replace(
+                _blank(name),
+                nearly_full=row.nearly_full,
+                filled=filled,
+                failures=row.failures if filled else 0,
+            )
             return _Change(row=again, notices=self._compose("resumed", target=name), wake=True)
 
         if await self._change(name, decide):
@@ -225,13 +248,13 @@ class Targets:
 
         await self._change(name, decide)
 
-    async def filled(self, name: str, reason: str, *, is_root: bool) -> None:
+    async def filled(self, name: str, reason: str, *, is_own: bool) -> None:
         """Tell people that a place is full: once, until it has room again.
 
         Args:
             name: the target.
             reason: how full it is, in words.
-            is_root: it is the file system of the stations, and not a target of steps.
+            is_own: it is a file system under the root, and not a target of steps.
 
         Raises: StoreError.
         """
@@ -241,7 +264,7 @@ class Targets:
             if row.filled:
                 return None
             log.get().error(log.TARGET_FULL, target=name, reason=reason)
-            notices = self._compose("full", target=name, reason=reason, is_root=is_root)
+            notices = self._compose("full", target=name, reason=reason, is_root=is_own)
             return _Change(row=replace(row, filled=True), notices=notices)
 
         await self._change(name, decide)
@@ -252,7 +275,7 @@ class Targets:
         def decide(known: TargetRow | None) -> _Change | None:
             if known is None or not known.filled or known.paused:
                 return None
-            return _Change(row=replace(known, filled=False))
+            return _Change(row=replace(known, filled=False, failures=0))
 
         await self._change(name, decide)
 
@@ -285,7 +308,7 @@ class Targets:
 
 def _paused(known: TargetRow, reason: str, *, full: bool) -> TargetRow:
     """Return a target's row when a job has found it down, again or for the first time."""
-    failures = known.failures + 1 if known.paused else 1
+    failures = known.failures + 1 if known.paused or known.filled else 1
     wait = wait_s(failures, first_s=PROBE_FIRST_S, most_s=PROBE_MOST_S)
     return replace(
         known,

@@ -368,7 +368,8 @@ def in_place(stations: Stations, job: str, folder: Path) -> list[str]:
             with contextlib.suppress(ItemError, OSError):
                 offer = replacements.get(home.name, job)
                 with place(folder, offer.name) as (_, _, status):
-                    if status.st_ino == offer.ino:
+                    # A file system gives the number of a removed file to the next one.
+                    if (status.st_ino, status.st_size) == (offer.ino, offer.size):
                         found.append(_begins(offer))
     return found
 

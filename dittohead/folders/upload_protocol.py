@@ -12,7 +12,7 @@ from dittohead.folders import sidecar
 from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.model.text import display, is_utf8
 from dittohead.system import attributes, files
-from dittohead.system.attributes import Tally
+from dittohead.system.attributes import PathCounts
 
 _BLOCK = 4 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -36,7 +36,7 @@ class Upload:
         self.inbox = os.fsencode(inbox)
         self.files = self.size = 0
         self._links: dict[tuple[int, int], bytes] = {}  #: the copy of each file with further names
-        self._bare, self._unlisted = Tally(), Tally()
+        self._bare, self._unlisted = PathCounts(), PathCounts()
         self._has_default = attributes.ACLS[1] in attributes.listed(self.inbox)
         # In another's inbox, a list of the uploader's could keep the daemon out.
         self._takes_lists = not self._has_default and os.stat(self.inbox).st_uid == os.geteuid()

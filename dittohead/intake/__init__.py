@@ -7,6 +7,7 @@ nothing else. A folder comes into the inbox by the uploader's protocol alone.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
@@ -14,11 +15,15 @@ from typing import Any
 
 from dittohead.config.loader import SourceSetting
 from dittohead.config.registry import Sources
+from dittohead.contract.board import Board
 from dittohead.contract.catalogue import SWITCH, Told
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
+from dittohead.intake.board import acts
+from dittohead.intake.board.check import Check
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model.errors import DittoheadError, ItemError
+from dittohead.model.states import Action
 from dittohead.model.text import counted
 from dittohead.store import Store
 from dittohead.store import items as item_store
@@ -40,8 +45,9 @@ class Intake:
         claimer: Claimer,
         sources: Sources,
         secret: Callable[[str], str],
+        poke: Callable[[], None] = lambda: None,
     ) -> None:
-        self._tools = Tools(store=store, stations=stations, claimer=claimer, secret=secret)
+        self._tools = Tools(store=store, stations=stations, claimer=claimer, secret=secret, poke=poke)
         self._sources = sources
         self._runners: dict[str, Runner] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -124,10 +130,12 @@ class Intake:
     def handlers(self, *, alone: bool) -> dict[str, Callable[[Request], Awaitable[str]]]:
         """Return what can be asked of sources, by the name of the action; `alone` as of `carry_out`."""
         return {
-            **dict.fromkeys(("sync", "reset"), partial(self.carry_out, alone=alone)),
-            "source-pause": self.switch,
-            "source-resume": self.switch,
-            "source-tell": self.tell,
+            **dict.fromkeys((Action.SYNC, Action.RESET), partial(self.carry_out, alone=alone)),
+            Action.SOURCE_PAUSE: self.switch,
+            Action.SOURCE_RESUME: self.switch,
+            Action.SOURCE_TELL: self.tell,
+            **dict.fromkeys((Action.SOURCE_HOLD, Action.SOURCE_THAW, Action.SOURCE_REFETCH), self.on_board),
+            Action.SOURCE_CHECK: partial(self.check, live=not alone),
         }
 
     def _runner(self, name: str) -> Runner:
@@ -140,7 +148,7 @@ class Intake:
     async def switch(self, request: Request) -> str:
         """Pause a part of a source, or let it go on. Raises: NoSuchSource, ItemError, StoreError."""
         runner = self._runner(request.job)
-        what, off = str(request.args.get("what") or "fetches"), request.action == "source-pause"
+        what, off = str(request.args.get("what") or "fetches"), request.action == Action.SOURCE_PAUSE
         known = self._sources.get(runner.setting.kind).switches
         if what not in known:
             raise ItemError(f'"{what}" cannot be paused', hint=f"There are: {', '.join(known)}")
@@ -162,6 +170,49 @@ class Intake:
         runner.news()
         return f"{runner.name}: {said}"
 
+    async def on_board(self, request: Request) -> str:
+        """Hold entries, let them go on, bring them in again. Raises: NoSuchSource, ItemError, StoreError."""
+        runner, board, kind = self._with_board(request.job)
+        keys = [str(key) for key in request.args.get("keys") or ()]
+        if request.action == Action.SOURCE_HOLD:
+            said = await acts.hold(runner.keep, kind, board, keys, request.who)
+        elif request.action == Action.SOURCE_THAW:
+            said = await acts.thaw(runner.keep, kind, board, keys, request.who)
+        else:
+            said = await acts.again(self._tools.store, runner.keep, kind, board, keys, request.who)
+        runner.news()
+        return f"{runner.name}: {said}"
+
+    async def check(self, request: Request, *, live: bool) -> str:
+        """Compare store, board and disk of a source; return the findings as JSON, a list of objects.
+
+        Args:
+            live: a daemon keeps the board.
+
+        Raises: NoSuchSource, ItemError, StoreError.
+        """
+        runner, board, kind = self._with_board(request.job)
+        assert runner.board is not None  # noqa: S101  # so says `_with_board`
+        found = await Check(
+            store=self._tools.store,
+            stations=self._tools.stations,
+            setting=runner.setting,
+            kind=kind,
+            board=board,
+            keep=runner.keep,
+            keeper=runner.board,
+            repair=bool(request.args.get("repair")),
+            live=live,
+        ).run()
+        return json.dumps([one.as_dict() for one in found], ensure_ascii=False)
+
+    def _with_board(self, name: str) -> tuple[Runner, Board, str]:
+        runner = self._runner(name)
+        source = self._sources.get(runner.setting.kind)
+        if source.board is None:
+            raise ItemError(f"{name}: a source of the kind {runner.setting.kind} has no board")
+        return runner, source.board, source.shows
+
     async def carry_out(self, request: Request, *, alone: bool) -> str:
         """Do what a person asked for, and return what was done, in words.
 
@@ -172,7 +223,7 @@ class Intake:
         """
         runner = self._runner(request.job)
         prefix = str(request.args.get("prefix") or "")
-        if request.action == "reset":
+        if request.action == Action.RESET:
             store = self._tools.store
             count, busy = await store.write(item_store.forget, runner.name, prefix, time.time())
             said = f"{runner.name}: {count} items are fetched again"

@@ -29,6 +29,7 @@ class SourceLook(Look):
         position: where a round goes on; None for a look that is not a round and leaves it alone.
         on_news: called when something new or changed was remembered.
         ignore: names in the inbox that are ignored.
+        on_urgent: called when something was remembered that goes before others.
     """
 
     dry = False
@@ -41,8 +42,9 @@ class SourceLook(Look):
         position: Mapping[str, Any] | None,
         on_news: Callable[[], None],
         ignore: Sequence[str] = (DEFAULT,),
+        on_urgent: Callable[[], None] = lambda: None,
     ) -> None:
-        self._ignore = ignore
+        self._ignore, self._on_urgent = ignore, on_urgent
         self._store, self._on_news, self._keeps = store, on_news, position is not None
         position = position or {}
         self.name, self.prefix, self.position = name, prefix, position
@@ -66,6 +68,8 @@ class SourceLook(Look):
         self.changed += changed
         if fresh or changed:
             self._say_refused(found)
+            if any(sighting.priority > 0 for sighting in found):
+                self._on_urgent()
             self._on_news()
 
     def _say_refused(self, found: Sequence[Sighting]) -> None:
@@ -94,6 +98,9 @@ class SourceLook(Look):
 
     async def waiting(self) -> int:
         return await self._store.read(item_store.waiting, self.name)
+
+    def folder_fault(self, name: str) -> str:
+        return folder_fault(name, self._ignore)
 
 
 class DrySourceLook(Look):

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dittohead.config.loader import SourceSetting
+from dittohead.contract.board import HELD, HOLD
+from dittohead.contract.catalogue import Told
 from dittohead.contract.source import Source, SourceOptions, Upstream
 from dittohead.engine.claim import Claimer
+from dittohead.engine.disk_budget import Need
 from dittohead.folders.stations import Stations
+from dittohead.intake.board.keeper import Keeper
 from dittohead.intake.drop import Dropper
 from dittohead.intake.look import SourceLook
 from dittohead.model import units
@@ -26,7 +30,8 @@ from dittohead.model.errors import (
     TransientError,
 )
 from dittohead.model.states import DropState
-from dittohead.store import Store
+from dittohead.store import Connection, Store
+from dittohead.store import catalogue as catalogue_store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
 from dittohead.store.drops import Drop
@@ -63,6 +68,9 @@ _STOPPED_S = 3600.0
 #: Between two looks whether a person has done what a stopped source waits for. Seconds.
 _STOPPED_LOOK_S = 1.0
 
+#: Between two passes of the board. Seconds.
+_BOARD_S = 1.0
+
 #: Orders settled with one connection.
 _ORDERS = 100
 
@@ -75,6 +83,7 @@ class Tools:
     stations: Stations
     claimer: Claimer
     secret: Callable[[str], str]
+    poke: Callable[[], None] = lambda: None  #: have requests carried out now
 
 
 class Runner:
@@ -94,6 +103,10 @@ class Runner:
         self.faults: dict[str, str] = {}  #: part -> what is wrong with it now
         #: folder -> (not before, by the clock that only goes on; why; how often)
         self._waits: dict[str, tuple[float, str, int]] = {}
+        self.board: Keeper | None = None  #: None where the source has none
+        if source.board is not None:
+            config = lambda: tools.claimer.config  # noqa: E731
+            self.board = Keeper(tools.store, tools.stations, setting, source, self.keep, config, tools.poke)
         self._look_now = asyncio.Event()
         self._prefixes: list[str] = []  #: parts of the place to be looked at out of turn
         self._bring_now, self._follow_now = asyncio.Event(), asyncio.Event()
@@ -113,6 +126,7 @@ class Runner:
                 ("listen", lambda: self._within(self._listen)),
                 ("fetch", lambda: self._within(self._bring_when_ready)),
                 ("follow", self._follow_when_due),
+                ("board", self._keep_board),
             ):
                 group.create_task(self._persist(part, work), name=f"source:{self.name}:{part}")
 
@@ -225,7 +239,9 @@ class Runner:
                 position = row.position
             if not row.unfinished:  # also a look at a part: killed, the whole is looked at again
                 await self._store.write(item_store.put_round, self.name, looked_at=time.time(), position={})
-            ctx = SourceLook(self._store, self.name, prefix, position, self.news, self._tools.stations.ignore)
+            ctx = SourceLook(
+                self._store, self.name, prefix, position, self.news, self._tools.stations.ignore, self.urgent
+            )
             async with self.open() as upstream:
                 await upstream.look(ctx)
             # A look at a part does not end a round that was begun before it.
@@ -242,13 +258,19 @@ class Runner:
         finally:
             self.doing = ""
 
+    def urgent(self) -> None:
+        """Ask the store again what comes next: something may go before what was found last."""
+        self._candidates.clear()
+
     def news(self) -> None:
         """Look in the store for what may be fetched or settled: rows have changed."""
         self._bring_now.set()
         self._follow_now.set()
 
     async def _listen(self) -> None:
-        ctx = SourceLook(self._store, self.name, "", None, self.news, self._tools.stations.ignore)
+        ctx = SourceLook(
+            self._store, self.name, "", None, self.news, self._tools.stations.ignore, self.urgent
+        )
         well = asyncio.get_running_loop().call_later(_WELL_S, self.faults.pop, "listen", None)
         try:
             async with self.open() as upstream:
@@ -334,7 +356,7 @@ class Runner:
         now = time.time()
         for drop in under_way:
             mine = drop.state is DropState.FETCHING and drop.id not in self._active
-            if mine and not self._is_put_off(drop.folder):
+            if mine and not self._is_put_off(drop.folder) and not await self._is_held(drop.folder):
                 return drop if self._has_room(drop.folder, drop.size) else None
         # One that is not available now takes no other's place; but there is an end to that too.
         ahead = [drop for drop in under_way if not self._is_put_off(drop.folder)]
@@ -354,7 +376,7 @@ class Runner:
             )
         while self._candidates:
             found = self._candidates[0]
-            if found.folder in busy or self._is_put_off(found.folder):
+            if found.folder in busy or self._is_put_off(found.folder) or await self._is_held(found.folder):
                 self._candidates.pop(0)
                 continue
             if not self._has_room(found.folder, found.size):
@@ -367,20 +389,20 @@ class Runner:
         self._hold("")
         return None
 
-    def _needed(self, folder: str, size: int) -> int:
-        """Return the bytes a folder will take under the root, with what its pipeline makes of it."""
+    def _needed(self, folder: str, size: int) -> Need:
+        """Return what a folder will take under the root, with what its pipeline makes of it."""
         try:
             matched = self._tools.claimer.config.pipeline_for(folder)
         except TooSlow:
             matched = None  # its job will say so
-        return int(size * (1 + (matched[0].space_factor if matched else 0.0)))
+        return Need(folder=size, work=int(size * (matched[0].space_factor if matched else 0.0)))
 
     def _has_room(self, folder: str, size: int) -> bool:
-        lacking = self._tools.claimer.budget.lacking(self._needed(folder, size))
-        if lacking > 0:
-            root = self._tools.stations.root
-            self._hold(f"{folder} needs {units.size(lacking)} more free disk space under {root}")
-        return lacking <= 0
+        lack = self._tools.claimer.budget.lacking(self._needed(folder, size))
+        if lack is not None:
+            place = lack.disk.place
+            self._hold(f"{folder} needs {units.size(lack.size)} more free disk space under {place}")
+        return lack is None
 
     def _written(self, drop: Drop, size: int) -> None:
         """What lies on the disk need not be reserved any more."""
@@ -403,7 +425,7 @@ class Runner:
         for drop in await self._store.read(drop_store.of_source, self.name, {DropState.DROPPED}):
             if drop.job_id is None:
                 await self._see_to(drop)
-        for turn in await self._store.write(drop_store.follow, self.name):
+        for turn in await self._store.write(self._turns):
             log.get().info(
                 log.SOURCE_FOLLOWED,
                 source=self.name,
@@ -415,6 +437,37 @@ class Runner:
         await self.settle()
         await self._keep()
         return bool(await self._store.read(drop_store.of_source, self.name))
+
+    def _turns(self, connection: Connection) -> list[drop_store.Turn]:
+        """Find what happened to jobs; in the same transaction the catalogue says it of their entries."""
+        turns = drop_store.follow(connection, self.name)
+        latest = {turn.drop.folder: turn for turn in turns}
+        for turn in latest.values():
+            self._tell_stage(connection, turn.drop, turn.state, turn.reason, turn.job)
+        return turns
+
+    def _tell_stage(
+        self, connection: Connection, drop: Drop, state: DropState, reason: str, job: str = ""
+    ) -> None:
+        """Let an entry of the catalogue be where its folder's job is; one that is done is its source's."""
+        board, kind = self._source.board, self._source.shows
+        if board is None or drop_store.later(connection, drop):
+            return
+        is_failed = state is DropState.FAILED
+        stage, attributes = board.failed if is_failed else board.fetching, {"job": job or None}
+        entry = catalogue_store.get(connection, self.name, kind, [drop.folder]).get(drop.folder)
+        if entry is not None and entry.stage == HOLD:  # it goes on from there when it is let go on
+            held = entry.attributes.get(HELD) in (board.fetching, board.failed)
+            told = Told(key=drop.folder, attributes=attributes | ({HELD: stage} if held else {}))
+        else:
+            told = Told(
+                key=drop.folder,
+                stage=stage,
+                over_stages=frozenset({board.fetching, board.failed}),
+                reason=reason if is_failed else "",
+                attributes=attributes,
+            )
+        catalogue_store.tell(connection, self.name, kind, [told], time.time(), by="jobs", only_known=True)
 
     async def _see_to(self, drop: Drop) -> None:
         """Rename a folder whose rename a crash forestalled; notice one that a person took away."""
@@ -434,7 +487,11 @@ class Runner:
             if current.job_id is None and current.state is DropState.DROPPED:
                 why = "the folder was removed from the inbox before it became a job"
                 log.get().warning(log.SOURCE_HELD, source=self.name, folder=drop.folder, reason=why)
-                await self._store.write(drop_store.turn_to, drop.id, DropState.FAILED, why)
+                await self._store.write(self._lost, drop, why)
+
+    def _lost(self, connection: Connection, drop: Drop, why: str) -> None:
+        drop_store.turn_to(connection, drop.id, DropState.FAILED, why)
+        self._tell_stage(connection, drop, DropState.FAILED, why)
 
     async def settle(self) -> int:
         """Tell upstream of orders all of whose items are done; return how many."""
@@ -458,6 +515,26 @@ class Runner:
                 async for order, keep_at in upstream.keep(orders):
                     await self._store.write(item_store.kept, order.id, keep_at)
 
+    # -- the board ---------------------------------------------------------------------------
+
+    async def _keep_board(self) -> None:
+        """Keep the board as long as the source runs; a pass takes a twentieth of the time at most."""
+        if self.board is None:
+            await asyncio.Event().wait()
+            return
+        began = time.monotonic()
+        await self.board.once()
+        self.faults.pop("board", None)
+        took = time.monotonic() - began
+        await asyncio.sleep(max(_BOARD_S, 19 * took))
+
+    async def _is_held(self, folder: str) -> bool:
+        """Tell whether a person holds what a folder would be fetched for."""
+        if self._source.board is None:
+            return False
+        found = (await self.keep.catalogue.get(self._source.shows, [folder])).get(folder)
+        return found is not None and found.stage == HOLD
+
     # -- for people --------------------------------------------------------------------------
 
     def shown(self) -> dict[str, Any]:
@@ -467,6 +544,7 @@ class Runner:
             "state": self._state(),
             "error": next(iter(self.faults.values()), ""),
             "held": self.held,
+            "reserved": self._tools.claimer.budget.promised_to([f"source:{one}" for one in self._active]),
             "waiting": {name: why for name, (at, why, _) in list(self._waits.items())[:20] if at > now},
         }
 

@@ -145,3 +145,17 @@ def collection_of(folder: bytes) -> bytes:
     """Return the collection that a folder lies in, by its path below a station; b"" where it lies in none."""
     head, slash, _ = folder.rpartition(b"/")
     return head if slash else b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What became of a request."""
+
+    ok: bool  #: it was carried out
+    message: str  #: what was done, or why it was not
+    missing: bool = False  #: what it is about does not exist
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as the store has it."""
+        missing = {"missing": True} if self.missing else {}
+        return {"ok": self.ok, "message": self.message, **missing}

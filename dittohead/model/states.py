@@ -1,4 +1,4 @@
-"""States of jobs, steps, items and drops, and the four stations."""
+"""States of jobs, steps, items, drops and notices; what may be asked for; and the four stations."""
 
 from __future__ import annotations
 
@@ -70,3 +70,47 @@ class DropState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     VOID = "void"  # nothing was left to drop
+
+
+class NoticeState(StrEnum):
+    """How far a notice in the outbox is."""
+
+    DUE = "due"  #: is sent at its moment
+    HELD = "held"  #: waits for the gathered notice that is to list it
+    PARKED = "parked"  #: its receiver is disabled
+    GATHERED = "gathered"  #: was sent as a part of another
+    SENT = "sent"
+    GIVEN_UP = "given_up"
+
+
+#: States of notices that may still be sent.
+PENDING = frozenset({NoticeState.DUE, NoticeState.HELD, NoticeState.PARKED})
+
+
+class Action(StrEnum):
+    """What people may ask the daemon for."""
+
+    RETRY = "retry"  #: a failed job, from the step that failed
+    RERUN = "rerun"  #: a job that has ended, from its first step
+    RENAME = "rename"  #: a failed folder
+    REPLACE = "replace"  #: one file of a failed folder
+    FREEZE = "freeze"
+    THAW = "thaw"
+    CANCEL = "cancel"
+    DISMISS = "dismiss"
+    POKE = "poke"  #: try now what waits
+    UNDONE = "undone"  #: record what `undo` has done
+    DROP = "drop"  #: a folder was uploaded through the page; the row is the record
+    RESUME = "resume"  #: a paused target
+    RETRY_BATCH = "retry-batch"
+    SYNC = "sync"  #: a source
+    RESET = "reset"
+    SOURCE_PAUSE = "source-pause"
+    SOURCE_RESUME = "source-resume"
+    SOURCE_TELL = "source-tell"
+    SOURCE_HOLD = "source-hold"  #: an entry on the board
+    SOURCE_THAW = "source-thaw"
+    SOURCE_REFETCH = "source-refetch"
+    SOURCE_CHECK = "source-check"
+    NOTIFY_TEST = "notify-test"
+    NOTIFY_ENABLE = "notify-enable"

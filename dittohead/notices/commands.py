@@ -10,6 +10,7 @@ from ulid import ULID
 
 from dittohead.config.notice_rules import Rule, shown
 from dittohead.model.errors import DittoheadError
+from dittohead.model.states import Action
 from dittohead.model.text import utcnow
 from dittohead.notices.outcome import NotSent
 from dittohead.notices.sender import Notifier
@@ -41,7 +42,7 @@ class Commands:
     @property
     def handlers(self) -> dict[str, Callable[[Request], Awaitable[str]]]:
         """What can be asked for, by the name of the action."""
-        return {"notify-test": self.carry_out, "notify-enable": self.carry_out}
+        return {Action.NOTIFY_TEST: self.carry_out, Action.NOTIFY_ENABLE: self.carry_out}
 
     async def carry_out(self, request: Request) -> str:
         """Do one thing and return what came of it, a line for each receiver.
@@ -50,7 +51,7 @@ class Commands:
         """
         rules = list(self.notifier.composer.rules)
         chosen = [find(rules, request.job)] if request.job else rules
-        if request.action == "notify-enable":
+        if request.action == Action.NOTIFY_ENABLE:
             return "\n".join([await self._enable(rule) for rule in chosen])
         if not chosen:
             raise DittoheadError("there is no rule under notify:, and nobody to be told")

@@ -49,7 +49,7 @@ from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.bucket import ABSENT, Bucket
 from dittohead.toolkit.s3.events import UnreadableEvent, read_message, read_token
 from dittohead.toolkit.s3.fetch import Changed, Download, Gone, etag_of
-from dittohead.toolkit.s3.pace import RequestRate
+from dittohead.toolkit.s3.request_rate import RequestRate
 
 #: Requests at once to one store.
 _MOST_REQUESTS = 32

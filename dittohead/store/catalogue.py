@@ -7,6 +7,7 @@ costs its reading, and a million small rows that go again.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -15,12 +16,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from dittohead.contract.catalogue import Change, Entry, Leaving, Listing, Tally, Told
+from dittohead.contract.catalogue import CatalogueEntry, Change, Leaving, Listing, Told, ToldCounts
 from dittohead.model.errors import storable
-from dittohead.store.tables import entries, entry_changes, entry_counts, listing_entries, listings
+from dittohead.store.tables import (
+    entries,
+    entry_changes,
+    entry_counts,
+    entry_flow,
+    listing_entries,
+    listings,
+)
 
 #: Keys in one statement; SQLite takes 32,766 values.
 _CHUNK = 1000
+
+#: How long an hour is, in seconds, and for how many of them it is known how many entries came where.
+HOUR_S, FLOW_HOURS = 3600, 8 * 24
 
 #: Entries that leave in one transaction.
 LEAVE = 2000
@@ -31,7 +42,7 @@ _OPEN = ("open", "ending")
 _CHANGE = entries.update().where(entries.c.id == sa.bindparam("b_id"))
 
 #: Columns that telling may change.
-_CHANGED = ("state", "stage", "reason", "rank", "attributes")
+_CHANGED = ("state", "stage", "reason", "rank", "attributes", "since")
 
 
 def tell(
@@ -45,8 +56,19 @@ def tell(
     listing: int | None = None,
     position: Mapping[str, Any] | None = None,
     only_known: bool = False,
-) -> Tally:
-    """Remember what is said about entries, as `contract.catalogue.Catalogue.tell` promises."""
+) -> ToldCounts:
+    """Remember what is said about entries, as `contract.catalogue.Catalogue.tell` promises.
+
+    Args:
+        source: the source's name.
+        kind: the kind of entry.
+        told: what is said; of two with one key the last counts.
+        now: seconds since the epoch.
+        by: what tells it, for the history.
+        listing: the number of the listing that names them; None for none.
+        position: how far that listing is; None: as it was.
+        only_known: entries that are not known are not made.
+    """
     wanted = {storable(one.key): one for one in told}  # the last of a key counts
     known = {row["key"]: row for row in _rows(connection, source, kind, list(wanted))}
     unknown = [key for key in wanted if key not in known]
@@ -60,7 +82,10 @@ def tell(
         moved[change["state"], change["stage"]] += 1
     _write_history(connection, changed, now, by)
     _count(connection, source, kind, moved)
-    tally = Tally(
+    came = Counter((row["state"], row["stage"]) for row in fresh)
+    came.update((to["state"], to["stage"]) for row, to in changed if _moved(row, to))
+    flow(connection, source, kind, came, now)
+    tally = ToldCounts(
         seen=len(told),
         new=len(fresh),
         changed=len(changed),
@@ -93,6 +118,7 @@ def _new(source: str, kind: str, key: str, told: Told, now: float) -> dict[str, 
         "attributes": {name: value for name, value in told.attributes.items() if value is not None},
         "first_at": now,
         "changed_at": now,
+        "since": now if told.since is None else told.since,
     }
 
 
@@ -102,7 +128,7 @@ def _change_all(
     """Write what differs; return (row as it was, row as it is) of those."""
     changed = []
     for row, told in pairs:
-        after = _after(row, told)
+        after = _after(row, told, now)
         if any(after[name] != row[name] for name in _CHANGED):
             changed.append((row, after))
     if changed:
@@ -112,8 +138,8 @@ def _change_all(
     return changed
 
 
-def _after(row: RowMapping, told: Told) -> dict[str, Any]:
-    """Return what an entry is after something was said about it."""
+def _after(row: RowMapping, told: Told, now: float) -> dict[str, Any]:
+    """Return what an entry is after it was told."""
     after = {name: row[name] for name in _CHANGED}
     if told.attributes:
         merged = {**row["attributes"], **told.attributes}
@@ -122,6 +148,10 @@ def _after(row: RowMapping, told: Told) -> dict[str, Any]:
         after["rank"] = -told.priority
     if told.state is not None and (told.over is None or row["state"] in told.over):
         after["state"] = told.state
+        if told.since is not None:
+            after["since"] = told.since
+        elif told.state != row["state"]:
+            after["since"] = now
     if told.stage is not None and (told.over_stages is None or row["stage"] in told.over_stages):
         after["stage"] = told.stage
     moved = (after["state"], after["stage"]) != (row["state"], row["stage"])
@@ -176,11 +206,70 @@ def _count(connection: Connection, source: str, kind: str, moved: Mapping[tuple[
             )
 
 
+def _moved(row: RowMapping, after: Mapping[str, Any]) -> bool:
+    return bool((row["state"], row["stage"]) != (after["state"], after["stage"]))
+
+
+def flow(
+    connection: Connection, source: str, kind: str, came: Mapping[tuple[str, str], int], now: float
+) -> None:
+    """Count how many entries came to a (state, stage) in this hour; hours of long ago are forgotten.
+
+    Args:
+        connection: of the transaction.
+        source: the source's name.
+        kind: the kind of entry.
+        came: (state, stage) -> how many.
+        now: seconds since the epoch.
+    """
+    hour = int(now // HOUR_S)
+    for (state, stage), count in came.items():
+        if not count:
+            continue
+        here = {"source": source, "kind": kind, "state": state, "stage": stage}
+        wanted = [entry_flow.c[name] == value for name, value in here.items()]
+        result = connection.execute(
+            entry_flow.update()
+            .where(*wanted, entry_flow.c.hour == hour)
+            .values(count=entry_flow.c.count + count)
+        )
+        if result.rowcount == 0:
+            connection.execute(entry_flow.delete().where(*wanted, entry_flow.c.hour < hour - FLOW_HOURS))
+            connection.execute(entry_flow.insert().values(**here, hour=hour, count=count))
+
+
+def flows(
+    connection: Connection, source: str, kind: str, since: float
+) -> dict[tuple[str, str], dict[int, int]]:
+    """Return how many entries came, by (state, stage) and by the hour: hours since the epoch.
+
+    Args:
+        connection: of the transaction.
+        source: the source's name.
+        kind: the kind of entry.
+        since: seconds since the epoch; the hour that it lies in is the first.
+    """
+    query = sa.select(entry_flow).where(
+        entry_flow.c.source == source, entry_flow.c.kind == kind, entry_flow.c.hour >= int(since // HOUR_S)
+    )
+    found: dict[tuple[str, str], dict[int, int]] = {}
+    for row in connection.execute(query).mappings():
+        found.setdefault((row["state"], row["stage"]), {})[row["hour"]] = row["count"]
+    return found
+
+
 # -- listings --------------------------------------------------------------------------------
 
 
 def begin(connection: Connection, source: str, kind: str, name: str, now: float) -> Listing:
-    """Return the listing of this name that is open, or open one."""
+    """Return the listing of this name that is open, or open one.
+
+    Args:
+        source: the source's name.
+        kind: the kind of entry that it names.
+        name: the listing's name.
+        now: when it is begun, seconds since the epoch.
+    """
     query = sa.select(listings).where(
         listings.c.source == source,
         listings.c.kind == kind,
@@ -234,7 +323,7 @@ def _name(connection: Connection, number: int, source: str, kind: str, keys: Seq
         connection.execute(listing_entries.insert().from_select(["listing_id", "entry_id"], found))
 
 
-def _note(connection: Connection, number: int, position: Mapping[str, Any] | None, tally: Tally) -> None:
+def _note(connection: Connection, number: int, position: Mapping[str, Any] | None, tally: ToldCounts) -> None:
     more: dict[str, Any] = {} if position is None else {"position": dict(position)}
     connection.execute(
         listings.update()
@@ -250,7 +339,7 @@ def _note(connection: Connection, number: int, position: Mapping[str, Any] | Non
 
 def note(connection: Connection, number: int, position: Mapping[str, Any]) -> None:
     """Remember how far a listing is."""
-    _note(connection, number, position, Tally())
+    _note(connection, number, position, ToldCounts())
 
 
 def over(
@@ -263,7 +352,16 @@ def over(
     sha256: str = "",
     file: str = "",
 ) -> None:
-    """Let a listing be over, or be ending."""
+    """Let a listing be over, or be ending.
+
+    Args:
+        number: the listing's.
+        state: ending, whole, cut or doubtful.
+        now: seconds since the epoch.
+        reason: why, for people; "" for none.
+        sha256: of the file that it is kept in, in hex; "" where there is none.
+        file: that file, relative to the source's directory; "" where there is none.
+    """
     ended = None if state in _OPEN else now
     connection.execute(
         listings.update()
@@ -290,13 +388,28 @@ def _left_out(number: int, source: str, kind: str, leaving: Leaving) -> list[sa.
 
 
 def leaving(connection: Connection, number: int, source: str, kind: str, rule: Leaving) -> int:
-    """Return how many entries would leave by a listing."""
+    """Return how many entries would leave by a listing.
+
+    Args:
+        number: the listing's.
+        source: the source's name.
+        kind: the kind of entry.
+        rule: which of those that it did not name would.
+    """
     query = sa.select(sa.func.count()).select_from(entries).where(*_left_out(number, source, kind, rule))
     return int(connection.execute(query).scalar_one())
 
 
 def leave(connection: Connection, number: int, source: str, kind: str, rule: Leaving, now: float) -> int:
-    """Let some of the entries leave that a listing did not name; return how many: 0 when none is left."""
+    """Let some of the entries leave that a listing did not name; return how many: 0 when none is left.
+
+    Args:
+        number: the listing's.
+        source: the source's name.
+        kind: the kind of entry.
+        rule: which of them leave, and what they become.
+        now: seconds since the epoch.
+    """
     query = sa.select(entries.c.key).where(*_left_out(number, source, kind, rule)).limit(LEAVE)
     keys = list(connection.execute(query).scalars())
     named = connection.execute(sa.select(listings.c.name).where(listings.c.id == number)).scalar()
@@ -327,7 +440,15 @@ def forget_named(connection: Connection, number: int) -> int:
 def listings_of(
     connection: Connection, source: str, kind: str, name: str, limit: int, *, state: str = ""
 ) -> list[Listing]:
-    """Return listings of a name, the latest first."""
+    """Return listings of a name, the latest first.
+
+    Args:
+        source: the source's name.
+        kind: the kind of entry.
+        name: the listings' name.
+        limit: how many at most.
+        state: only those in this state; "" for all.
+    """
     query = sa.select(listings).where(
         listings.c.source == source, listings.c.kind == kind, listings.c.name == name
     )
@@ -338,7 +459,14 @@ def listings_of(
 
 
 def forget_listings(connection: Connection, source: str, kind: str, name: str, keep: int) -> list[str]:
-    """Forget all but the latest listings of a name that have ended; return the files of the others."""
+    """Forget all but the latest ended listings of a name; return the files of the others.
+
+    Args:
+        source: the source's name.
+        kind: the kind of entry.
+        name: the listings' name.
+        keep: how many of the latest stay.
+    """
     old = [
         one for one in listings_of(connection, source, kind, name, 10_000)[keep:] if one.state not in _OPEN
     ]
@@ -364,9 +492,9 @@ def kinds(connection: Connection, source: str) -> list[str]:
     return sorted(connection.execute(query).scalars())
 
 
-def get(connection: Connection, source: str, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
+def get(connection: Connection, source: str, kind: str, keys: Sequence[str]) -> dict[str, CatalogueEntry]:
     """Return those of these entries that are known."""
-    return {row["key"]: _to_entry(row) for row in _rows(connection, source, kind, keys)}
+    return {row["key"]: to_entry(row) for row in _rows(connection, source, kind, keys)}
 
 
 def pick(
@@ -378,24 +506,45 @@ def pick(
     limit: int,
     *,
     sample: bool = False,
-) -> list[Entry]:
-    """Return entries in these states and stages, the highest priority first, then the oldest."""
-    found: list[Entry] = []
-    by = (sa.func.random(),) if sample else (entries.c.rank, entries.c.id)
+) -> list[CatalogueEntry]:
+    """Return entries in these states and stages: the highest priority first, then the longest in its state.
+
+    Args:
+        source: the source's name.
+        kind: the kind of entry.
+        states: each of these.
+        stages: with each of these.
+        limit: how many at most.
+        sample: any of them, each as likely as every other.
+    """
+    found: list[CatalogueEntry] = []
+    pairs = [(state, stage) for state in states for stage in stages]
+    shares = _shares(connection, source, kind, pairs, limit) if sample else dict.fromkeys(pairs, limit)
+    by = (sa.func.random(),) if sample else (entries.c.rank, entries.c.since, entries.c.id)
     # One question for each pair: all of them at once would sort what the index has sorted already.
-    for state in states:
-        for stage in stages:
-            query = sa.select(entries).where(
-                entries.c.source == source,
-                entries.c.kind == kind,
-                entries.c.stage == stage,
-                entries.c.state == state,
-            )
-            rows = connection.execute(query.order_by(*by).limit(limit)).mappings()
-            found += [_to_entry(row) for row in rows]
+    for (state, stage), share in shares.items():
+        query = sa.select(entries).where(
+            entries.c.source == source,
+            entries.c.kind == kind,
+            entries.c.stage == stage,
+            entries.c.state == state,
+        )
+        rows = connection.execute(query.order_by(*by).limit(share)).mappings()
+        found += [to_entry(row) for row in rows]
     if not sample:
-        found.sort(key=lambda entry: (-entry.priority, entry.id))
+        found.sort(key=lambda entry: (-entry.priority, entry.since, entry.id))
     return found[:limit]
+
+
+def _shares(
+    connection: Connection, source: str, kind: str, pairs: Sequence[tuple[str, str]], limit: int
+) -> dict[tuple[str, str], int]:
+    """Return how many of a sample come from each (state, stage): drawn by lot, by how many each has."""
+    known = counts(connection, source, kind)
+    there = [known.get(pair, 0) for pair in pairs]
+    # Not for secrets: a fair draw is all that is needed.
+    drawn = random.sample(pairs, min(limit, sum(there)), counts=there) if sum(there) else []
+    return dict(Counter(drawn))
 
 
 def page(
@@ -407,8 +556,17 @@ def page(
     limit: int = 1000,
     state: str = "",
     stage: str | None = None,
-) -> list[Entry]:
-    """Return entries by key, after one of them."""
+) -> list[CatalogueEntry]:
+    """Return entries by key, after one of them.
+
+    Args:
+        source: the source's name.
+        kind: the kind of entry.
+        after: only keys behind this one; "" begins at the first.
+        limit: how many at most.
+        state: only entries in this state; "" for all.
+        stage: only entries in this stage; "" for those without one, None for all.
+    """
     query = sa.select(entries).where(
         entries.c.source == source, entries.c.kind == kind, entries.c.key > after
     )
@@ -417,12 +575,19 @@ def page(
     if stage is not None:
         query = query.where(entries.c.stage == stage)
     return [
-        _to_entry(row) for row in connection.execute(query.order_by(entries.c.key).limit(limit)).mappings()
+        to_entry(row) for row in connection.execute(query.order_by(entries.c.key).limit(limit)).mappings()
     ]
 
 
 def history(connection: Connection, source: str, kind: str, key: str, limit: int) -> list[Change]:
-    """Return what became of an entry, the latest first."""
+    """Return what became of an entry, the latest first.
+
+    Args:
+        source: the source's name.
+        kind: the kind of entry.
+        key: the entry's key.
+        limit: how many changes at most.
+    """
     number = sa.select(entries.c.id).where(
         entries.c.source == source, entries.c.kind == kind, entries.c.key == key
     )
@@ -436,8 +601,9 @@ def history(connection: Connection, source: str, kind: str, key: str, limit: int
     ]  # fmt: skip
 
 
-def _to_entry(row: RowMapping) -> Entry:
-    return Entry(
+def to_entry(row: RowMapping) -> CatalogueEntry:
+    """Return a row as an entry."""
+    return CatalogueEntry(
         id=row["id"],
         key=row["key"],
         state=row["state"],
@@ -447,6 +613,7 @@ def _to_entry(row: RowMapping) -> Entry:
         attributes=row["attributes"],
         first_at=row["first_at"],
         changed_at=row["changed_at"],
+        since=row["since"],
     )
 
 

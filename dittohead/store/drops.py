@@ -112,6 +112,17 @@ def of_source(connection: Connection, source: str, states: Collection[DropState]
     return [_to_drop(row) for row in connection.execute(query.order_by(drops.c.id)).mappings()]
 
 
+def later(connection: Connection, drop: Drop) -> bool:
+    """Tell whether its source has begun another folder of the same name since."""
+    query = sa.select(drops.c.id).where(
+        drops.c.source == drop.source,
+        drops.c.folder == drop.folder,
+        drops.c.id > drop.id,
+        drops.c.state != DropState.VOID.value,
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def made(connection: Connection, drop_id: int, ino: int) -> None:
     """Record which directory it is."""
     connection.execute(drops.update().where(drops.c.id == drop_id).values(ino=str(ino)))

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from dittohead.model.events import Event, EventType
 from dittohead.model.records import Job, JobId
-from dittohead.model.states import ACTIVE, TERMINAL, JobState, Outcome, Station
+from dittohead.model.states import ACTIVE, TERMINAL, Action, JobState, Outcome, Station
 from dittohead.model.text import display
 from dittohead.store.jobs import events_of, to_job
 from dittohead.store.tables import jobs, requests
@@ -37,7 +37,9 @@ def replaced_in(connection: Connection, folder: bytes, ino: int) -> tuple[str, l
     Args:
         folder: its name; a job that it left under another one is told what was renamed.
     """
-    renamed = sa.select(requests.c.id).where(requests.c.job == jobs.c.id, requests.c.action == "rename")
+    renamed = sa.select(requests.c.id).where(
+        requests.c.job == jobs.c.id, requests.c.action == Action.RENAME.value
+    )
     query = (
         sa.select(jobs.c.id, jobs.c.state)
         .where(
@@ -107,7 +109,7 @@ def taken_up_by(connection: Connection, job: Job) -> JobId | None:
     Under the same name, or under one that somebody has given it since.
     """
     given = connection.execute(
-        sa.select(requests.c.args).where(requests.c.job == job.id, requests.c.action == "rename")
+        sa.select(requests.c.args).where(requests.c.job == job.id, requests.c.action == Action.RENAME.value)
     ).scalars()
     found = connection.execute(
         sa.select(jobs.c.id)

@@ -122,13 +122,15 @@ def _told(sighting: Sighting) -> dict[str, Any]:
         "marker": int(sighting.marker),
         "reason": sighting.refused,
         "data": sighting.data,
+        "rank": -sighting.priority,
+        "turn": sighting.turn,
     }
 
 
 def _change(row: RowMapping, sighting: Sighting, now: float) -> dict[str, Any]:
     """Return what is to be written of an item seen again; {} when nothing is."""
     state = ItemState(row["state"])
-    another = row["version"] != sighting.version
+    another = row["version"] != sighting.version or (sighting.turn != "" and row["turn"] != sighting.turn)
     if sighting.refused:
         same = state is ItemState.REFUSED and row["reason"] == sighting.refused and not another
         if same or state is ItemState.FETCHING:
@@ -137,13 +139,15 @@ def _change(row: RowMapping, sighting: Sighting, now: float) -> dict[str, Any]:
     if state is ItemState.FETCHING:
         # Its folder is as it was decided; the new content goes with it.
         told = {"version": sighting.version, "size": sighting.size, "ready_at": sighting.ready_at}
+        told["turn"] = sighting.turn
         return {**told, "data": sighting.data, "seen_at": now} if another else {}
     # What its source refused may be admitted by other options; what the engine refused had a folder.
     admitted = state is ItemState.REFUSED and row["drop_id"] is None
     if another or admitted or state is ItemState.GONE:
         return {"state": ItemState.SEEN.value, "drop_id": None, "seen_at": now, **_told(sighting)}
     moved = (row["folder"], row["path"]) != (sighting.folder, sighting.path)
-    if state is ItemState.SEEN and (moved or row["ready_at"] != sighting.ready_at):
+    order = (sighting.ready_at, -sighting.priority)
+    if state is ItemState.SEEN and (moved or (row["ready_at"], row["rank"]) != order):
         return _told(sighting)
     return {}
 
@@ -182,7 +186,7 @@ def sooner(connection: Connection, seconds: float) -> None:
 
 
 def ready(connection: Connection, source: str, now: float, *, marker: bool, limit: int) -> list[Ready]:
-    """Return folders whose every item may be fetched now, the longest waiting first.
+    """Return folders whose every item may be fetched now: by priority, then the longest waiting first.
 
     What came to light in a round that has not come to its end waits for that.
 
@@ -195,7 +199,7 @@ def ready(connection: Connection, source: str, now: float, *, marker: bool, limi
         .where(items.c.source == source, items.c.state == ItemState.SEEN.value)
         .group_by(items.c.folder)
         .having(sa.func.max(items.c.ready_at) <= now, files > 0)
-        .order_by(sa.func.min(items.c.seen_at), items.c.folder)
+        .order_by(sa.func.min(items.c.rank), sa.func.min(items.c.seen_at), items.c.folder)
         .limit(limit)
     )
     before = rounds(connection, source).whole_before
@@ -371,9 +375,18 @@ def settleable(connection: Connection, source: str, limit: int) -> list[Order]:
         .order_by(orders.c.id)
         .limit(limit)
     )
+    found = connection.execute(query).mappings().all()
+    versions: dict[int, dict[str, str]] = {row["id"]: {} for row in found}
+    named = (
+        sa.select(order_items.c.order_id, items.c.key, items.c.version)
+        .select_from(order_items.join(items, (items.c.key == order_items.c.key) & (items.c.source == source)))
+        .where(order_items.c.order_id.in_(list(versions)))
+    )
+    for order, key, version in connection.execute(named):
+        versions[order][key] = version
     return [
-        Order(id=row["id"], handle=row["handle"], data=row["data"])
-        for row in connection.execute(query).mappings()
+        Order(id=row["id"], handle=row["handle"], data=row["data"], versions=versions[row["id"]])
+        for row in found
     ]
 
 

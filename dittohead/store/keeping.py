@@ -7,7 +7,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dittohead.contract.catalogue import Catalogue, Change, Entry, Keep, Leaving, Listing, Tally, Told
+from dittohead.contract.catalogue import (
+    Catalogue,
+    CatalogueEntry,
+    Change,
+    Keep,
+    Leaving,
+    Listing,
+    Told,
+    ToldCounts,
+)
 from dittohead.store import Store
 from dittohead.store import catalogue as catalogue_store
 from dittohead.system import fail_points, log
@@ -35,7 +44,7 @@ class KeptCatalogue(Catalogue):
         listing: Listing | None = None,
         position: Mapping[str, Any] | None = None,
         only_known: bool = False,
-    ) -> Tally:
+    ) -> ToldCounts:
         tally = await self._store.write(
             catalogue_store.tell,
             self._name,
@@ -108,19 +117,19 @@ class KeptCatalogue(Catalogue):
     async def counts(self, kind: str) -> dict[tuple[str, str], int]:
         return await self._store.read(catalogue_store.counts, self._name, kind)
 
-    async def get(self, kind: str, keys: Sequence[str]) -> dict[str, Entry]:
+    async def get(self, kind: str, keys: Sequence[str]) -> dict[str, CatalogueEntry]:
         return await self._store.read(catalogue_store.get, self._name, kind, keys)
 
     async def pick(
         self, kind: str, states: Collection[str], stages: Collection[str], limit: int, *, sample: bool = False
-    ) -> list[Entry]:
+    ) -> list[CatalogueEntry]:
         return await self._store.read(
             catalogue_store.pick, self._name, kind, states, stages, limit, sample=sample
         )
 
     async def page(
         self, kind: str, *, after: str = "", limit: int = 1000, state: str = "", stage: str | None = None
-    ) -> list[Entry]:
+    ) -> list[CatalogueEntry]:
         return await self._store.read(
             catalogue_store.page,
             self._name,

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 from ulid import ULID
 
+from dittohead.model.states import PENDING, NoticeState
 from dittohead.model.text import utcnow
 from dittohead.store.database import TOLD, Store
 from dittohead.store.tables import outbox, receivers
@@ -28,9 +29,13 @@ _WELL = ("done", "recovered")
 #: Uploaders that a digest names.
 _OWNERS = 10
 
-#: States of notices that may yet be sent.
-_WAITING = ("due", "held", "parked")
-_ALL = (*_WAITING, "gathered", "sent", "given_up")
+_PENDING = [state.value for state in NoticeState if state in PENDING]
+_ALL = [state.value for state in NoticeState]
+_BY_ITSELF = [NoticeState.DUE.value, NoticeState.SENT.value, NoticeState.GIVEN_UP.value]
+
+_IS_DUE = outbox.c.state == NoticeState.DUE.value
+_IS_HELD = outbox.c.state == NoticeState.HELD.value
+_IS_PARKED = outbox.c.state == NoticeState.PARKED.value
 
 #: A receiver that has taken nothing for this long, and then takes something, is taken to be back. Seconds.
 _WHILE_S = 60.0
@@ -118,12 +123,20 @@ def add(connection: Connection, notices: Iterable[NewNotice], *, about: str | No
         key = notice.job or about
         if notice.once_s is not None and _was_told(connection, notice, key, now):
             continue
-        state, due_at = ("parked", now) if notice.rule in disabled else _when(connection, notice, now)
+        state, due_at = (
+            (NoticeState.PARKED, now) if notice.rule in disabled else _when(connection, notice, now)
+        )
         _insert(connection, notice, key, state=state, now=now, due_at=due_at)
 
 
 def _insert(
-    connection: Connection, notice: NewNotice, job: str | None, *, state: str, now: float, due_at: float
+    connection: Connection,
+    notice: NewNotice,
+    job: str | None,
+    *,
+    state: NoticeState,
+    now: float,
+    due_at: float,
 ) -> str:
     made = str(ULID())
     connection.info[TOLD] = (
@@ -138,7 +151,7 @@ def _insert(
             "job_id": job,
             "subject": notice.subject,
             "body": notice.body,
-            "state": state,
+            "state": state.value,
             "created_at": now,
             "due_at": due_at,
             "attempts": 0,
@@ -165,11 +178,11 @@ def _was_told(connection: Connection, notice: NewNotice, job: str | None, now: f
     return connection.execute(query.limit(1)).first() is not None
 
 
-def _when(connection: Connection, notice: NewNotice, now: float) -> tuple[str, float]:
+def _when(connection: Connection, notice: NewNotice, now: float) -> tuple[NoticeState, float]:
     """Return the state and the moment of a new notice: at once, or with those it is gathered with."""
     if notice.gather_s is None:
         if notice.of is None or not _has_many(connection, notice, now):
-            return "due", now
+            return NoticeState.DUE, now
         return _held_until(connection, notice, now + MANY_S)
     ends = now + notice.gather_s
     if notice.event == "failed":
@@ -177,14 +190,16 @@ def _when(connection: Connection, notice: NewNotice, now: float) -> tuple[str, f
             sa.select(sa.func.max(outbox.c.created_at)).where(
                 *_like(notice),
                 outbox.c.event == "failed",
-                outbox.c.state.in_(["due", "sent", "given_up"]),
+                outbox.c.state.in_(
+                    [NoticeState.DUE.value, NoticeState.SENT.value, NoticeState.GIVEN_UP.value]
+                ),
                 # Not what was put in before the clock was set back: until then is longer than `gather_s`.
                 outbox.c.created_at > now - notice.gather_s,
                 outbox.c.created_at <= now,
             )
         ).scalar()
         if lead is None:
-            return "due", now
+            return NoticeState.DUE, now
         ends = lead + notice.gather_s
     return _held_until(connection, notice, ends)
 
@@ -206,18 +221,18 @@ def _has_many(connection: Connection, notice: NewNotice, now: float) -> bool:
     return len(connection.execute(query.limit(MANY)).all()) == MANY
 
 
-def _held_until(connection: Connection, notice: NewNotice, ends: float) -> tuple[str, float]:
+def _held_until(connection: Connection, notice: NewNotice, ends: float) -> tuple[NoticeState, float]:
     """Return that a notice goes with those that are held already, or at a moment."""
     held = connection.execute(
-        sa.select(sa.func.min(outbox.c.due_at)).where(*_like(notice), outbox.c.state == "held")
+        sa.select(sa.func.min(outbox.c.due_at)).where(*_like(notice), _IS_HELD)
     ).scalar()
-    return "held", ends if held is None else min(held, ends)
+    return NoticeState.HELD, ends if held is None else min(held, ends)
 
 
 def sooner(connection: Connection, seconds: float) -> None:
     """Let notices be due so much earlier: the clock was set back."""
     connection.execute(
-        outbox.update().where(outbox.c.state.in_(["due", "held"])).values(due_at=outbox.c.due_at - seconds)
+        outbox.update().where(sa.or_(_IS_DUE, _IS_HELD)).values(due_at=outbox.c.due_at - seconds)
     )
 
 
@@ -227,19 +242,23 @@ def gather(connection: Connection, now: float, words: Callable[[Gathered], NewNo
     One notice alone goes as it is. A digest's members stay as rows, each with its digest's id.
     """
     groups = connection.execute(
-        sa.select(outbox.c.rule, outbox.c.recipient)
-        .where(outbox.c.state == "held", outbox.c.due_at <= now)
-        .distinct()
+        sa.select(outbox.c.rule, outbox.c.recipient).where(_IS_HELD, outbox.c.due_at <= now).distinct()
     ).all()
     made = []
     for rule, recipient in groups:
-        held = (outbox.c.state == "held", outbox.c.rule == rule, outbox.c.recipient == recipient)
+        held = (
+            _IS_HELD,
+            outbox.c.rule == rule,
+            outbox.c.recipient == recipient,
+        )
         found = _held(connection, rule, recipient, held)
         if sum(count for _, _, count in found.counts) == 1:
-            connection.execute(outbox.update().where(*held).values(state="due"))
+            connection.execute(outbox.update().where(*held).values(state=NoticeState.DUE.value))
             continue
-        digest = _insert(connection, words(found), None, state="due", now=now, due_at=now)
-        connection.execute(outbox.update().where(*held).values(state="gathered", parent=digest))
+        digest = _insert(connection, words(found), None, state=NoticeState.DUE, now=now, due_at=now)
+        connection.execute(
+            outbox.update().where(*held).values(state=NoticeState.GATHERED.value, parent=digest)
+        )
         made.append(digest)
     return made
 
@@ -301,14 +320,14 @@ def _notice(row: RowMapping) -> Notice:
 
 
 def _due_rules(connection: Connection, now: float) -> list[str]:
-    query = sa.select(outbox.c.rule).where(outbox.c.state == "due", outbox.c.due_at <= now).distinct()
+    query = sa.select(outbox.c.rule).where(_IS_DUE, outbox.c.due_at <= now).distinct()
     return list(connection.execute(query).scalars())
 
 
 def _due(connection: Connection, now: float, limit: int, rule: str) -> list[Notice]:
     found = connection.execute(
         sa.select(outbox)
-        .where(outbox.c.rule == rule, outbox.c.state == "due", outbox.c.due_at <= now)
+        .where(outbox.c.rule == rule, _IS_DUE, outbox.c.due_at <= now)
         .order_by(outbox.c.due_at, outbox.c.id)
         .limit(limit)
     ).mappings()
@@ -318,7 +337,8 @@ def _due(connection: Connection, now: float, limit: int, rule: str) -> list[Noti
 def _next_due(connection: Connection, leaving_out: Collection[str]) -> float | None:
     return connection.execute(
         sa.select(sa.func.min(outbox.c.due_at)).where(
-            outbox.c.state.in_(["due", "held"]), outbox.c.rule.not_in(list(leaving_out))
+            sa.or_(_IS_DUE, _IS_HELD),
+            outbox.c.rule.not_in(list(leaving_out)),
         )
     ).scalar()
 
@@ -349,7 +369,7 @@ def waiting(connection: Connection) -> dict[str, dict[str, int]]:
     found: dict[str, dict[str, int]] = {}
     query = (
         sa.select(outbox.c.rule, outbox.c.state, sa.func.count())
-        .where(outbox.c.state.in_(_WAITING))
+        .where(outbox.c.state.in_(_PENDING))
         .group_by(outbox.c.rule, outbox.c.state)
     )
     for rule, state, count in connection.execute(query):
@@ -393,9 +413,7 @@ def works(connection: Connection, key: str, now: float) -> bool:
         return False
     put_receiver(connection, key, failing_since=None)
     if since <= now - _WHILE_S:
-        connection.execute(
-            outbox.update().where(outbox.c.rule == key, outbox.c.state == "due").values(due_at=now)
-        )
+        connection.execute(outbox.update().where(outbox.c.rule == key, _IS_DUE).values(due_at=now))
     return True
 
 
@@ -414,8 +432,8 @@ def disable(connection: Connection, key: str, error: str, now: float) -> bool:
         put_receiver(connection, key, disabled_at=now, error=error, error_at=now)
     connection.execute(
         outbox.update()
-        .where(outbox.c.rule == key, outbox.c.state.in_(["due", "held"]))
-        .values(state="parked")
+        .where(outbox.c.rule == key, sa.or_(_IS_DUE, _IS_HELD))
+        .values(state=NoticeState.PARKED.value)
     )
     return known is None
 
@@ -440,8 +458,8 @@ def enable(
     _give_up_parked(connection, now - keep_s)
     connection.execute(
         outbox.update()
-        .where(outbox.c.rule == key, outbox.c.state == "parked")
-        .values(state="held" if gathered else "due", due_at=now, attempts=0)
+        .where(outbox.c.rule == key, _IS_PARKED)
+        .values(state=(NoticeState.HELD if gathered else NoticeState.DUE).value, due_at=now, attempts=0)
     )
     return was is not None
 
@@ -464,8 +482,8 @@ def tidy(connection: Connection, keys: Collection[str], before: float) -> None:
 def _give_up_parked(connection: Connection, before: float) -> None:
     connection.execute(
         outbox.update()
-        .where(outbox.c.state == "parked", outbox.c.created_at <= before)
-        .values(state="given_up", error="its receiver was disabled")
+        .where(_IS_PARKED, outbox.c.created_at <= before)
+        .values(state=NoticeState.GIVEN_UP.value, error="its receiver was disabled")
     )
 
 
@@ -506,7 +524,7 @@ class StoreOutbox:
         """Record that a notice has been handed over."""
 
         def work(connection: Connection) -> None:
-            _set(connection, notice.id, {"state": "sent", "error": ""})
+            _set(connection, notice.id, {"state": NoticeState.SENT.value, "error": ""})
             works(connection, notice.rule, now.timestamp())
 
         await self.store.write(work)
@@ -535,7 +553,7 @@ class StoreOutbox:
 
     async def given_up(self, notice: Notice, error: str) -> None:
         """Record that no more tries will be made."""
-        await self.store.write(_set, notice.id, {"state": "given_up", "error": error})
+        await self.store.write(_set, notice.id, {"state": NoticeState.GIVEN_UP.value, "error": error})
 
     async def failing_since(self, rule: str) -> float | None:
         """Return since when a receiver has taken nothing, seconds since the epoch; None: it works."""
@@ -588,5 +606,5 @@ class StoreOutbox:
 
 
 def _has_held(connection: Connection, now: float) -> bool:
-    query = sa.select(outbox.c.id).where(outbox.c.state == "held", outbox.c.due_at <= now)
+    query = sa.select(outbox.c.id).where(_IS_HELD, outbox.c.due_at <= now)
     return connection.execute(query.limit(1)).first() is not None

@@ -10,13 +10,29 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model.records import Job, JobId
+from dittohead.model.records import Answer, Job, JobId
+from dittohead.model.states import Action
 from dittohead.model.text import utcnow
 from dittohead.store.columns import Damaged
 from dittohead.store.tables import jobs, requests
 
 #: What may be asked of ended jobs; of several jobs of a name the latest is meant, not one under way.
-OF_ENDED_JOBS = frozenset({"retry", "rerun", "rename", "replace", "undone", "dismiss"})
+OF_ENDED_JOBS = frozenset(
+    {Action.RETRY, Action.RERUN, Action.RENAME, Action.REPLACE, Action.UNDONE, Action.DISMISS}
+)
+
+
+def read_answer(found: Any) -> Answer | None:
+    """Return an answer that the store has, None while there is none; of a damaged one that it is."""
+    if found is None:
+        return None
+    if not isinstance(found, dict) or isinstance(found, Damaged):
+        return Answer(ok=False, message="what the daemon answered cannot be read any more")
+    return Answer(
+        ok=bool(found.get("ok")),
+        message=str(found.get("message", "")),
+        missing=bool(found.get("missing")),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +40,9 @@ class Request:
     """Something a person asked for."""
 
     id: int
-    action: str
+    action: str  #: an `Action`; another where the row is of a later version, or damaged
     job: str
-    args: dict[str, Any]
+    args: dict[str, Any]  #: JSON, the action's own; checked where it is carried out
     who: str
     before: list[Any] = field(default_factory=list)  #: what it would change, as that was when it was begun
     tries: int = 0  #: how many daemons have begun to carry it out; not those that were stopped in good order
@@ -37,14 +53,14 @@ _TRIES, _BEFORE = "tries", "before"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Request):
+class RequestRow(Request):
     """A request with when it was made, and what became of it."""
 
     at: datetime
-    answer: dict[str, Any] | None  #: {"ok": bool, "message": str}; None: not yet answered
+    answer: Answer | None  #: None: not yet answered
 
 
-def add(connection: Connection, action: str, job: str, args: dict[str, Any], who: str) -> int:
+def add(connection: Connection, action: Action | str, job: str, args: dict[str, Any], who: str) -> int:
     """Leave a request for the daemon; return its number.
 
     Args:
@@ -55,7 +71,7 @@ def add(connection: Connection, action: str, job: str, args: dict[str, Any], who
     """
     result = connection.execute(
         requests.insert().values(
-            action=action, job=job, args=args, who=who, at=utcnow().timestamp(), answer=None
+            action=str(action), job=job, args=args, who=who, at=utcnow().timestamp(), answer=None
         )
     )
     key = result.inserted_primary_key
@@ -107,17 +123,15 @@ def count_try(connection: Connection, request: Request, by: int, before: Sequenc
     connection.execute(requests.update().where(requests.c.id == request.id).values(args=args))
 
 
-def answer(connection: Connection, request: int, said: dict[str, Any]) -> None:
-    """Record what became of a request: {"ok": bool, "message": str}."""
-    connection.execute(requests.update().where(requests.c.id == request).values(answer=said))
+def answer(connection: Connection, request: int, said: Answer) -> None:
+    """Record what became of a request."""
+    connection.execute(requests.update().where(requests.c.id == request).values(answer=said.as_dict()))
 
 
-def answer_to(connection: Connection, request: int) -> dict[str, Any] | None:
+def answer_to(connection: Connection, request: int) -> Answer | None:
     """Return the answer to a request, None while there is none."""
-    found: dict[str, Any] | None = connection.execute(
-        sa.select(requests.c.answer).where(requests.c.id == request)
-    ).scalar()
-    return found
+    found = connection.execute(sa.select(requests.c.answer).where(requests.c.id == request)).scalar()
+    return read_answer(found)
 
 
 def set_job(connection: Connection, request: int, job: str) -> None:
@@ -133,7 +147,7 @@ def listing(
     action: str = "",
     before: int | None = None,
     limit: int = 50,
-) -> list[Asked]:
+) -> list[RequestRow]:
     """Return requests, the latest first.
 
     Args:
@@ -147,10 +161,11 @@ def listing(
     if before is not None:
         query = query.where(requests.c.id < before)
     return [
-        Asked(
-            **{key: row[key] for key in ("id", "action", "job", "who", "answer")},
+        RequestRow(
+            **{key: row[key] for key in ("id", "action", "job", "who")},
             args={key: value for key, value in _mapping(row["args"]).items() if key not in (_TRIES, _BEFORE)},
             at=datetime.fromtimestamp(row["at"], UTC),
+            answer=read_answer(row["answer"]),
         )
         for row in connection.execute(query).mappings()
     ]
@@ -165,7 +180,7 @@ def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]
     found = connection.execute(
         sa.select(jobs.c.name, requests.c.who, requests.c.args)
         .join(requests, requests.c.job == jobs.c.id)
-        .where(jobs.c.ino == str(ino), requests.c.action == "rename")
+        .where(jobs.c.ino == str(ino), requests.c.action == Action.RENAME.value)
         .order_by(requests.c.id.desc())
     )
     return next(((row.name, row.who) for row in found if _mapping(row.args).get("name") == name), ("", ""))
@@ -175,7 +190,7 @@ def dropped(connection: Connection, found: Collection[Job]) -> dict[JobId, str]:
     """Return who has uploaded the folders of some jobs through the page; of those alone."""
     rows = connection.execute(
         sa.select(requests.c.job, requests.c.who, requests.c.args)
-        .where(requests.c.action == "drop", requests.c.job.in_({job.name for job in found}))
+        .where(requests.c.action == Action.DROP.value, requests.c.job.in_({job.name for job in found}))
         .order_by(requests.c.id)
     )
     who = {(row.job, _mapping(row.args).get("ino")): row.who for row in rows}
@@ -186,7 +201,7 @@ def dropped_by(connection: Connection, name: str, ino: int) -> str:
     """Return who has uploaded a folder through the page; "" when nobody has."""
     found = connection.execute(
         sa.select(requests.c.who, requests.c.args)
-        .where(requests.c.job == name, requests.c.action == "drop")
+        .where(requests.c.job == name, requests.c.action == Action.DROP.value)
         .order_by(requests.c.id.desc())
     )
     return next((row.who for row in found if _mapping(row.args).get("ino") == ino), "")

@@ -255,6 +255,10 @@ items = Table(
     Column("drop_id", Whole(BigInteger)),
     Column("fetched", Word(), nullable=False),  # the version that lies verified below the drop's folder
     Column("seen_at", Moment(0.0), nullable=False),
+    Column("rank", Whole(), nullable=False, server_default="0"),  # lower comes first: the priority, negative
+    Column(
+        "turn", Word(), nullable=False, server_default=""
+    ),  # another one has the same version fetched again
     Index(None, "source", "key", unique=True),
     Index(None, "source", "state", "folder"),
     Index(None, "drop_id"),
@@ -327,9 +331,10 @@ entries = Table(
     Column("attributes", Json(), nullable=False),
     Column("first_at", Moment(0.0), nullable=False),
     Column("changed_at", Moment(0.0), nullable=False),
+    Column("since", Moment(0.0), nullable=False, server_default="0"),  # when it came into its state
     Index(None, "source", "kind", "key", unique=True),
     # In the order in which entries are picked: of a million, none is sorted.
-    Index(None, "source", "kind", "stage", "state", "rank", "id"),
+    Index(None, "source", "kind", "stage", "state", "rank", "since", "id"),
 )
 
 #: What became of entries: rows are added, never changed.
@@ -354,6 +359,18 @@ entry_counts = Table(
     Column("kind", Word(32), primary_key=True),
     Column("state", Word(32), primary_key=True),
     Column("stage", Word(32), primary_key=True),
+    Column("count", Whole(BigInteger), nullable=False),
+)
+
+#: How many entries came to a state and a stage, by the hour (hours since the epoch); for rates.
+entry_flow = Table(
+    "entry_flow",
+    metadata,
+    Column("source", Word(), primary_key=True),
+    Column("kind", Word(32), primary_key=True),
+    Column("state", Word(64), primary_key=True),
+    Column("stage", Word(64), primary_key=True),
+    Column("hour", Integer, primary_key=True, autoincrement=False),
     Column("count", Whole(BigInteger), nullable=False),
 )
 

@@ -38,7 +38,7 @@ class Keeps:
 
 
 @dataclass
-class Tally:
+class PathCounts:
     """How many files and folders something holds for."""
 
     files: int = 0
@@ -68,9 +68,9 @@ class Extras:
     size: int = 0  #: bytes
     folders: int = 0  #: with times of their own, below the folder itself
     empty: int = 0  #: of those, without anything in them
-    xattrs: Tally = field(default_factory=Tally)  #: have extended attributes of users
-    private: Tally = field(default_factory=Tally)  #: have such as only root may set
-    acls: Tally = field(default_factory=Tally)  #: have an access control list
+    xattrs: PathCounts = field(default_factory=PathCounts)  #: have extended attributes of users
+    private: PathCounts = field(default_factory=PathCounts)  #: have such as only root may set
+    acls: PathCounts = field(default_factory=PathCounts)  #: have an access control list
     links: int = 0  #: names of files that have another name in the folder already
 
     def look(self, path: bytes, *, is_dir: bool) -> None:

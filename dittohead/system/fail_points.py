@@ -57,6 +57,12 @@ CATALOGUE_POINTS = (
     "grin.asked",  # GRIN has answered, which is not noted
 )
 
+#: Those that only a board meets.
+BOARD_POINTS = (
+    "board.asked",  # what tokens ask for is in the store; their files are still there
+    "board.written",  # a token is in its new place; the old one is still there
+)
+
 #: Those that only the replacing of a file meets, in their order.
 REPLACE_POINTS = (
     "replace.noted",  # what is to be done is durable, nothing is done

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dittohead.system.process import environment
-
 #: Where units lie; what comes first goes before the same name in the others. Source: systemd.unit(5).
 PLACES = (
     Path("/etc/systemd/system"),
@@ -88,6 +86,8 @@ def is_down(unit: Unit) -> bool:
     program = shutil.which("systemctl")
     if program is None:
         return False
+    from dittohead.system.process import environment  # it brings asyncio, which few commands need
+
     argv = [program, "is-active", unit.name]
     try:
         said = subprocess.run(argv, capture_output=True, check=False, timeout=10, env=environment())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from dittohead.contract.worker import Inputs
+from dittohead.model.errors import ItemError
 from dittohead.model.text import display
 
 #: Reasons that are given, and files that are named for each; the rest is counted.
@@ -46,3 +48,16 @@ class FaultyFiles:
             parts.append(f"{', '.join(names)}{f' and {more:,} more' if more else ''}: {what}")
         left = self.count - self._counts.total()
         return "; ".join(parts) + (f"; and {left:,} more" if left else "")
+
+
+def blamed(error: ItemError, source: Inputs, path: bytes) -> ItemError:
+    """Return an error that names the file of the folder that is at fault: another may take its place.
+
+    Args:
+        error: what the step fails of.
+        source: what the step takes; files that another step made are not the folder's.
+        path: of the file, within that.
+    """
+    if source.made is None:
+        error.files = [display(path)]
+    return error

@@ -11,7 +11,7 @@ import os
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +66,10 @@ class ConvertWorker(Worker[ConvertOptions]):
     space_factor = 1.5  # JPEG to JPEG of like quality, and the pyramid's third; lossless needs more
     default_limit = _CORES
 
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder that was processed."""
+        return "processed"
+
     def check(self, options: ConvertOptions) -> list[str]:
         """See that this libvips can write what is asked for."""
         found = abilities()
@@ -76,7 +80,7 @@ class ConvertWorker(Worker[ConvertOptions]):
     async def doctor(
         self, options: ConvertOptions, secret: Callable[[str], str]
     ) -> AsyncIterator[tuple[bool, str]]:
-        """Say which libvips there is and what it reads."""
+        """Say which libvips there is, what it reads, and what of the options it cannot do."""
         found = await asyncio.to_thread(abilities)
         if not found:
             yield False, "the image library is not installed: apt-get install libvips42"
@@ -84,6 +88,8 @@ class ConvertWorker(Worker[ConvertOptions]):
             lacking = sorted({*LOADERS.values()} - {*found["load"]})
             lacks = f"; it is built without {', '.join(lacking)}" if lacking else ""
             yield True, f"libvips {found['version']} reads {', '.join(found['load'])}{lacks}"
+            for lack in _impossible(options, found):
+                yield False, lack
 
     def recipe(self, options: ConvertOptions) -> Recipe:
         """Return what decides the results, with the version of libvips."""
@@ -138,7 +144,8 @@ def _impossible(options: ConvertOptions, found: dict[str, Any]) -> Iterator[str]
     """Yield what this libvips cannot do of what is asked for."""
     here = f"libvips {found['version']} here"
     if options.format not in found["formats"]:
-        cure = "; for jph: pip install 'dittohead[masters]'" if options.format == "jph" else ""
+        cure = f"; {found['missing'][options.format]}" if options.format in found["missing"] else ""
+        cure = "; for jph: pip install 'dittohead[masters]'" if options.format == "jph" else cure
         yield f"{here} cannot write {options.format}; it can: {', '.join(found['formats'])}{cure}"
     elif (options.is_master or options.format == "jph") and "ffmpeg" not in found["proof"]:
         yield "masters are proved by FFmpeg's decoder, which is missing: pip install 'dittohead[masters]'"

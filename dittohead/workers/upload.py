@@ -7,7 +7,7 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,8 +53,8 @@ from dittohead.toolkit.s3.comparing import There, compare
 from dittohead.toolkit.s3.intent_log import UploadIntentLog
 from dittohead.toolkit.s3.intent_log import read as read_notes
 from dittohead.toolkit.s3.objects import ObjectOptions
-from dittohead.toolkit.s3.pace import RequestRate
 from dittohead.toolkit.s3.parts import LEAST_PART, AlreadyThere, LargeFile, Parts, part_size
+from dittohead.toolkit.s3.request_rate import RequestRate
 
 T = TypeVar("T")
 
@@ -128,6 +128,10 @@ class UploadWorker(Worker[UploadOptions]):
     delivers = True
     per_file = frozenset({"key", "metadata"})
     default_limit = 4
+
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder that was stored."""
+        return "stored"
 
     def __init__(self) -> None:
         self._paces: dict[str, RequestRate] = {}

@@ -24,7 +24,7 @@ from dittohead.workers.islandora.worker import IslandoraWorker
 from tests.archivesspace.conftest import the
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import NAME, SECRETS, furnish
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_state import PASSWORD, Call
 
@@ -51,20 +51,22 @@ pipelines:
 class Rooms:
     """The engine and the two systems."""
 
-    house: House
+    harness: Harness
     archive: ArchivesSpace
     islandora: Islandora
 
     async def done(self, *names: str, **files: Any) -> list[Job]:
         """Let folders arrive together; return their jobs when all have ended."""
         for name in names:
-            self.house.arrive(name, files.get("what") or {f"{NAME}_{n}.tif": f"image {n}" for n in (1, 2, 3)})
-        async with self.house.running():
-            return [await self.house.until_over(name) for name in names]
+            self.harness.arrive(
+                name, files.get("what") or {f"{NAME}_{n}.tif": f"image {n}" for n in (1, 2, 3)}
+            )
+        async with self.harness.running():
+            return [await self.harness.until_over(name) for name in names]
 
     async def undo(self, job: Job) -> Any:
-        house = self.house
-        return await undo_job(job, house.store, house.stations, house.workers, secret, dry_run=False)
+        harness = self.harness
+        return await undo_job(job, harness.store, harness.stations, harness.workers, secret, dry_run=False)
 
 
 async def copies(ctx: StepContext) -> Done:
@@ -92,13 +94,13 @@ async def rooms_with(archive: ArchivesSpace, base: Path, find: str) -> AsyncIter
     async with served(islandora):
         config = CONFIG.replace("URL", archive.url).replace("KEPT", str(base / "kept"))
         config = config.replace("ISLANDORA", islandora.base).replace("FIND", find)
-        house = House(base / "root", config)
-        object.__setattr__(house.engine, "secret", secret)
-        house.worker.plays["copies"] = copies
+        harness = Harness(base / "root", config)
+        object.__setattr__(harness.engine, "secret", secret)
+        harness.worker.plays["copies"] = copies
         try:
-            yield Rooms(house, archive, islandora)
+            yield Rooms(harness, archive, islandora)
         finally:
-            house.store.close()
+            harness.store.close()
 
 
 @pytest.fixture
@@ -125,7 +127,9 @@ async def test_several_objects_in_one_folder_have_each_their_own_page(
             uris = [one["file_uri"] for one in the(site, id_)["file_versions"]]
             assert f"{rooms.islandora.base}/node/{rooms.islandora.nid(id_)}" in uris
         assert site.records[second]["instances"]
-        report = await verify_job(job, rooms.house.store, rooms.house.stations, rooms.house.workers, secret)
+        report = await verify_job(
+            job, rooms.harness.store, rooms.harness.stations, rooms.harness.workers, secret
+        )
         assert report.good, report.as_dict()
         undone = await rooms.undo(job)
         assert undone.good, undone.as_dict()
@@ -144,13 +148,15 @@ async def test_jobs_of_one_object_at_once(rooms: Rooms, second: str) -> None:
     assert len(rooms.islandora.nodes) == 1 + 1 + 3
     assert len(rooms.islandora.media) == 3, json.dumps(rooms.islandora.content(), indent=1)
     for job in jobs:
-        report = await verify_job(job, rooms.house.store, rooms.house.stations, rooms.house.workers, secret)
+        report = await verify_job(
+            job, rooms.harness.store, rooms.harness.stations, rooms.harness.workers, secret
+        )
         assert report.good, report.as_dict()
 
 
 async def test_a_second_job_of_an_object_waits_for_the_first(rooms: Rooms) -> None:
     """Both would see that a page has no media yet, and a site does not refuse the second."""
-    worker = rooms.house.workers.get("islandora")
+    worker = rooms.harness.workers.get("islandora")
     assert isinstance(worker, IslandoraWorker)
     sent: list[str] = []
     may = asyncio.Event()
@@ -163,7 +169,7 @@ async def test_a_second_job_of_an_object_waits_for_the_first(rooms: Rooms) -> No
 
     rooms.islandora.at_call = hold
     task = asyncio.create_task(rooms.done(NAME, f"{NAME}-access"))
-    await rooms.house.until(lambda: worker.locks.waiting or len(sent) > 3)
+    await rooms.harness.until(lambda: worker.locks.waiting or len(sent) > 3)
     may.set()
     assert [job.state for job in await task] == [JobState.DONE] * 2
     assert len(sent) == len(set(sent)) == 3
@@ -173,10 +179,10 @@ async def test_a_second_job_of_an_object_waits_for_the_first(rooms: Rooms) -> No
 async def test_verify_tells_once_of_a_site_that_is_down(rooms: Rooms) -> None:
     """Nothing is known of its files then; none is said to be wrong."""
     [job] = await rooms.done(NAME)
-    house, base = rooms.house, rooms.islandora.base
+    harness, base = rooms.harness, rooms.islandora.base
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dittohead.toolkit.rest.aiohttp.ClientSession.request", _refused)
-        report = await verify_job(job, house.store, house.stations, house.workers, secret)
+        report = await verify_job(job, harness.store, harness.stations, harness.workers, secret)
     assert report.problems == []
     assert [why for _, why in report.unchecked if base.partition("//")[2] in why] != []
     assert len(report.unchecked) < 10

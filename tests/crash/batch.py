@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -104,14 +103,8 @@ class Batch:
         )
         site = Site(root, config)
         site.log = base / "daemon.log"  # not on the disk that is cut
-        site.program = [sys.executable, "-m", "tests.support.mortal"]
-        site.env |= {
-            "PYTHONPATH": str(TOP),
-            "MORTAL_ROOT": str(site.root.resolve()),
-            "MORTAL_REACHED": str(base / "reached"),
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-        }
+        site.arm("", MORTAL_REACHED=str(base / "reached"))
+        site.env |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
         return cls(site, base, mailbox, store, bucket, random.Random(seed))
 
     # -- people ------------------------------------------------------------------------------

@@ -6,15 +6,16 @@ import pytest
 
 from tests.crash.batch import Batch, kinds_for
 from tests.crash.driver import endure
-from tests.support.length import LONG
+from tests.support.length import LONG, budget
 from tests.support.strace import failing
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_killed_at_random_nothing_is_lost_doubled_or_repeated(batch: Batch) -> None:
+@pytest.mark.parametrize("kills", budget([6, 15], 6))
+def test_killed_at_random_nothing_is_lost_doubled_or_repeated(batch: Batch, kills: int) -> None:
     """The daemon, its children, or both; at fault points and at any moment."""
-    said = endure(batch, kills=15, folders=6)
+    said = endure(batch, kills=kills, folders=6)
     assert said.endswith("no violation")
 
 
@@ -22,11 +23,11 @@ def test_killed_at_random_nothing_is_lost_doubled_or_repeated(batch: Batch) -> N
 _CALLS = ("renameat2", "rename", "fsync", "fdatasync", "pwrite64", "mkdir", "unlink", "ftruncate")
 
 
-def test_killed_between_any_two_system_calls_nothing_is_lost(batch: Batch) -> None:
+@pytest.mark.parametrize("rounds", [200] if LONG else budget([3, 8], 3))
+def test_killed_between_any_two_system_calls_nothing_is_lost(batch: Batch, rounds: int) -> None:
     """Wherever no fault point stands: at the Nth call of a kind, inside SQLite and the kernel's doors."""
     (batch.site.root / "inbox").mkdir()
     died = 0
-    rounds = 200 if LONG else 8
     for _ in range(rounds):
         for kind in kinds_for():
             batch.drop(kind)

@@ -11,7 +11,7 @@ import pytest
 from dittohead.system.fail_points import POINTS
 from tests.crash.batch import Batch, kinds_for
 from tests.crash.power import KINDS, Disk, disk
-from tests.support.length import LONG
+from tests.support.length import LONG, budget
 from tests.support.receivers import Mailbox
 from tests.support.s3_server import S3Server
 from tests.support.sshd import Sshd
@@ -19,7 +19,7 @@ from tests.support.sshd import Sshd
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(params=sorted(KINDS))
+@pytest.fixture(params=budget(sorted(KINDS), "ext4"))
 def cut(
     request: pytest.FixtureRequest, tmp_path: Path, server: Sshd, box: Mailbox, store: S3Server
 ) -> Iterator[tuple[Batch, Disk]]:

@@ -196,6 +196,7 @@ class Container:
 
 
 @needs_builder
+@pytest.mark.rest
 @pytest.mark.timeout(1200)
 def test_it_is_built_and_run_as_the_page_says(image: Builder, tmp_path: Path) -> None:
     """Healthy, under its own uid; a folder goes through; a stop ends it well."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import time
@@ -19,6 +21,7 @@ from tests.docs.pages import DOCS, blocks
 from tests.docs.shell import Shell, command
 from tests.support.daemon import Site, site
 from tests.support.grin import PASSPHRASE, Server, sealed, serving, volume
+from tests.support.grin.world import etag
 from tests.support.ports import free_port
 from tests.support.s3_server import S3Server
 from tests.support.wheel import program
@@ -107,6 +110,29 @@ def entry(library: Library, barcode: str) -> dict[str, Any]:
     return json.loads(command(library.here.config, "source", "show", "google", barcode, "--json"))
 
 
+def proves(library: Library, barcode: str, files: dict[str, bytes]) -> None:
+    """The receipt of a stored volume says where each byte came from, and where it lies."""
+    (receipt,) = [one for one in library.here.receipts() if one["name"] == barcode]
+    archive = library.grin.world.books[barcode].archive
+    assert archive is not None
+    (claimed,) = receipt["manifest"]["files"]
+    assert (claimed["path"], claimed["sha256"]) == (
+        f"LIB_{barcode}.tar.gz.gpg", hashlib.sha256(archive).hexdigest(),
+    )  # fmt: skip
+    said = {event["type"]: event["detail"] for event in receipt["events"]}
+    assert any(etag(archive) in event["detail"] for event in receipt["events"]), "the archive's ETag"
+    decrypted = re.search(r"SHA-256 [0-9a-f]{64}.* SHA-256 ([0-9a-f]{64})", said["decryption"])
+    assert decrypted is not None
+    made = {one["path"]: one for one in receipt["outputs"] if one["step"] == "unpack"}
+    lies = {one["uri"]: one["sha256"] for one in receipt["locations"]}
+    for name, data in files.items():
+        sha256 = hashlib.sha256(data).hexdigest()
+        assert (made[name]["sha256"], made[name]["detail"]["md5"]) == (sha256, hashlib.md5(data).hexdigest())
+        assert lies[f"s3://google-books/{barcode}/{name}"] == sha256
+        if name != "checksum.md5":
+            assert made[name]["detail"]["listed_in"] == "checksum.md5"
+
+
 def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library) -> None:
     """All that the page types; the source waits for the sign-in, and goes on by itself."""
     here, world = library.here, library.grin.world
@@ -141,6 +167,11 @@ def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library
     words += ["--endpoint-url", library.endpoint]
     good = here.run(*words)
     assert "2 stored, 22 objects as their receipts say; nothing is missing" in good.stdout
+    assert "only their size" not in good.stdout
+    assert library.here.run(*words, "--read").returncode == 0
+    proves(library, one, files[one])
+    kept = library.objects()[f"{one}/00000002.txt"]
+    library.client.put_object(Bucket="google-books", Key=f"{one}/00000002.txt", Body=kept[::-1])
     library.client.delete_object(Bucket="google-books", Key=f"{one}/00000001.jp2")
     library.client.put_object(Bucket="google-books", Key=f"{two}/00000001.txt", Body=b"x")
     library.client.put_object(Bucket="google-books", Key=f"{two}/more.txt", Body=b"x")
@@ -149,7 +180,10 @@ def test_signed_in_wanted_converted_fetched_unpacked_and_stored(library: Library
     assert bad.returncode == os.EX_DATAERR
     found = json.loads(bad.stdout)
     assert [one["what"] for one in found["missing"]] == [f"s3://google-books/{one}/00000001.jp2"]
-    assert [one["what"] for one in found["changed"]] == [f"s3://google-books/{two}/00000001.txt"]
+    assert {one["what"]: one["why"] for one in found["changed"]} == {
+        f"s3://google-books/{one}/00000002.txt": "its bytes have another SHA-256 than the receipt says",
+        f"s3://google-books/{two}/00000001.txt": "1 bytes; the receipt says 25",
+    }
     assert {one["what"] for one in found["surplus"]} == {
         f"s3://google-books/{two}/more.txt", "s3://google-books/other",
     }  # fmt: skip
@@ -175,6 +209,53 @@ def test_what_the_page_pauses_is_paused_and_goes_on(library: Library) -> None:
     for line in pauses[2:]:
         command(here.config, *shlex.split(line)[1:])
     here.until(lambda: world.in_process == ["A1"])
+
+
+def test_what_the_page_types_on_the_board_is_carried_out(library: Library) -> None:
+    """Tokens dropped, held, let go on, moved back; fields in a step's options; the same by commands."""
+    here, world = library.here, library.grin.world
+    one, two = "32101081977728", "32101064781634"
+    world.add(one, two)
+    for barcode in (one, two):
+        world.books[barcode].archive = library.seal(volume(barcode))
+    field, bucket = (text for text in re.findall(r"`([^`\n]*storage_bucket[^`\n]*)`", PAGE.read_text())[:2])
+    text = here.config.read_text().replace("bucket: google-books", bucket, 1)
+    here.config.write_text(text.replace("ahead: 20", f"ahead: 20, {field}"))
+    here.start()
+    library.authorize()
+    here.until(lambda: '"available"' in command(here.config, "source", "list", "google", "--json"))
+    board = here.root / "board" / "google"
+    here.until((board / "hold").is_dir)
+    command(here.config, "source", "pause", "google", "requests")
+    lines = [line.replace("/srv/dittohead", str(here.root)) for line in library.typed("mv /srv")]
+    (library.shell.home / "wanted.txt").write_text(f"{two}\n")
+    library.shell.run("\n".join(lines[:2]))
+    here.until(lambda: {entry(library, barcode)["stage"] for barcode in (one, two)} == {"wanted"})
+    here.until((board / "available" / f"{two}.json").exists)
+    library.shell.run(lines[2])
+    here.until(lambda: entry(library, two)["stage"] == "hold")
+    here.until((board / "hold" / f"{two}.json").exists)
+    library.shell.run(lines[3])
+    here.until(lambda: entry(library, two)["stage"] == "wanted")
+    typed = [shlex.split(line)[1:] for line in library.typed("source hold")]
+    assert "1 entry is held" in command(here.config, *typed[0])
+    assert "1 entry is let go on" in command(here.config, *typed[1])
+    command(here.config, "source", "resume", "google", "requests")
+    here.until(lambda: len(world.in_process) == 2)
+    world.tick()
+    here.until(lambda: {entry(library, barcode)["stage"] for barcode in (one, two)} == {"stored"})
+    here.until((board / "stored" / f"{one}.json").exists)
+    done = len(here.events("job.finished"))
+    library.shell.run(lines[4])
+    here.until(lambda: len(here.events("job.finished")) > done)
+    assert {line["step"] for line in here.events("step.started")[-3:]} == {
+        "google-books", "store", "store-lists",
+    }  # fmt: skip
+    assert "1 entry is brought in again" in command(here.config, *typed[2])
+    here.until(lambda: len(here.events("job.finished")) > done + 1)
+    here.until(lambda: entry(library, one)["stage"] == "stored")
+    here.until(lambda: "agree" in command(here.config, *typed[3]))
+    assert "agree" in command(here.config, *typed[4])
 
 
 def test_a_wrong_passphrase_fails_the_volume_and_retry_stores_it(library: Library) -> None:

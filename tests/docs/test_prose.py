@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import dittohead
 from tests.docs.pages import DOCS, TOP, prose
 
+WEB = Path(dittohead.__file__).parent / "web" / "pages"
+SCREENS = sorted([*WEB.rglob("templates/**/*.html"), *WEB.glob("static/*.js")])
 PAGES = [*(TOP / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")), *sorted(DOCS.glob("*.md"))]
 
 PACKAGES = sorted(path for path in (TOP / "dittohead").iterdir() if path.is_dir() or path.suffix == ".py")
@@ -106,6 +109,28 @@ def test_a_page_is_in_plain_english(page: Path) -> None:
     wrong = [
         f'{page.relative_to(TOP)}:{number}: "{phrase}": write: {better}'
         for number, phrase, better in found(checked(page))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def on_screen(source: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number, text) of what a template or script of the web page shows: no names in code, no comments."""
+    text = source.read_text()
+    if source.suffix == ".js":
+        kept = re.compile(r'"[^"\n]* [^"\n]*"|`[^`\n]* [^`\n]*`')
+        yield from ((n, " ".join(kept.findall(line))) for n, line in enumerate(text.splitlines(), 1))
+        return
+    # Of code, the words between quotation marks may be shown.
+    shown = re.sub(r"\{[{%].*?[}%]\}", lambda code: " ".join(re.findall(r'"[^"]*"', code[0])), text)
+    yield from enumerate(re.sub(r'(?:class|id|href|action)="[^"]*"', "", shown).splitlines(), 1)
+
+
+@pytest.mark.parametrize("source", SCREENS, ids=lambda source: str(source.relative_to(WEB)))
+def test_a_screen_is_in_plain_english(source: Path) -> None:
+    """What the web page itself says, as the documents do."""
+    wrong = [
+        f'{source.relative_to(WEB)}:{number}: "{phrase}": write: {better}'
+        for number, phrase, better in found(on_screen(source))
     ]
     assert not wrong, "\n".join(wrong)
 

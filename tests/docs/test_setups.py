@@ -14,7 +14,7 @@ import pytest
 from tests.docs.pages import DOCS, Block, blocks
 from tests.support.town import Town, town
 
-pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.rest, pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
 
 PERMISSIONS, DROPPING, INSTALL = (DOCS / f"{name}.md" for name in ("permissions", "drop-folder", "install"))
 STATIONS = ("inbox", "processing", "done", "failed", "work", "receipts")

@@ -20,6 +20,7 @@ from PIL import ImageCms
 
 from dittohead.toolkit.images import tiles
 from tests.support.images import encode, pixels
+from tests.support.length import examples
 from tests.support.tiff_reader import Tags, directories, pixels_of
 
 _TYPES: dict[str, Any] = {
@@ -140,7 +141,7 @@ def test_every_kind_of_pixel_is_written_as_libvips_does(
     assert_same(written(tmp_path, image), by_libvips(tmp_path, image))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     width=st.integers(1, 150),
     height=st.integers(1, 150),

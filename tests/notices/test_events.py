@@ -13,18 +13,18 @@ import sqlalchemy as sa
 from dittohead.admin.monitor import Monitor
 from dittohead.config.notice_rules import Rule
 from dittohead.contract.worker import Done, StepContext, StepResult
-from dittohead.engine.targets import disk_of
+from dittohead.engine.disks import disk_of
 from dittohead.model.errors import ItemError, TargetError
 from dittohead.model.states import JobState
 from dittohead.notices.compose import Composer
 from dittohead.store import targets as target_store
 from dittohead.store.tables import jobs, outbox
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.notices import rule
 
 
-class Told(House):
-    """A house whose notices are made by rules, as the daemon makes them."""
+class Told(Harness):
+    """A harness whose notices are made by rules, as the daemon makes them."""
 
     def __init__(self, root: Path, *rules: Rule, **addresses: str) -> None:
         super().__init__(root)
@@ -49,13 +49,13 @@ def told(tmp_path: Path) -> Iterator[Told]:
     made.store.close()
 
 
-def failing(house: House, errors: list[Exception]) -> None:
+def failing(harness: Harness, errors: list[Exception]) -> None:
     async def fail(ctx: StepContext) -> StepResult:
         if errors:
             raise errors.pop(0)
         return Done()
 
-    house.worker.plays["first"] = fail
+    harness.worker.plays["first"] = fail
 
 
 async def test_recovered_is_told_once_instead_of_done(told: Told) -> None:
@@ -94,16 +94,16 @@ async def test_recovered_of_the_same_job(told: Told) -> None:
 
 async def test_nothing_is_looked_up_where_nobody_asks(tmp_path: Path) -> None:
     """A folder costs what it cost before."""
-    house = Told(tmp_path / "root", rule(url="json://h", on=["stale"]))
+    harness = Told(tmp_path / "root", rule(url="json://h", on=["stale"]))
 
     def never(*given: Any, **more: Any) -> Any:
         raise AssertionError("composed for nobody")
 
-    house.engine.compose = never
-    house.arrive("x")
-    async with house.running():
-        assert (await house.until_over("x")).state is JobState.DONE
-    house.store.close()
+    harness.engine.compose = never
+    harness.arrive("x")
+    async with harness.running():
+        assert (await harness.until_over("x")).state is JobState.DONE
+    harness.store.close()
 
 
 @pytest.mark.parametrize("by", ["poke", "retry", "resume"])
@@ -167,15 +167,15 @@ async def test_what_people_were_told_is_remembered_by_the_store(told: Told) -> N
 async def test_a_full_target_is_paused_for_those_who_ask_only_for_that(tmp_path: Path) -> None:
     """And nobody is told both."""
     full, paused = rule(url="json://a", on=["full", "paused"]), rule(url="json://b", on=["paused"])
-    house = Told(tmp_path / "root", full, paused)
-    failing(house, [TargetError("no room", full=True)])
-    house.arrive("x")
-    async with house.running():
-        await house.until(lambda: bool(house.targets.paused("first")))
+    harness = Told(tmp_path / "root", full, paused)
+    failing(harness, [TargetError("no room", full=True)])
+    harness.arrive("x")
+    async with harness.running():
+        await harness.until(lambda: bool(harness.targets.paused("first")))
     query = sa.select(outbox.c.rule, outbox.c.event)
-    found = {tuple(row) for row in house.store.run(lambda c: list(c.execute(query)))}
+    found = {tuple(row) for row in harness.store.run(lambda c: list(c.execute(query)))}
     assert found == {(full.key, "full"), (paused.key, "paused")}
-    house.store.close()
+    harness.store.close()
 
 
 async def test_a_full_root_is_told_once_until_there_is_room(told: Told) -> None:
@@ -197,8 +197,8 @@ async def test_a_full_root_is_told_once_until_there_is_room(told: Told) -> None:
     assert [event for event, _ in told.said()] == ["full", "full"]
 
 
-def age(house: House, column: str, hours: float) -> None:
-    with house.store.engine.begin() as connection:
+def age(harness: Harness, column: str, hours: float) -> None:
+    with harness.store.engine.begin() as connection:
         connection.execute(jobs.update().values({column: time.time() - hours * 3600}))
 
 
@@ -238,26 +238,26 @@ async def test_stuck_jobs_are_one_notice_a_day_that_says_what_to_do(told: Told) 
 async def test_each_is_told_of_their_own_stuck_jobs(tmp_path: Path) -> None:
     """An uploader of theirs, an archivist of all, a curator of a pipeline's."""
     smtp = {"host": "h", "sender": "d@x", "to": ["all@example.org", "uploader"]}
-    house = Told(
+    harness = Told(
         tmp_path / "root",
         rule(smtp=smtp, on=["stuck"]),
         rule(url="json://none", on=["stuck"], pipelines=["another"]),
         **{"1001": "one@example.org"},
     )
     for name in ("a", "b"):
-        house.arrive(name)
-    async with house.running():
-        await house.until_over("a")
-        await house.until_over("b")
-    with house.store.engine.begin() as connection:
+        harness.arrive(name)
+    async with harness.running():
+        await harness.until_over("a")
+        await harness.until_over("b")
+    with harness.store.engine.begin() as connection:
         connection.execute(jobs.update().values(state="frozen", uid=1002))
         connection.execute(jobs.update().where(jobs.c.name == "a").values(uid=1001))
-    age(house, "claimed_at", 30)
-    await Monitor(house.engine, lambda: house.config.settings).stuck_round()
+    age(harness, "claimed_at", 30)
+    await Monitor(harness.engine, lambda: harness.config.settings).stuck_round()
     query = sa.select(outbox.c.recipient, outbox.c.subject)
-    found = {tuple(row) for row in house.store.run(lambda c: list(c.execute(query)))}
+    found = {tuple(row) for row in harness.store.run(lambda c: list(c.execute(query)))}
     assert found == {
         ("", "2 jobs not over after 24 hours"),
         ("one@example.org", "1 job not over after 24 hours"),
     }
-    house.store.close()
+    harness.store.close()

@@ -70,7 +70,7 @@ async def test_a_notice_wakes_the_sender_by_whatever_part_it_is_written(store: S
     async with running(sender), asyncio.timeout(60):
         await looked.wait()  # it has nothing to do, and sleeps
         for number, tell in enumerate(
-            (lambda: targets.pause("a", "down"), lambda: targets.filled("b", "no room", is_root=False)), 1
+            (lambda: targets.pause("a", "down"), lambda: targets.filled("b", "no room", is_own=False)), 1
         ):
             await tell()
             while len(box.mails) < number:

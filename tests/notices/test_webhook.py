@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import standardwebhooks
 
 from dittohead.config.notice_rules import Rule
 from dittohead.notices import webhook
@@ -78,6 +79,21 @@ async def test_the_specifications_own_example_is_signed_as_it_says() -> None:
     headers = webhook.signed("msg_p5jXN8AQM9LWM0D4loKWxJek", now, b'{"test": 2432232314}', [key])
     assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     assert headers["webhook-timestamp"] == "1614265330"
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"x":"\xc3\xa9"}', b"[" + b"0," * 50_000 + b"0]"])
+@pytest.mark.parametrize("secrets", [[SECRET], [OLD], [OLD, SECRET]])
+def test_the_reference_implementation_takes_our_signatures(body: bytes, secrets: list[str]) -> None:
+    """By any of the secrets that a rule has; not for another body, nor by another secret."""
+    keys = [webhook.secret("s", text) for text in secrets]
+    headers = webhook.signed("01J", datetime.now(UTC), body, keys)
+    for text in secrets:
+        standardwebhooks.Webhook(text).verify(body, headers)
+        with pytest.raises(standardwebhooks.WebhookVerificationError):
+            standardwebhooks.Webhook(text).verify(body + b" ", headers)
+    other = "whsec_" + base64.b64encode(b"p" * 32).decode()
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        standardwebhooks.Webhook(other).verify(body, headers)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from dittohead.workers.iiif.manifest import Manner, ShownObject
 from dittohead.workers.iiif.pictures import Picture, of_info, served
 from dittohead.workers.iiif.worker import IiifOptions
 from tests.support import iiif, prezi
+from tests.support.length import examples
 
 BASE = "https://iiif.example.org/o"
 
@@ -113,7 +114,7 @@ def read(made: dict[str, Any]) -> dict[str, Any]:
     return iiif.see(json.loads(manifest.written(made)))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(known=DESCRIPTIONS, manner=MANNERS, images=pictures())
 def test_whatever_is_known_of_an_object_its_manifest_is_valid(
     known: Description, manner: Manner, images: list[Picture]
@@ -160,7 +161,7 @@ def presented(options: IiifOptions) -> dict[str, Any]:
     )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(options=OPTIONS)
 def test_options_are_refused_or_make_a_valid_manifest(options: dict[str, Any]) -> None:
     """When they are read, or when they are filled in: a placeholder that is left then was in a name."""

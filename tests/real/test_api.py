@@ -29,7 +29,8 @@ from dittohead.model.job_filter import JobFilter
 from dittohead.model.states import JobState
 from tests.support import hostile as by
 from tests.support.daemon import Site, site
-from tests.support.front import OPERATOR, READER, TOKENS
+from tests.support.length import budget
+from tests.support.web_harness import OPERATOR, READER, TOKENS
 
 pytestmark = pytest.mark.service
 
@@ -101,8 +102,9 @@ def by_socket(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("phases", budget(["examples,coverage", "fuzzing"], "examples,coverage"))
 def test_all_that_the_description_allows_and_forbids_is_answered_as_it_says(
-    here: Site, open_place: Path
+    here: Site, open_place: Path, phases: str
 ) -> None:
     """Schemathesis, on every operation, with a job that can be acted on; nothing of it harms the daemon."""
     here.drop("x", {"a": "1"})
@@ -129,7 +131,7 @@ def test_all_that_the_description_allows_and_forbids_is_answered_as_it_says(
             "--header",
             f"Authorization: Bearer {OPERATOR}",
             "--phases",
-            "examples,coverage,fuzzing",
+            phases,
             "--checks",
             "all",
             # Wrong tokens are slowed after a few; the test that follows asks every operation without rights.

@@ -148,11 +148,11 @@ def test_anothers_images_are_converted_and_delivered_under_the_sandbox(host: Mac
     ).read_bytes()
     assert not re.search(r"cross-device|EXDEV", host.journal())
     # The installed copy has all its templates and static files: 13 were missing.
-    front = page("/")
-    assert "scans-1" in front
+    web_harness = page("/")
+    assert "scans-1" in web_harness
     assert "a.tif" in page("/jobs/scans-1")
     assert "convert" in page("/jobs/scans-1/steps/convert/log")
-    for other in ("/jobs", "/numbers", *re.findall(r"/static/[\w.]+", front)):
+    for other in ("/jobs", "/numbers", *re.findall(r"/static/[\w.]+", web_harness)):
         assert page(other)
     (receipt,) = (host.files / "srv/dittohead/receipts").glob("scans-1.*.json")
     job = json.loads(receipt.read_text())["job"]
@@ -165,6 +165,7 @@ def test_anothers_images_are_converted_and_delivered_under_the_sandbox(host: Mac
     assert {m["name"] for m in of_job} == {"scans-1"}
 
 
+@pytest.mark.rest
 def test_a_reload_applies_to_new_jobs_and_a_bad_one_is_refused(host: Machine) -> None:
     """The job in flight keeps its steps; the unit is active all along."""
     drop(host, "held-old", {"a": b"1"})
@@ -225,6 +226,7 @@ def test_a_secret_arrives_by_loadcredential_and_shows_nowhere(host: Machine) -> 
     assert host.run("cat", "/root/chat-url", user=UPLOADER, check=False).returncode != 0
 
 
+@pytest.mark.rest
 def test_the_watchdog_ends_a_daemon_that_hangs_and_its_job_goes_on(host: Machine) -> None:
     """A stopped main thread no longer feeds it."""
     (host.files / "etc/systemd/system/dittohead.service.d/watchdog.conf").write_text(
@@ -259,6 +261,7 @@ def test_it_stops_in_time_with_rsync_in_flight_and_goes_on_after_the_start(host:
     assert [(p.name, p.read_bytes() == data) for p in delivered] == [("big.bin", True)]
 
 
+@pytest.mark.rest
 def test_a_bad_configuration_ends_it_once_and_for_all(host: Machine) -> None:
     """Exit status 78 does not start it again; a good file is."""
     configure(host, CONFIG.replace("convert: {}", "convert: {qualty: 80}"))
@@ -272,6 +275,7 @@ def test_a_bad_configuration_ends_it_once_and_for_all(host: Machine) -> None:
     assert host.show("ActiveState") == "active"
 
 
+@pytest.mark.rest
 def test_killed_it_is_started_again_and_the_job_goes_on(host: Machine) -> None:
     """By kill -9 of the main process: what it had started is gone too."""
     drop(host, "held-k", {"a": b"1"})
@@ -287,6 +291,7 @@ def test_killed_it_is_started_again_and_the_job_goes_on(host: Machine) -> None:
     assert (host.files / "target/ran").read_text() == "after\n"
 
 
+@pytest.mark.rest
 def test_drain_finishes_what_runs_before_it_stops(host: Machine) -> None:
     """`stop: {mode: drain}`: systemd's patience is extended as long as the job takes."""
     configure(host, CONFIG + "\nstop: {mode: drain}\n")

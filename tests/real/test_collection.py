@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.daemon import Site, site
+from tests.support.length import budget
 from tests.support.trees import read_tree, tree
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
@@ -91,29 +91,30 @@ def test_a_collection_is_seen_and_tried_again_as_one(here: Site, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "moment",
-    [
+    budget(
+        [
+            "claim.decided:1",
+            "move.renamed:1",
+            "move.durable:1",
+            "store.written:1",
+            "store.committed:1",
+            "store.committed:2",
+            "claim.split:1",
+            "finish.committed:2",
+            "move.renamed:3",
+            "finish.moved:4",
+            "store.committed:23",
+        ],
         "claim.decided:1",
-        "move.renamed:1",
-        "move.durable:1",
-        "store.written:1",
-        "store.committed:1",
         "store.committed:2",
         "claim.split:1",
-        "finish.committed:2",
-        "move.renamed:3",
         "finish.moved:4",
-        "store.committed:23",
-    ],
+    ),
 )
 def test_a_daemon_killed_at_any_moment_loses_nothing_of_a_collection(tmp_path: Path, moment: str) -> None:
     """Each folder has one job, and comes to done/ and to its target once."""
     with site(tmp_path / "root", CONFIG.format(tmp=tmp_path)) as here:
-        here.program = [sys.executable, "-m", "tests.support.mortal"]
-        here.env |= {
-            "MORTAL_DIES": f"{moment}:kill",
-            "MORTAL_ROOT": str(here.root),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
+        here.arm(f"{moment}:kill")
         (here.root / "inbox").mkdir()
         here.drop("coll-a", {**objects(5), "README": "x"})
         here.start(wait=False)
@@ -136,12 +137,7 @@ def test_a_kill_between_two_pieces_of_the_splitting(tmp_path: Path) -> None:
     """More folders than one transaction makes jobs of."""
     config = CONFIG.format(tmp=tmp_path).replace("rsync: {to", "checksum: {} #")
     with site(tmp_path / "root", config) as here:
-        here.program = [sys.executable, "-m", "tests.support.mortal"]
-        here.env |= {
-            "MORTAL_DIES": "claim.split:1:kill",
-            "MORTAL_ROOT": str(here.root),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        }
+        here.arm("claim.split:1:kill")
         (here.root / "inbox").mkdir()
         here.drop("coll-a", objects(130))
         here.start(wait=False)

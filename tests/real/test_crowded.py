@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import site
-from tests.support.front import OPERATOR, READER, TOKENS
+from tests.support.web_harness import OPERATOR, READER, TOKENS
 from tests.web.test_lines import HELD
 
 pytestmark = pytest.mark.service

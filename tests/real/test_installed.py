@@ -24,8 +24,8 @@ from dittohead.cli import MODULES
 from dittohead.config import registry
 from dittohead.web.pages.assets import Assets
 from tests.support.daemon import Site, site
-from tests.support.front import OPERATOR, TOKENS
 from tests.support.images import tiff
+from tests.support.web_harness import OPERATOR, TOKENS
 from tests.support.wheel import TOP, installed, program, tracked
 
 pytestmark = pytest.mark.service
@@ -69,6 +69,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     with site(root, CONFIG.format(port=port, root=root)) as made:
+        made.forks = False  # this is about the program as users start it
         (root / "credentials").mkdir(mode=0o700)
         (root / "credentials" / "people").write_text(TOKENS)
         made.start()

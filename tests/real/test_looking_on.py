@@ -88,20 +88,21 @@ class Terminal:
         if self.pid == 0:
             os.execvpe(program()[0], [*program(), "--config", str(here.config), *arguments], here.env | env)
         self.resize(columns)
-        self.text = ""
+        self.text, self.seen = "", 0
 
     def resize(self, columns: int) -> None:
         ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
 
-    def until(self, pattern: str, timeout_s: float = 30) -> str:
-        """Read until what has come since the last time fits."""
-        end, begin = time.monotonic() + timeout_s, len(self.text)
-        while not re.search(pattern, self.text[begin:], re.DOTALL):
+    def until(self, pattern: str, timeout_s: float = 90) -> str:
+        """Read until what has come since the last time fits; return it, to the end of what fits."""
+        end, begin = time.monotonic() + timeout_s, self.seen
+        while not (found := re.search(pattern, self.text[begin:], re.DOTALL)):
             left = end - time.monotonic()
             assert left > 0, self.text[-2000:]
             if select.select([self.fd], [], [], left)[0]:
                 self.text += os.read(self.fd, 65536).decode("utf-8", "replace")
-        return self.text[begin:]
+        self.seen = begin + found.end()
+        return self.text[begin : self.seen]
 
     def end(self) -> int:
         os.kill(self.pid, signal.SIGINT)

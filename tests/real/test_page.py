@@ -34,7 +34,7 @@ from tests.support.images import encode, pixels
 pytestmark = [pytest.mark.service, pytest.mark.asyncio(loop_scope="module")]
 
 # The machine may be busy: a condition is waited for, however long it takes.
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=120_000)
 
 TOKEN = "operator-0123456789-abcdefghij"
 HOSTILE = "<img src=x onerror=document.title='taken'>\u202egnp.exe"
@@ -213,7 +213,7 @@ async def test_keys_alone_find_freeze_thaw_and_cancel(here: Here, browser: Brows
     page, said = await opened(browser, here)
     await page.goto(f"{here.url}/jobs?q=held-2")
     await page.keyboard.press("Tab")
-    await expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     await page.keyboard.press("Enter")
     await page.locator("#q").focus()
     await page.keyboard.press("Enter")
@@ -265,7 +265,7 @@ async def test_what_is_typed_stays_while_the_page_changes(here: Here, browser: B
     assert await page.locator("#d-cancel").evaluate("details => details.open")
     await page.get_by_role("button", name="Yes, cancel it").click()
     await expect(page.locator(".said", has_text="the folder is in failed/")).to_be_visible()
-    await expect(page.locator("#verdict")).to_contain_text("It was ended before it was finished")
+    await expect(page.locator("#verdict")).to_contain_text("It was cancelled before it was finished")
     assert said == []
 
 
@@ -312,11 +312,11 @@ async def test_a_folder_is_dropped_by_the_script(here: Here, browser: Browser, t
     said.clear()  # the browser says so too
     await page.unroute("**/file?*at=8388608")
     await page.reload()
-    await expect(page.get_by_text("8.0 MiB of 17.1 MiB in 3 files are here")).to_be_visible()
+    await expect(page.get_by_text("8.0 MiB of 17.1 MiB in 3 files received")).to_be_visible()
     assert not (here.daemon.root / "inbox" / "set one").exists()
-    await page.get_by_role("button", name="Take up").click()
+    await page.get_by_role("button", name="Continue: set one").click()
     await page.get_by_label("A folder").set_input_files(folder)
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Continue upload").click()
     await page.wait_for_url(f"{here.url}/jobs/*")
     await expect(page.locator("#verdict")).to_contain_text("Every step is done")
     await expect(page.locator("#asked")).to_contain_text(

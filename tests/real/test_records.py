@@ -16,12 +16,12 @@ import pytest
 from tests.support import iiif
 from tests.support.archivesspace import ArchivesSpace
 from tests.support.archivesspace_job import NAME, SECRETS, furnish
-from tests.support.beside import beside
 from tests.support.daemon import Site, site
 from tests.support.images import decoded, tiff
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_state import PASSWORD
 from tests.support.s3_server import S3Server
+from tests.support.served_in_thread import served_in_thread
 from tests.support.trees import tree
 
 # Three whole jobs with two sites each: the machine may be busy.
@@ -82,7 +82,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     archive.coming()
     furnish(archive)
     islandora.add_node("Hale papers", field_local_identifier="HALE")
-    with beside(archive.serving(), served(islandora)), S3Server() as store:
+    with served_in_thread(archive.serving(), served(islandora)), S3Server() as store:
         for bucket in ("preservation", "access"):
             store.client().create_bucket(Bucket=bucket)
         policy = {

@@ -37,14 +37,7 @@ def make(tmp_path: Path) -> Make:
 
 def to_the_end(site: Site, *options: str) -> subprocess.CompletedProcess[str]:
     """Run to the end."""
-    return subprocess.run(
-        [*site.program, "--config", str(site.config), "run", "--until-empty", *options],
-        capture_output=True,
-        text=True,
-        env=site.env,
-        timeout=90,
-        check=False,
-    )
+    return site.run("run", "--until-empty", *options, check=False)
 
 
 def test_it_ends_when_everything_is_done(make: Make) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from tests.workers.test_google_books import BARCODE, listed, volume
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(240)]
 
-TOP = Path(__file__).parents[2]
 
 CONFIG = """
 root: .
@@ -115,13 +113,7 @@ def test_plan_and_doctor_and_mistakes(here: Site, tmp_path: Path) -> None:
 def test_a_death_harms_nothing(here: Site, tmp_path: Path, point: str, how: str) -> None:
     """What a killed try left counts for nothing; gpg does not outlive its daemon for long."""
     files = listed(volume())
-    here.program = [sys.executable, "-m", "tests.support.mortal"]
-    here.env |= {
-        "PYTHONPATH": str(TOP),
-        "MORTAL_ROOT": str(here.root.resolve()),
-        "MORTAL_REACHED": str(tmp_path / "reached"),
-        "MORTAL_DIES": f"{point}:1:{how}",
-    }
+    here.arm(f"{point}:1:{how}", MORTAL_REACHED=str(tmp_path / "reached"))
     here.start()
     here.drop(BARCODE, {"v.tar.gz.gpg": sealed(tar_of(files, "w:gz"), tmp_path / "g")})
     assert here.process is not None

@@ -15,6 +15,7 @@ from dittohead.store import Store, sqlite_url
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store.keeping import KeptCatalogue
 from dittohead.store.tables import listing_entries, metadata
+from tests.support.length import budget
 from tests.support.postgres import postgres
 
 pytestmark = pytest.mark.service
@@ -126,7 +127,7 @@ class Killed(BaseException):
     """The daemon's death, at a named moment."""
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", budget(range(4), 0))
 async def test_a_round_killed_anywhere_and_resumed_is_as_one_that_was_not(
     kept: KeptCatalogue, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

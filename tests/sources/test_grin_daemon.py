@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,12 +18,13 @@ from dittohead.store import catalogue as catalogue_store
 from dittohead.system.files import write_durably
 from tests.support.daemon import Site, site
 from tests.support.grin import Server, serving, unreadable
-from tests.support.length import LONG
+from tests.support.length import LONG, budget
 from tests.support.trees import read_tree
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(900)]
 
-#: Where the daemon dies, and at which time that it comes there.
+#: Where the daemon dies, and at which time that it comes there. Usually some of them: `test_grin_chance` has all
+#: of them in one process.
 MOMENTS = [
     ("grin.noted", 1), ("grin.asked", 1), ("grin.asked", 2), ("source.told", 3), ("source.left", 1),
     ("source.made", 2), ("source.piece", 3), ("source.fetched", 2), ("source.durable", 1),
@@ -117,13 +117,14 @@ def finish(rig: Rig) -> None:
     rig.holds()
 
 
-def test_killed_at_random_over_two_hundred_volumes(tmp_path: Path, server: Server) -> None:
+@pytest.mark.parametrize(("volumes", "kills"), budget([(80, 3), (200, 12 if LONG else 6)], (80, 3)))
+def test_killed_at_random_over_many_volumes(tmp_path: Path, server: Server, volumes: int, kills: int) -> None:
     """After so many requests, drawn by chance, while conversions end and the oldest leave the pool."""
     chance = random.Random(7)
     with site(tmp_path / "root", "") as here:
-        rig = Rig(here, server, 200)
+        rig = Rig(here, server, volumes)
         server.world.pool = 50
-        for _ in range(12 if LONG else 6):
+        for _ in range(kills):
             here.start()
             until = rig.asked() + chance.randrange(3, 90)
 
@@ -138,17 +139,12 @@ def test_killed_at_random_over_two_hundred_volumes(tmp_path: Path, server: Serve
         finish(rig)
 
 
-@pytest.mark.parametrize(("point", "number"), MOMENTS if LONG else MOMENTS[::3])
+@pytest.mark.parametrize(("point", "number"), MOMENTS if LONG else budget(MOMENTS[::3], *MOMENTS[::6]))
 def test_killed_at_a_named_moment(tmp_path: Path, server: Server, point: str, number: int) -> None:
     with site(tmp_path / "root", "") as here:
         rig = Rig(here, server, 12)
         usual: Any = here.program
-        here.program = [sys.executable, "-m", "tests.support.mortal"]
-        here.env |= {
-            "MORTAL_ROOT": str(here.root),
-            "MORTAL_DIES": f"{point}:{number}:kill",
-            "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        }
+        here.arm(f"{point}:{number}:kill")
         here.start(wait=False)
         assert here.process is not None
 

@@ -37,7 +37,7 @@ def server() -> Iterator[Server]:
 def library(tmp_path: Path, server: Server) -> Iterator[Library]:
     made = Library(tmp_path, server, redirect_port=free_port())
     yield made
-    made.house.store.close()
+    made.harness.store.close()
 
 
 class Browser:
@@ -265,11 +265,11 @@ async def test_a_private_key_that_is_none(library: Library, server: Server) -> N
     [
         ({"url": "http://books.example/libraries"}, "https://"),
         ({"library": "a/b"}, "letters, digits"),
-        ({"full": "soon"}, "no schedule"),
+        ({"full": "soon"}, "not a schedule"),
         ({"columns": {"_x": []}}, 'no list "_x"'),
         ({"columns": {"_failed": ["scanned"]}}, "barcode or file"),
         ({"batch": 201}, "less than or equal to 200"),
-        ({"between": "9-10"}, "no part of a day"),
+        ({"between": "9-10"}, "not a part of a day"),
     ],
 )
 def test_options_that_cannot_be_are_refused(given: dict[str, Any], said: str) -> None:

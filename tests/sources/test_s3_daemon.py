@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -356,12 +355,7 @@ def test_a_daemon_killed_at_any_moment_of_a_fetch_brings_the_folder_once(place: 
     place.put("set/b", b"small")
     place.configure(queue={"url": place.make_queue(), "endpoint_url": place.server.url})
     place.send({"Records": [place.record("set/a"), place.record("set/b")]})
-    place.site.program = [sys.executable, "-m", "tests.support.mortal"]
-    place.site.env |= {
-        "MORTAL_DIES": f"{point}:1:kill",
-        "MORTAL_ROOT": str(place.site.root),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
+    place.site.arm(f"{point}:1:kill")
     place.site.start(wait=False)
     assert place.site.process is not None
     place.site.process.wait(60)

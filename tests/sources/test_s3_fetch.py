@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -17,9 +18,10 @@ from dittohead.model.errors import ItemError, TargetError
 from dittohead.sources.s3 import Queue
 from dittohead.store import drops as drop_store
 from dittohead.system import fail_points
-from dittohead.toolkit.s3 import connection
-from tests.support.desk import Desk
+from dittohead.toolkit.s3 import connection, fetch
+from tests.support.patience import Patience
 from tests.support.s3_server import Request, S3Server
+from tests.support.source_harness import SourceHarness
 
 pytestmark = pytest.mark.service
 
@@ -33,16 +35,20 @@ def strict() -> Iterator[S3Server]:
 
 
 @pytest.fixture
-async def desk(strict: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+async def source_harness(
+    strict: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[SourceHarness]:
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
     strict.requests.clear()
     strict.faults.clear()
+    strict.stalled.clear()
+    strict.release.clear()
     strict.checks = strict.conditions = strict.etags = True
     strict.on_request = lambda request: None
-    made = Desk(tmp_path, strict.url)
+    made = SourceHarness(tmp_path, strict.url)
     await made.call("create_bucket")
     yield made
-    made.house.store.close()
+    made.harness.store.close()
 
 
 def gets(server: S3Server, key: str) -> list[Request]:
@@ -51,116 +57,130 @@ def gets(server: S3Server, key: str) -> list[Request]:
 
 @pytest.mark.parametrize("kind", ["500", "slow-down", "cut", "half", "flip-answer"])
 async def test_a_passing_fault_is_sat_out_and_what_arrives_is_whole(
-    desk: Desk, strict: S3Server, kind: str
+    source_harness: SourceHarness, strict: S3Server, kind: str
 ) -> None:
     """Also wrong bytes under an unchanged ETag, which only the checksum tells."""
     body = os.urandom(3 * MIB)
-    await desk.put("set/a", body)
+    await source_harness.put("set/a", body)
     strict.fail("get", kind, key="set/a")
-    assert await desk.round() == 1
-    assert desk.in_inbox("set") == {b"a": body}
-    assert desk.items() == {"dropped": 1}
+    assert await source_harness.round() == 1
+    assert source_harness.in_inbox("set") == {b"a": body}
+    assert source_harness.items() == {"dropped": 1}
     # aiohttp asks once more by itself where a connection that was kept turns out to be closed.
     assert len(gets(strict, "set/a")) in (2, 3)
 
 
-async def test_small_objects_come_with_one_request_each(desk: Desk, strict: S3Server) -> None:
+async def test_small_objects_come_with_one_request_each(
+    source_harness: SourceHarness, strict: S3Server
+) -> None:
     """A look before each would double the time of thousands of them."""
     for number in range(20):
-        await desk.put(f"set/{number}", b"%d" % number)
-    await desk.put("set/empty", b"")
-    await desk.look()
+        await source_harness.put(f"set/{number}", b"%d" % number)
+    await source_harness.put("set/empty", b"")
+    await source_harness.look()
     strict.requests.clear()
-    assert await desk.runner.bring() == 1
-    assert desk.in_inbox("set") == {b"empty": b""} | {b"%d" % n: b"%d" % n for n in range(20)}
+    assert await source_harness.runner.bring() == 1
+    assert source_harness.in_inbox("set") == {b"empty": b""} | {b"%d" % n: b"%d" % n for n in range(20)}
     assert (strict.count("get"), strict.count("head")) == (21, 0)
 
 
-async def test_what_was_there_before_a_cut_is_not_fetched_again(desk: Desk, strict: S3Server) -> None:
+async def test_what_was_there_before_a_cut_is_not_fetched_again(
+    source_harness: SourceHarness, strict: S3Server
+) -> None:
     """By a range, pinned to the ETag."""
     body = os.urandom(32 * MIB)  # half of it is more than sockets hold: some was written before the cut
-    await desk.put("set/a", body)
+    await source_harness.put("set/a", body)
     strict.fail("get", "half", key="set/a")
-    await desk.round()
+    await source_harness.round()
     second = gets(strict, "set/a")[1]
     begin = int(second.headers["range"].removeprefix("bytes=").removesuffix("-"))
     assert 0 < begin < len(body)
     assert second.headers["if-match"] == f'"{hashlib.md5(body).hexdigest()}"'
-    assert desk.in_inbox("set") == {b"a": body}
+    assert source_harness.in_inbox("set") == {b"a": body}
 
 
 @pytest.mark.parametrize("checks", [True, False])
-async def test_wrong_bytes_again_and_again_never_get_in(desk: Desk, strict: S3Server, checks: bool) -> None:
+async def test_wrong_bytes_again_and_again_never_get_in(
+    source_harness: SourceHarness, strict: S3Server, checks: bool
+) -> None:
     """By the store's checksum, or by the ETag where it keeps none; the folder waits, and says why."""
     strict.checks = checks
-    await desk.put("set/a", b"right")
-    await desk.put("other/a", b"fine")
+    await source_harness.put("set/a", b"right")
+    await source_harness.put("other/a", b"fine")
     strict.fail("get", "flip-answer", times=4, key="set/a")
-    assert await desk.round() == 1
-    assert desk.in_inbox("other") == {b"a": b"fine"}
-    assert "set" not in desk.listing()
-    assert "arrives otherwise than the store's checksum says" in desk.runner.shown()["waiting"]["set"]
-    await until_due(desk)
-    assert await desk.runner.bring() == 1
-    assert desk.in_inbox("set") == {b"a": b"right"}
+    assert await source_harness.round() == 1
+    assert source_harness.in_inbox("other") == {b"a": b"fine"}
+    assert "set" not in source_harness.listing()
+    assert (
+        "arrives otherwise than the store's checksum says" in source_harness.runner.shown()["waiting"]["set"]
+    )
+    await until_due(source_harness)
+    assert await source_harness.runner.bring() == 1
+    assert source_harness.in_inbox("set") == {b"a": b"right"}
 
 
-async def until_due(desk: Desk) -> None:
+async def until_due(source_harness: SourceHarness) -> None:
     """Let what was put off be due now."""
-    desk.runner._waits = {name: (0.0, why, wait) for name, (_, why, wait) in desk.runner._waits.items()}
+    source_harness.runner._waits = {
+        name: (0.0, why, wait) for name, (_, why, wait) in source_harness.runner._waits.items()
+    }
 
 
 @pytest.mark.parametrize(
     ("etags", "how"), [("md5", "MD5 (ETag) kept by the store"), ("opaque", "SHA-256, read twice")]
 )
 async def test_a_store_without_checksums_is_verified_by_etag_or_by_reading_twice(
-    desk: Desk, strict: S3Server, etags: str, how: str, capsys: pytest.CaptureFixture[str]
+    source_harness: SourceHarness, strict: S3Server, etags: str, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     strict.checks = False
-    desk.again(etags=etags)
-    await desk.put("set/a", os.urandom(1000))
-    assert await desk.round() == 1
+    source_harness.again(etags=etags)
+    await source_harness.put("set/a", os.urandom(1000))
+    assert await source_harness.round() == 1
     assert how in capsys.readouterr().out
 
 
-async def test_a_multipart_etag_is_worked_out(desk: Desk, strict: S3Server, capsys: Any) -> None:
+async def test_a_multipart_etag_is_worked_out(
+    source_harness: SourceHarness, strict: S3Server, capsys: Any
+) -> None:
     strict.checks = False
     body = os.urandom(11 * MIB)
-    upload = (await desk.call("create_multipart_upload", Key="set/a"))["UploadId"]
+    upload = (await source_harness.call("create_multipart_upload", Key="set/a"))["UploadId"]
     parts = []
     for number, begin in enumerate(range(0, len(body), 5 * MIB), 1):
         piece = body[begin : begin + 5 * MIB]
-        answer = await desk.call("upload_part", Key="set/a", UploadId=upload, PartNumber=number, Body=piece)
+        answer = await source_harness.call(
+            "upload_part", Key="set/a", UploadId=upload, PartNumber=number, Body=piece
+        )
         parts.append({"PartNumber": number, "ETag": answer["ETag"]})
-    await desk.call(
+    await source_harness.call(
         "complete_multipart_upload", Key="set/a", UploadId=upload, MultipartUpload={"Parts": parts}
     )
-    assert await desk.round() == 1
-    assert desk.in_inbox("set") == {b"a": body}
+    assert await source_harness.round() == 1
+    assert source_harness.in_inbox("set") == {b"a": body}
     assert "MD5 of parts (ETag) kept by the store" in capsys.readouterr().out
     assert len(gets(strict, "set/a")) == 1
 
 
 async def test_credentials_that_expire_stop_the_source_until_they_are_renewed(
-    desk: Desk, strict: S3Server
+    source_harness: SourceHarness, strict: S3Server
 ) -> None:
-    await desk.put("set/a", b"x")
-    await desk.look()
+    await source_harness.put("set/a", b"x")
+    await source_harness.look()
     strict.fail("get", "ExpiredToken", key="set/a")
     with pytest.raises(TargetError, match="Renew the credentials"):
-        await desk.runner.bring()
-    assert desk.items() == {"fetching": 1}
-    await until_due(desk)
-    assert await desk.runner.bring() == 1
+        await source_harness.runner.bring()
+    assert source_harness.items() == {"fetching": 1}
+    await until_due(source_harness)
+    assert await source_harness.runner.bring() == 1
 
 
 async def test_an_object_that_changes_during_the_fetch_comes_in_its_new_content_alone(
-    desk: Desk, strict: S3Server
+    source_harness: SourceHarness, strict: S3Server
 ) -> None:
     """If-Match sees it; the half of the old content that lies there is not mixed with the new."""
     old, new = os.urandom(2 * MIB), os.urandom(2 * MIB)
-    await desk.put("set/a", old)
-    await desk.look()
+    await source_harness.put("set/a", old)
+    await source_harness.look()
     strict.fail("get", "half", key="set/a")
     gets: list[Request] = []
 
@@ -173,28 +193,30 @@ async def test_an_object_that_changes_during_the_fetch_comes_in_its_new_content_
                 strict.overwrite(request.path, new)
 
     strict.on_request = overwrite
-    assert await desk.runner.bring() == 0
-    assert desk.listing() == [".set"]
-    await until_due(desk)
-    assert await desk.runner.bring() == 1
-    assert desk.in_inbox("set") == {b"a": new}
-    await desk.look()
-    assert desk.items() == {"dropped": 1}
+    assert await source_harness.runner.bring() == 0
+    assert source_harness.listing() == [".set"]
+    await until_due(source_harness)
+    assert await source_harness.runner.bring() == 1
+    assert source_harness.in_inbox("set") == {b"a": new}
+    await source_harness.look()
+    assert source_harness.items() == {"dropped": 1}
 
 
-async def test_an_object_that_vanishes_before_it_is_fetched_is_said_and_left_out(desk: Desk) -> None:
-    await desk.put("set/a", b"x")
-    await desk.put("set/b", b"y")
-    await desk.put("alone/a", b"z")
-    await desk.look()
-    await desk.call("delete_object", Key="set/a")
-    await desk.call("delete_object", Key="alone/a")
-    assert await desk.runner.bring() == 1
-    assert desk.in_inbox("set") == {b"b": b"y"}
-    assert desk.listing() == ["set"]
-    assert desk.items() == {"gone": 2, "dropped": 1}
-    await desk.put("alone/a", b"z")  # it is back
-    assert await desk.round() == 1
+async def test_an_object_that_vanishes_before_it_is_fetched_is_said_and_left_out(
+    source_harness: SourceHarness,
+) -> None:
+    await source_harness.put("set/a", b"x")
+    await source_harness.put("set/b", b"y")
+    await source_harness.put("alone/a", b"z")
+    await source_harness.look()
+    await source_harness.call("delete_object", Key="set/a")
+    await source_harness.call("delete_object", Key="alone/a")
+    assert await source_harness.runner.bring() == 1
+    assert source_harness.in_inbox("set") == {b"b": b"y"}
+    assert source_harness.listing() == ["set"]
+    assert source_harness.items() == {"gone": 2, "dropped": 1}
+    await source_harness.put("alone/a", b"z")  # it is back
+    assert await source_harness.round() == 1
 
 
 HOSTILE = [
@@ -212,109 +234,115 @@ HOSTILE = [
 
 
 async def test_hostile_keys_are_refused_with_a_reason_and_never_written_outside(
-    desk: Desk, strict: S3Server, tmp_path: Path
+    source_harness: SourceHarness, strict: S3Server, tmp_path: Path
 ) -> None:
     for key in HOSTILE:
-        strict.overwrite(f"/{desk.bucket}/{key}", b"evil")  # not by HTTP, whose clients would tidy the path
-    await desk.put("set/fine", b"good")
-    await desk.put("set/folder/", b"")  # what consoles make for an empty folder
+        strict.overwrite(
+            f"/{source_harness.bucket}/{key}", b"evil"
+        )  # not by HTTP, whose clients would tidy the path
+    await source_harness.put("set/fine", b"good")
+    await source_harness.put("set/folder/", b"")  # what consoles make for an empty folder
     before = sorted(os.listdir(tmp_path)) + sorted(os.listdir(tmp_path / "root"))
-    assert await desk.round() == 1
-    assert desk.listing() == ["set"]
-    assert desk.in_inbox("set") == {b"fine": b"good"}
+    assert await source_harness.round() == 1
+    assert source_harness.listing() == ["set"]
+    assert source_harness.in_inbox("set") == {b"fine": b"good"}
     assert sorted(os.listdir(tmp_path)) + sorted(os.listdir(tmp_path / "root")) == before
     # "/set/lead" begins with an empty folder name, which the rule for groups does not take at all.
-    assert desk.items() == {"refused": len(HOSTILE) - 1, "dropped": 1}
-    assert all(one["reason"] for one in desk.known()["refused"])
+    assert source_harness.items() == {"refused": len(HOSTILE) - 1, "dropped": 1}
+    assert all(one["reason"] for one in source_harness.known()["refused"])
 
 
-async def test_a_key_that_is_a_file_and_a_directory_is_refused_once(desk: Desk) -> None:
+async def test_a_key_that_is_a_file_and_a_directory_is_refused_once(source_harness: SourceHarness) -> None:
     """The one that comes first stays; none is lost silently."""
-    await desk.put("set/a", b"file")
-    await desk.put("set/a/b", b"below")
-    await desk.put("set/c", b"c")
-    assert await desk.round() == 1
-    assert desk.items() == {"refused": 1, "dropped": 2}
-    assert len(desk.in_inbox("set")) == 2
-    assert desk.in_inbox("set")[b"c"] == b"c"
-    await desk.look()
-    assert desk.items() == {"refused": 1, "dropped": 2}  # stays refused
+    await source_harness.put("set/a", b"file")
+    await source_harness.put("set/a/b", b"below")
+    await source_harness.put("set/c", b"c")
+    assert await source_harness.round() == 1
+    assert source_harness.items() == {"refused": 1, "dropped": 2}
+    assert len(source_harness.in_inbox("set")) == 2
+    assert source_harness.in_inbox("set")[b"c"] == b"c"
+    await source_harness.look()
+    assert source_harness.items() == {"refused": 1, "dropped": 2}  # stays refused
 
 
-async def test_two_keys_with_one_path_never_overwrite_each_other(desk: Desk, tmp_path: Path) -> None:
+async def test_two_keys_with_one_path_never_overwrite_each_other(
+    source_harness: SourceHarness, tmp_path: Path
+) -> None:
     """As marble's a/p1.tif and b/p1.tif."""
-    desk.again(group="(?P<folder>x)/(?:.*/)?(?P<path>[^/]+)")
-    await desk.put("x/a/p1.tif", b"one")
-    await desk.put("x/b/p1.tif", b"two")
-    assert await desk.round() == 1
-    assert desk.in_inbox("x") == {b"p1.tif": b"one"}
-    (refused,) = desk.known()["refused"]
+    source_harness.again(group="(?P<folder>x)/(?:.*/)?(?P<path>[^/]+)")
+    await source_harness.put("x/a/p1.tif", b"one")
+    await source_harness.put("x/b/p1.tif", b"two")
+    assert await source_harness.round() == 1
+    assert source_harness.in_inbox("x") == {b"p1.tif": b"one"}
+    (refused,) = source_harness.known()["refused"]
     assert refused["key"] == "x/b/p1.tif"
     assert "which x/a/p1.tif is already" in refused["reason"]
 
 
 async def test_a_folder_that_is_dropped_is_not_fetched_again_unless_it_changed(
-    desk: Desk, strict: S3Server
+    source_harness: SourceHarness, strict: S3Server
 ) -> None:
-    await desk.put("set/a", b"one")
-    await desk.put("set/b", b"two")
-    assert await desk.round() == 1
+    await source_harness.put("set/a", b"one")
+    await source_harness.put("set/b", b"two")
+    assert await source_harness.round() == 1
     strict.requests.clear()
-    assert await desk.round() == 0
+    assert await source_harness.round() == 0
     assert strict.count("get") == 1  # the listing
-    await desk.put("set/b", b"three")
-    assert await desk.round() == 0  # the first folder of this name is still under way
-    async with desk.house.running():
-        await desk.house.until_over("set")
-        await desk.runner.follow()
-        assert desk.items() == {"done": 1, "seen": 1}
-        assert await desk.runner.bring() == 1
-    assert desk.in_inbox("set") == {b"b": b"three"}
+    await source_harness.put("set/b", b"three")
+    assert await source_harness.round() == 0  # the first folder of this name is still under way
+    async with source_harness.harness.running():
+        await source_harness.harness.until_over("set")
+        await source_harness.runner.follow()
+        assert source_harness.items() == {"done": 1, "seen": 1}
+        assert await source_harness.runner.bring() == 1
+    assert source_harness.in_inbox("set") == {b"b": b"three"}
 
 
-async def test_it_holds_back_when_enough_is_ahead(desk: Desk) -> None:
+async def test_it_holds_back_when_enough_is_ahead(source_harness: SourceHarness) -> None:
     for number in range(5):
-        await desk.put(f"s{number}/a", b"x")
-    desk.again(ahead=2)
-    assert await desk.round() == 2
-    assert desk.runner.held == "2 of its folders are under way (ahead: 2)"
-    async with desk.house.running():
-        await desk.house.until_over("s0")
-        await desk.house.until_over("s1")
-    await desk.runner.follow()
-    assert await desk.runner.bring() == 2
+        await source_harness.put(f"s{number}/a", b"x")
+    source_harness.again(ahead=2)
+    assert await source_harness.round() == 2
+    assert source_harness.runner.held == "2 of its folders are under way (ahead: 2)"
+    async with source_harness.harness.running():
+        await source_harness.harness.until_over("s0")
+        await source_harness.harness.until_over("s1")
+    await source_harness.runner.follow()
+    assert await source_harness.runner.bring() == 2
 
 
-async def test_it_holds_back_when_the_disk_is_nearly_full(desk: Desk) -> None:
-    await desk.put("set/a", b"x")
-    settings = desk.house.config.settings
+async def test_it_holds_back_when_the_disk_is_nearly_full(source_harness: SourceHarness) -> None:
+    await source_harness.put("set/a", b"x")
+    settings = source_harness.harness.config.settings
     low = settings.model_copy(update={"space": settings.space.model_copy(update={"floor": 1 << 60})})
-    object.__setattr__(desk.house.config, "settings", low)
-    assert await desk.round() == 0
-    assert "set needs" in desk.runner.held
-    assert "more free disk space" in desk.runner.held
+    object.__setattr__(source_harness.harness.config, "settings", low)
+    assert await source_harness.round() == 0
+    assert "set needs" in source_harness.runner.held
+    assert "more free disk space" in source_harness.runner.held
 
 
-async def test_a_folder_waits_until_nothing_of_it_has_changed_for_a_while(desk: Desk) -> None:
-    desk.again(settle="1h")
-    await desk.put("set/a", b"x")
-    assert await desk.round() == 0
-    assert desk.items() == {"seen": 1}
-    desk.again(settle=0)
-    assert await desk.round() == 1
+async def test_a_folder_waits_until_nothing_of_it_has_changed_for_a_while(
+    source_harness: SourceHarness,
+) -> None:
+    source_harness.again(settle="1h")
+    await source_harness.put("set/a", b"x")
+    assert await source_harness.round() == 0
+    assert source_harness.items() == {"seen": 1}
+    source_harness.again(settle=0)
+    assert await source_harness.round() == 1
 
 
-async def test_a_folder_waits_for_its_marker_which_is_not_fetched(desk: Desk) -> None:
-    desk.again(marker="_COMPLETE")
-    await desk.put("set/a", b"x")
-    assert await desk.round() == 0
-    await desk.put("set/_COMPLETE", b"")
-    assert await desk.round() == 1
-    assert desk.in_inbox("set") == {b"a": b"x"}
+async def test_a_folder_waits_for_its_marker_which_is_not_fetched(source_harness: SourceHarness) -> None:
+    source_harness.again(marker="_COMPLETE")
+    await source_harness.put("set/a", b"x")
+    assert await source_harness.round() == 0
+    await source_harness.put("set/_COMPLETE", b"")
+    assert await source_harness.round() == 1
+    assert source_harness.in_inbox("set") == {b"a": b"x"}
 
 
-async def test_only_what_is_wanted_is_taken(desk: Desk) -> None:
-    desk.again(prefix="p/", match=["*.tif"], ignore=["*/._*"], least=2, most="1KB")
+async def test_only_what_is_wanted_is_taken(source_harness: SourceHarness) -> None:
+    source_harness.again(prefix="p/", match=["*.tif"], ignore=["*/._*"], least=2, most="1KB")
     for key, body in {
         "p/s/a.tif": b"good",
         "p/s/a.txt": b"other",
@@ -323,33 +351,33 @@ async def test_only_what_is_wanted_is_taken(desk: Desk) -> None:
         "p/s/large.tif": b"x" * 1001,
         "q/s/a.tif": b"elsewhere",
     }.items():
-        await desk.put(key, body)
-    assert await desk.round() == 1
-    assert desk.in_inbox("s") == {b"a.tif": b"good"}
+        await source_harness.put(key, body)
+    assert await source_harness.round() == 1
+    assert source_harness.in_inbox("s") == {b"a.tif": b"good"}
 
 
-async def test_one_key_can_be_one_folder(desk: Desk) -> None:
-    desk.again(group="(?:.*/)?(?P<path>(?P<stem>[^/]+)\\.tif)", folder="image-{stem}")
-    await desk.put("a/b/p1.tif", b"1")
-    await desk.put("a/c/p2.tif", b"2")
-    assert await desk.round() == 2
-    assert desk.in_inbox("image-p1") == {b"p1.tif": b"1"}
+async def test_one_key_can_be_one_folder(source_harness: SourceHarness) -> None:
+    source_harness.again(group="(?:.*/)?(?P<path>(?P<stem>[^/]+)\\.tif)", folder="image-{stem}")
+    await source_harness.put("a/b/p1.tif", b"1")
+    await source_harness.put("a/c/p2.tif", b"2")
+    assert await source_harness.round() == 2
+    assert source_harness.in_inbox("image-p1") == {b"p1.tif": b"1"}
 
 
-async def test_somebody_elses_upload_of_the_same_name_is_left_alone(desk: Desk) -> None:
-    (desk.inbox / ".set").mkdir()
-    (desk.inbox / ".set" / "theirs").write_bytes(b"theirs")
-    await desk.put("set/a", b"x")
-    assert await desk.round() == 0
-    assert "somebody else's upload" in desk.runner.shown()["waiting"]["set"]
-    assert desk.in_inbox(".set") == {b"theirs": b"theirs"}
-    (desk.inbox / ".set").rename(desk.inbox / "set")
-    await until_due(desk)
-    assert await desk.runner.bring() == 0  # not over their folder
-    async with desk.house.running():
-        await desk.house.until_over("set")
-    await until_due(desk)
-    assert await desk.runner.bring() == 1
+async def test_somebody_elses_upload_of_the_same_name_is_left_alone(source_harness: SourceHarness) -> None:
+    (source_harness.inbox / ".set").mkdir()
+    (source_harness.inbox / ".set" / "theirs").write_bytes(b"theirs")
+    await source_harness.put("set/a", b"x")
+    assert await source_harness.round() == 0
+    assert "somebody else's upload" in source_harness.runner.shown()["waiting"]["set"]
+    assert source_harness.in_inbox(".set") == {b"theirs": b"theirs"}
+    (source_harness.inbox / ".set").rename(source_harness.inbox / "set")
+    await until_due(source_harness)
+    assert await source_harness.runner.bring() == 0  # not over their folder
+    async with source_harness.harness.running():
+        await source_harness.harness.until_over("set")
+    await until_due(source_harness)
+    assert await source_harness.runner.bring() == 1
 
 
 @pytest.mark.parametrize(
@@ -357,13 +385,13 @@ async def test_somebody_elses_upload_of_the_same_name_is_left_alone(desk: Desk) 
     ["source.made", "source.piece", "source.fetched", "source.durable", "source.recorded", "source.renamed"],
 )
 async def test_it_goes_on_wherever_it_was_killed(
-    desk: Desk, strict: S3Server, point: str, monkeypatch: pytest.MonkeyPatch
+    source_harness: SourceHarness, strict: S3Server, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each named moment: the folder comes once, whole, and no byte is fetched twice."""
     body = os.urandom(2 * MIB)
     what = {b"a": body} if point == "source.piece" else {b"a": body, b"b": b"small"}
     for name, data in what.items():
-        await desk.put(f"set/{name.decode()}", data)
+        await source_harness.put(f"set/{name.decode()}", data)
 
     class Killed(BaseException):
         pass
@@ -374,148 +402,163 @@ async def test_it_goes_on_wherever_it_was_killed(
             raise Killed
 
     monkeypatch.setattr(fail_points, "point", die)
-    await desk.look()
+    await source_harness.look()
     with pytest.raises((Killed, BaseExceptionGroup)):
-        await desk.runner.bring()
+        await source_harness.runner.bring()
     before = sum(r.operation == "get" and r.path.endswith("/a") for r in strict.requests)
-    desk.again()
-    await desk.runner.follow()
-    await desk.round()
-    assert desk.listing() == ["set"]
-    assert desk.in_inbox("set") == what
-    assert desk.items() == {"dropped": len(what)}
+    source_harness.again()
+    await source_harness.runner.follow()
+    await source_harness.round()
+    assert source_harness.listing() == ["set"]
+    assert source_harness.in_inbox("set") == what
+    assert source_harness.items() == {"dropped": len(what)}
     again = gets(strict, "a")[before:]
     assert all("range" in request.headers for request in again) or point == "source.made"
-    async with desk.house.running():
-        await desk.house.until_over("set")
-    await desk.runner.follow()
-    assert desk.items() == {"done": len(what)}
-    assert len(desk.house.jobs("set")) == 1
+    async with source_harness.harness.running():
+        await source_harness.harness.until_over("set")
+    await source_harness.runner.follow()
+    assert source_harness.items() == {"done": len(what)}
+    assert len(source_harness.harness.jobs("set")) == 1
 
 
-async def test_a_folder_taken_away_before_it_became_a_job_is_said(desk: Desk) -> None:
-    await desk.put("set/a", b"x")
-    await desk.round()
-    (desk.inbox / "set").rename(desk.inbox.parent / "elsewhere")
-    await desk.runner.follow()
-    assert desk.items() == {"dropped": 1}  # it may just be on its way
-    await desk.runner.follow()
-    assert desk.items() == {"failed": 1}
+async def test_a_folder_taken_away_before_it_became_a_job_is_said(source_harness: SourceHarness) -> None:
+    await source_harness.put("set/a", b"x")
+    await source_harness.round()
+    (source_harness.inbox / "set").rename(source_harness.inbox.parent / "elsewhere")
+    await source_harness.runner.follow()
+    assert source_harness.items() == {"dropped": 1}  # it may just be on its way
+    await source_harness.runner.follow()
+    assert source_harness.items() == {"failed": 1}
 
 
-async def test_a_new_folder_with_an_old_inode_is_not_taken_for_an_earlier_jobs(desk: Desk) -> None:
+async def test_a_new_folder_with_an_old_inode_is_not_taken_for_an_earlier_jobs(
+    source_harness: SourceHarness,
+) -> None:
     """Inode numbers come again: the jobs of before are noted at the drop, and are not its own."""
-    await desk.put("set/a", b"x")
-    await desk.round()
-    async with desk.house.running():
-        await desk.house.until_over("set")
-    await desk.runner.follow()
-    await desk.put("set/a", b"y")
-    await desk.look()
-    run = desk.house.store.run
+    await source_harness.put("set/a", b"x")
+    await source_harness.round()
+    async with source_harness.harness.running():
+        await source_harness.harness.until_over("set")
+    await source_harness.runner.follow()
+    await source_harness.put("set/a", b"y")
+    await source_harness.look()
+    run = source_harness.harness.store.run
     drop = run(drop_store.begin, "up", "set", time.time())
     assert drop is not None
-    run(drop_store.made, drop.id, desk.house.job("set").ino)
+    run(drop_store.made, drop.id, source_harness.harness.job("set").ino)
     run(drop_store.fetched, [(item.id, item.version) for item in run(drop_store.page, drop.id, None, 9)])
     assert run(drop_store.dropped, drop.id, "", time.time())
     assert run(drop_store.follow, "up") == []
 
 
 async def test_a_round_killed_in_its_middle_goes_on_there(
-    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+    source_harness: SourceHarness, strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not from the beginning: a bucket of a million keys is walked once."""
     monkeypatch.setattr("dittohead.sources.s3.BATCH", 3)
     for number in range(10):
-        await desk.put(f"s{number}/a", b"x")
+        await source_harness.put(f"s{number}/a", b"x")
     strict.requests.clear()
     strict.on_request = lambda r: strict.fail("get", "ExpiredToken") if strict.count("get") == 3 else None
     with pytest.raises(TargetError):
-        await desk.look()
+        await source_harness.look()
     strict.on_request = lambda r: None
-    assert desk.items() == {"seen": 9}
+    assert source_harness.items() == {"seen": 9}
     strict.requests.clear()
-    desk.again()
-    await desk.look()
+    source_harness.again()
+    await source_harness.look()
     assert strict.requests[0].query["start-after"] == "s8/a"
-    assert desk.items() == {"seen": 10}
-    await desk.put("s00/a", b"x")  # before the position: the next round finds it
-    await desk.look()
-    assert desk.items() == {"seen": 11}
+    assert source_harness.items() == {"seen": 10}
+    await source_harness.put("s00/a", b"x")  # before the position: the next round finds it
+    await source_harness.look()
+    assert source_harness.items() == {"seen": 11}
 
 
-async def test_reset_lets_a_prefix_be_fetched_again(desk: Desk) -> None:
+async def test_reset_lets_a_prefix_be_fetched_again(source_harness: SourceHarness) -> None:
     from dittohead.store import items as item_store
 
     for key in ("set/a", "set/b", "other/a"):
-        await desk.put(key, b"x")
-    await desk.round()
-    async with desk.house.running():
-        await desk.house.until_over("set")
-        await desk.house.until_over("other")
-        await desk.runner.follow()
-        assert desk.house.store.run(item_store.forget, "up", "set/", time.time()) == (2, 0)
-        assert await desk.round() == 1
-        desk.house.look()
-        await desk.house.until(lambda: len(desk.house.jobs("set")) == 2)
-    assert len(desk.house.jobs("other")) == 1
+        await source_harness.put(key, b"x")
+    await source_harness.round()
+    async with source_harness.harness.running():
+        await source_harness.harness.until_over("set")
+        await source_harness.harness.until_over("other")
+        await source_harness.runner.follow()
+        assert source_harness.harness.store.run(item_store.forget, "up", "set/", time.time()) == (2, 0)
+        assert await source_harness.round() == 1
+        source_harness.harness.look()
+        await source_harness.harness.until(lambda: len(source_harness.harness.jobs("set")) == 2)
+    assert len(source_harness.harness.jobs("other")) == 1
 
 
 async def test_a_store_that_stalls_is_given_up_and_asked_again(
-    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+    source_harness: SourceHarness, strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What came before the silence is kept."""
-    monkeypatch.setattr("dittohead.toolkit.s3.fetch._STALL_S", 0.3)
+    patience = Patience(monkeypatch, fetch)
     body = os.urandom(2 * MIB)
-    await desk.put("set/a", body)
+    await source_harness.put("set/a", body)
     strict.fail("get", "half-stall", key="set/a")
-    assert await desk.round() == 1
-    assert desk.in_inbox("set") == {b"a": body}
+
+    def half_is_here() -> bool:
+        return strict.stalled.is_set() and any(
+            path.stat().st_size for path in source_harness.inbox.glob(".set*/a*")
+        )
+
+    dropped, _ = await asyncio.gather(
+        source_harness.round(), patience.run_out_when(half_is_here, fetch._STALL_S)
+    )
+    assert dropped == 1
+    assert source_harness.in_inbox("set") == {b"a": body}
     assert "range" in gets(strict, "set/a")[1].headers
 
 
-async def test_one_folder_that_cannot_be_had_keeps_no_other_from_coming(desk: Desk, strict: S3Server) -> None:
+async def test_one_folder_that_cannot_be_had_keeps_no_other_from_coming(
+    source_harness: SourceHarness, strict: S3Server
+) -> None:
     """An object that always fails, before others in the order."""
     for name in ("a", "b", "c"):
-        await desk.put(f"{name}/x", b"x")
+        await source_harness.put(f"{name}/x", b"x")
     strict.fail("get", "500", times=1000, key="a/x")
-    assert await desk.round() == 2
-    assert desk.listing() == [".a", "b", "c"]
-    assert "InternalError" in desk.runner.shown()["waiting"]["a"]
+    assert await source_harness.round() == 2
+    assert source_harness.listing() == [".a", "b", "c"]
+    assert "InternalError" in source_harness.runner.shown()["waiting"]["a"]
 
 
 async def test_a_message_is_hidden_anew_while_its_job_goes_on_and_not_when_it_failed(
-    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+    source_harness: SourceHarness, strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQS shows it again otherwise, and after some times lays it aside."""
     queue = {"url": f"{strict.url}/123456789012/hold", "hold": 30}  # not Amazon's: it is asked where it is
-    desk.again(queue=queue)
-    async with connection.client(desk.options, desk.secret, "sqs", queue_endpoint=strict.url) as client:
+    source_harness.again(queue=queue)
+    async with connection.client(
+        source_harness.options, source_harness.secret, "sqs", queue_endpoint=strict.url
+    ) as client:
         await client.create_queue(QueueName="hold")
         body = {
             "Records": [
                 {
                     "eventName": "ObjectCreated:Put",
-                    "s3": {"bucket": {"name": desk.bucket}, "object": {"key": "set/a"}},
+                    "s3": {"bucket": {"name": source_harness.bucket}, "object": {"key": "set/a"}},
                 }
             ]
         }
         await client.send_message(QueueUrl=queue["url"], MessageBody=json.dumps(body))
-    await desk.put("set/a", b"x")
-    assert await desk.round() == 1
+    await source_harness.put("set/a", b"x")
+    assert await source_harness.round() == 1
     clock = time.time()
     monkeypatch.setattr("time.time", lambda: clock + 20)
     before = len(strict.requests)
-    await desk.runner.follow()
+    await source_harness.runner.follow()
     assert len(strict.requests) == before + 1  # hidden again
-    await desk.runner.follow()
+    await source_harness.runner.follow()
     assert len(strict.requests) == before + 1  # once is enough
-    desk.house.worker.plays["first"] = fails
-    async with desk.house.running():
-        await desk.house.until_over("set")
+    source_harness.harness.worker.plays["first"] = fails
+    async with source_harness.harness.running():
+        await source_harness.harness.until_over("set")
     monkeypatch.setattr("time.time", lambda: clock + 60)
-    await desk.runner.follow()
-    assert desk.items() == {"failed": 1}
+    await source_harness.runner.follow()
+    assert source_harness.items() == {"failed": 1}
     assert len(strict.requests) == before + 1
 
 
@@ -542,23 +585,23 @@ async def fails(ctx: StepContext) -> StepResult:
 
 
 async def test_a_folder_that_goes_on_over_the_page_of_a_listing_is_not_begun_before_its_end(
-    desk: Desk, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+    source_harness: SourceHarness, strict: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long ago its objects were written: half of a folder is not a folder."""
     monkeypatch.setattr("dittohead.sources.s3.BATCH", 3)
-    await desk.put("early/a", b"x")
-    await desk.look()
+    await source_harness.put("early/a", b"x")
+    await source_harness.look()
     for number in range(7):
-        await desk.put(f"set/{number}", b"x")
+        await source_harness.put(f"set/{number}", b"x")
     strict.requests.clear()
     strict.on_request = lambda r: strict.fail("get", "ExpiredToken") if strict.count("get") == 2 else None
     with pytest.raises(TargetError):
-        await desk.look()
+        await source_harness.look()
     strict.on_request = lambda r: None
-    assert desk.items() == {"seen": 6}
-    assert await desk.runner.bring() == 1  # what was known before
-    assert desk.listing() == ["early"]
-    desk.again()
-    await desk.look()
-    assert await desk.runner.bring() == 1
-    assert len(desk.in_inbox("set")) == 7
+    assert source_harness.items() == {"seen": 6}
+    assert await source_harness.runner.bring() == 1  # what was known before
+    assert source_harness.listing() == ["early"]
+    source_harness.again()
+    await source_harness.look()
+    assert await source_harness.runner.bring() == 1
+    assert len(source_harness.in_inbox("set")) == 7

@@ -17,7 +17,7 @@ from dittohead.contract.schedule import Window
 from dittohead.contract.source import Fetch, Look, Source, SourceOptions, Upstream
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model.errors import SourceStopped
-from tests.support.house import House
+from tests.support.harness import Harness
 
 BERLIN = "Europe/Berlin"
 
@@ -89,11 +89,11 @@ class FarSource(Source[SourceOptions]):
 
 
 class Rig:
-    def __init__(self, house: House, **options: Any) -> None:
-        self.house, self.source = house, FarSource()
+    def __init__(self, harness: Harness, **options: Any) -> None:
+        self.harness, self.source = harness, FarSource()
         self.far = self.source.far
         tools = Tools(
-            store=house.store, stations=house.stations, claimer=house.claimer, secret={}.__getitem__
+            store=harness.store, stations=harness.stations, claimer=harness.claimer, secret={}.__getitem__
         )
         setting = SourceSetting(name="up", kind="far", options=SourceOptions(**options))
         self.runner = Runner(tools, setting, self.source)
@@ -119,10 +119,10 @@ class Clock:
 
 
 async def test_a_look_halts_at_the_end_of_its_part_of_the_day_and_goes_on_in_the_next(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch, 0.05)
-    rig = Rig(house, between="20:00-04:00")
+    rig = Rig(harness, between="20:00-04:00")
     async with running(rig.runner):
         await rig.far.looking.wait()
         clock.left_s = 0.0
@@ -136,16 +136,16 @@ async def test_a_look_halts_at_the_end_of_its_part_of_the_day_and_goes_on_in_the
     assert rig.runner.faults == {}
 
 
-async def test_a_person_has_it_look_at_any_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_person_has_it_look_at_any_time(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch, 0.0)
-    rig = Rig(house, between="20:00-04:00")
+    rig = Rig(harness, between="20:00-04:00")
     async with running(rig.runner):
         rig.runner.look_soon()
         await rig.far.looking.wait()
 
 
 async def test_a_stopped_source_is_said_once_and_goes_on_when_a_person_has_acted(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What refuses us is not asked again and again; that it is well again is told too."""
     monkeypatch.setattr("dittohead.intake.runner._STOPPED_LOOK_S", 0.01)
@@ -155,8 +155,8 @@ async def test_a_stopped_source_is_said_once_and_goes_on_when_a_person_has_acted
         told.append((event, facts["target"]))
         return []
 
-    monkeypatch.setattr(house.claimer.targets, "_compose", compose)
-    rig = Rig(house)
+    monkeypatch.setattr(harness.claimer.targets, "_compose", compose)
+    rig = Rig(harness)
     acted: list[bool] = []
     rig.far.refused = SourceStopped(
         "it lets nobody in", hint="dittohead source authorize up", over=lambda: bool(acted)
@@ -176,8 +176,8 @@ async def test_a_stopped_source_is_said_once_and_goes_on_when_a_person_has_acted
     assert told == [("paused", "source up"), ("resumed", "source up")]
 
 
-async def test_nothing_is_fetched_while_fetches_are_paused(house: House) -> None:
-    rig = Rig(house)
+async def test_nothing_is_fetched_while_fetches_are_paused(harness: Harness) -> None:
+    rig = Rig(harness)
     told = Told(key="fetches", state="paused", reason="the line is needed")
     await rig.runner.keep.catalogue.tell(SWITCH, [told], by="alice")
     assert await rig.runner.bring() == 0

@@ -26,7 +26,7 @@ from dittohead.model.errors import ConfigError
 from dittohead.sources.s3 import S3Options
 from dittohead.toolkit.s3 import events as s3_events
 from dittohead.toolkit.s3.events import UnreadableEvent, read_message, read_token
-from tests.support.house import House
+from tests.support.harness import Harness
 
 GOOD = """\
 root: .
@@ -185,24 +185,24 @@ class BrokenSource(Source[SourceOptions]):
 
 async def test_a_defect_of_a_source_ends_nothing_and_is_said(tmp_path: Path) -> None:
     """It is tried again, as a fault of the remote system is."""
-    house = House(tmp_path / "root")
+    harness = Harness(tmp_path / "root")
     known = Sources([])
     known.add(BrokenSource())
-    intake = Intake(house.store, house.stations, house.claimer, known, {}.__getitem__)
+    intake = Intake(harness.store, harness.stations, harness.claimer, known, {}.__getitem__)
     intake.configure([SourceSetting(name="b", kind="broken", options=SourceOptions())])
     task = asyncio.create_task(intake.run())
-    async with house.running():
-        await house.until(lambda: intake.shown()["b"]["state"] == "failing")
+    async with harness.running():
+        await harness.until(lambda: intake.shown()["b"]["state"] == "failing")
         assert intake.shown()["b"]["error"] == "RuntimeError: a defect"
-        house.arrive("x")
-        house.look()
-        await house.until_over("x")
+        harness.arrive("x")
+        harness.look()
+        await harness.until_over("x")
     intake.configure([])  # taken out by a reload
-    await house.until(lambda: not [t for t in asyncio.all_tasks() if t.get_name().startswith("source:b")])
+    await harness.until(lambda: not [t for t in asyncio.all_tasks() if t.get_name().startswith("source:b")])
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    house.store.close()
+    harness.store.close()
 
 
 TOP = Path(__file__).parents[2]

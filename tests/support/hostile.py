@@ -97,7 +97,7 @@ pipelines:
   check: {match: "check-.*", steps: [command: *meet, checksum: {}]}
   during: {match: "during-.*", steps: [rsync: {to: "@/target/{name}", timeout: 3s, bwlimit: 1MB}]}
   after: {match: "after-.*", steps: [rsync: *to, command: *meet]}
-  bare: {match: "bare-.*", steps: [rsync: *to]}
+  bare: {match: "bare-.*", steps: [rsync: {to: "@/target/{name}", timeout: 60s}]}
   skip: {match: "(?s)skip-.*", links: skip, steps: [checksum: {}, rsync: *to]}
   images:
     match: "img-.*"
@@ -443,7 +443,7 @@ class Box(Site):
 
     def check(self, folder: bytes, end: str) -> None:
         """It lies where it must, alone and as it was uploaded; a delivery is what the manifest says."""
-        assert self.stations_of(folder) == [end]
+        assert self.stations_of(folder) == [end], self.reason(folder)
         found = self.uploaded[folder]
         assert snapshot(self.path(end, folder)) == found
         assert self.traces(folder) == []

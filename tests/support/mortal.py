@@ -54,10 +54,15 @@ def arm(dies: str, reached: str) -> None:
     fail_points.point = point
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Arm the fail points as the environment says, and run the command line."""
     arm(os.environ.get("MORTAL_DIES", ""), os.environ.get("MORTAL_REACHED", ""))
     from dittohead.cli import main
     from dittohead.store import outbox
 
     outbox.MANY = 1_000_000  # each notice by itself, however many: they are counted one by one
+    main()
+
+
+if __name__ == "__main__":
     main()

@@ -21,7 +21,7 @@ from dittohead.admin.tokens import Tokens, parse
 from dittohead.web.server.access import ACCESS
 from dittohead.web.server.attempt_limit import ALL_BURST, BURST, AttemptLimit
 from dittohead.web.server.sessions import Sessions, cookie_of
-from tests.support.front import OPERATOR, READER, TOKENS, Front, call
+from tests.support.web_harness import OPERATOR, READER, TOKENS, WebHarness, call
 
 pytestmark = pytest.mark.usefixtures("nothing_blocks_the_loop")
 
@@ -34,21 +34,21 @@ PROXY = {
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[tuple[Front, aiohttp.ClientSession]]:
-    made = Front(tmp_path / "root", names=["archive.example.org"], proxy=PROXY)
+async def web_harness(tmp_path: Path) -> AsyncIterator[tuple[WebHarness, aiohttp.ClientSession]]:
+    made = WebHarness(tmp_path / "root", names=["archive.example.org"], proxy=PROXY)
     async with made.serving() as client:
         yield made, client
 
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 
 
 # -- tokens --------------------------------------------------------------------------------------
 
 
-async def test_a_token_gives_its_role_and_nothing_else_does(front: Served) -> None:
+async def test_a_token_gives_its_role_and_nothing_else_does(web_harness: Served) -> None:
     """Nobody reads without one; readers do not act; a token in the URL or in another scheme is none."""
-    _, client = front
+    _, client = web_harness
     assert (await call(client, "/api/v1/jobs"))[0] == 401
     assert (await call(client, "/api/v1/jobs", token=READER))[0] == 200
     assert (await call(client, "/api/v1/jobs/x/retry", "POST", token=READER))[0] == 403
@@ -65,7 +65,7 @@ async def test_a_token_gives_its_role_and_nothing_else_does(front: Served) -> No
 )
 async def test_a_wrong_token_is_refused_also_where_everybody_may_read(tmp_path: Path, wrong: str) -> None:
     """Anyone who shows one wants to be somebody: to be taken for anybody would hide the mistake."""
-    made = Front(tmp_path / "root", read="open")
+    made = WebHarness(tmp_path / "root", read="open")
     async with made.serving() as client:
         assert (await call(client, "/api/v1/jobs"))[0] == 200
         header = {"Authorization": b"Bearer " + wrong.encode()}
@@ -115,9 +115,9 @@ def test_every_token_is_compared_whichever_fits(monkeypatch: pytest.MonkeyPatch)
         assert compared == [32, 32]
 
 
-async def test_a_token_that_is_taken_out_ends_its_sessions_too(front: Served) -> None:
+async def test_a_token_that_is_taken_out_ends_its_sessions_too(web_harness: Served) -> None:
     """The file is read again; nobody restarts a daemon to shut somebody out."""
-    made, client = front
+    made, client = web_harness
     cookie = {"Cookie": await made.signed_in(client)}
     assert (await call(client, "/api/v1/jobs", headers=cookie))[0] == 200
     made.write_tokens(f"reader bob {READER}\n")
@@ -128,9 +128,9 @@ async def test_a_token_that_is_taken_out_ends_its_sessions_too(front: Served) ->
     assert (await call(client, "/api/v1/jobs", token=READER))[0] == 200
 
 
-async def test_a_file_that_cannot_be_read_opens_nothing(front: Served) -> None:
+async def test_a_file_that_cannot_be_read_opens_nothing(web_harness: Served) -> None:
     """And the daemon goes on."""
-    made, client = front
+    made, client = web_harness
     made.credential.unlink()
     async with asyncio.timeout(20):
         while (await call(client, "/api/v1/jobs", token=OPERATOR))[0] == 200:
@@ -141,9 +141,9 @@ async def test_a_file_that_cannot_be_read_opens_nothing(front: Served) -> None:
 # -- sessions and forms --------------------------------------------------------------------------
 
 
-async def test_a_session_acts_only_with_its_forms_secret(front: Served) -> None:
+async def test_a_session_acts_only_with_its_forms_secret(web_harness: Served) -> None:
     """By form field or by header; another session's, none, or nobody's is refused."""
-    made, client = front
+    made, client = web_harness
     cookie = await made.signed_in(client)
     other = await made.csrf(client, await made.signed_in(client))
     own = await made.csrf(client, cookie)
@@ -161,7 +161,7 @@ async def test_a_session_acts_only_with_its_forms_secret(front: Served) -> None:
     assert (await call(client, "/api/v1/jobs", headers={"Cookie": cookie}))[0] == 200
 
 
-async def test_a_page_of_another_origin_can_send_nothing(front: Served) -> None:
+async def test_a_page_of_another_origin_can_send_nothing(web_harness: Served) -> None:
     """Not even with the right secret, nor sign somebody in as somebody else."""
     for headers in [
         {"Origin": "https://evil.example.org"},
@@ -171,7 +171,7 @@ async def test_a_page_of_another_origin_can_send_nothing(front: Served) -> None:
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ]:
-        made, client = front
+        made, client = web_harness
         cookie = await made.signed_in(client)
         secret = await made.csrf(client, cookie)
         sent = {"Cookie": cookie, "X-CSRF-Token": secret, **headers}
@@ -181,17 +181,17 @@ async def test_a_page_of_another_origin_can_send_nothing(front: Served) -> None:
         assert (await call(client, "/api/v1/jobs/x/retry", "POST", headers=headers, token=OPERATOR))[0] == 404
 
 
-async def test_forms_of_our_own_pages_are_taken_under_every_name(front: Served) -> None:
+async def test_forms_of_our_own_pages_are_taken_under_every_name(web_harness: Served) -> None:
     """Also where the proxy puts its own name for ours into Host."""
-    made, client = front
+    made, client = web_harness
     for origin in (made.base, "https://archive.example.org"):
         headers = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
         assert (await call(client, "/login", "POST", headers=headers, data={"token": OPERATOR}))[0] == 303
 
 
-async def test_the_cookie_is_closed_in(front: Served) -> None:
+async def test_the_cookie_is_closed_in(web_harness: Served) -> None:
     """Out of reach of scripts and other sites; under https it can come from this host alone."""
-    made, client = front
+    made, client = web_harness
     async with client.post("/login", data={"token": OPERATOR}, allow_redirects=False) as answer:
         said = answer.headers["Set-Cookie"].lower()
     assert said.startswith("dittohead=")
@@ -210,22 +210,22 @@ async def test_the_cookie_is_closed_in(front: Served) -> None:
     assert (await made.signed_in(client, **{"X-Forwarded-Proto": "https"})).startswith("dittohead=")
 
 
-async def test_signing_out_ends_the_session_for_good(front: Served, tmp_path: Path) -> None:
+async def test_signing_out_ends_the_session_for_good(web_harness: Served, tmp_path: Path) -> None:
     """A copy of the cookie is worth nothing afterwards, nor after a restart."""
-    made, client = front
+    made, client = web_harness
     cookie = await made.signed_in(client)
     secret = await made.csrf(client, cookie)
     said = await call(client, "/logout", "POST", headers={"Cookie": cookie}, data={"csrf": secret})
     assert said[0] == 303
     assert (await call(client, "/api/v1/jobs", headers={"Cookie": cookie}))[0] == 401
-    again = Sessions(made.house.stations.state)
+    again = Sessions(made.harness.stations.state)
     await asyncio.to_thread(again.load)
     assert again.read(cookie.partition("=")[2]) is None
 
 
-async def test_a_session_that_was_set_before_is_not_taken_over(front: Served) -> None:
+async def test_a_session_that_was_set_before_is_not_taken_over(web_harness: Served) -> None:
     """Signing in always begins a new one."""
-    made, client = front
+    made, client = web_harness
     before = await made.signed_in(client, READER)
     async with client.post(
         "/login", data={"token": OPERATOR}, headers={"Cookie": before}, allow_redirects=False
@@ -324,7 +324,7 @@ def test_of_two_cookies_of_a_name_one_was_tossed_in() -> None:
     )  # what a plain reader would take
 
 
-async def test_the_way_back_stays_with_us(front: Served) -> None:
+async def test_the_way_back_stays_with_us(web_harness: Served) -> None:
     """A link to the sign-in page cannot end elsewhere."""
     for given, leads_to in [
         ("/jobs?q=a", "/jobs?q=a"),
@@ -336,7 +336,7 @@ async def test_the_way_back_stays_with_us(front: Served) -> None:
         ("javascript:alert(1)", "/"),
         ("", "/"),
     ]:
-        _, client = front
+        _, client = web_harness
         data = {"token": OPERATOR, "next": given}
         async with client.post("/login", data=data, allow_redirects=False) as answer:
             assert answer.headers["Location"] == leads_to
@@ -344,9 +344,9 @@ async def test_the_way_back_stays_with_us(front: Served) -> None:
             assert '"><script>' not in await answer.text()
 
 
-async def test_people_are_led_to_the_form_and_programs_are_not(front: Served) -> None:
+async def test_people_are_led_to_the_form_and_programs_are_not(web_harness: Served) -> None:
     """A browser asks for text/html."""
-    _, client = front
+    _, client = web_harness
     async with client.get("/metrics?a=b", headers={"Accept": "text/html"}, allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (303, "/login?next=/metrics?a%3Db")
     # From a link elsewhere the cookie is held back: asked for again from here, it comes.
@@ -371,10 +371,10 @@ async def wrong(client: aiohttp.ClientSession, way: str, number: int) -> int:
 
 @pytest.mark.parametrize(("way", "refused"), [("form", 403), ("bearer", 401)])
 async def test_who_guesses_is_slowed_down_and_nobody_is_locked_out(
-    front: Served, way: str, refused: int
+    web_harness: Served, way: str, refused: int
 ) -> None:
     """The log names the address, and nothing of what was tried; a right token comes in also from there."""
-    made, client = front
+    made, client = web_harness
     with structlog.testing.capture_logs() as logged:
         for number in range(BURST):
             assert await wrong(client, way, number) == refused
@@ -392,9 +392,9 @@ async def test_who_guesses_is_slowed_down_and_nobody_is_locked_out(
 
 
 @pytest.mark.parametrize("way", ["form", "bearer"])
-async def test_wrong_tokens_from_everywhere_keep_no_right_one_out(front: Served, way: str) -> None:
+async def test_wrong_tokens_from_everywhere_keep_no_right_one_out(web_harness: Served, way: str) -> None:
     """Any user of this machine has sixteen million addresses, and a household of IPv6 2^64."""
-    made, client = front
+    made, client = web_harness
     pace = made.app[ACCESS].limit = AttemptLimit(now=lambda: 0.0)
     for number in range(ALL_BURST):
         assert pace.wrong(f"2001:db8:{number:x}::1") == 0
@@ -435,9 +435,9 @@ def test_ten_thousand_tries_from_as_many_addresses_come_to_few() -> None:
 # -- the proxy -----------------------------------------------------------------------------------
 
 
-async def test_the_proxys_word_counts_and_nobody_elses(front: Served) -> None:
+async def test_the_proxys_word_counts_and_nobody_elses(web_harness: Served) -> None:
     """By name and by group; the header from anywhere else is refused, not only left out."""
-    made, client = front
+    made, client = web_harness
     path = "/api/v1/jobs/x/retry"
     async with made.client("127.0.0.9") as proxy:
         for headers, status in (
@@ -473,9 +473,9 @@ async def test_the_proxys_word_counts_and_nobody_elses(front: Served) -> None:
     assert (await call(client, "/api/v1/jobs", headers={"X_Remote_User": "carol"}))[0] == 401
 
 
-async def test_behind_the_proxy_each_address_has_its_own_tries(front: Served) -> None:
+async def test_behind_the_proxy_each_address_has_its_own_tries(web_harness: Served) -> None:
     """Of the addresses it names, only the last, which it has seen itself, is believed."""
-    made, _ = front
+    made, _ = web_harness
     async with made.client("127.0.0.9") as proxy:
         for number in range(BURST + 1):
             headers = {"X-Forwarded-For": f"10.9.9.{number}, 192.0.2.1"}
@@ -488,7 +488,7 @@ async def test_behind_the_proxy_each_address_has_its_own_tries(front: Served) ->
 # -- names and headers ---------------------------------------------------------------------------
 
 
-async def test_requests_under_another_name_are_refused(front: Served) -> None:
+async def test_requests_under_another_name_are_refused(web_harness: Served) -> None:
     """A page elsewhere may have its name pointed here, and would read all as its own (DNS rebinding)."""
     for host, status in [
         ("evil.example.org", 403),
@@ -503,16 +503,16 @@ async def test_requests_under_another_name_are_refused(front: Served) -> None:
         ("[::1]:8140", 401),
         ("127.0.0.1", 401),
     ]:
-        _, client = front
+        _, client = web_harness
         said = await call(client, "/api/v1/jobs", headers={"Host": host})
         assert said[0] == status, said
         if status == 403:
             assert (await call(client, "/healthz", headers={"Host": host}))[0] == 403
 
 
-async def test_every_answer_is_closed_in(front: Served) -> None:
+async def test_every_answer_is_closed_in(web_harness: Served) -> None:
     """Errors and redirections too."""
-    _, client = front
+    _, client = web_harness
     for path in ("/healthz", "/login", "/nowhere", "/api/v1/jobs", "/api/v1/jobs/x/retry"):
         async with client.get(path, headers={"Accept": "text/html"}, allow_redirects=False) as answer:
             said = answer.headers
@@ -531,9 +531,11 @@ async def test_every_answer_is_closed_in(front: Served) -> None:
 OPEN = re.compile(r"/healthz|/login|/logout|/static/.*|/favicon.*")
 
 
-async def test_every_address_is_closed_to_nobody_and_every_change_to_forms_of_others(front: Served) -> None:
+async def test_every_address_is_closed_to_nobody_and_every_change_to_forms_of_others(
+    web_harness: Served,
+) -> None:
     """Whatever is served, and anyone who adds to it: asked of the application itself."""
-    made, client = front
+    made, client = web_harness
     cookie = await made.signed_in(client)
     tried = 0
     for route in made.app.router.routes():
@@ -552,3 +554,17 @@ async def test_every_address_is_closed_to_nobody_and_every_change_to_forms_of_ot
             assert said[0] == 403, (route.method, path, said)
             assert (await call(client, path, route.method, token=READER))[0] == 403, path
     assert tried > 30
+
+
+def test_a_cookie_is_taken_as_it_was_given_and_in_no_other_text(tmp_path: Path) -> None:
+    """Not with any character changed: base64's last one has bits that its readers do not look at."""
+    sessions = Sessions(tmp_path)
+    sessions.load()
+    session, value = sessions.begin("mark", 60)
+    assert sessions.read(value) == session
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=."
+    others = {
+        value[:place] + letter + value[place + 1 :] for place in range(len(value)) for letter in letters
+    }
+    others |= {value + letter for letter in letters} | {value[:-1]}
+    assert [other for other in others - {value} if sessions.read(other) is not None] == []

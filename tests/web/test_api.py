@@ -30,9 +30,9 @@ from dittohead.web.api.openapi import document
 from dittohead.web.server import listener
 from dittohead.web.server.listener import OpenConnections
 from dittohead.web.server.problems import ERROR_PAGE
-from tests.support.front import OPERATOR, READER, Front, call
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -47,8 +47,8 @@ HOSTILE = [
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Front(tmp_path / "root")
+async def web_harness(tmp_path: Path) -> AsyncIterator[Served]:
+    made = WebHarness(tmp_path / "root")
     async with made.serving() as client:
         yield made, client
 
@@ -72,25 +72,25 @@ def fits(answer: Any, path: str, method: str = "get", status: str = "200") -> No
     jsonschema.Draft202012Validator(schema).validate(answer)
 
 
-async def done(front: Front, *names: str) -> None:
-    async with front.house.running():
+async def done(web_harness: WebHarness, *names: str) -> None:
+    async with web_harness.harness.running():
         for name in names:
-            front.house.arrive(name)
-            front.house.look()
-            await front.house.until_over(name)
+            web_harness.harness.arrive(name)
+            web_harness.harness.look()
+            await web_harness.harness.until_over(name)
 
 
-async def test_every_answer_is_in_the_shape_that_the_document_tells_of(front: Served) -> None:
+async def test_every_answer_is_in_the_shape_that_the_document_tells_of(web_harness: Served) -> None:
     """With a job that is done, one that failed, requests on it, and progress."""
-    made, client = front
+    made, client = web_harness
 
     async def fail(ctx: Any) -> Any:
         raise ItemError("no", where="a.txt", hint="fix it")
 
     await done(made, "good")
-    made.house.worker.plays["second"] = fail
+    made.harness.worker.plays["second"] = fail
     await done(made, "bad")
-    job = made.house.job("bad")
+    job = made.harness.job("bad")
     made.progress[job.id] = {"step": "x", "done": 1, "total": 2, "unit": "bytes", "per_second": 1.0}
     assert (await post(client, "/api/v1/jobs/good/freeze", {"reason": "x"}))[0] == 409
     status, missing = await post(client, "/api/v1/jobs/absent/retry")
@@ -113,9 +113,9 @@ async def test_every_answer_is_in_the_shape_that_the_document_tells_of(front: Se
     assert (status, problem["title"]) == (404, "Not Found")
 
 
-async def test_pages_hold_every_job_once(front: Served) -> None:
+async def test_pages_hold_every_job_once(web_harness: Served) -> None:
     """By the cursor, and by the link in the header, which keeps what was asked for."""
-    made, client = front
+    made, client = web_harness
     names = [f"n{number}" for number in range(5)]
     await done(made, *names, "other")
     seen: list[str] = []
@@ -130,11 +130,11 @@ async def test_pages_hold_every_job_once(front: Served) -> None:
     assert seen == names[::-1]
 
 
-async def test_jobs_are_found_by_whatever_is_known(front: Served) -> None:
+async def test_jobs_are_found_by_whatever_is_known(web_harness: Served) -> None:
     """Each filter, and all of them together."""
-    made, client = front
+    made, client = web_harness
     await done(made, "alpha", "beta")
-    job = made.house.job("beta")
+    job = made.harness.job("beta")
     at = job.claimed_at.isoformat()
     digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"  # of "hello"
     for query, names in (
@@ -153,7 +153,7 @@ async def test_jobs_are_found_by_whatever_is_known(front: Served) -> None:
         assert (names is None and "beta" in found) or found == names, query
 
 
-async def test_a_question_that_cannot_be_read_is_refused_with_its_key(front: Served) -> None:
+async def test_a_question_that_cannot_be_read_is_refused_with_its_key(web_harness: Served) -> None:
     """Also one that is mistyped: left out, it would find too much."""
     for query in [
         "state=odd",
@@ -176,14 +176,14 @@ async def test_a_question_that_cannot_be_read_is_refused_with_its_key(front: Ser
         "nmae=x",
         "name=" + "x" * 501,
     ]:
-        status, said = await call(front[1], f"/api/v1/jobs?{query}", token=READER)
+        status, said = await call(web_harness[1], f"/api/v1/jobs?{query}", token=READER)
         assert status == 400
         fits(said, "/api/v1/jobs", status="400")
         key = query.partition("=")[0]
         assert key in said["detail"] or key == "cursor"
 
 
-async def test_a_body_that_cannot_be_read_changes_nothing(front: Served) -> None:
+async def test_a_body_that_cannot_be_read_changes_nothing(web_harness: Served) -> None:
     """Each with the status that says why; nothing of it becomes a request."""
     for body, kind, status in [
         (b"{", "application/json", 400),
@@ -201,17 +201,17 @@ async def test_a_body_that_cannot_be_read_changes_nothing(front: Served) -> None
         (b'{"reason": "' + b"x" * 400_000 + b'"}', "application/json", 413),
         (b'{"reason": "x"}', "application/json; charset=utf-16", 404),
     ]:
-        made, client = front
+        made, client = web_harness
         found, said = await call(
             client, "/api/v1/jobs/x/freeze", "POST", token=OPERATOR, data=body, headers={"Content-Type": kind}
         )
         assert (found, said["status"]) == (status, status)
-        assert made.house.store.run(lambda c: c.execute(requests.select()).all()) == []
+        assert made.harness.store.run(lambda c: c.execute(requests.select()).all()) == []
 
 
-async def test_methods_and_addresses_that_are_not_there_are_said(front: Served) -> None:
+async def test_methods_and_addresses_that_are_not_there_are_said(web_harness: Served) -> None:
     """As problem details, with what is allowed."""
-    _, client = front
+    _, client = web_harness
     for method, path, status in (
         ("POST", "/api/v1/jobs", 405),
         ("DELETE", "/api/v1/jobs/x", 405),
@@ -224,19 +224,19 @@ async def test_methods_and_addresses_that_are_not_there_are_said(front: Served) 
             assert ("Allow" in answer.headers) == (status == 405)
 
 
-async def test_an_action_tells_what_was_done_and_by_whom(front: Served) -> None:
+async def test_an_action_tells_what_was_done_and_by_whom(web_harness: Served) -> None:
     """In the answer, with the job, among the requests and in the job's own events."""
-    made, client = front
+    made, client = web_harness
     stopped = asyncio.Event()
 
     async def hold(ctx: Any) -> Any:
         stopped.set()
         await asyncio.Event().wait()
 
-    made.house.worker.plays["second"] = hold
-    async with made.house.running():
-        made.house.arrive("held")
-        made.house.look()
+    made.harness.worker.plays["second"] = hold
+    async with made.harness.running():
+        made.harness.arrive("held")
+        made.harness.look()
         await stopped.wait()
         status, said = await post(client, "/api/v1/jobs/held/freeze", {"reason": "a <b> reason"})
         assert (status, said) == (200, {"message": "held: frozen"})
@@ -261,14 +261,14 @@ async def test_an_action_tells_what_was_done_and_by_whom(front: Served) -> None:
     assert [row["action"] for row in (page["items"] + rest["items"])] == [action for action, _, _ in asked]
 
 
-async def test_failures_that_are_over_are_told_apart(front: Served) -> None:
+async def test_failures_that_are_over_are_told_apart(web_harness: Served) -> None:
     """An earlier failure is meant although a later folder of the name is under way."""
-    made, client = front
+    made, client = web_harness
 
     async def fail(ctx: Any) -> Any:
         raise ItemError("no", where="a.txt", hint="fix it")
 
-    made.house.worker.plays["second"] = fail
+    made.harness.worker.plays["second"] = fail
     await done(made, "bad")
     query = {"open": "true", "reason": "no"}
     assert [job["name"] for job in (await get(client, "/api/v1/jobs", params=query))["items"]] == ["bad"]
@@ -282,26 +282,26 @@ async def test_failures_that_are_over_are_told_apart(front: Served) -> None:
     assert found["requests"][0]["args"] == {"reason": "scanned again"}
 
 
-async def test_who_retried_a_job_stays_known(front: Served) -> None:
+async def test_who_retried_a_job_stays_known(web_harness: Served) -> None:
     """Also where the request named the folder, and not the id."""
-    made, client = front
+    made, client = web_harness
 
     async def fail(ctx: Any) -> Any:
         raise ItemError("no")
 
-    made.house.worker.plays["first"] = fail
+    made.harness.worker.plays["first"] = fail
     await done(made, "bad")
-    made.house.worker.plays.clear()
-    job = made.house.job("bad")
-    answer = await made.house.ask("retry", "bad")
+    made.harness.worker.plays.clear()
+    job = made.harness.job("bad")
+    answer = await made.harness.ask("retry", "bad")
     assert answer["ok"]
     found = await get(client, f"/api/v1/jobs/{job.id}")
     assert [(row["of"], row["who"]) for row in found["requests"]] == [(job.id, "tester")]
 
 
-async def test_names_of_every_kind_find_their_job_and_nothing_else(front: Served) -> None:
+async def test_names_of_every_kind_find_their_job_and_nothing_else(web_harness: Served) -> None:
     """Percent signs, line breaks, markup, separators: a name is a name."""
-    made, client = front
+    made, client = web_harness
     await done(made, *HOSTILE)
     for name in HOSTILE:
         found = await get(client, f"{made.base}/api/v1/jobs/{quote(name, safe='')}")
@@ -309,7 +309,7 @@ async def test_names_of_every_kind_find_their_job_and_nothing_else(front: Served
         assert (await get(client, "/api/v1/jobs", params={"name": name}))["items"][0]["name"] == name
 
 
-async def test_no_path_leads_out(front: Served) -> None:
+async def test_no_path_leads_out(web_harness: Served) -> None:
     """To a file that is neither a receipt nor a log."""
     for path in [
         "/api/v1/jobs/..%2f..%2fetc%2fpasswd",
@@ -323,7 +323,7 @@ async def test_no_path_leads_out(front: Served) -> None:
         "/api/v1/jobs/good/steps/first.log%00/log",
         "/api/v1/../../config.yaml",
     ]:
-        made, client = front
+        made, client = web_harness
         await done(made, "good")
         url = aiohttp.client.URL(made.base + path, encoded=True)
         async with client.get(url, headers={"Authorization": f"Bearer {READER}"}) as answer:
@@ -331,11 +331,11 @@ async def test_no_path_leads_out(front: Served) -> None:
             assert answer.content_type == "application/problem+json"
 
 
-async def test_receipts_and_logs_come_whole_in_part_or_not_again(front: Served) -> None:
+async def test_receipts_and_logs_come_whole_in_part_or_not_again(web_harness: Served) -> None:
     """By ETag and Range; of a job that has none it is said."""
-    made, client = front
+    made, client = web_harness
     await done(made, "good")
-    job = made.house.job("good")
+    job = made.harness.job("good")
     path = f"/api/v1/jobs/{job.id}/receipt"
     headers = {"Authorization": f"Bearer {READER}"}
     async with client.get(path, headers=headers) as answer:
@@ -345,7 +345,7 @@ async def test_receipts_and_logs_come_whole_in_part_or_not_again(front: Served) 
         assert answer.status == 304
     async with client.head(path, headers=headers) as answer:
         assert (answer.status, await answer.read()) == (200, b"")
-    log = made.house.stations.work / job.id / "first.log"
+    log = made.harness.stations.work / job.id / "first.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("0123456789<script>")
     path = f"/api/v1/jobs/{job.id}/steps/first/log"
@@ -363,12 +363,14 @@ async def test_receipts_and_logs_come_whole_in_part_or_not_again(front: Served) 
     assert (await call(client, f"/api/v1/jobs/{job.id}/steps/second/log", token=READER))[0] == 404
 
 
-async def test_what_is_not_answered_yet_is_said_so(front: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_not_answered_yet_is_said_so(
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The request stays, and is carried out."""
-    made, client = front
+    made, client = web_harness
     await done(made, "good")
     monkeypatch.setattr("dittohead.admin.request_queue.PATIENCE_S", 0.05)
-    monkeypatch.setattr(Front, "_poke", lambda self: None)
+    monkeypatch.setattr(WebHarness, "_poke", lambda self: None)
     made.actions.queue._poke = lambda: None  # type: ignore[union-attr]
     status, said = await post(client, "/api/v1/jobs/good/poke")
     assert status == 202
@@ -379,21 +381,21 @@ async def test_what_is_not_answered_yet_is_said_so(front: Served, monkeypatch: p
 
 
 async def test_a_defect_is_an_answer_and_a_line_in_the_log(
-    front: Served, monkeypatch: pytest.MonkeyPatch
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a word of what went wrong inside."""
     monkeypatch.setattr("dittohead.store.queries.overview", lambda c: 1 / 0)
-    status, said = await call(front[1], "/api/v1/status", token=READER)
+    status, said = await call(web_harness[1], "/api/v1/status", token=READER)
     assert (status, said["title"]) == (500, "Internal Server Error")
     assert "division" not in json.dumps(said)
-    front[0].app[ERROR_PAGE].render = lambda request, problem: 1 / 0
-    async with front[1].get("/nowhere", headers={"Accept": "text/html"}) as answer:
+    web_harness[0].app[ERROR_PAGE].render = lambda request, problem: 1 / 0
+    async with web_harness[1].get("/nowhere", headers={"Accept": "text/html"}) as answer:
         assert (answer.status, answer.content_type) == (404, "application/problem+json")
 
 
-async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
+async def test_whoever_only_holds_a_line_is_cut_off(web_harness: Served) -> None:
     """A head that comes byte by byte, a body that does not come, more lines than there is room for."""
-    made, _ = front
+    made, _ = web_harness
     reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: ")
     await writer.drain()
@@ -411,12 +413,12 @@ async def test_whoever_only_holds_a_line_is_cut_off(front: Served) -> None:
     writer.close()
 
 
-async def test_a_file_is_sent_to_its_end_however_long_that_takes(front: Served) -> None:
+async def test_a_file_is_sent_to_its_end_however_long_that_takes(web_harness: Served) -> None:
     """Its connection is not taken for an idle one meanwhile."""
-    made, client = front
+    made, client = web_harness
     await done(made, "good")
-    job = made.house.job("good")
-    path = JobFiles(made.house.stations, job).log("first")
+    job = made.harness.job("good")
+    path = JobFiles(made.harness.stations, job).log("first")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         file.truncate(64 << 20)
@@ -430,9 +432,9 @@ async def test_a_file_is_sent_to_its_end_however_long_that_takes(front: Served) 
         assert len(await answer.read()) == 64 << 20
 
 
-async def test_whoever_does_not_read_the_answers_is_cut_off(front: Served) -> None:
+async def test_whoever_does_not_read_the_answers_is_cut_off(web_harness: Served) -> None:
     """Also when more of them wait to be sent than the system takes: closing would wait forever."""
-    made, client = front
+    made, client = web_harness
     async with client.get("/login") as answer:
         found = re.search(r"/static/page[^\"]+css", await answer.text())
     assert found is not None
@@ -465,10 +467,10 @@ async def test_whoever_does_not_read_the_answers_is_cut_off(front: Served) -> No
 
 @pytest.mark.parametrize("page", ["", "?page=front"])
 async def test_a_stream_ends_with_the_right_to_read_it(
-    front: Served, monkeypatch: pytest.MonkeyPatch, page: str
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     """Whose token is taken out, or who signs out, is told nothing more."""
-    made, client = front
+    made, client = web_harness
     monkeypatch.setattr("dittohead.web.server.events.HEARTBEAT_S", 0.02)
     monkeypatch.setattr("dittohead.web.server.access._FRESH_S", 0.0)
     cookie = await made.signed_in(client, READER)
@@ -486,14 +488,14 @@ async def test_a_stream_ends_with_the_right_to_read_it(
                 await answer.content.read()
 
 
-async def test_a_day_that_no_calendar_follows_is_refused_in_words(front: Served) -> None:
+async def test_a_day_that_no_calendar_follows_is_refused_in_words(web_harness: Served) -> None:
     """The last day there is has no day after it."""
-    status, said = await call(front[1], "/jobs?until=9999-12-31", token=READER)
-    assert (status, "cannot be looked for" in said) == (400, True)
+    status, said = await call(web_harness[1], "/jobs?until=9999-12-31", token=READER)
+    assert (status, "is not a date" in said) == (400, True)
 
 
 async def test_what_is_packed_is_refused_and_never_unpacked(
-    front: Served, monkeypatch: pytest.MonkeyPatch
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From anybody, before it is asked who they are: unpacking stands in the loop's way."""
     unpacked: list[int] = []
@@ -507,17 +509,17 @@ async def test_what_is_packed_is_refused_and_never_unpacked(
     body = gzip.compress(b"token=" + bytes(1 << 20))
     for path in ("/login", "/nowhere", "/drop/uploads"):
         status, said = await call(
-            front[1], path, "POST", token=OPERATOR, data=body, headers={"Content-Encoding": "gzip"}
+            web_harness[1], path, "POST", token=OPERATOR, data=body, headers={"Content-Encoding": "gzip"}
         )
         assert (status, said["title"]) == (415, "Unsupported Media Type")
     assert unpacked == []
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(
-    front: Served, monkeypatch: pytest.MonkeyPatch
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a form and of JSON; the line is cut then."""
-    made, _ = front
+    made, _ = web_harness
     monkeypatch.setattr("dittohead.web.server.access._FORM_S", 0.01)
     monkeypatch.setattr("dittohead.web.api.operations._BODY_S", 0.01)
     for path, kind in (
@@ -537,7 +539,7 @@ async def test_the_proxys_socket_is_for_nobody_else(tmp_path: Path) -> None:
     place = Path(tempfile.mkdtemp(prefix="dh-"))  # a socket's path is short
     for mode, wanted in ((0o755, 0o600), (0o2750, 0o660)):
         place.chmod(mode)
-        made = Front(
+        made = WebHarness(
             tmp_path / str(mode),
             listen=str(place / "http.sock"),
             proxy={"from": ["unix"], "operators": ["*"]},
@@ -557,7 +559,7 @@ def _servers() -> list[Any]:
     return [thing for thing in gc.get_objects() if isinstance(thing, web.Server) and thing.connections]
 
 
-async def test_what_is_no_http_is_refused_cleanly(front: Served) -> None:
+async def test_what_is_no_http_is_refused_cleanly(web_harness: Served) -> None:
     """And the next one is served."""
     for sent in [
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
@@ -569,7 +571,7 @@ async def test_what_is_no_http_is_refused_cleanly(front: Served) -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GARBAGE\r\n\r\n",
     ]:
-        made, client = front
+        made, client = web_harness
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
         writer.write(sent)
         async with asyncio.timeout(20):
@@ -579,7 +581,7 @@ async def test_what_is_no_http_is_refused_cleanly(front: Served) -> None:
         assert (await call(client, "/healthz"))[0] == 200
 
 
-async def test_every_operation_says_whom_it_serves(front: Served) -> None:
+async def test_every_operation_says_whom_it_serves(web_harness: Served) -> None:
     """Whatever is served; nothing that changes anything serves readers."""
     for operation in routes.OPERATIONS:
         assert (operation.method != "GET") == (operation.role.name == "OPERATOR"), operation.name

@@ -15,7 +15,7 @@ import structlog
 
 from dittohead.web.server import listener
 from dittohead.web.server.listener import LINES, ListenLimits, bounds
-from tests.support.front import OPERATOR, READER, TOKENS, Front, call
+from tests.support.web_harness import OPERATOR, READER, TOKENS, WebHarness, call
 
 WITHIN = ListenLimits(most=24, strangers=8, one=8, backlog=4)
 
@@ -40,16 +40,16 @@ HELD = {
 
 
 @pytest.fixture
-async def front(
+async def web_harness(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Front, aiohttp.ClientSession]]:
+) -> AsyncIterator[tuple[WebHarness, aiohttp.ClientSession]]:
     monkeypatch.setattr(listener, "bounds", lambda: WITHIN)
-    made = Front(tmp_path / "root")
+    made = WebHarness(tmp_path / "root")
     async with made.serving() as client:
         yield made, client
 
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 
 
 @contextlib.asynccontextmanager
@@ -72,14 +72,16 @@ async def held(port: int, sent: bytes, count: int) -> AsyncIterator[list[socket.
             sock.close()
 
 
-def strangers(made: Front) -> int:
+def strangers(made: WebHarness) -> int:
     return len(made.app[LINES]._strangers)
 
 
 @pytest.mark.parametrize("sent", HELD.values(), ids=HELD.keys())
-async def test_who_shows_no_token_holds_few_lines_and_keeps_nobody_out(front: Served, sent: bytes) -> None:
+async def test_who_shows_no_token_holds_few_lines_and_keeps_nobody_out(
+    web_harness: Served, sent: bytes
+) -> None:
     """Whatever is sent or held back: the oldest is closed for the newest."""
-    made, client = front
+    made, client = web_harness
     with structlog.testing.capture_logs() as logged:
         async with held(made.port, sent, 3 * WITHIN.strangers):
             assert strangers(made) <= WITHIN.strangers
@@ -90,18 +92,18 @@ async def test_who_shows_no_token_holds_few_lines_and_keeps_nobody_out(front: Se
     assert len([line for line in logged if line["event"] == "http.crowded"]) <= 1
 
 
-async def test_a_strangers_form_must_come_at_once(front: Served) -> None:
+async def test_a_strangers_form_must_come_at_once(web_harness: Served) -> None:
     """Not after twenty seconds, as that of somebody known may; the line goes with it."""
-    made, _ = front
+    made, _ = web_harness
     async with held(made.port, HELD["a head, and a part of the body"], 1) as (sock,):
         async with asyncio.timeout(8):
             said = await asyncio.get_running_loop().sock_recv(sock, 4096)
         assert said.startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_person_who_is_known_is_not_closed_for_strangers(front: Served) -> None:
+async def test_a_person_who_is_known_is_not_closed_for_strangers(web_harness: Served) -> None:
     """A stream that goes on for long, and what is uploaded slowly, stay."""
-    made, _ = front
+    made, _ = web_harness
     headers = {"Authorization": f"Bearer {READER}"}
     async with made.client(headers=headers) as reader, reader.get("/api/v1/events") as stream:
         assert await stream.content.readline() == b"retry: 2000\n"
@@ -111,9 +113,9 @@ async def test_a_person_who_is_known_is_not_closed_for_strangers(front: Served) 
         assert (stream.content.at_eof(), stream.content.exception()) == (False, None)
 
 
-async def test_one_person_holds_a_part_of_the_lines(front: Served) -> None:
+async def test_one_person_holds_a_part_of_the_lines(web_harness: Served) -> None:
     """Streams of events are requests that do not end: another's are let in, and theirs when some have ended."""
-    made, client = front
+    made, client = web_harness
     async with contextlib.AsyncExitStack() as stack:
         mine = await stack.enter_async_context(made.client(headers={"Authorization": f"Bearer {READER}"}))
         streams = [await mine.get("/api/v1/events") for _ in range(WITHIN.one)]
@@ -122,7 +124,7 @@ async def test_one_person_holds_a_part_of_the_lines(front: Served) -> None:
         assert (status, said["detail"]) == (429, "bob (token) has 8 requests under way already")
         assert (await call(client, "/api/v1/jobs", token=OPERATOR))[0] == 200
         streams[0].close()
-        await made.house.until(lambda: made.app[LINES]._people.get("bob (token)") == WITHIN.one - 1)
+        await made.harness.until(lambda: made.app[LINES]._people.get("bob (token)") == WITHIN.one - 1)
         assert (await call(client, "/api/v1/jobs", token=READER))[0] == 200
         for stream in streams:
             stream.close()
@@ -134,7 +136,7 @@ async def test_all_lines_together_are_bounded_also_of_people_who_are_known(
     """Then one that waits for a request is closed for one that has one."""
     monkeypatch.setattr(listener, "bounds", lambda: WITHIN)
     more = "".join(f"reader r{n} {READER}-{n}\n" for n in range(5))
-    made = Front(tmp_path / "root", tokens=TOKENS + more)
+    made = WebHarness(tmp_path / "root", tokens=TOKENS + more)
     async with made.serving() as client, contextlib.AsyncExitStack() as stack:
         streams: list[Any] = []
         for n in range(4):
@@ -148,7 +150,7 @@ async def test_all_lines_together_are_bounded_also_of_people_who_are_known(
             await call(client, "/healthz")
         for stream in streams:
             stream.close()
-        await made.house.until(lambda: not lines._people)
+        await made.harness.until(lambda: not lines._people)
         assert (await call(client, "/healthz"))[0] == 200
 
 

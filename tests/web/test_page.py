@@ -25,21 +25,21 @@ from dittohead.model.records import Location
 from dittohead.model.states import JobState, Outcome
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
-from dittohead.web.pages import front as page_front
 from dittohead.web.pages import job as page_job
 from dittohead.web.pages import log
 from dittohead.web.pages import page as page_module
+from dittohead.web.pages import web_harness as page_front
 from dittohead.web.pages.cures import cures
-from dittohead.web.pages.words import Words, aged, ago, link, moment, name
-from tests.support.front import OPERATOR, READER, Front, call
+from dittohead.web.pages.words import Words, aged, ago, link, moment, name, typed
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 HTML = {"Accept": "text/html"}
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Front(tmp_path / "root")
+async def web_harness(tmp_path: Path) -> AsyncIterator[Served]:
+    made = WebHarness(tmp_path / "root")
     async with made.serving() as client:
         yield made, client
 
@@ -50,16 +50,16 @@ async def text(client: aiohttp.ClientSession, path: str, token: str = READER, st
     return str(said)
 
 
-async def ran(front: Front, name: str) -> Any:
-    front.house.arrive(name)
-    async with front.house.running():
-        return await front.house.until_over(name)
+async def ran(web_harness: WebHarness, name: str) -> Any:
+    web_harness.harness.arrive(name)
+    async with web_harness.harness.running():
+        return await web_harness.harness.until_over(name)
 
 
-async def test_buttons_are_for_operators_alone(front: Served) -> None:
+async def test_buttons_are_for_operators_alone(web_harness: Served) -> None:
     """Also in what is told live; a reader's page holds no form that acts."""
-    made, client = front
-    made.house.worker.plays["second"] = _fails
+    made, client = web_harness
+    made.harness.worker.plays["second"] = _fails
     job = await ran(made, "n")
     for path in ("/", f"/jobs/{job.id}"):
         assert f'action="/jobs/{job.id}/retry"' in await text(client, path, OPERATOR)
@@ -88,14 +88,14 @@ async def first_event(client: aiohttp.ClientSession, path: str, token: str, **he
 @pytest.mark.parametrize(
     "hostile", ["<img src=x onerror=alert(1)>", "a\u202eb", "a\nb", 'a" onx="1', "{{ 7*7 }}"]
 )
-async def test_names_and_reasons_are_text_everywhere(front: Served, hostile: str) -> None:
+async def test_names_and_reasons_are_text_everywhere(web_harness: Served, hostile: str) -> None:
     """On every page, in the live parts, in a title; directions and line breaks are seen."""
-    made, client = front
+    made, client = web_harness
 
     async def fails(ctx: StepContext) -> StepResult:
         raise NameTaken(hostile, where=hostile, hint=hostile)
 
-    made.house.worker.plays["first"] = fails
+    made.harness.worker.plays["first"] = fails
     job = await ran(made, hostile)
     event = json.loads((await first_event(client, "/api/v1/events?page=front", READER))[5:])
     pages = [await text(client, path) for path in ("/", f"/jobs/{job.id}", "/jobs", "/statistics")]
@@ -108,9 +108,9 @@ async def test_names_and_reasons_are_text_everywhere(front: Served, hostile: str
         assert "a\\nb" in pages[1]
 
 
-async def test_nothing_is_inline_and_everything_named_is_there(front: Served) -> None:
+async def test_nothing_is_inline_and_everything_named_is_there(web_harness: Served) -> None:
     """As the policy wants it; assets are kept forever under names made of their content."""
-    made, client = front
+    made, client = web_harness
     job, imported = await ran(made, "n"), set[str]()
     for path in ("/", f"/jobs/{job.id}", "/jobs", "/statistics", "/drop", "/nowhere"):
         page = (await call(client, path, token=OPERATOR, headers=HTML))[1]
@@ -131,9 +131,9 @@ async def test_nothing_is_inline_and_everything_named_is_there(front: Served) ->
         assert (await call(client, f"/static/{asset}"))[0] == 404
 
 
-async def test_a_page_leads_to_a_jobs_own_address(front: Served) -> None:
+async def test_a_page_leads_to_a_jobs_own_address(web_harness: Served) -> None:
     """By its name and the beginning of its id; unknown ones are pages that say so."""
-    made, client = front
+    made, client = web_harness
     job = await ran(made, "a name")
     for wanted in ("a name", job.id[:20].lower()):
         headers = {"Authorization": f"Bearer {READER}"}
@@ -144,10 +144,10 @@ async def test_a_page_leads_to_a_jobs_own_address(front: Served) -> None:
 
 
 async def test_a_search_is_its_address_and_goes_on_page_by_page(
-    front: Served, monkeypatch: pytest.MonkeyPatch
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be looked for is said; a cursor of nowhere is none."""
-    made, client = front
+    made, client = web_harness
     monkeypatch.setattr("dittohead.web.pages.page._FOUND", 2)
     for number in range(5):
         await ran(made, f"set-{number}")
@@ -160,37 +160,44 @@ async def test_a_search_is_its_address_and_goes_on_page_by_page(
         following = re.search(r'href="([^"]+)" rel="next"', page)
         path = following[1].replace("&amp;", "&") if following else ""
     assert seen == [f"set-{number}" for number in (4, 3, 2, 1, 0)]
-    assert "No job fits" in await text(client, "/jobs?q=other")
-    for wrong in ("state=odd", "since=yesterday", "after=x", "until=2026-13-01"):
-        assert 'role="alert"' in await text(client, f"/jobs?{wrong}", status=400)
+    assert "No job was found" in await text(client, "/jobs?q=other")
+    for wrong, said in (
+        ("state=Odd", "There is no state &#34;Odd&#34;."),
+        ("since=Yesterday", "&#34;Yesterday&#34; is not a date; write it as 2026-01-31."),
+        ("until=9999-12-31", "is not a date"),  # there is no day after it
+        ("until=2026-13-01", "is not a date"),
+        ("after=x", "This is not a cursor"),
+    ):
+        page = await text(client, f"/jobs?{wrong}", status=400)
+        assert said in page[page.index('role="alert"') :]
 
 
-async def test_a_job_whose_folder_was_done_again_leads_to_the_later_one(front: Served) -> None:
+async def test_a_job_whose_folder_was_done_again_leads_to_the_later_one(web_harness: Served) -> None:
     """Its folder is no longer where it left it, and there is nothing to be retried."""
-    made, client = front
-    made.house.worker.plays["second"] = _fails
+    made, client = web_harness
+    made.harness.worker.plays["second"] = _fails
     first = await ran(made, "n")
-    made.house.worker.plays.clear()
-    async with made.house.running():
-        assert (await made.house.ask("rerun", first.id))["ok"]
-        made.house.look()
-        await made.house.until(lambda: len(made.house.jobs("n")) == 2)
-        second = await made.house.until_over("n")
+    made.harness.worker.plays.clear()
+    async with made.harness.running():
+        assert (await made.harness.ask("rerun", first.id))["ok"]
+        made.harness.look()
+        await made.harness.until(lambda: len(made.harness.jobs("n")) == 2)
+        second = await made.harness.until_over("n")
     page = await text(client, f"/jobs/{first.id}", OPERATOR)
-    assert f'The folder was done again since, by <a href="/jobs/{second.id}">a later job</a>' in page
+    assert f'The folder was run again since, by <a href="/jobs/{second.id}">a later job</a>' in page
     assert f'action="/jobs/{first.id}/retry"' not in page
     assert "failed/n" not in page
     assert "done again since" not in await text(client, f"/jobs/{second.id}", OPERATOR)
 
 
-async def test_what_a_failed_step_printed_is_one_click_away(front: Served) -> None:
+async def test_what_a_failed_step_printed_is_one_click_away(web_harness: Served) -> None:
     """Where there is anything."""
-    made, client = front
-    made.house.worker.plays["second"] = _fails
+    made, client = web_harness
+    made.harness.worker.plays["second"] = _fails
     job = await ran(made, "n")
     link = f'<a href="/jobs/{job.id}/steps/second/log">What the step second printed</a>'
     assert link not in await text(client, f"/jobs/{job.id}")
-    path = JobFiles(made.house.stations, job).log("second")
+    path = JobFiles(made.harness.stations, job).log("second")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("begun\n" * 20 + "no <scanner>\n")
     page = await text(client, f"/jobs/{job.id}")
@@ -202,11 +209,11 @@ async def test_what_a_failed_step_printed_is_one_click_away(front: Served) -> No
     assert "no &lt;scanner&gt;</pre>" in card
 
 
-async def test_a_log_is_shown_from_its_end_and_followed(front: Served) -> None:
+async def test_a_log_is_shown_from_its_end_and_followed(web_harness: Served) -> None:
     """Whole lines, in UTF-8 wherever it is cut; of this job's steps alone."""
-    made, client = front
+    made, client = web_harness
     job = await ran(made, "n")
-    path = JobFiles(made.house.stations, job).log("first")
+    path = JobFiles(made.harness.stations, job).log("first")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("é<b>\u202e\x1b[31m\r\n".encode() * 20_000 + b"end")
     page = await text(client, f"/jobs/{job.id}/steps/first/log")
@@ -248,12 +255,12 @@ def test_a_log_that_grows_is_cut_at_lines_only(tmp_path: Path) -> None:
     assert log.read(path, -5, 100, whole_lines=True) == ("ccc\n", 9)
 
 
-async def test_programs_hear_of_jobs_and_of_their_end(front: Served) -> None:
+async def test_programs_hear_of_jobs_and_of_their_end(web_harness: Served) -> None:
     """Each with its summary; who comes back with the last id is told only what is newer."""
-    made, client = front
-    made.house.arrive("n")
+    made, client = web_harness
+    made.harness.arrive("n")
     headers = {"Authorization": f"Bearer {READER}"}
-    async with made.house.running(), client.get("/api/v1/events", headers=headers) as answer:
+    async with made.harness.running(), client.get("/api/v1/events", headers=headers) as answer:
         kind, last, states = "", "", set()
         async for raw in answer.content:
             line = raw.decode().rstrip("\n")
@@ -277,7 +284,7 @@ async def test_programs_hear_of_jobs_and_of_their_end(front: Served) -> None:
 
 async def test_a_stop_waits_for_nobody_who_reads(tmp_path: Path) -> None:
     """Streams end with the daemon, at once."""
-    made = Front(tmp_path / "root")
+    made = WebHarness(tmp_path / "root")
     async with made.serving():
         other = made.client()
         answer = await other.get("/api/v1/events?page=front", headers={"Authorization": f"Bearer {READER}"})
@@ -287,11 +294,11 @@ async def test_a_stop_waits_for_nobody_who_reads(tmp_path: Path) -> None:
     await other.close()
 
 
-async def test_steps_stand_beside_each_other_as_they_may_run(front: Served) -> None:
+async def test_steps_stand_beside_each_other_as_they_may_run(web_harness: Served) -> None:
     """By what each needs; jobs claimed before steps could say so stand in a line."""
-    made, _ = front
+    made, _ = web_harness
     job = await ran(made, "n")
-    steps = made.house.steps(job)
+    steps = made.harness.steps(job)
     named = [
         StepDefinition(name=name, worker="w", options={}, needs=needs)
         for name, needs in (("first", ()), ("second", ()), ("third", ("first", "second")))
@@ -306,9 +313,9 @@ async def test_steps_stand_beside_each_other_as_they_may_run(front: Served) -> N
     assert [len(level) for level in page_job.levels(job, steps)] == [1, 1, 1]
 
 
-async def test_where_it_is_are_links_only_where_a_browser_can_follow(front: Served) -> None:
+async def test_where_it_is_are_links_only_where_a_browser_can_follow(web_harness: Served) -> None:
     """A record and a page; a script is text, no matter who wrote it."""
-    made, client = front
+    made, client = web_harness
 
     async def places(ctx: StepContext) -> StepResult:
         for use, uri in (
@@ -320,7 +327,7 @@ async def test_where_it_is_are_links_only_where_a_browser_can_follow(front: Serv
             ctx.location(at)
         return Done(detail="")
 
-    made.house.worker.plays["first"] = places
+    made.harness.worker.plays["first"] = places
     job = await ran(made, "n")
     page = await text(client, f"/jobs/{job.id}")
     assert '<a href="https://a.example/1" rel="noreferrer">' in page
@@ -334,10 +341,12 @@ def front_of(**live: Any) -> dict[str, Any]:
     counts = {state.value: 0 for state in JobState}
     seen = page_front.FrontData(
         counts=counts, running=[], waiting=[], frozen=[], failed=[], failed_count=0, lately=[], lately_count=0,
-        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, panels={}, uploaders={},
+        lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, panels={}, boards=[], uploaders={},
     )  # fmt: skip
     given = {"watcher": {"mode": "inotify"}, **live}
-    return page_front.front(seen, given, list(given.get("held", {})), (10 << 30, 100 << 30), 1 << 30, {})
+    return page_front.web_harness(
+        seen, given, list(given.get("held", {})), (10 << 30, 100 << 30), 1 << 30, {}
+    )
 
 
 def test_the_glance_says_what_is_wrong_and_nothing_else() -> None:
@@ -391,15 +400,15 @@ def test_what_is_wrong_is_never_a_heading_alone(live: dict[str, Any]) -> None:
     assert said.count("<li ") == 1
     if "overdue" in live:
         assert "&lt;b&gt;" in said
-        assert "<code>sudo &#39;a&amp;b&#39;</code>" in said
+        assert '<pre class="command">sudo &#39;a&amp;b&#39;</pre>' in said
         assert ("and 8 more that wait in the inbox" in said) is (live["overdue_count"] == 9)
 
 
-async def test_who_asked_for_what_stands_on_the_job(front: Served) -> None:
+async def test_who_asked_for_what_stands_on_the_job(web_harness: Served) -> None:
     """By its id or by its name, and no other job's."""
-    made, client = front
+    made, client = web_harness
     job = await ran(made, "n")
-    await made.house.store.write(job_store.set_state, job.id, JobState.DONE, "")
+    await made.harness.store.write(job_store.set_state, job.id, JobState.DONE, "")
     said = await call(client, f"/jobs/{job.id}/poke", "POST", token=OPERATOR)
     assert said[0] == 303
     page = await text(client, f"/jobs/{job.id}")
@@ -419,6 +428,21 @@ def test_words() -> None:
     assert str(name("a\u202e<")) == "<bdi>a\\u202e&lt;</bdi>"
     assert str(moment(0.0)) == '<time datetime="1970-01-01T00:00:00.000Z">1970-01-01 00:00:00 UTC</time>'
     assert str(moment(None)) == ""
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("Type: `rm -- 'a&b'`, then wait", "Type: <code>rm -- &#39;a&amp;b&#39;</code>, then wait"),
+        ("`<b>` and `a\u202e`", "<code>&lt;b&gt;</code> and <code>a\\u202e</code>"),
+        ("a ` alone, and <i>", "a ` alone, and &lt;i&gt;"),
+        ("`over\ntwo lines`", "`over\ntwo lines`"),
+        ("", ""),
+    ],
+)
+def test_commands_in_hints_are_shown_as_code(hint: str, shown: str) -> None:
+    """Without their backticks; whatever a name puts there is text."""
+    assert str(typed(hint)) == shown
 
 
 def over(kind: str, worker: str = "rsync", *, pipeline: str = "p", refuse: bool = False) -> Any:
@@ -449,15 +473,15 @@ def test_the_main_button_is_what_helps(job: Any, helps: list[str]) -> None:
     assert cures(job) == helps[:-1]
 
 
-async def test_a_folder_that_was_changed_is_offered_as_a_new_job(front: Served) -> None:
+async def test_a_folder_that_was_changed_is_offered_as_a_new_job(web_harness: Served) -> None:
     """Retry would be refused."""
-    made, client = front
+    made, client = web_harness
 
     async def changes(ctx: StepContext) -> StepResult:
-        (made.house.root / "processing" / "n" / "a.txt").write_text("other")
+        (made.harness.root / "processing" / "n" / "a.txt").write_text("other")
         return Done(detail="")
 
-    made.house.worker.plays["second"] = changes
+    made.harness.worker.plays["second"] = changes
     job = await ran(made, "n")
     assert "after the folder was handed over" in job.reason
     page = await text(client, f"/jobs/{job.id}", OPERATOR)
@@ -466,9 +490,9 @@ async def test_a_folder_that_was_changed_is_offered_as_a_new_job(front: Served) 
     assert "/retry" not in await text(client, "/", OPERATOR)
 
 
-async def test_a_name_that_fits_nothing_is_mended_by_another(front: Served) -> None:
+async def test_a_name_that_fits_nothing_is_mended_by_another(web_harness: Served) -> None:
     """The form says what would come of it, moves nothing before, and leads to the new job."""
-    made, client = front
+    made, client = web_harness
     job = await ran(made, "!n")
     address = f"/jobs/{job.id}/rename"
     for path in ("/", f"/jobs/{job.id}"):
@@ -477,8 +501,8 @@ async def test_a_name_that_fits_nothing_is_mended_by_another(front: Served) -> N
     page = await text(client, address, OPERATOR)
     assert 'value="!n"' in page
     assert "[^!].*" in page
-    for typed, ok in (("n", True), ("!m", False), ("", False)):
-        status, said = await call(client, f"{address}/check?name={typed}", token=OPERATOR)
+    for given, ok in (("n", True), ("!m", False), ("", False)):
+        status, said = await call(client, f"{address}/check?name={given}", token=OPERATOR)
         assert (status, said["ok"]) == (200, ok)
     for method in ("GET", "POST"):
         assert (await call(client, address, method, token=READER))[0] == 403
@@ -487,30 +511,30 @@ async def test_a_name_that_fits_nothing_is_mended_by_another(front: Served) -> N
         page = await answer.text()
     assert 'class="said bad"' in page
     assert 'value="!m"' in page
-    assert made.house.where("!n") == ["failed"]
+    assert made.harness.where("!n") == ["failed"]
     async with client.post(address, data={"name": "n"}, headers=headers, allow_redirects=False) as answer:
         leads = answer.headers["Location"]
-    async with made.house.running():
-        done = await made.house.until_over("n")
+    async with made.harness.running():
+        done = await made.harness.until_over("n")
     assert (await call(client, leads, token=OPERATOR))[0] == 303
     page = await text(client, f"/jobs/{job.id}", OPERATOR)
     assert f'by <a href="/jobs/{done.id}">a later job</a>' in page
 
 
-async def test_a_name_is_given_by_a_session_only_with_its_secret(front: Served) -> None:
+async def test_a_name_is_given_by_a_session_only_with_its_secret(web_harness: Served) -> None:
     """As every button."""
-    made, client = front
+    made, client = web_harness
     job = await ran(made, "!n")
     cookie = await made.signed_in(client)
     status, _ = await call(
         client, f"/jobs/{job.id}/rename", "POST", data={"name": "n"}, headers={"Cookie": cookie}
     )
-    assert (status, made.house.where("!n")) == (403, ["failed"])
+    assert (status, made.harness.where("!n")) == (403, ["failed"])
 
 
-async def test_an_address_that_was_given_away_goes_on_to_work(front: Served) -> None:
+async def test_an_address_that_was_given_away_goes_on_to_work(web_harness: Served) -> None:
     """With its query, and only for who may read."""
-    _, client = front
+    _, client = web_harness
     headers = {"Authorization": f"Bearer {READER}"}
     async with client.get("/numbers?days=14", headers=headers, allow_redirects=False) as answer:
         assert (answer.status, answer.headers["Location"]) == (308, "/statistics?days=14")
@@ -518,18 +542,18 @@ async def test_an_address_that_was_given_away_goes_on_to_work(front: Served) -> 
     assert (await call(client, "/numbers"))[0] == 401
 
 
-async def test_lists_say_who_brought_a_folder_and_how_long_ago(front: Served) -> None:
+async def test_lists_say_who_brought_a_folder_and_how_long_ago(web_harness: Served) -> None:
     """Anyone who dropped it through the page, however often it is done; else the user that owns it."""
-    made, client = front
-    made.house.worker.plays["second"] = _fails
-    folder = made.house.arrive("n")
+    made, client = web_harness
+    made.harness.worker.plays["second"] = _fails
+    folder = made.harness.arrive("n")
     facts = {"ino": folder.stat().st_ino, "files": 1, "bytes": 5}
-    await made.house.store.write(request_store.add, "drop", "n", facts, "carol (signed in)")
-    await made.house.actions.answer_all()
-    made.house.arrive("m")
-    async with made.house.running():
-        await made.house.until_over("n")
-        await made.house.until_over("m")
+    await made.harness.store.write(request_store.add, "drop", "n", facts, "carol (signed in)")
+    await made.harness.actions.answer_all()
+    made.harness.arrive("m")
+    async with made.harness.running():
+        await made.harness.until_over("n")
+        await made.harness.until_over("m")
     user = pwd.getpwuid(os.geteuid()).pw_name
     for path in ("/", "/jobs"):
         page = await text(client, path)
@@ -538,9 +562,9 @@ async def test_lists_say_who_brought_a_folder_and_how_long_ago(front: Served) ->
         assert re.search(r'<time class="age" datetime="[^"]+" title="[^"]+ UTC">(now|\d+ s ago)</time>', page)
 
 
-async def test_the_bar_of_the_disk_fills_with_what_is_used(front: Served) -> None:
+async def test_the_bar_of_the_disk_fills_with_what_is_used(web_harness: Served) -> None:
     """And words say what is free, and what is to stay so."""
-    made, client = front
+    made, client = web_harness
     values = {**front_of(), "operator": False}
     daemon = made.app[page_module.PAGES].words.fill("front/daemon.html", csrf="", **values)
     assert "90.0 GiB of 100 GiB used, 10.0 GiB free; below 1.0 GiB free, folders wait in the inbox" in daemon

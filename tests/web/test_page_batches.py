@@ -10,32 +10,32 @@ import pytest
 
 from dittohead.model.states import JobState
 from dittohead.web.pages import batches
-from tests.support.front import OPERATOR, READER, Front, call
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 from tests.test_batches import CONFIG, bad, collection, over
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 HTML = {"Accept": "text/html"}
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Front(tmp_path / "root", config=CONFIG)
+async def web_harness(tmp_path: Path) -> AsyncIterator[Served]:
+    made = WebHarness(tmp_path / "root", config=CONFIG)
     async with made.serving() as client:
         yield made, client
 
 
 async def test_a_collection_is_shown_and_tried_again_by_one_button(
-    front: Served, monkeypatch: pytest.MonkeyPatch
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its failures first; names are text; a reader has no button."""
-    made, client = front
+    made, client = web_harness
     status, said = await call(client, "/batches", token=READER, headers=HTML)
     assert (status, "each: folder" in said) == (200, True)
-    collection(made.house, folders=3, **{HOSTILE: {"a.txt": "x"}})
-    made.house.worker.plays["second"] = bad("0001", HOSTILE)
-    async with made.house.running():
-        batch = await over(made.house)
+    collection(made.harness, folders=3, **{HOSTILE: {"a.txt": "x"}})
+    made.harness.worker.plays["second"] = bad("0001", HOSTILE)
+    async with made.harness.running():
+        batch = await over(made.harness)
         path = f"/batches/{batch['id']}"
         _, said = await call(client, "/batches", token=READER, headers=HTML)
         assert f'href="{path}"' in said
@@ -49,10 +49,10 @@ async def test_a_collection_is_shown_and_tried_again_by_one_button(
         status, _ = await call(client, "/batches/coll-a", token=READER, headers=HTML)
         assert status == 303
         assert (await call(client, "/batches/nobody", token=READER, headers=HTML))[0] == 404
-        job = made.house.job("coll-a/0001")
+        job = made.harness.job("coll-a/0001")
         _, said = await call(client, f"/jobs/{job.id}", token=READER, headers=HTML)
         assert f'One folder of the collection <a href="{path}">' in said
-        made.house.worker.plays.clear()
+        made.harness.worker.plays.clear()
         cookie = await made.signed_in(client)
         given = {"Cookie": cookie, "Sec-Fetch-Site": "same-origin", **HTML}
         data = {"csrf": await made.csrf(client, cookie)}
@@ -61,8 +61,8 @@ async def test_a_collection_is_shown_and_tried_again_by_one_button(
             there = answer.headers["Location"]
         async with client.get(there, headers=given) as answer:
             assert "2 folders tried again, each from the step that failed" in await answer.text()
-        await made.house.until(
-            lambda: {job.state for job in made.house.jobs()} == {JobState.DONE}, timeout_s=20
+        await made.harness.until(
+            lambda: {job.state for job in made.harness.jobs()} == {JobState.DONE}, timeout_s=20
         )
     # A page at a time.
     monkeypatch.setattr(batches, "_JOBS", 3)
@@ -74,14 +74,14 @@ async def test_a_collection_is_shown_and_tried_again_by_one_button(
     assert (await call(client, f"{path}?after=x", token=READER, headers=HTML))[0] == 400
 
 
-async def test_programs_ask_for_batches(front: Served) -> None:
+async def test_programs_ask_for_batches(web_harness: Served) -> None:
     """By id or name; who may only read tries nothing again."""
-    made, client = front
+    made, client = web_harness
     assert await call(client, "/api/v1/batches", token=READER) == (200, {"items": []})
-    collection(made.house)
-    made.house.worker.plays["second"] = bad("0001")
-    async with made.house.running():
-        batch = await over(made.house)
+    collection(made.harness)
+    made.harness.worker.plays["second"] = bad("0001")
+    async with made.harness.running():
+        batch = await over(made.harness)
         assert await call(client, "/api/v1/batches", token=READER) == (200, {"items": [batch]})
         for named in ("coll-a", batch["id"]):
             assert await call(client, f"/api/v1/batches/{named}", token=READER) == (200, batch)
@@ -94,10 +94,10 @@ async def test_programs_ask_for_batches(front: Served) -> None:
         assert (status, job["name"]) == (200, "coll-a/0001")
         retry = "/api/v1/batches/coll-a/retry"
         assert (await call(client, retry, "POST", token=READER, json={}))[0] == 403
-        made.house.worker.plays.clear()
+        made.harness.worker.plays.clear()
         status, said = await call(client, retry, "POST", token=OPERATOR, json={})
         assert (status, said["message"].startswith("coll-a: 1 folder tried again")) == (200, True)
-        await made.house.until(lambda: made.house.job("coll-a/0001").state is JobState.DONE)
+        await made.harness.until(lambda: made.harness.job("coll-a/0001").state is JobState.DONE)
         status, said = await call(client, retry, "POST", token=OPERATOR, json={})
         assert (status, "nothing of coll-a has failed" in said["detail"]) == (409, True)
         assert (await call(client, "/api/v1/batches/none/retry", "POST", token=OPERATOR, json={}))[0] == 404

@@ -27,22 +27,22 @@ from dittohead.web.server import listener
 from dittohead.web.uploads import incoming
 from dittohead.web.uploads import names as drop_names
 from dittohead.web.uploads.receive import Incoming, Reception, checked_files, checked_path, listed
-from tests.support.front import OPERATOR, READER, Front, call
 from tests.support.trees import read_tree
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Front(tmp_path / "root", drop={"most_bytes": 1 << 20, "most_files": 5})
-    made.house.config.settings.__dict__["http"] = made.settings
+async def web_harness(tmp_path: Path) -> AsyncIterator[Served]:
+    made = WebHarness(tmp_path / "root", drop={"most_bytes": 1 << 20, "most_files": 5})
+    made.harness.config.settings.__dict__["http"] = made.settings
     async with made.serving() as client:
         yield made, client
 
 
-def inbox(front: Front) -> list[str]:
-    return sorted(os.listdir(front.house.root / "inbox"))
+def inbox(web_harness: WebHarness) -> list[str]:
+    return sorted(os.listdir(web_harness.harness.root / "inbox"))
 
 
 async def begun(client: aiohttp.ClientSession, name: str, files: dict[str, int], **more: Any) -> Any:
@@ -62,9 +62,9 @@ def digest(data: bytes) -> str:
     return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
 
 
-async def test_a_folder_comes_whole_and_is_renamed_last(front: Served) -> None:
+async def test_a_folder_comes_whole_and_is_renamed_last(web_harness: Served) -> None:
     """Dotted until everything is there; who dropped it is a request."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"a": 5, "d/ü": 3, "empty": 0})
     assert inbox(made) == [".n"]
     assert await put(client, id_, "a", 0, b"hello", **{"Content-Digest": digest(b"hello")}) == (
@@ -79,7 +79,7 @@ async def test_a_folder_comes_whole_and_is_renamed_last(front: Served) -> None:
     status, said = await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR)
     assert status == 200
     assert inbox(made) == ["n"]
-    assert read_tree(made.house.root / "inbox" / "n") == {
+    assert read_tree(made.harness.root / "inbox" / "n") == {
         b"a": b"hello",
         "d/ü".encode(): b"xyz",
         b"empty": b"",
@@ -88,20 +88,20 @@ async def test_a_folder_comes_whole_and_is_renamed_last(front: Served) -> None:
     assert [(one["action"], one["who"]) for one in said["items"]] == [("drop", "alice (token)")]
 
 
-async def test_a_piece_that_differs_from_what_was_sent_is_not_kept(front: Served) -> None:
+async def test_a_piece_that_differs_from_what_was_sent_is_not_kept(web_harness: Served) -> None:
     """What is there already stays; the piece can be sent again."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"a": 10})
     await put(client, id_, "a", 0, b"hello")
     status, _ = await put(client, id_, "a", 5, b"wORLD", **{"Content-Digest": digest(b"world")})
     assert status == 422
-    assert read_tree(made.house.root / "inbox" / ".n") == {b"a": b"hello"}
+    assert read_tree(made.harness.root / "inbox" / ".n") == {b"a": b"hello"}
     assert (await put(client, id_, "a", 5, b"world", **{"Content-Digest": digest(b"world")}))[0] == 200
 
 
 async def test_what_breaks_off_leaves_no_half_piece_and_survives_a_restart(tmp_path: Path) -> None:
     """The connection ends within a piece, then the daemon: what was whole is there, and is gone on with."""
-    made = Front(tmp_path / "root")
+    made = WebHarness(tmp_path / "root")
     async with made.serving() as client:
         id_ = await begun(client, "n", {"a": 4 << 20})
         await put(client, id_, "a", 0, bytes(1 << 20))
@@ -112,9 +112,9 @@ async def test_what_breaks_off_leaves_no_half_piece_and_survives_a_restart(tmp_p
 
         with pytest.raises((ConnectionError, aiohttp.ClientError)):
             await put(client, id_, "a", 1 << 20, torn())
-        path = made.house.root / "inbox" / ".n" / "a"
-        await made.house.until(lambda: path.stat().st_size == 1 << 20)
-    again = Front(tmp_path / "root")
+        path = made.harness.root / "inbox" / ".n" / "a"
+        await made.harness.until(lambda: path.stat().st_size == 1 << 20)
+    again = WebHarness(tmp_path / "root")
     async with again.serving() as client:
         _, said = await call(client, f"/drop/uploads/{id_}", token=OPERATOR)
         assert said["there"] == {"a": 1 << 20}
@@ -123,12 +123,12 @@ async def test_what_breaks_off_leaves_no_half_piece_and_survives_a_restart(tmp_p
         assert inbox(again) == ["n"]
 
 
-async def test_a_folder_is_not_handed_over_while_a_file_of_it_is_written(front: Served) -> None:
+async def test_a_folder_is_not_handed_over_while_a_file_of_it_is_written(web_harness: Served) -> None:
     """Another window may send a piece again: that must not truncated what was compared already."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"a": 2})
     await put(client, id_, "a", 0, b"hi")
-    path, more = made.house.root / "inbox" / ".n" / "a", asyncio.Event()
+    path, more = made.harness.root / "inbox" / ".n" / "a", asyncio.Event()
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b"h"
@@ -136,7 +136,7 @@ async def test_a_folder_is_not_handed_over_while_a_file_of_it_is_written(front: 
         yield b"i"
 
     again = asyncio.ensure_future(put(client, id_, "a", 0, slowly()))
-    await made.house.until(lambda: path.stat().st_size < 2)
+    await made.harness.until(lambda: path.stat().st_size < 2)
     for end in ("finish", "give-up"):
         status, said = await call(client, f"/drop/uploads/{id_}/{end}", "POST", token=OPERATOR)
         assert status == 409
@@ -144,12 +144,12 @@ async def test_a_folder_is_not_handed_over_while_a_file_of_it_is_written(front: 
     more.set()
     assert (await again)[0] == 200
     assert (await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR))[0] == 200
-    assert read_tree(made.house.root / "inbox" / "n") == {b"a": b"hi"}
+    assert read_tree(made.harness.root / "inbox" / "n") == {b"a": b"hi"}
 
 
-async def test_what_was_not_announced_is_not_taken(front: Served) -> None:
+async def test_what_was_not_announced_is_not_taken(web_harness: Served) -> None:
     """More bytes, other files, other places, pieces behind a gap; uploads that are none."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"a": 5})
     assert (await put(client, id_, "a", 0, b"hello!"))[0] == 413
     assert (await put(client, id_, "a", 3, b"lo"))[0] == 409
@@ -160,18 +160,20 @@ async def test_what_was_not_announced_is_not_taken(front: Served) -> None:
         assert (await call(client, where, "PUT", token=OPERATOR, data=b"x"))[0] == 422
     for other in ("0" * 32, "..%2f..%2fstate", "%00"):
         assert (await call(client, f"/drop/uploads/{other}/finish", "POST", token=OPERATOR))[0] == 404
-    assert read_tree(made.house.root / "inbox" / ".n") == {b"a": b""}
+    assert read_tree(made.harness.root / "inbox" / ".n") == {b"a": b""}
 
 
-async def test_a_link_that_somebody_put_in_its_way_is_not_followed(front: Served, tmp_path: Path) -> None:
+async def test_a_link_that_somebody_put_in_its_way_is_not_followed(
+    web_harness: Served, tmp_path: Path
+) -> None:
     """Neither in place of a directory nor of a file."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"d/a": 1, "b": 1})
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "b").write_text("kept")
-    (made.house.root / "inbox" / ".n" / "d").symlink_to(elsewhere)
-    (made.house.root / "inbox" / ".n" / "b").symlink_to(elsewhere / "b")
+    (made.harness.root / "inbox" / ".n" / "d").symlink_to(elsewhere)
+    (made.harness.root / "inbox" / ".n" / "b").symlink_to(elsewhere / "b")
     for path in ("d/a", "b"):
         status, said = await put(client, id_, path, 0, b"x")
         assert status in (409, 507)
@@ -210,9 +212,9 @@ async def test_what_others_may_put_into_an_upload_leads_nowhere(tmp_path: Path) 
     assert (inbox_of / "n" / "dittohead.yaml").read_text() == "purpose:\n- access\n"
 
 
-async def test_a_piece_that_comes_too_late_makes_nothing(front: Served) -> None:
+async def test_a_piece_that_comes_too_late_makes_nothing(web_harness: Served) -> None:
     """Of an upload that was given up or handed over meanwhile; not either where another has its name now."""
-    made, client = front
+    made, client = web_harness
     door = made.app[drop.DOOR].reception
     for end in (door.give_up, door.hand_over):
         id_ = await begun(client, "n", {"d/a": 0})
@@ -228,18 +230,18 @@ async def test_a_piece_that_comes_too_late_makes_nothing(front: Served) -> None:
         with pytest.raises(ItemError, match="not under way any more"):
             door.hand_over(incoming)
         assert ".n" not in inbox(made)
-    (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")  # of the same inode even
+    (made.harness.root / "inbox" / "n").rename(made.harness.root / "inbox" / ".n")  # of the same inode even
     with pytest.raises(ItemError, match="not under way any more"), door.opened(incoming, "d/a", 0):
         pass
 
 
-async def test_the_name_is_tried_before_a_byte_is_sent(front: Served) -> None:
+async def test_the_name_is_tried_before_a_byte_is_sent(web_harness: Served) -> None:
     """No pipeline, taken, dotted, too many files or bytes, no room: nothing is made."""
-    made, client = front
+    made, client = web_harness
     for name, files, word in [
         ("!odd", {"a": 1}, "no pipeline's match"),
-        (".n", {"a": 1}, "no name"),
-        ("a/b", {"a": 1}, "no name"),
+        (".n", {"a": 1}, "is not a name"),
+        ("a/b", {"a": 1}, "is not a name"),
         ("n", {}, "no files"),
         ("n", {f"{n}": 1 for n in range(6)}, "more than 5 files"),
         ("n", {"a": (1 << 20) + 1}, "more than 1,048,576 bytes"),
@@ -259,13 +261,13 @@ async def test_the_name_is_tried_before_a_byte_is_sent(front: Served) -> None:
     assert (said["pipeline"], said["steps"]) == ("three", ["first", "second", "third"])
 
 
-async def test_without_room_nothing_is_begun(front: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_room_nothing_is_begun(web_harness: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """What other uploads still want counts too."""
-    made, client = front
-    free = os.statvfs(made.house.root)
+    made, client = web_harness
+    free = os.statvfs(made.harness.root)
     floor = free.f_bavail * free.f_frsize + (1 << 40)
-    monkeypatch.setattr(type(made.house.config.settings.space), "floor", floor, raising=False)
-    made.house.config.settings.space.__dict__["floor"] = floor
+    monkeypatch.setattr(type(made.harness.config.settings.space), "floor", floor, raising=False)
+    made.harness.config.settings.space.__dict__["floor"] = floor
     status, said = await begun(client, "n", {"a": 1})
     assert status == 507
     assert "iB more are needed" in said["detail"]
@@ -279,17 +281,17 @@ async def test_without_room_nothing_is_begun(front: Served, monkeypatch: pytest.
         b'{"name":"n","purposes":["\\ud800"],"files":[{"path":"a","size":2}]}',
     ],
 )
-async def test_a_list_that_makes_no_sense_is_refused(front: Served, body: bytes) -> None:
+async def test_a_list_that_makes_no_sense_is_refused(web_harness: Served, body: bytes) -> None:
     """Cleanly, and nothing is made."""
-    made, client = front
+    made, client = web_harness
     status, _ = await call(client, "/drop/uploads", "POST", token=OPERATOR, data=body)
     assert status in (400, 409, 422)
     assert inbox(made) == []
 
 
-async def test_only_operators_and_only_our_own_forms(front: Served) -> None:
+async def test_only_operators_and_only_our_own_forms(web_harness: Served) -> None:
     """Readers do not; a form of another site that a browser sends with the cookie does not."""
-    made, client = front
+    made, client = web_harness
     body = json.dumps({"name": "n", "files": [{"path": "a", "size": 1}]})
     assert (await call(client, "/drop/uploads", "POST", token=READER, data=body))[0] == 403
     assert (await call(client, "/drop", token=READER))[0] == 403
@@ -314,13 +316,13 @@ def form_of(fields: dict[str, str], files: list[tuple[str, str, bytes]]) -> aioh
     return form
 
 
-async def test_a_plain_form_brings_a_folder_or_nothing(front: Served) -> None:
+async def test_a_plain_form_brings_a_folder_or_nothing(web_harness: Served) -> None:
     """With the folder's own name left out of its files' paths."""
-    made, client = front
+    made, client = web_harness
     form = form_of({"name": "n"}, [("tree", "set/a", b"1"), ("tree", "set/d/b", b"22"), ("files", "", b"")])
     status, _ = await call(client, "/drop", "POST", token=OPERATOR, data=form)
     assert status == 303
-    assert read_tree(made.house.root / "inbox" / "n") == {b"a": b"1", b"d/b": b"22"}
+    assert read_tree(made.harness.root / "inbox" / "n") == {b"a": b"1", b"d/b": b"22"}
     for files in (
         [("files", "a", b"1"), ("files", "../b", b"1")],
         [("files", "a", b"1"), ("files", "a", b"2")],
@@ -334,14 +336,14 @@ async def test_a_plain_form_brings_a_folder_or_nothing(front: Served) -> None:
         form = form_of({"name": "m"}, files)
         status, said = await call(client, "/drop", "POST", token=OPERATOR, data=form)
         assert status >= 400, files
-        assert "Nothing of it was kept" in said
+        assert "Nothing was kept" in said
         assert inbox(made) == ["n"]
-    assert os.listdir(made.house.root / "state" / "uploads") == []
+    assert os.listdir(made.harness.root / "state" / "uploads") == []
 
 
-async def test_a_form_on_its_way_is_ended_by_nobody(front: Served) -> None:
+async def test_a_form_on_its_way_is_ended_by_nobody(web_harness: Served) -> None:
     """Neither handed over half nor taken away; one that a killed daemon left can only be given up."""
-    made, client = front
+    made, client = web_harness
     # aiohttp reads ahead before it gives out a part.
     more, first = asyncio.Event(), "h" * 500_000
 
@@ -357,16 +359,16 @@ async def test_a_form_on_its_way_is_ended_by_nobody(front: Served) -> None:
     sending = asyncio.ensure_future(
         call(client, "/drop", "POST", token=OPERATOR, data=body(), headers=headers)
     )
-    records = made.house.root / "state" / "uploads"
-    await made.house.until(lambda: records.is_dir() and any(records.glob("*.json")))
+    records = made.harness.root / "state" / "uploads"
+    await made.harness.until(lambda: records.is_dir() and any(records.glob("*.json")))
     (record,) = records.glob("*.json")
     kept = record.read_bytes()
     for end in ("finish", "give-up"):
         assert (await call(client, f"/drop/uploads/{record.stem}/{end}", "POST", token=OPERATOR))[0] == 409
     more.set()
     assert (await sending)[0] == 303
-    assert read_tree(made.house.root / "inbox" / "n") == {b"a": first.encode(), b"b": b"llo"}
-    (made.house.root / "inbox" / "n").rename(made.house.root / "inbox" / ".n")
+    assert read_tree(made.harness.root / "inbox" / "n") == {b"a": first.encode(), b"b": b"llo"}
+    (made.harness.root / "inbox" / "n").rename(made.harness.root / "inbox" / ".n")
     record.write_bytes(kept)
     made.app[drop.DOOR].over.clear()  # as another daemon would find it
     status, said = await call(client, f"/drop/uploads/{record.stem}/finish", "POST", token=OPERATOR)
@@ -375,9 +377,9 @@ async def test_a_form_on_its_way_is_ended_by_nobody(front: Served) -> None:
     assert inbox(made) == []
 
 
-async def test_a_plain_form_that_a_crash_broke_off_is_never_handed_over(front: Served) -> None:
+async def test_a_plain_form_that_a_crash_broke_off_is_never_handed_over(web_harness: Served) -> None:
     """What it was to hold is known to nobody: it can only be given up."""
-    made, client = front
+    made, client = web_harness
     reception = made.app[drop.DOOR].reception
     begun = reception.begin(Incoming(id="0" * 32, name="n", who="a", ino=0, files={}, purposes=[]))
     with reception.opened(begun, "a", 0) as fd:
@@ -389,9 +391,9 @@ async def test_a_plain_form_that_a_crash_broke_off_is_never_handed_over(front: S
     assert (status, inbox(made)) == (303, [])
 
 
-async def test_what_a_plain_form_has_brought_makes_no_room(front: Served) -> None:
+async def test_what_a_plain_form_has_brought_makes_no_room(web_harness: Served) -> None:
     """Its size is not known before; what others still want counts, and what is there does not count against it."""
-    made, _ = front
+    made, _ = web_harness
     reception = made.app[drop.DOOR].reception
     lacking = reception.lacking(reception.all(), 0, 0)
     plain = reception.begin(Incoming(id="0" * 32, name="n", who="a", ino=0, files={}, purposes=[]))
@@ -402,9 +404,11 @@ async def test_what_a_plain_form_has_brought_makes_no_room(front: Served) -> Non
     assert reception.lacking(reception.all(), 0, 0) - lacking > 1 << 49
 
 
-async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whoever_sends_nothing_more_is_told_so(
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not that the disk is full, which nobody tries again."""
-    made, client = front
+    made, client = web_harness
     monkeypatch.setattr(incoming, "_PATIENCE_S", 0.05)
     id_ = await begun(client, "n", {"a": 10})
     reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
@@ -413,7 +417,7 @@ async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch:
     async with asyncio.timeout(20):
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 408")
     writer.close()
-    assert read_tree(made.house.root / "inbox" / ".n") == {b"a": b""}
+    assert read_tree(made.harness.root / "inbox" / ".n") == {b"a": b""}
 
 
 @pytest.mark.parametrize(
@@ -424,30 +428,30 @@ async def test_whoever_sends_nothing_more_is_told_so(front: Served, monkeypatch:
         ("multipart/form-data; boundary=x", b"--x\r\n\r\n"),
     ],
 )
-async def test_a_form_that_is_none_is_refused(front: Served, kind: str, body: bytes) -> None:
+async def test_a_form_that_is_none_is_refused(web_harness: Served, kind: str, body: bytes) -> None:
     """And is not a defect of ours."""
-    made, client = front
+    made, client = web_harness
     headers = {"Content-Type": kind}
     status, _ = await call(client, "/drop", "POST", token=OPERATOR, data=body, headers=headers)
     assert 400 <= status < 500
     assert inbox(made) == []
 
 
-async def test_a_form_has_no_more_fields_than_it_needs(front: Served) -> None:
+async def test_a_form_has_no_more_fields_than_it_needs(web_harness: Served) -> None:
     """Each would be kept until its end."""
     field = b'--x\r\nContent-Disposition: form-data; name="purposes"\r\n\r\na\r\n'
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     for count, wanted in ((3, 422), (101, 413)):
         data = field * count + b"--x--\r\n"
-        status, _ = await call(front[1], "/drop", "POST", token=OPERATOR, data=data, headers=headers)
+        status, _ = await call(web_harness[1], "/drop", "POST", token=OPERATOR, data=data, headers=headers)
         assert status == wanted
 
 
 async def test_whoever_goes_away_while_it_is_handed_over_is_recorded(
-    front: Served, monkeypatch: pytest.MonkeyPatch
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And anyone who comes back and asks again is led to the job, not told that there is no such upload."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"a": 0})
     await put(client, id_, "a", 0, b"")
     began, go, completed = threading.Event(), threading.Event(), Reception.complete
@@ -462,11 +466,11 @@ async def test_whoever_goes_away_while_it_is_handed_over_is_recorded(
     _, writer = await asyncio.open_connection("127.0.0.1", made.port)
     head = f"POST /drop/uploads/{id_}/finish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
     writer.write(f"{head}Authorization: Bearer {OPERATOR}\r\n\r\n".encode())
-    await made.house.until(began.is_set)
+    await made.harness.until(began.is_set)
     writer.close()
-    await made.house.until(lambda: not lines._busy)  # its handler was cancelled
+    await made.harness.until(lambda: not lines._busy)  # its handler was cancelled
     go.set()
-    await made.house.until(lambda: not door.handing)
+    await made.harness.until(lambda: not door.handing)
     status, said = await call(client, "/api/v1/requests", token=OPERATOR)
     assert [(one["action"], one["who"]) for one in said["items"]] == [("drop", "alice (token)")]
     status, said = await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR)
@@ -474,10 +478,10 @@ async def test_whoever_goes_away_while_it_is_handed_over_is_recorded(
 
 
 async def test_a_side_car_of_the_folders_own_is_not_written_over(
-    front: Served, monkeypatch: pytest.MonkeyPatch
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether it comes in pieces or by a plain form: the folder is refused."""
-    made, client = front
+    made, client = web_harness
     monkeypatch.setattr(drop, "fitting", lambda *given: None)
     status, said = await begun(client, "n", {"dittohead.yaml": 2}, purposes=["access"])
     assert (status, "says already" in said["detail"]) == (409, True)
@@ -488,41 +492,41 @@ async def test_a_side_car_of_the_folders_own_is_not_written_over(
     assert inbox(made) == []
 
 
-async def test_an_upload_is_given_up(front: Served) -> None:
+async def test_an_upload_is_given_up(web_harness: Served) -> None:
     """And another's folder of that name, put there since, is left alone."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"a": 1})
     status, _ = await call(client, f"/drop/uploads/{id_}/give-up", "POST", token=OPERATOR)
     assert status == 303
     assert inbox(made) == []
     id_ = await begun(client, "n", {"a": 1})
-    (made.house.root / "inbox" / ".n").rename(made.house.root / "inbox" / ".mine")
-    (made.house.root / "inbox" / ".n").mkdir()
+    (made.harness.root / "inbox" / ".n").rename(made.harness.root / "inbox" / ".mine")
+    (made.harness.root / "inbox" / ".n").mkdir()
     assert (await call(client, f"/drop/uploads/{id_}/give-up", "POST", token=OPERATOR))[0] == 404
     assert inbox(made) == [".mine", ".n"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to give a folder to somebody else")
-async def test_a_folder_of_somebody_else_is_not_taken_for_the_upload(front: Served) -> None:
+async def test_a_folder_of_somebody_else_is_not_taken_for_the_upload(web_harness: Served) -> None:
     """Also where the file system has given it the inode that the upload had."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"a": 1})
-    os.chown(made.house.root / "inbox" / ".n", 60001, 60001)
+    os.chown(made.harness.root / "inbox" / ".n", 60001, 60001)
     for end in ("give-up", "finish"):
         assert (await call(client, f"/drop/uploads/{id_}/{end}", "POST", token=OPERATOR))[0] == 404
     assert inbox(made) == [".n"]
 
 
-async def test_what_did_not_come_by_the_upload_does_not_go_along(front: Served) -> None:
+async def test_what_did_not_come_by_the_upload_does_not_go_along(web_harness: Served) -> None:
     """Somebody has put it there; it is named, and nothing is handed over."""
-    made, client = front
+    made, client = web_harness
     id_ = await begun(client, "n", {"a": 1})
     await put(client, id_, "a", 0, b"x")
-    (made.house.root / "inbox" / ".n" / "b").write_text("planted")
+    (made.harness.root / "inbox" / ".n" / "b").write_text("planted")
     status, said = await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR)
     assert (status, said["detail"]) == (409, "b: 1 file in this folder did not come by this upload")
     assert inbox(made) == [".n"]
-    (made.house.root / "inbox" / ".n" / "b").unlink()
+    (made.harness.root / "inbox" / ".n" / "b").unlink()
     assert (await call(client, f"/drop/uploads/{id_}/finish", "POST", token=OPERATOR))[0] == 200
 
 
@@ -588,20 +592,20 @@ async def said_of(client: aiohttp.ClientSession, name: str) -> dict[str, Any]:
     return found
 
 
-async def test_a_name_that_was_done_before_is_told_with_one_that_is_free(front: Served) -> None:
+async def test_a_name_that_was_done_before_is_told_with_one_that_is_free(web_harness: Served) -> None:
     """Also without scripts; what is in the inbox, or was a job's, is not free."""
-    made, client = front
+    made, client = web_harness
     assert (await said_of(client, "n"))["known"] is None
     for name in ("n", "n-2"):
-        made.house.arrive(name)
-    async with made.house.running():
-        job = await made.house.until_over("n")
-        await made.house.until_over("n-2")
-    (made.house.root / "inbox" / ".n-3").mkdir()
+        made.harness.arrive(name)
+    async with made.harness.running():
+        job = await made.harness.until_over("n")
+        await made.harness.until_over("n-2")
+    (made.harness.root / "inbox" / ".n-3").mkdir()
     said = await said_of(client, "n")
     assert (said["ok"], said["known"]["job"], said["free"]) == (True, job.id, "n-4")
     assert said["known"]["said"] == "A folder of this name was done before"
-    (made.house.root / "inbox" / "n").mkdir()
+    (made.harness.root / "inbox" / "n").mkdir()
     said = await said_of(client, "n")
     assert (said["ok"], said["free"]) == (False, "n-4")
     status, page = await call(client, "/drop?name=n", token=OPERATOR)

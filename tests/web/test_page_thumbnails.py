@@ -17,9 +17,9 @@ from dittohead.model.states import Station
 from dittohead.system.process import sweep
 from dittohead.web.pages import thumbnails
 from dittohead.web.pages.thumbnails import SourceImage, Thumbnailer, ThumbnailLimits, pictures, trim
-from tests.support.front import READER, Front, call
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.images import encode
+from tests.support.web_harness import READER, WebHarness, call
 
 pytestmark = pytest.mark.service
 
@@ -32,15 +32,15 @@ def picture(folder: Path, name: str, number: int = 0) -> SourceImage:
     return SourceImage(number, folder, os.fsencode(name), name, f"{number:032}")
 
 
-async def finished(house: House, name: str, what: dict[str | bytes, Any]) -> Any:
-    house.arrive(name, what)
-    async with house.running():
-        return await house.until_over(name)
+async def finished(harness: Harness, name: str, what: dict[str | bytes, Any]) -> Any:
+    harness.arrive(name, what)
+    async with harness.running():
+        return await harness.until_over(name)
 
 
 async def test_a_jobs_images_are_shown_small_and_kept(tmp_path: Path) -> None:
     """In their colours, no larger than they are; asked for again they are the same, by their tag."""
-    made = Front(tmp_path / "root")
+    made = WebHarness(tmp_path / "root")
     what: dict[str | bytes, Any] = {
         "a.png": flat(900, 300, (250, 20, 20)),
         "d": {"small.tif": flat(40, 40, (20, 20, 250), "TIFF")},
@@ -48,10 +48,10 @@ async def test_a_jobs_images_are_shown_small_and_kept(tmp_path: Path) -> None:
         "broken.jpg": b"\xff\xd8\xffjunk",
         "notes.txt": "x",
     }
-    job = await finished(made.house, "n", what)
+    job = await finished(made.harness, "n", what)
     async with made.serving() as client:
-        steps = made.house.steps(job)
-        found = pictures(made.house.stations, job, steps)
+        steps = made.harness.steps(job)
+        found = pictures(made.harness.stations, job, steps)
         assert [one.label for one in found] == ["a.png", "broken.jpg", "not%FFutf8.png", "d/small.tif"]
         headers = {"Authorization": f"Bearer {READER}"}
         async with client.get(f"/jobs/{job.id}/thumbnails/0", headers=headers) as answer:
@@ -76,24 +76,24 @@ async def test_a_jobs_images_are_shown_small_and_kept(tmp_path: Path) -> None:
         for number in ("4", "-1", "x", "²", "0" * 40, "..%2f0"):
             assert (await call(client, f"/jobs/{job.id}/thumbnails/{number}", token=READER))[0] == 404
         assert (await call(client, f"/jobs/{job.id}/thumbnails/0"))[0] == 401
-    assert sweep(made.house.root) == []  # no child is left
+    assert sweep(made.harness.root) == []  # no child is left
 
 
 async def test_links_in_a_folder_lead_nowhere(tmp_path: Path) -> None:
     """A link is not an image of the job, and one that comes in between is not opened."""
     secret = tmp_path / "secret.png"
     secret.write_bytes(flat(50, 50, (9, 9, 9)))
-    house = House(tmp_path / "root")
-    job = await finished(house, "n", {"a.png": flat(50, 50, (1, 1, 1))})
-    folder = house.stations.folder(Station.DONE, b"n")
+    harness = Harness(tmp_path / "root")
+    job = await finished(harness, "n", {"a.png": flat(50, 50, (1, 1, 1))})
+    folder = harness.stations.folder(Station.DONE, b"n")
     (folder / "b.png").symlink_to(secret)
-    assert [one.label for one in pictures(house.stations, job, [])] == ["a.png"]
-    maker = Thumbnailer(house.root, tmp_path / "kept")
+    assert [one.label for one in pictures(harness.stations, job, [])] == ["a.png"]
+    maker = Thumbnailer(harness.root, tmp_path / "kept")
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to(secret)
     assert await maker.get(picture(folder, "a.png")) is None
     await maker.close()
-    house.store.close()
+    harness.store.close()
 
 
 async def test_a_child_that_hangs_or_dies_is_followed_by_another(tmp_path: Path) -> None:
@@ -144,24 +144,24 @@ def test_what_was_looked_at_longest_ago_goes_first(tmp_path: Path) -> None:
 
 async def test_a_job_shows_no_images_of_the_folder_that_came_after_it(tmp_path: Path) -> None:
     """Of the same name, in the same place, when its own was moved away."""
-    made = Front(tmp_path / "root")
-    first = await finished(made.house, "n", {"a.png": flat(10, 10, (1, 2, 3))})
-    assert len(pictures(made.house.stations, first, made.house.steps(first))) == 1
-    (made.house.root / "done" / "n").rename(tmp_path / "kept")
-    made.house.arrive("n", {"b.png": flat(10, 10, (1, 2, 3))})
-    async with made.house.running():
-        await made.house.until(lambda: len(made.house.jobs("n")) == 2)
-        second = await made.house.until_over("n")
-    assert pictures(made.house.stations, first, made.house.steps(first)) == []
-    (found,) = pictures(made.house.stations, second, made.house.steps(second))
+    made = WebHarness(tmp_path / "root")
+    first = await finished(made.harness, "n", {"a.png": flat(10, 10, (1, 2, 3))})
+    assert len(pictures(made.harness.stations, first, made.harness.steps(first))) == 1
+    (made.harness.root / "done" / "n").rename(tmp_path / "kept")
+    made.harness.arrive("n", {"b.png": flat(10, 10, (1, 2, 3))})
+    async with made.harness.running():
+        await made.harness.until(lambda: len(made.harness.jobs("n")) == 2)
+        second = await made.harness.until_over("n")
+    assert pictures(made.harness.stations, first, made.harness.steps(first)) == []
+    (found,) = pictures(made.harness.stations, second, made.harness.steps(second))
     assert found.label == "b.png"
 
 
 async def test_images_lead_to_larger_ones_and_from_one_to_the_next(tmp_path: Path) -> None:
     """As links, whole without scripts; there is none before the first and behind the last."""
-    made = Front(tmp_path / "root")
+    made = WebHarness(tmp_path / "root")
     what: dict[str | bytes, Any] = {f"{name}.png": flat(9, 9, (1, 2, 3)) for name in "abc"}
-    job = await finished(made.house, "n", what)
+    job = await finished(made.harness, "n", what)
     async with made.serving() as client:
         _, page = await call(client, f"/jobs/{job.id}", token=READER, headers={"Accept": "text/html"})
         at, names = f"/jobs/{job.id}/images", []

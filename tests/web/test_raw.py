@@ -12,9 +12,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.support.front import OPERATOR, READER, Front, call
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 
 LOGIN = "POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
 
@@ -72,8 +72,8 @@ LINES = [
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Front(tmp_path / "root")
+async def web_harness(tmp_path: Path) -> AsyncIterator[Served]:
+    made = WebHarness(tmp_path / "root")
     async with made.serving() as client:
         yield made, client
 
@@ -82,7 +82,7 @@ async def front(tmp_path: Path) -> AsyncIterator[Served]:
 LAST = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
-async def answers(made: Front, sent: str) -> list[int]:
+async def answers(made: WebHarness, sent: str) -> list[int]:
     """Send bytes and return the statuses of all answers until the line is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
     writer.write((sent + LAST).encode("utf-8", "surrogateescape"))
@@ -96,9 +96,9 @@ async def answers(made: Front, sent: str) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", said)]
 
 
-async def test_no_request_is_smuggled_in_anothers_body(front: Served) -> None:
+async def test_no_request_is_smuggled_in_anothers_body(web_harness: Served) -> None:
     """Whatever the head says of the length: the body's own request is not answered behind it, nor carried out."""
-    made, client = front
+    made, client = web_harness
     sent = [f"{LOGIN}{head.format(n=len(INSIDE))}\r\n{INSIDE}" for head in SMUGGLED]
     sent += [f"{LOGIN}Transfer-Encoding: chunked\r\n\r\n{chunk}{INSIDE}" for chunk in CHUNKS]
     for one in sent:
@@ -107,18 +107,18 @@ async def test_no_request_is_smuggled_in_anothers_body(front: Served) -> None:
     assert (await call(client, "/api/v1/requests", token=READER))[1]["items"] == []
 
 
-async def test_broken_first_lines_are_refused_and_reach_nothing(front: Served) -> None:
+async def test_broken_first_lines_are_refused_and_reach_nothing(web_harness: Served) -> None:
     """Nothing of another place, no answer of ours that is a defect."""
-    made, _ = front
+    made, _ = web_harness
     for line in LINES:
         said = await answers(made, f"{line}\r\nHost: localhost\r\nAuthorization: Bearer {READER}\r\n\r\n")
         assert said[0] in (400, 404, 405), (line, said)
         assert said[1:] in ([], [200]), (line, said)
 
 
-async def test_cookies_and_tokens_that_are_forged_open_nothing(front: Served) -> None:
+async def test_cookies_and_tokens_that_are_forged_open_nothing(web_harness: Served) -> None:
     """Parts of real ones put together, cut, doubled, in other places."""
-    made, client = front
+    made, client = web_harness
     mine, theirs = await made.signed_in(client), await made.signed_in(client, READER)
     name, _, value = mine.partition("=")
     body, _, signature = value.partition(".")
@@ -142,9 +142,9 @@ async def test_cookies_and_tokens_that_are_forged_open_nothing(front: Served) ->
     assert (await call(client, "/api/v1/jobs", headers={"Cookie": mine}))[0] == 200
 
 
-async def test_fuzzed_requests_are_refused_and_the_next_are_answered(front: Served) -> None:
+async def test_fuzzed_requests_are_refused_and_the_next_are_answered(web_harness: Served) -> None:
     """A good one with some of its bytes changed, left out or doubled: no defect, no line that is held."""
-    made, client = front
+    made, client = web_harness
     rng = random.Random(14)
     good = "GET /api/v1/jobs?limit=1 HTTP/1.1\r\nHost: localhost\r\nX: y\r\nAccept: */*\r\n\r\n"
     for _ in range(300):

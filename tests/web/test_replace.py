@@ -15,18 +15,18 @@ import pytest
 
 from dittohead.model.records import Job
 from dittohead.model.states import JobState
-from tests.support.front import OPERATOR, READER, Front, call
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 from tests.test_replacement import broken, kept, told
 from tests.web.test_api import fits
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 HTML = {"Accept": "text/html"}
 WHERE = "/api/v1/jobs/{job}/replacements"
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Front(tmp_path / "root")
+async def web_harness(tmp_path: Path) -> AsyncIterator[Served]:
+    made = WebHarness(tmp_path / "root")
     async with made.serving() as client:
         yield made, client
 
@@ -42,10 +42,10 @@ def digest(data: bytes) -> dict[str, str]:
     return {"Content-Digest": f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"}
 
 
-async def test_a_program_sends_the_bytes_then_asks_for_it(front: Served) -> None:
+async def test_a_program_sends_the_bytes_then_asks_for_it(web_harness: Served) -> None:
     """As openapi.json tells of both."""
-    made, client = front
-    job = await broken(made.house)
+    made, client = web_harness
+    job = await broken(made.harness)
     status, offer = await put(client, job, headers=digest(b"mended"))
     assert status == 201
     fits(offer, WHERE, "put", "201")
@@ -57,14 +57,14 @@ async def test_a_program_sends_the_bytes_then_asks_for_it(front: Served) -> None
         "n: a.tif replaced; moved back to the inbox, and a new job begins",
     )
     fits(said, "/api/v1/jobs/{job}/replace", "post")
-    assert (made.house.root / "inbox/n/a.tif").read_text() == "mended"
-    assert "replaced by alice (token): scanned again" in told(made.house, job)[0]
+    assert (made.harness.root / "inbox/n/a.tif").read_text() == "mended"
+    assert "replaced by alice (token): scanned again" in told(made.harness, job)[0]
 
 
-async def test_what_does_not_fit_is_refused_and_nothing_stays(front: Served) -> None:
+async def test_what_does_not_fit_is_refused_and_nothing_stays(web_harness: Served) -> None:
     """By whom, of which job, which path, which bytes."""
-    made, client = front
-    job = await broken(made.house)
+    made, client = web_harness
+    job = await broken(made.harness)
     assert (await put(client, job, token=READER))[0] == 403
     assert (await put(client, job, token=""))[0] == 401
     for path in ("../n/a.tif", "/etc/passwd", "sub", "A.TIF", "%2e%2e/x"):
@@ -77,18 +77,18 @@ async def test_what_does_not_fit_is_refused_and_nothing_stays(front: Served) -> 
     for wrong in ("x", "../../etc", ""):
         body = {"with": wrong}
         assert (await call(client, "/api/v1/jobs/n/replace", "POST", token=OPERATOR, json=body))[0] == 422
-    made.house.arrive("fresh")
-    async with made.house.running():
-        done = await made.house.until_over("fresh")
+    made.harness.arrive("fresh")
+    async with made.harness.running():
+        done = await made.harness.until_over("fresh")
     assert (await put(client, done))[0] == 409
-    assert not list((made.house.stations.state / "replacements").glob("*"))
-    assert made.house.where("n") == ["failed"]
+    assert not list((made.harness.stations.state / "replacements").glob("*"))
+    assert made.harness.where("n") == ["failed"]
 
 
-async def test_no_page_of_another_site_and_no_form_of_another_session_replaces(front: Served) -> None:
+async def test_no_page_of_another_site_and_no_form_of_another_session_replaces(web_harness: Served) -> None:
     """A browser sends its cookie with neither."""
-    made, client = front
-    job = await broken(made.house)
+    made, client = web_harness
+    job = await broken(made.harness)
     cookie = {"Cookie": await made.signed_in(client)}
     form = aiohttp.FormData({"path": "a.tif"})
     form.add_field("file", b"mended", filename="new.tif")
@@ -104,13 +104,13 @@ async def test_no_page_of_another_site_and_no_form_of_another_session_replaces(f
             client, f"/jobs/{job.id}/replace", "POST", data=fields, headers=cookie | headers
         )
         assert status == 403
-    assert not list((made.house.stations.state).glob("repl*/*"))
+    assert not list((made.harness.stations.state).glob("repl*/*"))
 
 
-async def test_a_person_chooses_sends_looks_and_replaces(front: Served) -> None:
+async def test_a_person_chooses_sends_looks_and_replaces(web_harness: Served) -> None:
     """Without scripts; a reader is offered none of it."""
-    made, client = front
-    job = await broken(made.house)
+    made, client = web_harness
+    job = await broken(made.harness)
     link = f"/jobs/{job.id}/replace?path=a.tif"
     for path in (f"/jobs/{job.id}", f"/jobs/{job.id}/files", f"/jobs/{job.id}/replace"):
         page = (await call(client, path, token=OPERATOR, headers=HTML))[1]
@@ -137,7 +137,7 @@ async def test_a_person_chooses_sends_looks_and_replaces(front: Served) -> None:
     page = (await call(client, where, headers=headers))[1]
     for sha256 in (hashlib.sha256(b"half").hexdigest(), hashlib.sha256(b"mended").hexdigest()):
         assert sha256 in page
-    assert made.house.where("n") == ["failed"]
+    assert made.harness.where("n") == ["failed"]
     fields = {"csrf": csrf, "with": where.rpartition("=")[2], "reason": "new scan", "run": "yes"}
     given = {"data": fields, "headers": headers, "allow_redirects": False}
     async with client.post(f"/jobs/{job.id}/replace", **given) as answer:
@@ -145,21 +145,21 @@ async def test_a_person_chooses_sends_looks_and_replaces(front: Served) -> None:
     assert "/drop/done?" in where
     waits = await call(client, where, headers=headers)
     assert waits[0] == 200
-    async with made.house.running():
-        await made.house.until(lambda: len(made.house.jobs("n")) == 2)
-        later = await made.house.until_over("n")
+    async with made.harness.running():
+        await made.harness.until(lambda: len(made.harness.jobs("n")) == 2)
+        later = await made.harness.until_over("n")
     assert later.state is JobState.DONE
     async with client.get(where, headers=headers, allow_redirects=False) as answer:
         assert answer.headers["Location"] == f"/jobs/{later.id}"
     page = (await call(client, f"/jobs/{later.id}", headers=headers))[1]
     assert "new scan; SHA-256 was" in page
-    assert [path.read_text() for path in kept(made.house, job)] == ["half"]
+    assert [path.read_text() for path in kept(made.harness, job)] == ["half"]
 
 
-async def test_a_file_that_is_not_there_is_said_on_the_page(front: Served) -> None:
+async def test_a_file_that_is_not_there_is_said_on_the_page(web_harness: Served) -> None:
     """And nothing hostile in its name is more than text."""
-    made, client = front
-    job = await broken(made.house)
+    made, client = web_harness
+    job = await broken(made.harness)
     for path, why in (("<b>x</b>", "no such file"), ("../x", "of dots alone"), ("A.TIF", "There is a.tif")):
         status, page = await call(
             client, f"/jobs/{job.id}/replace?path={quote(path)}", token=OPERATOR, headers=HTML

@@ -12,16 +12,16 @@ import aiohttp
 import pytest
 
 from dittohead.web.api import verify_stream
-from tests.support.front import OPERATOR, READER, Front, call
+from tests.support.web_harness import OPERATOR, READER, WebHarness, call
 from tests.web.test_page import ran
 
-Served = tuple[Front, aiohttp.ClientSession]
+Served = tuple[WebHarness, aiohttp.ClientSession]
 PATH = "/api/v1/jobs/n/verify"
 
 
 @pytest.fixture
-async def front(tmp_path: Path) -> AsyncIterator[Served]:
-    made = Front(tmp_path / "root")
+async def web_harness(tmp_path: Path) -> AsyncIterator[Served]:
+    made = WebHarness(tmp_path / "root")
     async with made.serving() as client:
         yield made, client
 
@@ -38,31 +38,31 @@ def raw(found: Any) -> str:
     return found if isinstance(found, str) else json.dumps(found)
 
 
-async def test_the_report_is_the_last_line(front: Served) -> None:
+async def test_the_report_is_the_last_line(web_harness: Served) -> None:
     """Good, then with what is wrong; readers may not, and what is not over is refused."""
-    made, client = front
+    made, client = web_harness
     assert (await call(client, PATH, "POST", token=OPERATOR))[0] == 404
     await ran(made, "n")
     assert (await call(client, PATH, "POST", token=READER))[0] == 403
     status, lines = await said(client)
     assert (status, lines[-1]["report"]["good"]) == (200, True)
-    assert lines[-1]["report"]["checked"] == {str(made.house.root / "done/n"): 1}
-    (made.house.root / "done/n/a.txt").write_text("other")
+    assert lines[-1]["report"]["checked"] == {str(made.harness.root / "done/n"): 1}
+    (made.harness.root / "done/n/a.txt").write_text("other")
     _, lines = await said(client)
     (problem,) = lines[-1]["report"]["problems"]
     assert problem["what"] == "differs from the manifest"
-    for path in (made.house.root / "receipts").iterdir():
+    for path in (made.harness.root / "receipts").iterdir():
         path.unlink()
     status, lines = await said(client)
     assert (status, "the receipt cannot be read" in lines[0]["detail"]) == (409, True)
 
 
 async def test_how_far_it_is_comes_meanwhile_and_no_more_than_two_are_at_once(
-    front: Served, monkeypatch: pytest.MonkeyPatch
+    web_harness: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader that goes away ends it."""
     monkeypatch.setattr(verify_stream, "_TELL_S", 0.01)
-    made, client = front
+    made, client = web_harness
     await ran(made, "n")
     made.verifying.clear()
     headers = {"Authorization": f"Bearer {OPERATOR}"}

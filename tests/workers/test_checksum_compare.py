@@ -206,3 +206,22 @@ def test_names_survive_their_lines(names: list[bytes]) -> None:
         return (b"\\" if escaped != name else b"") + b"0" * 64 + b"  " + escaped + b"\n"
 
     assert list(checksum_lists.parsed(b"".join(map(line, names))).digests) == names
+
+
+@pytest.mark.parametrize(
+    ("change", "at_fault"),
+    [
+        (lambda folder: (folder / "a.tif").write_bytes(b"imbge"), ["a.tif"]),
+        (lambda folder: (folder / "a.tif").unlink(), []),  # nothing lies there that another could replace
+    ],
+)
+async def test_a_changed_file_may_be_replaced(
+    tmp_path: Path, change: Callable[[Path], Any], at_fault: list[str]
+) -> None:
+    """The error names it, so that people are offered to."""
+    folder = tree(tmp_path / "in", FILES)
+    (folder / "checksum.md5").write_bytes(lines(lambda hex, path: f"{hex}  {path}")(folder))
+    change(folder)
+    with pytest.raises(ItemError) as caught:
+        await compared(tmp_path, folder)
+    assert list(caught.value.files) == at_fault

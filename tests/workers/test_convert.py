@@ -402,6 +402,7 @@ async def test_what_an_earlier_try_finished_is_not_made_again(rig: Rig) -> None:
     assert rig.result.detail == "4 images"
 
 
+@pytest.mark.usefixtures("real_image_children")
 async def test_a_child_that_is_killed_costs_no_image(rig: Rig) -> None:
     """SIGKILL in the middle (the kernel's memory killer): the image is done by a fresh child."""
     tree(rig.payload, {f"{i}.tif": tiff(2500, 2500) for i in range(3)})
@@ -438,6 +439,7 @@ async def test_an_image_beyond_the_memory_limit_is_one_bad_image(rig: Rig) -> No
     assert len(rig.ctx.outputs) == 1
 
 
+@pytest.mark.usefixtures("real_image_children")
 async def test_cancelling_leaves_no_child(rig: Rig) -> None:
     """A stop ends the image processes at once."""
     tree(rig.payload, {f"{i}.tif": tiff(2500, 2500) for i in range(3)})

@@ -130,6 +130,7 @@ async def test_an_earlier_folder_is_kept_when_right_and_replaced_when_not(rig: R
     assert set(read_tree(ctx.work)) == {output.path for output in ctx.outputs}
 
 
+@pytest.mark.usefixtures("real_image_children")
 async def test_a_killed_child_leaves_no_half_folder(rig: Rig) -> None:
     """A folder appears by one rename."""
     from tests.workers.test_convert import _children

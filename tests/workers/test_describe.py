@@ -52,7 +52,7 @@ XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.
 </rdf:Description></rdf:RDF></x:xmpmeta>"""
 
 
-class Desk:
+class DescribeHarness:
     """The worker alone."""
 
     def __init__(self, base: Path) -> None:
@@ -78,8 +78,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def harness(tmp_path: Path) -> DescribeHarness:
+    return DescribeHarness(tmp_path)
 
 
 def exif(*paths: Path) -> list[dict[str, Any]]:
@@ -108,15 +108,15 @@ def of_all_kinds(base: Path) -> dict[str | bytes, Any]:
     }
 
 
-async def test_every_field_is_read_back_by_another_program(desk: Desk, tmp_path: Path) -> None:
+async def test_every_field_is_read_back_by_another_program(harness: DescribeHarness, tmp_path: Path) -> None:
     """In every format, with characters that XML and headers stumble over; pixels as before."""
     what = of_all_kinds(tmp_path)
-    ctx = await desk.describe(what)
+    ctx = await harness.describe(what)
     for number, name in enumerate(what, 1):
         path = ctx.work / os.fsdecode(os.fsencode(name))
         (said,) = exif(path)
         assert not {key for key in said if key.endswith(("Warning", "Error"))}
-        original = desk.payload / os.fsdecode(os.fsencode(name))
+        original = harness.payload / os.fsdecode(os.fsencode(name))
         kind = {"tif": "image/tiff", "jpg": "image/jpeg", "png": "image/png", "jp2": "image/jp2"}[
             path.suffix[1:]
         ]
@@ -154,11 +154,11 @@ async def test_every_field_is_read_back_by_another_program(desk: Desk, tmp_path:
     assert "in the place of former values: dc:title (2)" in ctx.events[0].detail
 
 
-async def test_masters_are_described_by_what_they_were_made_of(desk: Desk) -> None:
+async def test_masters_are_described_by_what_they_were_made_of(harness: DescribeHarness) -> None:
     """By way of a real conversion: its detail is carried, the original is named by its own digest."""
-    rig = Rig(desk.base)
-    tree(desk.payload, {"in": {"p10.tif": tiff(400, 300), "p2.tif": tiff(200, 100)}})
-    masters = LoneContext(desk.base, desk.payload, step="masters")
+    rig = Rig(harness.base)
+    tree(harness.payload, {"in": {"p10.tif": tiff(400, 300), "p2.tif": tiff(200, 100)}})
+    masters = LoneContext(harness.base, harness.payload, step="masters")
     await rig.convert(ctx=masters, format="jp2")
     made = Made(
         name="masters",
@@ -170,34 +170,36 @@ async def test_masters_are_described_by_what_they_were_made_of(desk: Desk) -> No
         ),
         locations=lambda: iter(()),
     )
-    ctx = desk.context()
+    ctx = harness.context()
     ctx.source = dataclasses.replace(source_of(masters.work), made=made)
-    await desk.describe(ctx=ctx)
+    await harness.describe(ctx=ctx)
     details = {output.path: output.detail for output in ctx.outputs}
     assert details[b"in/p2.jp2"]["samples_sha256"] == "f" * 64
     assert details[b"in/p2.jp2"]["lossless"] is True
     said = exif(ctx.work / "in/p2.jp2", ctx.work / "in/p10.jp2")
     assert [each["XMP-dc:Title"].rpartition(" ")[2] for each in said] == ["[1/2]", "[2/2]"]
     assert said[0]["XMP-xmpMM:DerivedFromFilePath"] == "in/p2.tif"
-    assert said[0]["XMP-dittohead:OriginalSHA256"] == sha256_file(desk.payload / "in/p2.tif")[0]
+    assert said[0]["XMP-dittohead:OriginalSHA256"] == sha256_file(harness.payload / "in/p2.tif")[0]
     assert said[0]["XMP-xmpMM:HistoryAction"] == ["converted", "saved"]
     assert said[0]["XMP-xmpMM:HistoryParameters"] == "from in/p2.tif to image/jp2; every pixel the same"
-    assert np.array_equal(decoded(ctx.work / "in/p10.jp2"), decoded(desk.payload / "in/p10.tif"))
+    assert np.array_equal(decoded(ctx.work / "in/p10.jp2"), decoded(harness.payload / "in/p10.tif"))
 
 
-async def test_the_same_gives_the_same_bytes_and_is_not_done_twice(desk: Desk, tmp_path: Path) -> None:
+async def test_the_same_gives_the_same_bytes_and_is_not_done_twice(
+    harness: DescribeHarness, tmp_path: Path
+) -> None:
     """Within a job: the date is the claim's. A result that was damaged since is made again."""
-    ctx = await desk.describe(of_all_kinds(tmp_path))
+    ctx = await harness.describe(of_all_kinds(tmp_path))
     first = {output.path: output.sha256 for output in ctx.outputs}
     (ctx.work / "3.jpg").write_bytes(b"damaged")
     (ctx.work / "stray.tif").write_bytes(b"stray")
     ctx.again()
-    await desk.describe(ctx=ctx)
+    await harness.describe(ctx=ctx)
     assert {output.path: output.sha256 for output in ctx.outputs} == first
-    assert desk.result.detail == "6 images described, 5 of them from before"
+    assert harness.result.detail == "6 images described, 5 of them from before"
 
 
-async def test_each_object_has_its_own_words_and_numbers(desk: Desk) -> None:
+async def test_each_object_has_its_own_words_and_numbers(harness: DescribeHarness) -> None:
     """What belongs to none is taken along as it is, with a warning; other files without one."""
     one = Object(description=KNOWN, files=("a/2.png", "a/10.png"))
     two = Object(description=Description(identifier="X", title="Other"), files=("b.png",))
@@ -208,8 +210,8 @@ async def test_each_object_has_its_own_words_and_numbers(desk: Desk) -> None:
         "c.png": png,
         "d.txt": "d",
     }
-    tree(desk.payload, what)
-    ctx = await desk.describe(ctx=desk.context(one, two))
+    tree(harness.payload, what)
+    ctx = await harness.describe(ctx=harness.context(one, two))
     titles = {
         output.path: xmp.values(_packet(ctx.work / os.fsdecode(output.path)))["dc:title"][0]
         for output in ctx.outputs
@@ -224,7 +226,7 @@ async def test_each_object_has_its_own_words_and_numbers(desk: Desk) -> None:
     assert (ctx.work / "d.txt").read_text() == "d"
     assert ctx.events[0].outcome == "warning"
     assert "1 images not described" in ctx.events[0].detail
-    assert desk.result.detail == "3 images described, 2 files taken along"
+    assert harness.result.detail == "3 images described, 2 files taken along"
 
 
 def _packet(path: Path) -> bytes:
@@ -235,20 +237,20 @@ def _packet(path: Path) -> bytes:
         os.close(fd)
 
 
-async def test_other_files_are_left_out_or_fail_when_that_is_wanted(desk: Desk) -> None:
+async def test_other_files_are_left_out_or_fail_when_that_is_wanted(harness: DescribeHarness) -> None:
     """By option."""
-    ctx = await desk.describe({"a.png": encode(pixels(9, 9), "PNG"), "b.txt": "b"}, others="skip")
+    ctx = await harness.describe({"a.png": encode(pixels(9, 9), "PNG"), "b.txt": "b"}, others="skip")
     assert [output.path for output in ctx.outputs] == [b"a.png"]
     with pytest.raises(ItemError, match=r"1 of 2 files cannot be described: b\.txt: it holds no XMP"):
-        await desk.describe(ctx=desk.context(step="again"), others="fail")
+        await harness.describe(ctx=harness.context(step="again"), others="fail")
 
 
-async def test_xmp_that_cannot_be_read_fails_or_stays(desk: Desk) -> None:
+async def test_xmp_that_cannot_be_read_fails_or_stays(harness: DescribeHarness) -> None:
     """It may be all that is known; nothing is put over it."""
     bad = jpeg(30, 20, xmp=b'<!DOCTYPE x [<!ENTITY a "b">]><rdf:RDF/>')
     with pytest.raises(ItemError, match="its own XMP cannot be read: it has a document type"):
-        await desk.describe({"a.jpg": bad, "b.jpg": jpeg(30, 20)})
-    ctx = await desk.describe(ctx=desk.context(step="again"), unreadable_xmp="keep")
+        await harness.describe({"a.jpg": bad, "b.jpg": jpeg(30, 20)})
+    ctx = await harness.describe(ctx=harness.context(step="again"), unreadable_xmp="keep")
     assert (ctx.work / "a.jpg").read_bytes() == bad
     (detail,) = [output.detail for output in ctx.outputs if output.path == b"a.jpg"]
     assert detail["warnings"] == [
@@ -257,26 +259,26 @@ async def test_xmp_that_cannot_be_read_fails_or_stays(desk: Desk) -> None:
     assert ctx.events[0].outcome == "warning"
 
 
-async def test_a_file_that_cannot_be_decoded_is_not_passed_on(desk: Desk) -> None:
+async def test_a_file_that_cannot_be_decoded_is_not_passed_on(harness: DescribeHarness) -> None:
     """The others are done all the same; what was said about its size counts, too."""
     data = jpeg(300, 200)
     with pytest.raises(ItemError, match=r"1 of 2 files cannot be described: b\.jpg: it cannot be decoded"):
-        await desk.describe({"a.jpg": data, "b.jpg": data[: len(data) // 2]})
-    assert sorted(path.name for path in desk.ctx.work.iterdir()) == ["a.jpg"]
-    ctx = await desk.describe(ctx=desk.context(step="quick"), verify=False)
+        await harness.describe({"a.jpg": data, "b.jpg": data[: len(data) // 2]})
+    assert sorted(path.name for path in harness.ctx.work.iterdir()) == ["a.jpg"]
+    ctx = await harness.describe(ctx=harness.context(step="quick"), verify=False)
     assert all("decoded" not in output.detail["xmp"] for output in ctx.outputs)
 
 
-async def test_a_file_changed_since_the_step_before_is_found(desk: Desk) -> None:
+async def test_a_file_changed_since_the_step_before_is_found(harness: DescribeHarness) -> None:
     """A digest that is not the manifest's."""
-    tree(desk.payload, {"a.png": encode(pixels(30, 20), "PNG")})
-    ctx = desk.context()
-    (desk.payload / "a.png").write_bytes(encode(pixels(30, 20, seed=2), "PNG"))
+    tree(harness.payload, {"a.png": encode(pixels(30, 20), "PNG")})
+    ctx = harness.context()
+    (harness.payload / "a.png").write_bytes(encode(pixels(30, 20, seed=2), "PNG"))
     with pytest.raises(ItemError, match=r"a\.png: the file is not what it was"):
-        await desk.describe(ctx=ctx)
+        await harness.describe(ctx=ctx)
 
 
-async def test_a_full_disk_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_is_waited_for(harness: DescribeHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not a fault of the folder; nothing half-written stays."""
 
     def full(*_: Any) -> None:
@@ -284,16 +286,16 @@ async def test_a_full_disk_is_waited_for(desk: Desk, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(xmp_embedding, "write", full)
     with pytest.raises(TransientError, match=r"takes no more data \(No space left on device\)"):
-        await desk.describe({"a.png": encode(pixels(9, 9), "PNG")})
-    assert read_tree(desk.ctx.work.parent) == {b"described.journal.jsonl": b""}
+        await harness.describe({"a.png": encode(pixels(9, 9), "PNG")})
+    assert read_tree(harness.ctx.work.parent) == {b"described.journal.jsonl": b""}
 
 
-async def test_a_try_that_is_stopped_is_gone_on_with(desk: Desk) -> None:
+async def test_a_try_that_is_stopped_is_gone_on_with(harness: DescribeHarness) -> None:
     """What is finished is not made again; what is not leaves nothing."""
     png = {f"{n}.png": encode(pixels(300, 200, seed=n), "PNG") for n in range(8)}
-    tree(desk.payload, png)
-    ctx = desk.context()
-    task = asyncio.create_task(desk.describe(ctx=ctx))
+    tree(harness.payload, png)
+    ctx = harness.context()
+    task = asyncio.create_task(harness.describe(ctx=ctx))
     while len(ctx.outputs) < 2:
         await asyncio.sleep(0)
     task.cancel()
@@ -302,38 +304,38 @@ async def test_a_try_that_is_stopped_is_gone_on_with(desk: Desk) -> None:
     assert not (ctx.work.parent / "described.scratch").exists()
     finished = {path.name: path.stat().st_ino for path in ctx.work.iterdir()}
     ctx.again()
-    await desk.describe(ctx=ctx)
+    await harness.describe(ctx=ctx)
     assert len(ctx.outputs) == 8
-    assert f"{len(finished)} of them from before" in desk.result.detail
+    assert f"{len(finished)} of them from before" in harness.result.detail
     assert finished.items() <= {path.name: path.stat().st_ino for path in ctx.work.iterdir()}.items()
 
 
-async def test_names_of_all_kinds_are_kept(desk: Desk) -> None:
+async def test_names_of_all_kinds_are_kept(harness: DescribeHarness) -> None:
     """Bytes that are not text are shown as such in the XMP."""
     png = encode(pixels(9, 9), "PNG")
-    ctx = await desk.describe({b"a\xff.png": png, "x\ny.png": png, "s": {"t&<>.png": png}})
+    ctx = await harness.describe({b"a\xff.png": png, "x\ny.png": png, "s": {"t&<>.png": png}})
     names = {
         xmp.values(_packet(ctx.work / os.fsdecode(o.path)))["xmpMM:PreservedFileName"][0] for o in ctx.outputs
     }
     assert names == {"a%FF.png", "x\ny.png", "t&<>.png"}
 
 
-async def test_the_payload_is_never_written(desk: Desk, tmp_path: Path) -> None:
+async def test_the_payload_is_never_written(harness: DescribeHarness, tmp_path: Path) -> None:
     """Results are copies, not links."""
-    tree(desk.payload, of_all_kinds(tmp_path))
-    before = read_tree(desk.payload)
-    ctx = await desk.describe()
-    assert read_tree(desk.payload) == before
+    tree(harness.payload, of_all_kinds(tmp_path))
+    before = read_tree(harness.payload)
+    ctx = await harness.describe()
+    assert read_tree(harness.payload) == before
     assert not {p.stat().st_ino for p in ctx.work.iterdir()} & {
-        p.stat().st_ino for p in desk.payload.iterdir()
+        p.stat().st_ino for p in harness.payload.iterdir()
     }
 
 
-async def test_plan_names_what_would_be_made(desk: Desk) -> None:
+async def test_plan_names_what_would_be_made(harness: DescribeHarness) -> None:
     """And writes nothing."""
-    tree(desk.payload, {"a.png": b"x", "s": {"b.txt": b"y"}})
-    ctx = desk.context()
-    planned = [each async for each in desk.worker.plan(ctx, DescribeOptions())]
+    tree(harness.payload, {"a.png": b"x", "s": {"b.txt": b"y"}})
+    ctx = harness.context()
+    planned = [each async for each in harness.worker.plan(ctx, DescribeOptions())]
     assert [(each.action, each.what) for each in planned] == [("make", "a.png"), ("make", "s/b.txt")]
     assert [output.path for output in ctx.outputs] == [b"a.png", b"s/b.txt"]
     assert not list(ctx.work.iterdir())

@@ -14,6 +14,7 @@ from dittohead.model.errors import StepError, TargetError, TransientError
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_rig import Rig
 from tests.support.islandora_state import Fault
+from tests.support.length import budget
 
 _PLACES = [
     ("POST", "/node$"),
@@ -62,7 +63,7 @@ async def _through(rig: Rig, chance: random.Random, options: dict[str, Any]) -> 
     raise AssertionError("never done")
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", budget(range(16), *range(4)))
 async def test_whatever_breaks_it_ends_as_if_undisturbed_and_can_be_undone(tmp_path: Path, seed: int) -> None:
     """Faults before and after their effects, files stored wrongly, a View that lags, cancelled tries."""
     chance = random.Random(seed)

@@ -24,7 +24,7 @@ from dittohead.model.records import Location
 from dittohead.toolkit.intent_log import read as lines
 from dittohead.workers.islandora.worker import IslandoraOptions
 from tests.support import islandora_rules
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_rig import KNOWN, ORIGINAL, SERVICE, Rig
 from tests.support.islandora_state import PASSWORD, UID, Fault
@@ -563,7 +563,7 @@ async def test_a_folder_goes_through_the_engine_and_is_undone_by_command(tmp_pat
         site.add_node("Hale papers", field_local_identifier="GEH")
         before = site.content()
         site.faults = [Fault("PUT", "/media/", "drop", after=True), Fault("POST", "/node$", 503, skip=1)]
-        house = House(
+        harness = Harness(
             tmp_path / "root",
             f"""
             root: .
@@ -576,21 +576,26 @@ async def test_a_folder_goes_through_the_engine_and_is_undone_by_command(tmp_pat
                   - islandora: {{url: "{site.base}", user: dittohead, credential: password, collection: GEH}}
             """,
         )
-        house.engine.secret = {"password": PASSWORD}.__getitem__
-        house.arrive("GEH_1", {"GEH_1_1.jpg": "one", "GEH_1_2.jpg": "two"})
-        async with house.running():
-            job = await house.until_over("GEH_1")
+        harness.engine.secret = {"password": PASSWORD}.__getitem__
+        harness.arrive("GEH_1", {"GEH_1_1.jpg": "one", "GEH_1_2.jpg": "two"})
+        async with harness.running():
+            job = await harness.until_over("GEH_1")
         assert job.error is None
-        fields = json.loads(receipt.path_of(house.stations.receipts, job).read_bytes())
+        fields = json.loads(receipt.path_of(harness.stations.receipts, job).read_bytes())
         uses = [place.get("use", "") for place in fields["locations"]]
         assert sorted(uses) == ["", "", "manifest", "page"]
         assert (len(site.nodes), len(site.media)) == (4, 2)
         undone = await undo_job(
-            job, house.store, house.stations, house.workers, {"password": PASSWORD}.__getitem__, dry_run=False
+            job,
+            harness.store,
+            harness.stations,
+            harness.workers,
+            {"password": PASSWORD}.__getitem__,
+            dry_run=False,
         )
         assert undone.kept == []
         assert site.content() == before
-        house.store.close()
+        harness.store.close()
 
 
 async def test_the_plan_of_a_folder_names_each_node_and_file(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 from asyncio.base_subprocess import BaseSubprocessTransport
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dittohead.contract.worker import Done, StepResult, Wait
+from dittohead.contract.worker import Done, Made, StepResult, Wait
 from dittohead.model.errors import ItemError, TargetError, TransientError
 from dittohead.system.process import MARK, environment, sweep
 from dittohead.workers.checksum.worker import ChecksumOptions, ChecksumWorker
@@ -47,8 +48,13 @@ async def test_checksum_finds_what_is_no_longer_as_claimed(tmp_path: Path) -> No
     root = tree(tmp_path / "x", {"a": "1", "b": "2"})
     source = source_of(root)
     (root / "b").write_text("3")
-    with pytest.raises(ItemError, match="b: this file is not what it was at the claim"):
-        await ChecksumWorker().run(LoneContext(tmp_path, root, source=source), ChecksumOptions())
+    made = Made(
+        name="s", worker="w", source="", root=root, outputs=lambda: iter(()), locations=lambda: iter(())
+    )
+    for given, at_fault in ((source, ["b"]), (replace(source, made=made), [])):
+        with pytest.raises(ItemError, match="b: this file is not what it was at the claim") as caught:
+            await ChecksumWorker().run(LoneContext(tmp_path, root, source=given), ChecksumOptions())
+        assert list(caught.value.files) == at_fault  # what another step made is not in the folder
 
 
 class Rig:

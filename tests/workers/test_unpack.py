@@ -355,7 +355,8 @@ async def test_damaged_streams(
 ) -> None:
     """Sound as a message, and yet not whole: what was encrypted was damaged before."""
     archive = change(tar_of(FILES, "w:gz"))
-    await rig.refused(rig.seal(archive) if encrypted else archive, said, credential="pass")
+    error = await rig.refused(rig.seal(archive) if encrypted else archive, said, credential="pass")
+    assert error.files == ["v.tar.gz.gpg"]  # which people are offered to replace
 
 
 @pytest.mark.parametrize("cut", [lzma.compress, bz2.compress])

@@ -18,9 +18,10 @@ from dittohead.model.errors import ItemError, StepError, TargetError, TransientE
 from dittohead.toolkit.s3 import bucket as s3_bucket
 from dittohead.toolkit.s3 import connection
 from dittohead.toolkit.s3.intent_log import read as read_notes
-from dittohead.toolkit.s3.pace import RequestRate
+from dittohead.toolkit.s3.request_rate import RequestRate
 from dittohead.workers.upload import UploadOptions, UploadWorker
 from tests.support.context import LoneContext, source_of
+from tests.support.patience import Patience
 from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.service
@@ -33,7 +34,7 @@ MIB = 1 << 20
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing learnt of a store by another test, and no long waits between tries."""
     s3_bucket._known.clear()
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,8 @@ def strict() -> Iterator[S3Server]:
 def server(strict: S3Server) -> S3Server:
     strict.requests.clear()
     strict.faults.clear()
+    strict.stalled.clear()
+    strict.release.clear()
     strict.checks = strict.conditions = strict.etags = True
     return strict
 
@@ -440,10 +443,11 @@ async def test_a_store_that_asks_for_a_long_wait_is_obeyed_without_a_slot(
 async def test_a_store_that_takes_no_more_bytes_is_given_up(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_bucket, "_STALL_S", 0.2)
+    patience = Patience(monkeypatch, s3_bucket)
     it = await place(server, tmp_path, {"a": b"x" * 5000, "large": os.urandom(17 * MIB)})
     server.fail("part", "stall", times=1)
-    await it.run()
+    run_out = patience.run_out_when(server.stalled.is_set, s3_bucket._STALL_S)
+    await asyncio.gather(it.run(), run_out)
     assert len(await it.objects()) == 2
     server.release.set()
 
@@ -487,8 +491,8 @@ async def test_a_bandwidth_spaces_what_is_sent(monkeypatch: pytest.MonkeyPatch) 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("dittohead.toolkit.s3.pace.time.monotonic", lambda: 100.0)
-    monkeypatch.setattr("dittohead.toolkit.s3.pace.asyncio.sleep", sleep)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate.asyncio.sleep", sleep)
     rate = RequestRate(8, bytes_per_s=1000)
     for _ in range(3):
         await rate.spend(500)

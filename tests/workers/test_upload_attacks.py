@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +21,11 @@ from dittohead.system import fail_points
 from dittohead.toolkit.s3 import bucket as s3_bucket
 from dittohead.toolkit.s3.intent_log import UploadIntentLog
 from dittohead.toolkit.s3.intent_log import read as read_notes
-from dittohead.toolkit.s3.pace import RequestRate
+from dittohead.toolkit.s3.request_rate import RequestRate
 from dittohead.workers.upload import UploadOptions
 from tests.support.context import LoneContext
-from tests.support.house import House
+from tests.support.harness import Harness
+from tests.support.patience import Patience
 from tests.support.s3_server import Request, S3Server
 from tests.workers.test_upload import MIB, Place, interrupted, place
 
@@ -52,7 +54,7 @@ class StrangeServer(S3Server):
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing learnt of a store by another test, and no long waits between tries."""
     s3_bucket._known.clear()
-    monkeypatch.setattr("dittohead.toolkit.s3.pace._FIRST_S", 0.001)
+    monkeypatch.setattr("dittohead.toolkit.s3.request_rate._FIRST_S", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -496,8 +498,17 @@ async def test_completing_may_take_longer_than_a_minute(
 ) -> None:
     """S3 sends white space for minutes while it puts thousands of parts together."""
     it = await place(server, tmp_path, {"a": os.urandom(LARGE)}, **SMALLEST)
-    monkeypatch.setattr(s3_bucket, "_STALL_S", 0.5)
-    once(server, "complete", lambda: time.sleep(1.5))
+    patience, loop, passed = Patience(monkeypatch, s3_bucket), asyncio.get_running_loop(), threading.Event()
+
+    def a_minute() -> None:
+        patience.run_out(s3_bucket._STALL_S)
+        loop.call_later(0.1, passed.set)  # whoever was given up asks again
+
+    def complete() -> None:
+        loop.call_soon_threadsafe(a_minute)
+        passed.wait(60)
+
+    once(server, "complete", complete)
     await it.run()
     assert server.count("complete") == 1
 
@@ -614,12 +625,12 @@ async def test_notes_of_a_job_that_is_tried_again_while_it_is_let_go_of_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = "root: .\nspace: {floor: 0}\npipelines: {p: {match: '.*', steps: [{script: {name: send}}]}}\n"
-    house = House(tmp_path / "root", config)
-    async with house.running():
-        house.arrive("a-1")
-        house.look()
-        await house.until_over("a-1")
-    notes = house.stations.state / "outside" / f"{house.job('a-1').id}.send.jsonl"
+    harness = Harness(tmp_path / "root", config)
+    async with harness.running():
+        harness.arrive("a-1")
+        harness.look()
+        await harness.until_over("a-1")
+    notes = harness.stations.state / "outside" / f"{harness.job('a-1').id}.send.jsonl"
     notes.parent.mkdir(parents=True, exist_ok=True)
     first = '{"worker": "script", "job": "a-1"}\n'
     notes.write_text(first)
@@ -629,9 +640,9 @@ async def test_notes_of_a_job_that_is_tried_again_while_it_is_let_go_of_stay(
         seen.append(path.read_text())
         notes.write_text(first + '{"begin": "x"}\n')  # the job goes on, and begins another upload
 
-    monkeypatch.setattr(type(house.worker), "let_go", let_go)
-    await Housekeeper(house.engine, house.config.settings.watch, lambda: None).outside_round()
-    house.store.close()
+    monkeypatch.setattr(type(harness.worker), "let_go", let_go)
+    await Housekeeper(harness.engine, harness.config.settings.watch, lambda: None).outside_round()
+    harness.store.close()
     assert seen == [first]
     assert list(notes.parent.iterdir()) == [notes]
 

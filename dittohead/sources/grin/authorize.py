@@ -35,6 +35,13 @@ async def authorize(
 ) -> str:
     """Have a person consent, keep the tokens, and return whose they are.
 
+    Args:
+        client: of an installed application.
+        session: open.
+        sign_in: keeps the tokens.
+        port: on this machine, that the browser is led to.
+        person: opens the address that is shown.
+
     Raises: ItemError, TransientError.
     """
     verifier, state = secrets.token_urlsafe(48), secrets.token_urlsafe(24)
@@ -59,7 +66,7 @@ async def authorize(
             "Google gave no refresh token",
             hint="Take the consent back at https://myaccount.google.com/permissions, and begin again",
         )
-    token = await sign_in.keep(given, None)
+    token = await sign_in.keep(given, None, client)
     return token.email or "an account that Google did not name"
 
 

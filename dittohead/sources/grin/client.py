@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import aiohttp
 from yarl import URL
 
 from dittohead.model.errors import SourceStopped, StepError, TransientError
+from dittohead.sources.grin.limits import Limits
 from dittohead.sources.grin.options import GrinOptions
-from dittohead.sources.grin.pace import Pace
 from dittohead.sources.grin.sign_in import Client, SignIn
 from dittohead.toolkit import retry_after
 
@@ -36,6 +36,9 @@ _SIGN_IN = (b"accounts.google.com", b"sign in - google accounts", b"servicelogin
 #: Bytes of a page that are looked at to see what it is.
 _PAGE_MOST = 1 << 16
 
+#: Characters that stand in addresses as they are. Source: RFC 3986, 2.2; "%" begins what is quoted already.
+_ADDRESS = "%:/?#[]@!$&'()*+,;=~"
+
 _MOVED = frozenset({301, 302, 303, 307, 308})
 
 
@@ -51,7 +54,7 @@ class QueueFull(StepError):
 class Access:
     """What all connections of one source share."""
 
-    pace: Pace
+    limits: Limits
     sign_in: SignIn
 
 
@@ -83,16 +86,29 @@ class Grin:
 
         Raises: SourceStopped, TransientError; QueueFull where conversions are asked for.
         """
-        url = what if "://" in what else f"{self.options.base}/{what}"
+        url = self._address(what)
         try:
             async with contextlib.AsyncExitStack() as stack:
-                await stack.enter_async_context(self.access.pace.turn())
+                await stack.enter_async_context(self.access.limits.turn())
                 answer = await self._followed(stack, method, url, dict(headers or {}), data)
                 await self._judge(answer, url, page=page)
-                self.access.pace.answered()
+                self.access.limits.answered()
                 yield answer
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TransientError(_words(error), where=_shown(url)) from error
+
+    def _address(self, what: str) -> str:
+        """Return the address of what is asked for. Raises: TransientError: the bearer must not go there."""
+        if "://" not in what:
+            return f"{self.options.base}/{what}"
+        if not self._is_ours(what):
+            raise TransientError("GRIN's page leads to another host", where=_shown(what))
+        return quote(what, safe=_ADDRESS)
+
+    def _is_ours(self, url: str) -> bool:
+        with contextlib.suppress(ValueError):  # no address at all
+            return URL(url).origin() == self._origin
+        return False
 
     async def _followed(
         self,
@@ -116,14 +132,14 @@ class Grin:
                 stack.callback(answer.release)
                 return answer
             answer.release()
-            there = urljoin(url, answer.headers.get("Location", ""))
-            if URL(there).origin() == self._origin:
-                url = there
+            there = _joined(url, answer.headers.get("Location", ""))
+            if self._is_ours(there):
+                url = quote(there, safe=_ADDRESS)
             elif renewed:
                 raise self.access.sign_in.stopped("it leads to a sign-in page, with a new token too")
             else:
                 bearer, renewed = await self._bearer(not_=bearer), True
-            await self.access.pace.spaced()
+            await self.access.limits.spaced()
         raise TransientError("GRIN leads from one address to the next", where=_shown(url))
 
     async def _bearer(self, not_: str = "") -> str:
@@ -146,7 +162,7 @@ class Grin:
         asked = retry_after.asked_s(answer.headers.get("Retry-After", ""))
         if answer.status == 429 and "/_process" in url:
             raise QueueFull(asked)
-        wait = self.access.pace.throttled(asked)
+        wait = self.access.limits.throttled(asked)
         what = f"GRIN answers with {answer.status}: it is asked no more for a while"
         raise TransientError(what, where=_shown(url), retry_after_s=wait)
 
@@ -173,11 +189,34 @@ class Grin:
         """Return what is wrong where a page is GRIN's apology or a sign-in; None for any other."""
         text = body[:_PAGE_MOST].lower()
         if _THROTTLED in text:
-            wait = self.access.pace.throttled(None)
+            wait = self.access.limits.throttled(None)
             return TransientError("GRIN throttles by a page", where=_shown(url), retry_after_s=wait)
         if any(words in text for words in _SIGN_IN) and b"hd3" not in text:
             return self.access.sign_in.stopped("it shows a sign-in page")
         return None
+
+
+def _joined(url: str, location: str) -> str:
+    """Return where a redirect leads; "" where that is not an address."""
+    with contextlib.suppress(ValueError):
+        return urljoin(url, location)
+    return ""
+
+
+async def read_whole(answer: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return an answer's body.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises: TransientError: it has more.
+    """
+    body = bytearray()
+    async for piece in answer.content.iter_chunked(1 << 16):
+        body += piece
+        if len(body) > most:
+            raise TransientError(f"GRIN sends more than {most:,} bytes", where=_shown(str(answer.url)))
+    return bytes(body)
 
 
 def _is_html(answer: aiohttp.ClientResponse) -> bool:

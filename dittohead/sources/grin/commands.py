@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from dittohead.contract.catalogue import BATCH, Entry, Keep, Told
+from dittohead.contract.catalogue import BATCH, CatalogueEntry, Keep, Told
 from dittohead.contract.source import Command
 from dittohead.model.errors import ItemError
 from dittohead.model.text import counted
@@ -25,8 +27,16 @@ _NAMED = 5
 #: Volumes that are held in memory at once.
 _MOST = 100_000
 
-#: Stages that wanting may replace; what is on its way already is left.
-_MAY = frozenset({"", words.ASIDE, words.STORED, words.WANTED})
+#: Stages that wanting may replace; and those that it replaces where it is insisted on.
+_MAY = frozenset({"", words.ASIDE, words.WANTED})
+_INSISTED = _MAY | {words.STORED, words.BROKEN}
+
+#: The words for volumes that are left as they are, by their stage.
+_LEFT = {
+    words.FETCHING: "on the way already",
+    words.STORED: "stored already (--again fetches them once more)",
+    words.BROKEN: "failed here (dittohead retry, or --again fetches them once more)",
+}
 
 
 async def act(keep: Keep, command: str, args: Mapping[str, Any]) -> str:
@@ -76,44 +86,52 @@ async def _want_queue(keep: Keep, state: str, args: Mapping[str, Any]) -> str:
 
 
 async def _want_these(
-    keep: Keep, chosen: Sequence[Entry], unknown: Sequence[str], args: Mapping[str, Any]
+    keep: Keep, chosen: Sequence[CatalogueEntry], unknown: Sequence[str], args: Mapping[str, Any]
 ) -> str:
-    meant = [entry for entry in chosen if entry.stage in _MAY]
+    may = _may(args)
+    meant = [entry for entry in chosen if entry.stage in may]
     dry = bool(args.get("dry_run"))
     if not dry:
         for begin in range(0, len(meant), BATCH):
             await _tell(keep, meant[begin : begin + BATCH], args)
     said = [_said(len(meant), dry=dry)]
-    if len(meant) < len(chosen):
-        said.append(f"{len(chosen) - len(meant)} on the way already")
+    left = Counter(entry.stage for entry in chosen if entry.stage not in may)
+    said += [f"{count:,} {_LEFT.get(stage, stage)}" for stage, count in sorted(left.items())]
     if unknown:
         said.append(f"{len(unknown)} not known at GRIN ({_some(unknown)})")
     return "; ".join(said)
 
 
+def _may(args: Mapping[str, Any]) -> frozenset[str]:
+    """Return the stages that wanting may replace."""
+    return _INSISTED if args.get("again") or args.get("changed") else _MAY
+
+
 def _said(count: int, *, dry: bool) -> str:
-    return f"{counted(count, 'volume')} {'would be' if dry else 'is' if count == 1 else 'are'} wanted"
+    return f"{counted(count, 'volume')} {'would be' if dry else 'is now' if count == 1 else 'are now'} wanted"
 
 
-async def _tell(keep: Keep, part: Sequence[Entry], args: Mapping[str, Any]) -> None:
-    priority, again = int(args.get("priority") or 0), bool(args.get("again"))
-    told = [_wanted(entry, priority, again=again) for entry in part]
+async def _tell(keep: Keep, part: Sequence[CatalogueEntry], args: Mapping[str, Any]) -> None:
+    priority = int(args.get("priority") or 0)
+    # Each wish of its own: an archive that was fetched is fetched once more for it, and not twice.
+    again = f"{time.time():.6f}" if args.get("again") else None
+    told = [_wanted(entry, priority, again, _may(args)) for entry in part]
     await keep.catalogue.tell(VOLUME, told, by=str(args.get("who", "")), only_known=True)
 
 
-def _wanted(entry: Entry, priority: int, *, again: bool) -> Told:
+def _wanted(entry: CatalogueEntry, priority: int, again: str | None, may: frozenset[str]) -> Told:
     return Told(
         key=entry.key,
         stage=words.WANTED,
-        over_stages=_MAY,
+        over_stages=may,
         priority=priority,
         reason="somebody wants it",
-        attributes={"again": True if again else None, "evictions": None, "refusals": None},
+        attributes={"again": again, "turn": again, "evictions": None, "refusals": None, "looks": None},
     )
 
 
-async def _by_barcode(keep: Keep, barcodes: Sequence[str]) -> tuple[list[Entry], list[str]]:
-    found: dict[str, Entry] = {}
+async def _by_barcode(keep: Keep, barcodes: Sequence[str]) -> tuple[list[CatalogueEntry], list[str]]:
+    found: dict[str, CatalogueEntry] = {}
     unknown: list[str] = []
     ordered = list(dict.fromkeys(barcodes))
     for begin in range(0, len(ordered), BATCH):

@@ -30,6 +30,12 @@ _PIECE = 1 << 20
 
 _PART, _ETAG = ".part", ".etag"
 
+#: Bytes of a file's name. Source: limits.h, NAME_MAX.
+_NAME_MOST = 255
+
+#: Characters of an ETag.
+_ETAG_MOST = 1000
+
 
 @dataclass(frozen=True)
 class Archive:
@@ -50,6 +56,8 @@ async def look_at(grin: Grin, file: str) -> Archive | None:
         etag, size = answer.headers.get("ETag", ""), answer.headers.get("Content-Length", "")
     if not etag:
         raise TransientError("GRIN gives no ETag for it", where=file)
+    if len(etag) > _ETAG_MOST or not etag.isascii() or not etag.isprintable():
+        raise TransientError("GRIN gives an ETag for it that no request can name", where=file)
     if not size.isdecimal():
         return await _by_range(grin, file, etag)
     return Archive(etag, int(size))
@@ -66,8 +74,21 @@ async def _by_range(grin: Grin, file: str, etag: str) -> Archive | None:
         return Archive(answer.headers.get("ETag", etag), int(whole))
 
 
-def sighting(barcode: str, file: str, archive: Archive) -> Sighting:
-    """Return an archive as the engine knows it."""
+def file_fault(file: str) -> str:
+    """Return why an archive of this name cannot be fetched; "" when it can: beside it lie its notes."""
+    return "" if len(f".{file}{_PART}".encode()) <= _NAME_MOST else "its archive's name is too long"
+
+
+def sighting(barcode: str, file: str, archive: Archive, *, priority: int = 0, turn: str = "") -> Sighting:
+    """Return an archive as the engine knows it.
+
+    Args:
+        barcode: the volume's.
+        file: what GRIN calls the archive.
+        archive: as GRIN has it now.
+        priority: higher is fetched first.
+        turn: another than before has the same archive fetched again.
+    """
     return Sighting(
         key=file,
         folder=barcode,
@@ -75,6 +96,8 @@ def sighting(barcode: str, file: str, archive: Archive) -> Sighting:
         version=archive.etag,
         size=archive.size,
         refused=folder_fault(barcode),
+        priority=priority,
+        turn=turn,
         data={"barcode": barcode},
     )
 
@@ -114,7 +137,7 @@ class Fetcher:
         """Write what is missing of an archive; return the answer's status, 0 for another archive."""
         headers = {"Range": f"bytes={have}-", "If-Range": item.version} if have else {}
         async with (
-            self._grin.access.pace.download(),
+            self._grin.access.limits.download(),
             self._grin.request("GET", quote(item.key), headers=headers) as answer,
         ):
             if answer.status == 416 or answer.headers.get("ETag", item.version) != item.version:
@@ -139,7 +162,7 @@ class Fetcher:
 
     async def _done(self, ctx: Fetch, item: Item, part: Path, note: Path) -> None:
         await asyncio.to_thread(_forget, part, note)
-        await ctx.fetched(item, "size and ETag")
+        await ctx.fetched(item, f"size and the ETag {item.version}")
 
     async def _gone(self, ctx: Fetch, item: Item) -> None:
         """It has left the pool: it is asked for again, but not forever."""

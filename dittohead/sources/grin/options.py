@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from dittohead.contract import schedule
+from dittohead.contract.board import Board
 from dittohead.contract.options import Duration
 from dittohead.contract.source import SourceOptions
 
@@ -29,14 +30,32 @@ GONE = "gone"  # in none of GRIN's lists any more
 #: What we make of it. "" is nothing: nobody asked for it.
 WANTED = "wanted"
 FETCHING = "fetching"  # the engine has it: to be fetched, or its folder is under way
+BROKEN = "failed"  # the job of its folder has failed; retried, it is under way again
 STORED = "stored"  # the job of its folder is done
 ASIDE = "set_aside"  # not worked on any more, with the reason
+
+#: Where volumes stand on the board before they are fetched.
+BOARD = Board(
+    key="barcode",
+    columns={
+        "available": frozenset(),
+        "requested": frozenset({REQUESTED, IN_PROCESS}),
+        "converted": frozenset({CONVERTED}),
+    },
+    wanted=WANTED,
+    fetching=FETCHING,
+    failed=BROKEN,
+    aside=ASIDE,
+)
 
 #: Which volumes a queue holds, by what GRIN makes of them.
 QUEUES = {"converted": CONVERTED, "previous": PREVIOUS, "unconverted": AVAILABLE}
 
 #: GRIN's lists, and the parts of a row that a site may name.
 LISTS = ("_all_books", "_available", "_in_process", "_converted", "_failed")
+
+#: Characters of an address at most, with everything; public clients keep below 7,500.
+URL_MOST = 7000
 
 #: Ending of an archive's file name.
 ENDING = ".tar.gz.gpg"
@@ -98,6 +117,11 @@ class GrinOptions(SourceOptions):
         default_factory=dict,
         description="With `lists: all`, which has no header: the columns of each list for this library, such "
         "as `{_all_books: [barcode, scanned, processed, analyzed, converted, ocrd, link]}`.",
+    )
+    details: bool = Field(
+        True,
+        description="Ask GRIN once for what it knows of each volume that is fetched or refused besides: "
+        "viewability, conditions, rates of errors, the library's own key.",
     )
     page: int = Field(10_000, ge=1, le=50_000, description="Rows of one page, with `lists: html`.")
     full: str = Field(

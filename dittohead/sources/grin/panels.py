@@ -24,6 +24,7 @@ _AT_GRIN = (
 _HERE = (
     (words.WANTED, "wanted"),
     (words.FETCHING, "on their way"),
+    (words.BROKEN, "failed here"),
     (words.STORED, "stored"),
     (words.ASIDE, "set aside"),
 )

@@ -20,8 +20,18 @@ from dittohead.system.files import fsync_dir, fsync_file, make_way
 #: Bytes read from GRIN, and written, at once.
 _PIECE = 1 << 20
 
+#: Bytes of a list, unpacked: a million lines with all columns have some 200 MB.
+_MOST = 4 << 30
+
+#: Bytes of a line; a longer one does not belong to a list.
+_LINE_MOST = 1 << 16
+
 #: The level of gzip: lists shrink to a third at the speed of the line.
 _LEVEL = 1
+
+
+#: Stands for a line that is none: it has no barcode.
+_UNREADABLE = "\0"
 
 
 def name_for(listing: str, began: float, ending: str) -> str:
@@ -41,11 +51,13 @@ async def store_text(answer: aiohttp.ClientResponse, path: Path) -> None:
     file = await asyncio.to_thread(gzip.open, part, "wb", _LEVEL)
     try:
         with contextlib.closing(file):
-            first = True
+            first, size = True, 0
             async for piece in answer.content.iter_chunked(_PIECE):
                 if first and piece.lstrip()[:1] == b"<":
                     raise TransientError("GRIN answers with a page in place of a list")
-                first = False
+                first, size = False, size + len(piece)
+                if size > _MOST:
+                    raise TransientError(f"GRIN sends a list of more than {_MOST:,} bytes")
                 await asyncio.to_thread(file.write, piece)
         await asyncio.to_thread(_publish, part, path)
     except BaseException:
@@ -114,8 +126,12 @@ def _opened(path: Path) -> gzip.GzipFile:
 
 def _batches(source: gzip.GzipFile) -> Iterator[list[str]]:
     batch: list[str] = []
-    for line in source:
-        batch.append(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+    while line := source.readline(_LINE_MOST):
+        text = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+        while line and not line.endswith(b"\n") and len(line) == _LINE_MOST:
+            text = _UNREADABLE
+            line = source.readline(_LINE_MOST)
+        batch.append(text)
         if len(batch) >= BATCH:
             yield batch
             batch = []

@@ -20,7 +20,7 @@ from dittohead.contract.catalogue import Keep, Leaving, Listing, Told
 from dittohead.model.errors import SourceStopped, StepError, TransientError
 from dittohead.sources.grin import options as words
 from dittohead.sources.grin import raw, rows
-from dittohead.sources.grin.client import Grin
+from dittohead.sources.grin.client import Grin, read_whole
 from dittohead.sources.grin.options import VOLUME, GrinOptions
 from dittohead.system import log
 from dittohead.system.files import sha256_file
@@ -35,7 +35,10 @@ _GRACE_S = 60.0
 #: A volume may leave the lists of this many at once whatever the part of them is.
 _FEW = 20
 
-#: Under this kind it keeps what a person wishes of the next round.
+#: Bytes of one page: 50,000 rows have some 25 MB.
+_PAGE_MOST = 256 << 20
+
+#: Under this kind it keeps what a person wishes of the next round, and whose catalogue it is.
 WISH = "wish"
 
 
@@ -175,8 +178,9 @@ class Refresh:
     ) -> Listing:
         """Have a list's file, or go on with one that a kill left in the middle."""
         listing = await self._catalogue.begin(VOLUME, called or name)
-        if listing.position and time.time() - listing.begun_at > old_s and listing.state == "open":
-            await self._cut(listing, "it was begun too long ago to go on")
+        why = self._outdated(listing, old_s)
+        if why:
+            await self._cut(listing, why)
             listing = await self._catalogue.begin(VOLUME, called or name)
         if listing.position or self._is_html:
             return listing
@@ -197,6 +201,15 @@ class Refresh:
             raise
         await self._catalogue.note(listing, {"file": file, "line": 0})
         return await self._catalogue.begin(VOLUME, listing.name)
+
+    def _outdated(self, listing: Listing, old_s: float) -> str:
+        """Return why an open listing does not go on; "" when it does, or has just been begun."""
+        if not listing.position or listing.state != "open":
+            return ""
+        if ("next" in listing.position) is not self._is_html:
+            return "lists: says another form now than when it was begun"
+        too_old = time.time() - listing.begun_at > old_s
+        return "it was begun too long ago to go on" if too_old else ""
 
     @property
     def _is_html(self) -> bool:
@@ -244,6 +257,8 @@ class Refresh:
         while (address := str(position["next"])) and address not in seen:
             seen.add(address)
             page, body = await self._page(address)
+            if page.following and not page.rows:
+                raise TransientError("GRIN's list goes on behind a page without rows", where=listing.name)
             path = self._keep.directory / str(position["file"])
             size = await asyncio.to_thread(raw.append_page, path, body, int(position["size"]))
             position = {**position, "size": size, "next": page.following}
@@ -258,7 +273,7 @@ class Refresh:
 
     async def _page(self, address: str) -> tuple[rows.Page, bytes]:
         async with self._grin.request("GET", address, page=True) as answer:
-            body, where = await answer.read(), str(answer.url)
+            body, where = await read_whole(answer, _PAGE_MOST), str(answer.url)
         fault = self._grin.fault_of_page(body, where)
         if fault is not None:
             raise fault
@@ -301,9 +316,23 @@ def _told(name: str, row: rows.Row) -> Told:
     says = _SAYS[name]
     attributes: dict[str, object] = dict(row.attributes)
     state, over = says.state, says.over
+    since = None
     if name == "_converted":
         attributes["file"] = row.file
+        since = _moment(row.attributes.get("converted", ""))
     if name == "_all_books" and (row.attributes.get("converted") or row.attributes.get("downloaded")):
         state, over = words.PREVIOUS, frozenset({words.KNOWN, words.AVAILABLE, words.GONE})
     reason = row.attributes.get("info") if name == "_failed" else None
-    return Told(key=row.barcode, state=state, over=over, reason=reason, attributes=attributes)
+    return Told(key=row.barcode, state=state, over=over, reason=reason, since=since, attributes=attributes)
+
+
+def _moment(date: str) -> float | None:
+    """Return a date as GRIN writes it, in seconds since the epoch; None where it is none.
+
+    Its time zone is not known. For their order, and the oldest leaves the pool first, it does not matter.
+    """
+    text = " ".join(date.replace("/", "-").split())
+    for form in ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"):
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(text, form).replace(tzinfo=UTC).timestamp()
+    return None

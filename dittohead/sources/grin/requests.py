@@ -10,15 +10,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import urlencode
 
-from dittohead.contract.catalogue import Entry, Keep, Told
+from dittohead.contract.catalogue import CatalogueEntry, Keep, Told
 from dittohead.model.errors import TransientError
+from dittohead.model.text import short
 from dittohead.sources.grin import options as words
-from dittohead.sources.grin.client import Grin, QueueFull
-from dittohead.sources.grin.options import VOLUME, GrinOptions
+from dittohead.sources.grin.client import Grin, QueueFull, read_whole
+from dittohead.sources.grin.details import Details
+from dittohead.sources.grin.options import URL_MOST, VOLUME, GrinOptions
 from dittohead.system import fail_points, log
 
-#: Characters of an address at most, with everything; public clients keep below 7,500.
-_URL_MOST = 7000
+#: Bytes of an answer: two hundred volumes have some 20 kB.
+_ANSWER_MOST = 1 << 20
 
 #: How long nothing is asked for when GRIN's queue is full and it does not say for how long. Seconds.
 _FULL_S = 1800.0
@@ -39,8 +41,8 @@ _ANSWERS = (
 class Requests:
     """Asks for conversions for one source."""
 
-    def __init__(self, options: GrinOptions, keep: Keep, grin: Grin) -> None:
-        self._options, self._keep, self._grin = options, keep, grin
+    def __init__(self, options: GrinOptions, keep: Keep, grin: Grin, details: Details) -> None:
+        self._options, self._keep, self._grin, self._details = options, keep, grin, details
         self._catalogue = keep.catalogue
 
     async def room(self) -> int:
@@ -49,7 +51,7 @@ class Requests:
         busy = (words.REQUESTED, words.IN_PROCESS)
         return max(self._options.in_process - sum(n for (state, _), n in counts.items() if state in busy), 0)
 
-    async def next(self, limit: int) -> list[Entry]:
+    async def next(self, limit: int) -> list[CatalogueEntry]:
         """Return wanted volumes that are to be asked for, the most urgent first."""
         found = await self._catalogue.pick(VOLUME, _ASKABLE, [words.WANTED], limit)
         again = await self._catalogue.pick(VOLUME, [words.FAILED, words.UNAVAILABLE], [words.WANTED], limit)
@@ -83,25 +85,26 @@ class Requests:
             ]
             if told:
                 await self._catalogue.tell(VOLUME, told, by="requests", only_known=True)
+                await self._details.learn([e for e in found if not e.attributes.get("again")])
 
-    def _parts(self, chosen: Sequence[Entry]) -> Iterator[list[Entry]]:
+    def _parts(self, chosen: Sequence[CatalogueEntry]) -> Iterator[list[CatalogueEntry]]:
         """Yield what fits into one request each."""
         if self._options.ask_by == "post":
             yield list(chosen)
             return
-        part: list[Entry] = []
+        part: list[CatalogueEntry] = []
         for entry in chosen:
-            if part and len(self._address([*part, entry])) > _URL_MOST:
+            if part and len(self._address([*part, entry])) > URL_MOST:
                 yield part
                 part = []
             part.append(entry)
         yield part
 
-    def _address(self, part: Sequence[Entry]) -> str:
+    def _address(self, part: Sequence[CatalogueEntry]) -> str:
         asked = urlencode([("barcodes", entry.key) for entry in part])
         return f"{self._options.base}/_process?{asked}"
 
-    async def _ask(self, part: Sequence[Entry]) -> float | None:
+    async def _ask(self, part: Sequence[CatalogueEntry]) -> float | None:
         """Ask for one batch. Returns: for how long nothing more may be asked for; None: go on."""
         noted = [_noted(entry) for entry in part]
         await self._catalogue.tell(VOLUME, noted, by="requests", only_known=True)
@@ -121,7 +124,7 @@ class Requests:
         await self._answered(part, lines)
         return None
 
-    async def _send(self, part: Sequence[Entry]) -> list[str]:
+    async def _send(self, part: Sequence[CatalogueEntry]) -> list[str]:
         if self._options.ask_by == "get":
             what, data, method = self._address(part), None, "GET"
         else:
@@ -130,22 +133,22 @@ class Requests:
         async with self._grin.request(method, what, headers=headers, data=data) as answer:
             if answer.status != 200:
                 raise TransientError(f"GRIN answers with {answer.status} to a request for conversions")
-            try:
-                return (await answer.text("utf-8", "replace")).splitlines()
-            except UnicodeError as error:
-                raise TransientError("GRIN's answer is not text") from error
+            body = await read_whole(answer, _ANSWER_MOST)
+        return body.decode("utf-8", "replace").splitlines()
 
-    async def _answered(self, part: Sequence[Entry], lines: Sequence[str]) -> None:
+    async def _answered(self, part: Sequence[CatalogueEntry], lines: Sequence[str]) -> None:
         said = _statuses(lines)
         told = [self._meaning(entry, said.get(entry.key.casefold(), "")) for entry in part]
         await self._catalogue.tell(VOLUME, told, by="requests", only_known=True)
         self._keep.log.info(log.SOURCE_ASKED, volumes=len(part), answered=len(said))
+        refused = {one.key for one in told if one.stage == words.ASIDE}
+        await self._details.learn([entry for entry in part if entry.key in refused])
 
-    def _meaning(self, entry: Entry, status: str) -> Told:
+    def _meaning(self, entry: CatalogueEntry, status: str) -> Told:
         """Return what one answer says of a volume."""
         if not status:  # GRIN's list of what is in process will say
             return Told(key=entry.key, reason="asked for; GRIN said nothing of it")
-        reason = f"GRIN says: {status}"
+        reason = f"GRIN says: {short(status)}"
         state = next((state for part, state in _ANSWERS if part in status.lower()), None)
         if state == words.UNAVAILABLE:
             return Told(key=entry.key, state=state, stage=words.ASIDE, reason=reason)
@@ -161,7 +164,7 @@ class Requests:
             attributes={"refusals": refusals},
         )
 
-    async def _back(self, part: Sequence[Entry], why: str) -> None:
+    async def _back(self, part: Sequence[CatalogueEntry], why: str) -> None:
         """Nothing of a batch was taken: it is as before."""
         told = [Told(key=entry.key, state=entry.state, reason=why) for entry in part]
         await self._catalogue.tell(VOLUME, told, by="requests", only_known=True)
@@ -170,7 +173,7 @@ class Requests:
 _WHY = {words.FAILED: "GRIN could not convert it", words.UNAVAILABLE: "GRIN does not give it out"}
 
 
-def _noted(entry: Entry) -> Told:
+def _noted(entry: CatalogueEntry) -> Told:
     asked = int(entry.attributes.get("asked", 0)) + 1
     attributes = {"asked_at": time.time(), "asked": asked, "again": None}
     return Told(key=entry.key, state=words.REQUESTED, reason="asked for", attributes=attributes)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from urllib.parse import parse_qs, urljoin, urlsplit
 
+from dittohead.model.errors import TransientError
+from dittohead.model.text import visible
 from dittohead.sources.grin.options import ENDING
 
 #: Dates as GRIN writes them, and as a partner's inventory has them.
@@ -45,6 +47,9 @@ _TITLES = {
     "google books": "link",
     "google books link": "link",
 }
+
+#: Characters of a cell that are kept.
+_CELL_MOST = 1000
 
 #: Columns whose text is kept as an attribute of the volume.
 _KEPT = ("scanned", "processed", "analyzed", "converted", "downloaded", "ocrd", "failed", "info", "detail")
@@ -96,9 +101,16 @@ def _fits(cells: Sequence[str], columns: Sequence[str]) -> bool:
 
 def _row(barcode: str, file: str, named: dict[str, str], library: str) -> Row | None:
     barcode = barcode_of(file, library) if file else barcode_of(barcode, library)
-    if not _BARCODE.fullmatch(barcode) or barcode.startswith("."):
+    # Bytes that are not text would make a name that nobody can ask GRIN for.
+    if not _BARCODE.fullmatch(barcode) or barcode.startswith(".") or not f"{barcode}{file}".isprintable():
         return None
-    return Row(barcode, file, {name: named[name] for name in _KEPT if named.get(name)})
+    kept = {name: _text(named[name]) for name in _KEPT if named.get(name)}
+    return Row(barcode, file, kept)
+
+
+def _text(cell: str) -> str:
+    """Return what a cell says, for people: no control characters, and not without end."""
+    return visible(cell[:_CELL_MOST])
 
 
 @dataclass
@@ -119,15 +131,21 @@ def of_page(text: str, address: str, library: str) -> Page:
     columns = [_TITLES.get(" ".join(title.lower().split()), "") for title in reader.titles]
     found = [of_cells(cells, columns, library) for cells in reader.cells]
     rows = [row for row in found if row is not None]
-    following = next((urljoin(address, link) for link in _next_links(reader.links)), "")
+    following = next(_next_links(reader.links, address), "")
     return Page(rows, len(found) - len(rows), following, bool({"barcode", "file"} & set(columns)))
 
 
-def _next_links(links: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _next_links(links: Sequence[tuple[str, str]], address: str) -> Iterator[str]:
+    """Yield the addresses of next pages. Raises: TransientError: a link to one leads nowhere."""
     for text, link in links:
-        asked = parse_qs(urlsplit(link).query)
-        if text.strip().lower().startswith("next") and ("first" in asked or "ctoken" in asked):
-            yield link
+        if not text.strip().lower().startswith("next"):
+            continue
+        try:
+            asked = parse_qs(urlsplit(link).query)
+            if "first" in asked or "ctoken" in asked:
+                yield urljoin(address, link)
+        except ValueError:
+            raise TransientError("the link to GRIN's next page is not an address") from None
 
 
 class _Reader(HTMLParser):

@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 
 from dittohead.model.errors import ItemError, SourceStopped, StepError, TransientError
-from dittohead.model.text import short
+from dittohead.model.text import short, visible
 from dittohead.sources.grin.options import may_have_secrets
 from dittohead.system import files, log
 from dittohead.toolkit import retry_after
@@ -37,6 +37,9 @@ SCOPES = (
 
 #: A request for a token is given up after this long. Seconds.
 _TIMEOUT_S = 60.0
+
+#: A token that is said to last longer is none of Google's. Seconds.
+_LASTS_MOST_S = 366 * 86400.0
 
 #: How long an assertion of a service account is good. Seconds; Google takes an hour at most.
 _ASSERTED_S = 3600
@@ -60,6 +63,11 @@ class Client:
     def is_service(self) -> bool:
         """Whether it is a service account's."""
         return bool(self.key)
+
+    @property
+    def name(self) -> str:
+        """What Google calls it; no secret."""
+        return self.email or self.id
 
     def __repr__(self) -> str:
         return f"Client({self.email or self.id})"  # no secret into a traceback
@@ -106,6 +114,8 @@ class Token:
     expires_at: float  #: seconds since the epoch
     refresh: str = ""
     email: str = ""
+    early_s: float = EARLY_S  #: seconds before its end at which it is renewed
+    client: str = ""  #: whose it is, see `Client.name`; "" where that was not kept
 
     def __repr__(self) -> str:
         return f"Token({self.email}, expires_at={self.expires_at})"
@@ -120,6 +130,8 @@ class Token:
                 expires_at=float(found["expires_at"]),
                 refresh=str(found["refresh_token"]),
                 email=str(found.get("email", "")),
+                early_s=float(found.get("early_s", EARLY_S)),
+                client=str(found.get("client", "")),
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -131,6 +143,8 @@ class Token:
             "expires_at": self.expires_at,
             "refresh_token": self.refresh,
             "email": self.email,
+            "early_s": self.early_s,
+            "client": self.client,
         }
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.write_durably(path, json.dumps(made).encode(), 0o600)
@@ -160,20 +174,21 @@ class SignIn:
 
         Raises: SourceStopped: a person has to sign in; TransientError: there is none just now.
         """
-        token = self._good(not_)
+        token = self._good(client, not_)
         if token is not None:
             return token.access
         async with self._turn:
-            token = self._good(not_)  # another may have renewed it meanwhile
+            token = self._good(client, not_)  # another may have renewed it meanwhile
             if token is None:
                 await asyncio.to_thread(self._load)
-                token = self._good(not_) or await self._renew(client, session, not_)
+                token = self._good(client, not_) or await self._renew(client, session, not_)
             return token.access
 
-    def _good(self, not_: str) -> Token | None:
+    def _good(self, client: Client, not_: str) -> Token | None:
         token = self._token
-        fits = token is not None and token.access != not_ and token.expires_at - EARLY_S > self.now()
-        return token if fits else None
+        if token is None or token.access == not_ or token.client not in ("", client.name):
+            return None
+        return token if token.expires_at - token.early_s > self.now() else None
 
     def _load(self) -> None:
         """Read the file where somebody has signed in since."""
@@ -183,6 +198,8 @@ class SignIn:
 
     async def _renew(self, client: Client, session: aiohttp.ClientSession, not_: str) -> Token:
         old = self._token
+        if old is not None and old.client not in ("", client.name):
+            old = None  # another client's, of before config.yaml or the credential was changed
         if not client.is_service and (old is None or not old.refresh):
             raise self.stopped("nobody has signed in yet")
         form = _assertion(client, self.now()) if client.is_service else _refreshing(client, old)
@@ -195,21 +212,35 @@ class SignIn:
             raise
         except _Refused as error:
             raise self.stopped(error.what) from None
-        self._token = await self.keep(given, old)
+        self._token = await self.keep(given, old, client)
         return self._token
 
-    async def keep(self, given: Mapping[str, Any], old: Token | None) -> Token:
-        """Keep what the token endpoint gave. Raises: TransientError: it is not a token."""
+    async def keep(self, given: Mapping[str, Any], old: Token | None, client: Client) -> Token:
+        """Keep what the token endpoint gave. Raises: TransientError: it is not a token.
+
+        Args:
+            given: its answer.
+            old: what was kept before; None for nothing.
+            client: whose token it is.
+        """
         try:
+            lasts = float(given.get("expires_in", 3600))
+            if not 0 < lasts <= _LASTS_MOST_S:
+                raise ValueError(lasts)
             token = Token(
-                access=str(given["access_token"]),
-                expires_at=self.now() + float(given.get("expires_in", 3600)),
+                access=_word(given["access_token"]),
+                expires_at=self.now() + lasts,
                 # Mostly there is no new one, and the old one stays good.
-                refresh=str(given.get("refresh_token") or (old.refresh if old else "")),
+                refresh=_word(given.get("refresh_token") or "") or (old.refresh if old else ""),
                 email=_email(given) or (old.email if old else ""),
+                # One that is short is used for half of its time, or each request would have to renew it.
+                early_s=min(EARLY_S, lasts / 2),
+                client=client.name,
             )
+            if not token.access:
+                raise ValueError("empty")
         except (KeyError, ValueError, TypeError):
-            raise TransientError("the token endpoint gave no token") from None
+            raise TransientError("the token endpoint gave no token", where=client.token_uri) from None
         await asyncio.to_thread(token.write, self._path)
         self._token, self._stamp = token, _stamp(self._path)
         return token
@@ -310,11 +341,19 @@ def _object(body: bytes) -> dict[str, Any]:
     return {}
 
 
+def _word(value: object) -> str:
+    """Return a token. Raises: ValueError: no header could hold it."""
+    if not isinstance(value, str) or not value.isascii() or not (value + "x").isprintable() or " " in value:
+        raise ValueError("no token")
+    return value
+
+
 def _email(given: Mapping[str, Any]) -> str:
     """Return whose token it is, for people; it is not relied on, so its signature is not checked."""
     with contextlib.suppress(Exception):
         body = str(given["id_token"]).split(".")[1]
-        return str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["email"])
+        email = str(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["email"])
+        return short(visible(email))
     return ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dittohead.contract.catalogue import Keep
+from dittohead.contract.catalogue import Keep, Told
 from dittohead.contract.source import (
     Command,
     Counts,
@@ -21,14 +21,14 @@ from dittohead.contract.source import (
     SourceOptions,
     Upstream,
 )
-from dittohead.model.errors import StepError, first_of
+from dittohead.model.errors import StepError, TargetError, first_of
 from dittohead.sources.grin import commands, panels
 from dittohead.sources.grin.authorize import authorize
 from dittohead.sources.grin.client import Access, Grin, session
 from dittohead.sources.grin.fetch import Fetcher
-from dittohead.sources.grin.options import VOLUME, GrinOptions
-from dittohead.sources.grin.pace import Pace
-from dittohead.sources.grin.refresh import Refresh
+from dittohead.sources.grin.limits import Limits, Most
+from dittohead.sources.grin.options import BOARD, VOLUME, GrinOptions
+from dittohead.sources.grin.refresh import WISH, Refresh
 from dittohead.sources.grin.sign_in import SignIn, read_client
 from dittohead.sources.grin.work import State, Work
 from dittohead.system.files import remove_unfinished
@@ -47,7 +47,6 @@ class _Shared:
 
     access: Access
     state: State
-    paced: tuple[float, int, int]
 
 
 class GrinSource(Source[GrinOptions]):
@@ -61,31 +60,29 @@ class GrinSource(Source[GrinOptions]):
         "requests": "asking GRIN for conversions",
     }
     shows = VOLUME
+    board = BOARD
     signs_in = True
 
     def __init__(self) -> None:
-        self._known: dict[str, _Shared] = {}
+        self._limits: dict[str, Limits] = {}  #: of each library, by its address
+        self._known: dict[tuple[str, str], _Shared] = {}  #: of each source, by its address and directory
 
     def _shared(self, options: GrinOptions, keep: Keep) -> _Shared:
-        """Return what a source's connections share: also of two sources with the same library."""
-        paced = (options.rate, options.connections, options.downloads)
-        known = self._known.get(f"{keep.directory}")
-        if known is not None and known.paced == paced:
-            return known
-        same = next(
-            (one.access.pace for key, one in self._known.items() if key.startswith(f"{options.base} ")), None
-        )
-        sign_in = SignIn(keep.directory / _TOKEN, f"dittohead source authorize {keep.name}", keep.log)
-        made = _Shared(Access(same or Pace(*paced), sign_in), State(), paced)
-        self._known[f"{keep.directory}"] = self._known[f"{options.base} {keep.name}"] = made
-        return made
+        """Return what a source's connections share; its limits also with other sources of that library."""
+        key = options.base, f"{keep.directory}"
+        if key not in self._known:
+            limits = self._limits.setdefault(options.base, Limits(_most(options)))
+            sign_in = SignIn(keep.directory / _TOKEN, f"dittohead source authorize {keep.name}", keep.log)
+            self._known[key] = _Shared(Access(limits, sign_in), State())
+        return self._known[key]
 
     @contextlib.asynccontextmanager
     async def connect(self, options: GrinOptions, keep: Keep) -> AsyncIterator[Upstream]:
         client = read_client(keep.secret(options.client), options.client)
         shared = self._shared(options, keep)
-        async with session(options.stall) as opened:
-            yield Library(options, keep, Grin(options, opened, shared.access, client), shared.state)
+        with shared.access.limits.held(_most(options)):
+            async with session(options.stall) as opened:
+                yield Library(options, keep, Grin(options, opened, shared.access, client), shared.state)
 
     async def examine(self, options: GrinOptions, keep: Keep) -> AsyncIterator[tuple[bool, str]]:
         """Say whether GRIN lets us in, and who we are there."""
@@ -133,16 +130,21 @@ class GrinSource(Source[GrinOptions]):
         return panels.of(options, counts)
 
 
+def _most(options: GrinOptions) -> Most:
+    return Most(options.rate, options.connections, options.downloads)
+
+
 class Library(Upstream):
     """An open session with a library's place at GRIN."""
 
     def __init__(self, options: GrinOptions, keep: Keep, grin: Grin, state: State) -> None:
-        self._state = state
+        self._options, self._keep, self._state = options, keep, state
         self._refresh = Refresh(options, keep, grin)
         self._work = Work(options, keep, grin, state)
         self._fetcher = Fetcher(options, keep, grin)
 
     async def look(self, ctx: Look) -> None:
+        await self._check_library(note=not ctx.dry)
         if ctx.dry:
             await self._work.dry(ctx)
             return
@@ -152,8 +154,24 @@ class Library(Upstream):
         await self._refresh.books()
         await self._work.once(ctx)
 
+    async def _check_library(self, *, note: bool) -> None:
+        """See that the catalogue is this library's. Raises: TargetError: it is another's."""
+        entry = (await self._keep.catalogue.get(WISH, ["library"])).get("library")
+        library = self._options.library
+        if entry is None:
+            if note:
+                told = Told(key="library", state=library)
+                await self._keep.catalogue.tell(WISH, [told], by="look")
+        elif entry.state != library:
+            raise TargetError(
+                f"this source's catalogue is of the library {entry.state}, and config.yaml says {library}",
+                where=self._keep.name,
+                hint="Give the other library a source of another name",
+            )
+
     async def listen(self, ctx: Look) -> None:
         """Keep the work flowing between rounds."""
+        await self._check_library(note=False)
         while True:
             await event_or_time(self._state.wake, _PASS_S)
             self._state.wake.clear()
@@ -171,6 +189,8 @@ class Library(Upstream):
 
     async def settle(self, orders: Sequence[Order]) -> AsyncIterator[Order]:
         """Note what is stored; GRIN is told nothing."""
-        await self._work.stored([(order.handle, str(order.data.get("etag", ""))) for order in orders])
+        # The archive that was fetched, which may be a later one than was looked at.
+        told = [(order.handle, next(iter(order.versions.values()), "")) for order in orders]
+        await self._work.stored(told)
         for order in orders:
             yield order

@@ -66,13 +66,14 @@ def main() -> None:
 def _abilities() -> dict[str, Any]:
     """Return what this machine can do: libvips, libopenjp2 ("openjpeg"), and what proves masters."""
     found = probe()
-    codec = openjpeg.version()
+    codec, lacking = openjpeg.version()
     if codec and "jp2k" in found["load"]:
         found["formats"].append("jp2")
     fast = htj2k.version()
     if fast:
         found["formats"].append("jph")
-    return found | {"openjpeg": codec, "htj2k": fast, "proof": proof.tools()}
+    missing = {"jp2": lacking} if lacking else {}
+    return found | {"openjpeg": codec, "htj2k": fast, "proof": proof.tools(), "missing": missing}
 
 
 def _answer(answers: IO[bytes], value: dict[str, Any]) -> bool:

@@ -155,13 +155,13 @@ def _library() -> _Library:
     return _Library()
 
 
-def version() -> str:
-    """Return the version of libopenjp2, "" when there is none."""
+def version() -> tuple[str, str]:
+    """Return the version of libopenjp2 and ""; where there is none that fits, "" and what helps."""
     try:
         found = _library()
-    except OSError:
-        return ""
-    return str(found.ffi.string(found.opj.opj_version()).decode())
+    except OSError as error:
+        return "", error.strerror or str(error)
+    return str(found.ffi.string(found.opj.opj_version()).decode()), ""
 
 
 def tiles_of(width: int, height: int, tile: int) -> int:

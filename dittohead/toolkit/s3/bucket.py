@@ -18,7 +18,7 @@ from dittohead.model.errors import StepError, TargetError, TransientError
 from dittohead.toolkit import checksums
 from dittohead.toolkit.checksums import Digests
 from dittohead.toolkit.s3 import connection
-from dittohead.toolkit.s3.pace import RequestRate
+from dittohead.toolkit.s3.request_rate import RequestRate
 
 #: How a store says that a checksum does not fit what arrived.
 _MISMATCH: Final = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
@@ -93,7 +93,7 @@ class Bucket:
     Args:
         client: see `connection.client`.
         address: of the store; see `connection.Connection.address`.
-        pace: shared by all who use this store.
+        rate: shared by all who use this store.
     """
 
     def __init__(self, client: Any, name: str, address: str, rate: RequestRate) -> None:

@@ -334,9 +334,9 @@ async def _asked(request: web.Request, action: str, of: str, args: dict[str, Any
     if answer is None:
         message = "not yet answered; it will be carried out, and /api/v1/requests says what became of it"
         return web.json_response({"message": message}, status=202)
-    if not answer["ok"]:
-        raise Problem(404 if answer.get("missing") else 409, answer["message"])
-    return web.json_response({"message": answer["message"]})
+    if not answer.ok:
+        raise Problem(404 if answer.missing else 409, answer.message)
+    return web.json_response({"message": answer.message})
 
 
 def _acting(path: str, name: str, summary: str, does: Any, body: type[Any], **more: Any) -> Operation:
@@ -466,6 +466,10 @@ OPERATIONS = (
     _on_source("reset", "Let items be fetched again", shapes.Reset),
     _on_source("pause", "Pause a part of it", shapes.SourcePause),
     _on_source("resume", "Let a part of it go on that was paused", shapes.SourceResume),
+    _on_source("hold", "Hold entries that are on their way", shapes.SourceEntries),
+    _on_source("thaw", "Let held entries go on", shapes.SourceEntries),
+    _on_source("refetch", "Bring entries in once more, changed or not", shapes.SourceEntries),
+    _on_source("check", "Compare the store with its board and the disk", shapes.SourceCheck),
     _on_source("tell", "Tell it something by one of its commands", shapes.SourceTell),
     _reading(
         "/api/v1/sources/{source}/entries",

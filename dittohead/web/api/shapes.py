@@ -204,6 +204,18 @@ class SourceTell(_Asked):
     args: dict[str, Any] = Field(default_factory=dict, description="As the command takes them.")
 
 
+class SourceEntries(_Asked):
+    """Which entries of a source's catalogue are meant."""
+
+    keys: list[Text] = Field(max_length=5000, description="Their keys.")
+
+
+class SourceCheck(_Asked):
+    """What is to be done about what is found. The message is a JSON list: kind, what, why, done."""
+
+    repair: StrictBool = Field(False, description="Make the board and the disk say what the store says.")
+
+
 class Rules(_Asked):
     """Which rule of notify: is meant."""
 

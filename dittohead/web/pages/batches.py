@@ -10,6 +10,7 @@ from aiohttp import web
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.records import Job
 from dittohead.model.roles import Role
+from dittohead.model.states import Action
 from dittohead.store import Connection, queries
 from dittohead.store import batches as batch_store
 from dittohead.store.search import Cursor, JobPage, find
@@ -70,7 +71,5 @@ async def retry(request: web.Request) -> web.Response:
     """Try all again that failed, and lead back with the answer."""
     site = request.app[SITE]
     batch = await site.store.look(queries.resolve_batch, request.match_info["batch"])
-    said = await site.queue.ask("retry-batch", batch.id, identity(request).name, {})
-    if said is None:
-        said = {"ok": True, "message": "It was handed in and is not answered yet."}
+    said = await site.queue.ask(Action.RETRY_BATCH, batch.id, identity(request).name, {})
     raise web.HTTPSeeOther(f"/batches/{batch.id}?{urlencode({'said': request.app[PAGES].keep(said)})}")

@@ -25,7 +25,9 @@ from dittohead.folders import sidecar
 from dittohead.folders.stations import Stations
 from dittohead.model import units
 from dittohead.model.errors import ItemError
+from dittohead.model.records import Answer
 from dittohead.model.roles import Role
+from dittohead.model.states import Action
 from dittohead.model.text import counted, rfc3339, visible
 from dittohead.store import history
 from dittohead.system import log
@@ -284,7 +286,7 @@ async def _json(request: web.Request) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise Problem(400, "the body is not JSON") from None
     if not isinstance(found, dict):
-        raise Problem(422, "an object is required")
+        raise Problem(422, "the body must be a JSON object")
     return found
 
 
@@ -360,7 +362,7 @@ async def _hand_over(app: web.Application, incoming: Incoming) -> None:
         count, size = len(incoming.files), incoming.size
         # Recorded before it is the daemon's: the job's first event says whose it is.
         facts = {"files": count, "bytes": size, "ino": incoming.ino}
-        await site.queue.ask("drop", incoming.name, incoming.who, facts)
+        await site.queue.ask(Action.DROP, incoming.name, incoming.who, facts)
         await _in_thread(lambda: door.reception.hand_over(incoming))
     door.over[incoming.id] = _way(incoming)
     while len(door.over) > _MOST_OVER:
@@ -378,7 +380,7 @@ async def give_up(request: web.Request) -> web.Response:
     incoming, door = await _upload(request), request.app[DOOR]
     with door.closing(incoming):
         await _in_thread(lambda: door.reception.give_up(incoming))
-    said = request.app[PAGES].keep({"ok": True, "message": f"{incoming.name}: given up"})
+    said = request.app[PAGES].keep(Answer(ok=True, message=f"{incoming.name}: given up"))
     raise web.HTTPSeeOther(f"/drop?{urlencode({'said': said})}")
 
 
@@ -403,7 +405,7 @@ async def done(request: web.Request) -> web.Response:
 async def plain(request: web.Request) -> web.Response:
     """Take a form with its files. Its fields come first: what follows is written as it comes."""
     if not request.content_type.startswith("multipart/"):
-        raise Problem(415, "a form with files is required")
+        raise Problem(415, "the request must be a form with files")
     try:
         incoming = await _Plain(request).receive()
     except Problem as problem:

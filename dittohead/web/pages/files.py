@@ -41,7 +41,8 @@ async def page(request: web.Request) -> web.Response:
         "files.html",
         job=job,
         files=[_shown(file) for file in found.files],
-        mends=identity(request).role >= Role.OPERATOR and job.state is JobState.FAILED,
+        faulty=set(job.error.files) if job.error is not None and job.state is JobState.FAILED else set(),
+        replaces=identity(request).role >= Role.OPERATOR and job.state is JobState.FAILED,
         first=bool(after),
         following=urlencode({"after": found.following}) if found.following else "",
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dittohead.admin import views
+from dittohead.config import registry
 from dittohead.config.loader import SourceSetting
 from dittohead.folders.stations import Stations
 from dittohead.model.job_filter import JobFilter
@@ -67,6 +68,7 @@ class FrontData:
     unsent: int
     looked: Mapping[str, float | None]  #: source -> when its last round began
     panels: Mapping[str, Sequence[Mapping[str, Any]]]  #: source -> what it shows of its catalogue
+    boards: Collection[str]  #: sources that have a board
     uploaders: Mapping[str, str]  #: job's id -> who has brought its folder
 
 
@@ -101,6 +103,7 @@ def gather(connection: Connection, sources: Sequence[SourceSetting]) -> FrontDat
         unsent=queries.unsent(connection),
         looked={one.name: item_store.rounds(connection, one.name).looked_at for one in sources},
         panels={one.name: views.panels(connection, one) for one in sources},
+        boards=[one.name for one in sources if registry.sources().get(one.kind).board is not None],
         uploaders=uploaders(connection, shown),
     )
 
@@ -202,6 +205,7 @@ def front(
         "lately_bytes": seen.lately_bytes,
         "sources": live.get("sources", {}),
         "panels": seen.panels,
+        "boards": seen.boards,
         "watcher": live.get("watcher", {}),
         "missing": live.get("troubles", []),
         "stuck": live.get("stuck", {}),

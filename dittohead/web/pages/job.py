@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from dittohead.model.text import display
 from dittohead.store import Connection, history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
-from dittohead.store.requests import Asked
+from dittohead.store.requests import RequestRow
 from dittohead.web.pages.cures import cures
 from dittohead.web.pages.front import rows
 from dittohead.web.pages.log_text import last_lines
@@ -43,7 +43,7 @@ class JobData:
     job: Job
     steps: Sequence[StepRow]
     events: Sequence[Event]
-    asked: Sequence[Asked]
+    asked: Sequence[RequestRow]
     history: Sequence[Job]
     later: str | None  #: the job that has taken up the same folder since
     undone: bool  #: what it had created outside was taken back
@@ -65,7 +65,7 @@ def gather(connection: Connection, wanted: str) -> JobData:
     )
 
 
-def _asked(connection: Connection, job: Job) -> list[Asked]:
+def _asked(connection: Connection, job: Job) -> list[RequestRow]:
     """Return what people asked of this job, the latest first, and who dropped it through the page."""
     dropped = request_store.listing(connection, job=job.name, action="drop", limit=ASKED)
     return [
@@ -203,6 +203,15 @@ def _cures(seen: JobData, *, there: bool, faulty: bool) -> list[str]:
     return [cure for cure in found if faulty or cure != "replace"]
 
 
-def day(text: str) -> datetime | None:
-    """Return the beginning of a day, UTC, of a form's date; None for none. Raises: ValueError."""
-    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) if text else None
+def day(text: str, *, end: bool = False) -> datetime | None:
+    """Return the beginning of a day, UTC, of a form's date; None for none. Raises: ValueError, in words.
+
+    Args:
+        end: the beginning of the next day: up to that, the day itself counts too.
+    """
+    if not text:
+        return None
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=end)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f'"{text[:40]}" is not a date; write it as 2026-01-31') from error

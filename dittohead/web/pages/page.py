@@ -9,7 +9,6 @@ import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -20,7 +19,7 @@ from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import JobFilter
-from dittohead.model.records import Job
+from dittohead.model.records import Answer, Job
 from dittohead.model.roles import Role
 from dittohead.model.states import JobState
 from dittohead.model.text import utcnow
@@ -65,7 +64,7 @@ class Pages:
     words: Words
     assets: Assets
     broadcaster: Broadcaster = field(default_factory=Broadcaster)
-    said: OrderedDict[str, dict[str, Any]] = field(default_factory=OrderedDict)
+    said: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
 
     @classmethod
     def load(cls) -> Pages:
@@ -73,8 +72,9 @@ class Pages:
         assets = Assets.load()
         return cls(Words(assets.paths), assets)
 
-    def keep(self, answer: dict[str, Any]) -> str:
-        """Keep an answer for the page that the browser asks for next; return its key."""
+    def keep(self, answer: Answer | None) -> str:
+        """Keep an answer, None while there is none, for the page that is loaded next; return its key."""
+        answer = answer or Answer(ok=True, message="The request is stored and has no answer yet.")
         key = secrets.token_urlsafe(9)
         self.said[key] = answer
         while len(self.said) > _SAID:
@@ -328,8 +328,6 @@ async def _asked(
     request: web.Request, action: str, what: str, args: dict[str, Any], back: str
 ) -> web.Response:
     said = await request.app[SITE].queue.ask(action, what, identity(request).name, args)
-    if said is None:
-        said = {"ok": True, "message": "It was handed in and is not answered yet."}
     key = request.app[PAGES].keep(said)
     raise web.HTTPSeeOther(f"{back}?{urlencode({'said': key})}")
 
@@ -337,7 +335,7 @@ async def _asked(
 # -- jobs that are searched for ----------------------------------------------------------------------
 
 
-class Asked(NamedTuple):
+class SearchForm(NamedTuple):
     """What a search asks for, as its form has it."""
 
     q: str
@@ -351,7 +349,7 @@ class Asked(NamedTuple):
 async def found(request: web.Request) -> web.Response:
     """Show jobs that fit; the address holds the whole question."""
     site, query = request.app[SITE], request.query
-    asked = Asked(
+    asked = SearchForm(
         query.get("q", "")[:300],
         query.getall("state", []),
         query.get("pipeline", ""),
@@ -388,14 +386,13 @@ def _found(connection: Connection, wanted: JobFilter, after: Cursor | None) -> t
     return page, dict(uploaders(connection, page.jobs))
 
 
-def _wanted(asked: Asked) -> JobFilter:
+def _wanted(asked: SearchForm) -> JobFilter:
     """Return the question in the store's terms. Raises: ValueError, in words."""
-    try:
-        states = [JobState(state) for state in asked.state if state not in ("", _OPEN)]
-        since, until = page_job.day(asked.since), page_job.day(asked.until)
-        until = until + timedelta(days=1) if until else None  # the day itself is meant too
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"this cannot be looked for: {error}") from error
+    unknown = [state for state in asked.state if state not in {"", _OPEN, *JobState}]
+    if unknown:
+        raise ValueError(f'there is no state "{unknown[0][:40]}"')
+    states = [JobState(state) for state in asked.state if state not in ("", _OPEN)]
+    since, until = page_job.day(asked.since), page_job.day(asked.until, end=True)
     return JobFilter(
         text=asked.q,
         states=states,

@@ -27,7 +27,7 @@ SPANS = (14, 30, 90, 365)
 _FRESH_S = 30.0
 
 #: A plot's inner size and margins, in its own units.
-WIDTH, HEIGHT, LEFT, BELOW = 520.0, 150.0, 68.0, 24.0
+WIDTH, HEIGHT, LEFT, BELOW = 520.0, 150.0, 92.0, 24.0
 
 
 @dataclass(frozen=True)

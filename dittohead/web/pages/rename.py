@@ -12,7 +12,7 @@ from dittohead.admin import admission
 from dittohead.model.errors import ItemError
 from dittohead.model.records import Job
 from dittohead.model.roles import Role
-from dittohead.model.states import JobState
+from dittohead.model.states import Action, JobState
 from dittohead.web.pages.page import PAGES, answer, one_job
 from dittohead.web.server.app_state import SITE
 from dittohead.web.server.identity import identity, needs
@@ -65,10 +65,8 @@ async def _check(request: web.Request, job: Job, name: str) -> dict[str, Any]:
 async def rename(request: web.Request) -> web.Response:
     """Hand the wish in; lead to the new job, or back to the form with what stands in its way."""
     job, name = await one_job(request), str((await request.post()).get("name", ""))[:_MOST].strip()
-    said = await request.app[SITE].queue.ask("rename", job.id, identity(request).name, {"name": name})
-    if said is not None and said["ok"]:
+    said = await request.app[SITE].queue.ask(Action.RENAME, job.id, identity(request).name, {"name": name})
+    if said is not None and said.ok:
         raise web.HTTPSeeOther(f"/drop/done?{urlencode({'name': name, 'ino': job.ino})}")
-    if said is None:
-        said = {"ok": True, "message": "It was handed in and is not answered yet."}
     query = urlencode({"name": name, "said": request.app[PAGES].keep(said)})
     raise web.HTTPSeeOther(f"/jobs/{job.id}/rename?{query}")

@@ -15,7 +15,7 @@ from dittohead.model.errors import ItemError
 from dittohead.model.paths import path_fields
 from dittohead.model.records import Job
 from dittohead.model.roles import Role
-from dittohead.model.states import JobState
+from dittohead.model.states import Action, JobState
 from dittohead.model.text import display, visible
 from dittohead.web.pages.page import PAGES, answer, one_job
 from dittohead.web.server.access import check_csrf
@@ -89,7 +89,7 @@ def _known(stations: Stations, job: Job, path: str, encoding: str) -> dict[str, 
 async def take(request: web.Request) -> web.Response:
     """Take the new file, and lead to where it is looked at. The form's fields come before it."""
     if not request.content_type.startswith("multipart/"):
-        raise Problem(415, "a form with a file is required")
+        raise Problem(415, "the request must be a form with a file")
     fields: dict[str, str] = {}
     try:
         part = await _file(request, fields)
@@ -145,10 +145,8 @@ async def replace(request: web.Request) -> web.Response:
     run = given.get("run") != "no"
     reason = str(given.get("reason", ""))[:_REASON_MOST].strip()
     args = {"with": str(given.get("with", "")), "reason": reason, "run": run}
-    said = await request.app[SITE].queue.ask("replace", job.id, identity(request).name, args)
-    if said is not None and said["ok"] and run:
+    said = await request.app[SITE].queue.ask(Action.REPLACE, job.id, identity(request).name, args)
+    if said is not None and said.ok and run:
         raise web.HTTPSeeOther(f"/drop/done?{urlencode({'name': job.name, 'ino': job.ino, 'after': job.id})}")
-    if said is None:
-        said = {"ok": True, "message": "It was handed in and is not answered yet."}
     query = {"said": request.app[PAGES].keep(said)}
     raise web.HTTPSeeOther(f"/jobs/{job.id}?{urlencode(query)}")

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from dittohead.web.pages import batches, drop, files, image, log, page, plots, rename, replace, thumbnails
+from dittohead.web.pages import (
+    batches,
+    board,
+    drop,
+    files,
+    image,
+    log,
+    page,
+    plots,
+    rename,
+    replace,
+    thumbnails,
+)
 
 
 def install(app: web.Application) -> None:
     """Give an application every page. Blocking: it reads their files."""
-    mending = (rename, replace, files, image)  # before those of any action on a job
-    for module in (*mending, page, batches, log, plots, thumbnails, drop):
+    special = (rename, replace, files, image)  # before those of any action on a job
+    for module in (*special, page, batches, board, log, plots, thumbnails, drop):
         module.install(app)

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dittohead.model.text import counted, rfc3339, visible
 from dittohead.model.units import age, amount, duration, rate, size
@@ -23,6 +23,9 @@ _KEPT = "\n\t"
 #: A moment as `moment` writes it, and as `ago` does. Names are escaped, and cannot look like either.
 _MOMENT = re.compile(r'<time datetime="([^"]+)">([^<]+)</time>')
 _AGE = re.compile(r'(<time class="age" datetime="([^"]+)" title="[^"]+">)[^<]+</time>')
+
+#: What is to be typed, as hints have it.
+_COMMAND = re.compile(r"`([^`\n]+)`")
 
 #: What a link may lead to; anything else, such as javascript:, stays text.
 _LINKS = frozenset({"http", "https"})
@@ -74,6 +77,21 @@ def aged(html: str, now: datetime) -> str:
     return _AGE.sub(said, html)
 
 
+def typed(text: str) -> Markup:
+    """Return text whose parts between backticks are to be typed: these as code, everything escaped."""
+    shown = visible(text, but=_KEPT)
+    parts = _COMMAND.split(shown)  # each second one is a command
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
+
+
+def sentence(text: str) -> str:
+    """Return an error's words with a capital letter; the others, of names too, as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def link(uri: str) -> Markup:
     """Return a place as a link where a browser can follow it; as text otherwise."""
     try:
@@ -116,6 +134,8 @@ class Words:
             "amount": amount,
             "rate": rate,
             "link": link,
+            "typed": typed,
+            "sentence": sentence,
             "segment": part_of_url,
             "counted": counted,
         }

@@ -86,8 +86,11 @@ class Sessions:
         if not value.isascii():  # also what was not UTF-8, which the library does not expect
             return None
         try:
-            session = Session(*self._cookies().loads(value))
+            cookies = self._cookies()
+            session = Session(*(fields := cookies.loads(value)))
         except BadData:
+            return None
+        if cookies.dumps(fields) != value:  # base64 is read leniently: each session has one text all the same
             return None
         return session if session.until > self._now() and session.id not in self._ended else None
 

@@ -112,14 +112,14 @@ class Comparison:
         self._seen.add(path)
         wrong = [where for where, algorithm, digest in wanted if digests[algorithm] != digest]
         for where in wrong:
-            self.faults.add(path, f"its digest is not what {display(where)} says")
+            self.faults.add(path, f"its digest is not what {display(where)} says", "changed")
         self.count += not wrong
 
     def end(self) -> None:
         """Note the files that lists name and that are not there."""
         for path in self._missing():
             where = self._lists.wanted[path][0][0]
-            self.faults.add(path, f"{display(where)} names it, and it is not there")
+            self.faults.add(path, f"{display(where)} names it, and it is not there", "missing")
 
     def _missing(self) -> Iterator[bytes]:
         return (path for path in sorted(self._lists.wanted) if path not in self._seen)

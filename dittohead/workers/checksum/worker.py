@@ -19,6 +19,7 @@ from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
 from dittohead.toolkit import checksum_lists
+from dittohead.toolkit.faulty_files import blamed
 from dittohead.workers.checksum.comparison import NAMES, Comparison, Lists, found
 
 _AGENT = f"dittohead {__version__} (hashlib SHA-256)"
@@ -126,11 +127,12 @@ class _Reading:
         if self._options.verify or wanted - {"sha256"}:
             digests = _digests(self._ctx.source, entry, {"sha256", *wanted}, stop)
             if digests["sha256"] != entry.sha256:
-                raise ItemError(
+                changed = ItemError(
                     "this file is not what it was at the claim",
                     where=os.fsdecode(entry.path),
                     hint="Compare it with the original and upload the folder again",
                 )
+                raise blamed(changed, self._ctx.source, entry.path)
         if self._comparison is not None:
             self._comparison.add(entry.path, digests)
 
@@ -143,11 +145,14 @@ class _Reading:
         if self._comparison.surplus.count and self._options.surplus == "fail":
             faults.append(str(self._comparison.surplus))
         if faults:
-            raise ItemError(
+            error = ItemError(
                 f"the files are not what their checksums say: {'; '.join(faults)}",
                 where=self._ctx.name,
                 hint="Compare them with the originals and upload the folder again",
             )
+            if self._ctx.source.made is None and not self._comparison.faults.kinds["missing"]:
+                error.files = self._comparison.faults.named
+            raise error
 
     def _compared(self) -> str:
         """Return what was compared with lists, in words; "" for nothing."""

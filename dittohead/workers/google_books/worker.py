@@ -7,8 +7,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dittohead.contract.worker import Done, Planned, Recipe, StepContext, StepResult, Worker
 from dittohead.model.errors import ItemError
@@ -39,6 +40,10 @@ class GoogleBooksWorker(Worker[GoogleBooksOptions]):
     Options = GoogleBooksOptions
     makes_outputs = True
     space_factor = 0.2
+
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder that was processed."""
+        return "processed"
 
     def recipe(self, options: GoogleBooksOptions) -> Recipe:
         """Return what decides the files beside the volume."""

@@ -22,7 +22,7 @@ from dittohead.contract.worker import Inputs
 from dittohead.model.errors import ItemError
 from dittohead.model.records import Entry
 from dittohead.system import attributes, files
-from dittohead.system.attributes import Keeps, Tally
+from dittohead.system.attributes import Keeps, PathCounts
 from dittohead.system.process import UMASK
 from dittohead.system.threads import Stop
 from dittohead.toolkit import mounted
@@ -50,7 +50,7 @@ class Arrived:
     bare: list[str] = field(default_factory=list)  #: of what lacks something that was to be kept
     files: int = 0  #: that were read, and are as in the manifest
     size: int = 0  #: bytes of those
-    untimed: Tally = field(default_factory=Tally)  #: those with another time than in the folder
+    untimed: PathCounts = field(default_factory=PathCounts)  #: those with another time than in the folder
 
 
 class LocalTarget:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dittohead.model.errors import ItemError, MachineShort, StepError, TargetError, TransientError
 from dittohead.model.text import counted
-from dittohead.system.attributes import Tally
+from dittohead.system.attributes import PathCounts
 from dittohead.system.machine_faults import said_in
 from dittohead.system.process import Completed
 from dittohead.workers.rsync.ssh_messages import DeliveryPlace, explained, lines_of, shown
@@ -186,7 +186,7 @@ class Differences:
 
     wrong: list[str] = field(default_factory=list)  #: of another content, or missing
     bare: list[str] = field(default_factory=list)  #: lack an attribute, a list or a link
-    untimed: Tally = field(default_factory=Tally)  #: of another time
+    untimed: PathCounts = field(default_factory=PathCounts)  #: of another time
 
     def __call__(self, line: str) -> None:
         """Take in an itemized line. Source: rsync(1), --itemize-changes."""

@@ -78,6 +78,10 @@ class RsyncWorker(Worker[RsyncOptions]):
     def __init__(self) -> None:
         self._measured: dict[str, float] = {}  #: place on a host -> when it is measured again, monotonic
 
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder that was stored."""
+        return "stored"
+
     def check(self, options: RsyncOptions) -> list[str]:
         """See that the programs are there."""
         needed = [PROBE] + ([SSH] if place_of(options).host else [])

@@ -10,7 +10,7 @@ class Broken(Exception):
     """The bytes end early, or are not what their format says; says what and where."""
 
 
-class Refused(Exception):
+class RefusedMember(Exception):
     """A member that is not taken, whether the archive is sound or not.
 
     Args:

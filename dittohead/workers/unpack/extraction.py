@@ -16,7 +16,7 @@ from dittohead.system import files
 from dittohead.system.threads import Stop
 from dittohead.toolkit import checksum_lists
 from dittohead.workers.unpack import compression, kinds
-from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, Refused
+from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, RefusedMember
 from dittohead.workers.unpack.members import Gate
 from dittohead.workers.unpack.streams import Flow, ahead
 from dittohead.workers.unpack.tar_stream import Member, TarStream
@@ -68,7 +68,7 @@ class Extraction:
         Args:
             make: gives the bytes, decrypted, in pieces.
 
-        Raises: Broken, Refused; OSError.
+        Raises: Broken, RefusedMember; OSError.
         """
         flow = Flow(stop)
         with contextlib.ExitStack() as stack:
@@ -85,7 +85,7 @@ class Extraction:
                 head, pieces = _peeked(pieces)
                 if kinds.kind_of(head) != "tar":
                     what = f"what is compressed in it by {kind} is not a tar archive"
-                    raise Refused(what, hint="See match: and from: of the step")
+                    raise RefusedMember(what, hint="See match: and from: of the step")
                 self._tar(pieces)
             elif kind == "tar":
                 self._tar(pieces)
@@ -141,7 +141,7 @@ class Extraction:
         if name == self.checksums:
             if member.size > _LIST_MOST:
                 what = "the list of checksums is too large to be one"
-                raise Refused(what, member=member.name, hint=_ANEW)
+                raise RefusedMember(what, member=member.name, hint=_ANEW)
             sinks.append(listed.extend)
         md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
         sinks += [md5.update, sha256.update]
@@ -171,7 +171,7 @@ class Extraction:
             if error.errno not in _NAMES:
                 raise
             what = f"the file system of work/ cannot hold this member ({os.strerror(error.errno or 0)})"
-            raise Refused(
+            raise RefusedMember(
                 what, member=member.name, hint="Ask who made the archive for other names"
             ) from error
         with open(fd, "wb", buffering=0) as file:
@@ -181,19 +181,19 @@ class Extraction:
                 os.utime(file.fileno(), ns=(ns, ns))
 
     def compare(self) -> None:
-        """Compare all members with the list among them. Raises: Refused: they are not as it says."""
+        """Compare all members with the list among them. Raises: RefusedMember: they are not as it says."""
         if not self.checksums:
             return
         name = self.checksums
         shown = name.decode("utf-8", "backslashreplace")
         if self.listed is None:
             hint = "Fetch the archive again; where such archives have no list, leave checksums: out"
-            raise Refused(f"the list of checksums, {shown}, is not in it", hint=hint)
+            raise RefusedMember(f"the list of checksums, {shown}, is not in it", hint=hint)
         try:
             listed = checksum_lists.parsed(self.listed)
         except checksum_lists.Unreadable as error:
             what = f"the list of checksums, {shown}, cannot be read: {error}"
-            raise Refused(what, hint=_ANEW) from None
+            raise RefusedMember(what, hint=_ANEW) from None
         found = {
             made.name: made.md5 if listed.algorithm == "md5" else made.sha256
             for made in self.made
@@ -201,7 +201,7 @@ class Extraction:
         }
         different = checksum_lists.compared(listed, found)
         if different:
-            raise Refused(f"its members are not as {shown} says: {different}", hint=_ANEW)
+            raise RefusedMember(f"its members are not as {shown} says: {different}", hint=_ANEW)
 
 
 _ANEW = f"{FETCH_AGAIN}; if it is the same, ask who made it"
@@ -241,4 +241,4 @@ def _no_archive(kind: str, head: bytes) -> Exception:
             "What was fetched is an error or a sign-in",
         ),
     }.get(kind, (kinds.IS_NONE, "See match: and from:"))
-    return Refused(what, hint=hint)
+    return RefusedMember(what, hint=hint)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from dittohead.model import units
 from dittohead.model.text import counted
 from dittohead.system import files, folding
-from dittohead.workers.unpack.broken import Refused
+from dittohead.workers.unpack.broken import RefusedMember
 from dittohead.workers.unpack.globs import Globs
 
 #: Unpacked bytes from which on the ratio to the archive counts: a short text may well shrink to nothing.
@@ -50,7 +50,7 @@ class Gate:
             kind: "file", "directory", or what else it is.
             size: bytes it says it has.
 
-        Raises: Refused.
+        Raises: RefusedMember.
         """
         path = self._path(name)
         if path is None:
@@ -59,14 +59,16 @@ class Gate:
         if kind == "directory":
             return None
         if not path:
-            raise Refused("a member has no name", member=name, hint=_OTHER_NAMES)
+            raise RefusedMember("a member has no name", member=name, hint=_OTHER_NAMES)
         if kind != "file":
             hint = "Pack the files themselves: tar --dereference --hard-dereference"
-            raise Refused(f"a member is a {kind}", member=name, hint=hint)
+            raise RefusedMember(f"a member is a {kind}", member=name, hint=hint)
         if not self.allowed.fit_path(path):
             if not self.skip:
                 hint = "Add a pattern to members:, or leave such members out with unlisted: skip"
-                raise Refused("this member is not among those that are expected", member=name, hint=hint)
+                raise RefusedMember(
+                    "this member is not among those that are expected", member=name, hint=hint
+                )
             self.left_out += 1
             return None
         self._bound(name, size)
@@ -75,7 +77,7 @@ class Gate:
         return place
 
     def reserve(self, place: bytes) -> None:
-        """Take a place for a file that is not a member. Raises: Refused: another has it."""
+        """Take a place for a file that is not a member. Raises: RefusedMember: another has it."""
         self._once(place, place)
 
     @property
@@ -84,19 +86,19 @@ class Gate:
         return min(self.bounds.size, int(max(_RATIO_FROM, self.bounds.ratio * self.packed)))
 
     def grown(self, size: int, name: bytes = b"") -> None:
-        """Count bytes that have come out of an archive. Raises: Refused: they are too many."""
+        """Count bytes that have come out of an archive. Raises: RefusedMember: they are too many."""
         self.size += size
         self.bear(self.size, name)
 
     def bear(self, size: int, name: bytes = b"") -> None:
-        """See that so many bytes may come out of the archives. Raises: Refused."""
+        """See that so many bytes may come out of the archives. Raises: RefusedMember."""
         if size <= self.most:
             return
         if size > self.bounds.size:
             what = f"more than {units.size(self.bounds.size)} come out of it"
-            raise Refused(what, member=name, hint="If that is right, raise max_size")
+            raise RefusedMember(what, member=name, hint="If that is right, raise max_size")
         what = f"more than {self.bounds.ratio:g} times its own size comes out of it, as of a compression bomb"
-        raise Refused(what, member=name, hint="If that is right, raise max_ratio")
+        raise RefusedMember(what, member=name, hint="If that is right, raise max_ratio")
 
     def _path(self, name: bytes) -> bytes | None:
         """Return a member's path without the prefix; None where it lies elsewhere and may be left out."""
@@ -107,16 +109,18 @@ class Gate:
             return b""
         parts = path.split(b"/")
         if path.startswith(b"/"):
-            raise Refused("a member has an absolute name", member=name, hint="Pack it with relative names")
+            raise RefusedMember(
+                "a member has an absolute name", member=name, hint="Pack it with relative names"
+            )
         if b".." in parts:
             what = "a member's name leads out of the directory"
-            raise Refused(what, member=name, hint="Do not trust this archive; ask who made it")
+            raise RefusedMember(what, member=name, hint="Do not trust this archive; ask who made it")
         if b"" in parts[:-1] or b"." in parts or b"\0" in path:
             what = "a member's name is not one that a file can have"
-            raise Refused(what, member=name, hint=_OTHER_NAMES)
+            raise RefusedMember(what, member=name, hint=_OTHER_NAMES)
         if len(path) > files.MAX_PATH or len(parts) > files.MAX_DEPTH:
             what = "a member's name is too long, or nested too deeply"
-            raise Refused(what, member=name, hint=_OTHER_NAMES)
+            raise RefusedMember(what, member=name, hint=_OTHER_NAMES)
         return self._without_prefix(name, path)
 
     def _without_prefix(self, name: bytes, path: bytes) -> bytes | None:
@@ -126,17 +130,17 @@ class Gate:
             if self.skip:
                 return None
             what = f"a member does not lie in {self.prefix.decode('utf-8', 'replace')}"
-            raise Refused(what, member=name, hint="Correct prefix:, or ask who made the archive")
+            raise RefusedMember(what, member=name, hint="Correct prefix:, or ask who made the archive")
         return path[len(self.prefix) :]
 
     def _bound(self, name: bytes, size: int) -> None:
         self.count += 1
         if self.count > self.bounds.members:
             what = f"it has more than {counted(self.bounds.members, 'member')}"
-            raise Refused(what, hint="If that is right, raise max_members")
+            raise RefusedMember(what, hint="If that is right, raise max_members")
         if size > self.bounds.member_size:
             what = f"a member has {units.size(size)}, and {units.size(self.bounds.member_size)} is the most"
-            raise Refused(what, member=name, hint="If that is right, raise max_member")
+            raise RefusedMember(what, member=name, hint="If that is right, raise max_member")
 
     def _once(self, name: bytes, place: bytes) -> None:
         key = place.decode("utf-8", "surrogateescape") if self.keep_alike else folding.key(place)
@@ -151,4 +155,4 @@ class Gate:
             shown = before.decode("utf-8", "backslashreplace")
             what = f'this member and "{shown}" are one file where capital letters or accents do not count'
             hint = "Ask who made the archive; on a file system that tells them apart, set alike: keep"
-        raise Refused(what, member=name, hint=hint)
+        raise RefusedMember(what, member=name, hint=hint)

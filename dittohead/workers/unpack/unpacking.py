@@ -18,8 +18,9 @@ from dittohead.model.records import Entry, Output
 from dittohead.model.text import counted, display, visible
 from dittohead.system import fail_points, files
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.faulty_files import blamed
 from dittohead.workers.unpack import gpg, kinds
-from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, Refused
+from dittohead.workers.unpack.broken import FETCH_AGAIN, Broken, RefusedMember
 from dittohead.workers.unpack.extraction import Extraction
 from dittohead.workers.unpack.globs import Globs
 from dittohead.workers.unpack.members import Bounds, Gate
@@ -143,12 +144,12 @@ class Unpacking:
                     _same(entry, decrypted)
             extraction.compare()
             if not extraction.made:
-                raise Refused("it holds no files", hint="Ask who made the archive, or see members:")
+                raise RefusedMember("it holds no files", hint="Ask who made the archive, or see members:")
         except Broken as error:
-            raise self._error(entry, f"the archive is damaged: {error}", FETCH_AGAIN) from error
-        except Refused as error:
+            raise self._faulty(entry, f"the archive is damaged: {error}", FETCH_AGAIN) from error
+        except RefusedMember as error:
             member = f': "{visible(display(error.member))}"' if error.member else ""
-            raise self._error(entry, f"{error.what}{member}", error.hint) from error
+            raise self._faulty(entry, f"{error.what}{member}", error.hint) from error
         fail_points.point("unpack.written")
         await in_thread(lambda stop: self._record(entry, extraction, decrypted, encrypted=encrypted))
 
@@ -167,7 +168,7 @@ class Unpacking:
             kept = self._tree / os.fsdecode(name)
             try:
                 self._gate.reserve(name)
-            except Refused as error:
+            except RefusedMember as error:
                 raise self._error(entry, error.what, error.hint) from error
             kept.parent.mkdir(parents=True, exist_ok=True)
         return Extraction(
@@ -190,12 +191,12 @@ class Unpacking:
         """Let an archive through gpg.
 
         Where what gpg gives out is broken, gpg is heard first: that may be because the archive is.
-        Raises: Broken, Refused, StepError, OSError.
+        Raises: Broken, RefusedMember, StepError, OSError.
         """
         given = self._passphrases.given(self.ctx, self.options)
         encrypted = Digest()
         async with gpg.decrypting(self._scratch / "gnupg", given.passphrase, self.ctx.env) as program:
-            with ungrouped(Refused, ItemError, OSError):
+            with ungrouped(RefusedMember, ItemError, OSError):
                 async with asyncio.TaskGroup() as group:
                     group.create_task(
                         in_thread(
@@ -210,7 +211,7 @@ class Unpacking:
             except gpg.WrongPassphrase:
                 raise given.refused(entry.sha256, self._where(entry)) from None
             except ItemError as error:
-                raise self._error(entry, error.what, error.hint) from error
+                raise self._faulty(entry, error.what, error.hint) from error
         _same(entry, encrypted)
         given.accepted()
         if (broken := taking.result()) is not None:
@@ -275,6 +276,10 @@ class Unpacking:
 
     def _error(self, entry: Entry, what: str, hint: str) -> ItemError:
         return ItemError(what, where=self._where(entry), hint=hint)
+
+    def _faulty(self, entry: Entry, what: str, hint: str) -> ItemError:
+        """Return the error of an archive that another one may take the place of."""
+        return blamed(self._error(entry, what, hint), self.ctx.source, entry.path)
 
 
 def _same(entry: Entry, digest: Digest) -> None:

@@ -17,6 +17,7 @@ from dittohead.model.records import Entry
 from dittohead.model.text import display, visible
 from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.faulty_files import blamed
 from dittohead.workers.unpack import gpg, kinds
 from dittohead.workers.unpack.broken import Broken
 from dittohead.workers.unpack.options import UnpackOptions, decrypted_name
@@ -46,6 +47,10 @@ class UnpackWorker(Worker[UnpackOptions]):
 
     def __init__(self) -> None:
         self._passphrases = Passphrases()
+
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder whose archives were unpacked, or only decrypted."""
+        return "decrypted" if options.get("keep") == "archive" else "extracted"
 
     def check(self, options: UnpackOptions) -> list[str]:
         """See that gpg is there, where it is needed."""
@@ -123,18 +128,18 @@ def _kinds(ctx: StepContext, options: UnpackOptions, stop: Stop) -> dict[bytes, 
         with opened(ctx, entry) as fd:
             found[entry.path] = kind_of(fd)
         if found[entry.path] in ("", "page"):
-            raise _not_one(entry, found[entry.path])
+            raise _not_one(ctx, entry, found[entry.path])
     return found
 
 
-def _not_one(entry: Entry, kind: str) -> ItemError:
+def _not_one(ctx: StepContext, entry: Entry, kind: str) -> ItemError:
     if kind == "page":
         what = kinds.IS_PAGE
         hint = "What was fetched is an error or a sign-in: fetch it again, then drop the folder again"
     else:
         what = kinds.IS_NONE if entry.size else kinds.IS_EMPTY
         hint = "See match: of the step unpack, or fetch it again, then drop the folder again"
-    return ItemError(what, where=display(entry.path), hint=hint)
+    return blamed(ItemError(what, where=display(entry.path), hint=hint), ctx.source, entry.path)
 
 
 async def _trial() -> str:

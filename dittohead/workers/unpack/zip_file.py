@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 from dittohead.system.files import BLOCK, kind_of
-from dittohead.workers.unpack.broken import Broken, Refused
+from dittohead.workers.unpack.broken import Broken, RefusedMember
 from dittohead.workers.unpack.tar_stream import Member
 
 _LOCAL, _END = b"PK\x03\x04", b"PK\x05\x06"
@@ -39,7 +39,7 @@ class ZipFile:
     """The members of an archive in an open file, in the order of its list."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Read the list. Raises: Broken, Refused."""
+        """Read the list. Raises: Broken, RefusedMember."""
         self._file = file
         try:
             self._zip = zipfile.ZipFile(file)
@@ -51,7 +51,7 @@ class ZipFile:
         self._present: zipfile.ZipInfo | None = None
 
     def members(self) -> Iterator[Member]:
-        """Yield the members. Raises: Refused."""
+        """Yield the members. Raises: RefusedMember."""
         for info in self._zip.infolist():
             self._present = info
             yield Member(name=_name(info), kind=_kind(info), size=info.file_size, mtime=_mtime(info))
@@ -59,13 +59,13 @@ class ZipFile:
     def content(self) -> Iterator[memoryview]:
         """Yield the present member's content in pieces, compared with its CRC at the end.
 
-        Raises: Broken: it is damaged; Refused: it is encrypted, or compressed in an unknown way.
+        Raises: Broken: it is damaged; RefusedMember: it is encrypted, or compressed in an unknown way.
         """
         info = self._present
         assert info is not None  # noqa: S101
         if info.flag_bits & _ENCRYPTED:
             hint = "Unpack it with its password, or have it made without one; gpg's encryption is read here"
-            raise Refused("a member is encrypted by zip's own means", member=_name(info), hint=hint)
+            raise RefusedMember("a member is encrypted by zip's own means", member=_name(info), hint=hint)
         found = 0
         try:
             with self._zip.open(info) as stream:
@@ -75,7 +75,7 @@ class ZipFile:
         except (NotImplementedError, RuntimeError) as error:
             hint = "Have it made with deflate, which every zip program knows"
             what = f"a member is compressed in a way that is not read here ({error})"
-            raise Refused(what, member=_name(info), hint=hint) from None
+            raise RefusedMember(what, member=_name(info), hint=hint) from None
         except _DAMAGED as error:
             raise Broken(f"a member is damaged ({error})") from None
         if found != info.file_size:
@@ -104,20 +104,22 @@ class ZipFile:
                 raise Broken("something stands before the zip archive")
             if info.header_offset < at or info.header_offset >= size:
                 what = "two members share their bytes, as in a compression bomb"
-                raise Refused(what, member=_name(info), hint="Do not trust this archive; ask who made it")
+                raise RefusedMember(
+                    what, member=_name(info), hint="Do not trust this archive; ask who made it"
+                )
             at = info.header_offset + _LOCAL_LENGTH + info.compress_size
         if at > size:
             raise Broken("it is truncated: a member reaches beyond its end")
 
 
 def _name(info: zipfile.ZipInfo) -> bytes:
-    """Return a member's name in UTF-8. Raises: Refused: a NUL or a backslash stands in it."""
+    """Return a member's name in UTF-8. Raises: RefusedMember: a NUL or a backslash stands in it."""
     name = info.orig_filename
     if "\0" in name or "\\" in name:
         character = "NUL" if "\0" in name else "backslash"
         hint = "Have it made by a program that writes names with /, as APPNOTE.TXT 4.4.17 says"
         member = name.encode("utf-8", "surrogateescape")
-        raise Refused(f"a member's name holds a {character}", member=member, hint=hint)
+        raise RefusedMember(f"a member's name holds a {character}", member=member, hint=hint)
     if info.flag_bits & _UTF8 or name.isascii():
         return name.encode("utf-8", "surrogateescape")
     # Without the mark a name is in code page 437; programs on Unix have long written their own UTF-8.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.config.loader import SourceSetting
-from dittohead.contract.catalogue import Entry
+from dittohead.contract.catalogue import CatalogueEntry
 from dittohead.intake.runner import Runner, Tools
 from dittohead.model.states import Station
 from dittohead.sources.grin.options import VOLUME
@@ -18,7 +18,7 @@ from dittohead.sources.grin.source import GrinSource
 from dittohead.store import queries
 from dittohead.system.files import write_durably
 from tests.support.grin.server import Server
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.trees import read_tree
 
 
@@ -26,9 +26,9 @@ class Library:
     """One grin source named "google"."""
 
     def __init__(self, base: Path, server: Server, **options: Any) -> None:
-        self.house = House(base / "root")
+        self.harness = Harness(base / "root")
         self.server, self.world = server, server.world
-        self.inbox = self.house.stations.path(Station.INBOX)
+        self.inbox = self.harness.stations.path(Station.INBOX)
         self.secrets = {"client": server.sign_in.client_file(server.url)}
         server.sign_in.now = time.time()
         self.given: dict[str, Any] = {
@@ -46,9 +46,9 @@ class Library:
         self.given |= options
         self.options = GrinSource.Options.model_validate(self.given)
         tools = Tools(
-            store=self.house.store,
-            stations=self.house.stations,
-            claimer=self.house.claimer,
+            store=self.harness.store,
+            stations=self.harness.stations,
+            claimer=self.harness.claimer,
             secret=lambda name: self.secrets[name],
         )
         self.source = GrinSource()
@@ -86,13 +86,13 @@ class Library:
 
     async def jobs(self) -> None:
         """Let every folder's job come to its end."""
-        house = self.house
-        async with house.running():
-            house.dispatch.wake()
-            await house.until(house.quiet)
+        harness = self.harness
+        async with harness.running():
+            harness.dispatch.wake()
+            await harness.until(harness.quiet)
         await self.runner.follow()
 
-    async def entry(self, barcode: str) -> Entry:
+    async def entry(self, barcode: str) -> CatalogueEntry:
         return (await self.keep.catalogue.get(VOLUME, [barcode]))[barcode]
 
     async def states(self) -> dict[str, str]:
@@ -111,7 +111,7 @@ class Library:
         return await self.keep.catalogue.counts(VOLUME) == dict(pages)
 
     def known(self) -> dict[str, Any]:
-        return self.house.store.run(queries.source, "google")
+        return self.harness.store.run(queries.source, "google")
 
     def in_inbox(self, barcode: str) -> dict[bytes, bytes]:
         return read_tree(self.inbox / barcode)

@@ -8,7 +8,7 @@ import html
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +92,8 @@ class Server:
         self.piece = 4096  #: bytes of an archive sent at once
         self.release = threading.Event()  #: ends what stalls
         self._count = 0
+        #: What answers to `_process`: a test may put something else there.
+        self.process_answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = self._process
 
     # -- who asks ----------------------------------------------------------------------------
 
@@ -215,7 +217,22 @@ class Server:
         text = f'<html><body><table><tr class="heading">{head}</tr><tbody>{body}</tbody></table>{link}</body></html>'
         return web.Response(text=text, content_type="text/html")
 
+    async def _search(self, request: web.Request) -> web.Response:
+        """Details of volumes: a table with a header, whose rows may be shorter than it."""
+        query = request.query
+        wanted = {"execute_query": "true", "format": "text", "mode": "full"}
+        if {key: query.get(key) for key in wanted} != wanted or set(query) != {*wanted, "barcodes"}:
+            return web.Response(status=400)
+        lines = ["Barcode\tState\tViewability\tOverall Error%\tSource Library Bibkey\tRubbish"]
+        for barcode in query["barcodes"].split(" "):
+            if (book := self.world.books.get(barcode)) is not None:
+                lines.append("\t".join([barcode, *book.details]))
+        return web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
+
     # -- conversions -------------------------------------------------------------------------
+
+    async def _asked(self, request: web.Request) -> web.StreamResponse:
+        return await self.process_answer(request)
 
     async def _process(self, request: web.Request) -> web.Response:
         given: list[str] = []
@@ -302,7 +319,8 @@ class Server:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guard], client_max_size=1 << 24)
-        app.router.add_route("*", "/libraries/{library}/_process", self._process)
+        app.router.add_route("*", "/libraries/{library}/_process", self._asked)
+        app.router.add_get("/libraries/{library}/_barcode_search", self._search)
         app.router.add_get("/libraries/{library}/{what:_[a-z_]+}", self._list)
         app.router.add_get("/libraries/{library}/{file:[^_].*\\.tar\\.gz\\.gpg}", self._archive)
         app.router.add_get("/libraries/{library}/", self._summary)

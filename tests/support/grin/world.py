@@ -54,6 +54,7 @@ class Book:
     archive: bytes | None = None
     dates: dict[str, str] = field(default_factory=dict)
     info: str = ""
+    details: tuple[str, ...] = ("CHECKED_IN", "VIEW_FULL", "", "b123")
 
 
 @dataclass

@@ -8,6 +8,7 @@ const csrf = form.elements.csrf.value;
 const TRIES = 6;
 const SHOWN = 100;
 const LANES = 4;
+const LONGEST_S = 360000; // what would take longer has hardly begun
 
 let chosen = []; // {path, file}
 let taken = null; // the id of an upload that is taken up
@@ -41,7 +42,7 @@ function before({ known, free }) {
     time.className = "age";
     time.dateTime = known.at;
     time.title = time.textContent = new Date(known.at).toLocaleString(); // the page's script says how long ago
-    said.push(link, ", ", time, ". It would be done as another job. ");
+    said.push(link, ", ", time, ". It would become another job. ");
   }
   if (free) {
     const use = document.createElement("button");
@@ -164,7 +165,7 @@ async function patiently(work) {
       return await work();
     } catch (error) {
       if (error instanceof Refused || tries >= TRIES || stopped) throw error;
-      tell("told", `Broken off; tried again. ${error.message}`, "bad");
+      tell("told", `Interrupted; trying again. ${error.message}`, "bad");
       await new Promise((on) => setTimeout(on, Math.min(500 * 2 ** tries, 15000)));
     }
   }
@@ -190,7 +191,7 @@ async function sendFile(id, { path, file }, piece, there, on) {
     await patiently(() => ask(where, "PUT", buffer, headers));
     from = start + buffer.byteLength;
     on(from);
-    if (stopped) throw new Refused("Stopped. It can be taken up again.");
+    if (stopped) throw new Refused("Stopped. You can continue it later.");
   } while (from < file.size);
 }
 
@@ -221,7 +222,8 @@ async function send() {
   const bytes = files.reduce((sum, { file }) => sum + file.size, 0);
   const rows = draw(files);
   at("progress").hidden = false;
-  tell("told", "Begins…");
+  at("progress").scrollIntoView({ block: "nearest" });
+  tell("told", "Starting…");
   let id = taken;
   if (!id) {
     const purposes = [...form.querySelectorAll("[name=purposes]:checked")].map((box) => box.value);
@@ -247,7 +249,7 @@ async function send() {
     // A rate means something only after a while.
     const passed = (Date.now() - began) / 1000;
     const rate = passed > 2 ? sent / passed : 0;
-    const left = rate ? `, ${size(rate)}/s, ${lasting((bytes - done) / rate)} left` : "";
+    const left = rate * LONGEST_S > bytes ? `, ${size(rate)}/s, ${lasting((bytes - done) / rate)} left` : "";
     tell("told", `${size(done)} of ${size(bytes)}${left}`);
   };
   const queue = [...files];
@@ -275,7 +277,7 @@ async function send() {
   // Small files wait more for answers than they need to travel.
   await Promise.all(Array.from({ length: LANES }, lane));
   if (failed) throw failed;
-  tell("told", "All is there; it is made durable…");
+  tell("told", "Everything is sent; it is written to the disk…");
   return (await patiently(() => ask(`/drop/uploads/${id}/finish`, "POST"))).go;
 }
 
@@ -292,7 +294,7 @@ form.addEventListener("submit", async (event) => {
   } catch (error) {
     tell("told", error.message, "bad");
     at("send").disabled = false;
-    at("send").textContent = taken ? "Go on" : "Upload";
+    at("send").textContent = taken ? "Continue upload" : "Upload";
     at("stop").hidden = true;
   } finally {
     release();
@@ -310,8 +312,8 @@ for (const button of document.querySelectorAll(".take-up")) {
     taken = button.dataset.id;
     form.elements.name.value = button.dataset.name;
     form.elements.name.readOnly = true;
-    at("send").textContent = "Go on";
-    tell("match", `${button.dataset.name} is taken up: choose the same files again.`, "good");
+    at("send").textContent = "Continue upload";
+    tell("match", `${button.dataset.name} continues: choose the same files again.`, "good");
     at("tree").focus();
   });
 }

@@ -6,7 +6,7 @@ const form = document.getElementById("replacement");
 const told = document.getElementById("sent");
 
 function amount(done, total) {
-  return `${Math.floor((100 * done) / total)} % of ${size(total)} are sent`;
+  return `${Math.floor((100 * done) / total)} % of ${size(total)} sent`;
 }
 
 form?.addEventListener("submit", (event) => {
@@ -15,14 +15,14 @@ form?.addEventListener("submit", (event) => {
   const sending = new XMLHttpRequest();
   button.disabled = true;
   sending.upload.addEventListener("progress", ({ loaded, total }) => {
-    told.textContent = loaded < total ? amount(loaded, total) : "All of it is sent; it is read back";
+    told.textContent = loaded < total ? amount(loaded, total) : "Everything is sent; it is checked";
   });
   const wrong = (words) => {
     button.disabled = false;
     told.textContent = words;
     told.className = "tells bad";
   };
-  const broken = () => wrong("It broke off. Try again.");
+  const broken = () => wrong("The upload was interrupted. Try again.");
   sending.addEventListener("error", broken);
   sending.addEventListener("abort", broken);
   sending.addEventListener("load", () => {

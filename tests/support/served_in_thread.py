@@ -11,7 +11,7 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def beside(*servers: AbstractAsyncContextManager[Any]) -> Iterator[None]:
+def served_in_thread(*servers: AbstractAsyncContextManager[Any]) -> Iterator[None]:
     """Run servers on a loop in a thread until the block ends."""
     loop = asyncio.new_event_loop()
     ready, stop = threading.Event(), asyncio.Event()

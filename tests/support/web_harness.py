@@ -22,18 +22,18 @@ from dittohead.engine.metrics import Metrics
 from dittohead.model.records import Job
 from dittohead.system.credentials import Credentials
 from dittohead.web.server.app_state import AppState
-from tests.support.house import CONFIG, House
+from tests.support.harness import CONFIG, Harness
 
 OPERATOR = "operator-token-0123456789"
 READER = "reader-token-0123456789"
 TOKENS = f"operator alice {OPERATOR}\nreader bob {READER}\n"
 
 
-class Front:
-    """A house, what it serves, and clients of several kinds."""
+class WebHarness:
+    """A harness, what it serves, and clients of several kinds."""
 
     def __init__(self, root: Path, tokens: str = TOKENS, config: str = CONFIG, **settings: Any) -> None:
-        self.house = House(root, config)
+        self.harness = Harness(root, config)
         self.credential = root / "credentials" / "people"
         self.credential.parent.mkdir(exist_ok=True)
         self.write_tokens(tokens)
@@ -53,18 +53,18 @@ class Front:
         self.credential.write_text(text)
 
     def _site(self) -> AppState:
-        desk = RequestQueue(self.house.store, self._poke)
+        queue = RequestQueue(self.harness.store, self._poke)
         self.actions = Actions(
-            self.house.engine, self.house.dispatch, queue=desk, config=lambda: self.house.config
+            self.harness.engine, self.harness.dispatch, queue=queue, config=lambda: self.harness.config
         )
         return AppState(
-            store=self.house.store,
-            stations=self.house.stations,
-            queue=desk,
+            store=self.harness.store,
+            stations=self.harness.stations,
+            queue=queue,
             metrics=Metrics(),
             live=lambda: {"watcher": {"mode": "polling"}, "progress": self.progress, "sources": {}},
-            config=lambda: self.house.config,
-            credential=Credentials(self.house.config.path),
+            config=lambda: self.harness.config,
+            credential=Credentials(self.harness.config.path),
             examine=self._examine,
             reload=self._reload,
             verify=self._verify,
@@ -74,16 +74,16 @@ class Front:
         return [{"level": "good", "about": "stations", "message": "as it should be"}]
 
     async def _reload(self) -> str:
-        return str(self.house.config.path)
+        return str(self.harness.config.path)
 
     def _verify(self, job: Job) -> tuple[Awaitable[dict[str, Any]], Callable[[], tuple[int, int]]]:
-        report, house = Report(job.id), self.house
+        report, harness = Report(job.id), self.harness
 
         async def work() -> dict[str, Any]:
             await self.verifying.wait()
             secret = {}.__getitem__
             return (
-                await verify_job(job, house.store, house.stations, house.workers, secret, report)
+                await verify_job(job, harness.store, harness.stations, harness.workers, secret, report)
             ).as_dict()
 
         return work(), lambda: (report.looked, report.total)
@@ -102,7 +102,7 @@ class Front:
         """Serve, and give a client without rights or cookies of its own."""
         async with web.serving(self.settings, self._site()) as self.app, self.client() as client:
             yield client
-        self.house.store.close()
+        self.harness.store.close()
 
     def client(self, address: str = "127.0.0.1", **more: Any) -> aiohttp.ClientSession:
         """A client at another address of this host."""

@@ -14,19 +14,19 @@ from dittohead.model.states import Station
 from dittohead.sources.s3 import S3Source
 from dittohead.store import queries
 from dittohead.toolkit.s3 import connection
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.trees import read_tree
 from tests.support.upstream import KEYS
 
 
-class Desk:
+class SourceHarness:
     """One S3 source named "up"."""
 
     def __init__(self, base: Path, url: str, **options: Any) -> None:
-        self.house = House(base / "root")
+        self.harness = Harness(base / "root")
         self.url = url
         self.bucket = "b" + hashlib.sha256(os.fsencode(base)).hexdigest()[:20]
-        self.inbox = self.house.stations.path(Station.INBOX)
+        self.inbox = self.harness.stations.path(Station.INBOX)
         self.secret = {"keys": KEYS}.__getitem__
         self.again(**options)
 
@@ -35,9 +35,9 @@ class Desk:
         given = {"bucket": self.bucket, "endpoint_url": self.url, "credentials": "keys", "settle": 0}
         self.options = S3Source.Options.model_validate(given | options)
         tools = Tools(
-            store=self.house.store,
-            stations=self.house.stations,
-            claimer=self.house.claimer,
+            store=self.harness.store,
+            stations=self.harness.stations,
+            claimer=self.harness.claimer,
             secret=self.secret,
         )
         setting = SourceSetting(name="up", kind="s3", options=self.options)
@@ -66,7 +66,7 @@ class Desk:
         return {state: count for state, count in found.items() if count}
 
     def known(self) -> dict[str, Any]:
-        return self.house.store.run(queries.source, "up")
+        return self.harness.store.run(queries.source, "up")
 
     def in_inbox(self, name: str) -> dict[bytes, bytes]:
         return read_tree(self.inbox / name)

@@ -78,7 +78,7 @@ pipelines:
 """
 
 
-class House:
+class Harness:
     """Everything but the daemon; `start()` runs the dispatch."""
 
     def __init__(
@@ -193,7 +193,7 @@ class House:
         await self.actions.answer_all()
         answer = await self.store.read(request_store.answer_to, number)
         assert answer is not None
-        return answer
+        return answer.as_dict()
 
     def where(self, name: str | bytes) -> list[str]:
         """Return the stations that hold a folder of this name."""
