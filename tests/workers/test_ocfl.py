@@ -600,6 +600,7 @@ def test_the_next_version_ends_what_a_kill_left(tmp_path: Path, root: Path, poin
 
 @pytest.mark.service
 @pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_a_power_cut_at_every_point_loses_nothing(tmp_path: Path, kind: str) -> None:
@@ -724,6 +725,7 @@ def ocfl_py(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.service
 @pytest.mark.slow
+@pytest.mark.rest
 @pytest.mark.timeout(600)
 async def test_another_validator_accepts_what_is_made(tmp_path: Path, root: Path, ocfl_py: Path) -> None:
     """ocfl-py finds nothing wrong with a root of three objects, one of them in three versions."""

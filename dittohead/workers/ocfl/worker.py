@@ -42,6 +42,10 @@ class OcflWorker(Worker[OcflOptions]):
     Options = OcflOptions
     delivers = True
 
+    def stage(self, options: Mapping[str, Any]) -> str:
+        """Call a folder that was stored."""
+        return "stored"
+
     def target(self, options: OcflOptions) -> str:
         """Return the storage root."""
         return options.root
