@@ -106,8 +106,8 @@ def test_no_other_module_has_a_set_of_its_own() -> None:
         ("cli/base.py", "EROFS"),  # what a command was given leads to nothing of use
         ("toolkit/images/child.py", "ENOMEM"),  # the child's own bound, not the machine's
         ("toolkit/images/conversion.py", "ENOSPC"),  # raised there
-        ("workers/rsync/local_target.py", "EDQUOT"),  # one group's, of many on a disk
-        ("workers/rsync/local_target.py", "EROFS"),  # the service's sandbox, perhaps
+        ("toolkit/mounted.py", "EDQUOT"),  # one group's, of many on a disk
+        ("toolkit/mounted.py", "EROFS"),  # the service's sandbox, perhaps
         ("system/own_files.py", "ENODEV"),  # it is a device node, and no file
         ("system/threads.py", "EAGAIN"),  # raised there
         ("folders/upload_protocol.py", "ENOSPC"),  # no room for attributes

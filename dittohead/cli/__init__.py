@@ -62,6 +62,7 @@ MODULES = {
     "logs": Of("watch", "Show what the programs of a job's steps have printed, such as rsync's own words."),
     "rebuild": Of("repair", "Rebuild a damaged or lost store from receipts, stations and work/."),
     "source": Of("sources", "Look at what brings work in from elsewhere, and have it look or fetch again."),
+    "ocfl": Of("ocfl", "Look at an OCFL storage root: list its objects, verify them, export one."),
     "notify": Of(
         "notices", "Look at who gets which notices, send a test, enable a receiver that was disabled."
     ),

@@ -80,6 +80,16 @@ UNPACK_POINTS = (
     "unpack.published",  # the scratch directory has become the step's own
 )
 
+#: Those that only an ocfl step meets: a new object the first three and the last, a new version all.
+OCFL_POINTS = (
+    "ocfl.built",  # all of it lies in the work directory, not yet durable
+    "ocfl.durable",
+    "ocfl.placed",  # the object, or the version's directory, has its place; not yet durable
+    "ocfl.inventory",  # the version is durable, the object's inventory is the new one, its digest the old
+    "ocfl.sidecar",  # both are new, not yet durable
+    "ocfl.published",
+)
+
 
 def point(name: str) -> None:
     """Do nothing, at a moment worth dying at."""

@@ -67,9 +67,7 @@ class IdentifyOptions(Options):
         default_factory=list, description="Rules; the first that fits a file gives the verdict."
     )
     default: Decision = Field("accept", description="The verdict where no rule fits.")
-    timeout: Duration = Field(
-        600.0, gt=0, description="The longest time for a group of files, 128 at most."
-    )
+    timeout: Duration = Field(600.0, gt=0, description="The longest time for a group of files, 128 at most.")
 
     @field_validator("path")
     @classmethod

@@ -14,7 +14,8 @@ from dittohead.model.units import size
 from dittohead.system import disk_space
 from dittohead.system.attributes import Keeps
 from dittohead.system.process import Completed, environment, run
-from dittohead.workers.rsync.local_target import LocalTarget, sandboxed
+from dittohead.toolkit.mounted import sandboxed
+from dittohead.workers.rsync.local_target import LocalTarget
 from dittohead.workers.rsync.options import (
     PROBE,
     Destination,

@@ -8,7 +8,6 @@ paused, when nothing has come of it for too long.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import itertools
 import os
@@ -20,13 +19,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dittohead.contract.worker import Inputs
-from dittohead.model.errors import ItemError, TargetError
+from dittohead.model.errors import ItemError
 from dittohead.model.records import Entry
 from dittohead.system import attributes, files
 from dittohead.system.attributes import Keeps, PathCounts
-from dittohead.system.machine_faults import FULL, GONE
 from dittohead.system.process import UMASK
-from dittohead.system.threads import Hung, Stop, in_own_thread
+from dittohead.system.threads import Stop
+from dittohead.toolkit import mounted
 
 T = TypeVar("T")
 
@@ -40,8 +39,6 @@ _TEMPORARY = re.compile(rb"\.(?P<name>.+)\.[A-Za-z0-9]{6}", re.DOTALL)
 _CUT_FROM = 200
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_CLONE_FS = 0x200
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -80,25 +77,7 @@ class LocalTarget:
 
         Raises: TargetError: nothing came of it for too long, now or earlier; what `work` raises.
         """
-        try:
-            return await in_own_thread(work, key=self.name, stall_s=stall_s or self._stall_s)
-        except Hung as error:
-            raise TargetError(
-                "the file system does not answer",
-                where=self.name,
-                hint="See whether its server and the mount are well; work goes on by itself",
-            ) from error
-        except OSError as error:
-            if error.errno not in GONE:
-                raise
-            hint = sandboxed(self.name) if error.errno == errno.EROFS else ""
-            raise TargetError(
-                f"the file system cannot be used ({error.strerror})",
-                where=self.name,
-                hint=hint or "See whether its server and the mount are well; work goes on by itself",
-                full=error.errno in FULL,
-                apart=error.errno == errno.EDQUOT,  # one group's, of many on a disk
-            ) from error
+        return await mounted.look(work, self.name, stall_s or self._stall_s)
 
     async def check(self, *, mkpath: bool, job: str) -> None:
         """See that the place can be delivered to.
@@ -108,10 +87,8 @@ class LocalTarget:
         await self.look(lambda stop: self._check(mkpath=mkpath, job=job))
 
     def _check(self, *, mkpath: bool, job: str) -> None:
-        if self.mount and not os.path.ismount(self.mount):
-            raise TargetError(
-                "nothing is mounted here", where=self.mount, hint="Mount it; work goes on by itself"
-            )
+        if self.mount:
+            mounted.see_mounted(self.mount)
         parent = os.path.dirname(self.path)
         if _is_dir(parent) or mkpath:
             return
@@ -135,7 +112,7 @@ class LocalTarget:
         """
         if self.fd < 0:
             self.fd = await self.look(
-                lambda stop: _made(lambda: self._open(make=True, mkpath=mkpath), self._umask)
+                lambda stop: mounted.with_umask(lambda: self._open(make=True, mkpath=mkpath), self._umask)
             )
 
     def close(self) -> None:
@@ -232,31 +209,6 @@ class LocalTarget:
                 )
         finally:
             os.close(fd)
-
-
-def sandboxed(path: str) -> str:
-    """Return what to do about a path that may not be written where the service's unit may forbid it.
-
-    Source: systemd.exec(5), ProtectSystem=, $INVOCATION_ID.
-    """
-    if "INVOCATION_ID" not in os.environ:
-        return ""
-    return (
-        "If it is writable outside of the service, its unit forbids it. Add it: `sudo systemctl edit "
-        f"dittohead`, there [Service] and ReadWritePaths={path}, then: `sudo systemctl restart dittohead` "
-        "(docs/install.md#targets)"
-    )
-
-
-def _made(work: Callable[[], T], umask: int) -> T:
-    """Do `work` with the umask of the programs that a step runs; only in a thread that does nothing else.
-
-    The daemon's own lets nobody look in, which is right for what is its own.
-    Source: unshare(2), CLONE_FS: the calling thread's umask is no longer that of the others.
-    """
-    if _libc.unshare(_CLONE_FS) == 0:
-        os.umask(umask)
-    return work()
 
 
 def open_folder(path: str, fixed: str, *, make: bool = False, mkpath: bool = False) -> int:
