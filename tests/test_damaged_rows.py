@@ -31,7 +31,6 @@ from dittohead.store.columns import Folder, Id, Json, Moment, Whole
 from dittohead.store.damage import TABLES
 from dittohead.store.search import find
 from dittohead.web.pages import job as page_job
-from dittohead.web.pages import web_harness
 from tests.support.harness import Harness
 
 #: What SQLite keeps in any column.

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-from dittohead.web.pages.web_harness import arrivals
 
 from dittohead.contract.source import folder_fault
 from dittohead.engine.reconcile import reconcile
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import ItemError
 from dittohead.model.states import ACTIVE, Station
+from dittohead.web.pages.front import arrivals
 from dittohead.web.uploads.receive import fitting
 from tests.support.harness import CONFIG, Harness
 

@@ -160,7 +160,7 @@ async def test_killed_at_every_named_moment(
     monkeypatch.setattr(refresh_module, "_GRACE_S", 0.0)
     library = Library(tmp_path, server, evictions=1000, details=False)
     library.sign_in()
-    world = Chance(library, server, 1)
+    world = Chance(library, server, 1, 0)
     world.failing = False
     died: Counter[str] = Counter()
     for turn, (wanted, number) in enumerate(MOMENTS):

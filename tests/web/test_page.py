@@ -25,10 +25,10 @@ from dittohead.model.records import Location
 from dittohead.model.states import JobState, Outcome
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
+from dittohead.web.pages import front as page_front
 from dittohead.web.pages import job as page_job
 from dittohead.web.pages import log
 from dittohead.web.pages import page as page_module
-from dittohead.web.pages import web_harness as page_front
 from dittohead.web.pages.cures import cures
 from dittohead.web.pages.words import Words, aged, ago, link, moment, name, typed
 from tests.support.web_harness import OPERATOR, READER, WebHarness, call

@@ -19,7 +19,7 @@ from dittohead.workers.identify.policy import Rule, verdict
 from dittohead.workers.identify.process import Identified, Identifier, Match
 from dittohead.workers.identify.worker import IdentifyOptions, IdentifyWorker
 from tests.support.context import LoneContext
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.trees import tree
 
 
@@ -267,13 +267,13 @@ pipelines:
     match: ".*"
     steps: [{identify: {policy: [{extension: exe, then: refuse}]}}]
 """
-    house = House(tmp_path, config)
-    house.arrive("bad", {"x.exe": b"MZ", "a.txt": b"a"})
-    house.arrive("good", {"a.txt": b"a"})
-    async with house.running():
-        await house.until_over("bad")
-        await house.until_over("good")
-    assert (house.where("bad"), house.where("good")) == (["failed"], ["done"])
+    harness = Harness(tmp_path, config)
+    harness.arrive("bad", {"x.exe": b"MZ", "a.txt": b"a"})
+    harness.arrive("good", {"a.txt": b"a"})
+    async with harness.running():
+        await harness.until_over("bad")
+        await harness.until_over("good")
+    assert (harness.where("bad"), harness.where("good")) == (["failed"], ["done"])
     assert "rule 1 (extension exe)" in (tmp_path / "failed" / "bad.reason.txt").read_text()
     for receipt in (tmp_path / "receipts").iterdir():
         assert '"format identification"' in receipt.read_text()

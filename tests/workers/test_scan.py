@@ -23,7 +23,7 @@ from dittohead.model.states import JobState
 from dittohead.workers.scan.worker import ScanOptions, ScanWorker
 from tests.support.clamd import EICAR, FakeClamd, fake_clamd, real_clamd
 from tests.support.context import LoneContext, source_of
-from tests.support.house import House
+from tests.support.harness import Harness
 from tests.support.trees import tree
 
 FILES: dict[str | bytes, Any] = {"a.tif": b"image", "sub": {"b c.tif": b"two", b"\xff.txt": b""}}
@@ -321,22 +321,24 @@ pipelines:
 async def test_in_a_job(tmp_path: Path, short: Path) -> None:
     """A find fails the folder, people are told, and the receipt has the check; without clamd folders wait."""
     with fake_clamd(short) as fake:
-        house = House(tmp_path, CONFIG.format(address=fake.address))
-        house.arrive("bad", {"x.com": EICAR, "a": b"a"})
-        async with house.running():
-            job = await house.until_over("bad")
-        assert house.where("bad") == ["failed"]
+        harness = Harness(tmp_path, CONFIG.format(address=fake.address))
+        harness.arrive("bad", {"x.com": EICAR, "a": b"a"})
+        async with harness.running():
+            job = await harness.until_over("bad")
+        assert harness.where("bad") == ["failed"]
         assert (tmp_path / "failed" / "bad" / "x.com").read_bytes() == EICAR
-        assert [event for event, _ in house.told] == ["failed"]
+        assert [event for event, _ in harness.told] == ["failed"]
         receipt = next((tmp_path / "receipts").iterdir()).read_text()
         assert '"virus check"' in receipt
         assert "1 file with a finding (x.com: Eicar)" in receipt
         assert job.error is not None
         assert job.error.files == ("x.com",)
-    house.arrive("good")
-    async with house.running():
-        await house.until(lambda: bool(house.jobs("good")) and house.job("good").state is JobState.PAUSED)
-    assert house.where("good") == ["processing"]
+    harness.arrive("good")
+    async with harness.running():
+        await harness.until(
+            lambda: bool(harness.jobs("good")) and harness.job("good").state is JobState.PAUSED
+        )
+    assert harness.where("good") == ["processing"]
 
 
 # -- the real one ------------------------------------------------------------------------------
