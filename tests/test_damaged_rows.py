@@ -30,6 +30,7 @@ from dittohead.store import targets as target_store
 from dittohead.store.columns import Folder, Id, Json, Moment, Whole
 from dittohead.store.damage import TABLES
 from dittohead.store.search import find
+from dittohead.web.pages import front
 from dittohead.web.pages import job as page_job
 from tests.support.harness import Harness
 
@@ -125,7 +126,7 @@ def looked_at(harness: Harness) -> None:
         JobFilter(open=True),
     ):
         run(find, wanted, limit=1)
-    run(web_harness.gather, [SourceSetting(name="up", kind="s3", options=SourceOptions.model_construct())])
+    run(front.gather, [SourceSetting(name="up", kind="s3", options=SourceOptions.model_construct())])
     run(queries.source, "up")
     run(request_store.listing)
     run(request_store.open_requests)

@@ -147,7 +147,7 @@ make_venv() {
         say "makes $1 again: $fault"
         $owner rm -rf "$1"
     elif [ -d "$1" ] && [ -n "$(ls -A "$1")" ]; then
-        fail "$1 is there, and is no virtual environment. Remove it, or name another directory"
+        fail "$1 is there, and is not a virtual environment. Remove it, or name another directory"
     fi
     $owner mkdir -p "$1"
     $owner touch "$1/.making"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import BaseModel
+
 from dittohead.config.registry import Registry, Sources, sources
 from dittohead.config.settings import Settings
 
@@ -16,8 +18,7 @@ def json_schema(workers: Registry) -> dict[str, Any]:
     choices = []
     for name in workers.names():
         worker = workers.get(name)
-        options = worker.Options.model_json_schema(ref_template="#/$defs/{model}")
-        definitions.update(options.pop("$defs", {}))
+        options = _options(worker.Options, name, definitions)
         options["properties"] = {
             **_COMMON,
             **options.get("properties", {}),
@@ -63,10 +64,16 @@ _COMMON: dict[str, Any] = {
 }
 
 
+def _options(options: type[BaseModel], name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a kind's options; what it defines goes under names that no other kind has."""
+    schema = options.model_json_schema(ref_template=f"#/$defs/{name}-{{model}}")
+    definitions.update({f"{name}-{model}": part for model, part in schema.pop("$defs", {}).items()})
+    return schema
+
+
 def _sources(known: Sources, definitions: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name in known.names():
-        options = known.get(name).Options.model_json_schema(ref_template="#/$defs/{model}")
-        definitions.update(options.pop("$defs", {}))
+        options = _options(known.get(name).Options, name, definitions)
         definitions[f"{name}-source"] = options
         yield {
             "type": "object",

@@ -87,7 +87,7 @@ def problems(tmp_path: Path, text: str) -> str:
         (
             "notify:\n  - smtp: {host: h, sender: d@x, to: [uploader]}\n",
             "4:",
-            "nobody's address is known",
+            "no address is known",
         ),
         (
             "notify:\n  - smtp: {host: '127.0.0.1:8252', sender: d@x, to: [a@x]}\n",

@@ -181,7 +181,7 @@ async def test_a_token_dropped_into_available_starts_work(board: Board) -> None:
     (asked,) = board.requests("source-tell")
     assert asked.args["args"]["keys"] == ["B1", "uc1.$b2"]
     assert asked.answer is not None
-    assert asked.answer["ok"]
+    assert asked.answer.ok
 
 
 async def test_a_file_of_barcodes_starts_work_and_what_is_not_known_is_named(board: Board) -> None:

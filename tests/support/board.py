@@ -14,7 +14,7 @@ from dittohead.config.loader import SourceSetting
 from dittohead.intake import Intake
 from dittohead.intake.board.keeper import Done, Keeper
 from dittohead.store import requests as request_store
-from dittohead.store.requests import Asked
+from dittohead.store.requests import RequestRow
 from tests.support.grin.library import Library
 
 
@@ -84,5 +84,5 @@ class Board:
     def reason(self, stage: str, name: str) -> str:
         return (self.path / stage / f"{name}.reason.txt").read_text()
 
-    def requests(self, action: str = "") -> Sequence[Asked]:
+    def requests(self, action: str = "") -> Sequence[RequestRow]:
         return self.library.harness.store.run(request_store.listing, action=action)
