@@ -47,7 +47,7 @@ class Lives:
         self.guilty: Callable[[str], bool] = lambda name: False
         self.takes_s: Callable[[str], float] = lambda name: 0.001
         self.deaths = 0
-        self.served_in_thread = 0  #: most jobs at work at one time, in any life
+        self.together = 0  #: most jobs at work at one time, in any life
         self.extra: list[Worker[Options]] = []
         self.kill_after_s: float | None = None
 
@@ -61,7 +61,7 @@ class Lives:
 
         async def work(ctx: StepContext) -> StepResult:
             at_work.add(ctx.name)
-            self.served_in_thread = max(self.served_in_thread, len(at_work))
+            self.together = max(self.served_in_thread, len(at_work))
             try:
                 await asyncio.sleep(self.takes_s(ctx.name))
                 if self.guilty(ctx.name):

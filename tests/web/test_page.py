@@ -344,9 +344,7 @@ def front_of(**live: Any) -> dict[str, Any]:
         lately_bytes=0, targets=[], waits_for={}, unsent=0, looked={}, panels={}, boards=[], uploaders={},
     )  # fmt: skip
     given = {"watcher": {"mode": "inotify"}, **live}
-    return page_front.web_harness(
-        seen, given, list(given.get("held", {})), (10 << 30, 100 << 30), 1 << 30, {}
-    )
+    return page_front.front(seen, given, list(given.get("held", {})), (10 << 30, 100 << 30), 1 << 30, {})
 
 
 def test_the_glance_says_what_is_wrong_and_nothing_else() -> None:
