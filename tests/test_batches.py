@@ -167,8 +167,8 @@ async def test_what_failed_is_mended_and_moved_back_by_itself(harness: Harness) 
 
 
 async def test_what_lies_beside_the_folders_goes_with_them(harness: Harness) -> None:
-    served_in_thread = {"README.txt": "about", ".DS_Store": "x", "list.csv": "a,b"}
-    source = read_tree(collection(harness, **served_in_thread))
+    others = {"README.txt": "about", ".DS_Store": "x", "list.csv": "a,b"}
+    source = read_tree(collection(harness, **others))
     async with harness.running():
         batch = await over(harness)
         await gone(harness)

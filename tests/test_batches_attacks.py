@@ -118,8 +118,8 @@ async def test_people_are_told_of_what_belongs_to_no_job(harness: Harness) -> No
     async with harness.running():
         await over(harness)
         await gone(harness)
-    served_in_thread = harness.told[-1][1]["beside"]
-    assert served_in_thread == [".0009 (a directory)", "0008 (a symbolic link)", "list.csv", "pipe (a FIFO)"]
+    others = harness.told[-1][1]["beside"]
+    assert others == [".0009 (a directory)", "0008 (a symbolic link)", "list.csv", "pipe (a FIFO)"]
     assert set(names_in(harness, Station.DONE)) >= {
         "list.csv",
         ".0009",

@@ -38,9 +38,9 @@ def pipeline(random: Random) -> str:
     lines = []
     for n in range(random.randint(2, 7)):
         after = sorted(random.sample(range(n), random.randint(0, min(n, 3))))
-        served_in_thread = f", after: [{', '.join(f's{i}' for i in after)}]" if random.random() < 0.8 else ""
+        then = f", after: [{', '.join(f's{i}' for i in after)}]" if random.random() < 0.8 else ""
         target = f", target: t{random.randint(0, 1)}" if random.random() < 0.6 else ""
-        lines.append(f"      - script: {{name: s{n}{served_in_thread}{target}}}")
+        lines.append(f"      - script: {{name: s{n}{then}{target}}}")
     return "\n".join(
         [
             "root: .",

@@ -108,7 +108,7 @@ async def one(root: Path, seed: int, store: Store, witness: Store) -> None:
     names = [f"f{n}" for n in range(random.randint(1, 6))]
     for name in names:
         harness.arrive(name)
-    served_in_thread = asyncio.create_task(daemon(harness))
+    running = asyncio.create_task(daemon(harness))
     async with harness.running():
         for _ in range(random.randint(1, 4)):
             await asyncio.sleep(random.random() * 0.02)
@@ -121,7 +121,7 @@ async def one(root: Path, seed: int, store: Store, witness: Store) -> None:
             left = [(j.name, j.state, j.station, j.reason, j.target) for j in jobs(witness)]
             pytest.fail(f"seed {seed}: not every job has ended: {left}, {harness.targets.rows()}")
         await harness.until(lambda: not harness.dispatch.running)
-    served_in_thread.cancel()
+    running.cancel()
     assert play.wrong == [], f"seed {seed}"
     for name in names:
         assert [j.state for j in jobs(witness) if j.name == name] == [JobState.DONE], f"seed {seed}"

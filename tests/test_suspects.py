@@ -61,7 +61,7 @@ class Lives:
 
         async def work(ctx: StepContext) -> StepResult:
             at_work.add(ctx.name)
-            self.together = max(self.served_in_thread, len(at_work))
+            self.together = max(self.together, len(at_work))
             try:
                 await asyncio.sleep(self.takes_s(ctx.name))
                 if self.guilty(ctx.name):

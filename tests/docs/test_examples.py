@@ -51,8 +51,8 @@ def whole(text: str) -> str:
         found = {"pipelines": {"example": {"match": match, **found}}}
         return yaml.safe_dump({"root": ".", **found}, sort_keys=False)
     assert set(found) <= set(Settings.model_fields), set(found) - set(Settings.model_fields)
-    served_in_thread = {"root": ".", "pipelines": {"all": {"match": ".*", "steps": [{"checksum": {}}]}}}
-    missing = {key: value for key, value in served_in_thread.items() if key not in found}
+    minimal = {"root": ".", "pipelines": {"all": {"match": ".*", "steps": [{"checksum": {}}]}}}
+    missing = {key: value for key, value in minimal.items() if key not in found}
     # As it stands: PyYAML would write `on:` as true, which it is in YAML 1.1.
     return yaml.safe_dump(missing, sort_keys=False) + text
 
