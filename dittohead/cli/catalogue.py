@@ -149,9 +149,7 @@ def want(name: str, keys: tuple[str, ...], files: tuple[Path, ...], **given: Any
 @click.option("--dry-run", is_flag=True, help="Only say how many it would be.")
 def unwant(name: str, keys: tuple[str, ...], files: tuple[Path, ...], dry_run: bool) -> None:
     """Take back a wish, where nothing has begun."""
-    named = _named(keys, files)
-    if not named:
-        raise click.UsageError("give names, or --file")
+    named = _given(keys, files)
     _tell(name, "unwant", named, {"dry_run": True} if dry_run else {})
 
 
@@ -186,6 +184,14 @@ def _named(keys: Sequence[str], files: Sequence[Path]) -> list[str]:
     return [key for key in dict.fromkeys(found) if key]
 
 
+def _given(keys: Sequence[str], files: Sequence[Path]) -> list[str]:
+    """Return the keys as `_named` does, of which there must be some. Raises: click.UsageError."""
+    named = _named(keys, files)
+    if not named:
+        raise click.UsageError("give names, or --file")
+    return named
+
+
 @click.command()
 @with_config
 @click.argument("name")
@@ -217,9 +223,7 @@ def refetch(name: str, keys: tuple[str, ...], files: tuple[Path, ...]) -> None:
 
 
 def _on_board(name: str, action: str, keys: tuple[str, ...], files: tuple[Path, ...]) -> None:
-    named = _named(keys, files)
-    if not named:
-        raise click.UsageError("give names, or --file")
+    named = _given(keys, files)
     for begin in range(0, len(named), _AT_ONCE):
         ask(action, (name,), keys=named[begin : begin + _AT_ONCE])
 

@@ -12,10 +12,10 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from dittohead.model.errors import ClosedError, ItemError
 from dittohead.model.text import own_group
@@ -491,13 +491,33 @@ def sha256_fd(fd: int, buffer: memoryview, on_block: Callable[[int], None] | Non
         on_block: is given the size of each block read; may raise to stop.
     """
     digest = hashlib.sha256()
+    size = hash_fd(fd, [digest], buffer, None if on_block is None else lambda block: on_block(len(block)))
+    return digest.hexdigest(), size
+
+
+def hash_fd(
+    fd: int,
+    hashes: Collection[Any],
+    buffer: memoryview,
+    on_block: Callable[[memoryview], None] | None = None,
+) -> int:
+    """Update hash objects with an open file, from where it stands, in one read; return the bytes read.
+
+    Args:
+        fd: the file.
+        hashes: objects of `hashlib`.
+        buffer: from `hash_buffer`, one per thread.
+        on_block: is given each block read; may raise to stop.
+    """
     total = 0
     while count := os.readv(fd, [buffer]):
-        digest.update(buffer[:count])
+        block = buffer[:count]
+        for one in hashes:
+            one.update(block)
         total += count
         if on_block is not None:
-            on_block(count)
-    return digest.hexdigest(), total
+            on_block(block)
+    return total
 
 
 _local = threading.local()

@@ -572,11 +572,8 @@ def _digest(fd: int, abilities: Abilities, stop: Stop) -> Digests:
 
 
 def _feed(fd: int, digests: Digests, stop: Stop) -> None:
-    buffer = files.hash_buffer()
     os.lseek(fd, 0, os.SEEK_SET)
-    while size := os.readv(fd, [buffer]):
-        stop.check()
-        digests.update(buffer[:size])
+    files.hash_fd(fd, [digests], files.hash_buffer(), lambda block: stop.check())
 
 
 async def _each(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -51,9 +50,5 @@ def of_file(
         on_block: is given each block that was read; may raise to stop.
     """
     found = {algorithm: new(algorithm) for algorithm in algorithms}
-    buffer = files.hash_buffer()
-    while count := os.readv(fd, [buffer]):
-        for one in found.values():
-            one.update(buffer[:count])
-        on_block(buffer[:count])
+    files.hash_fd(fd, found.values(), files.hash_buffer(), on_block)
     return {algorithm: str(one.hexdigest()) for algorithm, one in found.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -59,9 +58,7 @@ async def _found(entry: Entry, head: dict[str, Any], root: Path) -> There:
 
 
 def _digest(root: Path, path: bytes, algorithm: str, stop: Stop) -> Digests:
-    digests, buffer = Digests([algorithm], sha256=False), files.hash_buffer()
+    digests = Digests([algorithm], sha256=False)
     with files.opened_beneath(root, path) as fd:
-        while size := os.readv(fd, [buffer]):
-            stop.check()
-            digests.update(buffer[:size])
+        files.hash_fd(fd, [digests], files.hash_buffer(), lambda block: stop.check())
     return digests

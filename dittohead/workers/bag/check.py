@@ -338,12 +338,8 @@ class Check:
         found = {"sha256": file.sha256}
         if unread := wanted - {"sha256"}:
             hashes = {name: hashlib.new(name, usedforsecurity=False) for name in unread}
-            buffer = files.hash_buffer()
             with files.opened_beneath(self._source.root, self._prefix + file.path) as fd:
-                while count := os.readv(fd, [buffer]):
-                    self._read(count)
-                    for one in hashes.values():
-                        one.update(buffer[:count])
+                files.hash_fd(fd, hashes.values(), files.hash_buffer(), lambda block: self._read(len(block)))
             found |= {name: one.digest() for name, one in hashes.items()}
         return found
 

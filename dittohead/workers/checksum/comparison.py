@@ -29,17 +29,13 @@ _LARGEST = 256 << 20
 class Lists:
     """All lists of a folder."""
 
-    lists: list[tuple[bytes, ChecksumList]] = field(default_factory=list)  #: each with its path
+    lists: dict[bytes, ChecksumList] = field(default_factory=dict)  #: by path
     #: path of a file -> (path of a list, algorithm, digest) for each list that names it
     wanted: dict[bytes, list[tuple[bytes, str, str]]] = field(default_factory=dict)
 
     def algorithms(self, path: bytes) -> set[str]:
         """Return the algorithms by which the lists name a file."""
         return {algorithm for _, algorithm, _ in self.wanted.get(path, ())}
-
-    def is_list(self, path: bytes) -> bool:
-        """Tell whether a file is one of the lists."""
-        return any(path == one for one, _ in self.lists)
 
 
 def found(source: Inputs, patterns: Sequence[str]) -> Lists:
@@ -56,11 +52,11 @@ def found(source: Inputs, patterns: Sequence[str]) -> Lists:
     lists = Lists()
     for path in paths:
         if _fits(path, patterns):
-            lists.lists.append((path, _read(source, path)))
+            lists.lists[path] = _read(source, path)
     if not lists.lists:
         hint = f"Send one along, named like {patterns[0]}, or set compare: false"
         raise ItemError(f"the folder has no list of checksums ({', '.join(patterns)})", hint=hint)
-    for path, one in lists.lists:
+    for path, one in lists.lists.items():
         folder = path[: path.rfind(b"/") + 1]
         local = checksum_lists.locally(one.digests, has, folder)
         for name, digest in one.digests.items():
@@ -106,7 +102,7 @@ class Comparison:
         """
         wanted = self._lists.wanted.get(path)
         if wanted is None:
-            if not self._lists.is_list(path):
+            if path not in self._lists.lists:
                 self.surplus.add(path, "no list names it")
             return
         self._seen.add(path)

@@ -158,7 +158,7 @@ class _Reading:
         """Return what was compared with lists, in words; "" for nothing."""
         if self._lists is None or self._comparison is None:
             return ""
-        names = checksum_lists.named([path for path, _ in self._lists.lists])
+        names = checksum_lists.named(list(self._lists.lists))
         text = f"{counted(self._comparison.count, 'file')} compared with {names}"
         surplus = self._comparison.surplus
         return f"{text}; {counted(surplus.count, 'file')} in no list" if surplus.count else text
@@ -184,13 +184,9 @@ class _Reading:
 def _digests(source: Inputs, entry: Entry, algorithms: set[str], stop: Stop) -> dict[str, str]:
     """Return a file's digests, taken in one read. Raises: ItemError: it is gone; OSError."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    buffer = files.hash_buffer()
     try:
         with files.opened_beneath(source.root, entry.path) as fd:
-            while count := os.readv(fd, [buffer]):
-                stop.check()
-                for one in hashes.values():
-                    one.update(buffer[:count])
+            files.hash_fd(fd, hashes.values(), files.hash_buffer(), lambda block: stop.check())
     except FileNotFoundError as error:
         path = os.path.join(os.fsencode(source.root), entry.path)
         raise ItemError("this file is gone", where=os.fsdecode(path)) from error

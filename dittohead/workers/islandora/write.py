@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -588,12 +587,8 @@ def _text(part: MediaFile) -> str | None:
 
 
 def _digest(part: MediaFile, stop: Stop) -> str:
-    digest, buffer = hashlib.sha256(), files.hash_buffer()
     with files.opened_beneath(part.root, part.entry.path) as fd:
-        while size := os.readv(fd, [buffer]):
-            stop.check()
-            digest.update(buffer[:size])
-    return digest.hexdigest()
+        return files.sha256_fd(fd, files.hash_buffer(), lambda size: stop.check())[0]
 
 
 async def _each(

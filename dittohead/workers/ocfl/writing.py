@@ -324,7 +324,7 @@ class Write:
     def _found(self) -> Inventory | None:
         """Return the inventory of the object that is there, after the end of what a crash left.
 
-        Raises: ItemError: what lies there is no valid object, or another one.
+        Raises: ItemError: what lies there is not a valid object, or another one.
         """
         try:
             names = [os.fsdecode(name) for name in os.listdir(self.object)]
