@@ -33,6 +33,9 @@ _CHUNK = 1000
 #: The latest requests about a source or a job that are searched for one that was made already.
 _LATEST = 500
 
+#: The latest requests that are read at the start, for files that were asked for and are still there.
+_ASKED = 5_000
+
 #: States of items that nobody fetches or processes now.
 _OVER = (ItemState.DONE.value, ItemState.FAILED.value, ItemState.SEEN.value, ItemState.GONE.value)
 
@@ -315,6 +318,13 @@ def ask_once(
     if any(isinstance(one, dict) and one.get("token") == token for one in latest):
         return None
     return request_store.add(connection, action, of, {**args, "token": token}, who)
+
+
+def asked_before(connection: Connection) -> frozenset[str]:
+    """Return the files of boards of which all requests are made: the digests that "asked" of them names."""
+    query = sa.select(requests.c.args).order_by(requests.c.id.desc()).limit(_ASKED)
+    found = (one.get("asked") for one in connection.execute(query).scalars() if isinstance(one, dict))
+    return frozenset(str(mark) for marks in found if isinstance(marks, list) for mark in marks)
 
 
 def forget_folder(connection: Connection, source: str, folder: str) -> int:

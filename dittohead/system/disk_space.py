@@ -21,6 +21,15 @@ def capacity(path: Path | str | bytes) -> int:
     return status.f_blocks * status.f_frsize
 
 
+def used(path: Path | str | bytes) -> tuple[float, int]:
+    """Return (share, bytes) of the file system where a path lies: what is used of it, 0 to 1, and its size.
+
+    What is reserved for root counts as used, as `df` counts it. Raises: OSError.
+    """
+    status = os.statvfs(path)
+    return 1 - status.f_bavail / max(status.f_blocks, 1), status.f_blocks * status.f_frsize
+
+
 def lacking(path: Path | str | bytes, needed: int, floor: float) -> int:
     """Return by how many bytes a file system is too full; 0 or less where it is not. Raises: OSError.
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,8 +129,9 @@ class Keeper:
         self._unknown_at = time.monotonic()
         self._answers: dict[int, str] = {}  #: requests of tokens that are not answered yet -> key
         self._said: dict[str, str] = {}  #: key -> why what was asked for was not done
-        self._lists: dict[tuple[str, str], str] = {}  #: reasons to be written: where -> text
+        self._reasons: dict[tuple[str, str], str] = {}  #: reasons to be written: where -> text
         self._taken: set[str] = set()  #: marks of files whose requests are made
+        self._asked: frozenset[str] = frozenset()  #: digests of marks whose requests a daemon before has made
         self._started = False
         self._turn = asyncio.Lock()  # one pass at a time
         self.row: tuple[str, ...] = ()  #: the stages, in order
@@ -151,6 +152,7 @@ class Keeper:
         await asyncio.to_thread(self._disk.prepare, (*self.row, HOLD))
         if not self._started:
             await asyncio.to_thread(self._disk.tidy, (*self.row, HOLD))
+            self._asked = await self._store.look(board_store.asked_before)
         await self._hear()
         looked = await self._look()
         await self._take(looked, done)
@@ -241,6 +243,9 @@ class Keeper:
             if mark in ours or mark in self._taken or self._refused.get(where) == mark or where in reasons:
                 continue
             marks["/".join(where)] = mark
+            if not self._started and _digest(mark) in self._asked:
+                self._taken.add(mark)  # a daemon before was killed before it removed the file
+                continue
             if not self._started and self._found_ours(seen, looked):
                 continue
             if self._marks.get("/".join(where)) == mark:
@@ -293,8 +298,7 @@ class Keeper:
 
     async def _carry(self, found: Sequence[Wish], done: Done) -> None:
         """Have requests made for wishes; then their files may go."""
-        want: dict[tuple[str, bool], list[str]] = {}
-        made: dict[tuple[str, bool], list[Seen]] = {}
+        want: dict[tuple[str, bool], list[tuple[str, Seen]]] = {}
         for wish in found:
             if wish.was == wish.seen.stage and wish.seen.is_ours:
                 continue
@@ -303,17 +307,17 @@ class Keeper:
             except Refused as why:
                 self._refuse_wish(wish, str(why), done)
                 continue
-            for key, ask in asks:
-                if ask.action == "want":
-                    want.setdefault((wish.who, bool(ask.args.get("again"))), []).append(key)
-                    made.setdefault((wish.who, bool(ask.args.get("again"))), []).append(wish.seen)
-                else:
-                    await self._ask(ask, key, wish, done)
+            wanted = [(key, ask) for key, ask in asks if ask.action == "want"]
+            others = [(key, ask) for key, ask in asks if ask.action != "want"]
+            for number, (key, ask) in enumerate(others, 1):
+                await self._ask(ask, key, wish, done, is_last=number == len(others) and not wanted)
+            for key, ask in wanted:
+                want.setdefault((wish.who, bool(ask.args.get("again"))), []).append((key, wish.seen))
             if unknown:
-                self._say_unknown(wish, unknown)
+                await asyncio.to_thread(self._say_unknown, wish, unknown)
             self._taken.add(wish.seen.mark)
-        for (who, again), keys in want.items():
-            await self._want(who, keys, made[who, again], done, again=again)
+        for (who, again), pairs in want.items():
+            await self._want(who, pairs, done, again=again)
         if found:
             fail_points.point("board.asked")
             self._poke()
@@ -358,8 +362,9 @@ class Keeper:
                 return []
             raise
 
-    async def _ask(self, ask: Ask, key: str, wish: Wish, done: Done) -> None:
+    async def _ask(self, ask: Ask, key: str, wish: Wish, done: Done, *, is_last: bool) -> None:
         args = {**ask.args} if ask.of else {**ask.args, "keys": [key]}
+        args |= {"asked": [_digest(wish.seen.mark)]} if is_last else {}
         token = f"{wish.seen.mark} {key}"
         number = await self._store.write(
             board_store.ask_once, ask.action, ask.of or self._name, args, wish.who, token
@@ -370,13 +375,22 @@ class Keeper:
         done.asked.append(f"{ask.action} {key}")
         log.get().info(log.BOARD_ASKED, source=self._name, action=ask.action, key=key, who=wish.who)
 
-    async def _want(
-        self, who: str, keys: Sequence[str], made: Iterable[Seen], done: Done, *, again: bool
-    ) -> None:
-        token = hashlib.sha256("\n".join(sorted({seen.mark for seen in made})).encode()).hexdigest()
-        for begin in range(0, len(keys), BATCH):
-            part = list(dict.fromkeys(keys[begin : begin + BATCH]))
-            args = {"command": "want", "args": {"keys": part, **({"again": True} if again else {})}}
+    async def _want(self, who: str, pairs: Sequence[tuple[str, Seen]], done: Done, *, again: bool) -> None:
+        """Have keys brought in. A file is noted as asked with the last of its keys, and not before.
+
+        Args:
+            who: asks for them.
+            pairs: each key, and the file that names it.
+            done: what this pass has done.
+            again: also what the source has given up.
+        """
+        token = _digest("\n".join(sorted({seen.mark for _, seen in pairs})))
+        ends = {seen.mark: at for at, (_, seen) in enumerate(pairs)}
+        for begin in range(0, len(pairs), BATCH):
+            part = list(dict.fromkeys(key for key, _ in pairs[begin : begin + BATCH]))
+            asked = [_digest(mark) for mark, at in ends.items() if begin <= at < begin + BATCH]
+            told = {"keys": part, **({"again": True} if again else {})}
+            args = {"command": "want", "args": told, "asked": asked}
             mark = f"{token} {begin}"
             number = await self._store.write(board_store.ask_once, "source-tell", self._name, args, who, mark)
             if number is not None:
@@ -412,7 +426,7 @@ class Keeper:
         where = (seen.stage, seen.name)
         if sum(stage == seen.stage for stage, _ in self._refused) < _REFUSALS:
             todo = "Correct it, or remove it; it is read again when it changes"
-            self._lists[seen.stage, _reason_name(seen.name)] = tokens.reason(
+            self._reasons[seen.stage, _reason_name(seen.name)] = tokens.reason(
                 seen.name.encode("utf-8", "replace").decode(), "asks for nothing that can be done", why, todo
             )
         self._refused[where] = seen.mark
@@ -432,13 +446,15 @@ class Keeper:
         )
 
     def _say_unknown(self, wish: Wish, unknown: Sequence[str]) -> None:
+        """Say beside a list which of its keys are not known, before the others are asked for. Blocking."""
         named = ", ".join(unknown[:_NAMED]) + (" and more" if len(unknown) > _NAMED else "")
-        self._lists[wish.seen.stage, _reason_name(wish.seen.name)] = tokens.reason(
+        why = tokens.reason(
             wish.seen.name,
             _NOT_ALL,
             f"{len(unknown):,} of {len(wish.keys):,} are not known: {named}",
             "See that they are written as upstream lists them, and drop a file of these again",
         )
+        self._disk.write(wish.seen.stage, _reason_name(wish.seen.name), why)
 
     # -- what is shown -----------------------------------------------------------------------
 
@@ -560,7 +576,7 @@ class Keeper:
             )
         else:
             return
-        self._lists[at.stage, name_of(key) + REASON] = text
+        self._reasons[at.stage, name_of(key) + REASON] = text
 
     async def _count(self, moved: Sequence[tuple[Placed, Placed]]) -> None:
         """Count how many folders came to each stage of their pipeline, also to those that no look saw."""
@@ -598,9 +614,9 @@ class Keeper:
         for key, at in looked.stands.items():
             if at.failed or key in self._said:
                 wanted.add((at.stage, name_of(key) + REASON))
-        for (stage, name), text in self._lists.items():
+        for (stage, name), text in self._reasons.items():
             self._disk.write(stage, name, text)
-        fresh, self._lists = set(self._lists), {}
+        fresh, self._reasons = set(self._reasons), {}
         now = time.time()
         for where, seen in looked.seen.items():
             if not seen.name.endswith(REASON) or not seen.is_ours or not seen.is_file:
@@ -643,6 +659,11 @@ class Keeper:
         self._placed.clear()
         self._refused.clear()
         self._started = False
+
+
+def _digest(mark: str) -> str:
+    """Return a short name of a file's mark, as requests keep it."""
+    return hashlib.sha256(mark.encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 def _reason_name(name: str) -> str:

@@ -181,9 +181,9 @@ class _Storing:
                 await self._look(lambda stop: write.close())
         self._record(write, [str(one) for one in findings.warnings])
         await in_thread(lambda stop: self._locations(write, stop))
-        status = await self._look(lambda stop: os.statvfs(self._options.root))
-        used = 1 - status.f_bavail / max(status.f_blocks, 1)
-        self._ctx.full(self._options.root, used, status.f_blocks * status.f_frsize)
+        self._ctx.full(
+            self._options.root, *await self._look(lambda stop: disk_space.used(self._options.root))
+        )
         return Done(detail=f"{self._options.id} {words(write.tally, write.head.head, is_new=write.is_new)}")
 
     def _root(self, stop: Stop) -> StorageRoot:

@@ -21,7 +21,7 @@ from typing import TypeVar
 from dittohead.contract.worker import Inputs
 from dittohead.model.errors import ItemError
 from dittohead.model.records import Entry
-from dittohead.system import attributes, files
+from dittohead.system import attributes, disk_space, files
 from dittohead.system.attributes import Keeps, PathCounts
 from dittohead.system.process import UMASK
 from dittohead.system.threads import Stop
@@ -161,7 +161,7 @@ class LocalTarget:
 
     async def read_back(
         self, source: Inputs, good: Callable[[Entry], None], since: float, keeps: Keeps
-    ) -> tuple[Arrived, os.statvfs_result]:
+    ) -> tuple[Arrived, tuple[float, int]]:
         """Make what was delivered durable, read all of it, and call `good` for each file as in the manifest.
 
         It must be held.
@@ -176,7 +176,7 @@ class LocalTarget:
             since: when the folder was claimed, in seconds since the epoch.
             keeps: what is compared besides content and times.
 
-        Returns: what was found, and the file system's state.
+        Returns: what was found, and (share used, size in bytes) of the file system.
         Raises: ItemError: another directory, or a link, has come to stand at the path meanwhile.
         """
 
@@ -187,13 +187,13 @@ class LocalTarget:
 
         await self.look(flush, max(_SYNC_LEAST_S, 10 * self._stall_s))
 
-        def work(stop: Stop) -> tuple[Arrived, os.statvfs_result]:
+        def work(stop: Stop) -> tuple[Arrived, tuple[float, int]]:
             with self._held(stop) as place:
                 self._see_it_is_there(place)
                 found = _Comparison(source, place, keeps, good).run(stop)
                 if not found.wrong:
                     _remove_leftovers(place, source, since, stop)
-                return found, os.statvfs(place)
+                return found, disk_space.used(place)
 
         return await self.look(work)
 

@@ -380,11 +380,10 @@ class _Delivery:
             self.ctx.full(f"{self.place.host}:{found.mount}", found.used, found.capacity)
 
     async def _read_back(self, target: LocalTarget, good: Callable[[Entry], None]) -> Arrived:
-        found, status = await target.read_back(self.ctx.source, good, self.ctx.claimed_at, self.keeps)
+        found, used = await target.read_back(self.ctx.source, good, self.ctx.claimed_at, self.keeps)
         if found.wrong:
             raise self._differs(found.wrong)
-        used = 1 - status.f_bavail / max(status.f_blocks, 1)
-        self.ctx.full(target.name, used, status.f_blocks * status.f_frsize)
+        self.ctx.full(target.name, *used)
         return found
 
     def _location(self, entry: Entry, how: str) -> None:
