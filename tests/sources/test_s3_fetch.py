@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -511,6 +512,36 @@ async def test_a_store_that_stalls_is_given_up_and_asked_again(
     assert dropped == 1
     assert source_harness.in_inbox("set") == {b"a": body}
     assert "range" in gets(strict, "set/a")[1].headers
+
+
+async def test_a_store_given_up_while_a_piece_is_written_goes_on_after_that_piece(
+    source_harness: SourceHarness, strict: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file, its digests and what is asked for next agree, at whatever moment patience ends."""
+    patience = Patience(monkeypatch, fetch)
+    written, let_go = threading.Event(), threading.Event()
+    write = fetch.Download._write_sync
+
+    def slowly(self: Any, piece: bytes) -> None:
+        write(self, piece)
+        written.set()
+        assert let_go.wait(60)
+
+    monkeypatch.setattr(fetch.Download, "_write_sync", slowly)
+    body = os.urandom(2 * MIB)
+    await source_harness.put("set/a", body)
+    strict.fail("get", "half-stall", key="set/a")
+
+    async def give_up() -> None:
+        await patience.run_out_when(written.is_set, fetch._STALL_S)
+        let_go.set()
+
+    dropped, _ = await asyncio.gather(source_harness.round(), give_up())
+    assert dropped == 1
+    assert source_harness.in_inbox("set") == {b"a": body}
+    asked = gets(strict, "set/a")
+    assert len(asked) == 2
+    assert asked[1].headers["range"] == f"bytes={MIB}-"
 
 
 async def test_one_folder_that_cannot_be_had_keeps_no_other_from_coming(

@@ -213,8 +213,10 @@ class Download:
             patience.reschedule(None)
             await writing
         finally:
-            writing.cancel()
+            # To its end, also when the store is given up: bytes, digests and offset belong together.
             await asyncio.wait([writing])
+            if not writing.cancelled():
+                writing.exception()  # it is raised above, or something else is
 
     def _check(self, answer: Mapping[str, Any]) -> None:
         """See that a store which does not obey If-Match or Range has given what was asked for."""
