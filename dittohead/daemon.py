@@ -18,14 +18,16 @@ from dittohead import __version__, web
 from dittohead.admin import rebuild
 from dittohead.admin.actions import Actions
 from dittohead.admin.doctor import examine
+from dittohead.admin.fixity import FixityCheck
 from dittohead.admin.housekeeping import Housekeeper
 from dittohead.admin.late_changes import LateChangeCheck
 from dittohead.admin.monitor import Monitor
 from dittohead.admin.overdue import Overdue
+from dittohead.admin.removal import Removal
 from dittohead.admin.request_queue import RequestQueue
 from dittohead.admin.root_watch import RootWatch
 from dittohead.admin.row_check import RowCheck
-from dittohead.admin.verify import Report, verify_job
+from dittohead.admin.verify import Reading, Report, verify_job
 from dittohead.config import registry
 from dittohead.config.loader import Config, load
 from dittohead.config.settings import Watch
@@ -223,6 +225,8 @@ class Daemon:
                 Service(name="pings", run=self.pinger.run),
                 Service(name="lookout", run=self.lookout.run),
                 Service(name="late", run=self.late.run),
+                Service(name="fixity", run=self.fixity.run),
+                Service(name="removal", run=self.removal.run),
                 Service(name="requests", run=self._requests),
                 Service(name="housekeeping", run=self.housekeeper.run),
                 Service(name="held", run=self.overdue.run),
@@ -301,11 +305,17 @@ class Daemon:
             store, self.stations, self.claimer, registry.sources(), credentials.needed, self._poked.set
         )
         self.intake.configure(self.config.sources)
+        self.fixity = FixityCheck(self.engine, lambda: self.config.settings.verify, self._compared)
+        self.removal = Removal(self.engine, lambda: self.config, self._compared)
         self.queue = RequestQueue(store, self._poked.set)
         self.actions = Actions(
             self.engine,
             self.dispatch,
-            {**self.intake.handlers(alone=alone), **Commands(self.notifier).handlers},
+            {
+                **self.intake.handlers(alone=alone),
+                **Commands(self.notifier).handlers,
+                **self.removal.handlers,
+            },
             queue=self.queue,
             config=lambda: self.config,
             mend=self._compare.set,
@@ -352,6 +362,12 @@ class Daemon:
             return (await verify_job(job, store, self.stations, workers, secret, report)).as_dict()
 
         return work(), lambda: (report.looked, report.total)
+
+    async def _compared(self, job: Job, reading: Reading) -> Report:
+        """Compare a job's receipt with everything. Raises: DittoheadError, OSError."""
+        secret = Credentials(self.config.path).needed
+        workers, store = self.engine.workers, self.engine.store
+        return await verify_job(job, store, self.stations, workers, secret, reading=reading)
 
     def _watch_settings(self) -> Watch:
         """Return how to watch; scans feed the service's watchdog, and must come oftener than it bites."""
@@ -590,6 +606,8 @@ class Daemon:
             "stale_count": self.housekeeper.stale.count,
             "sources": self.intake.shown(),
             "free_bytes": self._free_bytes(),
+            "fixity": self.fixity.shown(),
+            "deletions": self.removal.pending,
             "troubles": self._troubles(),
             "damaged_rows": self.rows.shown,
             "stuck": {display(name): why for name, why in self.claimer.stuck.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +21,10 @@ from dittohead.model.paths import path_bytes
 from dittohead.model.records import Job
 from dittohead.model.states import TERMINAL, JobState
 from dittohead.model.text import display
-from dittohead.store import Store, history
+from dittohead.store import Store, custody, history
 from dittohead.store import jobs as job_store
 from dittohead.system import files
+from dittohead.system.pace import Pace
 from dittohead.system.process import environment
 from dittohead.system.threads import Stop, in_thread
 
@@ -66,6 +68,15 @@ class Report:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How closely it is looked at, and how fast."""
+
+    pace: Pace = field(default_factory=Pace)
+    reads: bool = False  #: also what a place tells a checksum of by itself
+    only_there: bool = False  #: the folder, only where it still lies where its job left it
+
+
 async def verify_job(
     job: Job,
     store: Store,
@@ -73,11 +84,18 @@ async def verify_job(
     workers: Registry,
     secret: Callable[[str], str],
     report: Report | None = None,
+    reading: Reading | None = None,
 ) -> Report:
     """Read every file again, here and at the targets, and compare with the receipt.
 
     Args:
+        job: one that has ended.
+        store: of the daemon.
+        stations: of the root.
+        workers: of the job's steps.
+        secret: gives a credential by its file name.
         report: is filled; the caller sees how far it is.
+        reading: how closely and how fast; by default as fast as it goes.
 
     Raises: DittoheadError: the job is not over, or has no receipt.
     """
@@ -93,16 +111,31 @@ async def verify_job(
         fields = receipt.read(path)
     except OSError as error:
         raise DittoheadError(f"the receipt cannot be read ({error.strerror})", where=str(path)) from error
-    report = report or Report(job.id)
+    report, reading = report or Report(job.id), reading or Reading()
     outputs = fields["outputs"] if JobFiles(stations, job).home.exists() else ()
-    report.total = len(fields["manifest"]["files"]) + len(outputs) + len(fields["locations"])
-    await in_thread(lambda stop: _folder(job, stations, fields, report, stop))
-    await in_thread(lambda stop: _outputs(job, stations, fields, report, stop))
-    await _targets(job, store, stations, workers, secret, fields["locations"], report)
+    removed = (await store.read(custody.get, job.id)).removed_at is not None
+    there = not removed and (
+        not reading.only_there or await in_thread(lambda stop: _lies_there(job, stations))
+    )
+    listed = len(fields["manifest"]["files"]) if there else 0
+    report.total = listed + len(outputs) + len(fields["locations"])
+    if there:
+        await in_thread(lambda stop: _folder(job, stations, fields, report, reading.pace, stop))
+    await in_thread(lambda stop: _outputs(job, stations, fields, report, reading.pace, stop))
+    await _targets(job, store, stations, workers, secret, fields["locations"], report, reading)
     return report
 
 
-def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report, stop: Stop) -> None:
+def _lies_there(job: Job, stations: Stations) -> bool:
+    try:
+        return os.lstat(stations.folder(job.station, job.folder)).st_ino == job.ino
+    except FileNotFoundError:
+        return False
+
+
+def _folder(
+    job: Job, stations: Stations, fields: dict[str, Any], report: Report, pace: Pace, stop: Stop
+) -> None:
     root = stations.folder(job.station, job.folder)
     expected = {path_bytes(item): item for item in fields["manifest"]["files"]}
     found = 0
@@ -117,7 +150,9 @@ def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report
                 continue
             fd, _ = files.open_regular(item.name, item.dir_fd)
             with open(fd, "rb", buffering=0):
-                digest, _ = files.sha256_fd(fd, files.hash_buffer(), lambda size: stop.check())
+                digest, _ = files.sha256_fd(
+                    fd, files.hash_buffer(), lambda size: pace.spend_in_thread(size, stop)
+                )
             if digest != known["sha256"]:
                 report.note(place, "differs from the manifest")
             else:
@@ -131,12 +166,14 @@ def _folder(job: Job, stations: Stations, fields: dict[str, Any], report: Report
         report.note(f"{root}/{display(path)}", "is missing")
 
 
-def _outputs(job: Job, stations: Stations, fields: dict[str, Any], report: Report, stop: Stop) -> None:
+def _outputs(
+    job: Job, stations: Stations, fields: dict[str, Any], report: Report, pace: Pace, stop: Stop
+) -> None:
     home = JobFiles(stations, job).home
     if not home.exists():
         return  # kept only as long as the pipeline says; the receipt and the targets remain
     for output in fields["outputs"]:
-        stop.check()
+        pace.spend_in_thread(output["size"], stop)
         directory = home / output["step"]
         path = bytes(directory) + b"/" + path_bytes(output)
         try:
@@ -158,6 +195,7 @@ async def _targets(
     secret: Callable[[str], str],
     locations: list[dict[str, Any]],
     report: Report,
+    reading: Reading,
 ) -> None:
     job_files = JobFiles(stations, job)
     undone = await store.read(job_store.was_undone, job.id)
@@ -176,6 +214,8 @@ async def _targets(
             source=_source(job, stations, job_files, step.source, step.row.result),
             env=environment(stations.root),
             secret=secret,
+            pace=reading.pace,
+            reads=reading.reads,
             report=functools.partial(_told, report, _common(delivered)),
         )
         try:

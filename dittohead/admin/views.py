@@ -19,7 +19,7 @@ from dittohead.folders.stations import Stations
 from dittohead.model.errors import Unreadable
 from dittohead.model.records import Job
 from dittohead.model.text import rfc3339
-from dittohead.store import Connection, history, queries
+from dittohead.store import Connection, custody, history, queries
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
@@ -37,6 +37,7 @@ def job(connection: Connection, stations: Stations, found: Job) -> dict[str, Any
     asked = request_store.listing(connection, job=found.id, limit=_REQUESTS)
     return {
         **queries.detail(connection, found),
+        "custody": custody.get(connection, found.id).as_dict(),
         "taken_up_by": history.taken_up_by(connection, found),
         "folder_path": str(stations.folder(found.station, found.folder)),
         "receipt": str(path) if path.exists() else None,

@@ -51,6 +51,11 @@ MODULES = {
     "cancel": Of("jobs", "End a job; its folder goes to failed/ and can be retried."),
     "poke": Of("jobs", "Look now at a job that waits for an answer, a retry or a paused target."),
     "verify": Of("jobs", "Check a finished job's receipt against what is on disk and at the targets."),
+    "delete": Of(
+        "jobs", "Remove the folder of a job that has ended from done/ or failed/; its receipt stays."
+    ),
+    "approve": Of("jobs", "Approve that a folder is deleted, as somebody else has asked."),
+    "keep": Of("jobs", "Keep a folder that somebody has asked to delete."),
     "plan": Of(
         "plan", "Show what would be done with FOLDER, step by step; nothing is changed, here or outside."
     ),

@@ -1,4 +1,4 @@
-"""Commands on jobs: show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify."""
+"""Commands on jobs: show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify, delete."""
 
 from __future__ import annotations
 
@@ -79,8 +79,9 @@ def _print_job(fields: dict[str, Any]) -> None:
     )
     if fields["taken_up_by"]:
         out.print(f"  the folder was done again since: dittohead show {fields['taken_up_by']}")
-    else:
+    elif not fields["custody"]["removed_at"]:
         out.print(f"  folder: {escape(display(os.fsencode(fields['folder_path'])))}")
+    _print_custody(fields["custody"])
     for step in fields["all_steps"]:
         seconds = duration(step["seconds"]) if "seconds" in step else ""
         out.print(
@@ -102,6 +103,22 @@ def _print_job(fields: dict[str, Any]) -> None:
         out.print(f"  {event['at']}  {event['type']:<26} {event['outcome']:<8} {detail}")
     if fields["receipt"]:
         out.print(f"  receipt: {escape(fields['receipt'])}")
+
+
+def _print_custody(known: dict[str, Any]) -> None:
+    """Say when the copies were looked at, and what is to become of the folder."""
+    if known["tried_at"]:
+        words = {"good": "as the receipt says", "wrong": f"not as delivered: {known['reason']}"}
+        found = words.get(known["fixity"], f"could not be checked: {known['reason']}")
+        out.print(f"  copies: {escape(found)}, looked at {known['tried_at']}")
+    if known["removed_at"]:
+        out.print(f"  folder: removed {known['removed_at']}: {escape(known['removed_why'])}")
+    elif known["asked_at"]:
+        approved = f"approved by {known['approved_by']}" if known["approved_by"] else "not yet approved"
+        said = f"  folder: {known['asked_by']} asked to delete it, {approved}: {known['asked_why']}"
+        out.print(escape(said))
+    elif known["stays"]:
+        out.print(f"  folder: not removed: {escape(known['stays'])}")
 
 
 def _once(text: str, reason: str) -> str:
@@ -228,6 +245,36 @@ def dismiss(
 
 @click.command()
 @with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option("--reason", required=True, help="Why; it stands in the receipt.")
+@click.option("--unverified", is_flag=True, help="Do not compare the copies of a finished job first.")
+def delete(jobs: tuple[str, ...], reason: str, unverified: bool) -> None:
+    """Remove the folder of a job that has ended from done/ or failed/; its receipt stays.
+
+    Where people are known, another person has to approve it. The copies of a job that is done are
+    compared with its receipt first: a folder whose files lie nowhere else stays.
+    """
+    ask("delete", jobs, reason=reason, unverified=unverified)
+
+
+@click.command()
+@with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+def approve(jobs: tuple[str, ...]) -> None:
+    """Approve that a folder is deleted, as somebody else has asked."""
+    ask("approve", jobs)
+
+
+@click.command()
+@with_config
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+def keep(jobs: tuple[str, ...]) -> None:
+    """Keep a folder that somebody has asked to delete."""
+    ask("keep", jobs)
+
+
+@click.command()
+@with_config
 @click.argument("job")
 @click.argument("name")
 def rename(job: str, name: str) -> None:
@@ -323,4 +370,4 @@ def _print_report(report: dict[str, Any]) -> None:
         err.print(f"[yellow]{len(report['unchecked'])} could not be checked[/yellow]")
 
 
-COMMANDS = (show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify)
+COMMANDS = (show, retry, rename, dismiss, freeze, thaw, cancel, poke, verify, delete, approve, keep)

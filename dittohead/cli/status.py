@@ -114,6 +114,7 @@ def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         yield f"[red]gets no notices[/red] {escape(receiver['to'])}: {escape(receiver['error'])}"
     if found["unsent_notices"]:
         yield f"[yellow]not yet sent[/yellow] {counted(found['unsent_notices'], 'notice')}"
+    yield from _copies(now)
     yield from _overdue(now)
     for upload in now.get("stale", []):
         words = f"{duration(upload['age_seconds'])}, {size(upload['bytes'])}"
@@ -121,6 +122,16 @@ def _problems(found: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     more = now.get("stale_count", 0) - len(now.get("stale", []))
     if more > 0:
         yield f"[yellow]stale uploads[/yellow] {more:,} more"
+
+
+def _copies(now: dict[str, Any]) -> Iterator[str]:
+    """Yield lines for copies that are not as they were delivered, and for folders that are to be deleted."""
+    for one in (now.get("fixity") or {}).get("found", []):
+        yield f"[red]not as delivered[/red] {escape(one['name'])}: {escape(one['reason'])}"
+    for one in now.get("deletions", []):
+        words = f"{escape(one['by'])} asked to delete it: {escape(one['why'])}"
+        yield f"[yellow]to approve[/yellow] {escape(one['name'])}: {words}"
+        yield f"  [bold]dittohead approve {one['job']}[/bold]"
 
 
 def _overdue(now: dict[str, Any]) -> Iterator[str]:

@@ -78,6 +78,12 @@ class Pipeline:
     keep_work_s: float | None  #: None: forever
 
     @property
+    def keep_done_s(self) -> float | None:
+        """How long a folder stays in done/; None: forever."""
+        keep = self.settings.keep_done
+        return None if keep == "forever" else keep
+
+    @property
     def takes(self) -> str:
         """Which folders it takes, for people: `scans (scanned pages), such as lab1-scans-07`."""
         told = [self.settings.description] if self.settings.description else []
@@ -298,6 +304,9 @@ class _Checker:
                 (*place, "match"),
                 hint="Call the group something else",
             )
+        if given.keep_done != "forever" and not self._delivers(given):
+            what = "no step delivers anything, so a folder that is removed from done/ would be lost"
+            self.wrong(what, (*place, "keep_done"), hint="Add a step that delivers, or leave keep_done out")
         unmatched = name in self.kept.unmatched
         if not unmatched:
             self.patterns[name] = pattern
@@ -348,6 +357,16 @@ class _Checker:
             elif takers[0] != name:
                 what = f'the example "{example}" goes through {takers[0]}, which is tried before'
                 self.wrong(what, place, hint=_ONE_OF_THEM)
+
+    def _delivers(self, given: PipelineSettings) -> bool:
+        """Tell whether a pipeline has a step that brings something to a place outside."""
+        for kind in (key for raw in given.steps for key in raw if key not in _COMMON):
+            try:
+                if self.workers.get(kind).delivers:
+                    return True
+            except LookupError:  # said where the step is read
+                return True
+        return False
 
     def _factor(self, given: PipelineSettings, steps: list[Step]) -> float:
         if given.space_factor is not None:

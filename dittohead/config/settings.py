@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from dittohead.config.notice_rules import ADDRESS, Rule
-from dittohead.contract.options import Duration, Size
+from dittohead.contract.options import Duration, Rate, Size
 from dittohead.system.patterns import Pattern
 
 #: Scheme, host and port: the page's addresses begin at the top of its host.
@@ -88,6 +88,24 @@ class Space(_Model):
         1 << 30,
         description="Bytes that stay free on the root's file system; below, work waits. Where `work/`, "
         "`receipts/` or `state/` lie on another file system: on that one, too, but a tenth of it at most.",
+    )
+
+
+class Verify(_Model):
+    """How often what was delivered is compared with its receipt again."""
+
+    every: Duration = Field(
+        gt=0,
+        description="How long after its end, or after its latest check, each job is checked again: what lies "
+        "at its targets, and what still lies in `done/` and `work/`.",
+    )
+    rate: Rate = Field(
+        50_000_000, gt=0, description="Bytes a second that are read for it, at most, all targets together."
+    )
+    read: bool = Field(
+        False,
+        description="Also read objects of which their store tells a checksum by itself. Stores that charge "
+        "for reading charge for this.",
     )
 
 
@@ -304,6 +322,12 @@ class PipelineSettings(_Model):
         description="Free bytes needed under the root for each byte of the folder; by default the sum "
         "of what the steps declare.",
     )
+    keep_done: Duration | Literal["forever"] = Field(
+        "forever",
+        description="How long a folder stays in `done/`. Then its copies are compared with the receipt once "
+        "more, and the folder is removed, where each of its files, or something made of it, was delivered. "
+        "The receipt stays.",
+    )
     keep_work: Duration | Literal["forever"] | None = Field(
         None,
         description="How long what the steps made is kept under work/ after the job is done. By "
@@ -373,11 +397,25 @@ class Settings(_Model):
     http: Http | None = Field(None, description="The page and the API; none over the network when left out.")
     retry: Retry = Field(default_factory=lambda: Retry.model_validate({}), description="Tries.")
     watch: Watch = Field(default_factory=lambda: Watch.model_validate({}), description="The inbox.")
+    approve_deletion: bool | None = Field(
+        None,
+        description="Whether another person has to approve it when somebody deletes a job's folder. By "
+        "default true where `http:` knows people, by `tokens` or `proxy`.",
+    )
+    verify: Verify | None = Field(
+        None, description="The fixity schedule; without it, nothing is checked again by itself."
+    )
     space: Space = Field(default_factory=lambda: Space.model_validate({}), description="The disk.")
     stop: StopSettings = Field(
         default_factory=lambda: StopSettings.model_validate({}), description="Stopping."
     )
     log: Literal["debug", "info", "warning", "error"] = Field("info", description="The least log level.")
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether another person has to approve that a folder is deleted."""
+        known = self.http is not None and (self.http.tokens is not None or self.http.proxy is not None)
+        return known if self.approve_deletion is None else self.approve_deletion
 
     @field_validator("store")
     @classmethod

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from dittohead.model.units import parse_duration, parse_size
+from dittohead.model.units import parse_duration, parse_rate, parse_size
 
 #: Seconds, written as "90s", "10m", "2h", "7d" or a number.
 Duration = Annotated[
@@ -14,6 +14,14 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     Field(ge=0),
     WithJsonSchema({"type": ["string", "number"], "examples": ["90s", "10m", "2h", "7d"]}),
+]
+
+#: Bytes a second, written as "50MB/s" or a number.
+Rate = Annotated[
+    int,
+    BeforeValidator(parse_rate),
+    Field(ge=0),
+    WithJsonSchema({"type": ["string", "integer"], "examples": ["50MB/s"]}),
 ]
 
 #: Bytes, written as "512MiB", "10GB" or a number.

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from dittohead.model.description import Described
 from dittohead.model.events import Event
 from dittohead.model.records import Entry, Location, Output
+from dittohead.system.pace import Pace
 
 
 class Options(BaseModel):
@@ -257,6 +258,8 @@ class Worker(abc.ABC, Generic[OptionsT]):
     takes: ClassVar[frozenset[str]] = frozenset()
     #: whether it brings something to a place outside: a folder of which nothing went out is not done
     delivers: ClassVar[bool] = False
+    #: whether one file that it makes of many holds all of them, as an archive does
+    packs: ClassVar[bool] = False
     #: whether `preflight` finds what is known of the objects: facts {"described": Described as JSON}
     describes: ClassVar[bool] = False
     #: options that name a step which describes
@@ -385,6 +388,8 @@ class VerifyContext:
     report: Callable[[bool, str, str], None]  #: (ok, uri, statement)
     secret: Callable[[str], str] = lambda name: ""  #: gives a credential by its file name
     stopped: asyncio.Event = field(default_factory=asyncio.Event)  #: set when nobody waits for it any more
+    pace: Pace = field(default_factory=Pace)  #: is told what is read, and says when more may be
+    reads: bool = False  #: also read what a place tells a checksum of by itself
 
 
 @dataclass(frozen=True, kw_only=True)

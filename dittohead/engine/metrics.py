@@ -31,6 +31,9 @@ _LAG_EVERY_S = 0.5
 
 _MODES = ("inotify", "polling")
 
+#: How the copies of a job that is done stand; `overdue` and `never` count among the others, too.
+FIXITY = ("good", "wrong", "unknown", "never", "overdue")
+
 _RECEIVERS = ("mail", "webhook", "apprise")
 
 _Kind = TypeVar("_Kind", bound=MetricWrapperBase)
@@ -80,6 +83,8 @@ class Metrics:
         self.notices_given_up = add(Counter, "notices_given_up_total", given_up, "kind")
         disabled = "Receivers of notices that are disabled: they get nothing until somebody enables them"
         self.disabled = add(Gauge, "receivers_disabled", disabled)
+        fixity = "Jobs that are done, by how their copies stand: good, wrong, unknown, never checked, overdue"
+        self.fixity = add(Gauge, "fixity_jobs", fixity, "state")
         self.source_ok = add(Gauge, "source_ok", "0 while a source's last round has failed", "source")
         late = "How late the daemon's loop is for what is due"
         self.lag = add(Histogram, "loop_lag_seconds", late, buckets=_LAG_S)
@@ -124,6 +129,8 @@ class Metrics:
             self.mode.labels(mode).set(watcher.get("mode") == mode)
         for target in overview["targets"]:
             self.paused.labels(target["name"]).set(target["paused"])
+        for name in FIXITY:
+            self.fixity.labels(name).set((live.get("fixity") or {}).get(name, 0))
         for name, fields in live.get("sources", {}).items():
             self.source_ok.labels(name).set(not fields["error"])
         return generate_latest(self._registry)

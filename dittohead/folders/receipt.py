@@ -296,10 +296,11 @@ class Recorder:
 
 def read_outputs(path: Path) -> Iterator[Output]:
     """Read the outputs a step recorded; none when it made none. Raises: Unreadable."""
-    yield from _recorded(path, _output)
+    yield from _recorded(path, read_output)
 
 
-def _output(fields: dict[str, Any]) -> Output:
+def read_output(fields: dict[str, Any]) -> Output:
+    """Read one output of a receipt or a result file. Raises: KeyError, TypeError: it is none."""
     return Output(
         path=paths.path_bytes(fields),
         size=own_files.size(fields["size"]),

@@ -497,6 +497,26 @@ class Stations:
         self._sync(station)
         return True
 
+    @staticmethod
+    def aside(folder: bytes, job_id: str) -> bytes:
+        """Return where a folder is set aside to be removed: beside it, under a name that nobody claims."""
+        collection = collection_of(folder)
+        return (collection + b"/" if collection else b"") + f".{job_id}.removing".encode()
+
+    def set_aside(self, station: Station, folder: bytes, job_id: str) -> None:
+        """Rename a folder that is to be removed, durably, so that nobody takes a part of it for the whole.
+
+        Raises: FileNotFoundError: it does not lie there; NameTaken, StationMissing, StationError.
+        """
+        self._move(station, folder, station, self.aside(folder, job_id))
+
+    def put_back(self, station: Station, folder: bytes, job_id: str) -> bytes:
+        """Give a folder that was set aside its name again, as `settle` does; return its name.
+
+        Raises: FileNotFoundError, StationMissing, StationError.
+        """
+        return self.settle(self.aside(folder, job_id), station, to=folder, source=station)
+
     def identity(self, station: Station, folder: bytes) -> os.stat_result:
         """Return the folder's own lstat."""
         return os.lstat(self.folder(station, folder))

@@ -72,6 +72,14 @@ class DropState(StrEnum):
     VOID = "void"  # nothing was left to drop
 
 
+class Fixity(StrEnum):
+    """What the latest check of an ended job has found: its copies compared with its receipt."""
+
+    GOOD = "good"  #: all is as the receipt says
+    WRONG = "wrong"  #: something is missing or differs
+    UNKNOWN = "unknown"  #: something could not be looked at
+
+
 class NoticeState(StrEnum):
     """How far a notice in the outbox is."""
 
@@ -98,6 +106,9 @@ class Action(StrEnum):
     THAW = "thaw"
     CANCEL = "cancel"
     DISMISS = "dismiss"
+    DELETE = "delete"  #: remove an ended job's folder
+    APPROVE = "approve"  #: that somebody else has it removed
+    KEEP = "keep"  #: do not remove it
     POKE = "poke"  #: try now what waits
     UNDONE = "undone"  #: record what `undo` has done
     DROP = "drop"  #: a folder was uploaded through the page; the row is the record

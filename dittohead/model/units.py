@@ -88,6 +88,19 @@ def parse_duration(value: Any) -> float:
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
+def parse_rate(value: Any) -> int:
+    """Return bytes a second for "50MB/s", "1MiB/s" or, as `parse_size` does, without the "/s".
+
+    Raises: ValueError: with the forms that would do.
+    """
+    if isinstance(value, str):
+        value = value.removesuffix("/s").rstrip()
+    try:
+        return parse_size(value)
+    except ValueError as error:
+        raise ValueError('a rate such as "50MB/s" or a number of bytes a second is required') from error
+
+
 def parse_size(value: Any) -> int:
     """Return bytes for "512MiB", "10GB", "2T" (decimal without the i) or a plain number.
 

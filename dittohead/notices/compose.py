@@ -54,7 +54,8 @@ class Composer:
         Args:
             given: of done, failed and recovered: job, steps, receipt, links (use, URI), and failure of the
                 last; of batch: outcome (done, failed, cancelled or recovered: who asks for that is told),
-                batch, counts, failures, beside; of late_change: job, count, files; of stuck: jobs, hours;
+                batch, counts, failures, beside; of late_change and damaged: job, count, files; of
+                stuck: jobs, hours;
                 of stale: name, age_seconds, size, uid, uploads; of held: arrivals, uid; of paused and full:
                 target, reason; of resumed: target; of nearly_full: target, percent, free.
         """
@@ -239,6 +240,18 @@ def _late_change(
         "files": list(files),
         "more": count - len(files),
         "again": f"dittohead rerun {job.id}",
+    }
+
+
+def _damaged(
+    root: Path, whose: Owner | None, *, job: Job, count: int, files: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "job": _job(job, whose),
+        "count": count,
+        "files": list(files),
+        "more": count - len(files),
+        "verify": f"dittohead verify {job.id}",
     }
 
 
@@ -493,6 +506,7 @@ _FACTS: dict[str, Callable[..., dict[str, Any]]] = {
     "recovered": _recovered,
     "batch": _batch,
     "late_change": _late_change,
+    "damaged": _damaged,
     "stuck": _stuck,
     "stale": _stale,
     "held": _held,

@@ -30,6 +30,7 @@ TYPES = {
     "cancelled": "job.cancelled",
     "recovered": "job.recovered",
     "late_change": "job.changed_late",
+    "damaged": "job.damaged",
     "stuck": "jobs.stuck",
     "stale": "upload.stale",
     "held": "arrival.held",

@@ -54,6 +54,9 @@ _INSERT_JOB, _INSERT_STEPS, _INSERT_EVENTS = jobs.insert(), steps.insert(), even
 #: How the event begins that a folder was changed after its job's end.
 LATE = "late change"
 
+#: How the event begins that says that a job's own folder was removed.
+REMOVED = "removed from"
+
 #: States from which dispatch may run a job; a paused one only as its target's probe.
 RUNNABLE = frozenset({JobState.WAITING, JobState.RUNNING, JobState.PAUSED})
 
@@ -657,7 +660,11 @@ def changed_late(connection: Connection, job_id: str) -> bool:
 
 def was_undone(connection: Connection, job_id: str) -> bool:
     """Tell whether what a job had created outside was taken back."""
-    query = sa.select(events.c.id).where(events.c.job_id == job_id, events.c.type == EventType.DELETION.value)
+    query = sa.select(events.c.id).where(
+        events.c.job_id == job_id,
+        events.c.type == EventType.DELETION.value,
+        ~events.c.detail.startswith(REMOVED, autoescape=True),
+    )
     return connection.execute(query.limit(1)).first() is not None
 
 

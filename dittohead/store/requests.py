@@ -18,7 +18,17 @@ from dittohead.store.tables import jobs, requests
 
 #: What may be asked of ended jobs; of several jobs of a name the latest is meant, not one under way.
 OF_ENDED_JOBS = frozenset(
-    {Action.RETRY, Action.RERUN, Action.RENAME, Action.REPLACE, Action.UNDONE, Action.DISMISS}
+    {
+        Action.RETRY,
+        Action.RERUN,
+        Action.RENAME,
+        Action.REPLACE,
+        Action.UNDONE,
+        Action.DISMISS,
+        Action.DELETE,
+        Action.APPROVE,
+        Action.KEEP,
+    }
 )
 
 

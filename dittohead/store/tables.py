@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, MetaData, Table, text
 
 from dittohead.model.events import EventType
-from dittohead.model.states import DropState, ItemState, JobState, Outcome, Station, StepState
+from dittohead.model.states import DropState, Fixity, ItemState, JobState, Outcome, Station, StepState
 from dittohead.store.columns import (
     DEFINITION,
     FAILURE,
@@ -40,6 +40,7 @@ _ITEM = ("refused", *(state.value for state in ItemState))
 _NOTICE = ("given_up", "due", "sent", "held", "gathered", "parked")
 _ORDER = ("unreadable", "open")
 _DROP = ("void", *(state.value for state in DropState))
+_FIXITY = ("", *(fixity.value for fixity in Fixity))
 _LISTING = ("cut", "open", "ending", "whole", "doubtful")
 
 _IN_BATCH = text("batch <> ''")
@@ -223,6 +224,40 @@ requests = Table(
     Index(None, "job"),
     # Of those that wait for an answer, which are few among all that were ever asked.
     Index(None, "id", sqlite_where=_UNANSWERED, postgresql_where=_UNANSWERED),
+)
+
+#: What is known of an ended job's copies and folder; no row while nothing was checked, asked for or removed.
+custody = Table(
+    "custody",
+    metadata,
+    Column("job_id", Id(26), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("fixity", Word(16, _FIXITY), nullable=False, server_default=""),  # of the latest check
+    Column("reason", Word(), nullable=False, server_default=""),  # why it is not good
+    Column("looked", Whole(BigInteger), nullable=False, server_default="0"),  # files and places
+    Column("checked_at", Moment()),  # when a check last came to its end; NULL: never
+    Column("tried_at", Moment()),  # when one was last begun
+    Column("asked_at", Moment()),  # when somebody asked for the folder's removal
+    Column("asked_by", Word(), nullable=False, server_default=""),
+    Column("asked_why", Word(), nullable=False, server_default=""),
+    Column("approved_by", Word(), nullable=False, server_default=""),  # another, where that is needed
+    Column("unverified", Whole(), nullable=False, server_default="0"),  # 1: whatever its copies are like
+    Column("stays", Word(), nullable=False, server_default=""),  # why the folder was not removed
+    Column("removed_why", Word(), nullable=False, server_default=""),  # by whom, and why; set before it goes
+    Column("removed_at", Moment()),  # when the folder was removed
+    Index(None, "checked_at"),
+    Index(None, "fixity", sqlite_where=text("fixity = 'wrong'"), postgresql_where=text("fixity = 'wrong'")),
+    Index(
+        None,
+        "removed_why",
+        sqlite_where=text("removed_why <> '' AND removed_at IS NULL"),
+        postgresql_where=text("removed_why <> '' AND removed_at IS NULL"),
+    ),
+    Index(
+        None,
+        "asked_at",
+        sqlite_where=text("asked_at IS NOT NULL"),
+        postgresql_where=text("asked_at IS NOT NULL"),
+    ),
 )
 
 #: What each source remembers of its rounds.

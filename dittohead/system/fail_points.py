@@ -72,6 +72,14 @@ REPLACE_POINTS = (
     "replace.recorded",  # in the store; not in the receipt
 )
 
+#: Those that only a folder meets that is removed, in their order.
+REMOVAL_POINTS = (
+    "removal.intent",  # it is noted that the folder is to go; it lies where it lay
+    "removal.aside",  # it has another name, and is whole
+    "removal.noted",  # the receipt says that it was removed; from here on it goes
+    "removal.removed",  # it is gone, which the store does not know
+)
+
 #: Those that only an unpack step meets, in their order.
 UNPACK_POINTS = (
     "unpack.written",  # the members of an archive, in the scratch directory; gpg has ended well

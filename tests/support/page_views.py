@@ -131,6 +131,7 @@ def fill_more(daemon: Site, port: int) -> None:
     daemon.until(lambda: sum(job["state"] in states for job in daemon.json("list")) >= 3, 600)
     daemon.run("freeze", "sound-0816", "--reason", "The committee decides on Tuesday")
     daemon.run("cancel", "sound-0817")
+    daemon.run("delete", "atlas-1645", "--reason", "It is the same as atlas-1644")
     tree(inbox / ".sound-0818", {"side-1.wav": "x" * 50_000})
     (inbox / "scan of the map.pdf").write_bytes(b"%PDF-1.7")
     files = [{"path": "reel-1.mov", "size": 5_000_000}, {"path": "reel-2.mov", "size": 900_000}]
@@ -282,6 +283,9 @@ VIEWS = {
 MORE = {
     "frozen": View("/jobs/sound-0816"),
     "cancelled": View("/jobs/sound-0817"),
+    "to-approve": View("/jobs/atlas-1645"),
+    "front-more": View("/"),
+    "delete": View("/jobs/film-1931", _open("#d-delete")),
     "drop-interrupted": View("/drop"),
 }
 

@@ -111,6 +111,14 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "more": 1,
         "again": "dittohead rerun 01J0000000000000000000JOB1",
     },
+    "damaged": {
+        **_SITE,
+        "job": _JOB,
+        "count": 3,
+        "files": ["file:///study/lab1/a.tif: differs from the receipt", "s3://iiif/b.tif: is missing"],
+        "more": 1,
+        "verify": "dittohead verify 01J0000000000000000000JOB1",
+    },
     "stuck": {
         **_SITE,
         "count": 3,

@@ -424,6 +424,9 @@ OPERATIONS = (
     _action("thaw", "Let it go on", shapes.Nothing),
     _action("cancel", "End it; its folder goes to failed/", shapes.Nothing),
     _action("dismiss", "Note that nothing more is to be done about its failure", shapes.Dismiss),
+    _action("delete", "Remove its folder from done/ or failed/; the receipt stays", shapes.Delete),
+    _action("approve", "Approve that its folder is deleted, as another has asked", shapes.Nothing),
+    _action("keep", "Keep its folder that somebody has asked to delete", shapes.Nothing),
     _action("poke", "Look at it now", shapes.Nothing),
     Operation(
         method="POST",

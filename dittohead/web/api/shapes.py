@@ -119,6 +119,15 @@ class Dismiss(_Asked):
     reason: Text = Field("", description="Shown with the job.")
 
 
+class Delete(_Asked):
+    """Why a folder is to be removed."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")] = Field(
+        description="It stands in the receipt."
+    )
+    unverified: bool = Field(False, description="Do not compare the copies of a finished job first.")
+
+
 class Freeze(_Asked):
     """Why a job is to stop where it is."""
 
@@ -370,6 +379,26 @@ class Requests(_Answer):
     next: str | None
 
 
+class CustodyFields(_Answer):
+    """When a job's copies were checked, and what is to become of its folder."""
+
+    fixity: Literal["good", "wrong", "unknown"] | None = Field(
+        description="What the latest check of its copies has found; null: there was none."
+    )
+    reason: str = Field(description="Why that is not good.")
+    looked: int = Field(description="Files and places that were looked at.")
+    checked_at: _Time | None = Field(description="When a check last came to its end.")
+    tried_at: _Time | None = Field(description="When one was last begun.")
+    asked_at: _Time | None = Field(description="When somebody asked for the folder to be deleted.")
+    asked_by: str
+    asked_why: str
+    approved_by: str = Field(description="Who approved that; empty while nobody has.")
+    unverified: bool = Field(description="It is deleted whatever its copies are like.")
+    stays: str = Field(description="Why the folder was not deleted.")
+    removed_why: str = Field(description="By whom the folder was removed, and why.")
+    removed_at: _Time | None = Field(description="When the folder was removed.")
+
+
 class Job(JobSummary):
     """Everything about one job but its files."""
 
@@ -378,6 +407,7 @@ class Job(JobSummary):
     definition: dict[str, Any] = Field(description="The pipeline as it was at the claim.")
     all_steps: list[Step]
     events: list[Event]
+    custody: CustodyFields = Field(description="Of its copies and its folder.")
     taken_up_by: str | None = Field(description="The later job that has done the same folder again.")
     folder_path: str
     receipt: str | None = Field(description="The receipt's path, when there is one.")

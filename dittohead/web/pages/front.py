@@ -210,6 +210,8 @@ def front(
         "missing": live.get("troubles", []),
         "stuck": live.get("stuck", {}),
         "damaged": live.get("damaged_rows", []),
+        "fixity": live.get("fixity"),
+        "deletions": live.get("deletions", []),
         "free": disk_space.in_steps(disk[0]),
         "whole": disk[1],
         "floor": floor,
@@ -242,6 +244,7 @@ def _troubles(seen: FrontData, live: Mapping[str, Any], free: int, floor: int) -
     strays = live.get("overdue_strays", 0)
     damaged = len(live.get("damaged_rows", []))
     stuck = live.get("overdue_count", 0) - strays
+    wrong, deletions = (live.get("fixity") or {}).get("wrong", 0), len(live.get("deletions", []))
     found = [
         *((True, trouble["what"]) for trouble in live.get("troubles", [])),
         (damaged, f"{counted(damaged, 'row')} of the store damaged"),
@@ -255,6 +258,8 @@ def _troubles(seen: FrontData, live: Mapping[str, Any], free: int, floor: int) -
         (stuck, f"{counted(stuck, 'folder')} held in the inbox"),
         (strays, f"{counted(strays, 'thing')} in the inbox outside of any folder"),
         (stale, f"{counted(stale, 'stale upload')}"),
+        (wrong, f"the copies of {counted(wrong, 'job')} are not as they were delivered"),
+        (deletions, f"{counted(deletions, 'deletion')} to be approved"),
     ]
     return [words for wrong, words in found if wrong]
 

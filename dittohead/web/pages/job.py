@@ -18,11 +18,12 @@ from dittohead.model import step_graph
 from dittohead.model.errors import Unreadable
 from dittohead.model.events import Event
 from dittohead.model.records import Job, StepRow
-from dittohead.model.states import StepState
+from dittohead.model.states import TERMINAL, StepState
 from dittohead.model.text import display
-from dittohead.store import Connection, history, queries
+from dittohead.store import Connection, custody, history, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import requests as request_store
+from dittohead.store.custody import Custody
 from dittohead.store.requests import RequestRow
 from dittohead.web.pages.cures import cures
 from dittohead.web.pages.front import rows
@@ -48,6 +49,7 @@ class JobData:
     later: str | None  #: the job that has taken up the same folder since
     undone: bool  #: what it had created outside was taken back
     uploader: str
+    custody: Custody  #: when its copies were checked, and what is to become of its folder
 
 
 def gather(connection: Connection, wanted: str) -> JobData:
@@ -62,6 +64,7 @@ def gather(connection: Connection, wanted: str) -> JobData:
         later=history.taken_up_by(connection, job),
         undone=job_store.was_undone(connection, job.id),
         uploader=uploaders(connection, [job])[job.id],
+        custody=custody.get(connection, job.id),
     )
 
 
@@ -189,6 +192,8 @@ def values(
         "later": seen.later,
         "uploader": seen.uploader,
         "cures": _cures(seen, there=known["there"], faulty=bool(known["faulty"])),
+        "custody": seen.custody,
+        "deletable": known["there"] and not seen.later and job.state in TERMINAL,
         "folder": f"{job.station.value}/{display(job.folder)}",
     }
 

@@ -45,7 +45,9 @@ _FRONT = ("glance", "attention", "running", "waiting", "arrivals", "lately", "pl
 _JOB = ("head", "steps", "places", "events", "asked")
 
 #: What buttons may ask of a job.
-_ACTIONS = frozenset({"retry", "rerun", "freeze", "thaw", "cancel", "dismiss", "poke"})
+_ACTIONS = frozenset(
+    {"retry", "rerun", "freeze", "thaw", "cancel", "dismiss", "poke", "delete", "approve", "keep"}
+)
 
 #: Stands among the states of a search for failures that wait for somebody.
 _OPEN = "open"

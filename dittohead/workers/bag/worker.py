@@ -34,6 +34,7 @@ class BagWorker(Worker[BagOptions]):
     name = "bag"
     Options = BagOptions
     makes_outputs = True
+    packs = True
     space_factor = 1.1
 
     def check(self, options: BagOptions) -> list[str]:

@@ -305,7 +305,10 @@ def _verify_object(ctx: VerifyContext, place: bytes, found: dict[bytes, str], st
     def on_file(path: str, digests: dict[str, str]) -> None:
         found[os.path.join(place, os.fsencode(path))] = digests["sha256"]
 
-    check = ObjectCheck(place, on_block=lambda size: stop.check(), also={"sha256"}, on_file=on_file)
+    def on_block(size: int) -> None:
+        ctx.pace.spend_in_thread(size, stop)
+
+    check = ObjectCheck(place, on_block=on_block, also={"sha256"}, on_file=on_file)
     try:
         check.run()
     except OSError as error:

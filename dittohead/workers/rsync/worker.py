@@ -508,7 +508,8 @@ def _verify_locations(ctx: VerifyContext, stop: Stop) -> None:
         stop.check()
         path = unquote_to_bytes(location.uri.removeprefix("file://"))
         try:
-            digest = _digest(os.fsdecode(path.removesuffix(b"/" + location.path)), location.path)
+            place = os.fsdecode(path.removesuffix(b"/" + location.path))
+            digest = _digest(place, location.path, lambda size: ctx.pace.spend_in_thread(size, stop))
         except (OSError, ItemError) as error:
             ctx.report(False, location.uri, f"cannot be read: {error}")
             continue
@@ -516,12 +517,12 @@ def _verify_locations(ctx: VerifyContext, stop: Stop) -> None:
         ctx.report(good, location.uri, "" if good else "differs from the receipt")
 
 
-def _digest(place: str, path: bytes) -> str:
+def _digest(place: str, path: bytes, on_block: Callable[[int], None]) -> str:
     """Return the SHA-256 of a file that was delivered; no link that others have planted is followed."""
     fd = open_folder(place, place)
     try:
         with files.opened_beneath(b"/proc/self/fd/%d" % fd, path) as file:
-            return files.sha256_fd(file, files.hash_buffer())[0]
+            return files.sha256_fd(file, files.hash_buffer(), on_block)[0]
     finally:
         os.close(fd)
 
