@@ -21,7 +21,7 @@ from dittohead.engine.reconcile import reconcile
 from dittohead.model.errors import ItemError
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.states import JobState
-from dittohead.store import damage, history, numbers, queries
+from dittohead.store import custody, damage, history, numbers, queries
 from dittohead.store import jobs as job_store
 from dittohead.store import outbox as outbox_store
 from dittohead.store import requests as request_store
@@ -71,6 +71,8 @@ async def full(harness: Harness) -> Harness:
         ):
             continue
         values = {column.name: _plain(column, now) for column in table.columns}
+        if values.get("job_id") and table.c.job_id.foreign_keys:
+            values["job_id"] = harness.job("good").id
         harness.store.run(lambda c, t=table, v=values: c.execute(t.insert().values(v)))
     return harness
 
@@ -111,6 +113,12 @@ def looked_at(harness: Harness) -> None:
     run(queries.totals)
     run(numbers.days, 3)
     run(numbers.paces)
+    run(custody.due, time.time() + 1, time.time() + 1, 10)
+    run(custody.report, time.time())
+    run(custody.wrong, 10)
+    run(custody.asked)
+    run(custody.being_removed)
+    run(custody.to_remove, "p", time.time() + 1, [], 10)
     for job in run(queries.listing):
         run(views.job, harness.stations, job)
         seen = run(page_job.gather, job.id)
