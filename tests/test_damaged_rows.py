@@ -33,6 +33,7 @@ from dittohead.store.search import find
 from dittohead.web.pages import front
 from dittohead.web.pages import job as page_job
 from tests.support.harness import Harness
+from tests.support.length import budget
 
 #: What SQLite keeps in any column.
 NONSENSE: tuple[Any, ...] = (
@@ -48,6 +49,12 @@ NONSENSE: tuple[Any, ...] = (
 COLUMNS = [
     (table.name, column.name) for table in TABLES for column in table.columns if not column.primary_key
 ]
+
+
+#: All of them; `make test` takes those that every folder meets.
+TABLES_FIRST = budget(
+    TABLES, *(table for table in TABLES if table.name in ("jobs", "steps", "events", "custody"))
+)
 
 
 async def fails(ctx: StepContext) -> StepResult:
@@ -147,7 +154,7 @@ def looked_at(harness: Harness) -> None:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", TABLES_FIRST, ids=lambda table: table.name)
 async def test_nonsense_in_any_column_ends_nothing_and_is_named(full: Harness, table: sa.Table) -> None:
     """Read at once, compared with the stations, at another start; a new folder is done meanwhile."""
     before = {job.id for job in full.store.run(queries.listing)}

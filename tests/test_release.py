@@ -57,6 +57,7 @@ def checkout(tmp_path: Path) -> Checkout:
     return Checkout(tmp_path)
 
 
+@pytest.mark.rest
 def test_it_is_what_is_committed_and_the_same_again(checkout: Checkout) -> None:
     """Litter in the checkout is in neither; the wheel is built from the source distribution, with man pages."""
     (checkout.top / "build" / "lib" / "dittohead").mkdir(parents=True)

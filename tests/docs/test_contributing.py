@@ -30,6 +30,7 @@ def rows(heading: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.rest
 @pytest.mark.service
 @pytest.mark.timeout(400)
 @pytest.mark.skipif(not (TOP / ".git").exists(), reason="a source distribution cannot be cloned")
@@ -110,6 +111,7 @@ def test_a_disk_in_memory_is_made_as_it_says(tmp_path: Path) -> None:
     assert " passed" in said.stdout
 
 
+@pytest.mark.rest
 @pytest.mark.service
 @pytest.mark.timeout(240)
 def test_a_migration_as_it_says_is_one(tmp_path: Path) -> None:

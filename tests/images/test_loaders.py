@@ -115,6 +115,7 @@ async def test_thumbnails_are_made_of_them_too(tmp_path: Path, wide: bytes) -> N
         assert max(decoded(tmp_path / "t.jpg").shape) <= 16
 
 
+@pytest.mark.rest
 @pytest.mark.slow
 async def test_a_text_that_grows_to_gigabytes_ends_at_the_childs_memory(tmp_path: Path) -> None:
     """A megabyte stands for 750: libpng reads past them, libspng fails that image by what the step allows."""

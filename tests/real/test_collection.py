@@ -133,6 +133,7 @@ def test_a_daemon_killed_at_any_moment_loses_nothing_of_a_collection(tmp_path: P
         assert here.stop() == 0
 
 
+@pytest.mark.rest
 def test_a_kill_between_two_pieces_of_the_splitting(tmp_path: Path) -> None:
     """More folders than one transaction makes jobs of."""
     config = CONFIG.format(tmp=tmp_path).replace("rsync: {to", "checksum: {} #")

@@ -364,6 +364,7 @@ def test_a_page_that_is_written_all_the_time_is_seen() -> None:
         assert "after the folder was handed over" in here.reason(folder)
 
 
+@pytest.mark.rest
 @needs_two
 def test_a_folder_made_immovable_during_the_job_holds_up_nobody() -> None:
     """It stays in processing/ until it can be moved; the daemon goes on, and starts again."""
@@ -404,6 +405,7 @@ def test_an_upload_may_be_deeper_than_the_daemons_stack() -> None:
         here.check_calm()
 
 
+@pytest.mark.rest
 def test_a_sparse_file_does_not_fill_the_target() -> None:
     """Half a gigabyte that takes no room when it is uploaded takes none when it is delivered."""
     with box() as here:
@@ -422,6 +424,7 @@ def test_a_folder_that_never_fits_holds_up_nobody() -> None:
         here.until(lambda: here.stations_of(folder) == ["done"])
 
 
+@pytest.mark.rest
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_very_many_files_in_one_directory() -> None:
@@ -494,6 +497,7 @@ def test_a_directory_swapped_as_it_is_opened(tmp_path: Path, monkeypatch: pytest
     assert told.value.where == "d"
 
 
+@pytest.mark.rest
 def test_a_name_that_a_pattern_takes_too_long_over_harms_nobody_else(tmp_path: Path) -> None:
     """It fails, with that reason, and is not tried again and again; others are done, and it starts again."""
     config = """

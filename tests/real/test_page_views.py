@@ -14,6 +14,7 @@ from playwright.sync_api import BrowserContext, sync_playwright
 
 from tests.support import page_views
 from tests.support.daemon import Site, site
+from tests.support.length import budget
 from tests.support.page_views import EMPTY, MORE, SCHEMES, VIEWS, WIDTHS, View
 
 pytestmark = pytest.mark.service
@@ -83,7 +84,11 @@ def test_a_page_before_anything_has_happened(shown: Shown, name: str) -> None:
     shown.see(EMPTY[name])
 
 
-@pytest.mark.parametrize("name", [*VIEWS, *MORE])
+#: A page of each kind.
+FIRST = ("sign-in", "front", "jobs", "drop", "done", "failed", "running", "to-approve")
+
+
+@pytest.mark.parametrize("name", budget([*VIEWS, *MORE], *FIRST))
 def test_a_page_in_each_state(shown: Shown, name: str) -> None:
     """With everything opened that can be opened there."""
     shown.fill()

@@ -192,6 +192,7 @@ def test_what_cannot_be_recorded_is_sent_nowhere(world: World) -> None:
     assert (world.archive.posts, world.objects("preservation"), world.objects("access")) == ([], {}, {})
 
 
+@pytest.mark.rest
 def test_preservation_and_access_one_after_the_other(world: World) -> None:
     """By the folder's name; the record is that of both."""
     configure(world, blocks()[0])

@@ -15,7 +15,7 @@ import pytest
 from tests.sources.test_grin_daemon import Rig
 from tests.support.daemon import site
 from tests.support.grin import Server, serving
-from tests.support.length import LONG
+from tests.support.length import LONG, budget
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -52,7 +52,7 @@ def tokens(rig: Rig) -> dict[str, list[str]]:
     return {stage: sorted(os.listdir(place / stage)) for stage in os.listdir(place)}
 
 
-@pytest.mark.parametrize(("point", "number"), MOMENTS if LONG else MOMENTS[::2])
+@pytest.mark.parametrize(("point", "number"), MOMENTS if LONG else budget(MOMENTS[::2], ("board.asked", 1)))
 def test_killed_while_it_keeps_the_board(tmp_path: Path, server: Server, point: str, number: int) -> None:
     with site(tmp_path / "root", "") as here:
         rig = rig_of(here, server, 12)

@@ -153,6 +153,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.rest
 async def test_killed_at_every_named_moment(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

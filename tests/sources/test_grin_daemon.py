@@ -117,7 +117,7 @@ def finish(rig: Rig) -> None:
     rig.holds()
 
 
-@pytest.mark.parametrize(("volumes", "kills"), budget([(80, 3), (200, 12 if LONG else 6)], (80, 3)))
+@pytest.mark.parametrize(("volumes", "kills"), budget([(80, 3), (200, 12 if LONG else 6)]))
 def test_killed_at_random_over_many_volumes(tmp_path: Path, server: Server, volumes: int, kills: int) -> None:
     """After so many requests, drawn by chance, while conversions end and the oldest leave the pool."""
     chance = random.Random(7)
@@ -139,7 +139,7 @@ def test_killed_at_random_over_many_volumes(tmp_path: Path, server: Server, volu
         finish(rig)
 
 
-@pytest.mark.parametrize(("point", "number"), MOMENTS if LONG else budget(MOMENTS[::3], *MOMENTS[::6]))
+@pytest.mark.parametrize(("point", "number"), MOMENTS if LONG else budget(MOMENTS[::3], ("source.piece", 3)))
 def test_killed_at_a_named_moment(tmp_path: Path, server: Server, point: str, number: int) -> None:
     with site(tmp_path / "root", "") as here:
         rig = Rig(here, server, 12)

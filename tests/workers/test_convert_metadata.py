@@ -90,6 +90,7 @@ async def test_text_that_is_no_utf_8_harms_no_image(tmp_path: Path, options: dic
         name.encode()
 
 
+@pytest.mark.rest
 @pytest.mark.parametrize("compression", ["jpeg", "deflate"])
 async def test_thousands_of_names_are_counted_and_harm_no_image(tmp_path: Path, compression: str) -> None:
     """A small file may hold as many as it likes; the answer is bounded, whatever the file says."""

@@ -28,6 +28,7 @@ from tests.support.harness import Harness
 from tests.support.islandora import Islandora, served
 from tests.support.islandora_rig import KNOWN, ORIGINAL, SERVICE, Rig
 from tests.support.islandora_state import PASSWORD, UID, Fault
+from tests.support.length import budget
 from tests.support.trees import tree
 
 
@@ -531,7 +532,7 @@ async def test_the_ledger_speaks_before_the_site_is_asked(rig: Rig) -> None:
     assert UID == 7
 
 
-@pytest.mark.parametrize(("pages", "again"), [(1000, False), (100, True)])
+@pytest.mark.parametrize(("pages", "again"), budget([(1000, False), (100, True)], (100, True)))
 async def test_a_thousand_pages_take_a_counted_number_of_calls(
     tmp_path: Path, pages: int, again: bool
 ) -> None:

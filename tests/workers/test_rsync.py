@@ -20,6 +20,7 @@ from dittohead.model.records import Location
 from dittohead.system import attributes
 from dittohead.workers.rsync.worker import PROBE, RsyncOptions, RsyncWorker
 from tests.support.context import LoneContext, source_of
+from tests.support.length import budget
 from tests.support.sshd import Sshd, sshd
 from tests.support.trees import fifo, read_tree, symlink, tree
 
@@ -629,7 +630,7 @@ async def test_folders_keep_the_targets_times_where_groups_are_set_and_that_is_s
     assert replications(ctx)[0][1].endswith("; not delivered: times of 2 folders")
 
 
-@pytest.mark.parametrize("mkpath", [False, True])
+@pytest.mark.parametrize("mkpath", budget([False, True], False))
 async def test_over_ssh_a_new_rsync_writes_through_no_planted_link(
     tmp_path: Path, server: Sshd, mkpath: bool
 ) -> None:
