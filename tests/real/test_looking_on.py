@@ -86,6 +86,7 @@ class Terminal:
     def __init__(self, here: Site, *arguments: str, columns: int = 100, **env: str) -> None:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
             os.execvpe(program()[0], [*program(), "--config", str(here.config), *arguments], here.env | env)
         self.resize(columns)
         self.text, self.seen = "", 0
