@@ -14,15 +14,11 @@ from dittohead.workers.identify.process import Identified
 Decision = Literal["accept", "warn", "hold", "refuse", "convert"]
 
 
-class Rule(BaseModel):
-    """One rule; all that it names must fit."""
+class Conditions(BaseModel):
+    """Which files are meant; all conditions that are named must fit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    then: Decision = Field(
-        description="`accept`; `warn`: a warning in the receipt; `hold`: a person has to decide, the folder "
-        "fails until then; `refuse`: the folder fails; `convert`: noted in the list, for later steps."
-    )
     puid: list[str] = Field(
         default_factory=list, description="PUIDs, or patterns such as `fmt/*`; `UNKNOWN` for no format."
     )
@@ -34,18 +30,11 @@ class Rule(BaseModel):
         default_factory=list,
         description="Patterns of what Siegfried warns of, such as `*extension mismatch*`.",
     )
-    why: str = Field("", description="The reason, shown with the verdict.")
 
     @field_validator("puid", "mime", "extension", "warning", mode="before")
     @classmethod
     def _several(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _some(self) -> Self:
-        if not (self.puid or self.mime or self.extension or self.warning):
-            raise ValueError("name puid, mime, extension or warning; what fits no rule is `default`")
-        return self
 
     def fits(self, path: bytes, found: Identified) -> bool:
         """Tell whether a file is meant; of several formats that it may have, any one counts."""
@@ -60,10 +49,34 @@ class Rule(BaseModel):
             for match in found.matches
         )
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it names nothing."""
+        return not (self.puid or self.mime or self.extension or self.warning)
+
     def __str__(self) -> str:
         parts = [f"{key} {', '.join(getattr(self, key))}" for key in ("puid", "mime", "extension", "warning")
                  if getattr(self, key)]  # fmt: skip
-        return "; ".join(parts) + (f": {self.why}" if self.why else "")
+        return "; ".join(parts)
+
+
+class Rule(Conditions):
+    """One rule; all that it names must fit."""
+
+    then: Decision = Field(
+        description="`accept`; `warn`: a warning in the receipt; `hold`: a person has to decide, the folder "
+        "fails until then; `refuse`: the folder fails; `convert`: noted in the list, for later steps."
+    )
+    why: str = Field("", description="The reason, shown with the verdict.")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.is_empty:
+            raise ValueError("name puid, mime, extension or warning; what fits no rule is `default`")
+        return self
+
+    def __str__(self) -> str:
+        return super().__str__() + (f": {self.why}" if self.why else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from importlib import metadata, util
 from itertools import islice
 from typing import IO, Any, Literal
@@ -36,6 +37,7 @@ from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.runners import Renewed
 from dittohead.workers.identify.policy import Decision, Rule, Verdict, verdict
 from dittohead.workers.identify.process import About, Identified, Identifier, as_dict
+from dittohead.workers.identify.wellformed import Check, Checker, Judged
 
 #: Files in one request to the child.
 _AT_A_TIME = 128
@@ -55,6 +57,7 @@ _COLUMNS = (
     "warning",
     "verdict",
     "rule",
+    "wellformed",
 )
 
 
@@ -67,6 +70,10 @@ class IdentifyOptions(Options):
         default_factory=list, description="Rules; the first that fits a file gives the verdict."
     )
     default: Decision = Field("accept", description="The verdict where no rule fits.")
+    wellformed: list[Check] = Field(
+        default_factory=list, description="Programs that say whether files are well-formed and valid."
+    )
+    parallel: int = Field(2, ge=1, le=64, description="Of these, programs that run at once.")
     timeout: Duration = Field(600.0, gt=0, description="The longest time for a group of files, 128 at most.")
 
     @field_validator("path")
@@ -93,7 +100,7 @@ class IdentifyWorker(Worker[IdentifyOptions]):
         """See that Siegfried is there."""
         if util.find_spec("pygfried") is None:
             return ["pygfried is not installed; type: pip install 'dittohead[identify]'"]
-        return []
+        return [missing for check in options.wellformed if (missing := check.missing())]
 
     async def doctor(
         self, options: IdentifyOptions, secret: Callable[[str], str]
@@ -111,7 +118,8 @@ class IdentifyWorker(Worker[IdentifyOptions]):
             tools = {"pygfried": metadata.version("pygfried")}
         except metadata.PackageNotFoundError:
             tools = {}
-        return Recipe(settings=options.model_dump(mode="json", exclude={"timeout"}), tools=tools)
+        unseen: Any = {"timeout": True, "parallel": True, "wellformed": {"__all__": {"timeout"}}}
+        return Recipe(settings=options.model_dump(mode="json", exclude=unseen), tools=tools)
 
     async def plan(self, ctx: StepContext, options: IdentifyOptions) -> AsyncIterator[Planned]:
         """Yield each file with its format and verdict, where the files are there.
@@ -123,9 +131,10 @@ class IdentifyWorker(Worker[IdentifyOptions]):
             yield Planned(action="run", what="format identification", detail="of what the earlier step makes")
             return
         reading = _Identifying(ctx, options)
-        async for entry, found, judged in reading.files():
+        async for entry, found, judged, checked in reading.files():
             action: Literal["keep", "leave"] = "leave" if judged.then in ("hold", "refuse") else "keep"
             detail = f"{_named(found)}: {judged.then}, by {judged.rule}"
+            detail += "".join(f"; {one.tool}: {one.judgement}" for one in checked)
             yield Planned(action=action, what=display(entry.path), detail=detail)
         yield Planned(action="make", what=options.output, detail=reading.totals.summary())
         reading.totals.judge(ctx)
@@ -139,8 +148,12 @@ class IdentifyWorker(Worker[IdentifyOptions]):
             open(ctx.log_file(), "a", encoding="utf-8", errors="backslashreplace") as log,
         ):
             lines = (_Csv if options.format == "csv" else _Json)(out)
-            async for entry, found, judged in reading.files():
-                lines.add(entry, found, judged)
+            async for entry, found, judged, checked in reading.files():
+                lines.add(entry, found, judged, checked)
+                for one in checked:
+                    if one.judgement != "valid":
+                        said = "; ".join(one.findings)
+                        print(f"{display(entry.path)}: {one.tool}: {one.judgement}: {said}", file=log)
                 if found.error or judged.then != "accept":
                     what = found.error or _named(found)
                     print(f"{display(entry.path)}: {what}: {judged.then}, by {judged.rule}", file=log)
@@ -156,6 +169,8 @@ class IdentifyWorker(Worker[IdentifyOptions]):
             type=EventType.FORMAT_IDENTIFICATION, outcome=totals.outcome, detail=detail, agent=agent
         )
         ctx.event(event)
+        for event in totals.validations(reading.checker.versions):
+            ctx.event(event)
         totals.judge(ctx)
         return Done(detail=totals.summary())
 
@@ -166,19 +181,27 @@ class _Identifying:
     def __init__(self, ctx: StepContext, options: IdentifyOptions) -> None:
         self._ctx, self._options = ctx, options
         self.totals = _Totals()
+        self.checker = Checker(options.wellformed, ctx.source.root, ctx.env, options.parallel)
+        self._tolerant = {check.called for check in options.wellformed if check.invalid == "warn"}
         self.about = About(siegfried="", signatures="")
 
-    async def files(self) -> AsyncIterator[tuple[Entry, Identified, Verdict]]:
-        """Yield each file, what is known of it, and what is to become of it."""
+    async def files(self) -> AsyncIterator[tuple[Entry, Identified, Verdict, list[Judged]]]:
+        """Yield each file, what is known of it, what is to become of it, and what programs say of it."""
         entries = (entry for entry in self._ctx.source.entries() if not entry.is_dir)
         done, log = 0, None if self._ctx.dry_run else self._ctx.log_file()
         async with Renewed(lambda: Identifier.start(self._ctx.env, log)) as child:
             self.about = (await child.get()).about
             while some := await in_thread(lambda stop: list(islice(entries, _AT_A_TIME))):
-                for entry, found in zip(some, await self._batch(child, some), strict=True):
+                known = await self._batch(child, some)
+                of_all = await asyncio.gather(
+                    *(self.checker.of(entry.path, found) for entry, found in zip(some, known, strict=True))
+                )
+                for entry, found, checked in zip(some, known, of_all, strict=True):
                     judged = verdict(self._options.policy, self._options.default, entry.path, found)
                     self.totals.add(entry.path, found, judged)
-                    yield entry, found, judged
+                    for one in checked:
+                        self.totals.add_check(entry.path, one, tolerant=one.tool in self._tolerant)
+                    yield entry, found, judged, checked
                 done += len(some)
                 self._ctx.progress(done, self._ctx.source.files, "files")
 
@@ -210,7 +233,11 @@ class _Totals:
     def __init__(self) -> None:
         self.formats: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
-        self._faults = {key: FaultyFiles() for key in ("refuse", "hold", "warn", "error")}
+        self.checks: dict[str, Counter[str]] = {}  #: program -> what it said -> of how many files
+        self._failed: dict[str, FaultyFiles] = {}  #: program -> files that are not valid
+        self._faults = {
+            key: FaultyFiles() for key in ("refuse", "hold", "warn", "error", "invalid", "unknown")
+        }
 
     def add(self, path: bytes, found: Identified, judged: Verdict) -> None:
         """Take down a file."""
@@ -220,6 +247,43 @@ class _Totals:
             self._faults["error"].add(path, found.error)
         if judged.then in self._faults:
             self._faults[judged.then].add(path, f"{_named(found)}, {judged.rule}")
+
+    def add_check(self, path: bytes, one: Judged, *, tolerant: bool) -> None:
+        """Take down what a program says of a file.
+
+        Args:
+            path: of the file.
+            one: what is said.
+            tolerant: an invalid file is a warning only.
+        """
+        self.checks.setdefault(one.tool, Counter())[one.judgement] += 1
+        if one.judgement == "valid":
+            return
+        why = f"{one.tool}: {'; '.join(one.findings)}"
+        self._failed.setdefault(one.tool, FaultyFiles()).add(
+            path, f"{one.judgement}: {'; '.join(one.findings)}"
+        )
+        if one.judgement == "unknown" or (one.judgement == "invalid" and not tolerant):
+            self._faults[one.judgement].add(path, why)
+
+    def validations(self, versions: Mapping[str, str]) -> Iterator[Event]:
+        """Yield an event for each program that was asked.
+
+        Args:
+            versions: program -> its name and version.
+        """
+        for tool, said in self.checks.items():
+            bad = said["invalid"] + said["unknown"]
+            counts = ", ".join(
+                f"{said[key]:,} {key}" for key in ("valid", "warning", "invalid", "unknown") if said[key]
+            )
+            failed = f": {self._failed[tool]}" if tool in self._failed else ""
+            yield Event(
+                type=EventType.VALIDATION,
+                outcome="failure" if bad else "warning" if said["warning"] else "success",
+                detail=f"{counted(said.total(), 'file')}: {counts}{failed}",
+                agent=versions.get(tool, tool),
+            )
 
     def summary(self) -> str:
         """Return the formats and verdicts, in words."""
@@ -238,7 +302,8 @@ class _Totals:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the numbers, for later steps."""
-        return {"verdicts": dict(sorted(self.verdicts.items()))}
+        checks = {tool: dict(sorted(said.items())) for tool, said in self.checks.items()}
+        return {"verdicts": dict(sorted(self.verdicts.items())), **({"wellformed": checks} if checks else {})}
 
     @property
     def outcome(self) -> str:
@@ -253,18 +318,20 @@ class _Totals:
             "refuse": "refused by the policy",
             "hold": "held by the policy: a person has to decide",
             "error": "not identified",
+            "invalid": "not valid",
+            "unknown": "could not be checked",
         }
         stopping = {key: self._faults[key] for key in words if self._faults[key].count}
         if not stopping:
             return
         parts = [f"{counted(one.count, 'file')} {words[key]}: {one}" for key, one in stopping.items()]
-        if set(stopping) == {"error"}:
+        if set(stopping) <= {"error", "unknown"}:
             hint = f"See dittohead logs {ctx.job_id}, then dittohead retry {ctx.job_id}"
         else:
             hint = f"Correct the folder, or the policy in config.yaml; then: dittohead rerun {ctx.job_id}"
         error = ItemError("; ".join(parts), where=ctx.name, hint=hint)
         error.files = tuple(name for one in stopping.values() for name in one.named)
-        error.good = "refuse" not in stopping
+        error.good = not {"refuse", "invalid"} & set(stopping)
         raise error
 
 
@@ -284,11 +351,12 @@ class _Json:
     def __init__(self, out: IO[bytes]) -> None:
         self._out, self._begun = out, False
 
-    def add(self, entry: Entry, found: Identified, judged: Verdict) -> None:
+    def add(self, entry: Entry, found: Identified, judged: Verdict, checked: Sequence[Judged]) -> None:
         """Write a file."""
         about = {
             **paths.path_fields(entry.path), "size": entry.size, "sha256": entry.sha256, **as_dict(found),
             "verdict": judged.then, "rule": judged.rule,
+            **({"wellformed": [one.as_dict() for one in checked]} if checked else {}),
         }  # fmt: skip
         self._out.write(b",\n" if self._begun else b'{"files": [\n')
         self._out.write(json.dumps(about, ensure_ascii=False).encode("utf-8", "backslashreplace"))
@@ -308,11 +376,14 @@ class _Csv:
         self._out = out
         self._write(_COLUMNS)
 
-    def add(self, entry: Entry, found: Identified, judged: Verdict) -> None:
+    def add(self, entry: Entry, found: Identified, judged: Verdict, checked: Sequence[Judged]) -> None:
         """Write a file."""
+        said = "; ".join(f"{one.tool}: {one.judgement}" for one in checked)
         for one in as_dict(found)["formats"] or [{}]:
             about = [one.get(key, "") for key in _COLUMNS[3:9]]
-            self._write([display(entry.path), entry.size, entry.sha256, *about, judged.then, judged.rule])
+            self._write(
+                [display(entry.path), entry.size, entry.sha256, *about, judged.then, judged.rule, said]
+            )
 
     def end(self, about: About) -> None:
         """Do nothing: the receipt says by what the files were identified."""
