@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks import (
     backlog,
+    bags,
     claim,
     commands,
     convert,
@@ -45,6 +46,7 @@ ALL: dict[str, Callable[[Path, bool], Iterator[Row]]] = {
     "jp2": jp2.measure,
     "page": page.measure,
     "unpack": unpack.measure,
+    "bags": bags.measure,
     "grin": grin.measure,
 }
 _COLUMNS = ("what", "ours", "peer", "ratio", "goal", "holds")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
 
+from dittohead.system import threads
 from dittohead.system.threads import Crew, PatientPool, Stop
 
 
@@ -92,3 +94,46 @@ async def test_a_crew_that_gets_no_thread_says_so_and_forgets_nothing(no_more: l
         await crew.begin(work).done
     no_more.clear()
     assert await asyncio.gather(*(crew.begin(work).done for _ in range(5))) == [1] * 5
+
+
+def test_what_several_threads_make_comes_in_the_order_of_the_items() -> None:
+    """Two at once, and never more; a few ahead, and never all."""
+    taken, busy, most, lock = [], 0, 0, threading.Lock()
+    both = threading.Barrier(2, timeout=60)
+
+    def items() -> Iterator[int]:
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    def work(number: int) -> int:
+        nonlocal busy, most
+        with lock:
+            busy += 1
+            most = max(most, busy)
+        if number < 2:
+            both.wait()  # passes only where both are at work
+        with lock:
+            busy -= 1
+        return number * number
+
+    for number, square in threads.in_order(items(), work, 2):
+        assert square == number * number
+        assert len(taken) <= number + 11
+    assert (len(taken), most) == (40, 2)
+
+
+def test_an_error_comes_at_its_turn_and_no_more_is_begun() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 3:
+            raise ValueError("three")
+        return number
+
+    got: list[int] = []
+    with pytest.raises(ValueError, match="three"):
+        got.extend(number for number, _ in threads.in_order(range(1000), work, 2))
+    assert got == [0, 1, 2]
+    assert len(begun) < 20

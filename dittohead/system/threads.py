@@ -7,11 +7,12 @@ import contextlib
 import errno
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -116,6 +117,32 @@ class Stop:
         self.beats += 1
         if self._event.is_set():
             raise Stopped
+
+
+def in_order(items: Iterable[A], work: Callable[[A], T], threads: int) -> Iterator[tuple[A, T]]:
+    """Yield each item with what `work` makes of it, in the order of the items. Blocking.
+
+    Args:
+        items: taken in the calling thread, a few ahead.
+        work: called in one of the threads; it should look now and then whether it is to leave.
+        threads: that work at once.
+
+    Raises: what `work` raises, at the turn of its item; those that have begun end before it is raised.
+    """
+    waiting: deque[tuple[A, Future[T]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(work, item)))
+                if len(waiting) > 4 * threads:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
 
 async def in_thread(work: Callable[[Stop], T]) -> T:

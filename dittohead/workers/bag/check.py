@@ -16,7 +16,7 @@ from dittohead.model.errors import ItemError
 from dittohead.model.records import Entry
 from dittohead.model.text import display
 from dittohead.system import files, folding
-from dittohead.system.threads import Stop
+from dittohead.system.threads import Stop, in_order
 from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.workers.bag import declaration, manifests
 from dittohead.workers.bag.declaration import Declaration, Malformed
@@ -68,6 +68,10 @@ class Bag:
     def algorithms(self) -> list[str]:
         """Those of the payload manifests, as their files' names have them."""
         return [one.called for one in self.manifests if not one.is_tag]
+
+
+#: Files that are read at once.
+_READERS = 2
 
 
 class Check:
@@ -326,15 +330,24 @@ class Check:
 
     def _compare(self) -> None:
         """Compare digests: SHA-256 with what the claim has read, the others in one read of each file."""
-        for file, listed in self._index.to_compare():
-            self._stop.check()
-            found = self._digests(file, {self.bag.manifests[number].algorithm for number in listed})
+        pairs = self._index.to_compare()
+        reads = any(one.algorithm != "sha256" for one in self.bag.manifests)
+        digests = (
+            in_order(pairs, self._digests, _READERS)
+            if reads
+            else ((one, self._digests(one)) for one in pairs)
+        )
+        for (file, listed), found in digests:
             for number, digest in listed.items():
                 one = self.bag.manifests[number]
                 if found.get(one.algorithm) != digest:
                     self._findings.error(file.path, f"its {one.called} is not what {display(one.path)} says")
 
-    def _digests(self, file: File, wanted: set[str]) -> dict[str, bytes]:
+    def _digests(self, one: tuple[File, dict[int, bytes]]) -> dict[str, bytes]:
+        """Return the digests of a file that its manifests want. In one of the threads that read."""
+        self._stop.check()
+        file, listed = one
+        wanted = {self.bag.manifests[number].algorithm for number in listed}
         found = {"sha256": file.sha256}
         if unread := wanted - {"sha256"}:
             hashes = {name: hashlib.new(name, usedforsecurity=False) for name in unread}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import zipfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
@@ -117,11 +118,12 @@ def _archive(ctx: StepContext, options: BagOptions) -> bytes:
 
 
 def _checked(ctx: StepContext, options: BagOptions, stop: Stop) -> tuple[Bag, Findings]:
-    done = 0
+    done, lock = 0, threading.Lock()
 
-    def progress(size: int) -> None:
+    def progress(size: int) -> None:  # in any of the threads that read
         nonlocal done
-        done += size
+        with lock:
+            done += size
         ctx.progress(done, ctx.source.size, "bytes")
 
     with open(ctx.log_file(), "a", encoding="utf-8", errors="backslashreplace") as log:
