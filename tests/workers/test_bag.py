@@ -190,6 +190,17 @@ async def test_a_bag_in_the_only_folder(tmp_path: Path) -> None:
     assert "this folder is not a bag" in await refused(tmp_path / "2", root.parent)
 
 
+async def test_a_file_with_other_content_is_named_for_those_who_replace_it(tmp_path: Path) -> None:
+    """Also in a bag that is the only folder: the path is the folder's. A missing file cannot be replaced."""
+    root = bag(tmp_path / "box", {"a.tif": b"a", "b.tif": b"b", "c.tif": b"c"})
+    (root / "data/a.tif").write_bytes(b"x")
+    (root / "data/b.tif").unlink()
+    ctx = LoneContext(tmp_path / "work", root.parent)
+    with pytest.raises(ItemError) as told:
+        await BagWorker().run(ctx, BagOptions(check=True))
+    assert told.value.files == (f"{root.name}/data/a.tif",)
+
+
 async def test_percent_signs_either_way(tmp_path: Path) -> None:
     """RFC 8493 codes them in 1.0; common tools write them as they are."""
     root = bag(tmp_path, {"100%25.txt": b"a", "b%0A": b"b"})

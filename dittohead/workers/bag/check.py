@@ -40,12 +40,19 @@ class Findings:
     def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
         self.errors = FaultyFiles()
         self.warnings = FaultyFiles()
+        self.differing: list[str] = []  #: files of the folder, with other content than a manifest says; some
         self._say = say
 
     def error(self, path: bytes, what: str) -> None:
         """Note what makes the bag invalid."""
         self.errors.add(path, what)
         self._say(f"error: {display(path)}: {what}")
+
+    def differs(self, path: bytes) -> None:
+        """Note a file that another could be put in the place of."""
+        name = display(path)
+        if len(self.differing) < _DIFFERING and name not in self.differing:
+            self.differing.append(name)
 
     def warning(self, path: bytes, what: str) -> None:
         """Note what a valid bag should not have."""
@@ -69,6 +76,9 @@ class Bag:
         """Those of the payload manifests, as their files' names have them."""
         return [one.called for one in self.manifests if not one.is_tag]
 
+
+#: Files with other content that are named to those who may put others in their place.
+_DIFFERING = 100
 
 #: Files that are read at once.
 _READERS = 2
@@ -341,6 +351,7 @@ class Check:
             for number, digest in listed.items():
                 one = self.bag.manifests[number]
                 if found.get(one.algorithm) != digest:
+                    self._findings.differs(self._prefix + file.path)
                     self._findings.error(file.path, f"its {one.called} is not what {display(one.path)} says")
 
     def _digests(self, one: tuple[File, dict[int, bytes]]) -> dict[str, bytes]:

@@ -80,12 +80,14 @@ class BagWorker(Worker[BagOptions]):
     async def _check(self, ctx: StepContext, options: BagOptions) -> Done:
         bag, findings = await in_thread(lambda stop: _checked(ctx, options, stop))
         if findings.errors.count:
-            raise ItemError(
+            error = ItemError(
                 f"this is not a valid bag: {findings.errors}",
                 where=ctx.name,
                 hint=f"All {counted(findings.errors.count, 'finding')}: dittohead logs {ctx.job_id}. "
                 "Correct the bag and drop it again",
             )
+            error.files = () if ctx.source.made else tuple(findings.differing)
+            raise error
         count, size = bag.payload
         detail = f"{bag.declaration}: {counted(count, 'payload file')}, {units.size(size)}; "
         detail += f"complete and valid by {', '.join(bag.algorithms)}"
