@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from dittohead.contract.worker import (
         Done,
+        Freeze,
         Inputs,
         Made,
         Options,
@@ -86,6 +87,7 @@ _MODULES = {
     "dittohead.system.threads": ("Stop", "in_thread"),
     "dittohead.contract.worker": (
         "Done",
+        "Freeze",
         "Inputs",
         "Made",
         "Options",
@@ -130,6 +132,7 @@ __all__ = [
     "Event",
     "EventType",
     "Fetch",
+    "Freeze",
     "Inputs",
     "Item",
     "ItemError",

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from dittohead.config.loader import load
-from dittohead.contract.worker import Done, StepContext, StepResult, Wait
+from dittohead.contract.worker import Done, Freeze, StepContext, StepResult, Wait
 from dittohead.folders import receipt
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
-from dittohead.model.events import EventType
+from dittohead.model.events import Event, EventType
 from dittohead.model.records import Output
 from dittohead.model.states import JobState, Station, StepState
 from dittohead.store import jobs as job_store
@@ -351,6 +351,67 @@ async def test_a_waiting_step_wakes_by_itself(harness: Harness) -> None:
 
 
 TARGETS = CONFIG.replace("- script: {name: second}", '- script: {name: second, target: "store-1"}')
+
+
+async def test_a_step_that_a_person_has_to_decide_about_freezes_its_job(harness: Harness) -> None:
+    """Also after a restart; what it has found is kept; thawed, it is run again and knows what it was frozen for."""
+    asked: list[dict[str, Any]] = []
+
+    async def decides(ctx: StepContext) -> StepResult:
+        if ctx.name != "n":
+            return Done()
+        asked.append(dict(ctx.saved))
+        ctx.event(Event(type=EventType.VALIDATION, outcome="warning", detail="odd", agent="t"))
+        return Done() if ctx.saved else Freeze(reason="is this right?", state={"of": "a.txt"})
+
+    harness.worker.plays["second"] = decides
+    harness.arrive("n")
+    async with harness.running():
+        await harness.until(lambda: [job.state for job in harness.jobs("n")] == [JobState.FROZEN])
+    (job,) = harness.jobs("n")
+    assert job.reason == "is this right?"
+    assert [
+        event.detail for event in harness.store.run(job_store.events_of, job.id) if event.detail == "odd"
+    ] == ["odd"]
+    harness.arrive("another")
+    async with harness.running():
+        await harness.until_over("another")
+    assert asked == [{}]
+    await harness.ask("thaw", "n")
+    async with harness.running():
+        await harness.until_over("n")
+    assert harness.job("n").state is JobState.DONE
+    assert asked == [{}, {"of": "a.txt"}]
+
+
+async def test_steps_beside_one_that_is_frozen_go_on_to_their_end(tmp_path: Path) -> None:
+    """Then the job is frozen, whatever else waits for a time or a target."""
+    steps = (
+        "[{script: {name: first}}, {script: {name: second, after: []}}, {script: {name: third, after: []}}]"
+    )
+    text = f"root: .\npipelines: {{p: {{match: .*, steps: {steps}}}}}\n"
+    harness = Harness(tmp_path / "root", text)
+    others: list[str] = []
+
+    async def freezes(ctx: StepContext) -> StepResult:
+        return Freeze(reason="is this right?", state={"x": 1}) if not ctx.saved else Done()
+
+    async def waits(ctx: StepContext) -> StepResult:
+        others.append("waits")
+        return Wait(reason="not yet", seconds=3600, state={})
+
+    async def works(ctx: StepContext) -> StepResult:
+        others.append("works")
+        return Done()
+
+    harness.worker.plays |= {"first": freezes, "second": waits, "third": works}
+    harness.arrive("n")
+    async with harness.running():
+        await harness.until(lambda: [job.state for job in harness.jobs("n")] == [JobState.FROZEN])
+    assert sorted(others) == ["waits", "works"]
+    states = {step.name: step.state.value for step in harness.steps(harness.job("n"))}
+    assert states == {"first": "waiting", "second": "waiting", "third": "done"}
+    harness.store.close()
 
 
 async def test_a_target_that_is_down_is_paused_and_its_jobs_wait(tmp_path, monkeypatch) -> None:

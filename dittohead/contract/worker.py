@@ -96,7 +96,18 @@ class Wait:
     state: dict[str, Any] = field(default_factory=dict)  #: JSON, in `StepContext.saved` at the next try
 
 
-StepResult = Done | Wait
+@dataclass(frozen=True, kw_only=True)
+class Freeze:
+    """A person has to decide: the job is frozen. When it is thawed, `run` is called again.
+
+    That it was thawed is the decision: `state` must say what the job was frozen for, so that it goes on then.
+    """
+
+    reason: str  #: what is to be decided, shown to people wherever the job is shown
+    state: dict[str, Any] = field(default_factory=dict)  #: JSON, in `StepContext.saved` when it was thawed
+
+
+StepResult = Done | Wait | Freeze
 
 
 class StepContext(abc.ABC):
@@ -117,7 +128,7 @@ class StepContext(abc.ABC):
     outside: Path  #: a file for notes of what is begun outside and unfinished; see `Worker.let_go`
     ledger: Path  #: a file for notes of what is created outside, before it is; kept for `Worker.undo`
     written: Mapping[str, Any] = MappingProxyType({})  #: its options as config.yaml has them
-    saved: Mapping[str, Any]  #: what `save` or `Wait.state` kept, {} at first
+    saved: Mapping[str, Any]  #: what `save`, `Wait.state` or `Freeze.state` kept, {} at first
     dry_run: bool = False  #: for `plan`: not even `preflight` may change anything outside
     log: Any  #: structlog logger, bound to job, name and step
     env: Mapping[str, str]  #: the environment for child processes
@@ -222,7 +233,7 @@ class Worker(abc.ABC, Generic[OptionsT]):
     """Code that can do one kind of step.
 
     One instance serves the whole process; it keeps no state of a job. `run` may be called again
-    for the same step after a crash at any point, after a failure and after `Wait`: it MUST leave
+    for the same step after a crash at any point, after a failure, after `Wait` and `Freeze`: it MUST leave
     the same result, MUST never change the payload, and on cancellation MUST leave no child
     process behind (`dittohead.run` sees to it). Raise ItemError, TransientError or TargetError;
     anything else is a defect of the worker and fails the job with a traceback in the log.

@@ -372,6 +372,8 @@ class _Run:
         """Let steps that were put off be tried again, where that is due while others still run."""
         now = time.monotonic()
         for index, why in list(aside.items()):
+            if why.state is JobState.FROZEN:
+                continue
             if why.due is not None:
                 due = why.due <= now
             else:
@@ -534,6 +536,10 @@ class _Run:
         reason = "; ".join(dict.fromkeys(aside.reason for aside in asides))
         targets = sorted({aside.target for aside in asides} - {""})
         wake_at = min((aside.wake_at for aside in asides if aside.wake_at is not None), default=None)
+        if frozen := "; ".join(aside.reason for aside in asides if aside.state is JobState.FROZEN):
+            await self._put_off(JobState.FROZEN, reason=frozen, wake_at=None)
+            log.get().warning(log.JOB_FROZEN, reason=frozen)
+            return
         # What waits for a target is woken by it, whatever else the job waits for.
         state = JobState.PAUSED if wake_at is None else JobState.WAITING
         await self._put_off(state, reason=reason, wake_at=wake_at, waits_for=targets)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dittohead.contract import placeholders
-from dittohead.contract.worker import Done, Made, Options, Recipe, StepResult, Wait, Worker
+from dittohead.contract.worker import Done, Freeze, Made, Options, Recipe, StepResult, Wait, Worker
 from dittohead.engine.context import Context
 from dittohead.engine.engine import Engine
 from dittohead.folders.job_files import JobFiles, values_of
@@ -58,9 +58,9 @@ class RunState:
 class SetAside:
     """Why a step does not go on for now."""
 
-    state: JobState  #: WAITING or PAUSED
+    state: JobState  #: WAITING, PAUSED or FROZEN
     reason: str
-    #: by `time.monotonic`, as the system's clock may be set; None: when its target is resumed
+    #: by `time.monotonic`, as the system's clock may be set; None: when its target is resumed, or thawed
     due: float | None
     target: str = ""
 
@@ -117,6 +117,9 @@ class StepRun:
             if isinstance(result, Wait):
                 context.close(durable=False)
                 return await self._wait(result, context)
+            if isinstance(result, Freeze):
+                context.close(durable=False)
+                return await self._freeze(result, context)
             await self._done(result, context, seconds, worker.recipe(options))
         return None
 
@@ -290,6 +293,11 @@ class StepRun:
             {"saved": result.state, "wake_at": aside.wake_at, "error": result.reason}, found=context.events
         )
         log.get().info(log.STEP_WAITING, reason=result.reason, seconds=result.seconds)
+        return aside
+
+    async def _freeze(self, result: Freeze, context: Context) -> SetAside:
+        aside = SetAside(state=JobState.FROZEN, reason=result.reason, due=None)
+        await self.lay_aside({"saved": result.state, "error": result.reason}, found=context.events)
         return aside
 
     async def _done(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dittohead.contract.worker import Done
+from dittohead.contract.worker import Done, Freeze
 from dittohead.model.errors import ItemError
 from dittohead.workers.identify import process, worker
 from dittohead.workers.identify.policy import Rule, verdict
@@ -124,14 +124,33 @@ async def test_policy(tmp_path: Path) -> None:
     said = str(caught.value)
     assert "1 file refused by the policy: sub/wrong.tif" in said
     assert "rule 1 (warning *extension mismatch*: rename it)" in said
-    assert "1 file held by the policy: a person has to decide: none: UNKNOWN, rule 3" in said
     assert f"dittohead rerun {ctx.job_id}" in said
-    assert set(caught.value.files) == {"sub/wrong.tif", "none"}
+    assert set(caught.value.files) == {"sub/wrong.tif"}
     listed = json.loads((ctx.work / "formats.json").read_text())
     assert [one["verdict"] for one in listed["files"]].count("convert") == 2
     log = ctx.log_file().read_text()
     assert "sub/empty.txt: x-fmt/111 Plain Text File: warn, by rule 4 (mime text/*)" in log
     assert ctx.events[0].outcome == "failure"
+
+
+async def test_what_is_held_is_for_a_person_to_decide(tmp_path: Path) -> None:
+    """The job is frozen, with the files and the rule; thawed, it goes on; another file is another question."""
+    folder = tree(tmp_path / "vol", FILES)
+    policy = [{"puid": "UNKNOWN", "then": "hold"}]
+    ctx = LoneContext(tmp_path, folder)
+    result = await IdentifyWorker().run(ctx, options(policy=policy))
+    assert isinstance(result, Freeze)
+    assert "the policy holds 1 file: none: UNKNOWN, rule 1" in result.reason
+    assert f"dittohead thaw {ctx.job_id}" in result.reason
+    thawed = LoneContext(tmp_path, folder)
+    thawed.saved = result.state
+    done = await IdentifyWorker().run(thawed, options(policy=policy))
+    assert isinstance(done, Done)
+    assert "was accepted" in done.detail
+    (folder / "other").write_bytes(b"\x01\x02")
+    more = LoneContext(tmp_path, folder)
+    more.saved = result.state
+    assert isinstance(await IdentifyWorker().run(more, options(policy=policy)), Freeze)
 
 
 async def test_plan(tmp_path: Path) -> None:

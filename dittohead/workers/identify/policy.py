@@ -64,8 +64,8 @@ class Rule(Conditions):
     """One rule; all that it names must fit."""
 
     then: Decision = Field(
-        description="`accept`; `warn`: a warning in the receipt; `hold`: a person has to decide, the folder "
-        "fails until then; `refuse`: the folder fails; `convert`: noted in the list, for later steps."
+        description="`accept`; `warn`: a warning in the receipt; `hold`: a person has to decide, the job "
+        "is frozen until then; `refuse`: the folder fails; `convert`: noted in the list, for later steps."
     )
     why: str = Field("", description="The reason, shown with the verdict.")
 

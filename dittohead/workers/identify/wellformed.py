@@ -1,6 +1,6 @@
 """Whether files are well-formed and valid, as the programs say that know their formats.
 
-Each program is given an open file as /proc/self/fd/N: its name cannot be taken for an option, and no link is
+Each program is given an open file as /proc/self/fd/N: its name cannot be read as an option, and no link is
 followed. How each says that a file is bad is data here:
 
 - jpylyzer writes XML with `<isValid format="jp2">True</isValid>`, and exits 0 (jpylyzer 2.1, user manual).

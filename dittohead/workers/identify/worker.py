@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 from dittohead.contract.options import Duration
 from dittohead.contract.worker import (
     Done,
+    Freeze,
     Options,
     Planned,
     Recipe,
@@ -172,7 +173,12 @@ class IdentifyWorker(Worker[IdentifyOptions]):
         for event in totals.validations(reading.checker.versions):
             ctx.event(event)
         totals.judge(ctx)
-        return Done(detail=totals.summary())
+        if (held := totals.held) and ctx.saved.get("held") != held:
+            why = f"the policy holds {held}; to accept it: dittohead thaw {ctx.job_id}"
+            return Freeze(reason=why, state={"held": held})
+        return Done(
+            detail=totals.summary() + ("; what was held was accepted: the job was thawed" if held else "")
+        )
 
 
 class _Identifying:
@@ -308,15 +314,20 @@ class _Totals:
     @property
     def outcome(self) -> str:
         """What an event says of it."""
-        if any(self._faults[key].count for key in ("refuse", "hold", "error")):
+        if any(self._faults[key].count for key in ("refuse", "error")):
             return "failure"
-        return "warning" if self._faults["warn"].count else "success"
+        return "warning" if self._faults["warn"].count or self._faults["hold"].count else "success"
+
+    @property
+    def held(self) -> str:
+        """What a person has to decide about, in words; "" for nothing."""
+        found = self._faults["hold"]
+        return f"{counted(found.count, 'file')}: {found}" if found.count else ""
 
     def judge(self, ctx: StepContext) -> None:
         """Raise ItemError where the folder may not go on, with all files at fault."""
         words = {
             "refuse": "refused by the policy",
-            "hold": "held by the policy: a person has to decide",
             "error": "not identified",
             "invalid": "not valid",
             "unknown": "could not be checked",
