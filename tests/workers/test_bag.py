@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from dittohead.model.description import Described, Description, Object
 from dittohead.model.errors import ItemError
 from dittohead.model.events import EventType
-from dittohead.workers.bag import manifests
+from dittohead.toolkit.bagit import manifests
 from dittohead.workers.bag.options import BagOptions
 from dittohead.workers.bag.worker import BagWorker
 from tests.support.context import LoneContext, source_of
