@@ -147,6 +147,13 @@ class StepContext(abc.ABC):
         """Tell whether a job of this folder's name was over before this one."""
         return False
 
+    async def history(self) -> Sequence[Event]:
+        """Return what is recorded of the job itself and of the steps before this one, in order.
+
+        Only of steps that this one waits for: what others that run beside it record is not in it.
+        """
+        return ()
+
     @abc.abstractmethod
     async def save(self, state: dict[str, Any]) -> None:
         """Keep `state` durably for this step's next try, replacing what was kept before.

@@ -39,6 +39,13 @@ class Place(Protocol):
         """
 
 
+class Writable(Protocol):
+    """What an archive is written to."""
+
+    def write(self, data: bytes, /) -> int:
+        """Write some bytes."""
+
+
 class Folder:
     """A directory, which holds the bag's files as they are."""
 
@@ -62,7 +69,7 @@ class Tar:
         top: the directory that everything lies in; b"" for none.
     """
 
-    def __init__(self, file: IO[bytes], top: bytes) -> None:
+    def __init__(self, file: Writable, top: bytes) -> None:
         self._file, self._top = file, top + b"/" if top else b""
 
     def put(self, path: bytes, size: int, pieces: Iterator[bytes]) -> None:

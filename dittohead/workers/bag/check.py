@@ -17,9 +17,9 @@ from dittohead.model.records import Entry
 from dittohead.model.text import display
 from dittohead.system import files, folding
 from dittohead.system.threads import Stop
-from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.toolkit.bagit import manifests
 from dittohead.toolkit.bagit.manifests import Manifest
+from dittohead.toolkit.faulty_files import FaultyFiles
 from dittohead.workers.bag import declaration
 from dittohead.workers.bag.declaration import Declaration, Malformed
 from dittohead.workers.bag.index import File, Index
