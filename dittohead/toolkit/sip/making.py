@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +26,10 @@ from dittohead.toolkit.sip.schemas import BadSchemas, Validator
 from dittohead.toolkit.sip.xml import NotXml
 
 #: Files in each part of a document that schematrons are given: their memory grows with it.
-CHUNK = 500
+CHUNK = 100
+
+#: Files of those that are alike, where a few stand for all.
+_OF_EACH = 3
 
 #: Findings of schemas and schematrons that are kept; the same one is kept once.
 _MOST = 50
@@ -285,6 +289,8 @@ class Making:
 
     def _files(self) -> Iterator[PackedFile]:
         for line in sorting.read(self._known):
+            if line["number"] % _PROGRESS == 0:
+                self.progress(line["number"])
             image = line.pop("image", None)
             yield PackedFile(**(line | {"path": bytes.fromhex(line["path"]), "image": _header(image)}))
 
@@ -306,7 +312,11 @@ class Making:
         """Give the schematrons documents with all that is not about a file, and some files each."""
         if not validator.rules:
             return
-        for group in chunks((one for one in self._files() if not one.is_dir), CHUNK):
+        chosen: Iterator[PackedFile] = (one for one in self._files() if not one.is_dir)
+        if self._profile.schemas.alike:
+            chosen = _of_each_kind(chosen)
+        for group in chunks(chosen, CHUNK):
+            self.progress(group[-1].number)
             part = io.BytesIO()
             writer.write(part, lambda group=group: group)  # type: ignore[misc]
             for what in validator.by_rules(part.getvalue()):
@@ -323,8 +333,28 @@ class Making:
         if found.schema is not None:
             self.result.validated.append("XML schemas")
         if found.rules:
-            self.result.validated.append(counted(len(found.rules), "schematron"))
+            of = f", on {_OF_EACH} files of each kind" if self._profile.schemas.alike else ""
+            self.result.validated.append(counted(len(found.rules), "schematron") + of)
         return found
+
+
+def _of_each_kind(files: Iterator[PackedFile]) -> Iterator[PackedFile]:
+    """Yield the first of those files that are alike in all but name, size, time and digest."""
+    seen: Counter[object] = Counter()
+    for one in files:
+        image = one.image and replace(one.image, width=1, height=1)
+        kind = (
+            one.media_type,
+            one.version,
+            one.puid,
+            one.use,
+            one.document is None,
+            image,
+            one.path.isascii(),
+        )
+        seen[kind] += 1
+        if seen[kind] <= _OF_EACH:
+            yield one
 
 
 def _header(fields: dict[str, Any] | None) -> ImageHeader | None:

@@ -94,6 +94,9 @@ class Schemas(_Part):
     catalog: str = ""  #: an XML catalog: which file stands for which address
     xsd: dict[str, str] = Field(default_factory=dict)  #: namespace: file
     schematron: tuple[Schematron, ...] = ()
+    #: the schematrons say nothing of names, sizes and digests, so that a few files of each kind stand for all
+    #: that are alike in everything else; the schemas see every file in any case
+    alike: bool = False
 
 
 class Mets(_Part):

@@ -177,7 +177,8 @@ def _forget(element: Any) -> None:
 
 def _errors(log: Iterable[Any]) -> Iterator[str]:
     for one in log:
-        yield f"line {one.line}: {plain(' '.join(one.message.split()))}"
+        place = f"line {one.line}: " if one.line else ""
+        yield place + plain(" ".join(one.message.split()))
 
 
 def _state(directory: Path) -> str:
