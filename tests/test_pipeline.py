@@ -16,7 +16,7 @@ from dittohead.config.loader import load
 from dittohead.contract.worker import Done, StepContext, StepResult, Wait
 from dittohead.folders import receipt
 from dittohead.model.errors import ItemError, Superseded, TargetError, TransientError
-from dittohead.model.events import EventType
+from dittohead.model.events import Event, EventType
 from dittohead.model.records import Output
 from dittohead.model.states import JobState, Station, StepState
 from dittohead.store import jobs as job_store
@@ -75,6 +75,32 @@ async def test_a_step_can_ask_whether_the_folder_came_before(harness: Harness) -
             await harness.until(lambda n=number: len(told) == n and harness.where("lab-1") == ["done"])
             shutil.rmtree(harness.stations.folder(Station.DONE, b"lab-1"))
     assert told == [False, True]
+
+
+async def test_a_step_knows_what_happened_before_it(harness: Harness) -> None:
+    """What the job and the steps before have recorded, in order, and the same again after a failure."""
+    told: list[list[tuple[str, str]]] = []
+
+    async def note(ctx: StepContext) -> StepResult:
+        ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail="seen", agent="a 1"))
+        return Done()
+
+    async def ask(ctx: StepContext) -> StepResult:
+        told.append([(event.step, event.type) for event in await ctx.history()])
+        ctx.event(Event(type=EventType.FIXITY, outcome="failure", detail="mine", agent="a 1"))
+        if len(told) == 1:
+            raise ItemError("the first time it fails")
+        return Done()
+
+    harness.worker.plays |= {"first": note, "second": ask, "third": note}
+    harness.arrive("lab-1")
+    async with harness.running():
+        await harness.until_over("lab-1")
+        await harness.ask("retry", "lab-1")
+        await harness.until(lambda: harness.where("lab-1") == ["done"])
+    assert told[0][-1] == ("first", "validation")
+    assert ("", "ingestion start") in told[0]
+    assert [one for one in told[1] if one[0]] == [("first", "validation")]
 
 
 async def test_a_folder_goes_through_every_step_to_done(harness: Harness) -> None:

@@ -97,7 +97,7 @@ def folder() -> dict[str | bytes, Any]:
             "a.png": encode(pixels(60, 40), "PNG"),
             "a.gif": encode(pixels(60, 40), "GIF"),
             "a.jp2": jp2(),
-            "a.webp": encode(pixels(60, 40), "WEBP"),
+            "a.webp": encode(pixels(60, 40), "WEBP", lossless=True),
         },
     }
 

@@ -228,7 +228,7 @@ async def test_images_of_awkward_kinds_are_valid(schemas: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("files", "more", "reasons"),
     [
-        ({"a.wad": b"IWAD", "b.wad": b"IWAD"}, {}, ["2 files at fault", "a.wad, b.wad: its format is not known"]),
+        ({"a.wad": b"IWAD", "b.wad": b"IWAD"}, {}, ["2 findings: ", "a.wad, b.wad: its format is not known"]),
         ({"a.csv": b"a,b\n"}, {}, ["the profile demands ADDML of text/csv"]),
         ({"a.tif": tiff(), "a.txt": b"\xe4\xff"}, {}, ["a.txt: it is not UTF-8, and its character set is not known"]),
         ({"a.xml": b'<?xml version="1.0" encoding="koi8-r"?><a/>'}, {}, ["character set KOI8-R is not one of"]),
@@ -237,7 +237,7 @@ async def test_images_of_awkward_kinds_are_valid(schemas: Path, tmp_path: Path) 
         ({"a.tif": tiff(), b"\xff.tif": tiff()}, {}, ["%FF.tif: its name is not UTF-8"]),
         ({"a\nb.tif": tiff(), "\x1b[1m.tif": tiff()}, {}, ["control characters, which XML cannot hold"]),
         ({"a.tif": tiff()}, {"metadata": ["*.lido", "meta/*"]}, ["no file fits *.lido", "no file fits meta/*"]),
-        ({"a.tif": tiff()}, {"identifier": "x", "use": {"*": "fi-dpres-no-file-format-validation"}}, []),
+        ({"a.tif": tiff()}, {"identifier": "x", "use": {"*": "fi-dpres-file-format-identification"}}, []),
         ({"a.tif": tiff(), "b.tif": tiff()}, {"identifier": "x"}, ["b.tif: its identifier is that of another file"]),
         ({"a": {}}, {}, ["there are no files for a package"]),
     ],
@@ -268,7 +268,7 @@ async def test_all_findings_at_once(schemas: Path, tmp_path: Path) -> None:
     ctx = context(tmp_path, tree(tmp_path / "v", dict(files)))
     error = await refused(ctx, **DPRES, schemas=schemas, metadata=["*.lido", "mods.xml", "none/*"])
     for part in (
-        "15 files at fault",
+        "16 findings: ",
         "bad.lido: as metadata: it is not XML",
         "and 8 more",
         "no file fits none/*",

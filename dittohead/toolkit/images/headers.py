@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from dittohead.toolkit.images import jp2_header, jpeg, tiff
 from dittohead.toolkit.images.jp2_structure import COD, SIZ, boxes
@@ -53,6 +54,9 @@ _PNG = {0: ("BlackIsZero", 1), 2: ("RGB", 3), 3: ("PaletteColor", 1), 4: ("Black
 _JP2_COLOURS = {
     12: "CMYK", 14: "CIELab", 16: "sRGB", 17: "greyscale", 18: "sYCC", 20: "e-sRGB", 21: "ROMM-RGB",
 }  # fmt: skip
+
+#: Segments of a main header that are looked at; there are some ten.
+_MOST = 1000
 
 #: Frames of a JPEG, but for DHT, JPG and DAC; those of lossless coding. Source: ITU T.81, table B.1.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -112,7 +116,7 @@ def read(fd: int) -> ImageHeader | None:
         return None
     try:
         found = _READERS[kind](fd)
-    except (RefusedImage, struct.error, OverflowError, ValueError, IndexError) as error:
+    except (RefusedImage, struct.error, OverflowError, ValueError, LookupError) as error:
         raise Unclear(f"the header of this {kind} cannot be read") from error
     if not (found.width and found.height and found.bits and all(found.bits)):
         raise Unclear(f"the header of this {kind} does not say how large the image is")
@@ -223,7 +227,7 @@ def _webp(fd: int) -> ImageHeader:
 
 
 def _jpeg2000(fd: int) -> ImageHeader:
-    main = dict(jp2_header.main_header(fd))
+    main = dict(islice(jp2_header.main_header(fd), _MOST))
     size = main[SIZ]
     _, x, y, x0, y0, tile_width, tile_height, _, _, samples = struct.unpack_from(">H8IH", size)
     bits = tuple((depth & 127) + 1 for depth in size[36 : 36 + 3 * samples : 3])

@@ -260,7 +260,8 @@ class Making:
             media_type = told["mime"].partition(",")[0].strip() or media_type
         listed = self._profile.by_puid.get(puid)
         if listed is not None:
-            media_type, version = listed.name, listed.version or version
+            puid, media_type = listed.written or puid, listed.name
+            version = listed.version or version
             if listed.needs and not free:
                 what = f"the profile demands {listed.needs} of {listed.name}, which this step does not write"
                 self._findings.file(path, what)

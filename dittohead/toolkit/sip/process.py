@@ -32,7 +32,7 @@ class Made:
 
     result: Mapping[str, Any]  #: `making.Result` as JSON values
     faulty: str  #: what is wrong with files, in words
-    count: int  #: files with which something is wrong
+    count: int  #: of what is wrong with files
     named: list[str]  #: those of them that `faulty` names
     others: list[str]  #: what else is wrong
 

@@ -57,6 +57,7 @@ class Format(_Part):
     puid: str
     name: str  #: a media type
     version: str = ""  #: in place of what identified it says; "" for that
+    written: str = ""  #: the PUID that stands for it in the package, of which it is an earlier version
     needs: str = ""  #: technical metadata that is demanded and that is not written here, such as AudioMD
 
 

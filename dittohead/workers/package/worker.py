@@ -156,7 +156,7 @@ async def _document(
 
 
 def _refused(ctx: StepContext, made: process.Made, others: Sequence[str]) -> ItemError:
-    parts = [f"{counted(made.count, 'file')} at fault: {made.faulty}"] if made.count else []
+    parts = [f"{counted(made.count, 'finding')}: {made.faulty}"] if made.count else []
     parts += others[:_NAMED]
     parts += [f"and {len(others) - _NAMED} findings more"] if len(others) > _NAMED else []
     what = f"no package can be made of this: {'; '.join(parts)}"
