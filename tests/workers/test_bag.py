@@ -26,9 +26,10 @@ from dittohead.toolkit.bagit import manifests
 from dittohead.workers.bag.options import BagOptions
 from dittohead.workers.bag.worker import BagWorker
 from tests.support.context import LoneContext, source_of
+from tests.support.shared import shared
 from tests.support.trees import read_tree, tree
 
-SUITE = Path(__file__).parents[2].parent / "shared/data/bagit-conformance-suite.tar.gz"
+SUITE = shared("bagit-conformance-suite.tar.gz")
 INVALID = ("invalid", "linux-only", "windows-only")
 
 

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import bagit
 import pytest
@@ -492,8 +493,8 @@ def test_what_a_profile_asks_for_is_said_at_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"dc": {"titel": "x"}}, {"id": ""}, {"id": "ä"}, {"path": "a/b.tar"}, {"update_of": "yesterday"},
-        {"identifier_type": "x"}, {"form": "rar"}, {"memory": "1MiB"},
+        {"dc": {"titel": "x"}}, {"id": ""}, {"id": "ä"}, {"id": "a ä"}, {"id": "a\n"}, {"path": "a/b.tar"}, {"update_of": "yesterday"},
+        {"identifier_type": "x"}, {"identifier": "x", "identifier_type": "UUID"}, {"form": "rar"}, {"memory": "1MiB"},
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:
@@ -558,6 +559,46 @@ async def test_the_same_bytes_each_time(schemas: Path, tmp_path: Path, options: 
     await packed(second, **options, schemas=schemas)
     assert first.outputs == second.outputs
     assert read_tree(first.work) == read_tree(second.work)
+
+
+async def test_names_that_are_odd_and_that_xml_holds(schemas: Path, tmp_path: Path) -> None:
+    """Blanks that do not break, joiners, other scripts, all that XML or an address would take for its own."""
+    names = [
+        "a\u00a0b",
+        "\u0938\u094d\u200d",
+        "<&>\"'",
+        "100%25 #?;=",
+        "..x",
+        " a ",
+        "\U0001f3db",
+        "e\u0301",
+        "\u00e9",
+    ]
+    ctx = context(tmp_path, tree(tmp_path / "v", {f"{name}.tif": tiff(9, 9) for name in names}))
+    await packed(ctx, **DPRES, schemas=schemas)
+    root = unpacked(ctx, tmp_path / "out")
+    mets = mets_of(root)
+    hrefs = [e.get(f"{{{NS['xlink']}}}href") for e in mets.iterfind(".//mets:FLocat", NS)]
+    found = {unquote(href.removeprefix("file:///data/")) for href in hrefs}
+    assert found == {path.name for path in (root / "data").iterdir()} == {f"{name}.tif" for name in names}
+    assert {e.text for e in mets.iterfind(".//premis:originalName", NS)} == {f"data/{name}" for name in found}
+
+
+async def test_a_schematron_that_asks_the_network_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "s"
+    home.mkdir()
+    (home / "r.sch").write_text(
+        '<schema xmlns="http://purl.oclc.org/dsdl/schematron"><include href="b.incl"/></schema>'
+    )
+    (home / "b.incl").write_text(
+        '<pattern xmlns="http://purl.oclc.org/dsdl/schematron"><include href="http://192.0.2.1/x"/></pattern>'
+    )
+    (tmp_path / "p.json").write_text(
+        json.dumps({"name": "x", "schemas": {"schematron": [{"file": "r.sch"}]}})
+    )
+    ctx = context(tmp_path, tree(tmp_path / "v", {"a.tif": tiff()}))
+    error = await refused(ctx, profile=str(tmp_path / "p.json"), schemas=home)
+    assert "includes http://192.0.2.1/x, which is not a file beside it" in error.what
 
 
 async def test_identifiers_of_a_site(tmp_path: Path) -> None:
@@ -708,18 +749,15 @@ def test_files_are_sorted_on_disk_as_in_memory(tmp_path: Path) -> None:
 
 
 class Many:
-    """Files that are one on disk: as many entries as are wanted."""
+    """As many small files as are wanted, of which no list is kept."""
 
     def __init__(self, base: Path, count: int) -> None:
         (base / "v").mkdir(parents=True)
         self.root, self.count = base / "v", count
-        self.data = b"x"
         for number in range(count):
             folder = self.root / f"d{number // 1000}"
             folder.mkdir(exist_ok=True)
-            (folder / f"p{number}").symlink_to("/nowhere") if False else (folder / f"p{number}").write_bytes(
-                b"x"
-            )
+            (folder / f"p{number}").write_bytes(b"x")
 
     def entries(self) -> Iterator[Entry]:
         digest = hashlib.sha256(b"x").hexdigest()

@@ -47,6 +47,9 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _EXTRAS, _FORMAT =
     339,
 )
 
+#: DNGVersion: a camera's raw file. Source: DNG 1.7.
+_DNG = 50706
+
 #: PNG 11.2.1, colour type: (colour space, samples).
 _PNG = {0: ("BlackIsZero", 1), 2: ("RGB", 3), 3: ("PaletteColor", 1), 4: ("BlackIsZero", 2), 6: ("RGB", 4)}
 
@@ -107,7 +110,7 @@ class Unclear(Exception):
 
 
 def read(fd: int) -> ImageHeader | None:
-    """Return what an image's header says; None for a file that is no image, or of another kind.
+    """Return what an image's header says; None for a file of another kind.
 
     Raises: Unclear.
     """
@@ -131,6 +134,8 @@ def _extra(colour: str, samples: int, told: Sequence[str]) -> tuple[str, ...]:
 
 def _tiff(fd: int) -> ImageHeader:
     page = tiff.of_page(fd, 1)
+    if _DNG in page:
+        raise ValueError("its first directory is of a smaller copy")
     numbers = {tag: tiff.number(fd, page.get(tag)) for tag in (_WIDTH, _HEIGHT, _COMPRESSION, _SAMPLES)}
     samples = numbers[_SAMPLES] or 1
     bits = tiff.numbers(fd, page[_BITS]) if _BITS in page else [1] * samples

@@ -1,9 +1,9 @@
 """The child program: makes the METS document of one package from what others made, and validates it.
 
-The arguments are a request (`content.Request` as JSON) and its address space in bytes. Compiled schematrons,
-{key: XSLT}, are read from descriptor 3, and written to descriptor 4 where there are more. It answers lines of
-JSON: {"files": N} as it goes on, and at its end {"result": ..., "faulty": TEXT, "count": N, "named": [TEXT],
-"others": [TEXT]}. What is wrong stands on standard error, a line for each.
+The arguments are the path of a request (`content.Request` as JSON), its address space in bytes, and two
+descriptors: compiled schematrons, {key: XSLT}, are read from the first, and written to the second where there
+are more. It answers lines of JSON: {"files": N} as it goes on, and at its end {"result": ..., "faulty": TEXT,
+"count": N, "named": [TEXT], "others": [TEXT]}. What is wrong stands on standard error, a line for each.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from typing import Any
 from dittohead.toolkit.sip.content import Request
 from dittohead.toolkit.sip.making import Findings, Making
 
-_COMPILED, _COMPILED_NOW = 3, 4
-
 
 def main() -> None:
     """Do what is asked for."""
@@ -29,11 +27,11 @@ def main() -> None:
     def answer(told: dict[str, Any]) -> None:
         answers.write(json.dumps(told).encode() + b"\n")
 
-    most = int(sys.argv[2])
+    most, known_at, now_at = map(int, sys.argv[2:5])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     request = Request.model_validate_json(Path(sys.argv[1]).read_bytes())
-    with open(_COMPILED, "rb") as known:
+    with open(known_at, "rb") as known:
         compiled: dict[str, str] = json.loads(known.read() or b"{}")
     before = len(compiled)
     findings = Findings(write=lambda line: os.write(2, line.encode("utf-8", "replace") + b"\n"))
@@ -41,7 +39,7 @@ def main() -> None:
     making.progress = lambda files: answer({"files": files})
     result = making.run()
     if len(compiled) > before:
-        with open(_COMPILED_NOW, "wb") as out:
+        with open(now_at, "wb") as out:
             out.write(json.dumps(compiled).encode())
     faulty = findings.faulty
     answer(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -174,7 +175,7 @@ class Making:
         except UnicodeDecodeError:
             self._findings.file(path, "its name is not UTF-8, which XML needs; rename it")
             return False
-        if not xml.holds(text) or not text.isprintable():
+        if not xml.holds(text) or any(unicodedata.category(char) == "Cc" for char in text):
             what = "its name has control characters, which XML cannot hold or keep; rename it"
             self._findings.file(path, what)
             return False
@@ -204,13 +205,14 @@ class Making:
         return known
 
     def _identifier(self, path: bytes, identifier: str) -> str:
+        if self._package.identifier_type == "UUID":  # made of the path: no two are the same
+            return identifier
         digest = hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=12).digest()
         if digest in self._identifiers:
             self._findings.file(path, "its identifier is that of another file too; change identifier:")
         if not identifier or not xml.holds(identifier):
-            self._findings.file(
-                path, "its identifier is empty, or nothing that XML can hold; change identifier:"
-            )
+            what = "its identifier is empty, or nothing that XML can hold; change identifier:"
+            self._findings.file(path, what)
         self._identifiers.add(digest)
         return identifier
 

@@ -24,7 +24,7 @@ _Put = Callable[[str, str], object]
 
 @dataclass(frozen=True, kw_only=True)
 class FileObject:
-    """What is said of a file."""
+    """What is known of a file."""
 
     identifier_type: str
     identifier: str

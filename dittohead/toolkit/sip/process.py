@@ -52,8 +52,8 @@ class _Compiled:
             for name in ("compiled", "compiled now"):
                 fds.append(os.memfd_create(name))
                 stack.callback(os.close, fds[-1])
-            with self._lock:
-                os.write(fds[0], self._data)
+            with self._lock, open(fds[0], "wb", closefd=False) as known:
+                known.write(self._data)
             os.lseek(fds[0], 0, os.SEEK_SET)
             yield fds[0], fds[1]
             size = os.fstat(fds[1]).st_size
@@ -93,22 +93,12 @@ async def make(
         if log is not None:
             errors = stack.enter_context(program_output.opened(log)).fileno()
         known, now = stack.enter_context(_COMPILED.lent())
-        code = _START.format(known=known, now=now)
-        argv = [sys.executable, "-c", code, str(asked), str(memory)]
+        argv = [sys.executable, "-m", "dittohead.toolkit.sip.child", str(asked), str(memory)]
+        argv += [str(known), str(now)]
         async with Child.start(
             argv, env=env, cwd=_HOME, stderr=errors, line_most=_LINE_MOST, fds=(known, now)
         ) as child:
             return await _followed(child, timeout_s, progress)
-
-
-#: Descriptors keep their numbers in a child; the program knows them as 3 and 4.
-_START = """
-import os
-a, b = os.dup({known}), os.dup({now})
-os.dup2(a, 3), os.dup2(b, 4)
-from dittohead.toolkit.sip.child import main
-main()
-"""
 
 
 async def _followed(child: Child, timeout_s: float, progress: Callable[[int], None]) -> Made:

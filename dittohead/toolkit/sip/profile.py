@@ -123,7 +123,6 @@ class Profile(_Part):
     payload: str = "data/"  #: where the files lie in the package
     mets: Mets = Mets()
     premis: Literal["2.3", "3.0"] = "3.0"
-    unknown: str = ""  #: what stands for a value that nobody knows
     values: dict[str, Value] = Field(default_factory=dict)
     event_types: dict[str, str] = Field(default_factory=dict)  #: by our own; "" leaves such events out
     outcomes: dict[str, str] = Field(default_factory=dict)  #: by our own

@@ -6,6 +6,7 @@ Sources: OASIS XML Catalogs 1.1 (rewriteURI, uri, system, rewriteSystem, nextCat
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -96,6 +97,7 @@ class Validator:
 
     def __init__(self, profile: Profile, directory: Path, kinds: set[str], compiled: dict[str, str]) -> None:
         self._directory = directory
+        self._state = functools.cache(_state)
         self._catalog = _Catalog(directory / profile.schemas.catalog)
         self.schema = self._schema(profile.schemas.xsd) if profile.schemas.xsd else None
         self.rules = [
@@ -127,8 +129,8 @@ class Validator:
     def _rules(self, path: Path, compiled: dict[str, str]) -> Any:
         try:
             document = etree.parse(str(path), self._parser())
-            document.xinclude()
-            key = f"{path}:{_state(path.parent)}"
+            _see_local(document.getroot(), path)
+            key = f"{path}:{self._state(path.parent)}"
             if key not in compiled:
                 made = isoschematron.Schematron(document, store_xslt=True, store_report=True)
                 compiled[key] = etree.tostring(made.validator_xslt, encoding="unicode")
@@ -181,8 +183,19 @@ def _errors(log: Iterable[Any]) -> Iterator[str]:
         yield place + plain(" ".join(one.message.split()))
 
 
+def _see_local(root: Any, path: Path) -> None:
+    """See that a schematron, and all that it includes, asks for nothing on a network. Raises: BadSchemas."""
+    for one in root.iter("{*}include", "{*}extends"):
+        place = one.get("href", "").partition("#")[0]
+        if "://" in place:
+            raise BadSchemas(f"{path} includes {place}, which is not a file beside it")
+        inner = path.parent / place
+        if place and inner.is_file() and inner != path:
+            _see_local(etree.parse(str(inner), parser()).getroot(), inner)
+
+
 def _state(directory: Path) -> str:
-    """Return what changes when a schematron, or one that it includes, does."""
+    """Return what changes when a schematron in a directory, or one that it includes from there, does."""
     seen = sorted(
         (str(path), path.stat().st_mtime_ns, path.stat().st_size)
         for path in directory.rglob("*")

@@ -23,6 +23,9 @@ from dittohead.toolkit import tar_members
 from dittohead.toolkit.bagit.making import Folder, Made, Making, Place, Tar, Zip
 from dittohead.toolkit.sip.profile import Profile
 
+#: The name of the METS document in a package.
+METS = b"mets.xml"
+
 _FORM = Literal["folder", "tar", "zip"]
 
 
@@ -31,6 +34,7 @@ class Parts:
     """What a package is made of besides the folder's files, by their paths in it."""
 
     documents: dict[bytes, Path]  #: its METS document and its signature
+    mets_sha256: str  #: of the METS document, as it was validated and signed
     identifier: str
     label: str = ""
     creator: str = ""
@@ -62,7 +66,8 @@ class Archive:
         self._ctx, self._profile, self._form, self._stop = ctx, profile, form, stop
         self._path = ctx.work / name
         self._hint = f"Run the folder again: dittohead rerun {ctx.job_id}"
-        self._made: list[Output] = []
+        self._members = 0
+        self._listed: list[Output] = []  #: of a folder; an archive's members may be many
 
     def make(self, parts: Parts) -> None:
         """Make it, and read back what was written.
@@ -70,12 +75,15 @@ class Archive:
         # 1 write temp  2 fsync  3 rename  4 read back  (the engine: 5 result durable)
         Raises: ItemError: a file is not what its digest says; OSError; Stopped.
         """
+        if files.sha256_file(parts.documents[METS])[0] != parts.mets_sha256:
+            what = "the METS document reads back with other bytes than were written"
+            raise ItemError(what, where=str(parts.documents[METS]), hint=self._hint)
         fill = self._bag if self._profile.layout == "bag" else self._files
         if self._form == "folder":
             target = self._ctx.work
             fill(Folder(target), parts)
             files.sync_filesystem(target)
-            parts.outputs.extend(self._made)
+            parts.outputs.extend(self._listed)
             for output in parts.outputs:
                 self._read_back(output)
             return
@@ -87,7 +95,7 @@ class Archive:
         if digest != hashed.digest.hexdigest():
             what = "the package reads back with other bytes than were written"
             raise ItemError(what, where=str(self._path), hint=self._hint)
-        detail = {"members": len(self._made), "package": parts.identifier}
+        detail = {"members": self._members, "package": parts.identifier}
         name = os.fsencode(self._path.name)
         parts.outputs.append(Output(path=name, size=size, sha256=digest, detail=detail))
 
@@ -107,7 +115,7 @@ class Archive:
             digest, size = files.sha256_file(document)
             with open(document, "rb") as file:
                 place.put(name, size, _pieces(file))
-            self._made.append(Output(path=name, size=size, sha256=digest))
+            self._put(Output(path=name, size=size, sha256=digest))
         done = 0
         payload = self._profile.payload.encode()
         for entry in self._ctx.source.entries():
@@ -116,16 +124,16 @@ class Archive:
                 continue
             content = tar_members.content(self._ctx.source.root, entry, self._stop.check, self._hint)
             place.put(payload + entry.path, entry.size, content)
-            self._made.append(
+            self._put(
                 Output(path=payload + entry.path, size=entry.size, sha256=entry.sha256, source=entry.path)
             )
             done += entry.size
             self._ctx.progress(done, self._ctx.source.size, "bytes")
 
     def _bag(self, place: Place, parts: Parts) -> None:
-        scratch = parts.documents[b"mets.xml"].parent
+        scratch = parts.documents[METS].parent
         making = Making(self._ctx.source, ["sha256", "sha512"], scratch, self._stop)
-        making.hint, making.tags, making.put = self._hint, parts.documents, self._made.append
+        making.hint, making.tags, making.put = self._hint, parts.documents, self._put
         making.progress = lambda done: self._ctx.progress(done, self._ctx.source.size, "bytes")
 
         def info(made: Made) -> list[tuple[str, str]]:
@@ -141,6 +149,11 @@ class Archive:
             return [(label, value) for label, value in labels if value]
 
         making.run(place, info)
+
+    def _put(self, output: Output) -> None:
+        self._members += 1
+        if self._form == "folder":
+            self._listed.append(output)
 
     def _read_back(self, output: Output) -> None:
         self._stop.check()

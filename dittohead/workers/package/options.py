@@ -26,7 +26,7 @@ class PackageOptions(Options):
     id: str = Field(
         "{name}",
         min_length=1,
-        pattern=r"[!-~]+( [!-~]+)*",
+        pattern=r"^[!-~]+( [!-~]+)*$",
         description="Its identifier (METS' OBJID): the same for all versions of one package.",
     )
     label: str = Field("", description="Its title, for people.")
@@ -62,7 +62,7 @@ class PackageOptions(Options):
         description="Identifier of each file (PREMIS), such as `{path}`. By default a UUID made of the "
         "package's identifier and the file's path.",
     )
-    identifier_type: str = Field("local", min_length=1, description="What kind `identifier` is.")
+    identifier_type: str = Field("local", min_length=1, description="What `identifier` is, in a word.")
     charset: str = Field("", description="Character set of texts that are not UTF-8 and do not name theirs.")
     use: dict[str, str] = Field(
         default_factory=dict,
@@ -117,4 +117,6 @@ class PackageOptions(Options):
     def _type_of_what(self) -> PackageOptions:
         if "identifier_type" in self.model_fields_set and not self.identifier:
             raise ValueError("identifier_type: has no meaning without identifier:")
+        if self.identifier_type == "UUID":
+            raise ValueError("UUID is the type of identifiers that the step makes: choose another word")
         return self

@@ -22,19 +22,19 @@ from dittohead.toolkit.sip import process, profile, schemas
 from dittohead.toolkit.sip.content import Request
 from dittohead.toolkit.sip.profile import BadProfile, Profile
 from dittohead.toolkit.sip.signature import BadKey, Signer, lines
-from dittohead.workers.package.archive import Archive, Parts
+from dittohead.workers.package.archive import METS, Archive, Parts
 from dittohead.workers.package.gathering import Gathered, Gathering
 from dittohead.workers.package.options import PackageOptions
 
 #: Raised when the same files, options and events make another package than before.
 _VERSION = "1"
 
-_METS = "mets.xml"
+_METS = METS.decode()
 
 #: Findings that a reason names, of those that are not about files.
 _NAMED = 5
 
-#: Days before a certificate's end from which on doctor speaks of it.
+#: Days before a certificate's end from which on doctor warns.
 _SOON = 30
 
 
@@ -89,7 +89,7 @@ class PackageWorker(Worker[PackageOptions]):
         wanted = _profile(options)
         name = _name(ctx, options, wanted)
         if _form(options, wanted) == "folder":
-            ctx.output(Output(path=_METS.encode(), size=0, sha256=""))
+            ctx.output(Output(path=METS, size=0, sha256=""))
         else:
             ctx.output(Output(path=os.fsencode(name), size=0, sha256=""))
         yield Planned(
@@ -107,7 +107,7 @@ class PackageWorker(Worker[PackageOptions]):
             lambda stop: Gathering(ctx, options, wanted, past, stop).run(scratch / "files.jsonl")
         )
         made = await _document(ctx, options, wanted, gathered, scratch)
-        documents = {_METS.encode(): scratch / _METS}
+        documents = {METS: scratch / _METS}
         if signer is not None and wanted.signature:
             signature = scratch / "signature"
             signed = await asyncio.to_thread(signer.sign, lines(_METS, made.result["sha256"]))
@@ -115,6 +115,7 @@ class PackageWorker(Worker[PackageOptions]):
             documents[wanted.signature.encode()] = signature
         parts = Parts(
             documents=documents,
+            mets_sha256=made.result["sha256"],
             identifier=options.id,
             label=options.label,
             creator=options.creator,
