@@ -58,6 +58,7 @@ class Package(_Part):
     events: tuple[SipEvent, ...] = ()
     agents: tuple[Agent, ...] = ()
     identifier_type: str = "UUID"  #: of files
+    identifiers_given: bool = False  #: they are a site's own, and may be the same or empty
     charset: str = ""  #: of texts that are not UTF-8
     use: dict[str, str] = {}  #: pattern of paths: USE of those files
 

@@ -101,12 +101,13 @@ class Making:
 
         # 1 look at every file  2 write temp  3 validate  (the caller: 4 compare  5 publish)
         """
-        sections = list(self._sections())
+        known = list(self._sections())
+        sections = [section for _, section in known]
         if self._profile.descriptive_required and not self._package.documents:
             self._findings.other("the profile demands descriptive metadata, and there is none")
         validator = self._validator({one.mdtype for one in sections} | {one.othermdtype for one in sections})
         if validator is not None:
-            self._check(validator, sections)
+            self._check(validator, known)
         self._look()
         if self._findings:
             return self.result
@@ -115,7 +116,7 @@ class Making:
 
     # -- descriptive metadata ----------------------------------------------------------------
 
-    def _sections(self) -> Iterator[Section]:
+    def _sections(self) -> Iterator[tuple[Document, Section]]:
         for document in self._package.documents:
             if not document.file:
                 known = descriptive.mods if document.mods else descriptive.dublin_core
@@ -128,17 +129,15 @@ class Making:
                     self._findings.file(bytes.fromhex(document.file), f"as metadata: {what}")
                     continue
             self.result.kinds.append(section.othermdtype or section.mdtype)
-            yield section
+            yield document, section
 
     def _given(self, document: Document) -> Section:
         with files.opened_beneath(Path(self._request.root), bytes.fromhex(document.file)) as fd:
             return descriptive.given(xml.parsed(fd), self._profile)
 
-    def _check(self, validator: Validator, sections: list[Section]) -> None:
+    def _check(self, validator: Validator, known: list[tuple[Document, Section]]) -> None:
         """Validate each document by itself: a finding then names its file."""
-        if len(sections) != len(self._package.documents):
-            return
-        for document, section in zip(self._package.documents, sections, strict=True):
+        for document, section in known:
             for element in section.elements if document.file else ():
                 for what in validator.document(element):
                     self._findings.file(bytes.fromhex(document.file), f"as metadata: {what}")
@@ -205,7 +204,7 @@ class Making:
         return known
 
     def _identifier(self, path: bytes, identifier: str) -> str:
-        if self._package.identifier_type == "UUID":  # made of the path: no two are the same
+        if not self._package.identifiers_given:  # made of the path: no two are the same
             return identifier
         digest = hashlib.blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=12).digest()
         if digest in self._identifiers:

@@ -13,7 +13,7 @@ from typing import Any
 from dittohead.toolkit import natural_order
 
 #: Files that are sorted in memory at once.
-RUN = 20_000
+RUN = 5_000
 
 #: Runs that are merged at once: each is an open file.
 _WIDTH = 200

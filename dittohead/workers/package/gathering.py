@@ -124,6 +124,7 @@ class Gathering:
             events=tuple(event for event, _ in events),
             agents=tuple(agents.values()),
             identifier_type=options.identifier_type if options.identifier else "UUID",
+            identifiers_given=bool(options.identifier),
             charset=options.charset.upper(),
             use=dict(options.use),
         )

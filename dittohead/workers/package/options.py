@@ -109,7 +109,7 @@ class PackageOptions(Options):
     @field_validator("update_of")
     @classmethod
     def _moment(cls, value: str) -> str:
-        if value and not re.fullmatch(_MOMENT, value):
+        if value and "{" not in value and not re.fullmatch(_MOMENT, value):
             raise ValueError("write a moment in UTC, such as 2026-11-30T08:00:00Z")
         return value
 
@@ -117,6 +117,4 @@ class PackageOptions(Options):
     def _type_of_what(self) -> PackageOptions:
         if "identifier_type" in self.model_fields_set and not self.identifier:
             raise ValueError("identifier_type: has no meaning without identifier:")
-        if self.identifier_type == "UUID":
-            raise ValueError("UUID is the type of identifiers that the step makes: choose another word")
         return self
