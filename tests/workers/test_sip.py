@@ -274,7 +274,7 @@ async def test_all_findings_at_once(schemas: Path, tmp_path: Path) -> None:
         "bad.lido: as metadata: it is not XML",
         "and 8 more",
         "no file fits none/*",
-        "mods.xml: as metadata: Element '{http://www.loc.gov/mods/v3}titel': This element is not expected",
+        "mods.xml: as metadata: line 1: Element '{http://www.loc.gov/mods/v3}titel': This element is not expected",
     ):
         assert part in error.what, part
     assert "00.wad" in error.files
