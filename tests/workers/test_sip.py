@@ -35,6 +35,8 @@ from tests.support.images import encode, pixels, tiff
 from tests.support.package import DPRES, LIDO, NS, context, folder, key, mets_of, packed, unpacked
 from tests.support.trees import read_tree, tree
 
+pytestmark = pytest.mark.usefixtures("nothing_blocks_the_loop")
+
 MODS = '<mods xmlns="http://www.loc.gov/mods/v3" version="3.7"><titleInfo><title>Tower</title></titleInfo></mods>'
 
 
@@ -279,6 +281,7 @@ async def test_all_findings_at_once(schemas: Path, tmp_path: Path) -> None:
         assert part in error.what, part
     assert "00.wad" in error.files
     log = ctx.log_file().read_text()
+    assert "\nc\\rd: its name has control characters" in log
     assert all(f"{n:02}.wad: its format is not known" in log for n in range(12))
     assert "good.tif" not in log
 
@@ -825,8 +828,8 @@ def written(base: Path, payload: Path, kill: int = 0, dies: str = "") -> tuple[i
         (3, ""),
         (7, ""),
         (0, "file.written:1:kill"),
-        (0, "file.durable:2:kill"),
-        (0, "file.renamed:2:kill"),
+        (0, "file.durable:1:kill"),
+        (0, "file.renamed:1:kill"),
     ],
 )
 def test_killed_while_it_is_written(tmp_path: Path, kill: int, dies: str) -> None:

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dittohead.model.text import visible
 from dittohead.toolkit.sip.content import Request
 from dittohead.toolkit.sip.making import Findings, Making
 
@@ -34,7 +35,7 @@ def main() -> None:
     with open(known_at, "rb") as known:
         compiled: dict[str, str] = json.loads(known.read() or b"{}")
     before = len(compiled)
-    findings = Findings(write=lambda line: os.write(2, line.encode("utf-8", "replace") + b"\n"))
+    findings = Findings(write=lambda line: os.write(2, visible(line).encode() + b"\n"))
     making = Making(request, findings, compiled)
     making.progress = lambda files: answer({"files": files})
     result = making.run()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dittohead.model.errors import ItemError, TransientError
-from dittohead.system import files, program_output
+from dittohead.system import program_output
 from dittohead.system.process import Child
 from dittohead.toolkit.sip.content import Request
 
@@ -87,7 +87,7 @@ async def make(
     Raises: ItemError: it ended early, by a package that is too large for it or by a defect; TransientError.
     """
     asked = Path(request.scratch) / "request.json"
-    files.write_durably(asked, request.model_dump_json().encode())
+    await asyncio.to_thread(asked.write_text, request.model_dump_json(), "utf-8")
     with contextlib.ExitStack() as stack:
         errors = subprocess.DEVNULL
         if log is not None:

@@ -86,7 +86,7 @@ class PackageWorker(Worker[PackageOptions]):
 
     async def plan(self, ctx: StepContext, options: PackageOptions) -> AsyncIterator[Planned]:
         """Yield the package. Raises: ItemError: the profile is not given what it asks for."""
-        wanted = _profile(options)
+        wanted = await asyncio.to_thread(_profile, options)
         name = _name(ctx, options, wanted)
         if _form(options, wanted) == "folder":
             ctx.output(Output(path=METS, size=0, sha256=""))
@@ -98,8 +98,8 @@ class PackageWorker(Worker[PackageOptions]):
 
     async def run(self, ctx: StepContext, options: PackageOptions) -> StepResult:
         """Make the package again from the beginning. Twice leaves the same bytes."""
-        wanted = _profile(options)
-        signer = _signer(ctx, options)
+        wanted = await asyncio.to_thread(_profile, options)
+        signer = await asyncio.to_thread(_signer, ctx, options)
         scratch = ctx.work / ".scratch.tmp"
         await asyncio.to_thread(_empty, ctx.work, scratch)
         past = await ctx.history()
