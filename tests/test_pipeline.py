@@ -77,6 +77,32 @@ async def test_a_step_can_ask_whether_the_folder_came_before(harness: Harness) -
     assert told == [False, True]
 
 
+async def test_a_step_knows_what_happened_before_it(harness: Harness) -> None:
+    """What the job and the steps before have recorded, in order, and the same again after a failure."""
+    told: list[list[tuple[str, str]]] = []
+
+    async def note(ctx: StepContext) -> StepResult:
+        ctx.event(Event(type=EventType.VALIDATION, outcome="success", detail="seen", agent="a 1"))
+        return Done()
+
+    async def ask(ctx: StepContext) -> StepResult:
+        told.append([(event.step, event.type) for event in await ctx.history()])
+        ctx.event(Event(type=EventType.FIXITY, outcome="failure", detail="mine", agent="a 1"))
+        if len(told) == 1:
+            raise ItemError("the first time it fails")
+        return Done()
+
+    harness.worker.plays |= {"first": note, "second": ask, "third": note}
+    harness.arrive("lab-1")
+    async with harness.running():
+        await harness.until_over("lab-1")
+        await harness.ask("retry", "lab-1")
+        await harness.until(lambda: harness.where("lab-1") == ["done"])
+    assert told[0][-1] == ("first", "validation")
+    assert ("", "ingestion start") in told[0]
+    assert [one for one in told[1] if one[0]] == [("first", "validation")]
+
+
 async def test_a_folder_goes_through_every_step_to_done(harness: Harness) -> None:
     """The story of a job: claimed, three steps in order, done, with a receipt."""
     harness.arrive("lab-1", {"a.txt": "hello", "sub": {"b.bin": b"\0" * 300_000}, "empty": {}})

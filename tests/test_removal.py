@@ -385,8 +385,33 @@ MADE = [_file("a.jp2", step="jp2", source="a.tif"), _file("b.jp2", step="jp2", s
             [{"step": "put", "path": "x.tar"}],
             [],
         ),
+        *(
+            (
+                _steps((worker, worker, ""), ("put", "upload", worker)),
+                [_file("x.tar", step=worker)],
+                [{"step": "put", "path": "x.tar"}],
+                [],
+            )
+            for worker in ("pack", "package")
+        ),
+        (  # what was written beside the files of a package that is a folder holds none of them
+            _steps(("sip", "package", ""), ("put", "upload", "sip")),
+            [_file("mets.xml", step="sip"), _file("data/a.tif", step="sip", source="a.tif")],
+            [{"step": "put", "path": "mets.xml"}],
+            [b"a.tif", b"b.tif"],
+        ),
     ],
-    ids=["a file is left out", "all converted", "one converted", "no copies", "description", "bag"],
+    ids=[
+        "a file is left out",
+        "all converted",
+        "one converted",
+        "no copies",
+        "description",
+        "bag",
+        "pack",
+        "package",
+        "METS alone",
+    ],
 )
 def test_a_file_lies_elsewhere_where_it_or_what_was_made_of_it_was_delivered(
     definition: JobDefinition, outputs: list[Any], locations: list[Any], left: list[bytes]

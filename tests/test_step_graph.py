@@ -52,6 +52,7 @@ def test_what_is_ready_is_neither_done_nor_busy_and_has_all_it_needs() -> None:
     assert step_graph.ready(rows(done, pending, pending, pending), needed, {2}) == [1]
     assert step_graph.ready(rows(done, done, pending, pending), needed, {2}) == []
     assert step_graph.ready(rows(done, done, done, pending), needed, ()) == [3]
+    assert [step_graph.before(needed, at) for at in range(4)] == [set(), {0}, {0}, {0, 1, 2}]
     assert step_graph.dependents(needed, [1]) == {1, 3}
     assert step_graph.dependents(needed, [0]) == {0, 1, 2, 3}
 

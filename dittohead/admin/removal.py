@@ -355,9 +355,11 @@ def only_here(fields: Mapping[str, Any], definition: JobDefinition, workers: Reg
     for step in definition.steps:
         taken = origins.get(step.source, {})
         made = origins.setdefault(step.name, {})
-        for output in fields["outputs"]:
-            if output["step"] == step.name:
-                made[path_bytes(output)] = _origin(output, taken, _packs(step.worker, workers))
+        outputs = [output for output in fields["outputs"] if output["step"] == step.name]
+        # One of several is a tag file or a METS document, which holds none of the others.
+        holds_all = len(outputs) == 1 and _packs(step.worker, workers)
+        for output in outputs:
+            made[path_bytes(output)] = _origin(output, taken, holds_all)
     delivered: set[bytes] = set()
     for step in definition.steps:
         taken = origins.get(step.source, {})
@@ -368,11 +370,13 @@ def only_here(fields: Mapping[str, Any], definition: JobDefinition, workers: Reg
     return sorted(own - delivered)
 
 
-def _origin(output: dict[str, Any], taken: Mapping[bytes, frozenset[bytes]], packs: bool) -> frozenset[bytes]:
+def _origin(
+    output: dict[str, Any], taken: Mapping[bytes, frozenset[bytes]], holds_all: bool
+) -> frozenset[bytes]:
     source = receipt.read_output(output).source
     if source:
         return taken.get(source, frozenset())
-    return frozenset().union(*taken.values()) if packs else frozenset()
+    return frozenset().union(*taken.values()) if holds_all else frozenset()
 
 
 def _packs(worker: str, workers: Registry) -> bool:

@@ -159,6 +159,13 @@ class StepContext(abc.ABC):
         """Tell whether a job of this folder's name was over before this one."""
         return False
 
+    async def history(self) -> Sequence[Event]:
+        """Return what is recorded of the job itself and of the steps before this one, in order.
+
+        Only of steps that this one waits for: what others that run beside it record is not in it.
+        """
+        return ()
+
     @abc.abstractmethod
     async def save(self, state: dict[str, Any]) -> None:
         """Keep `state` durably for this step's next try, replacing what was kept before.
@@ -269,7 +276,7 @@ class Worker(abc.ABC, Generic[OptionsT]):
     takes: ClassVar[frozenset[str]] = frozenset()
     #: whether it brings something to a place outside: a folder of which nothing went out is not done
     delivers: ClassVar[bool] = False
-    #: whether one file that it makes of many holds all of them, as an archive does
+    #: whether a file that is all it makes holds all that it was given, as an archive does
     packs: ClassVar[bool] = False
     #: whether `preflight` finds what is known of the objects: facts {"described": Described as JSON}
     describes: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ class Context(StepContext):
         describing: str,
         earlier: Sequence[Path],
         before: Callable[[], Awaitable[Sequence[str]]],
+        waited_for: Collection[str],
         store: Store,
         limiter: FairLimiter,
         secret: Callable[[str], str],
@@ -62,6 +63,7 @@ class Context(StepContext):
         self.locations = receipt.Recorder(files.locations(row.name))
         self._job, self._row, self._files, self._store = job, row, files, store
         self._others, self._describing, self._before = others, describing, before
+        self._recorded = frozenset({"", *waited_for})
         self._limiter, self._secret, self._report = limiter, secret, report
 
     @cached_property
@@ -88,6 +90,10 @@ class Context(StepContext):
 
     async def came_before(self) -> bool:
         return bool(await self._before())
+
+    async def history(self) -> Sequence[Event]:
+        found = await self._store.read(job_store.events_of, self.job_id)
+        return [event for event in found if event.step in self._recorded]
 
     async def save(self, state: dict[str, Any]) -> None:
         await self._store.write(job_store.save_step, self.job_id, self._job.token, self._row.position, state)

@@ -251,6 +251,7 @@ class StepRun:
             describing=run_state.describing(),
             earlier=run_state.files.earlier(self.name, before),
             before=run_state.earlier,
+            waited_for={run_state.steps[at].name for at in step_graph.before(run_state.needs, self.index)},
             store=engine.store,
             limiter=engine.limits[self.row.worker],
             secret=engine.secret,

@@ -47,6 +47,15 @@ def dependents(needed: Sequence[frozenset[int]], positions: Iterable[int]) -> se
     return found
 
 
+def before(needed: Sequence[frozenset[int]], position: int) -> set[int]:
+    """Return the positions of the steps that a step waits for, directly or not."""
+    found = set(needed[position])
+    for earlier in range(position - 1, -1, -1):  # what a step needs comes before it
+        if earlier in found:
+            found |= needed[earlier]
+    return found
+
+
 def chosen(steps: Sequence[StepDefinition], purposes: Collection[str]) -> tuple[StepDefinition, ...]:
     """Return the steps a folder is to have, each with what it needs among them.
 

@@ -63,6 +63,7 @@ class PackWorker(Worker[PackOptions]):
     name = "pack"
     Options = PackOptions
     makes_outputs = True
+    packs = True
     space_factor = 1.1
 
     def recipe(self, options: PackOptions) -> Recipe:

@@ -63,6 +63,7 @@ class LoneContext(StepContext):
         self.earlier: list[Path] = []
         self.attempt = 1
         self.came = False
+        self.past: list[Event] = []
         self.claimed_at = time.time()
         self.saved: dict[str, Any] = {}
         self.ledger = base / "state" / "ledger" / f"{job_id}.{step}.jsonl"
@@ -83,6 +84,9 @@ class LoneContext(StepContext):
 
     async def came_before(self) -> bool:
         return self.came
+
+    async def history(self) -> list[Event]:
+        return self.past
 
     def made_by(self, step: str) -> Made | None:
         return self.others.get(step)

@@ -22,13 +22,14 @@ from pydantic import ValidationError
 from dittohead.model.description import Described, Description, Object
 from dittohead.model.errors import ItemError
 from dittohead.model.events import EventType
-from dittohead.workers.bag import manifests
+from dittohead.toolkit.bagit import manifests
 from dittohead.workers.bag.options import BagOptions
 from dittohead.workers.bag.worker import BagWorker
 from tests.support.context import LoneContext, source_of
+from tests.support.shared import shared
 from tests.support.trees import read_tree, tree
 
-SUITE = Path(__file__).parents[2].parent / "shared/data/bagit-conformance-suite.tar.gz"
+SUITE = shared("bagit-conformance-suite.tar.gz")
 INVALID = ("invalid", "linux-only", "windows-only")
 
 

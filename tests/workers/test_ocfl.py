@@ -32,10 +32,11 @@ from dittohead.workers.ocfl.worker import OcflWorker
 from tests.crash.power import KINDS, disk
 from tests.support.context import LoneContext
 from tests.support.length import LONG
+from tests.support.shared import shared
 from tests.support.trees import read_tree, tree
 
 TOP = Path(__file__).parents[2]
-FIXTURES = TOP.parent / "shared/data/ocfl-fixtures-1.1.tar.gz"
+FIXTURES = shared("ocfl-fixtures-1.1.tar.gz")
 MISSING = f"LEFT OUT: THE OCFL FIXTURES (OCFL/fixtures) ARE NOT AT {FIXTURES.name} IN ../shared/data"
 
 FILES: dict[str | bytes, Any] = {

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dittohead.toolkit.images.fallback_reader import READER
-from dittohead.toolkit.images.jp2 import is_reversible, rows_of
+from dittohead.toolkit.images.jp2 import rows_of
+from dittohead.toolkit.images.jp2_header import is_reversible
 from dittohead.toolkit.images.jp2_structure import Structure, cut
 from dittohead.toolkit.images.library import pyvips
 from dittohead.toolkit.images.reasons import Damaged, RefusedImage, Unfit

@@ -19,10 +19,10 @@ from dittohead.model.records import Output
 from dittohead.model.text import counted
 from dittohead.system import files
 from dittohead.system.threads import Stop, in_thread
+from dittohead.toolkit.bagit.making import Folder, Made, Making, Place, Tar, Zip
 from dittohead.workers.bag import profile
 from dittohead.workers.bag.check import Bag, Check, Findings
 from dittohead.workers.bag.index import Index
-from dittohead.workers.bag.making import Folder, Made, Making, Place, Tar, Zip
 from dittohead.workers.bag.options import BagOptions
 
 #: Raised when the same files and options make another bag than before.

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -18,7 +18,7 @@ from dittohead.model.text import display
 from dittohead.system import files
 from dittohead.system.threads import Stop
 from dittohead.toolkit import tar_members
-from dittohead.workers.bag import manifests
+from dittohead.toolkit.bagit import manifests
 
 DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 
@@ -39,6 +39,13 @@ class Place(Protocol):
         """
 
 
+class Writable(Protocol):
+    """What an archive is written to."""
+
+    def write(self, data: bytes, /) -> int:
+        """Write some bytes."""
+
+
 class Folder:
     """A directory, which holds the bag's files as they are."""
 
@@ -55,14 +62,19 @@ class Folder:
 
 
 class Tar:
-    """A tar archive with one directory at its top."""
+    """A tar archive.
 
-    def __init__(self, file: IO[bytes], top: bytes) -> None:
-        self._file, self._top = file, top
+    Args:
+        file: takes it.
+        top: the directory that everything lies in; b"" for none.
+    """
+
+    def __init__(self, file: Writable, top: bytes) -> None:
+        self._file, self._top = file, top + b"/" if top else b""
 
     def put(self, path: bytes, size: int, pieces: Iterator[bytes]) -> None:
         """Add a member."""
-        self._file.write(tar_members.header(self._top + b"/" + path, size, 0))
+        self._file.write(tar_members.header(self._top + path, size, 0))
         for piece in pieces:
             self._file.write(piece)
         self._file.write(tar_members.padding(size))
@@ -73,17 +85,22 @@ class Tar:
 
 
 class Zip:
-    """A zip archive with one directory at its top; its members are not compressed."""
+    """A zip archive; its members are not compressed.
+
+    Args:
+        archive: takes them.
+        top: the directory that everything lies in; b"" for none.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, top: bytes) -> None:
-        self._archive, self._top = archive, top
+        self._archive, self._top = archive, top + b"/" if top else b""
 
     def put(self, path: bytes, size: int, pieces: Iterator[bytes]) -> None:
         """Add a member. Raises: ItemError: its name is not text, which a zip archive needs."""
         try:
-            name = (self._top + b"/" + path).decode("utf-8")
+            name = (self._top + path).decode("utf-8")
         except UnicodeDecodeError:
-            hint = "Rename it, or make the bag a folder or a tar archive"
+            hint = "Rename it, or choose another form: folder or tar"
             raise ItemError("a zip archive cannot hold this name", where=display(path), hint=hint) from None
         member = zipfile.ZipInfo(name, _ZIP_TIME)
         member.create_system, member.external_attr, member.file_size = 3, 0o100644 << 16, size
@@ -108,6 +125,7 @@ class Making:
         self.progress: Callable[[int], None] = lambda done: None  #: told how many bytes are in the bag
         self.put: Callable[[Output], None] = lambda output: None  #: given each file of the bag
         self.hint = "Run the folder again"
+        self.tags: Mapping[bytes, Path] = {}  #: tag files besides those of BagIt, by their paths in the bag
         self._source, self._algorithms, self._scratch, self._stop = source, algorithms, scratch, stop
         self._made = Made()
 
@@ -172,6 +190,9 @@ class Making:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             self._tag(place, tags, f"manifest-{name}.txt".encode(), _pieces(file), size)
+        for name_in_bag, place_on_disk in self.tags.items():
+            with open(place_on_disk, "rb") as more:
+                self._tag(place, tags, name_in_bag, _pieces(more), os.fstat(more.fileno()).st_size)
         for at, name in enumerate(self._algorithms):
             data = b"".join(
                 digests[at].encode() + b"  " + path + b"\n" for path, digests in sorted(tags.items())

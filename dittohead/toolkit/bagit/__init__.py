@@ -1,0 +1,1 @@
+"""BagIt bags: the lines of their manifests, and how a bag is made. Source: RFC 8493."""

@@ -1,0 +1,58 @@
+"""The child program: makes the METS document of one package from what others made, and validates it.
+
+The arguments are the path of a request (`content.Request` as JSON), its address space in bytes, and two
+descriptors: compiled schematrons, {key: XSLT}, are read from the first, and written to the second where there
+are more. It answers lines of JSON: {"files": N} as it goes on, and at its end {"result": ..., "faulty": TEXT,
+"count": N, "named": [TEXT], "others": [TEXT]}. What is wrong stands on standard error, a line for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from dittohead.model.text import visible
+from dittohead.toolkit.sip.content import Request
+from dittohead.toolkit.sip.making import Findings, Making
+
+
+def main() -> None:
+    """Do what is asked for."""
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # a library that prints must not break the protocol
+
+    def answer(told: dict[str, Any]) -> None:
+        answers.write(json.dumps(told).encode() + b"\n")
+
+    most, known_at, now_at = map(int, sys.argv[2:5])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    request = Request.model_validate_json(Path(sys.argv[1]).read_bytes())
+    with open(known_at, "rb") as known:
+        compiled: dict[str, str] = json.loads(known.read() or b"{}")
+    before = len(compiled)
+    findings = Findings(write=lambda line: os.write(2, visible(line).encode() + b"\n"))
+    making = Making(request, findings, compiled)
+    making.progress = lambda files: answer({"files": files})
+    result = making.run()
+    if len(compiled) > before:
+        with open(now_at, "wb") as out:
+            out.write(json.dumps(compiled).encode())
+    faulty = findings.faulty
+    answer(
+        {
+            "result": result.as_dict(),
+            "faulty": str(faulty),
+            "count": faulty.count,
+            "named": faulty.named,
+            "others": findings.others,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
