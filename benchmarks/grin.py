@@ -122,10 +122,10 @@ async def _board(store: Store, kept: Keep, root: Path, options: GrinOptions) -> 
     began = time.perf_counter()
     row = stages.row(board, None, workers)
     asked = ("google", VOLUME, "stored", board, row, workers, time.time())
-    await store.look(figures.gather, *asked)
+    await store.read_apart(figures.gather, *asked)
     page = time.perf_counter() - began
     began = time.perf_counter()
-    await store.look(board_store.standing, "google", VOLUME, wanted[0].key)
+    await store.read_apart(board_store.standing, "google", VOLUME, wanted[0].key)
     await kept.catalogue.history(VOLUME, wanted[0].key)
     story = time.perf_counter() - began
     stations = Stations(root)

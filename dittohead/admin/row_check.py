@@ -48,7 +48,7 @@ class RowCheck:
         for table in damage.TABLES:
             after: int | None = 0
             while after is not None and len(found) < _SHOWN:
-                some, after = await self._store.look(damage.damaged_rows, table, after)
+                some, after = await self._store.read_apart(damage.damaged_rows, table, after)
                 found += some
         self.shown = [row.as_dict() for row in found[:_SHOWN]]
         for row in found:

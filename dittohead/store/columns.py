@@ -2,7 +2,7 @@
 
 SQLite keeps anything in any column, and a disk, an editor or another program may have put it there. Who
 reads a row is to get what it can work with: one damaged value is to end what rests on it, and no list, no
-search and no start. Which row it is, `damage.look` finds out by the same rules, in SQL.
+search and no start. Which row it is, `damage.damaged_rows` finds out by the same rules, in SQL.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Check:
     async def _counts(self) -> AsyncIterator[Finding]:
         """The counts that are kept, against the entries."""
         name = self.setting.name
-        wrong = await self.store.look(board_store.recount, name, self.kind)
+        wrong = await self.store.read_apart(board_store.recount, name, self.kind)
         if wrong and self.repair:
             await self.store.write(board_store.keep_counts, name, self.kind)
         for (state, stage), (kept, counted) in sorted(wrong.items()):
@@ -87,7 +87,9 @@ class Check:
     async def _lost(self) -> AsyncIterator[Finding]:
         """Entries that the engine is said to have, and has not."""
         board = self.board
-        found = await self.store.look(board_store.lost, self.setting.name, self.kind, board.fetching, MOST)
+        found = await self.store.read_apart(
+            board_store.lost, self.setting.name, self.kind, board.fetching, MOST
+        )
         told = [
             Told(
                 key=one.key,
@@ -105,7 +107,9 @@ class Check:
 
     async def _folders(self) -> AsyncIterator[Finding]:
         """Folders being fetched that are not where they were made; their source makes them again."""
-        for drop in await self.store.look(drop_store.of_source, self.setting.name, {DropState.FETCHING}):
+        for drop in await self.store.read_apart(
+            drop_store.of_source, self.setting.name, {DropState.FETCHING}
+        ):
             path = self.stations.path(Station.INBOX) / f".{drop.folder}"
             try:
                 there = not drop.ino or str(os.lstat(path).st_ino) == drop.ino

@@ -152,7 +152,7 @@ class Keeper:
         await asyncio.to_thread(self._disk.prepare, (*self.row, HOLD))
         if not self._started:
             await asyncio.to_thread(self._disk.tidy, (*self.row, HOLD))
-            self._asked = await self._store.look(board_store.asked_before)
+            self._asked = await self._store.read_apart(board_store.asked_before)
         await self._hear()
         looked = await self._look()
         await self._take(looked, done)
@@ -163,7 +163,9 @@ class Keeper:
 
     async def _pipeline(self) -> Any:
         """Return the pipeline that the source's folders go through: that of any of them."""
-        some = await self._store.look(catalogue_store.page, self._name, self._source.shows, limit=1, after="")
+        some = await self._store.read_apart(
+            catalogue_store.page, self._name, self._source.shows, limit=1, after=""
+        )
         try:
             matched = self._config().pipeline_for(some[0].key) if some else None
         except TooSlow:
@@ -174,12 +176,12 @@ class Keeper:
         name, kind = self._name, self._source.shows
         found = {
             one.entry.key: one
-            for one in await self._store.look(
+            for one in await self._store.read_apart(
                 board_store.lately, name, kind, since=time.time() - LATELY_S, most=MOST, recent=RECENT
             )
         }
         shown = {self._board.wanted, self._board.fetching, self._board.failed, self._board.aside, HOLD}
-        for pair in await self._store.look(catalogue_store.counts, name, kind):
+        for pair in await self._store.read_apart(catalogue_store.counts, name, kind):
             if pair[1] not in shown:
                 continue
             async for entry in self._entries(pair):
@@ -201,7 +203,7 @@ class Keeper:
         """Yield entries of one state and stage, so few at a time that no page has to wait."""
         last: CatalogueEntry | None = None
         for _ in range(MOST // _AT_ONCE):
-            some = await self._store.look(
+            some = await self._store.read_apart(
                 board_store.some, self._name, self._source.shows, place, last, _AT_ONCE
             )
             for entry in some:
@@ -351,7 +353,7 @@ class Keeper:
         return asks, unknown
 
     async def _decide_one(self, wish: Wish, key: str) -> list[Ask]:
-        found = await self._store.look(board_store.standing, self._name, self._source.shows, key)
+        found = await self._store.read_apart(board_store.standing, self._name, self._source.shows, key)
         if found is None:  # it has gone since
             raise Refused(f'"{key}" is not known any more')
         at = stages.stand(found, self._board, self._source.stored, registry.default())
@@ -412,7 +414,7 @@ class Keeper:
     async def _hear(self) -> None:
         """Find out what became of requests that tokens have made."""
         for number, key in list(self._answers.items()):
-            answer = await self._store.look(request_store.answer_to, number)
+            answer = await self._store.read_apart(request_store.answer_to, number)
             if answer is None:
                 continue
             del self._answers[number]
@@ -466,7 +468,7 @@ class Keeper:
         for begin in range(0, len(stale), _PIECE):
             part = stale[begin : begin + _PIECE]
             numbers = [looked.standing[key].entry.id for key in part]
-            told = await self._store.look(board_store.histories, numbers, tokens.HISTORY)
+            told = await self._store.read_apart(board_store.histories, numbers, tokens.HISTORY)
             moved = await asyncio.to_thread(self._write_some, part, looked, told)
             done.written += len(part)
             await self._count(moved)

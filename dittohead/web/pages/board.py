@@ -106,7 +106,7 @@ async def shown(request: web.Request) -> web.Response:
         )
         return numbers, views.panels(connection, found.setting), views.paused(connection, name)
 
-    numbers, panels, paused = await site.store.look(look)
+    numbers, panels, paused = await site.store.read_apart(look)
     return await answer(
         request,
         "board.html",
@@ -151,7 +151,7 @@ async def failures(request: web.Request) -> web.Response:
             time.time(),
         )
 
-    numbers = await site.store.look(look)
+    numbers = await site.store.read_apart(look)
     of_jobs = action in ("retry", "dismiss")
     alike = next((one for one in numbers.reasons if one.why == why and bool(one.jobs) == of_jobs), None)
     who = identity(request).name
@@ -194,7 +194,7 @@ async def one(request: web.Request) -> web.Response:
         jobs = [job_store.get(connection, row["job_id"]) for row in folders if row["job_state"]]
         return standing, changes, folders, jobs
 
-    standing, changes, folders, jobs = await site.store.look(look)
+    standing, changes, folders, jobs = await site.store.read_apart(look)
     if standing is None:
         raise web.HTTPNotFound(reason=f'"{key}" is not known: it is in none of the lists that were read')
     at = stages.stand(standing, found.board, found.source.stored, registry.default())

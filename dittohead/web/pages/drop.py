@@ -210,7 +210,7 @@ async def _told(request: web.Request, name: str) -> dict[str, Any]:
     site, config, reception = request.app[SITE], request.app[SITE].config(), request.app[DOOR].reception
     asked = name if is_text(name) and "\0" not in name else ""
     candidates = names.like(config, asked)
-    before = await site.store.look(names.known, asked, candidates)
+    before = await site.store.read_apart(names.known, asked, candidates)
     return await asyncio.to_thread(names.told, config, reception, name, before, candidates)
 
 
@@ -389,7 +389,7 @@ async def done(request: web.Request) -> web.Response:
     """Lead to the job of a folder that was handed over, as soon as there is one."""
     name, ino, after = (request.query.get(key, "") for key in ("name", "ino", "after"))
 
-    job = await request.app[SITE].store.look(history.job_of_folder, name, ino, after)
+    job = await request.app[SITE].store.read_apart(history.job_of_folder, name, ino, after)
     if job is not None:
         raise web.HTTPSeeOther(f"/jobs/{job}")
     held = request.app[SITE].live().get("held", {}).get(name, "")

@@ -205,7 +205,7 @@ async def _fragments(
 
 async def _front_values(site: AppState) -> dict[str, Any]:
     config = site.config()
-    seen = await site.store.look(page_front.gather, config.sources)
+    seen = await site.store.read_apart(page_front.gather, config.sources)
     live = site.live()
     # Not the daemon's own, which remembers what its scans saw.
     stations = Stations(site.stations.root, site.stations.ignore)
@@ -242,7 +242,7 @@ async def front(request: web.Request) -> web.Response:
 
 
 async def _job_values(site: AppState, wanted: str) -> tuple[page_job.JobData, dict[str, Any]]:
-    seen = await site.store.look(page_job.gather, wanted)
+    seen = await site.store.read_apart(page_job.gather, wanted)
     known = await asyncio.to_thread(page_job.files_of, site.stations, seen)
     return seen, page_job.values(site.stations, seen, known, site.live())
 
@@ -260,7 +260,7 @@ async def job(request: web.Request) -> web.Response:
     """Show one job; under another name of it, lead to its own address."""
     pages, site, operator = request.app[PAGES], request.app[SITE], identity(request).role >= Role.OPERATOR
     wanted = request.match_info["job"]
-    seen = await site.store.look(page_job.gather, wanted)
+    seen = await site.store.read_apart(page_job.gather, wanted)
     if seen.job.id != wanted:
         raise web.HTTPSeeOther(f"/jobs/{seen.job.id}")
     parts = await pages.broadcaster.now(*_job(site, pages, wanted, operator=operator))
@@ -280,7 +280,7 @@ async def job(request: web.Request) -> web.Response:
 
 async def one_job(request: web.Request) -> Job:
     """Return the job of a request's path. Raises: NoSuchJob."""
-    return await request.app[SITE].store.look(queries.resolve, request.match_info["job"])
+    return await request.app[SITE].store.read_apart(queries.resolve, request.match_info["job"])
 
 
 @needs(Role.READER)
@@ -362,7 +362,7 @@ async def found(request: web.Request) -> web.Response:
     except ValueError as error:
         wrong = str(error)
     else:
-        page, who = await site.store.look(_found, wanted, after)
+        page, who = await site.store.read_apart(_found, wanted, after)
     kept = [(key, value) for key, value in query.items() if key not in ("after", "said") and value]
     following = urlencode([*kept, ("after", str(page.following))]) if page.following else ""
     return await answer(
@@ -420,7 +420,7 @@ def _told(site: AppState) -> tuple[Any, events.Make]:
         }
 
     async def make() -> dict[str, Fragment]:
-        seen, progress = await site.store.look(look), site.live().get("progress", {})
+        seen, progress = await site.store.read_apart(look), site.live().get("progress", {})
         parts = {"": Fragment("status", json.dumps(seen["status"]))}
         for one in seen["jobs"]:
             fields = {**one, "progress": progress.get(one["id"])}
@@ -439,7 +439,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     if wanted == "front":
         topic = _front(site, pages, operator=operator)
     elif wanted == "job":
-        id_ = (await site.store.look(queries.resolve, request.query.get("id", ""))).id
+        id_ = (await site.store.read_apart(queries.resolve, request.query.get("id", ""))).id
         topic = _job(site, pages, id_, operator=operator)
     elif not wanted:
         topic = _told(site)

@@ -20,7 +20,7 @@ from dittohead.store import Store
 class AppState:
     """One daemon, as its pages and its API see it."""
 
-    store: Store  #: read with `look`; never written here
+    store: Store  #: read with `read_apart`; never written here
     stations: Stations
     queue: RequestQueue  #: takes what people ask for
     metrics: Metrics
