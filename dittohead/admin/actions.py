@@ -25,7 +25,7 @@ from dittohead.model import step_graph
 from dittohead.model.definition import Failure
 from dittohead.model.errors import DittoheadError, ItemError, NameTaken, NoSuchJob, StoreError, Unreadable
 from dittohead.model.events import AGENT, Event, EventType
-from dittohead.model.records import Answer, Job, collection_of
+from dittohead.model.records import Job, RequestAnswer, collection_of
 from dittohead.model.states import ACTIVE, TERMINAL, Action, JobState, Outcome, Station, StepState
 from dittohead.model.text import counted, display, shell_word, visible
 from dittohead.store import Connection, history, queries
@@ -80,7 +80,7 @@ class Actions:
     #: requests that this process has begun to carry out
     begun: set[int] = field(default_factory=set)
     #: answers that the store has not taken yet: what they are to is not carried out again
-    unsaid: dict[int, Answer] = field(default_factory=dict)
+    unsaid: dict[int, RequestAnswer] = field(default_factory=dict)
 
     async def answer_all(self) -> int:
         """Carry out every open request, in order; return how many there were. Raises: StoreError."""
@@ -95,7 +95,7 @@ class Actions:
                 self.queue.answered(number, said)
         return len(waiting)
 
-    async def _answer(self, number: int) -> Answer:
+    async def _answer(self, number: int) -> RequestAnswer:
         """Return the answer to a request: whatever it meets, it alone is refused.
 
         Raises: StoreError: that it begins could not be noted; it has not begun.
@@ -104,18 +104,18 @@ class Actions:
         try:
             request = await self.engine.store.read(request_store.get, number)
             about = {"action": request.action, "of": request.job, "who": request.who}
-            said = Answer(ok=True, message=await self._counted(request))
+            said = RequestAnswer(ok=True, message=await self._counted(request))
         except _NotBegun as error:
             raise error.why from None
         except NoSuchJob as error:
-            said = Answer(ok=False, message=str(error), missing=True)
+            said = RequestAnswer(ok=False, message=str(error), missing=True)
         except DittoheadError as error:
-            said = Answer(ok=False, message=str(error))
+            said = RequestAnswer(ok=False, message=str(error))
         except OSError as error:
-            said = Answer(ok=False, message=f"{error.filename or ''}: {error.strerror}".lstrip(": "))
+            said = RequestAnswer(ok=False, message=f"{error.filename or ''}: {error.strerror}".lstrip(": "))
         except Exception as error:  # noqa: BLE001  # around one request: a defect refuses it only
             log.get().exception(log.REQUEST_CRASHED, **about, error=str(error))
-            said = Answer(ok=False, message=f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}")
+            said = RequestAnswer(ok=False, message=f"{_CRASHED} ({type(error).__name__}). {_SEE_LOG}")
         log.get().info(log.REQUEST_ANSWERED, **about, ok=said.ok, message=said.message)
         return said
 

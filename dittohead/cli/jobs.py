@@ -17,7 +17,7 @@ from dittohead.cli.terminal import err, escape, fail, out, print_json
 from dittohead.cli.view import find_place, viewing
 from dittohead.model.errors import DittoheadError, NoSuchJob
 from dittohead.model.job_filter import JobFilter
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
 from dittohead.model.text import counted, display
 from dittohead.model.units import duration, size
 
@@ -144,13 +144,13 @@ def asked(action: str, of: str, **args: Any) -> str:
     return answer.message
 
 
-def _answered(answer: Answer | None, *, quiet: bool) -> int:
+def _answered(answer: RequestAnswer | None, *, quiet: bool) -> int:
     if answer is None:
         fail("the daemon has not answered yet; it will carry this out: dittohead status", TEMPORARY)
     return _print_answer(answer, quiet=quiet)
 
 
-def _print_answer(answer: Answer, *, quiet: bool) -> int:
+def _print_answer(answer: RequestAnswer, *, quiet: bool) -> int:
     """Print an answer and return the exit status that it stands for."""
     for line in answer.message.splitlines():
         if answer.ok and not quiet:

@@ -12,11 +12,11 @@ import click
 from rich.console import Console
 
 from dittohead.cli import advice, lines
-from dittohead.cli.arguments import Moment, digest_of, uid_of
+from dittohead.cli.arguments import MomentArgument, digest_of, uid_of
 from dittohead.cli.base import config_path, json_option, with_config
-from dittohead.cli.lines import Line
+from dittohead.cli.lines import ListLine
 from dittohead.cli.terminal import escape, out, print_json
-from dittohead.cli.view import Place, find_place, viewing
+from dittohead.cli.view import NamedRoot, find_place, viewing
 from dittohead.model.job_filter import JobFilter
 from dittohead.model.states import JobState
 from dittohead.model.text import counted
@@ -44,7 +44,7 @@ def status(as_json: bool, watch: bool) -> None:
         _print_status(_status(here), out)
 
 
-def _status(here: Place) -> dict[str, Any]:
+def _status(here: NamedRoot) -> dict[str, Any]:
     with viewing(here) as view:  # opened for each look: a daemon that is watched may stop and start
         return view.status()
 
@@ -153,14 +153,14 @@ def _troubles(now: dict[str, Any]) -> Iterator[str]:
         yield f"[yellow]stuck in processing[/yellow] {escape(name)}: {escape(reason)}"
 
 
-def _held(now: dict[str, Any]) -> list[Line]:
+def _held(now: dict[str, Any]) -> list[ListLine]:
     """Return what waits by itself; the rest stands above, with what to do."""
     above = {one["name"] for one in now.get("overdue", [])}
     held = now.get("held", {}).items()
-    return [Line(state="held", name=name, clause=reason) for name, reason in held if name not in above]
+    return [ListLine(state="held", name=name, clause=reason) for name, reason in held if name not in above]
 
 
-def _print_group(title: str, rows: list[Line], to: Console, *, more: int = 0, see: str = "") -> None:
+def _print_group(title: str, rows: list[ListLine], to: Console, *, more: int = 0, see: str = "") -> None:
     if not rows:
         return
     to.print(f"\n[bold]{title}[/bold]")
@@ -169,13 +169,13 @@ def _print_group(title: str, rows: list[Line], to: Console, *, more: int = 0, se
         to.print(f"  and {more - len(rows):,} more" + (f": {see}" if see else ""))
 
 
-def _active(job: dict[str, Any], progress: dict[str, Any] | None) -> Line:
+def _active(job: dict[str, Any], progress: dict[str, Any] | None) -> ListLine:
     """Return the line of a job that is not over: its step, how far that is, and why it waits."""
     words = [job["reason"]] if job["reason"] else []
     if "steps" in job:
         words.append(f"step {min(job['steps_done'] + 1, job['steps'])} of {job['steps']} ({job['step']})")
     words += [_progress(step) for step in ((progress, *progress.get("beside", ())) if progress else ())]
-    return Line(
+    return ListLine(
         state=job["state"],
         name=job["name"],
         pipeline=job["pipeline"],
@@ -206,8 +206,8 @@ def _progress(step: dict[str, Any]) -> str:
     help="Only jobs that held or made this file: a file to look for, or its digest (eight digits will do).",
 )
 @click.option("--uid", "--user", "uid", metavar="USER", help="Only whose folder this user uploaded.")
-@click.option("--since", type=Moment(), help="Only claimed at this date or moment, or later.")
-@click.option("--until", type=Moment(), help="Only claimed before this date or moment.")
+@click.option("--since", type=MomentArgument(), help="Only claimed at this date or moment, or later.")
+@click.option("--until", type=MomentArgument(), help="Only claimed before this date or moment.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 100_000))
 @click.option("--all", "everything", is_flag=True, help="All of them, however many.")
 def list_(

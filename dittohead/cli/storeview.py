@@ -10,7 +10,7 @@ from typing import Any
 from dittohead.admin import views
 from dittohead.cli import advice
 from dittohead.cli.open_config import reading_at
-from dittohead.cli.view import Place
+from dittohead.cli.view import NamedRoot
 from dittohead.config.loader import Config, SourceSetting
 from dittohead.engine import live_status
 from dittohead.folders import listing
@@ -144,7 +144,7 @@ class FromStore:
 
 
 @contextmanager
-def looking(here: Place) -> Iterator[FromStore]:
+def looking(here: NamedRoot) -> Iterator[FromStore]:
     """Look at the store of a root.
 
     Raises: StoreError: there is none yet, it cannot be read, or only a good configuration says where it is.

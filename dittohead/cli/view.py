@@ -157,7 +157,7 @@ class FromDaemon:
 
 
 @dataclass
-class Place:
+class NamedRoot:
     """A root, and the configuration that names it."""
 
     root: Path
@@ -192,7 +192,7 @@ class Place:
             _ = self.config
 
 
-def find_place() -> Place:
+def find_place() -> NamedRoot:
     """Return the root that the configuration names, also where the configuration has a mistake.
 
     Raises: ConfigError: no root can be found in it.
@@ -203,11 +203,11 @@ def find_place() -> Place:
         from dittohead.config.loader import load
 
         config = load(path, probe=False)
-        found = Place(config.root, path, config.settings.store == "sqlite", config.digest)
+        found = NamedRoot(config.root, path, config.settings.store == "sqlite", config.digest)
     return found
 
 
-def root_of(path: Path) -> Place | None:
+def root_of(path: Path) -> NamedRoot | None:
     """Return the root that a configuration names, None where it cannot be made out, or is not there."""
     digest = ""
     try:
@@ -221,7 +221,7 @@ def root_of(path: Path) -> Place | None:
     if not isinstance(root, str) or not root:
         return None
     found = (path.resolve().parent / root).absolute()
-    return Place(found, path, store == "sqlite", digest) if _may_be_there(found) else None
+    return NamedRoot(found, path, store == "sqlite", digest) if _may_be_there(found) else None
 
 
 def _may_be_there(root: Path) -> bool:
@@ -244,7 +244,7 @@ def _plain_lines(path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def viewing(here: Place | None = None) -> Iterator[View]:
+def viewing(here: NamedRoot | None = None) -> Iterator[View]:
     """Look at the running daemon; where none answers, at the store.
 
     Args:

@@ -141,7 +141,7 @@ class _Seen:
         self._pattern, self._epoch = _compiled(partial), EPOCH in partial
         self._since_ns = now_ns - int(WRITERS_S * 1e9)
 
-    def add(self, found: files.Found) -> None:
+    def add(self, found: files.FoundName) -> None:
         status = found.status
         ctime_ns, mtime_ns = status.st_ctime_ns, status.st_mtime_ns
         self.newest_ns = max(self.newest_ns, ctime_ns)

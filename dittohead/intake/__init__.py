@@ -1,7 +1,7 @@
 """The engine of sources: what brings work in from elsewhere and drops it into the inbox.
 
-Each source of config.yaml is one `Runner`, supervised here: its faults are said and tried again, and end
-nothing else. A folder comes into the inbox by the uploader's protocol alone.
+Each source of config.yaml is one `SourceRunner`, supervised here: its faults are said and tried again, and
+end nothing else. A folder comes into the inbox by the uploader's protocol alone.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dittohead.contract.catalogue import SWITCH, Told
 from dittohead.engine.claim import Claimer
 from dittohead.folders.stations import Stations
 from dittohead.intake.board import acts
-from dittohead.intake.board.check import Check
-from dittohead.intake.runner import Runner, Tools
+from dittohead.intake.board.check import BoardCheck
+from dittohead.intake.runner import SourceRunner, Tools
 from dittohead.model.errors import DittoheadError, ItemError
 from dittohead.model.states import Action
 from dittohead.model.text import counted
@@ -49,7 +49,7 @@ class Intake:
     ) -> None:
         self._tools = Tools(store=store, stations=stations, claimer=claimer, secret=secret, poke=poke)
         self._sources = sources
-        self._runners: dict[str, Runner] = {}
+        self._runners: dict[str, SourceRunner] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
@@ -61,12 +61,12 @@ class Intake:
                 del self._runners[name]
         for name, setting in wanted.items():
             if name not in self._runners:
-                self._runners[name] = Runner(self._tools, setting, self._sources.get(setting.kind))
+                self._runners[name] = SourceRunner(self._tools, setting, self._sources.get(setting.kind))
         self._changed.set()
 
     async def run(self) -> None:
         """Run every source until cancelled."""
-        running: dict[str, Runner] = {}
+        running: dict[str, SourceRunner] = {}
         try:
             while True:
                 self._changed.clear()
@@ -138,7 +138,7 @@ class Intake:
             Action.SOURCE_CHECK: partial(self.check, live=not alone),
         }
 
-    def _runner(self, name: str) -> Runner:
+    def _runner(self, name: str) -> SourceRunner:
         runner = self._runners.get(name)
         if runner is None:
             names = ", ".join(self._runners) or "none"
@@ -193,7 +193,7 @@ class Intake:
         """
         runner, board, kind = self._with_board(request.job)
         assert runner.board is not None  # noqa: S101  # so says `_with_board`
-        found = await Check(
+        found = await BoardCheck(
             store=self._tools.store,
             stations=self._tools.stations,
             setting=runner.setting,
@@ -206,7 +206,7 @@ class Intake:
         ).run()
         return json.dumps([one.as_dict() for one in found], ensure_ascii=False)
 
-    def _with_board(self, name: str) -> tuple[Runner, Board, str]:
+    def _with_board(self, name: str) -> tuple[SourceRunner, Board, str]:
         runner = self._runner(name)
         source = self._sources.get(runner.setting.kind)
         if source.board is None:
@@ -234,7 +234,7 @@ class Intake:
             return f"{said}{left}; {await self._sync(runner, prefix, alone=alone)}"
         return f"{runner.name}: {await self._sync(runner, prefix, alone=alone)}"
 
-    async def _sync(self, runner: Runner, prefix: str, *, alone: bool) -> str:
+    async def _sync(self, runner: SourceRunner, prefix: str, *, alone: bool) -> str:
         if not alone:
             runner.look_soon(prefix)
             return "a round has begun; see: dittohead source list"

@@ -34,7 +34,7 @@ from dittohead.store import Connection, Store
 from dittohead.store import catalogue as catalogue_store
 from dittohead.store import drops as drop_store
 from dittohead.store import items as item_store
-from dittohead.store.drops import Drop
+from dittohead.store.drops import SourceDrop
 from dittohead.store.keeping import keep
 from dittohead.system import fail_points, log
 from dittohead.system.patterns import TooSlow
@@ -86,7 +86,7 @@ class Tools:
     poke: Callable[[], None] = lambda: None  #: have requests carried out now
 
 
-class Runner:
+class SourceRunner:
     """One source of config.yaml."""
 
     def __init__(self, tools: Tools, setting: SourceSetting, source: Source[Any]) -> None:
@@ -294,7 +294,7 @@ class Runner:
             return
         await self.bring(drop)
 
-    async def bring(self, first: Drop | None = None) -> int:
+    async def bring(self, first: SourceDrop | None = None) -> int:
         """Fetch folders and drop them while there are some and there is room; return how many."""
         count = 0
         running: set[asyncio.Task[bool]] = set()
@@ -321,7 +321,7 @@ class Runner:
             await asyncio.gather(*running, return_exceptions=True)
         return count
 
-    async def _one(self, upstream: Upstream, drop: Drop) -> bool:
+    async def _one(self, upstream: Upstream, drop: SourceDrop) -> bool:
         try:
             dropped = await self._dropper.bring(upstream, drop, lambda size: self._written(drop, size))
         except (ItemError, TransientError) as error:
@@ -347,7 +347,7 @@ class Runner:
     def _is_put_off(self, folder: str) -> bool:
         return folder in self._waits and self._waits[folder][0] > time.monotonic()
 
-    async def _next(self) -> Drop | None:
+    async def _next(self) -> SourceDrop | None:
         """Return the next folder to be fetched: one begun earlier first; None when none may be now."""
         if why := await self.keep.paused("fetches"):
             self._hold(f"fetches are paused: {why}")
@@ -365,7 +365,7 @@ class Runner:
             return None
         return await self._begin({drop.folder for drop in under_way}, now)
 
-    async def _begin(self, busy: set[str], now: float) -> Drop | None:
+    async def _begin(self, busy: set[str], now: float) -> SourceDrop | None:
         if not self._candidates:
             self._candidates = await self._store.read(
                 item_store.ready,
@@ -404,7 +404,7 @@ class Runner:
             self._hold(f"{folder} needs {units.size(lack.size)} more free disk space under {place}")
         return lack is None
 
-    def _written(self, drop: Drop, size: int) -> None:
+    def _written(self, drop: SourceDrop, size: int) -> None:
         """What lies on the disk need not be reserved any more."""
         self._tools.claimer.budget.written(_reservation(drop), size)
 
@@ -447,7 +447,7 @@ class Runner:
         return turns
 
     def _tell_stage(
-        self, connection: Connection, drop: Drop, state: DropState, reason: str, job: str = ""
+        self, connection: Connection, drop: SourceDrop, state: DropState, reason: str, job: str = ""
     ) -> None:
         """Let an entry of the catalogue be where its folder's job is; one that is done is its source's."""
         board, kind = self._source.board, self._source.shows
@@ -469,7 +469,7 @@ class Runner:
             )
         catalogue_store.tell(connection, self.name, kind, [told], time.time(), by="jobs", only_known=True)
 
-    async def _see_to(self, drop: Drop) -> None:
+    async def _see_to(self, drop: SourceDrop) -> None:
         """Rename a folder whose rename a crash forestalled; notice one that a person took away."""
         try:
             if await asyncio.to_thread(self._dropper.publish, drop):
@@ -489,7 +489,7 @@ class Runner:
                 log.get().warning(log.SOURCE_HELD, source=self.name, folder=drop.folder, reason=why)
                 await self._store.write(self._lost, drop, why)
 
-    def _lost(self, connection: Connection, drop: Drop, why: str) -> None:
+    def _lost(self, connection: Connection, drop: SourceDrop, why: str) -> None:
         drop_store.turn_to(connection, drop.id, DropState.FAILED, why)
         self._tell_stage(connection, drop, DropState.FAILED, why)
 
@@ -554,7 +554,7 @@ class Runner:
         return "failing" if self.faults else self.doing or ("fetches" if self._active else "idle")
 
 
-def _reservation(drop: Drop) -> str:
+def _reservation(drop: SourceDrop) -> str:
     return f"source:{drop.id}"
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dittohead.model.records import Answer, Job, JobId
+from dittohead.model.records import Job, JobId, RequestAnswer
 from dittohead.model.states import Action
 from dittohead.model.text import utcnow
-from dittohead.store.columns import Damaged
+from dittohead.store.columns import DamagedJson
 from dittohead.store.tables import jobs, requests
 
 #: What may be asked of ended jobs; of several jobs of a name the latest is meant, not one under way.
@@ -22,13 +22,13 @@ OF_ENDED_JOBS = frozenset(
 )
 
 
-def read_answer(found: Any) -> Answer | None:
+def read_answer(found: Any) -> RequestAnswer | None:
     """Return an answer that the store has, None while there is none; of a damaged one that it is."""
     if found is None:
         return None
-    if not isinstance(found, dict) or isinstance(found, Damaged):
-        return Answer(ok=False, message="what the daemon answered cannot be read any more")
-    return Answer(
+    if not isinstance(found, dict) or isinstance(found, DamagedJson):
+        return RequestAnswer(ok=False, message="what the daemon answered cannot be read any more")
+    return RequestAnswer(
         ok=bool(found.get("ok")),
         message=str(found.get("message", "")),
         missing=bool(found.get("missing")),
@@ -57,7 +57,7 @@ class RequestRow(Request):
     """A request with when it was made, and what became of it."""
 
     at: datetime
-    answer: Answer | None  #: None: not yet answered
+    answer: RequestAnswer | None  #: None: not yet answered
 
 
 def add(connection: Connection, action: Action | str, job: str, args: dict[str, Any], who: str) -> int:
@@ -100,7 +100,7 @@ def get(connection: Connection, request: int) -> Request:
     row = connection.execute(sa.select(requests).where(requests.c.id == request)).mappings().first()
     if row is None:
         raise KeyError(request)
-    if not isinstance(row["args"], dict) or isinstance(row["args"], Damaged):
+    if not isinstance(row["args"], dict) or isinstance(row["args"], DamagedJson):
         raise TypeError("the arguments of a request are damaged")
     args = dict(row["args"])
     tries = args.pop(_TRIES, 0)
@@ -123,12 +123,12 @@ def count_try(connection: Connection, request: Request, by: int, before: Sequenc
     connection.execute(requests.update().where(requests.c.id == request.id).values(args=args))
 
 
-def answer(connection: Connection, request: int, said: Answer) -> None:
+def answer(connection: Connection, request: int, said: RequestAnswer) -> None:
     """Record what became of a request."""
     connection.execute(requests.update().where(requests.c.id == request).values(answer=said.as_dict()))
 
 
-def answer_to(connection: Connection, request: int) -> Answer | None:
+def answer_to(connection: Connection, request: int) -> RequestAnswer | None:
     """Return the answer to a request, None while there is none."""
     found = connection.execute(sa.select(requests.c.answer).where(requests.c.id == request)).scalar()
     return read_answer(found)
@@ -172,7 +172,7 @@ def listing(
 
 
 def _mapping(args: Any) -> dict[str, Any]:
-    return args if isinstance(args, dict) else Damaged()
+    return args if isinstance(args, dict) else DamagedJson()
 
 
 def renamed_from(connection: Connection, name: str, ino: int) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from dittohead.config.loader import SourceSetting
 from dittohead.contract.catalogue import SWITCH, Keep, Told
 from dittohead.contract.schedule import Window
 from dittohead.contract.source import Fetch, Look, Source, SourceOptions, Upstream
-from dittohead.intake.runner import Runner, Tools
+from dittohead.intake.runner import SourceRunner, Tools
 from dittohead.model.errors import SourceStopped
 from tests.support.harness import Harness
 
@@ -96,11 +96,11 @@ class Rig:
             store=harness.store, stations=harness.stations, claimer=harness.claimer, secret={}.__getitem__
         )
         setting = SourceSetting(name="up", kind="far", options=SourceOptions(**options))
-        self.runner = Runner(tools, setting, self.source)
+        self.runner = SourceRunner(tools, setting, self.source)
 
 
 @contextlib.asynccontextmanager
-async def running(runner: Runner) -> AsyncIterator[None]:
+async def running(runner: SourceRunner) -> AsyncIterator[None]:
     task = asyncio.create_task(runner.run())
     try:
         yield

@@ -67,7 +67,7 @@ def name_of(key: str) -> str:
     return key
 
 
-class Disk:
+class BoardDisk:
     """The board of one source."""
 
     def __init__(self, stations: Stations, source: str) -> None:

@@ -23,7 +23,7 @@ from dittohead.contract.catalogue import BATCH, CatalogueEntry, Keep, Told
 from dittohead.contract.source import Source
 from dittohead.folders.stations import Stations
 from dittohead.intake.board import stages, tokens, wishes
-from dittohead.intake.board.disk import REASON, TOKEN, Disk, Seen, name_of
+from dittohead.intake.board.disk import REASON, TOKEN, BoardDisk, Seen, name_of
 from dittohead.intake.board.rights import Rights
 from dittohead.intake.board.stages import STORED, Stand
 from dittohead.intake.board.wishes import Ask, Refused, Wish
@@ -88,7 +88,7 @@ class Looked:
 
 
 @dataclass(kw_only=True)
-class Done:
+class BoardPass:
     """What one pass has done."""
 
     asked: list[str] = field(default_factory=list)
@@ -120,7 +120,7 @@ class Keeper:
         self._store, self._setting, self._source, self._keep = store, setting, source, keep
         self._config, self._poke = config, poke
         self._board, self._name = source.board, setting.name
-        self._disk = Disk(stations, setting.name)
+        self._disk = BoardDisk(stations, setting.name)
         self._rights = Rights(stations.state)
         self._placed: dict[str, Placed] = {}
         self._marks: dict[str, str] = {}  #: files of others at the last look: where -> mark
@@ -138,7 +138,7 @@ class Keeper:
 
     # -- one pass ----------------------------------------------------------------------------
 
-    async def once(self) -> Done:
+    async def once(self) -> BoardPass:
         """Compare store and board once: take what is asked for, then show what is.
 
         Raises: StoreError; OSError, DittoheadError: the board cannot be kept.
@@ -146,8 +146,8 @@ class Keeper:
         async with self._turn:
             return await self._once()
 
-    async def _once(self) -> Done:
-        done = Done()
+    async def _once(self) -> BoardPass:
+        done = BoardPass()
         self.row = stages.row(self._board, await self._pipeline(), registry.default())
         await asyncio.to_thread(self._disk.prepare, (*self.row, HOLD))
         if not self._started:
@@ -214,7 +214,7 @@ class Keeper:
 
     # -- what is asked for -------------------------------------------------------------------
 
-    async def _take(self, looked: Looked, done: Done) -> None:
+    async def _take(self, looked: Looked, done: BoardPass) -> None:
         """Take what files ask for that are not as the board left them."""
         known = self._setting.options.fields
         if time.monotonic() - self._unknown_at > _UNKNOWN_S:
@@ -298,7 +298,7 @@ class Keeper:
             self._take_up(wish.keys[0], seen, looked)
         return wish
 
-    async def _carry(self, found: Sequence[Wish], done: Done) -> None:
+    async def _carry(self, found: Sequence[Wish], done: BoardPass) -> None:
         """Have requests made for wishes; then their files may go."""
         want: dict[tuple[str, bool], list[tuple[str, Seen]]] = {}
         for wish in found:
@@ -364,7 +364,7 @@ class Keeper:
                 return []
             raise
 
-    async def _ask(self, ask: Ask, key: str, wish: Wish, done: Done, *, is_last: bool) -> None:
+    async def _ask(self, ask: Ask, key: str, wish: Wish, done: BoardPass, *, is_last: bool) -> None:
         args = {**ask.args} if ask.of else {**ask.args, "keys": [key]}
         args |= {"asked": [_digest(wish.seen.mark)]} if is_last else {}
         token = f"{wish.seen.mark} {key}"
@@ -377,7 +377,9 @@ class Keeper:
         done.asked.append(f"{ask.action} {key}")
         log.get().info(log.BOARD_ASKED, source=self._name, action=ask.action, key=key, who=wish.who)
 
-    async def _want(self, who: str, pairs: Sequence[tuple[str, Seen]], done: Done, *, again: bool) -> None:
+    async def _want(
+        self, who: str, pairs: Sequence[tuple[str, Seen]], done: BoardPass, *, again: bool
+    ) -> None:
         """Have keys brought in. A file is noted as asked with the last of its keys, and not before.
 
         Args:
@@ -423,7 +425,7 @@ class Keeper:
 
     # -- what is refused ---------------------------------------------------------------------
 
-    def _refuse(self, seen: Seen, why: str, done: Done) -> None:
+    def _refuse(self, seen: Seen, why: str, done: BoardPass) -> None:
         """Leave a file as it is, and say beside it why it asks for nothing."""
         where = (seen.stage, seen.name)
         if sum(stage == seen.stage for stage, _ in self._refused) < _REFUSALS:
@@ -435,7 +437,7 @@ class Keeper:
         done.refused.append(f"{seen.stage}/{seen.name}: {why}")
         log.get().warning(log.BOARD_REFUSED, source=self._name, token=f"{seen.stage}/{seen.name}", reason=why)
 
-    def _refuse_wish(self, wish: Wish, why: str, done: Done) -> None:
+    def _refuse_wish(self, wish: Wish, why: str, done: BoardPass) -> None:
         """Refuse a wish; a token of ours goes back to where its entry stands, and says it there."""
         if not wish.seen.is_ours or not wish.was:
             self._refuse(wish.seen, why, done)
@@ -460,7 +462,7 @@ class Keeper:
 
     # -- what is shown -----------------------------------------------------------------------
 
-    async def _show(self, looked: Looked, done: Done) -> None:
+    async def _show(self, looked: Looked, done: BoardPass) -> None:
         """Write the tokens that are others now, remove those that are not on their way."""
         stale = [
             key for key in looked.stands if self._is_stale(key, looked) and not self._is_taken(key, looked)

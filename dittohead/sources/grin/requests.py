@@ -38,7 +38,7 @@ _ANSWERS = (
 )
 
 
-class Requests:
+class ConversionRequests:
     """Asks for conversions for one source."""
 
     def __init__(self, options: GrinOptions, keep: Keep, grin: Grin, details: Details) -> None:

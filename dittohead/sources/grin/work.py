@@ -14,7 +14,7 @@ from dittohead.sources.grin.client import Grin
 from dittohead.sources.grin.details import Details, Pause
 from dittohead.sources.grin.fetch import file_fault, look_at, sighting
 from dittohead.sources.grin.options import QUEUES, VOLUME, GrinOptions
-from dittohead.sources.grin.requests import Requests
+from dittohead.sources.grin.requests import ConversionRequests
 
 #: Archives that the engine knows of and has not begun, for each folder that may be under way.
 _AHEAD = 4
@@ -52,7 +52,7 @@ class Work:
         self._options, self._keep, self._grin, self._state = options, keep, grin, state
         self._catalogue = keep.catalogue
         self._details = Details(options, keep, grin, state.details)
-        self._requests = Requests(options, keep, grin, self._details)
+        self._requests = ConversionRequests(options, keep, grin, self._details)
 
     async def once(self, ctx: Look) -> None:
         """Make one pass. Raises: SourceStopped, TransientError."""

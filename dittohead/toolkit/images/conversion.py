@@ -39,13 +39,13 @@ from dittohead.toolkit.images.library import pyvips
 from dittohead.toolkit.images.library_messages import LibraryMessages
 from dittohead.toolkit.images.reasons import (
     USUAL_PIXELS,
-    Damaged,
+    DamagedImage,
     RefusedImage,
     Unfit,
     explain,
     is_unsupported,
 )
-from dittohead.toolkit.images.recipe import LOSSLESS, MASTERS, Recipe, wanted_pages
+from dittohead.toolkit.images.recipe import LOSSLESS, MASTERS, ImageRecipe, wanted_pages
 from dittohead.toolkit.uris import encoded
 
 #: Fields of libvips that are not to reach a result: pictures of the source as it was.
@@ -67,7 +67,7 @@ class ConversionRequest:
     work: bytes  #: where results are published
     out: bytes  #: the result, relative to `work`
     temp: bytes  #: a path for what is unfinished, on the same file system
-    recipe: Recipe
+    recipe: ImageRecipe
     careful: bool
     pixels: int  #: the most that an image or a page may have
 
@@ -78,7 +78,7 @@ class ConversionRequest:
         return cls(
             **paths,
             sha256=given["sha256"],
-            recipe=Recipe(**given["recipe"]),
+            recipe=ImageRecipe(**given["recipe"]),
             careful=given.get("careful", False),
             pixels=given.get("pixels", _PIXELS),
         )
@@ -91,7 +91,7 @@ class _Page:
     fd: int
     number: int | None  #: counted from 1; None for the one the file calls its first
     out: bytes  #: relative to `work`
-    recipe: Recipe
+    recipe: ImageRecipe
     pixels: int  #: the most it may have
     warnings: list[str]
     facts: dict[str, Any]  #: for the result's detail
@@ -229,7 +229,7 @@ def _pages(fd: int, request: ConversionRequest) -> Iterator[_Page]:
         )
 
 
-def _place(place: int, recipe: Recipe, count: int) -> int | None:
+def _place(place: int, recipe: ImageRecipe, count: int) -> int | None:
     """Return where a page stands; None for what the file calls its first: a HEIF may mean another than 1."""
     return None if place == 1 and (recipe.pages == "first" or count == 1) else place
 
@@ -484,7 +484,7 @@ def _tags(page: _Page, image: pyvips.Image) -> tags.Tags:
     return tags.of_tiff(page.fd, page.number or 1)
 
 
-def _tags_in(made: int, recipe: Recipe) -> tags.Tags:
+def _tags_in(made: int, recipe: ImageRecipe) -> tags.Tags:
     """Return the tags and EXIF of a result."""
     if recipe.format == "pyramid-tiff":
         return tags.of_tiff(made)
@@ -494,7 +494,7 @@ def _tags_in(made: int, recipe: Recipe) -> tags.Tags:
     return tags.of_exif(bytes(image.get("exif-data"))) if image.get_typeof("exif-data") else tags.Tags()
 
 
-def _said_by(made: int, recipe: Recipe) -> dict[str, Any]:
+def _said_by(made: int, recipe: ImageRecipe) -> dict[str, Any]:
     if recipe.format in MASTERS:
         icc, xmp, _ = jp2.carried(made)
         said = (("ICC profile", icc), ("XMP", xmp), ("IPTC", iptc.of(made)))
@@ -521,7 +521,7 @@ def _heard(page: _Page, messages: LibraryMessages, detail: dict[str, Any]) -> di
     if transformed and (said := messages.of_colour):
         raise RefusedImage(f"its colours cannot be transformed as its profile says ({'; '.join(said)[:200]})")
     if page.recipe.stray_bytes == "allow" and (said := messages.of_damage):
-        raise Damaged(f"the file is damaged inside ({'; '.join(said)[:200]})")
+        raise DamagedImage(f"the file is damaged inside ({'; '.join(said)[:200]})")
     warnings = [*page.warnings, *messages.notable]
     return {"warnings": warnings} if warnings else {}
 

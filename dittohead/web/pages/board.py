@@ -19,7 +19,7 @@ from dittohead.folders import receipt
 from dittohead.intake.board import figures, stages, tokens
 from dittohead.intake.board.figures import Figures
 from dittohead.model.errors import DittoheadError
-from dittohead.model.records import Answer, Job
+from dittohead.model.records import Job, RequestAnswer
 from dittohead.model.roles import Role
 from dittohead.model.states import Action, JobState
 from dittohead.store import Connection
@@ -156,7 +156,7 @@ async def failures(request: web.Request) -> web.Response:
     alike = next((one for one in numbers.reasons if one.why == why and bool(one.jobs) == of_jobs), None)
     who = identity(request).name
     if alike is None:
-        said: Answer | None = Answer(ok=False, message="Nothing has this reason any more.")
+        said: RequestAnswer | None = RequestAnswer(ok=False, message="Nothing has this reason any more.")
     elif of_jobs:
         answers = await asyncio.gather(
             *(site.queue.ask(action, job, who, {}) for job in alike.jobs[:_TOGETHER])
@@ -168,14 +168,14 @@ async def failures(request: web.Request) -> web.Response:
     raise web.HTTPSeeOther(f"{found.path}?{urlencode({'said': request.app[PAGES].keep(said)})}")
 
 
-def _together(action: str, answers: list[Answer]) -> Answer:
+def _together(action: str, answers: list[RequestAnswer]) -> RequestAnswer:
     """Return one answer for those of many jobs."""
     refused = [one.message for one in answers if not one.ok]
     what = "tried again" if action == "retry" else "dismissed"
     said = f"{len(answers) - len(refused):,} {what}"
     if refused:
         said += f", {len(refused):,} not: {refused[0]}"
-    return Answer(ok=not refused, message=said)
+    return RequestAnswer(ok=not refused, message=said)
 
 
 # -- one entry -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from dittohead.folders import sidecar
 from dittohead.folders.stations import Stations
 from dittohead.model import units
 from dittohead.model.errors import ItemError
-from dittohead.model.records import Answer
+from dittohead.model.records import RequestAnswer
 from dittohead.model.roles import Role
 from dittohead.model.states import Action
 from dittohead.model.text import counted, rfc3339, visible
@@ -380,7 +380,7 @@ async def give_up(request: web.Request) -> web.Response:
     incoming, door = await _upload(request), request.app[DOOR]
     with door.closing(incoming):
         await _in_thread(lambda: door.reception.give_up(incoming))
-    said = request.app[PAGES].keep(Answer(ok=True, message=f"{incoming.name}: given up"))
+    said = request.app[PAGES].keep(RequestAnswer(ok=True, message=f"{incoming.name}: given up"))
     raise web.HTTPSeeOther(f"/drop?{urlencode({'said': said})}")
 
 

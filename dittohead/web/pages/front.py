@@ -36,7 +36,7 @@ _SEEING = ("inotify", "polling")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class JobRow:
     """A job in a list."""
 
     job: Job
@@ -140,10 +140,10 @@ def in_flight(
     return [{"name": name, "progress": told.get(name) if running else None} for name in names]
 
 
-def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: Mapping[str, Any]) -> list[Row]:
+def rows(found: Sequence[tuple[Job, Sequence[StepRow]]], live: Mapping[str, Any]) -> list[JobRow]:
     """Return jobs with their steps as rows."""
     return [
-        Row(
+        JobRow(
             job=job,
             done=sum(step.state is StepState.DONE for step in steps),
             steps=len(steps),

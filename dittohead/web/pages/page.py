@@ -19,7 +19,7 @@ from dittohead.folders import receipt
 from dittohead.folders.stations import Stations
 from dittohead.model.errors import StoreError
 from dittohead.model.job_filter import JobFilter
-from dittohead.model.records import Answer, Job
+from dittohead.model.records import Job, RequestAnswer
 from dittohead.model.roles import Role
 from dittohead.model.states import JobState
 from dittohead.model.text import utcnow
@@ -64,7 +64,7 @@ class Pages:
     words: Words
     assets: Assets
     broadcaster: Broadcaster = field(default_factory=Broadcaster)
-    said: OrderedDict[str, Answer] = field(default_factory=OrderedDict)
+    said: OrderedDict[str, RequestAnswer] = field(default_factory=OrderedDict)
 
     @classmethod
     def load(cls) -> Pages:
@@ -72,9 +72,9 @@ class Pages:
         assets = Assets.load()
         return cls(Words(assets.paths), assets)
 
-    def keep(self, answer: Answer | None) -> str:
+    def keep(self, answer: RequestAnswer | None) -> str:
         """Keep an answer, None while there is none, for the page that is loaded next; return its key."""
-        answer = answer or Answer(ok=True, message="The request is stored and has no answer yet.")
+        answer = answer or RequestAnswer(ok=True, message="The request is stored and has no answer yet.")
         key = secrets.token_urlsafe(9)
         self.said[key] = answer
         while len(self.said) > _SAID:

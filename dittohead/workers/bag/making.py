@@ -26,7 +26,7 @@ DECLARATION = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-class Place(Protocol):
+class BagPlace(Protocol):
     """Where a bag's files are put."""
 
     def put(self, path: bytes, size: int, pieces: Iterator[bytes]) -> None:
@@ -39,7 +39,7 @@ class Place(Protocol):
         """
 
 
-class Folder:
+class BagFolder:
     """A directory, which holds the bag's files as they are."""
 
     def __init__(self, root: Path) -> None:
@@ -54,7 +54,7 @@ class Folder:
                 file.write(piece)
 
 
-class Tar:
+class BagTar:
     """A tar archive with one directory at its top."""
 
     def __init__(self, file: IO[bytes], top: bytes) -> None:
@@ -72,7 +72,7 @@ class Tar:
         self._file.write(tar_members.END)
 
 
-class Zip:
+class BagZip:
     """A zip archive with one directory at its top; its members are not compressed."""
 
     def __init__(self, archive: zipfile.ZipFile, top: bytes) -> None:
@@ -93,7 +93,7 @@ class Zip:
 
 
 @dataclass(kw_only=True)
-class Made:
+class MadeBag:
     """What was put into a bag."""
 
     files: int = 0  #: of the payload
@@ -109,9 +109,9 @@ class Making:
         self.put: Callable[[Output], None] = lambda output: None  #: given each file of the bag
         self.hint = "Run the folder again"
         self._source, self._algorithms, self._scratch, self._stop = source, algorithms, scratch, stop
-        self._made = Made()
+        self._made = MadeBag()
 
-    def run(self, place: Place, info: Callable[[Made], Sequence[tuple[str, str]]]) -> Made:
+    def run(self, place: BagPlace, info: Callable[[MadeBag], Sequence[tuple[str, str]]]) -> MadeBag:
         """Put the payload, then the tag files, into a place.
 
         Args:
@@ -143,7 +143,7 @@ class Making:
         finally:
             path.unlink(missing_ok=True)
 
-    def _payload(self, place: Place, entry: Entry, lists: dict[str, IO[bytes]]) -> None:
+    def _payload(self, place: BagPlace, entry: Entry, lists: dict[str, IO[bytes]]) -> None:
         hashes = {name: _hash(name) for name in self._algorithms if name != "sha256"}
         pieces = tar_members.content(
             self._source.root, entry, self._stop.check, self.hint, tuple(hashes.values())
@@ -160,8 +160,8 @@ class Making:
 
     def _tags(
         self,
-        place: Place,
-        info: Callable[[Made], Sequence[tuple[str, str]]],
+        place: BagPlace,
+        info: Callable[[MadeBag], Sequence[tuple[str, str]]],
         lists: dict[str, IO[bytes]],
     ) -> None:
         tags: dict[bytes, list[str]] = {}
@@ -179,7 +179,7 @@ class Making:
             self._tag(place, {}, f"tagmanifest-{name}.txt".encode(), iter([data]), len(data))
 
     def _tag(
-        self, place: Place, tags: dict[bytes, list[str]], path: bytes, pieces: Iterator[bytes], size: int
+        self, place: BagPlace, tags: dict[bytes, list[str]], path: bytes, pieces: Iterator[bytes], size: int
     ) -> None:
         hashes = [_hash(name) for name in self._algorithms]
         own = hashlib.sha256()

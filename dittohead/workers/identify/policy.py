@@ -14,7 +14,7 @@ from dittohead.workers.identify.process import Identified
 Decision = Literal["accept", "warn", "hold", "refuse", "convert"]
 
 
-class Rule(BaseModel):
+class FormatRule(BaseModel):
     """One rule; all that it names must fit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,14 +67,14 @@ class Rule(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class FormatVerdict:
     """What is to become of a file, and by which rule."""
 
     then: Decision
     rule: str
 
 
-def verdict(rules: Sequence[Rule], default: Decision, path: bytes, found: Identified) -> Verdict:
+def verdict(rules: Sequence[FormatRule], default: Decision, path: bytes, found: Identified) -> FormatVerdict:
     """Return what the policy says of a file: by the first rule that fits.
 
     Args:
@@ -83,8 +83,8 @@ def verdict(rules: Sequence[Rule], default: Decision, path: bytes, found: Identi
     """
     for number, rule in enumerate(rules, 1):
         if rule.fits(path, found):
-            return Verdict(then=rule.then, rule=f"rule {number} ({rule})")
-    return Verdict(then=default, rule="default")
+            return FormatVerdict(then=rule.then, rule=f"rule {number} ({rule})")
+    return FormatVerdict(then=default, rule="default")
 
 
 def _extension(path: bytes) -> str:

@@ -26,7 +26,7 @@ class _Found:
     why: str = ""  #: it stays; "" when nothing speaks against its removal
 
 
-class Undo:
+class IslandoraUndo:
     """Goes through an intent log backwards: pages with their media, objects, and fields that were changed."""
 
     def __init__(

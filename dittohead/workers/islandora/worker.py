@@ -33,10 +33,10 @@ from dittohead.workers.islandora import objects, preflight, public
 from dittohead.workers.islandora.intent_log import EntityIntentLog
 from dittohead.workers.islandora.options import IslandoraOptions
 from dittohead.workers.islandora.public import PublicObject
-from dittohead.workers.islandora.sign_in import SignIn
+from dittohead.workers.islandora.sign_in import RefusedSignIns
 from dittohead.workers.islandora.site import Drupal
-from dittohead.workers.islandora.undo import Undo
-from dittohead.workers.islandora.write import Writer
+from dittohead.workers.islandora.undo import IslandoraUndo
+from dittohead.workers.islandora.write import IslandoraWriter
 
 _AGENT = f"dittohead {__version__} (islandora)"
 
@@ -68,7 +68,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
     def __init__(self) -> None:
         #: Of objects at sites: the site does not refuse a second media of a page by two jobs at once.
         self.locks = KeyedLock()
-        self.sign_in = SignIn()
+        self.sign_in = RefusedSignIns()
 
     def check(self, options: IslandoraOptions) -> list[str]:
         """Say what cannot be."""
@@ -171,7 +171,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
         )
         kept: list[Location] = []
         try:
-            delivery = Writer(ctx, options, site, ledger, base, kept.append)
+            delivery = IslandoraWriter(ctx, options, site, ledger, base, kept.append)
             brought = await delivery.run(things)
         finally:
             await ledger.close()
@@ -228,7 +228,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
         if not (ledger.nodes or ledger.media or ledger.patches):
             return
         async with preflight.opened(options, ctx.secret(options.credential)) as site:
-            await Undo(ctx, options, site, ledger).run()
+            await IslandoraUndo(ctx, options, site, ledger).run()
 
     async def verify(self, ctx: VerifyContext, options: IslandoraOptions) -> None:
         """Ask the site for each file's SHA-256; fetch pages, thumbnails and manifests."""
@@ -280,7 +280,7 @@ def _kept(path: Path) -> list[Location] | None:
     return list(receipt.read_locations(path)) if path.exists() else None
 
 
-def _words(delivery: Writer, options: IslandoraOptions, things: Sequence[objects.SiteObject]) -> str:
+def _words(delivery: IslandoraWriter, options: IslandoraOptions, things: Sequence[objects.SiteObject]) -> str:
     """Return what the job has done, in all its tries: its intent log knows of the earlier ones."""
     pages = sum(len(thing.pages) for thing in things)
     parts = sum(len(page.parts) for thing in things for page in thing.pages)
@@ -299,7 +299,11 @@ def _words(delivery: Writer, options: IslandoraOptions, things: Sequence[objects
 
 
 def _events(
-    ctx: StepContext, options: IslandoraOptions, delivery: Writer, count: int, places: Sequence[Location]
+    ctx: StepContext,
+    options: IslandoraOptions,
+    delivery: IslandoraWriter,
+    count: int,
+    places: Sequence[Location],
 ) -> None:
     how = ", ".join(sorted({place.verified_by for place in places}))
     said = f"{count} files at {options.url}"

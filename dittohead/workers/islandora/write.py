@@ -49,7 +49,7 @@ _RUN = re.compile(r"\.(?=(phar|php|pl|py|cgi|asp|js|htaccess)(\.|$))", re.IGNORE
 _SETTLED = frozenset({"type", "uuid", "status", "field_model", "field_member_of"})
 
 
-class Writer:
+class IslandoraWriter:
     """Brings one folder's objects to a site."""
 
     def __init__(
