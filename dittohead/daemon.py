@@ -412,7 +412,7 @@ class Daemon:
     def _on_ground_back(self) -> None:
         """What was missing is there again."""
         self._compare.set()
-        self.watcher.look()
+        self.watcher.scan_soon()
         self.dispatch.wake()
 
     def _on_reload(self) -> None:
@@ -470,7 +470,7 @@ class Daemon:
             if name != "jobs":
                 self.limits.setdefault(name, FairLimiter(limit)).resize(limit)
         self.intake.configure(config.sources)
-        self.watcher.look()
+        self.watcher.scan_soon()
         self.dispatch.wake()
         self._tell()
         _say_doubts(config)

@@ -281,7 +281,7 @@ class Actions:
     async def _back_to_its_batch(self, job: Job, request: Request) -> str:
         """Move one folder of a collection back to processing/, where it is adopted."""
         name = job.name.encode()
-        await self._must_have_room(job, name)
+        await self._must_not_meet(job, name)
         try:
             await asyncio.to_thread(
                 self.engine.stations.bring_back, job.station, job.folder, Station.PROCESSING, name
@@ -354,12 +354,12 @@ class Actions:
                 where=job.name,
                 hint="Try again when it is done",
             )
-        await self._must_have_room(job, job.folder)
+        await self._must_not_meet(job, job.folder)
         async with self.dispatch.halted(job.id):  # not to be run before its folder is back
             await self.engine.store.write(_reopen, job, positions, resumed)
             await fetch(self.engine, await self.engine.store.read(job_store.get, job.id))
 
-    async def _must_have_room(self, job: Job, folder: bytes) -> None:
+    async def _must_not_meet(self, job: Job, folder: bytes) -> None:
         """See that a folder of a collection does not come back into one that was dropped by itself."""
         collection = collection_of(folder)
         place = (self.engine.store, self.engine.stations, Station.PROCESSING, collection)

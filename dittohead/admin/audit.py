@@ -126,12 +126,12 @@ async def _stored(
     after = ""
     while True:
 
-        def look(connection: Connection, after: str = after) -> list[tuple[str, Path | None]]:
+        def page_of(connection: Connection, after: str = after) -> list[tuple[str, Path | None]]:
             page = catalogue_store.page(connection, source, kind, after=after, limit=_PAGE, stage=stage)
             jobs = drop_store.done_jobs(connection, source, [entry.key for entry in page])
             return [(entry.key, _path(connection, receipts, jobs.get(entry.key))) for entry in page]
 
-        found = await store.read(look)
+        found = await store.read(page_of)
         if not found:
             return
         for one in found:

@@ -94,7 +94,7 @@ class Overdue:
         """See what waits for somebody, and report what has done so for too long."""
         scan, after_s, now = self._scan(), self._held_after_s(), time.time()
         names = scan.strays if scan is not None else []
-        strays = await asyncio.to_thread(self._look, names) if names else []
+        strays = await asyncio.to_thread(self._strays, names) if names else []
         held = self._held(now, after_s)
         things = sorted([*held, *strays], key=lambda thing: thing.since)
         shown = await asyncio.to_thread(_shown, things[:SHOWN]) if things else []
@@ -120,7 +120,7 @@ class Overdue:
                 found.append(_thing(folder, why, min(since, now)))
         return found
 
-    def _look(self, names: Sequence[bytes]) -> list[OverdueItem]:
+    def _strays(self, names: Sequence[bytes]) -> list[OverdueItem]:
         """Return what is not a folder. Blocking, but short."""
         stations, found = self._engine.stations, []
         for name in names:

@@ -144,7 +144,7 @@ class FromStore:
 
 
 @contextmanager
-def looking(here: NamedRoot) -> Iterator[FromStore]:
+def store_at(here: NamedRoot) -> Iterator[FromStore]:
     """Look at the store of a root.
 
     Raises: StoreError: there is none yet, it cannot be read, or only a good configuration says where it is.

@@ -255,9 +255,9 @@ def viewing(here: NamedRoot | None = None) -> Iterator[View]:
     here = here or find_place()
     client = here.client()
     if client is None:
-        from dittohead.cli.storeview import looking
+        from dittohead.cli.storeview import store_at
 
-        with looking(here) as view:
+        with store_at(here) as view:
             yield view
         return
     try:

@@ -146,7 +146,7 @@ class StepRun:
         return None
 
     @property
-    def looks(self) -> bool:
+    def has_preflight(self) -> bool:
         """Whether its worker has something to look for before all steps."""
         worker = self._known()
         return worker is not None and type(worker).preflight is not Worker.preflight

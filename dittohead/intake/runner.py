@@ -357,7 +357,7 @@ class SourceRunner:
         for drop in under_way:
             mine = drop.state is DropState.FETCHING and drop.id not in self._active
             if mine and not self._is_put_off(drop.folder) and not await self._is_held(drop.folder):
-                return drop if self._has_room(drop.folder, drop.size) else None
+                return drop if self._has_space(drop.folder, drop.size) else None
         # One that is not available now takes no other's place; but there is an end to that too.
         ahead = [drop for drop in under_way if not self._is_put_off(drop.folder)]
         if len(ahead) >= self.options.ahead or len(under_way) >= self.options.ahead * _STUCK:
@@ -379,7 +379,7 @@ class SourceRunner:
             if found.folder in busy or self._is_put_off(found.folder) or await self._is_held(found.folder):
                 self._candidates.pop(0)
                 continue
-            if not self._has_room(found.folder, found.size):
+            if not self._has_space(found.folder, found.size):
                 return None
             self._candidates.pop(0)
             drop = await self._store.write(drop_store.begin, self.name, found.folder, now)
@@ -397,7 +397,7 @@ class SourceRunner:
             matched = None  # its job will say so
         return Need(folder=size, work=int(size * (matched[0].space_factor if matched else 0.0)))
 
-    def _has_room(self, folder: str, size: int) -> bool:
+    def _has_space(self, folder: str, size: int) -> bool:
         lack = self._tools.claimer.budget.lacking(self._needed(folder, size))
         if lack is not None:
             place = lack.disk.place

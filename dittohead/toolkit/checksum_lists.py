@@ -144,7 +144,7 @@ def _table(lines: Sequence[tuple[int, bytes]], delimiter: str) -> Iterator[_Entr
                 columns = _columns(row)
                 if columns is not None:
                     continue
-                columns = _by_look(row, number)
+                columns = _by_content(row, number)
             yield _row(row, columns, number)
     except csv.Error as error:
         raise UnreadableList(f"it cannot be read as a table ({error})") from None
@@ -158,7 +158,7 @@ def _columns(row: Sequence[str]) -> tuple[int, int] | None:
     return (names[0], digests[-1]) if names and digests else None
 
 
-def _by_look(row: Sequence[str], number: int) -> tuple[int, int]:
+def _by_content(row: Sequence[str], number: int) -> tuple[int, int]:
     """Return which of two columns holds the name, and which the digest, by what stands in them."""
     digests = [
         at for at, cell in enumerate(row) if _HEX.fullmatch(cell.strip()) and len(cell.strip()) in ALGORITHMS

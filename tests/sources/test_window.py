@@ -57,12 +57,12 @@ class Far(Upstream):
     """Halts in its look until it is let go; is let in or not."""
 
     def __init__(self) -> None:
-        self.looks = self.halted = 0
+        self.has_preflight = self.halted = 0
         self.refused: SourceStopped | None = None
         self.looking, self.go = asyncio.Event(), asyncio.Event()
 
     async def look(self, ctx: Look) -> None:
-        self.looks += 1
+        self.has_preflight += 1
         self.looking.set()
         if self.refused is not None:
             raise self.refused
@@ -129,10 +129,10 @@ async def test_a_look_halts_at_the_end_of_its_part_of_the_day_and_goes_on_in_the
         while not rig.far.halted:
             await asyncio.sleep(0.01)
         rig.far.looking.clear()
-        looks = rig.far.looks
+        looks = rig.far.has_preflight
         clock.left_s = 3600.0
         await rig.far.looking.wait()
-    assert rig.far.looks == looks + 1
+    assert rig.far.has_preflight == looks + 1
     assert rig.runner.faults == {}
 
 
@@ -167,7 +167,7 @@ async def test_a_stopped_source_is_said_once_and_goes_on_when_a_person_has_acted
             await asyncio.sleep(0.01)
         assert "dittohead source authorize up" in rig.runner.shown()["error"]
         acted.append(True)
-        while rig.far.looks < 2:  # refused again: nobody is told a second time
+        while rig.far.has_preflight < 2:  # refused again: nobody is told a second time
             await asyncio.sleep(0.01)
         rig.far.refused = None
         rig.far.go.set()

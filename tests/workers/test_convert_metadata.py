@@ -188,7 +188,7 @@ def test_a_result_that_the_disk_cannot_hold_waits_before_it_is_written(
     for free in (needed, needed - 1):
         monkeypatch.setattr("os.statvfs", lambda path, free=free: SimpleNamespace(f_bavail=free, f_frsize=1))
         if free == needed:
-            making._see_room(image, request)
+            making._see_space(image, request)
     with pytest.raises(OSError, match="a.png may need") as caught:
-        making._see_room(image, request)
+        making._see_space(image, request)
     assert caught.value.errno == errno.ENOSPC

@@ -79,8 +79,8 @@ class Placed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
-    """What one look at the board and the store has found."""
+class Compared:
+    """What one comparison of the board and the store has found."""
 
     standing: dict[str, Standing]
     stands: dict[str, Stand]
@@ -123,7 +123,7 @@ class Keeper:
         self._disk = BoardDisk(stations, setting.name)
         self._rights = Rights(stations.state)
         self._placed: dict[str, Placed] = {}
-        self._marks: dict[str, str] = {}  #: files of others at the last look: where -> mark
+        self._marks: dict[str, str] = {}  #: files of others at the last pass: where -> mark
         self._refused: dict[tuple[str, str], str] = {}  #: files that are refused: where -> mark
         self._unknown: set[tuple[str, str]] = set()  #: of these, those whose keys are not known
         self._unknown_at = time.monotonic()
@@ -154,10 +154,10 @@ class Keeper:
             await asyncio.to_thread(self._disk.tidy, (*self.row, HOLD))
             self._asked = await self._store.read_apart(board_store.asked_before)
         await self._hear()
-        looked = await self._look()
-        await self._take(looked, done)
-        await self._freeze_held(looked)
-        await self._show(looked, done)
+        compared = await self._compare()
+        await self._take(compared, done)
+        await self._freeze_held(compared)
+        await self._show(compared, done)
         self._started = True
         return done
 
@@ -172,7 +172,7 @@ class Keeper:
             matched = None
         return matched[0] if matched is not None else None
 
-    async def _look(self) -> Looked:
+    async def _compare(self) -> Compared:
         name, kind = self._name, self._source.shows
         found = {
             one.entry.key: one
@@ -188,14 +188,14 @@ class Keeper:
                 found.setdefault(entry.key, Standing(entry=entry))
         workers = registry.default()
 
-        def place() -> Looked:
+        def place() -> Compared:
             standing, stands = {}, {}
             for one in found.values():
                 at = stages.stand(one, self._board, self._source.stored, workers)
                 if at is not None:
                     standing[one.entry.key], stands[one.entry.key] = one, at
-            seen = {(one.stage, one.name): one for one in self._disk.look()}
-            return Looked(standing=standing, stands=stands, seen=seen)
+            seen = {(one.stage, one.name): one for one in self._disk.seen()}
+            return Compared(standing=standing, stands=stands, seen=seen)
 
         return await asyncio.to_thread(place)
 
@@ -214,7 +214,7 @@ class Keeper:
 
     # -- what is asked for -------------------------------------------------------------------
 
-    async def _take(self, looked: Looked, done: BoardPass) -> None:
+    async def _take(self, compared: Compared, done: BoardPass) -> None:
         """Take what files ask for that are not as the board left them."""
         known = self._setting.options.fields
         if time.monotonic() - self._unknown_at > _UNKNOWN_S:
@@ -222,7 +222,7 @@ class Keeper:
             for where in self._unknown:
                 self._refused.pop(where, None)
             self._unknown.clear()
-        found, marks = await asyncio.to_thread(self._strangers, looked, known)
+        found, marks = await asyncio.to_thread(self._strangers, compared, known)
         self._marks = marks
         for seen, why in found:
             if isinstance(why, Refused):
@@ -230,17 +230,17 @@ class Keeper:
         await self._carry([wish for _, wish in found if isinstance(wish, Wish)], done)
 
     def _strangers(
-        self, looked: Looked, known: Mapping[str, str]
+        self, compared: Compared, known: Mapping[str, str]
     ) -> tuple[list[tuple[Seen, Wish | Refused]], dict[str, str]]:
         """Return files that ask for something, read, or why they are refused; and marks for the next look.
 
         A file is taken when it is the same at two looks: somebody may be writing it. Blocking.
         """
         ours = {placed.mark for placed in self._placed.values()}
-        reasons = {where for where, seen in looked.seen.items() if seen.name.endswith(REASON)}
+        reasons = {where for where, seen in compared.seen.items() if seen.name.endswith(REASON)}
         found: list[tuple[Seen, Wish | Refused]] = []
         marks: dict[str, str] = {}
-        for where, seen in looked.seen.items():
+        for where, seen in compared.seen.items():
             mark = seen.mark
             if mark in ours or mark in self._taken or self._refused.get(where) == mark or where in reasons:
                 continue
@@ -248,28 +248,28 @@ class Keeper:
             if not self._started and _digest(mark) in self._asked:
                 self._taken.add(mark)  # a daemon before was killed before it removed the file
                 continue
-            if not self._started and self._found_ours(seen, looked):
+            if not self._started and self._found_ours(seen, compared):
                 continue
             if self._marks.get("/".join(where)) == mark:
-                found.append((seen, self._read(seen, known, looked)))
+                found.append((seen, self._read(seen, known, compared)))
         return found, marks
 
-    def _found_ours(self, seen: Seen, looked: Looked) -> bool:
+    def _found_ours(self, seen: Seen, compared: Compared) -> bool:
         """At the start: take up a token that a daemon before has written here, whole or torn."""
         if not seen.is_file or not seen.is_ours or not seen.name.endswith(TOKEN):
             return False
         try:
             wish = wishes.read(seen, self._disk, self._rights, self._board, self._setting.options.fields)
         except (Refused, OSError):
-            return self._is_torn(seen, looked)
+            return self._is_torn(seen, compared)
         if wish.was != seen.stage:
             return False
-        self._take_up(wish.keys[0], seen, looked)
+        self._take_up(wish.keys[0], seen, compared)
         return True
 
-    def _take_up(self, key: str, seen: Seen, looked: Looked) -> None:
+    def _take_up(self, key: str, seen: Seen, compared: Compared) -> None:
         """Know a token that was written here before. Of two of a key, as a crash leaves them, one goes."""
-        at, before = looked.stands.get(key), self._placed.get(key)
+        at, before = compared.stands.get(key), self._placed.get(key)
         if before is not None and before.mark != seen.mark and (at is None or at.stage != seen.stage):
             self._taken.add(seen.mark)
             return
@@ -277,17 +277,17 @@ class Keeper:
             self._taken.add(before.mark)
         self._placed[key] = Placed(stage=seen.stage, mark=seen.mark, signature=None)
 
-    def _is_torn(self, seen: Seen, looked: Looked) -> bool:
+    def _is_torn(self, seen: Seen, compared: Compared) -> bool:
         """Tell whether it is what a loss of power left of a token: empty, where one of ours belongs."""
         if seen.status.st_size:
             return False
-        for key, at in looked.stands.items():
+        for key, at in compared.stands.items():
             if at.stage == seen.stage and name_of(key) + TOKEN == seen.name:
                 self._placed[key] = Placed(stage=seen.stage, mark=seen.mark, signature=None)
                 return True
         return False
 
-    def _read(self, seen: Seen, known: Mapping[str, str], looked: Looked) -> Wish | Refused:
+    def _read(self, seen: Seen, known: Mapping[str, str], compared: Compared) -> Wish | Refused:
         try:
             wish = wishes.read(seen, self._disk, self._rights, self._board, known)
         except Refused as why:
@@ -295,7 +295,7 @@ class Keeper:
         except OSError as error:
             return Refused(f"it cannot be read: {error.strerror}")
         if seen.is_ours and wish.was == seen.stage:  # its text was changed: it is written again
-            self._take_up(wish.keys[0], seen, looked)
+            self._take_up(wish.keys[0], seen, compared)
         return wish
 
     async def _carry(self, found: Sequence[Wish], done: BoardPass) -> None:
@@ -402,9 +402,9 @@ class Keeper:
                 done.asked.append(f"want {len(part)}")
                 log.get().info(log.BOARD_ASKED, source=self._name, action="want", keys=len(part), who=who)
 
-    async def _freeze_held(self, looked: Looked) -> None:
+    async def _freeze_held(self, compared: Compared) -> None:
         """Freeze the jobs of held entries whose folders were on their way when they were held."""
-        for key, found in looked.standing.items():
+        for key, found in compared.standing.items():
             if found.entry.stage == HOLD and found.active and found.job_state is not JobState.FROZEN:
                 args = {"reason": "held on the board"}
                 token = f"hold {key} {found.entry.changed_at}"
@@ -462,27 +462,29 @@ class Keeper:
 
     # -- what is shown -----------------------------------------------------------------------
 
-    async def _show(self, looked: Looked, done: BoardPass) -> None:
+    async def _show(self, compared: Compared, done: BoardPass) -> None:
         """Write the tokens that are others now, remove those that are not on their way."""
         stale = [
-            key for key in looked.stands if self._is_stale(key, looked) and not self._is_taken(key, looked)
+            key
+            for key in compared.stands
+            if self._is_stale(key, compared) and not self._is_taken(key, compared)
         ]
         for begin in range(0, len(stale), _PIECE):
             part = stale[begin : begin + _PIECE]
-            numbers = [looked.standing[key].entry.id for key in part]
+            numbers = [compared.standing[key].entry.id for key in part]
             told = await self._store.read_apart(board_store.histories, numbers, tokens.HISTORY)
-            moved = await asyncio.to_thread(self._write_some, part, looked, told)
+            moved = await asyncio.to_thread(self._write_some, part, compared, told)
             done.written += len(part)
             await self._count(moved)
-        await self._keep_orphans(looked)
-        done.removed += await asyncio.to_thread(self._clear, looked)
+        await self._keep_orphans(compared)
+        done.removed += await asyncio.to_thread(self._clear, compared)
 
-    async def _keep_orphans(self, looked: Looked) -> None:
+    async def _keep_orphans(self, compared: Compared) -> None:
         """Turn tokens of entries that are not known into requests: the store may be a new one."""
         gone = {
             key: placed
             for key, placed in self._placed.items()
-            if key not in looked.stands and placed.stage in self._board.columns
+            if key not in compared.stands and placed.stage in self._board.columns
         }
         known = await self._keep.catalogue.get(self._source.shows, list(gone)) if gone else {}
         for key, placed in gone.items():
@@ -506,8 +508,8 @@ class Keeper:
     def _board_first(self) -> str:
         return next(iter(self._board.columns))
 
-    def _signature(self, key: str, looked: Looked) -> tuple[Any, ...]:
-        one, at = looked.standing[key], looked.stands[key]
+    def _signature(self, key: str, compared: Compared) -> tuple[Any, ...]:
+        one, at = compared.standing[key], compared.stands[key]
         entry = one.entry
         return (
             at.stage,
@@ -523,34 +525,34 @@ class Keeper:
             tuple(step.state for step in one.steps),
         )
 
-    def _is_stale(self, key: str, looked: Looked) -> bool:
+    def _is_stale(self, key: str, compared: Compared) -> bool:
         placed = self._placed.get(key)
-        if placed is None or placed.signature != self._signature(key, looked):
+        if placed is None or placed.signature != self._signature(key, compared):
             return True
-        seen = looked.seen.get((placed.stage, name_of(key) + TOKEN))
+        seen = compared.seen.get((placed.stage, name_of(key) + TOKEN))
         return seen is None or seen.mark != placed.mark
 
-    def _is_taken(self, key: str, looked: Looked) -> bool:
+    def _is_taken(self, key: str, compared: Compared) -> bool:
         """Tell whether a file lies where a token belongs that asks for something, or has to be corrected."""
-        seen = looked.seen.get((looked.stands[key].stage, name_of(key) + TOKEN))
+        seen = compared.seen.get((compared.stands[key].stage, name_of(key) + TOKEN))
         placed = self._placed.get(key)
         if seen is None or seen.mark in self._taken:
             return False
         return placed is None or seen.mark != placed.mark
 
     def _write_some(
-        self, keys: Sequence[str], looked: Looked, told: Mapping[int, Sequence[Any]]
+        self, keys: Sequence[str], compared: Compared, told: Mapping[int, Sequence[Any]]
     ) -> list[tuple[Placed, Placed]]:
         """Write tokens; return (before, now) of those that were elsewhere. Blocking."""
         moved = []
         for key in keys:
-            one, at, before = looked.standing[key], looked.stands[key], self._placed.get(key)
+            one, at, before = compared.standing[key], compared.stands[key], self._placed.get(key)
             known = self._setting.options.fields
             text = tokens.text(self._name, self._board, one, at, told.get(one.entry.id, ()), known)
             self._disk.prepare([at.stage])
             status = self._disk.write(at.stage, name_of(key) + TOKEN, text)
             mark = Seen(stage=at.stage, name=name_of(key) + TOKEN, status=status).mark
-            now = Placed(stage=at.stage, mark=mark, signature=self._signature(key, looked), words=at.words)
+            now = Placed(stage=at.stage, mark=mark, signature=self._signature(key, compared), words=at.words)
             self._placed[key] = now
             fail_points.point("board.written")
             if before is not None and before.stage != at.stage:
@@ -594,35 +596,35 @@ class Keeper:
         if came:
             await self._store.write(catalogue_store.flow, self._name, FLOW, came, time.time())
 
-    def _clear(self, looked: Looked) -> int:
+    def _clear(self, compared: Compared) -> int:
         """Remove tokens that stand nowhere, files whose requests are made, reasons that no longer apply."""
         count = 0
-        for key in [key for key in self._placed if key not in looked.stands]:
+        for key in [key for key in self._placed if key not in compared.stands]:
             self._remove_at(self._placed.pop(key), key)
             count += 1
         ours = {placed.mark for placed in self._placed.values()}
-        for where, seen in looked.seen.items():
+        for where, seen in compared.seen.items():
             if seen.mark in self._taken and seen.mark not in ours and not seen.name.endswith(REASON):
                 count += self._disk.remove(seen)
                 self._refused.pop(where, None)
-        self._taken = {seen.mark for seen in looked.seen.values() if seen.mark in self._taken}
-        self._said = {key: why for key, why in self._said.items() if key in looked.stands}
-        for where in [where for where in self._refused if where not in looked.seen]:
+        self._taken = {seen.mark for seen in compared.seen.values() if seen.mark in self._taken}
+        self._said = {key: why for key, why in self._said.items() if key in compared.stands}
+        for where in [where for where in self._refused if where not in compared.seen]:
             del self._refused[where]
-        self._write_reasons(looked)
+        self._write_reasons(compared)
         return count
 
-    def _write_reasons(self, looked: Looked) -> None:
+    def _write_reasons(self, compared: Compared) -> None:
         """Write the reasons that are new; remove ours that explain nothing any more."""
         wanted = {(stage, _reason_name(name)) for stage, name in self._refused}
-        for key, at in looked.stands.items():
+        for key, at in compared.stands.items():
             if at.failed or key in self._said:
                 wanted.add((at.stage, name_of(key) + REASON))
         for (stage, name), text in self._reasons.items():
             self._disk.write(stage, name, text)
         fresh, self._reasons = set(self._reasons), {}
         now = time.time()
-        for where, seen in looked.seen.items():
+        for where, seen in compared.seen.items():
             if not seen.name.endswith(REASON) or not seen.is_ours or not seen.is_file:
                 continue
             if where not in wanted and where not in fresh and not self._is_of_list(seen, now):
@@ -641,17 +643,17 @@ class Keeper:
 
     async def differences(self) -> list[tuple[str, str]]:
         """Return (token, what is wrong) where board and store disagree now."""
-        looked = await self._look()
+        compared = await self._compare()
         wrong = []
-        for key, at in looked.stands.items():
+        for key, at in compared.stands.items():
             name = name_of(key) + TOKEN
-            seen = looked.seen.get((at.stage, name))
+            seen = compared.seen.get((at.stage, name))
             if seen is None:
                 wrong.append((f"{at.stage}/{name}", "it is missing"))
             elif not seen.is_file:
                 wrong.append((f"{at.stage}/{name}", "it is not a file"))
-        belongs = {(at.stage, name_of(key) + TOKEN) for key, at in looked.stands.items()}
-        for where, seen in looked.seen.items():
+        belongs = {(at.stage, name_of(key) + TOKEN) for key, at in compared.stands.items()}
+        for where, seen in compared.seen.items():
             if where not in belongs and not seen.name.endswith(REASON):
                 asks = where in self._refused
                 why = "it asks for something that cannot be done" if asks else "no entry stands there"

@@ -287,7 +287,7 @@ def _see_pixels(image: pyvips.Image, most: int) -> None:
         )
 
 
-def _see_room(image: pyvips.Image, request: ConversionRequest) -> None:
+def _see_space(image: pyvips.Image, request: ConversionRequest) -> None:
     """See that the disk can take what a result may need, before any of it is written. Raises: OSError.
 
     A small file can stand for very many pixels: what is written is bounded by its header, not by its size.
@@ -355,7 +355,7 @@ def _make_file(
     with _published(request, page.out) as made:
         detail = _fill_file(page, made, request)
         detail |= _heard(page, messages, detail)
-        digest, size = _settled(made)
+        digest, size = _made_durable(made)
     yield {"file": os.fsdecode(page.out), "size": size, "sha256": digest, "detail": detail}
 
 
@@ -374,7 +374,7 @@ def _published(request: ConversionRequest, out: bytes) -> Iterator[int]:
         os.close(made)
 
 
-def _settled(made: int) -> tuple[str, int]:
+def _made_durable(made: int) -> tuple[str, int]:
     """Make a file durable; return its SHA-256 and size as they are read back."""
     os.fsync(made)
     os.lseek(made, 0, os.SEEK_SET)
@@ -391,7 +391,7 @@ def _keep(fd: int, request: ConversionRequest, why: str) -> dict[str, Any]:
         os.lseek(fd, 0, os.SEEK_SET)
         while piece := os.read(fd, _PIECE):
             jp2.write_all(made, piece)
-        digest, size = _settled(made)
+        digest, size = _made_durable(made)
         if digest != request.sha256:
             raise RefusedImage("its copy is not what it was at the claim")
     detail = {"kept": why} | ({} if seen else _UNSEEN)
@@ -436,7 +436,7 @@ def _decode_by_libvips(fd: int) -> None:
 def _fill_file(page: _Page, made: int, request: ConversionRequest) -> dict[str, Any]:
     """Write one result and read it back; return its detail."""
     recipe, prepared = page.recipe, _prepare(page)
-    _see_room(prepared.image, request)
+    _see_space(prepared.image, request)
     image, detail = prepared.image, _detail(page, prepared)
     wanted = _tags(page, image)
     if recipe.format == "pyramid-tiff":
@@ -536,7 +536,7 @@ def _make_folder(
     shutil.rmtree(temp, ignore_errors=True)  # of a child that died
     try:
         prepared = _prepare(page)
-        _see_room(prepared.image, request)
+        _see_space(prepared.image, request)
         size = prepared.image.width, prepared.image.height
         iiif.write(lambda: _bare(_prepare(page).image), temp, page.recipe, _uri(page, request))
         count = iiif.verify(temp, size, page.recipe)

@@ -45,12 +45,12 @@ async def one(request: web.Request) -> web.Response:
     except ValueError as error:
         raise web.HTTPBadRequest(reason=str(error)) from error
 
-    def look(connection: Connection) -> tuple[dict[str, Any], list[Job], JobPage]:
+    def gather(connection: Connection) -> tuple[dict[str, Any], list[Job], JobPage]:
         batch = queries.batch(connection, wanted)
         failed = batch_store.open_failures(connection, batch["id"])[:_FAILED]
         return batch, failed, find(connection, JobFilter(batch=batch["id"]), after=after, limit=_JOBS)
 
-    batch, failed, page = await request.app[SITE].store.read_apart(look)
+    batch, failed, page = await request.app[SITE].store.read_apart(gather)
     if batch["id"] != wanted:
         raise web.HTTPSeeOther(f"/batches/{batch['id']}")
     following = urlencode({"after": str(page.following)}) if page.following else ""

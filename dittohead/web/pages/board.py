@@ -92,7 +92,7 @@ async def shown(request: web.Request) -> web.Response:
     found, site = _named(request), request.app[SITE]
     name, kind = found.setting.name, found.source.shows
 
-    def look(connection: Connection) -> tuple[Figures, list[dict[str, Any]], dict[str, str]]:
+    def gather(connection: Connection) -> tuple[Figures, list[dict[str, Any]], dict[str, str]]:
         some = catalogue_store.page(connection, name, kind, limit=1)
         matched = None
         try:
@@ -106,7 +106,7 @@ async def shown(request: web.Request) -> web.Response:
         )
         return numbers, views.panels(connection, found.setting), views.paused(connection, name)
 
-    numbers, panels, paused = await site.store.read_apart(look)
+    numbers, panels, paused = await site.store.read_apart(gather)
     return await answer(
         request,
         "board.html",
@@ -139,7 +139,7 @@ async def failures(request: web.Request) -> web.Response:
         raise web.HTTPBadRequest(reason="there is no such button")
     name, kind = found.setting.name, found.source.shows
 
-    def look(connection: Connection) -> Figures:
+    def gather(connection: Connection) -> Figures:
         return figures.gather(
             connection,
             name,
@@ -151,7 +151,7 @@ async def failures(request: web.Request) -> web.Response:
             time.time(),
         )
 
-    numbers = await site.store.read_apart(look)
+    numbers = await site.store.read_apart(gather)
     of_jobs = action in ("retry", "dismiss")
     alike = next((one for one in numbers.reasons if one.why == why and bool(one.jobs) == of_jobs), None)
     who = identity(request).name
@@ -187,14 +187,14 @@ async def one(request: web.Request) -> web.Response:
     found, site, key = _named(request), request.app[SITE], request.match_info["key"]
     name, kind = found.setting.name, found.source.shows
 
-    def look(connection: Connection) -> tuple[Standing | None, Any, Any, list[Job]]:
+    def gather(connection: Connection) -> tuple[Standing | None, Any, Any, list[Job]]:
         standing = board_store.standing(connection, name, kind, key)
         changes = list(reversed(catalogue_store.history(connection, name, kind, key, _HISTORY)))
         folders = board_store.jobs_of(connection, name, key, _FOLDERS)
         jobs = [job_store.get(connection, row["job_id"]) for row in folders if row["job_state"]]
         return standing, changes, folders, jobs
 
-    standing, changes, folders, jobs = await site.store.read_apart(look)
+    standing, changes, folders, jobs = await site.store.read_apart(gather)
     if standing is None:
         raise web.HTTPNotFound(reason=f'"{key}" is not known: it is in none of the lists that were read')
     at = stages.stand(standing, found.board, found.source.stored, registry.default())

@@ -117,7 +117,7 @@ def arrivals(stations: Stations) -> list[str]:
         return []
 
 
-def room(stations: Stations) -> tuple[int, int]:
+def free_space(stations: Stations) -> tuple[int, int]:
     """Return (free bytes, all bytes) of the root's file system. Blocking."""
     return disk_space.free(stations.root), disk_space.capacity(stations.root)
 

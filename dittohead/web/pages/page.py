@@ -210,10 +210,10 @@ async def _front_values(site: AppState) -> dict[str, Any]:
     # Not the daemon's own, which remembers what its scans saw.
     stations = Stations(site.stations.root, site.stations.ignore)
 
-    def look() -> tuple[list[str], tuple[int, int]]:
-        return page_front.arrivals(stations), page_front.room(stations)
+    def gather() -> tuple[list[str], tuple[int, int]]:
+        return page_front.arrivals(stations), page_front.free_space(stations)
 
-    inbox, space = await asyncio.to_thread(look)
+    inbox, space = await asyncio.to_thread(gather)
     rooms = {
         sample.labels["target"]: sample.value
         for metric in site.metrics.target_free.collect()
@@ -409,7 +409,7 @@ def _wanted(asked: SearchForm) -> JobFilter:
 def _told(site: AppState) -> tuple[Any, events.Make]:
     """What programs are told: counts, targets, each job that is not over or has ended lately."""
 
-    def look(connection: Connection) -> dict[str, Any]:
+    def gather(connection: Connection) -> dict[str, Any]:
         unfinished = [state for state in JobState if state not in (JobState.DONE, JobState.FAILED)]
         listed = queries.listing(connection, states=unfinished, limit=_TOLD)
         listed += queries.listing(connection, states=[JobState.DONE, JobState.FAILED], limit=_FOUND)
@@ -420,7 +420,7 @@ def _told(site: AppState) -> tuple[Any, events.Make]:
         }
 
     async def make() -> dict[str, Fragment]:
-        seen, progress = await site.store.read_apart(look), site.live().get("progress", {})
+        seen, progress = await site.store.read_apart(gather), site.live().get("progress", {})
         parts = {"": Fragment("status", json.dumps(seen["status"]))}
         for one in seen["jobs"]:
             fields = {**one, "progress": progress.get(one["id"])}

@@ -71,7 +71,7 @@ class IslandoraUndo:
         """Return what is there of a media that was noted, and whether it may go; None: nothing is."""
         number = noted.get("mid", noted.get("made"))
         try:
-            media = await self._look(nid, use, number)
+            media = await self._media_made(nid, use, number)
         except TransientError as error:
             where = self._url(nid)
             if number is None or "mid" in noted:
@@ -84,7 +84,7 @@ class IslandoraUndo:
         why = await self._why_media_stays(nid, use, media, noted)
         return _Found(where=where, mid=media.mid, fid=media.fid, why=why)
 
-    async def _look(self, nid: int, use: str, number: int | None) -> Media | None:
+    async def _media_made(self, nid: int, use: str, number: int | None) -> Media | None:
         if number is not None:
             found = await self.site.media_by_number(number)
             return None if found is None else found[1]

@@ -41,7 +41,7 @@ from dittohead.workers.islandora.write import IslandoraWriter
 _AGENT = f"dittohead {__version__} (islandora)"
 
 #: Seconds between two looks for what the site makes by itself.
-_LOOK_S = 30.0
+_ASK_S = 30.0
 
 #: The file in `work` that keeps what was delivered while the site is waited for.
 _DELIVERED = "delivered.jsonl"
@@ -210,7 +210,7 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 "since": delivered.since,
             }
             reason = f"the site has not made thumbnails of {', '.join(missing[:3])} yet"
-            seconds = min(_LOOK_S, options.wait_at_most)
+            seconds = min(_ASK_S, options.wait_at_most)
             return Wait(reason=reason, seconds=seconds, state={"delivered": state})
         for place in found:
             ctx.location(place)
@@ -239,13 +239,13 @@ class IslandoraWorker(Worker[IslandoraOptions]):
                 if ctx.stopped.is_set():
                     return
                 try:
-                    problem = await _look(site, location, options)
+                    problem = await _fault_of(site, location, options)
                 except StepError as error:
                     problem = f"cannot be checked: {error}"
                 ctx.report(not problem, location.uri, problem)
 
 
-async def _look(site: Drupal, location: Location, options: IslandoraOptions) -> str:
+async def _fault_of(site: Drupal, location: Location, options: IslandoraOptions) -> str:
     """Return what is wrong with a location; "" when nothing is."""
     if location.use:
         return await public.missing(site, location, hidden=options.publish is not True)

@@ -27,7 +27,7 @@ from dittohead.system.threads import Stop
 _SHORT_S = 20.0
 
 #: Seconds between two looks whether the step was stopped.
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 #: The longest answer, bytes.
 _ANSWER_MOST = 1 << 16
@@ -320,7 +320,7 @@ class _Line:
         until = time.monotonic() + self._silent_s
         while True:
             self._stop.check()
-            found = self._poll.poll(min(_LOOK_S, self._silent_s) * 1000)
+            found = self._poll.poll(min(_POLL_S, self._silent_s) * 1000)
             if found:
                 happened = found[0][1]
                 return select.POLLIN if happened & select.POLLIN else happened
