@@ -196,7 +196,7 @@ def test_a_station_that_is_missing_is_not_a_folder_that_is_gone(
         stations.path(missing).symlink_to(missing.value)
     move = functools.partial(stations.claim, arrival)
     if missing is not Station.PROCESSING:
-        move = functools.partial(stations.settle, b"x", missing)
+        move = functools.partial(stations.move_to, b"x", missing)
     with pytest.raises(StationMissing, match=f"{missing.value}/ is missing"):
         move()
     assert stations.missing_names() == [missing.value]
